@@ -1,0 +1,25 @@
+//! Pinhole's protocol, without I/O.
+//!
+//! Everything here is a pure function of its inputs: no sockets, no clock, no
+//! randomness, no files. Time comes in as a parameter, effects go out as
+//! values, so two parties and the network between them can be simulated in a
+//! single thread (see the tests of [`agent`]).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`name`], [`key`] | who a peer is: `PeerName`, `PeerKey`, `Fingerprint` |
+//! | [`tls`] | TLS 1.3 with raw Ed25519 public keys (RFC 7250) for both kinds of connection |
+//! | [`frame`] | length-prefixed frames and the bounded decoder |
+//! | [`rendezvous`] | the messages between a client and the rendezvous server |
+//! | [`candidate`] | addresses at which a peer may be reached, and which of them are refused |
+//! | [`agent`] | the connectivity agent: which address to dial when, which connection wins |
+//! | [`registry`] | the server's state: names, presence, introductions, relay tokens |
+
+pub mod agent;
+pub mod candidate;
+pub mod frame;
+pub mod key;
+pub mod name;
+pub mod registry;
+pub mod rendezvous;
+pub mod tls;
