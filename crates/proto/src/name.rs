@@ -87,10 +87,22 @@ mod tests {
             assert_eq!(good.parse::<PeerName>().unwrap().as_str(), good);
         }
         for short_or_long in ["", "ab", "000000000000000000000000000000000"] {
-            assert_eq!(short_or_long.parse::<PeerName>(), Err(PeerNameError::Length));
+            assert_eq!(
+                short_or_long.parse::<PeerName>(),
+                Err(PeerNameError::Length)
+            );
         }
-        for (bad, stranger) in [("Bob", 'B'), ("bo b", ' '), ("bøb", 'ø'), ("bob\n", '\n'), ("bob\u{202e}", '\u{202e}')] {
-            assert_eq!(bad.parse::<PeerName>(), Err(PeerNameError::Character(stranger)));
+        for (bad, stranger) in [
+            ("Bob", 'B'),
+            ("bo b", ' '),
+            ("bøb", 'ø'),
+            ("bob\n", '\n'),
+            ("bob\u{202e}", '\u{202e}'),
+        ] {
+            assert_eq!(
+                bad.parse::<PeerName>(),
+                Err(PeerNameError::Character(stranger))
+            );
         }
     }
 

@@ -1,0 +1,303 @@
+//! The messages between a client and the rendezvous server.
+//!
+//! A client keeps one **control** connection, on which it logs in and is
+//! introduced to peers. Each punch port adds **observation** connections (one
+//! to each server port) from which the server reads the port's public address.
+//! A **relay** connection turns into a raw byte stream once both sides came.
+//! All three are TLS 1.3 with the client's key, so each is authenticated; the
+//! first message tells which of them a connection is.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use data_encoding::BASE32_NOPAD;
+use serde::{Deserialize, Serialize};
+
+use crate::candidate::Candidate;
+use crate::key::PeerKey;
+use crate::name::PeerName;
+
+/// The version a client names when it logs in.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// A 128-bit number, as lower-case base32 in text: unguessable when it was
+/// drawn at random, which is the business of the side that makes it.
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name([u8; $bytes]);
+
+        impl $name {
+            /// The value with these bytes, which the caller drew at random.
+            #[must_use]
+            pub const fn from_random(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = MalformedId;
+
+            fn try_from(text: String) -> Result<Self, MalformedId> {
+                let bytes = BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes());
+                bytes.ok().and_then(|b| b.try_into().ok()).map(Self).ok_or(MalformedId)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                BASE32_NOPAD.encode(&id.0).to_ascii_lowercase()
+            }
+        }
+    };
+}
+
+/// An id on the wire that is not base32 of the right length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed id")]
+pub struct MalformedId;
+
+random_id!(
+    /// Names one introduction through all its rounds. Drawn by the inviter.
+    IntroductionId, 16
+);
+random_id!(
+    /// Lets the two sides of one introduction meet at the relay, once. A
+    /// secret: never logged.
+    RelayToken, 32
+);
+
+impl fmt::Debug for IntroductionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from(*self))
+    }
+}
+
+impl fmt::Debug for RelayToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RelayToken(..)")
+    }
+}
+
+/// A name with the key it is bound to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PeerIdentity {
+    /// The unique name.
+    pub name: PeerName,
+    /// The key that registered it.
+    pub key: PeerKey,
+}
+
+/// To whom the server may pass on a client's host candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostSharing {
+    /// Only to a peer that is seen at the same public address, and so is most
+    /// likely on the same network.
+    SameNetwork,
+    /// To this peer wherever it is: it is an accepted contact.
+    Always,
+}
+
+/// One side's part of an introduction: where it may be reached, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reachability {
+    /// At most [`Candidate::MAX_PER_SIDE`]; empty when only the relay may be used.
+    pub candidates: Vec<Candidate>,
+    /// What the server does with the host candidates among them.
+    pub share_host: HostSharing,
+    /// Whether this side is willing to use the relay.
+    pub relay: bool,
+}
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientMessage {
+    /// First on a control connection.
+    LogIn {
+        /// [`PROTOCOL_VERSION`] of the client.
+        version: u16,
+        /// The name wanted; bound to the connection's key when it is free.
+        name: PeerName,
+    },
+    /// First on an observation connection; answered by [`ServerMessage::Observed`].
+    Observe,
+    /// First on a relay connection; answered by [`ServerMessage::RelayPaired`]
+    /// once the other side is there too.
+    Relay {
+        /// From [`ServerMessage::Introduced`].
+        token: RelayToken,
+    },
+    /// Asks to be introduced to a peer. The sender becomes the controlling side.
+    Introduce {
+        /// Drawn at random by the inviter; the same in every round.
+        introduction: IntroductionId,
+        /// 1 for the first, one more for each round on fresh ports.
+        round: u8,
+        /// Who is wanted.
+        peer: PeerName,
+        /// The inviter's side.
+        reachability: Reachability,
+    },
+    /// Takes up an [`ServerMessage::Invitation`].
+    Answer {
+        /// From the invitation.
+        introduction: IntroductionId,
+        /// From the invitation.
+        round: u8,
+        /// The invited side.
+        reachability: Reachability,
+    },
+    /// Turns an [`ServerMessage::Invitation`] down.
+    Refuse {
+        /// From the invitation.
+        introduction: IntroductionId,
+    },
+    /// Answers [`ServerMessage::Ping`].
+    Pong {
+        /// From the ping.
+        nonce: u64,
+    },
+}
+
+/// Which side of an introduction a peer is: the inviter controls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Nominates: begins the TLS handshake on the connection it chooses.
+    Controlling,
+    /// Takes whichever connection the other side begins the handshake on.
+    Controlled,
+}
+
+/// What the server says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerMessage {
+    /// The name is ours. [`ServerMessage::Roster`] pages follow.
+    LoggedIn {
+        /// The control connection's public address.
+        observed: SocketAddr,
+        /// Every port the server observes on, the one of this connection first.
+        observer_ports: Vec<u16>,
+    },
+    /// The connection ends because of this.
+    Refused {
+        /// Why.
+        reason: Refusal,
+    },
+    /// The public address from which this connection came.
+    Observed {
+        /// As the server sees it.
+        address: SocketAddr,
+    },
+    /// Some of the peers that are online; pages until `more` is false.
+    Roster {
+        /// Not including the receiver.
+        peers: Vec<PeerIdentity>,
+        /// Whether another page follows.
+        more: bool,
+    },
+    /// A peer has logged in.
+    Online {
+        /// Who.
+        peer: PeerIdentity,
+    },
+    /// A peer is gone.
+    Offline {
+        /// Who.
+        name: PeerName,
+    },
+    /// A peer wants to connect: prepare a port, then [`ClientMessage::Answer`].
+    Invitation {
+        /// Names the introduction.
+        introduction: IntroductionId,
+        /// See [`ClientMessage::Introduce`].
+        round: u8,
+        /// Who asks.
+        from: PeerIdentity,
+    },
+    /// Both sides are known to each other: begin.
+    Introduced {
+        /// Names the introduction.
+        introduction: IntroductionId,
+        /// See [`ClientMessage::Introduce`].
+        round: u8,
+        /// The other side. Its key is the one to expect in the TLS handshake.
+        peer: PeerIdentity,
+        /// The receiver's role.
+        role: Role,
+        /// Where the other side may be reached.
+        candidates: Vec<Candidate>,
+        /// Present when both sides are willing to use the relay.
+        relay: Option<RelayToken>,
+        /// How long to wait before the first dial, so that both sides begin
+        /// at the same moment although their distances to the server differ.
+        start_in_ms: u32,
+    },
+    /// The introduction will not happen.
+    IntroductionFailed {
+        /// Names the introduction.
+        introduction: IntroductionId,
+        /// Why.
+        reason: IntroductionFailure,
+    },
+    /// To be answered at once by [`ClientMessage::Pong`]; measures the round
+    /// trip and keeps the NAT's mapping alive.
+    Ping {
+        /// To be returned.
+        nonce: u64,
+    },
+    /// Both sides of the relay are here: what follows on this connection are
+    /// the peer's bytes.
+    RelayPaired,
+}
+
+/// Why the server ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The name is bound to another key.
+    #[error("that name belongs to somebody else")]
+    NameTaken,
+    /// The same key has logged in from elsewhere; the newest login wins.
+    #[error("this identity has logged in from another place")]
+    Replaced,
+    /// The client speaks another version.
+    #[error("the server speaks another version of the protocol; update Pinhole")]
+    Version,
+    /// Too many connections from this address or of this key.
+    #[error("too many connections or requests; try again in a minute")]
+    Limited,
+    /// The relay token is unknown, used, expired, or another key's.
+    #[error("the relay does not know this token")]
+    Token,
+    /// The server is going down; reconnect after a while.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The server could not read or write its registry.
+    #[error("the server has an internal problem; its operator can see it in the log")]
+    Internal,
+}
+
+/// Why two peers were not introduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum IntroductionFailure {
+    /// Nobody of that name is online. Also said of a name that does not exist,
+    /// so that names cannot be told from each other.
+    #[error("nobody of that name is online")]
+    Offline,
+    /// The other side turned the invitation down.
+    #[error("the other side refused the connection")]
+    Refused,
+    /// The other side did not answer in time.
+    #[error("the other side did not answer")]
+    TimedOut,
+    /// Too many introductions in a short time.
+    #[error("too many connection attempts; try again in a minute")]
+    Limited,
+}

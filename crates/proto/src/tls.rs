@@ -1,0 +1,415 @@
+//! TLS 1.3 with raw Ed25519 public keys (RFC 7250), mutually authenticated.
+//!
+//! Neither certificates nor names: a connection's other end *is* its key.
+//! No tickets, no resumption, no early data, so nothing can be replayed.
+
+use std::sync::Arc;
+
+use ring::signature::{Ed25519KeyPair, KeyPair};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, ring as provider,
+    verify_tls13_signature_with_raw_key,
+};
+use rustls::pki_types::{
+    CertificateDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::key::{Fingerprint, PeerKey};
+
+/// ALPN (RFC 7301) of every connection to a rendezvous server.
+pub const ALPN_RENDEZVOUS: &[u8] = b"pinhole-rendezvous/1";
+/// ALPN of the session between two peers.
+pub const ALPN_PEER: &[u8] = b"pinhole-peer/1";
+
+/// `SubjectPublicKeyInfo` of an Ed25519 key (RFC 8410) up to the key itself.
+const SPKI_PREFIX: [u8; 12] = [
+    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
+];
+
+/// An Ed25519 key pair, usable for TLS.
+#[derive(Clone)]
+pub struct Identity {
+    key: PeerKey,
+    certified: Arc<CertifiedKey>,
+}
+
+/// Why a stored key pair cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an Ed25519 key in PKCS #8 form: {0}")]
+pub struct IdentityError(String);
+
+impl Identity {
+    /// The key pair in a PKCS #8 v2 document (RFC 5958), as
+    /// `ring::signature::Ed25519KeyPair::generate_pkcs8` makes it.
+    ///
+    /// # Errors
+    /// When the document is anything else.
+    pub fn from_pkcs8(document: &[u8]) -> Result<Self, IdentityError> {
+        let pair =
+            Ed25519KeyPair::from_pkcs8(document).map_err(|e| IdentityError(e.to_string()))?;
+        let public = pair
+            .public_key()
+            .as_ref()
+            .try_into()
+            .map_err(|_| IdentityError("wrong key length".into()))?;
+        let key = PeerKey::from_bytes(public);
+        let private = PrivatePkcs8KeyDer::from(document.to_vec());
+        let signer =
+            provider::sign::any_eddsa_type(&private).map_err(|e| IdentityError(e.to_string()))?;
+        let spki = CertificateDer::from(spki(&key));
+        Ok(Self {
+            key,
+            certified: Arc::new(CertifiedKey::new(vec![spki], signer)),
+        })
+    }
+
+    /// The public half.
+    #[must_use]
+    pub const fn key(&self) -> PeerKey {
+        self.key
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Identity").field(&self.key).finish()
+    }
+}
+
+/// Which keys the other end of a connection may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Any; whoever calls looks at the key afterwards ([`peer_key`]).
+    AnyKey,
+    /// Exactly this one.
+    Key(PeerKey),
+    /// The one with this fingerprint.
+    Fingerprint(Fingerprint),
+}
+
+impl Expect {
+    fn admits(self, key: &PeerKey) -> bool {
+        match self {
+            Self::AnyKey => true,
+            Self::Key(expected) => expected == *key,
+            Self::Fingerprint(expected) => expected == key.fingerprint(),
+        }
+    }
+}
+
+/// The configuration of the side that opens the TLS handshake.
+///
+/// # Errors
+/// When the cryptography provider lacks TLS 1.3.
+pub fn client_config(
+    identity: &Identity,
+    expect: Expect,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(crypto_provider());
+    let verifier = Arc::new(RawKeyVerifier {
+        expect,
+        algorithms: provider.signature_verification_algorithms,
+    });
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
+            identity.certified.clone(),
+        )));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(Arc::new(config))
+}
+
+/// The configuration of the side that answers the TLS handshake.
+///
+/// # Errors
+/// When the cryptography provider lacks TLS 1.3.
+pub fn server_config(
+    identity: &Identity,
+    expect: Expect,
+    alpn: &[u8],
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let provider = Arc::new(crypto_provider());
+    let verifier = Arc::new(RawKeyVerifier {
+        expect,
+        algorithms: provider.signature_verification_algorithms,
+    });
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
+            identity.certified.clone(),
+        )));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// The name a client passes to rustls, which asks for one although no
+/// certificate is compared with it; it is not sent.
+#[must_use]
+pub fn server_name() -> ServerName<'static> {
+    ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into())
+}
+
+/// The key with which the other end of a finished handshake proved itself,
+/// from `rustls::CommonState::peer_certificates`.
+#[must_use]
+pub fn peer_key(certificates: Option<&[CertificateDer<'_>]>) -> Option<PeerKey> {
+    certificates?.first().and_then(|spki| key_of_spki(spki))
+}
+
+fn spki(key: &PeerKey) -> Vec<u8> {
+    [SPKI_PREFIX.as_slice(), key.as_bytes()].concat()
+}
+
+fn key_of_spki(spki: &[u8]) -> Option<PeerKey> {
+    let key = spki.strip_prefix(&SPKI_PREFIX)?;
+    Some(PeerKey::from_bytes(key.try_into().ok()?))
+}
+
+/// `ring`, with AES-128-GCM first: the fastest where AES instructions exist.
+fn crypto_provider() -> CryptoProvider {
+    use provider::cipher_suite::{
+        TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    CryptoProvider {
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        ..provider::default_provider()
+    }
+}
+
+/// Checks that the other end holds the private half of an expected raw key.
+#[derive(Debug)]
+struct RawKeyVerifier {
+    expect: Expect,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl RawKeyVerifier {
+    fn admit(&self, spki: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        let key = key_of_spki(spki).ok_or(CertificateError::BadEncoding)?;
+        if self.expect.admits(&key) {
+            Ok(())
+        } else {
+            Err(CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify(
+        &self,
+        message: &[u8],
+        spki: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let spki = SubjectPublicKeyInfoDer::from(spki.as_ref());
+        verify_tls13_signature_with_raw_key(message, &spki, signature, &self.algorithms)
+    }
+}
+
+const TLS12_UNUSED: rustls::Error =
+    rustls::Error::PeerIncompatible(rustls::PeerIncompatible::NoCipherSuitesInCommon);
+
+impl ServerCertVerifier for RawKeyVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.admit(end_entity)
+            .map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(TLS12_UNUSED)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+impl ClientCertVerifier for RawKeyVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.admit(end_entity)
+            .map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(TLS12_UNUSED)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+
+    fn requires_raw_public_keys(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use ring::rand::SystemRandom;
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+
+    fn identity() -> Identity {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Identity::from_pkcs8(document.as_ref()).unwrap()
+    }
+
+    /// Shuttles handshake bytes until both sides are done or one fails.
+    fn handshake(
+        client: Arc<ClientConfig>,
+        server: Arc<ServerConfig>,
+    ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+        let mut client = ClientConnection::new(client, server_name())?;
+        let mut server = ServerConnection::new(server)?;
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut incoming = wire.as_slice();
+            while !incoming.is_empty() {
+                server.read_tls(&mut incoming).unwrap();
+                server.process_new_packets()?;
+            }
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut incoming = wire.as_slice();
+            while !incoming.is_empty() {
+                client.read_tls(&mut incoming).unwrap();
+                client.process_new_packets()?;
+            }
+        }
+        Ok((client, server))
+    }
+
+    #[test]
+    fn both_sides_learn_the_other_key() {
+        let (alice, bob) = (identity(), identity());
+        let (mut client, mut server) = handshake(
+            client_config(&alice, Expect::Key(bob.key()), ALPN_PEER).unwrap(),
+            server_config(&bob, Expect::Key(alice.key()), ALPN_PEER).unwrap(),
+        )
+        .unwrap();
+        assert_eq!(peer_key(client.peer_certificates()), Some(bob.key()));
+        assert_eq!(peer_key(server.peer_certificates()), Some(alice.key()));
+        client.writer().write_all(b"hello").unwrap();
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        server.read_tls(&mut wire.as_slice()).unwrap();
+        server.process_new_packets().unwrap();
+        let mut plain = [0; 5];
+        server.reader().read_exact(&mut plain).unwrap();
+        assert_eq!(&plain, b"hello");
+    }
+
+    #[test]
+    fn an_unexpected_key_ends_the_handshake_on_either_side() {
+        let (alice, bob, mallory) = (identity(), identity(), identity());
+        let any = |who: &Identity| server_config(who, Expect::AnyKey, ALPN_PEER).unwrap();
+        let wrong_server = client_config(&alice, Expect::Key(bob.key()), ALPN_PEER).unwrap();
+        assert!(handshake(wrong_server, any(&mallory)).is_err());
+        let wrong_print = client_config(
+            &alice,
+            Expect::Fingerprint(bob.key().fingerprint()),
+            ALPN_PEER,
+        )
+        .unwrap();
+        assert!(handshake(wrong_print, any(&mallory)).is_err());
+        let right_print = client_config(
+            &alice,
+            Expect::Fingerprint(bob.key().fingerprint()),
+            ALPN_PEER,
+        )
+        .unwrap();
+        assert!(handshake(right_print, any(&bob)).is_ok());
+        let wrong_client = server_config(&bob, Expect::Key(alice.key()), ALPN_PEER).unwrap();
+        assert!(
+            handshake(
+                client_config(&mallory, Expect::AnyKey, ALPN_PEER).unwrap(),
+                wrong_client
+            )
+            .is_err()
+        );
+    }
+
+    #[test]
+    fn another_protocol_is_refused() {
+        let (alice, bob) = (identity(), identity());
+        let client = client_config(&alice, Expect::AnyKey, ALPN_PEER).unwrap();
+        let server = server_config(&bob, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
+        assert!(handshake(client, server).is_err());
+    }
+}
