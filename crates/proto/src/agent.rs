@@ -1,1 +1,565 @@
-//! The connectivity agent.
+//! The connectivity agent: which address to dial when, and which connection
+//! wins.
+//!
+//! # The model
+//!
+//! One [`Agent`] lives through one attempt to connect two peers. It knows
+//! neither sockets nor a clock: a driver feeds it what happened (`handle_*`,
+//! each with the current time), does what it asks for ([`Agent::poll_action`])
+//! and wakes it when it wants to be woken ([`Agent::poll_timeout`]).
+//!
+//! ```text
+//!           introduced            3 s without success
+//!  new ───► round 1 ───────────────► round 2 ─ … ─► round 4 ───► Failed
+//!             │ dial, accept, relay     │ fresh local ports
+//!             ▼                         ▼
+//!          valid pairs ──► nomination ──► authenticated ───────► Selected
+//! ```
+//!
+//! * A **round** is one introduction: both sides have a fresh local port, know
+//!   each other's candidates, listen on the port and dial from it at the same
+//!   moment. A round that brings nothing is followed by another from another
+//!   port; the controlling side asks for it.
+//! * A **check** ([`CheckId`]) is the attempt to reach one remote candidate. It
+//!   stays pending until the kernel answers: closing and redialling poisons the
+//!   NAT's mapping, so retransmission is the kernel's business. A check that
+//!   *fails* is redialled at once, at most every [`Timing::redial`]: the refusal
+//!   may have deleted the mapping that the other side is just about to use.
+//!   The one exception is [`DialFailure::AddressInUse`]: then a connection
+//!   between these addresses exists already and will show up by itself.
+//! * A **connection** ([`ConnectionId`]) is a TCP connection that came up, by
+//!   dialling, by accepting or at the relay: a *valid pair* (RFC 8445). That
+//!   says nothing yet about who is at the other end. With simultaneous open
+//!   both sides dialled successfully and nobody accepted, so neither role nor
+//!   identity is ever derived from how a connection came up.
+//! * **Nomination**: the controlling side alone chooses, and begins the TLS
+//!   handshake on the best valid pair; its ClientHello is the nomination. The
+//!   controlled side waits for a ClientHello on every valid pair. On each side
+//!   the first authenticated connection is the selected one. A stranger fails
+//!   to authenticate, and the next pair is nominated.
+//!
+//! # Which pair is best
+//!
+//! First by standing: connections with an address the server introduced, then
+//! those from another port of such an address (the peer's NAT maps
+//! address-dependently), then the relay once it is due, and strangers last.
+//! Then by class, in the order of [`PathKind`]. The first valid pair waits
+//! [`Timing::settle`] for a better class, unless none can come any more. The
+//! relay is opened together with the first dials, but is due only when the
+//! direct attempts have had [`Timing::direct`], or when there can be none.
+//! A handshake with a stranger is given up for any better pair.
+//!
+//! # What is bounded
+//!
+//! At most [`Candidate::MAX_PER_SIDE`] checks a round, [`Agent::MAX_ROUNDS`]
+//! rounds, [`Agent::MAX_ACCEPTED`] accepted connections at a time, one dial of
+//! a check per [`Timing::redial`], and [`Timing::attempt`] for everything.
+
+mod checklist;
+mod connection;
+mod path;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::candidate::Candidate;
+use crate::rendezvous::Role;
+
+use checklist::Checklist;
+use connection::{Connections, Origin, Standing};
+
+pub use checklist::{CheckId, DialFailure};
+pub use connection::ConnectionId;
+pub use path::{PathKind, PathPolicy};
+
+/// How long the agent waits for what. [`Timing::default`] is what the
+/// measurements led to; tests may shorten it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Shortest time between two dials of one check.
+    pub redial: Duration,
+    /// Time between two dials of a check whose addresses are in use.
+    pub in_use_retry: Duration,
+    /// How long the first valid pair waits for one of a better class.
+    pub settle: Duration,
+    /// How long direct attempts have before the relay is used or another round
+    /// is asked for, from the round's start.
+    pub direct: Duration,
+    /// How long the relay connection may take while nothing else works, from
+    /// the round's start.
+    pub relay: Duration,
+    /// How long a nominated connection may take to authenticate.
+    pub handshake: Duration,
+    /// How long a direct connection may exist without being authenticated.
+    pub idle: Duration,
+    /// How long the next round may take to be introduced.
+    pub introduction: Duration,
+    /// How long everything may take, from the first introduction.
+    pub attempt: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            redial: Duration::from_millis(20),
+            in_use_retry: Duration::from_millis(500),
+            settle: Duration::from_millis(50),
+            direct: Duration::from_secs(3),
+            relay: Duration::from_secs(8),
+            handshake: Duration::from_secs(5),
+            idle: Duration::from_secs(15),
+            introduction: Duration::from_secs(10),
+            attempt: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What both sides learn from one introduction.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// 1 for the first.
+    pub number: u8,
+    /// What the other side was told about this one. A remote candidate is only
+    /// dialled when one of the same address family is among these.
+    pub local: Vec<Candidate>,
+    /// Where the other side may be reached, as the server passed it on; empty
+    /// when it wants the relay only.
+    pub remote: Vec<Candidate>,
+    /// Whether the server offers a relay to both sides.
+    pub relay: bool,
+    /// When to dial. The server chose it so that both sides begin together.
+    pub start_at: Instant,
+    /// Whether loopback addresses are the real ones, see [`Candidate::admit`].
+    pub server_on_loopback: bool,
+}
+
+/// What the driver is to do. Nothing of it blocks: each has its outcome
+/// reported by a `handle_*` call, unless it says otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Accept connections on the round's local port; report each with
+    /// [`Agent::handle_accepted`].
+    Listen {
+        /// The round whose port it is.
+        round: u8,
+    },
+    /// Connect from the round's local port. Leave it pending however long it
+    /// takes; report [`Agent::handle_connected`] or [`Agent::handle_dial_failed`].
+    Dial {
+        /// To be named in the report.
+        check: CheckId,
+        /// The round whose local port to dial from.
+        round: u8,
+        /// The address to dial.
+        remote: SocketAddr,
+    },
+    /// Connect to the relay with the round's token and wait for the other
+    /// side; report [`Agent::handle_relay_connected`] or
+    /// [`Agent::handle_relay_failed`].
+    OpenRelay {
+        /// The round whose token to use.
+        round: u8,
+    },
+    /// Controlling: begin the TLS handshake as its client. Controlled: be its
+    /// server, and wait for the ClientHello as long as it takes. Report
+    /// [`Agent::handle_authenticated`], [`Agent::handle_handshake_failed`] or
+    /// [`Agent::handle_connection_lost`].
+    Handshake {
+        /// The connection to use.
+        connection: ConnectionId,
+    },
+    /// Close this connection. Nothing is reported.
+    Close {
+        /// The connection, which is forgotten.
+        connection: ConnectionId,
+    },
+    /// Close the listener, the pending dials and a pending relay connection of
+    /// this round, not the connections that came up. Nothing is reported.
+    CloseRound {
+        /// The round that is over.
+        round: u8,
+    },
+    /// Prepare a fresh local port and ask the server for this round. Controlling
+    /// side only; answered by [`Agent::handle_round`].
+    RequestRound {
+        /// The number of the round.
+        round: u8,
+    },
+    /// The end: this connection is the session. Drop everything else.
+    Selected {
+        /// The selected connection.
+        connection: ConnectionId,
+        /// How it reaches the other side.
+        path: PathKind,
+    },
+    /// The end: there is no path. Drop everything.
+    Failed,
+}
+
+/// The agent, see the [module](self).
+#[derive(Debug)]
+pub struct Agent {
+    role: Role,
+    policy: PathPolicy,
+    timing: Timing,
+    round: Option<Current>,
+    connections: Connections,
+    actions: VecDeque<Action>,
+    checks_made: u32,
+    /// Up to here every decision has been taken.
+    now: Option<Instant>,
+    attempt_ends_at: Option<Instant>,
+    finished: bool,
+}
+
+/// The round in progress.
+#[derive(Debug)]
+struct Current {
+    number: u8,
+    checklist: Checklist,
+    /// Whether the two sides try to connect directly at all.
+    direct: bool,
+    /// The relay was asked for, and has neither come nor failed.
+    relay_pending: bool,
+    direct_ends_at: Instant,
+    relay_ends_at: Instant,
+    /// When a better class is no longer waited for; set by the first valid pair.
+    settles_at: Option<Instant>,
+    /// The next round was asked for (or, on the controlled side, is expected)
+    /// and must come by then.
+    next_round_by: Option<Instant>,
+}
+
+impl Current {
+    fn relay_is_due(&self, now: Instant) -> bool {
+        !self.direct || now >= self.direct_ends_at
+    }
+
+    /// When there is nothing more to hope for.
+    fn ends_at(&self) -> Option<Instant> {
+        match (self.relay_pending, self.direct) {
+            (true, _) => Some(self.relay_ends_at),
+            (false, true) => Some(self.direct_ends_at),
+            (false, false) => None,
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.ends_at().is_none_or(|ends_at| now >= ends_at)
+    }
+}
+
+impl Agent {
+    /// Most rounds of one attempt.
+    pub const MAX_ROUNDS: u8 = 4;
+    /// Most accepted connections at a time; beyond it the least promising goes.
+    pub const MAX_ACCEPTED: usize = 16;
+
+    /// An agent that waits for the first [`Agent::handle_round`].
+    #[must_use]
+    pub fn new(role: Role, policy: PathPolicy, timing: Timing) -> Self {
+        Self {
+            role,
+            policy,
+            timing,
+            round: None,
+            connections: Connections::default(),
+            actions: VecDeque::new(),
+            checks_made: 0,
+            now: None,
+            attempt_ends_at: None,
+            finished: false,
+        }
+    }
+
+    /// The server introduced the two sides: the first round, or a later one
+    /// from fresh ports. A round that is not newer than the current one, or
+    /// beyond [`Agent::MAX_ROUNDS`], is ignored.
+    pub fn handle_round(&mut self, now: Instant, round: &Round) {
+        let previous = self.round.as_ref().map_or(0, |round| round.number);
+        if self.finished || round.number <= previous || round.number > Self::MAX_ROUNDS {
+            return;
+        }
+        if let Some(previous) = self.round.take() {
+            self.actions.push_back(Action::CloseRound {
+                round: previous.number,
+            });
+            // Its token is spent; the new round brings another.
+            if let Some(connection) = self.connections.take_relayed() {
+                self.actions.push_back(Action::Close { connection });
+            }
+        }
+        let direct = self.policy != PathPolicy::RelayOnly && !round.remote.is_empty();
+        let relay = self.policy != PathPolicy::DirectOnly && round.relay;
+        self.attempt_ends_at
+            .get_or_insert(now + self.timing.attempt);
+        if !direct && !relay {
+            return self.fail();
+        }
+        let checklist = if direct {
+            self.actions.push_back(Action::Listen {
+                round: round.number,
+            });
+            Checklist::new(round, &mut self.checks_made)
+        } else {
+            Checklist::default()
+        };
+        if relay {
+            self.actions.push_back(Action::OpenRelay {
+                round: round.number,
+            });
+        }
+        self.round = Some(Current {
+            number: round.number,
+            checklist,
+            direct,
+            relay_pending: relay,
+            direct_ends_at: round.start_at + self.timing.direct,
+            relay_ends_at: round.start_at + self.timing.relay,
+            settles_at: None,
+            next_round_by: None,
+        });
+        self.advance(now);
+    }
+
+    /// A dial came through. Returns the connection's id, or `None` when it is
+    /// not wanted any more: then close it.
+    #[must_use = "a connection without an id is to be closed"]
+    pub fn handle_connected(&mut self, now: Instant, check: CheckId) -> Option<ConnectionId> {
+        let round = self.round.as_mut().filter(|_| !self.finished)?;
+        let path = round.checklist.connected(check)?;
+        let origin = Origin::Dialled(check);
+        Some(self.add_connection(now, origin, Standing::Introduced, path))
+    }
+
+    /// A dial failed.
+    pub fn handle_dial_failed(&mut self, now: Instant, check: CheckId, failure: DialFailure) {
+        if let Some(round) = &mut self.round {
+            round.checklist.failed(now, check, failure, &self.timing);
+        }
+        self.advance(now);
+    }
+
+    /// The listener of `round` accepted a connection from `remote`. Returns
+    /// its id, or `None` when it is not wanted: then close it.
+    #[must_use = "a connection without an id is to be closed"]
+    pub fn handle_accepted(
+        &mut self,
+        now: Instant,
+        round: u8,
+        remote: SocketAddr,
+    ) -> Option<ConnectionId> {
+        let current = self.round.as_ref().filter(|_| !self.finished)?;
+        if current.number != round {
+            return None;
+        }
+        let (standing, path) = current.checklist.classify(remote)?;
+        if self.connections.accepted() >= Self::MAX_ACCEPTED {
+            let connection = self.connections.evict_for(standing)?;
+            self.actions.push_back(Action::Close { connection });
+        }
+        Some(self.add_connection(now, Origin::Accepted, standing, path))
+    }
+
+    /// Both sides have met at the relay of `round`. Returns the connection's
+    /// id, or `None` when it is not wanted any more: then close it.
+    #[must_use = "a connection without an id is to be closed"]
+    pub fn handle_relay_connected(&mut self, now: Instant, round: u8) -> Option<ConnectionId> {
+        let current = self.round.as_mut().filter(|_| !self.finished)?;
+        if current.number != round || !std::mem::take(&mut current.relay_pending) {
+            return None;
+        }
+        Some(self.add_connection(now, Origin::Relayed, Standing::Relayed, PathKind::Relay))
+    }
+
+    /// The relay of `round` could not be reached, or the other side did not come.
+    pub fn handle_relay_failed(&mut self, now: Instant, round: u8) {
+        if let Some(current) = &mut self.round
+            && current.number == round
+        {
+            current.relay_pending = false;
+        }
+        self.advance(now);
+    }
+
+    /// The TLS handshake on this connection succeeded, with the key expected.
+    pub fn handle_authenticated(&mut self, now: Instant, connection: ConnectionId) {
+        if self.finished {
+            return;
+        }
+        if let Some(authenticated) = self.connections.remove(connection) {
+            self.finish(Action::Selected {
+                connection,
+                path: authenticated.path,
+            });
+        }
+        self.advance(now);
+    }
+
+    /// The other end of this connection is not the peer: it spoke no TLS, or
+    /// showed another key. The driver has closed it.
+    pub fn handle_handshake_failed(&mut self, now: Instant, connection: ConnectionId) {
+        self.connections.remove(connection);
+        self.advance(now);
+    }
+
+    /// This connection ended before it was authenticated: reset, end of
+    /// stream, or another network error. The driver has closed it. If it was
+    /// dialled it is dialled again.
+    pub fn handle_connection_lost(&mut self, now: Instant, connection: ConnectionId) {
+        let lost = self.connections.remove(connection);
+        if let Some(Origin::Dialled(check)) = lost.map(|connection| connection.origin)
+            && let Some(round) = &mut self.round
+        {
+            round.checklist.lost(now, check, &self.timing);
+        }
+        self.advance(now);
+    }
+
+    /// The time that [`Agent::poll_timeout`] named has come. Harmless earlier.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    /// When to call [`Agent::handle_timeout`] next, if nothing happens before.
+    /// May change with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        if self.finished {
+            return None;
+        }
+        let mut coming = vec![self.attempt_ends_at, self.connections.next_deadline()];
+        if let Some(round) = &self.round {
+            coming.extend([
+                round.checklist.next_dial(),
+                round.next_round_by,
+                round.settles_at,
+                Some(round.direct_ends_at),
+                round.ends_at(),
+            ]);
+        }
+        let coming = coming.into_iter().flatten();
+        coming.filter(|&at| Some(at) > self.now).min()
+    }
+
+    /// The next thing to do, in order. Call until `None` after every `handle_*`.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    fn add_connection(
+        &mut self,
+        now: Instant,
+        origin: Origin,
+        standing: Standing,
+        path: PathKind,
+    ) -> ConnectionId {
+        // The relay waits for its turn, however long the direct attempts take.
+        let deadline = (origin != Origin::Relayed).then(|| now + self.timing.idle);
+        let id = self.connections.add(origin, standing, path, deadline);
+        if let Some(round) = &mut self.round
+            && origin != Origin::Relayed
+        {
+            round.settles_at.get_or_insert(now + self.timing.settle);
+        }
+        if self.role == Role::Controlled {
+            self.actions.push_back(Action::Handshake { connection: id });
+        }
+        self.advance(now);
+        id
+    }
+
+    /// Takes every decision that is due at `now`.
+    fn advance(&mut self, now: Instant) {
+        self.now = Some(now);
+        if self.finished {
+            return;
+        }
+        if self.attempt_ends_at.is_some_and(|ends_at| now >= ends_at) {
+            return self.fail();
+        }
+        for connection in self.connections.expire(now) {
+            self.actions.push_back(Action::Close { connection });
+        }
+        if let Some(round) = &mut self.round {
+            let number = round.number;
+            let dials = round.checklist.dial(now);
+            self.actions
+                .extend(dials.map(|(check, remote)| Action::Dial {
+                    check,
+                    round: number,
+                    remote,
+                }));
+        }
+        if self.role == Role::Controlling {
+            self.nominate(now);
+        }
+        self.look_beyond_round(now);
+    }
+
+    /// Begins the handshake on the best valid pair, when it is time to.
+    fn nominate(&mut self, now: Instant) {
+        let Some(round) = &self.round else { return };
+        let Some(best) = self.connections.best_waiting(round.relay_is_due(now)) else {
+            return;
+        };
+        let (id, standing, path) = (best.id, best.standing, best.path);
+        match self.connections.handshaking() {
+            Some(current) if current.standing < Standing::Stranger => return,
+            Some(_) if standing == Standing::Stranger => return,
+            Some(stranger) => {
+                let connection = stranger.id;
+                self.connections.remove(connection);
+                self.actions.push_back(Action::Close { connection });
+            }
+            None => {
+                let settled = round.settles_at.is_none_or(|at| now >= at);
+                let best_possible =
+                    standing == Standing::Introduced && !round.checklist.may_better(path);
+                if !(settled || best_possible || standing == Standing::Relayed) {
+                    return;
+                }
+            }
+        }
+        self.connections
+            .begin_handshake(id, now + self.timing.handshake);
+        self.actions.push_back(Action::Handshake { connection: id });
+    }
+
+    /// Asks for the next round, or gives up, when the current one is over.
+    fn look_beyond_round(&mut self, now: Instant) {
+        let Some(round) = &mut self.round else { return };
+        if let Some(by) = round.next_round_by {
+            if now >= by && !self.connections.is_promising() {
+                self.fail();
+            }
+            return;
+        }
+        if !round.is_over(now) {
+            return;
+        }
+        match self.role {
+            Role::Controlled => {
+                let patience = self.timing.handshake + self.timing.introduction;
+                round.next_round_by = Some(now + patience);
+            }
+            Role::Controlling if self.connections.is_promising() => {}
+            Role::Controlling if round.number >= Self::MAX_ROUNDS => self.fail(),
+            Role::Controlling => {
+                round.next_round_by = Some(now + self.timing.introduction);
+                let next = round.number + 1;
+                self.actions.push_back(Action::RequestRound { round: next });
+            }
+        }
+    }
+
+    fn fail(&mut self) {
+        self.finish(Action::Failed);
+    }
+
+    fn finish(&mut self, last: Action) {
+        self.finished = true;
+        self.actions.push_back(last);
+    }
+}

@@ -119,7 +119,7 @@ impl Decoder {
     /// # Errors
     /// Any [`FrameError`] but those of encoding; the connection is then of no
     /// further use.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let pending = self.buffered.get(self.consumed..).unwrap_or_default();
         let Some((length, rest)) = pending.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);

@@ -1,0 +1,183 @@
+//! The checks of one round, and when each is dialled.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::candidate::Candidate;
+
+use super::connection::Standing;
+use super::{PathKind, Round, Timing};
+
+/// Names one check of one agent, through all its dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CheckId(u32);
+
+/// Why a dial did not come through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DialFailure {
+    /// `EADDRNOTAVAIL`, or Windows's `WSAEADDRINUSE`: a connection between
+    /// these two addresses exists already.
+    AddressInUse,
+    /// Anything else: refused, unreachable, timed out.
+    Other,
+}
+
+#[derive(Debug)]
+struct Check {
+    id: CheckId,
+    remote: SocketAddr,
+    path: PathKind,
+    state: State,
+    dialled_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be dialled at this time.
+    Due(Instant),
+    /// The kernel is at it.
+    Pending,
+    /// It came up, as a connection that lives or has failed to authenticate.
+    Connected,
+}
+
+/// The checks of one round, the best class first.
+#[derive(Debug, Default)]
+pub(super) struct Checklist {
+    checks: Vec<Check>,
+    local: Vec<Candidate>,
+}
+
+impl Checklist {
+    /// One check for each remote candidate that may be dialled; `made` counts
+    /// the checks of all rounds.
+    pub(super) fn new(round: &Round, made: &mut u32) -> Self {
+        let canonical = |candidate: &Candidate| Candidate {
+            kind: candidate.kind,
+            address: canonical(candidate.address),
+        };
+        let local: Vec<Candidate> = round.local.iter().map(canonical).collect();
+        let mut seen: HashSet<SocketAddr> = local.iter().map(|own| own.address).collect();
+        let mut checks: Vec<Check> = round
+            .remote
+            .iter()
+            .filter_map(|candidate| candidate.admit(round.server_on_loopback).ok())
+            .map(|candidate| candidate.address)
+            .filter(|&remote| seen.insert(remote) && shares_family(&local, remote))
+            .take(Candidate::MAX_PER_SIDE)
+            .map(|remote| {
+                *made += 1;
+                Check {
+                    id: CheckId(*made),
+                    remote,
+                    path: PathKind::direct(&local, remote.ip()),
+                    state: State::Due(round.start_at),
+                    dialled_at: None,
+                }
+            })
+            .collect();
+        checks.sort_by_key(|check| check.path);
+        Self { checks, local }
+    }
+
+    /// The dials that are due, which are pending from now on.
+    pub(super) fn dial(
+        &mut self,
+        now: Instant,
+    ) -> impl Iterator<Item = (CheckId, SocketAddr)> + '_ {
+        let due = move |check: &&mut Check| matches!(check.state, State::Due(at) if at <= now);
+        self.checks.iter_mut().filter(due).map(move |check| {
+            check.state = State::Pending;
+            check.dialled_at = Some(now);
+            (check.id, check.remote)
+        })
+    }
+
+    /// When the next dial is due.
+    pub(super) fn next_dial(&self) -> Option<Instant> {
+        let due = self.checks.iter().filter_map(|check| match check.state {
+            State::Due(at) => Some(at),
+            State::Pending | State::Connected => None,
+        });
+        due.min()
+    }
+
+    /// A dial came through: the class of the connection, unless the check is
+    /// of an earlier round.
+    pub(super) fn connected(&mut self, id: CheckId) -> Option<PathKind> {
+        let check = self.find(id, State::Pending)?;
+        check.state = State::Connected;
+        Some(check.path)
+    }
+
+    /// A dial failed.
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        id: CheckId,
+        failure: DialFailure,
+        timing: &Timing,
+    ) {
+        let wait = match failure {
+            DialFailure::AddressInUse => timing.in_use_retry,
+            DialFailure::Other => timing.redial,
+        };
+        if let Some(check) = self.find(id, State::Pending) {
+            check.redial(now, wait);
+        }
+    }
+
+    /// A connection that had been dialled was lost.
+    pub(super) fn lost(&mut self, now: Instant, id: CheckId, timing: &Timing) {
+        if let Some(check) = self.find(id, State::Connected) {
+            check.redial(now, timing.redial);
+        }
+    }
+
+    /// Whether a check that is still open is of a better class than `path`.
+    pub(super) fn may_better(&self, path: PathKind) -> bool {
+        let better = |check: &Check| check.path < path && check.state != State::Connected;
+        self.checks.iter().any(better)
+    }
+
+    /// What to think of a connection that `remote` made to us; `None` if we
+    /// are connected with ourselves.
+    pub(super) fn classify(&self, remote: SocketAddr) -> Option<(Standing, PathKind)> {
+        let remote = canonical(remote);
+        if self.local.iter().any(|own| own.address == remote) {
+            return None;
+        }
+        let mut introduced = self.checks.iter().map(|check| check.remote);
+        let standing = if introduced.clone().any(|address| address == remote) {
+            Standing::Introduced
+        } else if introduced.any(|address| address.ip() == remote.ip()) {
+            Standing::Related
+        } else {
+            Standing::Stranger
+        };
+        Some((standing, PathKind::direct(&self.local, remote.ip())))
+    }
+
+    fn find(&mut self, id: CheckId, state: State) -> Option<&mut Check> {
+        let wanted = |check: &&mut Check| check.id == id && check.state == state;
+        self.checks.iter_mut().find(wanted)
+    }
+}
+
+impl Check {
+    /// Dials again, as soon as `wait` has passed since the last dial.
+    fn redial(&mut self, now: Instant, wait: std::time::Duration) {
+        let at = self.dialled_at.map_or(now, |dialled_at| dialled_at + wait);
+        self.state = State::Due(at.max(now));
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn shares_family(local: &[Candidate], remote: SocketAddr) -> bool {
+    let same = |own: &Candidate| own.address.is_ipv4() == remote.is_ipv4();
+    local.iter().any(same)
+}

@@ -1,0 +1,66 @@
+//! Paths: which may be used, and which one it is.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::candidate::{Candidate, CandidateKind, is_global, same_network};
+
+/// Which paths the user allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum PathPolicy {
+    /// A direct path, and the relay while there is none.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// Never the relay.
+    #[serde(rename = "direct")]
+    DirectOnly,
+    /// Never a direct path: the other side does not learn our address.
+    #[serde(rename = "relay")]
+    RelayOnly,
+}
+
+/// How a connection reaches the other side, the best class first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// Within one network: the remote address is not a global one, or belongs
+    /// to the same network as one of our own interfaces.
+    Lan,
+    /// Over global IPv6 addresses.
+    Ipv6,
+    /// Over global IPv4 addresses, through whatever NATs there are.
+    Punched,
+    /// Through the relay.
+    Relay,
+}
+
+impl PathKind {
+    /// The class of a direct connection to `remote` (canonical) from a machine
+    /// with these candidates of its own.
+    pub(super) fn direct(local: &[Candidate], remote: IpAddr) -> Self {
+        let shares_network = |own: &Candidate| {
+            own.kind == CandidateKind::Host && same_network(own.address.ip(), remote)
+        };
+        if !is_global(remote) || local.iter().any(shares_network) {
+            Self::Lan
+        } else if remote.is_ipv6() {
+            Self::Ipv6
+        } else {
+            Self::Punched
+        }
+    }
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lan => "lan",
+            Self::Ipv6 => "ipv6",
+            Self::Punched => "punched",
+            Self::Relay => "relay",
+        })
+    }
+}
