@@ -1,0 +1,194 @@
+//! The real binaries as child processes: their JSON lines, their end.
+
+use std::env;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A binary of this workspace, beside the running test's own.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let own = env::current_exe().expect("the path of this executable");
+    let own = own.parent().expect("its folder");
+    let folder = if own.ends_with("deps") {
+        own.parent().expect("target/PROFILE")
+    } else {
+        own
+    };
+    let path = folder.join(format!("{name}{}", env::consts::EXE_SUFFIX));
+    let profile = if folder.ends_with("release") {
+        " --release"
+    } else {
+        ""
+    };
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --workspace --bins{profile}",
+        path.display()
+    );
+    path
+}
+
+/// A child process that prints JSON lines. Killed when dropped.
+pub struct Process {
+    label: String,
+    child: Child,
+    lines: Receiver<String>,
+    /// Everything it has printed so far, for whoever must explain a failure.
+    printed: Vec<String>,
+    errors: Arc<Mutex<String>>,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code, or none when a signal ended it.
+    pub code: Option<i32>,
+    /// All JSON lines it printed, those already waited for too.
+    pub events: Vec<Value>,
+    /// What it wrote to standard error.
+    pub errors: String,
+}
+
+impl Ended {
+    /// The last event of that name.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn event(&self, name: &str) -> &Value {
+        let found = self.events.iter().rfind(|event| event["event"] == name);
+        found.unwrap_or_else(|| panic!("no event {name} in {self:#?}"))
+    }
+}
+
+impl Process {
+    /// Starts the command. `label` names it in failures.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start(label: &str, mut command: Command) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{label}: {command:?}: {e}"));
+        let stdout = child.stdout.take().expect("piped");
+        let mut stderr = child.stderr.take().expect("piped");
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody waits for lines any more once the process is dropped.
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let errors = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&errors);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len @ 1..) = stderr.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..len]);
+                kept.lock().expect("errors").push_str(&text);
+            }
+        });
+        Self {
+            label: label.to_owned(),
+            child,
+            lines,
+            printed: Vec::new(),
+            errors,
+        }
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the next event of that name; events before it are passed over.
+    ///
+    /// # Panics
+    /// When it does not come in time or the process ends first.
+    pub fn event(&mut self, name: &str, timeout: Duration) -> Value {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    let event = serde_json::from_str::<Value>(&line).unwrap_or(Value::Null);
+                    self.printed.push(line);
+                    if event["event"] == name {
+                        return event;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.fail(&format!("no {name} in {timeout:?}")),
+                Err(RecvTimeoutError::Disconnected) => self.fail(&format!("ended before {name}")),
+            }
+        }
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Panics
+    /// When it is still running after `timeout`, or prints something but JSON.
+    #[must_use]
+    pub fn end(mut self, timeout: Duration) -> Ended {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.printed.push(line),
+                Err(RecvTimeoutError::Timeout) => self.fail(&format!("running after {timeout:?}")),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let status = self.child.wait().expect("waiting for a child");
+        let events = self.printed.iter().map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {line}: {e}"))
+        });
+        let events = events.collect();
+        let errors = self.errors.lock().expect("errors").clone();
+        Ended {
+            code: status.code(),
+            events,
+            errors,
+        }
+    }
+
+    /// Kills it without warning, as a power cut would.
+    pub fn kill(&mut self) {
+        // Fails only for a process that is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        let mut report = format!("{}: {what}\n", self.label);
+        for line in &self.printed {
+            let _ = writeln!(report, "  printed: {line}");
+        }
+        panic!("{report}  errors: {}", self.errors.lock().expect("errors"));
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

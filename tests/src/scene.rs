@@ -1,0 +1,203 @@
+//! A rendezvous server and its peers, on loopback or in a laboratory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+#[cfg(target_os = "linux")]
+use crate::lab::{Host, Lab};
+use crate::process::{Process, binary};
+
+/// Long enough for anything that does not move many bytes, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Where a process of the scene runs.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Loopback(std::marker::PhantomData<&'a ()>),
+    #[cfg(target_os = "linux")]
+    Lab(&'a Lab, Host),
+}
+
+impl Place<'_> {
+    fn command(self, program: &str) -> Command {
+        match self {
+            Self::Loopback(_) => Command::new(binary(program)),
+            #[cfg(target_os = "linux")]
+            Self::Lab(lab, host) => lab.command(host, &binary(program)),
+        }
+    }
+}
+
+/// A running server, and a folder for everything that the scene writes.
+pub struct Scene {
+    /// Removed with all that is in it when the scene ends.
+    pub folder: TempDir,
+    /// In the form that `--server` takes, with the fingerprint.
+    pub server_address: String,
+    /// The server itself.
+    pub server: Process,
+}
+
+/// A peer of a scene: a profile and a folder to receive into.
+pub struct Peer<'a> {
+    place: Place<'a>,
+    name: String,
+    server_address: String,
+    profile: PathBuf,
+    /// Where `receive` puts what comes in.
+    pub inbox: PathBuf,
+}
+
+impl Scene {
+    /// A server on loopback.
+    #[must_use]
+    pub fn on_loopback() -> Self {
+        Self::start(Place::Loopback(std::marker::PhantomData), &["127.0.0.1:0"])
+    }
+
+    /// A server on the laboratory's host S, on IPv4 and IPv6.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn in_lab(lab: &Lab) -> Self {
+        let v4 = format!("{}:4747", Lab::SERVER);
+        let v6 = format!("[{}]:4747", Lab::SERVER_V6);
+        Self::start(Place::Lab(lab, Host::S), &[&v4, &v6])
+    }
+
+    fn start(place: Place<'_>, listen: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = place.command("pinhole-server");
+        command
+            .arg("--json")
+            .arg("--data-dir")
+            .arg(folder.path().join("server"));
+        for address in listen {
+            command.args(["--listen", address]);
+        }
+        let mut server = Process::start("server", command);
+        let listening = server.event("listening", SOON);
+        let address = listening["addresses"][0].as_str().expect("an address");
+        let fingerprint = listening["fingerprint"].as_str().expect("a fingerprint");
+        let server_address = format!("{address}#{fingerprint}");
+        Self {
+            folder,
+            server_address,
+            server,
+        }
+    }
+
+    /// A peer on this machine, which has never run before.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Peer<'static> {
+        self.peer_at(Place::Loopback(std::marker::PhantomData), name)
+    }
+
+    /// A peer on a host of the laboratory.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn peer_in<'a>(&self, lab: &'a Lab, host: Host, name: &str) -> Peer<'a> {
+        self.peer_at(Place::Lab(lab, host), name)
+    }
+
+    fn peer_at<'a>(&self, place: Place<'a>, name: &str) -> Peer<'a> {
+        let inbox = self.folder.path().join(format!("{name}-inbox"));
+        fs::create_dir_all(&inbox).expect("creating the inbox");
+        let profile = self.folder.path().join(format!("{name}-profile"));
+        let server_address = self.server_address.clone();
+        Peer {
+            place,
+            name: name.to_owned(),
+            server_address,
+            profile,
+            inbox,
+        }
+    }
+
+    /// A file of the scene with this content.
+    #[must_use]
+    pub fn file(&self, name: &str, content: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, content).expect("writing a file");
+        path
+    }
+}
+
+impl Peer<'_> {
+    /// The same profile under another name.
+    #[must_use]
+    pub fn renamed(&self, name: &str) -> Self {
+        let Self {
+            place,
+            server_address,
+            profile,
+            inbox,
+            ..
+        } = self;
+        let (profile, inbox) = (profile.clone(), inbox.clone());
+        let server_address = server_address.clone();
+        Self {
+            place: *place,
+            name: name.to_owned(),
+            server_address,
+            profile,
+            inbox,
+        }
+    }
+
+    /// The folder of the profile.
+    #[must_use]
+    pub fn profile(&self) -> &Path {
+        &self.profile
+    }
+
+    /// `pinhole` with this peer's profile and these arguments.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.place.command("pinhole");
+        command.args([
+            "--json",
+            "--server",
+            &self.server_address,
+            "--name",
+            &self.name,
+        ]);
+        command.arg("--data-dir").arg(&self.profile).args(arguments);
+        command
+    }
+
+    /// Starts it.
+    #[must_use]
+    pub fn start(&self, arguments: &[&str]) -> Process {
+        Process::start(&self.name, self.command(arguments))
+    }
+
+    /// Receives everything into the inbox; ready when this returns.
+    #[must_use]
+    pub fn receive(&self, more: &[&str]) -> Process {
+        self.receive_into(&self.inbox, more)
+    }
+
+    /// Receives everything into that folder; ready when this returns.
+    #[must_use]
+    pub fn receive_into(&self, folder: &Path, more: &[&str]) -> Process {
+        let folder = folder.to_str().expect("a folder in UTF-8");
+        let arguments = [&["receive", "--into", folder, "--accept", "all"], more].concat();
+        let mut process = self.start(&arguments);
+        process.event("logged_in", SOON);
+        process
+    }
+
+    /// Starts sending.
+    #[must_use]
+    pub fn send(&self, to: &str, paths: &[&Path]) -> Process {
+        let paths = paths
+            .iter()
+            .map(|path| path.to_str().expect("a path in UTF-8"));
+        let arguments: Vec<&str> = ["send", to].into_iter().chain(paths).collect();
+        self.start(&arguments)
+    }
+}
