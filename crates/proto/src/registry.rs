@@ -1,1 +1,441 @@
-//! The server's state.
+//! The rendezvous server's state: names, presence, introductions, relay tokens.
+//!
+//! A [`Registry`] is driven from outside, like the connectivity agent: what
+//! happened goes in through `handle_*`, what is to be done comes out of
+//! [`Registry::poll_action`], and [`Registry::poll_timeout`] says when
+//! [`Registry::handle_timeout`] wants to be called. It opens nothing, reads no
+//! clock, and draws no random number.
+//!
+//! ```text
+//!  handle_log_in ──► ClaimName ──► handle_claim ──► LoggedIn, Roster…, Ping   (Online to all others)
+//!                                       │                 │
+//!                                       ▼                 ▼
+//!                            Close{NameTaken, …}   handle_message, handle_timeout
+//!                                                         │
+//!                         Close{Replaced, ShuttingDown, …}, handle_disconnected (Offline to all others)
+//! ```
+//!
+//! | part | holds |
+//! |---|---|
+//! | [`Registry`] | who is logged in; replaces, announces, pings |
+//! | `introduction` | invitations on their way, and what each side learns of the other |
+//! | `observed` | the addresses from which the server has seen each key |
+//! | `relay` | one-use tokens and the connections that wait for their other half |
+
+mod introduction;
+mod observed;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::key::PeerKey;
+use crate::name::PeerName;
+use crate::rendezvous::{
+    ClientMessage, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Refusal, RelayToken,
+    ServerMessage,
+};
+
+use introduction::{Allowance, Introduction};
+use observed::Observed;
+use relay::Relay;
+
+pub use introduction::{
+    ANSWER_TIMEOUT, INTRODUCTIONS_PER_MINUTE, MAX_PENDING_INVITATIONS, MAX_ROUNDS,
+};
+pub use relay::{RelayId, TOKEN_LIFETIME};
+
+/// Time between two pings of one session.
+pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// So many unanswered pings, and the session counts as dead at the next.
+pub const MAX_UNANSWERED_PINGS: u8 = 2;
+/// Most peers in one [`ServerMessage::Roster`]; about 30 KiB.
+pub const ROSTER_PAGE_PEERS: usize = 256;
+
+/// One control connection, from its first message to its end. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(u64);
+
+/// What the owner of a [`Registry`] has to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Bind `name` to `key` unless it is bound already, durably, and report the
+    /// key it is bound to with [`Registry::handle_claim`]. Claims are answered
+    /// in the order in which they were asked.
+    ClaimName {
+        /// Who asks.
+        session: SessionId,
+        /// The name wanted.
+        name: PeerName,
+        /// The key the session proved.
+        key: PeerKey,
+    },
+    /// Queue `message` for each of these sessions. A session whose queue is
+    /// full is reported with [`Registry::handle_disconnected`].
+    Send {
+        /// Receivers; never empty.
+        to: Vec<SessionId>,
+        /// The same for all of them.
+        message: ServerMessage,
+    },
+    /// End the connection, after telling why when there is something to tell.
+    /// The registry has forgotten the session already.
+    Close {
+        /// Whose connection.
+        session: SessionId,
+        /// The last message, if any: none for one that is dead or broke the
+        /// protocol.
+        refusal: Option<Refusal>,
+    },
+    /// Both sides of a relay are here: tell both and pass their bytes on.
+    PairRelay {
+        /// The side that came first.
+        first: RelayId,
+        /// The side that came second.
+        second: RelayId,
+    },
+    /// End a relay connection that waits for nothing any more.
+    CloseRelay {
+        /// Which.
+        relay: RelayId,
+        /// The last message.
+        refusal: Refusal,
+    },
+}
+
+/// A control connection's first message, with what its connection tells.
+#[derive(Debug, Clone)]
+pub struct LogIn {
+    /// The key proven in the TLS handshake.
+    pub key: PeerKey,
+    /// The address the connection comes from.
+    pub observed: SocketAddr,
+    /// Passed on in [`ServerMessage::LoggedIn`].
+    pub observer_ports: Vec<u16>,
+    /// From [`ClientMessage::LogIn`].
+    pub version: u16,
+    /// From [`ClientMessage::LogIn`].
+    pub name: PeerName,
+}
+
+#[derive(Debug)]
+struct Session {
+    identity: PeerIdentity,
+    observed: SocketAddr,
+    observer_ports: Vec<u16>,
+    /// False while the name is being claimed.
+    online: bool,
+    /// The last ping's number, and when it left.
+    ping: Option<(u64, Instant)>,
+    unanswered_pings: u8,
+    rtt: Option<Duration>,
+    introductions: Allowance,
+    /// Invitations this session has not answered yet.
+    pending_invitations: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Ping(SessionId),
+    Introduction(IntroductionId),
+    Token(RelayToken),
+}
+
+/// The server's state machine. See the [module documentation](self).
+#[derive(Debug, Default)]
+pub struct Registry {
+    sessions: BTreeMap<SessionId, Session>,
+    online: BTreeMap<PeerName, SessionId>,
+    observed: Observed,
+    introductions: BTreeMap<IntroductionId, Introduction>,
+    relay: Relay,
+    /// Never removed early: a timer whose subject is gone does nothing.
+    timers: BTreeSet<(Instant, Timer)>,
+    actions: VecDeque<Action>,
+    last_session: u64,
+    last_nonce: u64,
+    shutting_down: bool,
+}
+
+impl Registry {
+    /// A registry in which nobody is logged in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next thing to do. Call until `None` after every `handle_*`.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Registry::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|&(at, _)| at)
+    }
+
+    /// Does everything that is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            match timer {
+                Timer::Ping(session) => self.ping(now, session),
+                Timer::Introduction(id) => self.expire_introduction(now, id),
+                Timer::Token(token) => self.actions.extend(self.relay.expire(now, token)),
+            }
+        }
+    }
+
+    /// A control connection wants to log in.
+    pub fn handle_log_in(&mut self, now: Instant, log_in: LogIn) -> SessionId {
+        self.last_session += 1;
+        let session = SessionId(self.last_session);
+        let LogIn { key, name, .. } = log_in;
+        self.observed.connected(key, log_in.observed.ip());
+        let identity = PeerIdentity {
+            name: name.clone(),
+            key,
+        };
+        self.sessions.insert(
+            session,
+            Session {
+                identity,
+                observed: log_in.observed,
+                observer_ports: log_in.observer_ports,
+                online: false,
+                ping: None,
+                unanswered_pings: 0,
+                rtt: None,
+                introductions: Allowance::full(now),
+                pending_invitations: 0,
+            },
+        );
+        if self.shutting_down {
+            self.close(session, Some(Refusal::ShuttingDown));
+        } else if log_in.version == PROTOCOL_VERSION {
+            self.actions
+                .push_back(Action::ClaimName { session, name, key });
+        } else {
+            self.close(session, Some(Refusal::Version));
+        }
+        session
+    }
+
+    /// The outcome of [`Action::ClaimName`]: the key the name is bound to, or
+    /// `None` when that could not be found out.
+    pub fn handle_claim(&mut self, now: Instant, session: SessionId, owner: Option<PeerKey>) {
+        // A session may have ended while its name was looked up.
+        let Some(claimant) = self.sessions.get(&session) else {
+            return;
+        };
+        let PeerIdentity { name, key } = claimant.identity.clone();
+        if claimant.online {
+            return;
+        }
+        match owner {
+            None => return self.close(session, Some(Refusal::Internal)),
+            Some(owner) if owner != key => {
+                return self.close(session, Some(Refusal::NameTaken));
+            }
+            Some(_) => {}
+        }
+        // The newest login of a key wins. To the others nothing changes.
+        let older = self.online.insert(name, session);
+        if let Some(older) = older {
+            self.close(older, Some(Refusal::Replaced));
+        }
+        self.welcome(now, session, older.is_none());
+    }
+
+    fn welcome(&mut self, now: Instant, session: SessionId, announce: bool) {
+        let Some(newcomer) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        newcomer.online = true;
+        let peer = newcomer.identity.clone();
+        let logged_in = ServerMessage::LoggedIn {
+            observed: newcomer.observed,
+            observer_ports: newcomer.observer_ports.clone(),
+        };
+        self.send(session, logged_in);
+        let others: Vec<_> = self.others(session).collect();
+        let peers: Vec<_> = others
+            .iter()
+            .filter_map(|other| self.sessions.get(other))
+            .map(|other| other.identity.clone())
+            .collect();
+        for page in roster_pages(&peers) {
+            self.send(session, page);
+        }
+        self.ping(now, session);
+        if announce {
+            self.broadcast(others, ServerMessage::Online { peer });
+        }
+    }
+
+    /// A message after the first on a control connection.
+    ///
+    /// `fresh_token` is a token drawn at random for this call; it is used when
+    /// the message completes an introduction and dropped otherwise.
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        message: ClientMessage,
+        fresh_token: RelayToken,
+    ) {
+        let Some(sender) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        if !sender.online {
+            return self.close(session, None);
+        }
+        match message {
+            ClientMessage::Introduce {
+                introduction,
+                round,
+                peer,
+                reachability,
+            } => self.introduce(now, session, introduction, round, &peer, reachability),
+            ClientMessage::Answer {
+                introduction,
+                round,
+                reachability,
+            } => self.answer(now, session, introduction, round, reachability, fresh_token),
+            ClientMessage::Refuse { introduction } => self.refuse(session, introduction),
+            ClientMessage::Pong { nonce } => sender.pong(now, nonce),
+            ClientMessage::LogIn { .. } | ClientMessage::Observe | ClientMessage::Relay { .. } => {
+                self.close(session, None);
+            }
+        }
+    }
+
+    /// A control connection has ended, or its queue is full.
+    pub fn handle_disconnected(&mut self, session: SessionId) {
+        self.forget(session);
+    }
+
+    /// An observation connection has come from `address`. Server-reflexive
+    /// candidates are passed on only for addresses seen so.
+    pub fn handle_observation(&mut self, key: PeerKey, address: IpAddr) {
+        self.observed.connected(key, address);
+    }
+
+    /// An observation connection has ended.
+    pub fn handle_observation_ended(&mut self, key: PeerKey) {
+        self.observed.disconnected(key);
+    }
+
+    /// A relay connection has shown its token.
+    pub fn handle_relay(&mut self, now: Instant, key: PeerKey, token: RelayToken) -> RelayId {
+        let (relay, action) = self.relay.arrive(now, key, token);
+        self.actions.extend(action);
+        relay
+    }
+
+    /// A relay connection has ended before it was paired.
+    pub fn handle_relay_disconnected(&mut self, relay: RelayId) {
+        self.relay.leave(relay);
+    }
+
+    /// The server is going down: everybody is told, nobody is let in any more.
+    pub fn handle_shutdown(&mut self) {
+        self.shutting_down = true;
+        self.online.clear();
+        self.introductions.clear();
+        self.timers.clear();
+        let refusal = Refusal::ShuttingDown;
+        for session in std::mem::take(&mut self.sessions).into_keys() {
+            self.actions.push_back(Action::Close {
+                session,
+                refusal: Some(refusal),
+            });
+        }
+        for relay in self.relay.clear() {
+            self.actions
+                .push_back(Action::CloseRelay { relay, refusal });
+        }
+    }
+
+    fn ping(&mut self, now: Instant, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        if session.unanswered_pings >= MAX_UNANSWERED_PINGS {
+            return self.close(id, None);
+        }
+        self.last_nonce += 1;
+        let nonce = self.last_nonce;
+        session.ping = Some((nonce, now));
+        session.unanswered_pings += 1;
+        self.timers.insert((now + PING_INTERVAL, Timer::Ping(id)));
+        self.send(id, ServerMessage::Ping { nonce });
+    }
+
+    fn send(&mut self, session: SessionId, message: ServerMessage) {
+        self.broadcast(vec![session], message);
+    }
+
+    fn broadcast(&mut self, to: Vec<SessionId>, message: ServerMessage) {
+        if !to.is_empty() {
+            self.actions.push_back(Action::Send { to, message });
+        }
+    }
+
+    fn others(&self, session: SessionId) -> impl Iterator<Item = SessionId> {
+        let online = self.online.values().copied();
+        online.filter(move |&other| other != session)
+    }
+
+    fn close(&mut self, session: SessionId, refusal: Option<Refusal>) {
+        self.actions.push_back(Action::Close { session, refusal });
+        self.forget(session);
+    }
+
+    fn forget(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        self.observed.disconnected(session.identity.key);
+        self.fail_introductions_of(id);
+        let name = session.identity.name;
+        // A replaced session does not take its successor's name offline.
+        if self.online.get(&name) == Some(&id) {
+            self.online.remove(&name);
+            let others = self.others(id).collect();
+            self.broadcast(others, ServerMessage::Offline { name });
+        }
+    }
+}
+
+impl Session {
+    fn pong(&mut self, now: Instant, nonce: u64) {
+        if let Some((expected, sent_at)) = self.ping
+            && expected == nonce
+        {
+            self.rtt = Some(now.saturating_duration_since(sent_at));
+            self.ping = None;
+            self.unanswered_pings = 0;
+        }
+    }
+}
+
+/// At least one page, so that a receiver knows that it is alone.
+fn roster_pages(peers: &[PeerIdentity]) -> Vec<ServerMessage> {
+    let mut pages: Vec<_> = peers
+        .chunks(ROSTER_PAGE_PEERS)
+        .map(<[PeerIdentity]>::to_vec)
+        .collect();
+    let last = pages.pop().unwrap_or_default();
+    let page = |peers, more| ServerMessage::Roster { peers, more };
+    let mut messages: Vec<_> = pages.into_iter().map(|peers| page(peers, true)).collect();
+    messages.push(page(last, false));
+    messages
+}

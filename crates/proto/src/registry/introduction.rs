@@ -1,0 +1,312 @@
+//! Introductions: an invitation, its answer, and what each side then learns.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::candidate::{Candidate, CandidateKind, is_global, same_network};
+use crate::name::PeerName;
+use crate::rendezvous::{
+    HostSharing, IntroductionFailure, IntroductionId, Reachability, RelayToken, Role, ServerMessage,
+};
+
+use super::observed::Observed;
+use super::{Registry, Session, SessionId, Timer};
+
+/// How long an invited peer may take to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many introductions one session may ask for; all at once, if it likes.
+pub const INTRODUCTIONS_PER_MINUTE: u32 = 60;
+/// Most unanswered invitations of one peer: nobody can be drowned in them.
+pub const MAX_PENDING_INVITATIONS: usize = 32;
+/// Most rounds of one introduction.
+pub const MAX_ROUNDS: u8 = 4;
+
+/// A round trip believed: one who pretends to be far away delays the other by
+/// no more than half of this.
+const MAX_RTT: Duration = Duration::from_secs(2);
+
+/// An invitation that has not been answered yet.
+#[derive(Debug)]
+pub(super) struct Introduction {
+    round: u8,
+    inviter: SessionId,
+    invited: SessionId,
+    /// The inviter's.
+    reachability: Reachability,
+    expires_at: Instant,
+}
+
+/// How many introductions a session may still ask for: a bucket that holds a
+/// minute's worth and refills steadily.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: u32,
+    refilled_at: Instant,
+}
+
+impl Allowance {
+    const REFILL: Duration = Duration::from_millis(60_000 / INTRODUCTIONS_PER_MINUTE as u64);
+
+    pub(super) const fn full(now: Instant) -> Self {
+        Self {
+            left: INTRODUCTIONS_PER_MINUTE,
+            refilled_at: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        while self.left < INTRODUCTIONS_PER_MINUTE && self.refilled_at + Self::REFILL <= now {
+            self.left += 1;
+            self.refilled_at += Self::REFILL;
+        }
+        if self.left == INTRODUCTIONS_PER_MINUTE {
+            self.refilled_at = now;
+        }
+        let granted = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        granted
+    }
+}
+
+impl Registry {
+    pub(super) fn introduce(
+        &mut self,
+        now: Instant,
+        inviter: SessionId,
+        id: IntroductionId,
+        round: u8,
+        peer: &PeerName,
+        reachability: Reachability,
+    ) {
+        let Some(session) = self.sessions.get_mut(&inviter) else {
+            return;
+        };
+        if !(1..=MAX_ROUNDS).contains(&round) {
+            return self.close(inviter, None);
+        }
+        if !session.introductions.take(now) {
+            return self.fail(inviter, id, IntroductionFailure::Limited);
+        }
+        let from = session.identity.clone();
+        let reachability = own(reachability, session, &self.observed);
+        let invited = self.online.get(peer).copied();
+        let Some(invited) = invited.filter(|&invited| invited != inviter) else {
+            return self.fail(inviter, id, IntroductionFailure::Offline);
+        };
+        // A new round takes the place of one still unanswered; ids are not
+        // shared otherwise.
+        if let Some(earlier) = self.introductions.get(&id) {
+            if (earlier.inviter, earlier.invited) != (inviter, invited) {
+                return self.close(inviter, None);
+            }
+            self.take_introduction(id);
+        }
+        let Some(session) = self.sessions.get_mut(&invited) else {
+            return;
+        };
+        if session.pending_invitations >= MAX_PENDING_INVITATIONS {
+            return self.fail(inviter, id, IntroductionFailure::Limited);
+        }
+        session.pending_invitations += 1;
+        let expires_at = now + ANSWER_TIMEOUT;
+        self.timers.insert((expires_at, Timer::Introduction(id)));
+        self.introductions.insert(
+            id,
+            Introduction {
+                round,
+                inviter,
+                invited,
+                reachability,
+                expires_at,
+            },
+        );
+        let invitation = ServerMessage::Invitation {
+            introduction: id,
+            round,
+            from,
+        };
+        self.send(invited, invitation);
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        now: Instant,
+        invited: SessionId,
+        id: IntroductionId,
+        round: u8,
+        reachability: Reachability,
+        fresh_token: RelayToken,
+    ) {
+        let Some(introduction) = self.introductions.get(&id) else {
+            // Too late: the sender shall not wait for an introduction.
+            return self.fail(invited, id, IntroductionFailure::TimedOut);
+        };
+        if (introduction.invited, introduction.round) != (invited, round) {
+            return;
+        }
+        let Some(introduction) = self.take_introduction(id) else {
+            return;
+        };
+        let inviter = introduction.inviter;
+        let (Some(a), Some(b)) = (self.sessions.get(&inviter), self.sessions.get(&invited)) else {
+            return;
+        };
+        let (theirs, ours) = (
+            introduction.reachability,
+            own(reachability, b, &self.observed),
+        );
+        let relay = (theirs.relay && ours.relay).then_some(fresh_token);
+        let near = near(a.observed, &theirs, b.observed, &ours);
+        let introduced = |session: &Session, other: &Session, role, reachability: &_| {
+            ServerMessage::Introduced {
+                introduction: id,
+                round,
+                peer: other.identity.clone(),
+                role,
+                candidates: passed_on(reachability, near),
+                relay,
+                start_in_ms: start_in_ms(session.rtt, other.rtt),
+            }
+        };
+        let to_inviter = introduced(a, b, Role::Controlling, &ours);
+        let to_invited = introduced(b, a, Role::Controlled, &theirs);
+        let keys = [a.identity.key, b.identity.key];
+        if let Some(token) = relay {
+            let expires_at = self.relay.issue(now, token, keys);
+            self.timers.insert((expires_at, Timer::Token(token)));
+        }
+        self.send(inviter, to_inviter);
+        self.send(invited, to_invited);
+    }
+
+    pub(super) fn refuse(&mut self, invited: SessionId, id: IntroductionId) {
+        let introduction = self.introductions.get(&id);
+        if introduction.is_some_and(|it| it.invited == invited)
+            && let Some(introduction) = self.take_introduction(id)
+        {
+            self.fail(introduction.inviter, id, IntroductionFailure::Refused);
+        }
+    }
+
+    pub(super) fn expire_introduction(&mut self, now: Instant, id: IntroductionId) {
+        // A later round of the same introduction has a later deadline.
+        let introduction = self.introductions.get(&id);
+        if introduction.is_some_and(|it| it.expires_at <= now)
+            && let Some(introduction) = self.take_introduction(id)
+        {
+            for session in [introduction.inviter, introduction.invited] {
+                self.fail(session, id, IntroductionFailure::TimedOut);
+            }
+        }
+    }
+
+    /// One side is gone; the other shall not wait for it.
+    pub(super) fn fail_introductions_of(&mut self, gone: SessionId) {
+        let concerned: Vec<_> = self
+            .introductions
+            .iter()
+            .filter(|(_, it)| it.inviter == gone || it.invited == gone)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in concerned {
+            if let Some(it) = self.take_introduction(id) {
+                let left = if it.inviter == gone {
+                    it.invited
+                } else {
+                    it.inviter
+                };
+                self.fail(left, id, IntroductionFailure::Offline);
+            }
+        }
+    }
+
+    fn take_introduction(&mut self, id: IntroductionId) -> Option<Introduction> {
+        let introduction = self.introductions.remove(&id)?;
+        if let Some(invited) = self.sessions.get_mut(&introduction.invited) {
+            invited.pending_invitations = invited.pending_invitations.saturating_sub(1);
+        }
+        Some(introduction)
+    }
+
+    fn fail(&mut self, session: SessionId, id: IntroductionId, reason: IntroductionFailure) {
+        let failed = ServerMessage::IntroductionFailed {
+            introduction: id,
+            reason,
+        };
+        self.send(session, failed);
+    }
+}
+
+/// What is believed of a side's word about itself: addresses that may be
+/// dialled, server-reflexive ones only where the server has seen its key.
+fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reachability {
+    let on_loopback = side.observed.ip().is_loopback();
+    let mut believed: Vec<Candidate> = Vec::new();
+    for candidate in claimed.candidates {
+        let Ok(candidate) = candidate.admit(on_loopback) else {
+            continue;
+        };
+        let seen = match candidate.kind {
+            CandidateKind::Host => true,
+            CandidateKind::ServerReflexive => {
+                observed.contains(side.identity.key, candidate.address.ip())
+            }
+        };
+        if seen && !believed.contains(&candidate) && believed.len() < Candidate::MAX_PER_SIDE {
+            believed.push(candidate);
+        }
+    }
+    claimed.candidates = believed;
+    claimed
+}
+
+/// The part of one side's candidates that the other side is told.
+fn passed_on(reachability: &Reachability, near: bool) -> Vec<Candidate> {
+    let share_host = near || reachability.share_host == HostSharing::Always;
+    let passes = |candidate: &Candidate| {
+        let ip = candidate.address.ip();
+        // A global IPv6 address is as public as a server-reflexive one.
+        candidate.kind != CandidateKind::Host || share_host || (ip.is_ipv6() && is_global(ip))
+    };
+    let candidates = reachability.candidates.iter();
+    candidates.copied().filter(passes).collect()
+}
+
+/// Whether two sides are most likely on the same network.
+fn near(
+    a_observed: SocketAddr,
+    a: &Reachability,
+    b_observed: SocketAddr,
+    b: &Reachability,
+) -> bool {
+    let a = public_addresses(a_observed, a);
+    let b = public_addresses(b_observed, b);
+    a.iter()
+        .any(|&a| b.iter().any(|&b| same_network(a, b) || around_server(a, b)))
+}
+
+/// One side is on the server's own machine and the other reaches that machine
+/// without passing a NAT.
+fn around_server(a: IpAddr, b: IpAddr) -> bool {
+    (a.is_loopback() && !is_global(b)) || (b.is_loopback() && !is_global(a))
+}
+
+fn public_addresses(observed: SocketAddr, reachability: &Reachability) -> Vec<IpAddr> {
+    let reflexive = reachability
+        .candidates
+        .iter()
+        .filter(|candidate| candidate.kind == CandidateKind::ServerReflexive)
+        .map(|candidate| candidate.address.ip());
+    std::iter::once(observed.ip()).chain(reflexive).collect()
+}
+
+/// How long the side with `own` round trip waits, so that both begin when the
+/// farther one has got the message. Both begin at once while either is unknown.
+fn start_in_ms(own: Option<Duration>, other: Option<Duration>) -> u32 {
+    let (Some(own), Some(other)) = (own, other) else {
+        return 0;
+    };
+    let (own, other) = (own.min(MAX_RTT), other.min(MAX_RTT));
+    let wait = other.saturating_sub(own) / 2;
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,48 @@
+//! Meeting at the relay.
+
+use super::*;
+
+#[test]
+fn a_token_pairs_its_two_keys_once() {
+    let mut world = World::new();
+    let (token, same) = world.introduced(7);
+    assert_eq!(token, same);
+    let first = world.relay(key(2), token);
+    let twice = world.relay(key(2), token);
+    let stranger = world.relay(key(3), token);
+    assert_eq!(world.paired, []);
+    let second = world.relay(key(1), token);
+    assert_eq!(world.paired, [(first, second)]);
+    let replayed = world.relay(key(1), token);
+    for refused in [twice, stranger, replayed] {
+        assert_eq!(world.relay_closed.get(&refused), Some(&Refusal::Token));
+    }
+    world.wait(TOKEN_LIFETIME);
+    assert!(!world.relay_closed.contains_key(&first));
+}
+
+#[test]
+fn a_token_dies_with_time_or_with_the_side_that_waited() {
+    let mut world = World::new();
+    let (token, _) = world.introduced(7);
+    let waiting = world.relay(key(1), token);
+    world.wait(TOKEN_LIFETIME);
+    let late = world.relay(key(2), token);
+    for refused in [waiting, late] {
+        assert_eq!(world.relay_closed.get(&refused), Some(&Refusal::Token));
+    }
+    let mut world = World::new();
+    let (token, _) = world.introduced(7);
+    let left = world.relay(key(1), token);
+    world.registry.handle_relay_disconnected(left);
+    let alone = world.relay(key(2), token);
+    assert_eq!(world.relay_closed.get(&alone), Some(&Refusal::Token));
+    assert_eq!(world.paired, []);
+}
+
+#[test]
+fn an_unknown_token_is_refused() {
+    let mut world = World::new();
+    let relay = world.relay(key(1), RelayToken::from_random([9; 32]));
+    assert_eq!(world.relay_closed.get(&relay), Some(&Refusal::Token));
+}
