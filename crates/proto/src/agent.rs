@@ -79,8 +79,9 @@ pub use path::{PathKind, PathPolicy};
 pub struct Timing {
     /// Shortest time between two dials of one check.
     pub redial: Duration,
-    /// Time between two dials of a check whose addresses are in use.
-    pub in_use_retry: Duration,
+    /// Shortest time between two dials of a check whose addresses were in use,
+    /// or whose connection was lost.
+    pub slow_redial: Duration,
     /// How long the first valid pair waits for one of a better class.
     pub settle: Duration,
     /// How long direct attempts have before the relay is used or another round
@@ -103,7 +104,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             redial: Duration::from_millis(20),
-            in_use_retry: Duration::from_millis(500),
+            slow_redial: Duration::from_millis(500),
             settle: Duration::from_millis(50),
             direct: Duration::from_secs(3),
             relay: Duration::from_secs(8),

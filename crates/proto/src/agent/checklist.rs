@@ -120,7 +120,7 @@ impl Checklist {
         timing: &Timing,
     ) {
         let wait = match failure {
-            DialFailure::AddressInUse => timing.in_use_retry,
+            DialFailure::AddressInUse => timing.slow_redial,
             DialFailure::Other => timing.redial,
         };
         if let Some(check) = self.find(id, State::Pending) {
@@ -128,10 +128,11 @@ impl Checklist {
         }
     }
 
-    /// A connection that had been dialled was lost.
+    /// A connection that had been dialled was lost. Slowly: somebody who
+    /// accepts and closes at once would have us begin fifty handshakes a second.
     pub(super) fn lost(&mut self, now: Instant, id: CheckId, timing: &Timing) {
         if let Some(check) = self.find(id, State::Connected) {
-            check.redial(now, timing.redial);
+            check.redial(now, timing.slow_redial);
         }
     }
 
