@@ -1,1 +1,2 @@
 //! net
+pub mod socket;

@@ -1,0 +1,302 @@
+//! The way to one rendezvous server: every connection to it starts here.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::server_address::ServerAddress;
+use crate::socket;
+
+/// Most addresses of one host that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// How long a host's name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one address has to accept a connection.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the server has for its TLS handshake.
+const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Head start of one address over the next (RFC 8305).
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
+
+/// An address of the server that did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreached {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Unreached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.address, self.reason)
+    }
+}
+
+/// Why there is no authenticated connection to the server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerConnectError {
+    /// The host's name has no address.
+    #[error("cannot find the server {server}: {reason}")]
+    Unresolved {
+        /// As it was asked for.
+        server: ServerAddress,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// No address accepted a connection.
+    #[error("cannot reach the server {server} ({})", list(tried))]
+    Unreachable {
+        /// As it was asked for.
+        server: ServerAddress,
+        /// Every address tried, with what it answered.
+        tried: Vec<Unreached>,
+    },
+    /// Somebody answered who does not hold the key expected.
+    #[error("the server {server} has another key than expected: it may be somebody else")]
+    WrongKey {
+        /// As it was asked for.
+        server: ServerAddress,
+    },
+    /// Somebody answered, but not as a rendezvous server does.
+    #[error("the server {server} did not complete the secure connection: {reason}")]
+    Handshake {
+        /// As it was asked for.
+        server: ServerAddress,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+fn list(tried: &[Unreached]) -> String {
+    let texts: Vec<String> = tried.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// A server that has proven its key.
+#[derive(Clone)]
+pub(crate) struct Server {
+    /// The address that answered, for control and relay connections.
+    address: SocketAddr,
+    /// Every IP address of the host: at most one of each family, the one that
+    /// answered among them.
+    ips: Vec<IpAddr>,
+    key: PeerKey,
+    connector: TlsConnector,
+}
+
+impl Server {
+    /// Finds the server, connects, and checks its key against both `expect`
+    /// and the fingerprint in its address.
+    pub(crate) async fn connect(
+        server: &ServerAddress,
+        expect: Expect,
+        identity: &Identity,
+    ) -> Result<(Self, TlsStream<TcpStream>), ServerConnectError> {
+        let addresses = resolve(server).await?;
+        let tcp = first_to_answer(&addresses).await;
+        let (address, tcp) = tcp.map_err(|tried| ServerConnectError::Unreachable {
+            server: server.clone(),
+            tried,
+        })?;
+        let broken = |reason: String| ServerConnectError::Handshake {
+            server: server.clone(),
+            reason,
+        };
+        let wrong_key = || ServerConnectError::WrongKey {
+            server: server.clone(),
+        };
+        let first_expect = match (expect, server.fingerprint()) {
+            (Expect::AnyKey, Some(fingerprint)) => Expect::Fingerprint(fingerprint),
+            _ => expect,
+        };
+        let connector = connector(identity, first_expect).map_err(|e| broken(e.to_string()))?;
+        let stream = handshake(&connector, tcp).await.map_err(|error| {
+            if is_wrong_key(&error) {
+                wrong_key()
+            } else {
+                broken(error.to_string())
+            }
+        })?;
+        let key = tls::peer_key(stream.get_ref().1.peer_certificates());
+        let key = key.ok_or_else(|| broken("it showed no key".into()))?;
+        if server.fingerprint().is_some_and(|f| f != key.fingerprint()) {
+            return Err(wrong_key());
+        }
+        let connector =
+            self::connector(identity, Expect::Key(key)).map_err(|e| broken(e.to_string()))?;
+        let server = Self {
+            address,
+            ips: one_of_each_family(address.ip(), &addresses),
+            key,
+            connector,
+        };
+        Ok((server, stream))
+    }
+
+    /// Another connection to the address that answered, from any local port.
+    pub(crate) async fn open(&self) -> io::Result<TlsStream<TcpStream>> {
+        let tcp = timeout(TCP_TIMEOUT, TcpStream::connect(self.address)).await??;
+        self.secure(tcp).await
+    }
+
+    /// Makes a TCP connection to the server a secure one.
+    pub(crate) async fn secure(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        handshake(&self.connector, tcp).await
+    }
+
+    pub(crate) const fn key(&self) -> PeerKey {
+        self.key
+    }
+
+    /// The server's IP address of one family, if it has one.
+    pub(crate) fn ip(&self, is_ipv6: bool) -> Option<IpAddr> {
+        self.ips.iter().copied().find(|ip| ip.is_ipv6() == is_ipv6)
+    }
+
+    pub(crate) fn is_on_loopback(&self) -> bool {
+        self.address.ip().to_canonical().is_loopback()
+    }
+}
+
+fn connector(identity: &Identity, expect: Expect) -> Result<TlsConnector, rustls::Error> {
+    tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
+}
+
+async fn handshake(connector: &TlsConnector, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    socket::tune(&tcp)?;
+    timeout(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await?
+}
+
+/// Whether a TLS handshake ended because the other end holds another key than
+/// the one expected.
+pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(
+        tls,
+        Some(rustls::Error::InvalidCertificate(
+            rustls::CertificateError::ApplicationVerificationFailure
+        ))
+    )
+}
+
+async fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, ServerConnectError> {
+    let unresolved = |reason: String| ServerConnectError::Unresolved {
+        server: server.clone(),
+        reason,
+    };
+    let lookup = tokio::net::lookup_host((server.host(), server.port()));
+    let addresses: Vec<SocketAddr> = match timeout(RESOLVE_TIMEOUT, lookup).await {
+        Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES).collect(),
+        Ok(Err(error)) => return Err(unresolved(error.to_string())),
+        Err(_) => return Err(unresolved("the name server does not answer".into())),
+    };
+    if addresses.is_empty() {
+        return Err(unresolved("the name has no address".into()));
+    }
+    Ok(addresses)
+}
+
+/// Dials the addresses one after the other, each with a short head start, and
+/// takes the first that accepts.
+async fn first_to_answer(
+    addresses: &[SocketAddr],
+) -> Result<(SocketAddr, TcpStream), Vec<Unreached>> {
+    let mut waiting = addresses.iter().copied();
+    let mut dials = JoinSet::new();
+    let mut tried = Vec::new();
+    loop {
+        if let Some(address) = waiting.next() {
+            dials.spawn(async move {
+                let connected = timeout(TCP_TIMEOUT, TcpStream::connect(address)).await;
+                (address, connected.unwrap_or_else(|e| Err(e.into())))
+            });
+        }
+        let patience = if waiting.len() == 0 {
+            TCP_TIMEOUT
+        } else {
+            NEXT_ADDRESS_AFTER
+        };
+        let reason = match timeout(patience, dials.join_next()).await {
+            Ok(Some(Ok((address, Ok(stream))))) => return Ok((address, stream)),
+            Ok(Some(Ok((address, Err(error))))) => Some((address, error.to_string())),
+            Ok(None) => return Err(tried),
+            Ok(Some(Err(_))) | Err(_) => None,
+        };
+        if let Some((address, reason)) = reason {
+            tried.push(Unreached { address, reason });
+        }
+    }
+}
+
+fn one_of_each_family(first: IpAddr, addresses: &[SocketAddr]) -> Vec<IpAddr> {
+    let other = addresses.iter().map(SocketAddr::ip);
+    let other = other.filter(|ip| ip.is_ipv6() != first.is_ipv6()).take(1);
+    std::iter::once(first).chain(other).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::generate_identity;
+
+    fn at(address: SocketAddr) -> ServerAddress {
+        address.to_string().parse().unwrap()
+    }
+
+    async fn refused() -> SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    async fn connect_error(server: &ServerAddress) -> ServerConnectError {
+        let identity = generate_identity().unwrap().0;
+        let connected = Server::connect(server, Expect::AnyKey, &identity).await;
+        connected.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_server_is_told_with_its_addresses() {
+        let address = refused().await;
+        let error = connect_error(&at(address)).await;
+        let ServerConnectError::Unreachable { tried, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(tried[0].address, address);
+        assert!(error.to_string().contains("refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_unknown_host_is_told() {
+        let server = "no-such-host.invalid:4747".parse().unwrap();
+        let error = connect_error(&server).await;
+        let unresolved = matches!(error, ServerConnectError::Unresolved { .. });
+        assert!(unresolved, "{error}");
+    }
+
+    #[tokio::test]
+    async fn something_that_is_no_rendezvous_server_is_told() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { listener.accept().await.map(drop) });
+        let error = connect_error(&at(address)).await;
+        let handshake = matches!(error, ServerConnectError::Handshake { .. });
+        assert!(handshake, "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_second_address_serves_when_the_first_does_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let (address, _stream) = first_to_answer(&[refused().await, good]).await.unwrap();
+        assert_eq!(address, good);
+    }
+}

@@ -1,0 +1,152 @@
+//! Where a rendezvous server is, and who it must be.
+
+use std::fmt;
+use std::str::FromStr;
+
+use pinhole_proto::key::{Fingerprint, KeyTextError};
+
+/// `HOST:PORT[#FINGERPRINT]`: the address that people pass on to each other.
+/// An IPv6 address as host stands in brackets.
+///
+/// With the fingerprint, nobody on the way can pose as the server; without,
+/// the first key seen has to be trusted and pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerAddress {
+    host: String,
+    port: u16,
+    fingerprint: Option<Fingerprint>,
+}
+
+/// Why a text is not a [`ServerAddress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ServerAddressError {
+    /// Nothing before the colon, or characters no host name has.
+    #[error("a server address is HOST:PORT, with the name or address of a host")]
+    Host,
+    /// No port, or not a number from 1 to 65535.
+    #[error("a server address ends in :PORT, a number from 1 to 65535")]
+    Port,
+    /// Something after `#` that is not a fingerprint.
+    #[error(transparent)]
+    Fingerprint(#[from] KeyTextError),
+}
+
+impl ServerAddress {
+    /// The host's name or IP address, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The fingerprint that the server's key must have, when it is known.
+    #[must_use]
+    pub const fn fingerprint(&self) -> Option<Fingerprint> {
+        self.fingerprint
+    }
+}
+
+impl FromStr for ServerAddress {
+    type Err = ServerAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ServerAddressError> {
+        let (place, fingerprint) = match text.trim().split_once('#') {
+            Some((place, fingerprint)) => (place, Some(fingerprint.parse()?)),
+            None => (text.trim(), None),
+        };
+        let (host, port) = place.rsplit_once(':').ok_or(ServerAddressError::Port)?;
+        if port.bytes().any(|b| !b.is_ascii_digit()) {
+            return Err(ServerAddressError::Port);
+        }
+        let port = port.parse().map_err(|_| ServerAddressError::Port)?;
+        if port == 0 {
+            return Err(ServerAddressError::Port);
+        }
+        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+            None if is_host(host) => host,
+            _ => return Err(ServerAddressError::Host),
+        };
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            fingerprint,
+        })
+    }
+}
+
+/// Whether `text` may be a host name or an IPv4 address. Names in other
+/// scripts are written in their ASCII form.
+fn is_host(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+    (1..=253).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)?;
+        } else {
+            write!(f, "{}:{}", self.host, self.port)?;
+        }
+        match self.fingerprint {
+            Some(fingerprint) => write!(f, "#{fingerprint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PRINT: &str = "abcdefghijklmnopqrstuvwxyz234567";
+
+    #[test]
+    fn every_good_form_is_shown_as_it_was_written() {
+        for (text, host, port) in [
+            ("example.org:4747", "example.org", 4747),
+            ("203.0.113.1:1", "203.0.113.1", 1),
+            ("[2001:db8::1]:65535", "2001:db8::1", 65535),
+            ("my-host_1:4747", "my-host_1", 4747),
+        ] {
+            let plain: ServerAddress = text.parse().unwrap();
+            assert_eq!((plain.host(), plain.port()), (host, port));
+            assert_eq!(plain.fingerprint(), None);
+            assert_eq!(plain.to_string(), text);
+            let pinned: ServerAddress = format!("{text}#{PRINT}").parse().unwrap();
+            assert_eq!(pinned.fingerprint(), Some(PRINT.parse().unwrap()));
+            assert_eq!(pinned.to_string(), format!("{text}#{PRINT}"));
+        }
+    }
+
+    #[test]
+    fn every_bad_form_says_what_is_wrong_with_it() {
+        use ServerAddressError::{Fingerprint, Host, Port};
+        for (text, error) in [
+            ("", Port),
+            ("example.org", Port),
+            ("example.org:", Port),
+            ("example.org:0", Port),
+            ("example.org:65536", Port),
+            ("example.org:+1", Port),
+            ("example.org:47a", Port),
+            (":4747", Host),
+            ("2001:db8::1:4747", Host),
+            ("[2001:db8::1:4747", Host),
+            ("[example.org]:4747", Host),
+            ("exam ple:4747", Host),
+            ("exam/ple:4747", Host),
+            ("b\u{fc}cher:4747", Host),
+            ("example.org:4747#", Fingerprint(KeyTextError::Fingerprint)),
+            ("example.org:4747#abc", Fingerprint(KeyTextError::Fingerprint)),
+        ] {
+            assert_eq!(text.parse::<ServerAddress>(), Err(error), "{text:?}");
+        }
+    }
+}
