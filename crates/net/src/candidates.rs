@@ -84,8 +84,24 @@ pub(crate) fn gather(
 /// or a tunnel on this machine.
 fn is_virtual(name: &str) -> bool {
     const PREFIXES: [&str; 18] = [
-        "br-", "cali", "cni", "docker", "flannel", "lxc", "lxd", "podman", "tailscale", "tap",
-        "tun", "utun", "vboxnet", "veth", "virbr", "vmnet", "wg", "zt",
+        "br-",
+        "cali",
+        "cni",
+        "docker",
+        "flannel",
+        "lxc",
+        "lxd",
+        "podman",
+        "tailscale",
+        "tap",
+        "tun",
+        "utun",
+        "vboxnet",
+        "veth",
+        "virbr",
+        "vmnet",
+        "wg",
+        "zt",
     ];
     name.starts_with("vEthernet") || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -128,11 +144,11 @@ mod tests {
             interface("eth0", "2001:db8::5"),
             interface("tun0", "10.8.0.2"),
         ];
-        let found = gather(&ports(Some("203.0.113.9:555"), None), &interfaces, false);
+        let found = gather(&ports(Some("203.0.113.9:5555"), None), &interfaces, false);
         assert_eq!(
             texts(&found),
             [
-                "seen 203.0.113.9:555",
+                "seen 203.0.113.9:5555",
                 "host [2001:db8::5]:6000",
                 "host 192.168.1.5:4000",
                 "host [fd00::5]:6000",
@@ -146,7 +162,10 @@ mod tests {
     fn an_address_is_named_once_and_loopback_only_to_a_server_on_it() {
         let interfaces = [interface("lo", "127.0.0.1"), interface("eth0", "10.0.0.2")];
         let ports = ports(Some("127.0.0.1:4000"), None);
-        assert_eq!(texts(&gather(&ports, &interfaces, false)), ["host 10.0.0.2:4000"]);
+        assert_eq!(
+            texts(&gather(&ports, &interfaces, false)),
+            ["host 10.0.0.2:4000"]
+        );
         assert_eq!(
             texts(&gather(&ports, &interfaces, true)),
             ["seen 127.0.0.1:4000", "host 10.0.0.2:4000"]

@@ -1,2 +1,51 @@
-//! net
+//! Pinhole's network: from a name to an authenticated connection.
+//!
+//! [`Rendezvous::log_in`] connects to the rendezvous server;
+//! [`Rendezvous::connect`] and [`Rendezvous::accept`] turn a peer's name or
+//! its invitation into a [`Session`]: one encrypted byte stream whose other
+//! end has proven the key expected, over the best path there is.
+//!
+//! Every decision of the traversal is taken in `pinhole_proto::agent`, which
+//! knows no sockets; what is here does as it is told.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`socket`] | the local port that listens and connects at once; of use outside Pinhole |
+//! | `candidates` | gathering: the addresses at which this side may be reached |
+//! | `server` | finding the server, connecting, checking its key |
+//! | `wire` | its messages over a byte stream |
+//! | `rendezvous` | the control connection: login, presence, invitations |
+//! | `punch_port` | warm binding: a local port whose public address is known beforehand |
+//! | `connect` | one attempt to connect: the driver of the agent, and its report |
+//! | `relay` | the way through the server when there is no direct one |
+//! | `session` | mutual authentication, and the session that comes of it |
+
+mod candidates;
+mod connect;
+mod identity;
+mod punch_port;
+mod relay;
+mod rendezvous;
+mod server;
+mod server_address;
+mod session;
 pub mod socket;
+mod wire;
+
+pub use connect::{Answer, ConnectError, Report, Tried, Way};
+pub use identity::{GenerateIdentityError, generate_identity};
+pub use punch_port::MappingBehaviour;
+pub use rendezvous::{
+    DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous, RendezvousEvent,
+};
+pub use server::{ServerConnectError, Unreached};
+pub use server_address::{ServerAddress, ServerAddressError};
+pub use session::{Session, SessionStream};
+pub use wire::WireError;
+
+pub use pinhole_proto::agent::{PathKind, PathPolicy};
+pub use pinhole_proto::frame::FrameError;
+pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
+pub use pinhole_proto::name::{PeerName, PeerNameError};
+pub use pinhole_proto::rendezvous::{HostSharing, IntroductionFailure, PeerIdentity, Refusal};
+pub use pinhole_proto::tls::{Expect, Identity, IdentityError};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -114,6 +115,7 @@ impl Server {
         let wrong_key = || ServerConnectError::WrongKey {
             server: server.clone(),
         };
+        socket::tune(&tcp).map_err(|e| broken(e.to_string()))?;
         let first_expect = match (expect, server.fingerprint()) {
             (Expect::AnyKey, Some(fingerprint)) => Expect::Fingerprint(fingerprint),
             _ => expect,
@@ -142,14 +144,18 @@ impl Server {
         Ok((server, stream))
     }
 
-    /// Another connection to the address that answered, from any local port.
-    pub(crate) async fn open(&self) -> io::Result<TlsStream<TcpStream>> {
+    /// Another TCP connection to the address that answered, from any local port.
+    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
         let tcp = timeout(TCP_TIMEOUT, TcpStream::connect(self.address)).await??;
-        self.secure(tcp).await
+        socket::tune(&tcp)?;
+        Ok(tcp)
     }
 
     /// Makes a TCP connection to the server a secure one.
-    pub(crate) async fn secure(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(crate) async fn secure<S>(&self, tcp: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         handshake(&self.connector, tcp).await
     }
 
@@ -167,12 +173,20 @@ impl Server {
     }
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Server").field(&self.address).finish()
+    }
+}
+
 fn connector(identity: &Identity, expect: Expect) -> Result<TlsConnector, rustls::Error> {
     tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
 }
 
-async fn handshake(connector: &TlsConnector, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    socket::tune(&tcp)?;
+async fn handshake<S>(connector: &TlsConnector, tcp: S) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     timeout(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await?
 }
 

@@ -144,7 +144,10 @@ mod tests {
             ("exam/ple:4747", Host),
             ("b\u{fc}cher:4747", Host),
             ("example.org:4747#", Fingerprint(KeyTextError::Fingerprint)),
-            ("example.org:4747#abc", Fingerprint(KeyTextError::Fingerprint)),
+            (
+                "example.org:4747#abc",
+                Fingerprint(KeyTextError::Fingerprint),
+            ),
         ] {
             assert_eq!(text.parse::<ServerAddress>(), Err(error), "{text:?}");
         }

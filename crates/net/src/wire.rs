@@ -36,7 +36,7 @@ pub(crate) async fn read_message(
     decoder: &mut Decoder,
 ) -> Result<ServerMessage, WireError> {
     loop {
-        if let Some(message) = decoder.next()? {
+        if let Some(message) = decoder.next_message()? {
             return Ok(message);
         }
         let mut bytes = [0; READ_BYTES];

@@ -1,0 +1,78 @@
+//! Connecting to one peer: the agent decides, the driver does.
+
+mod driver;
+mod report;
+mod sockets;
+
+use std::io;
+
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
+use pinhole_proto::rendezvous::{
+    HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, Role,
+};
+
+pub use report::{Answer, Report, Tried, Way};
+
+use crate::rendezvous::Rendezvous;
+use crate::session::Session;
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The connection to the server ended before the two sides were introduced.
+    #[error("the connection to the server is gone")]
+    Disconnected,
+    /// The server could not introduce the two sides.
+    #[error("{0}")]
+    Introduction(IntroductionFailure),
+    /// The server did not answer in time.
+    #[error("the server did not answer")]
+    ServerSilent,
+    /// The peer has another key than the one expected.
+    #[error("{peer} has another key than expected: it may be somebody else")]
+    WrongPeerKey {
+        /// The name.
+        peer: PeerName,
+        /// The key it should have.
+        expected: PeerKey,
+        /// The key that the server says it has, when the server said so;
+        /// `None` when the server named the right key and only the other end
+        /// of the connection did not hold it.
+        found: Option<PeerKey>,
+    },
+    /// Nothing that was tried led to the peer.
+    #[error("no path to {peer}: {report}")]
+    NoPath {
+        /// The name.
+        peer: PeerName,
+        /// What was tried, and what each answered.
+        report: Report,
+    },
+    /// No local port could be had.
+    #[error("no local port to connect from: {0}")]
+    LocalPort(io::Error),
+    /// Too many attempts at a time.
+    #[error("too many connections are being made at the same time")]
+    Busy,
+    /// The system gave no random bytes.
+    #[error("the system's random number generator failed")]
+    Random,
+}
+
+/// The session that is wanted.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) introduction: IntroductionId,
+    pub(crate) role: Role,
+    pub(crate) peer: PeerIdentity,
+    pub(crate) share_host: HostSharing,
+}
+
+/// Connects, through as many rounds as it takes.
+pub(crate) async fn run(rendezvous: &Rendezvous, wanted: Wanted) -> Result<Session, ConnectError> {
+    let inbox = rendezvous.register(wanted.introduction)?;
+    driver::Driver::new(rendezvous.clone(), wanted, inbox)
+        .run()
+        .await
+}

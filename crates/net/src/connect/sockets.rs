@@ -1,0 +1,360 @@
+//! The sockets of one attempt to connect: everything the agent asks for is
+//! begun here, and its outcome comes out here.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pinhole_proto::agent::{Action, CheckId, ConnectionId};
+use pinhole_proto::candidate::Candidate;
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::rendezvous::{RelayToken, Role};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use super::{Answer, Report, Way};
+use crate::candidates::{gather, interface_addresses};
+use crate::punch_port::{MappingBehaviour, PunchPort};
+use crate::relay::{RelayError, RelayStream};
+use crate::rendezvous::Rendezvous;
+use crate::session::{SessionStream, Transport, authenticate};
+
+/// Pause after an error of `accept`.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// What became of something that was begun.
+pub(super) enum Outcome {
+    Prepared(u8, io::Result<Prepared>),
+    Dialled {
+        check: CheckId,
+        round: u8,
+        remote: SocketAddr,
+        result: io::Result<TcpStream>,
+    },
+    Accepted {
+        round: u8,
+        listener: TcpListener,
+        stream: TcpStream,
+        remote: SocketAddr,
+    },
+    Relay(u8, Result<RelayStream, RelayError>),
+    Handshake(ConnectionId, io::Result<SessionStream>),
+}
+
+/// A round's local side.
+pub(super) struct Prepared {
+    /// Absent when only the relay may be used.
+    port: Option<PunchPort>,
+    candidates: Vec<Candidate>,
+}
+
+/// What belongs to one round.
+struct Round {
+    prepared: Prepared,
+    relay: Option<RelayToken>,
+    listeners: Vec<AbortHandle>,
+    dials: HashMap<CheckId, AbortHandle>,
+    relay_dial: Option<AbortHandle>,
+}
+
+/// A connection that came up.
+struct Connection {
+    round: u8,
+    way: Way,
+    state: State,
+}
+
+enum State {
+    Waiting(Transport),
+    Handshaking(AbortHandle),
+    Authenticated(Box<SessionStream>),
+}
+
+/// See the [module](self). Dropping it ends everything that was begun.
+pub(super) struct Sockets {
+    rendezvous: Rendezvous,
+    role: Role,
+    peer: PeerKey,
+    rounds: HashMap<u8, Round>,
+    connections: HashMap<ConnectionId, Connection>,
+    outcomes: JoinSet<Outcome>,
+    pub(super) report: Report,
+}
+
+impl Sockets {
+    pub(super) fn new(rendezvous: Rendezvous, role: Role, peer: PeerKey) -> Self {
+        Self {
+            rendezvous,
+            role,
+            peer,
+            rounds: HashMap::new(),
+            connections: HashMap::new(),
+            outcomes: JoinSet::new(),
+            report: Report::default(),
+        }
+    }
+
+    /// The outcome of something that was begun; `None` when there is nothing.
+    pub(super) async fn next_outcome(&mut self) -> Option<Outcome> {
+        loop {
+            // What was aborted has no outcome.
+            if let Ok(outcome) = self.outcomes.join_next().await? {
+                return Some(outcome);
+            }
+        }
+    }
+
+    /// Begins to prepare a fresh port: [`Outcome::Prepared`].
+    pub(super) fn prepare(&mut self, round: u8) {
+        let rendezvous = self.rendezvous.clone();
+        self.outcomes
+            .spawn(async move { Outcome::Prepared(round, prepare(&rendezvous).await) });
+    }
+
+    /// Takes what was prepared into use. Returns where the other side may
+    /// reach it.
+    pub(super) fn add_round(&mut self, number: u8, prepared: Prepared) -> Vec<Candidate> {
+        self.report.mapping = match &prepared.port {
+            Some(port) => port.mapping(),
+            None => MappingBehaviour::Unknown,
+        };
+        let candidates = prepared.candidates.clone();
+        let round = Round {
+            prepared,
+            relay: None,
+            listeners: Vec::new(),
+            dials: HashMap::new(),
+            relay_dial: None,
+        };
+        self.rounds.insert(number, round);
+        candidates
+    }
+
+    /// Keeps a round's relay token. Returns the round's own candidates, or
+    /// `None` when there is no such round.
+    pub(super) fn set_relay(
+        &mut self,
+        round: u8,
+        relay: Option<RelayToken>,
+    ) -> Option<&[Candidate]> {
+        let round = self.rounds.get_mut(&round)?;
+        round.relay = relay;
+        Some(&round.prepared.candidates)
+    }
+
+    /// Does what the agent asks for, except for what only the driver can do.
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::Listen { round } => self.listen(round),
+            Action::Dial {
+                check,
+                round,
+                remote,
+            } => self.dial(check, round, remote),
+            Action::OpenRelay { round } => self.open_relay(round),
+            Action::Handshake { connection } => self.handshake(connection),
+            Action::Close { connection } => self.close(connection),
+            Action::CloseRound { round } => {
+                if let Some(round) = self.rounds.remove(&round) {
+                    round.abort();
+                }
+            }
+            Action::RequestRound { round } => self.prepare(round),
+            Action::Selected { .. } | Action::Failed => {}
+        }
+    }
+
+    fn listen(&mut self, number: u8) {
+        let Some(round) = self.rounds.get_mut(&number) else {
+            return;
+        };
+        for listener in round.prepared.port.iter().flat_map(PunchPort::listen) {
+            match listener {
+                Ok(listener) => {
+                    let task = self.outcomes.spawn(accept(number, listener));
+                    round.listeners.push(task);
+                }
+                Err(error) => warn!(%error, "cannot listen on the punch port"),
+            }
+        }
+    }
+
+    /// Goes on listening after a connection was accepted.
+    pub(super) fn listen_on(&mut self, number: u8, listener: TcpListener) {
+        if let Some(round) = self.rounds.get_mut(&number) {
+            let task = self.outcomes.spawn(accept(number, listener));
+            round.listeners.retain(|listener| !listener.is_finished());
+            round.listeners.push(task);
+        }
+    }
+
+    fn dial(&mut self, check: CheckId, number: u8, remote: SocketAddr) {
+        if let Some(tried) = self.report.entry(number, Way::Dialled(remote)) {
+            tried.dials += 1;
+        }
+        let Some(round) = self.rounds.get_mut(&number) else {
+            return;
+        };
+        let port = round.prepared.port.as_ref();
+        let port = port.and_then(|port| port.towards(remote));
+        let task = self.outcomes.spawn(async move {
+            let result = match port {
+                Some(port) => port.connect(remote).await,
+                None => Err(io::ErrorKind::Unsupported.into()),
+            };
+            Outcome::Dialled {
+                check,
+                round: number,
+                remote,
+                result,
+            }
+        });
+        round.dials.insert(check, task);
+    }
+
+    fn open_relay(&mut self, number: u8) {
+        self.report.entry(number, Way::Relay);
+        let Some(round) = self.rounds.get_mut(&number) else {
+            return;
+        };
+        let Some(token) = round.relay.take() else {
+            return;
+        };
+        let server = self.rendezvous.server().clone();
+        let task = self
+            .outcomes
+            .spawn(async move { Outcome::Relay(number, RelayStream::open(&server, token).await) });
+        round.relay_dial = Some(task);
+    }
+
+    fn handshake(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        let State::Waiting(transport) = connection.state else {
+            return;
+        };
+        let identity = self.rendezvous.identity().clone();
+        let (role, peer) = (self.role, self.peer);
+        let task = self.outcomes.spawn(async move {
+            Outcome::Handshake(id, authenticate(transport, role, &identity, peer).await)
+        });
+        let state = State::Handshaking(task);
+        self.connections.insert(
+            id,
+            Connection {
+                state,
+                ..connection
+            },
+        );
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if let Some(closed) = self.connections.remove(&id)
+            && let State::Handshaking(task) = closed.state
+        {
+            task.abort();
+            let silent = Answer::Lost("the other end did not prove its key in time".into());
+            self.report.answered(closed.round, closed.way, silent);
+        }
+    }
+
+    /// Keeps a connection that came up; without an id the agent has no use
+    /// for it.
+    pub(super) fn add_connection(
+        &mut self,
+        id: Option<ConnectionId>,
+        round: u8,
+        way: Way,
+        transport: Transport,
+    ) {
+        self.report.answered(round, way, Answer::Connected);
+        if let Some(id) = id {
+            let state = State::Waiting(transport);
+            self.connections
+                .insert(id, Connection { round, way, state });
+        }
+    }
+
+    /// The handshake succeeded.
+    pub(super) fn authenticated(&mut self, id: ConnectionId, stream: SessionStream) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.state = State::Authenticated(Box::new(stream));
+        }
+    }
+
+    /// The handshake failed: forgets the connection, and keeps why.
+    pub(super) fn forget(&mut self, id: ConnectionId, answer: Answer) {
+        if let Some(connection) = self.connections.remove(&id) {
+            self.report
+                .answered(connection.round, connection.way, answer);
+        }
+    }
+
+    /// The connection that is the session.
+    pub(super) fn select(&mut self, id: ConnectionId) -> Option<SessionStream> {
+        let connection = self.connections.remove(&id)?;
+        self.report
+            .answered(connection.round, connection.way, Answer::Selected);
+        match connection.state {
+            State::Authenticated(stream) => Some(*stream),
+            State::Waiting(_) | State::Handshaking(_) => {
+                debug!(?id, "selected without being authenticated");
+                None
+            }
+        }
+    }
+}
+
+impl Round {
+    fn abort(self) {
+        let dials = self.dials.into_values();
+        let tasks = self.listeners.into_iter().chain(dials);
+        for task in tasks.chain(self.relay_dial) {
+            task.abort();
+        }
+    }
+}
+
+async fn prepare(rendezvous: &Rendezvous) -> io::Result<Prepared> {
+    let Some(warm_port) = rendezvous.warm_port() else {
+        return Ok(Prepared {
+            port: None,
+            candidates: Vec::new(),
+        });
+    };
+    let port = warm_port.take().await?;
+    let interfaces = interface_addresses().unwrap_or_else(|error| {
+        warn!(%error, "the system does not tell its addresses");
+        Vec::new()
+    });
+    let on_loopback = rendezvous.server().is_on_loopback();
+    let candidates = gather(&port.reachable(), &interfaces, on_loopback);
+    Ok(Prepared {
+        port: Some(port),
+        candidates,
+    })
+}
+
+async fn accept(round: u8, listener: TcpListener) -> Outcome {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                return Outcome::Accepted {
+                    round,
+                    listener,
+                    stream,
+                    remote,
+                };
+            }
+            Err(error) => {
+                debug!(%error, "accepting a connection failed");
+                // It may be for want of file descriptors: that does not end at once.
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Warm binding: a local port whose public address is known before anyone
+//! wants to connect.
+//!
+//! A punch port is a fresh local port of each address family from which
+//! connections to the server's two ports are open. The server tells the public
+//! address it sees each of them come from; as long as they are open, the NAT
+//! keeps the port's mapping. One attempt to connect consumes the port, because
+//! a second one from it to the same peer would collide with the first.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::client::TlsStream;
+use tracing::debug;
+
+use crate::candidates::ReachablePort;
+use crate::server::Server;
+use crate::socket::{self, AddressReuse, LocalPort};
+use crate::wire::{self, WireError};
+
+/// How many of the server's ports observe one local port: two show whether the
+/// mapping depends on the destination.
+const OBSERVERS: usize = 2;
+/// How long an observation may take.
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How much longer an address family may take once the other one is known.
+const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Pause before a port that was lost, or could not be observed, is replaced.
+const REPLACE_PAUSE: Duration = Duration::from_secs(5);
+
+/// What the NAT in front of this machine does with one local port (RFC 4787).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MappingBehaviour {
+    /// Every destination sees the same public port: a peer can be told it.
+    Stable,
+    /// Each destination sees another public port ("symmetric NAT"): a peer
+    /// cannot know which one it will see.
+    Varies,
+    /// Not observed from two sides.
+    #[default]
+    Unknown,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct PunchPort {
+    families: Vec<Family>,
+    /// Each ends when its connection to the server does.
+    observers: JoinSet<()>,
+}
+
+/// The port of one address family.
+#[derive(Debug)]
+struct Family {
+    port: Arc<LocalPort>,
+    /// What the server saw, one address for each observation.
+    observed: Vec<SocketAddr>,
+    /// How many observations were begun.
+    asked: usize,
+}
+
+impl PunchPort {
+    /// Takes a fresh local port and has it observed. Ports that the server
+    /// cannot observe serve nevertheless, by their host addresses.
+    ///
+    /// # Errors
+    /// When no port of either family can be bound.
+    async fn prepare(server: &Arc<Server>, server_ports: &[u16]) -> io::Result<Self> {
+        let v4 = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
+        let v6 = LocalPort::bind((Ipv6Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
+        let families: Vec<Family> = match (v4, v6) {
+            (Err(error), Err(_)) => return Err(error),
+            (v4, v6) => [v4, v6].into_iter().flatten().map(Family::new).collect(),
+        };
+        let mut punch_port = Self {
+            families,
+            observers: JoinSet::new(),
+        };
+        punch_port.observe(server, server_ports).await;
+        Ok(punch_port)
+    }
+
+    async fn observe(&mut self, server: &Arc<Server>, server_ports: &[u16]) {
+        let mut observations = JoinSet::new();
+        for (index, family) in self.families.iter_mut().enumerate() {
+            let Some(ip) = server.ip(family.port.address().is_ipv6()) else {
+                continue;
+            };
+            for &server_port in server_ports.iter().take(OBSERVERS) {
+                family.asked += 1;
+                let (server, port) = (server.clone(), family.port.clone());
+                let from = SocketAddr::new(ip, server_port);
+                observations.spawn(async move { (index, observe(&server, &port, from).await) });
+            }
+        }
+        let mut deadline = Instant::now() + OBSERVE_TIMEOUT;
+        while let Ok(Some(done)) = timeout_at(deadline, observations.join_next()).await {
+            match done {
+                Ok((index, Ok((address, stream)))) => {
+                    self.observers.spawn(until_closed(stream));
+                    let Some(family) = self.families.get_mut(index) else {
+                        continue;
+                    };
+                    family.observed.push(address);
+                    if family.observed.len() == family.asked {
+                        deadline = deadline.min(Instant::now() + OTHER_FAMILY_TIMEOUT);
+                    }
+                }
+                Ok((_, Err(error))) => debug!(%error, "no observation"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Where a peer may reach this port.
+    pub(crate) fn reachable(&self) -> Vec<ReachablePort> {
+        let reachable = |family: &Family| ReachablePort {
+            port: family.port.address().port(),
+            is_ipv6: family.port.address().is_ipv6(),
+            observed: family.observed.first().copied(),
+        };
+        self.families.iter().map(reachable).collect()
+    }
+
+    /// What the NAT does with the IPv4 port; IPv6 has no NAT to speak of.
+    pub(crate) fn mapping(&self) -> MappingBehaviour {
+        let v4 = self.families.iter().find(|f| f.port.address().is_ipv4());
+        match v4.map(|family| family.observed.as_slice()) {
+            Some([one, other, ..]) if one == other => MappingBehaviour::Stable,
+            Some([_, _, ..]) => MappingBehaviour::Varies,
+            _ => MappingBehaviour::Unknown,
+        }
+    }
+
+    /// A listener on the port of each family.
+    pub(crate) fn listen(&self) -> Vec<io::Result<TcpListener>> {
+        self.families.iter().map(|f| f.port.listen()).collect()
+    }
+
+    /// The port from which `remote` can be dialled.
+    pub(crate) fn towards(&self, remote: SocketAddr) -> Option<Arc<LocalPort>> {
+        let fits = |f: &&Family| f.port.address().is_ipv6() == remote.is_ipv6();
+        self.families.iter().find(fits).map(|f| f.port.clone())
+    }
+
+    /// Returns when the port is worth replacing: one of the connections that
+    /// keep its mapping is gone, or there was none.
+    async fn lost(&mut self) {
+        if self.observers.join_next().await.is_none() {
+            sleep(REPLACE_PAUSE).await;
+        }
+    }
+}
+
+impl Family {
+    fn new(port: LocalPort) -> Self {
+        Self {
+            port: Arc::new(port),
+            observed: Vec::new(),
+            asked: 0,
+        }
+    }
+}
+
+/// Has the server at `from` tell the public address of `port`.
+async fn observe(
+    server: &Server,
+    port: &LocalPort,
+    from: SocketAddr,
+) -> Result<(SocketAddr, TlsStream<TcpStream>), WireError> {
+    let tcp = port.connect(from).await?;
+    socket::tune(&tcp)?;
+    let mut stream = server.secure(tcp).await?;
+    wire::write_message(&mut stream, &ClientMessage::Observe).await?;
+    match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
+        ServerMessage::Observed { address } => Ok((address, stream)),
+        _ => Err(WireError::Unexpected),
+    }
+}
+
+/// Holds a connection until the other end closes it.
+async fn until_closed(mut stream: TlsStream<TcpStream>) {
+    let mut ignored = [0; 64];
+    while matches!(stream.read(&mut ignored).await, Ok(1..)) {}
+}
+
+type Request = oneshot::Sender<io::Result<PunchPort>>;
+
+/// Keeps one punch port ready for the next attempt.
+#[derive(Debug)]
+pub(crate) struct WarmPort {
+    requests: mpsc::Sender<Request>,
+}
+
+impl WarmPort {
+    /// Begins to prepare a port. Ends with the value.
+    pub(crate) fn start(server: Arc<Server>, server_ports: Vec<u16>) -> Self {
+        let (requests, receiver) = mpsc::channel(8);
+        tokio::spawn(async move {
+            keep_warm(&server, &server_ports, receiver).await;
+        });
+        Self { requests }
+    }
+
+    /// Takes the port that is ready, or the next one that will be; another is
+    /// prepared in its place.
+    ///
+    /// # Errors
+    /// When no port can be bound.
+    pub(crate) async fn take(&self) -> io::Result<PunchPort> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let (request, port) = oneshot::channel();
+        self.requests.send(request).await.map_err(|_| gone())?;
+        port.await.map_err(|_| gone())?
+    }
+}
+
+async fn keep_warm(server: &Arc<Server>, ports: &[u16], mut requests: mpsc::Receiver<Request>) {
+    let mut waiting: Option<Request> = None;
+    loop {
+        let mut prepared = PunchPort::prepare(server, ports).await;
+        let request = match (waiting.take(), &mut prepared) {
+            (Some(request), _) => Some(request),
+            (None, Ok(port)) => tokio::select! {
+                request = requests.recv() => match request {
+                    None => return,
+                    request => request,
+                },
+                () = port.lost() => None,
+            },
+            (None, Err(_)) => None,
+        };
+        if let Some(request) = request {
+            // A requester that has left meanwhile has no use for it: the port
+            // is as fresh as the next one would be, but rarely so.
+            let _ = request.send(prepared);
+            continue;
+        }
+        // Nobody waits: no hurry to try again, unless somebody comes.
+        waiting = match timeout(REPLACE_PAUSE, requests.recv()).await {
+            Ok(None) => return,
+            Ok(request) => request,
+            Err(_) => None,
+        };
+    }
+}

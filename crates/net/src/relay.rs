@@ -1,0 +1,115 @@
+//! The relay: a connection to the server that, once both sides are there,
+//! carries the bytes of the session between them. The session's own TLS runs
+//! inside, so the relay sees only ciphertext.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+
+use crate::server::Server;
+use crate::session::READ_BUFFER_BYTES;
+use crate::wire::{self, WireError};
+
+/// Why the other side was not met at the relay.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+}
+
+/// A raw byte stream to the peer, through the server.
+#[derive(Debug)]
+pub(crate) struct RelayStream {
+    /// Bytes of the peer that came together with the server's last message.
+    ahead: io::Cursor<Vec<u8>>,
+    stream: TlsStream<BufReader<TcpStream>>,
+    local: SocketAddr,
+    remote: SocketAddr,
+}
+
+impl RelayStream {
+    /// Connects to the relay and waits for the other side, as long as it takes
+    /// or the server allows.
+    pub(crate) async fn open(server: &Server, token: RelayToken) -> Result<Self, RelayError> {
+        let tcp = server.dial().await.map_err(WireError::from)?;
+        let addresses = (tcp.local_addr(), tcp.peer_addr());
+        let tcp = BufReader::with_capacity(READ_BUFFER_BYTES, tcp);
+        let mut stream = server.secure(tcp).await.map_err(WireError::from)?;
+        wire::write_message(&mut stream, &ClientMessage::Relay { token }).await?;
+        let mut decoder = wire::server_decoder();
+        match wire::read_message(&mut stream, &mut decoder).await? {
+            ServerMessage::RelayPaired => {}
+            ServerMessage::Refused { reason } => return Err(reason.into()),
+            _ => return Err(WireError::Unexpected.into()),
+        }
+        Ok(Self {
+            ahead: io::Cursor::new(decoder.into_rest()),
+            local: addresses.0.map_err(WireError::from)?,
+            remote: addresses.1.map_err(WireError::from)?,
+            stream,
+        })
+    }
+
+    /// Our end of the connection to the relay.
+    pub(crate) const fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// The relay's address.
+    pub(crate) const fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+}
+
+impl AsyncRead for RelayStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let ahead = Pin::new(&mut self.ahead).poll_read(context, buffer);
+        if ahead.is_pending() || buffer.filled().len() > before {
+            return ahead;
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for RelayStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,263 @@
+//! The control connection: who writes to it, who reads from it, and where
+//! what arrives goes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pinhole_proto::candidate::Candidate;
+use pinhole_proto::frame::Decoder;
+use pinhole_proto::rendezvous::{
+    ClientMessage, IntroductionFailure, IntroductionId, PeerIdentity, RelayToken, ServerMessage,
+};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tracing::debug;
+
+use super::{DisconnectReason, Invitation, RendezvousEvent};
+use crate::wire::{self, WireError};
+
+/// The server pings every 25 s; a connection silent for longer is dead.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one message may take to be written.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most peers of one roster.
+const MAX_ROSTER: usize = 100_000;
+/// Most attempts to connect at a time, in both directions.
+const MAX_ATTEMPTS: usize = 64;
+/// Messages that may wait for one attempt.
+const INBOX_MESSAGES: usize = 8;
+
+/// What the server says to one attempt to connect.
+#[derive(Debug)]
+pub(crate) enum AttemptMessage {
+    /// Controlled side: the inviter asks for another round.
+    Invited { round: u8 },
+    /// Both sides are known to each other.
+    Introduced {
+        round: u8,
+        peer: PeerIdentity,
+        candidates: Vec<Candidate>,
+        relay: Option<RelayToken>,
+        start_in: Duration,
+    },
+    /// The introduction will not happen.
+    Failed(IntroductionFailure),
+}
+
+/// The attempts in progress, each of which hears what concerns it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attempts(Arc<Mutex<HashMap<IntroductionId, mpsc::Sender<AttemptMessage>>>>);
+
+impl Attempts {
+    /// Makes an attempt known until the inbox is dropped; `None` when there
+    /// are too many.
+    pub(crate) fn register(&self, id: IntroductionId) -> Option<Inbox> {
+        let mut attempts = self.lock();
+        if attempts.len() >= MAX_ATTEMPTS || attempts.contains_key(&id) {
+            return None;
+        }
+        let (sender, receiver) = mpsc::channel(INBOX_MESSAGES);
+        attempts.insert(id, sender);
+        Some(Inbox {
+            id,
+            receiver,
+            attempts: self.clone(),
+        })
+    }
+
+    /// Passes a message on; `false` when there is no such attempt.
+    fn pass_on(&self, id: IntroductionId, message: AttemptMessage) -> bool {
+        let Some(attempt) = self.lock().get(&id).cloned() else {
+            return false;
+        };
+        // Never more than a few are outstanding unless the server misbehaves.
+        if let Err(error) = attempt.try_send(message) {
+            debug!(?id, %error, "an attempt does not take its messages");
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IntroductionId, mpsc::Sender<AttemptMessage>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What concerns one attempt arrives here.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    id: IntroductionId,
+    receiver: mpsc::Receiver<AttemptMessage>,
+    attempts: Attempts,
+}
+
+impl Inbox {
+    /// The next message; `None` once the control connection is gone.
+    pub(crate) async fn next(&mut self) -> Option<AttemptMessage> {
+        self.receiver.recv().await
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.attempts.lock().remove(&self.id);
+    }
+}
+
+/// Writes what is queued until nobody can queue anything more.
+pub(super) async fn write_all(
+    mut stream: WriteHalf<TlsStream<TcpStream>>,
+    mut queue: mpsc::Receiver<ClientMessage>,
+) {
+    while let Some(message) = queue.recv().await {
+        let written = timeout(WRITE_TIMEOUT, wire::write_message(&mut stream, &message)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            debug!(?written, "writing to the server failed");
+            return;
+        }
+    }
+    // Only a courtesy: the server notices the end anyway.
+    let _ = timeout(WRITE_TIMEOUT, stream.shutdown()).await;
+}
+
+/// Reads the control connection and sends everything where it belongs.
+pub(super) struct Reader {
+    pub(super) stream: ReadHalf<TlsStream<TcpStream>>,
+    pub(super) decoder: Decoder,
+    /// Weak, so that the connection ends when nobody else uses it.
+    pub(super) outgoing: mpsc::WeakSender<ClientMessage>,
+    pub(super) events: mpsc::Sender<RendezvousEvent>,
+    pub(super) attempts: Attempts,
+    /// Ends together with the reader: whoever wants to send then shall know.
+    pub(super) writer: AbortHandle,
+    /// The pages of the roster that have arrived so far.
+    pub(super) roster: Vec<PeerIdentity>,
+}
+
+impl Reader {
+    /// Runs until the connection ends or nobody receives the events, and
+    /// tells why it ended.
+    pub(super) async fn run(mut self) {
+        let reason = loop {
+            match self.step().await {
+                Ok(Some(event)) => {
+                    if self.events.send(event).await.is_err() {
+                        break None;
+                    }
+                }
+                Ok(None) => {}
+                Err(reason) => break Some(reason),
+            }
+        };
+        self.writer.abort();
+        // Attempts in progress go on without the server as far as they can.
+        self.attempts.lock().clear();
+        if let Some(reason) = reason {
+            let event = RendezvousEvent::Disconnected(reason);
+            // Fails when nobody is left to be told.
+            let _ = self.events.send(event).await;
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<RendezvousEvent>, DisconnectReason> {
+        let message = wire::read_message(&mut self.stream, &mut self.decoder);
+        let message = timeout(SILENCE_TIMEOUT, message)
+            .await
+            .unwrap_or(Err(WireError::Silent))?;
+        Ok(match message {
+            ServerMessage::Ping { nonce } => {
+                self.say(ClientMessage::Pong { nonce });
+                None
+            }
+            ServerMessage::Refused { reason } => return Err(DisconnectReason::Refused(reason)),
+            ServerMessage::Roster { peers, more } => self.add_to_roster(peers, more)?,
+            ServerMessage::Online { peer } => Some(RendezvousEvent::Online(peer)),
+            ServerMessage::Offline { name } => Some(RendezvousEvent::Offline(name)),
+            ServerMessage::Invitation {
+                introduction,
+                round,
+                from,
+            } => self.invited(introduction, round, from),
+            ServerMessage::Introduced {
+                introduction,
+                round,
+                peer,
+                candidates,
+                relay,
+                start_in_ms,
+                ..
+            } => {
+                let message = AttemptMessage::Introduced {
+                    round,
+                    peer,
+                    candidates,
+                    relay,
+                    start_in: Duration::from_millis(start_in_ms.into()),
+                };
+                self.attempts.pass_on(introduction, message);
+                None
+            }
+            ServerMessage::IntroductionFailed {
+                introduction,
+                reason,
+            } => {
+                let message = AttemptMessage::Failed(reason);
+                self.attempts.pass_on(introduction, message);
+                None
+            }
+            ServerMessage::LoggedIn { .. }
+            | ServerMessage::Observed { .. }
+            | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),
+        })
+    }
+
+    fn invited(
+        &self,
+        introduction: IntroductionId,
+        round: u8,
+        from: PeerIdentity,
+    ) -> Option<RendezvousEvent> {
+        if self
+            .attempts
+            .pass_on(introduction, AttemptMessage::Invited { round })
+        {
+            return None;
+        }
+        if round == 1 {
+            return Some(RendezvousEvent::Invitation(Invitation {
+                introduction,
+                from,
+            }));
+        }
+        // Our side of this attempt is over: no need to let the other one wait.
+        self.say(ClientMessage::Refuse { introduction });
+        None
+    }
+
+    fn add_to_roster(
+        &mut self,
+        peers: Vec<PeerIdentity>,
+        more: bool,
+    ) -> Result<Option<RendezvousEvent>, DisconnectReason> {
+        self.roster.extend(peers);
+        if self.roster.len() > MAX_ROSTER {
+            return Err(WireError::Unexpected.into());
+        }
+        let whole = (!more).then(|| std::mem::take(&mut self.roster));
+        Ok(whole.map(RendezvousEvent::Roster))
+    }
+
+    fn say(&self, message: ClientMessage) {
+        let Some(outgoing) = self.outgoing.upgrade() else {
+            return;
+        };
+        // A full queue means that the connection is stuck: its end is near.
+        if outgoing.try_send(message).is_err() {
+            debug!("too much waits to be sent to the server");
+        }
+    }
+}

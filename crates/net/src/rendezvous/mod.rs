@@ -1,0 +1,315 @@
+//! The client of the rendezvous server: one logged-in control connection.
+
+mod control;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinhole_proto::agent::PathPolicy;
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
+use pinhole_proto::rendezvous::{
+    ClientMessage, HostSharing, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Refusal, Role,
+    ServerMessage,
+};
+use pinhole_proto::tls::{Expect, Identity};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+pub(crate) use control::{AttemptMessage, Inbox};
+
+use crate::connect::{self, ConnectError, Wanted};
+use crate::punch_port::WarmPort;
+use crate::server::{Server, ServerConnectError};
+use crate::server_address::ServerAddress;
+use crate::session::Session;
+use crate::wire::{self, WireError};
+use control::{Attempts, Reader};
+
+/// How long the server may take to answer the login.
+const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Messages that may wait to be sent.
+const OUTGOING_MESSAGES: usize = 128;
+/// Events that may wait for the caller; beyond it, reading from the server stops.
+const EVENTS: usize = 256;
+
+/// What a login needs.
+#[derive(Debug, Clone)]
+pub struct LogIn {
+    /// Where the server is. A fingerprint in it is checked in any case.
+    pub server: ServerAddress,
+    /// The server's key as pinned before, or [`Expect::AnyKey`].
+    pub expect: Expect,
+    /// Our key pair.
+    pub identity: Identity,
+    /// The name wanted.
+    pub name: PeerName,
+    /// Which paths sessions may take.
+    pub path: PathPolicy,
+}
+
+/// What a login brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// The name, ours now.
+    pub name: PeerName,
+    /// The public address from which the server sees the control connection.
+    pub observed: std::net::SocketAddr,
+    /// The server's key, to be pinned.
+    pub server_key: PeerKey,
+}
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogInError {
+    /// No authenticated connection to the server.
+    #[error(transparent)]
+    Connect(#[from] ServerConnectError),
+    /// The name is bound to another key.
+    #[error("the name {0} belongs to somebody else; choose another")]
+    NameTaken(PeerName),
+    /// The server turned the login down for another reason.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The connection broke, or the server did not keep to the protocol.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl LogInError {
+    /// Whether somebody answered who is not the server expected.
+    #[must_use]
+    pub const fn is_wrong_server_key(&self) -> bool {
+        matches!(self, Self::Connect(ServerConnectError::WrongKey { .. }))
+    }
+}
+
+/// What happens on the control connection.
+#[derive(Debug)]
+pub enum RendezvousEvent {
+    /// Everybody who is online but ourselves; comes once, first.
+    Roster(Vec<PeerIdentity>),
+    /// A peer has logged in, or in again with another key.
+    Online(PeerIdentity),
+    /// A peer is gone.
+    Offline(PeerName),
+    /// A peer wants to connect. To be accepted or refused within seconds.
+    Invitation(Invitation),
+    /// The end. Sessions live on; attempts to connect may.
+    Disconnected(DisconnectReason),
+}
+
+/// Why the control connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DisconnectReason {
+    /// The server ended it.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// It broke.
+    #[error(transparent)]
+    Lost(#[from] WireError),
+}
+
+/// A peer's wish to connect.
+#[derive(Debug, Clone)]
+pub struct Invitation {
+    introduction: IntroductionId,
+    from: PeerIdentity,
+}
+
+impl Invitation {
+    /// Who asks, as the server knows it. The session proves the key.
+    #[must_use]
+    pub const fn from(&self) -> &PeerIdentity {
+        &self.from
+    }
+}
+
+/// One logged-in control connection. Clones share it; it ends with the last
+/// of them, or with the receiver of its events.
+#[derive(Debug, Clone)]
+pub struct Rendezvous {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    server: Arc<Server>,
+    identity: Identity,
+    path: PathPolicy,
+    outgoing: mpsc::Sender<ClientMessage>,
+    attempts: Attempts,
+    /// Absent when only the relay may be used: nothing then reveals an address.
+    warm_port: Option<WarmPort>,
+    reader: AbortHandle,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Rendezvous {
+    /// Connects to the server and takes the name. The events have to be
+    /// received as long as the handle is used: never wait for
+    /// [`Rendezvous::connect`] in the place that receives them.
+    ///
+    /// # Errors
+    /// Says exactly what stood in the way.
+    pub async fn log_in(
+        log_in: LogIn,
+    ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
+        let (server, mut stream) =
+            Server::connect(&log_in.server, log_in.expect, &log_in.identity).await?;
+        let mut decoder = wire::server_decoder();
+        let answer = ask_for_name(&mut stream, &mut decoder, &log_in.name);
+        let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
+            .await
+            .unwrap_or(Err(WireError::Silent.into()))?;
+        let server = Arc::new(server);
+        let (events, events_receiver) = mpsc::channel(EVENTS);
+        let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
+        let (read_half, write_half) = tokio::io::split(stream);
+        let attempts = Attempts::default();
+        let reader = Reader {
+            stream: read_half,
+            decoder,
+            outgoing: outgoing.downgrade(),
+            events,
+            attempts: attempts.clone(),
+            writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
+            roster: Vec::new(),
+        };
+        let reader = tokio::spawn(reader.run());
+        let warm_port = (log_in.path != PathPolicy::RelayOnly)
+            .then(|| WarmPort::start(server.clone(), observer_ports));
+        let logged_in = LoggedIn {
+            name: log_in.name,
+            observed,
+            server_key: server.key(),
+        };
+        let shared = Arc::new(Shared {
+            server,
+            identity: log_in.identity,
+            path: log_in.path,
+            outgoing,
+            attempts,
+            warm_port,
+            reader: reader.abort_handle(),
+        });
+        Ok((Self { shared }, logged_in, events_receiver))
+    }
+
+    /// Connects to a peer. `expect` is the key it must have; `share_host`
+    /// tells whether it may learn our addresses in the local network.
+    ///
+    /// # Errors
+    /// Says exactly what stood in the way; in [`ConnectError::NoPath`], all
+    /// that was tried.
+    pub async fn connect(
+        &self,
+        peer: PeerName,
+        expect: PeerKey,
+        share_host: HostSharing,
+    ) -> Result<Session, ConnectError> {
+        let mut id = [0; 16];
+        SystemRandom::new()
+            .fill(&mut id)
+            .map_err(|_| ConnectError::Random)?;
+        let wanted = Wanted {
+            introduction: IntroductionId::from_random(id),
+            role: Role::Controlling,
+            peer: PeerIdentity {
+                name: peer,
+                key: expect,
+            },
+            share_host,
+        };
+        connect::run(self, wanted).await
+    }
+
+    /// Takes up an invitation.
+    ///
+    /// # Errors
+    /// As [`Rendezvous::connect`].
+    pub async fn accept(
+        &self,
+        invitation: Invitation,
+        share_host: HostSharing,
+    ) -> Result<Session, ConnectError> {
+        let wanted = Wanted {
+            introduction: invitation.introduction,
+            role: Role::Controlled,
+            peer: invitation.from,
+            share_host,
+        };
+        connect::run(self, wanted).await
+    }
+
+    /// Turns an invitation down. Nothing happens when the connection to the
+    /// server is gone: then the invitation is, too.
+    pub async fn refuse(&self, invitation: Invitation) {
+        let introduction = invitation.introduction;
+        let _ = self.say(ClientMessage::Refuse { introduction }).await;
+    }
+
+    pub(crate) async fn say(&self, message: ClientMessage) -> Result<(), ConnectError> {
+        let sent = self.shared.outgoing.send(message).await;
+        sent.map_err(|_| ConnectError::Disconnected)
+    }
+
+    pub(crate) fn register(&self, id: IntroductionId) -> Result<Inbox, ConnectError> {
+        self.shared.attempts.register(id).ok_or(ConnectError::Busy)
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.shared.server
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    pub(crate) fn path(&self) -> PathPolicy {
+        self.shared.path
+    }
+
+    pub(crate) fn warm_port(&self) -> Option<&WarmPort> {
+        self.shared.warm_port.as_ref()
+    }
+}
+
+/// Logs in on a fresh control connection. Returns our public address and the
+/// ports on which the server observes.
+async fn ask_for_name(
+    stream: &mut TlsStream<TcpStream>,
+    decoder: &mut pinhole_proto::frame::Decoder,
+    name: &PeerName,
+) -> Result<(std::net::SocketAddr, Vec<u16>), LogInError> {
+    let log_in = ClientMessage::LogIn {
+        version: PROTOCOL_VERSION,
+        name: name.clone(),
+    };
+    wire::write_message(stream, &log_in).await?;
+    loop {
+        match wire::read_message(stream, decoder).await? {
+            ServerMessage::LoggedIn {
+                observed,
+                observer_ports,
+            } => return Ok((observed, observer_ports)),
+            ServerMessage::Refused {
+                reason: Refusal::NameTaken,
+            } => return Err(LogInError::NameTaken(name.clone())),
+            ServerMessage::Refused { reason } => return Err(LogInError::Refused(reason)),
+            ServerMessage::Ping { nonce } => {
+                wire::write_message(stream, &ClientMessage::Pong { nonce }).await?;
+            }
+            _ => return Err(WireError::Unexpected.into()),
+        }
+    }
+}
