@@ -225,16 +225,21 @@ impl Lab {
             let settings = [
                 ("net/ipv4/ip_forward", "1"),
                 ("net/ipv6/conf/all/forwarding", "1"),
+                // Else what is bridged between two hosts of a LAN is translated too.
+                ("net/bridge/bridge-nf-call-iptables", "0"),
+                ("net/bridge/bridge-nf-call-ip6tables", "0"),
             ];
             self.configure(router, &settings);
         }
     }
 
     fn configure(&self, node: &str, settings: &[(&str, &str)]) {
-        let writes = settings
-            .iter()
-            .map(|(key, value)| format!("echo {value} >/proc/sys/{key}"));
-        let script = writes.collect::<Vec<_>>().join(" && ");
+        // What this kernel has not got needs no setting.
+        let writes = settings.iter().map(|(key, value)| {
+            let file = format!("/proc/sys/{key}");
+            format!("[ ! -e {file} ] || echo {value} >{file} || exit 1")
+        });
+        let script = writes.collect::<Vec<_>>().join("; ");
         run(Command::new("ip").args(["netns", "exec", &self.namespace(node), "sh", "-c", &script]));
     }
 

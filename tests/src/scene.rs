@@ -1,6 +1,7 @@
 //! A rendezvous server and its peers, on loopback or in a laboratory.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -56,20 +57,28 @@ impl Scene {
     /// A server on loopback.
     #[must_use]
     pub fn on_loopback() -> Self {
-        Self::start(Place::Loopback(std::marker::PhantomData), &["127.0.0.1:0"])
+        let place = Place::Loopback(std::marker::PhantomData);
+        Self::start(place, &["127.0.0.1:0"], tempfile::tempdir())
     }
 
     /// A server on the laboratory's host S, on IPv4 and IPv6.
     #[cfg(target_os = "linux")]
     #[must_use]
     pub fn in_lab(lab: &Lab) -> Self {
-        let v4 = format!("{}:4747", Lab::SERVER);
-        let v6 = format!("[{}]:4747", Lab::SERVER_V6);
-        Self::start(Place::Lab(lab, Host::S), &[&v4, &v6])
+        Self::in_lab_with_folder(lab, tempfile::tempdir())
     }
 
-    fn start(place: Place<'_>, listen: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    /// The same with its files in this folder, be it for the kind of disk.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn in_lab_with_folder(lab: &Lab, folder: io::Result<TempDir>) -> Self {
+        let v4 = format!("{}:4747", Lab::SERVER);
+        let v6 = format!("[{}]:4747", Lab::SERVER_V6);
+        Self::start(Place::Lab(lab, Host::S), &[&v4, &v6], folder)
+    }
+
+    fn start(place: Place<'_>, listen: &[&str], folder: io::Result<TempDir>) -> Self {
+        let folder = folder.expect("a temporary folder");
         let mut command = place.command("pinhole-server");
         command
             .arg("--json")
