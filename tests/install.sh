@@ -1,4 +1,8 @@
 # Sourced by tests/run.sh and run-demo.sh.
+
+# Not every root shell has the folder of ip and nft.
+export PATH="$PATH:/usr/sbin:/sbin"
+
 # need PACKAGE:COMMAND... : installs the Debian packages whose command (or, with
 # a leading slash, file) is absent; where it cannot, says in one line what is missing.
 need() {
@@ -6,8 +10,9 @@ need() {
     for pair in "$@"; do
         probe=${pair#*:}
         case $probe in
+        # Unquoted: it may be a pattern.
         /*) ls $probe >/dev/null 2>&1 && continue ;;
-        *) PATH=$PATH:/usr/sbin:/sbin command -v "$probe" >/dev/null 2>&1 && continue ;;
+        *) command -v "$probe" >/dev/null 2>&1 && continue ;;
         esac
         missing="$missing ${pair%%:*}"
     done

@@ -143,12 +143,30 @@ impl Process {
         }
     }
 
-    /// Waits for the end.
+    /// Waits for the end and tells what there was to see.
     ///
     /// # Panics
     /// When it is still running after `timeout`, or prints something but JSON.
     #[must_use]
     pub fn end(mut self, timeout: Duration) -> Ended {
+        let code = self.wait(timeout);
+        let events = self.printed.iter().map(|line| {
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {line}: {e}"))
+        });
+        let events = events.collect();
+        let errors = self.errors.lock().expect("errors").clone();
+        Ended {
+            code,
+            events,
+            errors,
+        }
+    }
+
+    /// Waits for the end and returns the exit code.
+    ///
+    /// # Panics
+    /// When it is still running after `timeout`.
+    pub fn wait(&mut self, timeout: Duration) -> Option<i32> {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -158,17 +176,7 @@ impl Process {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        let status = self.child.wait().expect("waiting for a child");
-        let events = self.printed.iter().map(|line| {
-            serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {line}: {e}"))
-        });
-        let events = events.collect();
-        let errors = self.errors.lock().expect("errors").clone();
-        Ended {
-            code: status.code(),
-            events,
-            errors,
-        }
+        self.child.wait().expect("waiting for a child").code()
     }
 
     /// Kills it without warning, as a power cut would.

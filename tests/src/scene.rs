@@ -35,12 +35,12 @@ impl Place<'_> {
 
 /// A running server, and a folder for everything that the scene writes.
 pub struct Scene {
-    /// Removed with all that is in it when the scene ends.
-    pub folder: TempDir,
     /// In the form that `--server` takes, with the fingerprint.
     pub server_address: String,
-    /// The server itself.
-    pub server: Process,
+    // Before the folder, and so dropped before it.
+    server: Process,
+    /// Removed with all that is in it when the scene ends.
+    pub folder: TempDir,
 }
 
 /// A peer of a scene: a profile and a folder to receive into.
@@ -79,15 +79,7 @@ impl Scene {
 
     fn start(place: Place<'_>, listen: &[&str], folder: io::Result<TempDir>) -> Self {
         let folder = folder.expect("a temporary folder");
-        let mut command = place.command("pinhole-server");
-        command
-            .arg("--json")
-            .arg("--data-dir")
-            .arg(folder.path().join("server"));
-        for address in listen {
-            command.args(["--listen", address]);
-        }
-        let mut server = Process::start("server", command);
+        let mut server = start_server(place, listen, &folder.path().join("server"));
         let listening = server.event("listening", SOON);
         let address = listening["addresses"][0].as_str().expect("an address");
         let fingerprint = listening["fingerprint"].as_str().expect("a fingerprint");
@@ -97,6 +89,28 @@ impl Scene {
             server_address,
             server,
         }
+    }
+
+    /// Restarts a server on loopback that has kept its key but lost its names.
+    ///
+    /// # Panics
+    /// When it does not end in good order or does not start again.
+    pub fn forget_names(&mut self) {
+        let data_dir = self.folder.path().join("server");
+        let pid = self.server.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .expect("kill")
+                .success()
+        );
+        self.server.wait(SOON);
+        fs::remove_file(data_dir.join("names.sqlite")).expect("the names");
+        let (address, _) = self.server_address.split_once('#').expect("a fingerprint");
+        let place = Place::Loopback(std::marker::PhantomData);
+        self.server = start_server(place, &[address], &data_dir);
+        self.server.event("listening", SOON);
     }
 
     /// A peer on this machine, which has never run before.
@@ -133,6 +147,15 @@ impl Scene {
         fs::write(&path, content).expect("writing a file");
         path
     }
+}
+
+fn start_server(place: Place<'_>, listen: &[&str], data_dir: &Path) -> Process {
+    let mut command = place.command("pinhole-server");
+    command.arg("--json").arg("--data-dir").arg(data_dir);
+    for address in listen {
+        command.args(["--listen", address]);
+    }
+    Process::start("server", command)
 }
 
 impl Peer<'_> {

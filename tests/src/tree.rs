@@ -24,6 +24,17 @@ pub enum Node {
     },
 }
 
+impl Node {
+    /// Of a file's content; nothing for a folder.
+    #[must_use]
+    pub const fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Folder => 0,
+            Self::File { size_bytes, .. } => *size_bytes,
+        }
+    }
+}
+
 /// Everything under a folder, by its path in it.
 ///
 /// # Errors

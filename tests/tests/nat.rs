@@ -110,6 +110,24 @@ fn two_symmetric_nats_need_the_relay() {
 }
 
 #[test]
+fn without_the_relay_two_symmetric_nats_leave_no_path() {
+    let Some(lab) = lab::build_or_skip(two_sites(Mapping::Symmetric, Unsolicited::Silence)) else {
+        return;
+    };
+    let scene = Scene::in_lab(&lab);
+    let bob = scene.peer_in(&lab, Host::B, "bob");
+    let alice = scene.peer_in(&lab, Host::A, "alice");
+    let _receiving = bob.receive(&[]);
+    let file = scene.file("file", b"content");
+    let file = file.to_str().expect("a path in UTF-8");
+    let sent = alice
+        .start(&["--path", "direct", "send", "bob", file])
+        .end(SOON);
+    assert_eq!(sent.code, Some(6), "{sent:#?}");
+    assert_eq!(fs::read_dir(&bob.inbox).expect("the inbox").count(), 0);
+}
+
+#[test]
 fn the_relay_carries_only_ciphertext() {
     const MARKER: &[u8] = b"a marker that nobody on the way may read";
     const CONTROL: &str = "a marker that everybody on the way may read";

@@ -1,0 +1,293 @@
+//! What goes wrong is said, with the exit code that scripts rely on, and
+//! leaves nothing half-written under a final name.
+#![cfg(unix)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use pinhole_tests::process::Ended;
+use pinhole_tests::scene::{Peer, SOON, Scene};
+use pinhole_tests::tree;
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// The exit code and a word of the reason given.
+#[track_caller]
+fn assert_failed(ended: &Ended, code: i32, word: &str) {
+    assert_eq!(ended.code, Some(code), "{ended:#?}");
+    let reason = ended.event("failed")["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(word), "{word:?} is not in {reason:?}");
+}
+
+/// Nothing in the folder but what is plainly a part of something.
+#[track_caller]
+fn assert_nothing_final(folder: &Path) {
+    for entry in fs::read_dir(folder).expect("the folder") {
+        let name = entry
+            .expect("an entry")
+            .file_name()
+            .into_string()
+            .expect("a name");
+        assert!(
+            name.ends_with(".pinhole-part"),
+            "{name} stands under a final name"
+        );
+    }
+}
+
+/// A file of that size that takes no time to make and no space to keep.
+fn sparse_file(scene: &Scene, name: &str, size_bytes: u64) -> PathBuf {
+    let path = scene.folder.path().join(name);
+    File::create(&path)
+        .and_then(|file| file.set_len(size_bytes))
+        .expect("a sparse file");
+    path
+}
+
+fn alice_and_bob(scene: &Scene) -> (Peer<'static>, Peer<'static>) {
+    (scene.peer("alice"), scene.peer("bob"))
+}
+
+#[test]
+fn a_taken_name() {
+    let scene = Scene::on_loopback();
+    let rightful = scene.peer("alice").receive(&[]);
+    drop(rightful);
+    let other = scene.peer("somebody-else").renamed("alice");
+    let ended = other.start(&["peers"]).end(SOON);
+    assert_failed(&ended, 3, "belongs to somebody else");
+}
+
+#[test]
+fn an_unknown_peer() {
+    let scene = Scene::on_loopback();
+    let file = scene.file("file", b"content");
+    let ended = scene.peer("alice").send("nobody", &[&file]).end(SOON);
+    assert_failed(&ended, 4, "nobody");
+}
+
+#[test]
+fn a_misspelt_command() {
+    let scene = Scene::on_loopback();
+    assert_eq!(
+        scene.peer("alice").start(&["send", "bob"]).end(SOON).code,
+        Some(2)
+    );
+}
+
+#[test]
+fn a_missing_source() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let _receiving = bob.receive(&[]);
+    let missing = scene.folder.path().join("not there");
+    assert_failed(&alice.send("bob", &[&missing]).end(SOON), 8, "not there");
+}
+
+#[test]
+fn a_declined_offer() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let inbox = bob.inbox.to_str().expect("a folder in UTF-8");
+    // With nobody at the keyboard, the answer is no.
+    let mut receiving = bob.start(&["receive", "--into", inbox, "--accept", "ask"]);
+    receiving.event("logged_in", SOON);
+    let file = scene.file("file", b"content");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 5, "declined");
+    assert_nothing_final(&bob.inbox);
+}
+
+#[test]
+fn a_peer_whose_key_has_changed() {
+    let mut scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let file = scene.file("file", b"content");
+    let receiving = bob.receive(&["--once"]);
+    assert_eq!(alice.send("bob", &[&file]).end(SOON).code, Some(0));
+    assert_eq!(receiving.end(SOON).code, Some(0));
+
+    // Only a server that has lost its names lets another key be bob.
+    scene.forget_names();
+    let impostor = scene.peer("impostor").renamed("bob");
+    let _receiving = impostor.receive(&[]);
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 7, "key has changed");
+    assert_nothing_final(&impostor.inbox);
+}
+
+#[test]
+fn a_server_with_another_key_than_the_address_says() {
+    let (scene, other) = (Scene::on_loopback(), Scene::on_loopback());
+    let (address, _) = scene.server_address.split_once('#').expect("a fingerprint");
+    let (_, fingerprint) = other.server_address.split_once('#').expect("a fingerprint");
+    let wrong = format!("{address}#{fingerprint}");
+    let ended = scene
+        .peer("alice")
+        .start(&["--server", &wrong, "peers"])
+        .end(SOON);
+    assert_failed(&ended, 7, "key");
+}
+
+#[test]
+fn a_receiver_that_is_killed() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive(&[]);
+    let file = sparse_file(&scene, "large", 8 << 30);
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("progress", SOON);
+    receiving.kill();
+    assert_failed(&sending.end(SOON), 6, "bob was lost");
+    assert_nothing_final(&bob.inbox);
+}
+
+#[test]
+fn a_sender_that_is_killed() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive(&["--once"]);
+    let file = sparse_file(&scene, "large", 8 << 30);
+    let mut sending = alice.send("bob", &[&file]);
+    receiving.event("progress", SOON);
+    sending.kill();
+    assert_failed(&receiving.end(SOON), 6, "alice was lost");
+    assert_eq!(
+        fs::read_dir(&bob.inbox).expect("the inbox").count(),
+        0,
+        "parts are left over"
+    );
+}
+
+#[test]
+fn a_source_that_shrinks_meanwhile() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive(&[]);
+    let file = sparse_file(&scene, "shrinking", 8 << 30);
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("progress", SOON);
+    File::options()
+        .write(true)
+        .open(&file)
+        .and_then(|f| f.set_len(1))
+        .expect("cutting it short");
+    let ended = sending.end(SOON);
+    assert_eq!(ended.code, Some(8), "{ended:#?}");
+    assert!(
+        ended.event("file_failed")["path"]
+            .as_str()
+            .expect("a path")
+            .contains("shrinking")
+    );
+    assert_nothing_final(&bob.inbox);
+}
+
+#[test]
+fn a_source_that_vanishes_meanwhile() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let top = scene.folder.path().join("source");
+    fs::create_dir(&top).expect("a folder");
+    tree::write_file(&top.join("1 stays"), 512 << 20, 1).expect("a large file");
+    let vanishing = top.join("2 vanishes");
+    tree::write_file(&vanishing, 2 << 20, 2).expect("a file");
+    let mut receiving = bob.receive(&[]);
+    let sending = alice.send("bob", &[&top]);
+    receiving.event("progress", SOON);
+    fs::remove_file(&vanishing).expect("removing it");
+    let ended = sending.end(LONG);
+    assert_eq!(ended.code, Some(8), "{ended:#?}");
+    assert!(
+        ended.event("file_failed")["path"]
+            .as_str()
+            .expect("a path")
+            .contains("2 vanishes")
+    );
+    let expected = tree::read(&top).expect("what is left");
+    let arrived = tree::read(&bob.inbox.join("source")).expect("what arrived");
+    assert_eq!(arrived, expected, "the other file arrives all the same");
+}
+
+/// A small file system of its own in memory, unmounted when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// Says aloud why the test is skipped where it cannot be mounted.
+    fn mount_or_skip(scene: &Scene, options: &str) -> Option<Self> {
+        let folder = scene.folder.path().join("disk");
+        fs::create_dir(&folder).expect("a folder");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&folder);
+        if mount.output().is_ok_and(|output| output.status.success()) {
+            return Some(Self(folder));
+        }
+        use std::io::Write;
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: mounting a file system needs root on Linux"
+        );
+        None
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_read_only_destination() {
+    let scene = Scene::on_loopback();
+    let Some(disk) = Disk::mount_or_skip(&scene, "ro") else {
+        return;
+    };
+    let (alice, bob) = alice_and_bob(&scene);
+    let receiving = bob.receive_into(&disk.0, &["--once"]);
+    let file = scene.file("file", b"content");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "ead-only");
+    assert_failed(&receiving.end(SOON), 8, "ead-only");
+}
+
+#[test]
+fn a_disk_that_is_too_small() {
+    let scene = Scene::on_loopback();
+    let Some(disk) = Disk::mount_or_skip(&scene, "size=64m") else {
+        return;
+    };
+    let (alice, bob) = alice_and_bob(&scene);
+    let receiving = bob.receive_into(&disk.0, &["--once"]);
+    let file = sparse_file(&scene, "large", 1 << 30);
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "space");
+    assert_failed(&receiving.end(SOON), 8, "space");
+    assert_eq!(fs::read_dir(&disk.0).expect("the disk").count(), 0);
+}
+
+#[test]
+fn a_disk_that_fills_up_meanwhile() {
+    let scene = Scene::on_loopback();
+    let Some(disk) = Disk::mount_or_skip(&scene, "size=2g") else {
+        return;
+    };
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive_into(&disk.0, &["--once"]);
+    let file = sparse_file(&scene, "large", 1500 << 20);
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("progress", SOON);
+    let mut ballast = Command::new("fallocate");
+    let ballast = ballast
+        .args(["-l", "1200M"])
+        .arg(disk.0.join("ballast"))
+        .status();
+    assert!(ballast.expect("fallocate").success());
+    assert_failed(&sending.end(LONG), 8, "space");
+    assert_failed(&receiving.end(SOON), 8, "space");
+    assert_eq!(
+        fs::read_dir(&disk.0).expect("the disk").count(),
+        1,
+        "only the ballast is left"
+    );
+}
