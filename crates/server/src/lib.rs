@@ -1,1 +1,37 @@
-//! server
+//! Pinhole's rendezvous server and relay.
+//!
+//! It introduces peers to each other and knows names and addresses; it never
+//! sees a byte of a file in the clear. All decisions are those of
+//! [`pinhole_proto::registry`]; this crate gives it sockets, a clock,
+//! randomness and a disk.
+//!
+//! ```text
+//!   listener ──► connection ──┬── control ───────┐
+//!   (caps)       (TLS, first  ├── observation ───┼──► registrar ◄──► storage
+//!                 message)    └── relay ─────────┘    (the Registry)  (names)
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`listener`] | which addresses and ports are listened on |
+//! | [`data_dir`] | the server's key and the lock on its directory |
+//! | [`storage`] | names and the keys they are bound to, in SQLite |
+//! | [`limits`] | every timeout and cap |
+//! | `admission` | counts connections by address and by key |
+//! | `connection` | one connection, from TLS to its end |
+//! | `registrar` | the task that owns the registry |
+//! | `relay` | passes bytes between the two halves of a relay |
+
+mod admission;
+mod connection;
+pub mod data_dir;
+pub mod limits;
+pub mod listener;
+mod registrar;
+mod relay;
+mod server;
+pub mod storage;
+
+pub use data_dir::DataDir;
+pub use limits::Limits;
+pub use server::{ServeError, run};

@@ -1,0 +1,345 @@
+//! One connection, from its TLS handshake to its end.
+
+use std::io;
+use std::net::SocketAddr;
+
+use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::registry::{LogIn, SessionId};
+use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
+use pinhole_proto::tls::peer_key;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tracing::debug;
+
+use crate::admission::{Admission, Admitted, Handshaking};
+use crate::limits::Limits;
+use crate::registrar::{Frame, Input, OUTGOING_FRAMES, Verdict, encoded};
+use crate::relay;
+
+pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+
+const READ_BYTES: usize = 4 * 1024;
+
+/// What all connections share.
+pub(crate) struct Context {
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) limits: Limits,
+    pub(crate) admission: Admission,
+    pub(crate) registrar: mpsc::Sender<Input>,
+    /// Becomes true when the server goes down.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Context {
+    /// Completes when the server goes down.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error says that the sender is gone: the server is, too.
+        drop(stopping.wait_for(|&stopping| stopping).await);
+    }
+}
+
+/// Where a connection comes from, and what it came to.
+pub(crate) struct Arrival {
+    pub(crate) observed: SocketAddr,
+    /// The ports listened on at the address it came to, its own first.
+    pub(crate) observer_ports: Vec<u16>,
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("did not authenticate in time")]
+    Slow,
+    #[error("does not read")]
+    DoesNotRead,
+    #[error("showed no Ed25519 key")]
+    NoKey,
+    #[error("closed before its first message")]
+    Empty,
+    #[error("began with {0}, which is no beginning")]
+    FirstMessage(&'static str),
+    #[error("sent more than it may")]
+    Unexpected,
+    #[error("the server is going down")]
+    Stopping,
+}
+
+/// Serves `tcp` until either side ends it.
+pub(crate) async fn serve(
+    context: &Context,
+    tcp: TcpStream,
+    arrival: Arrival,
+    admitted: Admitted,
+    handshaking: Handshaking,
+) {
+    let observed = arrival.observed;
+    if let Err(error) = Box::pin(serve_authenticated(context, tcp, arrival, handshaking)).await {
+        debug!(%observed, "connection ended: {error}");
+    }
+    drop(admitted);
+}
+
+async fn serve_authenticated(
+    context: &Context,
+    tcp: TcpStream,
+    arrival: Arrival,
+    handshaking: Handshaking,
+) -> Result<(), ConnectionError> {
+    let limit = context.limits.authenticate_timeout;
+    let opened = timeout(limit, open(&context.tls, tcp)).await;
+    let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
+    drop(handshaking);
+    let Some(_permit) = context.admission.admit_key(key) else {
+        return refuse(context, stream, Refusal::Limited).await;
+    };
+    match first {
+        ClientMessage::LogIn { version, name } => {
+            let log_in = LogIn {
+                key,
+                observed: arrival.observed,
+                observer_ports: arrival.observer_ports,
+                version,
+                name,
+            };
+            control(context, stream, decoder, log_in).await
+        }
+        ClientMessage::Observe => observe(context, stream, decoder, key, arrival.observed).await,
+        ClientMessage::Relay { token } => relay(context, stream, decoder, key, token).await,
+        ClientMessage::Introduce { .. } => Err(ConnectionError::FirstMessage("introduce")),
+        ClientMessage::Answer { .. } => Err(ConnectionError::FirstMessage("answer")),
+        ClientMessage::Refuse { .. } => Err(ConnectionError::FirstMessage("refuse")),
+        ClientMessage::Pong { .. } => Err(ConnectionError::FirstMessage("pong")),
+    }
+}
+
+async fn open(
+    tls: &TlsAcceptor,
+    tcp: TcpStream,
+) -> Result<(TlsStream, Decoder, PeerKey, ClientMessage), ConnectionError> {
+    let mut stream = tls.accept(tcp).await?;
+    let (_, session) = stream.get_ref();
+    let key = peer_key(session.peer_certificates()).ok_or(ConnectionError::NoKey)?;
+    let mut decoder = Decoder::new(FrameKind::Client);
+    let first = read_message(&mut stream, &mut decoder).await?;
+    let first = first.ok_or(ConnectionError::Empty)?;
+    Ok((stream, decoder, key, first))
+}
+
+/// The next message, or `None` when the client hung up between two.
+async fn read_message(
+    stream: &mut (impl AsyncRead + Unpin),
+    decoder: &mut Decoder,
+) -> Result<Option<ClientMessage>, ConnectionError> {
+    let mut buffer = [0; READ_BYTES];
+    loop {
+        if let Some(message) = decoder.next_message()? {
+            return Ok(Some(message));
+        }
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(None);
+        }
+        decoder.feed(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+async fn write_frame(
+    context: &Context,
+    stream: &mut (impl AsyncWrite + Unpin),
+    frame: &[u8],
+) -> Result<(), ConnectionError> {
+    let write = async {
+        stream.write_all(frame).await?;
+        stream.flush().await
+    };
+    let written = timeout(context.limits.write_timeout, write).await;
+    Ok(written.map_err(|_| ConnectionError::DoesNotRead)??)
+}
+
+async fn write_message(
+    context: &Context,
+    stream: &mut TlsStream,
+    message: &ServerMessage,
+) -> Result<(), ConnectionError> {
+    match encoded(message) {
+        Some(frame) => write_frame(context, stream, &frame).await,
+        None => Ok(()),
+    }
+}
+
+async fn refuse(
+    context: &Context,
+    mut stream: TlsStream,
+    reason: Refusal,
+) -> Result<(), ConnectionError> {
+    write_message(context, &mut stream, &ServerMessage::Refused { reason }).await?;
+    stream.shutdown().await?;
+    linger(context, &mut stream).await;
+    Ok(())
+}
+
+/// Reads until the client hangs up: closing with unread bytes would reset the
+/// connection, and the last message could be lost with it.
+async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unpin)) {
+    let mut buffer = [0; READ_BYTES];
+    let drain = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
+    // Either way the connection ends now.
+    let _: Result<(), _> = timeout(context.limits.linger_timeout, drain).await;
+}
+
+async fn tell(context: &Context, input: Input) -> Result<(), ConnectionError> {
+    let told = context.registrar.send(input).await;
+    told.map_err(|_| ConnectionError::Stopping)
+}
+
+async fn control(
+    context: &Context,
+    stream: TlsStream,
+    mut decoder: Decoder,
+    log_in: LogIn,
+) -> Result<(), ConnectionError> {
+    let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
+    let (id, session) = oneshot::channel();
+    let input = Input::LogIn {
+        log_in,
+        outgoing,
+        session: id,
+    };
+    tell(context, input).await?;
+    let session = session.await.map_err(|_| ConnectionError::Stopping)?;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let ended = tokio::select! {
+        ended = read_messages(context, &mut reader, &mut decoder, session) => ended,
+        ended = write_frames(context, &mut writer, &mut frames) => {
+            if ended.is_ok() {
+                linger(context, &mut reader).await;
+            }
+            ended
+        }
+    };
+    // The registrar is gone only when it has forgotten all sessions.
+    let _: Result<(), _> = tell(context, Input::Disconnected { session }).await;
+    ended
+}
+
+async fn read_messages(
+    context: &Context,
+    reader: &mut (impl AsyncRead + Unpin),
+    decoder: &mut Decoder,
+    session: SessionId,
+) -> Result<(), ConnectionError> {
+    while let Some(message) = read_message(reader, decoder).await? {
+        tell(context, Input::Message { session, message }).await?;
+    }
+    Ok(())
+}
+
+async fn write_frames(
+    context: &Context,
+    writer: &mut (impl AsyncWrite + Unpin),
+    frames: &mut mpsc::Receiver<Frame>,
+) -> Result<(), ConnectionError> {
+    while let Some(frame) = frames.recv().await {
+        write_frame(context, writer, &frame).await?;
+    }
+    let shutdown = timeout(context.limits.write_timeout, writer.shutdown()).await;
+    Ok(shutdown.map_err(|_| ConnectionError::DoesNotRead)??)
+}
+
+/// Stays open as long as the client likes: the NAT's mapping lives with it.
+async fn observe(
+    context: &Context,
+    mut stream: TlsStream,
+    decoder: Decoder,
+    key: PeerKey,
+    address: SocketAddr,
+) -> Result<(), ConnectionError> {
+    // First the registrar: the client may use the address as soon as it has it.
+    let ip = address.ip();
+    tell(context, Input::Observation { key, address: ip }).await?;
+    let ended =
+        match write_message(context, &mut stream, &ServerMessage::Observed { address }).await {
+            Ok(()) => wait_for_end(context, &mut stream, decoder).await,
+            error => error,
+        };
+    // The registrar is gone only when it has forgotten all observations.
+    let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
+    match ended {
+        Err(ConnectionError::Stopping) => refuse(context, stream, Refusal::ShuttingDown).await,
+        ended => ended,
+    }
+}
+
+/// Returns when the client hangs up, and fails when it sends anything.
+async fn wait_for_end(
+    context: &Context,
+    stream: &mut TlsStream,
+    decoder: Decoder,
+) -> Result<(), ConnectionError> {
+    if !decoder.into_rest().is_empty() {
+        return Err(ConnectionError::Unexpected);
+    }
+    let mut byte = [0];
+    tokio::select! {
+        read = stream.read(&mut byte) => match read? {
+            0 => Ok(()),
+            _ => Err(ConnectionError::Unexpected),
+        },
+        () = context.stopped() => Err(ConnectionError::Stopping),
+    }
+}
+
+async fn relay(
+    context: &Context,
+    mut stream: TlsStream,
+    decoder: Decoder,
+    key: PeerKey,
+    token: RelayToken,
+) -> Result<(), ConnectionError> {
+    let (id, relay) = oneshot::channel();
+    let (verdict, decided) = oneshot::channel();
+    let input = Input::Relay {
+        key,
+        token,
+        relay: id,
+        verdict,
+    };
+    tell(context, input).await?;
+    let relay = relay.await.map_err(|_| ConnectionError::Stopping)?;
+    let verdict = tokio::select! {
+        verdict = decided => verdict.map_err(|_| ConnectionError::Stopping)?,
+        ended = wait_for_end(context, &mut stream, decoder) => {
+            tell(context, Input::RelayDisconnected { relay }).await?;
+            return match ended {
+                Err(ConnectionError::Stopping) => {
+                    refuse(context, stream, Refusal::ShuttingDown).await
+                }
+                ended => ended,
+            };
+        }
+    };
+    match verdict {
+        Verdict::Refused(reason) => refuse(context, stream, reason).await,
+        Verdict::Second(give) => give.send(stream).map_err(|_| ConnectionError::Empty),
+        Verdict::First(take) => {
+            let mut other = take.await.map_err(|_| ConnectionError::Empty)?;
+            for side in [&mut stream, &mut other] {
+                write_message(context, side, &ServerMessage::RelayPaired).await?;
+            }
+            let idle = context.limits.relay_idle_timeout;
+            tokio::select! {
+                carried = relay::carry(stream, other, idle) => Ok(carried?),
+                () = context.stopped() => Err(ConnectionError::Stopping),
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Every timeout and cap of the server's own; those of the protocol are in
+//! [`pinhole_proto::registry`].
+
+use std::time::Duration;
+
+/// What one client, one address, and all of them together may take.
+///
+/// "Address" is one IPv4 address or one IPv6 /64: what one household has.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// From accepting a connection to its first message, TLS included.
+    pub authenticate_timeout: Duration,
+    /// How long one frame may take to be written before the client counts as
+    /// one that does not read.
+    pub write_timeout: Duration,
+    /// How long a relay may carry nothing in either direction.
+    pub relay_idle_timeout: Duration,
+    /// How long a client that was told why its connection ends may take to
+    /// hang up by itself, so that the reason is not lost.
+    pub linger_timeout: Duration,
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections in all that have not authenticated yet.
+    pub handshakes: usize,
+    /// Connections of one address. A carrier's NAT has many users, each with
+    /// a handful of connections.
+    pub connections_per_address: usize,
+    /// Connections of one address that have not authenticated yet.
+    pub handshakes_per_address: usize,
+    /// Connections of one key: a control connection, two observations for each
+    /// prepared port, and a relay for each session.
+    pub connections_per_key: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            authenticate_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(10),
+            relay_idle_timeout: Duration::from_secs(600),
+            linger_timeout: Duration::from_secs(1),
+            connections: 16_384,
+            handshakes: 2_048,
+            connections_per_address: 1_024,
+            handshakes_per_address: 256,
+            connections_per_key: 128,
+        }
+    }
+}

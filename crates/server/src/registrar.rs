@@ -1,0 +1,300 @@
+//! The task that owns the registry: everything that concerns more than one
+//! connection passes through its inbox, in one order.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pinhole_proto::frame::{self, FrameKind};
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
+use pinhole_proto::registry::{Action, LogIn, Registry, RelayId, SessionId};
+use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{debug, error, info};
+
+use crate::connection::TlsStream;
+use crate::storage::Names;
+
+/// An encoded frame, shared by all who receive it.
+pub(crate) type Frame = Arc<[u8]>;
+
+/// Inputs that may wait; connections that bring more wait themselves.
+const INBOX_INPUTS: usize = 1024;
+/// Frames that may wait for one client. A client further behind does not read.
+pub(crate) const OUTGOING_FRAMES: usize = 1024;
+/// Claims that may wait for the disk; further logins are turned away.
+const CLAIMS: usize = 1024;
+
+/// What connections and the storage tell the registrar.
+#[derive(Debug)]
+pub(crate) enum Input {
+    LogIn {
+        log_in: LogIn,
+        outgoing: mpsc::Sender<Frame>,
+        session: oneshot::Sender<SessionId>,
+    },
+    Claimed {
+        session: SessionId,
+        owner: Option<PeerKey>,
+    },
+    Message {
+        session: SessionId,
+        message: ClientMessage,
+    },
+    Disconnected {
+        session: SessionId,
+    },
+    Observation {
+        key: PeerKey,
+        address: IpAddr,
+    },
+    ObservationEnded {
+        key: PeerKey,
+    },
+    Relay {
+        key: PeerKey,
+        token: RelayToken,
+        relay: oneshot::Sender<RelayId>,
+        verdict: oneshot::Sender<Verdict>,
+    },
+    RelayDisconnected {
+        relay: RelayId,
+    },
+    Shutdown,
+}
+
+/// What becomes of a relay connection.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    Refused(Refusal),
+    /// Takes the other side's stream and passes bytes between the two.
+    First(oneshot::Receiver<TlsStream>),
+    /// Gives its stream away.
+    Second(oneshot::Sender<TlsStream>),
+}
+
+struct Claim {
+    session: SessionId,
+    name: PeerName,
+    key: PeerKey,
+}
+
+/// Starts the registrar and the thread that owns the names. Both end after
+/// [`Input::Shutdown`].
+pub(crate) fn start(names: Names) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
+    let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
+    let (claims, waiting) = mpsc::channel(CLAIMS);
+    let answers = inbox.clone();
+    let storage = tokio::task::spawn_blocking(move || answer_claims(names, waiting, &answers));
+    let registrar = tokio::spawn(Registrar::new(claims).run(inputs));
+    let ended = async {
+        for ended in [registrar.await, storage.await] {
+            if let Err(error) = ended {
+                error!("a task of the server failed: {error}");
+            }
+        }
+    };
+    (inbox, ended)
+}
+
+fn answer_claims(
+    mut names: Names,
+    mut waiting: mpsc::Receiver<Claim>,
+    answers: &mpsc::Sender<Input>,
+) {
+    while let Some(Claim { session, name, key }) = waiting.blocking_recv() {
+        let owner = names.claim(&name, key);
+        let owner = owner.inspect_err(|error| error!("claiming {name}: {error}"));
+        let claimed = Input::Claimed {
+            session,
+            owner: owner.ok(),
+        };
+        if answers.blocking_send(claimed).is_err() {
+            return;
+        }
+    }
+}
+
+struct Registrar {
+    registry: Registry,
+    claims: mpsc::Sender<Claim>,
+    outgoing: BTreeMap<SessionId, mpsc::Sender<Frame>>,
+    verdicts: BTreeMap<RelayId, oneshot::Sender<Verdict>>,
+    random: SystemRandom,
+}
+
+impl Registrar {
+    fn new(claims: mpsc::Sender<Claim>) -> Self {
+        Self {
+            registry: Registry::new(),
+            claims,
+            outgoing: BTreeMap::new(),
+            verdicts: BTreeMap::new(),
+            random: SystemRandom::new(),
+        }
+    }
+
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        loop {
+            let due = self.registry.poll_timeout();
+            let timeout = async {
+                match due {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => pending().await,
+                }
+            };
+            let input = tokio::select! {
+                input = inputs.recv() => input,
+                () = timeout => {
+                    self.registry.handle_timeout(Instant::now());
+                    self.act();
+                    continue;
+                }
+            };
+            match input {
+                Some(Input::Shutdown) | None => break,
+                Some(input) => self.handle(input),
+            }
+            self.act();
+        }
+        self.registry.handle_shutdown();
+        self.act();
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = Instant::now();
+        match input {
+            Input::LogIn {
+                log_in,
+                outgoing,
+                session,
+            } => {
+                let id = self.registry.handle_log_in(now, log_in);
+                self.outgoing.insert(id, outgoing);
+                if session.send(id).is_err() {
+                    self.drop_session(id);
+                }
+            }
+            Input::Claimed { session, owner } => self.registry.handle_claim(now, session, owner),
+            Input::Message { session, message } => match self.fresh_token() {
+                Ok(token) => self.registry.handle_message(now, session, message, token),
+                Err(_) => {
+                    error!("no random numbers to be had from the system");
+                    self.drop_session(session);
+                }
+            },
+            Input::Disconnected { session } => self.drop_session(session),
+            Input::Observation { key, address } => self.registry.handle_observation(key, address),
+            Input::ObservationEnded { key } => self.registry.handle_observation_ended(key),
+            Input::Relay {
+                key,
+                token,
+                relay,
+                verdict,
+            } => {
+                let id = self.registry.handle_relay(now, key, token);
+                self.verdicts.insert(id, verdict);
+                if relay.send(id).is_err() {
+                    self.drop_relay(id);
+                }
+            }
+            Input::RelayDisconnected { relay } => self.drop_relay(relay),
+            // Ends the loop before it comes here.
+            Input::Shutdown => {}
+        }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.registry.poll_action() {
+            match action {
+                Action::ClaimName { session, name, key } => self.claim(session, name, key),
+                Action::Send { to, message } => self.send(&to, &message),
+                Action::Close { session, refusal } => self.close(session, refusal),
+                Action::PairRelay { first, second } => self.pair(first, second),
+                Action::CloseRelay { relay, refusal } => {
+                    self.tell(relay, Verdict::Refused(refusal));
+                }
+            }
+        }
+    }
+
+    fn claim(&mut self, session: SessionId, name: PeerName, key: PeerKey) {
+        info!(%name, key = %key.fingerprint(), "login");
+        if self.claims.try_send(Claim { session, name, key }).is_err() {
+            error!("the disk does not keep up with the logins");
+            self.registry.handle_claim(Instant::now(), session, None);
+        }
+    }
+
+    fn send(&mut self, to: &[SessionId], message: &ServerMessage) {
+        let Some(frame) = encoded(message) else {
+            return;
+        };
+        for &session in to {
+            let outgoing = self.outgoing.get(&session);
+            if outgoing.is_some_and(|outgoing| outgoing.try_send(frame.clone()).is_err()) {
+                debug!(?session, "does not read, or is gone");
+                self.drop_session(session);
+            }
+        }
+    }
+
+    /// The connection ends when its queue does.
+    fn close(&mut self, session: SessionId, refusal: Option<Refusal>) {
+        debug!(?session, ?refusal, "closing");
+        let outgoing = self.outgoing.remove(&session);
+        let frame = refusal.and_then(|reason| encoded(&ServerMessage::Refused { reason }));
+        if let (Some(outgoing), Some(frame)) = (outgoing, frame)
+            && outgoing.try_send(frame).is_err()
+        {
+            debug!(?session, "could not be told why it is closed");
+        }
+    }
+
+    fn pair(&mut self, first: RelayId, second: RelayId) {
+        let (give, take) = oneshot::channel();
+        self.tell(first, Verdict::First(take));
+        self.tell(second, Verdict::Second(give));
+    }
+
+    /// A side that is gone learns nothing; the other sees its half of the
+    /// exchange dropped.
+    fn tell(&mut self, relay: RelayId, verdict: Verdict) {
+        if let Some(waiting) = self.verdicts.remove(&relay)
+            && waiting.send(verdict).is_err()
+        {
+            debug!(?relay, "left before it was paired");
+        }
+    }
+
+    fn drop_session(&mut self, session: SessionId) {
+        self.outgoing.remove(&session);
+        self.registry.handle_disconnected(session);
+    }
+
+    fn drop_relay(&mut self, relay: RelayId) {
+        self.verdicts.remove(&relay);
+        self.registry.handle_relay_disconnected(relay);
+    }
+
+    fn fresh_token(&self) -> Result<RelayToken, ring::error::Unspecified> {
+        let mut bytes = [0; 32];
+        self.random.fill(&mut bytes)?;
+        Ok(RelayToken::from_random(bytes))
+    }
+}
+
+/// `None`, with a word in the log, for a message that no frame holds. The
+/// registry keeps every page within the limits, so this is a defect.
+pub(crate) fn encoded(message: &ServerMessage) -> Option<Frame> {
+    let frame = frame::encode(FrameKind::Server, message);
+    frame
+        .inspect_err(|error| error!("a message to a client cannot be sent: {error}"))
+        .ok()
+        .map(Frame::from)
+}
