@@ -324,21 +324,35 @@ fn strangers_cannot_prevent_success() {
             ..STABLE
         };
         let nats = [
-            random.pick(&[loose, NatKind::PUBLIC, STABLE]),
+            random.pick(&[loose, NatKind::PUBLIC]),
             random.pick(&[loose, NatKind::PUBLIC, SYMMETRIC]),
         ];
         let scenario = Scenario {
             strangers_per_second: random.pick(&[10, 200]),
             double: random.pick(&[
                 None,
-                Some(StrangerModel::Silent),
                 Some(StrangerModel::Garbage),
                 Some(StrangerModel::Closes),
             ]),
             ..between(seed, random, nats)
         };
         let endings = run(scenario.clone());
-        assert!(endings[0].path.is_some(), "{endings:?}: {scenario:?}");
+        assert!(is_direct(&endings), "{endings:?}: {scenario:?}");
+        assert!(endings[0].at < 3000, "{endings:?}: {scenario:?}");
+    });
+}
+
+#[test]
+fn a_silent_device_with_the_address_of_the_peer_only_delays() {
+    for_seeds(100, |seed, random| {
+        let scenario = Scenario {
+            double: Some(StrangerModel::Silent),
+            shares_host: true,
+            ..between(seed, random, [STABLE, STABLE])
+        };
+        let endings = run(scenario.clone());
+        let punched = [Some(PathKind::Punched); 2];
+        assert_eq!(paths(&endings), punched, "{endings:?}: {scenario:?}");
     });
 }
 
