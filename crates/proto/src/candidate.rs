@@ -129,3 +129,148 @@ pub fn same_network(a: IpAddr, b: IpAddr) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit(address: &str, server_on_loopback: bool) -> Result<SocketAddr, Inadmissible> {
+        let candidate = Candidate {
+            kind: CandidateKind::Host,
+            address: address.parse().unwrap(),
+        };
+        let admitted = candidate.admit(server_on_loopback)?;
+        assert_eq!(admitted.kind, candidate.kind);
+        Ok(admitted.address)
+    }
+
+    #[test]
+    fn special_addresses_are_refused_in_every_form() {
+        use Inadmissible::{LinkLocal, Loopback, Multicast, Unspecified};
+        for (ip, reason) in [
+            ("0.0.0.0", Unspecified),
+            ("0.1.2.3", Unspecified),
+            ("127.0.0.1", Loopback),
+            ("127.255.255.254", Loopback),
+            ("169.254.0.1", LinkLocal),
+            // Where clouds keep their metadata.
+            ("169.254.169.254", LinkLocal),
+            ("224.0.0.1", Multicast),
+            ("239.255.255.250", Multicast),
+            ("240.0.0.1", Multicast),
+            ("255.255.255.255", Multicast),
+        ] {
+            assert_eq!(admit(&format!("{ip}:5000"), false), Err(reason), "{ip}");
+            let mapped = format!("[::ffff:{ip}]:5000");
+            assert_eq!(admit(&mapped, false), Err(reason), "{mapped}");
+            let compatible = format!("[::{ip}]:5000");
+            assert!(admit(&compatible, false).is_err(), "{compatible}");
+        }
+        for (ip, reason) in [
+            ("::", Unspecified),
+            ("::1", Loopback),
+            // IPv4-compatible, RFC 4291 2.5.5.1: deprecated.
+            ("::192.0.2.1", Unspecified),
+            ("fe80::1", LinkLocal),
+            ("febf:ffff::1", LinkLocal),
+            ("ff02::1", Multicast),
+            ("ff0e::1", Multicast),
+        ] {
+            assert_eq!(admit(&format!("[{ip}]:5000"), false), Err(reason), "{ip}");
+        }
+    }
+
+    #[test]
+    fn ordinary_addresses_are_admitted_in_canonical_form() {
+        for (ip, admitted) in [
+            ("192.168.1.1", "192.168.1.1:5000"),
+            ("10.0.0.1", "10.0.0.1:5000"),
+            ("172.16.0.1", "172.16.0.1:5000"),
+            ("100.64.0.1", "100.64.0.1:5000"),
+            ("1.0.0.1", "1.0.0.1:5000"),
+            ("223.255.255.254", "223.255.255.254:5000"),
+            ("169.253.255.255", "169.253.255.255:5000"),
+            ("[::ffff:192.168.1.1]", "192.168.1.1:5000"),
+            ("[fd00::1]", "[fd00::1]:5000"),
+            ("[2001:db8::1]", "[2001:db8::1]:5000"),
+            ("[fec0::1]", "[fec0::1]:5000"),
+        ] {
+            let admitted: SocketAddr = admitted.parse().unwrap();
+            assert_eq!(admit(&format!("{ip}:5000"), false), Ok(admitted), "{ip}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_admitted_only_beside_the_server() {
+        for address in ["127.0.0.1:5000", "[::ffff:127.0.0.1]:5000", "[::1]:5000"] {
+            assert_eq!(admit(address, false), Err(Inadmissible::Loopback));
+            assert!(admit(address, true).is_ok(), "{address}");
+        }
+        for address in [
+            "0.0.0.0:5000",
+            "[::]:5000",
+            "169.254.169.254:5000",
+            "[fe80::1]:5000",
+        ] {
+            assert!(admit(address, true).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn well_known_ports_are_refused() {
+        for ip in [
+            "198.51.100.1",
+            "[2001:db8::1]",
+            "[::ffff:198.51.100.1]",
+            "127.0.0.1",
+        ] {
+            for port in [0, 22, 1023] {
+                let refused = admit(&format!("{ip}:{port}"), true);
+                assert_eq!(refused, Err(Inadmissible::Port), "{ip}:{port}");
+            }
+            assert!(admit(&format!("{ip}:1024"), true).is_ok(), "{ip}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_the_whole_internet_are_global() {
+        for (ip, global) in [
+            ("198.51.100.1", true),
+            ("::ffff:198.51.100.1", true),
+            ("2001:db8::1", true),
+            ("100.63.255.255", true),
+            ("100.64.0.0", false),
+            ("100.127.255.255", false),
+            ("100.128.0.0", true),
+            ("10.0.0.1", false),
+            ("172.31.255.255", false),
+            ("172.32.0.0", true),
+            ("192.168.0.1", false),
+            ("::ffff:192.168.0.1", false),
+            ("127.0.0.1", false),
+            ("169.254.1.1", false),
+            ("224.0.0.1", false),
+            ("0.0.0.0", false),
+            ("fd00::1", false),
+            ("fe80::1", false),
+            ("::1", false),
+        ] {
+            assert_eq!(is_global(ip.parse().unwrap()), global, "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_network_is_one_ipv4_address_or_one_ipv6_64() {
+        for (a, b, same) in [
+            ("198.51.100.1", "198.51.100.1", true),
+            ("198.51.100.1", "::ffff:198.51.100.1", true),
+            ("198.51.100.1", "198.51.100.2", false),
+            ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", true),
+            ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
+            ("198.51.100.1", "2001:db8::1", false),
+        ] {
+            let answer = same_network(a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(answer, same, "{a} {b}");
+        }
+    }
+}

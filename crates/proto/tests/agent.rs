@@ -310,6 +310,21 @@ fn a_full_house_of_better_connections_refuses_strangers() {
 }
 
 #[test]
+fn whoever_may_be_the_peer_pushes_out_a_stranger_however_new() {
+    let mut driven = Driven::controlled(&[PEER_PUBLIC]);
+    for port in 0..15 {
+        let related = driven.accept(&format!("198.51.100.2:{}", 50_000 + port));
+        assert!(related.is_some());
+    }
+    let stranger = driven.accept("192.0.2.1:5000").expect("wanted");
+    assert!(driven.accept("198.51.100.2:60000").is_some());
+    let close = Action::Close {
+        connection: stranger,
+    };
+    assert!(driven.actions().contains(&close));
+}
+
+#[test]
 fn the_controlled_side_awaits_the_hello_on_every_pair() {
     let mut driven = Driven::controlled(&[PEER_PUBLIC, PEER_HOST]);
     let dials = driven.dials();
@@ -338,6 +353,25 @@ fn the_relay_waits_three_seconds_for_a_direct_path() {
         path: PathKind::Relay,
     };
     assert_eq!(driven.actions(), [selected]);
+}
+
+#[test]
+fn a_slow_relay_is_waited_for_before_another_round() {
+    let mut driven = Driven::new(Role::Controlling, PathPolicy::Auto, &[PEER_PUBLIC], true);
+    driven.wait_ms(7999);
+    driven.actions();
+    let relay = driven.agent.handle_relay_connected(driven.now, 1);
+    assert_eq!(driven.actions(), [handshake(relay.expect("wanted"))]);
+
+    let mut driven = Driven::new(Role::Controlling, PathPolicy::Auto, &[PEER_PUBLIC], true);
+    driven.wait_ms(7999);
+    assert!(
+        !driven
+            .actions()
+            .contains(&Action::RequestRound { round: 2 })
+    );
+    driven.agent.handle_relay_failed(driven.now, 1);
+    assert_eq!(driven.actions(), [Action::RequestRound { round: 2 }]);
 }
 
 #[test]

@@ -1,0 +1,315 @@
+//! Every message through the decoder: round trips in any pieces, and garbage,
+//! truncation and oversize, which may only ever lead to an error.
+
+use std::net::{IpAddr, SocketAddr};
+
+use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
+use pinhole_proto::rendezvous::{
+    ClientMessage, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, Reachability,
+    Refusal, RelayToken, Role, ServerMessage,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+fn name() -> impl Strategy<Value = PeerName> {
+    let character = select(b"abcdefghijklmnopqrstuvwxyz0123456789._-".as_slice());
+    vec(character, 3..=32).prop_filter_map("not a name", |bytes| {
+        let text = String::from_utf8(bytes).ok()?;
+        PeerName::try_from(text).ok()
+    })
+}
+
+fn peer() -> impl Strategy<Value = PeerIdentity> {
+    let key = any::<[u8; 32]>().prop_map(PeerKey::from_bytes);
+    (name(), key).prop_map(|(name, key)| PeerIdentity { name, key })
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    (any::<IpAddr>(), any::<u16>()).prop_map(SocketAddr::from)
+}
+
+fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
+    let kinds = select(vec![CandidateKind::Host, CandidateKind::ServerReflexive]);
+    let candidate = (kinds, address()).prop_map(|(kind, address)| Candidate { kind, address });
+    vec(candidate, 0..=Candidate::MAX_PER_SIDE)
+}
+
+fn introduction() -> impl Strategy<Value = IntroductionId> {
+    any::<[u8; 16]>().prop_map(IntroductionId::from_random)
+}
+
+fn token() -> impl Strategy<Value = RelayToken> {
+    any::<[u8; 32]>().prop_map(RelayToken::from_random)
+}
+
+fn reachability() -> impl Strategy<Value = Reachability> {
+    let sharing = select(vec![HostSharing::SameNetwork, HostSharing::Always]);
+    (candidates(), sharing, any::<bool>()).prop_map(|(candidates, share_host, relay)| {
+        Reachability {
+            candidates,
+            share_host,
+            relay,
+        }
+    })
+}
+
+fn client_message() -> impl Strategy<Value = ClientMessage> {
+    let introduce = (introduction(), any::<u8>(), name(), reachability());
+    let answer = (introduction(), any::<u8>(), reachability());
+    prop_oneof![
+        (any::<u16>(), name()).prop_map(|(version, name)| ClientMessage::LogIn { version, name }),
+        Just(ClientMessage::Observe),
+        token().prop_map(|token| ClientMessage::Relay { token }),
+        introduce.prop_map(|(introduction, round, peer, reachability)| {
+            ClientMessage::Introduce {
+                introduction,
+                round,
+                peer,
+                reachability,
+            }
+        }),
+        answer.prop_map(
+            |(introduction, round, reachability)| ClientMessage::Answer {
+                introduction,
+                round,
+                reachability,
+            }
+        ),
+        introduction().prop_map(|introduction| ClientMessage::Refuse { introduction }),
+        any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
+    ]
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    select(vec![
+        Refusal::NameTaken,
+        Refusal::Replaced,
+        Refusal::Version,
+        Refusal::Limited,
+        Refusal::Token,
+        Refusal::ShuttingDown,
+        Refusal::Internal,
+    ])
+}
+
+fn introduction_failure() -> impl Strategy<Value = IntroductionFailure> {
+    select(vec![
+        IntroductionFailure::Offline,
+        IntroductionFailure::Refused,
+        IntroductionFailure::TimedOut,
+        IntroductionFailure::Limited,
+    ])
+}
+
+fn introduced() -> impl Strategy<Value = ServerMessage> {
+    let role = select(vec![Role::Controlling, Role::Controlled]);
+    let whom = (introduction(), any::<u8>(), peer(), role);
+    let how = (candidates(), option::of(token()), any::<u32>());
+    (whom, how).prop_map(|(whom, how)| {
+        let (introduction, round, peer, role) = whom;
+        let (candidates, relay, start_in_ms) = how;
+        ServerMessage::Introduced {
+            introduction,
+            round,
+            peer,
+            role,
+            candidates,
+            relay,
+            start_in_ms,
+        }
+    })
+}
+
+fn server_message() -> impl Strategy<Value = ServerMessage> {
+    let logged_in = (address(), vec(any::<u16>(), 0..4));
+    let roster = (vec(peer(), 0..20), any::<bool>());
+    let invitation = (introduction(), any::<u8>(), peer());
+    let failed = (introduction(), introduction_failure());
+    prop_oneof![
+        logged_in.prop_map(|(observed, observer_ports)| ServerMessage::LoggedIn {
+            observed,
+            observer_ports,
+        }),
+        refusal().prop_map(|reason| ServerMessage::Refused { reason }),
+        address().prop_map(|address| ServerMessage::Observed { address }),
+        roster.prop_map(|(peers, more)| ServerMessage::Roster { peers, more }),
+        peer().prop_map(|peer| ServerMessage::Online { peer }),
+        name().prop_map(|name| ServerMessage::Offline { name }),
+        invitation.prop_map(|(introduction, round, from)| ServerMessage::Invitation {
+            introduction,
+            round,
+            from,
+        }),
+        introduced(),
+        failed.prop_map(|(introduction, reason)| ServerMessage::IntroductionFailed {
+            introduction,
+            reason,
+        }),
+        any::<u64>().prop_map(|nonce| ServerMessage::Ping { nonce }),
+        Just(ServerMessage::RelayPaired),
+    ]
+}
+
+/// Feeds `stream` in pieces of the given sizes, over and over, and takes all
+/// messages.
+fn decode_in_pieces(
+    stream: &[u8],
+    sizes: &[usize],
+) -> Result<(Vec<ServerMessage>, Vec<u8>), FrameError> {
+    let mut decoder = Decoder::new(FrameKind::Server);
+    let mut messages = Vec::new();
+    let mut rest = stream;
+    for &size in sizes.iter().cycle() {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, behind) = rest.split_at(size.min(rest.len()));
+        decoder.feed(piece);
+        rest = behind;
+        while let Some(message) = decoder.next_message()? {
+            messages.push(message);
+        }
+    }
+    Ok((messages, decoder.into_rest()))
+}
+
+proptest! {
+    #[test]
+    fn what_a_client_says_is_understood(message in client_message()) {
+        let mut decoder = Decoder::new(FrameKind::Client);
+        decoder.feed(&encode(FrameKind::Client, &message).unwrap());
+        prop_assert_eq!(decoder.next_message().unwrap(), Some(message));
+        prop_assert_eq!(decoder.next_message::<ClientMessage>().unwrap(), None);
+    }
+
+    #[test]
+    fn messages_survive_any_cutting_and_leave_the_rest(
+        messages in vec(server_message(), 1..6),
+        sizes in vec(1..2000usize, 1..8),
+        // Less than a header: what follows the last message is not looked at.
+        rest in vec(any::<u8>(), 0..4),
+    ) {
+        let frames = messages.iter().map(|one| encode(FrameKind::Server, one).unwrap());
+        let mut stream: Vec<u8> = frames.flatten().collect();
+        stream.extend(&rest);
+        let decoded = decode_in_pieces(&stream, &sizes).unwrap();
+        prop_assert_eq!(decoded, (messages, rest));
+    }
+
+    #[test]
+    fn a_truncated_message_is_waited_for(
+        message in server_message(),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let frame = encode(FrameKind::Server, &message).unwrap();
+        let (begin, end) = frame.split_at(cut.index(frame.len()));
+        let mut decoder = Decoder::new(FrameKind::Server);
+        decoder.feed(begin);
+        prop_assert_eq!(decoder.next_message::<ServerMessage>().unwrap(), None);
+        decoder.feed(end);
+        prop_assert_eq!(decoder.next_message().unwrap(), Some(message));
+    }
+
+    #[test]
+    fn garbage_is_an_error_or_waits_for_more(garbage in vec(any::<u8>(), 0..3000)) {
+        let mut decoder = Decoder::new(FrameKind::Client);
+        decoder.feed(&garbage);
+        let decoded = decoder.next_message::<ClientMessage>();
+        prop_assert!(!matches!(decoded, Ok(Some(_))), "{:?}", decoded);
+    }
+
+    #[test]
+    fn garbage_in_a_proper_frame_is_malformed(payload in vec(any::<u8>(), 0..3000)) {
+        let length = u32::try_from(payload.len() + 1).unwrap();
+        let mut decoder = Decoder::new(FrameKind::Client);
+        decoder.feed(&length.to_be_bytes());
+        decoder.feed(&[FrameKind::Client as u8]);
+        decoder.feed(&payload);
+        let decoded = decoder.next_message::<ClientMessage>();
+        prop_assert!(matches!(decoded, Err(FrameError::Json(_))), "{:?}", decoded);
+    }
+
+    #[test]
+    fn a_damaged_message_never_panics(
+        message in server_message(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut frame = encode(FrameKind::Server, &message).unwrap();
+        let at = at.index(frame.len());
+        frame[at] = byte;
+        // A digit can turn into another: only a panic would be wrong.
+        let _ = decode_in_pieces(&frame, &[frame.len()]);
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_refused_before_anything_else_arrives(
+        beyond in 1..=u32::MAX - 64 * 1024 - 1,
+    ) {
+        for (kind, limit) in [(FrameKind::Client, 16 * 1024), (FrameKind::Server, 64 * 1024)] {
+            let length = limit + 1 + beyond;
+            let mut decoder = Decoder::new(kind);
+            decoder.feed(&length.to_be_bytes());
+            let decoded = decoder.next_message::<ClientMessage>();
+            let refused = matches!(
+                decoded,
+                Err(FrameError::Length { length_bytes }) if length_bytes == length
+            );
+            prop_assert!(refused, "{:?}", decoded);
+        }
+    }
+}
+
+#[test]
+fn the_longest_frame_is_read_and_a_byte_more_is_not() {
+    for kind in [FrameKind::Client, FrameKind::Server] {
+        // JSON's quotes count.
+        let longest = "x".repeat(kind.max_payload_bytes() - 2);
+        let mut decoder = Decoder::new(kind);
+        decoder.feed(&encode(kind, &longest).unwrap());
+        assert_eq!(decoder.next_message().unwrap(), Some(longest.clone()));
+        let refused = encode(kind, &(longest + "x"));
+        assert!(matches!(refused, Err(FrameError::Length { .. })));
+    }
+}
+
+#[test]
+fn a_frame_without_or_of_another_kind_is_refused() {
+    let decode = |bytes: &[u8]| {
+        let mut decoder = Decoder::new(FrameKind::Client);
+        decoder.feed(bytes);
+        decoder.next_message::<ClientMessage>().unwrap_err()
+    };
+    let empty = decode(&[0, 0, 0, 0]);
+    assert!(matches!(empty, FrameError::Length { length_bytes: 0 }));
+    let unknown = decode(&[0, 0, 0, 9, 0x7f]);
+    assert!(matches!(unknown, FrameError::UnknownKind(0x7f)));
+    let other = decode(&[0, 0, 0, 9, 0x02]);
+    assert!(matches!(
+        other,
+        FrameError::UnexpectedKind(FrameKind::Server)
+    ));
+}
+
+#[test]
+fn names_on_the_wire_are_checked() {
+    for name in [
+        "Bob",
+        "b",
+        "a/../b",
+        "a b c",
+        "\u{202e}bob",
+        &"x".repeat(33),
+    ] {
+        let json = serde_json::json!({ "type": "log_in", "version": 1, "name": name });
+        let mut decoder = Decoder::new(FrameKind::Client);
+        decoder.feed(&encode(FrameKind::Client, &json).unwrap());
+        let decoded = decoder.next_message::<ClientMessage>();
+        assert!(matches!(decoded, Err(FrameError::Json(_))), "{name}");
+    }
+}
