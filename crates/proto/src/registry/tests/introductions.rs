@@ -1,5 +1,7 @@
 //! Being introduced.
 
+use HostSharing::{Always, SameNetwork};
+
 use super::*;
 
 #[test]
@@ -95,103 +97,47 @@ fn starts_are_evened_out_by_half_the_difference_of_the_round_trips() {
     }
 }
 
-/// What bob is told of alice: where both are seen, what alice says, what arrives.
+/// Where alice and bob are seen, to whom alice shares her host candidates, what
+/// she says, and what of it reaches bob.
+type Row = (
+    &'static str,
+    &'static str,
+    HostSharing,
+    &'static [(CandidateKind, &'static str)],
+    &'static [&'static str],
+);
+
+const ALICE: &str = "198.51.100.1:1";
+const BOB: &str = "198.51.100.2:1";
+const LAN: (CandidateKind, &str) = (HOST, "192.168.1.5:5000");
+const OUTSIDE: (CandidateKind, &str) = (REFLEXIVE, "198.51.100.1:5000");
+
+#[rustfmt::skip]
+const CANDIDATES: &[Row] = &[
+    // Strangers elsewhere learn the outside only.
+    (ALICE, BOB, SameNetwork, &[LAN, OUTSIDE], &["198.51.100.1:5000"]),
+    // Behind one public address, in one IPv6 /64, and for a contact: the inside too.
+    (ALICE, "198.51.100.1:2", SameNetwork, &[LAN, OUTSIDE], &["192.168.1.5:5000", "198.51.100.1:5000"]),
+    ("[2001:db8::1]:1", "[2001:db8::2]:1", SameNetwork, &[LAN], &["192.168.1.5:5000"]),
+    ("[2001:db8::1]:1", "[2001:db8:0:1::2]:1", SameNetwork, &[LAN], &[]),
+    (ALICE, BOB, Always, &[LAN], &["192.168.1.5:5000"]),
+    // A global IPv6 address is public anyway, the other kinds are not.
+    (ALICE, BOB, SameNetwork, &[(HOST, "[2001:db8::5]:5000")], &["[2001:db8::5]:5000"]),
+    (ALICE, BOB, SameNetwork, &[(HOST, "[fd00::5]:5000"), (HOST, "[fe80::5]:5000")], &[]),
+    // On the server's own machine loopback counts, and beside it the network it is in.
+    ("127.0.0.1:1", "127.0.0.1:2", SameNetwork, &[(HOST, "127.0.0.1:5000"), LAN], &["127.0.0.1:5000", "192.168.1.5:5000"]),
+    ("127.0.0.1:1", "192.168.1.9:2", SameNetwork, &[LAN], &["192.168.1.5:5000"]),
+    ("127.0.0.1:1", BOB, SameNetwork, &[LAN], &[]),
+    // Nowhere else, and nobody's address but one's own, and no well-known port.
+    (ALICE, BOB, Always, &[(HOST, "127.0.0.1:5000"), (HOST, "169.254.169.254:8080")], &[]),
+    (ALICE, BOB, Always, &[(REFLEXIVE, "203.0.113.7:5000"), (HOST, "192.168.1.5:22")], &[]),
+    // Mapped forms are what they map; twice is once.
+    (ALICE, BOB, SameNetwork, &[(REFLEXIVE, "[::ffff:198.51.100.1]:5000"), OUTSIDE], &["198.51.100.1:5000"]),
+];
+
 #[test]
 fn host_candidates_go_only_where_they_may() {
-    type Row<'a> = (
-        &'a str,
-        &'a str,
-        HostSharing,
-        &'a [(CandidateKind, &'a str)],
-        &'a [&'a str],
-    );
-    use HostSharing::{Always, SameNetwork};
-    let lan = (HOST, "192.168.1.5:5000");
-    let reflexive = (REFLEXIVE, "198.51.100.1:5000");
-    let table: &[Row<'_>] = &[
-        // Strangers elsewhere learn the outside only.
-        (
-            "198.51.100.1:1",
-            "198.51.100.2:1",
-            SameNetwork,
-            &[lan, reflexive],
-            &["198.51.100.1:5000"],
-        ),
-        // Behind one public address, and for a contact: the inside too.
-        (
-            "198.51.100.1:1",
-            "198.51.100.1:2",
-            SameNetwork,
-            &[lan, reflexive],
-            &["192.168.1.5:5000", "198.51.100.1:5000"],
-        ),
-        (
-            "198.51.100.1:1",
-            "198.51.100.2:1",
-            Always,
-            &[lan],
-            &["192.168.1.5:5000"],
-        ),
-        // One IPv6 /64 is one network; a global IPv6 address is public anyway.
-        (
-            "[2001:db8::1]:1",
-            "[2001:db8::2]:1",
-            SameNetwork,
-            &[lan],
-            &["192.168.1.5:5000"],
-        ),
-        (
-            "198.51.100.1:1",
-            "198.51.100.2:1",
-            SameNetwork,
-            &[
-                (HOST, "[2001:db8::5]:5000"),
-                (HOST, "[fd00::5]:5000"),
-                (HOST, "[fe80::5]:5000"),
-            ],
-            &["[2001:db8::5]:5000"],
-        ),
-        // The server's own machine: loopback counts there, and only there.
-        (
-            "127.0.0.1:1",
-            "127.0.0.1:2",
-            SameNetwork,
-            &[(HOST, "127.0.0.1:5000"), lan],
-            &["127.0.0.1:5000", "192.168.1.5:5000"],
-        ),
-        (
-            "127.0.0.1:1",
-            "192.168.1.9:2",
-            SameNetwork,
-            &[lan],
-            &["192.168.1.5:5000"],
-        ),
-        ("127.0.0.1:1", "198.51.100.2:2", SameNetwork, &[lan], &[]),
-        (
-            "198.51.100.1:1",
-            "198.51.100.1:2",
-            Always,
-            &[(HOST, "127.0.0.1:5000"), (HOST, "169.254.169.254:8080")],
-            &[],
-        ),
-        // Nobody's address but one's own, and no well-known port.
-        (
-            "198.51.100.1:1",
-            "198.51.100.2:1",
-            Always,
-            &[(REFLEXIVE, "203.0.113.7:5000"), (HOST, "192.168.1.5:22")],
-            &[],
-        ),
-        // Mapped forms are what they map; twice is once.
-        (
-            "198.51.100.1:1",
-            "198.51.100.2:1",
-            SameNetwork,
-            &[(REFLEXIVE, "[::ffff:198.51.100.1]:5000"), reflexive],
-            &["198.51.100.1:5000"],
-        ),
-    ];
-    for (alice_from, bob_from, share_host, said, expected) in table {
+    for (alice_from, bob_from, share_host, said, expected) in CANDIDATES {
         let mut world = World::new();
         let (alice, bob) = world.pair(alice_from, bob_from);
         let alice_at = Reachability {

@@ -1,0 +1,141 @@
+//! The program itself: its first line, its signals, its memory.
+#![cfg(unix)]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use pinhole_proto::key::Fingerprint;
+use pinhole_proto::rendezvous::Refusal;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::client::{Client, identity};
+
+/// Ended by force when a test fails.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // An error says that it has ended already.
+        let _: Result<(), _> = self.0.kill();
+        let _: Result<ExitStatus, _> = self.0.wait();
+    }
+}
+
+impl Process {
+    fn spawn(data_dir: &Path, arguments: &[&str]) -> Self {
+        let child = Command::new(env!("CARGO_BIN_EXE_pinhole-server"))
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    fn first_line(&mut self) -> String {
+        let stdout = self.0.stdout.as_mut().unwrap();
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        line
+    }
+
+    fn listening(&mut self) -> (Vec<SocketAddr>, Fingerprint) {
+        let line = self.first_line();
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["event"], "listening", "{line}");
+        let addresses = serde_json::from_value(value["addresses"].clone()).unwrap();
+        let fingerprint = serde_json::from_value(value["fingerprint"].clone()).unwrap();
+        (addresses, fingerprint)
+    }
+
+    /// Sends the signal; returns how the process ended and how long it took.
+    fn end(mut self, signal: Signal) -> (ExitStatus, Duration) {
+        let begin = Instant::now();
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        let status = self.0.wait().unwrap();
+        (status, begin.elapsed())
+    }
+}
+
+const ANY_PORT: [&str; 3] = ["--json", "--listen", "127.0.0.1:0"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_it_politely_and_names_and_key_survive() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, fingerprint) = server.listening();
+    assert_eq!(addresses.len(), 2);
+    let owner = identity();
+    let mut alice = Client::log_in(addresses[0], &owner, "alice").await;
+    let told = tokio::spawn(async move { alice.refusal().await });
+    let (status, took) = server.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(told.await.unwrap(), Refusal::ShuttingDown);
+
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, again) = server.listening();
+    assert_eq!(again, fingerprint);
+    let mut thief = Client::asking(addresses[0], &identity(), "alice").await;
+    assert_eq!(thief.refusal().await, Refusal::NameTaken);
+    Client::log_in(addresses[0], &owner, "alice").await;
+    let (status, _) = server.end(Signal::INT);
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_hang_up_does_not_hold_the_end_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, _) = server.listening();
+    let alice = Client::log_in(addresses[0], &identity(), "alice").await;
+    let silent = tokio::net::TcpStream::connect(addresses[1]).await.unwrap();
+    let (status, took) = server.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    drop((alice, silent));
+}
+
+#[test]
+fn the_first_line_for_people_is_what_clients_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &["--listen", "127.0.0.1:0"]);
+    let line = server.first_line();
+    let rest = line.strip_prefix("listening on ").expect(&line);
+    let (address, rest) = rest.split_once('#').expect(&line);
+    let (fingerprint, others) = rest.split_once(" (and ").expect(&line);
+    address.parse::<SocketAddr>().expect(&line);
+    fingerprint.parse::<Fingerprint>().expect(&line);
+    let other = others.strip_suffix(")\n").expect(&line);
+    other.parse::<SocketAddr>().expect(&line);
+}
+
+#[test]
+fn a_data_dir_in_use_is_refused_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    server.first_line();
+    let mut second = Process::spawn(dir.path(), &ANY_PORT);
+    let mut stderr = String::new();
+    let log = second.0.stderr.as_mut().unwrap();
+    log.read_to_string(&mut stderr).unwrap();
+    assert_eq!(second.0.wait().unwrap().code(), Some(1));
+    let named = dir.path().display().to_string();
+    assert!(stderr.contains(&named), "{stderr}");
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_refused_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &["--listen", "203.0.113.1:4747"]);
+    let mut stderr = String::new();
+    let log = server.0.stderr.as_mut().unwrap();
+    log.read_to_string(&mut stderr).unwrap();
+    assert_eq!(server.0.wait().unwrap().code(), Some(1));
+    assert!(stderr.contains("203.0.113.1:4747"), "{stderr}");
+}

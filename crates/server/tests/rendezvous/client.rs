@@ -1,0 +1,141 @@
+//! A client that does nothing by itself.
+
+use std::net::SocketAddr;
+
+use pinhole_proto::frame::{Decoder, FrameKind, encode};
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::rendezvous::{
+    ClientMessage, HostSharing, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Reachability,
+    Refusal, ServerMessage,
+};
+use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, Identity, client_config, server_name};
+use ring::rand::SystemRandom;
+use ring::signature::Ed25519KeyPair;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::PATIENCE;
+
+pub(crate) fn identity() -> Identity {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    Identity::from_pkcs8(document.as_ref()).unwrap()
+}
+
+pub(crate) fn introduction(number: u8) -> IntroductionId {
+    IntroductionId::from_random([number; 16])
+}
+
+pub(crate) fn relay_only() -> Reachability {
+    Reachability {
+        candidates: Vec::new(),
+        share_host: HostSharing::SameNetwork,
+        relay: true,
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) local: SocketAddr,
+    pub(crate) key: PeerKey,
+    decoder: Decoder,
+}
+
+impl Client {
+    /// A connection on which nothing has been said yet.
+    pub(crate) async fn connect(server: SocketAddr, identity: &Identity) -> Self {
+        let tcp = TcpStream::connect(server).await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let local = tcp.local_addr().unwrap();
+        let config = client_config(identity, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
+        let handshake = TlsConnector::from(config).connect(server_name(), tcp);
+        let stream = timeout(PATIENCE, handshake).await.unwrap().unwrap();
+        Self {
+            stream,
+            local,
+            key: identity.key(),
+            decoder: Decoder::new(FrameKind::Server),
+        }
+    }
+
+    /// A connection after its first message.
+    pub(crate) async fn begin(
+        server: SocketAddr,
+        identity: &Identity,
+        first: &ClientMessage,
+    ) -> Self {
+        let mut client = Self::connect(server, identity).await;
+        client.say(first).await;
+        client
+    }
+
+    /// A connection that asks for a name and has not read the answer.
+    pub(crate) async fn asking(server: SocketAddr, identity: &Identity, name: &str) -> Self {
+        let log_in = ClientMessage::LogIn {
+            version: PROTOCOL_VERSION,
+            name: name.parse().unwrap(),
+        };
+        Self::begin(server, identity, &log_in).await
+    }
+
+    /// A session that has read everything up to its first ping, and answered it.
+    pub(crate) async fn log_in(server: SocketAddr, identity: &Identity, name: &str) -> Self {
+        let mut client = Self::asking(server, identity, name).await;
+        client.welcome().await;
+        client
+    }
+
+    /// Reads the answer to a login; returns who is online.
+    pub(crate) async fn welcome(&mut self) -> Vec<PeerIdentity> {
+        let mut online = Vec::new();
+        loop {
+            match self.hear().await {
+                ServerMessage::LoggedIn { observed, .. } => assert_eq!(observed, self.local),
+                ServerMessage::Roster { peers, .. } => online.extend(peers),
+                ServerMessage::Ping { nonce } => {
+                    self.say(&ClientMessage::Pong { nonce }).await;
+                    return online;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    pub(crate) async fn say(&mut self, message: &ClientMessage) {
+        let frame = encode(FrameKind::Client, message).unwrap();
+        self.stream.write_all(&frame).await.unwrap();
+        self.stream.flush().await.unwrap();
+    }
+
+    /// The next message.
+    pub(crate) async fn hear(&mut self) -> ServerMessage {
+        self.hear_or_end().await.expect("the connection has ended")
+    }
+
+    /// The next message, or `None` when the connection ends instead.
+    pub(crate) async fn hear_or_end(&mut self) -> Option<ServerMessage> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Some(message) = self.decoder.next_message().unwrap() {
+                return Some(message);
+            }
+            let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;
+            match read.expect("the server says nothing") {
+                Ok(0) | Err(_) => return None,
+                Ok(read) => self.decoder.feed(&buffer[..read]),
+            }
+        }
+    }
+
+    /// Why the connection ends, which must be the next thing to be heard.
+    pub(crate) async fn refusal(&mut self) -> Refusal {
+        let message = self.hear().await;
+        let ServerMessage::Refused { reason } = message else {
+            panic!("{message:?}");
+        };
+        assert_eq!(self.hear_or_end().await, None);
+        reason
+    }
+}

@@ -1,0 +1,119 @@
+//! Two sides meet at the relay.
+
+use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
+use pinhole_proto::tls::Identity;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::Server;
+use super::client::{Client, identity, introduction, relay_only};
+
+/// The token of a fresh introduction of two new peers.
+async fn token(server: &Server, alice: &Identity, bob: &Identity) -> RelayToken {
+    let mut a = Client::log_in(server.address(), alice, "alice").await;
+    let mut b = Client::log_in(server.address(), bob, "bob").await;
+    let introduce = ClientMessage::Introduce {
+        introduction: introduction(1),
+        round: 1,
+        peer: "bob".parse().unwrap(),
+        reachability: relay_only(),
+    };
+    a.say(&introduce).await;
+    b.hear().await; // the invitation
+    let answer = ClientMessage::Answer {
+        introduction: introduction(1),
+        round: 1,
+        reachability: relay_only(),
+    };
+    b.say(&answer).await;
+    match b.hear().await {
+        ServerMessage::Introduced {
+            relay: Some(token), ..
+        } => token,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn pair(server: &Server, alice: &Identity, bob: &Identity) -> (RelayToken, Client, Client) {
+    let token = token(server, alice, bob).await;
+    let relay = ClientMessage::Relay { token };
+    let mut a = Client::begin(server.address(), alice, &relay).await;
+    let mut b = Client::begin(server.address(), bob, &relay).await;
+    assert_eq!(a.hear().await, ServerMessage::RelayPaired);
+    assert_eq!(b.hear().await, ServerMessage::RelayPaired);
+    (token, a, b)
+}
+
+#[tokio::test]
+async fn ten_mebibytes_pass_each_way_at_once() {
+    const SIZE_BYTES: usize = 10 * 1024 * 1024;
+    let server = Server::default();
+    let (_, a, b) = pair(&server, &identity(), &identity()).await;
+    let exchange = |client: Client, ours: u8, theirs: u8| async move {
+        let (mut reader, mut writer) = tokio::io::split(client.stream);
+        let write = async {
+            for chunk in vec![ours; SIZE_BYTES].chunks(100_000) {
+                writer.write_all(chunk).await.unwrap();
+            }
+            writer.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let read = reader.read_to_end(&mut received);
+        let ((), read) = tokio::join!(write, read);
+        read.unwrap();
+        assert_eq!(received.len(), SIZE_BYTES);
+        assert!(received.iter().all(|&byte| byte == theirs));
+    };
+    tokio::join!(exchange(a, b'a', b'b'), exchange(b, b'b', b'a'));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_token_serves_once_and_only_its_two_keys() {
+    let server = Server::default();
+    let (alice, bob) = (identity(), identity());
+    let token = token(&server, &alice, &bob).await;
+    let relay = ClientMessage::Relay { token };
+    let mut stranger = Client::begin(server.address(), &identity(), &relay).await;
+    assert_eq!(stranger.refusal().await, Refusal::Token);
+    let mut a = Client::begin(server.address(), &alice, &relay).await;
+    let mut b = Client::begin(server.address(), &bob, &relay).await;
+    assert_eq!(a.hear().await, ServerMessage::RelayPaired);
+    assert_eq!(b.hear().await, ServerMessage::RelayPaired);
+    for side in [&alice, &bob] {
+        let mut replayed = Client::begin(server.address(), side, &relay).await;
+        assert_eq!(replayed.refusal().await, Refusal::Token);
+    }
+    let unknown = ClientMessage::Relay {
+        token: RelayToken::from_random([7; 32]),
+    };
+    let mut unknown = Client::begin(server.address(), &alice, &unknown).await;
+    assert_eq!(unknown.refusal().await, Refusal::Token);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_side_that_vanishes_ends_the_other() {
+    let server = Server::default();
+    let (_, a, mut b) = pair(&server, &identity(), &identity()).await;
+    drop(a);
+    assert_eq!(b.hear_or_end().await, None);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn going_down_ends_relays_waiting_and_paired() {
+    let server = Server::default();
+    let (alice, bob) = (identity(), identity());
+    let (_, mut a, mut b) = pair(&server, &alice, &bob).await;
+    let token = token(&server, &alice, &bob).await;
+    let relay = ClientMessage::Relay { token };
+    let mut waiting = Client::begin(server.address(), &alice, &relay).await;
+    // An answer on another connection proves that the token has arrived.
+    let mut twice = Client::begin(server.address(), &alice, &relay).await;
+    assert_eq!(twice.refusal().await, Refusal::Token);
+    let told = tokio::spawn(async move { waiting.refusal().await });
+    server.stop().await;
+    assert_eq!(told.await.unwrap(), Refusal::ShuttingDown);
+    assert_eq!(a.hear_or_end().await, None);
+    assert_eq!(b.hear_or_end().await, None);
+}
