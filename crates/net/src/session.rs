@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pinhole_proto::agent::PathKind;
@@ -117,7 +117,13 @@ impl AsyncRead for SessionStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.0).poll_read(context, buffer))?;
+        let ended = buffer.filled().len() == before && buffer.remaining() > 0;
+        match (ended, self.0.get_mut().0) {
+            (true, Transport::Relayed(relay)) => relay.poll_ended(context).map(Ok),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 }
 
