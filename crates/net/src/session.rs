@@ -44,7 +44,7 @@ pub struct Session {
 
 /// The bytes of a [`Session`]: TLS 1.3 over whatever path there is.
 #[derive(Debug)]
-pub struct SessionStream(TlsStream<Transport>);
+pub struct SessionStream(Box<TlsStream<Transport>>);
 
 /// A connection that may lead to the peer, not yet authenticated.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub(crate) async fn authenticate(
             TlsStream::Server(stream)
         }
     };
-    Ok(SessionStream(stream))
+    Ok(SessionStream(Box::new(stream)))
 }
 
 impl SessionStream {

@@ -1,5 +1,11 @@
 //! Clients, the real server and everything between them, over loopback.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what is here fails by panicking, as tests do"
+)]
+
 use std::time::Duration;
 
 use pinhole_net::{

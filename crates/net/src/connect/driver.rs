@@ -134,7 +134,7 @@ impl Driver {
             }
             Outcome::Relay(round, Ok(stream)) => {
                 let id = self.agent.handle_relay_connected(now, round);
-                let transport = Transport::Relayed(Box::new(stream));
+                let transport = Transport::Relayed(stream);
                 self.sockets
                     .add_connection(id, round, Way::Relay, transport);
             }

@@ -72,7 +72,7 @@ pub(crate) struct Wanted {
 /// Connects, through as many rounds as it takes.
 pub(crate) async fn run(rendezvous: &Rendezvous, wanted: Wanted) -> Result<Session, ConnectError> {
     let inbox = rendezvous.register(wanted.introduction)?;
-    driver::Driver::new(rendezvous.clone(), wanted, inbox)
-        .run()
-        .await
+    let driver = driver::Driver::new(rendezvous.clone(), wanted, inbox);
+    // Callers embed this future in theirs: keep it small for them.
+    Box::pin(driver.run()).await
 }

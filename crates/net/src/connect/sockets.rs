@@ -40,7 +40,7 @@ pub(super) enum Outcome {
         stream: TcpStream,
         remote: SocketAddr,
     },
-    Relay(u8, Result<RelayStream, RelayError>),
+    Relay(u8, Result<Box<RelayStream>, RelayError>),
     Handshake(ConnectionId, io::Result<SessionStream>),
 }
 
@@ -70,7 +70,7 @@ struct Connection {
 enum State {
     Waiting(Transport),
     Handshaking(AbortHandle),
-    Authenticated(Box<SessionStream>),
+    Authenticated(SessionStream),
 }
 
 /// See the [module](self). Dropping it ends everything that was begun.
@@ -224,9 +224,10 @@ impl Sockets {
             return;
         };
         let server = self.rendezvous.server().clone();
-        let task = self
-            .outcomes
-            .spawn(async move { Outcome::Relay(number, RelayStream::open(&server, token).await) });
+        let task = self.outcomes.spawn(async move {
+            let opened = RelayStream::open(&server, token).await;
+            Outcome::Relay(number, opened.map(Box::new))
+        });
         round.relay_dial = Some(task);
     }
 
@@ -282,7 +283,7 @@ impl Sockets {
     /// The handshake succeeded.
     pub(super) fn authenticated(&mut self, id: ConnectionId, stream: SessionStream) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.state = State::Authenticated(Box::new(stream));
+            connection.state = State::Authenticated(stream);
         }
     }
 
@@ -300,7 +301,7 @@ impl Sockets {
         self.report
             .answered(connection.round, connection.way, Answer::Selected);
         match connection.state {
-            State::Authenticated(stream) => Some(*stream),
+            State::Authenticated(stream) => Some(stream),
             State::Waiting(_) | State::Handshaking(_) => {
                 debug!(?id, "selected without being authenticated");
                 None

@@ -164,8 +164,12 @@ impl Rendezvous {
     pub async fn log_in(
         log_in: LogIn,
     ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
-        let (server, mut stream) =
-            Server::connect(&log_in.server, log_in.expect, &log_in.identity).await?;
+        let (server, mut stream) = Box::pin(Server::connect(
+            &log_in.server,
+            log_in.expect,
+            &log_in.identity,
+        ))
+        .await?;
         let mut decoder = wire::server_decoder();
         let answer = ask_for_name(&mut stream, &mut decoder, &log_in.name);
         let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
