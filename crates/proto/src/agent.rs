@@ -51,27 +51,33 @@
 //!
 //! # What is bounded
 //!
-//! At most [`Candidate::MAX_PER_SIDE`] checks a round, [`Agent::MAX_ROUNDS`]
+//! At most [`Candidate::MAX_PER_SIDE`][max] checks a round, [`Agent::MAX_ROUNDS`]
 //! rounds, [`Agent::MAX_ACCEPTED`] accepted connections at a time, one dial of
 //! a check per [`Timing::redial`], and [`Timing::attempt`] for everything.
+//!
+//! [max]: crate::candidate::Candidate::MAX_PER_SIDE
 
+mod action;
 mod checklist;
 mod connection;
 mod path;
+mod round;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::candidate::Candidate;
 use crate::rendezvous::Role;
 
 use checklist::Checklist;
 use connection::{Connections, Origin, Standing};
+use round::Current;
 
+pub use action::Action;
 pub use checklist::{CheckId, DialFailure};
 pub use connection::ConnectionId;
 pub use path::{PathKind, PathPolicy};
+pub use round::Round;
 
 /// How long the agent waits for what. [`Timing::default`] is what the
 /// measurements led to; tests may shorten it.
@@ -116,88 +122,6 @@ impl Default for Timing {
     }
 }
 
-/// What both sides learn from one introduction.
-#[derive(Debug, Clone)]
-pub struct Round {
-    /// 1 for the first.
-    pub number: u8,
-    /// What the other side was told about this one. A remote candidate is only
-    /// dialled when one of the same address family is among these.
-    pub local: Vec<Candidate>,
-    /// Where the other side may be reached, as the server passed it on; empty
-    /// when it wants the relay only.
-    pub remote: Vec<Candidate>,
-    /// Whether the server offers a relay to both sides.
-    pub relay: bool,
-    /// When to dial. The server chose it so that both sides begin together.
-    pub start_at: Instant,
-    /// Whether loopback addresses are the real ones, see [`Candidate::admit`].
-    pub server_on_loopback: bool,
-}
-
-/// What the driver is to do. Nothing of it blocks: each has its outcome
-/// reported by a `handle_*` call, unless it says otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Accept connections on the round's local port; report each with
-    /// [`Agent::handle_accepted`].
-    Listen {
-        /// The round whose port it is.
-        round: u8,
-    },
-    /// Connect from the round's local port. Leave it pending however long it
-    /// takes; report [`Agent::handle_connected`] or [`Agent::handle_dial_failed`].
-    Dial {
-        /// To be named in the report.
-        check: CheckId,
-        /// The round whose local port to dial from.
-        round: u8,
-        /// The address to dial.
-        remote: SocketAddr,
-    },
-    /// Connect to the relay with the round's token and wait for the other
-    /// side; report [`Agent::handle_relay_connected`] or
-    /// [`Agent::handle_relay_failed`].
-    OpenRelay {
-        /// The round whose token to use.
-        round: u8,
-    },
-    /// Controlling: begin the TLS handshake as its client. Controlled: be its
-    /// server, and wait for the ClientHello as long as it takes. Report
-    /// [`Agent::handle_authenticated`], [`Agent::handle_handshake_failed`] or
-    /// [`Agent::handle_connection_lost`].
-    Handshake {
-        /// The connection to use.
-        connection: ConnectionId,
-    },
-    /// Close this connection. Nothing is reported.
-    Close {
-        /// The connection, which is forgotten.
-        connection: ConnectionId,
-    },
-    /// Close the listener, the pending dials and a pending relay connection of
-    /// this round, not the connections that came up. Nothing is reported.
-    CloseRound {
-        /// The round that is over.
-        round: u8,
-    },
-    /// Prepare a fresh local port and ask the server for this round. Controlling
-    /// side only; answered by [`Agent::handle_round`].
-    RequestRound {
-        /// The number of the round.
-        round: u8,
-    },
-    /// The end: this connection is the session. Drop everything else.
-    Selected {
-        /// The selected connection.
-        connection: ConnectionId,
-        /// How it reaches the other side.
-        path: PathKind,
-    },
-    /// The end: there is no path. Drop everything.
-    Failed,
-}
-
 /// The agent, see the [module](self).
 #[derive(Debug)]
 pub struct Agent {
@@ -212,43 +136,6 @@ pub struct Agent {
     now: Option<Instant>,
     attempt_ends_at: Option<Instant>,
     finished: bool,
-}
-
-/// The round in progress.
-#[derive(Debug)]
-struct Current {
-    number: u8,
-    checklist: Checklist,
-    /// Whether the two sides try to connect directly at all.
-    direct: bool,
-    /// The relay was asked for, and has neither come nor failed.
-    relay_pending: bool,
-    direct_ends_at: Instant,
-    relay_ends_at: Instant,
-    /// When a better class is no longer waited for; set by the first valid pair.
-    settles_at: Option<Instant>,
-    /// The next round was asked for (or, on the controlled side, is expected)
-    /// and must come by then.
-    next_round_by: Option<Instant>,
-}
-
-impl Current {
-    fn relay_is_due(&self, now: Instant) -> bool {
-        !self.direct || now >= self.direct_ends_at
-    }
-
-    /// When there is nothing more to hope for.
-    fn ends_at(&self) -> Option<Instant> {
-        match (self.relay_pending, self.direct) {
-            (true, _) => Some(self.relay_ends_at),
-            (false, true) => Some(self.direct_ends_at),
-            (false, false) => None,
-        }
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.ends_at().is_none_or(|ends_at| now >= ends_at)
-    }
 }
 
 impl Agent {

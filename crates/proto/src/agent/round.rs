@@ -1,0 +1,63 @@
+//! One round: what it begins with, and how far it is.
+
+use std::time::Instant;
+
+use crate::candidate::Candidate;
+
+use super::checklist::Checklist;
+
+/// What both sides learn from one introduction.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// 1 for the first.
+    pub number: u8,
+    /// What the other side was told about this one. A remote candidate is only
+    /// dialled when one of the same address family is among these.
+    pub local: Vec<Candidate>,
+    /// Where the other side may be reached, as the server passed it on; empty
+    /// when it wants the relay only.
+    pub remote: Vec<Candidate>,
+    /// Whether the server offers a relay to both sides.
+    pub relay: bool,
+    /// When to dial. The server chose it so that both sides begin together.
+    pub start_at: Instant,
+    /// Whether loopback addresses are the real ones, see [`Candidate::admit`].
+    pub server_on_loopback: bool,
+}
+
+/// The round in progress.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub(super) number: u8,
+    pub(super) checklist: Checklist,
+    /// Whether the two sides try to connect directly at all.
+    pub(super) direct: bool,
+    /// The relay was asked for, and has neither come nor failed.
+    pub(super) relay_pending: bool,
+    pub(super) direct_ends_at: Instant,
+    pub(super) relay_ends_at: Instant,
+    /// When a better class is no longer waited for; set by the first valid pair.
+    pub(super) settles_at: Option<Instant>,
+    /// The next round was asked for (or, on the controlled side, is expected)
+    /// and must come by then.
+    pub(super) next_round_by: Option<Instant>,
+}
+
+impl Current {
+    pub(super) fn relay_is_due(&self, now: Instant) -> bool {
+        !self.direct || now >= self.direct_ends_at
+    }
+
+    /// When there is nothing more to hope for.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        match (self.relay_pending, self.direct) {
+            (true, _) => Some(self.relay_ends_at),
+            (false, true) => Some(self.direct_ends_at),
+            (false, false) => None,
+        }
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.ends_at().is_none_or(|ends_at| now >= ends_at)
+    }
+}
