@@ -175,6 +175,9 @@ impl Lab {
             }
         }
         lab.start_wan(plan.delay, &lines);
+        if plan.ipv6 {
+            lab.greet_ipv6();
+        }
         lab
     }
 
@@ -340,6 +343,17 @@ impl Lab {
         run(Command::new("ip")
             .args(["netns", "exec", &namespace, "nft", "-f"])
             .arg(file));
+    }
+
+    /// Lets the hosts say something on IPv6, as any computer that has been on
+    /// for a minute has: else the very first packet waits for the neighbours on
+    /// its way to be found, and IPv4 wins for that alone.
+    fn greet_ipv6(&self) {
+        for host in [Host::A, Host::B] {
+            let mut greet = self.command(host, "bash".as_ref());
+            let script = format!("echo hello >/dev/udp/{}/9", Self::SERVER_V6);
+            run(greet.args(["-c", &script]));
+        }
     }
 
     fn start_wan(&mut self, delay: Duration, interfaces: &[&str]) {
