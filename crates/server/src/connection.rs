@@ -11,7 +11,7 @@ use pinhole_proto::tls::peer_key;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
@@ -82,20 +82,29 @@ pub(crate) async fn serve(
     handshaking: Handshaking,
 ) {
     let observed = arrival.observed;
-    if let Err(error) = Box::pin(serve_authenticated(context, tcp, arrival, handshaking)).await {
+    let deadline = Instant::now() + context.limits.authenticate_timeout;
+    // Silence costs next to nothing: all that TLS needs is allocated only
+    // after the first byte.
+    let ended = match timeout_at(deadline, tcp.peek(&mut [0])).await {
+        Ok(Ok(0)) => Err(ConnectionError::Empty),
+        Ok(Ok(_)) => Box::pin(serve_speaking(context, tcp, arrival, handshaking, deadline)).await,
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(ConnectionError::Slow),
+    };
+    if let Err(error) = ended {
         debug!(%observed, "connection ended: {error}");
     }
     drop(admitted);
 }
 
-async fn serve_authenticated(
+async fn serve_speaking(
     context: &Context,
     tcp: TcpStream,
     arrival: Arrival,
     handshaking: Handshaking,
+    deadline: Instant,
 ) -> Result<(), ConnectionError> {
-    let limit = context.limits.authenticate_timeout;
-    let opened = timeout(limit, open(&context.tls, tcp)).await;
+    let opened = timeout_at(deadline, open(&context.tls, tcp)).await;
     let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
     drop(handshaking);
     let Some(_permit) = context.admission.admit_key(key) else {

@@ -40,7 +40,7 @@ impl Default for Limits {
             relay_idle_timeout: Duration::from_secs(600),
             linger_timeout: Duration::from_secs(1),
             connections: 16_384,
-            handshakes: 2_048,
+            handshakes: 4_096,
             connections_per_address: 1_024,
             handshakes_per_address: 256,
             connections_per_key: 128,
