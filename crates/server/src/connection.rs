@@ -85,7 +85,12 @@ pub(crate) async fn serve(
     let deadline = Instant::now() + context.limits.authenticate_timeout;
     // Silence costs next to nothing: all that TLS needs is allocated only
     // after the first byte.
-    let ended = match timeout_at(deadline, tcp.peek(&mut [0])).await {
+    let mut byte = [0];
+    let spoken = tokio::select! {
+        spoken = timeout_at(deadline, tcp.peek(&mut byte)) => spoken,
+        () = context.stopped() => return,
+    };
+    let ended = match spoken {
         Ok(Ok(0)) => Err(ConnectionError::Empty),
         Ok(Ok(_)) => Box::pin(serve_speaking(context, tcp, arrival, handshaking, deadline)).await,
         Ok(Err(error)) => Err(error.into()),
@@ -104,7 +109,10 @@ async fn serve_speaking(
     handshaking: Handshaking,
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
-    let opened = timeout_at(deadline, open(&context.tls, tcp)).await;
+    let opened = tokio::select! {
+        opened = timeout_at(deadline, open(&context.tls, tcp)) => opened,
+        () = context.stopped() => return Err(ConnectionError::Stopping),
+    };
     let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
     drop(handshaking);
     let Some(_permit) = context.admission.admit_key(key) else {

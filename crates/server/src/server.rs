@@ -23,7 +23,7 @@ use crate::registrar::{self, Input};
 use crate::storage::{Names, StorageError};
 
 /// How long clients may take to read why they are sent away.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1500);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed accept: the cause (no free file descriptor, mostly)
 /// goes away only with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

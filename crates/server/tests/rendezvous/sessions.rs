@@ -1,5 +1,7 @@
 //! Names and presence.
 
+use std::collections::BTreeSet;
+
 use pinhole_proto::rendezvous::{
     ClientMessage, PROTOCOL_VERSION, PeerIdentity, Refusal, ServerMessage,
 };
@@ -142,4 +144,30 @@ async fn going_down_tells_every_kind_of_connection() {
     server.stop().await;
     let (told, ..) = heard.await.unwrap();
     assert_eq!(told, (Refusal::ShuttingDown, Refusal::ShuttingDown));
+}
+
+#[tokio::test]
+async fn a_crowd_that_comes_at_once_sees_all_of_itself() {
+    const CROWD: usize = 100;
+    let server = Server::default();
+    let address = server.address();
+    let mut logins = JoinSet::new();
+    for number in 0..CROWD {
+        logins.spawn(async move {
+            let name = format!("peer{number}");
+            let mut client = Client::asking(address, &identity(), &name).await;
+            let mut seen: BTreeSet<_> =
+                client.welcome().await.into_iter().map(|p| p.name).collect();
+            while seen.len() < CROWD - 1 {
+                match client.hear().await {
+                    ServerMessage::Online { peer } => assert!(seen.insert(peer.name)),
+                    other => panic!("{other:?}"),
+                }
+            }
+            // Nobody leaves before everybody has seen everybody.
+            client
+        });
+    }
+    assert_eq!(logins.join_all().await.len(), CROWD);
+    server.stop().await;
 }
