@@ -1,1 +1,52 @@
-//! transfer
+//! Pinhole's transfer engine: files and folders from one peer to another over
+//! any stream that is authenticated and encrypted already.
+//!
+//! The way of a file, in the order of the code:
+//!
+//! 1. [`source`] finds it and makes an entry of the [`manifest`] of it, under
+//!    a [`path::SafePath`];
+//! 2. [`exchange`] offers the manifest as [`message`]s in [`frame`]s;
+//! 3. once accepted, `outgoing` reads it in the [`lengths`] of chunks, hashes
+//!    them ([`merkle`]) and queues them for `writer`;
+//! 4. on the other side `reader` asks the [`receiver`] whether each is due and
+//!    hands it to `incoming`, which verifies and writes it to a temporary of
+//!    the [`store`], makes it durable, gives it its name and says so;
+//! 5. the [`sender`] believes the acknowledgement if it can be true, and the
+//!    last one ends the transfer.
+//!
+//! [`sender`], [`receiver`] and everything they are made of do no I/O.
+
+mod buffer;
+mod disk;
+mod flight;
+mod incoming;
+mod link;
+mod open;
+mod outgoing;
+mod reader;
+mod writer;
+
+pub mod display;
+pub mod event;
+pub mod exchange;
+pub mod frame;
+pub mod lengths;
+pub mod manifest;
+pub mod merkle;
+pub mod message;
+pub mod path;
+pub mod progress;
+pub mod receiver;
+pub mod sender;
+pub mod source;
+pub mod store;
+pub mod violation;
+
+pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
+pub use exchange::{AcceptError, Exchange, start};
+pub use manifest::{Entry, Manifest};
+pub use message::{DeclineReason, Side, TransferId, Trouble};
+pub use path::SafePath;
+pub use progress::Progress;
+pub use source::{SkipReason, Skipped, Source, SourceError};
+pub use store::{Destination, DestinationError};

@@ -1,0 +1,126 @@
+//! What the standard library does not do with folders and file systems, a
+//! small function for each, with what other systems do instead.
+
+use std::{fs::File, io, sync::Arc, time::SystemTime};
+
+use cap_std::fs::Dir;
+
+/// Up to so many files or folders are made durable one by one; more, together.
+pub(crate) const FEW: u32 = 8;
+/// Whether the kernel can make a whole file system durable.
+pub(crate) const SYNCS_TOGETHER: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Room on a file system.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Space {
+    pub(crate) total_bytes: u64,
+    /// What this user may still use.
+    pub(crate) available_bytes: u64,
+}
+
+/// The room on the file system of `dir`; `None` where it cannot be asked.
+#[cfg(unix)]
+pub(crate) fn space(dir: &Dir) -> io::Result<Option<Space>> {
+    let stat = rustix::fs::fstatvfs(dir)?;
+    Ok(Some(Space {
+        total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+        available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+    }))
+}
+
+/// The room on the file system of `dir`; `None` where it cannot be asked.
+#[cfg(not(unix))]
+pub(crate) fn space(_: &Dir) -> io::Result<Option<Space>> {
+    Ok(None)
+}
+
+/// Renames within `dir`, or fails with `AlreadyExists` where `to` is taken.
+pub(crate) fn rename_new(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::{fs::RenameFlags, io::Errno};
+        match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+            // The kernel or the file system does not know the flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+    dir.hard_link(from, dir, to)?;
+    dir.remove_file(from)
+}
+
+#[cfg(unix)]
+fn readable(dir: &Dir) -> io::Result<rustix::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags, openat};
+    // The held handle only names the folder (`O_PATH`).
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(dir, ".", flags, Mode::empty())?)
+}
+
+/// Sets when a folder was last modified.
+#[cfg(unix)]
+pub(crate) fn set_folder_time(dir: &Dir, modified: SystemTime) -> io::Result<()> {
+    File::from(readable(dir)?).set_modified(modified)
+}
+
+/// Sets when a folder was last modified. Windows opens no folder for that
+/// without rights that the handle does not carry, so it is left.
+#[cfg(not(unix))]
+pub(crate) fn set_folder_time(_: &Dir, _: SystemTime) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes the content of `files` durable, all on the file system of `dir`, and
+/// tells of each. Many at once are left to the kernel to order; one by one
+/// each would wait for the disk.
+pub(crate) fn sync_files<'a>(
+    dir: &Dir,
+    files: impl ExactSizeIterator<Item = &'a File>,
+) -> Vec<io::Result<()>> {
+    // After an error each file is asked, which also tells which one it was.
+    if are_many(files.len()) && sync_file_system(dir).is_ok() {
+        return files.map(|_| Ok(())).collect();
+    }
+    files.map(File::sync_all).collect()
+}
+
+/// Makes the names in `folders` durable, all on the file system of `dir`.
+pub(crate) fn sync_folders(dir: &Dir, folders: &[Arc<Dir>]) -> io::Result<()> {
+    if are_many(folders.len()) {
+        return sync_file_system(dir);
+    }
+    folders.iter().try_for_each(|folder| sync_folder(folder))
+}
+
+fn are_many(count: usize) -> bool {
+    SYNCS_TOGETHER && count > FEW as usize
+}
+
+/// Makes the names in a folder durable.
+#[cfg(unix)]
+pub(crate) fn sync_folder(dir: &Dir) -> io::Result<()> {
+    match rustix::fs::fsync(readable(dir)?) {
+        // A file system that cannot says so; there is nothing better to do.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(()),
+        other => other.map_err(Into::into),
+    }
+}
+
+/// Windows makes names durable by itself.
+#[cfg(not(unix))]
+pub(crate) fn sync_folder(_: &Dir) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes everything on the file system of `dir` durable.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn sync_file_system(dir: &Dir) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(readable(dir)?)?)
+}
+
+/// Makes everything on the file system of `dir` durable: not here, see
+/// [`SYNCS_TOGETHER`].
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn sync_file_system(_: &Dir) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,171 @@
+//! What an exchange tells the application, and how things end.
+
+use std::{path::PathBuf, sync::Arc};
+
+use crate::{
+    manifest::Manifest,
+    message::{DeclineReason, TransferId, Trouble},
+    path::SafePath,
+    violation::Violation,
+};
+
+/// Something the application should know of. Every transfer, in either
+/// direction, ends with exactly one `Finished`, but for an offer that this side
+/// declined; `Closed` is the last event.
+#[derive(Debug, Clone)]
+pub enum ExchangeEvent {
+    /// The peer offers files.
+    Offered {
+        /// The new transfer.
+        id: TransferId,
+        /// Everything it would bring.
+        offer: Arc<Manifest>,
+    },
+    /// The peer took this side's offer; files are on their way. When it does
+    /// not, `Finished` says so.
+    Accepted {
+        /// The transfer.
+        id: TransferId,
+    },
+    /// One file did not make it; the rest goes on.
+    FileFailed {
+        /// The transfer.
+        id: TransferId,
+        /// Which file.
+        path: SafePath,
+        /// Why.
+        error: FileError,
+    },
+    /// The transfer is over.
+    Finished {
+        /// The transfer.
+        id: TransferId,
+        /// For the sender, `Ok` says that the receiver has all but the failed
+        /// files safe on its disk.
+        outcome: Result<Summary, TransferError>,
+    },
+    /// The exchange is over.
+    Closed {
+        /// `None` when either side closed it in good order.
+        reason: Option<ExchangeError>,
+    },
+}
+
+/// What a finished transfer brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Files delivered.
+    pub files: u32,
+    /// Folders delivered.
+    pub folders: u32,
+    /// Bytes of the files delivered.
+    pub bytes: u64,
+    /// Bytes that had to travel more than once.
+    pub resent_bytes: u64,
+    /// Files that did not make it; a `FileFailed` told of each.
+    pub failed_files: u32,
+    /// On the receiving side, the top-level files and folders as they are
+    /// named on disk.
+    pub paths: Vec<PathBuf>,
+}
+
+/// One of the two sides of a transfer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// This side.
+    Us,
+    /// The other side.
+    Peer,
+}
+
+/// Why one file did not make it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FileError {
+    /// This side could not read or write it.
+    #[error("{trouble}: {detail}")]
+    Local {
+        /// Why, in short.
+        trouble: Trouble,
+        /// What the system said.
+        detail: String,
+    },
+    /// The peer could not read or write it.
+    #[error("on the other side: {0}")]
+    Peer(Trouble),
+}
+
+impl FileError {
+    /// Why, whoever had the trouble.
+    #[must_use]
+    pub const fn trouble(&self) -> Trouble {
+        match self {
+            Self::Local { trouble, .. } | Self::Peer(trouble) => *trouble,
+        }
+    }
+}
+
+impl From<std::io::Error> for FileError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Local {
+            trouble: Trouble::of(&error),
+            detail: error.to_string(),
+        }
+    }
+}
+
+/// Why a transfer ended early.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// The peer did not take the offer.
+    #[error("{0}")]
+    Declined(DeclineReason),
+    /// One side ended it.
+    #[error("cancelled by {}", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
+    Cancelled(Party),
+    /// What arrived is not what was sent, as this party found. Nothing of that
+    /// file was kept.
+    #[error("verification failed")]
+    Verification(Party),
+    /// This side's disk or files do not serve.
+    #[error("{path}: {trouble}: {detail}")]
+    LocalFile {
+        /// What this was about, fit to be shown.
+        path: String,
+        /// Why, in short.
+        trouble: Trouble,
+        /// What the system said.
+        detail: String,
+    },
+    /// The peer's disk or files do not serve.
+    #[error("on the other side: {0}")]
+    PeerFile(Trouble),
+    /// The connection broke.
+    #[error("the connection was lost")]
+    ConnectionLost,
+    /// The connection ended because this party broke the protocol.
+    #[error("{} broke the protocol", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
+    Violation(Party),
+}
+
+/// Why an exchange does not go on, or does not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ExchangeError {
+    /// The connection broke; what the system said.
+    #[error("the connection was lost: {0}")]
+    ConnectionLost(String),
+    /// The peer did what no honest peer does.
+    #[error("the other side violates the protocol: {0}")]
+    Violation(#[from] Violation),
+    /// The peer says that this side did; its words, fit to be shown.
+    #[error("the other side reports a violation of the protocol: {0}")]
+    Reported(String),
+    /// The exchange is over.
+    #[error("the connection is closed")]
+    Closed,
+    /// No transfer of this id is in the state that this needs.
+    #[error("no such transfer")]
+    UnknownTransfer,
+    /// Too many transfers are open in this direction.
+    #[error("too many transfers at once")]
+    TooManyTransfers,
+}

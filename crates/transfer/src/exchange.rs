@@ -1,0 +1,316 @@
+//! The exchange of files between two peers over one connection: several
+//! transfers at once, in both directions.
+//!
+//! [`start`] makes two tasks of a stream, one that reads (`reader`)
+//! and one that writes (`writer`), and a handle with which to offer,
+//! answer and cancel. Which transfers are open stands in `open`.
+
+use std::{pin::pin, sync::Arc, time::Duration, time::Instant};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+
+use crate::{
+    event::{ExchangeError, ExchangeEvent, Party, TransferError},
+    flight::Flight,
+    frame,
+    incoming::{Incoming, Work},
+    link::{Bulk, Frame, Link},
+    manifest::Entry,
+    message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
+    open::Shared,
+    outgoing::Outgoing,
+    progress::Progress,
+    reader::{Ended, Reader},
+    source::Source,
+    store::{Destination, DestinationError, Store},
+    writer,
+};
+
+/// Most transfers open at once in each direction.
+pub const TRANSFERS_MAX: usize = 32;
+/// How long each step of an orderly end may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A page of an offer, well below the largest frame.
+const PAGE_BYTES: usize = 64 * 1024;
+/// At most so many bytes of JSON come with each path.
+const ENTRY_JSON_BYTES: usize = 100;
+
+/// A handle to the exchange; clones are the same exchange. It ends with
+/// [`Exchange::close`], when the peer closes, when the connection breaks, or
+/// when the receiver of its events is dropped.
+#[derive(Clone)]
+pub struct Exchange {
+    shared: Arc<Shared>,
+}
+
+/// Why an offer could not be accepted. It stays open, to be accepted into
+/// another folder or declined.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The folder does not serve.
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// The exchange or the offer is over.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+}
+
+/// Starts the exchange over an authenticated and encrypted stream, within a
+/// tokio runtime. The peers must not be on the same side.
+pub fn start<S>(stream: S, side: Side) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (link, bulk, events) = Link::new();
+    let shared = Arc::new(Shared::new(side, link));
+    let (read_half, write_half) = tokio::io::split(stream);
+    let writer = tokio::spawn(writer::write(write_half, Arc::clone(&shared.link), bulk));
+    let reader = Reader::new(read_half, Arc::clone(&shared));
+    tokio::spawn(supervise(Arc::clone(&shared), reader, writer));
+    (Exchange { shared }, events)
+}
+
+/// Runs the exchange to its end and leaves nothing behind.
+async fn supervise<R: AsyncRead + Unpin>(
+    shared: Arc<Shared>,
+    mut reader: Reader<R>,
+    mut writer: JoinHandle<std::io::Result<()>>,
+) {
+    let mut reading = pin!(reader.run());
+    let mut is_closing = false;
+    let ended = tokio::select! {
+        ended = &mut reading => ended,
+        written = &mut writer => Ended::Lost(match written {
+            Ok(Err(error)) => error.to_string(),
+            _ => "the writer ended".to_owned(),
+        }),
+        () = shared.link.closing.notified() => {
+            is_closing = true;
+            Ended::Closed(Party::Us)
+        }
+    };
+    let violation = match &ended {
+        Ended::Violation(violation) => Some(violation.to_string()),
+        _ => None,
+    };
+    shared.link.say(Message::Close { violation });
+    let goodbye = async {
+        if !writer.is_finished() {
+            // An error here says what is known: the connection is over.
+            let _ = (&mut writer).await;
+        }
+        if is_closing {
+            // A connection closed with bytes unread may lose bytes sent.
+            reading.await;
+        }
+    };
+    if tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await.is_err() {
+        tracing::debug!("the peer did not end in time");
+        writer.abort();
+    }
+    shared.end_all(&ended).await;
+    let reason = match ended {
+        Ended::Closed(_) => None,
+        Ended::Lost(detail) => Some(ExchangeError::ConnectionLost(detail)),
+        Ended::Violation(violation) => Some(violation.into()),
+        Ended::Reported(words) => Some(ExchangeError::Reported(words)),
+    };
+    shared.link.emit(ExchangeEvent::Closed { reason }).await;
+    shared.link.ended.send_replace(true);
+}
+
+impl Exchange {
+    /// Offers files. Returns at once; what becomes of it is told by events.
+    ///
+    /// # Errors
+    /// The exchange is over, or [`TRANSFERS_MAX`] are open.
+    pub async fn send(&self, source: Source) -> Result<TransferId, ExchangeError> {
+        let source = Arc::new(source);
+        let flight = self.shared.open_outgoing(&source)?;
+        let id = flight.id;
+        tokio::spawn(send_pages(Arc::clone(&self.shared.link), flight, source));
+        Ok(id)
+    }
+
+    /// Takes an offer. Returns when the folder is ready and the peer is told.
+    ///
+    /// # Errors
+    /// The folder does not serve; then the offer stays open. Or the offer is
+    /// over.
+    pub async fn accept(
+        &self,
+        id: TransferId,
+        destination: Destination,
+    ) -> Result<(), AcceptError> {
+        let shared = &self.shared;
+        let manifest = shared.begin_preparing(id)?;
+        let prepare = move || Store::prepare(destination, manifest);
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        let store = match prepared.map_err(|_| ExchangeError::Closed)? {
+            Ok(store) => store,
+            Err(error) => {
+                shared.back_to_offered(id);
+                return Err(error.into());
+            }
+        };
+        let (incoming, work) = shared.begin_receiving(id)?;
+        tokio::spawn(receive(Arc::clone(shared), incoming, store, work));
+        Ok(())
+    }
+
+    /// Does not take an offer. No event follows.
+    ///
+    /// # Errors
+    /// There is no such offer, or it was answered.
+    pub async fn decline(
+        &self,
+        id: TransferId,
+        reason: DeclineReason,
+    ) -> Result<(), ExchangeError> {
+        self.shared.remove_offer(id)?;
+        self.shared.link.say(Message::Decline {
+            transfer: id,
+            reason,
+        });
+        Ok(())
+    }
+
+    /// Ends a transfer of either direction. `Finished` follows.
+    ///
+    /// # Errors
+    /// There is no such transfer, or it is an offer that was not answered yet.
+    pub async fn cancel(&self, id: TransferId) -> Result<(), ExchangeError> {
+        self.shared
+            .stop(id, TransferError::Cancelled(Party::Us))
+            .await?;
+        let reason = CancelReason::Cancelled;
+        self.shared.link.say(Message::Cancel {
+            transfer: id,
+            reason,
+        });
+        Ok(())
+    }
+
+    /// How far a transfer is; `None` when there is no such transfer under way.
+    #[must_use]
+    pub fn progress(&self, id: TransferId) -> Option<Progress> {
+        Some(self.shared.flight(id)?.progress(Instant::now()))
+    }
+
+    /// Ends the exchange in good order: what was acknowledged reaches the peer.
+    /// Transfers under way are cancelled. Returns when `Closed` was emitted, or
+    /// when that takes too long.
+    pub async fn close(&self) {
+        self.shared.link.closing.notify_one();
+        let mut ended = self.shared.link.ended.subscribe();
+        let closed = ended.wait_for(|ended| *ended);
+        if tokio::time::timeout(2 * CLOSE_TIMEOUT, closed)
+            .await
+            .is_err()
+        {
+            tracing::warn!("the exchange did not end in time");
+        }
+    }
+}
+
+/// Sends the entries of an offer, page by page.
+async fn send_pages(link: Arc<Link>, flight: Arc<Flight>, source: Arc<Source>) {
+    let transfer = flight.id;
+    let mut rest = source.entries();
+    while !rest.is_empty() && flight.stopped().is_none() {
+        let mut page_bytes = 0;
+        let fits = |entry: &&Entry| {
+            page_bytes += entry.path().as_str().len() + ENTRY_JSON_BYTES;
+            page_bytes <= PAGE_BYTES
+        };
+        let (page, behind) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = behind;
+        let entries = page.to_vec();
+        let encoded = match frame::encode_message(&Message::Entries { transfer, entries }) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                tracing::error!(%error, "a page of an offer does not fit into a frame");
+                return;
+            }
+        };
+        let bulk = Bulk {
+            flight: Arc::clone(&flight),
+            frame: Frame::Message(encoded),
+            file_bytes: 0,
+        };
+        if link.bulk.send(bulk).await.is_err() {
+            // The exchange is over, and ends all transfers.
+            return;
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own. `None` when there is none to be had.
+async fn on_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    let spawned = thread.spawn(move || {
+        // Nobody waits any more when this fails.
+        let _ = done.send(work());
+    });
+    spawned.ok()?;
+    result.await.ok()
+}
+
+/// Sees an accepted offer of the peer to its end.
+async fn receive(
+    shared: Arc<Shared>,
+    incoming: Incoming,
+    store: Store,
+    work: mpsc::Receiver<Work>,
+) {
+    let id = incoming.flight.id;
+    let outcome = on_thread("pinhole-receive", move || incoming.run(store, work)).await;
+    let outcome = outcome.unwrap_or_else(|| {
+        let reason = CancelReason::Disk(Trouble::Io);
+        shared.link.say(Message::Cancel {
+            transfer: id,
+            reason,
+        });
+        Err(no_thread())
+    });
+    shared
+        .link
+        .emit(ExchangeEvent::Finished { id, outcome })
+        .await;
+    shared.remove_received(id);
+}
+
+/// Sends the files of an accepted offer.
+pub(crate) async fn deliver(shared: Arc<Shared>, outgoing: Outgoing) {
+    let Ok(_turn) = shared.turns.acquire().await else {
+        return;
+    };
+    let id = outgoing.flight.id;
+    let telling = Arc::clone(&shared);
+    let work = move || outgoing.run(|sent| telling.sent(id, sent));
+    if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
+        let reason = CancelReason::Disk(Trouble::Io);
+        shared.link.say(Message::Cancel {
+            transfer: id,
+            reason,
+        });
+        // It may have ended otherwise meanwhile.
+        let _ = shared.stop(id, no_thread()).await;
+    }
+}
+
+fn no_thread() -> TransferError {
+    TransferError::LocalFile {
+        path: String::new(),
+        trouble: Trouble::Io,
+        detail: "the system gives no thread".to_owned(),
+    }
+}

@@ -1,0 +1,118 @@
+//! How a file is cut into chunks. Only [`Lengths`] makes a [`ChunkPlace`], so
+//! a number from the wire can never reach a seek or a slice unchecked.
+
+/// Bytes of every chunk of a file but its last, which may be shorter.
+pub const CHUNK_BYTES: u32 = 1024 * 1024;
+/// Most bytes of one file: every chunk has a `u32` index.
+pub const FILE_BYTES_MAX: u64 = u32::MAX as u64 * CHUNK_BYTES as u64;
+
+/// The chunks of a file of a known size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lengths {
+    size_bytes: u64,
+    chunks: u32,
+}
+
+/// A chunk that is known to lie in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkPlace {
+    index: u32,
+    offset_bytes: u64,
+    length_bytes: u32,
+}
+
+impl Lengths {
+    /// The chunks of a file of `size_bytes`; `None` above [`FILE_BYTES_MAX`].
+    #[must_use]
+    pub fn new(size_bytes: u64) -> Option<Self> {
+        if size_bytes > FILE_BYTES_MAX {
+            return None;
+        }
+        let chunks = u32::try_from(size_bytes.div_ceil(u64::from(CHUNK_BYTES))).ok()?;
+        Some(Self { size_bytes, chunks })
+    }
+
+    /// How many chunks the file has; an empty file has none.
+    #[must_use]
+    pub const fn chunks(self) -> u32 {
+        self.chunks
+    }
+
+    /// Where chunk `index` lies; `None` when the file has no such chunk.
+    #[must_use]
+    pub fn place(self, index: u32) -> Option<ChunkPlace> {
+        if index >= self.chunks {
+            return None;
+        }
+        let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
+        let left_bytes = u32::try_from(self.size_bytes - offset_bytes).unwrap_or(u32::MAX);
+        Some(ChunkPlace {
+            index,
+            offset_bytes,
+            length_bytes: left_bytes.min(CHUNK_BYTES),
+        })
+    }
+
+    /// Every chunk, from the first to the last.
+    pub fn places(self) -> impl Iterator<Item = ChunkPlace> {
+        (0..self.chunks).filter_map(move |index| self.place(index))
+    }
+}
+
+impl ChunkPlace {
+    /// The chunk's number in its file, from zero.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Where in the file it starts.
+    #[must_use]
+    pub const fn offset_bytes(self) -> u64 {
+        self.offset_bytes
+    }
+
+    /// How long it is: [`CHUNK_BYTES`] but for the last.
+    #[must_use]
+    pub const fn length_bytes(self) -> usize {
+        self.length_bytes as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_edges_of_a_chunk() {
+        let chunk = u64::from(CHUNK_BYTES);
+        for (size_bytes, chunks, last) in [
+            (0, 0, None),
+            (1, 1, Some(1)),
+            (chunk, 1, Some(CHUNK_BYTES as usize)),
+            (chunk + 1, 2, Some(1)),
+            (FILE_BYTES_MAX, u32::MAX, Some(CHUNK_BYTES as usize)),
+        ] {
+            let lengths = Lengths::new(size_bytes).unwrap();
+            assert_eq!(lengths.chunks(), chunks);
+            let place = chunks.checked_sub(1).and_then(|index| lengths.place(index));
+            assert_eq!(place.map(ChunkPlace::length_bytes), last);
+            assert_eq!(lengths.place(chunks), None);
+        }
+        assert_eq!(Lengths::new(FILE_BYTES_MAX + 1), None);
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_cover_the_file_without_gap(size_bytes in 0..64 * u64::from(CHUNK_BYTES)) {
+            let mut end = 0;
+            for place in Lengths::new(size_bytes).unwrap().places() {
+                prop_assert_eq!(place.offset_bytes(), end);
+                end += place.length_bytes() as u64;
+            }
+            prop_assert_eq!(end, size_bytes);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The one connection, as everything that has something to send sees it.
+//!
+//! Two ways lead to the writer. What carries files goes through a bounded
+//! queue, so that threads that read wait for the connection. Control messages
+//! go through the [`Outbox`], past the files and without waiting: a receiver
+//! that had to wait to acknowledge would stop reading, and two peers that send
+//! to each other could wait for ever.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::{
+    buffer::{Buffer, Pool},
+    event::ExchangeEvent,
+    flight::Flight,
+    message::Message,
+};
+
+/// Buffers for reading files, shared by all transfers: 6 MiB.
+const SEND_BUFFERS: usize = 6;
+/// Frames waiting for the connection.
+const BULK_FRAMES: usize = 3;
+/// Events the application has not taken yet.
+const EVENTS: usize = 256;
+
+/// See the module.
+pub(crate) struct Link {
+    pub(crate) outbox: Outbox,
+    pub(crate) bulk: mpsc::Sender<Bulk>,
+    pub(crate) events: mpsc::Sender<ExchangeEvent>,
+    pub(crate) send_buffers: Mutex<Pool>,
+    /// The application wants an end.
+    pub(crate) closing: Notify,
+    /// Turns true when nothing more can be sent or received.
+    pub(crate) ended: watch::Sender<bool>,
+}
+
+impl Link {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
+        let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
+        let (events, taken) = mpsc::channel(EVENTS);
+        let link = Self {
+            outbox: Outbox::default(),
+            bulk,
+            events,
+            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS)),
+            closing: Notify::new(),
+            ended: watch::Sender::new(false),
+        };
+        (link, bulk_frames, taken)
+    }
+}
+
+impl Link {
+    /// Tells the application. When it has dropped its end, the exchange is
+    /// about to end and nobody wants to know.
+    pub(crate) async fn emit(&self, event: ExchangeEvent) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// Says something to the peer, past all files. Never waits.
+    pub(crate) fn say(&self, message: Message) {
+        self.outbox.push(message);
+    }
+
+    /// As [`Link::emit`], on a thread of its own.
+    pub(crate) fn emit_blocking(&self, event: ExchangeEvent) {
+        let _ = self.events.blocking_send(event);
+    }
+}
+
+/// A frame on its way that belongs to a transfer's files.
+pub(crate) struct Bulk {
+    /// Once this is stopped the frame is dropped.
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) frame: Frame,
+    /// Bytes of files in it.
+    pub(crate) file_bytes: u64,
+}
+
+pub(crate) enum Frame {
+    /// A message, encoded.
+    Message(Vec<u8>),
+    /// Data with its headers before it.
+    Data {
+        buffer: Buffer,
+        header_bytes: usize,
+        data_bytes: usize,
+    },
+}
+
+impl Frame {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Message(bytes) => bytes,
+            Self::Data {
+                buffer,
+                header_bytes,
+                data_bytes,
+            } => buffer.frame(*header_bytes, *data_bytes),
+        }
+    }
+}
+
+/// Control messages waiting for the connection. It never holds more than a few
+/// messages a transfer and one for each file that failed: acknowledgements are
+/// cumulative, so that a newer one takes the place of an older.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    waiting: Mutex<VecDeque<Message>>,
+    pub(crate) filled: Notify,
+}
+
+impl Outbox {
+    pub(crate) fn push(&self, message: Message) {
+        let mut waiting = self.waiting();
+        if let Message::Durable { transfer, .. } = message {
+            // It goes to the end: whoever hears it must have heard before of
+            // every failure that it covers.
+            waiting.retain(
+                |other| !matches!(other, Message::Durable { transfer: of, .. } if *of == transfer),
+            );
+        }
+        waiting.push_back(message);
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
+    pub(crate) fn pop(&self) -> Option<Message> {
+        self.waiting().pop_front()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Message>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{TransferId, Trouble};
+
+    #[test]
+    fn acknowledgements_do_not_pile_up() {
+        let outbox = Outbox::default();
+        let durable = |id, entries| Message::Durable {
+            transfer: TransferId::from_wire(id),
+            entries,
+        };
+        for entries in 0..1000 {
+            outbox.push(durable(0, entries));
+            outbox.push(durable(1, entries + 1));
+        }
+        assert_eq!(outbox.pop(), Some(durable(0, 999)));
+        assert_eq!(outbox.pop(), Some(durable(1, 1000)));
+        assert_eq!(outbox.pop(), None);
+    }
+
+    #[test]
+    fn a_failure_is_never_overtaken_by_its_acknowledgement() {
+        let outbox = Outbox::default();
+        let transfer = TransferId::from_wire(0);
+        let failed = Message::FileFailed {
+            transfer,
+            entry: 3,
+            trouble: Trouble::Io,
+        };
+        outbox.push(Message::Durable {
+            transfer,
+            entries: 3,
+        });
+        outbox.push(failed.clone());
+        outbox.push(Message::Durable {
+            transfer,
+            entries: 5,
+        });
+        assert_eq!(outbox.pop(), Some(failed));
+        assert_eq!(
+            outbox.pop(),
+            Some(Message::Durable {
+                transfer,
+                entries: 5
+            })
+        );
+    }
+}

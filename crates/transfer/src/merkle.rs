@@ -1,0 +1,179 @@
+//! Digests of chunks and the Merkle root that closes a file: SHA-256 in the
+//! tree of RFC 9162 section 2.1, whose leaves and nodes hash differently, so
+//! that a node can never pass for a chunk.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+const LEAF: [u8; 1] = [0];
+const NODE: [u8; 1] = [1];
+
+/// Bytes of a [`Digest`].
+pub const DIGEST_BYTES: usize = 32;
+
+/// A SHA-256 digest; in JSON and for people, 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; DIGEST_BYTES]);
+
+impl Digest {
+    /// The digest of a chunk's bytes (RFC 9162: of a leaf).
+    #[must_use]
+    pub fn of_chunk(bytes: &[u8]) -> Self {
+        Self(
+            Sha256::new()
+                .chain_update(LEAF)
+                .chain_update(bytes)
+                .finalize()
+                .into(),
+        )
+    }
+
+    fn of_node(left: Self, right: Self) -> Self {
+        let hasher = Sha256::new().chain_update(NODE);
+        Self(
+            hasher
+                .chain_update(left.0)
+                .chain_update(right.0)
+                .finalize()
+                .into(),
+        )
+    }
+
+    /// As it came from the wire.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; DIGEST_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// As it goes onto the wire.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; DIGEST_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Digest({self})")
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+/// Text that is not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is 64 hexadecimal digits")]
+pub struct DigestError;
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+        let mut bytes = [0; DIGEST_BYTES];
+        if pairs.len() != bytes.len() || !rest.is_empty() {
+            return Err(DigestError);
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(DigestError);
+        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+            *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).map_err(|_| DigestError)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+/// The tree over a file's chunk digests, growing by one chunk at a time and
+/// never holding more than one digest a level.
+#[derive(Debug, Default)]
+pub struct Tree {
+    /// Roots of complete subtrees with their heights, which strictly fall.
+    complete: Vec<(u32, Digest)>,
+}
+
+impl Tree {
+    /// Adds the next chunk's digest.
+    pub fn push(&mut self, chunk: Digest) {
+        let mut height = 0;
+        let mut root = chunk;
+        while let Some((_, left)) = self.complete.pop_if(|(other, _)| *other == height) {
+            root = Digest::of_node(left, root);
+            height += 1;
+        }
+        self.complete.push((height, root));
+    }
+
+    /// The root over all chunks pushed. That of an empty file is the SHA-256
+    /// of nothing.
+    #[must_use]
+    pub fn root(&self) -> Digest {
+        self.complete
+            .iter()
+            .rev()
+            .map(|(_, root)| *root)
+            .reduce(|right, left| Digest::of_node(left, right))
+            .unwrap_or_else(|| Digest(Sha256::digest([]).into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The recursive definition of RFC 9162, to hold the tree against.
+    fn reference(chunks: &[Digest]) -> Digest {
+        match chunks {
+            [] => Digest(Sha256::digest([]).into()),
+            [only] => *only,
+            _ => {
+                let (left, right) = chunks.split_at(chunks.len().next_power_of_two() / 2);
+                Digest::of_node(reference(left), reference(right))
+            }
+        }
+    }
+
+    #[test]
+    fn the_root_is_that_of_the_rfc() {
+        let chunks: Vec<_> = (0u32..70)
+            .map(|n| Digest::of_chunk(&n.to_be_bytes()))
+            .collect();
+        let mut tree = Tree::default();
+        for count in 0..chunks.len() {
+            assert_eq!(tree.root(), reference(&chunks[..count]), "{count} chunks");
+            tree.push(chunks[count]);
+        }
+    }
+
+    #[test]
+    fn known_digests() {
+        // RFC 9162's test leaf is the empty string; its value is well known
+        // from Certificate Transparency logs.
+        let leaf = Digest::of_chunk(b"");
+        let known = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d";
+        assert_eq!(leaf.to_string(), known);
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(Tree::default().root().to_string(), empty);
+    }
+
+    #[test]
+    fn a_digest_reads_back_from_its_text() {
+        let digest = Digest::of_chunk(b"x");
+        assert_eq!(Digest::try_from(digest.to_string()), Ok(digest));
+        for text in ["", "00", &"g".repeat(64), &"0".repeat(66), "é"] {
+            assert_eq!(Digest::try_from(text.to_owned()), Err(DigestError));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Control messages: what two peers say to each other beside the bytes of
+//! files. JSON, so that a capture made by the two of them can be read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{manifest::Entry, merkle::Digest};
+
+/// Which of the two peers this is. It decides whose transfer ids are even; the
+/// inviter is the initiator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Gives out even transfer ids.
+    Initiator,
+    /// Gives out odd transfer ids.
+    Responder,
+}
+
+/// Names a transfer on one connection. The peer that offers gives it out, each
+/// larger than all before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TransferId(u32);
+
+impl TransferId {
+    pub(crate) const fn from_wire(id: u32) -> Self {
+        Self(id)
+    }
+
+    pub(crate) const fn to_wire(self) -> u32 {
+        self.0
+    }
+
+    /// The first id of a side.
+    pub(crate) const fn first(side: Side) -> Self {
+        match side {
+            Side::Initiator => Self(0),
+            Side::Responder => Self(1),
+        }
+    }
+
+    /// The id after this one; `None` when there are no more.
+    pub(crate) fn next(self) -> Option<Self> {
+        self.0.checked_add(2).map(Self)
+    }
+
+    /// Who gave out this id.
+    pub(crate) const fn side(self) -> Side {
+        if self.0.is_multiple_of(2) {
+            Side::Initiator
+        } else {
+            Side::Responder
+        }
+    }
+}
+
+impl std::fmt::Display for TransferId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// Everything said in a control frame. A name is never reused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Message {
+    /// Announces a transfer; its entries follow.
+    Offer {
+        /// A new id of the sender's side.
+        transfer: TransferId,
+        /// How many entries follow.
+        entries: u32,
+        /// How many bytes all files have together.
+        total_bytes: u64,
+    },
+    /// A page of the offer's entries.
+    Entries {
+        /// The offer it belongs to.
+        transfer: TransferId,
+        /// The next entries in order.
+        entries: Vec<Entry>,
+    },
+    /// The receiver takes the offer; the sender starts.
+    Accept {
+        /// The offer.
+        transfer: TransferId,
+        /// What is not simply taken, in rising order of entries.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        choices: Vec<EntryChoice>,
+    },
+    /// The receiver does not take the offer. The transfer is over.
+    Decline {
+        /// The offer.
+        transfer: TransferId,
+        /// Why.
+        reason: DeclineReason,
+    },
+    /// All chunks of a file were sent.
+    FileEnd {
+        /// The transfer.
+        transfer: TransferId,
+        /// The file's number in the manifest.
+        entry: u32,
+        /// The Merkle root over its chunks.
+        root: Digest,
+    },
+    /// Either side could not do its part for one file; the rest goes on.
+    FileFailed {
+        /// The transfer.
+        transfer: TransferId,
+        /// The file's number in the manifest.
+        entry: u32,
+        /// Why.
+        trouble: Trouble,
+    },
+    /// The first `entries` of the manifest need no more care: durable under
+    /// their final names, skipped, or failed as said before. Cumulative; that
+    /// of all entries ends the transfer.
+    Durable {
+        /// The transfer.
+        transfer: TransferId,
+        /// How many, from the first.
+        entries: u32,
+    },
+    /// Either side ends the transfer early.
+    Cancel {
+        /// The transfer.
+        transfer: TransferId,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// Nothing more follows from this side; the connection ends.
+    Close {
+        /// Set when the other side broke the protocol: what it did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        violation: Option<String>,
+    },
+}
+
+/// What the receiver does with one entry of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryChoice {
+    /// The file's number in the manifest.
+    pub entry: u32,
+    /// What happens to it.
+    pub choice: Choice,
+}
+
+/// How a file that is not simply taken is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Choice {
+    /// It is not sent.
+    Skip,
+}
+
+/// Why an offer was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclineReason {
+    /// A person, or a rule a person made, said no.
+    #[error("the other side declined")]
+    Declined,
+    /// Nobody answered in time.
+    #[error("nobody answered")]
+    Unanswered,
+    /// Not enough room on the receiver's disk.
+    #[error("the other side has not enough free space")]
+    NoSpace,
+    /// The receiver cannot write where it wanted to.
+    #[error("the other side cannot write to its folder")]
+    NotWritable,
+    /// The receiver has too many transfers open.
+    #[error("the other side has too many transfers open")]
+    Busy,
+}
+
+/// Why a transfer was ended early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    /// A person wished so.
+    Cancelled,
+    /// What arrived does not have the digest that was sent with it.
+    Verification,
+    /// The disk of the one who cancels does not serve.
+    Disk(Trouble),
+}
+
+/// What is wrong with a file or a disk, in terms both systems know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// It is not there (any more).
+    #[error("not found")]
+    NotFound,
+    /// The system forbids it.
+    #[error("permission denied")]
+    PermissionDenied,
+    /// It was changed while it was being sent.
+    #[error("changed while it was being sent")]
+    Changed,
+    /// A link, a device or the like stands where a file was.
+    #[error("not a regular file")]
+    NotAFile,
+    /// No room left.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The disk takes no writes.
+    #[error("the disk is read-only")]
+    ReadOnly,
+    /// The file system cannot hold a file this large or a name this long.
+    #[error("too large for the file system")]
+    TooLarge,
+    /// Anything else the system reported.
+    #[error("could not be read or written")]
+    Io,
+}
+
+impl Trouble {
+    /// The system's error in these terms.
+    #[must_use]
+    pub fn of(error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::NotFound => Self::NotFound,
+            ErrorKind::PermissionDenied => Self::PermissionDenied,
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull,
+            ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            ErrorKind::FileTooLarge | ErrorKind::InvalidFilename => Self::TooLarge,
+            ErrorKind::IsADirectory | ErrorKind::NotADirectory => Self::NotAFile,
+            #[cfg(unix)]
+            _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+                Self::NotAFile
+            }
+            _ => Self::Io,
+        }
+    }
+
+    /// Whether no file of the transfer can fare better.
+    #[must_use]
+    pub const fn is_of_the_disk(self) -> bool {
+        matches!(self, Self::DiskFull | Self::ReadOnly)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wire_form_of_messages_stays() {
+        let transfer = TransferId::from_wire(4);
+        for (message, json) in [
+            (
+                Message::Offer {
+                    transfer,
+                    entries: 2,
+                    total_bytes: 9,
+                },
+                r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
+            ),
+            (
+                Message::Accept {
+                    transfer,
+                    choices: vec![],
+                },
+                r#"{"type":"accept","transfer":4}"#,
+            ),
+            (
+                Message::Accept {
+                    transfer,
+                    choices: vec![EntryChoice {
+                        entry: 1,
+                        choice: Choice::Skip,
+                    }],
+                },
+                r#"{"type":"accept","transfer":4,"choices":[{"entry":1,"choice":"skip"}]}"#,
+            ),
+            (
+                Message::Cancel {
+                    transfer,
+                    reason: CancelReason::Disk(Trouble::DiskFull),
+                },
+                r#"{"type":"cancel","transfer":4,"reason":{"disk":"disk_full"}}"#,
+            ),
+            (Message::Close { violation: None }, r#"{"type":"close"}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&message).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Message>(json).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn hostile_values_do_not_become_messages() {
+        for json in [
+            r#"{"type":"offer","transfer":-1,"entries":2,"total_bytes":9}"#,
+            r#"{"type":"offer","transfer":1,"entries":4294967296,"total_bytes":9}"#,
+            r#"{"type":"offer","transfer":1,"entries":1,"total_bytes":1e30}"#,
+            r#"{"type":"entries","transfer":1,"entries":[{"file":{"path":"../x","size_bytes":1}}]}"#,
+            r#"{"type":"entries","transfer":1,"entries":[{"link":{"path":"x"}}]}"#,
+            r#"{"type":"file_end","transfer":1,"entry":0,"root":"00"}"#,
+            r#"{"type":"nonsense"}"#,
+        ] {
+            assert!(serde_json::from_str::<Message>(json).is_err(), "{json}");
+        }
+    }
+}

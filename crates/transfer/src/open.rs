@@ -1,0 +1,373 @@
+//! Which transfers are open, and everything that changes it: the application's
+//! wishes come from [`crate::exchange`], the peer's words from
+//! [`crate::reader`].
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, Semaphore, mpsc};
+
+use crate::{
+    event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError},
+    exchange::TRANSFERS_MAX,
+    flight::Flight,
+    incoming::{Incoming, WORK, Work},
+    link::Link,
+    manifest::{Manifest, ManifestBuilder},
+    message::{Message, Side, TransferId},
+    outgoing::Sent,
+    reader::Ended,
+    receiver::Receiver,
+    sender::Sender,
+    source::Source,
+    violation::Violation,
+};
+
+/// Most transfers this side reads files for at once; others wait their turn.
+const TURNS: usize = 4;
+
+/// What the tasks and handles of an exchange share.
+pub(crate) struct Shared {
+    side: Side,
+    pub(crate) link: Arc<Link>,
+    pub(crate) turns: Semaphore,
+    /// An accepted transfer has ended.
+    landed: Notify,
+    open: Mutex<Open>,
+}
+
+/// See the module.
+pub(crate) struct Open {
+    /// The exchange is over and opens nothing more.
+    is_over: bool,
+    /// The next id of this side; `None` when they are used up.
+    next: Option<TransferId>,
+    /// The last id the peer gave out.
+    last_of_peer: Option<TransferId>,
+    pub(crate) outgoing: HashMap<TransferId, OpenOutgoing>,
+    pub(crate) incoming: HashMap<TransferId, OpenIncoming>,
+}
+
+pub(crate) struct OpenOutgoing {
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) machine: Sender,
+    /// Files the receiver does not want, or gave up.
+    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+}
+
+pub(crate) enum OpenIncoming {
+    /// Entries are still coming.
+    Announced {
+        builder: ManifestBuilder,
+        entries: u32,
+        total_bytes: u64,
+    },
+    /// Not answered, or the answer is being prepared.
+    Offered {
+        manifest: Arc<Manifest>,
+        is_preparing: bool,
+    },
+    /// Accepted.
+    Receiving {
+        flight: Arc<Flight>,
+        manifest: Arc<Manifest>,
+        machine: Receiver,
+        /// `None` once everything has come, or the transfer was stopped.
+        work: Option<mpsc::Sender<Work>>,
+    },
+}
+
+impl OpenIncoming {
+    pub(crate) fn paths_bytes(&self) -> usize {
+        match self {
+            Self::Announced { builder, .. } => builder.paths_bytes(),
+            Self::Offered { manifest, .. } | Self::Receiving { manifest, .. } => {
+                manifest.paths_bytes()
+            }
+        }
+    }
+}
+
+impl Open {
+    /// Notes a new id of the peer.
+    pub(crate) fn announce(&mut self, side: Side, id: TransferId) -> Result<(), Violation> {
+        if id.side() == side || self.last_of_peer.is_some_and(|last| id <= last) {
+            return Err(Violation::Transfer(id));
+        }
+        self.last_of_peer = Some(id);
+        Ok(())
+    }
+
+    /// What came for a transfer that is not open is late if it was once.
+    pub(crate) fn check_was_open(&self, side: Side, id: TransferId) -> Result<(), Violation> {
+        let was_open = if id.side() == side {
+            self.next.is_none_or(|next| id < next)
+        } else {
+            self.last_of_peer.is_some_and(|last| id <= last)
+        };
+        if was_open {
+            Ok(())
+        } else {
+            Err(Violation::Transfer(id))
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(side: Side, link: Link) -> Self {
+        Self {
+            side,
+            link: Arc::new(link),
+            turns: Semaphore::new(TURNS),
+            landed: Notify::new(),
+            open: Mutex::new(Open {
+                is_over: false,
+                next: Some(TransferId::first(side)),
+                last_of_peer: None,
+                outgoing: HashMap::new(),
+                incoming: HashMap::new(),
+            }),
+        }
+    }
+
+    pub(crate) const fn side(&self) -> Side {
+        self.side
+    }
+
+    pub(crate) fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a source an id and announces it.
+    pub(crate) fn open_outgoing(&self, source: &Arc<Source>) -> Result<Arc<Flight>, ExchangeError> {
+        let mut open = self.open();
+        if open.is_over {
+            return Err(ExchangeError::Closed);
+        }
+        if open.outgoing.len() >= TRANSFERS_MAX {
+            return Err(ExchangeError::TooManyTransfers);
+        }
+        let id = open.next.ok_or(ExchangeError::TooManyTransfers)?;
+        open.next = id.next();
+        let manifest = source.manifest();
+        let flight = Arc::new(Flight::new(id, manifest));
+        let outgoing = OpenOutgoing {
+            flight: Arc::clone(&flight),
+            source: Arc::clone(source),
+            machine: Sender::new(Arc::clone(manifest)),
+            unwanted: Arc::default(),
+        };
+        open.outgoing.insert(id, outgoing);
+        // Under the lock, so that ids reach the peer in rising order.
+        self.link.say(Message::Offer {
+            transfer: id,
+            entries: manifest.count(),
+            total_bytes: manifest.total_bytes(),
+        });
+        Ok(flight)
+    }
+
+    /// What has become of a file that is on its way out.
+    pub(crate) fn sent(&self, id: TransferId, sent: Sent) {
+        let mut open = self.open();
+        let Some(OpenOutgoing {
+            machine, source, ..
+        }) = open.outgoing.get_mut(&id)
+        else {
+            return;
+        };
+        match sent {
+            Sent::File(entry) => machine.sent(entry),
+            Sent::Failed(entry, error) => {
+                let is_news = machine.failed(entry);
+                let path = source
+                    .manifest()
+                    .entry(entry)
+                    .map(|entry| entry.path().clone());
+                drop(open);
+                if let Some(path) = path.filter(|_| is_news) {
+                    self.link
+                        .emit_blocking(ExchangeEvent::FileFailed { id, path, error });
+                }
+            }
+        }
+    }
+
+    /// Takes a transfer of this side out, complete.
+    pub(crate) fn complete_outgoing(&self, id: TransferId) -> Option<Summary> {
+        let outgoing = self.open().outgoing.remove(&id)?;
+        let delivered = outgoing.machine.delivered();
+        Some(Summary {
+            files: delivered.files,
+            folders: outgoing.source.manifest().folders(),
+            bytes: delivered.bytes,
+            failed_files: outgoing.machine.failed_files(),
+            ..Summary::default()
+        })
+    }
+
+    /// Holds an offer for the one who prepares to take it.
+    pub(crate) fn begin_preparing(&self, id: TransferId) -> Result<Arc<Manifest>, ExchangeError> {
+        match self.open().incoming.get_mut(&id) {
+            Some(OpenIncoming::Offered {
+                manifest,
+                is_preparing: is_preparing @ false,
+            }) => {
+                *is_preparing = true;
+                Ok(Arc::clone(manifest))
+            }
+            _ => Err(ExchangeError::UnknownTransfer),
+        }
+    }
+
+    /// Lets go of an offer that could not be taken.
+    pub(crate) fn back_to_offered(&self, id: TransferId) {
+        if let Some(OpenIncoming::Offered { is_preparing, .. }) = self.open().incoming.get_mut(&id)
+        {
+            *is_preparing = false;
+        }
+    }
+
+    /// Takes the offer that was prepared, unless it ended meanwhile, and tells
+    /// the peer.
+    pub(crate) fn begin_receiving(
+        self: &Arc<Self>,
+        id: TransferId,
+    ) -> Result<(Incoming, mpsc::Receiver<Work>), ExchangeError> {
+        let mut open = self.open();
+        let Some(OpenIncoming::Offered { manifest, .. }) = open.incoming.get(&id) else {
+            return Err(ExchangeError::UnknownTransfer);
+        };
+        let manifest = Arc::clone(manifest);
+        let flight = Arc::new(Flight::new(id, &manifest));
+        let machine = Receiver::new(Arc::clone(&manifest));
+        let (work, waiting) = mpsc::channel(WORK);
+        let receiving = OpenIncoming::Receiving {
+            flight: Arc::clone(&flight),
+            manifest: Arc::clone(&manifest),
+            work: Some(work).filter(|_| !machine.is_complete()),
+            machine,
+        };
+        open.incoming.insert(id, receiving);
+        self.link.say(Message::Accept {
+            transfer: id,
+            choices: Vec::new(),
+        });
+        let shared = Arc::clone(self);
+        let incoming = Incoming {
+            flight,
+            manifest,
+            shared,
+        };
+        Ok((incoming, waiting))
+    }
+
+    /// Ends an accepted transfer early: its pipeline gets no more, and ends.
+    pub(crate) fn stop_receiving(&self, id: TransferId, reason: TransferError) {
+        if let Some(OpenIncoming::Receiving { flight, work, .. }) =
+            self.open().incoming.get_mut(&id)
+        {
+            flight.stop(reason);
+            *work = None;
+        }
+    }
+
+    /// Takes out an offer that nobody is about to take.
+    pub(crate) fn remove_offer(&self, id: TransferId) -> Result<(), ExchangeError> {
+        let mut open = self.open();
+        match open.incoming.get(&id) {
+            Some(OpenIncoming::Offered {
+                is_preparing: false,
+                ..
+            }) => {
+                open.incoming.remove(&id);
+                Ok(())
+            }
+            _ => Err(ExchangeError::UnknownTransfer),
+        }
+    }
+
+    /// Takes out a transfer whose pipeline has ended.
+    pub(crate) fn remove_received(&self, id: TransferId) {
+        self.open().incoming.remove(&id);
+        self.landed.notify_one();
+    }
+
+    /// A transfer of either direction.
+    pub(crate) fn flight(&self, id: TransferId) -> Option<Arc<Flight>> {
+        let open = self.open();
+        match (open.outgoing.get(&id), open.incoming.get(&id)) {
+            (Some(outgoing), _) => Some(Arc::clone(&outgoing.flight)),
+            (_, Some(OpenIncoming::Receiving { flight, .. })) => Some(Arc::clone(flight)),
+            _ => None,
+        }
+    }
+
+    /// Ends a transfer of either direction early. An accepted one of the peer
+    /// ends when its pipeline has cleaned up behind it; any other at once. Of
+    /// one that was only announced nobody has heard.
+    pub(crate) async fn stop(
+        &self,
+        id: TransferId,
+        reason: TransferError,
+    ) -> Result<(), ExchangeError> {
+        {
+            let mut open = self.open();
+            if let Some(outgoing) = open.outgoing.remove(&id) {
+                outgoing.flight.stop(reason.clone());
+            } else {
+                match open.incoming.get_mut(&id) {
+                    Some(OpenIncoming::Receiving { flight, work, .. }) => {
+                        flight.stop(reason);
+                        *work = None;
+                        return Ok(());
+                    }
+                    Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
+                    Some(OpenIncoming::Announced { .. }) => {
+                        open.incoming.remove(&id);
+                        return Ok(());
+                    }
+                    None => return Err(ExchangeError::UnknownTransfer),
+                };
+            }
+        }
+        let outcome = Err(reason);
+        self.link
+            .emit(ExchangeEvent::Finished { id, outcome })
+            .await;
+        Ok(())
+    }
+
+    /// Ends everything, and returns when it has ended.
+    pub(crate) async fn end_all(&self, ended: &Ended) {
+        let reason = match ended {
+            Ended::Closed(party) => TransferError::Cancelled(*party),
+            Ended::Lost(_) => TransferError::ConnectionLost,
+            Ended::Violation(_) => TransferError::Violation(Party::Peer),
+            Ended::Reported(_) => TransferError::Violation(Party::Us),
+        };
+        let ids: Vec<_> = {
+            let mut open = self.open();
+            open.is_over = true;
+            open.outgoing
+                .keys()
+                .chain(open.incoming.keys())
+                .copied()
+                .collect()
+        };
+        for id in ids {
+            // One that has ended meanwhile is as good.
+            let _ = self.stop(id, reason.clone()).await;
+        }
+        loop {
+            let landed = self.landed.notified();
+            if self.open().incoming.is_empty() {
+                return;
+            }
+            landed.await;
+        }
+    }
+}

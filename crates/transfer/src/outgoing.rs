@@ -1,0 +1,344 @@
+//! The sending pipeline of one transfer: a thread that reads, a thread that
+//! hashes and frames, and the connection's writer behind them. None waits for
+//! another but through a full queue.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{self, Read},
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::Builder,
+};
+
+use crate::{
+    buffer::{Buffer, DATA_BYTES},
+    event::FileError,
+    flight::Flight,
+    frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
+    lengths::{ChunkPlace, Lengths},
+    link::{Bulk, Frame, Link},
+    merkle::{Digest, Tree},
+    message::{Message, Trouble},
+    source::{Source, SourceReader},
+};
+
+/// Files up to this size travel in batches.
+const SMALL_FILE_BYTES: u64 = 128 * 1024;
+/// Pieces between the two threads.
+const PIECES: usize = 2;
+
+/// What the reading thread hands on.
+enum Piece {
+    Chunk {
+        entry: u32,
+        place: ChunkPlace,
+        buffer: Buffer,
+    },
+    Batch(Batch),
+    End {
+        entry: u32,
+    },
+    Failed {
+        entry: u32,
+        error: FileError,
+    },
+}
+
+/// Small files back to back, as on the wire but for their digests.
+struct Batch {
+    buffer: Buffer,
+    used_bytes: usize,
+    /// Each file's number and where its data lies.
+    files: Vec<(u32, Range<usize>)>,
+}
+
+/// What becomes of files on their way, as the hashing thread tells it.
+pub(crate) enum Sent {
+    /// Everything of this file is in the queue.
+    File(u32),
+    /// This file could not be read.
+    Failed(u32, FileError),
+}
+
+/// What both threads know.
+pub(crate) struct Outgoing {
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) link: Arc<Link>,
+    /// Files the receiver does not want, or gave up.
+    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+}
+
+impl Outgoing {
+    /// Sends every wanted file and returns when all is queued or the transfer
+    /// was stopped. Blocks. `tell` hears of each file before the receiver can.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn run(&self, tell: impl FnMut(Sent) + Send) -> io::Result<()> {
+        let (pieces, taken) = mpsc::sync_channel(PIECES);
+        std::thread::scope(|scope| {
+            let reading = Builder::new().name("pinhole-read".to_owned());
+            // Both end early when the other does, and whoever was first has
+            // said why.
+            reading.spawn_scoped(scope, move || self.read(&pieces))?;
+            self.frame(taken, tell);
+            Ok(())
+        })
+    }
+
+    fn is_unwanted(&self, entry: u32) -> bool {
+        self.unwanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&entry)
+    }
+
+    fn read(&self, pieces: &mpsc::SyncSender<Piece>) -> Option<()> {
+        let manifest = self.source.manifest();
+        let mut reader = SourceReader::new(Arc::clone(&self.source));
+        let mut batch: Option<Batch> = None;
+        let mut entry = manifest.next_file(0);
+        while let Some(lengths) = manifest.lengths(entry) {
+            if self.flight.stopped().is_some() {
+                return None;
+            }
+            let size_bytes = manifest.entry(entry)?.file_size_bytes()?;
+            if self.is_unwanted(entry) {
+                // Neither read nor mentioned.
+            } else if size_bytes <= SMALL_FILE_BYTES {
+                let size = usize::try_from(size_bytes).ok()?;
+                if let Some(full) = batch.take_if(|batch| !batch.has_room(size)) {
+                    pieces.send(Piece::Batch(full)).ok()?;
+                }
+                let open = match &mut batch {
+                    Some(open) => open,
+                    none => none.insert(Batch::new(self.buffer()?)),
+                };
+                if let Err(error) = open.read(&mut reader, entry, size) {
+                    self.hand_on(pieces, batch.take())?;
+                    pieces.send(Piece::Failed { entry, error }).ok()?;
+                }
+            } else {
+                self.hand_on(pieces, batch.take())?;
+                let piece = match self.read_chunks(&mut reader, entry, lengths, pieces)? {
+                    Ok(()) => Piece::End { entry },
+                    Err(error) => Piece::Failed { entry, error },
+                };
+                pieces.send(piece).ok()?;
+            }
+            entry = manifest.next_file(entry + 1);
+        }
+        self.hand_on(pieces, batch)
+    }
+
+    fn hand_on(&self, pieces: &mpsc::SyncSender<Piece>, batch: Option<Batch>) -> Option<()> {
+        match batch.filter(|batch| !batch.files.is_empty()) {
+            Some(batch) => pieces.send(Piece::Batch(batch)).ok(),
+            None => Some(()),
+        }
+    }
+
+    /// `None` when the transfer was stopped.
+    fn read_chunks(
+        &self,
+        reader: &mut SourceReader,
+        entry: u32,
+        lengths: Lengths,
+        pieces: &mpsc::SyncSender<Piece>,
+    ) -> Option<Result<(), FileError>> {
+        let mut file = match reader.open(entry) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        for place in lengths.places() {
+            if self.flight.stopped().is_some() {
+                return None;
+            }
+            if self.is_unwanted(entry) {
+                return Some(Err(FileError::Peer(Trouble::Io)));
+            }
+            let mut buffer = self.buffer()?;
+            let room = buffer.data_mut().get_mut(..place.length_bytes())?;
+            if let Err(error) = read_whole(&mut file, room) {
+                return Some(Err(error));
+            }
+            pieces
+                .send(Piece::Chunk {
+                    entry,
+                    place,
+                    buffer,
+                })
+                .ok()?;
+        }
+        Some(reader.check_unchanged(entry, &file))
+    }
+
+    fn buffer(&self) -> Option<Buffer> {
+        self.link
+            .send_buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take_blocking()
+    }
+
+    /// Hashes, frames and queues. Returns when everything is queued, or when
+    /// the connection takes no more.
+    fn frame(&self, pieces: mpsc::Receiver<Piece>, mut tell: impl FnMut(Sent)) -> Option<()> {
+        let mut tree = Tree::default();
+        for piece in pieces {
+            if self.flight.stopped().is_some() {
+                return None;
+            }
+            match piece {
+                Piece::Chunk {
+                    entry,
+                    place,
+                    buffer,
+                } => {
+                    self.queue_chunk(entry, place, buffer, &mut tree)?;
+                }
+                Piece::Batch(batch) => {
+                    for (entry, _) in &batch.files {
+                        tell(Sent::File(*entry));
+                    }
+                    self.queue_batch(batch)?;
+                }
+                Piece::End { entry } => {
+                    let root = std::mem::take(&mut tree).root();
+                    tell(Sent::File(entry));
+                    let transfer = self.flight.id;
+                    self.queue_message(&Message::FileEnd {
+                        transfer,
+                        entry,
+                        root,
+                    })?;
+                }
+                Piece::Failed { entry, error } => {
+                    tree = Tree::default();
+                    let trouble = error.trouble();
+                    tell(Sent::Failed(entry, error));
+                    let transfer = self.flight.id;
+                    self.queue_message(&Message::FileFailed {
+                        transfer,
+                        entry,
+                        trouble,
+                    })?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn queue_chunk(
+        &self,
+        entry: u32,
+        place: ChunkPlace,
+        mut buffer: Buffer,
+        tree: &mut Tree,
+    ) -> Option<()> {
+        let data_bytes = place.length_bytes();
+        let digest = Digest::of_chunk(buffer.data().get(..data_bytes)?);
+        tree.push(digest);
+        let header = ChunkHeader {
+            transfer: self.flight.id,
+            entry,
+            index: place.index(),
+            digest,
+        };
+        let header = header.encode(data_bytes)?;
+        buffer.put_header(&header);
+        let frame = Frame::Data {
+            buffer,
+            header_bytes: header.len(),
+            data_bytes,
+        };
+        self.queue(frame, data_bytes)
+    }
+
+    fn queue_batch(&self, batch: Batch) -> Option<()> {
+        let Batch {
+            mut buffer,
+            used_bytes,
+            files,
+        } = batch;
+        let mut file_bytes = 0;
+        for (entry, data) in files {
+            let length = data.len();
+            let digest = Digest::of_chunk(buffer.data().get(data.clone())?);
+            let header = BatchItem::encode_header(entry, u32::try_from(length).ok()?, digest);
+            let room = data.start.checked_sub(BATCH_ITEM_BYTES)?..data.start;
+            buffer.data_mut().get_mut(room)?.copy_from_slice(&header);
+            file_bytes += length;
+        }
+        let header = frame::encode_batch_header(self.flight.id, used_bytes)?;
+        buffer.put_header(&header);
+        let frame = Frame::Data {
+            buffer,
+            header_bytes: header.len(),
+            data_bytes: used_bytes,
+        };
+        self.queue(frame, file_bytes)
+    }
+
+    fn queue_message(&self, message: &Message) -> Option<()> {
+        self.queue(Frame::Message(frame::encode_message(message).ok()?), 0)
+    }
+
+    fn queue(&self, frame: Frame, file_bytes: usize) -> Option<()> {
+        let bulk = Bulk {
+            flight: Arc::clone(&self.flight),
+            frame,
+            file_bytes: file_bytes as u64,
+        };
+        self.link.bulk.blocking_send(bulk).ok()
+    }
+}
+
+impl Batch {
+    const fn new(buffer: Buffer) -> Self {
+        Self {
+            buffer,
+            used_bytes: 0,
+            files: Vec::new(),
+        }
+    }
+
+    const fn has_room(&self, size: usize) -> bool {
+        self.used_bytes + BATCH_ITEM_BYTES + size <= DATA_BYTES
+    }
+
+    /// Adds a file of `size` bytes, for which there is room.
+    fn read(
+        &mut self,
+        reader: &mut SourceReader,
+        entry: u32,
+        size: usize,
+    ) -> Result<(), FileError> {
+        let mut file = reader.open(entry)?;
+        let start = self.used_bytes + BATCH_ITEM_BYTES;
+        let data = start..start + size;
+        let room = self
+            .buffer
+            .data_mut()
+            .get_mut(data.clone())
+            .unwrap_or_default();
+        read_whole(&mut file, room)?;
+        reader.check_unchanged(entry, &file)?;
+        self.used_bytes = data.end;
+        self.files.push((entry, data));
+        Ok(())
+    }
+}
+
+/// Fills `room`; a file that ends early has changed.
+fn read_whole(file: &mut File, room: &mut [u8]) -> Result<(), FileError> {
+    file.read_exact(room).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => FileError::Local {
+            trouble: Trouble::Changed,
+            detail: "it became shorter".to_owned(),
+        },
+        _ => error.into(),
+    })
+}

@@ -1,0 +1,428 @@
+//! The one task that reads from the connection. Whatever the peer sends is
+//! checked against what is open before it is read further.
+
+use std::{
+    io,
+    sync::{Arc, PoisonError},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::mpsc,
+};
+
+use crate::{
+    buffer::{Buffer, Pool},
+    display::display_text,
+    event::{ExchangeEvent, FileError, Party, TransferError},
+    exchange,
+    frame::{
+        self, BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, FRAME_HEADER_BYTES,
+        FrameError, FrameHeader, FrameKind,
+    },
+    incoming::Work,
+    manifest::{ENTRIES_MAX, Entry, ManifestBuilder, ManifestError},
+    message::{CancelReason, DeclineReason, EntryChoice, Message, TransferId, Trouble},
+    open::{OpenIncoming, OpenOutgoing, Shared},
+    outgoing::Outgoing,
+    violation::Violation,
+};
+
+/// Buffers for what arrives, shared by all transfers: 6 MiB.
+const RECEIVE_BUFFERS: usize = 6;
+/// Most bytes of paths in all offers of the peer that are open.
+const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::manifest::PATHS_BYTES_MAX;
+
+/// Why reading has ended.
+pub(crate) enum Ended {
+    /// In good order, by this party.
+    Closed(Party),
+    /// The connection broke.
+    Lost(String),
+    /// The peer did what no honest peer does.
+    Violation(Violation),
+    /// The peer says that this side did.
+    Reported(String),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+impl From<Violation> for Ended {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}
+
+impl From<FrameError> for Ended {
+    fn from(error: FrameError) -> Self {
+        Self::Violation(error.into())
+    }
+}
+
+impl From<ManifestError> for Ended {
+    fn from(error: ManifestError) -> Self {
+        Self::Violation(error.into())
+    }
+}
+
+pub(crate) struct Reader<R> {
+    stream: R,
+    shared: Arc<Shared>,
+    buffers: Pool,
+    control: Vec<u8>,
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
+        Self {
+            stream,
+            shared,
+            buffers: Pool::new(RECEIVE_BUFFERS),
+            control: Vec::new(),
+        }
+    }
+
+    /// Reads until there is nothing more to read, or nobody to read for.
+    pub(crate) async fn run(&mut self) -> Ended {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            ended = self.frames() => ended,
+            () = shared.link.events.closed() => Ended::Closed(Party::Us),
+        }
+    }
+
+    async fn frames(&mut self) -> Ended {
+        loop {
+            if let Err(ended) = self.frame().await {
+                return ended;
+            }
+        }
+    }
+
+    async fn frame(&mut self) -> Result<(), Ended> {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        self.stream.read_exact(&mut header).await?;
+        let FrameHeader {
+            kind,
+            payload_bytes,
+        } = FrameHeader::decode(header)?;
+        match kind {
+            FrameKind::Control => {
+                self.control.resize(payload_bytes, 0);
+                self.stream.read_exact(&mut self.control).await?;
+                let message = frame::decode_message(&self.control)?;
+                self.message(message).await
+            }
+            FrameKind::Chunk => self.chunk(payload_bytes - CHUNK_HEADER_BYTES).await,
+            FrameKind::Batch => self.batch(payload_bytes - BATCH_HEADER_BYTES).await,
+        }
+    }
+
+    async fn chunk(&mut self, data_bytes: usize) -> Result<(), Ended> {
+        let mut header = [0; CHUNK_HEADER_BYTES];
+        self.stream.read_exact(&mut header).await?;
+        let ChunkHeader {
+            transfer,
+            entry,
+            index,
+            digest,
+        } = ChunkHeader::decode(&header);
+        let work = self.admit(transfer, "chunk", |machine| {
+            machine.chunk(entry, index, data_bytes).map(drop)
+        })?;
+        let buffer = self.data(data_bytes).await?;
+        hand_on(
+            work,
+            Work::Chunk {
+                entry,
+                digest,
+                buffer,
+                data_bytes,
+            },
+        )
+        .await;
+        Ok(())
+    }
+
+    async fn batch(&mut self, items_bytes: usize) -> Result<(), Ended> {
+        let mut transfer = [0; BATCH_HEADER_BYTES];
+        self.stream.read_exact(&mut transfer).await?;
+        let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
+        let buffer = self.data(items_bytes).await?;
+        let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
+        let admit = |item: &BatchItem| (item.entry, item.data.len());
+        let work = self.admit(transfer, "batch", |machine| {
+            let mut files = items.iter().map(admit);
+            files.try_for_each(|(entry, data_bytes)| machine.small_file(entry, data_bytes))
+        })?;
+        hand_on(work, Work::Batch { items, buffer }).await;
+        Ok(())
+    }
+
+    async fn data(&mut self, bytes: usize) -> Result<Buffer, Ended> {
+        let Some(mut buffer) = self.buffers.take().await else {
+            return Err(Ended::Closed(Party::Us));
+        };
+        let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
+        self.stream.read_exact(room).await?;
+        Ok(buffer)
+    }
+
+    /// Asks the transfer whether something of a file is due. Returns where it
+    /// goes; nowhere when the transfer was stopped.
+    fn admit(
+        &self,
+        id: TransferId,
+        what: &'static str,
+        ask: impl FnOnce(&mut crate::receiver::Receiver) -> Result<(), Violation>,
+    ) -> Result<Option<mpsc::Sender<Work>>, Violation> {
+        let mut open = self.shared.open();
+        match open.incoming.get_mut(&id) {
+            Some(OpenIncoming::Receiving {
+                flight,
+                machine,
+                work,
+                ..
+            }) => {
+                if flight.stopped().is_some() {
+                    return Ok(None);
+                }
+                ask(machine)?;
+                if machine.is_complete() {
+                    Ok(work.take())
+                } else {
+                    Ok(work.clone())
+                }
+            }
+            Some(_) => Err(Violation::State(what)),
+            None if id.side() == self.shared.side() => Err(Violation::Transfer(id)),
+            None => open.check_was_open(self.shared.side(), id).map(|()| None),
+        }
+    }
+
+    async fn message(&mut self, message: Message) -> Result<(), Ended> {
+        match message {
+            Message::Offer {
+                transfer,
+                entries,
+                total_bytes,
+            } => {
+                self.announced(transfer, entries, total_bytes)?;
+            }
+            Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
+            Message::Accept { transfer, choices } => self.accepted(transfer, &choices).await?,
+            Message::Decline { transfer, reason } => {
+                self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
+                self.stop(transfer, TransferError::Declined(reason)).await;
+            }
+            Message::FileEnd {
+                transfer,
+                entry,
+                root,
+            } => {
+                let work = self.admit(transfer, "file_end", |machine| machine.file_end(entry))?;
+                hand_on(work, Work::End { entry, root }).await;
+            }
+            Message::FileFailed {
+                transfer,
+                entry,
+                trouble,
+            } => {
+                self.file_failed(transfer, entry, trouble).await?;
+            }
+            Message::Durable { transfer, entries } => self.durable(transfer, entries).await?,
+            Message::Cancel { transfer, reason } => {
+                self.shared
+                    .open()
+                    .check_was_open(self.shared.side(), transfer)?;
+                let reason = match reason {
+                    CancelReason::Cancelled => TransferError::Cancelled(Party::Peer),
+                    CancelReason::Verification => TransferError::Verification(Party::Peer),
+                    CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
+                };
+                self.stop(transfer, reason).await;
+            }
+            Message::Close { violation: None } => return Err(Ended::Closed(Party::Peer)),
+            Message::Close {
+                violation: Some(words),
+            } => {
+                return Err(Ended::Reported(display_text(&words)));
+            }
+        }
+        Ok(())
+    }
+
+    /// One that has ended already needs no end.
+    async fn stop(&mut self, id: TransferId, reason: TransferError) {
+        let _ = self.shared.stop(id, reason).await;
+    }
+
+    fn announced(&self, id: TransferId, entries: u32, total_bytes: u64) -> Result<(), Violation> {
+        let mut open = self.shared.open();
+        open.announce(self.shared.side(), id)?;
+        if entries == 0 {
+            return Err(ManifestError::Sum.into());
+        }
+        if entries > ENTRIES_MAX {
+            return Err(ManifestError::TooMany.into());
+        }
+        if open.incoming.len() >= exchange::TRANSFERS_MAX {
+            self.decline_busy(id);
+            return Ok(());
+        }
+        let builder = ManifestBuilder::default();
+        let announced = OpenIncoming::Announced {
+            builder,
+            entries,
+            total_bytes,
+        };
+        open.incoming.insert(id, announced);
+        Ok(())
+    }
+
+    fn decline_busy(&self, id: TransferId) {
+        let reason = DeclineReason::Busy;
+        self.shared.link.say(Message::Decline {
+            transfer: id,
+            reason,
+        });
+    }
+
+    async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
+        let offer = {
+            let mut open = self.shared.open();
+            let open_bytes: usize = open.incoming.values().map(OpenIncoming::paths_bytes).sum();
+            let Some(incoming) = open.incoming.get_mut(&id) else {
+                return open.check_was_open(self.shared.side(), id);
+            };
+            let OpenIncoming::Announced {
+                builder,
+                entries,
+                total_bytes,
+            } = incoming
+            else {
+                return Err(Violation::State("entries"));
+            };
+            if open_bytes > OPEN_PATHS_BYTES_MAX {
+                open.incoming.remove(&id);
+                self.decline_busy(id);
+                return Ok(());
+            }
+            for entry in page {
+                builder.push(entry)?;
+            }
+            let announced = usize::try_from(*entries).unwrap_or(usize::MAX);
+            if builder.count() < announced {
+                return Ok(());
+            }
+            if builder.count() > announced || builder.total_bytes() != *total_bytes {
+                return Err(ManifestError::Sum.into());
+            }
+            let manifest = Arc::new(std::mem::take(builder).build());
+            let offer = Arc::clone(&manifest);
+            *incoming = OpenIncoming::Offered {
+                manifest,
+                is_preparing: false,
+            };
+            offer
+        };
+        self.shared
+            .link
+            .emit(ExchangeEvent::Offered { id, offer })
+            .await;
+        Ok(())
+    }
+
+    /// Asks a transfer of this side. `None` when it has ended.
+    fn with_outgoing<T>(
+        &self,
+        id: TransferId,
+        ask: impl FnOnce(&mut OpenOutgoing) -> Result<T, Violation>,
+    ) -> Result<Option<T>, Violation> {
+        let mut open = self.shared.open();
+        match open.outgoing.get_mut(&id) {
+            Some(outgoing) => ask(outgoing).map(Some),
+            None if id.side() != self.shared.side() => Err(Violation::Transfer(id)),
+            None => open.check_was_open(self.shared.side(), id).map(|()| None),
+        }
+    }
+
+    async fn accepted(&mut self, id: TransferId, choices: &[EntryChoice]) -> Result<(), Violation> {
+        let link = Arc::clone(&self.shared.link);
+        let outgoing = self.with_outgoing(id, |open| {
+            let skipped = open.machine.accepted(choices)?;
+            *open.unwanted.lock().unwrap_or_else(PoisonError::into_inner) = skipped;
+            Ok(Outgoing {
+                flight: Arc::clone(&open.flight),
+                source: Arc::clone(&open.source),
+                link,
+                unwanted: Arc::clone(&open.unwanted),
+            })
+        })?;
+        if let Some(outgoing) = outgoing {
+            self.shared.link.emit(ExchangeEvent::Accepted { id }).await;
+            tokio::spawn(exchange::deliver(Arc::clone(&self.shared), outgoing));
+        }
+        Ok(())
+    }
+
+    async fn file_failed(
+        &mut self,
+        id: TransferId,
+        entry: u32,
+        trouble: Trouble,
+    ) -> Result<(), Violation> {
+        if id.side() != self.shared.side() {
+            let work = self.admit(id, "file_failed", |machine| machine.file_failed(entry))?;
+            hand_on(work, Work::Failed { entry, trouble }).await;
+            return Ok(());
+        }
+        let failed = self.with_outgoing(id, |open| {
+            let is_news = open.machine.peer_failed(entry)?;
+            open.unwanted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(entry);
+            let entry = open.source.manifest().entry(entry);
+            Ok(entry.filter(|_| is_news).map(|entry| entry.path().clone()))
+        })?;
+        if let Some(path) = failed.flatten() {
+            let error = FileError::Peer(trouble);
+            self.shared
+                .link
+                .emit(ExchangeEvent::FileFailed { id, path, error })
+                .await;
+        }
+        Ok(())
+    }
+
+    async fn durable(&mut self, id: TransferId, entries: u32) -> Result<(), Violation> {
+        let is_complete = self.with_outgoing(id, |open| {
+            let is_complete = open.machine.durable(entries)?;
+            open.flight
+                .set_files(open.machine.delivered().files + open.machine.failed_files());
+            Ok(is_complete)
+        })?;
+        if is_complete == Some(true)
+            && let Some(summary) = self.shared.complete_outgoing(id)
+        {
+            let outcome = Ok(summary);
+            self.shared
+                .link
+                .emit(ExchangeEvent::Finished { id, outcome })
+                .await;
+        }
+        Ok(())
+    }
+}
+
+/// A transfer that was stopped takes nothing more.
+async fn hand_on(to: Option<mpsc::Sender<Work>>, work: Work) {
+    if let Some(to) = to {
+        let _ = to.send(work).await;
+    }
+}

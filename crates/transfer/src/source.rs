@@ -1,0 +1,599 @@
+//! The files and folders to be sent: found once by [`Source::scan`], opened
+//! again one by one when their turn comes.
+//!
+//! Everything is reached through a held handle of the folder that the user
+//! named, without following links, so that nobody who can write below it makes
+//! us send something else.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, Metadata, OpenOptions},
+};
+
+use crate::{
+    event::FileError,
+    manifest::{Entry, Manifest, ManifestBuilder, ManifestError},
+    message::Trouble,
+    path::{SafePath, fitting_name, is_part, numbered},
+};
+
+/// Why the given paths cannot be offered.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// A path that was named cannot be read.
+    #[error("{}: {}", path.display(), Trouble::of(error))]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// More than an offer may hold.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Nothing was named, or nothing of it can be sent.
+    #[error("there is nothing to send")]
+    Empty,
+}
+
+/// Something found below the given paths that is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// What.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why something found is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SkipReason {
+    /// A symbolic link.
+    #[error("a link")]
+    Link,
+    /// A device, a socket, a pipe.
+    #[error("not a regular file")]
+    Special,
+    /// A file that is still being received.
+    #[error("not received completely yet")]
+    Unfinished,
+    /// Nested too deep, or its path is too long.
+    #[error("its path is too long")]
+    TooLong,
+    /// The system does not let us read it.
+    #[error("{0}")]
+    Unreadable(Trouble),
+}
+
+/// What will be offered, and where it was found.
+#[derive(Debug)]
+pub struct Source {
+    manifest: Arc<Manifest>,
+    places: Vec<Place>,
+    roots: Vec<Dir>,
+    skipped: Vec<Skipped>,
+}
+
+/// Where an entry was found: under its local name, which may differ from the
+/// offered one, in the folder of another entry or in a root.
+#[derive(Debug)]
+struct Place {
+    folder: Folder,
+    name: OsString,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Folder {
+    Root(usize),
+    Entry(u32),
+}
+
+impl Source {
+    /// Looks up everything at and below `paths`. Blocks.
+    ///
+    /// # Errors
+    /// A path named here cannot be read; what cannot be read below it is
+    /// [`Source::skipped`].
+    pub fn scan(paths: &[PathBuf]) -> Result<Self, SourceError> {
+        let mut scan = Scan::default();
+        for path in paths {
+            scan.root(path)?;
+        }
+        if scan.builder.count() == 0 {
+            return Err(SourceError::Empty);
+        }
+        Ok(Self {
+            manifest: Arc::new(scan.builder.build()),
+            places: scan.places,
+            roots: scan.roots,
+            skipped: scan.skipped,
+        })
+    }
+
+    /// The offer.
+    #[must_use]
+    pub const fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
+    /// Every file and folder found.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        self.manifest.entries()
+    }
+
+    /// How many files were found.
+    #[must_use]
+    pub fn files(&self) -> u32 {
+        self.manifest.files()
+    }
+
+    /// The bytes of all files.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.manifest.total_bytes()
+    }
+
+    /// What was found but is not sent.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+}
+
+#[derive(Default)]
+struct Scan {
+    builder: ManifestBuilder,
+    places: Vec<Place>,
+    roots: Vec<Dir>,
+    skipped: Vec<Skipped>,
+}
+
+/// Where the scan is: an opened folder and its names here and there.
+struct Position<'a> {
+    dir: &'a Dir,
+    folder: Folder,
+    local: &'a Path,
+    offered: Option<&'a SafePath>,
+}
+
+impl Scan {
+    fn root(&mut self, path: &Path) -> Result<(), SourceError> {
+        let unreadable = |error| SourceError::Unreadable {
+            path: path.to_owned(),
+            error,
+        };
+        // `.`, `..` and `/` do not end in a name.
+        let full = match path.file_name() {
+            Some(_) => path.to_owned(),
+            None => path.canonicalize().map_err(unreadable)?,
+        };
+        let (Some(name), Some(parent)) = (full.file_name(), full.parent()) else {
+            return Err(unreadable(io::ErrorKind::InvalidInput.into()));
+        };
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        let dir = Dir::open_ambient_dir(parent, ambient_authority()).map_err(unreadable)?;
+        let metadata = dir.symlink_metadata(name).map_err(unreadable)?;
+        if metadata.is_dir() {
+            // Named by the user, so that an empty offer would mislead.
+            dir.open_dir_nofollow(name)
+                .and_then(|dir| dir.entries())
+                .map_err(unreadable)?;
+        }
+        let position = Position {
+            dir: &dir,
+            folder: Folder::Root(self.roots.len()),
+            local: parent,
+            offered: None,
+        };
+        self.found(&position, name, &metadata)?;
+        self.roots.push(dir);
+        Ok(())
+    }
+
+    fn found(
+        &mut self,
+        at: &Position<'_>,
+        name: &OsStr,
+        metadata: &Metadata,
+    ) -> Result<(), ManifestError> {
+        let modified_ns = metadata
+            .modified()
+            .ok()
+            .and_then(|time| since_1970_ns(time.into_std()));
+        let reason = if metadata.is_symlink() {
+            SkipReason::Link
+        } else if !metadata.is_dir() && !metadata.is_file() {
+            SkipReason::Special
+        } else if is_part(&name.to_string_lossy()) {
+            SkipReason::Unfinished
+        } else if let Some(path) = self.free_path(at.offered, &name.to_string_lossy()) {
+            let place = Place {
+                folder: at.folder,
+                name: name.to_owned(),
+            };
+            if metadata.is_dir() {
+                return self.folder(at, place, &path, modified_ns);
+            }
+            let size_bytes = metadata.len();
+            return self.push(
+                place,
+                Entry::File {
+                    path,
+                    size_bytes,
+                    modified_ns,
+                },
+            );
+        } else {
+            SkipReason::TooLong
+        };
+        self.skip(at.local.join(name), reason);
+        Ok(())
+    }
+
+    fn folder(
+        &mut self,
+        at: &Position<'_>,
+        place: Place,
+        path: &SafePath,
+        modified_ns: Option<i64>,
+    ) -> Result<(), ManifestError> {
+        let local = at.local.join(&place.name);
+        let listed = at.dir.open_dir_nofollow(&place.name).and_then(|dir| {
+            let names = dir
+                .entries()?
+                .map(|entry| entry.map(|entry| entry.file_name()));
+            let mut names = names.collect::<io::Result<Vec<_>>>()?;
+            names.sort_unstable();
+            Ok((dir, names))
+        });
+        let (dir, names) = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                self.skip(local, SkipReason::Unreadable(Trouble::of(&error)));
+                return Ok(());
+            }
+        };
+        let number = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        self.push(
+            place,
+            Entry::Folder {
+                path: path.clone(),
+                modified_ns,
+            },
+        )?;
+        let inside = Position {
+            dir: &dir,
+            folder: Folder::Entry(number),
+            local: &local,
+            offered: Some(path),
+        };
+        for name in names {
+            match dir.symlink_metadata(&name) {
+                Ok(metadata) => self.found(&inside, &name, &metadata)?,
+                Err(error) => {
+                    self.skip(
+                        local.join(&name),
+                        SkipReason::Unreadable(Trouble::of(&error)),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The path that `name` is offered under: allowed everywhere, and told
+    /// apart from its neighbours by every file system.
+    fn free_path(&self, folder: Option<&SafePath>, name: &str) -> Option<SafePath> {
+        const TRIES: u32 = 10_000;
+        let name = fitting_name(name, folder.is_none());
+        (0..TRIES).find_map(|number| {
+            let name = if number == 0 {
+                name.clone()
+            } else {
+                numbered(&name, number)
+            };
+            let path = match folder {
+                Some(folder) => format!("{}/{name}", folder.as_str()),
+                None => name,
+            };
+            match SafePath::parse(&path) {
+                Ok(path) if self.builder.is_taken(&path) => None,
+                other => Some(other.ok()),
+            }
+        })?
+    }
+
+    fn push(&mut self, place: Place, entry: Entry) -> Result<(), ManifestError> {
+        self.builder.push(entry)?;
+        self.places.push(place);
+        Ok(())
+    }
+
+    fn skip(&mut self, path: PathBuf, reason: SkipReason) {
+        self.skipped.push(Skipped { path, reason });
+    }
+}
+
+/// Opens the files of a source in their order, holding the folders on the way
+/// to the last one open.
+pub(crate) struct SourceReader {
+    source: Arc<Source>,
+    open: Vec<(u32, Dir)>,
+}
+
+impl SourceReader {
+    pub(crate) const fn new(source: Arc<Source>) -> Self {
+        Self {
+            source,
+            open: Vec::new(),
+        }
+    }
+
+    /// The file `entry`, if it is still the one that was offered.
+    pub(crate) fn open(&mut self, entry: u32) -> Result<File, FileError> {
+        let source = Arc::clone(&self.source);
+        let place = source.place(entry)?;
+        let dir = self.enter(place.folder)?;
+        let mut options = OpenOptions::new();
+        options.read(true).follow(FollowSymlinks::No);
+        // A pipe put in the file's place must not hold us up.
+        #[cfg(unix)]
+        {
+            use cap_std::fs::OpenOptionsExt;
+            let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+            options.custom_flags(flags.bits().cast_signed());
+        }
+        let file = dir.open_with(&place.name, &options)?.into_std();
+        self.check_unchanged(entry, &file)?;
+        Ok(file)
+    }
+
+    /// Whether `file` still has the size and time that were offered.
+    pub(crate) fn check_unchanged(&self, entry: u32, file: &File) -> Result<(), FileError> {
+        let metadata = file.metadata()?;
+        let local = |trouble: Trouble| FileError::Local {
+            trouble,
+            detail: "it is not what was offered any more".to_owned(),
+        };
+        if !metadata.is_file() {
+            return Err(local(Trouble::NotAFile));
+        }
+        let modified_ns = metadata.modified().ok().and_then(since_1970_ns);
+        match self.source.manifest.entry(entry) {
+            Some(offered)
+                if offered.file_size_bytes() == Some(metadata.len())
+                    && offered.modified_ns() == modified_ns =>
+            {
+                Ok(())
+            }
+            _ => Err(local(Trouble::Changed)),
+        }
+    }
+
+    /// The opened folder, the ones on the way to it opened as needed.
+    fn enter(&mut self, folder: Folder) -> io::Result<&Dir> {
+        let mut way = Vec::new();
+        let mut above = folder;
+        let root = loop {
+            match above {
+                Folder::Root(root) => break root,
+                Folder::Entry(entry) => {
+                    way.push(entry);
+                    above = self.source.place(entry)?.folder;
+                }
+            }
+        };
+        way.reverse();
+        let same = self
+            .open
+            .iter()
+            .zip(&way)
+            .take_while(|((open, _), entry)| open == *entry);
+        let same = same.count();
+        self.open.truncate(same);
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let root = self.source.roots.get(root).ok_or_else(gone)?;
+        for entry in way.into_iter().skip(same) {
+            let above = self.open.last().map_or(root, |(_, dir)| dir);
+            let dir = above.open_dir_nofollow(&self.source.place(entry)?.name)?;
+            self.open.push((entry, dir));
+        }
+        Ok(self.open.last().map_or(root, |(_, dir)| dir))
+    }
+}
+
+impl Source {
+    fn place(&self, entry: u32) -> io::Result<&Place> {
+        let place = usize::try_from(entry)
+            .ok()
+            .and_then(|entry| self.places.get(entry));
+        place.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Nanoseconds since 1970, where an `i64` can hold them.
+fn since_1970_ns(time: SystemTime) -> Option<i64> {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_nanos()).ok(),
+        Err(before) => i64::try_from(before.duration().as_nanos())
+            .ok()?
+            .checked_neg(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Read};
+
+    use super::*;
+
+    fn paths(source: &Source) -> Vec<&str> {
+        source
+            .entries()
+            .iter()
+            .map(|entry| entry.path().as_str())
+            .collect()
+    }
+
+    #[test]
+    fn finds_files_and_folders_empty_ones_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir_all(top.join("empty")).unwrap();
+        fs::create_dir_all(top.join("full/deep")).unwrap();
+        fs::write(top.join("full/deep/b.txt"), "bb").unwrap();
+        fs::write(top.join("a.txt"), "").unwrap();
+        let lone = dir.path().join("报告.txt");
+        fs::write(&lone, "1").unwrap();
+        let source = Source::scan(&[top, lone]).unwrap();
+        assert_eq!(
+            paths(&source),
+            [
+                "top",
+                "top/a.txt",
+                "top/empty",
+                "top/full",
+                "top/full/deep",
+                "top/full/deep/b.txt",
+                "报告.txt"
+            ]
+        );
+        assert_eq!((source.files(), source.total_bytes()), (3, 3));
+        assert_eq!(source.skipped(), []);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_pipes_and_unfinished_files_are_named_but_not_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir(&top).unwrap();
+        fs::write(top.join("real"), "x").unwrap();
+        std::os::unix::fs::symlink("real", top.join("link")).unwrap();
+        std::os::unix::fs::symlink("/", top.join("slash")).unwrap();
+        fs::write(top.join(".x.1.pinhole-part"), "x").unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(top.join("socket")).unwrap();
+        let source = Source::scan(std::slice::from_ref(&top)).unwrap();
+        drop(socket);
+        assert_eq!(paths(&source), ["top", "top/real"]);
+        let skipped: Vec<_> = source
+            .skipped()
+            .iter()
+            .map(|skipped| skipped.reason)
+            .collect();
+        use SkipReason::{Link, Special, Unfinished};
+        assert_eq!(skipped, [Unfinished, Link, Link, Special]);
+        let link = Source::scan(&[top.join("link")]);
+        assert!(matches!(link, Err(SourceError::Empty)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_would_be_refused_or_collide_are_changed() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join(".top");
+        fs::create_dir(&top).unwrap();
+        for name in [
+            &b"a"[..],
+            b"A",
+            b"what?",
+            b"what_",
+            b"NUL",
+            b"\xff\xfe",
+            b".git",
+        ] {
+            fs::write(top.join(OsStr::from_bytes(name)), name).unwrap();
+        }
+        let source = Source::scan(std::slice::from_ref(&top)).unwrap();
+        assert_eq!(
+            paths(&source),
+            [
+                "_top",
+                "_top/.git",
+                "_top/A",
+                "_top/_NUL",
+                "_top/a (1)",
+                "_top/what_",
+                "_top/what_ (1)",
+                "_top/\u{fffd}\u{fffd}"
+            ]
+        );
+        // Each is still read from where it was found.
+        let mut reader = SourceReader::new(Arc::new(source));
+        for (entry, content) in [(2, &b"A"[..]), (4, b"a"), (5, b"what?"), (7, b"\xff\xfe")] {
+            let mut read = Vec::new();
+            reader.open(entry).unwrap().read_to_end(&mut read).unwrap();
+            assert_eq!(read, content);
+        }
+    }
+
+    #[test]
+    fn a_missing_path_is_an_error_that_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("none");
+        let error = Source::scan(std::slice::from_ref(&path)).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: not found", path.display()));
+        assert!(matches!(Source::scan(&[]), Err(SourceError::Empty)));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_swapped_after_the_scan_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("top");
+        fs::create_dir_all(top.join("sub")).unwrap();
+        for name in ["grown", "linked", "piped", "gone", "same", "sub/inner"] {
+            fs::write(top.join(name), "x").unwrap();
+        }
+        let source = Source::scan(std::slice::from_ref(&top)).unwrap();
+        let numbers: std::collections::HashMap<_, _> = (0..)
+            .zip(paths(&source))
+            .map(|(number, path)| (path.to_owned(), number))
+            .collect();
+        fs::write(top.join("grown"), "xy").unwrap();
+        for name in ["linked", "piped", "gone"] {
+            fs::remove_file(top.join(name)).unwrap();
+        }
+        std::os::unix::fs::symlink("same", top.join("linked")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            top.join("piped"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        fs::rename(top.join("sub"), top.join("moved")).unwrap();
+        std::os::unix::fs::symlink("moved", top.join("sub")).unwrap();
+
+        let mut reader = SourceReader::new(Arc::new(source));
+        let mut trouble = |path: &str| {
+            reader
+                .open(numbers[path])
+                .err()
+                .map(|error| error.trouble())
+        };
+        assert_eq!(trouble("top/grown"), Some(Trouble::Changed));
+        assert_eq!(trouble("top/linked"), Some(Trouble::NotAFile));
+        assert_eq!(trouble("top/piped"), Some(Trouble::NotAFile));
+        assert_eq!(trouble("top/gone"), Some(Trouble::NotFound));
+        assert_eq!(trouble("top/sub/inner"), Some(Trouble::NotAFile));
+        assert_eq!(trouble("top/same"), None);
+    }
+}

@@ -1,0 +1,50 @@
+//! The one task that writes to the connection.
+
+use std::{io, sync::Arc};
+
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+};
+
+use crate::{
+    frame,
+    link::{Bulk, Link},
+    message::Message,
+};
+
+/// Writes until a [`Message::Close`] has gone out. Control messages pass files
+/// at every frame.
+pub(crate) async fn write<W: AsyncWrite + Unpin>(
+    mut stream: W,
+    link: Arc<Link>,
+    mut bulk: mpsc::Receiver<Bulk>,
+) -> io::Result<()> {
+    loop {
+        let next = match bulk.try_recv() {
+            Ok(next) => Some(next),
+            Err(_) => {
+                stream.flush().await?;
+                tokio::select! {
+                    () = link.outbox.filled.notified() => None,
+                    next = bulk.recv() => next,
+                }
+            }
+        };
+        // After the frame was taken: what was said before it goes before it.
+        while let Some(message) = link.outbox.pop() {
+            let encoded = frame::encode_message(&message).map_err(io::Error::other)?;
+            stream.write_all(&encoded).await?;
+            if matches!(message, Message::Close { .. }) {
+                stream.flush().await?;
+                return stream.shutdown().await;
+            }
+        }
+        if let Some(next) = next
+            && next.flight.stopped().is_none()
+        {
+            stream.write_all(next.frame.bytes()).await?;
+            next.flight.add_bytes(next.file_bytes);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Two exchanges and what the tests ask of them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use pinhole_transfer::{
+    Destination, Exchange, ExchangeEvent, FileError, Manifest, SafePath, Side, Source, Summary,
+    TransferError, TransferId,
+};
+use tokio::{io::DuplexStream, sync::mpsc};
+
+/// Nothing in these tests takes longer, unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One side of an exchange.
+pub(crate) struct Peer {
+    pub(crate) exchange: Exchange,
+    pub(crate) events: mpsc::Receiver<ExchangeEvent>,
+    /// Files that failed so far.
+    pub(crate) failed: Vec<(SafePath, FileError)>,
+}
+
+impl Peer {
+    pub(crate) fn over<S>(stream: S, side: Side) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let (exchange, events) = pinhole_transfer::start(stream, side);
+        Self {
+            exchange,
+            events,
+            failed: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn event(&mut self) -> ExchangeEvent {
+        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        event
+            .expect("an event in time")
+            .expect("an event before the end")
+    }
+
+    pub(crate) async fn send(&self, paths: &[PathBuf]) -> TransferId {
+        self.exchange
+            .send(Source::scan(paths).unwrap())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn offered(&mut self) -> (TransferId, Arc<Manifest>) {
+        match self.event().await {
+            ExchangeEvent::Offered { id, offer } => (id, offer),
+            other => panic!("{other:?} instead of an offer"),
+        }
+    }
+
+    pub(crate) async fn accept(&self, id: TransferId, into: &Path) {
+        self.exchange
+            .accept(id, Destination::open(into).unwrap())
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn accept_next(&mut self, into: &Path) -> TransferId {
+        let (id, _) = self.offered().await;
+        self.accept(id, into).await;
+        id
+    }
+
+    /// How the transfer ends, noting failed files on the way.
+    pub(crate) async fn finished(&mut self, of: TransferId) -> Result<Summary, TransferError> {
+        loop {
+            match self.event().await {
+                ExchangeEvent::Finished { id, outcome } if id == of => return outcome,
+                ExchangeEvent::FileFailed { path, error, .. } => self.failed.push((path, error)),
+                ExchangeEvent::Closed { reason } => panic!("closed: {reason:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// How the exchange ends.
+    pub(crate) async fn closed(&mut self) -> Option<pinhole_transfer::ExchangeError> {
+        loop {
+            if let ExchangeEvent::Closed { reason } = self.event().await {
+                return reason;
+            }
+        }
+    }
+}
+
+/// Alice and bob over a stream in memory.
+pub(crate) fn pair() -> (Peer, Peer) {
+    let (left, right): (DuplexStream, DuplexStream) = tokio::io::duplex(256 * 1024);
+    (
+        Peer::over(left, Side::Initiator),
+        Peer::over(right, Side::Responder),
+    )
+}
+
+/// Sends `paths` from alice to bob and returns both summaries.
+pub(crate) async fn transfer(
+    alice: &mut Peer,
+    bob: &mut Peer,
+    paths: &[PathBuf],
+    into: &Path,
+) -> (Summary, Summary) {
+    let id = alice.send(paths).await;
+    bob.accept_next(into).await;
+    let received = bob.finished(id).await.unwrap();
+    (alice.finished(id).await.unwrap(), received)
+}
+
+/// Everything below a folder: path, content (none for a folder), time.
+pub(crate) type Tree = BTreeMap<PathBuf, (Option<Vec<u8>>, SystemTime)>;
+
+pub(crate) fn tree(root: &Path) -> Tree {
+    let mut found = Tree::new();
+    collect(root, root, &mut found);
+    found
+}
+
+fn collect(root: &Path, dir: &Path, found: &mut Tree) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = metadata.is_file().then(|| fs::read(&path).unwrap());
+        let relative = path.strip_prefix(root).unwrap().to_owned();
+        found.insert(relative, (content, metadata.modified().unwrap()));
+        if metadata.is_dir() {
+            collect(root, &path, found);
+        }
+    }
+}
+
+/// The names below a folder, without what is in them.
+pub(crate) fn names(root: &Path) -> Vec<String> {
+    tree(root)
+        .into_keys()
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect()
+}
+
+/// Bytes that differ everywhere and from seed to seed.
+pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut noise = Vec::with_capacity(bytes + 8);
+    while noise.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.extend(state.to_le_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}
