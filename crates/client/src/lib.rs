@@ -1,1 +1,34 @@
-//! client
+//! The whole of Pinhole without a face.
+//!
+//! A face (the desktop application, the command line) sends [`Command`]s,
+//! receives [`Event`]s and draws the latest [`Snapshot`]. It uses nothing else
+//! of Pinhole.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`client`] | starting the engine, and the handle a face holds |
+//! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
+//! | `engine` | the one task that owns all state, by concern: login, sessions, transfers |
+//! | [`profile`], [`settings`], [`contacts`] | what survives a restart |
+
+pub mod client;
+pub mod command;
+pub mod contacts;
+mod engine;
+pub mod event;
+pub mod failure;
+mod offer;
+pub mod profile;
+pub mod settings;
+pub mod snapshot;
+
+pub use client::{Client, CommandError, Events, Options, StartError, start};
+pub use command::{AcceptPolicy, Command};
+pub use event::Event;
+pub use failure::Failure;
+pub use pinhole_net::{
+    Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ServerAddress,
+};
+pub use snapshot::{
+    Direction, LoginState, OfferView, PeerView, Snapshot, Stage, TransferId, TransferView,
+};

@@ -4,13 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 use pinhole_proto::key::{Fingerprint, KeyTextError};
+use serde::{Deserialize, Serialize};
 
 /// `HOST:PORT[#FINGERPRINT]`: the address that people pass on to each other.
 /// An IPv6 address as host stands in brackets.
 ///
 /// With the fingerprint, nobody on the way can pose as the server; without,
 /// the first key seen has to be trusted and pinned.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ServerAddress {
     host: String,
     port: u16,
@@ -48,6 +50,39 @@ impl ServerAddress {
     #[must_use]
     pub const fn fingerprint(&self) -> Option<Fingerprint> {
         self.fingerprint
+    }
+
+    /// The same place, with the key it must have.
+    #[must_use]
+    pub fn with_fingerprint(&self, fingerprint: Fingerprint) -> Self {
+        Self {
+            fingerprint: Some(fingerprint),
+            ..self.clone()
+        }
+    }
+
+    /// The place alone, `HOST:PORT`.
+    #[must_use]
+    pub fn host_port(&self) -> String {
+        let place = Self {
+            fingerprint: None,
+            ..self.clone()
+        };
+        place.to_string()
+    }
+}
+
+impl TryFrom<String> for ServerAddress {
+    type Error = ServerAddressError;
+
+    fn try_from(text: String) -> Result<Self, ServerAddressError> {
+        text.parse()
+    }
+}
+
+impl From<ServerAddress> for String {
+    fn from(address: ServerAddress) -> Self {
+        address.to_string()
     }
 }
 

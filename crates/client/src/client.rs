@@ -1,0 +1,166 @@
+//! The handle a face holds: commands in, events and snapshots out.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use pinhole_net::PathPolicy;
+use tokio::sync::{mpsc, watch};
+
+use crate::command::{AcceptPolicy, Command};
+use crate::engine::{Engine, Outputs, Overrides};
+use crate::event::Event;
+use crate::profile::{Profile, ProfileError};
+use crate::snapshot::Snapshot;
+
+/// Commands that may wait for the engine.
+const COMMAND_QUEUE: usize = 256;
+/// Events that may wait for the face.
+const EVENT_QUEUE: usize = 1_024;
+/// Outcomes that may wait for the engine.
+const INPUT_QUEUE: usize = 1_024;
+/// What still runs when the engine has ended is given up after this long.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
+
+/// What a run of the engine starts with. What is `None` comes from the
+/// profile's settings; what is given is not stored.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The profile's folder, `None` for the user's own profile.
+    pub data_dir: Option<PathBuf>,
+    /// Which paths to peers may be used.
+    pub path: Option<PathPolicy>,
+    /// Whose offers are taken without asking.
+    pub accept: Option<AcceptPolicy>,
+    /// Where accepted files go.
+    pub download_folder: Option<PathBuf>,
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The profile cannot be used.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
+    /// The system gave no thread.
+    #[error("cannot start the engine: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+/// The command could not be handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Too many commands wait; try again.
+    #[error("the engine is busy; try again")]
+    Busy,
+    /// The engine has ended.
+    #[error("the engine has ended")]
+    Ended,
+}
+
+/// A running engine. Dropping it ends the engine without waiting for it.
+#[derive(Debug)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    thread: JoinHandle<()>,
+}
+
+/// The engine's events, in order. A face that does not take them stops its
+/// engine.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+/// Opens the profile and starts the engine on threads of its own.
+///
+/// `wake` is called, from any thread, whenever there is a new event or a new
+/// snapshot.
+///
+/// # Errors
+/// When the profile is in use or unreadable, or no thread can be had.
+pub fn start(
+    options: Options,
+    wake: impl Fn() + Send + Sync + 'static,
+) -> Result<(Client, Events), StartError> {
+    let profile = Profile::open(options.data_dir.as_deref())?;
+    let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
+    let (inputs, input_queue) = mpsc::channel(INPUT_QUEUE);
+    let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
+    let overrides = Overrides {
+        path: options.path,
+        accept: options.accept,
+        download_folder: options.download_folder,
+    };
+    let engine = Engine::new(profile, overrides, inputs, |first| Outputs {
+        events,
+        snapshot: watch::Sender::new(first),
+        wake: Arc::new(wake),
+    })?;
+    let snapshot = engine.subscribe();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let thread = thread::Builder::new()
+        .name("pinhole-engine".to_owned())
+        .spawn(move || {
+            runtime.block_on(engine.run(command_queue, input_queue));
+            runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+        })?;
+    Ok((
+        Client {
+            commands,
+            snapshot,
+            thread,
+        },
+        Events(event_queue),
+    ))
+}
+
+impl Client {
+    /// Hands a command to the engine; never waits.
+    ///
+    /// # Errors
+    /// When too many commands wait already, or the engine has ended.
+    pub fn command(&self, command: Command) -> Result<(), CommandError> {
+        self.commands.try_send(command).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => CommandError::Busy,
+            mpsc::error::TrySendError::Closed(_) => CommandError::Ended,
+        })
+    }
+
+    /// The latest state.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Waits until the state has changed since the last call. Returns `false`
+    /// when the engine has ended.
+    pub async fn changed(&mut self) -> bool {
+        self.snapshot.changed().await.is_ok()
+    }
+
+    /// Cancels what runs, says goodbye to peers and server, and waits for it:
+    /// at most a few seconds.
+    pub fn shut_down(self, events: Events) {
+        drop(self.commands);
+        // The engine must not wait for a face that is no longer listening.
+        drop(events);
+        if self.thread.join().is_err() {
+            tracing::error!("the engine panicked");
+        }
+    }
+}
+
+impl Events {
+    /// The next event, if there is one already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        self.0.try_recv().ok()
+    }
+
+    /// The next event; `None` when the engine has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+}

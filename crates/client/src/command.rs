@@ -1,0 +1,79 @@
+//! What a face asks of the engine.
+
+use std::path::PathBuf;
+
+use pinhole_net::{PeerKey, PeerName, ServerAddress};
+
+use crate::snapshot::TransferId;
+
+/// What a face asks of the engine. None of them answers directly: what comes
+/// of it shows in the events and the snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Log in and stay logged in, reconnecting with backoff.
+    LogIn {
+        /// The unique name wanted.
+        name: PeerName,
+        /// Where the rendezvous server is.
+        server: ServerAddress,
+    },
+    /// End the login and every transfer; back to the first screen.
+    LogOut,
+    /// Offer files and folders to a peer.
+    Send {
+        /// To whom.
+        peer: PeerKey,
+        /// What: files and folders, each under its own last component.
+        paths: Vec<PathBuf>,
+    },
+    /// Take an offer.
+    Accept {
+        /// In stage [`crate::Stage::AwaitingDecision`].
+        transfer: TransferId,
+        /// Where to; `None` for the download folder of the settings.
+        into: Option<PathBuf>,
+    },
+    /// Turn an offer down.
+    Decline {
+        /// In stage [`crate::Stage::AwaitingDecision`].
+        transfer: TransferId,
+    },
+    /// End a transfer that has not finished, in either direction.
+    Cancel {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// Take a finished transfer off the list.
+    Dismiss {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The user has made sure that a peer's changed key is right: pin the new one.
+    TrustNewKey {
+        /// The new key, as the roster shows it.
+        peer: PeerKey,
+    },
+    /// Change and store where accepted files go.
+    SetDownloadFolder {
+        /// An existing folder.
+        folder: PathBuf,
+    },
+    /// Change and store whose offers are taken without asking.
+    SetAcceptPolicy {
+        /// From now on.
+        policy: AcceptPolicy,
+    },
+}
+
+/// Whose offers are taken without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptPolicy {
+    /// Nobody's.
+    #[default]
+    Ask,
+    /// Those of peers from whom an offer was accepted before.
+    Contacts,
+    /// Everybody's.
+    All,
+}

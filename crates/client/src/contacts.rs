@@ -1,0 +1,157 @@
+//! Keys that were met before, kept in `contacts.json` of the profile.
+//!
+//! Trust on first use: the first key met under a name is pinned, and another
+//! one is refused until the user decides. Names mean something only on their
+//! server, so a pin is `(server, name, key)`.
+
+use std::collections::BTreeMap;
+
+use pinhole_net::{PeerIdentity, PeerKey, PeerName, ServerAddress};
+use serde::{Deserialize, Serialize};
+
+/// Every server and peer met before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Contacts {
+    /// The key met at each `host:port`.
+    servers: BTreeMap<String, PeerKey>,
+    /// Peers by the server's key, then by name.
+    peers: BTreeMap<PeerKey, BTreeMap<PeerName, Pin>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Pin {
+    key: PeerKey,
+    /// An offer went through between us.
+    contact: bool,
+}
+
+/// What is known of a peer's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acquaintance {
+    /// Never met under this name on this server.
+    New,
+    /// Met with this very key.
+    Known {
+        /// An offer went through between us.
+        contact: bool,
+    },
+    /// Met with another key.
+    KeyChanged,
+}
+
+impl Contacts {
+    /// The key met at this server's address before.
+    #[must_use]
+    pub fn server_key(&self, server: &ServerAddress) -> Option<PeerKey> {
+        self.servers.get(&server.host_port()).copied()
+    }
+
+    /// Pins the key of a server. Returns whether anything changed.
+    pub fn pin_server(&mut self, server: &ServerAddress, key: PeerKey) -> bool {
+        self.servers.insert(server.host_port(), key) != Some(key)
+    }
+
+    /// What is known of this peer on this server.
+    #[must_use]
+    pub fn acquaintance(&self, server: PeerKey, peer: &PeerIdentity) -> Acquaintance {
+        match self
+            .peers
+            .get(&server)
+            .and_then(|names| names.get(&peer.name))
+        {
+            None => Acquaintance::New,
+            Some(pin) if pin.key == peer.key => Acquaintance::Known {
+                contact: pin.contact,
+            },
+            Some(_) => Acquaintance::KeyChanged,
+        }
+    }
+
+    /// Pins a peer met for the first time. Never replaces a pin. Returns
+    /// whether anything changed.
+    pub fn meet(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
+        if self.acquaintance(server, peer) != Acquaintance::New {
+            return false;
+        }
+        self.replace(server, peer);
+        true
+    }
+
+    /// Pins a peer's new key because the user said so.
+    pub fn replace(&mut self, server: PeerKey, peer: &PeerIdentity) {
+        let pin = Pin {
+            key: peer.key,
+            contact: false,
+        };
+        self.peers
+            .entry(server)
+            .or_default()
+            .insert(peer.name.clone(), pin);
+    }
+
+    /// Notes that an offer went through between us and a pinned peer. Returns
+    /// whether anything changed.
+    pub fn befriend(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
+        let pin = self
+            .peers
+            .get_mut(&server)
+            .and_then(|names| names.get_mut(&peer.name));
+        match pin {
+            Some(pin) if pin.key == peer.key && !pin.contact => {
+                pin.contact = true;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(name: &str, key: u8) -> PeerIdentity {
+        PeerIdentity {
+            name: name.parse().unwrap(),
+            key: PeerKey::from_bytes([key; 32]),
+        }
+    }
+
+    #[test]
+    fn the_first_key_stays_until_the_user_decides() {
+        let server = PeerKey::from_bytes([9; 32]);
+        let (bob, impostor) = (peer("bob", 1), peer("bob", 2));
+        let mut contacts = Contacts::default();
+        assert_eq!(contacts.acquaintance(server, &bob), Acquaintance::New);
+        assert!(contacts.meet(server, &bob));
+        assert!(!contacts.meet(server, &impostor));
+        assert!(!contacts.befriend(server, &impostor));
+        assert_eq!(
+            contacts.acquaintance(server, &impostor),
+            Acquaintance::KeyChanged
+        );
+        assert!(contacts.befriend(server, &bob));
+        assert_eq!(
+            contacts.acquaintance(server, &bob),
+            Acquaintance::Known { contact: true }
+        );
+        contacts.replace(server, &impostor);
+        assert_eq!(
+            contacts.acquaintance(server, &impostor),
+            Acquaintance::Known { contact: false },
+            "a new key does not inherit the old one's trust"
+        );
+    }
+
+    #[test]
+    fn a_name_means_something_only_on_its_server() {
+        let (here, there) = (PeerKey::from_bytes([8; 32]), PeerKey::from_bytes([9; 32]));
+        let mut contacts = Contacts::default();
+        contacts.meet(here, &peer("bob", 1));
+        assert_eq!(
+            contacts.acquaintance(there, &peer("bob", 2)),
+            Acquaintance::New
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! Errors of the crates below, as what the user needs to know.
+
+use pinhole_net::{
+    ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathPolicy, PeerIdentity,
+    PeerName, Refusal, Report, ServerAddress, ServerConnectError,
+};
+use pinhole_transfer::{FileError, Party, TransferError};
+
+use crate::failure::Failure;
+
+/// Why there is no login.
+pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError) -> Failure {
+    let unreachable = |reason: String| Failure::ServerUnreachable {
+        server: server.clone(),
+        reason,
+    };
+    match error {
+        LogInError::Connect(ServerConnectError::WrongKey { .. }) => Failure::ServerKeyChanged {
+            server: server.clone(),
+        },
+        LogInError::Connect(ServerConnectError::Unresolved { reason, .. }) => {
+            unreachable(format!("its name is not known ({reason})"))
+        }
+        LogInError::Connect(ServerConnectError::Unreachable { tried, .. }) => {
+            let answers: Vec<_> = tried.iter().map(ToString::to_string).collect();
+            unreachable(answers.join("; "))
+        }
+        LogInError::Connect(ServerConnectError::Handshake { reason, .. }) => {
+            unreachable(format!("it does not answer as a Pinhole server ({reason})"))
+        }
+        LogInError::NameTaken(_) => Failure::NameTaken { name: name.clone() },
+        LogInError::Refused(refusal) => refused(*refusal),
+        LogInError::Wire(e) => unreachable(e.to_string()),
+    }
+}
+
+/// Why a login ended.
+pub(super) fn disconnect(reason: &DisconnectReason) -> Failure {
+    match reason {
+        DisconnectReason::Refused(refusal) => refused(*refusal),
+        DisconnectReason::Lost(e) => Failure::ServerLost {
+            reason: e.to_string(),
+        },
+    }
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Replaced => Failure::Replaced,
+        Refusal::ShuttingDown => Failure::ServerLost {
+            reason: refusal.to_string(),
+        },
+        other => Failure::ServerRefused {
+            reason: other.to_string(),
+        },
+    }
+}
+
+/// Why there is no session with a peer.
+pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectError) -> Failure {
+    let peer = peer.name.clone();
+    match error {
+        ConnectError::Disconnected | ConnectError::ServerSilent => Failure::ServerLost {
+            reason: error.to_string(),
+        },
+        ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
+            peer: peer.to_string(),
+        },
+        ConnectError::Introduction(IntroductionFailure::Refused) => Failure::RefusedByPeer { peer },
+        ConnectError::Introduction(IntroductionFailure::TimedOut) => Failure::NoPath {
+            peer,
+            detail: "it did not answer. It may have just gone offline; try again.".to_owned(),
+        },
+        ConnectError::Introduction(IntroductionFailure::Limited) => Failure::ServerRefused {
+            reason: error.to_string(),
+        },
+        ConnectError::WrongPeerKey { found: Some(_), .. } => Failure::PeerKeyChanged { peer },
+        ConnectError::WrongPeerKey { found: None, .. } => Failure::PeerNotAuthentic { peer },
+        ConnectError::NoPath { report, .. } => Failure::NoPath {
+            peer,
+            detail: no_path(path, report),
+        },
+        ConnectError::LocalPort(_) | ConnectError::Busy | ConnectError::Random => Failure::NoPath {
+            peer,
+            detail: format!("{error}."),
+        },
+    }
+}
+
+fn no_path(path: PathPolicy, report: &Report) -> String {
+    let advice = match path {
+        PathPolicy::DirectOnly => {
+            "no direct path was found and the relay is switched off. Allow the relay (--path auto), or try from another network."
+        }
+        PathPolicy::RelayOnly => {
+            "the relay could not be used. Check that the server is up, or allow direct paths (--path auto)."
+        }
+        PathPolicy::Auto => {
+            "neither a direct path nor the relay came up. A firewall may block outgoing connections; try from another network."
+        }
+    };
+    format!("{advice} Tried: {report}")
+}
+
+/// Why a transfer ended early. `location` is where it writes to or reads from.
+pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
+    let peer = peer.name.clone();
+    match error {
+        TransferError::Declined(reason) => match reason {
+            pinhole_transfer::DeclineReason::Declined => Failure::Declined { peer },
+            other => Failure::RemoteFiles {
+                peer,
+                detail: format!("{other}."),
+            },
+        },
+        TransferError::Cancelled(Party::Us) => Failure::Cancelled,
+        TransferError::Cancelled(Party::Peer) => Failure::CancelledByPeer { peer },
+        TransferError::Verification(_) => Failure::Verification {
+            detail: error.to_string(),
+        },
+        TransferError::LocalFile { .. } => Failure::LocalFiles {
+            detail: format!("{error}."),
+        },
+        TransferError::PeerFile(trouble) => Failure::RemoteFiles {
+            peer,
+            detail: format!("{trouble}."),
+        },
+        TransferError::ConnectionLost | TransferError::Violation(_) => Failure::ConnectionLost {
+            peer,
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// Why one file did not make it.
+pub(super) fn file(peer: &PeerIdentity, error: &FileError) -> Failure {
+    match error {
+        FileError::Local { .. } => Failure::LocalFiles {
+            detail: error.to_string(),
+        },
+        FileError::Peer(trouble) => Failure::RemoteFiles {
+            peer: peer.name.clone(),
+            detail: trouble.to_string(),
+        },
+    }
+}

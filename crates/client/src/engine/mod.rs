@@ -1,0 +1,315 @@
+//! The engine: one task that owns all state.
+//!
+//! Whatever happens (a command, a word of the server, an event of a session)
+//! reaches it as an [`Input`] through one bounded queue, is handled to the end,
+//! and shows in the next snapshot. Slow work (connecting, scanning folders)
+//! runs in tasks of its own that send their outcome as an input.
+
+mod explain;
+mod login;
+mod sessions;
+mod transfers;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use self::login::{Login, LoginInput};
+use self::sessions::{PeerSession, SessionId, SessionInput};
+use self::transfers::{Transfer, TransferInput};
+use crate::command::{AcceptPolicy, Command};
+use crate::contacts::{Acquaintance, Contacts};
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::profile::{Profile, ProfileError};
+use crate::settings::Settings;
+use crate::snapshot::{PeerView, Snapshot, TransferId};
+
+/// How often progress is sampled while bytes move.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What differs from the profile's settings in this run, and is not stored.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    pub(crate) path: Option<PathPolicy>,
+    pub(crate) accept: Option<AcceptPolicy>,
+    pub(crate) download_folder: Option<PathBuf>,
+}
+
+/// Everything that reaches the engine.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Login(LoginInput),
+    Session(SessionInput),
+    Transfer(TransferInput),
+}
+
+/// The engine's state.
+pub(crate) struct Engine {
+    profile: Profile,
+    settings: Settings,
+    contacts: Contacts,
+    overrides: Overrides,
+    login: Login,
+    roster: BTreeMap<PeerName, PeerKey>,
+    sessions: HashMap<SessionId, PeerSession>,
+    connecting: HashSet<PeerKey>,
+    transfers: BTreeMap<TransferId, Transfer>,
+    next_id: u64,
+    inputs: mpsc::Sender<Input>,
+    outputs: Outputs,
+}
+
+/// The ways out to the face.
+pub(crate) struct Outputs {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
+    pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl Engine {
+    /// An engine for an open profile.
+    pub(crate) fn new(
+        profile: Profile,
+        overrides: Overrides,
+        inputs: mpsc::Sender<Input>,
+        outputs: impl FnOnce(Arc<Snapshot>) -> Outputs,
+    ) -> Result<Self, ProfileError> {
+        let settings = profile.load_settings()?;
+        let contacts = profile.load_contacts()?;
+        let login = Login::logged_out();
+        let first = snapshot(
+            &profile,
+            &settings,
+            &overrides,
+            &login,
+            Vec::new(),
+            Vec::new(),
+        );
+        Ok(Self {
+            outputs: outputs(Arc::new(first)),
+            profile,
+            settings,
+            contacts,
+            overrides,
+            login,
+            roster: BTreeMap::new(),
+            sessions: HashMap::new(),
+            connecting: HashSet::new(),
+            transfers: BTreeMap::new(),
+            next_id: 1,
+            inputs,
+        })
+    }
+
+    /// The state from now on.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.outputs.snapshot.subscribe()
+    }
+
+    /// Runs until every sender of `commands` is gone, then ends all sessions.
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut inputs: mpsc::Receiver<Input>,
+    ) {
+        let mut sampling = interval(PROGRESS_INTERVAL);
+        sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.handle_command(command).await,
+                    None => break,
+                },
+                Some(input) = inputs.recv() => self.handle(input).await,
+                _ = sampling.tick(), if self.is_moving() => self.sample_progress(),
+                () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
+            }
+            self.publish();
+        }
+        self.log_out().await;
+    }
+
+    async fn handle(&mut self, input: Input) {
+        match input {
+            Input::Login(input) => self.handle_login(input).await,
+            Input::Session(input) => self.handle_session(input).await,
+            Input::Transfer(input) => self.handle_transfer(input).await,
+        }
+    }
+
+    async fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::LogIn { name, server } => self.log_in(name, server).await,
+            Command::LogOut => self.log_out().await,
+            Command::Send { peer, paths } => self.send(peer, paths).await,
+            Command::Accept { transfer, into } => self.accept(transfer, into).await,
+            Command::Decline { transfer } => self.decline(transfer).await,
+            Command::Cancel { transfer } => self.cancel(transfer).await,
+            Command::Dismiss { transfer } => self.dismiss(transfer),
+            Command::TrustNewKey { peer } => self.trust_new_key(peer).await,
+            Command::SetDownloadFolder { folder } => {
+                self.settings.download_folder = Some(folder);
+                self.overrides.download_folder = None;
+                self.store_settings().await;
+            }
+            Command::SetAcceptPolicy { policy } => {
+                self.settings.accept = policy;
+                self.overrides.accept = None;
+                self.store_settings().await;
+            }
+        }
+    }
+
+    async fn trust_new_key(&mut self, peer: PeerKey) {
+        let Some(server) = self.login.server_key() else {
+            return;
+        };
+        let Some(identity) = self.identity_of(peer) else {
+            return;
+        };
+        self.contacts.replace(server, &identity);
+        self.store_contacts().await;
+    }
+
+    async fn store_settings(&mut self) {
+        let stored = self.profile.store_settings(&self.settings);
+        self.report_profile(stored).await;
+    }
+
+    async fn store_contacts(&mut self) {
+        let stored = self.profile.store_contacts(&self.contacts);
+        self.report_profile(stored).await;
+    }
+
+    async fn report_profile(&self, stored: Result<(), ProfileError>) {
+        if let Err(e) = stored {
+            let failure = Failure::Profile {
+                detail: e.to_string(),
+            };
+            self.emit(Event::CommandFailed { failure }).await;
+        }
+    }
+
+    /// The peer in the roster, or of a session, with this key.
+    fn identity_of(&self, key: PeerKey) -> Option<PeerIdentity> {
+        let online = self.roster.iter().find(|(_, k)| **k == key);
+        online
+            .map(|(name, &key)| PeerIdentity {
+                name: name.clone(),
+                key,
+            })
+            .or_else(|| {
+                self.sessions
+                    .values()
+                    .map(PeerSession::peer)
+                    .find(|p| p.key == key)
+                    .cloned()
+            })
+    }
+
+    fn acquaintance(&self, peer: &PeerIdentity) -> Acquaintance {
+        let server = self.login.server_key();
+        server.map_or(Acquaintance::New, |server| {
+            self.contacts.acquaintance(server, peer)
+        })
+    }
+
+    fn path_policy(&self) -> PathPolicy {
+        self.overrides.path.unwrap_or(self.settings.path)
+    }
+
+    fn next_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Waits for room: a face that stops taking events stops its engine
+    /// rather than losing the news that a transfer has finished.
+    async fn emit(&self, event: Event) {
+        // A face that is gone needs no events.
+        let _ = self.outputs.events.send(event).await;
+    }
+
+    fn publish(&self) {
+        let peers = self
+            .roster
+            .iter()
+            .map(|(name, &key)| self.peer_view(name, key))
+            .collect();
+        let transfers = self.transfers.iter().map(|(&id, t)| t.view(id)).collect();
+        let next = snapshot(
+            &self.profile,
+            &self.settings,
+            &self.overrides,
+            &self.login,
+            peers,
+            transfers,
+        );
+        self.outputs.snapshot.send_replace(Arc::new(next));
+        (self.outputs.wake)();
+    }
+
+    fn peer_view(&self, name: &PeerName, key: PeerKey) -> PeerView {
+        let identity = PeerIdentity {
+            name: name.clone(),
+            key,
+        };
+        let acquaintance = self.acquaintance(&identity);
+        let session = self.sessions.values().find(|s| s.peer().key == key);
+        PeerView {
+            contact: acquaintance == Acquaintance::Known { contact: true },
+            key_changed: acquaintance == Acquaintance::KeyChanged,
+            path: session.map(PeerSession::path),
+            identity,
+        }
+    }
+}
+
+fn snapshot(
+    profile: &Profile,
+    settings: &Settings,
+    overrides: &Overrides,
+    login: &Login,
+    peers: Vec<PeerView>,
+    transfers: Vec<crate::snapshot::TransferView>,
+) -> Snapshot {
+    let key = profile.identity().key();
+    Snapshot {
+        login: login.view(),
+        fingerprint: key.fingerprint(),
+        key,
+        peers,
+        transfers,
+        download_folder: download_folder(profile, settings, overrides),
+        accept: overrides.accept.unwrap_or(settings.accept),
+        last_name: settings.name.clone(),
+        last_server: settings.server.clone(),
+    }
+}
+
+/// Where accepted files go.
+fn download_folder(profile: &Profile, settings: &Settings, overrides: &Overrides) -> PathBuf {
+    let chosen = overrides
+        .download_folder
+        .as_ref()
+        .or(settings.download_folder.as_ref());
+    chosen.map_or_else(
+        || profile.default_download_folder().to_owned(),
+        PathBuf::clone,
+    )
+}
+
+/// Sleeps for ever when there is nothing to wait for.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,82 @@
+//! What the engine tells a face, once each, as it happens.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pinhole_net::{PathKind, PeerIdentity, PeerName, ServerAddress};
+
+use crate::failure::Failure;
+use crate::snapshot::TransferId;
+
+/// Something that has happened. What *is* stands in the [`crate::Snapshot`].
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Logged in, for the first time or again. The snapshot has the roster.
+    LoggedIn {
+        /// Under this name.
+        name: PeerName,
+        /// The server, with the fingerprint of its key.
+        server: ServerAddress,
+        /// Our public address as the server sees it.
+        observed: SocketAddr,
+    },
+    /// Logging in failed for a reason that trying again will not mend.
+    LogInFailed {
+        /// Why.
+        failure: Failure,
+    },
+    /// The server cannot be reached or has closed the connection; the engine
+    /// tries again by itself.
+    Disconnected {
+        /// Why.
+        failure: Failure,
+        /// When the next attempt begins.
+        retry_in: Duration,
+    },
+    /// A session with a peer is up.
+    Connected {
+        /// Who.
+        peer: PeerIdentity,
+        /// Which way the bytes go.
+        path: PathKind,
+        /// Our address on that path.
+        local: SocketAddr,
+        /// The other end's (the relay server's, on a relayed path).
+        remote: SocketAddr,
+        /// From the request to the authenticated session.
+        elapsed: Duration,
+    },
+    /// A peer offers something and the user has to decide: it waits in
+    /// [`crate::Stage::AwaitingDecision`]. What the accept policy takes begins
+    /// with [`Event::Started`] instead.
+    Offered {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// A transfer has begun to move bytes.
+    Started {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// One file of a transfer failed; the others go on.
+    FileFailed {
+        /// In which transfer.
+        transfer: TransferId,
+        /// The path, safe to show.
+        path: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// A transfer has ended; the snapshot has the details until it is dismissed.
+    Finished {
+        /// Which.
+        transfer: TransferId,
+        /// `None` when everything is durable on the receiving side.
+        failure: Option<Failure>,
+    },
+    /// A command could not be carried out.
+    CommandFailed {
+        /// Why.
+        failure: Failure,
+    },
+}

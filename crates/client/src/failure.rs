@@ -1,0 +1,138 @@
+//! Why something did not happen, in words that say what to do.
+
+use pinhole_net::{PeerName, ServerAddress};
+
+/// Why something did not happen. `Display` is a sentence for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The name is bound to another key.
+    #[error("The name {name} belongs to somebody else. Choose another name.")]
+    NameTaken {
+        /// The name wanted.
+        name: PeerName,
+    },
+    /// The server cannot be reached.
+    #[error("Cannot reach the server {server}: {reason}. Check the address and your connection.")]
+    ServerUnreachable {
+        /// Which.
+        server: ServerAddress,
+        /// What the system said.
+        reason: String,
+    },
+    /// The server's key is not the one in its address, or not the one pinned.
+    #[error(
+        "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
+    )]
+    ServerKeyChanged {
+        /// Which.
+        server: ServerAddress,
+    },
+    /// The connection to the server broke.
+    #[error("Lost the connection to the server: {reason}.")]
+    ServerLost {
+        /// What the system or the server said.
+        reason: String,
+    },
+    /// The server refused for another reason.
+    #[error("The server refused: {reason}.")]
+    ServerRefused {
+        /// What it said.
+        reason: String,
+    },
+    /// This identity has logged in from elsewhere.
+    #[error("You have logged in from another place, which ended this session.")]
+    Replaced,
+    /// Nobody of that name is online.
+    #[error("Nobody called {peer} is online. Check the name, or ask them to start Pinhole.")]
+    PeerOffline {
+        /// As it was asked for.
+        peer: String,
+    },
+    /// A peer's key differs from the one pinned.
+    #[error(
+        "{peer}'s key has changed. It may be a new device, or somebody else: compare fingerprints before you trust it."
+    )]
+    PeerKeyChanged {
+        /// Who.
+        peer: PeerName,
+    },
+    /// The other side would not connect: it knows another key under our name.
+    #[error(
+        "{peer}'s Pinhole refused to connect: it knows another key under your name. Ask {peer} to compare fingerprints with you and to trust your new key."
+    )]
+    RefusedByPeer {
+        /// Who.
+        peer: PeerName,
+    },
+    /// Whoever answered did not hold the key the server introduced.
+    #[error("Whoever answered as {peer} could not prove it. Nothing was sent.")]
+    PeerNotAuthentic {
+        /// Who it should have been.
+        peer: PeerName,
+    },
+    /// Neither a direct path nor the relay came up.
+    #[error("No path to {peer}: {detail}")]
+    NoPath {
+        /// Who.
+        peer: PeerName,
+        /// What was tried, and what the user can do.
+        detail: String,
+    },
+    /// The other side turned the offer down.
+    #[error("{peer} declined.")]
+    Declined {
+        /// Who.
+        peer: PeerName,
+    },
+    /// Cancelled here.
+    #[error("Cancelled.")]
+    Cancelled,
+    /// Cancelled by the other side.
+    #[error("{peer} cancelled.")]
+    CancelledByPeer {
+        /// Who.
+        peer: PeerName,
+    },
+    /// Bytes did not match their digests.
+    #[error(
+        "What arrived does not match what was sent: {detail}. Nothing was kept; send it again."
+    )]
+    Verification {
+        /// Which file.
+        detail: String,
+    },
+    /// A file or folder here could not be read or written.
+    #[error("{detail}")]
+    LocalFiles {
+        /// Which, why, and what to do.
+        detail: String,
+    },
+    /// A file or folder on the other side could not be read or written.
+    #[error("{peer} reports: {detail}")]
+    RemoteFiles {
+        /// Who.
+        peer: PeerName,
+        /// As the other side put it, made safe to show.
+        detail: String,
+    },
+    /// The connection broke.
+    #[error("The connection to {peer} was lost: {reason}. Send it again.")]
+    ConnectionLost {
+        /// Who.
+        peer: PeerName,
+        /// What the system said.
+        reason: String,
+    },
+    /// The profile could not be read or written.
+    #[error("The profile cannot be used: {detail}")]
+    Profile {
+        /// Which file and why.
+        detail: String,
+    },
+    /// A command that does not fit the present state.
+    #[error("{detail}")]
+    NotPossible {
+        /// Why not.
+        detail: String,
+    },
+}

@@ -1,0 +1,305 @@
+//! The profile directory: identity, settings, contacts. One process at a time.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use directories::{ProjectDirs, UserDirs};
+use pinhole_net::{Identity, generate_identity};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::contacts::Contacts;
+use crate::settings::Settings;
+
+const LOCK_FILE: &str = "lock";
+const IDENTITY_FILE: &str = "identity.pkcs8";
+const SETTINGS_FILE: &str = "settings.json";
+const CONTACTS_FILE: &str = "contacts.json";
+/// No file of a profile is larger; contacts of a lifetime fit.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// An open profile. The lock on it lasts as long as this value.
+#[derive(Debug)]
+pub struct Profile {
+    folder: PathBuf,
+    default_download_folder: PathBuf,
+    identity: Identity,
+    _lock: File,
+}
+
+/// Why a profile cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// Another process holds it.
+    #[error("the profile {} is open in another Pinhole (process {holder}). Close that one, or use another --data-dir", folder.display())]
+    InUse {
+        /// The profile's folder.
+        folder: PathBuf,
+        /// The other process's id, as it wrote it down.
+        holder: String,
+    },
+    /// A file of it could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file of it does not hold what it should.
+    #[error("{} is damaged ({detail}). Move it away to start afresh", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// How.
+        detail: String,
+    },
+    /// The system names no home folder.
+    #[error("cannot tell your home folder; use --data-dir")]
+    NoHome,
+}
+
+impl Profile {
+    /// Opens the profile in `data_dir`, or the user's own one, making what is
+    /// missing of it.
+    ///
+    /// # Errors
+    /// When it is open in another process, or cannot be read or made.
+    pub fn open(data_dir: Option<&Path>) -> Result<Self, ProfileError> {
+        let (folder, default_download_folder) = match data_dir {
+            Some(folder) => (folder.to_owned(), folder.join("received")),
+            None => user_folders()?,
+        };
+        make_private_folder(&folder).map_err(at(&folder))?;
+        let lock = lock(&folder)?;
+        let identity = load_or_create_identity(&folder.join(IDENTITY_FILE))?;
+        Ok(Self {
+            folder,
+            default_download_folder,
+            identity,
+            _lock: lock,
+        })
+    }
+
+    /// The profile's key pair.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Where accepted files go unless the settings say otherwise.
+    #[must_use]
+    pub fn default_download_folder(&self) -> &Path {
+        &self.default_download_folder
+    }
+
+    /// The stored settings, or the default ones.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read.
+    pub fn load_settings(&self) -> Result<Settings, ProfileError> {
+        load_json(&self.folder.join(SETTINGS_FILE))
+    }
+
+    /// Stores the settings.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one then stays.
+    pub fn store_settings(&self, settings: &Settings) -> Result<(), ProfileError> {
+        store_json(&self.folder.join(SETTINGS_FILE), settings)
+    }
+
+    /// The stored contacts, or none.
+    ///
+    /// # Errors
+    /// When the file is there but cannot be read.
+    pub fn load_contacts(&self) -> Result<Contacts, ProfileError> {
+        load_json(&self.folder.join(CONTACTS_FILE))
+    }
+
+    /// Stores the contacts.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one then stays.
+    pub fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
+        store_json(&self.folder.join(CONTACTS_FILE), contacts)
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
+    move |source| ProfileError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The user's own profile folder and download folder.
+fn user_folders() -> Result<(PathBuf, PathBuf), ProfileError> {
+    let project = ProjectDirs::from("", "", "pinhole").ok_or(ProfileError::NoHome)?;
+    let user = UserDirs::new().ok_or(ProfileError::NoHome)?;
+    let downloads = user
+        .download_dir()
+        .map_or_else(|| user.home_dir().join("Downloads"), Path::to_owned);
+    Ok((project.data_dir().to_owned(), downloads.join("Pinhole")))
+}
+
+fn make_private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn lock(folder: &Path) -> Result<File, ProfileError> {
+    let path = folder.join(LOCK_FILE);
+    let mut file = private_file().create(true).open(&path).map_err(at(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Whoever holds the lock may not have written its id yet.
+            let _ = file.take(32).read_to_string(&mut holder);
+            let holder = if holder.is_empty() {
+                "unknown".to_owned()
+            } else {
+                holder
+            };
+            return Err(ProfileError::InUse {
+                folder: folder.to_owned(),
+                holder,
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(at(&path)(source)),
+    }
+    let write_id = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{}", std::process::id())
+    };
+    write_id(&mut file).map_err(at(&path))?;
+    Ok(file)
+}
+
+fn load_or_create_identity(path: &Path) -> Result<Identity, ProfileError> {
+    let Some(document) = read_bounded(path).map_err(at(path))? else {
+        let (identity, document) =
+            generate_identity().map_err(|e| at(path)(io::Error::other(e)))?;
+        write_durably(path, &document).map_err(at(path))?;
+        return Ok(identity);
+    };
+    Identity::from_pkcs8(&document).map_err(|e| ProfileError::Damaged {
+        path: path.to_owned(),
+        detail: e.to_string(),
+    })
+}
+
+fn load_json<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ProfileError> {
+    let Some(bytes) = read_bounded(path).map_err(at(path))? else {
+        return Ok(T::default());
+    };
+    serde_json::from_slice(&bytes).map_err(|e| ProfileError::Damaged {
+        path: path.to_owned(),
+        detail: e.to_string(),
+    })
+}
+
+fn store_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ProfileError> {
+    let text = serde_json::to_vec_pretty(value).map_err(|e| at(path)(io::Error::other(e)))?;
+    write_durably(path, &text).map_err(at(path))
+}
+
+/// The whole file, or `None` when there is none.
+fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Replaces the file as a whole: a crash leaves the old or the new one.
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = private_file()
+        .create(true)
+        .truncate(true)
+        .open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_and_settings_survive_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profile");
+        let first = Profile::open(Some(&path)).unwrap();
+        let key = first.identity().key();
+        let settings = Settings {
+            name: Some("alice".parse().unwrap()),
+            ..Settings::default()
+        };
+        first.store_settings(&settings).unwrap();
+        drop(first);
+        let second = Profile::open(Some(&path)).unwrap();
+        assert_eq!(second.identity().key(), key);
+        assert_eq!(second.load_settings().unwrap(), settings);
+        assert_eq!(second.load_contacts().unwrap(), Contacts::default());
+    }
+
+    #[test]
+    fn a_profile_in_use_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let _first = Profile::open(Some(folder.path())).unwrap();
+        let text = Profile::open(Some(folder.path())).unwrap_err().to_string();
+        assert!(
+            text.contains(&folder.path().display().to_string()),
+            "{text}"
+        );
+        assert!(text.contains(&std::process::id().to_string()), "{text}");
+    }
+
+    #[test]
+    fn damaged_files_are_named_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = folder.path().join(SETTINGS_FILE);
+        fs::write(&settings, "{ not json").unwrap();
+        let profile = Profile::open(Some(folder.path())).unwrap();
+        let text = profile.load_settings().unwrap_err().to_string();
+        assert!(text.contains("settings.json"), "{text}");
+        assert_eq!(fs::read_to_string(&settings).unwrap(), "{ not json");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_identity_is_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("profile");
+        let _profile = Profile::open(Some(&path)).unwrap();
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path.join(IDENTITY_FILE)), 0o600);
+        assert_eq!(mode(&path), 0o700);
+    }
+}
