@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pinhole_client::{AcceptPolicy, PathPolicy, PeerName, ServerAddress};
+
+/// Hand files straight to another person's computer.
+///
+/// Both sides log in to a rendezvous server under a unique name. The files then
+/// go directly from one computer to the other, through both NATs, encrypted end
+/// to end and checked chunk by chunk; a relay carries the encrypted bytes only
+/// when there is no direct path.
+#[derive(Debug, Parser)]
+#[command(version, name = "pinhole", propagate_version = true, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done: for send, everything is safely on the other side's disk
+  1    anything not named below
+  2    usage
+  3    the name belongs to somebody else
+  4    the peer is unknown or offline
+  5    declined or cancelled by the other side
+  6    no path, to the server or to the peer
+  7    verification failed: a key or the data is not what it should be
+  8    trouble with a file or folder
+  130  interrupted
+
+The last server and name are remembered in the profile.";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// The rendezvous server; with #FINGERPRINT nobody can pose as it.
+    #[arg(
+        long,
+        global = true,
+        env = "PINHOLE_SERVER",
+        value_name = "HOST:PORT[#FINGERPRINT]"
+    )]
+    pub(crate) server: Option<ServerAddress>,
+    /// The unique name to log in with: 3 to 32 of a-z 0-9 . _ -
+    #[arg(long, global = true, env = "PINHOLE_NAME")]
+    pub(crate) name: Option<PeerName>,
+    /// Where identity, contacts and settings are kept, instead of your own profile.
+    #[arg(long, global = true, env = "PINHOLE_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Which paths may be used: any, never the relay, or only the relay (which hides your address).
+    #[arg(long, global = true, env = "PINHOLE_PATH", value_name = "auto|direct|relay", value_parser = path_policy)]
+    pub(crate) path: Option<PathPolicy>,
+    /// Print one JSON object a line instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Send files and folders to a peer, and wait until they are safely there.
+    Send {
+        /// The name of the peer.
+        peer: PeerName,
+        /// What to send; folders go whole.
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+    /// Wait for offers and receive them.
+    Receive {
+        /// The folder to put files in; nothing in it is ever overwritten.
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+        /// Whose offers to take without asking.
+        #[arg(long, value_name = "ask|contacts|all", value_parser = accept_policy)]
+        accept: Option<AcceptPolicy>,
+        /// Exit after the first offer, with its outcome.
+        #[arg(long)]
+        once: bool,
+    },
+    /// List who is online.
+    Peers,
+    /// Show your own name, key and fingerprint.
+    Id,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PathWord {
+    Auto,
+    Direct,
+    Relay,
+}
+
+fn path_policy(word: &str) -> Result<PathPolicy, String> {
+    Ok(match PathWord::from_str(word, false)? {
+        PathWord::Auto => PathPolicy::Auto,
+        PathWord::Direct => PathPolicy::DirectOnly,
+        PathWord::Relay => PathPolicy::RelayOnly,
+    })
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AcceptWord {
+    Ask,
+    Contacts,
+    All,
+}
+
+fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
+    Ok(match AcceptWord::from_str(word, false)? {
+        AcceptWord::Ask => AcceptPolicy::Ask,
+        AcceptWord::Contacts => AcceptPolicy::Contacts,
+        AcceptWord::All => AcceptPolicy::All,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn words_become_policies() {
+        let line = ["pinhole", "send", "bob", "a", "--path", "relay", "--json"];
+        let arguments = Arguments::try_parse_from(line).unwrap();
+        assert_eq!(arguments.common.path, Some(PathPolicy::RelayOnly));
+        assert!(arguments.common.json);
+        for bad in [
+            vec!["pinhole", "send", "bob"],
+            vec!["pinhole", "send", "BOB", "a"],
+            vec!["pinhole", "receive", "--accept", "some"],
+            vec!["pinhole", "peers", "--server", "no-port"],
+        ] {
+            assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
+        }
+    }
+}

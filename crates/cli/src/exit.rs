@@ -1,0 +1,53 @@
+//! Exit codes, on which scripts rely.
+
+use std::process::ExitCode;
+
+use pinhole_client::Failure;
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    Done = 0,
+    Trouble = 1,
+    Usage = 2,
+    NameTaken = 3,
+    PeerOffline = 4,
+    Declined = 5,
+    NoPath = 6,
+    Verification = 7,
+    LocalFiles = 8,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<&Failure> for Exit {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::NameTaken { .. } => Self::NameTaken,
+            Failure::PeerOffline { .. } => Self::PeerOffline,
+            Failure::Declined { .. } | Failure::CancelledByPeer { .. } => Self::Declined,
+            Failure::ServerUnreachable { .. }
+            | Failure::ServerLost { .. }
+            | Failure::NoPath { .. }
+            | Failure::ConnectionLost { .. } => Self::NoPath,
+            Failure::ServerKeyChanged { .. }
+            | Failure::PeerKeyChanged { .. }
+            | Failure::PeerNotAuthentic { .. }
+            | Failure::RefusedByPeer { .. }
+            | Failure::Verification { .. } => Self::Verification,
+            Failure::LocalFiles { .. } | Failure::RemoteFiles { .. } | Failure::Profile { .. } => {
+                Self::LocalFiles
+            }
+            Failure::Cancelled => Self::Interrupted,
+            Failure::ServerRefused { .. } | Failure::Replaced | Failure::NotPossible { .. } => {
+                Self::Trouble
+            }
+        }
+    }
+}

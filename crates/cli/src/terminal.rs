@@ -1,0 +1,179 @@
+//! The running engine as the commands see it, with Ctrl-C.
+
+use anyhow::Context as _;
+use pinhole_client::{Client, Command, Event, Events, Failure, Stage, TransferId, TransferView};
+
+use tokio::task::JoinHandle;
+
+use crate::arguments::Common;
+use crate::exit::Exit;
+use crate::report::Report;
+
+/// Engine and output together.
+pub(crate) struct Terminal<'a> {
+    pub(crate) client: &'a mut Client,
+    events: &'a mut Events,
+    pub(crate) report: &'a mut Report,
+    interrupt: JoinHandle<std::io::Result<()>>,
+}
+
+/// What woke a command up.
+#[derive(Debug)]
+pub(crate) enum Wake {
+    Event(Event),
+    /// The snapshot is new.
+    Changed,
+    Interrupted,
+}
+
+impl<'a> Terminal<'a> {
+    pub(crate) fn new(
+        client: &'a mut Client,
+        events: &'a mut Events,
+        report: &'a mut Report,
+    ) -> Self {
+        // One listener from the start: a signal between two waits counts too.
+        let interrupt = tokio::spawn(interrupted());
+        Self {
+            client,
+            events,
+            report,
+            interrupt,
+        }
+    }
+
+    /// Waits for something to happen. Events come before snapshots, so that a
+    /// start is told before its progress.
+    pub(crate) async fn wait(&mut self) -> anyhow::Result<Wake> {
+        tokio::select! {
+            biased;
+            interrupt = &mut self.interrupt => {
+                interrupt?.context("cannot listen for Ctrl-C")?;
+                Ok(Wake::Interrupted)
+            }
+            event = self.events.next() => {
+                event.map(Wake::Event).context("the engine ended unexpectedly; run with PINHOLE_LOG=debug")
+            }
+            _ = self.client.changed() => Ok(Wake::Changed),
+        }
+    }
+
+    /// Logs in. `Err(exit)` inside when that is where it ends.
+    pub(crate) async fn log_in(&mut self, common: &Common) -> anyhow::Result<Result<(), Exit>> {
+        let snapshot = self.client.snapshot();
+        let Some(server) = common
+            .server
+            .clone()
+            .or_else(|| snapshot.last_server.clone())
+        else {
+            self.report
+                .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
+            return Ok(Err(Exit::Usage));
+        };
+        let Some(name) = common.name.clone().or_else(|| snapshot.last_name.clone()) else {
+            self.report
+                .error("no name: pass --name NAME or set PINHOLE_NAME");
+            return Ok(Err(Exit::Usage));
+        };
+        self.client.command(Command::LogIn { name, server })?;
+        loop {
+            match self.wait().await? {
+                Wake::Event(Event::LoggedIn {
+                    name,
+                    server,
+                    observed,
+                }) => {
+                    self.report.logged_in(&name, &server, observed);
+                    return Ok(Ok(()));
+                }
+                Wake::Event(Event::LogInFailed { failure }) => {
+                    return Ok(Err(self.fail(&failure)));
+                }
+                Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
+                Wake::Event(_) | Wake::Changed => {}
+            }
+        }
+    }
+
+    /// Says why it ends.
+    pub(crate) fn fail(&mut self, failure: &Failure) -> Exit {
+        self.report.failed(failure);
+        Exit::from(failure)
+    }
+
+    pub(crate) fn transfer(&self, id: TransferId) -> Option<TransferView> {
+        self.client
+            .snapshot()
+            .transfers
+            .iter()
+            .find(|t| t.id == id)
+            .cloned()
+    }
+
+    /// Tells how a transfer ended.
+    pub(crate) fn finish(&mut self, transfer: &TransferView) -> Exit {
+        match &transfer.stage {
+            Stage::Completed(completion) => {
+                let who = (&transfer.peer.name, transfer.direction);
+                self.report
+                    .completed(who, &transfer.offer.title, transfer.path, completion);
+                if completion.failed_files == 0 {
+                    Exit::Done
+                } else {
+                    Exit::LocalFiles
+                }
+            }
+            Stage::Failed(failure) => self.fail(failure),
+            _ => Exit::Trouble,
+        }
+    }
+
+    /// What every command tells in the same way.
+    pub(crate) fn tell(&mut self, event: &Event) {
+        match event {
+            Event::LoggedIn {
+                name,
+                server,
+                observed,
+            } => {
+                self.report.logged_in(name, server, *observed);
+            }
+            Event::Disconnected { failure, retry_in } => {
+                self.report.disconnected(failure, *retry_in);
+            }
+            Event::Connected {
+                peer,
+                path,
+                local,
+                remote,
+                elapsed,
+            } => {
+                self.report
+                    .connected(peer, *path, (*local, *remote), *elapsed);
+            }
+            Event::Started { transfer } => {
+                if let Some(t) = self.transfer(*transfer) {
+                    self.report.started(&t.peer.name, t.direction, &t.offer);
+                }
+            }
+            Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
+            Event::CommandFailed { failure } => self.report.note(&failure.to_string()),
+            Event::Offered { .. } | Event::LogInFailed { .. } | Event::Finished { .. } => {}
+        }
+    }
+}
+
+/// Returns at Ctrl-C, or when the system asks the program to end.
+async fn interrupted() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupt = tokio::signal::ctrl_c() => interrupt,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
