@@ -146,7 +146,7 @@ impl Server {
 
     /// Another TCP connection to the address that answered, from any local port.
     pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
-        let tcp = timeout(TCP_TIMEOUT, TcpStream::connect(self.address)).await??;
+        let tcp = within(TCP_TIMEOUT, TcpStream::connect(self.address)).await?;
         socket::tune(&tcp)?;
         Ok(tcp)
     }
@@ -187,7 +187,18 @@ async fn handshake<S>(connector: &TlsConnector, tcp: S) -> io::Result<TlsStream<
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    timeout(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await?
+    within(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await
+}
+
+/// The outcome of `operation`, which fails when it takes longer than `limit`.
+async fn within<T>(
+    limit: Duration,
+    operation: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
+    timeout(limit, operation)
+        .await
+        .unwrap_or_else(|_| Err(silent()))
 }
 
 /// Whether a TLS handshake ended because the other end holds another key than
@@ -230,8 +241,10 @@ async fn first_to_answer(
     loop {
         if let Some(address) = waiting.next() {
             dials.spawn(async move {
-                let connected = timeout(TCP_TIMEOUT, TcpStream::connect(address)).await;
-                (address, connected.unwrap_or_else(|e| Err(e.into())))
+                (
+                    address,
+                    within(TCP_TIMEOUT, TcpStream::connect(address)).await,
+                )
             });
         }
         let patience = if waiting.len() == 0 {

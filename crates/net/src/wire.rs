@@ -40,10 +40,14 @@ pub(crate) async fn read_message(
             return Ok(message);
         }
         let mut bytes = [0; READ_BYTES];
-        let count = stream.read(&mut bytes).await?;
-        if count == 0 {
-            return Err(WireError::Closed);
-        }
+        let count = match stream.read(&mut bytes).await {
+            Ok(0) => return Err(WireError::Closed),
+            // A server that was killed does not say goodbye in TLS.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(WireError::Closed);
+            }
+            read => read?,
+        };
         decoder.feed(bytes.get(..count).unwrap_or_default());
     }
 }

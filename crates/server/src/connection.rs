@@ -335,7 +335,8 @@ async fn relay(
     let verdict = tokio::select! {
         verdict = decided => verdict.map_err(|_| ConnectionError::Stopping)?,
         ended = wait_for_end(context, &mut stream, decoder) => {
-            tell(context, Input::RelayDisconnected { relay }).await?;
+            // The registrar is gone only when it has forgotten all relays.
+            let _: Result<(), _> = tell(context, Input::RelayDisconnected { relay }).await;
             return match ended {
                 Err(ConnectionError::Stopping) => {
                     refuse(context, stream, Refusal::ShuttingDown).await

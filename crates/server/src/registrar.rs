@@ -13,7 +13,7 @@ use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::{Action, LogIn, Registry, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
@@ -65,7 +65,6 @@ pub(crate) enum Input {
     RelayDisconnected {
         relay: RelayId,
     },
-    Shutdown,
 }
 
 /// What becomes of a relay connection.
@@ -84,14 +83,17 @@ struct Claim {
     key: PeerKey,
 }
 
-/// Starts the registrar and the thread that owns the names. Both end after
-/// [`Input::Shutdown`].
-pub(crate) fn start(names: Names) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
+/// Starts the registrar and the thread that owns the names. Both end when
+/// `stopping` becomes true.
+pub(crate) fn start(
+    names: Names,
+    stopping: watch::Receiver<bool>,
+) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let (claims, waiting) = mpsc::channel(CLAIMS);
     let answers = inbox.clone();
     let storage = tokio::task::spawn_blocking(move || answer_claims(names, waiting, &answers));
-    let registrar = tokio::spawn(Registrar::new(claims).run(inputs));
+    let registrar = tokio::spawn(Registrar::new(claims).run(inputs, stopping));
     let ended = async {
         for ended in [registrar.await, storage.await] {
             if let Err(error) = ended {
@@ -139,7 +141,7 @@ impl Registrar {
         }
     }
 
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stopping: watch::Receiver<bool>) {
         loop {
             let due = self.registry.poll_timeout();
             let timeout = async {
@@ -148,17 +150,10 @@ impl Registrar {
                     None => pending().await,
                 }
             };
-            let input = tokio::select! {
-                input = inputs.recv() => input,
-                () = timeout => {
-                    self.registry.handle_timeout(Instant::now());
-                    self.act();
-                    continue;
-                }
-            };
-            match input {
-                Some(Input::Shutdown) | None => break,
-                Some(input) => self.handle(input),
+            tokio::select! {
+                Some(input) = inputs.recv() => self.handle(input),
+                () = timeout => self.registry.handle_timeout(Instant::now()),
+                _ = stopping.changed() => break,
             }
             self.act();
         }
@@ -204,8 +199,6 @@ impl Registrar {
                 }
             }
             Input::RelayDisconnected { relay } => self.drop_relay(relay),
-            // Ends the loop before it comes here.
-            Input::Shutdown => {}
         }
     }
 

@@ -19,7 +19,7 @@ use crate::admission::Admission;
 use crate::connection::{Arrival, Context, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
-use crate::registrar::{self, Input};
+use crate::registrar;
 use crate::storage::{Names, StorageError};
 
 /// How long clients may take to read why they are sent away.
@@ -58,13 +58,14 @@ pub async fn run(
         .iter()
         .map(TcpListener::local_addr)
         .collect::<Result<_, _>>()?;
-    let (registrar, ended) = registrar::start(Names::open(&data_dir.names_path())?);
+    let names = Names::open(&data_dir.names_path())?;
     let (stop, stopping) = watch::channel(false);
+    let (registrar, ended) = registrar::start(names, stopping.clone());
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
         admission: Admission::new(&limits),
         limits,
-        registrar: registrar.clone(),
+        registrar,
         stopping,
     });
     let mut accepting = JoinSet::new();
@@ -74,11 +75,8 @@ pub async fn run(
     }
     shutdown.await;
     info!(reason = %Refusal::ShuttingDown, "stopping");
-    // The registrar tells the sessions before the connections end by themselves.
-    if registrar.send(Input::Shutdown).await.is_ok() {
-        ended.await;
-    }
     stop.send_replace(true);
+    ended.await;
     while accepting.join_next().await.is_some() {}
     Ok(())
 }

@@ -164,7 +164,11 @@ impl Driver {
                 self.agent.handle_handshake_failed(now, id);
             }
             Err(error) => {
-                self.sockets.forget(id, Answer::Lost(error.to_string()));
+                let reason = match error.kind() {
+                    io::ErrorKind::UnexpectedEof => "closed by the other end".into(),
+                    _ => error.to_string(),
+                };
+                self.sockets.forget(id, Answer::Lost(reason));
                 // TLS errors come as this kind: the other end is not the peer.
                 if error.kind() == io::ErrorKind::InvalidData {
                     self.agent.handle_handshake_failed(now, id);

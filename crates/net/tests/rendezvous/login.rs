@@ -1,0 +1,106 @@
+//! Logging in, presence, and the end of the control connection.
+
+use pinhole_net::{
+    ConnectError, DisconnectReason, Expect, HostSharing, LogInError, PathPolicy, Refusal,
+    Rendezvous, RendezvousEvent,
+};
+use tokio::time::timeout;
+
+use crate::scene::{Client, PATIENCE, Server, identity};
+
+#[tokio::test]
+async fn presence_is_told() {
+    let server = Server::start();
+    let mut alice = Client::new(&server, "alice").await;
+    assert_eq!(alice.logged_in.server_key, server.key);
+    assert!(alice.logged_in.observed.ip().is_loopback());
+    let RendezvousEvent::Roster(peers) = alice.event().await else {
+        panic!("no roster");
+    };
+    assert_eq!(peers, []);
+
+    let mut bob = Client::new(&server, "bob").await;
+    let RendezvousEvent::Roster(peers) = bob.event().await else {
+        panic!("no roster");
+    };
+    assert_eq!(peers.len(), 1);
+    assert_eq!((&peers[0].name, peers[0].key), (&alice.name(), alice.key));
+    let RendezvousEvent::Online(peer) = alice.event().await else {
+        panic!("bob not announced");
+    };
+    assert_eq!((peer.name, peer.key), (bob.name(), bob.key));
+
+    let bob_name = bob.name();
+    drop(bob);
+    let RendezvousEvent::Offline(name) = alice.event().await else {
+        panic!("bob's end not announced");
+    };
+    assert_eq!(name, bob_name);
+}
+
+#[tokio::test]
+async fn a_name_belongs_to_one_key_and_its_newest_login() {
+    let server = Server::start();
+    let owner = identity();
+    let log_in = server.log_in("alice", &owner, PathPolicy::Auto);
+    let (_first, _, mut first_events) = Rendezvous::log_in(log_in.clone()).await.unwrap();
+    let stranger = server.log_in("alice", &identity(), PathPolicy::Auto);
+    let error = Rendezvous::log_in(stranger).await.unwrap_err();
+    assert!(matches!(error, LogInError::NameTaken(_)), "{error}");
+
+    let _second = Rendezvous::log_in(log_in).await.unwrap();
+    let reason = loop {
+        match timeout(PATIENCE, first_events.recv()).await.unwrap() {
+            Some(RendezvousEvent::Disconnected(reason)) => break reason,
+            Some(_) => {}
+            None => panic!("not told why"),
+        }
+    };
+    let replaced = matches!(reason, DisconnectReason::Refused(Refusal::Replaced));
+    assert!(replaced, "{reason}");
+}
+
+#[tokio::test]
+async fn another_server_key_is_refused_whichever_way_it_is_known() {
+    let server = Server::start();
+    let other = identity().key();
+    let fingerprinted = format!("{}#{}", server.unpinned(), other.fingerprint());
+    let pinned = [
+        (fingerprinted.parse().unwrap(), Expect::AnyKey),
+        (server.unpinned(), Expect::Key(other)),
+        (server.unpinned(), Expect::Fingerprint(other.fingerprint())),
+        (fingerprinted.parse().unwrap(), Expect::Key(server.key)),
+        (server.address.clone(), Expect::Key(other)),
+    ];
+    for (address, expect) in pinned {
+        let mut log_in = server.log_in("alice", &identity(), PathPolicy::Auto);
+        log_in.server = address;
+        log_in.expect = expect;
+        let error = Rendezvous::log_in(log_in).await.unwrap_err();
+        assert!(error.is_wrong_server_key(), "{expect:?}: {error}");
+    }
+    let mut log_in = server.log_in("alice", &identity(), PathPolicy::Auto);
+    log_in.expect = Expect::Key(server.key);
+    Rendezvous::log_in(log_in).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_is_told_with_its_reason() {
+    let server = Server::start();
+    let mut alice = Client::new(&server, "alice").await;
+    server.stop.send(()).unwrap();
+    let reason = loop {
+        if let RendezvousEvent::Disconnected(reason) = alice.event().await {
+            break reason;
+        }
+    };
+    let told = matches!(reason, DisconnectReason::Refused(Refusal::ShuttingDown));
+    assert!(told, "{reason}");
+    server.stopped.await.unwrap();
+    let bob = "bob".parse().unwrap();
+    let connected = alice
+        .rendezvous
+        .connect(bob, alice.key, HostSharing::Always);
+    let error = timeout(PATIENCE, connected).await.unwrap().unwrap_err();
+    assert!(matches!(error, ConnectError::Disconnected), "{error}");
+}

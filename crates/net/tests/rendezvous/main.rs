@@ -1,0 +1,12 @@
+//! Clients, the real server and everything between them, over loopback.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "what is here fails by panicking, as tests do"
+)]
+
+mod login;
+mod scene;
+mod sessions;
+mod strangers;

@@ -1,0 +1,152 @@
+//! What every test begins with: a server and clients.
+
+use std::time::Duration;
+
+use pinhole_net::{
+    ConnectError, Expect, HostSharing, Identity, Invitation, LogIn, LoggedIn, PathPolicy, PeerKey,
+    PeerName, Rendezvous, RendezvousEvent, ServerAddress, Session, generate_identity,
+};
+use pinhole_server::{DataDir, Limits, listener};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Server {
+    pub(crate) address: ServerAddress,
+    pub(crate) key: PeerKey,
+    pub(crate) stop: oneshot::Sender<()>,
+    pub(crate) stopped: JoinHandle<()>,
+    _data: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(data.path()).unwrap();
+        let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let key = data_dir.identity().key();
+        let address = listeners[0].local_addr().unwrap();
+        let address = format!("{address}#{}", key.fingerprint()).parse().unwrap();
+        let (stop, stopping) = oneshot::channel();
+        let stopped = tokio::spawn(async move {
+            let shutdown = async {
+                let _ = stopping.await;
+            };
+            let served = pinhole_server::run(listeners, data_dir, Limits::default(), shutdown);
+            served.await.unwrap();
+        });
+        Self {
+            address,
+            key,
+            stop,
+            stopped,
+            _data: data,
+        }
+    }
+
+    /// The address without the fingerprint.
+    pub(crate) fn unpinned(&self) -> ServerAddress {
+        let text = self.address.to_string();
+        text.split_once('#').unwrap().0.parse().unwrap()
+    }
+
+    pub(crate) fn log_in(&self, name: &str, identity: &Identity, path: PathPolicy) -> LogIn {
+        LogIn {
+            server: self.address.clone(),
+            expect: Expect::AnyKey,
+            identity: identity.clone(),
+            name: name.parse().unwrap(),
+            path,
+        }
+    }
+}
+
+pub(crate) fn identity() -> Identity {
+    generate_identity().unwrap().0
+}
+
+/// A client that is logged in.
+pub(crate) struct Client {
+    pub(crate) rendezvous: Rendezvous,
+    pub(crate) logged_in: LoggedIn,
+    pub(crate) events: mpsc::Receiver<RendezvousEvent>,
+    pub(crate) key: PeerKey,
+}
+
+impl Client {
+    pub(crate) async fn new(server: &Server, name: &str) -> Self {
+        Self::with_path(server, name, PathPolicy::Auto).await
+    }
+
+    pub(crate) async fn with_path(server: &Server, name: &str, path: PathPolicy) -> Self {
+        let identity = identity();
+        let log_in = server.log_in(name, &identity, path);
+        let (rendezvous, logged_in, events) = Rendezvous::log_in(log_in).await.unwrap();
+        Self {
+            rendezvous,
+            logged_in,
+            events,
+            key: identity.key(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> PeerName {
+        self.logged_in.name.clone()
+    }
+
+    pub(crate) async fn event(&mut self) -> RendezvousEvent {
+        let event = timeout(PATIENCE, self.events.recv()).await;
+        event.expect("no event").expect("no more events")
+    }
+
+    /// The next invitation, whatever comes before.
+    pub(crate) async fn invitation(&mut self) -> Invitation {
+        loop {
+            if let RendezvousEvent::Invitation(invitation) = self.event().await {
+                return invitation;
+            }
+        }
+    }
+}
+
+/// Connects `from` to `to`, who accepts.
+pub(crate) async fn connect(
+    from: &Client,
+    to: &mut Client,
+) -> (Result<Session, ConnectError>, Result<Session, ConnectError>) {
+    let (name, key, other) = (to.name(), to.key, to.rendezvous.clone());
+    let inviting = from.rendezvous.connect(name, key, HostSharing::SameNetwork);
+    let accepting = async {
+        let invitation = to.invitation().await;
+        assert_eq!(invitation.from().key, from.key);
+        other.accept(invitation, HostSharing::SameNetwork).await
+    };
+    let both = async { tokio::join!(inviting, accepting) };
+    timeout(PATIENCE, both).await.expect("neither yes nor no")
+}
+
+/// Sends so many bytes each way at once and checks every one of them.
+pub(crate) async fn exchange(one: Session, other: Session, size_bytes: usize) {
+    async fn side(session: Session, size_bytes: usize) {
+        let (mut reader, mut writer) = tokio::io::split(session.stream);
+        let pattern = |index: usize| u8::try_from(index % 251).unwrap();
+        let write = async {
+            let bytes: Vec<u8> = (0..size_bytes).map(pattern).collect();
+            writer.write_all(&bytes).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let read = async {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).await.unwrap();
+            assert_eq!(bytes.len(), size_bytes);
+            let right = |(index, &byte): (usize, &u8)| byte == pattern(index);
+            assert!(bytes.iter().enumerate().all(right));
+        };
+        tokio::join!(write, read);
+    }
+    let both = async { tokio::join!(side(one, size_bytes), side(other, size_bytes)) };
+    timeout(PATIENCE, both).await.expect("the exchange hangs");
+}
