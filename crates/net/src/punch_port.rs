@@ -252,3 +252,101 @@ async fn keep_warm(server: &Arc<Server>, ports: &[u16], mut requests: mpsc::Rece
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pinhole_proto::tls::Expect;
+    use pinhole_server::{DataDir, Limits, listener};
+
+    use super::*;
+    use crate::identity::generate_identity;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Observers {
+        server: Arc<Server>,
+        ports: Vec<u16>,
+        stop: oneshot::Sender<()>,
+        _data: tempfile::TempDir,
+    }
+
+    async fn observers() -> Observers {
+        let data = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(data.path()).unwrap();
+        let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let ports: Vec<u16> = listeners.iter().map(port).collect();
+        let (stop, stopping) = oneshot::channel();
+        tokio::spawn(async move {
+            let stopping = async { drop(stopping.await) };
+            pinhole_server::run(listeners, data_dir, Limits::default(), stopping).await
+        });
+        let identity = generate_identity().unwrap().0;
+        let address = format!("127.0.0.1:{}", ports[0]).parse().unwrap();
+        let connected = Server::connect(&address, Expect::AnyKey, &identity).await;
+        Observers {
+            server: Arc::new(connected.unwrap().0),
+            ports,
+            stop,
+            _data: data,
+        }
+    }
+
+    fn v4(port: &PunchPort) -> ReachablePort {
+        let reachable = port.reachable();
+        reachable.into_iter().find(|r| !r.is_ipv6).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_port_is_seen_where_it_is_and_no_attempt_gets_another_s() {
+        let observers = observers().await;
+        assert_eq!(observers.ports.len(), 2);
+        let warm = WarmPort::start(observers.server.clone(), observers.ports.clone());
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let port = timeout(PATIENCE, warm.take()).await.unwrap().unwrap();
+            let seen = v4(&port).observed.unwrap();
+            assert_eq!(seen, ([127, 0, 0, 1], v4(&port).port).into());
+            assert_eq!(port.mapping(), MappingBehaviour::Stable);
+            taken.push(port);
+        }
+        let distinct: std::collections::BTreeSet<u16> =
+            taken.iter().map(|port| v4(port).port).collect();
+        assert_eq!(distinct.len(), taken.len());
+    }
+
+    #[tokio::test]
+    async fn a_port_is_lost_with_its_observers_and_the_next_does_without() {
+        let observers = observers().await;
+        let warm = WarmPort::start(observers.server.clone(), observers.ports.clone());
+        let mut port = timeout(PATIENCE, warm.take()).await.unwrap().unwrap();
+        observers.stop.send(()).unwrap();
+        timeout(PATIENCE, port.lost()).await.expect("not noticed");
+        let unobserved = async {
+            loop {
+                let port = warm.take().await.unwrap();
+                if v4(&port).observed.is_none() {
+                    return port;
+                }
+            }
+        };
+        let port = timeout(PATIENCE, unobserved).await.unwrap();
+        assert_eq!(port.mapping(), MappingBehaviour::Unknown);
+        assert!(port.listen().iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn a_nat_that_shows_each_server_another_port_is_told_as_such() {
+        let port = LocalPort::bind((Ipv4Addr::LOCALHOST, 0).into(), AddressReuse::On).unwrap();
+        let mut family = Family::new(port);
+        family.observed = vec![
+            "203.0.113.9:1000".parse().unwrap(),
+            "203.0.113.9:1001".parse().unwrap(),
+        ];
+        let port = PunchPort {
+            families: vec![family],
+            observers: JoinSet::new(),
+        };
+        assert_eq!(port.mapping(), MappingBehaviour::Varies);
+    }
+}

@@ -124,3 +124,63 @@ impl AsyncWrite for RelayStream {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pinhole_proto::frame::{FrameKind, encode};
+    use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, server_config};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::identity::generate_identity;
+
+    /// A server that answers every connection's first message with these bytes
+    /// and, once it has read that message, ends it.
+    async fn answering(bytes: Vec<u8>) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let identity = generate_identity().unwrap().0;
+        let config = server_config(&identity, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
+        let acceptor = TlsAcceptor::from(config);
+        tokio::spawn(async move {
+            loop {
+                let tcp = listener.accept().await.unwrap().0;
+                let Ok(mut stream) = acceptor.accept(tcp).await else {
+                    continue;
+                };
+                if !matches!(stream.read(&mut [0; 1024]).await, Ok(1..)) {
+                    continue;
+                }
+                stream.write_all(&bytes).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        let ours = generate_identity().unwrap().0;
+        let connected = Server::connect(&address.parse().unwrap(), Expect::AnyKey, &ours).await;
+        connected.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn the_peer_s_first_bytes_may_come_with_the_server_s_last_message() {
+        let mut bytes = encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap();
+        bytes.extend(b"and the peer speaks");
+        let server = answering(bytes).await;
+        let token = RelayToken::from_random([1; 32]);
+        let mut stream = RelayStream::open(&server, token).await.unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"and the peer speaks");
+    }
+
+    #[tokio::test]
+    async fn a_refused_token_is_told_as_such() {
+        let reason = Refusal::Token;
+        let bytes = encode(FrameKind::Server, &ServerMessage::Refused { reason }).unwrap();
+        let server = answering(bytes).await;
+        let opened = RelayStream::open(&server, RelayToken::from_random([1; 32])).await;
+        let refused = matches!(opened, Err(RelayError::Refused(Refusal::Token)));
+        assert!(refused, "{opened:?}");
+    }
+}

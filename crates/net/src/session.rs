@@ -202,3 +202,48 @@ impl AsyncWrite for Transport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::identity::generate_identity;
+    use crate::server::is_wrong_key;
+
+    async fn pair() -> (Transport, Transport) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap());
+        let (ours, theirs) = tokio::join!(ours, listener.accept());
+        let transport = |stream| Transport::direct(stream).unwrap();
+        (transport(ours.unwrap()), transport(theirs.unwrap().0))
+    }
+
+    #[tokio::test]
+    async fn each_side_checks_the_other_s_key() {
+        let [alice, bob, mallory] = [(); 3].map(|()| generate_identity().unwrap().0);
+        let (a, b) = pair().await;
+        let controlling = authenticate(a, Role::Controlling, &alice, bob.key());
+        let controlled = authenticate(b, Role::Controlled, &bob, alice.key());
+        let (at_alice, at_bob) = tokio::join!(controlling, controlled);
+        let (mut at_alice, mut at_bob) = (at_alice.unwrap(), at_bob.unwrap());
+        at_bob.write_all(b"first").await.unwrap();
+        at_bob.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        at_alice.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"first");
+
+        let (a, b) = pair().await;
+        let controlling = authenticate(a, Role::Controlling, &alice, bob.key());
+        let posing = authenticate(b, Role::Controlled, &mallory, alice.key());
+        let error = tokio::join!(controlling, posing).0.unwrap_err();
+        assert!(is_wrong_key(&error), "{error}");
+
+        let (a, b) = pair().await;
+        let posing = authenticate(a, Role::Controlling, &mallory, bob.key());
+        let controlled = authenticate(b, Role::Controlled, &bob, alice.key());
+        let error = tokio::join!(posing, controlled).1.unwrap_err();
+        assert!(is_wrong_key(&error), "{error}");
+    }
+}
