@@ -1,10 +1,12 @@
 //! Messages of the rendezvous protocol over any byte stream.
 
 use std::io;
+use std::time::Duration;
 
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 4096;
@@ -52,6 +54,16 @@ pub(crate) async fn read_message(
     }
 }
 
+/// As [`read_message`], but a server that says nothing for `limit` is gone.
+pub(crate) async fn read_message_within(
+    limit: Duration,
+    stream: &mut (impl AsyncRead + Unpin),
+    decoder: &mut Decoder,
+) -> Result<ServerMessage, WireError> {
+    let message = timeout(limit, read_message(stream, decoder)).await;
+    message.unwrap_or(Err(WireError::Silent))
+}
+
 /// Sends one message.
 pub(crate) async fn write_message(
     stream: &mut (impl AsyncWrite + Unpin),
@@ -88,6 +100,22 @@ mod tests {
         writer.await.unwrap().unwrap();
         let end = read_message(&mut ours, &mut decoder).await;
         assert!(matches!(end, Err(WireError::Closed)), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn silence_is_an_error_and_loses_nothing() {
+        let limit = Duration::from_millis(10);
+        let ping = ServerMessage::Ping { nonce: 7 };
+        let bytes = encode(FrameKind::Server, &ping).unwrap();
+        let (begin, rest) = bytes.split_at(6);
+        let (mut ours, mut theirs) = tokio::io::duplex(64);
+        let mut decoder = server_decoder();
+        theirs.write_all(begin).await.unwrap();
+        let silent = read_message_within(limit, &mut ours, &mut decoder).await;
+        assert!(matches!(silent, Err(WireError::Silent)), "{silent:?}");
+        theirs.write_all(rest).await.unwrap();
+        let message = read_message(&mut ours, &mut decoder).await.unwrap();
+        assert_eq!(message, ping);
     }
 
     #[tokio::test]

@@ -164,10 +164,8 @@ impl Reader {
     }
 
     async fn step(&mut self) -> Result<Option<RendezvousEvent>, DisconnectReason> {
-        let message = wire::read_message(&mut self.stream, &mut self.decoder);
-        let message = timeout(SILENCE_TIMEOUT, message)
-            .await
-            .unwrap_or(Err(WireError::Silent))?;
+        let (stream, decoder) = (&mut self.stream, &mut self.decoder);
+        let message = wire::read_message_within(SILENCE_TIMEOUT, stream, decoder).await?;
         Ok(match message {
             ServerMessage::Ping { nonce } => {
                 self.say(ClientMessage::Pong { nonce });
