@@ -1,25 +1,17 @@
 //! Two exchanges over a stream in memory or over loopback: what arrives, what
 //! is said about it, and what is left behind when it does not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::{
     fs,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
+use crate::support::{Peer, names, noise, pair, transfer, tree};
 use pinhole_transfer::{
     AcceptError, DeclineReason, Destination, DestinationError, ExchangeError, ExchangeEvent, Party,
     Side, Source, TransferError, TransferId, Trouble,
 };
-use support::{Peer, names, noise, pair, transfer, tree};
 use tempfile::tempdir;
 use tokio::io::AsyncWriteExt;
 

@@ -1,0 +1,13 @@
+//! The engine from outside: two exchanges that are honest, one that meets a
+//! liar, and the names both may use.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing
+)]
+
+mod exchange;
+mod hostile;
+mod names;
+mod support;
