@@ -46,8 +46,10 @@ pub struct Scene {
 /// A peer of a scene: a profile and a folder to receive into.
 pub struct Peer<'a> {
     place: Place<'a>,
-    name: String,
-    server_address: String,
+    /// Asked for at every login.
+    pub name: String,
+    /// Of the scene, unless a test says otherwise.
+    pub server_address: String,
     profile: PathBuf,
     /// Where `receive` puts what comes in.
     pub inbox: PathBuf,
@@ -159,33 +161,6 @@ fn start_server(place: Place<'_>, listen: &[&str], data_dir: &Path) -> Process {
 }
 
 impl Peer<'_> {
-    /// The same profile under another name.
-    #[must_use]
-    pub fn renamed(&self, name: &str) -> Self {
-        let Self {
-            place,
-            server_address,
-            profile,
-            inbox,
-            ..
-        } = self;
-        let (profile, inbox) = (profile.clone(), inbox.clone());
-        let server_address = server_address.clone();
-        Self {
-            place: *place,
-            name: name.to_owned(),
-            server_address,
-            profile,
-            inbox,
-        }
-    }
-
-    /// The folder of the profile.
-    #[must_use]
-    pub fn profile(&self) -> &Path {
-        &self.profile
-    }
-
     /// `pinhole` with this peer's profile and these arguments.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {

@@ -55,7 +55,8 @@ fn a_taken_name() {
     let scene = Scene::on_loopback();
     let rightful = scene.peer("alice").receive(&[]);
     drop(rightful);
-    let other = scene.peer("somebody-else").renamed("alice");
+    let mut other = scene.peer("somebody-else");
+    "alice".clone_into(&mut other.name);
     let ended = other.start(&["peers"]).end(SOON);
     assert_failed(&ended, 3, "belongs to somebody else");
 }
@@ -110,7 +111,8 @@ fn a_peer_whose_key_has_changed() {
 
     // Only a server that has lost its names lets another key be bob.
     scene.forget_names();
-    let impostor = scene.peer("impostor").renamed("bob");
+    let mut impostor = scene.peer("impostor");
+    "bob".clone_into(&mut impostor.name);
     let _receiving = impostor.receive(&[]);
     assert_failed(&alice.send("bob", &[&file]).end(SOON), 7, "key has changed");
     assert_nothing_final(&impostor.inbox);
@@ -121,11 +123,9 @@ fn a_server_with_another_key_than_the_address_says() {
     let (scene, other) = (Scene::on_loopback(), Scene::on_loopback());
     let (address, _) = scene.server_address.split_once('#').expect("a fingerprint");
     let (_, fingerprint) = other.server_address.split_once('#').expect("a fingerprint");
-    let wrong = format!("{address}#{fingerprint}");
-    let ended = scene
-        .peer("alice")
-        .start(&["--server", &wrong, "peers"])
-        .end(SOON);
+    let mut alice = scene.peer("alice");
+    alice.server_address = format!("{address}#{fingerprint}");
+    let ended = alice.start(&["peers"]).end(SOON);
     assert_failed(&ended, 7, "key");
 }
 
@@ -248,7 +248,7 @@ fn a_read_only_destination() {
     let (alice, bob) = alice_and_bob(&scene);
     let receiving = bob.receive_into(&disk.0, &["--once"]);
     let file = scene.file("file", b"content");
-    assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "ead-only");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "cannot write");
     assert_failed(&receiving.end(SOON), 8, "ead-only");
 }
 
@@ -261,8 +261,8 @@ fn a_disk_that_is_too_small() {
     let (alice, bob) = alice_and_bob(&scene);
     let receiving = bob.receive_into(&disk.0, &["--once"]);
     let file = sparse_file(&scene, "large", 1 << 30);
-    assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "space");
-    assert_failed(&receiving.end(SOON), 8, "space");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "free space");
+    assert_failed(&receiving.end(SOON), 8, "bytes are needed");
     assert_eq!(fs::read_dir(&disk.0).expect("the disk").count(), 0);
 }
 
@@ -283,8 +283,8 @@ fn a_disk_that_fills_up_meanwhile() {
         .arg(disk.0.join("ballast"))
         .status();
     assert!(ballast.expect("fallocate").success());
-    assert_failed(&sending.end(LONG), 8, "space");
-    assert_failed(&receiving.end(SOON), 8, "space");
+    assert_failed(&sending.end(LONG), 8, "disk is full");
+    assert_failed(&receiving.end(SOON), 8, "full");
     assert_eq!(
         fs::read_dir(&disk.0).expect("the disk").count(),
         1,
