@@ -1,2 +1,216 @@
-//! main
-fn main() {}
+//! `pinhole-desktop`: Pinhole in a window.
+
+#![cfg_attr(windows, windows_subsystem = "windows")]
+
+mod action;
+mod app;
+mod bridge;
+mod dialogs;
+mod hover;
+mod icon;
+mod login;
+mod offer;
+mod paste;
+mod peers;
+mod send_sheet;
+mod settings;
+mod sheet;
+#[cfg(test)]
+mod tests;
+mod text;
+mod theme;
+mod transfers;
+mod trust;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use pinhole_client::PathPolicy;
+
+use crate::app::{App, Prefill};
+use crate::bridge::Bridge;
+
+/// Send files straight to another computer.
+#[derive(Debug, Parser)]
+#[command(name = "pinhole-desktop", version)]
+struct Arguments {
+    /// The rendezvous server: HOST:PORT or HOST:PORT#FINGERPRINT.
+    #[arg(long, value_name = "HOST:PORT[#FINGERPRINT]", env = "PINHOLE_SERVER")]
+    server: Option<String>,
+    /// Your name there. With --server on the command line too, log in at once.
+    #[arg(long, env = "PINHOLE_NAME")]
+    name: Option<String>,
+    /// Where the profile is kept.
+    #[arg(long, value_name = "DIR", env = "PINHOLE_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Which way files may go.
+    #[arg(long, value_enum, env = "PINHOLE_PATH")]
+    path: Option<Path>,
+    /// Where on the screen the window opens, in points.
+    #[arg(long, value_name = "X,Y", value_parser = position)]
+    position: Option<egui::Pos2>,
+    /// Light or dark.
+    #[arg(long, value_enum, default_value_t = Appearance::System)]
+    theme: Appearance,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Path {
+    /// Direct when possible, the relay when not.
+    Auto,
+    /// Never through the relay.
+    Direct,
+    /// Only through the relay, which hides your address from the other side.
+    Relay,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Appearance {
+    Light,
+    Dark,
+    System,
+}
+
+fn position(text: &str) -> Result<egui::Pos2, String> {
+    text.split_once(',')
+        .and_then(|(x, y)| {
+            Some(egui::Pos2::new(
+                x.trim().parse().ok()?,
+                y.trim().parse().ok()?,
+            ))
+        })
+        .filter(|position| position.is_finite())
+        .ok_or_else(|| "two numbers with a comma between, such as 100,80".to_owned())
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    let matches = Arguments::command().get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let log_in = given("name") && given("server");
+    match run(arguments, log_in) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}", no_window(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments, log_in: bool) -> eframe::Result {
+    let options = window(&arguments);
+    let start = pinhole_client::Options {
+        data_dir: arguments.data_dir,
+        path: arguments.path.map(|path| match path {
+            Path::Auto => PathPolicy::Auto,
+            Path::Direct => PathPolicy::DirectOnly,
+            Path::Relay => PathPolicy::RelayOnly,
+        }),
+        ..pinhole_client::Options::default()
+    };
+    let prefill = Prefill {
+        name: arguments.name,
+        server: arguments.server,
+        log_in,
+    };
+    let theme = match arguments.theme {
+        Appearance::Light => egui::ThemePreference::Light,
+        Appearance::Dark => egui::ThemePreference::Dark,
+        Appearance::System => egui::ThemePreference::System,
+    };
+    let create: eframe::AppCreator<'_> = Box::new(move |cc| {
+        cc.egui_ctx.set_theme(theme);
+        let wake = bridge::waker(cc.egui_ctx.clone());
+        match pinhole_client::start(start, wake) {
+            Ok((client, events)) => {
+                let snapshot = client.snapshot();
+                let bridge = Bridge::engine(client, events);
+                Ok(Box::new(App::new(cc, bridge, snapshot, prefill)))
+            }
+            Err(error) => Ok(Box::new(CannotStart::new(cc, error.to_string()))),
+        }
+    });
+    eframe::run_native(text::APP, options, create)
+}
+
+fn window(arguments: &Arguments) -> eframe::NativeOptions {
+    let mut viewport = egui::ViewportBuilder::default()
+        .with_title(text::APP)
+        .with_app_id("pinhole")
+        .with_inner_size([480.0, 720.0])
+        .with_min_inner_size([400.0, 480.0])
+        .with_drag_and_drop(true);
+    if let Some(position) = arguments.position {
+        viewport = viewport.with_position(position);
+    }
+    match eframe::icon_data::from_png_bytes(include_bytes!("../../../assets/icon-256.png")) {
+        Ok(icon) => viewport = viewport.with_icon(icon),
+        Err(error) => tracing::warn!(%error, "the window has no icon"),
+    }
+    #[allow(unused_mut, reason = "only Linux amends them")]
+    let mut options = eframe::NativeOptions {
+        viewport,
+        ..Default::default()
+    };
+    // winit has no file drag under Wayland: with XWayland, X11 serves better.
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("DISPLAY").is_some() {
+        use winit::platform::x11::EventLoopBuilderExtX11 as _;
+        options.event_loop_builder = Some(Box::new(|builder| {
+            builder.with_x11();
+        }));
+    }
+    options
+}
+
+/// What to say when there is no window to say it in.
+fn no_window(error: &eframe::Error) -> String {
+    let mut words = format!("Pinhole could not open its window: {error}");
+    if cfg!(target_os = "linux") {
+        words.push_str(
+            "\nIt needs a graphical session (DISPLAY or WAYLAND_DISPLAY) with OpenGL. On Debian and Ubuntu:\n  apt-get install libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0 libegl1 libgl1-mesa-dri libfontconfig1\nWithout a screen, use the command line: pinhole --help",
+        );
+    }
+    words
+}
+
+/// Shown instead of the application when the engine cannot start.
+struct CannotStart {
+    why: String,
+}
+
+impl CannotStart {
+    fn new(cc: &eframe::CreationContext<'_>, why: String) -> Self {
+        theme::install(&cc.egui_ctx);
+        eprintln!("{}: {why}", text::CANNOT_START);
+        Self { why }
+    }
+}
+
+impl eframe::App for CannotStart {
+    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+        egui::CentralPanel::default().show(ui, |ui| {
+            ui.vertical_centered(|ui| {
+                ui.add_space(theme::GAP_SECTION * 4.0);
+                icon::aperture(ui, 72.0);
+                ui.add_space(theme::GAP_LARGE);
+                ui.heading(text::CANNOT_START);
+                ui.add_space(theme::GAP);
+                ui.label(&self.why);
+                ui.add_space(theme::GAP_SECTION);
+                if theme::primary_button(ui, text::QUIT, true).clicked() {
+                    ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
+                }
+            });
+        });
+    }
+}

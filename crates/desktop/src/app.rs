@@ -1,0 +1,495 @@
+//! The application: draws the latest snapshot and applies what the views ask for.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, RichText, ScrollArea, Ui};
+use egui::{UserAttentionType, ViewportCommand};
+use pinhole_client::{
+    Command, Event, LoginState, PeerKey, Snapshot, Stage, TransferId, TransferView,
+};
+
+use crate::action::{Action, Sheet};
+use crate::bridge::Bridge;
+use crate::dialogs::{Answer, Dialogs};
+use crate::hover::Hover;
+use crate::transfers::FileFailures;
+use crate::{
+    icon, login, offer, paste, peers, send_sheet, settings, text, theme, transfers, trust,
+};
+
+/// How long a drop waits for the window system to say where it fell.
+const DROP_PATIENCE: Duration = Duration::from_millis(250);
+/// How many failed files of one transfer are remembered.
+const MOST_FILE_FAILURES: usize = 1_000;
+/// How many events are taken before a frame is drawn.
+const MOST_EVENTS: usize = 1_000;
+
+/// The application.
+pub(crate) struct App {
+    bridge: Bridge,
+    snapshot: Arc<Snapshot>,
+    form: login::Form,
+    dialogs: Dialogs,
+    hover: Hover,
+    sheet: Option<Sheet>,
+    postponed: HashSet<TransferId>,
+    failures: FileFailures,
+    notice: Option<String>,
+    drop: Option<Drop>,
+    title: String,
+    font_asked_for: bool,
+}
+
+/// Files that were dropped and do not know yet to whom they go.
+struct Drop {
+    paths: Vec<PathBuf>,
+    fallen: Instant,
+}
+
+/// What the first screen is filled with.
+#[derive(Debug, Default)]
+pub(crate) struct Prefill {
+    /// The name, instead of the one used last.
+    pub(crate) name: Option<String>,
+    /// The server, instead of the one used last.
+    pub(crate) server: Option<String>,
+    /// Both were asked for expressly: log in without a click.
+    pub(crate) log_in: bool,
+}
+
+impl App {
+    /// In the window that is being created, for an engine in this state.
+    pub(crate) fn new(
+        cc: &eframe::CreationContext<'_>,
+        bridge: Bridge,
+        snapshot: Arc<Snapshot>,
+        prefill: Prefill,
+    ) -> Self {
+        theme::install(&cc.egui_ctx);
+        let last_name = snapshot.last_name.as_ref().map(ToString::to_string);
+        let last_server = snapshot.last_server.as_ref().map(ToString::to_string);
+        let mut app = Self {
+            form: login::Form::new(
+                prefill.name.or(last_name).unwrap_or_default(),
+                prefill.server.or(last_server).unwrap_or_default(),
+            ),
+            bridge,
+            snapshot,
+            dialogs: Dialogs::new(cc.egui_ctx.clone()),
+            hover: Hover::new(cc),
+            sheet: None,
+            postponed: HashSet::new(),
+            failures: FileFailures::new(),
+            notice: None,
+            drop: None,
+            title: text::window_title(None),
+            font_asked_for: false,
+        };
+        if prefill.log_in
+            && let Some(command) = app.form.submit()
+        {
+            app.send(command);
+        }
+        app
+    }
+
+    fn send(&mut self, command: Command) {
+        if let Err(busy) = self.bridge.command(command) {
+            self.notice = Some(busy.to_owned());
+        }
+    }
+
+    fn apply(&mut self, ctx: &egui::Context, action: Action) {
+        match action {
+            Action::Command(command) => {
+                if matches!(command, Command::Send { .. }) {
+                    self.sheet = None;
+                }
+                self.send(command);
+            }
+            Action::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
+            Action::Open(sheet) => self.sheet = Some(sheet),
+            Action::CloseSheet => self.sheet = None,
+            Action::Postpone(transfer) => {
+                self.postponed.insert(transfer);
+            }
+            Action::LookAt(transfer) => {
+                self.postponed.remove(&transfer);
+            }
+            Action::Copy(text) => {
+                ctx.copy_text(text);
+                self.notice = Some(text::COPIED.to_owned());
+            }
+            Action::DismissNotice => self.notice = None,
+            Action::SetTheme(preference) => ctx.set_theme(preference),
+        }
+        // What an action changes may stand above it in the window.
+        ctx.request_repaint();
+    }
+
+    fn handle(&mut self, ctx: &egui::Context, event: Event) {
+        match event {
+            Event::Offered { .. } => ctx.send_viewport_cmd(ViewportCommand::RequestUserAttention(
+                UserAttentionType::Informational,
+            )),
+            Event::FileFailed {
+                transfer,
+                path,
+                failure,
+            } => {
+                let lines = self.failures.entry(transfer).or_default();
+                if lines.len() < MOST_FILE_FAILURES {
+                    lines.push(format!("{path}: {failure}"));
+                }
+            }
+            Event::CommandFailed { failure } => self.notice = Some(failure.to_string()),
+            // The snapshot shows the rest.
+            Event::LoggedIn { .. }
+            | Event::LogInFailed { .. }
+            | Event::Disconnected { .. }
+            | Event::Connected { .. }
+            | Event::Started { .. }
+            | Event::Finished { .. } => {}
+        }
+    }
+
+    /// Takes over the engine's state and forgets what belongs to what is gone.
+    fn take_snapshot(&mut self, ctx: &egui::Context) {
+        let Some(snapshot) = self.bridge.snapshot() else {
+            return;
+        };
+        if Arc::ptr_eq(&snapshot, &self.snapshot) {
+            return;
+        }
+        self.snapshot = snapshot;
+        let known: HashSet<TransferId> = self.snapshot.transfers.iter().map(|t| t.id).collect();
+        self.failures.retain(|transfer, _| known.contains(transfer));
+        self.postponed.retain(|transfer| known.contains(transfer));
+        if let Some(Sheet::Trust { peer, .. }) = &self.sheet
+            && !self
+                .snapshot
+                .peers
+                .iter()
+                .any(|p| p.identity.key == *peer && p.key_changed)
+        {
+            self.sheet = None;
+        }
+        self.look_for_glyphs(ctx);
+        let title = text::window_title(logged_in_name(&self.snapshot.login).as_deref());
+        if title != self.title {
+            ctx.send_viewport_cmd(ViewportCommand::Title(title.clone()));
+            self.title = title;
+        }
+    }
+
+    /// Says once which fonts to install, when a title would be drawn as boxes.
+    fn look_for_glyphs(&mut self, ctx: &egui::Context) {
+        if self.font_asked_for {
+            return;
+        }
+        let font = egui::FontId::default();
+        let drawable = |title: &str| {
+            let unseen = |c: char| c.is_ascii() || c.is_whitespace();
+            ctx.fonts_mut(|fonts| {
+                title
+                    .chars()
+                    .all(|c| unseen(c) || fonts.has_glyph(&font, c))
+            })
+        };
+        if !self
+            .snapshot
+            .transfers
+            .iter()
+            .all(|transfer| drawable(&transfer.offer.title))
+        {
+            self.font_asked_for = true;
+            self.notice = Some(text::NO_FONT.to_owned());
+        }
+    }
+
+    fn logged_in(&self) -> bool {
+        logged_in_name(&self.snapshot.login).is_some()
+    }
+
+    /// Takes files that fell on the window or were pasted into it.
+    fn take_files(&mut self, ctx: &egui::Context) {
+        let typing = ctx.text_edit_focused();
+        let (dropped, pasted) = ctx.input(|input| {
+            let dropped: Vec<PathBuf> = input
+                .raw
+                .dropped_files
+                .iter()
+                .map(|file| file.path().to_owned())
+                .collect();
+            let pasted = input.events.iter().find_map(|event| match event {
+                egui::Event::Paste(text) if !typing => Some(paste::paths(text)),
+                _ => None,
+            });
+            (dropped, pasted.unwrap_or_default())
+        });
+        if !dropped.is_empty() {
+            self.drop = Some(Drop {
+                paths: dropped,
+                fallen: Instant::now(),
+            });
+        }
+        if !pasted.is_empty() {
+            self.sheet = Some(Sheet::Send { paths: pasted });
+        }
+    }
+
+    /// Sends a drop to the peer it fell on, or asks to whom.
+    fn resolve_drop(
+        &mut self,
+        ctx: &egui::Context,
+        under_pointer: Option<PeerKey>,
+    ) -> Option<Action> {
+        let drop = self.drop.take()?;
+        let position_known = ctx.input(|input| input.pointer.latest_pos().is_some());
+        if self.logged_in() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {
+            ctx.request_repaint_after(Duration::from_millis(20));
+            self.drop = Some(drop);
+            return None;
+        }
+        let peer = under_pointer.and_then(|key| {
+            self.snapshot
+                .peers
+                .iter()
+                .find(|peer| peer.identity.key == key)
+        });
+        Some(match peer {
+            Some(peer) => send_sheet::to_peer(peer.identity.key, peer.key_changed, &drop.paths),
+            None => Action::Open(Sheet::Send { paths: drop.paths }),
+        })
+    }
+
+    fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
+        let waiting = match &self.sheet {
+            Some(Sheet::Send { paths }) => Some(text::paths_title(paths)),
+            _ => None,
+        };
+        login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
+    }
+
+    fn main_screen(&self, ui: &mut Ui) -> peers::Outcome {
+        let mut outcome = peers::Outcome::default();
+        let hovering = ui.input(|input| !input.raw.hovered_files.is_empty());
+        let margin = Frame::new().inner_margin(Margin::symmetric(24, 16));
+        Panel::top("me")
+            .frame(margin)
+            .show_separator_line(false)
+            .show(ui, |ui| {
+                outcome.actions.extend(header(ui, &self.snapshot));
+            });
+        CentralPanel::default().frame(Frame::new()).show(ui, |ui| {
+            ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+                Frame::new()
+                    .inner_margin(Margin {
+                        left: 24,
+                        right: 24,
+                        top: 8,
+                        bottom: 24,
+                    })
+                    .show(ui, |ui| {
+                        let list = peers::show(ui, &self.snapshot, hovering);
+                        outcome.under_pointer = list.under_pointer;
+                        outcome.actions.extend(list.actions);
+                        ui.add_space(theme::GAP_SECTION);
+                        outcome
+                            .actions
+                            .extend(transfers::show(ui, &self.snapshot, &self.failures));
+                    });
+            });
+        });
+        if hovering && outcome.under_pointer.is_none() {
+            let known = ui.input(|input| input.pointer.latest_pos().is_some());
+            peers::hover_hint(ui, known);
+        }
+        outcome
+    }
+
+    /// The offer's question comes first: somebody waits for the answer.
+    fn sheets(&self, ui: &Ui) -> Vec<Action> {
+        let offers: Vec<&TransferView> = self
+            .snapshot
+            .transfers
+            .iter()
+            .filter(|t| {
+                matches!(t.stage, Stage::AwaitingDecision) && !self.postponed.contains(&t.id)
+            })
+            .collect();
+        if let Some(first) = offers.first() {
+            return offer::show(ui, &self.snapshot, first, offers.len() - 1);
+        }
+        match &self.sheet {
+            Some(Sheet::Send { paths }) => send_sheet::show(ui, &self.snapshot, paths),
+            Some(Sheet::Settings) => settings::show(ui, &self.snapshot),
+            Some(Sheet::Trust { peer, paths }) => self
+                .snapshot
+                .peers
+                .iter()
+                .find(|p| p.identity.key == *peer)
+                .map(|peer| trust::show(ui, peer, paths))
+                .unwrap_or_default(),
+            None => Vec::new(),
+        }
+    }
+
+    fn notice(&self, ui: &mut Ui) -> Vec<Action> {
+        let Some(notice) = &self.notice else {
+            return Vec::new();
+        };
+        let margin = Frame::new().inner_margin(Margin::symmetric(24, 12));
+        Panel::bottom("notice")
+            .frame(margin)
+            .show_separator_line(false)
+            .show(ui, |ui| {
+                theme::warning_card(ui)
+                    .inner_margin(Margin::symmetric(16, 8))
+                    .show(ui, |ui| {
+                        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                            let dismissed = theme::quiet_button(ui, text::DISMISS).clicked();
+                            ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
+                                ui.add(egui::Label::new(notice).wrap());
+                            });
+                            if dismissed {
+                                vec![Action::DismissNotice]
+                            } else {
+                                Vec::new()
+                            }
+                        })
+                        .inner
+                    })
+                    .inner
+            })
+            .inner
+    }
+}
+
+impl eframe::App for App {
+    fn raw_input_hook(&mut self, ctx: &egui::Context, raw_input: &mut egui::RawInput) {
+        self.hover.amend(ctx, raw_input);
+    }
+
+    fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
+        for _ in 0..MOST_EVENTS {
+            let Some(event) = self.bridge.next_event() else {
+                break;
+            };
+            self.handle(ctx, event);
+        }
+        while let Some(answer) = self.dialogs.next_answer() {
+            match answer {
+                Answer::Command(command) => self.send(command),
+                Answer::Trouble(words) => self.notice = Some(words),
+            }
+        }
+        self.take_snapshot(ctx);
+    }
+
+    fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
+        self.take_files(ui.ctx());
+        let mut actions = self.notice(ui);
+        let mut under_pointer = None;
+        if self.logged_in() {
+            let outcome = self.main_screen(ui);
+            under_pointer = outcome.under_pointer;
+            actions.extend(outcome.actions);
+            actions.extend(self.sheets(ui));
+        } else {
+            CentralPanel::default().frame(Frame::new()).show(ui, |ui| {
+                actions.extend(self.first_screen(ui));
+            });
+        }
+        actions.extend(self.resolve_drop(ui.ctx(), under_pointer));
+        for action in actions {
+            self.apply(ui.ctx(), action);
+        }
+    }
+
+    fn on_exit(&mut self, _gl: Option<&eframe::glow::Context>) {
+        self.bridge.shut_down();
+    }
+
+    fn clear_color(&self, visuals: &egui::Visuals) -> [f32; 4] {
+        visuals.panel_fill.to_normalized_gamma_f32()
+    }
+}
+
+fn logged_in_name(login: &LoginState) -> Option<String> {
+    match login {
+        LoginState::LoggedIn { name, .. } | LoginState::Reconnecting { name, .. } => {
+            Some(name.to_string())
+        }
+        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => None,
+    }
+}
+
+/// One's own name, the server, and the way to the settings.
+fn header(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+    let palette = theme::palette(ui);
+    let host = |server: &pinhole_client::ServerAddress| {
+        server
+            .to_string()
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (name, status, color, trouble) = match &snapshot.login {
+        LoginState::LoggedIn { name, server } => {
+            (name, text::online_at(&host(server)), palette.accent, None)
+        }
+        LoginState::Reconnecting {
+            name,
+            server,
+            failure,
+            next_attempt,
+        } => {
+            let wait = next_attempt.saturating_duration_since(Instant::now());
+            ui.ctx().request_repaint_after(Duration::from_secs(1));
+            let trouble = (text::next_attempt(wait), failure.to_string());
+            (
+                name,
+                text::reconnecting(&host(server)),
+                palette.warning,
+                Some(trouble),
+            )
+        }
+        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => return Vec::new(),
+    };
+    let actions = ui
+        .with_layout(Layout::right_to_left(Align::Center), |ui| {
+            let settings = theme::button(ui, text::SETTINGS).clicked();
+            ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                ui.add(egui::Label::new(RichText::new(name.as_str()).heading()).truncate());
+                ui.horizontal(|ui| {
+                    ui.spacing_mut().interact_size.y = 0.0;
+                    icon::dot(ui, color);
+                    ui.add(egui::Label::new(theme::muted(ui, status)).truncate());
+                });
+            });
+            if settings {
+                vec![Action::Open(Sheet::Settings)]
+            } else {
+                Vec::new()
+            }
+        })
+        .inner;
+    if let Some((when, why)) = trouble {
+        ui.add_space(theme::GAP);
+        theme::warning_card(ui).show(ui, |ui| {
+            ui.set_width(ui.available_width());
+            ui.label(
+                RichText::new(when)
+                    .text_style(theme::title())
+                    .color(palette.warning),
+            );
+            ui.add(egui::Label::new(theme::muted(ui, why)).wrap());
+        });
+    }
+    actions
+}

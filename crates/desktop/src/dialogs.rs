@@ -1,0 +1,101 @@
+//! What is asked of the operating system: file dialogs and the file manager.
+//! Each question has a thread of its own, for the answer may take hours.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use pinhole_client::Command;
+
+use crate::action::Question;
+use crate::text;
+
+/// Nobody closes a dialog this fast: when it is gone by then, none was shown.
+const SHORTEST_DIALOG: Duration = Duration::from_millis(250);
+
+/// Asks, and collects the answers.
+pub(crate) struct Dialogs {
+    answers: (Sender<Answer>, Receiver<Answer>),
+    ctx: egui::Context,
+}
+
+/// What came of a question. A dialog that was cancelled has no answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    /// The user has chosen what the engine shall do.
+    Command(Command),
+    /// It could not be asked; why, in words.
+    Trouble(String),
+}
+
+impl Dialogs {
+    /// Answers wake the window of `ctx`.
+    pub(crate) fn new(ctx: egui::Context) -> Self {
+        Self {
+            answers: channel(),
+            ctx,
+        }
+    }
+
+    /// Puts a question to the operating system; the answer comes later.
+    pub(crate) fn ask(&self, question: Question, download_folder: &Path) {
+        let (answers, ctx) = (self.answers.0.clone(), self.ctx.clone());
+        let start = download_folder.to_owned();
+        std::thread::spawn(move || {
+            if let Some(answer) = answer(question, &start) {
+                // The window may be gone by now, and nobody needs the answer.
+                let _ = answers.send(answer);
+                ctx.request_repaint();
+            }
+        });
+    }
+
+    /// The next answer that has come.
+    pub(crate) fn next_answer(&self) -> Option<Answer> {
+        self.answers.1.try_recv().ok()
+    }
+}
+
+fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
+    let asked = Instant::now();
+    let dialog = || rfd::FileDialog::new().set_directory(download_folder);
+    let command = match question {
+        Question::FilesFor(peer) => rfd::FileDialog::new()
+            .set_title(text::SEND_FILES)
+            .pick_files()
+            .filter(|paths| !paths.is_empty())
+            .map(|paths| Command::Send { peer, paths }),
+        Question::FolderFor(peer) => rfd::FileDialog::new()
+            .set_title(text::SEND_FOLDER)
+            .pick_folders()
+            .filter(|paths| !paths.is_empty())
+            .map(|paths| Command::Send { peer, paths }),
+        Question::FolderInto(transfer) => dialog()
+            .set_title(text::SAVE_ELSEWHERE)
+            .pick_folder()
+            .map(|into| Command::Accept {
+                transfer,
+                into: Some(into),
+            }),
+        Question::DownloadFolder => dialog()
+            .set_title(text::DOWNLOADS)
+            .pick_folder()
+            .map(|folder| Command::SetDownloadFolder { folder }),
+        Question::Show(folder) => return show(&folder),
+    };
+    match command {
+        Some(command) => Some(Answer::Command(command)),
+        None if asked.elapsed() < SHORTEST_DIALOG => {
+            Some(Answer::Trouble(text::NO_DIALOG.to_owned()))
+        }
+        None => None,
+    }
+}
+
+fn show(folder: &PathBuf) -> Option<Answer> {
+    let error = open::that_detached(folder).err()?;
+    Some(Answer::Trouble(text::cannot_open(
+        folder,
+        &error.to_string(),
+    )))
+}

@@ -1,0 +1,216 @@
+//! The first screen: a name and a server.
+
+use egui::{Align, Key, Layout, RichText, TextEdit, TextStyle, Ui, Vec2};
+use pinhole_client::{Command, LoginState, PeerName, ServerAddress, Snapshot};
+
+use crate::action::Action;
+use crate::icon::aperture;
+use crate::{text, theme};
+
+const COLUMN_WIDTH: f32 = 340.0;
+
+/// What is typed on the first screen.
+#[derive(Debug, Default)]
+pub(crate) struct Form {
+    /// The name wanted, as typed.
+    name: String,
+    /// The server's address, as typed.
+    server: String,
+    /// What is wrong with them, once logging in was tried.
+    complaint: Option<Complaint>,
+    /// The keyboard has been put where typing goes on.
+    focused: bool,
+}
+
+#[derive(Debug)]
+enum Complaint {
+    Name(String),
+    Server(String),
+}
+
+impl Form {
+    /// Filled in like this.
+    pub(crate) fn new(name: String, server: String) -> Self {
+        Self {
+            name,
+            server,
+            ..Self::default()
+        }
+    }
+
+    /// The command that logs in with what is typed, or a complaint.
+    pub(crate) fn submit(&mut self) -> Option<Command> {
+        let name = self.name.trim().parse::<PeerName>();
+        let server = self.server.trim().parse::<ServerAddress>();
+        match (name, server) {
+            (Ok(name), Ok(server)) => {
+                self.complaint = None;
+                Some(Command::LogIn { name, server })
+            }
+            (Err(error), _) => {
+                self.complaint = Some(Complaint::Name(error.to_string()));
+                None
+            }
+            (_, Err(error)) => {
+                self.complaint = Some(Complaint::Server(error.to_string()));
+                None
+            }
+        }
+    }
+}
+
+/// Draws the screen. `waiting` is the title of what was dropped before the login.
+pub(crate) fn show(
+    ui: &mut Ui,
+    form: &mut Form,
+    snapshot: &Snapshot,
+    waiting: Option<&str>,
+) -> Vec<Action> {
+    egui::ScrollArea::vertical()
+        .auto_shrink(false)
+        .show(ui, |ui| {
+            let spare = (ui.available_height() - 560.0).max(0.0) / 2.0;
+            ui.add_space(spare + theme::GAP_LARGE);
+            ui.vertical_centered(|ui| {
+                let width = COLUMN_WIDTH.min(ui.available_width());
+                ui.allocate_ui_with_layout(
+                    Vec2::new(width, 0.0),
+                    Layout::top_down(Align::Center),
+                    |ui| column(ui, form, snapshot, waiting),
+                )
+                .inner
+            })
+            .inner
+        })
+        .inner
+}
+
+fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
+    aperture(ui, 72.0);
+    ui.add_space(theme::GAP_LARGE);
+    ui.heading(text::APP);
+    ui.add_space(theme::GAP_SMALL);
+    ui.label(RichText::new(text::TAGLINE).color(theme::palette(ui).muted));
+    ui.add_space(theme::GAP_SECTION);
+    let actions = ui
+        .with_layout(
+            Layout::top_down_justified(Align::Min),
+            |ui| match &snapshot.login {
+                LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
+                LoginState::LoggedOut { failure } => {
+                    let failure = failure.as_ref().map(ToString::to_string);
+                    fields(ui, form, failure.as_deref(), waiting)
+                }
+                LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => Vec::new(),
+            },
+        )
+        .inner;
+    ui.add_space(theme::GAP_SECTION);
+    let fingerprint = text::grouped(&snapshot.fingerprint.to_string());
+    ui.label(theme::muted(ui, text::YOUR_FINGERPRINT));
+    ui.label(
+        RichText::new(fingerprint)
+            .monospace()
+            .size(11.5)
+            .color(theme::palette(ui).muted),
+    )
+    .on_hover_text(text::FINGERPRINT_HELP);
+    actions
+}
+
+fn logging_in(ui: &mut Ui, server: &str) -> Vec<Action> {
+    ui.vertical_centered(|ui| {
+        ui.label(text::logging_in(server));
+        ui.add_space(theme::GAP_LARGE);
+        if theme::button(ui, text::CANCEL).clicked() {
+            return vec![Action::Command(Command::LogOut)];
+        }
+        Vec::new()
+    })
+    .inner
+}
+
+fn fields(
+    ui: &mut Ui,
+    form: &mut Form,
+    failure: Option<&str>,
+    waiting: Option<&str>,
+) -> Vec<Action> {
+    let (bad_name, bad_server) = match &form.complaint {
+        Some(Complaint::Name(reason)) => (Some(reason.clone()), None),
+        Some(Complaint::Server(reason)) => (None, Some(reason.clone())),
+        None => (None, None),
+    };
+    let name = field(
+        ui,
+        &mut form.name,
+        [text::NAME_LABEL, text::NAME_HINT, text::NAME_HELP],
+        bad_name.as_deref(),
+    );
+    ui.add_space(theme::GAP);
+    let server = field(
+        ui,
+        &mut form.server,
+        [text::SERVER_LABEL, text::SERVER_HINT, text::SERVER_HELP],
+        bad_server.as_deref(),
+    );
+    ui.add_space(theme::GAP_LARGE);
+    let wide = Vec2::new(ui.available_width(), 40.0);
+    let button = theme::primary_button_sized(ui, text::LOG_IN, true, wide);
+    if !form.focused {
+        form.focused = true;
+        match (form.name.is_empty(), form.server.is_empty()) {
+            (true, _) => name.request_focus(),
+            (_, true) => server.request_focus(),
+            _ => button.request_focus(),
+        }
+    }
+    for (shown, color) in [
+        (failure.map(str::to_owned), theme::palette(ui).danger),
+        (
+            waiting.map(text::waiting_to_be_sent),
+            theme::palette(ui).accent,
+        ),
+    ] {
+        if let Some(shown) = shown {
+            ui.add_space(theme::GAP);
+            ui.label(RichText::new(shown).color(color));
+        }
+    }
+    let enter = ui.input(|input| input.key_pressed(Key::Enter));
+    if button.clicked() || enter && (name.lost_focus() || server.lost_focus()) {
+        match form.submit() {
+            Some(command) => return vec![Action::Command(command)],
+            None if form.name.trim().parse::<PeerName>().is_err() => name.request_focus(),
+            None => server.request_focus(),
+        }
+    }
+    Vec::new()
+}
+
+fn field(
+    ui: &mut Ui,
+    value: &mut String,
+    [label, hint, help]: [&'static str; 3],
+    complaint: Option<&str>,
+) -> egui::Response {
+    // A name has at most 32 characters, a host 253, a fingerprint 32.
+    const LONGEST_CHARS: usize = 300;
+    let label = ui.label(RichText::new(label).text_style(theme::section()));
+    let edit = TextEdit::singleline(value)
+        .hint_text(hint)
+        .char_limit(LONGEST_CHARS)
+        .margin(egui::Margin::symmetric(10, 8))
+        .font(TextStyle::Body)
+        .desired_width(f32::INFINITY);
+    let response = ui.add(edit).labelled_by(label.id);
+    match complaint {
+        Some(reason) => ui.label(
+            RichText::new(reason)
+                .text_style(TextStyle::Small)
+                .color(theme::palette(ui).danger),
+        ),
+        None => ui.label(theme::muted(ui, help)),
+    };
+    response
+}

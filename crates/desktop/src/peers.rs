@@ -1,0 +1,189 @@
+//! Who is online, each a place to drop files on.
+
+use egui::{Align, Align2, Layout, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder, Vec2};
+use pinhole_client::{LoginState, PeerKey, PeerView, Snapshot};
+
+use crate::action::{Action, Question, Sheet};
+use crate::{icon, text, theme};
+
+const ROW_HEIGHT: f32 = 68.0;
+
+/// What drawing the list has come to.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// What was asked for.
+    pub(crate) actions: Vec<Action>,
+    /// The peer under the pointer.
+    pub(crate) under_pointer: Option<PeerKey>,
+}
+
+/// Draws the list. With `hovering`, files hover over the window.
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> Outcome {
+    let mut outcome = Outcome::default();
+    theme::section_heading(ui, text::PEOPLE);
+    ui.add_space(theme::GAP_SMALL);
+    if snapshot.peers.is_empty() {
+        outcome.actions = nobody(ui, snapshot);
+    }
+    for peer in &snapshot.peers {
+        ui.push_id(peer.identity.key.as_bytes(), |ui| {
+            row(ui, peer, hovering, &mut outcome);
+        });
+        ui.add_space(theme::GAP_SMALL);
+    }
+    outcome
+}
+
+fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+    let (LoginState::LoggedIn { server, .. } | LoginState::Reconnecting { server, .. }) =
+        &snapshot.login
+    else {
+        return Vec::new();
+    };
+    let server = server.to_string();
+    let host = server.split('#').next().unwrap_or_default();
+    theme::card(ui)
+        .show(ui, |ui| {
+            ui.vertical_centered(|ui| {
+                ui.add_space(theme::GAP_LARGE);
+                icon::aperture(ui, 48.0);
+                ui.add_space(theme::GAP_LARGE);
+                ui.label(RichText::new(text::NOBODY).text_style(theme::title()));
+                ui.add_space(theme::GAP_SMALL);
+                ui.label(RichText::new(text::ask_them(host)).color(theme::palette(ui).muted));
+                ui.add_space(theme::GAP_LARGE);
+                let clicked = theme::button(ui, text::COPY_SERVER).clicked();
+                ui.add_space(theme::GAP_LARGE);
+                if clicked {
+                    vec![Action::Copy(server.clone())]
+                } else {
+                    Vec::new()
+                }
+            })
+            .inner
+        })
+        .inner
+}
+
+fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
+    let palette = theme::palette(ui);
+    let size = Vec2::new(ui.available_width(), ROW_HEIGHT);
+    let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
+    let under_pointer = ui.rect_contains_pointer(rect);
+    if under_pointer {
+        outcome.under_pointer = Some(peer.identity.key);
+    }
+    let lit = hovering && under_pointer;
+    let (fill, stroke) = match (lit, hovering) {
+        (true, _) => (palette.accent_tint, Stroke::new(2.0, palette.accent)),
+        (_, true) => (palette.card, Stroke::new(1.0, palette.accent)),
+        _ => (palette.card, Stroke::new(1.0, palette.line)),
+    };
+    ui.painter()
+        .rect(rect, 12, fill, stroke, StrokeKind::Inside);
+    let name = peer.identity.name.as_str();
+    let monogram = rect.left_center() + Vec2::new(36.0, 0.0);
+    icon::monogram(ui, monogram, name, lit);
+    let inner = Rect::from_min_max(
+        rect.min + Vec2::new(68.0, 0.0),
+        rect.max - Vec2::new(12.0, 0.0),
+    );
+    let mut inside = ui.new_child(
+        UiBuilder::new()
+            .max_rect(inner)
+            .layout(Layout::right_to_left(Align::Center)),
+    );
+    if !hovering {
+        outcome.actions.extend(buttons(&mut inside, peer));
+    }
+    inside.with_layout(Layout::top_down(Align::Min), |ui| {
+        ui.add_space(ROW_HEIGHT / 2.0 - 20.0);
+        describe(ui, peer, lit);
+    });
+}
+
+fn buttons(ui: &mut Ui, peer: &PeerView) -> Vec<Action> {
+    let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
+    if peer.key_changed {
+        let review = theme::button(ui, text::REVIEW).accessible_name(text::review_key_of(name));
+        let sheet = Sheet::Trust {
+            peer: key,
+            paths: Vec::new(),
+        };
+        return if review.clicked() {
+            vec![Action::Open(sheet)]
+        } else {
+            Vec::new()
+        };
+    }
+    // Laid out from the right, so that the first to be reached by Tab would be
+    // the last in sight: the pair is laid out from the left inside.
+    let width = theme::width_of(ui, text::SEND_FILES, &egui::TextStyle::Button)
+        + theme::width_of(ui, text::SEND_FOLDER, &egui::TextStyle::Button)
+        + 4.0 * ui.spacing().button_padding.x
+        + ui.spacing().item_spacing.x;
+    ui.allocate_ui_with_layout(
+        Vec2::new(width, theme::BUTTON_HEIGHT),
+        Layout::left_to_right(Align::Center),
+        |ui| {
+            let files =
+                theme::button(ui, text::SEND_FILES).accessible_name(text::send_files_to(name));
+            let folder =
+                theme::button(ui, text::SEND_FOLDER).accessible_name(text::send_folder_to(name));
+            let mut actions = Vec::new();
+            if files.clicked() {
+                actions.push(Action::Ask(Question::FilesFor(key)));
+            }
+            if folder.clicked() {
+                actions.push(Action::Ask(Question::FolderFor(key)));
+            }
+            actions
+        },
+    )
+    .inner
+}
+
+fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
+    let palette = theme::palette(ui);
+    let name = peer.identity.name.as_str();
+    ui.add(egui::Label::new(RichText::new(name).text_style(theme::title())).truncate());
+    let (words, color) = if peer.key_changed {
+        (text::KEY_CHANGED.to_owned(), palette.warning)
+    } else if lit {
+        (text::drop_to_send(name), palette.accent)
+    } else if let Some(path) = peer.path {
+        (text::connected(path), palette.muted)
+    } else if peer.contact {
+        (text::CONTACT_ONLINE.to_owned(), palette.muted)
+    } else {
+        (text::ONLINE.to_owned(), palette.muted)
+    };
+    ui.add(egui::Label::new(theme::muted(ui, words).color(color)).truncate());
+}
+
+/// Says what dropping does, along the bottom of the window.
+pub(crate) fn hover_hint(ui: &Ui, position_known: bool) {
+    let palette = theme::palette(ui);
+    let words = if position_known {
+        text::DROP_ON_A_NAME
+    } else {
+        text::DROP_TO_CHOOSE
+    };
+    let screen = ui.ctx().content_rect();
+    let bar = Rect::from_min_max(
+        egui::pos2(screen.left() + 24.0, screen.bottom() - 64.0),
+        egui::pos2(screen.right() - 24.0, screen.bottom() - 20.0),
+    );
+    let painter = ui.ctx().layer_painter(egui::LayerId::new(
+        egui::Order::Tooltip,
+        egui::Id::new("hover hint"),
+    ));
+    painter.rect_filled(bar, 22, palette.accent);
+    painter.text(
+        bar.center(),
+        Align2::CENTER_CENTER,
+        words,
+        theme::title().resolve(ui.style()),
+        palette.on_accent,
+    );
+}

@@ -1,0 +1,402 @@
+//! Every word the application shows, and how numbers are put into words.
+
+use std::time::Duration;
+
+use pinhole_client::{Direction, OfferView, PathKind, Stage, TransferView};
+
+/// The application's name, as people write it.
+pub(crate) const APP: &str = "Pinhole";
+/// Under the name on the first screen.
+pub(crate) const TAGLINE: &str =
+    "Send files straight to another computer,\nencrypted from end to end.";
+
+pub(crate) const NAME_LABEL: &str = "Your name";
+pub(crate) const NAME_HINT: &str = "for example alice";
+pub(crate) const NAME_HELP: &str = "Others see it and send to it. 3 to 32 of a–z, 0–9, . _ -";
+pub(crate) const SERVER_LABEL: &str = "Server";
+pub(crate) const SERVER_HINT: &str = "host:port";
+pub(crate) const SERVER_HELP: &str =
+    "Where you meet. Everybody who wants to exchange files uses the same one.";
+pub(crate) const LOG_IN: &str = "Log in";
+pub(crate) const CANCEL: &str = "Cancel";
+pub(crate) const YOUR_FINGERPRINT: &str = "Your fingerprint";
+pub(crate) const FINGERPRINT_HELP: &str =
+    "Read it to the other person to be sure that you talk to each other, and to nobody between.";
+pub(crate) const COPY: &str = "Copy";
+pub(crate) const COPIED: &str = "Copied.";
+
+pub(crate) const PEOPLE: &str = "People";
+pub(crate) const TRANSFERS: &str = "Transfers";
+pub(crate) const NOBODY: &str = "Nobody else is here yet";
+pub(crate) const NO_TRANSFERS: &str = "Drop files or folders on a name, or paste them with Ctrl+V. Nothing is sent before the other side accepts.";
+pub(crate) const COPY_SERVER: &str = "Copy the server's address";
+pub(crate) const SEND_FILES: &str = "Send files";
+pub(crate) const SEND_FOLDER: &str = "Folder";
+pub(crate) const REVIEW: &str = "Review";
+pub(crate) const ONLINE: &str = "Online";
+pub(crate) const CONTACT_ONLINE: &str = "Online, you have exchanged files before";
+pub(crate) const KEY_CHANGED: &str = "The key has changed. Check before you send.";
+pub(crate) const DROP_ON_A_NAME: &str = "Drop on a name to send, or here to choose";
+pub(crate) const DROP_TO_CHOOSE: &str = "Drop to choose who gets it";
+
+pub(crate) const ACCEPT: &str = "Accept";
+pub(crate) const DECLINE: &str = "Decline";
+pub(crate) const SAVE_ELSEWHERE: &str = "Save elsewhere…";
+pub(crate) const DECIDE_LATER: &str =
+    "Press Esc to decide later. Nothing is sent until you accept.";
+pub(crate) const LOOK: &str = "Look at the offer";
+pub(crate) const EMPTY_FOLDER: &str = "folder";
+
+pub(crate) const SEND_TO_WHOM: &str = "Send to whom?";
+pub(crate) const NOBODY_TO_SEND_TO: &str =
+    "Nobody else is here yet. As soon as somebody is, you can choose them here.";
+
+pub(crate) const OPEN_FOLDER: &str = "Open folder";
+pub(crate) const DISMISS: &str = "Dismiss";
+pub(crate) const DISMISS_ALL: &str = "Dismiss all finished";
+pub(crate) const STALLED: &str = "stalled: nothing has moved for a while";
+
+pub(crate) const SETTINGS: &str = "Settings";
+pub(crate) const CLOSE: &str = "Close";
+pub(crate) const DOWNLOADS: &str = "Accepted files go to";
+pub(crate) const CHANGE: &str = "Change…";
+pub(crate) const ACCEPT_FROM: &str = "Accept without asking";
+pub(crate) const ACCEPT_NOBODY: &str = "from nobody";
+pub(crate) const ACCEPT_CONTACTS: &str = "from people I have accepted before";
+pub(crate) const ACCEPT_EVERYBODY: &str = "from everybody";
+pub(crate) const APPEARANCE: &str = "Appearance, until Pinhole is closed";
+pub(crate) const LIGHT: &str = "light";
+pub(crate) const DARK: &str = "dark";
+pub(crate) const AS_SYSTEM: &str = "as the system";
+pub(crate) const LOG_OUT: &str = "Log out";
+pub(crate) const LOG_OUT_HELP: &str = "Ends every transfer that is still running.";
+
+pub(crate) const NEW_FINGERPRINT: &str = "The fingerprint shown now";
+pub(crate) const TRUST: &str = "Trust the new key";
+pub(crate) const DO_NOT_TRUST: &str = "Not now";
+
+pub(crate) const NO_DIALOG: &str = "No file dialog could be opened. Install xdg-desktop-portal or zenity, or drop the files on the window.";
+pub(crate) const NO_FONT: &str = "Some characters cannot be shown: no font here has them. On Debian and Ubuntu, install fonts-noto-cjk and fonts-noto-core.";
+pub(crate) const NOT_LOGGED_IN: &str = "Log in first, then choose who gets them.";
+pub(crate) const ENGINE_BUSY: &str = "Pinhole has too much to do at the moment. Try again.";
+pub(crate) const ENGINE_ENDED: &str =
+    "Pinhole's engine has ended. Close the window and start Pinhole again.";
+pub(crate) const CANNOT_START: &str = "Pinhole cannot start";
+pub(crate) const QUIT: &str = "Quit";
+
+/// The window's title.
+pub(crate) fn window_title(name: Option<&str>) -> String {
+    name.map_or_else(|| APP.to_owned(), |name| format!("{APP} - {name}"))
+}
+
+/// While the first login is under way.
+pub(crate) fn logging_in(server: &str) -> String {
+    format!("Logging in to {server}…")
+}
+
+/// Under one's own name.
+pub(crate) fn online_at(server: &str) -> String {
+    format!("Online at {server}")
+}
+
+/// Under one's own name, while the server cannot be reached.
+pub(crate) fn reconnecting(server: &str) -> String {
+    format!("Not connected to {server}")
+}
+
+/// When the next attempt to reach the server begins.
+pub(crate) fn next_attempt(wait: Duration) -> String {
+    match wait.as_secs_f32().ceil() {
+        0.0 => "Reconnecting now…".to_owned(),
+        seconds => format!("Reconnecting in {seconds:.0} s"),
+    }
+}
+
+/// What to do when nobody else is online.
+pub(crate) fn ask_them(host: &str) -> String {
+    format!("Ask them to start Pinhole and log in to\n{host}")
+}
+
+/// On the peer that files hover over.
+pub(crate) fn drop_to_send(peer: &str) -> String {
+    format!("Drop to send to {peer}")
+}
+
+/// Says to whom a "Send files" button sends.
+pub(crate) fn send_files_to(peer: &str) -> String {
+    format!("Send files to {peer}")
+}
+
+/// Says to whom a "Folder" button sends.
+pub(crate) fn send_folder_to(peer: &str) -> String {
+    format!("Send a folder to {peer}")
+}
+
+/// Says whose key a "Review" button is about.
+pub(crate) fn review_key_of(peer: &str) -> String {
+    format!("Review the key of {peer}")
+}
+
+/// A peer with whom a session is up.
+pub(crate) fn connected(path: PathKind) -> String {
+    format!("Connected {}", self::path(path))
+}
+
+/// Which way the bytes go.
+pub(crate) const fn path(path: PathKind) -> &'static str {
+    match path {
+        PathKind::Lan => "directly, on the same network",
+        PathKind::Ipv6 => "directly, over IPv6",
+        PathKind::Punched => "directly, punched through both NATs",
+        PathKind::Relay => "through the relay, encrypted end to end",
+    }
+}
+
+/// "3 files", "1 file and 2 folders".
+pub(crate) fn count(files: u64, folders: u64) -> String {
+    let some = |n: u64, one: &str| match n {
+        1 => format!("1 {one}"),
+        _ => format!("{n} {one}s"),
+    };
+    match (files, folders) {
+        (_, 0) => some(files, "file"),
+        (0, _) => some(folders, "folder"),
+        _ => format!("{} in {}", some(files, "file"), some(folders, "folder")),
+    }
+}
+
+/// What waits to be sent.
+pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
+    let name = paths.first().map_or_else(String::new, |path| {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        displayable(&name.to_string_lossy())
+    });
+    match paths.len() {
+        0 | 1 => name,
+        2 => format!("{name} and 1 more"),
+        n => format!("{name} and {} more", n - 1),
+    }
+}
+
+/// A local name with what would disturb a line replaced.
+fn displayable(name: &str) -> String {
+    let disturbs = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    name.chars()
+        .map(|c| if disturbs(c) { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// While files wait for the login.
+pub(crate) fn waiting_to_be_sent(title: &str) -> String {
+    format!("{title} is waiting. {NOT_LOGGED_IN}")
+}
+
+/// The question an offer asks.
+pub(crate) fn wants_to_send(peer: &str) -> String {
+    format!("{peer} wants to send you files")
+}
+
+/// How much an offer is.
+pub(crate) fn amount(offer: &OfferView) -> String {
+    format!(
+        "{}, {}",
+        count(offer.files, offer.folders),
+        size(offer.bytes)
+    )
+}
+
+/// Where accepted files will go.
+pub(crate) fn into_folder(folder: &std::path::Path) -> String {
+    format!("Will be saved in {}", folder.display())
+}
+
+/// How many offers wait besides the one shown.
+pub(crate) fn more_offers(n: usize) -> String {
+    match n {
+        1 => "1 more offer is waiting".to_owned(),
+        n => format!("{n} more offers are waiting"),
+    }
+}
+
+/// Bytes in decimal units, as file managers count.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+    if bytes < 1000 {
+        return if bytes == 1 {
+            "1 byte".to_owned()
+        } else {
+            format!("{bytes} bytes")
+        };
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut amount = bytes as f64 / 1000.0;
+    let mut unit = UNITS[0];
+    for larger in UNITS.into_iter().skip(1) {
+        // What would be shown as 1000 is shown in the next unit.
+        if amount < 999.5 {
+            break;
+        }
+        amount /= 1000.0;
+        unit = larger;
+    }
+    if amount < 9.95 {
+        format!("{amount:.1} {unit}")
+    } else {
+        format!("{amount:.0} {unit}")
+    }
+}
+
+/// A speed in decimal units.
+pub(crate) fn speed(bytes_per_second: u64) -> String {
+    format!("{}/s", size(bytes_per_second))
+}
+
+/// How long something takes or took, in the two largest units.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => "less than 1 s".to_owned(),
+        1..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// How far a transfer is, in words.
+pub(crate) fn stage(transfer: &TransferView) -> String {
+    let peer = &transfer.peer.name;
+    match (&transfer.stage, transfer.direction) {
+        (Stage::Preparing, _) => "Reading the list of files…".to_owned(),
+        (Stage::Connecting, _) => format!("Connecting to {peer}…"),
+        (Stage::AwaitingAnswer, _) => format!("Waiting for {peer} to accept"),
+        (Stage::AwaitingDecision, _) => format!("{peer} waits for your answer"),
+        (Stage::Transferring, Direction::Sending) => format!("Sending to {peer}"),
+        (Stage::Transferring, Direction::Receiving) => format!("Receiving from {peer}"),
+        (Stage::Completed(_), Direction::Sending) => format!("Delivered to {peer}"),
+        (Stage::Completed(_), Direction::Receiving) => format!("Received from {peer}"),
+        (Stage::Failed(failure), _) => failure.to_string(),
+    }
+}
+
+/// What is known of a running transfer's progress.
+pub(crate) fn progress(transfer: &TransferView) -> String {
+    let progress = &transfer.progress;
+    let mut parts = vec![format!(
+        "{} of {}",
+        size(progress.bytes_done),
+        size(progress.bytes_total)
+    )];
+    if progress.files_total > 1 {
+        parts.push(format!(
+            "{} of {} files",
+            progress.files_done, progress.files_total
+        ));
+    }
+    match (progress.bytes_per_second, progress.time_left) {
+        (Some(0), _) => parts.push(STALLED.to_owned()),
+        (Some(rate), Some(left)) => {
+            parts.push(speed(rate));
+            parts.push(format!("{} left", duration(left)));
+        }
+        (Some(rate), None) => parts.push(speed(rate)),
+        (None, _) => {}
+    }
+    parts.join("  ·  ")
+}
+
+/// What a completed transfer amounted to.
+pub(crate) fn completion(bytes: u64, files: u64, elapsed: Duration) -> String {
+    let mut parts = vec![size(bytes)];
+    if files != 1 {
+        parts.push(count(files, 0));
+    }
+    parts.push(format!("in {}", duration(elapsed)));
+    let millis = elapsed.as_millis();
+    if let Some(rate) = (u128::from(bytes) * 1000).checked_div(millis) {
+        parts.push(speed(u64::try_from(rate).unwrap_or(u64::MAX)));
+    }
+    parts.join("  ·  ")
+}
+
+/// How many files of a transfer failed.
+pub(crate) fn files_failed(n: usize) -> String {
+    match n {
+        1 => "1 file failed:".to_owned(),
+        n => format!("{n} files failed:"),
+    }
+}
+
+/// Why a changed key matters.
+pub(crate) fn key_changed(peer: &str) -> String {
+    format!(
+        "{peer} has another key than last time. That is so after a new installation or on a new computer, but also when somebody else uses the name. Ask {peer}, by phone or in person, to read you their fingerprint, and trust the new key only if it is this one."
+    )
+}
+
+/// The heading of the decision on a changed key.
+pub(crate) fn is_this_still(peer: &str) -> String {
+    format!("Is this still {peer}?")
+}
+
+/// A fingerprint in groups of four, to be read aloud.
+pub(crate) fn grouped(fingerprint: &str) -> String {
+    let chars: Vec<char> = fingerprint.chars().collect();
+    chars
+        .chunks(4)
+        .map(|group| group.iter().collect::<String>())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A folder could not be shown.
+pub(crate) fn cannot_open(folder: &std::path::Path, reason: &str) -> String {
+    format!("Cannot open {}: {reason}", folder.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_round_like_a_file_manager() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1_000, "1.0 kB"),
+            (9_960, "10 kB"),
+            (999_499, "999 kB"),
+            (999_500, "1.0 MB"),
+            (12_400_000, "12 MB"),
+            (1_073_741_824, "1.1 GB"),
+            (u64::MAX, "18 EB"),
+        ] {
+            assert_eq!(size(bytes), shown, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn durations_and_waits_are_words() {
+        assert_eq!(duration(Duration::from_millis(300)), "less than 1 s");
+        assert_eq!(duration(Duration::from_secs(61)), "1 min 1 s");
+        assert_eq!(duration(Duration::from_secs(7_260)), "2 h 1 min");
+        assert_eq!(
+            next_attempt(Duration::from_millis(1_200)),
+            "Reconnecting in 2 s"
+        );
+        assert_eq!(next_attempt(Duration::ZERO), "Reconnecting now…");
+    }
+
+    #[test]
+    fn counts_and_titles() {
+        assert_eq!(count(1, 0), "1 file");
+        assert_eq!(count(3, 2), "3 files in 2 folders");
+        assert_eq!(count(0, 1), "1 folder");
+        let paths = ["/a/photo\u{202e}gpj.exe".into(), "/b".into(), "/c".into()];
+        assert_eq!(paths_title(&paths), "photo\u{fffd}gpj.exe and 2 more");
+        assert_eq!(grouped("abcdefghij"), "abcd efgh ij");
+    }
+}

@@ -1,0 +1,174 @@
+//! Running and finished transfers.
+
+use std::collections::HashMap;
+
+use egui::{Align, Layout, ProgressBar, RichText, Ui};
+use pinhole_client::{Command, Direction, Snapshot, Stage, TransferId, TransferView};
+
+use crate::action::{Action, Question};
+use crate::icon::{Icon, badge};
+use crate::{text, theme};
+
+/// Which files of a transfer failed and why, one line each.
+pub(crate) type FileFailures = HashMap<TransferId, Vec<String>>;
+
+/// Draws the list, the newest first.
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) -> Vec<Action> {
+    let mut actions = Vec::new();
+    let finished: Vec<TransferId> = snapshot
+        .transfers
+        .iter()
+        .filter(|transfer| transfer.stage.is_final())
+        .map(|transfer| transfer.id)
+        .collect();
+    ui.horizontal(|ui| {
+        ui.set_min_height(theme::BUTTON_HEIGHT);
+        theme::section_heading(ui, text::TRANSFERS);
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            if finished.len() > 1 && theme::quiet_button(ui, text::DISMISS_ALL).clicked() {
+                let dismiss = |transfer| Action::Command(Command::Dismiss { transfer });
+                actions.extend(finished.into_iter().map(dismiss));
+            }
+        });
+    });
+    if snapshot.transfers.is_empty() {
+        ui.label(RichText::new(text::NO_TRANSFERS).color(theme::palette(ui).muted));
+    }
+    for transfer in snapshot.transfers.iter().rev() {
+        ui.push_id(transfer.id, |ui| {
+            let failed = failures.get(&transfer.id).map_or(&[][..], Vec::as_slice);
+            theme::card(ui).show(ui, |ui| {
+                ui.set_width(ui.available_width());
+                actions.extend(card(ui, transfer, failed));
+            });
+        });
+        ui.add_space(theme::GAP_SMALL);
+    }
+    actions
+}
+
+fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
+    ui.horizontal(|ui| {
+        let (icon, color) = picture(ui, transfer, failed);
+        badge(ui, icon, color);
+        ui.add_space(theme::GAP_SMALL);
+        let buttons = ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            let actions = buttons(ui, transfer);
+            ui.with_layout(Layout::top_down(Align::Min), |ui| headline(ui, transfer));
+            actions
+        });
+        buttons.inner
+    })
+    .inner
+    .into_iter()
+    .chain(details(ui, transfer, failed))
+    .collect()
+}
+
+fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::Color32) {
+    let palette = theme::palette(ui);
+    match (&transfer.stage, transfer.direction) {
+        (Stage::Completed(_), _) if !failed.is_empty() => (Icon::Warning, palette.warning),
+        (Stage::Completed(_), _) => (Icon::Check, palette.accent),
+        (Stage::Failed(_), _) => (Icon::Cross, palette.danger),
+        (_, Direction::Sending) => (Icon::Up, palette.muted),
+        (_, Direction::Receiving) => (Icon::Down, palette.muted),
+    }
+}
+
+fn headline(ui: &mut Ui, transfer: &TransferView) {
+    let palette = theme::palette(ui);
+    let title = match transfer.offer.title.as_str() {
+        "" => text::stage(transfer),
+        title => theme::elided(ui, title, &theme::title(), ui.available_width()),
+    };
+    ui.label(RichText::new(title).text_style(theme::title()));
+    let color = match transfer.stage {
+        Stage::Completed(_) => palette.accent,
+        Stage::Failed(_) => palette.danger,
+        _ => palette.muted,
+    };
+    if !transfer.offer.title.is_empty() {
+        ui.add(egui::Label::new(theme::muted(ui, text::stage(transfer)).color(color)).wrap());
+    }
+}
+
+fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+    let id = transfer.id;
+    let (words, action) = match &transfer.stage {
+        Stage::AwaitingDecision => (text::LOOK, Action::LookAt(id)),
+        stage if stage.is_final() => (
+            text::DISMISS,
+            Action::Command(Command::Dismiss { transfer: id }),
+        ),
+        _ => (
+            text::CANCEL,
+            Action::Command(Command::Cancel { transfer: id }),
+        ),
+    };
+    if theme::quiet_button(ui, words).clicked() {
+        vec![action]
+    } else {
+        Vec::new()
+    }
+}
+
+fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
+    let mut actions = Vec::new();
+    match &transfer.stage {
+        Stage::Transferring => running(ui, transfer),
+        Stage::Completed(done) => {
+            ui.add_space(theme::GAP);
+            ui.horizontal(|ui| {
+                ui.vertical(|ui| {
+                    let amount = text::completion(done.bytes, done.files, done.elapsed);
+                    ui.label(theme::muted(ui, amount));
+                    if let Some(path) = transfer.path {
+                        ui.label(theme::muted(ui, text::path(path)));
+                    }
+                });
+                if let Some(folder) = &done.folder {
+                    ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                        if theme::button(ui, text::OPEN_FOLDER).clicked() {
+                            actions.push(Action::Ask(Question::Show(folder.clone())));
+                        }
+                    });
+                }
+            });
+        }
+        _ => {}
+    }
+    let left_out = transfer.offer.skipped.iter();
+    lines(ui, left_out, None);
+    if !failed.is_empty() {
+        lines(ui, failed.iter(), Some(&text::files_failed(failed.len())));
+    }
+    actions
+}
+
+fn running(ui: &mut Ui, transfer: &TransferView) {
+    let progress = &transfer.progress;
+    ui.add_space(theme::GAP);
+    #[expect(clippy::cast_precision_loss, reason = "a bar has a few hundred pixels")]
+    let share = match progress.bytes_total {
+        0 => 0.0,
+        total => progress.bytes_done as f32 / total as f32,
+    };
+    let bar = ProgressBar::new(share)
+        .desired_height(6.0)
+        .fill(theme::palette(ui).accent);
+    ui.add(bar).accessible_name(text::stage(transfer));
+    ui.add_space(theme::GAP_SMALL);
+    ui.label(theme::muted(ui, text::progress(transfer)));
+    if let Some(path) = transfer.path {
+        ui.label(theme::muted(ui, text::path(path)));
+    }
+}
+
+fn lines<'a>(ui: &mut Ui, lines: impl Iterator<Item = &'a String>, heading: Option<&'a String>) {
+    const MOST: usize = 5;
+    let color = theme::palette(ui).warning;
+    for line in heading.into_iter().chain(lines).take(MOST + 1) {
+        ui.add(egui::Label::new(theme::muted(ui, line).color(color)).wrap());
+    }
+}
