@@ -1,6 +1,7 @@
 //! What the end-to-end tests and the benchmark share: a NAT laboratory made of
 //! network namespaces ([`lab`]), the real binaries as processes ([`process`]),
-//! and a server with its peers made of both ([`scene`]).
+//! a server with its peers made of both ([`scene`]), and a
+//! screen with mouse and keyboard (`screen`).
 //!
 //! A test that needs root says so and passes where it has none; see
 //! [`lab::unavailable`].
@@ -11,4 +12,6 @@
 pub mod lab;
 pub mod process;
 pub mod scene;
+#[cfg(target_os = "linux")]
+pub mod screen;
 pub mod tree;

@@ -143,6 +143,20 @@ impl Process {
         }
     }
 
+    /// Waits for the next line, whatever it is.
+    ///
+    /// # Panics
+    /// When it does not come in time or the process ends first.
+    pub fn line(&mut self, timeout: Duration) -> String {
+        match self.lines.recv_timeout(timeout) {
+            Ok(line) => {
+                self.printed.push(line.clone());
+                line
+            }
+            Err(error) => self.fail(&format!("no line in {timeout:?}: {error}")),
+        }
+    }
+
     /// Waits for the end and tells what there was to see.
     ///
     /// # Panics

@@ -428,6 +428,8 @@ fn logged_in_name(login: &LoginState) -> Option<String> {
     }
 }
 
+const HEADER_HEIGHT: f32 = 48.0;
+
 /// One's own name, the server, and the way to the settings.
 fn header(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
     let palette = theme::palette(ui);
@@ -461,8 +463,9 @@ fn header(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
         }
         LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => return Vec::new(),
     };
+    let wide = egui::Vec2::new(ui.available_width(), HEADER_HEIGHT);
     let actions = ui
-        .with_layout(Layout::right_to_left(Align::Center), |ui| {
+        .allocate_ui_with_layout(wide, Layout::right_to_left(Align::Center), |ui| {
             let settings = theme::button(ui, text::SETTINGS).clicked();
             ui.with_layout(Layout::top_down(Align::Min), |ui| {
                 ui.add(egui::Label::new(RichText::new(name.as_str()).heading()).truncate());

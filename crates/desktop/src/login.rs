@@ -93,17 +93,14 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     ui.label(RichText::new(text::TAGLINE).color(theme::palette(ui).muted));
     ui.add_space(theme::GAP_SECTION);
     let actions = ui
-        .with_layout(
-            Layout::top_down_justified(Align::Min),
-            |ui| match &snapshot.login {
-                LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
-                LoginState::LoggedOut { failure } => {
-                    let failure = failure.as_ref().map(ToString::to_string);
-                    fields(ui, form, failure.as_deref(), waiting)
-                }
-                LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => Vec::new(),
-            },
-        )
+        .with_layout(Layout::top_down(Align::Min), |ui| match &snapshot.login {
+            LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
+            LoginState::LoggedOut { failure } => {
+                let failure = failure.as_ref().map(ToString::to_string);
+                fields(ui, form, failure.as_deref(), waiting)
+            }
+            LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => Vec::new(),
+        })
         .inner;
     ui.add_space(theme::GAP_SECTION);
     let fingerprint = text::grouped(&snapshot.fingerprint.to_string());
@@ -156,7 +153,9 @@ fn fields(
     );
     ui.add_space(theme::GAP_LARGE);
     let wide = Vec2::new(ui.available_width(), 40.0);
-    let button = theme::primary_button_sized(ui, text::LOG_IN, true, wide);
+    let button = ui
+        .vertical_centered_justified(|ui| theme::primary_button_sized(ui, text::LOG_IN, true, wide))
+        .inner;
     if !form.focused {
         form.focused = true;
         match (form.name.is_empty(), form.server.is_empty()) {

@@ -152,7 +152,7 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
     } else if lit {
         (text::drop_to_send(name), palette.accent)
     } else if let Some(path) = peer.path {
-        (text::connected(path), palette.muted)
+        (text::connected(path).to_owned(), palette.muted)
     } else if peer.contact {
         (text::CONTACT_ONLINE.to_owned(), palette.muted)
     } else {

@@ -1,11 +1,13 @@
 //! The settings, and one's own fingerprint.
 
-use egui::{RichText, TextStyle, ThemePreference, Ui};
+use egui::{Align, Layout, RichText, TextStyle, ThemePreference, Ui};
 use pinhole_client::AcceptPolicy;
 use pinhole_client::{Command, Snapshot};
 
 use crate::action::{Action, Question};
 use crate::{sheet, text, theme};
+
+const RADIO_HEIGHT: f32 = 26.0;
 
 /// Draws the settings over the window.
 pub(crate) fn show(ui: &Ui, snapshot: &Snapshot) -> Vec<Action> {
@@ -36,28 +38,39 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot) -> Vec<Action> {
 }
 
 fn fingerprint(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
-    theme::section_heading(ui, text::YOUR_FINGERPRINT);
     let fingerprint = snapshot.fingerprint.to_string();
+    if heading_with_button(ui, text::YOUR_FINGERPRINT, text::COPY) {
+        actions.push(Action::Copy(fingerprint.clone()));
+    }
     let grouped = RichText::new(text::grouped(&fingerprint)).monospace();
     ui.add(egui::Label::new(grouped).selectable(true).wrap());
     ui.add(egui::Label::new(theme::muted(ui, text::FINGERPRINT_HELP)).wrap());
-    if theme::button(ui, text::COPY).clicked() {
-        actions.push(Action::Copy(fingerprint));
-    }
 }
 
 fn downloads(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
-    theme::section_heading(ui, text::DOWNLOADS);
+    if heading_with_button(ui, text::DOWNLOADS, text::CHANGE) {
+        actions.push(Action::Ask(Question::DownloadFolder));
+    }
     let folder = snapshot.download_folder.display().to_string();
     let folder = theme::elided(ui, &folder, &TextStyle::Body, ui.available_width());
     ui.label(folder);
-    if theme::button(ui, text::CHANGE).clicked() {
-        actions.push(Action::Ask(Question::DownloadFolder));
-    }
+}
+
+/// A heading with a button at the right end of its line: whether it was clicked.
+fn heading_with_button(ui: &mut Ui, heading: &str, button: &str) -> bool {
+    ui.horizontal(|ui| {
+        theme::section_heading(ui, heading);
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            theme::button(ui, button).clicked()
+        })
+        .inner
+    })
+    .inner
 }
 
 fn accept(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
     theme::section_heading(ui, text::ACCEPT_FROM);
+    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     for (policy, words) in [
         (AcceptPolicy::Ask, text::ACCEPT_NOBODY),
         (AcceptPolicy::Contacts, text::ACCEPT_CONTACTS),
@@ -71,6 +84,7 @@ fn accept(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
 
 fn appearance(ui: &mut Ui, actions: &mut Vec<Action>) {
     theme::section_heading(ui, text::APPEARANCE);
+    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     let current = ui.ctx().options(|options| options.theme_preference);
     ui.horizontal(|ui| {
         for (preference, words) in [

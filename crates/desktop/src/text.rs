@@ -34,8 +34,8 @@ pub(crate) const SEND_FILES: &str = "Send files";
 pub(crate) const SEND_FOLDER: &str = "Folder";
 pub(crate) const REVIEW: &str = "Review";
 pub(crate) const ONLINE: &str = "Online";
-pub(crate) const CONTACT_ONLINE: &str = "Online, you have exchanged files before";
-pub(crate) const KEY_CHANGED: &str = "The key has changed. Check before you send.";
+pub(crate) const CONTACT_ONLINE: &str = "Online, known to you";
+pub(crate) const KEY_CHANGED: &str = "The key has changed";
 pub(crate) const DROP_ON_A_NAME: &str = "Drop on a name to send, or here to choose";
 pub(crate) const DROP_TO_CHOOSE: &str = "Drop to choose who gets it";
 
@@ -54,7 +54,7 @@ pub(crate) const NOBODY_TO_SEND_TO: &str =
 pub(crate) const OPEN_FOLDER: &str = "Open folder";
 pub(crate) const DISMISS: &str = "Dismiss";
 pub(crate) const DISMISS_ALL: &str = "Dismiss all finished";
-pub(crate) const STALLED: &str = "stalled: nothing has moved for a while";
+pub(crate) const STALLED: &str = "Stalled: nothing has moved for a while";
 
 pub(crate) const SETTINGS: &str = "Settings";
 pub(crate) const CLOSE: &str = "Close";
@@ -137,18 +137,21 @@ pub(crate) fn review_key_of(peer: &str) -> String {
     format!("Review the key of {peer}")
 }
 
-/// A peer with whom a session is up.
-pub(crate) fn connected(path: PathKind) -> String {
-    format!("Connected {}", self::path(path))
+/// A peer with whom a session is up, in the few words that fit beside a name.
+pub(crate) const fn connected(path: PathKind) -> &'static str {
+    match path {
+        PathKind::Lan | PathKind::Ipv6 | PathKind::Punched => "Connected directly",
+        PathKind::Relay => "Connected by relay",
+    }
 }
 
 /// Which way the bytes go.
 pub(crate) const fn path(path: PathKind) -> &'static str {
     match path {
-        PathKind::Lan => "directly, on the same network",
-        PathKind::Ipv6 => "directly, over IPv6",
-        PathKind::Punched => "directly, punched through both NATs",
-        PathKind::Relay => "through the relay, encrypted end to end",
+        PathKind::Lan => "Direct, on the same network",
+        PathKind::Ipv6 => "Direct, over IPv6",
+        PathKind::Punched => "Direct, punched through both NATs",
+        PathKind::Relay => "Through the relay, encrypted end to end",
     }
 }
 
@@ -265,6 +268,11 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
+/// Whether a transfer that should move does not.
+pub(crate) fn is_stalled(transfer: &TransferView) -> bool {
+    matches!(transfer.stage, Stage::Transferring) && transfer.progress.bytes_per_second == Some(0)
+}
+
 /// How far a transfer is, in words.
 pub(crate) fn stage(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
@@ -273,6 +281,7 @@ pub(crate) fn stage(transfer: &TransferView) -> String {
         (Stage::Connecting, _) => format!("Connecting to {peer}…"),
         (Stage::AwaitingAnswer, _) => format!("Waiting for {peer} to accept"),
         (Stage::AwaitingDecision, _) => format!("{peer} waits for your answer"),
+        (Stage::Transferring, _) if is_stalled(transfer) => STALLED.to_owned(),
         (Stage::Transferring, Direction::Sending) => format!("Sending to {peer}"),
         (Stage::Transferring, Direction::Receiving) => format!("Receiving from {peer}"),
         (Stage::Completed(_), Direction::Sending) => format!("Delivered to {peer}"),
@@ -296,7 +305,7 @@ pub(crate) fn progress(transfer: &TransferView) -> String {
         ));
     }
     match (progress.bytes_per_second, progress.time_left) {
-        (Some(0), _) => parts.push(STALLED.to_owned()),
+        (Some(0), _) => {}
         (Some(rate), Some(left)) => {
             parts.push(speed(rate));
             parts.push(format!("{} left", duration(left)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use egui::{
     Button, Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Frame, Margin,
-    Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
+    ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
 
 /// Half a step of the spacing grid, in points.
@@ -173,6 +173,8 @@ fn set_spacing(style: &mut egui::Style) {
     spacing.button_padding = Vec2::new(14.0, 6.0);
     spacing.interact_size.y = BUTTON_HEIGHT;
     spacing.scroll = egui::style::ScrollStyle::thin();
+    // The bar lies over the margin: nothing shifts when a list grows.
+    spacing.scroll.floating_allocated_width = 0.0;
     style.interaction.selectable_labels = false;
     // Nothing moves by itself: a frame is drawn only when something has changed.
     style.animation_time = 0.0;
@@ -260,14 +262,18 @@ pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, enabled: bool, size:
             state.fg_stroke.color = palette.on_accent;
         }
         widgets.active.bg_stroke.color = focus;
-        ui.add_enabled(enabled, Button::new(text).min_size(size))
+        ui.add_enabled(enabled, labelled(text).min_size(size))
     })
     .inner
 }
 
+fn labelled(text: &str) -> Button<'_> {
+    Button::new(RichText::new(text).text_style(TextStyle::Button))
+}
+
 /// Something else that can be done here.
 pub(crate) fn button(ui: &mut Ui, text: &str) -> Response {
-    ui.add(Button::new(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
+    ui.add(labelled(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
 }
 
 /// Something that can be done, but need not catch the eye.
@@ -280,7 +286,21 @@ pub(crate) fn quiet_button(ui: &mut Ui, text: &str) -> Response {
         widgets.inactive.fg_stroke.color = palette.muted;
         widgets.hovered.bg_stroke = Stroke::NONE;
         ui.spacing_mut().button_padding.x = 10.0;
-        ui.add(Button::new(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
+        ui.add(labelled(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
+    })
+    .inner
+}
+
+/// How much of something is done, from 0 to 1.
+pub(crate) fn progress_bar(ui: &mut Ui, share: f32) -> Response {
+    let palette = palette(ui);
+    ui.scope(|ui| {
+        ui.visuals_mut().extreme_bg_color = palette.line;
+        ui.add(
+            ProgressBar::new(share)
+                .desired_height(6.0)
+                .fill(palette.accent),
+        )
     })
     .inner
 }
@@ -312,12 +332,14 @@ pub(crate) fn width_of(ui: &Ui, text: &str, style: &TextStyle) -> f32 {
 pub(crate) fn elided(ui: &Ui, text: &str, style: &TextStyle, width: f32) -> String {
     // No window shows more than this many characters in a line.
     const LONGEST_CHARS: usize = 400;
+    // An extension, a double one too.
+    const TAIL_CHARS: usize = 9;
     let chars: Vec<char> = text.chars().collect();
     if chars.len() <= LONGEST_CHARS && width_of(ui, text, style) <= width {
         return text.to_owned();
     }
     let shortened = |kept: usize| {
-        let tail = kept / 2;
+        let tail = (kept / 2).max(TAIL_CHARS).min(kept);
         let head: String = chars.iter().take(kept - tail).collect();
         let tail: String = chars.iter().skip(chars.len() - tail).collect();
         format!("{head}…{tail}")

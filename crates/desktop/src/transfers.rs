@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use egui::{Align, Layout, ProgressBar, RichText, Ui};
+use egui::{Align, Frame, Layout, Margin, RichText, Ui};
 use pinhole_client::{Command, Direction, Snapshot, Stage, TransferId, TransferView};
 
 use crate::action::{Action, Question};
@@ -47,6 +47,9 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
     actions
 }
 
+/// Where the text of a card begins, right of its picture.
+const INDENT: i8 = 48;
+
 fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
     ui.horizontal(|ui| {
         let (icon, color) = picture(ui, transfer, failed);
@@ -61,8 +64,16 @@ fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> 
     })
     .inner
     .into_iter()
-    .chain(details(ui, transfer, failed))
+    .chain(indented(ui, |ui| details(ui, transfer, failed)))
     .collect()
+}
+
+fn indented<R>(ui: &mut Ui, content: impl FnOnce(&mut Ui) -> R) -> R {
+    let margin = Margin {
+        left: INDENT,
+        ..Margin::ZERO
+    };
+    Frame::new().inner_margin(margin).show(ui, content).inner
 }
 
 fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::Color32) {
@@ -86,6 +97,7 @@ fn headline(ui: &mut Ui, transfer: &TransferView) {
     let color = match transfer.stage {
         Stage::Completed(_) => palette.accent,
         Stage::Failed(_) => palette.danger,
+        _ if text::is_stalled(transfer) => palette.warning,
         _ => palette.muted,
     };
     if !transfer.offer.title.is_empty() {
@@ -154,10 +166,7 @@ fn running(ui: &mut Ui, transfer: &TransferView) {
         0 => 0.0,
         total => progress.bytes_done as f32 / total as f32,
     };
-    let bar = ProgressBar::new(share)
-        .desired_height(6.0)
-        .fill(theme::palette(ui).accent);
-    ui.add(bar).accessible_name(text::stage(transfer));
+    theme::progress_bar(ui, share).accessible_name(text::stage(transfer));
     ui.add_space(theme::GAP_SMALL);
     ui.label(theme::muted(ui, text::progress(transfer)));
     if let Some(path) = transfer.path {

@@ -1,0 +1,236 @@
+//! The desktop application in real windows: a drag from another program lands
+//! on a peer, the peer's window accepts, the file is equal.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use pinhole_tests::process::{Process, binary};
+use pinhole_tests::scene::{SOON, Scene};
+use pinhole_tests::screen::{self, Colour, Picture, Screen, Window};
+
+/// Long enough to be seen on its way.
+const FILE_MIB: usize = 400;
+/// Long enough to move them on a busy machine.
+const LONG: Duration = Duration::from_secs(120);
+/// No button with a word on it has a longer edge without it; no monogram has.
+const BUTTON_EDGE: usize = 50;
+/// A peer's row is 68 pixels high, with rounded corners and an outline.
+const ROW_BODY: usize = 40;
+/// Left of the buttons and right of the monogram.
+const IN_A_ROW_X: i32 = 200;
+
+/// Between a row's buttons and its right end.
+const RIGHT_OF_THE_BUTTONS_X: usize = 450;
+
+/// The colours of one appearance that the test looks for.
+struct Theme {
+    name: &'static str,
+    accent: Colour,
+    card: Colour,
+    lit: Colour,
+}
+
+const LIGHT: Theme = Theme {
+    name: "light",
+    accent: [0x0B, 0x72, 0x78],
+    card: [0xFF, 0xFF, 0xFF],
+    lit: [0xDD, 0xF1, 0xF0],
+};
+
+const DARK: Theme = Theme {
+    name: "dark",
+    accent: [0x4F, 0xC4, 0xC4],
+    card: [0x1B, 0x22, 0x24],
+    lit: [0x15, 0x37, 0x3A],
+};
+
+/// A server and the windows on one screen.
+struct Stage {
+    theme: Theme,
+    scene: Scene,
+    screen: Screen,
+}
+
+impl Stage {
+    fn set(theme: Theme) -> Option<Self> {
+        if let Some(reason) = screen::unavailable() {
+            // Past the capture of the test harness: nobody should take this for a pass.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+            return None;
+        }
+        let (scene, screen) = (Scene::on_loopback(), Screen::start(1500, 900));
+        Some(Self {
+            theme,
+            scene,
+            screen,
+        })
+    }
+
+    fn profile(&self, name: &str) -> PathBuf {
+        self.scene.folder.path().join(format!("{name}-window"))
+    }
+
+    fn open(&self, name: &str, x: u32, arguments: &[&str]) -> Process {
+        let mut command = self.screen.command(binary("pinhole-desktop"));
+        command.arg("--data-dir").arg(self.profile(name));
+        command.args(["--position", &format!("{x},0"), "--theme", self.theme.name]);
+        command.args(arguments);
+        Process::start(name, command)
+    }
+
+    /// A window that logs in at once.
+    fn log_in(&self, name: &str, x: u32) -> (Process, Window) {
+        let arguments = ["--server", &self.scene.server_address, "--name", name];
+        let process = self.open(name, x, &arguments);
+        (process, self.screen.window(&format!("Pinhole - {name}")))
+    }
+
+    fn screenshot(&self, window: &Window, state: &str) {
+        self.screen.save(window, &self.picture_of(state));
+    }
+
+    fn picture_of(&self, state: &str) -> PathBuf {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        folder.join(format!("desktop-{}-{state}.png", self.theme.name))
+    }
+
+    fn until_seen<T>(
+        &self,
+        window: &Window,
+        what: &str,
+        look: impl Fn(&Picture) -> Option<T>,
+    ) -> T {
+        self.screen
+            .until_seen(window, what, &self.picture_of("trouble"), look)
+    }
+
+    /// The middle of the second peer's row, once there are two.
+    fn second_row(&self, window: &Window) -> (i32, i32) {
+        self.until_seen(window, "a second peer", |picture| {
+            let rows = picture.pieces_in_column(RIGHT_OF_THE_BUTTONS_X, self.theme.card, ROW_BODY);
+            (rows.len() == 2).then(|| (IN_A_ROW_X, i32::try_from(rows[1]).expect("small")))
+        })
+    }
+
+    /// Where the one filled button of the window is.
+    fn button(&self, window: &Window, what: &str) -> (i32, i32) {
+        self.until_seen(window, what, |picture| {
+            let (x, y) = picture.line_of(self.theme.accent, BUTTON_EDGE)?;
+            let small = |n: usize| i32::try_from(n).ok();
+            Some((small(x)? + 20, small(y)? + 6))
+        })
+    }
+}
+
+fn sample_file(folder: &Path) -> PathBuf {
+    let path = folder.join("holiday video.bin");
+    let block: Vec<u8> = (0..1_u32 << 20)
+        .map(|i| (i.wrapping_mul(i) >> 7).to_le_bytes()[0])
+        .collect();
+    fs::write(&path, block.repeat(FILE_MIB)).expect("the sample");
+    path
+}
+
+/// Waits for the file to stand, whole, in the receiving profile's downloads.
+fn arrived(folder: &Path, name: &str) -> PathBuf {
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Some(path) = find(folder, name) {
+            return path;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{name} did not arrive in {}",
+            folder.display()
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(folder).ok()?.flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            find(&path, name)
+        } else {
+            (entry.file_name() == name).then_some(path)
+        }
+    })
+}
+
+/// Drags a file from another program onto bob, the second peer of alice.
+fn drag_onto_bob(stage: &Stage, alice: &Window, file: &Path) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("xdnd/source.py");
+    let mut command = stage.screen.command("/usr/bin/python3");
+    command.arg(script).args(["40", "790"]).arg(file);
+    let mut source = Process::start("source of files", command);
+    source.event("ready", SOON);
+    let from = stage.screen.window("source of files");
+    let row = stage.second_row(alice);
+    stage.screen.begin_drag(&from, (60, 40));
+    source.event("begun", SOON);
+    stage.screen.point(alice, row);
+    let lit = stage.theme.lit;
+    stage.until_seen(alice, "the lit peer", |picture| {
+        let rows = picture.pieces_in_column(RIGHT_OF_THE_BUTTONS_X, lit, ROW_BODY);
+        (rows.len() == 1).then_some(())
+    });
+    stage.screenshot(alice, "3-hover");
+    stage.screen.release();
+    source.event("given", SOON);
+}
+
+fn a_file_is_dragged_onto_the_second_peer(theme: Theme, accept: fn(&Stage, &Window)) {
+    let Some(stage) = Stage::set(theme) else {
+        return;
+    };
+    let first = stage.open("nobody", 0, &[]);
+    let login = stage.screen.window("Pinhole");
+    stage.button(&login, "the login");
+    stage.screenshot(&login, "1-login");
+    drop(first);
+    let (_aaron, aaron) = stage.log_in("aaron", 1000);
+    let (_bob, bob) = stage.log_in("bob", 500);
+    let (_alice, alice) = stage.log_in("alice", 0);
+    stage.second_row(&alice);
+    stage.second_row(&aaron);
+    stage.screenshot(&alice, "2-peers");
+    let file = sample_file(stage.scene.folder.path());
+    drag_onto_bob(&stage, &alice, &file);
+    stage.button(&bob, "the offer");
+    stage.screenshot(&bob, "4-offer");
+    accept(&stage, &bob);
+    // Nothing else in the window has such a line of the accent.
+    let bar = |picture: &Picture| picture.line_of(stage.theme.accent, 12);
+    stage.until_seen(&alice, "progress", bar);
+    stage.screenshot(&alice, "5-sending");
+    stage.screenshot(&bob, "5-receiving");
+    let received = arrived(&stage.profile("bob"), "holiday video.bin");
+    assert!(fs::read(&received).expect("received") == fs::read(&file).expect("sent"));
+    assert_eq!(find(&stage.profile("aaron"), "holiday video.bin"), None);
+    stage.until_seen(&alice, "the end of it", |picture| {
+        bar(picture).is_none().then_some(())
+    });
+    stage.screenshot(&alice, "6-delivered");
+    stage.screenshot(&bob, "6-received");
+}
+
+#[test]
+fn dragged_and_accepted_by_click_in_light() {
+    a_file_is_dragged_onto_the_second_peer(LIGHT, |stage, bob| {
+        let button = stage.button(bob, "the Accept button");
+        stage.screen.click(bob, button);
+    });
+}
+
+#[test]
+fn dragged_and_accepted_by_keyboard_in_dark() {
+    a_file_is_dragged_onto_the_second_peer(DARK, |stage, bob| {
+        stage.screen.activate(bob);
+        stage.screen.key("Tab");
+        stage.screen.key("Return");
+    });
+}
