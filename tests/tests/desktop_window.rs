@@ -111,7 +111,8 @@ impl Stage {
     fn second_row(&self, window: &Window) -> (i32, i32) {
         self.until_seen(window, "a second peer", |picture| {
             let rows = picture.pieces_in_column(RIGHT_OF_THE_BUTTONS_X, self.theme.card, ROW_BODY);
-            (rows.len() == 2).then(|| (IN_A_ROW_X, i32::try_from(rows[1]).expect("small")))
+            let second = (rows.len() == 2).then(|| rows.last())??;
+            Some((IN_A_ROW_X, i32::try_from(*second).ok()?))
         })
     }
 

@@ -99,19 +99,48 @@ mod platform {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(windows, target_os = "macos"))]
 mod platform {
-    /// Not asked for here: a drop waits until the system reports the pointer,
-    /// and asks to whom when it does not.
-    pub(super) enum Pointer {}
+    use std::sync::Arc;
+
+    use winit::window::Window;
+
+    /// The window, to tell where it lies.
+    pub(super) struct Pointer(Arc<Window>);
 
     impl Pointer {
-        pub(super) fn new(_: &eframe::CreationContext<'_>) -> Option<Self> {
-            None
+        pub(super) fn new(cc: &eframe::CreationContext<'_>) -> Option<Self> {
+            cc.winit_window().cloned().map(Self)
         }
 
+        /// In physical pixels from the window's upper left corner.
+        #[cfg(windows)]
+        #[allow(unsafe_code, reason = "there is no safe way to ask")]
         pub(super) fn position(&self) -> Option<(f32, f32)> {
-            match *self {}
+            use windows_sys::Win32::Foundation::POINT;
+            use windows_sys::Win32::UI::WindowsAndMessaging::GetCursorPos;
+            let mut point = POINT { x: 0, y: 0 };
+            // SAFETY: the call writes to `point`, which outlives it, and reads nothing.
+            let told = unsafe { GetCursorPos(&raw mut point) } != 0;
+            let origin = self.0.inner_position().ok()?;
+            told.then(|| ((point.x - origin.x) as f32, (point.y - origin.y) as f32))
+        }
+
+        /// In physical pixels from the window's upper left corner.
+        #[cfg(target_os = "macos")]
+        pub(super) fn position(&self) -> Option<(f32, f32)> {
+            // In points from the lower left corner of the first screen.
+            let point = objc2_app_kit::NSEvent::mouseLocation();
+            let screen = self.0.primary_monitor()?;
+            let height = screen
+                .size()
+                .to_logical::<f64>(screen.scale_factor())
+                .height;
+            let scale = self.0.scale_factor();
+            let origin = self.0.inner_position().ok()?.to_logical::<f64>(scale);
+            let (x, y) = (point.x - origin.x, height - point.y - origin.y);
+            #[allow(clippy::cast_possible_truncation, reason = "points on a screen")]
+            Some(((x * scale) as f32, (y * scale) as f32))
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn show(
 ) -> Vec<Action> {
     let ctx = ui.ctx();
     let screen = ctx.content_rect();
-    Modal::new(egui::Id::new(("offer", transfer.id)))
+    Modal::new(egui::Id::unique(("offer", transfer.id)))
         .frame(theme::sheet(ui.style()))
         .show(ctx, |ui| {
             // What is left of the window's width inside the sheet's frame.

@@ -176,7 +176,7 @@ pub(crate) fn hover_hint(ui: &Ui, position_known: bool) {
     );
     let painter = ui.ctx().layer_painter(egui::LayerId::new(
         egui::Order::Tooltip,
-        egui::Id::new("hover hint"),
+        egui::Id::unique("hover hint"),
     ));
     painter.rect_filled(bar, 22, palette.accent);
     painter.text(

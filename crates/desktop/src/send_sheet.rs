@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use egui::{RichText, TextStyle, Ui, Vec2};
+use egui::{AtomExt as _, RichText, TextStyle, Ui, Vec2};
 use pinhole_client::{Command, Snapshot};
 
 use crate::action::{Action, Sheet};
-use crate::{sheet, text, theme};
+use crate::{icon, sheet, text, theme};
 
 /// Draws the question over the window.
 pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, paths: &[PathBuf]) -> Vec<Action> {
@@ -26,11 +26,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, paths: &[PathBuf]) -> Vec<Actio
             .auto_shrink([false, true])
             .show(ui, |ui| {
                 for peer in &snapshot.peers {
-                    let key = peer.identity.key;
-                    let wide = Vec2::new(ui.available_width(), 44.0);
-                    let button = egui::Button::new(peer.identity.name.as_str()).min_size(wide);
-                    if ui.add(button).clicked() {
-                        actions.push(to_peer(key, peer.key_changed, paths));
+                    if choice(ui, peer.identity.name.as_str()) {
+                        actions.push(to_peer(peer.identity.key, peer.key_changed, paths));
                     }
                 }
             });
@@ -40,6 +37,19 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, paths: &[PathBuf]) -> Vec<Actio
         }
         actions
     })
+}
+
+/// A person to choose: whether they were chosen.
+fn choice(ui: &mut Ui, name: &str) -> bool {
+    const HEIGHT: f32 = 56.0;
+    let space_for_monogram = egui::Atom::default().atom_size(Vec2::new(44.0, 40.0));
+    let name_shown = RichText::new(name).text_style(theme::title());
+    let button = egui::Button::new((space_for_monogram, name_shown))
+        .min_size(Vec2::new(ui.available_width(), HEIGHT));
+    let response = ui.add(button);
+    let center = response.rect.left_center() + Vec2::new(HEIGHT / 2.0 + 4.0, 0.0);
+    icon::monogram(ui, center, name, false);
+    response.clicked()
 }
 
 /// What sending to a peer takes: the command, or first a decision on its key.

@@ -15,7 +15,7 @@ pub(crate) fn show(
 ) -> Vec<Action> {
     let ctx = ui.ctx();
     let width = WIDTH.min(ctx.content_rect().width() - 96.0);
-    let modal = Modal::new(egui::Id::new(id))
+    let modal = Modal::new(egui::Id::unique(id))
         .frame(theme::sheet(ui.style()))
         .show(ctx, |ui| {
             ui.set_width(width);

@@ -469,7 +469,7 @@ fn an_offer_asks_with_its_whole_list() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
         s.transfers
-            .push(incoming(&[("a.txt", 10), ("b/c.bin", 2_000_000)]))
+            .push(incoming(&[("a.txt", 10), ("b/c.bin", 2_000_000)]));
     });
     play.happen(Event::Offered {
         transfer: TransferId(7),
@@ -692,6 +692,25 @@ fn what_the_engine_cannot_do_is_said_and_dismissed() {
             .query_by_label_contains("Nobody called bob")
             .is_none()
     );
+}
+
+#[test]
+fn a_title_that_no_font_can_draw_suggests_fonts_once() {
+    let play = Play::new(with_peers());
+    let given = play.clone();
+    // The harness has no fonts of the system, as a bare machine has none.
+    let mut harness = Harness::builder()
+        .with_size(SIZE)
+        .allow_missing_glyphs()
+        .build_eframe(|cc| {
+            let snapshot = given.snapshot();
+            App::new(cc, Bridge::played(given), snapshot, Prefill::default())
+        });
+    harness.run();
+    assert!(harness.query_by_label(text::NO_FONT).is_none());
+    play.change(|s| s.transfers.push(incoming(&[("\u{5831}\u{544a}.pdf", 10)])));
+    harness.run();
+    assert!(harness.query_by_label(text::NO_FONT).is_some());
 }
 
 #[test]

@@ -234,7 +234,6 @@ pub(crate) fn size(bytes: u64) -> String {
             format!("{bytes} bytes")
         };
     }
-    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let mut amount = bytes as f64 / 1000.0;
     let mut unit = UNITS[0];
     for larger in UNITS.into_iter().skip(1) {

@@ -161,7 +161,6 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
 fn running(ui: &mut Ui, transfer: &TransferView) {
     let progress = &transfer.progress;
     ui.add_space(theme::GAP);
-    #[expect(clippy::cast_precision_loss, reason = "a bar has a few hundred pixels")]
     let share = match progress.bytes_total {
         0 => 0.0,
         total => progress.bytes_done as f32 / total as f32,
