@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::process::Process;
@@ -48,7 +49,7 @@ pub fn unavailable() -> Option<String> {
     };
     for (name, program, arguments) in [
         ("Xvfb", "Xvfb", &["-help"][..]),
-        ("xdotool", "xdotool", &["version"]),
+        ("xdotool", "xdotool", &["--version"]),
         ("openbox", "openbox", &["--version"]),
         ("ImageMagick's import", "import", &["-version"]),
         (
@@ -72,7 +73,16 @@ impl Screen {
     #[must_use]
     pub fn start(width: u32, height: u32) -> Self {
         let mut server = Command::new("Xvfb");
-        server.args(["-displayfd", "1", "-nolisten", "tcp", "-screen", "0"]);
+        // Without -noreset it would start anew whenever its last client has left.
+        server.args([
+            "-displayfd",
+            "1",
+            "-noreset",
+            "-nolisten",
+            "tcp",
+            "-screen",
+            "0",
+        ]);
         server.arg(format!("{width}x{height}x24"));
         let mut server = Process::start("Xvfb", server);
         let display = format!(":{}", server.line(Duration::from_secs(20)));
@@ -172,7 +182,7 @@ impl Screen {
     #[must_use]
     pub fn picture(&self, window: &Window) -> Picture {
         let mut import = self.command("import");
-        import.args(["-window", &window.id, "ppm:-"]);
+        import.args(["-window", &window.id, "-depth", "8", "ppm:-"]);
         let output = import.output().expect("import");
         assert!(output.status.success(), "import: {output:?}");
         Picture::from_ppm(&output.stdout).expect("a picture")
@@ -195,6 +205,7 @@ impl Screen {
             if let Some(found) = look(&picture) {
                 return found;
             }
+            thread::sleep(BETWEEN_LOOKS);
             if Instant::now() > deadline {
                 self.save(window, trouble);
                 panic!("{what} is not to be seen: {}", trouble.display());
@@ -293,6 +304,8 @@ impl Picture {
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Looking costs the machine what the windows need.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(30);
 
 fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -301,5 +314,6 @@ fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "no {what} in {PATIENCE:?}");
+        thread::sleep(BETWEEN_LOOKS);
     }
 }

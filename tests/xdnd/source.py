@@ -14,6 +14,7 @@ import sys
 import gi
 
 gi.require_version("Gtk", "3.0")
+gi.require_version("Gdk", "3.0")
 from gi.repository import Gdk, Gtk  # noqa: E402
 
 
@@ -37,7 +38,7 @@ box.drag_source_add_uri_targets()
 box.connect("drag-begin", lambda *_: report("begun"))
 box.connect("drag-data-get", give)
 box.connect("drag-end", lambda *_: report("ended"))
-box.connect("map-event", lambda *_: report("ready"))
+window.connect("map-event", lambda *_: report("ready"))
 window.connect("destroy", Gtk.main_quit)
 window.show_all()
 Gtk.main()
