@@ -44,7 +44,8 @@
 //! those from another port of such an address (the peer's NAT maps
 //! address-dependently), then the relay once it is due, and strangers last.
 //! Then by class, in the order of [`PathKind`]. The first valid pair waits
-//! [`Timing::settle`] for a better class, unless none can come any more. The
+//! [`Timing::settle`] for a better class (longer on a long way), unless none can
+//! come any more. The
 //! relay is opened together with the first dials, but is due only when the
 //! direct attempts have had [`Timing::direct`], or when there can be none.
 //! A handshake with a stranger is given up for any better pair.
@@ -88,7 +89,8 @@ pub struct Timing {
     /// Shortest time between two dials of a check whose addresses were in use,
     /// or whose connection was lost.
     pub slow_redial: Duration,
-    /// How long the first valid pair waits for one of a better class.
+    /// How long the first valid pair waits at least for one of a better class;
+    /// four times this at most.
     pub settle: Duration,
     /// How long direct attempts have before the relay is used or another round
     /// is asked for, from the round's start.
@@ -349,7 +351,8 @@ impl Agent {
         if let Some(round) = &mut self.round
             && origin != Origin::Relayed
         {
-            round.settles_at.get_or_insert(now + self.timing.settle);
+            let patience = round.patience(now, &self.timing);
+            round.settles_at.get_or_insert(now + patience);
         }
         if self.role == Role::Controlled {
             self.actions.push_back(Action::Handshake { connection: id });

@@ -221,6 +221,20 @@ fn the_first_pair_waits_for_a_better_class_unless_none_can_come() {
 }
 
 #[test]
+fn on_a_long_way_the_first_pair_waits_longer() {
+    for (took_ms, waits_ms) in [(40, 50), (200, 100), (1_000, 200)] {
+        let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
+        let punched = driven.check(PEER_PUBLIC);
+        driven.wait_ms(took_ms);
+        let connection = driven.connect(punched);
+        driven.wait_ms(waits_ms - 1);
+        assert_eq!(driven.actions(), [], "{took_ms}");
+        driven.wait_ms(1);
+        assert_eq!(driven.actions(), [handshake(connection)], "{took_ms}");
+    }
+}
+
+#[test]
 fn a_pair_that_fails_to_authenticate_gives_way_to_the_next() {
     let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
     let dials = driven.dials();

@@ -1,9 +1,10 @@
 //! One round: what it begins with, and how far it is.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::candidate::Candidate;
 
+use super::Timing;
 use super::checklist::Checklist;
 
 /// What both sides learn from one introduction.
@@ -44,6 +45,14 @@ pub(super) struct Current {
 }
 
 impl Current {
+    /// How long the first valid pair waits for a better class. On a long way
+    /// the same small delays (a neighbour looked up, a packet queued) are
+    /// larger: half of what the first pair took is waited, within bounds.
+    pub(super) fn patience(&self, now: Instant, timing: &Timing) -> Duration {
+        let took = now.saturating_duration_since(self.direct_ends_at - timing.direct);
+        (took / 2).clamp(timing.settle, 4 * timing.settle)
+    }
+
     pub(super) fn relay_is_due(&self, now: Instant) -> bool {
         !self.direct || now >= self.direct_ends_at
     }
