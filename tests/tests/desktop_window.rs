@@ -182,6 +182,8 @@ fn drag_onto_bob(stage: &Stage, alice: &Window, file: &Path) {
     stage.screenshot(alice, "3-hover");
     stage.screen.release();
     source.event("given", SOON);
+    // Until then the files are on their way.
+    source.event("ended", SOON);
 }
 
 fn a_file_is_dragged_onto_the_second_peer(theme: Theme, accept: fn(&Stage, &Window)) {
