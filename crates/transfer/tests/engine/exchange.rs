@@ -162,6 +162,53 @@ async fn several_at_once_in_both_directions() {
     );
 }
 
+/// Both sides have more to send than the stream holds, so that each must read
+/// while it cannot write.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_floods_through_a_narrow_stream_do_not_lock() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    for number in 0..3000 {
+        put(from.path().join(number.to_string()), noise(4096, number));
+    }
+    let (left, right) = tokio::io::duplex(64);
+    let mut alice = Peer::over(left, Side::Initiator);
+    let mut bob = Peer::over(right, Side::Responder);
+    let paths = [from.path().to_owned()];
+    let (to_bob, to_alice) = (alice.send(&paths).await, bob.send(&paths).await);
+    let sides = [(&mut alice, to_alice, to_bob), (&mut bob, to_bob, to_alice)];
+    let ends = sides.map(|(peer, incoming, outgoing)| {
+        let into = into.path();
+        async move {
+            let mut left = vec![incoming, outgoing];
+            while !left.is_empty() {
+                match peer.event().await {
+                    ExchangeEvent::Offered { id, .. } => peer.accept(id, into).await,
+                    ExchangeEvent::Finished { id, outcome } => {
+                        assert_eq!(outcome.unwrap().files, 3000);
+                        left.retain(|other| *other != id);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    });
+    let [one, two] = ends;
+    tokio::join!(one, two);
+    assert_eq!(tree(into.path()).len(), 2 * 3001);
+}
+
+#[tokio::test]
+async fn a_path_two_hundred_levels_deep_arrives() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let deep: PathBuf = std::iter::repeat_n("d", 200).collect();
+    fs::create_dir_all(from.path().join(&deep)).unwrap();
+    put(from.path().join(&deep).join("file"), "deep");
+    let (mut alice, mut bob) = pair();
+    let (sent, _) = transfer(&mut alice, &mut bob, &[from.path().join("d")], into.path()).await;
+    assert_eq!((sent.files, sent.folders), (1, 200));
+    assert_eq!(tree(into.path()), tree(from.path()));
+}
+
 #[tokio::test]
 async fn what_exists_is_kept_and_the_new_gets_a_number() {
     let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
