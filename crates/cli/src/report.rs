@@ -321,7 +321,7 @@ impl Report {
     pub(crate) fn peer(&self, peer: &pinhole_client::PeerView) {
         let (name, key) = (&peer.identity.name, peer.identity.key);
         let fingerprint = key.fingerprint();
-        let (contact, key_changed) = (peer.contact, peer.key_changed);
+        let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
         if self.json {
             return self.line(&Line::Peer {
                 name,

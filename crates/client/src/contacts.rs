@@ -37,7 +37,10 @@ pub enum Acquaintance {
         contact: bool,
     },
     /// Met with another key.
-    KeyChanged,
+    KeyChanged {
+        /// That one.
+        pinned: PeerKey,
+    },
 }
 
 impl Contacts {
@@ -64,7 +67,7 @@ impl Contacts {
             Some(pin) if pin.key == peer.key => Acquaintance::Known {
                 contact: pin.contact,
             },
-            Some(_) => Acquaintance::KeyChanged,
+            Some(pin) => Acquaintance::KeyChanged { pinned: pin.key },
         }
     }
 
@@ -129,7 +132,7 @@ mod tests {
         assert!(!contacts.befriend(server, &impostor));
         assert_eq!(
             contacts.acquaintance(server, &impostor),
-            Acquaintance::KeyChanged
+            Acquaintance::KeyChanged { pinned: bob.key }
         );
         assert!(contacts.befriend(server, &bob));
         assert_eq!(

@@ -74,9 +74,9 @@ pub struct PeerView {
     pub identity: PeerIdentity,
     /// An offer of this peer was accepted before, or it accepted one of ours.
     pub contact: bool,
-    /// The key is not the one pinned for this name; nothing is sent until the
-    /// user decides ([`crate::Command::TrustNewKey`]).
-    pub key_changed: bool,
+    /// The fingerprint of the key pinned for this name, when it is another one;
+    /// nothing is sent until the user decides ([`crate::Command::TrustNewKey`]).
+    pub changed_from: Option<Fingerprint>,
     /// The path of the session that is up, if one is.
     pub path: Option<PathKind>,
 }

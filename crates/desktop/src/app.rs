@@ -173,7 +173,7 @@ impl App {
                 .snapshot
                 .peers
                 .iter()
-                .any(|p| p.identity.key == *peer && p.key_changed)
+                .any(|p| p.identity.key == *peer && p.changed_from.is_some())
         {
             self.sheet = None;
         }
@@ -261,7 +261,7 @@ impl App {
                 .find(|peer| peer.identity.key == key)
         });
         Some(match peer {
-            Some(peer) => send_sheet::to_peer(peer.identity.key, peer.key_changed, &drop.paths),
+            Some(peer) => send_sheet::to_peer(peer, &drop.paths),
             None => Action::Open(Sheet::Send { paths: drop.paths }),
         })
     }

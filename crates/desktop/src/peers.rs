@@ -104,7 +104,7 @@ fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
 
 fn buttons(ui: &mut Ui, peer: &PeerView) -> Vec<Action> {
     let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
-    if peer.key_changed {
+    if peer.changed_from.is_some() {
         let review = theme::button(ui, text::REVIEW).accessible_name(text::review_key_of(name));
         let sheet = Sheet::Trust {
             peer: key,
@@ -147,7 +147,7 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
     let palette = theme::palette(ui);
     let name = peer.identity.name.as_str();
     ui.add(egui::Label::new(RichText::new(name).text_style(theme::title())).truncate());
-    let (words, color) = if peer.key_changed {
+    let (words, color) = if peer.changed_from.is_some() {
         (text::KEY_CHANGED.to_owned(), palette.warning)
     } else if lit {
         (text::drop_to_send(name), palette.accent)

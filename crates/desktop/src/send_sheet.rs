@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use egui::{AtomExt as _, RichText, TextStyle, Ui, Vec2};
-use pinhole_client::{Command, Snapshot};
+use pinhole_client::{Command, PeerView, Snapshot};
 
 use crate::action::{Action, Sheet};
 use crate::{icon, sheet, text, theme};
@@ -27,7 +27,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, paths: &[PathBuf]) -> Vec<Actio
             .show(ui, |ui| {
                 for peer in &snapshot.peers {
                     if choice(ui, peer.identity.name.as_str()) {
-                        actions.push(to_peer(peer.identity.key, peer.key_changed, paths));
+                        actions.push(to_peer(peer, paths));
                     }
                 }
             });
@@ -53,12 +53,12 @@ fn choice(ui: &mut Ui, name: &str) -> bool {
 }
 
 /// What sending to a peer takes: the command, or first a decision on its key.
-pub(crate) fn to_peer(
-    peer: pinhole_client::PeerKey,
-    key_changed: bool,
-    paths: &[PathBuf],
-) -> Action {
-    let paths = paths.to_vec();
+pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> Action {
+    let (peer, key_changed, paths) = (
+        peer.identity.key,
+        peer.changed_from.is_some(),
+        paths.to_vec(),
+    );
     if key_changed {
         Action::Open(Sheet::Trust { peer, paths })
     } else {

@@ -80,7 +80,7 @@ fn peer(name: &str, n: u8) -> PeerView {
     PeerView {
         identity: identity(name, n),
         contact: false,
-        key_changed: false,
+        changed_from: None,
         path: None,
     }
 }
@@ -441,7 +441,7 @@ fn pasted_files_ask_to_whom_and_pasted_prose_does_nothing() {
 #[test]
 fn a_changed_key_asks_before_anything_is_sent() {
     let (mut harness, play) = window(with_peers());
-    play.change(|s| s.peers[1].key_changed = true);
+    play.change(|s| s.peers[1].changed_from = Some(key(9).fingerprint()));
     harness.run();
     assert!(harness.query_by_label(text::KEY_CHANGED).is_some());
     assert!(harness.query_by_label("Send files to carol").is_none());
@@ -450,8 +450,10 @@ fn a_changed_key_asks_before_anything_is_sent() {
     drop_file(&mut harness);
     harness.run();
     assert_eq!(play.commands(), []);
-    let shown = text::grouped(&key(3).fingerprint().to_string());
-    assert!(harness.query_by_label(&shown).is_some());
+    for compared in [key(3), key(9)] {
+        let shown = text::grouped(&compared.fingerprint().to_string());
+        assert!(harness.query_by_label(&shown).is_some(), "{shown}");
+    }
     harness.get_by_label(text::TRUST).click();
     harness.run();
     let expected = [

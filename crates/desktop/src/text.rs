@@ -71,7 +71,8 @@ pub(crate) const AS_SYSTEM: &str = "as the system";
 pub(crate) const LOG_OUT: &str = "Log out";
 pub(crate) const LOG_OUT_HELP: &str = "Ends every transfer that is still running.";
 
-pub(crate) const NEW_FINGERPRINT: &str = "The fingerprint shown now";
+pub(crate) const NEW_FINGERPRINT: &str = "The fingerprint now";
+pub(crate) const OLD_FINGERPRINT: &str = "The fingerprint until now";
 pub(crate) const TRUST: &str = "Trust the new key";
 pub(crate) const DO_NOT_TRUST: &str = "Not now";
 
@@ -340,7 +341,7 @@ pub(crate) fn files_failed(n: usize) -> String {
 /// Why a changed key matters.
 pub(crate) fn key_changed(peer: &str) -> String {
     format!(
-        "{peer} has another key than last time. That is so after a new installation or on a new computer, but also when somebody else uses the name. Ask {peer}, by phone or in person, to read you their fingerprint, and trust the new key only if it is this one."
+        "{peer} has another key than last time. That is so after a new installation or on a new computer, but also when somebody else uses the name. Ask {peer}, by phone or in person, to read you their fingerprint, and trust the new key only if it is the first of these."
     )
 }
 

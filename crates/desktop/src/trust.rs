@@ -21,11 +21,18 @@ pub(crate) fn show(ui: &Ui, peer: &PeerView, paths: &[PathBuf]) -> Vec<Action> {
         ui.add_space(theme::GAP);
         ui.label(text::key_changed(name));
         ui.add_space(theme::GAP_LARGE);
+        let now = (text::NEW_FINGERPRINT, Some(key.fingerprint()));
+        let before = (text::OLD_FINGERPRINT, peer.changed_from);
         theme::warning_card(ui).show(ui, |ui| {
             ui.set_width(ui.available_width());
-            ui.label(theme::muted(ui, text::NEW_FINGERPRINT));
-            let fingerprint = text::grouped(&key.fingerprint().to_string());
-            ui.add(egui::Label::new(RichText::new(fingerprint).monospace()).selectable(true));
+            for (words, fingerprint) in [now, before] {
+                let Some(fingerprint) = fingerprint else {
+                    continue;
+                };
+                ui.label(theme::muted(ui, words));
+                let fingerprint = RichText::new(text::grouped(&fingerprint.to_string()));
+                ui.add(egui::Label::new(fingerprint.monospace()).selectable(true));
+            }
         });
         ui.add_space(theme::GAP_LARGE);
         let mut actions = Vec::new();

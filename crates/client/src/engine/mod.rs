@@ -263,9 +263,13 @@ impl Engine {
         };
         let acquaintance = self.acquaintance(&identity);
         let session = self.sessions.values().find(|s| s.peer().key == key);
+        let changed_from = match acquaintance {
+            Acquaintance::KeyChanged { pinned } => Some(pinned.fingerprint()),
+            Acquaintance::New | Acquaintance::Known { .. } => None,
+        };
         PeerView {
             contact: acquaintance == Acquaintance::Known { contact: true },
-            key_changed: acquaintance == Acquaintance::KeyChanged,
+            changed_from,
             path: session.map(PeerSession::path),
             identity,
         }

@@ -110,7 +110,7 @@ impl Engine {
             return;
         };
         let peer = invitation.from().clone();
-        if self.acquaintance(&peer) == Acquaintance::KeyChanged {
+        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
             info!(peer = %peer.name, "refused an invitation: the key has changed");
             rendezvous.refuse(invitation).await;
             return;

@@ -114,7 +114,7 @@ impl Engine {
         };
         let stage = Stage::Preparing;
         let id = self.add_transfer(Transfer::new(peer.clone(), Direction::Sending, stage));
-        if self.acquaintance(&peer) == Acquaintance::KeyChanged {
+        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
             return self
                 .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
                 .await;
