@@ -106,7 +106,8 @@ const LICENCES: &[&str] = &[
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-const FILE_MAX_LINES: usize = 600;
+/// Of code; comments and tests may make a file longer.
+const FILE_MAX_LINES: usize = 500;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -370,17 +371,12 @@ fn versions_are_declared_in_one_place() {
 
 #[test]
 fn files_can_be_read_in_one_sitting() {
-    let folders = fs::read_dir(root().join("crates")).expect("crates");
-    let folders = folders
+    let crates = fs::read_dir(root().join("crates")).expect("crates");
+    let folders = crates
         .map(|entry| entry.expect("an entry").path())
         .chain([root().join("tests")]);
-    for (file, source) in folders.flat_map(|folder| sources(&folder)) {
-        let lines = source
-            .split("#[cfg(test)]\nmod tests")
-            .next()
-            .unwrap_or_default()
-            .lines()
-            .count();
+    for (file, source) in folders.flat_map(|folder| sources(&folder.join("src"))) {
+        let lines = product_code(&source).lines().count();
         assert!(
             lines <= FILE_MAX_LINES,
             "{} has {lines} lines",
