@@ -93,26 +93,42 @@ impl Scene {
         }
     }
 
+    /// Ends a server on loopback in good order.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn stop_server(&mut self) {
+        let pid = self.server.id().to_string();
+        let kill = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(kill.expect("kill").success());
+        self.server.wait(SOON);
+    }
+
+    /// Starts a stopped server on loopback at its old address.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_server(&mut self) {
+        let (address, _) = self.server_address.split_once('#').expect("a fingerprint");
+        let place = Place::Loopback(std::marker::PhantomData);
+        self.server = start_server(place, &[address], &self.server_data_dir());
+        self.server.event("listening", SOON);
+    }
+
     /// Restarts a server on loopback that has kept its key but lost its names.
     ///
     /// # Panics
     /// When it does not end in good order or does not start again.
     pub fn forget_names(&mut self) {
-        let data_dir = self.folder.path().join("server");
-        let pid = self.server.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args(["-TERM", &pid])
-                .status()
-                .expect("kill")
-                .success()
-        );
-        self.server.wait(SOON);
-        fs::remove_file(data_dir.join("names.sqlite")).expect("the names");
-        let (address, _) = self.server_address.split_once('#').expect("a fingerprint");
-        let place = Place::Loopback(std::marker::PhantomData);
-        self.server = start_server(place, &[address], &data_dir);
-        self.server.event("listening", SOON);
+        self.stop_server();
+        fs::remove_file(self.server_data_dir().join("names.sqlite")).expect("the names");
+        self.start_server();
+    }
+
+    /// Where the server keeps its key and its names.
+    #[must_use]
+    pub fn server_data_dir(&self) -> PathBuf {
+        self.folder.path().join("server")
     }
 
     /// A peer on this machine, which has never run before.

@@ -1,0 +1,341 @@
+//! Two engines, as a face runs them, and the real server between them: what
+//! happens when servers restart, identities move, and keys change.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pinhole_client::{
+    AcceptPolicy, Client, Command, Direction, Event, Events, Failure, LoginState, Options,
+    PathKind, PeerView, Stage, TransferId,
+};
+use pinhole_tests::scene::{SOON, Scene};
+
+/// One running engine and its profile.
+struct Person {
+    client: Client,
+    events: Events,
+    profile: PathBuf,
+}
+
+impl Person {
+    /// Starts the engine of a profile in the scene's folder and logs in.
+    async fn log_in(scene: &Scene, profile: &str, name: &str) -> Self {
+        let mut person = Self::start(scene, profile);
+        person.command(Command::LogIn {
+            name: name.parse().expect("a name"),
+            server: scene.server_address.parse().expect("an address"),
+        });
+        person.logged_in().await;
+        person
+    }
+
+    fn start(scene: &Scene, profile: &str) -> Self {
+        let profile = scene.folder.path().join(profile);
+        let options = Options {
+            data_dir: Some(profile.clone()),
+            ..Options::default()
+        };
+        let (client, events) = pinhole_client::start(options, || {}).expect("an engine");
+        Self {
+            client,
+            events,
+            profile,
+        }
+    }
+
+    fn command(&self, command: Command) {
+        self.client.command(command).expect("room for a command");
+    }
+
+    /// The first event that `wanted` takes.
+    async fn event<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
+        let mut seen = Vec::new();
+        let search = async {
+            loop {
+                let event = self.events.next().await.expect("a running engine");
+                if let Some(found) = wanted(&event) {
+                    return found;
+                }
+                seen.push(event);
+            }
+        };
+        let found = tokio::time::timeout(SOON, search).await;
+        found.unwrap_or_else(|_| panic!("not among {seen:#?}"))
+    }
+
+    async fn logged_in(&mut self) {
+        self.event(|e| matches!(e, Event::LoggedIn { .. }).then_some(()))
+            .await;
+    }
+
+    async fn offered(&mut self) -> TransferId {
+        self.event(|e| match e {
+            Event::Offered { transfer } => Some(*transfer),
+            _ => None,
+        })
+        .await
+    }
+
+    async fn finished(&mut self) -> Option<Failure> {
+        self.event(|e| match e {
+            Event::Finished { failure, .. } => Some(failure.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until this peer is in the roster as `wanted` says.
+    async fn sees(&mut self, name: &str, wanted: impl Fn(&PeerView) -> bool) -> PeerView {
+        let search = async {
+            loop {
+                let snapshot = self.client.snapshot();
+                let mut named = snapshot.peers.iter();
+                let named = named.find(|p| p.identity.name.as_str() == name);
+                if let Some(found) = named.filter(|p| wanted(p)) {
+                    return found.clone();
+                }
+                assert!(self.client.changed().await, "the engine has ended");
+            }
+        };
+        let found = tokio::time::timeout(SOON, search).await;
+        found.unwrap_or_else(|_| panic!("{name} never seen so"))
+    }
+
+    async fn send(&mut self, to: &str, file: &Path) {
+        let peer = self.sees(to, |_| true).await.identity.key;
+        let paths = vec![file.to_owned()];
+        self.command(Command::Send { peer, paths });
+    }
+
+    fn accept(&self, transfer: TransferId) {
+        self.command(Command::Accept {
+            transfer,
+            into: None,
+        });
+    }
+
+    fn received(&self, name: &str) -> Vec<u8> {
+        fs::read(self.profile.join("received").join(name)).expect("the received file")
+    }
+
+    fn end(self) {
+        self.client.shut_down(self.events);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_is_found_again() {
+    let mut scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    scene.stop_server();
+    let lost = |e: &Event| matches!(e, Event::Disconnected { .. }).then_some(());
+    alice.event(lost).await;
+    bob.event(lost).await;
+    let login = alice.client.snapshot().login.clone();
+    assert!(
+        matches!(login, LoginState::Reconnecting { .. }),
+        "{login:?}"
+    );
+    scene.start_server();
+    alice.logged_in().await;
+    bob.logged_in().await;
+    let file = scene.file("after.txt", b"after the restart");
+    alice.send("bob", &file).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("after.txt"), b"after the restart");
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn the_newest_login_of_an_identity_wins_and_the_older_is_told() {
+    let scene = Scene::on_loopback();
+    let mut old = Person::log_in(&scene, "old", "alice").await;
+    let moved = scene.folder.path().join("moved");
+    fs::create_dir(&moved).expect("a folder");
+    let key = "identity.pkcs8";
+    fs::copy(old.profile.join(key), moved.join(key)).expect("the identity");
+    let new = Person::log_in(&scene, "moved", "alice").await;
+    let failure = old.event(|e| match e {
+        Event::LogInFailed { failure } => Some(failure.clone()),
+        _ => None,
+    });
+    assert_eq!(failure.await, Failure::Replaced);
+    let login = new.client.snapshot().login.clone();
+    assert!(matches!(login, LoginState::LoggedIn { .. }), "{login:?}");
+    old.end();
+    new.end();
+}
+
+#[tokio::test]
+async fn a_changed_key_blocks_both_directions_until_the_user_decides() {
+    let mut scene = Scene::on_loopback();
+    let file = scene.file("note.txt", b"for bob");
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &file).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    bob.end();
+
+    scene.forget_names();
+    alice.logged_in().await;
+    let mut other_bob = Person::log_in(&scene, "other-b", "bob").await;
+    let changed = alice.sees("bob", |p| p.key_changed).await;
+    alice.send("bob", &file).await;
+    let peer = changed.identity.name;
+    let blocked = Some(Failure::PeerKeyChanged { peer });
+    assert_eq!(alice.finished().await, blocked);
+    other_bob.send("alice", &file).await;
+    let refused = other_bob.finished().await;
+    assert!(
+        matches!(refused, Some(Failure::RefusedByPeer { .. })),
+        "{refused:?}"
+    );
+
+    let peer = changed.identity.key;
+    alice.command(Command::TrustNewKey { peer });
+    alice.sees("bob", |p| !p.key_changed).await;
+    alice.send("bob", &file).await;
+    let offer = other_bob.offered().await;
+    other_bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(other_bob.received("note.txt"), b"for bob");
+    alice.end();
+    other_bob.end();
+}
+
+#[tokio::test]
+async fn another_key_at_the_servers_address_is_refused() {
+    let mut scene = Scene::on_loopback();
+    let place = scene.server_address.split('#').next().expect("an address");
+    let server = place.parse().expect("an address");
+    Person::log_in(&scene, "a", "alice").await.end();
+    scene.stop_server();
+    fs::remove_dir_all(scene.server_data_dir()).expect("the server's key");
+    scene.start_server();
+    let mut alice = Person::start(&scene, "a");
+    let name = "alice".parse().expect("a name");
+    alice.command(Command::LogIn { name, server });
+    let failure = alice.event(|e| match e {
+        Event::LogInFailed { failure } => Some(failure.clone()),
+        _ => None,
+    });
+    let failure = failure.await;
+    assert!(
+        matches!(failure, Failure::ServerKeyChanged { .. }),
+        "{failure:?}"
+    );
+    alice.end();
+}
+
+#[tokio::test]
+async fn contacts_are_taken_without_asking_once_there_is_trust() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.command(Command::SetAcceptPolicy {
+        policy: AcceptPolicy::Contacts,
+    });
+    alice.send("bob", &scene.file("first.txt", b"1")).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.finished().await, None);
+    alice.send("bob", &scene.file("second.txt", b"2")).await;
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.finished().await, None);
+    assert_eq!(bob.received("second.txt"), b"2");
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn one_session_serves_transfers_in_both_directions() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &scene.file("there.txt", b"there")).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    let up = alice.sees("bob", |p| p.path.is_some()).await;
+    assert_eq!(up.path, Some(PathKind::Lan));
+    bob.send("alice", &scene.file("back.txt", b"back")).await;
+    let offer = alice
+        .event(|e| match e {
+            Event::Connected { .. } => panic!("a second session"),
+            Event::Offered { transfer } => Some(*transfer),
+            _ => None,
+        })
+        .await;
+    alice.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(alice.received("back.txt"), b"back");
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn a_transfer_cancelled_on_one_side_ends_on_both_and_leaves_nothing() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    // Far more than arrives before the cancel, and no more than a hole on disk.
+    let file = scene.file("large.bin", b"");
+    let sparse = fs::File::options().write(true).open(&file);
+    sparse.and_then(|f| f.set_len(8 << 30)).expect("a hole");
+    alice.send("bob", &file).await;
+    let transfer = bob.offered().await;
+    bob.accept(transfer);
+    alice
+        .event(|e| matches!(e, Event::Started { .. }).then_some(()))
+        .await;
+    bob.command(Command::Cancel { transfer });
+    assert_eq!(bob.finished().await, Some(Failure::Cancelled));
+    let told = alice.finished().await;
+    assert!(
+        matches!(told, Some(Failure::CancelledByPeer { .. })),
+        "{told:?}"
+    );
+    let inbox = bob.profile.join("received");
+    bob.end();
+    alice.end();
+    assert_eq!(fs::read_dir(inbox).expect("the inbox").count(), 0);
+}
+
+#[tokio::test]
+async fn an_offer_waits_for_its_answer_and_shows_everything_it_brings() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let folder = scene.folder.path().join("photos");
+    fs::create_dir_all(folder.join("empty")).expect("folders");
+    fs::write(folder.join("one\u{202e}gpj.txt"), b"123").expect("a file");
+    alice.send("bob", &folder).await;
+    let id = bob.offered().await;
+    let snapshot = bob.client.snapshot();
+    let offer = snapshot.transfers.iter().find(|t| t.id == id);
+    let offer = offer.expect("the offer");
+    assert_eq!(offer.direction, Direction::Receiving);
+    assert!(matches!(offer.stage, Stage::AwaitingDecision));
+    let offer = &offer.offer;
+    assert_eq!((offer.files, offer.folders, offer.bytes), (1, 2, 3));
+    assert_eq!(offer.title, "photos");
+    assert!(
+        offer.entries.iter().all(|e| !e.path.contains('\u{202e}')),
+        "{offer:?}"
+    );
+    bob.command(Command::Decline { transfer: id });
+    let declined = alice.finished().await;
+    assert!(
+        matches!(declined, Some(Failure::Declined { .. })),
+        "{declined:?}"
+    );
+    alice.end();
+    bob.end();
+}
