@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, RichText, ScrollArea, Ui};
+use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{
     Command, Event, LoginState, PeerKey, Snapshot, Stage, TransferId, TransferView,
@@ -17,7 +17,7 @@ use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
 use crate::transfers::FileFailures;
 use crate::{
-    icon, login, offer, paste, peers, send_sheet, settings, text, theme, transfers, trust,
+    header, login, offer, paste, peers, send_sheet, settings, text, theme, transfers, trust,
 };
 
 /// How long a drop waits for the window system to say where it fell.
@@ -231,10 +231,12 @@ impl App {
             (dropped, pasted.unwrap_or_default())
         });
         if !dropped.is_empty() {
-            self.drop = Some(Drop {
-                paths: dropped,
+            // One drop of several files may come in several frames.
+            let drop = self.drop.get_or_insert_with(|| Drop {
+                paths: Vec::new(),
                 fallen: Instant::now(),
             });
+            drop.paths.extend(dropped);
         }
         if !pasted.is_empty() {
             self.sheet = Some(Sheet::Send { paths: pasted });
@@ -282,7 +284,7 @@ impl App {
             .frame(margin)
             .show_separator_line(false)
             .show(ui, |ui| {
-                outcome.actions.extend(header(ui, &self.snapshot));
+                outcome.actions.extend(header::show(ui, &self.snapshot));
             });
         CentralPanel::default().frame(Frame::new()).show(ui, |ui| {
             ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
@@ -426,73 +428,4 @@ fn logged_in_name(login: &LoginState) -> Option<String> {
         }
         LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => None,
     }
-}
-
-const HEADER_HEIGHT: f32 = 48.0;
-
-/// One's own name, the server, and the way to the settings.
-fn header(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
-    let palette = theme::palette(ui);
-    let host = |server: &pinhole_client::ServerAddress| {
-        server
-            .to_string()
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let (name, status, color, trouble) = match &snapshot.login {
-        LoginState::LoggedIn { name, server } => {
-            (name, text::online_at(&host(server)), palette.accent, None)
-        }
-        LoginState::Reconnecting {
-            name,
-            server,
-            failure,
-            next_attempt,
-        } => {
-            let wait = next_attempt.saturating_duration_since(Instant::now());
-            ui.ctx().request_repaint_after(Duration::from_secs(1));
-            let trouble = (text::next_attempt(wait), failure.to_string());
-            (
-                name,
-                text::reconnecting(&host(server)),
-                palette.warning,
-                Some(trouble),
-            )
-        }
-        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => return Vec::new(),
-    };
-    let wide = egui::Vec2::new(ui.available_width(), HEADER_HEIGHT);
-    let actions = ui
-        .allocate_ui_with_layout(wide, Layout::right_to_left(Align::Center), |ui| {
-            let settings = theme::button(ui, text::SETTINGS).clicked();
-            ui.with_layout(Layout::top_down(Align::Min), |ui| {
-                ui.add(egui::Label::new(RichText::new(name.as_str()).heading()).truncate());
-                ui.horizontal(|ui| {
-                    ui.spacing_mut().interact_size.y = 0.0;
-                    icon::dot(ui, color);
-                    ui.add(egui::Label::new(theme::muted(ui, status)).truncate());
-                });
-            });
-            if settings {
-                vec![Action::Open(Sheet::Settings)]
-            } else {
-                Vec::new()
-            }
-        })
-        .inner;
-    if let Some((when, why)) = trouble {
-        ui.add_space(theme::GAP);
-        theme::warning_card(ui).show(ui, |ui| {
-            ui.set_width(ui.available_width());
-            ui.label(
-                RichText::new(when)
-                    .text_style(theme::title())
-                    .color(palette.warning),
-            );
-            ui.add(egui::Label::new(theme::muted(ui, why)).wrap());
-        });
-    }
-    actions
 }

@@ -6,6 +6,7 @@ mod action;
 mod app;
 mod bridge;
 mod dialogs;
+mod header;
 mod hover;
 mod icon;
 mod login;
@@ -174,13 +175,19 @@ fn window(arguments: &Arguments) -> eframe::NativeOptions {
 
 /// What to say when there is no window to say it in.
 fn no_window(error: &eframe::Error) -> String {
-    let mut words = format!("Pinhole could not open its window: {error}");
-    if cfg!(target_os = "linux") {
-        words.push_str(
-            "\nIt needs a graphical session (DISPLAY or WAYLAND_DISPLAY) with OpenGL. On Debian and Ubuntu:\n  apt-get install libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0 libegl1 libgl1-mesa-dri libfontconfig1\nWithout a screen, use the command line: pinhole --help",
-        );
+    const COMMAND_LINE: &str = "Without a screen, use the command line: pinhole --help";
+    let set = |name| std::env::var_os(name).is_some();
+    if !cfg!(target_os = "linux") {
+        format!("Pinhole could not open its window: {error}")
+    } else if set("DISPLAY") || set("WAYLAND_DISPLAY") {
+        format!(
+            "Pinhole could not open its window: {error}\nIt needs X11 or XWayland, and OpenGL. On Debian and Ubuntu:\n  apt-get install libx11-6 libx11-xcb1 libxcursor1 libxi6 libxkbcommon-x11-0 libegl1 libgl1-mesa-dri libfontconfig1\n{COMMAND_LINE}"
+        )
+    } else {
+        format!(
+            "Pinhole could not open its window: there is no graphical session (neither DISPLAY nor WAYLAND_DISPLAY is set). {COMMAND_LINE}"
+        )
     }
-    words
 }
 
 /// Shown instead of the application when the engine cannot start.

@@ -1,0 +1,78 @@
+//! One's own name, and how one stands with the server.
+
+use std::time::{Duration, Instant};
+
+use egui::{Align, Layout, RichText, Ui};
+use pinhole_client::{LoginState, Snapshot};
+
+use crate::action::{Action, Sheet};
+use crate::{icon, text, theme};
+
+const HEIGHT: f32 = 48.0;
+
+/// One's own name, the server, and the way to the settings.
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+    let palette = theme::palette(ui);
+    let host = |server: &pinhole_client::ServerAddress| {
+        server
+            .to_string()
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (name, status, color, trouble) = match &snapshot.login {
+        LoginState::LoggedIn { name, server } => {
+            (name, text::online_at(&host(server)), palette.accent, None)
+        }
+        LoginState::Reconnecting {
+            name,
+            server,
+            failure,
+            next_attempt,
+        } => {
+            let wait = next_attempt.saturating_duration_since(Instant::now());
+            ui.ctx().request_repaint_after(Duration::from_secs(1));
+            let trouble = (text::next_attempt(wait), failure.to_string());
+            (
+                name,
+                text::reconnecting(&host(server)),
+                palette.warning,
+                Some(trouble),
+            )
+        }
+        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => return Vec::new(),
+    };
+    let wide = egui::Vec2::new(ui.available_width(), HEIGHT);
+    let actions = ui
+        .allocate_ui_with_layout(wide, Layout::right_to_left(Align::Center), |ui| {
+            let settings = theme::button(ui, text::SETTINGS).clicked();
+            ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                ui.add(egui::Label::new(RichText::new(name.as_str()).heading()).truncate());
+                ui.horizontal(|ui| {
+                    ui.spacing_mut().interact_size.y = 0.0;
+                    icon::dot(ui, color);
+                    ui.add(egui::Label::new(theme::muted(ui, status)).truncate());
+                });
+            });
+            if settings {
+                vec![Action::Open(Sheet::Settings)]
+            } else {
+                Vec::new()
+            }
+        })
+        .inner;
+    if let Some((when, why)) = trouble {
+        ui.add_space(theme::GAP);
+        theme::warning_card(ui).show(ui, |ui| {
+            ui.set_width(ui.available_width());
+            ui.label(
+                RichText::new(when)
+                    .text_style(theme::title())
+                    .color(palette.warning),
+            );
+            ui.add(egui::Label::new(theme::muted(ui, why)).wrap());
+        });
+    }
+    actions
+}

@@ -1,0 +1,225 @@
+//! The screens in their states, driven as a user drives them: by pointer,
+//! keyboard and drops, found by the names that a screen reader reads.
+
+mod login;
+mod receiving;
+mod sending;
+mod window;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use egui::accesskit::Role;
+use egui::{Event as Input, HoveredFile, Key};
+use egui_kittest::Harness;
+use egui_kittest::kittest::{NodeT as _, Queryable as _};
+use pinhole_client::snapshot::{Completion, EntryView, Progress};
+use pinhole_client::*;
+
+use crate::app::{App, Prefill};
+use crate::bridge::Bridge;
+use crate::text;
+
+const SIZE: [f32; 2] = [480.0, 720.0];
+
+/// An engine that a test plays.
+#[derive(Clone)]
+pub(crate) struct Play(Arc<Mutex<Script>>);
+
+struct Script {
+    snapshot: Arc<Snapshot>,
+    events: VecDeque<Event>,
+    commands: Vec<Command>,
+}
+
+impl Play {
+    fn new(snapshot: Snapshot) -> Self {
+        Self(Arc::new(Mutex::new(Script {
+            snapshot: Arc::new(snapshot),
+            events: VecDeque::new(),
+            commands: Vec::new(),
+        })))
+    }
+
+    pub(crate) fn command(&self, command: Command) -> Result<(), &'static str> {
+        self.0.lock().unwrap().commands.push(command);
+        Ok(())
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.0.lock().unwrap().snapshot.clone()
+    }
+
+    pub(crate) fn next_event(&self) -> Option<Event> {
+        self.0.lock().unwrap().events.pop_front()
+    }
+
+    fn happen(&self, event: Event) {
+        self.0.lock().unwrap().events.push_back(event);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Snapshot)) {
+        change(Arc::make_mut(&mut self.0.lock().unwrap().snapshot));
+    }
+
+    /// What was asked of the engine since the last call.
+    fn commands(&self) -> Vec<Command> {
+        std::mem::take(&mut self.0.lock().unwrap().commands)
+    }
+}
+
+fn key(n: u8) -> PeerKey {
+    PeerKey::from_bytes([n; 32])
+}
+
+fn identity(name: &str, n: u8) -> PeerIdentity {
+    PeerIdentity {
+        name: name.parse().unwrap(),
+        key: key(n),
+    }
+}
+
+fn peer(name: &str, n: u8) -> PeerView {
+    PeerView {
+        identity: identity(name, n),
+        contact: false,
+        changed_from: None,
+        path: None,
+    }
+}
+
+fn server() -> ServerAddress {
+    "meet.example.org:7878".parse().unwrap()
+}
+
+fn logged_out() -> Snapshot {
+    Snapshot {
+        login: LoginState::LoggedOut { failure: None },
+        fingerprint: key(1).fingerprint(),
+        key: key(1),
+        peers: Vec::new(),
+        transfers: Vec::new(),
+        download_folder: "/home/alice/Downloads".into(),
+        accept: AcceptPolicy::Ask,
+        last_name: None,
+        last_server: None,
+    }
+}
+
+fn alone() -> Snapshot {
+    let login = LoginState::LoggedIn {
+        name: "alice".parse().unwrap(),
+        server: server(),
+    };
+    Snapshot {
+        login,
+        ..logged_out()
+    }
+}
+
+fn with_peers() -> Snapshot {
+    Snapshot {
+        peers: vec![peer("bob", 2), peer("carol", 3), peer("dave", 4)],
+        ..alone()
+    }
+}
+
+fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
+    let entries: Vec<EntryView> = entries
+        .iter()
+        .map(|&(path, size)| EntryView {
+            path: path.to_owned(),
+            size_bytes: Some(size),
+        })
+        .collect();
+    Arc::new(OfferView {
+        title: entries[0].path.clone(),
+        files: entries.len() as u64,
+        folders: 0,
+        bytes: entries.iter().filter_map(|entry| entry.size_bytes).sum(),
+        entries,
+        skipped: Vec::new(),
+    })
+}
+
+fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
+    TransferView {
+        id: TransferId(id),
+        peer: identity("bob", 2),
+        direction,
+        offer: offer(&[("holiday.mp4", 734_003_200)]),
+        stage,
+        path: Some(PathKind::Punched),
+        progress: Progress::default(),
+    }
+}
+
+fn incoming(entries: &[(&str, u64)]) -> TransferView {
+    TransferView {
+        offer: offer(entries),
+        path: None,
+        ..transfer(7, Direction::Receiving, Stage::AwaitingDecision)
+    }
+}
+
+fn window_sized(
+    snapshot: Snapshot,
+    size: [f32; 2],
+    prefill: Prefill,
+) -> (Harness<'static, App>, Play) {
+    let play = Play::new(snapshot);
+    let given = play.clone();
+    let mut harness = Harness::builder()
+        .with_size(size)
+        .with_max_steps(12)
+        .build_eframe(|cc| {
+            let snapshot = given.snapshot();
+            App::new(cc, Bridge::played(given), snapshot, prefill)
+        });
+    harness.run();
+    (harness, play)
+}
+
+fn window(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
+    window_sized(snapshot, SIZE, Prefill::default())
+}
+
+#[derive(Debug)]
+struct Dropped(PathBuf);
+
+impl egui::DroppedFile for Dropped {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn bytes(&self) -> Result<Vec<u8>, String> {
+        Err("the application must not read what is dropped".to_owned())
+    }
+}
+
+fn hover_file(harness: &mut Harness<'_, App>, at: egui::Pos2) {
+    harness.hover_at(at);
+    let file = HoveredFile {
+        path: Some("/tmp/report.pdf".into()),
+        ..HoveredFile::default()
+    };
+    harness.input_mut().hovered_files = vec![file];
+    harness.step();
+    harness.step();
+}
+
+fn drop_file(harness: &mut Harness<'_, App>) {
+    harness.input_mut().hovered_files.clear();
+    harness
+        .input_mut()
+        .dropped_files
+        .push(Arc::new(Dropped("/tmp/report.pdf".into())));
+    harness.step();
+    harness.step();
+}
+
+fn report() -> Vec<PathBuf> {
+    vec!["/tmp/report.pdf".into()]
+}

@@ -1,0 +1,156 @@
+//! Offers, and what came of them.
+
+use super::*;
+
+#[test]
+fn an_offer_asks_with_its_whole_list() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| {
+        s.transfers
+            .push(incoming(&[("a.txt", 10), ("b/c.bin", 2_000_000)]));
+    });
+    play.happen(Event::Offered {
+        transfer: TransferId(7),
+    });
+    harness.run();
+    for shown in [
+        "bob wants to send you files",
+        "a.txt",
+        "b/c.bin",
+        "2 files, 2.0 MB",
+    ] {
+        assert!(
+            harness.query_all_by_label(shown).next().is_some(),
+            "{shown}"
+        );
+    }
+    harness.get_by_label(text::ACCEPT).click();
+    harness.run();
+    assert_eq!(
+        play.commands(),
+        [Command::Accept {
+            transfer: TransferId(7),
+            into: None
+        }]
+    );
+}
+
+#[test]
+fn an_offer_is_answered_by_keyboard() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.transfers.push(incoming(&[("a.txt", 10)])));
+    harness.run();
+    harness.key_press(Key::Enter);
+    harness.run();
+    assert_eq!(play.commands(), [], "a stray Enter answers nothing");
+    harness.key_press(Key::Tab);
+    harness.run();
+    assert!(harness.get_by_label(text::ACCEPT).is_focused());
+    harness.key_press(Key::Tab);
+    harness.run();
+    harness.key_press(Key::Enter);
+    harness.run();
+    assert_eq!(
+        play.commands(),
+        [Command::Decline {
+            transfer: TransferId(7)
+        }]
+    );
+}
+
+#[test]
+fn an_offer_can_wait() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.transfers.push(incoming(&[("a.txt", 10)])));
+    harness.run();
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert!(harness.query_by_label(text::ACCEPT).is_none());
+    assert_eq!(play.commands(), []);
+    harness.get_by_label(text::LOOK).click();
+    harness.run();
+    assert!(harness.query_by_label(text::ACCEPT).is_some());
+}
+
+#[test]
+fn names_of_four_kilobytes_leave_the_answer_on_the_screen() {
+    let long = format!("{}.pdf.exe", "x".repeat(4_090));
+    let many: Vec<(&str, u64)> = (0..500).map(|_| (long.as_str(), 1)).collect();
+    for size in [[400.0, 480.0], SIZE] {
+        let (mut harness, play) = window_sized(with_peers(), size, Prefill::default());
+        play.change(|s| s.transfers.push(incoming(&many)));
+        harness.run();
+        let screen = egui::Rect::from_min_size(egui::Pos2::ZERO, size.into());
+        for answer in [text::ACCEPT, text::DECLINE, text::SAVE_ELSEWHERE] {
+            let rect = harness.get_by_label(answer).rect();
+            assert!(
+                screen.contains_rect(rect),
+                "{answer} at {rect:?} in {screen:?}"
+            );
+        }
+        let elided = harness
+            .get_all_by_label_contains("….".trim_end_matches('.'))
+            .filter_map(|n| {
+                n.accesskit_node()
+                    .label()
+                    .or_else(|| n.accesskit_node().value())
+            });
+        let names: Vec<String> = elided.filter(|label| label.contains("xxx")).collect();
+        assert!(!names.is_empty());
+        for name in names {
+            assert!(
+                name.ends_with(".pdf.exe"),
+                "the extension stays in sight: {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
+    let (mut harness, play) = window(with_peers());
+    let done = Completion {
+        files: 1,
+        bytes: 734_003_200,
+        resent_bytes: 0,
+        failed_files: 1,
+        elapsed: Duration::from_secs(10),
+        folder: Some("/home/alice/Downloads".into()),
+    };
+    let refused = Failure::Declined {
+        peer: "bob".parse().unwrap(),
+    };
+    play.change(|s| {
+        s.transfers
+            .push(transfer(1, Direction::Receiving, Stage::Completed(done)));
+        s.transfers
+            .push(transfer(2, Direction::Sending, Stage::Failed(refused)));
+    });
+    play.happen(Event::FileFailed {
+        transfer: TransferId(1),
+        path: "holiday.mp4".to_owned(),
+        failure: Failure::LocalFiles {
+            detail: "The disk is full.".to_owned(),
+        },
+    });
+    harness.run();
+    for shown in [
+        "Received from bob",
+        "bob declined.",
+        "734 MB  ·  in 10 s  ·  73 MB/s",
+    ] {
+        assert!(harness.query_by_label(shown).is_some(), "{shown}");
+    }
+    assert!(
+        harness
+            .query_by_label_contains("The disk is full.")
+            .is_some()
+    );
+    assert!(harness.query_by_label(text::OPEN_FOLDER).is_some());
+    harness.get_by_label(text::DISMISS_ALL).click();
+    harness.run();
+    let dismissed = [1, 2].map(|id| Command::Dismiss {
+        transfer: TransferId(id),
+    });
+    assert_eq!(play.commands(), dismissed);
+}

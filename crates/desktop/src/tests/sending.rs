@@ -1,0 +1,177 @@
+//! Choosing to whom: drops, pastes, changed keys, and what follows.
+
+use super::*;
+
+#[test]
+fn a_drop_on_the_second_peer_goes_to_that_peer() {
+    let (mut harness, play) = window(with_peers());
+    let carol = harness.get_by_label("carol").rect().center();
+    hover_file(&mut harness, carol);
+    assert!(harness.query_by_label("Drop to send to carol").is_some());
+    assert!(harness.query_by_label("Drop to send to bob").is_none());
+    drop_file(&mut harness);
+    assert_eq!(
+        play.commands(),
+        [Command::Send {
+            peer: key(3),
+            paths: report()
+        }]
+    );
+    harness.run();
+    assert!(harness.query_by_label("Drop to send to carol").is_none());
+}
+
+#[test]
+fn a_drop_follows_the_key_when_the_list_changes_under_it() {
+    let (mut harness, play) = window(with_peers());
+    let carol = harness.get_by_label("carol").rect().center();
+    hover_file(&mut harness, carol);
+    play.change(|s| {
+        s.peers.remove(0);
+    });
+    drop_file(&mut harness);
+    assert_eq!(
+        play.commands(),
+        [Command::Send {
+            peer: key(4),
+            paths: report()
+        }],
+        "what is lit under the pointer when it falls is what counts"
+    );
+}
+
+#[test]
+fn a_drop_without_a_position_asks_to_whom() {
+    let (mut harness, play) = window(with_peers());
+    harness.remove_cursor();
+    harness.run();
+    drop_file(&mut harness);
+    assert!(
+        harness.query_by_label(text::SEND_TO_WHOM).is_none(),
+        "it waits for a position"
+    );
+    let fallen = Instant::now();
+    while harness.query_by_label(text::SEND_TO_WHOM).is_none() {
+        assert!(
+            fallen.elapsed() < Duration::from_secs(10),
+            "no question came"
+        );
+        harness.step();
+    }
+    harness.run();
+    assert!(harness.query_by_label("report.pdf").is_some());
+    harness.get_by_role_and_label(Role::Button, "dave").click();
+    harness.run();
+    assert_eq!(
+        play.commands(),
+        [Command::Send {
+            peer: key(4),
+            paths: report()
+        }]
+    );
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_none());
+}
+
+#[test]
+fn a_drop_beside_the_peers_asks_and_esc_forgets_it() {
+    let (mut harness, play) = window(with_peers());
+    hover_file(&mut harness, egui::pos2(240.0, 700.0));
+    drop_file(&mut harness);
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_some());
+    harness.key_press(Key::Escape);
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_none());
+    assert_eq!(play.commands(), []);
+}
+
+#[test]
+fn what_is_dropped_before_the_login_waits_for_it() {
+    let (mut harness, play) = window(logged_out());
+    drop_file(&mut harness);
+    harness.run();
+    assert!(
+        harness
+            .query_by_label_contains("report.pdf is waiting")
+            .is_some()
+    );
+    play.change(|s| *s = with_peers());
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_some());
+}
+
+#[test]
+fn pasted_files_ask_to_whom_and_pasted_prose_does_nothing() {
+    let (mut harness, _) = window(with_peers());
+    harness.event(Input::Paste("hello".to_owned()));
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_none());
+    harness.event(Input::Paste("file:///tmp/report.pdf\n".to_owned()));
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_some());
+}
+
+#[test]
+fn a_changed_key_asks_before_anything_is_sent() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.peers[1].changed_from = Some(key(9).fingerprint()));
+    harness.run();
+    assert!(harness.query_by_label(text::KEY_CHANGED).is_some());
+    assert!(harness.query_by_label("Send files to carol").is_none());
+    let carol = harness.get_by_label("carol").rect().center();
+    hover_file(&mut harness, carol);
+    drop_file(&mut harness);
+    harness.run();
+    assert_eq!(play.commands(), []);
+    for compared in [key(3), key(9)] {
+        let shown = text::grouped(&compared.fingerprint().to_string());
+        assert!(harness.query_by_label(&shown).is_some(), "{shown}");
+    }
+    harness.get_by_label(text::TRUST).click();
+    harness.run();
+    let expected = [
+        Command::TrustNewKey { peer: key(3) },
+        Command::Send {
+            peer: key(3),
+            paths: report(),
+        },
+    ];
+    assert_eq!(play.commands(), expected);
+}
+
+#[test]
+fn a_running_transfer_says_how_far_how_fast_and_which_way() {
+    let (mut harness, play) = window(with_peers());
+    let mut running = transfer(1, Direction::Sending, Stage::Transferring);
+    running.progress = Progress {
+        bytes_done: 100_000_000,
+        bytes_total: 734_003_200,
+        files_done: 0,
+        files_total: 1,
+        bytes_per_second: Some(20_000_000),
+        time_left: Some(Duration::from_secs(32)),
+    };
+    play.change(|s| s.transfers.push(running));
+    harness.run();
+    assert!(
+        harness
+            .query_by_label("100 MB of 734 MB  ·  20 MB/s  ·  32 s left")
+            .is_some()
+    );
+    assert!(
+        harness
+            .query_by_label("Direct, punched through both NATs")
+            .is_some()
+    );
+    play.change(|s| s.transfers[0].progress.bytes_per_second = Some(0));
+    harness.run();
+    assert!(harness.query_all_by_label(text::STALLED).next().is_some());
+    harness.get_by_label(text::CANCEL).click();
+    harness.run();
+    assert_eq!(
+        play.commands(),
+        [Command::Cancel {
+            transfer: TransferId(1)
+        }]
+    );
+}
