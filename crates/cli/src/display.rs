@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use indicatif::{BinaryBytes, DecimalBytes, HumanDuration};
+use indicatif::{DecimalBytes, HumanDuration};
 
-/// As "1.21 GiB".
+/// As "1.21 GB".
 pub(crate) fn size(bytes: u64) -> String {
-    BinaryBytes(bytes).to_string()
+    DecimalBytes(bytes).to_string()
 }
 
 /// As "98.20 MB/s".
@@ -38,5 +38,40 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
             plural(files, "file"),
             plural(folders, "folder")
         ),
+    }
+}
+
+/// At most `max_chars`, with the middle left out: the end of a name tells what
+/// it is.
+pub(crate) fn shortened(text: &str, max_chars: usize) -> String {
+    let count = text.chars().count();
+    if count <= max_chars {
+        return text.to_owned();
+    }
+    let head = max_chars / 2;
+    let tail = max_chars.saturating_sub(head + 1);
+    let end: String = text.chars().skip(count - tail).collect();
+    text.chars().take(head).chain(['…']).collect::<String>() + &end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_titles_keep_their_end() {
+        assert_eq!(shortened("film.mp4 to bob", 15), "film.mp4 to bob");
+        assert_eq!(
+            shortened("a very long film.mp4 to bob", 15),
+            "a very … to bob"
+        );
+        assert_eq!(shortened("猫猫猫猫猫猫", 5), "猫猫…猫猫");
+    }
+
+    #[test]
+    fn counts_are_words() {
+        assert_eq!(count(1, 0), "1 file");
+        assert_eq!(count(3, 2), "3 files and 2 folders");
+        assert_eq!(count(0, 1), "1 folder");
     }
 }

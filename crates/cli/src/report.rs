@@ -14,6 +14,9 @@ use serde::Serialize;
 
 use crate::display;
 
+/// The bar needs room, too.
+const BAR_TITLE_CHARS: usize = 40;
+
 /// A line of `--json` output.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -390,7 +393,7 @@ fn pace(progress: &Progress) -> String {
         (Some(0), _) => "stalled".to_owned(),
         (Some(speed), Some(left)) => {
             let speed = display::speed(speed, Duration::from_secs(1));
-            format!("{speed}, {} left", indicatif::HumanDuration(left))
+            format!("{speed}, {:#} left", indicatif::HumanDuration(left))
         }
         (Some(speed), None) => display::speed(speed, Duration::from_secs(1)),
         (None, _) => String::new(),
@@ -403,10 +406,10 @@ fn progress_bar(what: String, total_bytes: u64) -> ProgressBar {
     let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
     };
-    let template = "{prefix}  {bar:30} {share}  {binary_bytes}/{binary_total_bytes}  {msg}";
+    let template = "{prefix}  {wide_bar} {share}  {decimal_bytes}/{decimal_total_bytes}  {msg}";
     // The template is constant; if it were wrong the default one would serve.
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.with_key("share", percent).progress_chars("━━╌"));
     }
-    bar.with_prefix(what)
+    bar.with_prefix(display::shortened(&what, BAR_TITLE_CHARS))
 }
