@@ -222,7 +222,7 @@ impl Report {
             Direction::Receiving => format!("{} from {peer}", offer.title),
         };
         if std::io::stderr().is_terminal() {
-            self.bar = Some(progress_bar(what, offer.bytes));
+            self.bar = Some(progress_bar(&what, offer.bytes));
         } else {
             self.say(&format!("{what}: {}", summary(offer)));
         }
@@ -400,7 +400,7 @@ fn pace(progress: &Progress) -> String {
     }
 }
 
-fn progress_bar(what: String, total_bytes: u64) -> ProgressBar {
+fn progress_bar(what: &str, total_bytes: u64) -> ProgressBar {
     let bar =
         ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr_with_hz(10));
     let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
@@ -411,5 +411,5 @@ fn progress_bar(what: String, total_bytes: u64) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.with_key("share", percent).progress_chars("━━╌"));
     }
-    bar.with_prefix(display::shortened(&what, BAR_TITLE_CHARS))
+    bar.with_prefix(display::shortened(what, BAR_TITLE_CHARS))
 }

@@ -7,6 +7,8 @@
 
 mod explain;
 mod login;
+mod receiving;
+mod sending;
 mod sessions;
 mod transfers;
 

@@ -1,0 +1,163 @@
+//! What comes through a session: the other side's offers, and how transfers go on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pinhole_transfer::{AcceptError, DeclineReason, Destination, ExchangeEvent, Trouble};
+
+use super::sessions::SessionId;
+use super::transfers::{Carried, Transfer};
+use super::{Engine, explain};
+use crate::command::AcceptPolicy;
+use crate::contacts::Acquaintance;
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::offer;
+use crate::snapshot::{Direction, OfferView, Stage, TransferId};
+
+impl Engine {
+    pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
+        match event {
+            ExchangeEvent::Offered { id, offer } => {
+                self.take_offer(session, id, Arc::new(offer::of_manifest(&offer)))
+                    .await;
+            }
+            ExchangeEvent::Accepted { id } => {
+                let Some(id) = self.find(session, id) else {
+                    return;
+                };
+                self.begin(id);
+                self.befriend(id).await;
+                self.emit(Event::Started { transfer: id }).await;
+            }
+            ExchangeEvent::FileFailed { id, path, error } => {
+                let Some(id) = self.find(session, id) else {
+                    return;
+                };
+                let path = path.display_text();
+                let Some(transfer) = self.transfers.get(&id) else {
+                    return;
+                };
+                let failure = explain::file(&transfer.peer, &error);
+                self.emit(Event::FileFailed {
+                    transfer: id,
+                    path,
+                    failure,
+                })
+                .await;
+            }
+            ExchangeEvent::Finished { id, outcome } => {
+                let Some(id) = self.find(session, id) else {
+                    return;
+                };
+                let Some(transfer) = self.transfers.get(&id) else {
+                    return;
+                };
+                let outcome = outcome.map_err(|e| explain::transfer(&transfer.peer, &e));
+                self.finish(id, outcome).await;
+            }
+            ExchangeEvent::Closed { reason } => {
+                let reason = reason.map_or("the other side ended it".to_owned(), |e| e.to_string());
+                self.fail_session(session, &reason).await;
+                self.sessions.remove(&session);
+            }
+        }
+    }
+
+    async fn take_offer(
+        &mut self,
+        session: SessionId,
+        wire_id: pinhole_transfer::TransferId,
+        offer: Arc<OfferView>,
+    ) {
+        let Some(carrier) = self.sessions.get(&session) else {
+            return;
+        };
+        let peer = carrier.peer().clone();
+        let mut transfer =
+            Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
+        transfer.path = Some(carrier.path());
+        transfer.progress = offer::no_progress(&offer);
+        transfer.offer = offer;
+        let exchange = carrier.exchange().clone();
+        transfer.carried = Some(Carried {
+            session,
+            id: wire_id,
+            exchange,
+        });
+        let id = self.add_transfer(transfer);
+        let contact = self.acquaintance(&peer) == Acquaintance::Known { contact: true };
+        match self.overrides.accept.unwrap_or(self.settings.accept) {
+            AcceptPolicy::All => self.accept(id, None).await,
+            AcceptPolicy::Contacts if contact => self.accept(id, None).await,
+            AcceptPolicy::Contacts | AcceptPolicy::Ask => {
+                self.publish();
+                self.emit(Event::Offered { transfer: id }).await;
+            }
+        }
+    }
+
+    pub(super) async fn accept(&mut self, id: TransferId, into: Option<PathBuf>) {
+        let folder = into.unwrap_or_else(|| {
+            super::download_folder(&self.profile, &self.settings, &self.overrides)
+        });
+        let Some(carried) = self.awaiting_decision(id) else {
+            return;
+        };
+        if let Err(error) = take_into(&carried, &folder).await {
+            let _ = carried
+                .exchange
+                .decline(carried.id, decline_reason(&error))
+                .await;
+            let failure = self.not_accepted(id, &folder, &error);
+            return self.finish(id, Err(failure)).await;
+        }
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.folder = Some(folder);
+        }
+        self.begin(id);
+        self.befriend(id).await;
+        self.emit(Event::Started { transfer: id }).await;
+    }
+
+    pub(super) async fn decline(&mut self, id: TransferId) {
+        let Some(carried) = self.awaiting_decision(id) else {
+            return;
+        };
+        let _ = carried
+            .exchange
+            .decline(carried.id, DeclineReason::Declined)
+            .await;
+        self.transfers.remove(&id);
+        self.note_idleness(carried.session);
+    }
+
+    /// The offer behind `id`, if it still waits for the user.
+    fn awaiting_decision(&self, id: TransferId) -> Option<Carried> {
+        let transfer = self.transfers.get(&id)?;
+        matches!(transfer.stage, Stage::AwaitingDecision).then(|| transfer.carried.clone())?
+    }
+
+    fn not_accepted(&self, id: TransferId, folder: &Path, error: &AcceptError) -> Failure {
+        match error {
+            AcceptError::Destination(e) => Failure::LocalFiles {
+                detail: format!("Cannot receive into {}: {e}.", folder.display()),
+            },
+            AcceptError::Exchange(e) => self.lost(id, &e.to_string()),
+        }
+    }
+}
+
+async fn take_into(carried: &Carried, folder: &Path) -> Result<(), AcceptError> {
+    // A folder that cannot be made cannot be opened either, which says why.
+    let _ = std::fs::create_dir_all(folder);
+    let destination = Destination::open(folder)?;
+    carried.exchange.accept(carried.id, destination).await
+}
+
+fn decline_reason(error: &AcceptError) -> DeclineReason {
+    match error {
+        AcceptError::Destination(e) if e.trouble() == Trouble::DiskFull => DeclineReason::NoSpace,
+        _ => DeclineReason::NotWritable,
+    }
+}

@@ -1,0 +1,127 @@
+//! Sending: from the command to the offer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pinhole_net::PeerKey;
+use pinhole_transfer::Source;
+
+use super::sessions::SessionId;
+use super::transfers::{Carried, Transfer, TransferInput};
+use super::{Engine, Input};
+use crate::contacts::Acquaintance;
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::offer;
+use crate::snapshot::{Direction, Stage};
+
+impl Engine {
+    pub(super) async fn send(&mut self, peer: PeerKey, paths: Vec<PathBuf>) {
+        let Some(peer) = self.identity_of(peer) else {
+            let failure = Failure::PeerOffline {
+                peer: peer.fingerprint().to_string(),
+            };
+            return self.emit(Event::CommandFailed { failure }).await;
+        };
+        let stage = Stage::Preparing;
+        let id = self.add_transfer(Transfer::new(peer.clone(), Direction::Sending, stage));
+        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
+            return self
+                .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
+                .await;
+        }
+        let inputs = self.inputs.clone();
+        tokio::task::spawn_blocking(move || {
+            let outcome = Source::scan(&paths);
+            let input = Input::Transfer(TransferInput::Scanned {
+                transfer: id,
+                outcome,
+            });
+            // The queue closes when the engine ends; then nobody needs this.
+            let _ = inputs.blocking_send(input);
+        });
+        // The connection is made while the list of files is read.
+        if let Err(failure) = self.ensure_session(&peer) {
+            self.finish(id, Err(failure)).await;
+        }
+    }
+
+    pub(super) async fn handle_transfer(&mut self, input: TransferInput) {
+        let TransferInput::Scanned {
+            transfer: id,
+            outcome,
+        } = input;
+        let Some(transfer) = self.transfers.get_mut(&id).filter(|t| !t.stage.is_final()) else {
+            return;
+        };
+        match outcome {
+            Ok(source) => {
+                transfer.offer = Arc::new(offer::of_source(&source));
+                transfer.progress = offer::no_progress(&transfer.offer);
+                transfer.source = Some(source);
+                transfer.stage = Stage::Connecting;
+                let peer = transfer.peer.key;
+                if let Some(session) = self.session_with(peer) {
+                    self.offer_waiting(peer, session).await;
+                }
+            }
+            Err(e) => {
+                let failure = Failure::LocalFiles {
+                    detail: e.to_string(),
+                };
+                self.finish(id, Err(failure)).await;
+            }
+        }
+    }
+
+    /// Offers everything that waits for a session with this peer.
+    pub(super) async fn offer_waiting(&mut self, peer: PeerKey, session: SessionId) {
+        let Some((exchange, path)) = self
+            .sessions
+            .get(&session)
+            .map(|s| (s.exchange().clone(), s.path()))
+        else {
+            return;
+        };
+        let mut failed = Vec::new();
+        for (&id, transfer) in &mut self.transfers {
+            if transfer.peer.key != peer {
+                continue;
+            }
+            let Some(source) = transfer.source.take() else {
+                continue;
+            };
+            match exchange.send(source).await {
+                Ok(wire_id) => {
+                    transfer.stage = Stage::AwaitingAnswer;
+                    transfer.path = Some(path);
+                    let exchange = exchange.clone();
+                    transfer.carried = Some(Carried {
+                        session,
+                        id: wire_id,
+                        exchange,
+                    });
+                }
+                Err(e) => failed.push((id, e)),
+            }
+        }
+        for (id, error) in failed {
+            let failure = self.lost(id, &error.to_string());
+            self.finish(id, Err(failure)).await;
+        }
+    }
+
+    /// No session came up: what waited for it has failed.
+    pub(super) async fn fail_waiting(&mut self, peer: PeerKey, failure: &Failure) {
+        let waiting: Vec<_> = self
+            .transfers
+            .iter()
+            .filter(|(_, t)| t.peer.key == peer && t.direction == Direction::Sending)
+            .filter(|(_, t)| t.carried.is_none() && !t.stage.is_final())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.finish(id, Err(failure.clone())).await;
+        }
+    }
+}
