@@ -185,7 +185,7 @@ async fn a_changed_key_blocks_both_directions_until_the_user_decides() {
     scene.forget_names();
     alice.logged_in().await;
     let mut other_bob = Person::log_in(&scene, "other-b", "bob").await;
-    let changed = alice.sees("bob", |p| p.key_changed).await;
+    let changed = alice.sees("bob", |p| p.changed_from.is_some()).await;
     alice.send("bob", &file).await;
     let peer = changed.identity.name;
     let blocked = Some(Failure::PeerKeyChanged { peer });
@@ -199,7 +199,7 @@ async fn a_changed_key_blocks_both_directions_until_the_user_decides() {
 
     let peer = changed.identity.key;
     alice.command(Command::TrustNewKey { peer });
-    alice.sees("bob", |p| !p.key_changed).await;
+    alice.sees("bob", |p| p.changed_from.is_none()).await;
     alice.send("bob", &file).await;
     let offer = other_bob.offered().await;
     other_bob.accept(offer);
