@@ -106,8 +106,8 @@ const LICENCES: &[&str] = &[
 
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Of code; comments and tests may make a file longer.
-const FILE_MAX_LINES: usize = 500;
+/// Tests at its end may make a file longer.
+const FILE_MAX_LINES: usize = 600;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -376,7 +376,11 @@ fn files_can_be_read_in_one_sitting() {
         .map(|entry| entry.expect("an entry").path())
         .chain([root().join("tests")]);
     for (file, source) in folders.flat_map(|folder| sources(&folder.join("src"))) {
-        let lines = product_code(&source).lines().count();
+        let product = source
+            .split("#[cfg(test)]\nmod tests")
+            .next()
+            .unwrap_or_default();
+        let lines = product.lines().count();
         assert!(
             lines <= FILE_MAX_LINES,
             "{} has {lines} lines",
