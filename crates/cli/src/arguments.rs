@@ -74,10 +74,10 @@ pub(crate) enum Task {
     /// Wait for offers and receive them.
     Receive {
         /// The folder to put files in; nothing in it is ever overwritten.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, env = "PINHOLE_INTO", value_name = "DIR")]
         into: Option<PathBuf>,
         /// Whose offers to take without asking.
-        #[arg(long, value_name = "ask|contacts|all", value_parser = accept_policy)]
+        #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
         accept: Option<AcceptPolicy>,
         /// Exit after the first offer, with its outcome.
         #[arg(long)]

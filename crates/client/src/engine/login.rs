@@ -23,6 +23,11 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// spread over it.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
+/// Names a login, so that late words of an earlier one are told from those of
+/// the current.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoginId(u64);
+
 /// What the login task reports.
 #[derive(Debug)]
 pub(crate) enum LoginInput {
@@ -47,6 +52,7 @@ pub(crate) enum LoginInput {
 /// Whether, where and as whom we are logged in.
 #[derive(Debug)]
 pub(crate) struct Login {
+    id: Option<LoginId>,
     state: LoginState,
     server_key: Option<PeerKey>,
     rendezvous: Option<Rendezvous>,
@@ -59,6 +65,7 @@ impl Login {
     pub(crate) const fn logged_out() -> Self {
         let state = LoginState::LoggedOut { failure: None };
         Self {
+            id: None,
             state,
             server_key: None,
             rendezvous: None,
@@ -74,6 +81,11 @@ impl Login {
     /// The key of the server we are, or were last, logged in to.
     pub(crate) const fn server_key(&self) -> Option<PeerKey> {
         self.server_key
+    }
+
+    /// Which login this is, if there is one.
+    pub(crate) const fn id(&self) -> Option<LoginId> {
+        self.id
     }
 
     /// The way to peers, while logged in.
@@ -103,14 +115,18 @@ impl Drop for Login {
 impl Engine {
     pub(super) async fn log_in(&mut self, name: PeerName, server: ServerAddress) {
         self.log_out().await;
+        let id = LoginId(self.next_id());
         let attempt = Attempt {
+            id,
+            inputs: self.inputs.clone(),
             identity: self.profile.identity().clone(),
             expect: self.expected_key(&server),
             path: self.path_policy(),
             name: name.clone(),
             server: server.clone(),
         };
-        let task = tokio::spawn(attempt.stay_logged_in(self.inputs.clone()));
+        let task = tokio::spawn(attempt.stay_logged_in());
+        self.login.id = Some(id);
         self.login.task = Some(task);
         self.login.state = LoginState::LoggingIn { name, server };
     }
@@ -132,8 +148,9 @@ impl Engine {
         self.login = Login::logged_out();
     }
 
-    pub(super) async fn handle_login(&mut self, input: LoginInput) {
-        let Some((name, server)) = self.login.target() else {
+    pub(super) async fn handle_login(&mut self, login: LoginId, input: LoginInput) {
+        let target = self.login.target().filter(|_| self.login.id == Some(login));
+        let Some((name, server)) = target else {
             debug!("late word of a login that has ended");
             return;
         };
@@ -226,6 +243,8 @@ impl Engine {
 
 /// One login, kept up by reconnecting.
 struct Attempt {
+    id: LoginId,
+    inputs: mpsc::Sender<Input>,
     identity: Identity,
     expect: Expect,
     path: PathPolicy,
@@ -234,7 +253,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    async fn stay_logged_in(mut self, inputs: mpsc::Sender<Input>) {
+    async fn stay_logged_in(mut self) {
         let mut failures_in_a_row = 0;
         let mut was_logged_in = false;
         loop {
@@ -249,27 +268,23 @@ impl Attempt {
                         server_key: logged_in.server_key,
                         observed: logged_in.observed,
                     };
-                    let _ = inputs.send(Input::Login(first)).await;
-                    forward(events, &inputs).await
+                    self.tell(first).await;
+                    self.forward(events).await
                 }
                 Err(e) => self.failure(&e),
             };
             if !was_logged_in || is_final(&failure) {
-                let _ = inputs
-                    .send(Input::Login(LoginInput::Failed { failure }))
-                    .await;
+                self.tell(LoginInput::Failed { failure }).await;
                 return;
             }
             let retry_in = retry_delay(failures_in_a_row, self.identity.key());
             failures_in_a_row += 1;
             let lost = LoginInput::Disconnected { failure, retry_in };
-            let _ = inputs.send(Input::Login(lost)).await;
+            self.tell(lost).await;
             tokio::time::sleep(retry_in).await;
         }
     }
-}
 
-impl Attempt {
     async fn log_in(
         &self,
     ) -> Result<
@@ -293,6 +308,30 @@ impl Attempt {
     fn failure(&self, error: &LogInError) -> Failure {
         explain::log_in(&self.name, &self.server, error)
     }
+
+    async fn tell(&self, input: LoginInput) {
+        let login = self.id;
+        // The queue closes when the engine ends; then nobody needs this.
+        let _ = self.inputs.send(Input::Login { login, input }).await;
+    }
+
+    /// Passes the server's words on until the connection is gone; says why it
+    /// went.
+    async fn forward(&self, mut events: mpsc::Receiver<RendezvousEvent>) -> Failure {
+        while let Some(event) = events.recv().await {
+            let input = match event {
+                RendezvousEvent::Roster(peers) => LoginInput::Roster(peers),
+                RendezvousEvent::Online(peer) => LoginInput::Online(peer),
+                RendezvousEvent::Offline(name) => LoginInput::Offline(name),
+                RendezvousEvent::Invitation(invitation) => LoginInput::Invitation(invitation),
+                RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
+            };
+            self.tell(input).await;
+        }
+        Failure::ServerLost {
+            reason: "the connection ended".to_owned(),
+        }
+    }
 }
 
 /// Trying again will not mend these.
@@ -301,28 +340,6 @@ const fn is_final(failure: &Failure) -> bool {
         failure,
         Failure::NameTaken { .. } | Failure::ServerKeyChanged { .. } | Failure::Replaced
     )
-}
-
-/// Passes the server's words on until the connection is gone; says why it went.
-async fn forward(
-    mut events: mpsc::Receiver<RendezvousEvent>,
-    inputs: &mpsc::Sender<Input>,
-) -> Failure {
-    while let Some(event) = events.recv().await {
-        let input = match event {
-            RendezvousEvent::Roster(peers) => LoginInput::Roster(peers),
-            RendezvousEvent::Online(peer) => LoginInput::Online(peer),
-            RendezvousEvent::Offline(name) => LoginInput::Offline(name),
-            RendezvousEvent::Invitation(invitation) => LoginInput::Invitation(invitation),
-            RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
-        };
-        if inputs.send(Input::Login(input)).await.is_err() {
-            break;
-        }
-    }
-    Failure::ServerLost {
-        reason: "the connection ended".to_owned(),
-    }
 }
 
 /// Doubles with each failure. A part of it depends on our key, so that the

@@ -21,7 +21,7 @@ use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::login::{Login, LoginInput};
+use self::login::{Login, LoginId, LoginInput};
 use self::sessions::{PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
 use crate::command::{AcceptPolicy, Command};
@@ -46,7 +46,7 @@ pub(crate) struct Overrides {
 /// Everything that reaches the engine.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Login(LoginInput),
+    Login { login: LoginId, input: LoginInput },
     Session(SessionInput),
     Transfer(TransferInput),
 }
@@ -139,7 +139,7 @@ impl Engine {
 
     async fn handle(&mut self, input: Input) {
         match input {
-            Input::Login(input) => self.handle_login(input).await,
+            Input::Login { login, input } => self.handle_login(login, input).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
         }

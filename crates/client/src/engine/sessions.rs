@@ -10,6 +10,7 @@ use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
+use super::login::LoginId;
 use super::{Engine, Input, explain};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
@@ -30,6 +31,7 @@ pub(crate) struct SessionId(u64);
 pub(crate) enum SessionInput {
     /// A connection attempt has ended.
     Connected {
+        login: Option<LoginId>,
         peer: PeerIdentity,
         side: Side,
         outcome: Result<Session, ConnectError>,
@@ -89,12 +91,13 @@ impl Engine {
         };
         self.connecting.insert(peer.key);
         let (inputs, peer) = (self.inputs.clone(), peer.clone());
-        let sharing = self.host_sharing(&peer);
+        let (login, sharing) = (self.login.id(), self.host_sharing(&peer));
         tokio::spawn(async move {
             let outcome = rendezvous
                 .connect(peer.name.clone(), peer.key, sharing)
                 .await;
             let input = SessionInput::Connected {
+                login,
                 peer,
                 side: Side::Initiator,
                 outcome,
@@ -116,10 +119,11 @@ impl Engine {
             return;
         }
         let inputs = self.inputs.clone();
-        let sharing = self.host_sharing(&peer);
+        let (login, sharing) = (self.login.id(), self.host_sharing(&peer));
         tokio::spawn(async move {
             let outcome = rendezvous.accept(invitation, sharing).await;
             let input = SessionInput::Connected {
+                login,
                 peer,
                 side: Side::Responder,
                 outcome,
@@ -138,10 +142,14 @@ impl Engine {
 
     pub(super) async fn handle_session(&mut self, input: SessionInput) {
         match input {
+            SessionInput::Connected { login, .. } if login != self.login.id() => {
+                debug!("a connection attempt outlived its login");
+            }
             SessionInput::Connected {
                 peer,
                 side,
                 outcome,
+                ..
             } => {
                 if side == Side::Initiator {
                     self.connecting.remove(&peer.key);
@@ -168,10 +176,6 @@ impl Engine {
     }
 
     async fn add_session(&mut self, peer: PeerIdentity, side: Side, session: Session) {
-        if self.login.rendezvous().is_none() && self.login.server_key().is_none() {
-            debug!("a session came up after logging out");
-            return;
-        }
         let id = SessionId(self.next_id());
         if let Some(server) = self.login.server_key()
             && self.contacts.meet(server, &peer)
