@@ -87,6 +87,12 @@ pub(crate) enum Task {
     Peers,
     /// Show your own name, key and fingerprint.
     Id,
+    /// Show what was sent and received.
+    History {
+        /// Forget it all instead.
+        #[arg(long)]
+        clear: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]

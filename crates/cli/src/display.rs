@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use indicatif::{DecimalBytes, HumanDuration};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// As "1.21 GB".
 pub(crate) fn size(bytes: u64) -> String {
@@ -24,6 +26,20 @@ pub(crate) fn time(elapsed: Duration) -> String {
         format!("{:.2} s", elapsed.as_secs_f64())
     } else {
         HumanDuration(elapsed).to_string()
+    }
+}
+
+/// As "2026-03-01 18:05", in the user's own time zone.
+pub(crate) fn date(seconds_since_1970: u64) -> String {
+    let moment = i64::try_from(seconds_since_1970)
+        .ok()
+        .map(Timestamp::from_second);
+    match moment {
+        Some(Ok(moment)) => moment
+            .to_zoned(TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M")
+            .to_string(),
+        _ => "unknown time".to_owned(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod display;
 mod exit;
+mod history;
 mod peers;
 mod prompt;
 mod receive;
@@ -63,6 +64,7 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
         let mut face = terminal::Terminal::new(&mut client, &mut events, report);
         match arguments.task {
             Task::Id => Ok(peers::id(&face, arguments.common.name)),
+            Task::History { clear } => history::history(&mut face, clear).await,
             Task::Peers => peers::list(&mut face, &arguments.common).await,
             Task::Send { peer, paths } => {
                 send::send(&mut face, &arguments.common, &peer, paths).await

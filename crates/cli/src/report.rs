@@ -7,8 +7,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use pinhole_client::snapshot::{Completion, Progress};
 use pinhole_client::{
-    Direction, Failure, Fingerprint, OfferView, PathKind, PeerIdentity, PeerKey, PeerName,
-    ServerAddress,
+    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerIdentity,
+    PeerKey, PeerName, ServerAddress,
 };
 use serde::Serialize;
 
@@ -79,6 +79,7 @@ enum Line<'a> {
         contact: bool,
         key_changed: bool,
     },
+    History(&'a HistoryEntry),
     Id {
         name: Option<&'a PeerName>,
         key: PeerKey,
@@ -340,6 +341,28 @@ impl Report {
             (false, false) => "",
         };
         let _ = writeln!(std::io::stdout(), "{name:<32}  {fingerprint}{note}");
+    }
+
+    pub(crate) fn history(&self, entry: &HistoryEntry) {
+        if self.json {
+            return self.line(&Line::History(entry));
+        }
+        let when = display::date(entry.ended_at_s);
+        let (title, peer) = (&entry.title, &entry.peer.name);
+        let way = match entry.direction {
+            Direction::Sending => "to  ",
+            Direction::Receiving => "from",
+        };
+        let end = match &entry.outcome {
+            Outcome::Completed { failed_files: 0 } => "✓".to_owned(),
+            Outcome::Completed { failed_files } => format!("✓ but {failed_files} failed"),
+            Outcome::Failed { reason } => reason.clone(),
+        };
+        let size = display::size(entry.bytes);
+        let _ = writeln!(
+            std::io::stdout(),
+            "{when}  {way} {peer:<16}  {size:>10}  {title}  {end}"
+        );
     }
 
     pub(crate) fn id(&self, name: Option<&PeerName>, key: PeerKey) {

@@ -48,6 +48,8 @@ pub enum Command {
         /// Which.
         transfer: TransferId,
     },
+    /// Forget what was sent and received.
+    ClearHistory,
     /// The user has made sure that a peer's changed key is right: pin the new one.
     TrustNewKey {
         /// The new key, as the roster shows it.

@@ -9,7 +9,7 @@
 //! | [`client`] | starting the engine, and the handle a face holds |
 //! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
 //! | `engine` | the one task that owns all state, by concern: login, sessions, transfers |
-//! | [`profile`], [`settings`], [`contacts`] | what survives a restart |
+//! | [`profile`], [`settings`], [`contacts`], [`history`] | what survives a restart |
 
 pub mod client;
 pub mod command;
@@ -17,6 +17,7 @@ pub mod contacts;
 mod engine;
 pub mod event;
 pub mod failure;
+pub mod history;
 mod offer;
 pub mod profile;
 pub mod settings;
@@ -26,6 +27,7 @@ pub use client::{Client, CommandError, Events, Options, StartError, start};
 pub use command::{AcceptPolicy, Command};
 pub use event::Event;
 pub use failure::Failure;
+pub use history::{HistoryEntry, Outcome};
 pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ServerAddress,
 };

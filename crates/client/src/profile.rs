@@ -15,6 +15,7 @@ const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.pkcs8";
 const SETTINGS_FILE: &str = "settings.json";
 const CONTACTS_FILE: &str = "contacts.json";
+const HISTORY_FILE: &str = "history.jsonl";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -123,6 +124,30 @@ impl Profile {
     /// When the file cannot be written; the old one then stays.
     pub fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
         store_json(&self.folder.join(CONTACTS_FILE), contacts)
+    }
+
+    /// The lines of the stored history.
+    pub(crate) fn load_history(&self) -> Result<String, ProfileError> {
+        let path = self.folder.join(HISTORY_FILE);
+        let bytes = read_bounded(&path).map_err(at(&path))?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Adds a line to the stored history.
+    pub(crate) fn append_history(&self, line: &str) -> Result<(), ProfileError> {
+        let path = self.folder.join(HISTORY_FILE);
+        let append = || {
+            let mut file = private_file().append(true).create(true).open(&path)?;
+            file.write_all(line.as_bytes())?;
+            file.sync_data()
+        };
+        append().map_err(at(&path))
+    }
+
+    /// Replaces the stored history.
+    pub(crate) fn replace_history(&self, lines: &str) -> Result<(), ProfileError> {
+        let path = self.folder.join(HISTORY_FILE);
+        write_durably(&path, lines.as_bytes()).map_err(at(&path))
     }
 }
 

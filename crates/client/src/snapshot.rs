@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
+use serde::{Deserialize, Serialize};
 
 use crate::command::AcceptPolicy;
 use crate::failure::Failure;
+use crate::history::HistoryEntry;
 
 /// Everything a face shows, at one moment. Replaced as a whole on each change.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
+    /// Every transfer that has ended, oldest first, also of earlier runs.
+    pub history: Arc<Vec<HistoryEntry>>,
     /// Where accepted files go.
     pub download_folder: PathBuf,
     /// Whose offers are taken without asking.
@@ -86,7 +90,8 @@ pub struct PeerView {
 pub struct TransferId(pub u64);
 
 /// Which way the files go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// From here.
     Sending,

@@ -28,6 +28,7 @@ use crate::command::{AcceptPolicy, Command};
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::history::History;
 use crate::profile::{Profile, ProfileError};
 use crate::settings::Settings;
 use crate::snapshot::{PeerView, Snapshot, TransferId};
@@ -56,6 +57,7 @@ pub(crate) struct Engine {
     profile: Profile,
     settings: Settings,
     contacts: Contacts,
+    history: History,
     overrides: Overrides,
     login: Login,
     roster: BTreeMap<PeerName, PeerKey>,
@@ -84,11 +86,13 @@ impl Engine {
     ) -> Result<Self, ProfileError> {
         let settings = profile.load_settings()?;
         let contacts = profile.load_contacts()?;
+        let history = History::load(&profile)?;
         let login = Login::logged_out();
         let first = snapshot(
             &profile,
             &settings,
             &overrides,
+            &history,
             &login,
             Vec::new(),
             Vec::new(),
@@ -98,6 +102,7 @@ impl Engine {
             profile,
             settings,
             contacts,
+            history,
             overrides,
             login,
             roster: BTreeMap::new(),
@@ -154,6 +159,10 @@ impl Engine {
             Command::Decline { transfer } => self.decline(transfer).await,
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
+            Command::ClearHistory => {
+                let cleared = self.history.clear(&self.profile);
+                self.report_profile(cleared).await;
+            }
             Command::TrustNewKey { peer } => self.trust_new_key(peer).await,
             Command::SetDownloadFolder { folder } => {
                 self.settings.download_folder = Some(folder);
@@ -250,6 +259,7 @@ impl Engine {
             &self.profile,
             &self.settings,
             &self.overrides,
+            &self.history,
             &self.login,
             peers,
             transfers,
@@ -282,6 +292,7 @@ fn snapshot(
     profile: &Profile,
     settings: &Settings,
     overrides: &Overrides,
+    history: &History,
     login: &Login,
     peers: Vec<PeerView>,
     transfers: Vec<crate::snapshot::TransferView>,
@@ -293,6 +304,7 @@ fn snapshot(
         key,
         peers,
         transfers,
+        history: history.entries(),
         download_folder: download_folder(profile, settings, overrides),
         accept: overrides.accept.unwrap_or(settings.accept),
         last_name: settings.name.clone(),

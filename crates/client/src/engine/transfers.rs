@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity};
 use pinhole_transfer::{Exchange, Source, SourceError, Summary};
@@ -12,6 +12,7 @@ use super::Engine;
 use super::sessions::SessionId;
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::history::HistoryEntry;
 use crate::snapshot::{
     Completion, Direction, OfferView, Progress, Stage, TransferId, TransferView,
 };
@@ -175,12 +176,23 @@ impl Engine {
         if let Some(session) = session {
             self.note_idleness(session);
         }
+        self.remember(id).await;
         self.publish();
         self.emit(Event::Finished {
             transfer: id,
             failure,
         })
         .await;
+    }
+
+    async fn remember(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get(&id) else {
+            return;
+        };
+        if let Some(entry) = HistoryEntry::of(&transfer.view(id), SystemTime::now()) {
+            let stored = self.history.add(&self.profile, entry);
+            self.report_profile(stored).await;
+        }
     }
 
     pub(super) fn begin(&mut self, id: TransferId) {

@@ -101,6 +101,7 @@ fn logged_out() -> Snapshot {
         key: key(1),
         peers: Vec::new(),
         transfers: Vec::new(),
+        history: Arc::default(),
         download_folder: "/home/alice/Downloads".into(),
         accept: AcceptPolicy::Ask,
         last_name: None,

@@ -1,0 +1,23 @@
+//! `pinhole history`.
+
+use pinhole_client::Command;
+
+use crate::exit::Exit;
+use crate::terminal::{Terminal, Wake};
+
+/// Lists every transfer that has ended, or forgets them.
+pub(crate) async fn history(terminal: &mut Terminal<'_>, clear: bool) -> anyhow::Result<Exit> {
+    if clear {
+        terminal.client.command(Command::ClearHistory)?;
+        while !terminal.client.snapshot().history.is_empty() {
+            if let Wake::Interrupted = terminal.wait().await? {
+                return Ok(Exit::Interrupted);
+            }
+        }
+        return Ok(Exit::Done);
+    }
+    for entry in terminal.client.snapshot().history.iter() {
+        terminal.report.history(entry);
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,214 @@
+//! What was sent and received, kept in `history.jsonl` of the profile: one
+//! JSON object a line, oldest first.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pinhole_net::{PathKind, PeerIdentity};
+use serde::{Deserialize, Serialize};
+
+use crate::profile::{Profile, ProfileError};
+use crate::snapshot::{Direction, Stage, TransferView};
+
+/// At twice this many entries, the older half goes.
+const KEPT_ENTRIES: usize = 5_000;
+
+/// One transfer that has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// When it ended, in seconds since 1970 UTC.
+    pub ended_at_s: u64,
+    /// The other side.
+    pub peer: PeerIdentity,
+    /// Which way.
+    pub direction: Direction,
+    /// As offered: the one name, or the first and how many more.
+    pub title: String,
+    /// Files transferred, or offered when it failed.
+    pub files: u64,
+    /// Bytes transferred, or offered when it failed.
+    pub bytes: u64,
+    /// Which way the bytes went, if there was a connection.
+    pub path: Option<PathKind>,
+    /// From acceptance to the end; absent when it was never accepted.
+    pub elapsed_ms: Option<u64>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Received: the folder that holds what arrived.
+    pub folder: Option<PathBuf>,
+}
+
+/// How a transfer ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything is durable on the receiving side, but for this many files.
+    Completed {
+        /// Files that failed one by one.
+        failed_files: u64,
+    },
+    /// Not, for this reason.
+    Failed {
+        /// A sentence for people.
+        reason: String,
+    },
+}
+
+impl HistoryEntry {
+    /// The entry of a transfer in its final stage, `None` in any other.
+    pub(crate) fn of(transfer: &TransferView, ended_at: SystemTime) -> Option<Self> {
+        let (files, bytes, elapsed, outcome, folder) = match &transfer.stage {
+            Stage::Completed(done) => {
+                let outcome = Outcome::Completed {
+                    failed_files: done.failed_files,
+                };
+                (
+                    done.files,
+                    done.bytes,
+                    Some(done.elapsed),
+                    outcome,
+                    done.folder.clone(),
+                )
+            }
+            Stage::Failed(failure) => {
+                let outcome = Outcome::Failed {
+                    reason: failure.to_string(),
+                };
+                (
+                    transfer.offer.files,
+                    transfer.offer.bytes,
+                    None,
+                    outcome,
+                    None,
+                )
+            }
+            _ => return None,
+        };
+        let since_1970 = ended_at
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Some(Self {
+            ended_at_s: since_1970.as_secs(),
+            peer: transfer.peer.clone(),
+            direction: transfer.direction,
+            title: transfer.offer.title.clone(),
+            files,
+            bytes,
+            path: transfer.path,
+            elapsed_ms: elapsed.map(|e| u64::try_from(e.as_millis()).unwrap_or(u64::MAX)),
+            outcome,
+            folder,
+        })
+    }
+}
+
+/// The history as the engine holds it.
+#[derive(Debug)]
+pub(crate) struct History {
+    entries: Arc<Vec<HistoryEntry>>,
+}
+
+impl History {
+    /// The stored history. Lines that cannot be read, as one that a crash cut
+    /// off, are left out.
+    pub(crate) fn load(profile: &Profile) -> Result<Self, ProfileError> {
+        let lines = profile.load_history()?;
+        let entries = lines
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        Ok(Self {
+            entries: Arc::new(entries.collect()),
+        })
+    }
+
+    /// Oldest first.
+    pub(crate) fn entries(&self) -> Arc<Vec<HistoryEntry>> {
+        self.entries.clone()
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        profile: &Profile,
+        entry: HistoryEntry,
+    ) -> Result<(), ProfileError> {
+        let line = line(&entry);
+        let entries = Arc::make_mut(&mut self.entries);
+        entries.push(entry);
+        if entries.len() < 2 * KEPT_ENTRIES {
+            return profile.append_history(&line);
+        }
+        entries.drain(..KEPT_ENTRIES);
+        profile.replace_history(&entries.iter().map(self::line).collect::<String>())
+    }
+
+    pub(crate) fn clear(&mut self, profile: &Profile) -> Result<(), ProfileError> {
+        self.entries = Arc::default();
+        profile.replace_history("")
+    }
+}
+
+fn line(entry: &HistoryEntry) -> String {
+    // Only maps with keys that are no strings fail, and there are none.
+    serde_json::to_string(entry)
+        .map(|json| json + "\n")
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_net::PeerKey;
+
+    use super::*;
+
+    fn entry(number: u64) -> HistoryEntry {
+        HistoryEntry {
+            ended_at_s: number,
+            peer: PeerIdentity {
+                name: "bob".parse().unwrap(),
+                key: PeerKey::from_bytes([1; 32]),
+            },
+            direction: Direction::Sending,
+            title: "film\n.mp4".to_owned(),
+            files: 1,
+            bytes: number,
+            path: Some(PathKind::Punched),
+            elapsed_ms: Some(1),
+            outcome: Outcome::Completed { failed_files: 0 },
+            folder: None,
+        }
+    }
+
+    #[test]
+    fn entries_survive_a_restart_and_a_line_cut_off_by_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::open(Some(folder.path())).unwrap();
+        let mut history = History::load(&profile).unwrap();
+        history.add(&profile, entry(1)).unwrap();
+        history.add(&profile, entry(2)).unwrap();
+        let mut again = History::load(&profile).unwrap();
+        assert_eq!(*again.entries(), [entry(1), entry(2)]);
+        profile.append_history("{\"ended_at_s\":3,\"pe").unwrap();
+        assert_eq!(
+            *History::load(&profile).unwrap().entries(),
+            [entry(1), entry(2)]
+        );
+        again.clear(&profile).unwrap();
+        assert!(History::load(&profile).unwrap().entries().is_empty());
+    }
+
+    #[test]
+    fn it_does_not_grow_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::open(Some(folder.path())).unwrap();
+        let many = u64::try_from(2 * KEPT_ENTRIES - 1).unwrap();
+        let lines: String = (0..many).map(|n| line(&entry(n))).collect();
+        profile.replace_history(&lines).unwrap();
+        let mut history = History::load(&profile).unwrap();
+        history.add(&profile, entry(many)).unwrap();
+        let stored = History::load(&profile).unwrap().entries();
+        assert_eq!(stored, history.entries());
+        assert_eq!(stored.len(), KEPT_ENTRIES);
+        assert_eq!(stored.last(), Some(&entry(many)));
+    }
+}
