@@ -82,7 +82,7 @@ pub enum Party {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// This side could not read or write it.
-    #[error("{trouble}: {detail}")]
+    #[error("{trouble} ({detail})")]
     Local {
         /// Why, in short.
         trouble: Trouble,
@@ -127,7 +127,7 @@ pub enum TransferError {
     #[error("verification failed")]
     Verification(Party),
     /// This side's disk or files do not serve.
-    #[error("{path}: {trouble}: {detail}")]
+    #[error("{path}: {trouble} ({detail})")]
     LocalFile {
         /// What this was about, fit to be shown.
         path: String,

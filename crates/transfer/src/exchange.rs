@@ -309,8 +309,8 @@ pub(crate) async fn deliver(shared: Arc<Shared>, outgoing: Outgoing) {
 
 fn no_thread() -> TransferError {
     TransferError::LocalFile {
-        path: String::new(),
+        path: "a thread of its own".to_owned(),
         trouble: Trouble::Io,
-        detail: "the system gives no thread".to_owned(),
+        detail: "the system gives none".to_owned(),
     }
 }

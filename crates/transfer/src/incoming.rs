@@ -2,14 +2,18 @@
 //! that writes, a thread that makes durable. None waits for another but
 //! through a full queue, and nothing is written before it is verified.
 
+mod commit;
+mod write;
+
 use std::{
-    io::{self, Write as _},
+    io,
     sync::{Arc, mpsc as std_mpsc},
     thread::Builder,
 };
 
 use tokio::sync::mpsc;
 
+use self::write::WriteStage;
 use crate::{
     buffer::Buffer,
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
@@ -20,7 +24,7 @@ use crate::{
     message::{CancelReason, Message, Trouble},
     open::Shared,
     path::SafePath,
-    store::{Folders, Part, Store},
+    store::{Part, Store},
 };
 
 /// Pieces from the connection that wait for verification; their number is
@@ -30,8 +34,6 @@ pub(crate) const WORK: usize = 16;
 const VERIFIED: usize = 2;
 /// Written files that wait to be made durable. They are open files.
 const WRITTEN: usize = if cfg!(target_os = "linux") { 64 } else { 16 };
-/// Most files made durable together. They are open files.
-const TOGETHER: usize = if cfg!(target_os = "linux") { 192 } else { 32 };
 
 /// What the connection brings, its place checked but not its content.
 pub(crate) enum Work {
@@ -100,43 +102,40 @@ impl Incoming {
         store: Store,
         work: mpsc::Receiver<Work>,
     ) -> Result<Summary, TransferError> {
-        let (verified, to_write) = std_mpsc::sync_channel(VERIFIED);
-        let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
-        let summary = std::thread::scope(|scope| {
-            let store = &store;
-            let verifying = Builder::new().name("pinhole-verify".to_owned());
-            let verifying = verifying.spawn_scoped(scope, move || self.verify(work, &verified));
-            let writing = Builder::new().name("pinhole-write".to_owned());
-            let writing =
-                writing.spawn_scoped(scope, move || self.write(store, &to_write, &written));
-            if let Err(error) = verifying.and(writing) {
-                self.disk_failed("", &error.into());
-            }
-            // Moved in here, so that a writing thread that waits for room ends
-            // with it.
-            let to_commit = to_commit;
-            self.commit(store, &to_commit)
-        });
+        let received = self.receive(&store, work);
         if let Some(reason) = self.flight.stopped() {
             return Err(reason.clone());
         }
-        let Ok(summary) = summary else {
+        let Ok(summary) = received else {
             return Err(TransferError::ConnectionLost);
         };
+        let folder = store.display_path();
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest.count());
                 Ok(Summary { paths, ..summary })
             }
-            Err(error) => {
-                self.disk_failed("", &error.into());
-                Err(self
-                    .flight
-                    .stopped()
-                    .cloned()
-                    .unwrap_or(TransferError::ConnectionLost))
-            }
+            Err(error) => Err(self.disk_failed(folder, &error)),
         }
+    }
+
+    fn receive(&self, store: &Store, work: mpsc::Receiver<Work>) -> Result<Summary, Stopped> {
+        let (verified, to_write) = std_mpsc::sync_channel(VERIFIED);
+        let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
+        std::thread::scope(|scope| {
+            let thread = |name: &str| Builder::new().name(format!("pinhole-{name}"));
+            let verifying =
+                thread("verify").spawn_scoped(scope, move || self.verify(work, &verified));
+            let writing = WriteStage::new(self, store, written);
+            let writing = thread("write").spawn_scoped(scope, move || writing.run(&to_write));
+            if let Err(error) = verifying.and(writing) {
+                self.disk_failed(store.display_path(), &error);
+            }
+            // Moved in here, so that a writing stage that waits for room ends
+            // with it.
+            let to_commit = to_commit;
+            self.commit(store, &to_commit)
+        })
     }
 
     fn check_stopped(&self) -> Result<(), Stopped> {
@@ -203,104 +202,6 @@ impl Incoming {
         Stopped
     }
 
-    fn write(
-        &self,
-        store: &Store,
-        verified: &std_mpsc::Receiver<Verified>,
-        written: &std_mpsc::SyncSender<Written>,
-    ) -> Result<(), Stopped> {
-        let mut folders = Folders::default();
-        let mut open: Option<Part> = None;
-        // A file that failed here, while the rest of it still arrives.
-        let mut given_up = None;
-        for piece in verified {
-            self.check_stopped()?;
-            match piece {
-                Verified::Chunk {
-                    entry,
-                    buffer,
-                    data_bytes,
-                } if given_up != Some(entry) => {
-                    let data = buffer.data().get(..data_bytes).unwrap_or_default();
-                    let result = self.append(store, &mut folders, &mut open, entry, data);
-                    if let Err(error) = result {
-                        open = None;
-                        given_up = Some(entry);
-                        self.give_up(entry, error.into(), written)?;
-                    }
-                }
-                Verified::Chunk { .. } => {}
-                Verified::Batch { items, buffer } => {
-                    for item in items {
-                        let data = buffer.data().get(item.data).unwrap_or_default();
-                        let mut small = None;
-                        let result = self.append(store, &mut folders, &mut small, item.entry, data);
-                        let result = result.and_then(|()| self.complete(item.entry, small));
-                        self.hand_on(item.entry, result, written)?;
-                    }
-                }
-                Verified::End { entry } if given_up != Some(entry) => {
-                    if open.is_none() {
-                        // A file without chunks.
-                        let result = self.append(store, &mut folders, &mut open, entry, &[]);
-                        if let Err(error) = result {
-                            self.give_up(entry, error.into(), written)?;
-                            continue;
-                        }
-                    }
-                    let result = self.complete(entry, open.take());
-                    self.hand_on(entry, result, written)?;
-                }
-                Verified::End { .. } => {}
-                Verified::Failed { entry, error } => {
-                    open = None;
-                    if given_up != Some(entry) {
-                        self.tell_failed(entry, error);
-                        written.send(Written::Failed).map_err(|_| Stopped)?;
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn append(
-        &self,
-        store: &Store,
-        folders: &mut Folders,
-        open: &mut Option<Part>,
-        entry: u32,
-        data: &[u8],
-    ) -> io::Result<()> {
-        let part = match open {
-            Some(part) => part,
-            None => open.insert(store.create(folders, self.path(entry)?)?),
-        };
-        part.file.write_all(data)?;
-        self.flight.add_bytes(data.len() as u64);
-        Ok(())
-    }
-
-    fn complete(&self, entry: u32, part: Option<Part>) -> io::Result<Part> {
-        let part = part.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        part.set_time(self.manifest.entry(entry).and_then(Entry::modified_ns))?;
-        Ok(part)
-    }
-
-    fn hand_on(
-        &self,
-        entry: u32,
-        result: io::Result<Part>,
-        written: &std_mpsc::SyncSender<Written>,
-    ) -> Result<(), Stopped> {
-        match result {
-            Ok(part) => written
-                .send(Written::Part { entry, part })
-                .map_err(|_| Stopped),
-            Err(error) => self.give_up(entry, error.into(), written),
-        }
-    }
-
     fn path(&self, entry: u32) -> io::Result<&SafePath> {
         let entry = self.manifest.entry(entry);
         entry
@@ -309,24 +210,11 @@ impl Incoming {
     }
 
     /// This disk does not take the file: the file fails, or all do.
-    fn give_up(
-        &self,
-        entry: u32,
-        error: FileError,
-        written: &std_mpsc::SyncSender<Written>,
-    ) -> Result<(), Stopped> {
-        self.file_failed(entry, error)?;
-        written.send(Written::Failed).map_err(|_| Stopped)
-    }
-
-    fn file_failed(&self, entry: u32, error: FileError) -> Result<(), Stopped> {
-        let trouble = error.trouble();
+    fn file_failed(&self, entry: u32, error: io::Error) -> Result<(), Stopped> {
+        let trouble = Trouble::of(&error);
         if trouble.is_of_the_disk() {
-            let path = self
-                .path(entry)
-                .map(SafePath::display_text)
-                .unwrap_or_default();
-            self.disk_failed(&path, &error);
+            let path = self.path(entry).map(SafePath::display_text);
+            self.disk_failed(path.unwrap_or_default(), &error);
             return Err(Stopped);
         }
         let transfer = self.flight.id;
@@ -335,7 +223,7 @@ impl Incoming {
             entry,
             trouble,
         });
-        self.tell_failed(entry, error);
+        self.tell_failed(entry, error.into());
         Ok(())
     }
 
@@ -350,15 +238,17 @@ impl Incoming {
         }
     }
 
-    fn disk_failed(&self, path: &str, error: &FileError) {
-        let trouble = error.trouble();
+    /// Nothing more can be received. Returns what the transfer ends with.
+    fn disk_failed(&self, path: String, error: &io::Error) -> TransferError {
+        let trouble = Trouble::of(error);
         let reason = TransferError::LocalFile {
-            path: path.to_owned(),
+            path,
             trouble,
             detail: error.to_string(),
         };
-        self.shared.stop_receiving(self.flight.id, reason);
+        self.shared.stop_receiving(self.flight.id, reason.clone());
         self.cancel(CancelReason::Disk(trouble));
+        reason
     }
 
     fn cancel(&self, reason: CancelReason) {
@@ -369,77 +259,5 @@ impl Incoming {
     fn acknowledge(&self, entries: u32) {
         let transfer = self.flight.id;
         self.shared.link.say(Message::Durable { transfer, entries });
-    }
-
-    fn commit(
-        &self,
-        store: &Store,
-        written: &std_mpsc::Receiver<Written>,
-    ) -> Result<Summary, Stopped> {
-        let mut summary = Summary {
-            folders: self.manifest.folders(),
-            ..Summary::default()
-        };
-        // The first file that is neither durable nor failed.
-        let mut next = self.manifest.next_file(0);
-        while let Ok(first) = written.recv() {
-            let mut group = vec![first];
-            group.extend(written.try_iter().take(TOGETHER - 1));
-            self.check_stopped()?;
-            for _ in &group {
-                next = self.manifest.next_file(next + 1);
-            }
-            self.commit_group(store, group, &mut summary)?;
-            self.flight.set_files(summary.files + summary.failed_files);
-            // The last acknowledgement waits for the folders.
-            if next < self.manifest.count() {
-                self.acknowledge(next);
-            }
-        }
-        // The input also ends when a stage before gave up.
-        self.check_stopped()?;
-        if next == self.manifest.count() {
-            Ok(summary)
-        } else {
-            Err(Stopped)
-        }
-    }
-
-    fn commit_group(
-        &self,
-        store: &Store,
-        group: Vec<Written>,
-        summary: &mut Summary,
-    ) -> Result<(), Stopped> {
-        let mut parts = Vec::with_capacity(group.len());
-        for written in group {
-            match written {
-                Written::Part { entry, part } => parts.push((entry, part)),
-                Written::Failed => summary.failed_files += 1,
-            }
-        }
-        let synced = store.sync(parts.iter().map(|(_, part)| part));
-        let mut folders = Vec::new();
-        for ((entry, mut part), synced) in parts.into_iter().zip(synced) {
-            let path = self.path(entry);
-            let published = synced.and_then(|()| store.publish(&mut part, path?));
-            match published {
-                Ok(()) => {
-                    let size_bytes = self.manifest.entry(entry).and_then(Entry::file_size_bytes);
-                    summary.files += 1;
-                    summary.bytes += size_bytes.unwrap_or_default();
-                    folders.push(part.into_dir());
-                }
-                Err(error) => {
-                    self.file_failed(entry, error.into())?;
-                    summary.failed_files += 1;
-                }
-            }
-        }
-        folders.dedup_by(|left, right| Arc::ptr_eq(left, right));
-        store.sync_folders(&folders).map_err(|error| {
-            self.disk_failed("", &error.into());
-            Stopped
-        })
     }
 }

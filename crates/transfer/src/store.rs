@@ -21,6 +21,7 @@ use cap_std::{
 
 use crate::{
     disk,
+    display::display_text,
     manifest::{Entry, Manifest},
     message::Trouble,
     path::{NAME_BYTES_MAX, PART_SUFFIX, SafePath, numbered, shortened},
@@ -189,6 +190,11 @@ impl Store {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(path);
+    }
+
+    /// The destination, fit to be shown.
+    pub(crate) fn display_path(&self) -> String {
+        display_text(&self.destination.path.to_string_lossy())
     }
 
     /// The top level as it is named on disk so far.

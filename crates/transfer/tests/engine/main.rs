@@ -10,4 +10,6 @@
 mod exchange;
 mod hostile;
 mod names;
+#[cfg(unix)]
+mod races;
 mod support;
