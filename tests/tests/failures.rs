@@ -134,7 +134,7 @@ fn a_receiver_that_is_killed() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
     let mut receiving = bob.receive(&[]);
-    let file = sparse_file(&scene, "large", 8 << 30);
+    let file = sparse_file(&scene, "large", 2 << 30);
     let sending = alice.send("bob", &[&file]);
     receiving.event("progress", SOON);
     receiving.kill();
@@ -147,7 +147,7 @@ fn a_sender_that_is_killed() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
     let mut receiving = bob.receive(&["--once"]);
-    let file = sparse_file(&scene, "large", 8 << 30);
+    let file = sparse_file(&scene, "large", 2 << 30);
     let mut sending = alice.send("bob", &[&file]);
     receiving.event("progress", SOON);
     sending.kill();
@@ -164,7 +164,7 @@ fn a_source_that_shrinks_meanwhile() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
     let mut receiving = bob.receive(&[]);
-    let file = sparse_file(&scene, "shrinking", 8 << 30);
+    let file = sparse_file(&scene, "shrinking", 2 << 30);
     let sending = alice.send("bob", &[&file]);
     receiving.event("progress", SOON);
     File::options()
