@@ -339,3 +339,24 @@ async fn an_offer_waits_for_its_answer_and_shows_everything_it_brings() {
     alice.end();
     bob.end();
 }
+
+#[tokio::test]
+async fn what_was_declined_can_be_tried_again() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &scene.file("again.txt", b"again")).await;
+    let transfer = bob.offered().await;
+    bob.command(Command::Decline { transfer });
+    assert!(alice.finished().await.is_some());
+    let transfer = alice.client.snapshot().transfers[0].id;
+    alice.command(Command::Retry { transfer });
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("again.txt"), b"again");
+    let left = alice.client.snapshot().transfers.len();
+    assert_eq!(left, 1, "the new one took the failed one's place");
+    alice.end();
+    bob.end();
+}

@@ -43,6 +43,11 @@ pub enum Command {
         /// Which.
         transfer: TransferId,
     },
+    /// Offer what failed to be sent once more, in place of the failed transfer.
+    Retry {
+        /// One of ours in stage [`crate::Stage::Failed`].
+        transfer: TransferId,
+    },
     /// Take a finished transfer off the list.
     Dismiss {
         /// Which.

@@ -53,6 +53,7 @@ pub(crate) const NOBODY_TO_SEND_TO: &str =
 
 pub(crate) const OPEN_FOLDER: &str = "Open folder";
 pub(crate) const DISMISS: &str = "Dismiss";
+pub(crate) const TRY_AGAIN: &str = "Try again";
 pub(crate) const DISMISS_ALL: &str = "Dismiss all finished";
 pub(crate) const STALLED: &str = "Stalled: nothing has moved for a while";
 

@@ -107,22 +107,27 @@ fn headline(ui: &mut Ui, transfer: &TransferView) {
 
 fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
     let id = transfer.id;
-    let (words, action) = match &transfer.stage {
-        Stage::AwaitingDecision => (text::LOOK, Action::LookAt(id)),
-        stage if stage.is_final() => (
-            text::DISMISS,
-            Action::Command(Command::Dismiss { transfer: id }),
-        ),
-        _ => (
+    let retry = (
+        text::TRY_AGAIN,
+        Action::Command(Command::Retry { transfer: id }),
+    );
+    let dismiss = (
+        text::DISMISS,
+        Action::Command(Command::Dismiss { transfer: id }),
+    );
+    let buttons = match (&transfer.stage, transfer.direction) {
+        (Stage::AwaitingDecision, _) => vec![(text::LOOK, Action::LookAt(id))],
+        (Stage::Failed(_), Direction::Sending) => vec![dismiss, retry],
+        (stage, _) if stage.is_final() => vec![dismiss],
+        _ => vec![(
             text::CANCEL,
             Action::Command(Command::Cancel { transfer: id }),
-        ),
+        )],
     };
-    if theme::quiet_button(ui, words).clicked() {
-        vec![action]
-    } else {
-        Vec::new()
-    }
+    let pressed = buttons
+        .into_iter()
+        .filter(|(words, _)| theme::quiet_button(ui, words).clicked());
+    pressed.map(|(_, action)| action).collect()
 }
 
 fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {

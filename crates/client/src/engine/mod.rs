@@ -158,6 +158,7 @@ impl Engine {
             Command::Accept { transfer, into } => self.accept(transfer, into).await,
             Command::Decline { transfer } => self.decline(transfer).await,
             Command::Cancel { transfer } => self.cancel(transfer).await,
+            Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
             Command::ClearHistory => {
                 let cleared = self.history.clear(&self.profile);

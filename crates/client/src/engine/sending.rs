@@ -13,7 +13,7 @@ use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::offer;
-use crate::snapshot::{Direction, Stage};
+use crate::snapshot::{Direction, Stage, TransferId};
 
 impl Engine {
     pub(super) async fn send(&mut self, peer: PeerKey, paths: Vec<PathBuf>) {
@@ -23,8 +23,9 @@ impl Engine {
             };
             return self.emit(Event::CommandFailed { failure }).await;
         };
-        let stage = Stage::Preparing;
-        let id = self.add_transfer(Transfer::new(peer.clone(), Direction::Sending, stage));
+        let mut transfer = Transfer::new(peer.clone(), Direction::Sending, Stage::Preparing);
+        transfer.paths.clone_from(&paths);
+        let id = self.add_transfer(transfer);
         if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
             return self
                 .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
@@ -44,6 +45,21 @@ impl Engine {
         if let Err(failure) = self.ensure_session(&peer) {
             self.finish(id, Err(failure)).await;
         }
+    }
+
+    pub(super) async fn retry(&mut self, id: TransferId) {
+        let failed = |t: &&Transfer| matches!(t.stage, Stage::Failed(_)) && !t.paths.is_empty();
+        let Some(transfer) = self.transfers.get(&id).filter(failed) else {
+            return;
+        };
+        let (peer, paths) = (transfer.peer.clone(), transfer.paths.clone());
+        if self.identity_of(peer.key).is_none() {
+            let peer = peer.name.to_string();
+            let failure = Failure::PeerOffline { peer };
+            return self.emit(Event::CommandFailed { failure }).await;
+        }
+        self.transfers.remove(&id);
+        self.send(peer.key, paths).await;
     }
 
     pub(super) async fn handle_transfer(&mut self, input: TransferInput) {

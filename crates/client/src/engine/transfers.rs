@@ -37,6 +37,8 @@ pub(crate) struct Transfer {
     pub(super) offer: Arc<OfferView>,
     pub(super) stage: Stage,
     pub(super) path: Option<PathKind>,
+    /// Sending: what was asked for, should it have to be sent again.
+    pub(super) paths: Vec<PathBuf>,
     /// Sending: what was scanned and waits for a session.
     pub(super) source: Option<Source>,
     /// Where it runs, once it does.
@@ -63,6 +65,7 @@ impl Transfer {
             offer: Arc::default(),
             stage,
             path: None,
+            paths: Vec::new(),
             source: None,
             carried: None,
             folder: None,

@@ -147,6 +147,10 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
             .is_some()
     );
     assert!(harness.query_by_label(text::OPEN_FOLDER).is_some());
+    harness.get_by_label(text::TRY_AGAIN).click();
+    harness.run();
+    let transfer = TransferId(2);
+    assert_eq!(play.commands(), [Command::Retry { transfer }]);
     harness.get_by_label(text::DISMISS_ALL).click();
     harness.run();
     let dismissed = [1, 2].map(|id| Command::Dismiss {
