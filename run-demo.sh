@@ -140,7 +140,7 @@ window() {
 }
 window alice A 40,80
 alice=$!
-window bob B 720,80
+window bob B 560,80
 bob=$!
 cat <<TEXT
 
