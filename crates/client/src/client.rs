@@ -8,10 +8,11 @@ use std::time::Duration;
 use pinhole_net::PathPolicy;
 use tokio::sync::{mpsc, watch};
 
-use crate::command::{AcceptPolicy, Command};
+use crate::command::Command;
 use crate::engine::{Engine, Outputs, Overrides};
 use crate::event::Event;
 use crate::profile::{Profile, ProfileError};
+use crate::settings::AcceptPolicy;
 use crate::snapshot::Snapshot;
 
 /// Commands that may wait for the engine.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pinhole_net::{PeerKey, PeerName, ServerAddress};
 
+use crate::settings::AcceptPolicy;
 use crate::snapshot::TransferId;
 
 /// What a face asks of the engine. None of them answers directly: what comes
@@ -70,17 +71,4 @@ pub enum Command {
         /// From now on.
         policy: AcceptPolicy,
     },
-}
-
-/// Whose offers are taken without asking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AcceptPolicy {
-    /// Nobody's.
-    #[default]
-    Ask,
-    /// Those of peers from whom an offer was accepted before.
-    Contacts,
-    /// Everybody's.
-    All,
 }

@@ -24,13 +24,14 @@ pub mod settings;
 pub mod snapshot;
 
 pub use client::{Client, CommandError, Events, Options, StartError, start};
-pub use command::{AcceptPolicy, Command};
+pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
 pub use history::{HistoryEntry, Outcome};
 pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ServerAddress,
 };
+pub use settings::AcceptPolicy;
 pub use snapshot::{
     Direction, LoginState, OfferView, PeerView, Snapshot, Stage, TransferId, TransferView,
 };

@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use pinhole_net::{PathPolicy, PeerName, ServerAddress};
 use serde::{Deserialize, Serialize};
 
-use crate::command::AcceptPolicy;
-
 /// What the user has chosen. A missing field means the default, so that older
 /// and newer versions can share a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,4 +20,17 @@ pub struct Settings {
     pub path: PathPolicy,
     /// Whose offers are taken without asking.
     pub accept: AcceptPolicy,
+}
+
+/// Whose offers are taken without asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptPolicy {
+    /// Nobody's.
+    #[default]
+    Ask,
+    /// Those of peers from whom an offer was accepted before.
+    Contacts,
+    /// Everybody's.
+    All,
 }

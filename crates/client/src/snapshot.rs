@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
 use serde::{Deserialize, Serialize};
 
-use crate::command::AcceptPolicy;
 use crate::failure::Failure;
 use crate::history::HistoryEntry;
+use crate::settings::AcceptPolicy;
 
 /// Everything a face shows, at one moment. Replaced as a whole on each change.
 #[derive(Debug, Clone)]

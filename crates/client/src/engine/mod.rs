@@ -24,13 +24,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use self::login::{Login, LoginId, LoginInput};
 use self::sessions::{PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
-use crate::command::{AcceptPolicy, Command};
+use crate::command::Command;
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::History;
 use crate::profile::{Profile, ProfileError};
-use crate::settings::Settings;
+use crate::settings::{AcceptPolicy, Settings};
 use crate::snapshot::{PeerView, Snapshot, TransferId};
 
 /// How often progress is sampled while bytes move.

@@ -8,11 +8,11 @@ use pinhole_transfer::{AcceptError, DeclineReason, Destination, ExchangeEvent, T
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer};
 use super::{Engine, explain};
-use crate::command::AcceptPolicy;
 use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::offer;
+use crate::settings::AcceptPolicy;
 use crate::snapshot::{Direction, OfferView, Stage, TransferId};
 
 impl Engine {
