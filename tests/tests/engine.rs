@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pinhole_client::{
     AcceptPolicy, Client, Command, Direction, Event, Events, Failure, LoginState, Options,
-    PathKind, PeerView, Stage, TransferId,
+    PathKind, PeerView, Snapshot, Stage, TransferId,
 };
 use pinhole_tests::scene::{SOON, Scene};
 
@@ -84,21 +84,26 @@ impl Person {
         .await
     }
 
-    /// Waits until this peer is in the roster as `wanted` says.
+    /// Waits until this peer is shown as `wanted` says.
     async fn sees(&mut self, name: &str, wanted: impl Fn(&PeerView) -> bool) -> PeerView {
+        let named = |s: &Snapshot| {
+            let mut peers = s.peers.iter();
+            let found = peers.find(|p| p.identity.name.as_str() == name && wanted(p));
+            found.cloned()
+        };
+        self.shows(|s| named(s).is_some()).await;
+        named(&self.client.snapshot()).unwrap_or_else(|| panic!("{name} gone again"))
+    }
+
+    /// Waits until the snapshot is as `wanted` says.
+    async fn shows(&mut self, wanted: impl Fn(&Snapshot) -> bool) {
         let search = async {
-            loop {
-                let snapshot = self.client.snapshot();
-                let mut named = snapshot.peers.iter();
-                let named = named.find(|p| p.identity.name.as_str() == name);
-                if let Some(found) = named.filter(|p| wanted(p)) {
-                    return found.clone();
-                }
+            while !wanted(&self.client.snapshot()) {
                 assert!(self.client.changed().await, "the engine has ended");
             }
         };
         let found = tokio::time::timeout(SOON, search).await;
-        found.unwrap_or_else(|_| panic!("{name} never seen so"))
+        found.unwrap_or_else(|_| panic!("never shown: {:#?}", self.client.snapshot()));
     }
 
     async fn send(&mut self, to: &str, file: &Path) {
@@ -357,6 +362,43 @@ async fn what_was_declined_can_be_tried_again() {
     assert_eq!(bob.received("again.txt"), b"again");
     let left = alice.client.snapshot().transfers.len();
     assert_eq!(left, 1, "the new one took the failed one's place");
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn files_for_a_contact_who_is_away_wait_and_survive_a_restart() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &scene.file("first.txt", b"1")).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    bob.end();
+    alice.sees("bob", |p| !p.online).await;
+    alice.send("bob", &scene.file("later.txt", b"later")).await;
+    alice.send("bob", &scene.file("never.txt", b"never")).await;
+    alice.shows(|s| s.transfers.len() == 3).await;
+    let transfers = alice.client.snapshot().transfers.clone();
+    assert!(matches!(transfers[1].stage, Stage::Queued));
+    assert_eq!(transfers[1].offer.title, "later.txt");
+    alice.command(Command::Cancel {
+        transfer: transfers[2].id,
+    });
+    alice.shows(|s| s.transfers.len() == 2).await;
+    alice.end();
+
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("later.txt"), b"later");
+    alice.end();
+    let alice = Person::start(&scene, "a");
+    let left = &alice.client.snapshot().transfers;
+    assert!(left.is_empty(), "{left:?}");
     alice.end();
     bob.end();
 }

@@ -65,6 +65,9 @@ pub(crate) struct Common {
 pub(crate) enum Task {
     /// Send files and folders to a peer, and wait until they are safely there.
     Send {
+        /// Wait until the peer is online instead of failing when it is not.
+        #[arg(long)]
+        wait: bool,
         /// The name of the peer.
         peer: PeerName,
         /// What to send; folders go whole.

@@ -66,8 +66,8 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
             Task::Id => Ok(peers::id(&face, arguments.common.name)),
             Task::History { clear } => history::history(&mut face, clear).await,
             Task::Peers => peers::list(&mut face, &arguments.common).await,
-            Task::Send { peer, paths } => {
-                send::send(&mut face, &arguments.common, &peer, paths).await
+            Task::Send { wait, peer, paths } => {
+                send::send(&mut face, &arguments.common, &peer, wait, paths).await
             }
             Task::Receive { once, .. } => {
                 receive::receive(&mut face, &arguments.common, once).await

@@ -12,10 +12,11 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         return Ok(exit);
     }
     let snapshot = terminal.client.snapshot();
-    for peer in &snapshot.peers {
+    let online: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();
+    for peer in &online {
         terminal.report.peer(peer);
     }
-    if snapshot.peers.is_empty() {
+    if online.is_empty() {
         terminal.report.note("nobody else is online");
     }
     Ok(Exit::Done)

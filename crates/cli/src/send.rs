@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pinhole_client::{Command, Event, Failure, PeerName, Stage, TransferId};
+use pinhole_client::{Command, Event, Failure, PeerKey, PeerName, Stage, TransferId};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
@@ -13,6 +13,7 @@ pub(crate) async fn send(
     terminal: &mut Terminal<'_>,
     common: &Common,
     peer: &PeerName,
+    wait: bool,
     paths: Vec<PathBuf>,
 ) -> anyhow::Result<Exit> {
     // Before anything is asked of others.
@@ -26,13 +27,13 @@ pub(crate) async fn send(
     if let Err(exit) = terminal.log_in(common).await? {
         return Ok(exit);
     }
-    let snapshot = terminal.client.snapshot();
-    let Some(online) = snapshot.peers.iter().find(|p| p.identity.name == *peer) else {
-        return Ok(terminal.fail(&Failure::PeerOffline {
-            peer: peer.to_string(),
-        }));
+    let key = match online(terminal, peer, wait).await? {
+        Ok(key) => key,
+        Err(exit) => return Ok(exit),
     };
-    let key = online.identity.key;
+    // The profile may have transfers of its own that waited for their peers.
+    let others = terminal.client.snapshot().transfers.last().map(|t| t.id);
+    let is_ours = |id: TransferId| Some(id) > others;
     terminal
         .client
         .command(Command::Send { peer: key, paths })?;
@@ -44,14 +45,16 @@ pub(crate) async fn send(
                 terminal.fail(&Failure::Cancelled);
                 return Ok(Exit::Interrupted);
             }
-            Wake::Event(Event::Finished { transfer, .. }) => return Ok(finish(terminal, transfer)),
+            Wake::Event(Event::Finished { transfer, .. }) if is_ours(transfer) => {
+                return Ok(finish(terminal, transfer));
+            }
             Wake::Event(Event::LogInFailed { failure } | Event::CommandFailed { failure }) => {
                 return Ok(terminal.fail(&failure));
             }
             Wake::Event(event) => terminal.tell(&event),
             Wake::Changed => {
                 let snapshot = terminal.client.snapshot();
-                let Some(transfer) = snapshot.transfers.first() else {
+                let Some(transfer) = snapshot.transfers.iter().find(|t| is_ours(t.id)) else {
                     continue;
                 };
                 match transfer.stage {
@@ -68,6 +71,41 @@ pub(crate) async fn send(
                     _ => {}
                 }
             }
+        }
+    }
+}
+
+/// The key of the peer once it is online. `Err(exit)` inside when that is where
+/// it ends.
+async fn online(
+    terminal: &mut Terminal<'_>,
+    peer: &PeerName,
+    wait: bool,
+) -> anyhow::Result<Result<PeerKey, Exit>> {
+    let mut told = false;
+    loop {
+        let snapshot = terminal.client.snapshot();
+        let mut named = snapshot.peers.iter().filter(|p| p.identity.name == *peer);
+        if let Some(found) = named.find(|p| p.online) {
+            return Ok(Ok(found.identity.key));
+        }
+        if !wait {
+            let failure = Failure::PeerOffline {
+                peer: peer.to_string(),
+            };
+            return Ok(Err(terminal.fail(&failure)));
+        }
+        if !told {
+            told = true;
+            terminal
+                .report
+                .note(&format!("waiting until {peer} is online; Ctrl-C ends"));
+        }
+        match terminal.wait().await? {
+            Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
+            Wake::Event(Event::LogInFailed { failure }) => return Ok(Err(terminal.fail(&failure))),
+            Wake::Event(event) => terminal.tell(&event),
+            Wake::Changed => {}
         }
     }
 }

@@ -20,7 +20,8 @@ pub enum Command {
     },
     /// End the login and every transfer; back to the first screen.
     LogOut,
-    /// Offer files and folders to a peer.
+    /// Offer files and folders to a peer. For a contact that is not online they
+    /// wait until it is.
     Send {
         /// To whom.
         peer: PeerKey,

@@ -71,6 +71,17 @@ impl Contacts {
         }
     }
 
+    /// The peers on this server between whom and us an offer went through.
+    pub fn of_server(&self, server: PeerKey) -> impl Iterator<Item = PeerIdentity> {
+        let names = self.peers.get(&server).into_iter().flatten();
+        names
+            .filter(|(_, pin)| pin.contact)
+            .map(|(name, pin)| PeerIdentity {
+                name: name.clone(),
+                key: pin.key,
+            })
+    }
+
     /// Pins a peer met for the first time. Never replaces a pin. Returns
     /// whether anything changed.
     pub fn meet(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {

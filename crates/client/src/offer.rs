@@ -1,5 +1,7 @@
 //! Offers as people see them.
 
+use std::path::PathBuf;
+
 use pinhole_transfer::display::display_text;
 use pinhole_transfer::{Manifest, Source};
 
@@ -36,6 +38,21 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
         bytes: entries.iter().filter_map(|e| e.size_bytes).sum(),
         skipped: Vec::new(),
         entries,
+    }
+}
+
+/// What will be offered, before it has been looked at.
+pub(crate) fn of_paths(paths: &[PathBuf]) -> OfferView {
+    let names = paths.iter().map(|path| {
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        EntryView {
+            path: display_text(&name.to_string_lossy()),
+            size_bytes: None,
+        }
+    });
+    OfferView {
+        title: title(&names.collect::<Vec<_>>()),
+        ..OfferView::default()
     }
 }
 

@@ -9,12 +9,14 @@ use pinhole_net::{Identity, generate_identity};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::contacts::Contacts;
+use crate::engine::Queued;
 use crate::settings::Settings;
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.pkcs8";
 const SETTINGS_FILE: &str = "settings.json";
 const CONTACTS_FILE: &str = "contacts.json";
+const QUEUE_FILE: &str = "queue.json";
 const HISTORY_FILE: &str = "history.jsonl";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -124,6 +126,16 @@ impl Profile {
     /// When the file cannot be written; the old one then stays.
     pub fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
         store_json(&self.folder.join(CONTACTS_FILE), contacts)
+    }
+
+    /// What waited for its peer when the last run ended.
+    pub(crate) fn load_queue(&self) -> Result<Vec<Queued>, ProfileError> {
+        load_json(&self.folder.join(QUEUE_FILE))
+    }
+
+    /// Stores what waits for its peer.
+    pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
+        store_json(&self.folder.join(QUEUE_FILE), queue)
     }
 
     /// The lines of the stored history.
@@ -237,7 +249,7 @@ fn load_json<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ProfileErr
     })
 }
 
-fn store_json<T: Serialize>(path: &Path, value: &T) -> Result<(), ProfileError> {
+fn store_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), ProfileError> {
     let text = serde_json::to_vec_pretty(value).map_err(|e| at(path)(io::Error::other(e)))?;
     write_durably(path, &text).map_err(at(path))
 }

@@ -20,7 +20,8 @@ pub struct Snapshot {
     pub fingerprint: Fingerprint,
     /// Our own public key.
     pub key: PeerKey,
-    /// Who is online, ordered by name. Never ourselves.
+    /// Who is online, and which contacts are not, ordered by name. Never
+    /// ourselves.
     pub peers: Vec<PeerView>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
@@ -71,11 +72,13 @@ pub enum LoginState {
     },
 }
 
-/// A peer that is online.
+/// A peer that is online, or a contact that is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerView {
     /// Name and key.
     pub identity: PeerIdentity,
+    /// Whether files can be sent now; otherwise they wait until it is.
+    pub online: bool,
     /// An offer of this peer was accepted before, or it accepted one of ours.
     pub contact: bool,
     /// The fingerprint of the key pinned for this name, when it is another one;
@@ -121,6 +124,8 @@ pub struct TransferView {
 /// How far a transfer is.
 #[derive(Debug, Clone)]
 pub enum Stage {
+    /// Ours, waiting until the peer is online; kept across restarts.
+    Queued,
     /// Reading the list of files to be sent.
     Preparing,
     /// Connecting to the peer.

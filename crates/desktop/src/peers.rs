@@ -151,6 +151,8 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
         (text::KEY_CHANGED.to_owned(), palette.warning)
     } else if lit {
         (text::drop_to_send(name), palette.accent)
+    } else if !peer.online {
+        (text::OFFLINE.to_owned(), palette.muted)
     } else if let Some(path) = peer.path {
         (text::connected(path).to_owned(), palette.muted)
     } else if peer.contact {

@@ -34,6 +34,7 @@ pub(crate) const SEND_FILES: &str = "Send files";
 pub(crate) const SEND_FOLDER: &str = "Folder";
 pub(crate) const REVIEW: &str = "Review";
 pub(crate) const ONLINE: &str = "Online";
+pub(crate) const OFFLINE: &str = "Offline, gets it when back";
 pub(crate) const CONTACT_ONLINE: &str = "Online, known to you";
 pub(crate) const KEY_CHANGED: &str = "The key has changed";
 pub(crate) const DROP_ON_A_NAME: &str = "Drop on a name to send, or here to choose";
@@ -278,6 +279,7 @@ pub(crate) fn is_stalled(transfer: &TransferView) -> bool {
 pub(crate) fn stage(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
     match (&transfer.stage, transfer.direction) {
+        (Stage::Queued, _) => format!("Waiting until {peer} is online"),
         (Stage::Preparing, _) => "Reading the list of files…".to_owned(),
         (Stage::Connecting, _) => format!("Connecting to {peer}…"),
         (Stage::AwaitingAnswer, _) => format!("Waiting for {peer} to accept"),

@@ -190,12 +190,14 @@ impl Engine {
             }
             LoginInput::Roster(peers) => {
                 self.roster = peers.into_iter().map(|p| (p.name, p.key)).collect();
+                self.send_queued().await;
                 if let Some(observed) = self.login.observed.take() {
                     self.announce_login(name, server, observed).await;
                 }
             }
             LoginInput::Online(peer) => {
                 self.roster.insert(peer.name, peer.key);
+                self.send_queued().await;
             }
             LoginInput::Offline(name) => {
                 self.roster.remove(&name);

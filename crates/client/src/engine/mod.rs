@@ -7,6 +7,7 @@
 
 mod explain;
 mod login;
+mod queue;
 mod receiving;
 mod sending;
 mod sessions;
@@ -22,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::login::{Login, LoginId, LoginInput};
+pub(crate) use self::queue::Queued;
 use self::sessions::{PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
 use crate::command::Command;
@@ -97,7 +99,7 @@ impl Engine {
             Vec::new(),
             Vec::new(),
         );
-        Ok(Self {
+        let mut engine = Self {
             outputs: outputs(Arc::new(first)),
             profile,
             settings,
@@ -111,7 +113,10 @@ impl Engine {
             transfers: BTreeMap::new(),
             next_id: 1,
             inputs,
-        })
+        };
+        engine.load_queue()?;
+        engine.publish();
+        Ok(engine)
     }
 
     /// The state from now on.
@@ -208,21 +213,30 @@ impl Engine {
         }
     }
 
-    /// The peer in the roster, or of a session, with this key.
+    /// The peer in the roster, of a session, or among the contacts, with this key.
     fn identity_of(&self, key: PeerKey) -> Option<PeerIdentity> {
-        let online = self.roster.iter().find(|(_, k)| **k == key);
-        online
-            .map(|(name, &key)| PeerIdentity {
-                name: name.clone(),
-                key,
-            })
-            .or_else(|| {
-                self.sessions
-                    .values()
-                    .map(PeerSession::peer)
-                    .find(|p| p.key == key)
-                    .cloned()
-            })
+        let of_sessions = self.sessions.values().map(|s| s.peer().clone());
+        let mut known = self.online().chain(of_sessions).chain(self.contacts_here());
+        known.find(|peer| peer.key == key)
+    }
+
+    fn online(&self) -> impl Iterator<Item = PeerIdentity> {
+        self.roster.iter().map(|(name, &key)| PeerIdentity {
+            name: name.clone(),
+            key,
+        })
+    }
+
+    fn is_online(&self, peer: &PeerIdentity) -> bool {
+        self.roster.get(&peer.name) == Some(&peer.key)
+    }
+
+    /// Contacts whose names are of this server, online or not.
+    fn contacts_here(&self) -> impl Iterator<Item = PeerIdentity> {
+        let server = self.login.server_key();
+        server
+            .into_iter()
+            .flat_map(|server| self.contacts.of_server(server))
     }
 
     fn acquaintance(&self, peer: &PeerIdentity) -> Acquaintance {
@@ -250,11 +264,13 @@ impl Engine {
     }
 
     fn publish(&self) {
-        let peers = self
-            .roster
-            .iter()
-            .map(|(name, &key)| self.peer_view(name, key))
+        // Of one name, who is online hides the contact that had it before.
+        let peers: BTreeMap<PeerName, PeerView> = self
+            .contacts_here()
+            .chain(self.online())
+            .map(|peer| (peer.name.clone(), self.peer_view(peer)))
             .collect();
+        let peers = peers.into_values().collect();
         let transfers = self.transfers.iter().map(|(&id, t)| t.view(id)).collect();
         let next = snapshot(
             &self.profile,
@@ -269,13 +285,9 @@ impl Engine {
         (self.outputs.wake)();
     }
 
-    fn peer_view(&self, name: &PeerName, key: PeerKey) -> PeerView {
-        let identity = PeerIdentity {
-            name: name.clone(),
-            key,
-        };
+    fn peer_view(&self, identity: PeerIdentity) -> PeerView {
         let acquaintance = self.acquaintance(&identity);
-        let session = self.sessions.values().find(|s| s.peer().key == key);
+        let session = self.sessions.values().find(|s| s.peer() == &identity);
         let changed_from = match acquaintance {
             Acquaintance::KeyChanged { pinned } => Some(pinned.fingerprint()),
             Acquaintance::New | Acquaintance::Known { .. } => None,
@@ -284,6 +296,7 @@ impl Engine {
             contact: acquaintance == Acquaintance::Known { contact: true },
             changed_from,
             path: session.map(PeerSession::path),
+            online: self.is_online(&identity),
             identity,
         }
     }

@@ -23,9 +23,25 @@ impl Engine {
             };
             return self.emit(Event::CommandFailed { failure }).await;
         };
-        let mut transfer = Transfer::new(peer.clone(), Direction::Sending, Stage::Preparing);
-        transfer.paths.clone_from(&paths);
+        // They may be sent much later, and from another working directory.
+        let absolute = |path| std::path::absolute(&path).unwrap_or(path);
+        let paths: Vec<PathBuf> = paths.into_iter().map(absolute).collect();
+        if !self.is_online(&peer) && self.session_with(peer.key).is_none() {
+            return self.queue(peer, paths).await;
+        }
+        let mut transfer = Transfer::new(peer, Direction::Sending, Stage::Preparing);
+        transfer.paths = paths;
         let id = self.add_transfer(transfer);
+        self.prepare(id).await;
+    }
+
+    /// Has the list of files read and, meanwhile, the connection made.
+    pub(super) async fn prepare(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.stage = Stage::Preparing;
+        let (peer, paths) = (transfer.peer.clone(), transfer.paths.clone());
         if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
             return self
                 .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
@@ -41,7 +57,6 @@ impl Engine {
             // The queue closes when the engine ends; then nobody needs this.
             let _ = inputs.blocking_send(input);
         });
-        // The connection is made while the list of files is read.
         if let Err(failure) = self.ensure_session(&peer) {
             self.finish(id, Err(failure)).await;
         }

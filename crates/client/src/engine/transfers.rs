@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use pinhole_net::{PathKind, PeerIdentity};
+use pinhole_net::{PathKind, PeerIdentity, PeerKey};
 use pinhole_transfer::{Exchange, Source, SourceError, Summary};
 use tokio::time::Instant;
 
@@ -39,6 +39,8 @@ pub(crate) struct Transfer {
     pub(super) path: Option<PathKind>,
     /// Sending: what was asked for, should it have to be sent again.
     pub(super) paths: Vec<PathBuf>,
+    /// Sending: the server on which the peer was offline.
+    pub(super) queued_on: Option<PeerKey>,
     /// Sending: what was scanned and waits for a session.
     pub(super) source: Option<Source>,
     /// Where it runs, once it does.
@@ -66,6 +68,7 @@ impl Transfer {
             stage,
             path: None,
             paths: Vec::new(),
+            queued_on: None,
             source: None,
             carried: None,
             folder: None,
@@ -107,6 +110,10 @@ impl Engine {
         let Some(transfer) = self.transfers.get(&id).filter(|t| !t.stage.is_final()) else {
             return;
         };
+        if let Stage::Queued = transfer.stage {
+            self.transfers.remove(&id);
+            return self.store_queue().await;
+        }
         if let Some(carried) = transfer.carried.clone() {
             // Only a session that is over refuses, and then there is nothing to cancel.
             let _ = carried.exchange.cancel(carried.id).await;
@@ -118,7 +125,7 @@ impl Engine {
         let running: Vec<_> = self
             .transfers
             .iter()
-            .filter(|(_, t)| !t.stage.is_final())
+            .filter(|(_, t)| !t.stage.is_final() && !matches!(t.stage, Stage::Queued))
             .map(|(id, _)| *id)
             .collect();
         for id in running {

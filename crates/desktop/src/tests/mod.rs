@@ -83,6 +83,7 @@ fn identity(name: &str, n: u8) -> PeerIdentity {
 
 fn peer(name: &str, n: u8) -> PeerView {
     PeerView {
+        online: true,
         identity: identity(name, n),
         contact: false,
         changed_from: None,

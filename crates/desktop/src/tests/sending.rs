@@ -175,3 +175,28 @@ fn a_running_transfer_says_how_far_how_fast_and_which_way() {
         }]
     );
 }
+
+#[test]
+fn a_contact_who_is_away_can_be_sent_to() {
+    let mut away = peer("bob", 2);
+    away.online = false;
+    let (mut harness, play) = window(Snapshot {
+        peers: vec![away],
+        ..alone()
+    });
+    harness.run();
+    assert!(harness.query_by_label(text::OFFLINE).is_some());
+    let mut waiting = transfer(1, Direction::Sending, Stage::Queued);
+    waiting.peer = peer("bob", 2).identity;
+    play.change(|s| s.transfers.push(waiting));
+    harness.run();
+    assert!(
+        harness
+            .query_by_label("Waiting until bob is online")
+            .is_some()
+    );
+    harness.get_by_label(text::CANCEL).click();
+    harness.run();
+    let transfer = TransferId(1);
+    assert_eq!(play.commands(), [Command::Cancel { transfer }]);
+}

@@ -1,0 +1,98 @@
+//! What waits until its peer is online, kept in `queue.json` of the profile.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pinhole_net::{PeerIdentity, PeerKey};
+use serde::{Deserialize, Serialize};
+
+use super::Engine;
+use super::transfers::Transfer;
+use crate::offer;
+use crate::profile::ProfileError;
+use crate::snapshot::{Direction, Stage, TransferId};
+
+/// Files for a peer that was not online when they were to be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Queued {
+    /// The server on which the peer has its name.
+    server: PeerKey,
+    peer: PeerIdentity,
+    paths: Vec<PathBuf>,
+}
+
+impl Engine {
+    /// Takes up what waited when the last run ended.
+    pub(super) fn load_queue(&mut self) -> Result<(), ProfileError> {
+        for queued in self.profile.load_queue()? {
+            self.add_queued(queued);
+        }
+        Ok(())
+    }
+
+    /// Lets files wait for a peer of the server we are logged in to.
+    pub(super) async fn queue(&mut self, peer: PeerIdentity, paths: Vec<PathBuf>) {
+        let Some(server) = self.login.server_key() else {
+            return;
+        };
+        self.add_queued(Queued {
+            server,
+            peer,
+            paths,
+        });
+        self.store_queue().await;
+    }
+
+    fn add_queued(&mut self, queued: Queued) {
+        let Queued {
+            server,
+            peer,
+            paths,
+        } = queued;
+        let mut transfer = Transfer::new(peer, Direction::Sending, Stage::Queued);
+        transfer.offer = Arc::new(offer::of_paths(&paths));
+        transfer.paths = paths;
+        transfer.queued_on = Some(server);
+        self.add_transfer(transfer);
+    }
+
+    /// Sends whatever waits for peers that are online now.
+    pub(super) async fn send_queued(&mut self) {
+        let is_due = |transfer: &Transfer| {
+            matches!(transfer.stage, Stage::Queued)
+                && transfer.queued_on == self.login.server_key()
+                && self.roster.get(&transfer.peer.name) == Some(&transfer.peer.key)
+        };
+        let due = self
+            .transfers
+            .iter()
+            .filter(|(_, t)| is_due(t))
+            .map(|(id, _)| *id);
+        let due: Vec<TransferId> = due.collect();
+        if due.is_empty() {
+            return;
+        }
+        for &id in &due {
+            self.prepare(id).await;
+        }
+        self.store_queue().await;
+    }
+
+    pub(super) async fn store_queue(&mut self) {
+        let waiting = self
+            .transfers
+            .values()
+            .filter(|t| matches!(t.stage, Stage::Queued));
+        let queue: Vec<Queued> = waiting
+            .filter_map(|transfer| {
+                Some(Queued {
+                    server: transfer.queued_on?,
+                    peer: transfer.peer.clone(),
+                    paths: transfer.paths.clone(),
+                })
+            })
+            .collect();
+        let stored = self.profile.store_queue(&queue);
+        self.report_profile(stored).await;
+    }
+}
