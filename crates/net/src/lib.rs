@@ -40,7 +40,7 @@ pub use rendezvous::{
 };
 pub use server::{ServerConnectError, Unreached};
 pub use server_address::{ServerAddress, ServerAddressError};
-pub use session::{Session, SessionStream};
+pub use session::{Session, SessionReader, SessionStream, SessionWriter};
 pub use wire::WireError;
 
 pub use pinhole_proto::agent::{PathKind, PathPolicy};

@@ -58,17 +58,6 @@ impl RelayStream {
         })
     }
 
-    /// Waits for the relay to end its direction too, once the peer has ended
-    /// the session inside. A socket that is closed with unread bytes (here, the
-    /// relay's own goodbye) is reset by the kernel, and what we have sent last
-    /// would be lost on its way to the relay.
-    pub(crate) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let mut ignored = [0; 64];
-        let mut ignored = ReadBuf::new(&mut ignored);
-        let stream = Pin::new(&mut self.stream);
-        stream.poll_read(context, &mut ignored).map(drop)
-    }
-
     /// Our end of the connection to the relay.
     pub(crate) const fn local(&self) -> SocketAddr {
         self.local

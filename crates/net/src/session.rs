@@ -1,27 +1,31 @@
 //! The session: the one authenticated, encrypted connection between two peers.
 
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod transport;
+
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pinhole_proto::agent::PathKind;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{PeerIdentity, Role};
-use pinhole_proto::tls::{self, ALPN_PEER, Expect, Identity};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connect::Report;
-use crate::relay::RelayStream;
-use crate::socket;
+use stream::Ciphertext;
+use tls::{Step, Tls};
 
-/// Bytes asked of the kernel in one read. rustls alone asks for 4 KiB.
+pub use stream::{SessionReader, SessionStream, SessionWriter};
+pub(crate) use transport::Transport;
+use transport::{TransportReader, TransportWriter};
+
+/// Bytes asked of the kernel in one read.
 pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// Ciphertext that may wait for the kernel to take it.
-const WRITE_BUFFER_BYTES: usize = 512 * 1024;
 
 /// An authenticated, encrypted connection to one peer.
 #[derive(Debug)]
@@ -42,37 +46,12 @@ pub struct Session {
     pub report: Report,
 }
 
-/// The bytes of a [`Session`]: TLS 1.3 over whatever path there is.
+/// A transport whose other end has proven the key expected.
 #[derive(Debug)]
-pub struct SessionStream(Box<TlsStream<Transport>>);
-
-/// A connection that may lead to the peer, not yet authenticated.
-#[derive(Debug)]
-pub(crate) enum Transport {
-    Direct(BufReader<TcpStream>),
-    Relayed(Box<RelayStream>),
-}
-
-impl Transport {
-    pub(crate) fn direct(stream: TcpStream) -> io::Result<Self> {
-        socket::tune(&stream)?;
-        let buffered = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
-        Ok(Self::Direct(buffered))
-    }
-
-    pub(crate) fn local(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Direct(stream) => stream.get_ref().local_addr(),
-            Self::Relayed(stream) => Ok(stream.local()),
-        }
-    }
-
-    pub(crate) fn remote(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Direct(stream) => stream.get_ref().peer_addr(),
-            Self::Relayed(stream) => Ok(stream.remote()),
-        }
-    }
+pub(crate) struct Authenticated {
+    pub(crate) stream: SessionStream,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
 }
 
 /// Proves our key and has the other end prove that it holds `peer`'s. The
@@ -82,168 +61,64 @@ pub(crate) async fn authenticate(
     role: Role,
     identity: &Identity,
     peer: PeerKey,
-) -> io::Result<SessionStream> {
+) -> io::Result<Authenticated> {
     let expect = Expect::Key(peer);
-    let stream = match role {
+    let mut tls = match role {
         Role::Controlling => {
-            let config = tls::client_config(identity, expect, ALPN_PEER);
-            let connector = TlsConnector::from(config.map_err(io::Error::other)?);
-            let mut stream = connector.connect(tls::server_name(), transport).await?;
-            let connection = stream.get_mut().1;
-            connection.set_buffer_limit(Some(WRITE_BUFFER_BYTES));
-            TlsStream::Client(stream)
+            let config = peer_tls::client_config(identity, expect, ALPN_PEER);
+            Tls::client(config.map_err(io::Error::other)?)?
         }
         Role::Controlled => {
-            let config = tls::server_config(identity, expect, ALPN_PEER);
-            let acceptor = TlsAcceptor::from(config.map_err(io::Error::other)?);
-            let mut stream = acceptor.accept(transport).await?;
-            let connection = stream.get_mut().1;
-            connection.set_buffer_limit(Some(WRITE_BUFFER_BYTES));
-            TlsStream::Server(stream)
+            let config = peer_tls::server_config(identity, expect, ALPN_PEER);
+            Tls::server(config.map_err(io::Error::other)?)?
         }
     };
-    Ok(SessionStream(Box::new(stream)))
-}
-
-impl SessionStream {
-    pub(crate) fn transport(&self) -> &Transport {
-        self.0.get_ref().0
-    }
-}
-
-impl AsyncRead for SessionStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.0).poll_read(context, buffer))?;
-        let ended = buffer.filled().len() == before && buffer.remaining() > 0;
-        match (ended, self.0.get_mut().0) {
-            (true, Transport::Relayed(relay)) => relay.poll_ended(context).map(Ok),
-            _ => Poll::Ready(Ok(())),
+    let (local, remote) = transport.addresses()?;
+    let (mut reader, mut writer) = transport.into_split();
+    let mut ciphertext = Ciphertext::for_reading();
+    match shake_hands(&mut tls, &mut reader, &mut writer, &mut ciphertext).await {
+        Ok(plaintext) => Ok(Authenticated {
+            stream: SessionStream::new(tls, (reader, writer), ciphertext, plaintext),
+            local,
+            remote,
+        }),
+        Err(error) => {
+            // The alert that tells the other end why is a courtesy.
+            let _ = writer.write_all(&tls.take_queued()).await;
+            let _ = writer.shutdown().await;
+            Err(error)
         }
     }
 }
 
-impl AsyncWrite for SessionStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Relayed(stream) => Pin::new(stream).poll_read(context, buffer),
+/// Runs the handshake. Returns what the peer sent right behind it, as far as it
+/// is opened already.
+async fn shake_hands(
+    tls: &mut Tls,
+    reader: &mut TransportReader,
+    writer: &mut TransportWriter,
+    ciphertext: &mut Ciphertext,
+) -> io::Result<Vec<u8>> {
+    let mut plaintext = Vec::new();
+    loop {
+        let opened = |opened: &[u8]| plaintext.extend_from_slice(opened);
+        let (done_bytes, step) = tls.step(ciphertext.filled(), opened);
+        ciphertext.consume(done_bytes);
+        let step = step?;
+        if step == Step::Again {
+            continue;
         }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Relayed(stream) => Pin::new(stream).poll_write(context, bytes),
+        writer.write_all(&tls.take_queued()).await?;
+        writer.flush().await?;
+        match step {
+            Step::Ready => return Ok(plaintext),
+            Step::Again | Step::Blocked => {}
+            Step::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Relayed(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        let count = reader.read(ciphertext.room()).await?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Direct(stream) => stream.is_write_vectored(),
-            Self::Relayed(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_flush(context),
-            Self::Relayed(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Relayed(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpListener;
-
-    use super::*;
-    use crate::identity::generate_identity;
-    use crate::server::is_wrong_key;
-
-    async fn pair() -> (Transport, Transport) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap());
-        let (ours, theirs) = tokio::join!(ours, listener.accept());
-        let transport = |stream| Transport::direct(stream).unwrap();
-        (transport(ours.unwrap()), transport(theirs.unwrap().0))
-    }
-
-    #[tokio::test]
-    async fn each_side_checks_the_other_s_key() {
-        let [alice, bob, mallory] = [(); 3].map(|()| generate_identity().unwrap().0);
-        let (a, b) = pair().await;
-        let controlling = authenticate(a, Role::Controlling, &alice, bob.key());
-        let controlled = authenticate(b, Role::Controlled, &bob, alice.key());
-        let (at_alice, at_bob) = tokio::join!(controlling, controlled);
-        let (mut at_alice, mut at_bob) = (at_alice.unwrap(), at_bob.unwrap());
-        at_bob.write_all(b"first").await.unwrap();
-        at_bob.shutdown().await.unwrap();
-        let mut heard = Vec::new();
-        at_alice.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(heard, b"first");
-
-        let (a, b) = pair().await;
-        let controlling = authenticate(a, Role::Controlling, &alice, bob.key());
-        let posing = authenticate(b, Role::Controlled, &mallory, alice.key());
-        let error = tokio::join!(controlling, posing).0.unwrap_err();
-        assert!(is_wrong_key(&error), "{error}");
-
-        let (a, b) = pair().await;
-        let posing = authenticate(a, Role::Controlling, &mallory, bob.key());
-        let controlled = authenticate(b, Role::Controlled, &bob, alice.key());
-        let error = tokio::join!(posing, controlled).1.unwrap_err();
-        assert!(is_wrong_key(&error), "{error}");
+        ciphertext.add(count);
     }
 }

@@ -75,8 +75,8 @@ async fn send(path: &Path, scratch: &Path) -> Outcome<Duration> {
     let (accepted, _) = listener.accept().await?;
     dialled.set_nodelay(true)?;
     accepted.set_nodelay(true)?;
-    let (alice, mut at_alice) = start(dialled, Side::Initiator);
-    let (bob, mut at_bob) = start(accepted, Side::Responder);
+    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator);
+    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder);
 
     let started = Instant::now();
     let source = Source::scan(&[path.to_owned()])?;

@@ -59,17 +59,17 @@ pub enum AcceptError {
     Exchange(#[from] ExchangeError),
 }
 
-/// Starts the exchange over an authenticated and encrypted stream, within a
-/// tokio runtime. The peers must not be on the same side.
-pub fn start<S>(stream: S, side: Side) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
+/// Starts the exchange over the two halves of an authenticated and encrypted
+/// stream, within a tokio runtime. The peers must not be on the same side.
+pub fn start<R, W>(stream: (R, W), side: Side) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
 where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
 {
     let (link, bulk, events) = Link::new();
     let shared = Arc::new(Shared::new(side, link));
-    let (read_half, write_half) = tokio::io::split(stream);
-    let writer = tokio::spawn(writer::write(write_half, Arc::clone(&shared.link), bulk));
-    let reader = Reader::new(read_half, Arc::clone(&shared));
+    let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared.link), bulk));
+    let reader = Reader::new(stream.0, Arc::clone(&shared));
     tokio::spawn(supervise(Arc::clone(&shared), reader, writer));
     (Exchange { shared }, events)
 }

@@ -25,6 +25,7 @@ mod bench {
 
     use anyhow::{Context, Result, bail, ensure};
     use pinhole_tests::lab::{self, Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+    use pinhole_tests::process;
     use pinhole_tests::scene::Scene;
     use pinhole_tests::tree;
     use serde_json::Value;
@@ -116,7 +117,7 @@ mod bench {
         };
         let lab = Lab::build(plan);
         for host in [Host::A, Host::B] {
-            // The same for all three, and in every kernel; BBR, which some have by
+            // The same for all of them, and in every kernel; BBR, which some have by
             // default, takes a third of what such a line carries.
             let mut sysctl = lab.command(host, "sh".as_ref());
             sysctl.args(["-c", "echo reno >/proc/sys/net/ipv4/tcp_congestion_control"]);
@@ -127,22 +128,26 @@ mod bench {
         tree::write_file(&source, SIZE_BYTES, 1)?;
 
         let (mut iperf3, mut scp, mut pinhole) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bare = Vec::new();
         let (mut sends, mut receives) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             iperf3.push(run_iperf3(&lab)?);
             scp.push(run_scp(&lab, &memory, &source)?);
+            bare.push(run_pipeline(&lab, &memory, &source)?);
             let (rate, send, receive) = run_pinhole(&lab, &source)?;
             pinhole.push(rate);
             sends.push(send);
             receives.push(receive);
         }
-        let [iperf3, scp, pinhole] = [iperf3, scp, pinhole].map(median);
+        let [iperf3, scp, bare, pinhole] = [iperf3, scp, bare, pinhole].map(median);
         println!("1 GiB from memory to memory over a bridge, reno, median of {RUNS}:");
         println!("  iperf3, one stream   {iperf3:6.0} MB/s");
         println!("  scp                  {scp:6.0} MB/s");
+        println!("  bare pipeline        {bare:6.0} MB/s");
         println!("  pinhole              {pinhole:6.0} MB/s");
         println!("  pinhole / iperf3     {:6.2}", pinhole / iperf3);
         println!("  pinhole / scp        {:6.2}", pinhole / scp);
+        println!("  pinhole / pipeline   {:6.2}", pinhole / bare);
         for (side, usages) in [("send", sends), ("receive", receives)] {
             let cpu_s = median(usages.iter().map(|usage| usage.cpu_s).collect());
             let peak_bytes = usages
@@ -239,6 +244,23 @@ mod bench {
         sshd.wait()?;
         ensure!(status.success(), "scp failed");
         Ok(rate(elapsed))
+    }
+
+    /// The work alone: the binary `pipeline` of this crate.
+    fn run_pipeline(lab: &Lab, memory: &TempDir, source: &Path) -> Result<f64> {
+        let folder = tempfile::tempdir_in(memory.path())?;
+        let pipeline = process::binary("pipeline");
+        let address = format!("{B_ADDRESS}:2223");
+        let mut receive = lab.command(Host::B, &pipeline);
+        let arrived = folder.path().join("arrived");
+        receive.args(["receive", &address]).arg(&arrived);
+        let mut receive = Measured::start(receive)?;
+        receive.lines.next().context("does not listen")??;
+        let mut send = lab.command(Host::A, &pipeline);
+        let output = send.args(["send", &address]).arg(source).output()?;
+        receive.end()?;
+        let rate = String::from_utf8(output.stdout)?;
+        rate.trim().parse().context("the pipeline tells no rate")
     }
 
     fn run_pinhole(lab: &Lab, source: &Path) -> Result<(f64, Usage, Usage)> {

@@ -191,7 +191,7 @@ impl Engine {
         })
         .await;
         let path = session.path;
-        let (exchange, mut events) = pinhole_transfer::start(session.stream, side);
+        let (exchange, mut events) = pinhole_transfer::start(session.stream.into_split(), side);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {

@@ -21,7 +21,7 @@ use super::sockets::{Outcome, Prepared, Sockets};
 use super::{Answer, ConnectError, Wanted, Way};
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
 use crate::server::is_wrong_key;
-use crate::session::{Session, SessionStream, Transport};
+use crate::session::{Authenticated, Session, Transport};
 
 /// How long the first introduction may take: the other side has 10 s to answer.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -152,11 +152,11 @@ impl Driver {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        result: io::Result<SessionStream>,
+        result: io::Result<Authenticated>,
     ) {
         match result {
-            Ok(stream) => {
-                self.sockets.authenticated(id, stream);
+            Ok(authenticated) => {
+                self.sockets.authenticated(id, authenticated);
                 self.agent.handle_authenticated(now, id);
             }
             Err(error) if is_wrong_key(&error) => {
@@ -263,19 +263,15 @@ impl Driver {
     }
 
     fn session(mut self, id: ConnectionId, path: PathKind) -> Result<Session, ConnectError> {
-        let Some(stream) = self.sockets.select(id) else {
-            return Err(self.no_path());
-        };
-        let transport = stream.transport();
-        let (Ok(local), Ok(remote)) = (transport.local(), transport.remote()) else {
+        let Some(authenticated) = self.sockets.select(id) else {
             return Err(self.no_path());
         };
         Ok(Session {
-            stream,
+            stream: authenticated.stream,
             peer: self.wanted.peer,
             path,
-            local,
-            remote,
+            local: authenticated.local,
+            remote: authenticated.remote,
             elapsed: self.started_at.elapsed(),
             report: self.sockets.report,
         })

@@ -20,7 +20,7 @@ use crate::candidates::{gather, interface_addresses};
 use crate::punch_port::{MappingBehaviour, PunchPort};
 use crate::relay::{RelayError, RelayStream};
 use crate::rendezvous::Rendezvous;
-use crate::session::{SessionStream, Transport, authenticate};
+use crate::session::{Authenticated, Transport, authenticate};
 
 /// Pause after an error of `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -41,7 +41,7 @@ pub(super) enum Outcome {
         remote: SocketAddr,
     },
     Relay(u8, Result<Box<RelayStream>, RelayError>),
-    Handshake(ConnectionId, io::Result<SessionStream>),
+    Handshake(ConnectionId, io::Result<Authenticated>),
 }
 
 /// A round's local side.
@@ -70,7 +70,7 @@ struct Connection {
 enum State {
     Waiting(Transport),
     Handshaking(AbortHandle),
-    Authenticated(SessionStream),
+    Authenticated(Authenticated),
 }
 
 /// See the [module](self). Dropping it ends everything that was begun.
@@ -117,10 +117,6 @@ impl Sockets {
     /// Takes what was prepared into use. Returns where the other side may
     /// reach it.
     pub(super) fn add_round(&mut self, number: u8, prepared: Prepared) -> Vec<Candidate> {
-        self.report.mapping = match &prepared.port {
-            Some(port) => port.mapping(),
-            None => MappingBehaviour::Unknown,
-        };
         let candidates = prepared.candidates.clone();
         let round = Round {
             prepared,
@@ -142,6 +138,12 @@ impl Sockets {
     ) -> Option<&[Candidate]> {
         let round = self.rounds.get_mut(&round)?;
         round.relay = relay;
+        // Now rather than when the port was taken: the second observation may
+        // have come while the two sides were introduced.
+        self.report.mapping = match &round.prepared.port {
+            Some(port) => port.mapping(),
+            None => MappingBehaviour::Unknown,
+        };
         Some(&round.prepared.candidates)
     }
 
@@ -281,9 +283,9 @@ impl Sockets {
     }
 
     /// The handshake succeeded.
-    pub(super) fn authenticated(&mut self, id: ConnectionId, stream: SessionStream) {
+    pub(super) fn authenticated(&mut self, id: ConnectionId, authenticated: Authenticated) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.state = State::Authenticated(stream);
+            connection.state = State::Authenticated(authenticated);
         }
     }
 
@@ -296,12 +298,12 @@ impl Sockets {
     }
 
     /// The connection that is the session.
-    pub(super) fn select(&mut self, id: ConnectionId) -> Option<SessionStream> {
+    pub(super) fn select(&mut self, id: ConnectionId) -> Option<Authenticated> {
         let connection = self.connections.remove(&id)?;
         self.report
             .answered(connection.round, connection.way, Answer::Selected);
         match connection.state {
-            State::Authenticated(stream) => Some(stream),
+            State::Authenticated(authenticated) => Some(authenticated),
             State::Waiting(_) | State::Handshaking(_) => {
                 debug!(?id, "selected without being authenticated");
                 None

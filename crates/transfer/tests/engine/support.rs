@@ -30,7 +30,7 @@ impl Peer {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (exchange, events) = pinhole_transfer::start(stream, side);
+        let (exchange, events) = pinhole_transfer::start(tokio::io::split(stream), side);
         Self {
             exchange,
             events,

@@ -1,0 +1,122 @@
+//! What a session's ciphertext travels over.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::relay::RelayStream;
+use crate::socket;
+
+/// A connection that may lead to the peer, not yet authenticated.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Direct(TcpStream),
+    Relayed(Box<RelayStream>),
+}
+
+/// What arrives over a [`Transport`].
+#[derive(Debug)]
+pub(super) enum TransportReader {
+    Direct(OwnedReadHalf),
+    Relayed(ReadHalf<Box<RelayStream>>),
+}
+
+/// What leaves over a [`Transport`].
+#[derive(Debug)]
+pub(super) enum TransportWriter {
+    Direct(OwnedWriteHalf),
+    Relayed(WriteHalf<Box<RelayStream>>),
+}
+
+impl Transport {
+    pub(crate) fn direct(stream: TcpStream) -> io::Result<Self> {
+        socket::tune(&stream)?;
+        Ok(Self::Direct(stream))
+    }
+
+    /// This end's address and the other's.
+    pub(super) fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Direct(stream) => Ok((stream.local_addr()?, stream.peer_addr()?)),
+            Self::Relayed(stream) => Ok((stream.local(), stream.remote())),
+        }
+    }
+
+    pub(super) fn into_split(self) -> (TransportReader, TransportWriter) {
+        match self {
+            Self::Direct(stream) => {
+                let (reader, writer) = stream.into_split();
+                let reader = TransportReader::Direct(reader);
+                (reader, TransportWriter::Direct(writer))
+            }
+            Self::Relayed(stream) => {
+                let (reader, writer) = tokio::io::split(stream);
+                let reader = TransportReader::Relayed(reader);
+                (reader, TransportWriter::Relayed(writer))
+            }
+        }
+    }
+}
+
+impl TransportReader {
+    /// Waits for the relay to end its direction too, once the peer has ended
+    /// the session inside. A socket that is closed with unread bytes (here, the
+    /// relay's own goodbye) is reset by the kernel, and what we have sent last
+    /// would be lost on its way to the relay.
+    pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut ignored = [0; 64];
+        let mut ignored = ReadBuf::new(&mut ignored);
+        match self {
+            Self::Direct(_) => Poll::Ready(()),
+            Self::Relayed(stream) => {
+                let ended = Pin::new(stream).poll_read(context, &mut ignored);
+                ended.map(drop)
+            }
+        }
+    }
+}
+
+impl AsyncRead for TransportReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Relayed(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for TransportWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Relayed(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_flush(context),
+            Self::Relayed(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Direct(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Relayed(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
