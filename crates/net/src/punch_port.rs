@@ -7,15 +7,16 @@
 //! keeps the port's mapping. One attempt to connect consumes the port, because
 //! a second one from it to the same peer would collide with the first.
 
+use std::future::pending;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::client::TlsStream;
@@ -26,13 +27,10 @@ use crate::server::Server;
 use crate::socket::{self, AddressReuse, LocalPort};
 use crate::wire::{self, WireError};
 
-/// How many of the server's ports observe one local port: two show whether the
-/// mapping depends on the destination.
-const OBSERVERS: usize = 2;
 /// How long an observation may take.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much longer an address family may take once the other one is known.
-const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(250);
+const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(100);
 /// Pause before a port that was lost, or could not be observed, is replaced.
 const REPLACE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -57,14 +55,17 @@ pub(crate) struct PunchPort {
     observers: JoinSet<()>,
 }
 
+/// The other port on which the server observes, once it has told it: two
+/// observations show whether the mapping depends on the destination.
+type SecondObserver = watch::Receiver<Option<u16>>;
+
 /// The port of one address family.
 #[derive(Debug)]
 struct Family {
     port: Arc<LocalPort>,
-    /// What the server saw, one address for each observation.
-    observed: Vec<SocketAddr>,
-    /// How many observations were begun.
-    asked: usize,
+    /// What the server saw, one address for each observation. The second one
+    /// may come when the port is in use already.
+    observed: Arc<watch::Sender<Vec<SocketAddr>>>,
 }
 
 impl PunchPort {
@@ -73,7 +74,7 @@ impl PunchPort {
     ///
     /// # Errors
     /// When no port of either family can be bound.
-    async fn prepare(server: &Arc<Server>, server_ports: &[u16]) -> io::Result<Self> {
+    async fn prepare(server: &Arc<Server>, second: &SecondObserver) -> io::Result<Self> {
         let v4 = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
         let v6 = LocalPort::bind((Ipv6Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
         let families: Vec<Family> = match (v4, v6) {
@@ -84,37 +85,35 @@ impl PunchPort {
             families,
             observers: JoinSet::new(),
         };
-        punch_port.observe(server, server_ports).await;
+        punch_port.observe(server, second).await;
         Ok(punch_port)
     }
 
-    async fn observe(&mut self, server: &Arc<Server>, server_ports: &[u16]) {
-        let mut observations = JoinSet::new();
-        for (index, family) in self.families.iter_mut().enumerate() {
+    /// Has each family observed once; the second observation goes on alone.
+    async fn observe(&mut self, server: &Arc<Server>, second: &SecondObserver) {
+        let mut first = JoinSet::new();
+        for family in &self.families {
             let Some(ip) = server.ip(family.port.address().is_ipv6()) else {
                 continue;
             };
-            for &server_port in server_ports.iter().take(OBSERVERS) {
-                family.asked += 1;
-                let (server, port) = (server.clone(), family.port.clone());
-                let from = SocketAddr::new(ip, server_port);
-                observations.spawn(async move { (index, observe(&server, &port, from).await) });
-            }
+            let (server_, port, observed) = (server.clone(), &family.port, &family.observed);
+            let from = SocketAddr::new(ip, server.port());
+            let (port_, observed_) = (port.clone(), observed.clone());
+            first.spawn(async move { observe(&server_, &port_, from, &observed_).await });
+            let (server, port, observed) = (server.clone(), port.clone(), observed.clone());
+            let second = second.clone();
+            self.observers.spawn(async move {
+                observe_second(&server, &port, ip, second, &observed).await;
+            });
         }
         let mut deadline = Instant::now() + OBSERVE_TIMEOUT;
-        while let Ok(Some(done)) = timeout_at(deadline, observations.join_next()).await {
+        while let Ok(Some(done)) = timeout_at(deadline, first.join_next()).await {
             match done {
-                Ok((index, Ok((address, stream)))) => {
+                Ok(Ok(stream)) => {
                     self.observers.spawn(until_closed(stream));
-                    let Some(family) = self.families.get_mut(index) else {
-                        continue;
-                    };
-                    family.observed.push(address);
-                    if family.observed.len() == family.asked {
-                        deadline = deadline.min(Instant::now() + OTHER_FAMILY_TIMEOUT);
-                    }
+                    deadline = deadline.min(Instant::now() + OTHER_FAMILY_TIMEOUT);
                 }
-                Ok((_, Err(error))) => debug!(%error, "no observation"),
+                Ok(Err(error)) => debug!(%error, "no observation"),
                 Err(_) => {}
             }
         }
@@ -125,7 +124,7 @@ impl PunchPort {
         let reachable = |family: &Family| ReachablePort {
             port: family.port.address().port(),
             is_ipv6: family.port.address().is_ipv6(),
-            observed: family.observed.first().copied(),
+            observed: family.observed.borrow().first().copied(),
         };
         self.families.iter().map(reachable).collect()
     }
@@ -133,9 +132,12 @@ impl PunchPort {
     /// What the NAT does with the IPv4 port; IPv6 has no NAT to speak of.
     pub(crate) fn mapping(&self) -> MappingBehaviour {
         let v4 = self.families.iter().find(|f| f.port.address().is_ipv4());
-        match v4.map(|family| family.observed.as_slice()) {
-            Some([one, other, ..]) if one == other => MappingBehaviour::Stable,
-            Some([_, _, ..]) => MappingBehaviour::Varies,
+        let Some(v4) = v4 else {
+            return MappingBehaviour::Unknown;
+        };
+        match v4.observed.borrow().as_slice() {
+            [one, other, ..] if one == other => MappingBehaviour::Stable,
+            [_, _, ..] => MappingBehaviour::Varies,
             _ => MappingBehaviour::Unknown,
         }
     }
@@ -154,8 +156,10 @@ impl PunchPort {
     /// Returns when the port is worth replacing: one of the connections that
     /// keep its mapping is gone, or there was none.
     async fn lost(&mut self) {
-        if self.observers.join_next().await.is_none() {
+        if self.families.iter().all(|f| f.observed.borrow().is_empty()) {
             sleep(REPLACE_PAUSE).await;
+        } else {
+            self.observers.join_next().await;
         }
     }
 }
@@ -164,8 +168,7 @@ impl Family {
     fn new(port: LocalPort) -> Self {
         Self {
             port: Arc::new(port),
-            observed: Vec::new(),
-            asked: 0,
+            observed: Arc::default(),
         }
     }
 }
@@ -175,15 +178,42 @@ async fn observe(
     server: &Server,
     port: &LocalPort,
     from: SocketAddr,
-) -> Result<(SocketAddr, TlsStream<TcpStream>), WireError> {
+    observed: &watch::Sender<Vec<SocketAddr>>,
+) -> Result<TlsStream<TcpStream>, WireError> {
     let tcp = port.connect(from).await?;
     socket::tune(&tcp)?;
     let mut stream = server.secure(tcp).await?;
     wire::write_message(&mut stream, &ClientMessage::Observe).await?;
     match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
-        ServerMessage::Observed { address } => Ok((address, stream)),
+        ServerMessage::Observed { address } => {
+            observed.send_modify(|observed| observed.push(address));
+            Ok(stream)
+        }
         _ => Err(WireError::Unexpected),
     }
+}
+
+/// Observes from the server's second port, as soon as that is known. Ends when
+/// the connection does, and never when there is none: the port is as good
+/// without.
+async fn observe_second(
+    server: &Server,
+    port: &LocalPort,
+    ip: IpAddr,
+    mut second: SecondObserver,
+    observed: &watch::Sender<Vec<SocketAddr>>,
+) {
+    let known = second.wait_for(Option::is_some).await.map(|known| *known);
+    if let Ok(Some(server_port)) = known {
+        let from = SocketAddr::new(ip, server_port);
+        let observing = timeout(OBSERVE_TIMEOUT, observe(server, port, from, observed));
+        match observing.await {
+            Ok(Ok(stream)) => return until_closed(stream).await,
+            Ok(Err(error)) => debug!(%error, "no second observation"),
+            Err(_) => debug!("no second observation in time"),
+        }
+    }
+    pending::<()>().await;
 }
 
 /// Holds a connection until the other end closes it.
@@ -202,10 +232,10 @@ pub(crate) struct WarmPort {
 
 impl WarmPort {
     /// Begins to prepare a port. Ends with the value.
-    pub(crate) fn start(server: Arc<Server>, server_ports: Vec<u16>) -> Self {
+    pub(crate) fn start(server: Arc<Server>, second: SecondObserver) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         tokio::spawn(async move {
-            keep_warm(&server, &server_ports, receiver).await;
+            keep_warm(&server, &second, receiver).await;
         });
         Self { requests }
     }
@@ -223,10 +253,14 @@ impl WarmPort {
     }
 }
 
-async fn keep_warm(server: &Arc<Server>, ports: &[u16], mut requests: mpsc::Receiver<Request>) {
+async fn keep_warm(
+    server: &Arc<Server>,
+    second: &SecondObserver,
+    mut requests: mpsc::Receiver<Request>,
+) {
     let mut waiting: Option<Request> = None;
     loop {
-        let mut prepared = PunchPort::prepare(server, ports).await;
+        let mut prepared = PunchPort::prepare(server, second).await;
         let request = match (waiting.take(), &mut prepared) {
             (Some(request), _) => Some(request),
             (None, Ok(port)) => tokio::select! {
@@ -270,6 +304,13 @@ mod tests {
         _data: tempfile::TempDir,
     }
 
+    impl Observers {
+        fn warm(&self) -> WarmPort {
+            let second = watch::channel(self.ports.get(1).copied()).1;
+            WarmPort::start(self.server.clone(), second)
+        }
+    }
+
     async fn observers() -> Observers {
         let data = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(data.path()).unwrap();
@@ -301,12 +342,15 @@ mod tests {
     async fn a_port_is_seen_where_it_is_and_no_attempt_gets_another_s() {
         let observers = observers().await;
         assert_eq!(observers.ports.len(), 2);
-        let warm = WarmPort::start(observers.server.clone(), observers.ports.clone());
+        let warm = observers.warm();
         let mut taken = Vec::new();
         for _ in 0..3 {
             let port = timeout(PATIENCE, warm.take()).await.unwrap().unwrap();
             let seen = v4(&port).observed.unwrap();
             assert_eq!(seen, ([127, 0, 0, 1], v4(&port).port).into());
+            let mut observed = port.families[0].observed.subscribe();
+            let twice = observed.wait_for(|observed| observed.len() == 2);
+            timeout(PATIENCE, twice).await.unwrap().unwrap();
             assert_eq!(port.mapping(), MappingBehaviour::Stable);
             taken.push(port);
         }
@@ -318,7 +362,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_lost_with_its_observers_and_the_next_does_without() {
         let observers = observers().await;
-        let warm = WarmPort::start(observers.server.clone(), observers.ports.clone());
+        let warm = observers.warm();
         let mut port = timeout(PATIENCE, warm.take()).await.unwrap().unwrap();
         observers.stop.send(()).unwrap();
         timeout(PATIENCE, port.lost()).await.expect("not noticed");
@@ -338,11 +382,11 @@ mod tests {
     #[test]
     fn a_nat_that_shows_each_server_another_port_is_told_as_such() {
         let port = LocalPort::bind((Ipv4Addr::LOCALHOST, 0).into(), AddressReuse::On).unwrap();
-        let mut family = Family::new(port);
-        family.observed = vec![
+        let family = Family::new(port);
+        family.observed.send_replace(vec![
             "203.0.113.9:1000".parse().unwrap(),
             "203.0.113.9:1001".parse().unwrap(),
-        ];
+        ]);
         let port = PunchPort {
             families: vec![family],
             observers: JoinSet::new(),

@@ -82,7 +82,8 @@ fn list(tried: &[Unreached]) -> String {
     texts.join("; ")
 }
 
-/// A server that has proven its key.
+/// A server that is reached. Whatever is connected to it has to prove the key
+/// expected.
 #[derive(Clone)]
 pub(crate) struct Server {
     /// The address that answered, for control and relay connections.
@@ -90,24 +91,50 @@ pub(crate) struct Server {
     /// Every IP address of the host: at most one of each family, the one that
     /// answered among them.
     ips: Vec<IpAddr>,
-    key: PeerKey,
+    expect: Expect,
     connector: TlsConnector,
 }
 
 impl Server {
-    /// Finds the server, connects, and checks its key against both `expect`
-    /// and the fingerprint in its address.
-    pub(crate) async fn connect(
+    /// Finds the server and connects to it.
+    pub(crate) async fn reach(
         server: &ServerAddress,
         expect: Expect,
         identity: &Identity,
-    ) -> Result<(Self, TlsStream<TcpStream>), ServerConnectError> {
+    ) -> Result<(Self, TcpStream), ServerConnectError> {
         let addresses = resolve(server).await?;
         let tcp = first_to_answer(&addresses).await;
         let (address, tcp) = tcp.map_err(|tried| ServerConnectError::Unreachable {
             server: server.clone(),
             tried,
         })?;
+        let broken = |reason| ServerConnectError::Handshake {
+            server: server.clone(),
+            reason,
+        };
+        socket::tune(&tcp).map_err(|e| broken(e.to_string()))?;
+        let expect = match (expect, server.fingerprint()) {
+            (Expect::AnyKey, Some(fingerprint)) => Expect::Fingerprint(fingerprint),
+            _ => expect,
+        };
+        let reached = Self {
+            address,
+            ips: one_of_each_family(address.ip(), &addresses),
+            expect,
+            connector: connector(identity, expect).map_err(|e| broken(e.to_string()))?,
+        };
+        Ok((reached, tcp))
+    }
+
+    /// Checks the key of the server against what is expected and against the
+    /// fingerprint in its address. Returns it with the connection, and with the
+    /// server that from now on has to have this very key.
+    pub(crate) async fn prove(
+        &self,
+        server: &ServerAddress,
+        identity: &Identity,
+        tcp: TcpStream,
+    ) -> Result<(Self, PeerKey, TlsStream<TcpStream>), ServerConnectError> {
         let broken = |reason: String| ServerConnectError::Handshake {
             server: server.clone(),
             reason,
@@ -115,13 +142,7 @@ impl Server {
         let wrong_key = || ServerConnectError::WrongKey {
             server: server.clone(),
         };
-        socket::tune(&tcp).map_err(|e| broken(e.to_string()))?;
-        let first_expect = match (expect, server.fingerprint()) {
-            (Expect::AnyKey, Some(fingerprint)) => Expect::Fingerprint(fingerprint),
-            _ => expect,
-        };
-        let connector = connector(identity, first_expect).map_err(|e| broken(e.to_string()))?;
-        let stream = handshake(&connector, tcp).await.map_err(|error| {
+        let stream = self.secure(tcp).await.map_err(|error| {
             if is_wrong_key(&error) {
                 wrong_key()
             } else {
@@ -133,15 +154,35 @@ impl Server {
         if server.fingerprint().is_some_and(|f| f != key.fingerprint()) {
             return Err(wrong_key());
         }
-        let connector =
-            self::connector(identity, Expect::Key(key)).map_err(|e| broken(e.to_string()))?;
-        let server = Self {
-            address,
-            ips: one_of_each_family(address.ip(), &addresses),
-            key,
-            connector,
+        let expect = Expect::Key(key);
+        let proven = Self {
+            expect,
+            connector: connector(identity, expect).map_err(|e| broken(e.to_string()))?,
+            ..self.clone()
         };
-        Ok((server, stream))
+        Ok((proven, key, stream))
+    }
+
+    /// Both in one.
+    #[cfg(test)]
+    pub(crate) async fn connect(
+        server: &ServerAddress,
+        expect: Expect,
+        identity: &Identity,
+    ) -> Result<(Self, TlsStream<TcpStream>), ServerConnectError> {
+        let (reached, tcp) = Self::reach(server, expect, identity).await?;
+        let (proven, _, stream) = reached.prove(server, identity, tcp).await?;
+        Ok((proven, stream))
+    }
+
+    /// Whether only one key will do.
+    pub(crate) const fn is_pinned(&self) -> bool {
+        !matches!(self.expect, Expect::AnyKey)
+    }
+
+    /// The port that answered.
+    pub(crate) const fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Another TCP connection to the address that answered, from any local port.
@@ -157,10 +198,6 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         handshake(&self.connector, tcp).await
-    }
-
-    pub(crate) const fn key(&self) -> PeerKey {
-        self.key
     }
 
     /// The server's IP address of one family, if it has one.

@@ -15,7 +15,7 @@ use pinhole_proto::rendezvous::{
 use pinhole_proto::tls::{Expect, Identity};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -164,17 +164,27 @@ impl Rendezvous {
     pub async fn log_in(
         log_in: LogIn,
     ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
-        let (server, mut stream) = Box::pin(Server::connect(
-            &log_in.server,
-            log_in.expect,
-            &log_in.identity,
-        ))
-        .await?;
+        let wanted = (&log_in.server, &log_in.identity);
+        let reached = Box::pin(Server::reach(wanted.0, log_in.expect, wanted.1));
+        let (reached, tcp) = reached.await?;
+        // The punch port is observed while the login is under way, so that the
+        // first attempt to connect need not wait for it. Without a pinned key
+        // it waits until the server has shown which one it has.
+        let (second_port, second_observer) = watch::channel(None);
+        let warm = |server: &Server| {
+            (log_in.path != PathPolicy::RelayOnly)
+                .then(|| WarmPort::start(Arc::new(server.clone()), second_observer.clone()))
+        };
+        let early = reached.is_pinned().then(|| warm(&reached)).flatten();
+        let (server, server_key, mut stream) =
+            Box::pin(reached.prove(wanted.0, wanted.1, tcp)).await?;
+        let warm_port = early.or_else(|| warm(&server));
         let mut decoder = wire::server_decoder();
         let answer = ask_for_name(&mut stream, &mut decoder, &log_in.name);
         let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
             .await
             .unwrap_or(Err(WireError::Silent.into()))?;
+        second_port.send_replace(observer_ports.into_iter().find(|p| *p != server.port()));
         let server = Arc::new(server);
         let (events, events_receiver) = mpsc::channel(EVENTS);
         let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
@@ -190,12 +200,10 @@ impl Rendezvous {
             roster: Vec::new(),
         };
         let reader = tokio::spawn(reader.run());
-        let warm_port = (log_in.path != PathPolicy::RelayOnly)
-            .then(|| WarmPort::start(server.clone(), observer_ports));
         let logged_in = LoggedIn {
             name: log_in.name,
             observed,
-            server_key: server.key(),
+            server_key,
         };
         let shared = Arc::new(Shared {
             server,
