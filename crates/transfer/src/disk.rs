@@ -124,3 +124,57 @@ pub(crate) fn sync_file_system(dir: &Dir) -> io::Result<()> {
 pub(crate) fn sync_file_system(_: &Dir) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
+
+/// Whether `file` belongs to the user this runs as.
+#[cfg(unix)]
+pub(crate) fn is_ours(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(file.metadata()?.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// Whether `file` belongs to the user this runs as. Windows lets nobody else
+/// write where only this user may, so it is not asked.
+#[cfg(not(unix))]
+pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Fills `room` from `offset_bytes` on.
+#[cfg(unix)]
+pub(crate) fn read_at(file: &File, room: &mut [u8], offset_bytes: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, room, offset_bytes)
+}
+
+/// Fills `room` from `offset_bytes` on.
+#[cfg(windows)]
+pub(crate) fn read_at(file: &File, mut room: &mut [u8], mut offset_bytes: u64) -> io::Result<()> {
+    while !room.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, room, offset_bytes)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        offset_bytes += read as u64;
+        room = room.split_at_mut(read).1;
+    }
+    Ok(())
+}
+
+/// Writes all of `data` from `offset_bytes` on.
+#[cfg(unix)]
+pub(crate) fn write_at(file: &File, data: &[u8], offset_bytes: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, data, offset_bytes)
+}
+
+/// Writes all of `data` from `offset_bytes` on.
+#[cfg(windows)]
+pub(crate) fn write_at(file: &File, mut data: &[u8], mut offset_bytes: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, data, offset_bytes)?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        offset_bytes += written as u64;
+        data = data.split_at(written).1;
+    }
+    Ok(())
+}

@@ -60,7 +60,8 @@ pub struct Summary {
     pub folders: u32,
     /// Bytes of the files delivered.
     pub bytes: u64,
-    /// Bytes that had to travel more than once.
+    /// Bytes that travelled although the receiver had something in their
+    /// place: it was not what is being sent.
     pub resent_bytes: u64,
     /// Files that did not make it; a `FileFailed` told of each.
     pub failed_files: u32,
@@ -122,6 +123,10 @@ pub enum TransferError {
     /// One side ended it.
     #[error("cancelled by {}", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
     Cancelled(Party),
+    /// One side went away, or put it off. What arrived is kept, and the same
+    /// offer goes on from there.
+    #[error("interrupted by {}", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
+    Interrupted(Party),
     /// What arrived is not what was sent, as this party found. Nothing of that
     /// file was kept.
     #[error("verification failed")]

@@ -17,12 +17,12 @@ use crate::{
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
     frame,
-    incoming::{Incoming, Work},
+    incoming::{Feeds, Incoming},
     link::{Bulk, Frame, Link},
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::Shared,
-    outgoing::Outgoing,
+    outgoing::{Answer, Outgoing},
     progress::Progress,
     reader::{Ended, Reader},
     source::Source,
@@ -147,8 +147,9 @@ impl Exchange {
         destination: Destination,
     ) -> Result<(), AcceptError> {
         let shared = &self.shared;
-        let manifest = shared.begin_preparing(id)?;
-        let prepare = move || Store::prepare(destination, manifest);
+        let (manifest, flight) = shared.begin_preparing(id)?;
+        let under_way = Arc::clone(&flight);
+        let prepare = move || Store::prepare(destination, manifest, under_way);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let store = match prepared.map_err(|_| ExchangeError::Closed)? {
             Ok(store) => store,
@@ -157,8 +158,8 @@ impl Exchange {
                 return Err(error.into());
             }
         };
-        let (incoming, work) = shared.begin_receiving(id)?;
-        tokio::spawn(receive(Arc::clone(shared), incoming, store, work));
+        let (incoming, feeds) = shared.begin_receiving(flight, store.have())?;
+        tokio::spawn(receive(Arc::clone(shared), incoming, store, feeds));
         Ok(())
     }
 
@@ -179,15 +180,33 @@ impl Exchange {
         Ok(())
     }
 
-    /// Ends a transfer of either direction. `Finished` follows.
+    /// Ends a transfer of either direction and removes what is unfinished.
+    /// `Finished` follows.
     ///
     /// # Errors
     /// There is no such transfer, or it is an offer that was not answered yet.
     pub async fn cancel(&self, id: TransferId) -> Result<(), ExchangeError> {
-        self.shared
-            .stop(id, TransferError::Cancelled(Party::Us))
-            .await?;
-        let reason = CancelReason::Cancelled;
+        let error = TransferError::Cancelled(Party::Us);
+        self.end(id, error, CancelReason::Cancelled).await
+    }
+
+    /// As [`Exchange::cancel`], but the receiver keeps what it has, and the
+    /// same offer into the same folder goes on from there.
+    ///
+    /// # Errors
+    /// As for [`Exchange::cancel`].
+    pub async fn interrupt(&self, id: TransferId) -> Result<(), ExchangeError> {
+        let error = TransferError::Interrupted(Party::Us);
+        self.end(id, error, CancelReason::Interrupted).await
+    }
+
+    async fn end(
+        &self,
+        id: TransferId,
+        error: TransferError,
+        reason: CancelReason,
+    ) -> Result<(), ExchangeError> {
+        self.shared.stop(id, error).await?;
         self.shared.link.say(Message::Cancel {
             transfer: id,
             reason,
@@ -202,7 +221,7 @@ impl Exchange {
     }
 
     /// Ends the exchange in good order: what was acknowledged reaches the peer.
-    /// Transfers under way are cancelled. Returns when `Closed` was emitted, or
+    /// Transfers under way are interrupted. Returns when `Closed` was emitted, or
     /// when that takes too long.
     pub async fn close(&self) {
         self.shared.link.closing.notify_one();
@@ -265,14 +284,9 @@ async fn on_thread<T: Send + 'static>(
 }
 
 /// Sees an accepted offer of the peer to its end.
-async fn receive(
-    shared: Arc<Shared>,
-    incoming: Incoming,
-    store: Store,
-    work: mpsc::Receiver<Work>,
-) {
+async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Store, feeds: Feeds) {
     let id = incoming.flight.id;
-    let outcome = on_thread("pinhole-receive", move || incoming.run(store, work)).await;
+    let outcome = on_thread("pinhole-receive", move || incoming.run(store, feeds)).await;
     let outcome = outcome.unwrap_or_else(|| {
         let reason = CancelReason::Disk(Trouble::Io);
         shared.link.say(Message::Cancel {
@@ -289,13 +303,17 @@ async fn receive(
 }
 
 /// Sends the files of an accepted offer.
-pub(crate) async fn deliver(shared: Arc<Shared>, outgoing: Outgoing) {
+pub(crate) async fn deliver(
+    shared: Arc<Shared>,
+    outgoing: Outgoing,
+    answers: mpsc::UnboundedReceiver<Answer>,
+) {
     let Ok(_turn) = shared.turns.acquire().await else {
         return;
     };
     let id = outgoing.flight.id;
     let telling = Arc::clone(&shared);
-    let work = move || outgoing.run(|sent| telling.sent(id, sent));
+    let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));
     if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
         let reason = CancelReason::Disk(Trouble::Io);
         shared.link.say(Message::Cancel {

@@ -16,12 +16,14 @@ use crate::{
     progress::{Progress, Speed, time_left},
 };
 
+#[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) id: TransferId,
     bytes_done: AtomicU64,
     bytes_total: u64,
     files_done: AtomicU32,
     files_total: u32,
+    resent_bytes: AtomicU64,
     speed: Mutex<Speed>,
     stopped: OnceLock<TransferError>,
 }
@@ -34,6 +36,7 @@ impl Flight {
             bytes_total: manifest.total_bytes(),
             files_done: AtomicU32::new(0),
             files_total: manifest.files(),
+            resent_bytes: AtomicU64::new(0),
             speed: Mutex::default(),
             stopped: OnceLock::new(),
         }
@@ -47,6 +50,42 @@ impl Flight {
     /// Why the transfer ends early, if it does.
     pub(crate) fn stopped(&self) -> Option<&TransferError> {
         self.stopped.get()
+    }
+
+    /// Whether what is unfinished serves a later attempt: always, but when
+    /// somebody wants it gone or the sender was caught lying.
+    pub(crate) fn keeps_parts(&self) -> bool {
+        !matches!(
+            self.stopped(),
+            Some(
+                TransferError::Cancelled(_)
+                    | TransferError::Verification(_)
+                    | TransferError::Violation(_)
+            )
+        )
+    }
+
+    /// Why nothing that has come is of interest any more, if it is so. After a
+    /// lost connection it is still worth keeping.
+    pub(crate) fn dropped(&self) -> Option<&TransferError> {
+        self.stopped().filter(|reason| {
+            !matches!(
+                reason,
+                TransferError::ConnectionLost | TransferError::Interrupted(_)
+            )
+        })
+    }
+
+    /// Notes what the comparison of chunks has shown: so many bytes need not
+    /// travel, and so many must although something was in their place.
+    pub(crate) fn add_compared(&self, same_bytes: u64, differing_bytes: u64) {
+        self.add_bytes(same_bytes);
+        self.resent_bytes
+            .fetch_add(differing_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn resent_bytes(&self) -> u64 {
+        self.resent_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_bytes(&self, bytes: u64) {

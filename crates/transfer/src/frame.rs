@@ -26,6 +26,8 @@ pub enum FrameKind {
     Chunk = 0x02,
     /// Many whole small files, see [`batch_items`].
     Batch = 0x03,
+    /// Digests of chunks that the receiver has, see [`digest_items`].
+    Digests = 0x04,
 }
 
 impl FrameKind {
@@ -38,6 +40,7 @@ impl FrameKind {
             0x01 => Ok(Self::Control),
             0x02 => Ok(Self::Chunk),
             0x03 => Ok(Self::Batch),
+            0x04 => Ok(Self::Digests),
             other => Err(FrameError::UnknownKind(other)),
         }
     }
@@ -49,6 +52,7 @@ impl FrameKind {
             Self::Control => 256 * 1024,
             Self::Chunk => CHUNK_HEADER_BYTES + CHUNK_BYTES as usize,
             Self::Batch => BATCH_HEADER_BYTES + CHUNK_BYTES as usize,
+            Self::Digests => BATCH_HEADER_BYTES + DIGEST_ITEMS_MAX * DIGEST_ITEM_BYTES,
         }
     }
 
@@ -59,6 +63,7 @@ impl FrameKind {
             Self::Control => 2,
             Self::Chunk => CHUNK_HEADER_BYTES + 1,
             Self::Batch => BATCH_HEADER_BYTES + BATCH_ITEM_BYTES,
+            Self::Digests => BATCH_HEADER_BYTES + DIGEST_ITEM_BYTES,
         }
     }
 }
@@ -82,16 +87,23 @@ pub enum FrameError {
     /// The items of a batch do not fill its frame exactly.
     #[error("malformed batch")]
     Batch,
+    /// A list of digests ends within one.
+    #[error("malformed digests")]
+    Digests,
 }
 
 /// Bytes before every payload: the length and the kind.
 pub const FRAME_HEADER_BYTES: usize = 5;
 /// Bytes before the data of a chunk.
 pub const CHUNK_HEADER_BYTES: usize = 3 * 4 + DIGEST_BYTES;
-/// Bytes before the first item of a batch.
+/// Bytes before the first item of a batch or a list of digests.
 pub const BATCH_HEADER_BYTES: usize = 4;
 /// Bytes before the data of each item of a batch.
 pub const BATCH_ITEM_BYTES: usize = 2 * 4 + DIGEST_BYTES;
+/// Bytes of each item of a list of digests.
+pub const DIGEST_ITEM_BYTES: usize = 2 * 4 + DIGEST_BYTES;
+/// Most items of a list of digests.
+pub const DIGEST_ITEMS_MAX: usize = 1024;
 
 /// What stands before every payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,6 +297,58 @@ pub fn batch_items(items: &[u8]) -> Result<Vec<BatchItem>, FrameError> {
     Ok(found)
 }
 
+/// The digest of one chunk that is not sent, because the receiver has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DigestItem {
+    /// The number of the file in the manifest.
+    pub entry: u32,
+    /// The number of the chunk in the file.
+    pub index: u32,
+    /// [`Digest::of_chunk`] of the chunk as the sender has it.
+    pub digest: Digest,
+}
+
+/// The frame that carries these digests; `None` when they are none or more
+/// than [`DIGEST_ITEMS_MAX`].
+#[must_use]
+pub fn encode_digests(transfer: TransferId, items: &[DigestItem]) -> Option<Vec<u8>> {
+    let header = FrameHeader {
+        kind: FrameKind::Digests,
+        payload_bytes: BATCH_HEADER_BYTES + items.len() * DIGEST_ITEM_BYTES,
+    };
+    let mut bytes = header.encode().ok().filter(|_| !items.is_empty())?.to_vec();
+    bytes.extend(transfer.to_wire().to_be_bytes());
+    for item in items {
+        bytes.extend(item.entry.to_be_bytes());
+        bytes.extend(item.index.to_be_bytes());
+        bytes.extend(item.digest.as_bytes());
+    }
+    Some(bytes)
+}
+
+/// Everything in the payload of a list of digests behind the transfer: `entry:
+/// u32`, `index: u32`, big endian, and the digest, as often as there is room.
+///
+/// # Errors
+/// [`FrameError::Digests`] when they do not fill `items` exactly.
+pub fn digest_items(items: &[u8]) -> Result<Vec<DigestItem>, FrameError> {
+    let (items, rest) = items.as_chunks::<DIGEST_ITEM_BYTES>();
+    if !rest.is_empty() {
+        return Err(FrameError::Digests);
+    }
+    let item = |item: &[u8; DIGEST_ITEM_BYTES]| {
+        let (numbers, digest) = item.split_at(8);
+        let (numbers, _) = numbers.as_chunks::<4>();
+        let number = |place: usize| numbers.get(place).copied().map_or(0, u32::from_be_bytes);
+        DigestItem {
+            entry: number(0),
+            index: number(1),
+            digest: Digest::from_bytes(digest.try_into().unwrap_or_default()),
+        }
+    };
+    Ok(items.iter().map(item).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -298,7 +362,12 @@ mod tests {
 
     #[test]
     fn the_limits_of_each_kind() {
-        for kind in [FrameKind::Control, FrameKind::Chunk, FrameKind::Batch] {
+        for kind in [
+            FrameKind::Control,
+            FrameKind::Chunk,
+            FrameKind::Batch,
+            FrameKind::Digests,
+        ] {
             assert_eq!(FrameKind::from_id(kind as u8), Ok(kind));
             for (payload_bytes, fits) in [
                 (kind.min_payload_bytes() - 1, false),
@@ -327,7 +396,7 @@ mod tests {
             let error = FrameHeader::decode(header(length_bytes, id)).unwrap_err();
             assert_eq!(error, FrameError::Length { length_bytes });
         }
-        for id in [0, 4, 0xff] {
+        for id in [0, 5, 0xff] {
             assert_eq!(
                 FrameHeader::decode(header(5, id)),
                 Err(FrameError::UnknownKind(id))

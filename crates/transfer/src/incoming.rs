@@ -1,11 +1,14 @@
 //! The receiving pipeline of one transfer: a thread that verifies, a thread
 //! that writes, a thread that makes durable. None waits for another but
-//! through a full queue, and nothing is written before it is verified.
+//! through a full queue, and nothing is written before it is verified. Beside
+//! them a thread compares what an earlier attempt has left.
 
 mod commit;
+mod compare;
 mod write;
 
 use std::{
+    fs::File,
     io,
     sync::{Arc, mpsc as std_mpsc},
     thread::Builder,
@@ -13,23 +16,28 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use self::write::WriteStage;
+use self::{compare::Comparisons, write::WriteStage};
 use crate::{
     buffer::Buffer,
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
-    frame::BatchItem,
+    frame::{BatchItem, DigestItem},
+    lengths::ChunkPlace,
     manifest::{Entry, Manifest},
     merkle::{Digest, Tree},
     message::{CancelReason, Message, Trouble},
     open::Shared,
+    part::Part,
     path::SafePath,
-    store::{Part, Store},
+    store::Store,
 };
 
 /// Pieces from the connection that wait for verification; their number is
 /// bounded by the buffers anyway, but for ends of files.
 pub(crate) const WORK: usize = 16;
+/// Lists of digests that wait for the comparison. They are small and let the
+/// sender be far ahead of it.
+pub(crate) const DIGESTS: usize = 64;
 /// Verified pieces that wait to be written.
 const VERIFIED: usize = 2;
 /// Written files that wait to be made durable. They are open files.
@@ -39,9 +47,9 @@ const WRITTEN: usize = if cfg!(target_os = "linux") { 64 } else { 16 };
 pub(crate) enum Work {
     Chunk {
         entry: u32,
+        place: ChunkPlace,
         digest: Digest,
         buffer: Buffer,
-        data_bytes: usize,
     },
     Batch {
         items: Vec<BatchItem>,
@@ -60,8 +68,8 @@ pub(crate) enum Work {
 enum Verified {
     Chunk {
         entry: u32,
+        place: ChunkPlace,
         buffer: Buffer,
-        data_bytes: usize,
     },
     Batch {
         items: Vec<BatchItem>,
@@ -76,13 +84,22 @@ enum Verified {
     },
 }
 
-/// A file that needs no more bytes.
 enum Written {
+    /// A file that needs no more bytes.
     Part { entry: u32, part: Part },
+    /// A file that will get none.
     Failed,
+    /// Much of a file that is still being written.
+    Some { entry: u32, file: Arc<File> },
 }
 
-/// What all three threads know.
+/// What the connection brings to an accepted transfer.
+pub(crate) struct Feeds {
+    pub(crate) work: mpsc::Receiver<Work>,
+    pub(crate) digests: mpsc::Receiver<Vec<DigestItem>>,
+}
+
+/// What all threads know.
 pub(crate) struct Incoming {
     pub(crate) flight: Arc<Flight>,
     pub(crate) manifest: Arc<Manifest>,
@@ -95,14 +112,11 @@ struct Stopped;
 
 impl Incoming {
     /// Receives everything into `store` and returns when all is durable, or
-    /// when the transfer was stopped and has left nothing unfinished behind.
+    /// when the transfer was stopped and has left nothing behind but what a later
+    /// attempt can use.
     /// Blocks.
-    pub(crate) fn run(
-        &self,
-        store: Store,
-        work: mpsc::Receiver<Work>,
-    ) -> Result<Summary, TransferError> {
-        let received = self.receive(&store, work);
+    pub(crate) fn run(&self, store: Store, feeds: Feeds) -> Result<Summary, TransferError> {
+        let received = self.receive(&store, feeds);
         if let Some(reason) = self.flight.stopped() {
             return Err(reason.clone());
         }
@@ -113,22 +127,31 @@ impl Incoming {
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest.count());
-                Ok(Summary { paths, ..summary })
+                let resent_bytes = self.flight.resent_bytes();
+                Ok(Summary {
+                    paths,
+                    resent_bytes,
+                    ..summary
+                })
             }
             Err(error) => Err(self.disk_failed(folder, &error)),
         }
     }
 
-    fn receive(&self, store: &Store, work: mpsc::Receiver<Work>) -> Result<Summary, Stopped> {
+    fn receive(&self, store: &Store, feeds: Feeds) -> Result<Summary, Stopped> {
+        let Feeds { work, digests } = feeds;
+        let comparisons = &Comparisons::default();
         let (verified, to_write) = std_mpsc::sync_channel(VERIFIED);
         let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
         std::thread::scope(|scope| {
             let thread = |name: &str| Builder::new().name(format!("pinhole-{name}"));
-            let verifying =
-                thread("verify").spawn_scoped(scope, move || self.verify(work, &verified));
+            let verifying = thread("verify")
+                .spawn_scoped(scope, move || self.verify(work, &verified, comparisons));
             let writing = WriteStage::new(self, store, written);
             let writing = thread("write").spawn_scoped(scope, move || writing.run(&to_write));
-            if let Err(error) = verifying.and(writing) {
+            let comparing = thread("compare")
+                .spawn_scoped(scope, move || self.compare(store, digests, comparisons));
+            if let Err(error) = verifying.and(writing).and(comparing) {
                 self.disk_failed(store.display_path(), &error);
             }
             // Moved in here, so that a writing stage that waits for room ends
@@ -139,30 +162,38 @@ impl Incoming {
     }
 
     fn check_stopped(&self) -> Result<(), Stopped> {
-        self.flight.stopped().map_or(Ok(()), |_| Err(Stopped))
+        self.flight.dropped().map_or(Ok(()), |_| Err(Stopped))
     }
 
     fn verify(
         &self,
         mut work: mpsc::Receiver<Work>,
         verified: &std_mpsc::SyncSender<Verified>,
+        comparisons: &Comparisons,
     ) -> Result<(), Stopped> {
-        let mut tree = Tree::default();
+        // Over the chunks that were not here.
+        let mut tree: Option<Tree> = None;
         while let Some(work) = work.blocking_recv() {
             self.check_stopped()?;
             let piece = match work {
                 Work::Chunk {
                     entry,
+                    place,
                     digest,
                     buffer,
-                    data_bytes,
                 } => {
-                    self.check_digest(digest, buffer.data().get(..data_bytes))?;
-                    tree.push(digest);
+                    self.check_digest(digest, buffer.data().get(..place.length_bytes()))?;
+                    match comparisons.expected(entry, place.index()) {
+                        Some(expected) if expected == digest => {}
+                        Some(_) => return Err(self.not_genuine()),
+                        None => tree
+                            .get_or_insert_with(|| Tree::starting_at(place.index()))
+                            .push(digest),
+                    }
                     Verified::Chunk {
                         entry,
+                        place,
                         buffer,
-                        data_bytes,
                     }
                 }
                 Work::Batch { items, buffer } => {
@@ -172,13 +203,16 @@ impl Incoming {
                     Verified::Batch { items, buffer }
                 }
                 Work::End { entry, root } => {
-                    if std::mem::take(&mut tree).root() != root {
+                    let mut whole = comparisons.take(entry);
+                    whole.append(tree.take().unwrap_or_default());
+                    if whole.root() != root {
                         return Err(self.not_genuine());
                     }
                     Verified::End { entry }
                 }
                 Work::Failed { entry, trouble } => {
-                    tree = Tree::default();
+                    tree = None;
+                    comparisons.take(entry);
                     let error = FileError::Peer(trouble);
                     Verified::Failed { entry, error }
                 }

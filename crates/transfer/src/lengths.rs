@@ -53,9 +53,19 @@ impl Lengths {
         })
     }
 
-    /// Every chunk, from the first to the last.
-    pub fn places(self) -> impl Iterator<Item = ChunkPlace> {
-        (0..self.chunks).filter_map(move |index| self.place(index))
+    /// Every chunk from `first` to the last.
+    pub fn places_from(self, first: u32) -> impl Iterator<Item = ChunkPlace> {
+        (first..self.chunks).filter_map(move |index| self.place(index))
+    }
+
+    /// Bytes of so many chunks from `first`, those that the file has.
+    #[must_use]
+    pub fn run_bytes(self, first: u32, count: u32) -> u64 {
+        let offset_bytes = |chunk: u32| {
+            let end = u64::from(chunk) * u64::from(CHUNK_BYTES);
+            end.min(self.size_bytes)
+        };
+        offset_bytes(first.saturating_add(count)) - offset_bytes(first)
     }
 }
 
@@ -108,11 +118,12 @@ mod tests {
         #[test]
         fn chunks_cover_the_file_without_gap(size_bytes in 0..64 * u64::from(CHUNK_BYTES)) {
             let mut end = 0;
-            for place in Lengths::new(size_bytes).unwrap().places() {
+            for place in Lengths::new(size_bytes).unwrap().places_from(0) {
                 prop_assert_eq!(place.offset_bytes(), end);
                 end += place.length_bytes() as u64;
             }
             prop_assert_eq!(end, size_bytes);
+            prop_assert_eq!(Lengths::new(size_bytes).unwrap().run_bytes(0, u32::MAX), size_bytes);
         }
     }
 }

@@ -20,9 +20,11 @@ mod buffer;
 mod disk;
 mod flight;
 mod incoming;
+mod journal;
 mod link;
 mod open;
 mod outgoing;
+mod part;
 mod reader;
 mod writer;
 

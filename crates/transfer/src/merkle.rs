@@ -96,22 +96,49 @@ impl TryFrom<String> for Digest {
     }
 }
 
-/// The tree over a file's chunk digests, growing by one chunk at a time and
-/// never holding more than one digest a level.
+/// The tree over a file's chunk digests, or over those from some chunk on,
+/// growing by one chunk at a time and holding no more than two digests a level.
 #[derive(Debug, Default)]
 pub struct Tree {
-    /// Roots of complete subtrees with their heights, which strictly fall.
+    /// The number of the chunk that is added next.
+    next: u64,
+    /// Roots of complete subtrees with their heights, which strictly fall in a
+    /// tree that starts at the first chunk.
     complete: Vec<(u32, Digest)>,
 }
 
 impl Tree {
+    /// The part of a tree that starts at this chunk.
+    #[must_use]
+    pub fn starting_at(chunk: u32) -> Self {
+        Self {
+            next: u64::from(chunk),
+            complete: Vec::new(),
+        }
+    }
+
     /// Adds the next chunk's digest.
     pub fn push(&mut self, chunk: Digest) {
-        let mut height = 0;
-        let mut root = chunk;
-        while let Some((_, left)) = self.complete.pop_if(|(other, _)| *other == height) {
+        self.push_subtree(0, chunk);
+    }
+
+    /// Adds a part that starts at this tree's next chunk.
+    pub fn append(&mut self, part: Self) {
+        for (height, root) in part.complete {
+            self.push_subtree(height, root);
+        }
+    }
+
+    fn push_subtree(&mut self, mut height: u32, mut root: Digest) {
+        let mut place = self.next >> height;
+        self.next += 1 << height;
+        // A right sibling, and the left one is not in another part.
+        while place % 2 == 1
+            && let Some((_, left)) = self.complete.pop_if(|(other, _)| *other == height)
+        {
             root = Digest::of_node(left, root);
             height += 1;
+            place /= 2;
         }
         self.complete.push((height, root));
     }
@@ -154,6 +181,27 @@ mod tests {
         for count in 0..chunks.len() {
             assert_eq!(tree.root(), reference(&chunks[..count]), "{count} chunks");
             tree.push(chunks[count]);
+        }
+    }
+
+    #[test]
+    fn a_tree_in_two_parts_is_the_same_tree() {
+        let chunks: Vec<_> = (0u32..70)
+            .map(|n| Digest::of_chunk(&n.to_be_bytes()))
+            .collect();
+        for count in 0..=chunks.len() {
+            for cut in 0..=count {
+                let (mut tree, mut part) = (
+                    Tree::default(),
+                    Tree::starting_at(u32::try_from(cut).unwrap()),
+                );
+                chunks[..cut].iter().for_each(|chunk| tree.push(*chunk));
+                chunks[cut..count]
+                    .iter()
+                    .for_each(|chunk| part.push(*chunk));
+                tree.append(part);
+                assert_eq!(tree.root(), reference(&chunks[..count]), "{cut} of {count}");
+            }
         }
     }
 

@@ -79,6 +79,26 @@ pub enum Message {
         /// The next entries in order.
         entries: Vec<Entry>,
     },
+    /// What the receiver has of some files, said before it takes the offer. The
+    /// sender answers with the digests of these chunks instead of their data.
+    Have {
+        /// The offer.
+        transfer: TransferId,
+        /// Files in rising order, each with how many chunks from its first.
+        files: Vec<(u32, u32)>,
+    },
+    /// The receiver has compared chunks of a file that it has.
+    Compared {
+        /// The transfer.
+        transfer: TransferId,
+        /// The file's number in the manifest.
+        entry: u32,
+        /// How many, from the first. Rises with each message.
+        chunks: u32,
+        /// Those of the newly compared that must be sent after all, in rising
+        /// order: the first of each run and how many.
+        differing: Vec<(u32, u32)>,
+    },
     /// The receiver takes the offer; the sender starts.
     Accept {
         /// The offer.
@@ -179,8 +199,10 @@ pub enum DeclineReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelReason {
-    /// A person wished so.
+    /// A person wished so; nothing of it is wanted any more.
     Cancelled,
+    /// It does not go on now. The receiver keeps what it has.
+    Interrupted,
     /// What arrived does not have the digest that was sent with it.
     Verification,
     /// The disk of the one who cancels does not serve.
@@ -283,6 +305,22 @@ mod tests {
                     reason: CancelReason::Disk(Trouble::DiskFull),
                 },
                 r#"{"type":"cancel","transfer":4,"reason":{"disk":"disk_full"}}"#,
+            ),
+            (
+                Message::Have {
+                    transfer,
+                    files: vec![(0, 7), (3, 1)],
+                },
+                r#"{"type":"have","transfer":4,"files":[[0,7],[3,1]]}"#,
+            ),
+            (
+                Message::Compared {
+                    transfer,
+                    entry: 3,
+                    chunks: 9,
+                    differing: vec![(2, 3)],
+                },
+                r#"{"type":"compared","transfer":4,"entry":3,"chunks":9,"differing":[[2,3]]}"#,
             ),
             (Message::Close { violation: None }, r#"{"type":"close"}"#),
         ] {

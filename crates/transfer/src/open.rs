@@ -3,7 +3,7 @@
 //! [`crate::reader`].
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -13,11 +13,12 @@ use crate::{
     event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError},
     exchange::TRANSFERS_MAX,
     flight::Flight,
-    incoming::{Incoming, WORK, Work},
+    frame::DigestItem,
+    incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
     manifest::{Manifest, ManifestBuilder},
     message::{Message, Side, TransferId},
-    outgoing::Sent,
+    outgoing::{Answer, Sent},
     reader::Ended,
     receiver::Receiver,
     sender::Sender,
@@ -27,6 +28,8 @@ use crate::{
 
 /// Most transfers this side reads files for at once; others wait their turn.
 const TURNS: usize = 4;
+/// Files in one message that says what is there: it fits into a frame.
+const HAVE_PAGE: usize = 8192;
 
 /// What the tasks and handles of an exchange share.
 pub(crate) struct Shared {
@@ -56,6 +59,9 @@ pub(crate) struct OpenOutgoing {
     pub(crate) machine: Sender,
     /// Files the receiver does not want, or gave up.
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+    /// What the receiver misses of what it seemed to have; `None` until it
+    /// takes the offer.
+    pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
 }
 
 pub(crate) enum OpenIncoming {
@@ -77,10 +83,37 @@ pub(crate) enum OpenIncoming {
         machine: Receiver,
         /// `None` once everything has come, or the transfer was stopped.
         work: Option<mpsc::Sender<Work>>,
+        /// As `work`.
+        digests: Option<mpsc::Sender<Vec<DigestItem>>>,
     },
 }
 
+impl OpenOutgoing {
+    /// Hands the receiver's answer to the threads that send.
+    pub(crate) fn answer(&self, answer: Answer) {
+        if let Some(answers) = &self.answers {
+            // They have ended when everything is sent.
+            let _ = answers.send(answer);
+        }
+    }
+}
+
 impl OpenIncoming {
+    /// Ends an accepted one early: its pipeline gets no more, and ends.
+    fn stop(&mut self, reason: TransferError) {
+        if let Self::Receiving {
+            flight,
+            work,
+            digests,
+            ..
+        } = self
+        {
+            flight.stop(reason);
+            *work = None;
+            *digests = None;
+        }
+    }
+
     pub(crate) fn paths_bytes(&self) -> usize {
         match self {
             Self::Announced { builder, .. } => builder.paths_bytes(),
@@ -159,6 +192,7 @@ impl Shared {
             source: Arc::clone(source),
             machine: Sender::new(Arc::clone(manifest)),
             unwanted: Arc::default(),
+            answers: None,
         };
         open.outgoing.insert(id, outgoing);
         // Under the lock, so that ids reach the peer in rising order.
@@ -205,19 +239,23 @@ impl Shared {
             folders: outgoing.source.manifest().folders(),
             bytes: delivered.bytes,
             failed_files: outgoing.machine.failed_files(),
+            resent_bytes: outgoing.flight.resent_bytes(),
             ..Summary::default()
         })
     }
 
     /// Holds an offer for the one who prepares to take it.
-    pub(crate) fn begin_preparing(&self, id: TransferId) -> Result<Arc<Manifest>, ExchangeError> {
+    pub(crate) fn begin_preparing(
+        &self,
+        id: TransferId,
+    ) -> Result<(Arc<Manifest>, Arc<Flight>), ExchangeError> {
         match self.open().incoming.get_mut(&id) {
             Some(OpenIncoming::Offered {
                 manifest,
                 is_preparing: is_preparing @ false,
             }) => {
                 *is_preparing = true;
-                Ok(Arc::clone(manifest))
+                Ok((Arc::clone(manifest), Arc::new(Flight::new(id, manifest))))
             }
             _ => Err(ExchangeError::UnknownTransfer),
         }
@@ -235,23 +273,33 @@ impl Shared {
     /// the peer.
     pub(crate) fn begin_receiving(
         self: &Arc<Self>,
-        id: TransferId,
-    ) -> Result<(Incoming, mpsc::Receiver<Work>), ExchangeError> {
+        flight: Arc<Flight>,
+        have: &BTreeMap<u32, u32>,
+    ) -> Result<(Incoming, Feeds), ExchangeError> {
+        let id = flight.id;
         let mut open = self.open();
         let Some(OpenIncoming::Offered { manifest, .. }) = open.incoming.get(&id) else {
             return Err(ExchangeError::UnknownTransfer);
         };
         let manifest = Arc::clone(manifest);
-        let flight = Arc::new(Flight::new(id, &manifest));
-        let machine = Receiver::new(Arc::clone(&manifest));
-        let (work, waiting) = mpsc::channel(WORK);
+        let machine = Receiver::new(Arc::clone(&manifest), have);
+        let (work, waiting_work) = mpsc::channel(WORK);
+        let (digests, waiting_digests) = mpsc::channel(DIGESTS);
         let receiving = OpenIncoming::Receiving {
             flight: Arc::clone(&flight),
             manifest: Arc::clone(&manifest),
             work: Some(work).filter(|_| !machine.is_complete()),
+            digests: Some(digests).filter(|_| !machine.is_complete()),
             machine,
         };
         open.incoming.insert(id, receiving);
+        let files: Vec<_> = have.iter().map(|(&e, &chunks)| (e, chunks)).collect();
+        for page in files.chunks(HAVE_PAGE) {
+            self.link.say(Message::Have {
+                transfer: id,
+                files: page.to_vec(),
+            });
+        }
         self.link.say(Message::Accept {
             transfer: id,
             choices: Vec::new(),
@@ -262,16 +310,30 @@ impl Shared {
             manifest,
             shared,
         };
-        Ok((incoming, waiting))
+        let feeds = Feeds {
+            work: waiting_work,
+            digests: waiting_digests,
+        };
+        Ok((incoming, feeds))
     }
 
     /// Ends an accepted transfer early: its pipeline gets no more, and ends.
     pub(crate) fn stop_receiving(&self, id: TransferId, reason: TransferError) {
-        if let Some(OpenIncoming::Receiving { flight, work, .. }) =
-            self.open().incoming.get_mut(&id)
-        {
-            flight.stop(reason);
-            *work = None;
+        if let Some(receiving) = self.open().incoming.get_mut(&id) {
+            receiving.stop(reason);
+        }
+    }
+
+    /// The comparison of what an earlier attempt has left goes on.
+    pub(crate) fn compared(
+        &self,
+        id: TransferId,
+        entry: u32,
+        chunks: u32,
+        differing: &[(u32, u32)],
+    ) {
+        if let Some(OpenIncoming::Receiving { machine, .. }) = self.open().incoming.get_mut(&id) {
+            machine.compared(entry, chunks, differing);
         }
     }
 
@@ -320,9 +382,8 @@ impl Shared {
                 outgoing.flight.stop(reason.clone());
             } else {
                 match open.incoming.get_mut(&id) {
-                    Some(OpenIncoming::Receiving { flight, work, .. }) => {
-                        flight.stop(reason);
-                        *work = None;
+                    Some(receiving @ OpenIncoming::Receiving { .. }) => {
+                        receiving.stop(reason);
                         return Ok(());
                     }
                     Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
@@ -344,7 +405,7 @@ impl Shared {
     /// Ends everything, and returns when it has ended.
     pub(crate) async fn end_all(&self, ended: &Ended) {
         let reason = match ended {
-            Ended::Closed(party) => TransferError::Cancelled(*party),
+            Ended::Closed(party) => TransferError::Interrupted(*party),
             Ended::Lost(_) => TransferError::ConnectionLost,
             Ended::Violation(_) => TransferError::Violation(Party::Peer),
             Ended::Reported(_) => TransferError::Violation(Party::Us),

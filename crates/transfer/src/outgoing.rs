@@ -2,15 +2,19 @@
 //! hashes and frames, and the connection's writer behind them. None waits for
 //! another but through a full queue.
 
+mod resume;
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek, SeekFrom},
     ops::Range,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::Builder,
 };
 
+pub(crate) use self::resume::Answer;
+use self::resume::Waiting;
 use crate::{
     buffer::{Buffer, DATA_BYTES},
     event::FileError,
@@ -22,6 +26,7 @@ use crate::{
     message::{Message, Trouble},
     source::{Source, SourceReader},
 };
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Files up to this size travel in batches.
 const SMALL_FILE_BYTES: u64 = 128 * 1024;
@@ -38,6 +43,8 @@ enum Piece {
     Batch(Batch),
     End {
         entry: u32,
+        /// Over the chunks that the receiver had.
+        tree: Tree,
     },
     Failed {
         entry: u32,
@@ -68,6 +75,8 @@ pub(crate) struct Outgoing {
     pub(crate) link: Arc<Link>,
     /// Files the receiver does not want, or gave up.
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+    /// How many chunks, from the first, the receiver has of which files.
+    pub(crate) have: BTreeMap<u32, u32>,
 }
 
 impl Outgoing {
@@ -76,13 +85,23 @@ impl Outgoing {
     ///
     /// # Errors
     /// The system gives no thread.
-    pub(crate) fn run(&self, tell: impl FnMut(Sent) + Send) -> io::Result<()> {
+    pub(crate) fn run(
+        &self,
+        answers: UnboundedReceiver<Answer>,
+        tell: impl FnMut(Sent) + Send,
+    ) -> io::Result<()> {
         let (pieces, taken) = mpsc::sync_channel(PIECES);
+        let (digested, digests) = mpsc::channel();
+        let waiting = Waiting::new(digests, answers);
         std::thread::scope(|scope| {
             let reading = Builder::new().name("pinhole-read".to_owned());
-            // Both end early when the other does, and whoever was first has
-            // said why.
-            reading.spawn_scoped(scope, move || self.read(&pieces))?;
+            // All end early when another does, and whoever was first has said
+            // why.
+            if !self.have.is_empty() {
+                let digesting = Builder::new().name("pinhole-digest".to_owned());
+                digesting.spawn_scoped(scope, move || self.digest(&digested))?;
+            }
+            reading.spawn_scoped(scope, move || self.read(&pieces, waiting))?;
             self.frame(taken, tell);
             Ok(())
         })
@@ -95,7 +114,7 @@ impl Outgoing {
             .contains(&entry)
     }
 
-    fn read(&self, pieces: &mpsc::SyncSender<Piece>) -> Option<()> {
+    fn read(&self, pieces: &mpsc::SyncSender<Piece>, mut waiting: Waiting) -> Option<()> {
         let manifest = self.source.manifest();
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut batch: Option<Batch> = None;
@@ -107,6 +126,14 @@ impl Outgoing {
             let size_bytes = manifest.entry(entry)?.file_size_bytes()?;
             if self.is_unwanted(entry) {
                 // Neither read nor mentioned.
+            } else if let Some(&have) = self.have.get(&entry) {
+                self.hand_on(pieces, batch.take())?;
+                let piece =
+                    match self.read_missing(&mut reader, entry, have, &mut waiting, pieces)? {
+                        Ok(tree) => Piece::End { entry, tree },
+                        Err(error) => Piece::Failed { entry, error },
+                    };
+                pieces.send(piece).ok()?;
             } else if size_bytes <= SMALL_FILE_BYTES {
                 let size = usize::try_from(size_bytes).ok()?;
                 if let Some(full) = batch.take_if(|batch| !batch.has_room(size)) {
@@ -122,8 +149,10 @@ impl Outgoing {
                 }
             } else {
                 self.hand_on(pieces, batch.take())?;
-                let piece = match self.read_chunks(&mut reader, entry, lengths, pieces)? {
-                    Ok(()) => Piece::End { entry },
+                let tree = Tree::default();
+                let read = self.read_chunks(&mut reader, entry, lengths, 0, pieces)?;
+                let piece = match read.and_then(|file| reader.check_unchanged(entry, &file)) {
+                    Ok(()) => Piece::End { entry, tree },
                     Err(error) => Piece::Failed { entry, error },
                 };
                 pieces.send(piece).ok()?;
@@ -140,19 +169,25 @@ impl Outgoing {
         }
     }
 
-    /// `None` when the transfer was stopped.
+    /// From the chunk `first` on. Returns the file. `None` when the transfer was
+    /// stopped.
     fn read_chunks(
         &self,
         reader: &mut SourceReader,
         entry: u32,
         lengths: Lengths,
+        first: u32,
         pieces: &mpsc::SyncSender<Piece>,
-    ) -> Option<Result<(), FileError>> {
+    ) -> Option<Result<File, FileError>> {
         let mut file = match reader.open(entry) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
-        for place in lengths.places() {
+        let start_bytes = lengths.run_bytes(0, first);
+        if let Err(error) = file.seek(SeekFrom::Start(start_bytes)) {
+            return Some(Err(error.into()));
+        }
+        for place in lengths.places_from(first) {
             if self.flight.stopped().is_some() {
                 return None;
             }
@@ -172,7 +207,7 @@ impl Outgoing {
                 })
                 .ok()?;
         }
-        Some(reader.check_unchanged(entry, &file))
+        Some(Ok(file))
     }
 
     fn buffer(&self) -> Option<Buffer> {
@@ -186,7 +221,8 @@ impl Outgoing {
     /// Hashes, frames and queues. Returns when everything is queued, or when
     /// the connection takes no more.
     fn frame(&self, pieces: mpsc::Receiver<Piece>, mut tell: impl FnMut(Sent)) -> Option<()> {
-        let mut tree = Tree::default();
+        // Over the chunks that the receiver did not have.
+        let mut tree: Option<Tree> = None;
         for piece in pieces {
             if self.flight.stopped().is_some() {
                 return None;
@@ -205,8 +241,12 @@ impl Outgoing {
                     }
                     self.queue_batch(batch)?;
                 }
-                Piece::End { entry } => {
-                    let root = std::mem::take(&mut tree).root();
+                Piece::End {
+                    entry,
+                    tree: mut whole,
+                } => {
+                    whole.append(tree.take().unwrap_or_default());
+                    let root = whole.root();
                     tell(Sent::File(entry));
                     let transfer = self.flight.id;
                     self.queue_message(&Message::FileEnd {
@@ -216,7 +256,7 @@ impl Outgoing {
                     })?;
                 }
                 Piece::Failed { entry, error } => {
-                    tree = Tree::default();
+                    tree = None;
                     let trouble = error.trouble();
                     tell(Sent::Failed(entry, error));
                     let transfer = self.flight.id;
@@ -236,11 +276,18 @@ impl Outgoing {
         entry: u32,
         place: ChunkPlace,
         mut buffer: Buffer,
-        tree: &mut Tree,
+        tree: &mut Option<Tree>,
     ) -> Option<()> {
         let data_bytes = place.length_bytes();
         let digest = Digest::of_chunk(buffer.data().get(..data_bytes)?);
-        tree.push(digest);
+        if self
+            .have
+            .get(&entry)
+            .is_none_or(|have| place.index() >= *have)
+        {
+            tree.get_or_insert_with(|| Tree::starting_at(place.index()))
+                .push(digest);
+        }
         let header = ChunkHeader {
             transfer: self.flight.id,
             entry,

@@ -24,7 +24,8 @@ use crate::{
     manifest::{ENTRIES_MAX, Entry, ManifestBuilder, ManifestError},
     message::{CancelReason, DeclineReason, EntryChoice, Message, TransferId, Trouble},
     open::{OpenIncoming, OpenOutgoing, Shared},
-    outgoing::Outgoing,
+    outgoing::{Answer, Outgoing},
+    sender::Accepted,
     violation::Violation,
 };
 
@@ -119,6 +120,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             FrameKind::Chunk => self.chunk(payload_bytes - CHUNK_HEADER_BYTES).await,
             FrameKind::Batch => self.batch(payload_bytes - BATCH_HEADER_BYTES).await,
+            FrameKind::Digests => self.digests(payload_bytes - BATCH_HEADER_BYTES).await,
         }
     }
 
@@ -131,20 +133,42 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             index,
             digest,
         } = ChunkHeader::decode(&header);
+        let mut place = None;
         let work = self.admit(transfer, "chunk", |machine| {
-            machine.chunk(entry, index, data_bytes).map(drop)
+            place = Some(machine.chunk(entry, index, data_bytes)?);
+            Ok(())
         })?;
         let buffer = self.data(data_bytes).await?;
-        hand_on(
-            work,
-            Work::Chunk {
-                entry,
-                digest,
-                buffer,
-                data_bytes,
-            },
-        )
-        .await;
+        // Nowhere: the transfer was stopped.
+        let Some(place) = place else {
+            return Ok(());
+        };
+        let chunk = Work::Chunk {
+            entry,
+            place,
+            digest,
+            buffer,
+        };
+        hand_on(work, chunk).await;
+        Ok(())
+    }
+
+    async fn digests(&mut self, items_bytes: usize) -> Result<(), Ended> {
+        let mut transfer = [0; BATCH_HEADER_BYTES];
+        self.stream.read_exact(&mut transfer).await?;
+        let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
+        self.control.resize(items_bytes, 0);
+        self.stream.read_exact(&mut self.control).await?;
+        let items = frame::digest_items(&self.control)?;
+        self.admit(transfer, "digests", |machine| {
+            let mut items = items.iter();
+            items.try_for_each(|item| machine.digest(item.entry, item.index))
+        })?;
+        let digests = match self.shared.open().incoming.get(&transfer) {
+            Some(OpenIncoming::Receiving { digests, .. }) => digests.clone(),
+            _ => None,
+        };
+        hand_on(digests, items).await;
         Ok(())
     }
 
@@ -186,6 +210,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 flight,
                 machine,
                 work,
+                digests,
                 ..
             }) => {
                 if flight.stopped().is_some() {
@@ -193,6 +218,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 }
                 ask(machine)?;
                 if machine.is_complete() {
+                    *digests = None;
                     Ok(work.take())
                 } else {
                     Ok(work.clone())
@@ -214,6 +240,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.announced(transfer, entries, total_bytes)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
+            Message::Have { transfer, files } => {
+                self.with_outgoing(transfer, |open| open.machine.have(&files))?;
+            }
+            Message::Compared {
+                transfer,
+                entry,
+                chunks,
+                differing,
+            } => {
+                self.compared(transfer, entry, chunks, differing)?;
+            }
             Message::Accept { transfer, choices } => self.accepted(transfer, &choices).await?,
             Message::Decline { transfer, reason } => {
                 self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
@@ -241,6 +278,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     .check_was_open(self.shared.side(), transfer)?;
                 let reason = match reason {
                     CancelReason::Cancelled => TransferError::Cancelled(Party::Peer),
+                    CancelReason::Interrupted => TransferError::Interrupted(Party::Peer),
                     CancelReason::Verification => TransferError::Verification(Party::Peer),
                     CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
                 };
@@ -354,19 +392,44 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     async fn accepted(&mut self, id: TransferId, choices: &[EntryChoice]) -> Result<(), Violation> {
         let link = Arc::clone(&self.shared.link);
         let outgoing = self.with_outgoing(id, |open| {
-            let skipped = open.machine.accepted(choices)?;
+            let Accepted { skipped, have } = open.machine.accepted(choices)?;
             *open.unwanted.lock().unwrap_or_else(PoisonError::into_inner) = skipped;
-            Ok(Outgoing {
+            let (answers, waiting) = mpsc::unbounded_channel();
+            open.answers = Some(answers);
+            let outgoing = Outgoing {
                 flight: Arc::clone(&open.flight),
                 source: Arc::clone(&open.source),
                 link,
                 unwanted: Arc::clone(&open.unwanted),
-            })
+                have,
+            };
+            Ok((outgoing, waiting))
         })?;
-        if let Some(outgoing) = outgoing {
+        if let Some((outgoing, answers)) = outgoing {
             self.shared.link.emit(ExchangeEvent::Accepted { id }).await;
-            tokio::spawn(exchange::deliver(Arc::clone(&self.shared), outgoing));
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(exchange::deliver(shared, outgoing, answers));
         }
+        Ok(())
+    }
+
+    fn compared(
+        &self,
+        id: TransferId,
+        entry: u32,
+        chunks: u32,
+        differing: Vec<(u32, u32)>,
+    ) -> Result<(), Violation> {
+        self.with_outgoing(id, |open| {
+            let (same_bytes, differing_bytes) = open.machine.compared(entry, chunks, &differing)?;
+            open.flight.add_compared(same_bytes, differing_bytes);
+            open.answer(Answer {
+                entry,
+                chunks,
+                differing,
+            });
+            Ok(())
+        })?;
         Ok(())
     }
 
@@ -387,6 +450,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(entry);
+            // Nothing more needs to be said of it.
+            open.answer(Answer {
+                entry,
+                chunks: u32::MAX,
+                differing: Vec::new(),
+            });
             let entry = open.source.manifest().entry(entry);
             Ok(entry.filter(|_| is_news).map(|entry| entry.path().clone()))
         })?;
@@ -421,8 +490,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 /// A transfer that was stopped takes nothing more.
-async fn hand_on(to: Option<mpsc::Sender<Work>>, work: Work) {
+async fn hand_on<T>(to: Option<mpsc::Sender<T>>, what: T) {
     if let Some(to) = to {
-        let _ = to.send(work).await;
+        let _ = to.send(what).await;
     }
 }

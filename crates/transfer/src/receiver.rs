@@ -2,8 +2,16 @@
 //! come in the order of the manifest, each from its first chunk to its last,
 //! so one cursor says of everything that arrives whether it is due. It is
 //! asked before a byte of the data is read.
+//!
+//! Of a file that the receiver has in part, the first chunks stay out; their
+//! digests come under a cursor of their own, ahead of the data or beside it.
+//! Those that turn out to differ come last.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 use crate::{
     lengths::{CHUNK_BYTES, ChunkPlace},
@@ -17,20 +25,42 @@ pub struct Receiver {
     manifest: Arc<Manifest>,
     /// The file that is due; the count of entries when none is.
     entry: u32,
-    /// The chunk of it that is due.
+    /// The chunk of it that is due, unless only differing ones are left.
     chunk: u32,
+    had: BTreeMap<u32, Had>,
+    /// The file and the chunk whose digest is due.
+    digest: (u32, u32),
+}
+
+/// A file of which the first chunks are here.
+#[derive(Debug)]
+struct Had {
+    chunks: u32,
+    /// How many of them were compared.
+    compared: u32,
+    /// Those that must come after all.
+    differing: VecDeque<Range<u32>>,
 }
 
 impl Receiver {
-    /// A transfer that was accepted whole.
+    /// A transfer that was accepted whole. `have` says of which files how many
+    /// chunks are here.
     #[must_use]
-    pub fn new(manifest: Arc<Manifest>) -> Self {
-        let entry = manifest.next_file(0);
-        Self {
+    pub fn new(manifest: Arc<Manifest>, have: &BTreeMap<u32, u32>) -> Self {
+        let had = |chunks| Had {
+            chunks,
+            compared: 0,
+            differing: VecDeque::new(),
+        };
+        let mut receiver = Self {
             manifest,
-            entry,
+            entry: 0,
             chunk: 0,
-        }
+            had: have.iter().map(|(&e, &chunks)| (e, had(chunks))).collect(),
+            digest: (0, 0),
+        };
+        receiver.move_on(0);
+        receiver
     }
 
     /// Whether every file has come to its end.
@@ -50,14 +80,52 @@ impl Receiver {
         data_bytes: usize,
     ) -> Result<ChunkPlace, Violation> {
         self.check_due(entry)?;
-        let lengths = self.manifest.lengths(entry);
-        let place = lengths.and_then(|lengths| lengths.place(index));
-        match place {
-            Some(place) if index == self.chunk && place.length_bytes() == data_bytes => {
-                self.chunk += 1;
-                Ok(place)
+        let not_due = Violation::Chunk { entry, index };
+        let lengths = self.manifest.lengths(entry).ok_or(not_due.clone())?;
+        let is_new = self.chunk < lengths.chunks();
+        let differing = self.had.get_mut(&entry).map(|had| &mut had.differing);
+        let mut next_differing = differing.filter(|_| !is_new);
+        let due = match &next_differing {
+            Some(differing) => differing.front().map(|run| run.start),
+            None => Some(self.chunk),
+        };
+        let place = lengths.place(index).ok_or(not_due.clone())?;
+        if due != Some(index) || place.length_bytes() != data_bytes {
+            return Err(not_due);
+        }
+        match &mut next_differing {
+            Some(differing) => {
+                if let Some(run) = differing.front_mut() {
+                    run.start += 1;
+                }
+                differing.pop_front_if(|run| Range::is_empty(run));
             }
-            _ => Err(Violation::Chunk { entry, index }),
+            None => self.chunk += 1,
+        }
+        Ok(place)
+    }
+
+    /// The digest of a chunk that is here has come.
+    ///
+    /// # Errors
+    /// It is not due, or the chunk is not here.
+    pub fn digest(&mut self, entry: u32, index: u32) -> Result<(), Violation> {
+        // A file that the sender cannot read is left in the middle.
+        let is_next = (entry, index) == self.digest || (entry > self.digest.0 && index == 0);
+        if !is_next || self.had.get(&entry).is_none_or(|had| index >= had.chunks) {
+            return Err(Violation::Chunk { entry, index });
+        }
+        self.digest = (entry, index + 1);
+        Ok(())
+    }
+
+    /// This side has compared the first `chunks` of a file, and misses these
+    /// of the newly compared.
+    pub fn compared(&mut self, entry: u32, chunks: u32, differing: &[(u32, u32)]) {
+        if let Some(had) = self.had.get_mut(&entry) {
+            had.compared = chunks;
+            let runs = differing.iter().map(|(first, count)| *first..first + count);
+            had.differing.extend(runs);
         }
     }
 
@@ -69,10 +137,10 @@ impl Receiver {
         self.check_due(entry)?;
         let declared = self.manifest.entry(entry).and_then(Entry::file_size_bytes);
         let fits = declared == u64::try_from(data_bytes).ok() && data_bytes <= CHUNK_BYTES as usize;
-        if self.chunk != 0 || !fits {
+        if self.chunk != 0 || !fits || self.had.contains_key(&entry) {
             return Err(Violation::Chunk { entry, index: 0 });
         }
-        self.advance();
+        self.move_on(entry + 1);
         Ok(())
     }
 
@@ -86,13 +154,14 @@ impl Receiver {
             .manifest
             .lengths(entry)
             .map(crate::lengths::Lengths::chunks);
-        if chunks != Some(self.chunk) {
+        let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
+        if chunks != Some(self.chunk) || !self.had.get(&entry).is_none_or(is_compared) {
             return Err(Violation::Chunk {
                 entry,
                 index: self.chunk,
             });
         }
-        self.advance();
+        self.move_on(entry + 1);
         Ok(())
     }
 
@@ -102,7 +171,7 @@ impl Receiver {
     /// The file is not due.
     pub fn file_failed(&mut self, entry: u32) -> Result<(), Violation> {
         self.check_due(entry)?;
-        self.advance();
+        self.move_on(entry + 1);
         Ok(())
     }
 
@@ -113,9 +182,10 @@ impl Receiver {
         Ok(())
     }
 
-    fn advance(&mut self) {
-        self.chunk = 0;
-        self.entry = self.manifest.next_file(self.entry + 1);
+    /// To the first file at or behind `entry`.
+    fn move_on(&mut self, entry: u32) {
+        self.entry = self.manifest.next_file(entry);
+        self.chunk = self.had.get(&self.entry).map_or(0, |had| had.chunks);
     }
 }
 
@@ -128,7 +198,7 @@ mod tests {
 
     /// 0: a folder, 1: a file of 2 MiB + 5, 2: a file of 7 bytes, 3: an empty
     /// file.
-    fn receiver() -> Receiver {
+    fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
@@ -138,7 +208,66 @@ mod tests {
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
-        Receiver::new(Arc::new(builder.build()))
+        Receiver::new(Arc::new(builder.build()), have)
+    }
+
+    fn receiver() -> Receiver {
+        receiver_with(&BTreeMap::new())
+    }
+
+    #[test]
+    fn what_is_here_stays_out_but_for_what_differs() {
+        let mut receiver = receiver_with(&BTreeMap::from([(1, 2), (2, 1)]));
+        // The last chunk and the digests come as they like.
+        receiver.digest(1, 0).unwrap();
+        receiver.chunk(1, 2, 5).unwrap();
+        receiver.digest(1, 1).unwrap();
+        receiver.digest(2, 0).unwrap();
+        receiver.compared(2, 1, &[]);
+        receiver.compared(1, 1, &[]);
+        let unfinished = Err(Violation::Chunk { entry: 1, index: 3 });
+        assert_eq!(receiver.file_end(1), unfinished, "not all compared");
+        receiver.compared(1, 2, &[(1, 1)]);
+        assert_eq!(receiver.file_end(1), unfinished, "one differs");
+        let wrong = Violation::Chunk { entry: 1, index: 0 };
+        assert_eq!(receiver.chunk(1, 0, MIB), Err(wrong), "this does not");
+        receiver.chunk(1, 1, MIB).unwrap();
+        let twice = Violation::Chunk { entry: 1, index: 1 };
+        assert_eq!(receiver.chunk(1, 1, MIB), Err(twice));
+        receiver.file_end(1).unwrap();
+        assert!(receiver.small_file(2, 7).is_err(), "it is here");
+        receiver.file_end(2).unwrap();
+        receiver.small_file(3, 0).unwrap();
+        assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn digests_come_in_order_and_of_what_is_here() {
+        let have = BTreeMap::from([(1, 2), (2, 1)]);
+        for (first, then) in [
+            ((1, 1), None),
+            ((1, 0), Some((1, 0))),
+            ((1, 0), Some((1, 2))),
+            ((2, 0), Some((1, 0))),
+            ((2, 0), Some((2, 1))),
+            ((3, 0), None),
+            ((0, 0), None),
+            ((u32::MAX, u32::MAX), None),
+        ] {
+            let mut receiver = receiver_with(&have);
+            let first = receiver.digest(first.0, first.1);
+            match then {
+                Some((entry, index)) => {
+                    first.unwrap();
+                    assert!(receiver.digest(entry, index).is_err(), "{entry} {index}");
+                }
+                None => assert!(first.is_err()),
+            }
+        }
+        // A file that could not be read to its end.
+        let mut receiver = receiver_with(&have);
+        receiver.digest(1, 0).unwrap();
+        receiver.digest(2, 0).unwrap();
     }
 
     #[test]

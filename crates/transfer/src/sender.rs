@@ -2,11 +2,14 @@
 //! words of the receiver are believed, and when everything has arrived.
 //!
 //! ```text
-//! Offered ──Accept──► Sending ──Durable of all entries──► complete
-//!    └─────Decline──► (over)
+//! Offered ──Have…, Accept──► Sending ──Durable of all entries──► complete
+//!    └──────────Decline──► (over)
 //! ```
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     manifest::{Entry, Manifest},
@@ -23,11 +26,23 @@ pub struct Delivered {
     pub bytes: u64,
 }
 
+/// What the receiver said when it took the offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Files it does not want.
+    pub skipped: BTreeSet<u32>,
+    /// How many chunks, from the first, it has of other files.
+    pub have: BTreeMap<u32, u32>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Sender {
     manifest: Arc<Manifest>,
     phase: Phase,
+    /// Of which files the receiver has how many chunks, and how many of them
+    /// it has compared.
+    have: BTreeMap<u32, (u32, u32)>,
 }
 
 #[derive(Debug)]
@@ -51,14 +66,82 @@ impl Sender {
         Self {
             manifest,
             phase: Phase::Offered,
+            have: BTreeMap::new(),
         }
     }
 
-    /// The receiver takes the offer. Returns the files it does not want.
+    /// The receiver has these chunks of these files, before it accepts.
+    ///
+    /// # Errors
+    /// Too late, no file, more chunks than it has, or out of order.
+    pub fn have(&mut self, files: &[(u32, u32)]) -> Result<(), Violation> {
+        if !matches!(self.phase, Phase::Offered) {
+            return Err(Violation::State("have"));
+        }
+        for &(entry, chunks) in files {
+            let lengths = self.manifest.lengths(entry);
+            let lengths = lengths.ok_or(Violation::Entry(entry))?;
+            if self
+                .have
+                .last_key_value()
+                .is_some_and(|(last, _)| entry <= *last)
+            {
+                return Err(Violation::Entry(entry));
+            }
+            // Of an empty file there are none to be had.
+            if chunks > lengths.chunks() || (chunks == 0 && lengths.chunks() > 0) {
+                return Err(Violation::Have { entry, chunks });
+            }
+            self.have.insert(entry, (chunks, 0));
+        }
+        Ok(())
+    }
+
+    /// The receiver has compared the first `chunks` of a file. Returns how many
+    /// bytes of them need not be sent, and how many must.
+    ///
+    /// # Errors
+    /// Compared before or never there, or chunks that were not compared now.
+    pub fn compared(
+        &mut self,
+        entry: u32,
+        chunks: u32,
+        differing: &[(u32, u32)],
+    ) -> Result<(u64, u64), Violation> {
+        if matches!(self.phase, Phase::Offered) {
+            return Err(Violation::State("compared"));
+        }
+        let cannot_be = Violation::Have { entry, chunks };
+        let lengths = self.manifest.lengths(entry).ok_or(cannot_be.clone())?;
+        let (have, compared) = self.have.get_mut(&entry).ok_or(cannot_be.clone())?;
+        if chunks <= *compared || chunks > *have {
+            return Err(cannot_be);
+        }
+        let (mut end, mut differing_bytes) = (*compared, 0);
+        for &(first, count) in differing {
+            let run_end = first
+                .checked_add(count)
+                .filter(|run_end| *run_end <= chunks);
+            let Some(run_end) = run_end.filter(|_| first >= end && count > 0) else {
+                return Err(Violation::Chunk {
+                    entry,
+                    index: first,
+                });
+            };
+            end = run_end;
+            differing_bytes += lengths.run_bytes(first, count);
+        }
+        let all_bytes = lengths.run_bytes(*compared, chunks - *compared);
+        *compared = chunks;
+        Ok((all_bytes - differing_bytes, differing_bytes))
+    }
+
+    /// The receiver takes the offer. Returns the files it does not want, and how
+    /// many chunks it has of others.
     ///
     /// # Errors
     /// Accepted twice, or a choice about no file.
-    pub fn accepted(&mut self, choices: &[EntryChoice]) -> Result<BTreeSet<u32>, Violation> {
+    pub fn accepted(&mut self, choices: &[EntryChoice]) -> Result<Accepted, Violation> {
         if !matches!(self.phase, Phase::Offered) {
             return Err(Violation::State("accept"));
         }
@@ -79,7 +162,11 @@ impl Sender {
             delivered: Delivered::default(),
         };
         self.advance(0);
-        Ok(skipped)
+        let wanted = self.have.iter().filter(|(e, _)| !skipped.contains(e));
+        let have = wanted
+            .map(|(&entry, &(chunks, _))| (entry, chunks))
+            .collect();
+        Ok(Accepted { skipped, have })
     }
 
     /// The receiver does not take the offer.
@@ -236,7 +323,8 @@ mod tests {
     #[test]
     fn failures_of_either_side_and_skips_are_not_delivered() {
         let mut sender = sender();
-        assert_eq!(sender.accepted(&[SKIP_2]).unwrap(), BTreeSet::from([2]));
+        let accepted = sender.accepted(&[SKIP_2]).unwrap();
+        assert_eq!(accepted.skipped, BTreeSet::from([2]));
         sender.failed(1);
         sender.sent(4);
         assert_eq!(sender.peer_failed(4), Ok(true));
@@ -279,6 +367,55 @@ mod tests {
         sender.accepted(&[]).unwrap();
         assert_eq!(sender.accepted(&[]), Err(Violation::State("accept")));
         assert_eq!(sender.declined(), Err(Violation::State("decline")));
+    }
+
+    /// One file of four and a half chunks.
+    fn large() -> Sender {
+        let mut builder = ManifestBuilder::default();
+        let entry = r#"{"file":{"path":"large","size_bytes":4718592}}"#;
+        builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        Sender::new(Arc::new(builder.build()))
+    }
+
+    #[test]
+    fn what_the_receiver_has_is_counted_once_it_was_compared() {
+        const MIB: u64 = 1 << 20;
+        let mut sender = large();
+        sender.have(&[(0, 5)]).unwrap();
+        assert_eq!(sender.accepted(&[]).unwrap().have, BTreeMap::from([(0, 5)]));
+        assert_eq!(sender.compared(0, 2, &[(1, 1)]), Ok((MIB, MIB)));
+        let rest = sender.compared(0, 5, &[(2, 1), (4, 1)]);
+        assert_eq!(rest, Ok((MIB, MIB + MIB / 2)));
+        assert!(sender.compared(0, 5, &[]).is_err(), "again");
+    }
+
+    #[test]
+    fn a_lying_receiver_has_nothing() {
+        for files in [&[(1, 1)][..], &[(0, 0)], &[(0, 6)], &[(0, 1), (0, 2)]] {
+            assert!(large().have(files).is_err(), "{files:?}");
+        }
+        let mut sender = large();
+        assert_eq!(
+            sender.compared(0, 1, &[]),
+            Err(Violation::State("compared"))
+        );
+        sender.have(&[(0, 3)]).unwrap();
+        sender.accepted(&[]).unwrap();
+        assert_eq!(sender.have(&[(0, 3)]), Err(Violation::State("have")));
+        for (entry, chunks, differing) in [
+            (1, 1, &[][..]),
+            (0, 0, &[]),
+            (0, 4, &[]),
+            (0, 3, &[(3, 1)]),
+            (0, 3, &[(0, 0)]),
+            (0, 3, &[(0, u32::MAX)]),
+            (0, 3, &[(u32::MAX, u32::MAX)]),
+            (0, 3, &[(1, 1), (0, 1)]),
+            (0, 3, &[(0, 2), (1, 1)]),
+        ] {
+            let answer = sender.compared(entry, chunks, differing);
+            assert!(answer.is_err(), "{entry} {chunks} {differing:?}");
+        }
     }
 
     #[test]

@@ -1,16 +1,14 @@
 //! Where received files go. Everything is reached through a held handle of the
 //! destination, name by name and without following links; a file is written
 //! under a temporary name, made durable, and only then given its own, which
-//! never replaces anything.
+//! never replaces anything. What an earlier attempt has left is found first.
 
 use std::{
-    collections::HashMap,
-    fs::{File, FileTimes},
-    hash::{BuildHasher, RandomState},
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
@@ -22,13 +20,18 @@ use cap_std::{
 use crate::{
     disk,
     display::display_text,
+    flight::Flight,
+    journal::Journal,
+    lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
     message::Trouble,
-    path::{NAME_BYTES_MAX, PART_SUFFIX, SafePath, numbered, shortened},
+    part::{Part, at_ns_since_1970, first_free},
+    path::SafePath,
 };
 
-/// How often another name is tried where one is taken.
-const NUMBER_MAX: u32 = 10_000;
+/// Most parts of an earlier attempt that are taken up. They are open files,
+/// and no attempt leaves more.
+const PARTS_MAX: usize = 256;
 /// What a file may cost beyond its bytes.
 const ENTRY_BYTES: u64 = 4096;
 /// Most bytes left free for others; less on a small disk.
@@ -97,7 +100,8 @@ impl Destination {
         &self.path
     }
 
-    fn check_space(&self, manifest: &Manifest) -> Result<(), DestinationError> {
+    /// `here_bytes` of the offer are on the disk already.
+    fn check_space(&self, manifest: &Manifest, here_bytes: u64) -> Result<(), DestinationError> {
         let space = disk::space(&self.dir).map_err(|error| self.error(error))?;
         let Some(space) = space else {
             return Ok(());
@@ -105,6 +109,7 @@ impl Destination {
         let reserve_bytes = (space.total_bytes / 100).min(RESERVE_BYTES_MAX);
         let needed_bytes = manifest
             .total_bytes()
+            .saturating_sub(here_bytes)
             .saturating_add(u64::from(manifest.count()) * ENTRY_BYTES)
             .saturating_add(reserve_bytes);
         if needed_bytes > space.available_bytes {
@@ -130,58 +135,153 @@ impl Destination {
 pub(crate) struct Store {
     destination: Destination,
     manifest: Arc<Manifest>,
+    flight: Arc<Flight>,
+    journal: Journal,
     /// What each folder at the top level is named on disk.
     top_folders: HashMap<Box<str>, String>,
+    /// Those of them that an earlier attempt has made.
+    resumed: HashSet<Box<str>>,
     /// The top level as it came to be named on disk.
     top_names: Mutex<Vec<PathBuf>>,
+    /// How many chunks of which files an earlier attempt has left.
+    have: BTreeMap<u32, u32>,
+    /// Where they are.
+    found: Mutex<HashMap<u32, Found>>,
     finished: bool,
 }
 
+/// What an earlier attempt has left of a file.
+#[derive(Debug)]
+enum Found {
+    /// A part, until it is written on, and its content, until it is compared.
+    Part(Option<Part>, Arc<File>),
+    /// The whole file under this name. It is not written to any more.
+    Whole(String),
+}
+
 impl Store {
-    /// Checks that there is room and that the folder can be written to, and
-    /// makes the offer's folders. Blocks.
+    /// Checks that there is room and that the folder can be written to, makes
+    /// the offer's folders and looks for what is there already. Blocks.
     pub(crate) fn prepare(
         destination: Destination,
         manifest: Arc<Manifest>,
+        flight: Arc<Flight>,
     ) -> Result<Self, DestinationError> {
-        destination.check_space(&manifest)?;
+        // A folder that takes no files should say so before the offer is
+        // accepted.
+        let journal =
+            Journal::open(&destination.dir, &manifest).map_err(|error| destination.error(error))?;
         let mut store = Self {
             destination,
             manifest,
+            flight,
+            journal,
             top_folders: HashMap::new(),
+            resumed: HashSet::new(),
             top_names: Mutex::default(),
+            have: BTreeMap::new(),
+            found: Mutex::default(),
             finished: false,
         };
-        let made = store.probe().and_then(|()| store.make_folders());
+        let made = store.make_folders().and_then(|()| store.find_all());
         made.map_err(|error| store.destination.error(error))?;
+        let here_bytes = store.have.iter().filter_map(|(&entry, &chunks)| {
+            Some(store.manifest.lengths(entry)?.run_bytes(0, chunks))
+        });
+        let here_bytes = here_bytes.sum();
+        store.destination.check_space(&store.manifest, here_bytes)?;
         Ok(store)
-    }
-
-    /// A folder that takes no files should say so before the offer is
-    /// accepted.
-    fn probe(&self) -> io::Result<()> {
-        create_part(&self.destination.dir, "").map(drop)
     }
 
     fn make_folders(&mut self) -> io::Result<()> {
         let mut folders = Folders::default();
         let manifest = Arc::clone(&self.manifest);
-        for entry in manifest.entries() {
+        for (entry, number) in manifest.entries().iter().zip(0..) {
             let Entry::Folder { path, .. } = entry else {
                 continue;
             };
-            if path.parent().is_some() {
-                folders
-                    .enter(self, path.parent())?
-                    .create_dir(path.name())?;
-            } else {
-                let dir = &self.destination.dir;
-                let name = first_free(path.name(), |name| dir.create_dir(name))?;
-                self.note_top(&name);
-                self.top_folders.insert(path.name().into(), name);
+            if path.parent().is_none() {
+                self.make_top_folder(number, path.name())?;
+                continue;
+            }
+            let made = folders.enter(self, path.parent())?.create_dir(path.name());
+            match made {
+                Err(error)
+                    if error.kind() == io::ErrorKind::AlreadyExists
+                        && self.resumed.contains(path.top()) => {}
+                other => other?,
             }
         }
         Ok(())
+    }
+
+    fn make_top_folder(&mut self, entry: u32, offered: &str) -> io::Result<()> {
+        let dir = &self.destination.dir;
+        let earlier = self.journal.earlier(entry);
+        let earlier = earlier.filter(|name| dir.open_dir_nofollow(name).is_ok());
+        let name = if let Some(name) = earlier {
+            self.resumed.insert(offered.into());
+            name.to_owned()
+        } else {
+            let name = first_free(offered, |name| dir.create_dir(name))?;
+            self.journal.note(entry, &name)?;
+            name
+        };
+        self.note_top(&name);
+        self.top_folders.insert(offered.into(), name);
+        Ok(())
+    }
+
+    /// Looks for what an earlier attempt has left, where it can be any.
+    fn find_all(&mut self) -> io::Result<()> {
+        let mut folders = Folders::default();
+        let manifest = Arc::clone(&self.manifest);
+        for (entry, number) in manifest.entries().iter().zip(0..) {
+            let Entry::File {
+                path, size_bytes, ..
+            } = entry
+            else {
+                continue;
+            };
+            if path.parent().is_some() && !self.resumed.contains(path.top()) {
+                continue;
+            }
+            let dir = Arc::clone(folders.enter(self, path.parent())?);
+            if let Some((chunks, found)) = self.find(&dir, number, path, *size_bytes) {
+                self.have.insert(number, chunks);
+                self.found().insert(number, found);
+            }
+        }
+        Ok(())
+    }
+
+    fn find(
+        &self,
+        dir: &Arc<Dir>,
+        entry: u32,
+        path: &SafePath,
+        size_bytes: u64,
+    ) -> Option<(u32, Found)> {
+        if size_bytes > u64::from(CHUNK_BYTES)
+            && self.found().len() < PARTS_MAX
+            && let Some(part) = Part::find(dir, path.name(), size_bytes, &self.flight)
+            && part.chunks() > 0
+        {
+            let file = Arc::clone(&part.file);
+            return Some((part.chunks(), Found::Part(Some(part), file)));
+        }
+        let name = if path.parent().is_some() {
+            path.name()
+        } else {
+            self.journal.earlier(entry)?
+        };
+        let length_bytes = open_file(dir, name).ok()?.metadata().ok()?.len();
+        let lengths = self.manifest.lengths(entry)?;
+        (length_bytes == size_bytes).then(|| (lengths.chunks(), Found::Whole(name.to_owned())))
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<u32, Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_top(&self, name: &str) {
@@ -205,15 +305,87 @@ impl Store {
             .clone()
     }
 
-    /// A temporary file for the file `path`.
-    pub(crate) fn create(&self, folders: &mut Folders, path: &SafePath) -> io::Result<Part> {
-        create_part(folders.enter(self, path.parent())?, path.name())
+    /// How many chunks of which files an earlier attempt has left.
+    pub(crate) const fn have(&self) -> &BTreeMap<u32, u32> {
+        &self.have
+    }
+
+    /// What an earlier attempt has left of the file `entry`, to be compared,
+    /// and whether it is whole and must stay as it is.
+    pub(crate) fn left(
+        &self,
+        folders: &mut Folders,
+        entry: u32,
+        path: &SafePath,
+    ) -> io::Result<(Arc<File>, bool)> {
+        let name = match self.found().get(&entry) {
+            Some(Found::Part(_, file)) => return Ok((Arc::clone(file), false)),
+            Some(Found::Whole(name)) => name.clone(),
+            None => return Err(io::ErrorKind::NotFound.into()),
+        };
+        let dir = folders.enter(self, path.parent())?;
+        Ok((Arc::new(open_file(dir, &name)?), true))
+    }
+
+    /// A temporary file for the file `entry`: what is left of one, or a new
+    /// one.
+    pub(crate) fn part(
+        &self,
+        folders: &mut Folders,
+        entry: u32,
+        path: &SafePath,
+    ) -> io::Result<Part> {
+        if let Some(part) = self.take_part(entry) {
+            return Ok(part);
+        }
+        let offered = self.manifest.entry(entry);
+        let size_bytes = offered.and_then(Entry::file_size_bytes);
+        let dir = folders.enter(self, path.parent())?;
+        Part::create(
+            dir,
+            path.name(),
+            size_bytes.unwrap_or_default(),
+            &self.flight,
+        )
+    }
+
+    /// What is left of a temporary file, if it was not taken before.
+    pub(crate) fn take_part(&self, entry: u32) -> Option<Part> {
+        match self.found().get_mut(&entry) {
+            Some(Found::Part(part, _)) => part.take(),
+            _ => None,
+        }
+    }
+
+    /// The file `entry`, if an earlier attempt has left it whole.
+    pub(crate) fn whole(
+        &self,
+        folders: &mut Folders,
+        entry: u32,
+        path: &SafePath,
+    ) -> io::Result<Option<Part>> {
+        let name = match self.found().get(&entry) {
+            Some(Found::Whole(name)) => name.clone(),
+            _ => return Ok(None),
+        };
+        let dir = folders.enter(self, path.parent())?;
+        let file = open_file(dir, &name)?;
+        if path.parent().is_none() {
+            self.note_top(&name);
+        }
+        Ok(Some(Part::finished(dir, file, &self.flight)))
     }
 
     /// Gives a durable file its name; another one if it is taken.
-    pub(crate) fn publish(&self, part: &mut Part, path: &SafePath) -> io::Result<()> {
-        let name = part.publish(path.name())?;
-        if path.parent().is_none() {
+    pub(crate) fn publish(&self, part: &mut Part, entry: u32, path: &SafePath) -> io::Result<()> {
+        let is_top = path.parent().is_none();
+        let intend = |name: &str| match is_top {
+            true => self.journal.note(entry, name),
+            false => Ok(()),
+        };
+        if let Some(name) = part.publish(path.name(), intend)?
+            && is_top
+        {
             self.note_top(&name);
         }
         Ok(())
@@ -224,11 +396,12 @@ impl Store {
         &self,
         parts: impl ExactSizeIterator<Item = &'a Part>,
     ) -> Vec<io::Result<()>> {
-        disk::sync_files(&self.destination.dir, parts.map(|part| &part.file))
+        disk::sync_files(&self.destination.dir, parts.map(|part| &*part.file))
     }
 
     /// Makes the names in `folders` durable.
     pub(crate) fn sync_folders(&self, folders: &[Arc<Dir>]) -> io::Result<()> {
+        self.journal.sync()?;
         disk::sync_folders(&self.destination.dir, folders)
     }
 
@@ -237,6 +410,7 @@ impl Store {
     pub(crate) fn finish(mut self) -> io::Result<Vec<PathBuf>> {
         let mut folders = Folders::default();
         let together = self.manifest.folders() > disk::FEW && disk::SYNCS_TOGETHER;
+        self.journal.remove()?;
         // Deepest first: what is made inside a folder changes its time.
         for entry in self.manifest.entries().iter().rev() {
             let Entry::Folder { path, modified_ns } = entry else {
@@ -258,14 +432,11 @@ impl Store {
         self.finished = true;
         Ok(self.top_names())
     }
-}
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
+    /// Removes the folders that stayed empty. Returns whether others did not.
+    fn remove_empty_folders(&self) -> bool {
         let mut folders = Folders::default();
+        let mut are_left = false;
         for entry in self.manifest.entries().iter().rev() {
             let Entry::Folder { path, .. } = entry else {
                 continue;
@@ -281,8 +452,28 @@ impl Drop for Store {
                 Ok(())
             };
             if let Err(error) = removed {
+                are_left = true;
                 tracing::debug!(%error, path = path.display_text(), "folder left in place");
             }
+        }
+        are_left
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Parts that were not taken go, or stay, before their folders.
+        self.found().clear();
+        if self.finished {
+            return;
+        }
+        let are_left = self.remove_empty_folders();
+        let are_files = self.top_names().len() > self.top_folders.len() || !self.have.is_empty();
+        if (are_left || are_files) && self.flight.keeps_parts() {
+            return;
+        }
+        if let Err(error) = self.journal.remove() {
+            tracing::warn!(%error, "journal left behind");
         }
     }
 }
@@ -323,107 +514,19 @@ impl Folders {
     }
 }
 
-/// A file under its temporary name, which goes away with it.
-#[derive(Debug)]
-pub(crate) struct Part {
-    dir: Arc<Dir>,
-    /// `None` once it has its own.
-    temporary: Option<String>,
-    pub(crate) file: File,
-}
-
-impl Part {
-    /// The folder it is in.
-    pub(crate) fn into_dir(self) -> Arc<Dir> {
-        Arc::clone(&self.dir)
-    }
-
-    /// Gives the file the time it had on the other side.
-    pub(crate) fn set_time(&self, modified_ns: Option<i64>) -> io::Result<()> {
-        match modified_ns.and_then(at_ns_since_1970) {
-            Some(modified) => self.file.set_times(FileTimes::new().set_modified(modified)),
-            None => Ok(()),
-        }
-    }
-
-    fn publish(&mut self, name: &str) -> io::Result<String> {
-        let Some(temporary) = &self.temporary else {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        };
-        let name = first_free(name, |name| disk::rename_new(&self.dir, temporary, name))?;
-        self.temporary = None;
-        Ok(name)
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        if let Some(temporary) = self.temporary.take()
-            && let Err(error) = self.dir.remove_file(&temporary)
-        {
-            tracing::warn!(%error, temporary, "temporary file left behind");
-        }
-    }
-}
-
-/// `.<name>.<random>.pinhole-part`, new in `dir`.
-fn create_part(dir: &Arc<Dir>, name: &str) -> io::Result<Part> {
-    const RANDOM_BYTES: usize = 16;
-    let room = NAME_BYTES_MAX - PART_SUFFIX.len() - RANDOM_BYTES - 2;
-    let name = shortened(name, room);
+/// A file to be read, in a folder that others may write to.
+fn open_file(dir: &Dir, name: &str) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options
-        .write(true)
-        .create_new(true)
-        .follow(FollowSymlinks::No);
+    options.read(true).follow(FollowSymlinks::No);
+    if !dir.symlink_metadata(name)?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // A pipe put in the file's place must not hold us up.
     #[cfg(unix)]
     {
         use cap_std::fs::OpenOptionsExt;
-        // Never executable; the user's mask takes away more.
-        options.mode(0o644);
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed());
     }
-    let random = RandomState::new();
-    let (temporary, file) = first_of(|number| {
-        let temporary = format!(".{name}.{:016x}{PART_SUFFIX}", random.hash_one(number));
-        let file = dir.open_with(&temporary, &options)?;
-        Ok((temporary, file))
-    })?;
-    Ok(Part {
-        dir: Arc::clone(dir),
-        temporary: Some(temporary),
-        file: file.into_std(),
-    })
-}
-
-/// Runs `make` with `name`, or with the first numbered one that is free.
-fn first_free(name: &str, make: impl Fn(&str) -> io::Result<()>) -> io::Result<String> {
-    first_of(|number| {
-        let name = if number == 0 {
-            name.to_owned()
-        } else {
-            numbered(name, number)
-        };
-        make(&name).map(|()| name)
-    })
-}
-
-fn first_of<T>(make: impl Fn(u32) -> io::Result<T>) -> io::Result<T> {
-    let mut number = 0;
-    loop {
-        match make(number) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < NUMBER_MAX => {
-                number += 1;
-            }
-            other => return other,
-        }
-    }
-}
-
-fn at_ns_since_1970(ns: i64) -> Option<SystemTime> {
-    let distance = Duration::from_nanos(ns.unsigned_abs());
-    if ns < 0 {
-        UNIX_EPOCH.checked_sub(distance)
-    } else {
-        UNIX_EPOCH.checked_add(distance)
-    }
+    Ok(dir.open_with(name, &options)?.into_std())
 }

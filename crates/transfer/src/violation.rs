@@ -28,6 +28,14 @@ pub enum Violation {
         /// The chunk's number in the file.
         index: u32,
     },
+    /// Claims to have, or to have compared, what cannot be.
+    #[error("{chunks} chunks of entry {entry} cannot be there")]
+    Have {
+        /// The file's number in the manifest.
+        entry: u32,
+        /// How many chunks.
+        chunks: u32,
+    },
     /// Acknowledges what was not sent, or takes back what was acknowledged.
     #[error("{0} durable entries cannot be")]
     Durable(u32),

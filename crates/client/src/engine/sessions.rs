@@ -251,7 +251,7 @@ impl Engine {
     }
 
     pub(super) async fn end_all_sessions(&mut self) {
-        self.cancel_all().await;
+        self.interrupt_all().await;
         let closing: Vec<_> = self
             .sessions
             .drain()

@@ -121,7 +121,8 @@ impl Engine {
         self.finish(id, Err(Failure::Cancelled)).await;
     }
 
-    pub(super) async fn cancel_all(&mut self) {
+    /// The program ends. What has arrived is kept for another day.
+    pub(super) async fn interrupt_all(&mut self) {
         let running: Vec<_> = self
             .transfers
             .iter()
@@ -129,7 +130,12 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in running {
-            self.cancel(id).await;
+            let transfer = self.transfers.get(&id);
+            if let Some(carried) = transfer.and_then(|t| t.carried.clone()) {
+                // As in `cancel`.
+                let _ = carried.exchange.interrupt(carried.id).await;
+            }
+            self.finish(id, Err(Failure::Cancelled)).await;
         }
     }
 

@@ -1,7 +1,11 @@
 //! The third stage: makes files durable under their names, as many at a time
 //! as have come, and acknowledges them.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    fs::File,
+    io,
+    sync::{Arc, mpsc},
+};
 
 use super::{Incoming, Stopped, Written};
 use crate::{event::Summary, manifest::Entry, store::Store};
@@ -21,14 +25,22 @@ impl Incoming {
         };
         // The first file that is neither durable nor failed.
         let mut next = self.manifest.next_file(0);
+        // A file whose content could not be made durable once: what is on the
+        // disk cannot be told any more, whatever a later attempt says.
+        let mut spoilt: Option<(u32, io::Error)> = None;
         while let Ok(first) = written.recv() {
             let mut group = vec![first];
             group.extend(written.try_iter().take(TOGETHER - 1));
             self.check_stopped()?;
+            if let Some((entry, file)) = take_last_unfinished(&mut group)
+                && let Err(error) = file.sync_data()
+            {
+                spoilt = Some((entry, error));
+            }
             for _ in &group {
                 next = self.manifest.next_file(next + 1);
             }
-            self.commit_group(store, group, &mut summary)?;
+            self.commit_group(store, group, &mut spoilt, &mut summary)?;
             self.flight.set_files(summary.files + summary.failed_files);
             // The last acknowledgement waits for the folders.
             if next < self.manifest.count() {
@@ -48,6 +60,7 @@ impl Incoming {
         &self,
         store: &Store,
         group: Vec<Written>,
+        spoilt: &mut Option<(u32, io::Error)>,
         summary: &mut Summary,
     ) -> Result<(), Stopped> {
         let mut parts = Vec::with_capacity(group.len());
@@ -55,14 +68,24 @@ impl Incoming {
             match written {
                 Written::Part { entry, part } => parts.push((entry, part)),
                 Written::Failed => summary.failed_files += 1,
+                Written::Some { .. } => {}
             }
         }
         let synced = store.sync(parts.iter().map(|(_, part)| part));
         let mut folders = Vec::new();
         for ((entry, mut part), synced) in parts.into_iter().zip(synced) {
+            let synced = match spoilt.take_if(|(spoilt, _)| *spoilt == entry) {
+                Some((_, error)) => Err(error),
+                None => synced,
+            };
+            if let Err(error) = synced {
+                part.discard();
+                self.file_failed(entry, error)?;
+                summary.failed_files += 1;
+                continue;
+            }
             let path = self.path(entry);
-            let published = synced.and_then(|()| store.publish(&mut part, path?));
-            match published {
+            match path.and_then(|path| store.publish(&mut part, entry, path)) {
                 Ok(()) => {
                     let size_bytes = self.manifest.entry(entry).and_then(Entry::file_size_bytes);
                     summary.files += 1;
@@ -81,4 +104,18 @@ impl Incoming {
             Stopped
         })
     }
+}
+
+/// Takes out what is still being written. Made durable now, the last includes
+/// those before; of an earlier file, it was made durable whole.
+fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(u32, Arc<File>)> {
+    let mut last = None;
+    group.retain(|written| match written {
+        Written::Some { entry, file } => {
+            last = Some((*entry, Arc::clone(file)));
+            false
+        }
+        _ => true,
+    });
+    last
 }

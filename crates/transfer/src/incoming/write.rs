@@ -1,15 +1,23 @@
 //! The second stage: writes what is verified to temporaries.
 
 use std::{
-    io::{self, Write},
-    sync::mpsc,
+    io,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
 };
 
 use super::{Incoming, Stopped, Verified, Written};
 use crate::{
+    disk,
     manifest::Entry,
-    store::{Folders, Part, Store},
+    part::Part,
+    store::{Folders, Store},
 };
+
+/// So much, or so long, of a file is written before it is made durable for the
+/// first time; a power cut costs no more.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+const SYNC_TIME: Duration = Duration::from_secs(2);
 
 pub(super) struct WriteStage<'a> {
     incoming: &'a Incoming,
@@ -20,6 +28,8 @@ pub(super) struct WriteStage<'a> {
     open: Option<Part>,
     /// A file that failed here, while the rest of it still arrives.
     given_up: Option<u32>,
+    unsynced_bytes: u64,
+    synced_at: Instant,
 }
 
 impl<'a> WriteStage<'a> {
@@ -35,6 +45,8 @@ impl<'a> WriteStage<'a> {
             folders: Folders::default(),
             open: None,
             given_up: None,
+            unsynced_bytes: 0,
+            synced_at: Instant::now(),
         }
     }
 
@@ -44,22 +56,27 @@ impl<'a> WriteStage<'a> {
             match piece {
                 Verified::Chunk {
                     entry,
+                    place,
                     buffer,
-                    data_bytes,
                 } => {
-                    let data = buffer.data().get(..data_bytes).unwrap_or_default();
-                    self.chunk(entry, data)?;
+                    let data = buffer.data().get(..place.length_bytes());
+                    self.chunk(entry, data.unwrap_or_default(), place.offset_bytes())?;
+                    self.sync_some(entry, data.map_or(0, <[u8]>::len));
                 }
                 Verified::Batch { items, buffer } => {
                     for item in items {
                         let data = buffer.data().get(item.data).unwrap_or_default();
-                        self.chunk(item.entry, data)?;
+                        self.chunk(item.entry, data, 0)?;
                         self.end(item.entry)?;
                     }
                 }
                 Verified::End { entry } => self.end(entry)?,
                 Verified::Failed { entry, error } => {
-                    self.open = None;
+                    // Whatever it has become, it is not what this was.
+                    let part = self.open.take();
+                    if let Some(part) = part.or_else(|| self.store.take_part(entry)) {
+                        part.discard();
+                    }
                     if self.given_up != Some(entry) {
                         self.incoming.tell_failed(entry, error);
                         self.hand_on(Written::Failed)?;
@@ -70,22 +87,38 @@ impl<'a> WriteStage<'a> {
         Ok(())
     }
 
-    fn chunk(&mut self, entry: u32, data: &[u8]) -> Result<(), Stopped> {
+    fn chunk(&mut self, entry: u32, data: &[u8], offset_bytes: u64) -> Result<(), Stopped> {
         if self.given_up == Some(entry) {
             return Ok(());
         }
-        match self.append(entry, data) {
+        match self.put(entry, data, offset_bytes) {
             Ok(()) => Ok(()),
             Err(error) => self.give_up(entry, error),
         }
     }
 
-    fn append(&mut self, entry: u32, data: &[u8]) -> io::Result<()> {
-        let mut part = self.part(entry)?;
-        part.file.write_all(data)?;
+    fn put(&mut self, entry: u32, data: &[u8], offset_bytes: u64) -> io::Result<()> {
+        let part = self.part(entry)?;
+        disk::write_at(&part.file, data, offset_bytes)?;
         self.open = Some(part);
         self.incoming.flight.add_bytes(data.len() as u64);
         Ok(())
+    }
+
+    /// Has what was written made durable from time to time, if that stage is
+    /// not busy anyway.
+    fn sync_some(&mut self, entry: u32, written_bytes: usize) {
+        let Some(part) = &self.open else {
+            return;
+        };
+        self.unsynced_bytes += written_bytes as u64;
+        if self.unsynced_bytes >= SYNC_BYTES || self.synced_at.elapsed() >= SYNC_TIME {
+            let file = Arc::clone(&part.file);
+            if self.written.try_send(Written::Some { entry, file }).is_ok() {
+                self.unsynced_bytes = 0;
+                self.synced_at = Instant::now();
+            }
+        }
     }
 
     fn end(&mut self, entry: u32) -> Result<(), Stopped> {
@@ -99,19 +132,27 @@ impl<'a> WriteStage<'a> {
     }
 
     fn complete(&mut self, entry: u32) -> io::Result<Part> {
-        let part = self.part(entry)?;
+        let part = match self
+            .store
+            .whole(&mut self.folders, entry, self.incoming.path(entry)?)?
+        {
+            Some(whole) if self.open.is_none() => whole,
+            _ => self.part(entry)?,
+        };
         let offered = self.incoming.manifest.entry(entry);
         part.set_time(offered.and_then(Entry::modified_ns))?;
         Ok(part)
     }
 
-    /// The file that is open; a new one where nothing of it has come.
+    /// The file that is open; what an earlier attempt left of it, or a new one,
+    /// where nothing of it has come.
     fn part(&mut self, entry: u32) -> io::Result<Part> {
         match self.open.take() {
             Some(part) => Ok(part),
-            None => self
-                .store
-                .create(&mut self.folders, self.incoming.path(entry)?),
+            None => {
+                let path = self.incoming.path(entry)?;
+                self.store.part(&mut self.folders, entry, path)
+            }
         }
     }
 

@@ -12,4 +12,5 @@ mod hostile;
 mod names;
 #[cfg(unix)]
 mod races;
+mod resume;
 mod support;

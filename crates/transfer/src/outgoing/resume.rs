@@ -1,0 +1,200 @@
+//! Sending a file of which the receiver has the first chunks. A thread beside
+//! the pipeline runs ahead and sends their digests; the pipeline sends the rest
+//! of the file at once, and then those chunks that the receiver asks for.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    sync::{Arc, mpsc},
+};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{Outgoing, Piece, read_whole};
+use crate::{
+    event::FileError,
+    frame::{self, DIGEST_ITEMS_MAX, DigestItem},
+    lengths::{CHUNK_BYTES, Lengths},
+    link::Frame,
+    merkle::{Digest, Tree},
+    message::Trouble,
+    source::SourceReader,
+};
+
+/// Digests do not wait longer than it takes to read so much.
+const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What the receiver has compared of a file that it had.
+pub(crate) struct Answer {
+    pub(crate) entry: u32,
+    /// How many chunks, from the first.
+    pub(crate) chunks: u32,
+    /// Chunks to be sent after all: the first of each run and how many.
+    pub(crate) differing: Vec<(u32, u32)>,
+}
+
+/// The digests of the chunks of one file that the receiver has.
+pub(super) type Digested = (u32, Result<Vec<Digest>, FileError>);
+
+/// What the pipeline waits for before it can end a file.
+pub(super) struct Waiting {
+    digested: mpsc::Receiver<Digested>,
+    answers: UnboundedReceiver<Answer>,
+    /// Answers about files that are not due.
+    early: HashMap<u32, Answer>,
+}
+
+impl Waiting {
+    pub(super) fn new(
+        digested: mpsc::Receiver<Digested>,
+        answers: UnboundedReceiver<Answer>,
+    ) -> Self {
+        Self {
+            digested,
+            answers,
+            early: HashMap::new(),
+        }
+    }
+
+    /// `None` when the transfer was stopped.
+    fn digests(&self, entry: u32) -> Option<Result<Vec<Digest>, FileError>> {
+        let mut digested = self.digested.iter();
+        digested.find_map(|(of, digests)| (of == entry).then_some(digests))
+    }
+
+    /// The chunks that differ, once all are compared. `None` when the transfer
+    /// was stopped.
+    fn differing(&mut self, entry: u32, chunks: u32) -> Option<Vec<(u32, u32)>> {
+        // Of an empty file nothing is said.
+        while chunks > 0 && self.early.get(&entry).is_none_or(|it| it.chunks < chunks) {
+            let mut answer = self.answers.blocking_recv()?;
+            if let Some(before) = self.early.remove(&answer.entry) {
+                let differing = [before.differing, answer.differing];
+                answer.differing = differing.concat();
+                answer.chunks = answer.chunks.max(before.chunks);
+            }
+            self.early.insert(answer.entry, answer);
+        }
+        let answer = self.early.remove(&entry);
+        Some(answer.map(|it| it.differing).unwrap_or_default())
+    }
+}
+
+impl Outgoing {
+    /// Hashes all chunks that the receiver has and sends their digests.
+    /// `None` when the transfer was stopped.
+    pub(super) fn digest(&self, digested: &mpsc::Sender<Digested>) -> Option<()> {
+        let mut reader = SourceReader::new(Arc::clone(&self.source));
+        let mut buffer = vec![0; CHUNK_BYTES as usize];
+        let mut items = Vec::new();
+        let mut read_bytes = 0;
+        for (&entry, &chunks) in &self.have {
+            let lengths = self.source.manifest().lengths(entry)?;
+            let mut digests = Vec::new();
+            let mut digest_all = || {
+                let mut file = reader.open(entry)?;
+                for place in lengths.places_from(0).take(chunks as usize) {
+                    if self.flight.stopped().is_some() || self.is_unwanted(entry) {
+                        return Err(FileError::Peer(Trouble::Io));
+                    }
+                    let room = buffer.get_mut(..place.length_bytes()).unwrap_or_default();
+                    read_whole(&mut file, room)?;
+                    let digest = Digest::of_chunk(room);
+                    digests.push(digest);
+                    items.push(DigestItem {
+                        entry,
+                        index: place.index(),
+                        digest,
+                    });
+                    read_bytes += place.length_bytes() as u64;
+                    if items.len() == DIGEST_ITEMS_MAX || read_bytes >= FLUSH_BYTES {
+                        self.queue_digests(&mut items);
+                        read_bytes = 0;
+                    }
+                }
+                reader.check_unchanged(entry, &file)
+            };
+            let outcome = digest_all();
+            digested.send((entry, outcome.map(|()| digests))).ok()?;
+        }
+        self.queue_digests(&mut items)
+    }
+
+    fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Option<()> {
+        let encoded = frame::encode_digests(self.flight.id, items)?;
+        items.clear();
+        self.queue(Frame::Message(encoded), 0)
+    }
+
+    /// Reads what the receiver misses of a file of which it has `have` chunks.
+    /// Returns the tree over those. `None` when the transfer was stopped.
+    pub(super) fn read_missing(
+        &self,
+        reader: &mut SourceReader,
+        entry: u32,
+        have: u32,
+        waiting: &mut Waiting,
+        pieces: &mpsc::SyncSender<Piece>,
+    ) -> Option<Result<Tree, FileError>> {
+        let lengths = self.source.manifest().lengths(entry)?;
+        let file = match self.read_chunks(reader, entry, lengths, have, pieces)? {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        let digests = match waiting.digests(entry)? {
+            Ok(digests) => digests,
+            Err(error) => return Some(Err(error)),
+        };
+        for (first, count) in waiting.differing(entry, have)? {
+            for index in first..first.saturating_add(count) {
+                let expected = digests.get(index as usize)?;
+                let place = (entry, lengths, index);
+                match self.read_again(&file, place, *expected, pieces)? {
+                    Ok(()) => {}
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        }
+        if let Err(error) = reader.check_unchanged(entry, &file) {
+            return Some(Err(error));
+        }
+        let mut tree = Tree::default();
+        digests.into_iter().for_each(|digest| tree.push(digest));
+        Some(Ok(tree))
+    }
+
+    /// Reads a chunk whose digest was sent already, and must not have changed.
+    fn read_again(
+        &self,
+        file: &File,
+        (entry, lengths, index): (u32, Lengths, u32),
+        expected: Digest,
+        pieces: &mpsc::SyncSender<Piece>,
+    ) -> Option<Result<(), FileError>> {
+        if self.flight.stopped().is_some() {
+            return None;
+        }
+        if self.is_unwanted(entry) {
+            return Some(Err(FileError::Peer(Trouble::Io)));
+        }
+        let place = lengths.place(index)?;
+        let mut buffer = self.buffer()?;
+        let room = buffer.data_mut().get_mut(..place.length_bytes())?;
+        if let Err(error) = crate::disk::read_at(file, room, place.offset_bytes()) {
+            return Some(Err(error.into()));
+        }
+        if Digest::of_chunk(room) != expected {
+            return Some(Err(FileError::Local {
+                trouble: Trouble::Changed,
+                detail: "it changed after it was read".to_owned(),
+            }));
+        }
+        let piece = Piece::Chunk {
+            entry,
+            place,
+            buffer,
+        };
+        pieces.send(piece).ok()?;
+        Some(Ok(()))
+    }
+}

@@ -1,0 +1,252 @@
+//! Temporaries: where a file is written before it has its name, and what is
+//! left of it when the transfer breaks off.
+//!
+//! A temporary is named after the file and its size, so that a later attempt
+//! finds it, and locked while it is in use, so that two attempts never share
+//! one. What is in it needs no record: before a chunk of it counts, it is held
+//! against the sender's digest.
+
+use std::{
+    fs::{File, FileTimes},
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use cap_fs_ext::{FollowSymlinks, MetadataExt, OpenOptionsFollowExt};
+use cap_std::fs::{Dir, OpenOptions};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    disk,
+    flight::Flight,
+    lengths::CHUNK_BYTES,
+    path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
+};
+
+/// How often another name is tried where one is taken.
+const NUMBER_MAX: u32 = 10_000;
+/// How many attempts at the same file are told apart when looking for one that
+/// was left.
+const FOUND_MAX: u32 = 4;
+
+/// A file under its temporary name. When it is dropped without having been
+/// given its own, it stays if it is of use to a later attempt.
+#[derive(Debug)]
+pub(crate) struct Part {
+    dir: Arc<Dir>,
+    /// `None` once it has its own.
+    temporary: Option<String>,
+    pub(crate) file: Arc<File>,
+    size_bytes: u64,
+    flight: Arc<Flight>,
+    /// Nothing in it can be relied on.
+    is_spoilt: bool,
+}
+
+impl Part {
+    /// A new one, empty, for the file `name`.
+    pub(crate) fn create(
+        dir: &Arc<Dir>,
+        name: &str,
+        size_bytes: u64,
+        flight: &Arc<Flight>,
+    ) -> io::Result<Self> {
+        let (temporary, file) = first_of(|number| {
+            let temporary = temporary_name(name, size_bytes, number);
+            let file = open_own(dir, &temporary, true)?;
+            file.set_len(0)?;
+            Ok((temporary, file))
+        })?;
+        Ok(Self::new(dir, Some(temporary), file, size_bytes, flight))
+    }
+
+    /// What an earlier attempt at the file `name` has left.
+    pub(crate) fn find(
+        dir: &Arc<Dir>,
+        name: &str,
+        size_bytes: u64,
+        flight: &Arc<Flight>,
+    ) -> Option<Self> {
+        (0..FOUND_MAX).find_map(|number| {
+            let temporary = temporary_name(name, size_bytes, number);
+            let file = open_own(dir, &temporary, false).ok()?;
+            Some(Self::new(dir, Some(temporary), file, size_bytes, flight))
+        })
+    }
+
+    /// A file that has its name already.
+    pub(crate) fn finished(dir: &Arc<Dir>, file: File, flight: &Arc<Flight>) -> Self {
+        Self::new(dir, None, file, 0, flight)
+    }
+
+    fn new(
+        dir: &Arc<Dir>,
+        temporary: Option<String>,
+        file: File,
+        size_bytes: u64,
+        flight: &Arc<Flight>,
+    ) -> Self {
+        Self {
+            dir: Arc::clone(dir),
+            temporary,
+            file: Arc::new(file),
+            size_bytes,
+            flight: Arc::clone(flight),
+            is_spoilt: false,
+        }
+    }
+
+    /// How many chunks from the first may be in it.
+    pub(crate) fn chunks(&self) -> u32 {
+        let length_bytes = self.file.metadata().map_or(0, |metadata| metadata.len());
+        let chunk_bytes = u64::from(CHUNK_BYTES);
+        let chunks = if length_bytes == self.size_bytes {
+            length_bytes.div_ceil(chunk_bytes)
+        } else {
+            length_bytes.min(self.size_bytes) / chunk_bytes
+        };
+        u32::try_from(chunks).unwrap_or(u32::MAX)
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(mut self) {
+        self.is_spoilt = true;
+    }
+
+    /// The folder it is in.
+    pub(crate) fn into_dir(self) -> Arc<Dir> {
+        Arc::clone(&self.dir)
+    }
+
+    /// Gives the file the time it had on the other side.
+    pub(crate) fn set_time(&self, modified_ns: Option<i64>) -> io::Result<()> {
+        match modified_ns.and_then(at_ns_since_1970) {
+            Some(modified) if self.temporary.is_some() => {
+                self.file.set_times(FileTimes::new().set_modified(modified))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the file its name, or the first numbered one that is free.
+    /// `intend` hears of each that is tried. `None` when it has its name.
+    pub(crate) fn publish(
+        &mut self,
+        name: &str,
+        intend: impl Fn(&str) -> io::Result<()>,
+    ) -> io::Result<Option<String>> {
+        let Some(temporary) = &self.temporary else {
+            return Ok(None);
+        };
+        let name = first_free(name, |name| {
+            intend(name)?;
+            disk::rename_new(&self.dir, temporary, name)
+        })?;
+        self.temporary = None;
+        Ok(Some(name))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let Some(temporary) = self.temporary.take() else {
+            return;
+        };
+        let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.chunks() > 0;
+        if is_of_use && !self.is_spoilt && self.flight.keeps_parts() {
+            return;
+        }
+        if let Err(error) = self.dir.remove_file(&temporary) {
+            tracing::warn!(%error, temporary, "temporary file left behind");
+        }
+    }
+}
+
+/// `.<name>.<digest>.pinhole-part`
+fn temporary_name(name: &str, size_bytes: u64, number: u32) -> String {
+    let mut hash = Sha256::new_with_prefix(name);
+    hash.update(size_bytes.to_be_bytes());
+    hash.update(number.to_be_bytes());
+    let suffix = own_suffix(hash);
+    let room = NAME_BYTES_MAX - suffix.len() - 1;
+    format!(".{}{suffix}", shortened(name, room))
+}
+
+/// `.<digest>.pinhole-part`
+pub(crate) fn own_suffix(hash: Sha256) -> String {
+    let digest = hash.finalize();
+    let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
+    format!(".{}{PART_SUFFIX}", digest.collect::<String>())
+}
+
+/// Opens a file of our own for reading and writing and locks it. Fails with
+/// `AlreadyExists` where it is somebody else's, or in use.
+pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).follow(FollowSymlinks::No);
+    #[cfg(unix)]
+    {
+        use cap_std::fs::OpenOptionsExt;
+        // Never executable; the user's mask takes away more.
+        options.mode(0o644);
+    }
+    let taken = || io::Error::from(io::ErrorKind::AlreadyExists);
+    let mut is_new = creates;
+    let file = match dir.open_with(name, options.clone().create_new(creates)) {
+        Err(error) if creates && error.kind() == io::ErrorKind::AlreadyExists => {
+            is_new = false;
+            dir.open_with(name, &options).map_err(|_| taken())?
+        }
+        other => other?,
+    };
+    let metadata = file.metadata()?;
+    let file = file.into_std();
+    match file.try_lock() {
+        Ok(()) => {}
+        // A file system without locks; what is new is in no other hands.
+        Err(std::fs::TryLockError::Error(_)) if is_new => return Ok(file),
+        Err(_) => return Err(taken()),
+    }
+    // Until it was locked, another could rename it or put it away.
+    let named = dir.symlink_metadata(name).map_err(|_| taken())?;
+    let is_same = (named.dev(), named.ino()) == (metadata.dev(), metadata.ino());
+    if !is_same || !metadata.is_file() || metadata.nlink() != 1 || !disk::is_ours(&file)? {
+        return Err(taken());
+    }
+    Ok(file)
+}
+
+/// Runs `make` with `name`, or with the first numbered one that is free.
+pub(crate) fn first_free(name: &str, make: impl Fn(&str) -> io::Result<()>) -> io::Result<String> {
+    first_of(|number| {
+        let name = if number == 0 {
+            name.to_owned()
+        } else {
+            numbered(name, number)
+        };
+        make(&name).map(|()| name)
+    })
+}
+
+/// Runs `make` with numbers from zero until the name it makes is free.
+pub(crate) fn first_of<T>(make: impl Fn(u32) -> io::Result<T>) -> io::Result<T> {
+    let mut number = 0;
+    loop {
+        match make(number) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < NUMBER_MAX => {
+                number += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+pub(crate) fn at_ns_since_1970(ns: i64) -> Option<SystemTime> {
+    let distance = Duration::from_nanos(ns.unsigned_abs());
+    if ns < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    }
+}
