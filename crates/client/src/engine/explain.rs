@@ -129,7 +129,11 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
             peer,
             detail: format!("{trouble}."),
         },
-        TransferError::ConnectionLost | TransferError::Violation(_) => Failure::ConnectionLost {
+        TransferError::ConnectionLost => Failure::ConnectionLost {
+            peer,
+            reason: "it ended unexpectedly".to_owned(),
+        },
+        TransferError::Violation(_) => Failure::ConnectionLost {
             peer,
             reason: error.to_string(),
         },
