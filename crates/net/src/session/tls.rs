@@ -109,10 +109,12 @@ impl Tls {
             }
             Ok(step)
         });
-        if step.is_err() {
+        if let Err(error) = &step {
             self.failed = true;
-            // With the same bytes: see `has_record`.
-            let _ = self.process(arrived, |_| ());
+            if !is_told_by_peer(error) {
+                // With the same bytes: see `has_record`.
+                let _ = self.process(arrived, |_| ());
+            }
         }
         (done_bytes, step)
     }
@@ -183,6 +185,14 @@ fn has_record(bytes: &[u8]) -> bool {
         let [_, _, _, high, low]: [u8; 5] = *header;
         rest.len() >= usize::from(u16::from_be_bytes([high, low]))
     })
+}
+
+/// Whether the peer's alert is the error. No alert of ours answers it, and the
+/// record that brought it is opened already: another look would take it for a
+/// forged one.
+fn is_told_by_peer(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
 }
 
 fn step<Data>(
