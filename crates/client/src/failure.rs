@@ -116,7 +116,9 @@ pub enum Failure {
         detail: String,
     },
     /// The connection broke.
-    #[error("The connection to {peer} was lost: {reason}. Send it again; it goes on where it stopped.")]
+    #[error(
+        "The connection to {peer} was lost: {reason}. Send it again; it goes on where it stopped."
+    )]
     ConnectionLost {
         /// Who.
         peer: PeerName,
