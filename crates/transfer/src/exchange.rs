@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    destination::{Destination, DestinationError},
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
     frame,
@@ -26,7 +27,7 @@ use crate::{
     progress::Progress,
     reader::{Ended, Reader},
     source::Source,
-    store::{Destination, DestinationError, Store},
+    store::Store,
     writer,
 };
 

@@ -10,7 +10,7 @@
 //!    them ([`merkle`]) and queues them for `writer`;
 //! 4. on the other side `reader` asks the [`receiver`] whether each is due and
 //!    hands it to `incoming`, which verifies and writes it to a temporary of
-//!    the [`store`], makes it durable, gives it its name and says so;
+//!    the `store`, makes it durable, gives it its name and says so;
 //! 5. the [`sender`] believes the acknowledgement if it can be true, and the
 //!    last one ends the transfer.
 //!
@@ -26,8 +26,10 @@ mod open;
 mod outgoing;
 mod part;
 mod reader;
+mod store;
 mod writer;
 
+pub mod destination;
 pub mod display;
 pub mod event;
 pub mod exchange;
@@ -41,9 +43,9 @@ pub mod progress;
 pub mod receiver;
 pub mod sender;
 pub mod source;
-pub mod store;
 pub mod violation;
 
+pub use destination::{Destination, DestinationError};
 pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};
 pub use manifest::{Entry, Manifest};
@@ -51,4 +53,3 @@ pub use message::{DeclineReason, Side, TransferId, Trouble};
 pub use path::SafePath;
 pub use progress::Progress;
 pub use source::{SkipReason, Skipped, Source, SourceError};
-pub use store::{Destination, DestinationError};

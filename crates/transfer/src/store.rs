@@ -7,24 +7,21 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::{
-    ambient_authority,
-    fs::{Dir, OpenOptions},
-};
+use cap_std::fs::{Dir, OpenOptions};
 
 use crate::{
+    destination::{Destination, DestinationError},
     disk,
     display::display_text,
     flight::Flight,
     journal::Journal,
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
-    message::Trouble,
     part::{Part, at_ns_since_1970, first_free},
     path::SafePath,
 };
@@ -32,103 +29,6 @@ use crate::{
 /// Most parts of an earlier attempt that are taken up. They are open files,
 /// and no attempt leaves more.
 const PARTS_MAX: usize = 256;
-/// What a file may cost beyond its bytes.
-const ENTRY_BYTES: u64 = 4096;
-/// Most bytes left free for others; less on a small disk.
-const RESERVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
-
-/// A folder to receive into.
-#[derive(Debug)]
-pub struct Destination {
-    dir: Arc<Dir>,
-    path: PathBuf,
-}
-
-/// Why a folder cannot be received into.
-#[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
-    /// It cannot be opened, or something in it cannot be made.
-    #[error("{}: {}", path.display(), Trouble::of(error))]
-    Folder {
-        /// Which folder.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// The offer does not fit.
-    #[error("{needed_bytes} bytes are needed and {available_bytes} are free")]
-    NoSpace {
-        /// What the offer needs, with a reserve for others.
-        needed_bytes: u64,
-        /// What this user may still use.
-        available_bytes: u64,
-    },
-}
-
-impl DestinationError {
-    /// Why, in short.
-    #[must_use]
-    pub fn trouble(&self) -> Trouble {
-        match self {
-            Self::Folder { error, .. } => Trouble::of(error),
-            Self::NoSpace { .. } => Trouble::DiskFull,
-        }
-    }
-}
-
-impl Destination {
-    /// The existing folder at `path`. Blocks.
-    ///
-    /// # Errors
-    /// It is not there, not a folder, or may not be opened.
-    pub fn open(path: &Path) -> Result<Self, DestinationError> {
-        match Dir::open_ambient_dir(path, ambient_authority()) {
-            Ok(dir) => Ok(Self {
-                dir: Arc::new(dir),
-                path: path.to_owned(),
-            }),
-            Err(error) => Err(DestinationError::Folder {
-                path: path.to_owned(),
-                error,
-            }),
-        }
-    }
-
-    /// The path it was opened with.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// `here_bytes` of the offer are on the disk already.
-    fn check_space(&self, manifest: &Manifest, here_bytes: u64) -> Result<(), DestinationError> {
-        let space = disk::space(&self.dir).map_err(|error| self.error(error))?;
-        let Some(space) = space else {
-            return Ok(());
-        };
-        let reserve_bytes = (space.total_bytes / 100).min(RESERVE_BYTES_MAX);
-        let needed_bytes = manifest
-            .total_bytes()
-            .saturating_sub(here_bytes)
-            .saturating_add(u64::from(manifest.count()) * ENTRY_BYTES)
-            .saturating_add(reserve_bytes);
-        if needed_bytes > space.available_bytes {
-            return Err(DestinationError::NoSpace {
-                needed_bytes,
-                available_bytes: space.available_bytes,
-            });
-        }
-        Ok(())
-    }
-
-    fn error(&self, error: io::Error) -> DestinationError {
-        DestinationError::Folder {
-            path: self.path.clone(),
-            error,
-        }
-    }
-}
-
 /// The destination of one transfer, its folders made. Dropped before it was
 /// [finished](Store::finish), it removes those of them that stayed empty.
 #[derive(Debug)]
