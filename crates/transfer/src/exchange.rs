@@ -78,9 +78,29 @@ where
 /// Runs the exchange to its end and leaves nothing behind.
 async fn supervise<R: AsyncRead + Unpin>(
     shared: Arc<Shared>,
+    reader: Reader<R>,
+    writer: JoinHandle<std::io::Result<()>>,
+) {
+    let ended = converse(&shared, reader, writer).await;
+    shared.end_all(&ended).await;
+    let reason = match ended {
+        Ended::Closed(_) => None,
+        Ended::Lost(detail) => Some(ExchangeError::ConnectionLost(detail)),
+        Ended::Violation(violation) => Some(violation.into()),
+        Ended::Reported(words) => Some(ExchangeError::Reported(words)),
+    };
+    shared.link.emit(ExchangeEvent::Closed { reason }).await;
+    shared.link.ended.send_replace(true);
+}
+
+/// Reads and writes until either ends or the application wants an end, and says
+/// goodbye. When it returns the reader is gone, and with it the hold that one
+/// in the midst of a frame has on a transfer's pipeline.
+async fn converse<R: AsyncRead + Unpin>(
+    shared: &Shared,
     mut reader: Reader<R>,
     mut writer: JoinHandle<std::io::Result<()>>,
-) {
+) -> Ended {
     let mut reading = pin!(reader.run());
     let mut is_closing = false;
     let ended = tokio::select! {
@@ -113,15 +133,7 @@ async fn supervise<R: AsyncRead + Unpin>(
         tracing::debug!("the peer did not end in time");
         writer.abort();
     }
-    shared.end_all(&ended).await;
-    let reason = match ended {
-        Ended::Closed(_) => None,
-        Ended::Lost(detail) => Some(ExchangeError::ConnectionLost(detail)),
-        Ended::Violation(violation) => Some(violation.into()),
-        Ended::Reported(words) => Some(ExchangeError::Reported(words)),
-    };
-    shared.link.emit(ExchangeEvent::Closed { reason }).await;
-    shared.link.ended.send_replace(true);
+    ended
 }
 
 impl Exchange {

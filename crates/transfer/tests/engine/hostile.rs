@@ -1,150 +1,23 @@
 //! A peer that lies, written by hand frame by frame. Whatever it does, nothing
 //! unverified is written, nothing is left behind, and it is told off.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
 
-use crate::support::{Peer, names, noise};
+use crate::{
+    liar::{Liar, MIB, accepted, assert_refused, id, pair},
+    support::{Peer, names, noise},
+};
 use pinhole_transfer::{
-    AcceptError, Destination, DestinationError, ExchangeError, Party, Side, TransferError,
-    TransferId, Trouble,
+    AcceptError, DeclineReason, Destination, DestinationError, ExchangeError, Party, Side,
+    TransferError, Trouble,
     frame::{
         BATCH_HEADER_BYTES, BatchItem, ChunkHeader, FRAME_HEADER_BYTES, FrameHeader,
         encode_batch_header,
     },
-    merkle::{Digest, Tree},
+    merkle::Digest,
 };
 use tempfile::tempdir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-const MIB: usize = 1024 * 1024;
-
-/// The lying side of a connection.
-struct Liar {
-    stream: DuplexStream,
-}
-
-fn pair() -> (Liar, Peer) {
-    let (left, right) = tokio::io::duplex(8 * MIB);
-    (Liar { stream: left }, Peer::over(right, Side::Responder))
-}
-
-fn id(id: u32) -> TransferId {
-    serde_json::from_value(id.into()).unwrap()
-}
-
-impl Liar {
-    async fn bytes(&mut self, bytes: &[u8]) {
-        // The other side may have hung up already.
-        let _ = self.stream.write_all(bytes).await;
-    }
-
-    async fn json(&mut self, json: &str) {
-        let length = u32::try_from(json.len() + 1).unwrap();
-        self.bytes(&length.to_be_bytes()).await;
-        self.bytes(&[1]).await;
-        self.bytes(json.as_bytes()).await;
-    }
-
-    /// Offers files of these sizes, named 0, 1, 2.
-    async fn offer(&mut self, sizes: &[usize]) {
-        let total: usize = sizes.iter().sum();
-        let count = sizes.len();
-        self.json(&format!(
-            r#"{{"type":"offer","transfer":0,"entries":{count},"total_bytes":{total}}}"#
-        ))
-        .await;
-        let entries: Vec<_> = sizes
-            .iter()
-            .enumerate()
-            .map(|(name, size)| format!(r#"{{"file":{{"path":"{name}","size_bytes":{size}}}}}"#))
-            .collect();
-        let entries = entries.join(",");
-        self.json(&format!(
-            r#"{{"type":"entries","transfer":0,"entries":[{entries}]}}"#
-        ))
-        .await;
-    }
-
-    async fn chunk(&mut self, entry: u32, index: u32, data: &[u8], digest: Digest) {
-        let header = ChunkHeader {
-            transfer: id(0),
-            entry,
-            index,
-            digest,
-        };
-        self.bytes(&header.encode(data.len()).unwrap()).await;
-        self.bytes(data).await;
-    }
-
-    async fn batch(&mut self, files: &[(u32, &[u8])]) {
-        let mut items = Vec::new();
-        for (entry, data) in files {
-            let length = u32::try_from(data.len()).unwrap();
-            items.extend(BatchItem::encode_header(
-                *entry,
-                length,
-                Digest::of_chunk(data),
-            ));
-            items.extend(*data);
-        }
-        self.bytes(&encode_batch_header(id(0), items.len()).unwrap())
-            .await;
-        self.bytes(&items).await;
-    }
-
-    async fn end(&mut self, entry: u32, chunks: &[&[u8]]) {
-        let mut tree = Tree::default();
-        for chunk in chunks {
-            tree.push(Digest::of_chunk(chunk));
-        }
-        let root = tree.root();
-        self.json(&format!(
-            r#"{{"type":"file_end","transfer":0,"entry":{entry},"root":"{root}"}}"#
-        ))
-        .await;
-    }
-
-    /// What the other side says next.
-    async fn hear(&mut self) -> serde_json::Value {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        self.stream.read_exact(&mut header).await.unwrap();
-        let mut payload = vec![0; FrameHeader::decode(header).unwrap().payload_bytes];
-        self.stream.read_exact(&mut payload).await.unwrap();
-        serde_json::from_slice(&payload).unwrap()
-    }
-
-    /// The other side's words up to its last.
-    async fn hear_close(&mut self) -> serde_json::Value {
-        loop {
-            let said = self.hear().await;
-            if said["type"] == "close" {
-                return said;
-            }
-        }
-    }
-}
-
-/// Offers `sizes` and has bob accept into `into`.
-async fn accepted(sizes: &[usize], into: &Path) -> (Liar, Peer, TransferId) {
-    let (mut liar, mut bob) = pair();
-    liar.offer(sizes).await;
-    let id = bob.accept_next(into).await;
-    assert_eq!(liar.hear().await["type"], "accept");
-    (liar, bob, id)
-}
-
-/// The liar must have been found out: the connection is over with a reason on
-/// both sides, and nothing is left in the folder.
-async fn assert_refused(mut liar: Liar, mut bob: Peer, into: &Path, what: &str) {
-    let said = liar.hear_close().await;
-    assert!(said["violation"].is_string(), "{what}: {said}");
-    let reason = bob.closed().await;
-    assert!(
-        matches!(reason, Some(ExchangeError::Violation(_))),
-        "{what}: {reason:?}"
-    );
-    assert!(names(into).is_empty(), "{what}: {:?}", names(into));
-}
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
 async fn an_honest_hand_written_peer_is_understood() {
@@ -623,4 +496,43 @@ async fn a_disk_that_is_full_or_read_only_is_known_before_accepting() {
     let into = tempdir().unwrap();
     bob.accept(id, into.path()).await;
     assert_eq!(liar.hear().await["type"], "accept");
+}
+
+#[tokio::test]
+async fn half_a_chunk_on_a_connection_that_takes_no_answer_holds_nobody_up() {
+    let (into, kept) = (tempdir().unwrap(), noise(MIB, 1));
+    // So small that all but the end of what is sent was read.
+    let (left, right) = tokio::io::duplex(64 * 1024);
+    let (said, heard) = tokio::io::duplex(MIB);
+    let mut liar = Liar { stream: left };
+    let mut bob = Peer::over(tokio::io::join(right, said), Side::Responder);
+    liar.offer(&[MIB]).await;
+    bob.accept_next(into.path()).await;
+    liar.json(r#"{"type":"offer","transfer":2,"entries":1,"total_bytes":0}"#)
+        .await;
+    liar.json(
+        r#"{"type":"entries","transfer":2,"entries":[{"file":{"path":"a","size_bytes":0}}]}"#,
+    )
+    .await;
+    let (second, _) = bob.offered().await;
+    let header = ChunkHeader {
+        transfer: id(0),
+        entry: 0,
+        index: 0,
+        digest: Digest::of_chunk(&kept),
+    };
+    liar.bytes(&header.encode(MIB).unwrap()).await;
+    liar.bytes(&kept[..MIB / 2]).await;
+
+    drop(heard);
+    bob.exchange
+        .decline(second, DeclineReason::Declined)
+        .await
+        .unwrap();
+    let reason = bob.closed().await;
+    assert!(
+        matches!(reason, Some(ExchangeError::ConnectionLost(_))),
+        "{reason:?}"
+    );
+    assert_eq!(names(into.path()), Vec::<String>::new());
 }

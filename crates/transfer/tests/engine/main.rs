@@ -9,6 +9,7 @@
 
 mod exchange;
 mod hostile;
+mod liar;
 mod names;
 #[cfg(unix)]
 mod races;

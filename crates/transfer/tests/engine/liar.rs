@@ -1,0 +1,141 @@
+//! A peer that speaks the protocol by hand, frame by frame, and may lie.
+
+use std::path::Path;
+
+use crate::support::{Peer, names};
+use pinhole_transfer::{
+    ExchangeError, Side, TransferId,
+    frame::{BatchItem, ChunkHeader, FRAME_HEADER_BYTES, FrameHeader, encode_batch_header},
+    merkle::{Digest, Tree},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+pub(crate) const MIB: usize = 1024 * 1024;
+
+/// The lying side of a connection.
+pub(crate) struct Liar {
+    pub(crate) stream: DuplexStream,
+}
+
+pub(crate) fn pair() -> (Liar, Peer) {
+    let (left, right) = tokio::io::duplex(8 * MIB);
+    (Liar { stream: left }, Peer::over(right, Side::Responder))
+}
+
+pub(crate) fn id(id: u32) -> TransferId {
+    serde_json::from_value(id.into()).unwrap()
+}
+
+impl Liar {
+    pub(crate) async fn bytes(&mut self, bytes: &[u8]) {
+        // The other side may have hung up already.
+        let _ = self.stream.write_all(bytes).await;
+    }
+
+    pub(crate) async fn json(&mut self, json: &str) {
+        let length = u32::try_from(json.len() + 1).unwrap();
+        self.bytes(&length.to_be_bytes()).await;
+        self.bytes(&[1]).await;
+        self.bytes(json.as_bytes()).await;
+    }
+
+    /// Offers files of these sizes, named 0, 1, 2.
+    pub(crate) async fn offer(&mut self, sizes: &[usize]) {
+        let total: usize = sizes.iter().sum();
+        let count = sizes.len();
+        self.json(&format!(
+            r#"{{"type":"offer","transfer":0,"entries":{count},"total_bytes":{total}}}"#
+        ))
+        .await;
+        let entries: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(name, size)| format!(r#"{{"file":{{"path":"{name}","size_bytes":{size}}}}}"#))
+            .collect();
+        let entries = entries.join(",");
+        self.json(&format!(
+            r#"{{"type":"entries","transfer":0,"entries":[{entries}]}}"#
+        ))
+        .await;
+    }
+
+    pub(crate) async fn chunk(&mut self, entry: u32, index: u32, data: &[u8], digest: Digest) {
+        let header = ChunkHeader {
+            transfer: id(0),
+            entry,
+            index,
+            digest,
+        };
+        self.bytes(&header.encode(data.len()).unwrap()).await;
+        self.bytes(data).await;
+    }
+
+    pub(crate) async fn batch(&mut self, files: &[(u32, &[u8])]) {
+        let mut items = Vec::new();
+        for (entry, data) in files {
+            let length = u32::try_from(data.len()).unwrap();
+            items.extend(BatchItem::encode_header(
+                *entry,
+                length,
+                Digest::of_chunk(data),
+            ));
+            items.extend(*data);
+        }
+        self.bytes(&encode_batch_header(id(0), items.len()).unwrap())
+            .await;
+        self.bytes(&items).await;
+    }
+
+    pub(crate) async fn end(&mut self, entry: u32, chunks: &[&[u8]]) {
+        let mut tree = Tree::default();
+        for chunk in chunks {
+            tree.push(Digest::of_chunk(chunk));
+        }
+        let root = tree.root();
+        self.json(&format!(
+            r#"{{"type":"file_end","transfer":0,"entry":{entry},"root":"{root}"}}"#
+        ))
+        .await;
+    }
+
+    /// What the other side says next.
+    pub(crate) async fn hear(&mut self) -> serde_json::Value {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        self.stream.read_exact(&mut header).await.unwrap();
+        let mut payload = vec![0; FrameHeader::decode(header).unwrap().payload_bytes];
+        self.stream.read_exact(&mut payload).await.unwrap();
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    /// The other side's words up to its last.
+    pub(crate) async fn hear_close(&mut self) -> serde_json::Value {
+        loop {
+            let said = self.hear().await;
+            if said["type"] == "close" {
+                return said;
+            }
+        }
+    }
+}
+
+/// Offers `sizes` and has bob accept into `into`.
+pub(crate) async fn accepted(sizes: &[usize], into: &Path) -> (Liar, Peer, TransferId) {
+    let (mut liar, mut bob) = pair();
+    liar.offer(sizes).await;
+    let id = bob.accept_next(into).await;
+    assert_eq!(liar.hear().await["type"], "accept");
+    (liar, bob, id)
+}
+
+/// The liar must have been found out: the connection is over with a reason on
+/// both sides, and nothing is left in the folder.
+pub(crate) async fn assert_refused(mut liar: Liar, mut bob: Peer, into: &Path, what: &str) {
+    let said = liar.hear_close().await;
+    assert!(said["violation"].is_string(), "{what}: {said}");
+    let reason = bob.closed().await;
+    assert!(
+        matches!(reason, Some(ExchangeError::Violation(_))),
+        "{what}: {reason:?}"
+    );
+    assert!(names(into).is_empty(), "{what}: {:?}", names(into));
+}
