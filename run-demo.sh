@@ -29,8 +29,11 @@ if [ "$(uname)" = Linux ]; then
     [ -n "$headless" ] || need $WINDOW_LIBRARIES
     [ -z "$nat" ] || need iproute2:ip nftables:nft
 fi
-cargo build --release --locked -p pinhole-server -p pinhole-cli ${headless:+--quiet}
-[ -n "$headless" ] || cargo build --release --locked -p pinhole-desktop
+# In one go: what they share is built once.
+packages="-p pinhole-server -p pinhole-cli"
+[ -n "$headless" ] || packages="$packages -p pinhole-desktop"
+# shellcheck disable=SC2086 # a list of packages
+cargo build --release --locked $packages ${headless:+--quiet}
 binaries=${CARGO_TARGET_DIR:-target}/release
 
 folder=$(mktemp -d)
