@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -24,6 +24,7 @@ pub(crate) struct Flight {
     files_done: AtomicU32,
     files_total: u32,
     resent_bytes: AtomicU64,
+    failed_here: AtomicBool,
     speed: Mutex<Speed>,
     stopped: OnceLock<TransferError>,
 }
@@ -37,6 +38,7 @@ impl Flight {
             files_done: AtomicU32::new(0),
             files_total: manifest.files(),
             resent_bytes: AtomicU64::new(0),
+            failed_here: AtomicBool::new(false),
             speed: Mutex::default(),
             stopped: OnceLock::new(),
         }
@@ -86,6 +88,16 @@ impl Flight {
 
     pub(crate) fn resent_bytes(&self) -> u64 {
         self.resent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this side's disk did not take a file.
+    pub(crate) fn fail_here(&self) {
+        self.failed_here.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this side's disk did not take some file.
+    pub(crate) fn has_failed_here(&self) -> bool {
+        self.failed_here.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add_bytes(&self, bytes: u64) {

@@ -246,6 +246,7 @@ impl Incoming {
     /// This disk does not take the file: the file fails, or all do.
     fn file_failed(&self, entry: u32, error: io::Error) -> Result<(), Stopped> {
         let trouble = Trouble::of(&error);
+        self.flight.fail_here();
         if trouble.is_of_the_disk() {
             let path = self.path(entry).map(SafePath::display_text);
             self.disk_failed(path.unwrap_or_default(), &error);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use cap_fs_ext::{FollowSymlinks, MetadataExt, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -54,11 +54,11 @@ impl Part {
     ) -> io::Result<Self> {
         let (temporary, file) = first_of(|number| {
             let temporary = temporary_name(name, size_bytes, number);
-            let file = open_own(dir, &temporary, true)?;
-            file.set_len(0)?;
-            Ok((temporary, file))
+            open_own(dir, &temporary, true).map(|file| (temporary, file))
         })?;
-        Ok(Self::new(dir, Some(temporary), file, size_bytes, flight))
+        let part = Self::new(dir, Some(temporary), file, size_bytes, flight);
+        part.file.set_len(0)?;
+        Ok(part)
     }
 
     /// What an earlier attempt at the file `name` has left.
@@ -200,7 +200,6 @@ pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File>
         }
         other => other?,
     };
-    let metadata = file.metadata()?;
     let file = file.into_std();
     match file.try_lock() {
         Ok(()) => {}
@@ -208,13 +207,25 @@ pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File>
         Err(std::fs::TryLockError::Error(_)) if is_new => return Ok(file),
         Err(_) => return Err(taken()),
     }
-    // Until it was locked, another could rename it or put it away.
-    let named = dir.symlink_metadata(name).map_err(|_| taken())?;
-    let is_same = (named.dev(), named.ino()) == (metadata.dev(), metadata.ino());
-    if !is_same || !metadata.is_file() || metadata.nlink() != 1 || !disk::is_ours(&file)? {
-        return Err(taken());
+    match is_own(dir, name, &file) {
+        Ok(true) => Ok(file),
+        Err(error) if is_new => {
+            // Nothing is in it yet, and nobody else would put it away.
+            let _ = dir.remove_file(name);
+            Err(error)
+        }
+        _ => Err(taken()),
     }
-    Ok(file)
+}
+
+/// Whether a locked file still has its name, and neither another name nor
+/// another owner.
+fn is_own(dir: &Dir, name: &str, file: &File) -> io::Result<bool> {
+    let metadata = Metadata::from_file(file)?;
+    // Until it was locked, another could rename it or put it away.
+    let named = dir.symlink_metadata(name)?;
+    let is_same = (named.dev(), named.ino()) == (metadata.dev(), metadata.ino());
+    Ok(is_same && metadata.is_file() && metadata.nlink() == 1 && disk::is_ours(file)?)
 }
 
 /// Runs `make` with `name`, or with the first numbered one that is free.

@@ -117,8 +117,10 @@ impl Store {
 
     fn make_top_folder(&mut self, entry: u32, offered: &str) -> io::Result<()> {
         let dir = &self.destination.dir;
-        let earlier = self.journal.earlier(entry);
-        let earlier = earlier.filter(|name| dir.open_dir_nofollow(name).is_ok());
+        let earlier = match self.journal.earlier(entry) {
+            Some(name) => folder_there(dir, name)?.then_some(name),
+            None => None,
+        };
         let name = if let Some(name) = earlier {
             self.resumed.insert(offered.into());
             name.to_owned()
@@ -310,7 +312,6 @@ impl Store {
     pub(crate) fn finish(mut self) -> io::Result<Vec<PathBuf>> {
         let mut folders = Folders::default();
         let together = self.manifest.folders() > disk::FEW && disk::SYNCS_TOGETHER;
-        self.journal.remove()?;
         // Deepest first: what is made inside a folder changes its time.
         for entry in self.manifest.entries().iter().rev() {
             let Entry::Folder { path, modified_ns } = entry else {
@@ -323,6 +324,10 @@ impl Store {
             if !together {
                 disk::sync_folder(dir)?;
             }
+        }
+        // Where this disk did not take a file, the offer may come again.
+        if !self.flight.has_failed_here() {
+            self.journal.remove()?;
         }
         if together {
             disk::sync_file_system(&self.destination.dir)?;
@@ -411,6 +416,17 @@ impl Folders {
             .open
             .last()
             .map_or(&store.destination.dir, |(_, dir)| dir))
+    }
+}
+
+/// Whether there is a folder of this name. One that cannot be entered is an
+/// error: what an earlier attempt has left in it would be left for good.
+fn folder_there(dir: &Dir, name: &str) -> io::Result<bool> {
+    match dir.symlink_metadata(name) {
+        Ok(metadata) if metadata.is_dir() => dir.open_dir_nofollow(name).map(|_| true),
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

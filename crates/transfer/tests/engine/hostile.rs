@@ -10,14 +10,11 @@ use crate::{
 use pinhole_transfer::{
     AcceptError, DeclineReason, Destination, DestinationError, ExchangeError, Party, Side,
     TransferError, Trouble,
-    frame::{
-        BATCH_HEADER_BYTES, BatchItem, ChunkHeader, FRAME_HEADER_BYTES, FrameHeader,
-        encode_batch_header,
-    },
+    frame::{BATCH_HEADER_BYTES, BatchItem, ChunkHeader, FRAME_HEADER_BYTES, encode_batch_header},
     merkle::Digest,
 };
 use tempfile::tempdir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 #[tokio::test]
 async fn an_honest_hand_written_peer_is_understood() {
