@@ -198,10 +198,7 @@ impl Sender {
 
     fn advance(&mut self, from: u32) {
         if let Phase::Sending { skipped, sent, .. } = &mut self.phase {
-            *sent = self.manifest.next_file(from);
-            while skipped.contains(sent) {
-                *sent = self.manifest.next_file(*sent + 1);
-            }
+            *sent = next_wanted(&self.manifest, skipped, from);
         }
     }
 
@@ -245,7 +242,12 @@ impl Sender {
         else {
             return Err(Violation::State("durable"));
         };
-        if entries > *sent || entries < *durable {
+        // One that the receiver gave up may still be on its way.
+        let due = match failed.contains(sent) {
+            true => next_wanted(&self.manifest, skipped, *sent + 1),
+            false => *sent,
+        };
+        if entries > due || entries < *durable {
             return Err(Violation::Durable(entries));
         }
         for number in *durable..entries {
@@ -278,6 +280,15 @@ impl Sender {
             Phase::Sending { delivered, .. } => *delivered,
         }
     }
+}
+
+/// The first file at or behind `from` that the receiver wants.
+fn next_wanted(manifest: &Manifest, skipped: &BTreeSet<u32>, from: u32) -> u32 {
+    let mut entry = manifest.next_file(from);
+    while skipped.contains(&entry) {
+        entry = manifest.next_file(entry + 1);
+    }
+    entry
 }
 
 #[cfg(test)]
@@ -352,6 +363,21 @@ mod tests {
             "durable already"
         );
         assert_eq!(sender.durable(u32::MAX), Err(Violation::Durable(u32::MAX)));
+    }
+
+    #[test]
+    fn a_file_that_the_receiver_gave_up_needs_no_end() {
+        let mut sender = sender();
+        sender.accepted(&[SKIP_2]).unwrap();
+        assert_eq!(sender.durable(2), Err(Violation::Durable(2)));
+        sender.peer_failed(1).unwrap();
+        assert_eq!(sender.durable(5), Err(Violation::Durable(5)));
+        assert_eq!(sender.durable(4), Ok(false));
+        assert_eq!(sender.peer_failed(4), Err(Violation::Entry(4)), "not begun");
+        sender.failed(1);
+        sender.sent(4);
+        assert_eq!(sender.durable(5), Ok(true));
+        assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 3 });
     }
 
     #[test]
