@@ -197,7 +197,27 @@ impl Lab {
         command
     }
 
-    /// Every byte that crossed the lines between the sites and the internet.
+    /// Gives A's line this rate in both directions, and a queue as long as
+    /// what is under way at `rtt_ms`.
+    ///
+    /// # Panics
+    /// When a step fails.
+    pub fn limit(&self, mbit: u32, rtt_ms: u32) {
+        let queue_bytes = mbit * 125 * rtt_ms;
+        // Segments of 64 KiB, as offloading makes them, stay whole.
+        let burst_bytes = 80 << 10;
+        for (node, interface) in [("NA", "wan0"), ("W", "a")] {
+            let namespace = self.namespace(node);
+            let words = format!(
+                "-n {namespace} qdisc replace dev {interface} root \
+                 tbf rate {mbit}mbit burst {burst_bytes} limit {queue_bytes}"
+            );
+            run(Command::new("tc").args(words.split_whitespace()));
+        }
+    }
+
+    /// What crossed the lines between the sites and the internet, as much of
+    /// it as one test can look through.
     #[must_use]
     pub fn capture(&self) -> PathBuf {
         self.folder.path().join("capture")

@@ -2,8 +2,8 @@
 //! each pair of interfaces and holds every frame back for `DELAY_MS` in each
 //! direction. Stands in for the kernel's netem, which is not always built in.
 //!
-//! All frames are appended to the file `CAPTURE`, so that a test can look at
-//! what crossed the line. Ends when its standard input does.
+//! Frames are appended to the file `CAPTURE` until it is large, so that a test
+//! can look at what crossed the line. Ends when its standard input does.
 
 #[cfg(target_os = "linux")]
 mod line {
@@ -23,8 +23,16 @@ mod line {
     /// Frames in flight in one direction; more are dropped, as routers do.
     const QUEUE_FRAMES: usize = 8192;
 
+    /// No test looks through more, and benchmarks send without end.
+    const CAPTURE_BYTES: u64 = 64 << 20;
+
     /// From Linux's `if_packet.h`: frames carry a `virtio_net_hdr` before them.
     const PACKET_VNET_HDR: i32 = 15;
+
+    struct Capture {
+        file: File,
+        written_bytes: u64,
+    }
 
     type Held = (Instant, Vec<u8>);
 
@@ -33,8 +41,11 @@ mod line {
             anyhow::bail!("usage: wan DELAY_MS CAPTURE IF0 IF1 [IF0 IF1]...");
         };
         let delay = Duration::from_millis(delay_ms.parse().context("DELAY_MS")?);
-        let capture = File::options().create(true).append(true).open(capture)?;
-        let capture = Arc::new(Mutex::new(capture));
+        let file = File::options().create(true).append(true).open(capture)?;
+        let capture = Arc::new(Mutex::new(Capture {
+            file,
+            written_bytes: 0,
+        }));
         let (pairs, rest) = interfaces.as_chunks();
         ensure!(rest.is_empty(), "interfaces come in pairs");
         for [one, other] in pairs {
@@ -47,14 +58,14 @@ mod line {
         Ok(())
     }
 
-    fn carry(from: Arc<Socket>, to: Arc<Socket>, delay: Duration, capture: &Arc<Mutex<File>>) {
+    fn carry(from: Arc<Socket>, to: Arc<Socket>, delay: Duration, capture: &Arc<Mutex<Capture>>) {
         let (hold, release) = sync_channel(QUEUE_FRAMES);
         let capture = Arc::clone(capture);
         thread::spawn(move || take_in(&from, &hold, delay, &capture));
         thread::spawn(move || let_out(&release, &to));
     }
 
-    fn take_in(from: &Socket, hold: &SyncSender<Held>, delay: Duration, capture: &Mutex<File>) {
+    fn take_in(from: &Socket, hold: &SyncSender<Held>, delay: Duration, capture: &Mutex<Capture>) {
         let mut buffer = vec![0; FRAME_MAX_BYTES];
         loop {
             // An interface that is down for the moment is a line that is cut.
@@ -63,8 +74,12 @@ mod line {
             };
             let frame = buffer.get(..len).unwrap_or_default().to_vec();
             let due = Instant::now() + delay;
-            if let Ok(mut file) = capture.lock() {
-                file.write_all(&frame).expect("writing the capture");
+            if let Ok(mut capture) = capture.lock()
+                && capture.written_bytes < CAPTURE_BYTES
+            {
+                capture.written_bytes += len as u64;
+                let written = capture.file.write_all(&frame);
+                written.expect("writing the capture");
             }
             // A full queue loses the frame; the sender will notice.
             let _ = hold.try_send((due, frame));
