@@ -36,6 +36,7 @@ fn needs_escape(character: char, before: Option<char>, after: Option<char>) -> b
         | '\u{061C}'
         | '\u{06DD}'
         | '\u{070F}'
+        | '\u{0890}'..='\u{0891}'
         | '\u{08E2}'
         | '\u{115F}'..='\u{1160}'
         | '\u{17B4}'..='\u{17B5}'
@@ -47,6 +48,9 @@ fn needs_escape(character: char, before: Option<char>, after: Option<char>) -> b
         | '\u{FEFF}'
         | '\u{FFA0}'
         | '\u{FFF0}'..='\u{FFFB}'
+        | '\u{110BD}'
+        | '\u{110CD}'
+        | '\u{13430}'..='\u{1343F}'
         | '\u{1BCA0}'..='\u{1BCA3}'
         | '\u{1D173}'..='\u{1D17A}'
         | '\u{E0000}'..='\u{E0FFF}' => true,

@@ -66,7 +66,7 @@ impl SafePath {
         for name in path.split('/') {
             check_name(name)?;
         }
-        if path.starts_with('.') {
+        if hidden_at(path).is_some() {
             return Err(PathError::Hidden);
         }
         Ok(Self(path.into()))
@@ -181,6 +181,14 @@ fn is_forbidden(character: char) -> bool {
         )
 }
 
+/// Where the dot stands that hides `name`: in front, but for characters that
+/// Apple's older file system ignores.
+fn hidden_at(name: &str) -> Option<usize> {
+    let is_ignored = |character: char| matches!(character, '\u{200C}'..='\u{200F}' | '\u{206A}'..='\u{206F}' | '\u{FEFF}');
+    let rest = name.trim_start_matches(is_ignored);
+    rest.starts_with('.').then(|| name.len() - rest.len())
+}
+
 /// Windows opens a device for these, whatever the case and extension.
 fn is_device(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or(name).trim_end_matches(' ');
@@ -224,8 +232,8 @@ pub(crate) fn fitting_name(name: &str, top_level: bool) -> String {
     if is_device(&fitting) {
         fitting.insert(0, '_');
     }
-    if top_level && fitting.starts_with('.') {
-        fitting.replace_range(..1, "_");
+    if let Some(dot) = hidden_at(&fitting).filter(|_| top_level) {
+        fitting.replace_range(dot..=dot, "_");
     }
     fitting
 }
