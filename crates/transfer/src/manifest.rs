@@ -1,7 +1,10 @@
 //! What a transfer consists of: every file and folder, offered before the
 //! first byte is sent and checked as a whole before anybody is asked.
 
-use std::collections::{HashMap, hash_map};
+use std::{
+    collections::{HashMap, hash_map},
+    hash::{BuildHasher, RandomState},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,8 +161,12 @@ pub struct ManifestBuilder {
     files: u32,
     total_bytes: u64,
     paths_bytes: usize,
-    /// Where each path stands, as a file system that folds names sees it.
-    seen: HashMap<String, usize>,
+    /// Where each path stands, by the hash of what a file system that folds
+    /// names takes it for. The key of the hash is drawn for each manifest, so
+    /// that nobody makes two paths meet, and chance does in one of a billion
+    /// offers as large as may be.
+    seen: HashMap<u64, u32>,
+    hasher: RandomState,
 }
 
 impl ManifestBuilder {
@@ -181,9 +188,10 @@ impl ManifestBuilder {
             self.total_bytes = total_bytes;
             self.files += 1;
         }
-        match self.seen.entry(entry.path().folded()) {
+        let place = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        match self.seen.entry(self.hasher.hash_one(entry.path().folded())) {
             hash_map::Entry::Occupied(_) => return Err(ManifestError::Twice(entry.path().clone())),
-            hash_map::Entry::Vacant(free) => free.insert(self.entries.len()),
+            hash_map::Entry::Vacant(free) => free.insert(place),
         };
         self.entries.push(entry);
         Ok(())
@@ -195,8 +203,9 @@ impl ManifestBuilder {
         let Some(parent) = path.parent() else {
             return Ok(());
         };
-        let found = self.seen.get(&crate::path::folded(parent));
-        match found.and_then(|&place| self.entries.get(place)) {
+        let folded = self.hasher.hash_one(crate::path::folded(parent));
+        let found = self.seen.get(&folded);
+        match found.and_then(|&place| self.entries.get(usize::try_from(place).ok()?)) {
             Some(Entry::Folder { path: folder, .. }) if folder.as_str() == parent => Ok(()),
             _ => Err(ManifestError::NoFolder(path.clone())),
         }
@@ -205,7 +214,8 @@ impl ManifestBuilder {
     /// Whether an entry of this path would be refused as named twice.
     #[must_use]
     pub fn is_taken(&self, path: &SafePath) -> bool {
-        self.seen.contains_key(&path.folded())
+        let folded = self.hasher.hash_one(path.folded());
+        self.seen.contains_key(&folded)
     }
 
     /// How many entries were added.

@@ -6,7 +6,7 @@
 //! us send something else.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -84,17 +84,17 @@ pub struct Source {
     skipped: Vec<Skipped>,
 }
 
-/// Where an entry was found: under its local name, which may differ from the
-/// offered one, in the folder of another entry or in a root.
+/// Where an entry was found: in the folder of another entry or in a root.
 #[derive(Debug)]
 struct Place {
     folder: Folder,
-    name: OsString,
+    /// Its name here, where that is not the offered one.
+    name: Option<Box<OsStr>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Folder {
-    Root(usize),
+    Root(u32),
     Entry(u32),
 }
 
@@ -196,7 +196,7 @@ impl Scan {
         }
         let position = Position {
             dir: &dir,
-            folder: Folder::Root(self.roots.len()),
+            folder: Folder::Root(u32::try_from(self.roots.len()).unwrap_or(u32::MAX)),
             local: parent,
             offered: None,
         };
@@ -224,10 +224,10 @@ impl Scan {
         } else if let Some(path) = self.free_path(at.offered, &name.to_string_lossy()) {
             let place = Place {
                 folder: at.folder,
-                name: name.to_owned(),
+                name: (name != path.name()).then(|| name.into()),
             };
             if metadata.is_dir() {
-                return self.folder(at, place, &path, modified_ns);
+                return self.folder(at, name, place, &path, modified_ns);
             }
             let size_bytes = metadata.len();
             return self.push(
@@ -248,12 +248,13 @@ impl Scan {
     fn folder(
         &mut self,
         at: &Position<'_>,
+        name: &OsStr,
         place: Place,
         path: &SafePath,
         modified_ns: Option<i64>,
     ) -> Result<(), ManifestError> {
-        let local = at.local.join(&place.name);
-        let listed = at.dir.open_dir_nofollow(&place.name).and_then(|dir| {
+        let local = at.local.join(name);
+        let listed = at.dir.open_dir_nofollow(name).and_then(|dir| {
             let names = dir
                 .entries()?
                 .map(|entry| entry.map(|entry| entry.file_name()));
@@ -347,8 +348,7 @@ impl SourceReader {
     /// The file `entry`, if it is still the one that was offered.
     pub(crate) fn open(&mut self, entry: u32) -> Result<File, FileError> {
         let source = Arc::clone(&self.source);
-        let place = source.place(entry)?;
-        let dir = self.enter(place.folder)?;
+        let dir = self.enter(source.place(entry)?.folder)?;
         let mut options = OpenOptions::new();
         options.read(true).follow(FollowSymlinks::No);
         // A pipe put in the file's place must not hold us up.
@@ -358,7 +358,7 @@ impl SourceReader {
             let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
             options.custom_flags(flags.bits().cast_signed());
         }
-        let file = dir.open_with(&place.name, &options)?.into_std();
+        let file = dir.open_with(source.name(entry)?, &options)?.into_std();
         self.check_unchanged(entry, &file)?;
         Ok(file)
     }
@@ -407,10 +407,12 @@ impl SourceReader {
         let same = same.count();
         self.open.truncate(same);
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let root = self.source.roots.get(root).ok_or_else(gone)?;
+        let root = usize::try_from(root).ok();
+        let root = root.and_then(|root| self.source.roots.get(root));
+        let root = root.ok_or_else(gone)?;
         for entry in way.into_iter().skip(same) {
             let above = self.open.last().map_or(root, |(_, dir)| dir);
-            let dir = above.open_dir_nofollow(&self.source.place(entry)?.name)?;
+            let dir = above.open_dir_nofollow(self.source.name(entry)?)?;
             self.open.push((entry, dir));
         }
         Ok(self.open.last().map_or(root, |(_, dir)| dir))
@@ -423,6 +425,16 @@ impl Source {
             .ok()
             .and_then(|entry| self.places.get(entry));
         place.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// What an entry is called here.
+    fn name(&self, entry: u32) -> io::Result<&OsStr> {
+        if let Some(name) = &self.place(entry)?.name {
+            return Ok(name);
+        }
+        let entry = self.manifest.entry(entry);
+        let name = entry.map(|entry| entry.path().name().as_ref());
+        name.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 

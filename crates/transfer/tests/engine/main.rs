@@ -8,6 +8,8 @@
 )]
 
 mod exchange;
+#[cfg(unix)]
+mod extremes;
 mod hostile;
 mod liar;
 mod names;

@@ -39,7 +39,11 @@ impl Peer {
     }
 
     pub(crate) async fn event(&mut self) -> ExchangeEvent {
-        let event = tokio::time::timeout(PATIENCE, self.events.recv()).await;
+        self.event_in(PATIENCE).await
+    }
+
+    async fn event_in(&mut self, patience: Duration) -> ExchangeEvent {
+        let event = tokio::time::timeout(patience, self.events.recv()).await;
         event
             .expect("an event in time")
             .expect("an event before the end")
@@ -74,8 +78,16 @@ impl Peer {
 
     /// How the transfer ends, noting failed files on the way.
     pub(crate) async fn finished(&mut self, of: TransferId) -> Result<Summary, TransferError> {
+        self.finished_in(of, PATIENCE).await
+    }
+
+    pub(crate) async fn finished_in(
+        &mut self,
+        of: TransferId,
+        patience: Duration,
+    ) -> Result<Summary, TransferError> {
         loop {
-            match self.event().await {
+            match self.event_in(patience).await {
                 ExchangeEvent::Finished { id, outcome } if id == of => return outcome,
                 ExchangeEvent::FileFailed { path, error, .. } => self.failed.push((path, error)),
                 ExchangeEvent::Closed { reason } => panic!("closed: {reason:?}"),
