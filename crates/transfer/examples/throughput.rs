@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinhole_transfer::{Destination, ExchangeEvent, Side, Source, start};
+use pinhole_transfer::{Choices, Destination, ExchangeEvent, Limits, Side, Source, start};
 use tokio::net::{TcpListener, TcpStream};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -75,15 +75,16 @@ async fn send(path: &Path, scratch: &Path) -> Outcome<Duration> {
     let (accepted, _) = listener.accept().await?;
     dialled.set_nodelay(true)?;
     accepted.set_nodelay(true)?;
-    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator);
-    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder);
+    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator, Limits::default());
+    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder, Limits::default());
 
     let started = Instant::now();
     let source = Source::scan(&[path.to_owned()])?;
     alice.send(source).await?;
     while let Some(event) = at_bob.recv().await {
         if let ExchangeEvent::Offered { id, .. } = event {
-            bob.accept(id, Destination::open(into.path())?).await?;
+            bob.accept(id, Destination::open(into.path())?, Choices::default())
+                .await?;
             break;
         }
     }

@@ -8,7 +8,13 @@ use std::{
 
 use cap_std::{ambient_authority, fs::Dir};
 
-use crate::{disk, manifest::Manifest, message::Trouble};
+use crate::{
+    choices::Selection,
+    disk,
+    manifest::{Entry, Manifest},
+    message::Trouble,
+    path::SafePath,
+};
 
 /// What a file may cost beyond its bytes.
 const ENTRY_BYTES: u64 = 4096;
@@ -78,10 +84,20 @@ impl Destination {
         &self.path
     }
 
+    /// How many of the offer's files and folders at the top level have names
+    /// that are taken here. Blocks.
+    #[must_use]
+    pub fn count_existing(&self, offer: &Manifest) -> u32 {
+        let entries = offer.entries().iter().map(Entry::path);
+        let top_names = entries.filter(|path| path.parent().is_none());
+        let is_taken = |path: &&SafePath| self.dir.symlink_metadata(path.name()).is_ok();
+        u32::try_from(top_names.filter(is_taken).count()).unwrap_or(u32::MAX)
+    }
+
     /// `here_bytes` of the offer are on the disk already.
     pub(crate) fn check_space(
         &self,
-        manifest: &Manifest,
+        selection: &Selection,
         here_bytes: u64,
     ) -> Result<(), DestinationError> {
         let space = disk::space(&self.dir).map_err(|error| self.error(error))?;
@@ -89,10 +105,10 @@ impl Destination {
             return Ok(());
         };
         let reserve_bytes = (space.total_bytes / 100).min(RESERVE_BYTES_MAX);
-        let needed_bytes = manifest
+        let needed_bytes = selection
             .total_bytes()
             .saturating_sub(here_bytes)
-            .saturating_add(u64::from(manifest.count()) * ENTRY_BYTES)
+            .saturating_add(u64::from(selection.manifest().count()) * ENTRY_BYTES)
             .saturating_add(reserve_bytes);
         if needed_bytes > space.available_bytes {
             return Err(DestinationError::NoSpace {

@@ -3,7 +3,7 @@
 
 use std::{fs::File, io, sync::Arc, time::SystemTime};
 
-use cap_std::fs::Dir;
+use cap_std::fs::{Dir, Metadata};
 
 /// Up to so many files or folders are made durable one by one; more, together.
 pub(crate) const FEW: u32 = 8;
@@ -137,6 +137,34 @@ pub(crate) fn is_ours(file: &File) -> io::Result<bool> {
 #[cfg(not(unix))]
 pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
     Ok(true)
+}
+
+/// Whether the owner of a file may execute it.
+#[cfg(unix)]
+pub(crate) fn is_executable(metadata: &Metadata) -> bool {
+    use cap_std::fs::MetadataExt;
+    metadata.mode() & 0o100 != 0
+}
+
+/// Whether the owner of a file may execute it: Windows goes by names.
+#[cfg(not(unix))]
+pub(crate) fn is_executable(_: &Metadata) -> bool {
+    false
+}
+
+/// Lets those who may read `file` execute it.
+#[cfg(unix)]
+pub(crate) fn set_executable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = file.metadata()?.permissions();
+    permissions.set_mode(permissions.mode() | (permissions.mode() & 0o444) >> 2);
+    file.set_permissions(permissions)
+}
+
+/// Lets those who may read `file` execute it: Windows goes by names.
+#[cfg(not(unix))]
+pub(crate) fn set_executable(_: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Fills `room` from `offset_bytes` on.

@@ -21,11 +21,26 @@ pub enum ExchangeEvent {
         /// Everything it would bring.
         offer: Arc<Manifest>,
     },
+    /// The peer has sent a few words. Nothing was done to make them fit to be
+    /// shown. No `Finished` follows.
+    Text {
+        /// The transfer.
+        id: TransferId,
+        /// The words.
+        text: String,
+    },
     /// The peer took this side's offer; files are on their way. When it does
     /// not, `Finished` says so.
     Accepted {
         /// The transfer.
         id: TransferId,
+    },
+    /// The peer wants the transfer to stop for a while, or to go on.
+    Paused {
+        /// The transfer.
+        id: TransferId,
+        /// Whether it wants it to stop.
+        paused: bool,
     },
     /// One file did not make it; the rest goes on.
     FileFailed {
@@ -65,6 +80,8 @@ pub struct Summary {
     pub resent_bytes: u64,
     /// Files that did not make it; a `FileFailed` told of each.
     pub failed_files: u32,
+    /// Files that the receiver did not want.
+    pub skipped_files: u32,
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,
@@ -170,6 +187,9 @@ pub enum ExchangeError {
     /// No transfer of this id is in the state that this needs.
     #[error("no such transfer")]
     UnknownTransfer,
+    /// More than [`crate::message::TEXT_BYTES_MAX`].
+    #[error("the text is too long; send it as a file")]
+    TextTooLong,
     /// Too many transfers are open in this direction.
     #[error("too many transfers at once")]
     TooManyTransfers,

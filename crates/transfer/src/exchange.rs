@@ -14,12 +14,13 @@ use tokio::{
 };
 
 use crate::{
+    choices::Choices,
     destination::{Destination, DestinationError},
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
     frame,
     incoming::{Feeds, Incoming},
-    link::{Bulk, Frame, Link},
+    link::{Bulk, Frame, Limits, Link},
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::Shared,
@@ -62,12 +63,16 @@ pub enum AcceptError {
 
 /// Starts the exchange over the two halves of an authenticated and encrypted
 /// stream, within a tokio runtime. The peers must not be on the same side.
-pub fn start<R, W>(stream: (R, W), side: Side) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
+pub fn start<R, W>(
+    stream: (R, W),
+    side: Side,
+    limits: Limits,
+) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (link, bulk, events) = Link::new();
+    let (link, bulk, events) = Link::new(limits);
     let shared = Arc::new(Shared::new(side, link));
     let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared.link), bulk));
     let reader = Reader::new(stream.0, Arc::clone(&shared));
@@ -149,7 +154,18 @@ impl Exchange {
         Ok(id)
     }
 
-    /// Takes an offer. Returns when the folder is ready and the peer is told.
+    /// Sends a few words instead of files. `Finished` follows when they have
+    /// reached the peer's application.
+    ///
+    /// # Errors
+    /// The words are too many, the exchange is over, or [`TRANSFERS_MAX`] are
+    /// open.
+    pub fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
+        self.shared.send_text(text)
+    }
+
+    /// Takes an offer, or the part of it that is wanted. Returns when the folder
+    /// is ready and the peer is told.
     ///
     /// # Errors
     /// The folder does not serve; then the offer stays open. Or the offer is
@@ -158,11 +174,12 @@ impl Exchange {
         &self,
         id: TransferId,
         destination: Destination,
+        choices: Choices,
     ) -> Result<(), AcceptError> {
         let shared = &self.shared;
         let (manifest, flight) = shared.begin_preparing(id)?;
         let under_way = Arc::clone(&flight);
-        let prepare = move || Store::prepare(destination, manifest, under_way);
+        let prepare = move || Store::prepare(destination, manifest, &choices, under_way);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let store = match prepared.map_err(|_| ExchangeError::Closed)? {
             Ok(store) => store,
@@ -171,7 +188,7 @@ impl Exchange {
                 return Err(error.into());
             }
         };
-        let (incoming, feeds) = shared.begin_receiving(flight, store.have())?;
+        let (incoming, feeds) = shared.begin_receiving(flight, store.selection(), store.have())?;
         tokio::spawn(receive(Arc::clone(shared), incoming, store, feeds));
         Ok(())
     }
@@ -190,6 +207,21 @@ impl Exchange {
             transfer: id,
             reason,
         });
+        Ok(())
+    }
+
+    /// Has the sender of a transfer of either direction stop for a while, or go
+    /// on. It goes on when neither side wants it to stop.
+    ///
+    /// # Errors
+    /// There is no such transfer, or it is an offer that was not answered yet.
+    pub fn pause(&self, id: TransferId, paused: bool) -> Result<(), ExchangeError> {
+        let flight = self.shared.accepted_flight(id);
+        let flight = flight.ok_or(ExchangeError::UnknownTransfer)?;
+        if flight.pause(Party::Us, paused) {
+            let transfer = id;
+            self.shared.link.say(Message::Pause { transfer, paused });
+        }
         Ok(())
     }
 

@@ -3,30 +3,34 @@
 
 use std::{
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use crate::{
-    event::TransferError,
+    choices::Selection,
+    event::{Party, TransferError},
     manifest::Manifest,
     message::TransferId,
-    progress::{Progress, Speed, time_left},
+    progress::{Paused, Progress, Speed, time_left},
 };
 
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) id: TransferId,
     bytes_done: AtomicU64,
-    bytes_total: u64,
+    bytes_total: AtomicU64,
     files_done: AtomicU32,
-    files_total: u32,
+    files_total: AtomicU32,
     resent_bytes: AtomicU64,
     failed_here: AtomicBool,
     speed: Mutex<Speed>,
+    paused: Mutex<Paused>,
     stopped: OnceLock<TransferError>,
+    /// Wakes whoever waits while it is paused.
+    changed: Condvar,
 }
 
 impl Flight {
@@ -34,19 +38,63 @@ impl Flight {
         Self {
             id,
             bytes_done: AtomicU64::new(0),
-            bytes_total: manifest.total_bytes(),
+            bytes_total: AtomicU64::new(manifest.total_bytes()),
             files_done: AtomicU32::new(0),
-            files_total: manifest.files(),
+            files_total: AtomicU32::new(manifest.files()),
             resent_bytes: AtomicU64::new(0),
             failed_here: AtomicBool::new(false),
             speed: Mutex::default(),
+            paused: Mutex::default(),
             stopped: OnceLock::new(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Only these files travel.
+    pub(crate) fn select(&self, selection: &Selection) {
+        let (files, bytes) = (selection.files(), selection.total_bytes());
+        self.files_total.store(files, Ordering::Relaxed);
+        self.bytes_total.store(bytes, Ordering::Relaxed);
+    }
+
+    fn paused(&self) -> MutexGuard<'_, Paused> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that this party wants the sender to stop, or does not any more.
+    /// Returns whether that is news.
+    pub(crate) fn pause(&self, party: Party, is_paused: bool) -> bool {
+        let mut paused = self.paused();
+        let by = match party {
+            Party::Us => &mut paused.by_us,
+            Party::Peer => &mut paused.by_peer,
+        };
+        let is_news = std::mem::replace(by, is_paused) != is_paused;
+        drop(paused);
+        self.changed.notify_all();
+        is_news
+    }
+
+    /// Whether anybody wants the sender to stop.
+    pub(crate) fn is_paused(&self) -> bool {
+        *self.paused() != Paused::default()
+    }
+
+    /// Returns when the sender may go on, or the transfer was stopped. Blocks.
+    pub(crate) fn wait_while_paused(&self) {
+        let mut paused = self.paused();
+        while *paused != Paused::default() && self.stopped().is_none() {
+            let woken = self.changed.wait(paused);
+            paused = woken.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     /// Ends the transfer early. Only the first reason counts.
     pub(crate) fn stop(&self, reason: TransferError) {
         let _ = self.stopped.set(reason);
+        // Under the lock: whoever is about to wait has seen it or is woken.
+        let _paused = self.paused();
+        self.changed.notify_all();
     }
 
     /// Why the transfer ends early, if it does.
@@ -112,14 +160,16 @@ impl Flight {
         let bytes_done = self.bytes_done.load(Ordering::Relaxed);
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
         let bytes_per_second = speed.sample(now, bytes_done);
-        let bytes_left = self.bytes_total.saturating_sub(bytes_done);
+        let bytes_total = self.bytes_total.load(Ordering::Relaxed);
+        let bytes_left = bytes_total.saturating_sub(bytes_done);
         Progress {
             bytes_done,
-            bytes_total: self.bytes_total,
+            bytes_total,
             files_done: self.files_done.load(Ordering::Relaxed),
-            files_total: self.files_total,
+            files_total: self.files_total.load(Ordering::Relaxed),
             bytes_per_second,
             time_left: bytes_per_second.and_then(|speed| time_left(bytes_left, speed)),
+            paused: *self.paused(),
         }
     }
 }

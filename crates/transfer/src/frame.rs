@@ -406,14 +406,9 @@ mod tests {
 
     #[test]
     fn a_message_too_long_for_a_frame_is_not_sent() {
-        let choices = (0..100_000)
-            .map(|entry| crate::message::EntryChoice {
-                entry,
-                choice: crate::message::Choice::Skip,
-            })
-            .collect();
+        let entries = (0..100_000).map(|entry| (entry, 1)).collect();
         let transfer = TransferId::from_wire(0);
-        let error = encode_message(&Message::Accept { transfer, choices }).unwrap_err();
+        let error = encode_message(&Message::Skip { transfer, entries }).unwrap_err();
         assert!(matches!(error, FrameError::Length { .. }));
     }
 

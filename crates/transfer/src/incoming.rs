@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use self::{compare::Comparisons, write::WriteStage};
 use crate::{
     buffer::Buffer,
+    choices::Selection,
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
     frame::{BatchItem, DigestItem},
@@ -102,7 +103,7 @@ pub(crate) struct Feeds {
 /// What all threads know.
 pub(crate) struct Incoming {
     pub(crate) flight: Arc<Flight>,
-    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) selection: Arc<Selection>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -126,7 +127,7 @@ impl Incoming {
         let folder = store.display_path();
         match store.finish() {
             Ok(paths) => {
-                self.acknowledge(self.manifest.count());
+                self.acknowledge(self.manifest().count());
                 let resent_bytes = self.flight.resent_bytes();
                 Ok(Summary {
                     paths,
@@ -159,6 +160,10 @@ impl Incoming {
             let to_commit = to_commit;
             self.commit(store, &to_commit)
         })
+    }
+
+    fn manifest(&self) -> &Manifest {
+        self.selection.manifest()
     }
 
     fn check_stopped(&self) -> Result<(), Stopped> {
@@ -237,7 +242,7 @@ impl Incoming {
     }
 
     fn path(&self, entry: u32) -> io::Result<&SafePath> {
-        let entry = self.manifest.entry(entry);
+        let entry = self.manifest().entry(entry);
         entry
             .map(Entry::path)
             .ok_or_else(|| io::ErrorKind::NotFound.into())

@@ -33,6 +33,9 @@ struct Record {
     entry: u32,
     /// Its name on disk, or the one that it was about to get. The last counts.
     name: String,
+    /// It is a folder that was there before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    was_there: bool,
 }
 
 /// See the module. Locked while it exists.
@@ -44,7 +47,7 @@ pub(crate) struct Journal {
     end_bytes: Mutex<u64>,
     is_dirty: AtomicBool,
     /// What the attempt before has left.
-    earlier: HashMap<u32, String>,
+    earlier: HashMap<u32, Record>,
 }
 
 impl Journal {
@@ -77,7 +80,7 @@ impl Journal {
                 && name.is_ok_and(|name| name.parent().is_none())
         };
         let earlier = records.filter(is_sound);
-        let earlier = earlier.map(|record| (record.entry, record.name)).collect();
+        let earlier = earlier.map(|record| (record.entry, record)).collect();
         Ok(Self {
             dir: Arc::clone(dir),
             name,
@@ -90,15 +93,25 @@ impl Journal {
 
     /// What the attempt before called this entry.
     pub(crate) fn earlier(&self, entry: u32) -> Option<&str> {
-        self.earlier.get(&entry).map(String::as_str)
+        self.earlier.get(&entry).map(|record| record.name.as_str())
     }
 
-    /// Notes what an entry is called, or is about to be.
-    pub(crate) fn note(&self, entry: u32, name: &str) -> io::Result<()> {
-        let name = name.to_owned();
+    /// Whether the attempt before found this folder in its place.
+    pub(crate) fn was_there(&self, entry: u32) -> bool {
+        self.earlier.get(&entry).is_some_and(|it| it.was_there)
+    }
+
+    /// Notes what an entry is called, or is about to be, and whether it is a
+    /// folder that was there before.
+    pub(crate) fn note(&self, entry: u32, name: &str, was_there: bool) -> io::Result<()> {
+        let record = Record {
+            entry,
+            name: name.to_owned(),
+            was_there,
+        };
         // In front, because the line before may have been cut short.
         let mut line = b"\n".to_vec();
-        serde_json::to_writer(&mut line, &Record { entry, name })?;
+        serde_json::to_writer(&mut line, &record)?;
         let mut end_bytes = self
             .end_bytes
             .lock()

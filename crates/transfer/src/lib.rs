@@ -29,6 +29,7 @@ mod reader;
 mod store;
 mod writer;
 
+pub mod choices;
 pub mod destination;
 pub mod display;
 pub mod event;
@@ -43,13 +44,17 @@ pub mod progress;
 pub mod receiver;
 pub mod sender;
 pub mod source;
+pub mod throttle;
 pub mod violation;
 
+pub use choices::{Choices, Existing};
 pub use destination::{Destination, DestinationError};
 pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};
+pub use link::Limits;
 pub use manifest::{Entry, Manifest};
 pub use message::{DeclineReason, Side, TransferId, Trouble};
 pub use path::SafePath;
-pub use progress::Progress;
+pub use progress::{Paused, Progress};
 pub use source::{SkipReason, Skipped, Source, SourceError};
+pub use throttle::Throttle;

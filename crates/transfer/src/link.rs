@@ -18,6 +18,7 @@ use crate::{
     event::ExchangeEvent,
     flight::Flight,
     message::Message,
+    throttle::Throttle,
 };
 
 /// Buffers for reading files, shared by all transfers: 6 MiB.
@@ -27,12 +28,23 @@ const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
 const EVENTS: usize = 256;
 
+/// How fast files may travel. Clones are the same limits, and several exchanges
+/// may share them.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// From this side to peers.
+    pub send: Arc<Throttle>,
+    /// From peers to this side.
+    pub receive: Arc<Throttle>,
+}
+
 /// See the module.
 pub(crate) struct Link {
     pub(crate) outbox: Outbox,
     pub(crate) bulk: mpsc::Sender<Bulk>,
     pub(crate) events: mpsc::Sender<ExchangeEvent>,
     pub(crate) send_buffers: Mutex<Pool>,
+    pub(crate) limits: Limits,
     /// The application wants an end.
     pub(crate) closing: Notify,
     /// Turns true when nothing more can be sent or received.
@@ -40,7 +52,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
+    pub(crate) fn new(
+        limits: Limits,
+    ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
         let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
         let (events, taken) = mpsc::channel(EVENTS);
         let link = Self {
@@ -48,6 +62,7 @@ impl Link {
             bulk,
             events,
             send_buffers: Mutex::new(Pool::new(SEND_BUFFERS)),
+            limits,
             closing: Notify::new(),
             ended: watch::Sender::new(false),
         };

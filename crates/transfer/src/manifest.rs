@@ -28,6 +28,9 @@ pub enum Entry {
         /// When it was last modified, in nanoseconds since 1970 UTC.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         modified_ns: Option<i64>,
+        /// Its owner may execute it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        executable: bool,
     },
     /// A folder. Every folder is an entry and stands before what is in it.
     Folder {
@@ -54,6 +57,18 @@ impl Entry {
         match self {
             Self::File { modified_ns, .. } | Self::Folder { modified_ns, .. } => *modified_ns,
         }
+    }
+
+    /// Whether it is a file that its owner may execute.
+    #[must_use]
+    pub const fn is_executable(&self) -> bool {
+        matches!(
+            self,
+            Self::File {
+                executable: true,
+                ..
+            }
+        )
     }
 
     /// How long the file is; `None` for a folder.
@@ -262,6 +277,7 @@ mod tests {
             path: path(text),
             size_bytes,
             modified_ns: None,
+            executable: false,
         }
     }
 

@@ -59,6 +59,10 @@ impl std::fmt::Display for TransferId {
     }
 }
 
+/// Most bytes of text in one message, as UTF-8: even if all of it must be
+/// escaped it fits into a frame.
+pub const TEXT_BYTES_MAX: usize = 32 * 1024;
+
 /// Everything said in a control frame. A name is never reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -78,6 +82,23 @@ pub enum Message {
         transfer: TransferId,
         /// The next entries in order.
         entries: Vec<Entry>,
+    },
+    /// A few words instead of files, at most [`TEXT_BYTES_MAX`] of them. The
+    /// receiver answers with `Durable` of no entries when they have reached its
+    /// application.
+    Text {
+        /// A new id of the sender's side.
+        transfer: TransferId,
+        /// The words.
+        text: String,
+    },
+    /// Files that the receiver does not want, said before it takes the offer.
+    Skip {
+        /// The offer.
+        transfer: TransferId,
+        /// Runs of entries in rising order: the first of each and how many.
+        /// Folders among them mean nothing.
+        entries: Vec<(u32, u32)>,
     },
     /// What the receiver has of some files, said before it takes the offer. The
     /// sender answers with the digests of these chunks instead of their data.
@@ -103,9 +124,6 @@ pub enum Message {
     Accept {
         /// The offer.
         transfer: TransferId,
-        /// What is not simply taken, in rising order of entries.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        choices: Vec<EntryChoice>,
     },
     /// The receiver does not take the offer. The transfer is over.
     Decline {
@@ -141,6 +159,14 @@ pub enum Message {
         /// How many, from the first.
         entries: u32,
     },
+    /// Either side wants the sender to stop for a while, or to go on. It sends
+    /// while nobody wants it to stop.
+    Pause {
+        /// The transfer.
+        transfer: TransferId,
+        /// Whether the one who says this wants it to stop.
+        paused: bool,
+    },
     /// Either side ends the transfer early.
     Cancel {
         /// The transfer.
@@ -154,24 +180,6 @@ pub enum Message {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         violation: Option<String>,
     },
-}
-
-/// What the receiver does with one entry of an offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EntryChoice {
-    /// The file's number in the manifest.
-    pub entry: u32,
-    /// What happens to it.
-    pub choice: Choice,
-}
-
-/// How a file that is not simply taken is treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Choice {
-    /// It is not sent.
-    Skip,
 }
 
 /// Why an offer was not taken.
@@ -283,21 +291,29 @@ mod tests {
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
             ),
             (
-                Message::Accept {
-                    transfer,
-                    choices: vec![],
-                },
+                Message::Accept { transfer },
                 r#"{"type":"accept","transfer":4}"#,
             ),
             (
-                Message::Accept {
+                Message::Skip {
                     transfer,
-                    choices: vec![EntryChoice {
-                        entry: 1,
-                        choice: Choice::Skip,
-                    }],
+                    entries: vec![(1, 1), (4, 2)],
                 },
-                r#"{"type":"accept","transfer":4,"choices":[{"entry":1,"choice":"skip"}]}"#,
+                r#"{"type":"skip","transfer":4,"entries":[[1,1],[4,2]]}"#,
+            ),
+            (
+                Message::Text {
+                    transfer,
+                    text: "a\nb".to_owned(),
+                },
+                r#"{"type":"text","transfer":4,"text":"a\nb"}"#,
+            ),
+            (
+                Message::Pause {
+                    transfer,
+                    paused: true,
+                },
+                r#"{"type":"pause","transfer":4,"paused":true}"#,
             ),
             (
                 Message::Cancel {

@@ -10,6 +10,7 @@ use std::{
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::{
+    choices::Selection,
     event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError},
     exchange::TRANSFERS_MAX,
     flight::Flight,
@@ -17,7 +18,7 @@ use crate::{
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
     manifest::{Manifest, ManifestBuilder},
-    message::{Message, Side, TransferId},
+    message::{Message, Side, TEXT_BYTES_MAX, TransferId},
     outgoing::{Answer, Sent},
     reader::Ended,
     receiver::Receiver,
@@ -28,8 +29,9 @@ use crate::{
 
 /// Most transfers this side reads files for at once; others wait their turn.
 const TURNS: usize = 4;
-/// Files in one message that says what is there: it fits into a frame.
-const HAVE_PAGE: usize = 8192;
+/// Files, or runs of them, in one message that says what is there or not
+/// wanted: it fits into a frame.
+const PAGE: usize = 8192;
 
 /// What the tasks and handles of an exchange share.
 pub(crate) struct Shared {
@@ -49,6 +51,8 @@ pub(crate) struct Open {
     next: Option<TransferId>,
     /// The last id the peer gave out.
     last_of_peer: Option<TransferId>,
+    /// Words of this side that were not acknowledged yet.
+    texts: BTreeSet<TransferId>,
     pub(crate) outgoing: HashMap<TransferId, OpenOutgoing>,
     pub(crate) incoming: HashMap<TransferId, OpenIncoming>,
 }
@@ -125,6 +129,19 @@ impl OpenIncoming {
 }
 
 impl Open {
+    /// An id for something new of this side.
+    fn new_id(&mut self) -> Result<TransferId, ExchangeError> {
+        if self.is_over {
+            return Err(ExchangeError::Closed);
+        }
+        let id = self.next.ok_or(ExchangeError::TooManyTransfers)?;
+        if self.outgoing.len() + self.texts.len() >= TRANSFERS_MAX {
+            return Err(ExchangeError::TooManyTransfers);
+        }
+        self.next = id.next();
+        Ok(id)
+    }
+
     /// Notes a new id of the peer.
     pub(crate) fn announce(&mut self, side: Side, id: TransferId) -> Result<(), Violation> {
         if id.side() == side || self.last_of_peer.is_some_and(|last| id <= last) {
@@ -160,6 +177,7 @@ impl Shared {
                 is_over: false,
                 next: Some(TransferId::first(side)),
                 last_of_peer: None,
+                texts: BTreeSet::new(),
                 outgoing: HashMap::new(),
                 incoming: HashMap::new(),
             }),
@@ -177,14 +195,7 @@ impl Shared {
     /// Gives a source an id and announces it.
     pub(crate) fn open_outgoing(&self, source: &Arc<Source>) -> Result<Arc<Flight>, ExchangeError> {
         let mut open = self.open();
-        if open.is_over {
-            return Err(ExchangeError::Closed);
-        }
-        if open.outgoing.len() >= TRANSFERS_MAX {
-            return Err(ExchangeError::TooManyTransfers);
-        }
-        let id = open.next.ok_or(ExchangeError::TooManyTransfers)?;
-        open.next = id.next();
+        let id = open.new_id()?;
         let manifest = source.manifest();
         let flight = Arc::new(Flight::new(id, manifest));
         let outgoing = OpenOutgoing {
@@ -202,6 +213,25 @@ impl Shared {
             total_bytes: manifest.total_bytes(),
         });
         Ok(flight)
+    }
+
+    /// Sends a few words.
+    pub(crate) fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(ExchangeError::TextTooLong);
+        }
+        let mut open = self.open();
+        let transfer = open.new_id()?;
+        open.texts.insert(transfer);
+        // Under the lock, as an offer.
+        self.link.say(Message::Text { transfer, text });
+        Ok(transfer)
+    }
+
+    /// The peer has these words of this side. Whether they were waiting for
+    /// that.
+    pub(crate) fn text_arrived(&self, id: TransferId) -> bool {
+        self.open().texts.remove(&id)
     }
 
     /// What has become of a file that is on its way out.
@@ -239,6 +269,7 @@ impl Shared {
             folders: outgoing.source.manifest().folders(),
             bytes: delivered.bytes,
             failed_files: outgoing.machine.failed_files(),
+            skipped_files: outgoing.machine.skipped_files(),
             resent_bytes: outgoing.flight.resent_bytes(),
             ..Summary::default()
         })
@@ -274,6 +305,7 @@ impl Shared {
     pub(crate) fn begin_receiving(
         self: &Arc<Self>,
         flight: Arc<Flight>,
+        selection: &Arc<Selection>,
         have: &BTreeMap<u32, u32>,
     ) -> Result<(Incoming, Feeds), ExchangeError> {
         let id = flight.id;
@@ -282,32 +314,36 @@ impl Shared {
             return Err(ExchangeError::UnknownTransfer);
         };
         let manifest = Arc::clone(manifest);
-        let machine = Receiver::new(Arc::clone(&manifest), have);
+        let machine = Receiver::new(Arc::clone(selection), have);
+        flight.select(selection);
         let (work, waiting_work) = mpsc::channel(WORK);
         let (digests, waiting_digests) = mpsc::channel(DIGESTS);
         let receiving = OpenIncoming::Receiving {
             flight: Arc::clone(&flight),
-            manifest: Arc::clone(&manifest),
+            manifest,
             work: Some(work).filter(|_| !machine.is_complete()),
             digests: Some(digests).filter(|_| !machine.is_complete()),
             machine,
         };
         open.incoming.insert(id, receiving);
+        for page in runs(selection.skipped().iter().copied()).chunks(PAGE) {
+            self.link.say(Message::Skip {
+                transfer: id,
+                entries: page.to_vec(),
+            });
+        }
         let files: Vec<_> = have.iter().map(|(&e, &chunks)| (e, chunks)).collect();
-        for page in files.chunks(HAVE_PAGE) {
+        for page in files.chunks(PAGE) {
             self.link.say(Message::Have {
                 transfer: id,
                 files: page.to_vec(),
             });
         }
-        self.link.say(Message::Accept {
-            transfer: id,
-            choices: Vec::new(),
-        });
+        self.link.say(Message::Accept { transfer: id });
         let shared = Arc::clone(self);
         let incoming = Incoming {
             flight,
-            manifest,
+            selection: Arc::clone(selection),
             shared,
         };
         let feeds = Feeds {
@@ -368,6 +404,14 @@ impl Shared {
         }
     }
 
+    /// A transfer of either direction, once the offer was taken.
+    pub(crate) fn accepted_flight(&self, id: TransferId) -> Option<Arc<Flight>> {
+        let open = self.open();
+        let is_accepted = open.outgoing.get(&id).is_none_or(|it| it.answers.is_some());
+        drop(open);
+        self.flight(id).filter(|_| is_accepted)
+    }
+
     /// Ends a transfer of either direction early. An accepted one of the peer
     /// ends when its pipeline has cleaned up behind it; any other at once. Of
     /// one that was only announced nobody has heard.
@@ -380,7 +424,7 @@ impl Shared {
             let mut open = self.open();
             if let Some(outgoing) = open.outgoing.remove(&id) {
                 outgoing.flight.stop(reason.clone());
-            } else {
+            } else if !open.texts.remove(&id) {
                 match open.incoming.get_mut(&id) {
                     Some(receiving @ OpenIncoming::Receiving { .. }) => {
                         receiving.stop(reason);
@@ -416,6 +460,7 @@ impl Shared {
             open.outgoing
                 .keys()
                 .chain(open.incoming.keys())
+                .chain(&open.texts)
                 .copied()
                 .collect()
         };
@@ -431,4 +476,16 @@ impl Shared {
             landed.await;
         }
     }
+}
+
+/// Rising numbers as runs: the first of each and how many.
+pub(crate) fn runs(numbers: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == number => *count += 1,
+            _ => runs.push((number, 1)),
+        }
+    }
+    runs
 }

@@ -120,9 +120,7 @@ impl Outgoing {
         let mut batch: Option<Batch> = None;
         let mut entry = manifest.next_file(0);
         while let Some(lengths) = manifest.lengths(entry) {
-            if self.flight.stopped().is_some() {
-                return None;
-            }
+            self.check_pause(pieces, &mut batch)?;
             let size_bytes = manifest.entry(entry)?.file_size_bytes()?;
             if self.is_unwanted(entry) {
                 // Neither read nor mentioned.
@@ -162,6 +160,20 @@ impl Outgoing {
         self.hand_on(pieces, batch)
     }
 
+    /// Waits while anybody wants this side to stop. What was read before does
+    /// not wait. `None` when the transfer was stopped.
+    fn check_pause(
+        &self,
+        pieces: &mpsc::SyncSender<Piece>,
+        batch: &mut Option<Batch>,
+    ) -> Option<()> {
+        if self.flight.is_paused() {
+            self.hand_on(pieces, batch.take())?;
+            self.flight.wait_while_paused();
+        }
+        self.flight.stopped().is_none().then_some(())
+    }
+
     fn hand_on(&self, pieces: &mpsc::SyncSender<Piece>, batch: Option<Batch>) -> Option<()> {
         match batch.filter(|batch| !batch.files.is_empty()) {
             Some(batch) => pieces.send(Piece::Batch(batch)).ok(),
@@ -188,9 +200,7 @@ impl Outgoing {
             return Some(Err(error.into()));
         }
         for place in lengths.places_from(first) {
-            if self.flight.stopped().is_some() {
-                return None;
-            }
+            self.check_pause(pieces, &mut None)?;
             if self.is_unwanted(entry) {
                 return Some(Err(FileError::Peer(Trouble::Io)));
             }

@@ -129,20 +129,29 @@ impl Part {
         }
     }
 
-    /// Gives the file its name, or the first numbered one that is free.
-    /// `intend` hears of each that is tried. `None` when it has its name.
+    /// Gives the file its name, or the first numbered one that is free; with
+    /// `replaces`, where a file has it, in its place. `intend` hears of each
+    /// that is tried. `None` when it has its name.
     pub(crate) fn publish(
         &mut self,
         name: &str,
+        replaces: bool,
         intend: impl Fn(&str) -> io::Result<()>,
     ) -> io::Result<Option<String>> {
         let Some(temporary) = &self.temporary else {
             return Ok(None);
         };
-        let name = first_free(name, |name| {
+        let is_file = |metadata: Metadata| metadata.is_file();
+        let name = if replaces && self.dir.symlink_metadata(name).is_ok_and(is_file) {
             intend(name)?;
-            disk::rename_new(&self.dir, temporary, name)
-        })?;
+            self.dir.rename(temporary, &self.dir, name)?;
+            name.to_owned()
+        } else {
+            first_free(name, |name| {
+                intend(name)?;
+                disk::rename_new(&self.dir, temporary, name)
+            })?
+        };
         self.temporary = None;
         Ok(Some(name))
     }

@@ -10,17 +10,28 @@ use std::{
 pub struct Progress {
     /// Bytes handed to the connection, or written to the receiver's disk.
     pub bytes_done: u64,
-    /// Bytes of all files together.
+    /// Bytes of all files that travel.
     pub bytes_total: u64,
     /// Files durable on the receiving side, failed ones included.
     pub files_done: u32,
-    /// Files in the offer.
+    /// Files that travel.
     pub files_total: u32,
     /// Speed over the last seconds; `None` before it can be told, zero in a
     /// stall.
     pub bytes_per_second: Option<u64>,
     /// At this speed; `None` before it can be told and in a stall.
     pub time_left: Option<Duration>,
+    /// Who wants the sender to stop for a while: this side, the peer.
+    pub paused: Paused,
+}
+
+/// Who wants the sender of a transfer to stop for a while.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Paused {
+    /// This side does.
+    pub by_us: bool,
+    /// The peer does.
+    pub by_peer: bool,
 }
 
 /// Over which time speed is measured.

@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     buffer::{Buffer, Pool},
     display::display_text,
-    event::{ExchangeEvent, FileError, Party, TransferError},
+    event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     exchange,
     frame::{
         self, BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, FRAME_HEADER_BYTES,
@@ -22,10 +22,11 @@ use crate::{
     },
     incoming::Work,
     manifest::{ENTRIES_MAX, Entry, ManifestBuilder, ManifestError},
-    message::{CancelReason, DeclineReason, EntryChoice, Message, TransferId, Trouble},
+    message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
     open::{OpenIncoming, OpenOutgoing, Shared},
     outgoing::{Answer, Outgoing},
     sender::Accepted,
+    throttle::SLICE_BYTES,
     violation::Violation,
 };
 
@@ -192,7 +193,15 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             return Err(Ended::Closed(Party::Us));
         };
         let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
-        self.stream.read_exact(room).await?;
+        let limit = &self.shared.link.limits.receive;
+        if limit.is_set() {
+            for slice in room.chunks_mut(SLICE_BYTES) {
+                limit.pass(slice.len()).await;
+                self.stream.read_exact(slice).await?;
+            }
+        } else {
+            self.stream.read_exact(room).await?;
+        }
         Ok(buffer)
     }
 
@@ -251,7 +260,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             } => {
                 self.compared(transfer, entry, chunks, differing)?;
             }
-            Message::Accept { transfer, choices } => self.accepted(transfer, &choices).await?,
+            Message::Text { transfer, text } => self.text(transfer, text).await?,
+            Message::Skip { transfer, entries } => {
+                self.with_outgoing(transfer, |open| open.machine.skip(&entries))?;
+            }
+            Message::Accept { transfer } => self.accepted(transfer).await?,
             Message::Decline { transfer, reason } => {
                 self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
                 self.stop(transfer, TransferError::Declined(reason)).await;
@@ -272,6 +285,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.file_failed(transfer, entry, trouble).await?;
             }
             Message::Durable { transfer, entries } => self.durable(transfer, entries).await?,
+            Message::Pause { transfer, paused } => self.paused(transfer, paused).await?,
             Message::Cancel { transfer, reason } => {
                 self.shared
                     .open()
@@ -319,6 +333,20 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             total_bytes,
         };
         open.incoming.insert(id, announced);
+        Ok(())
+    }
+
+    async fn text(&mut self, id: TransferId, text: String) -> Result<(), Violation> {
+        self.shared.open().announce(self.shared.side(), id)?;
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Violation::Text(text.len()));
+        }
+        let link = &self.shared.link;
+        link.emit(ExchangeEvent::Text { id, text }).await;
+        link.say(Message::Durable {
+            transfer: id,
+            entries: 0,
+        });
         Ok(())
     }
 
@@ -389,11 +417,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    async fn accepted(&mut self, id: TransferId, choices: &[EntryChoice]) -> Result<(), Violation> {
+    async fn accepted(&mut self, id: TransferId) -> Result<(), Violation> {
         let link = Arc::clone(&self.shared.link);
         let outgoing = self.with_outgoing(id, |open| {
-            let Accepted { skipped, have } = open.machine.accepted(choices)?;
-            *open.unwanted.lock().unwrap_or_else(PoisonError::into_inner) = skipped;
+            let Accepted { selection, have } = open.machine.accepted()?;
+            open.flight.select(&selection);
+            *open.unwanted.lock().unwrap_or_else(PoisonError::into_inner) =
+                selection.skipped().clone();
             let (answers, waiting) = mpsc::unbounded_channel();
             open.answers = Some(answers);
             let outgoing = Outgoing {
@@ -409,6 +439,22 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             self.shared.link.emit(ExchangeEvent::Accepted { id }).await;
             let shared = Arc::clone(&self.shared);
             tokio::spawn(exchange::deliver(shared, outgoing, answers));
+        }
+        Ok(())
+    }
+
+    /// The peer wants the sender to stop for a while, or to go on.
+    async fn paused(&mut self, id: TransferId, paused: bool) -> Result<(), Violation> {
+        let Some(flight) = self.shared.accepted_flight(id) else {
+            let open = self.shared.open();
+            return match open.incoming.contains_key(&id) || open.outgoing.contains_key(&id) {
+                true => Err(Violation::State("pause")),
+                false => open.check_was_open(self.shared.side(), id),
+            };
+        };
+        if flight.pause(Party::Peer, paused) {
+            let event = ExchangeEvent::Paused { id, paused };
+            self.shared.link.emit(event).await;
         }
         Ok(())
     }
@@ -470,6 +516,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn durable(&mut self, id: TransferId, entries: u32) -> Result<(), Violation> {
+        if entries == 0 && self.shared.text_arrived(id) {
+            let outcome = Ok(Summary::default());
+            let event = ExchangeEvent::Finished { id, outcome };
+            self.shared.link.emit(event).await;
+            return Ok(());
+        }
         let is_complete = self.with_outgoing(id, |open| {
             let is_complete = open.machine.durable(entries)?;
             open.flight

@@ -14,15 +14,16 @@ use std::{
 };
 
 use crate::{
+    choices::Selection,
     lengths::{CHUNK_BYTES, ChunkPlace},
-    manifest::{Entry, Manifest},
+    manifest::Entry,
     violation::Violation,
 };
 
 /// See the module.
 #[derive(Debug)]
 pub struct Receiver {
-    manifest: Arc<Manifest>,
+    selection: Arc<Selection>,
     /// The file that is due; the count of entries when none is.
     entry: u32,
     /// The chunk of it that is due, unless only differing ones are left.
@@ -43,17 +44,17 @@ struct Had {
 }
 
 impl Receiver {
-    /// A transfer that was accepted whole. `have` says of which files how many
-    /// chunks are here.
+    /// A transfer of which these files were accepted. `have` says of which of
+    /// them how many chunks are here.
     #[must_use]
-    pub fn new(manifest: Arc<Manifest>, have: &BTreeMap<u32, u32>) -> Self {
+    pub fn new(selection: Arc<Selection>, have: &BTreeMap<u32, u32>) -> Self {
         let had = |chunks| Had {
             chunks,
             compared: 0,
             differing: VecDeque::new(),
         };
         let mut receiver = Self {
-            manifest,
+            selection,
             entry: 0,
             chunk: 0,
             had: have.iter().map(|(&e, &chunks)| (e, had(chunks))).collect(),
@@ -66,7 +67,7 @@ impl Receiver {
     /// Whether every file has come to its end.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.entry == self.manifest.count()
+        self.entry == self.selection.manifest().count()
     }
 
     /// A chunk of `data_bytes` is about to come. Returns where it goes.
@@ -81,7 +82,11 @@ impl Receiver {
     ) -> Result<ChunkPlace, Violation> {
         self.check_due(entry)?;
         let not_due = Violation::Chunk { entry, index };
-        let lengths = self.manifest.lengths(entry).ok_or(not_due.clone())?;
+        let lengths = self
+            .selection
+            .manifest()
+            .lengths(entry)
+            .ok_or(not_due.clone())?;
         let is_new = self.chunk < lengths.chunks();
         let differing = self.had.get_mut(&entry).map(|had| &mut had.differing);
         let mut next_differing = differing.filter(|_| !is_new);
@@ -135,7 +140,11 @@ impl Receiver {
     /// It is not the one that is due, or not as long as it must be.
     pub fn small_file(&mut self, entry: u32, data_bytes: usize) -> Result<(), Violation> {
         self.check_due(entry)?;
-        let declared = self.manifest.entry(entry).and_then(Entry::file_size_bytes);
+        let declared = self
+            .selection
+            .manifest()
+            .entry(entry)
+            .and_then(Entry::file_size_bytes);
         let fits = declared == u64::try_from(data_bytes).ok() && data_bytes <= CHUNK_BYTES as usize;
         if self.chunk != 0 || !fits || self.had.contains_key(&entry) {
             return Err(Violation::Chunk { entry, index: 0 });
@@ -151,7 +160,8 @@ impl Receiver {
     pub fn file_end(&mut self, entry: u32) -> Result<(), Violation> {
         self.check_due(entry)?;
         let chunks = self
-            .manifest
+            .selection
+            .manifest()
             .lengths(entry)
             .map(crate::lengths::Lengths::chunks);
         let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
@@ -184,7 +194,7 @@ impl Receiver {
 
     /// To the first file at or behind `entry`.
     fn move_on(&mut self, entry: u32) {
-        self.entry = self.manifest.next_file(entry);
+        self.entry = self.selection.next_file(entry);
         self.chunk = self.had.get(&self.entry).map_or(0, |had| had.chunks);
     }
 }
@@ -198,7 +208,7 @@ mod tests {
 
     /// 0: a folder, 1: a file of 2 MiB + 5, 2: a file of 7 bytes, 3: an empty
     /// file.
-    fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
+    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
@@ -208,7 +218,13 @@ mod tests {
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
-        Receiver::new(Arc::new(builder.build()), have)
+        let skipped = skipped.iter().copied().collect();
+        let selection = Selection::without(Arc::new(builder.build()), skipped);
+        Receiver::new(Arc::new(selection), have)
+    }
+
+    fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
+        receiver_of(&[], have)
     }
 
     fn receiver() -> Receiver {
@@ -283,6 +299,15 @@ mod tests {
         receiver.file_end(3).unwrap();
         assert!(receiver.is_complete());
         assert_eq!(receiver.file_end(4), Err(Violation::Entry(4)));
+    }
+
+    #[test]
+    fn what_is_skipped_is_not_due() {
+        let mut receiver = receiver_of(&[0, 1, 3], &BTreeMap::new());
+        assert_eq!(receiver.chunk(1, 0, MIB), Err(Violation::Entry(1)));
+        receiver.small_file(2, 7).unwrap();
+        assert!(receiver.is_complete());
+        assert!(receiver_of(&[1, 2, 3], &BTreeMap::new()).is_complete());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! words of the receiver are believed, and when everything has arrived.
 //!
 //! ```text
-//! Offered ──Have…, Accept──► Sending ──Durable of all entries──► complete
+//! Offered ──Skip…, Have…, Accept──► Sending ──Durable of all entries──► complete
 //!    └──────────Decline──► (over)
 //! ```
 
@@ -12,8 +12,8 @@ use std::{
 };
 
 use crate::{
+    choices::Selection,
     manifest::{Entry, Manifest},
-    message::{Choice, EntryChoice},
     violation::Violation,
 };
 
@@ -29,8 +29,8 @@ pub struct Delivered {
 /// What the receiver said when it took the offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// Files it does not want.
-    pub skipped: BTreeSet<u32>,
+    /// What is to be sent.
+    pub selection: Arc<Selection>,
     /// How many chunks, from the first, it has of other files.
     pub have: BTreeMap<u32, u32>,
 }
@@ -40,6 +40,8 @@ pub struct Accepted {
 pub struct Sender {
     manifest: Arc<Manifest>,
     phase: Phase,
+    /// Files that the receiver does not want.
+    skipped: BTreeSet<u32>,
     /// Of which files the receiver has how many chunks, and how many of them
     /// it has compared.
     have: BTreeMap<u32, (u32, u32)>,
@@ -49,7 +51,7 @@ pub struct Sender {
 enum Phase {
     Offered,
     Sending {
-        skipped: BTreeSet<u32>,
+        selection: Arc<Selection>,
         failed: BTreeSet<u32>,
         /// Entries from the first that are sent, failed or skipped.
         sent: u32,
@@ -66,8 +68,30 @@ impl Sender {
         Self {
             manifest,
             phase: Phase::Offered,
+            skipped: BTreeSet::new(),
             have: BTreeMap::new(),
         }
+    }
+
+    /// The receiver does not want the files in these runs of entries, before
+    /// it accepts.
+    ///
+    /// # Errors
+    /// Too late, entries that do not exist, or out of order.
+    pub fn skip(&mut self, runs: &[(u32, u32)]) -> Result<(), Violation> {
+        if !matches!(self.phase, Phase::Offered) {
+            return Err(Violation::State("skip"));
+        }
+        for &(first, count) in runs {
+            let end = first.checked_add(count);
+            let end = end.filter(|end| *end <= self.manifest.count());
+            let is_behind = self.skipped.last().is_none_or(|last| first > *last);
+            let Some(end) = end.filter(|_| is_behind && count > 0) else {
+                return Err(Violation::Entry(first));
+            };
+            self.skipped.extend(first..end);
+        }
+        Ok(())
     }
 
     /// The receiver has these chunks of these files, before it accepts.
@@ -136,37 +160,31 @@ impl Sender {
         Ok((all_bytes - differing_bytes, differing_bytes))
     }
 
-    /// The receiver takes the offer. Returns the files it does not want, and how
-    /// many chunks it has of others.
+    /// The receiver takes the offer. Returns the files it wants, and how many
+    /// chunks it has of which.
     ///
     /// # Errors
-    /// Accepted twice, or a choice about no file.
-    pub fn accepted(&mut self, choices: &[EntryChoice]) -> Result<Accepted, Violation> {
+    /// Accepted twice.
+    pub fn accepted(&mut self) -> Result<Accepted, Violation> {
         if !matches!(self.phase, Phase::Offered) {
             return Err(Violation::State("accept"));
         }
-        let mut skipped = BTreeSet::new();
-        for EntryChoice { entry, choice } in choices {
-            if !matches!(self.manifest.entry(*entry), Some(Entry::File { .. })) {
-                return Err(Violation::Entry(*entry));
-            }
-            match choice {
-                Choice::Skip => skipped.insert(*entry),
-            };
-        }
+        let skipped = std::mem::take(&mut self.skipped);
+        let selection = Arc::new(Selection::without(Arc::clone(&self.manifest), skipped));
         self.phase = Phase::Sending {
-            skipped: skipped.clone(),
+            selection: Arc::clone(&selection),
             failed: BTreeSet::new(),
             sent: 0,
             durable: 0,
             delivered: Delivered::default(),
         };
         self.advance(0);
+        let skipped = selection.skipped();
         let wanted = self.have.iter().filter(|(e, _)| !skipped.contains(e));
         let have = wanted
             .map(|(&entry, &(chunks, _))| (entry, chunks))
             .collect();
-        Ok(Accepted { skipped, have })
+        Ok(Accepted { selection, have })
     }
 
     /// The receiver does not take the offer.
@@ -197,8 +215,11 @@ impl Sender {
     }
 
     fn advance(&mut self, from: u32) {
-        if let Phase::Sending { skipped, sent, .. } = &mut self.phase {
-            *sent = next_wanted(&self.manifest, skipped, from);
+        if let Phase::Sending {
+            selection, sent, ..
+        } = &mut self.phase
+        {
+            *sent = selection.next_file(from);
         }
     }
 
@@ -212,7 +233,7 @@ impl Sender {
             failed,
             sent,
             durable,
-            skipped,
+            selection,
             ..
         } = &mut self.phase
         else {
@@ -220,7 +241,7 @@ impl Sender {
         };
         let is_file = matches!(self.manifest.entry(entry), Some(Entry::File { .. }));
         let due = *durable..=*sent;
-        if !is_file || !due.contains(&entry) || skipped.contains(&entry) {
+        if !is_file || !due.contains(&entry) || selection.skipped().contains(&entry) {
             return Err(Violation::Entry(entry));
         }
         Ok(failed.insert(entry))
@@ -233,7 +254,7 @@ impl Sender {
     /// More than was sent, or less than before.
     pub fn durable(&mut self, entries: u32) -> Result<bool, Violation> {
         let Phase::Sending {
-            skipped,
+            selection,
             failed,
             sent,
             durable,
@@ -244,7 +265,7 @@ impl Sender {
         };
         // One that the receiver gave up may still be on its way.
         let due = match failed.contains(sent) {
-            true => next_wanted(&self.manifest, skipped, *sent + 1),
+            true => selection.next_file(*sent + 1),
             false => *sent,
         };
         if entries > due || entries < *durable {
@@ -252,7 +273,7 @@ impl Sender {
         }
         for number in *durable..entries {
             if let Some(size_bytes) = self.manifest.entry(number).and_then(Entry::file_size_bytes)
-                && !skipped.contains(&number)
+                && !selection.skipped().contains(&number)
                 && !failed.contains(&number)
             {
                 delivered.files += 1;
@@ -261,6 +282,15 @@ impl Sender {
         }
         *durable = entries;
         Ok(entries == self.manifest.count())
+    }
+
+    /// How many files the receiver does not want.
+    #[must_use]
+    pub fn skipped_files(&self) -> u32 {
+        match &self.phase {
+            Phase::Offered => 0,
+            Phase::Sending { selection, .. } => selection.skipped_files(),
+        }
     }
 
     /// How many files did not make it.
@@ -280,15 +310,6 @@ impl Sender {
             Phase::Sending { delivered, .. } => *delivered,
         }
     }
-}
-
-/// The first file at or behind `from` that the receiver wants.
-fn next_wanted(manifest: &Manifest, skipped: &BTreeSet<u32>, from: u32) -> u32 {
-    let mut entry = manifest.next_file(from);
-    while skipped.contains(&entry) {
-        entry = manifest.next_file(entry + 1);
-    }
-    entry
 }
 
 #[cfg(test)]
@@ -311,15 +332,10 @@ mod tests {
         Sender::new(Arc::new(builder.build()))
     }
 
-    const SKIP_2: EntryChoice = EntryChoice {
-        entry: 2,
-        choice: Choice::Skip,
-    };
-
     #[test]
     fn complete_only_when_all_is_durable() {
         let mut sender = sender();
-        sender.accepted(&[]).unwrap();
+        sender.accepted().unwrap();
         sender.sent(1);
         assert_eq!(sender.durable(2), Ok(false));
         sender.sent(2);
@@ -334,15 +350,16 @@ mod tests {
     #[test]
     fn failures_of_either_side_and_skips_are_not_delivered() {
         let mut sender = sender();
-        let accepted = sender.accepted(&[SKIP_2]).unwrap();
-        assert_eq!(accepted.skipped, BTreeSet::from([2]));
+        sender.skip(&[(2, 1)]).unwrap();
+        let accepted = sender.accepted().unwrap();
+        assert_eq!(accepted.selection.skipped(), &BTreeSet::from([2]));
         sender.failed(1);
         sender.sent(4);
         assert_eq!(sender.peer_failed(4), Ok(true));
         assert_eq!(sender.peer_failed(4), Ok(false));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered::default());
-        assert_eq!(sender.failed_files(), 2);
+        assert_eq!((sender.failed_files(), sender.skipped_files()), (2, 1));
     }
 
     #[test]
@@ -350,7 +367,7 @@ mod tests {
         let mut sender = sender();
         assert_eq!(sender.durable(0), Err(Violation::State("durable")));
         assert_eq!(sender.peer_failed(1), Err(Violation::State("file_failed")));
-        sender.accepted(&[]).unwrap();
+        sender.accepted().unwrap();
         assert_eq!(sender.durable(2), Err(Violation::Durable(2)));
         assert_eq!(sender.peer_failed(2), Err(Violation::Entry(2)));
         assert_eq!(sender.peer_failed(0), Err(Violation::Entry(0)));
@@ -368,7 +385,8 @@ mod tests {
     #[test]
     fn a_file_that_the_receiver_gave_up_needs_no_end() {
         let mut sender = sender();
-        sender.accepted(&[SKIP_2]).unwrap();
+        sender.skip(&[(2, 1)]).unwrap();
+        sender.accepted().unwrap();
         assert_eq!(sender.durable(2), Err(Violation::Durable(2)));
         sender.peer_failed(1).unwrap();
         assert_eq!(sender.durable(5), Err(Violation::Durable(5)));
@@ -382,17 +400,22 @@ mod tests {
 
     #[test]
     fn an_offer_is_answered_once_and_about_its_own_files() {
-        for entry in [0, 5, u32::MAX] {
-            let choice = EntryChoice {
-                entry,
-                choice: Choice::Skip,
-            };
-            assert_eq!(sender().accepted(&[choice]), Err(Violation::Entry(entry)));
+        for runs in [
+            &[(0, 6)][..],
+            &[(5, 1)],
+            &[(1, 0)],
+            &[(u32::MAX, 1)],
+            &[(1, u32::MAX)],
+            &[(2, 1), (2, 1)],
+            &[(2, 1), (1, 1)],
+        ] {
+            assert!(sender().skip(runs).is_err(), "{runs:?}");
         }
         let mut sender = sender();
-        sender.accepted(&[]).unwrap();
-        assert_eq!(sender.accepted(&[]), Err(Violation::State("accept")));
+        sender.accepted().unwrap();
+        assert_eq!(sender.accepted(), Err(Violation::State("accept")));
         assert_eq!(sender.declined(), Err(Violation::State("decline")));
+        assert_eq!(sender.skip(&[(1, 1)]), Err(Violation::State("skip")));
     }
 
     /// One file of four and a half chunks.
@@ -408,7 +431,7 @@ mod tests {
         const MIB: u64 = 1 << 20;
         let mut sender = large();
         sender.have(&[(0, 5)]).unwrap();
-        assert_eq!(sender.accepted(&[]).unwrap().have, BTreeMap::from([(0, 5)]));
+        assert_eq!(sender.accepted().unwrap().have, BTreeMap::from([(0, 5)]));
         assert_eq!(sender.compared(0, 2, &[(1, 1)]), Ok((MIB, MIB)));
         let rest = sender.compared(0, 5, &[(2, 1), (4, 1)]);
         assert_eq!(rest, Ok((MIB, MIB + MIB / 2)));
@@ -426,7 +449,7 @@ mod tests {
             Err(Violation::State("compared"))
         );
         sender.have(&[(0, 3)]).unwrap();
-        sender.accepted(&[]).unwrap();
+        sender.accepted().unwrap();
         assert_eq!(sender.have(&[(0, 3)]), Err(Violation::State("have")));
         for (entry, chunks, differing) in [
             (1, 1, &[][..]),
@@ -447,11 +470,9 @@ mod tests {
     #[test]
     fn all_skipped_is_all_sent() {
         let mut sender = sender();
-        let skip = |entry| EntryChoice {
-            entry,
-            choice: Choice::Skip,
-        };
-        sender.accepted(&[skip(1), skip(2), skip(4)]).unwrap();
+        sender.skip(&[(1, 2)]).unwrap();
+        sender.skip(&[(4, 1)]).unwrap();
+        sender.accepted().unwrap();
         assert_eq!(sender.durable(5), Ok(true));
     }
 }

@@ -21,6 +21,7 @@ use cap_std::{
 };
 
 use crate::{
+    disk,
     event::FileError,
     manifest::{Entry, Manifest, ManifestBuilder, ManifestError},
     message::Trouble,
@@ -229,13 +230,13 @@ impl Scan {
             if metadata.is_dir() {
                 return self.folder(at, name, place, &path, modified_ns);
             }
-            let size_bytes = metadata.len();
             return self.push(
                 place,
                 Entry::File {
                     path,
-                    size_bytes,
+                    size_bytes: metadata.len(),
                     modified_ns,
+                    executable: disk::is_executable(metadata),
                 },
             );
         } else {

@@ -1,10 +1,10 @@
 //! Where received files go. Everything is reached through a held handle of the
 //! destination, name by name and without following links; a file is written
 //! under a temporary name, made durable, and only then given its own, which
-//! never replaces anything. What an earlier attempt has left is found first.
+//! replaces nothing unless the user wants that. What an earlier attempt has left is found first.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     io,
     path::PathBuf,
@@ -15,6 +15,7 @@ use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, OpenOptions};
 
 use crate::{
+    choices::{Choices, Existing, Selection, with_content},
     destination::{Destination, DestinationError},
     disk,
     display::display_text,
@@ -36,11 +37,21 @@ pub(crate) struct Store {
     destination: Destination,
     manifest: Arc<Manifest>,
     flight: Arc<Flight>,
+    existing: Existing,
+    keeps_executable: bool,
+    /// Entries that stay out, folders among them.
+    unwanted: BTreeSet<u32>,
+    /// What is left.
+    selection: Arc<Selection>,
     journal: Journal,
     /// What each folder at the top level is named on disk.
     top_folders: HashMap<Box<str>, String>,
-    /// Those of them that an earlier attempt has made.
+    /// Those of them that an earlier attempt has used.
     resumed: HashSet<Box<str>>,
+    /// Those of them that were there before any attempt.
+    merged: HashSet<Box<str>>,
+    /// Folders that were there before, at any level.
+    kept: BTreeSet<u32>,
     /// The top level as it came to be named on disk.
     top_names: Mutex<Vec<PathBuf>>,
     /// How many chunks of which files an earlier attempt has left.
@@ -65,19 +76,27 @@ impl Store {
     pub(crate) fn prepare(
         destination: Destination,
         manifest: Arc<Manifest>,
+        choices: &Choices,
         flight: Arc<Flight>,
     ) -> Result<Self, DestinationError> {
         // A folder that takes no files should say so before the offer is
         // accepted.
         let journal =
             Journal::open(&destination.dir, &manifest).map_err(|error| destination.error(error))?;
+        let unwanted = with_content(&manifest, &choices.unwanted);
         let mut store = Self {
             destination,
+            selection: Arc::new(Selection::without(Arc::clone(&manifest), BTreeSet::new())),
             manifest,
             flight,
+            existing: choices.existing,
+            keeps_executable: choices.keeps_executable,
+            unwanted,
             journal,
             top_folders: HashMap::new(),
             resumed: HashSet::new(),
+            merged: HashSet::new(),
+            kept: BTreeSet::new(),
             top_names: Mutex::default(),
             have: BTreeMap::new(),
             found: Mutex::default(),
@@ -85,11 +104,17 @@ impl Store {
         };
         let made = store.make_folders().and_then(|()| store.find_all());
         made.map_err(|error| store.destination.error(error))?;
+        let is_file =
+            |number: &u32| matches!(store.manifest.entry(*number), Some(Entry::File { .. }));
+        let skipped = store.unwanted.iter().copied().filter(is_file).collect();
+        store.selection = Arc::new(Selection::without(Arc::clone(&store.manifest), skipped));
         let here_bytes = store.have.iter().filter_map(|(&entry, &chunks)| {
             Some(store.manifest.lengths(entry)?.run_bytes(0, chunks))
         });
         let here_bytes = here_bytes.sum();
-        store.destination.check_space(&store.manifest, here_bytes)?;
+        store
+            .destination
+            .check_space(&store.selection, here_bytes)?;
         Ok(store)
     }
 
@@ -100,6 +125,9 @@ impl Store {
             let Entry::Folder { path, .. } = entry else {
                 continue;
             };
+            if self.unwanted.contains(&number) {
+                continue;
+            }
             if path.parent().is_none() {
                 self.make_top_folder(number, path.name())?;
                 continue;
@@ -108,11 +136,21 @@ impl Store {
             match made {
                 Err(error)
                     if error.kind() == io::ErrorKind::AlreadyExists
-                        && self.resumed.contains(path.top()) => {}
+                        && self.has_earlier_content(path) =>
+                {
+                    if self.merged.contains(path.top()) {
+                        self.kept.insert(number);
+                    }
+                }
                 other => other?,
             }
         }
         Ok(())
+    }
+
+    /// Whether there can be anything in the folders of this path.
+    fn has_earlier_content(&self, path: &SafePath) -> bool {
+        self.resumed.contains(path.top()) || self.merged.contains(path.top())
     }
 
     fn make_top_folder(&mut self, entry: u32, offered: &str) -> io::Result<()> {
@@ -121,14 +159,23 @@ impl Store {
             Some(name) => folder_there(dir, name)?.then_some(name),
             None => None,
         };
-        let name = if let Some(name) = earlier {
+        let (name, was_there) = if let Some(name) = earlier {
             self.resumed.insert(offered.into());
-            name.to_owned()
+            (name.to_owned(), self.journal.was_there(entry))
         } else {
-            let name = first_free(offered, |name| dir.create_dir(name))?;
-            self.journal.note(entry, &name)?;
-            name
+            let goes_into = self.existing != Existing::Rename;
+            let was_there = goes_into && folder_there(dir, offered)?;
+            let name = match was_there {
+                true => offered.to_owned(),
+                false => first_free(offered, |name| dir.create_dir(name))?,
+            };
+            self.journal.note(entry, &name, was_there)?;
+            (name, was_there)
         };
+        if was_there {
+            self.merged.insert(offered.into());
+            self.kept.insert(entry);
+        }
         self.note_top(&name);
         self.top_folders.insert(offered.into(), name);
         Ok(())
@@ -145,10 +192,19 @@ impl Store {
             else {
                 continue;
             };
-            if path.parent().is_some() && !self.resumed.contains(path.top()) {
+            let is_top = path.parent().is_none();
+            if self.unwanted.contains(&number) || (!is_top && !self.has_earlier_content(path)) {
                 continue;
             }
             let dir = Arc::clone(folders.enter(self, path.parent())?);
+            if self.existing == Existing::Skip
+                && (is_top && self.journal.earlier(number).is_none()
+                    || self.merged.contains(path.top()))
+                && dir.symlink_metadata(path.name()).is_ok()
+            {
+                self.unwanted.insert(number);
+                continue;
+            }
             if let Some((chunks, found)) = self.find(&dir, number, path, *size_bytes) {
                 self.have.insert(number, chunks);
                 self.found().insert(number, found);
@@ -172,10 +228,11 @@ impl Store {
             let file = Arc::clone(&part.file);
             return Some((part.chunks(), Found::Part(Some(part), file)));
         }
-        let name = if path.parent().is_some() {
-            path.name()
-        } else {
-            self.journal.earlier(entry)?
+        let name = match self.journal.earlier(entry) {
+            Some(name) => name,
+            // What is to be replaced may be what is sent.
+            None if path.parent().is_some() || self.existing == Existing::Replace => path.name(),
+            None => return None,
         };
         let length_bytes = open_file(dir, name).ok()?.metadata().ok()?.len();
         let lengths = self.manifest.lengths(entry)?;
@@ -205,6 +262,22 @@ impl Store {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The files that are to come.
+    pub(crate) const fn selection(&self) -> &Arc<Selection> {
+        &self.selection
+    }
+
+    /// How many folders are wanted.
+    pub(crate) fn wanted_folders(&self) -> u32 {
+        let stay_out = self.unwanted.len() - self.selection.skipped().len();
+        self.manifest.folders() - u32::try_from(stay_out).unwrap_or_default()
+    }
+
+    /// Whether programs stay programs.
+    pub(crate) const fn keeps_executable(&self) -> bool {
+        self.keeps_executable
     }
 
     /// How many chunks of which files an earlier attempt has left.
@@ -278,14 +351,16 @@ impl Store {
         Ok(Some(Part::finished(dir, file, &self.flight)))
     }
 
-    /// Gives a durable file its name; another one if it is taken.
+    /// Gives a durable file its name; another one if it is taken and may not be
+    /// replaced.
     pub(crate) fn publish(&self, part: &mut Part, entry: u32, path: &SafePath) -> io::Result<()> {
         let is_top = path.parent().is_none();
         let intend = |name: &str| match is_top {
-            true => self.journal.note(entry, name),
+            true => self.journal.note(entry, name, false),
             false => Ok(()),
         };
-        if let Some(name) = part.publish(path.name(), intend)?
+        let replaces = self.existing == Existing::Replace;
+        if let Some(name) = part.publish(path.name(), replaces, intend)?
             && is_top
         {
             self.note_top(&name);
@@ -313,10 +388,7 @@ impl Store {
         let mut folders = Folders::default();
         let together = self.manifest.folders() > disk::FEW && disk::SYNCS_TOGETHER;
         // Deepest first: what is made inside a folder changes its time.
-        for entry in self.manifest.entries().iter().rev() {
-            let Entry::Folder { path, modified_ns } = entry else {
-                continue;
-            };
+        for (_, path, modified_ns) in self.folders_inside_out() {
             let dir = folders.enter(&self, Some(path.as_str()))?;
             if let Some(modified) = modified_ns.and_then(at_ns_since_1970) {
                 disk::set_folder_time(dir, modified)?;
@@ -338,14 +410,23 @@ impl Store {
         Ok(self.top_names())
     }
 
+    /// The folders that are wanted, with their times; those inside others first.
+    fn folders_inside_out(&self) -> impl Iterator<Item = (u32, &SafePath, Option<i64>)> {
+        let folder = |number| match self.manifest.entry(number)? {
+            Entry::Folder { path, modified_ns } if !self.unwanted.contains(&number) => {
+                Some((number, path, *modified_ns))
+            }
+            _ => None,
+        };
+        (0..self.manifest.count()).rev().filter_map(folder)
+    }
+
     /// Removes the folders that stayed empty. Returns whether others did not.
     fn remove_empty_folders(&self) -> bool {
         let mut folders = Folders::default();
-        let mut are_left = false;
-        for entry in self.manifest.entries().iter().rev() {
-            let Entry::Folder { path, .. } = entry else {
-                continue;
-            };
+        let mut are_left = !self.kept.is_empty();
+        let were_made = |(number, ..): &(u32, _, _)| !self.kept.contains(number);
+        for (_, path, _) in self.folders_inside_out().filter(were_made) {
             // Fails for those that hold files, and is meant to.
             let removed = if path.parent().is_some() {
                 folders

@@ -14,6 +14,9 @@ pub enum Violation {
     /// A transfer that was never offered, or by the wrong side.
     #[error("no such transfer: {0}")]
     Transfer(TransferId),
+    /// A text above [`crate::message::TEXT_BYTES_MAX`].
+    #[error("a text of {0} bytes")]
+    Text(usize),
     /// A message that does not belong into this state.
     #[error("unexpected {0}")]
     State(&'static str),

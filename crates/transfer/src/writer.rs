@@ -11,7 +11,24 @@ use crate::{
     frame,
     link::{Bulk, Link},
     message::Message,
+    throttle::{SLICE_BYTES, Throttle},
 };
+
+async fn write_frame<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    frame: &[u8],
+    limit: &Throttle,
+) -> io::Result<()> {
+    if !limit.is_set() {
+        return stream.write_all(frame).await;
+    }
+    for slice in frame.chunks(SLICE_BYTES) {
+        limit.pass(slice.len()).await;
+        stream.write_all(slice).await?;
+        stream.flush().await?;
+    }
+    Ok(())
+}
 
 /// Writes until a [`Message::Close`] has gone out. Control messages pass files
 /// at every frame.
@@ -43,7 +60,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
         if let Some(next) = next
             && next.flight.stopped().is_none()
         {
-            stream.write_all(next.frame.bytes()).await?;
+            write_frame(&mut stream, next.frame.bytes(), &link.limits.send).await?;
             next.flight.add_bytes(next.file_bytes);
         }
     }

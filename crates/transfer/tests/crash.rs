@@ -22,7 +22,9 @@ use std::{
     time::Duration,
 };
 
-use pinhole_transfer::{Destination, Exchange, ExchangeEvent, Side, Source, Summary, start};
+use pinhole_transfer::{
+    Choices, Destination, Exchange, ExchangeEvent, Side, Source, Summary, start,
+};
 use tokio::sync::mpsc;
 
 const CHUNK: usize = 1024 * 1024;
@@ -64,7 +66,7 @@ async fn child() {
     } else {
         Side::Responder
     };
-    let (exchange, events) = start(stream.unwrap().into_split(), side);
+    let (exchange, events) = start(stream.unwrap().into_split(), side, Limits::default());
     if is_sender {
         let mut paths: Vec<_> = fs::read_dir(&folder)
             .unwrap()
@@ -94,7 +96,10 @@ async fn finished(
         match events.recv().await? {
             ExchangeEvent::Offered { id, .. } => {
                 let destination = Destination::open(folder).unwrap();
-                exchange.accept(id, destination).await.ok()?;
+                exchange
+                    .accept(id, destination, Choices::default())
+                    .await
+                    .ok()?;
             }
             ExchangeEvent::Finished { outcome, .. } => {
                 let summary = outcome.ok()?;

@@ -20,11 +20,12 @@ impl Incoming {
         written: &mpsc::Receiver<Written>,
     ) -> Result<Summary, Stopped> {
         let mut summary = Summary {
-            folders: self.manifest.folders(),
+            folders: store.wanted_folders(),
+            skipped_files: self.selection.skipped_files(),
             ..Summary::default()
         };
         // The first file that is neither durable nor failed.
-        let mut next = self.manifest.next_file(0);
+        let mut next = self.selection.next_file(0);
         // A file whose content could not be made durable once: what is on the
         // disk cannot be told any more, whatever a later attempt says.
         let mut spoilt: Option<(u32, io::Error)> = None;
@@ -38,18 +39,18 @@ impl Incoming {
                 spoilt = Some((entry, error));
             }
             for _ in &group {
-                next = self.manifest.next_file(next + 1);
+                next = self.selection.next_file(next + 1);
             }
             self.commit_group(store, group, &mut spoilt, &mut summary)?;
             self.flight.set_files(summary.files + summary.failed_files);
             // The last acknowledgement waits for the folders.
-            if next < self.manifest.count() {
+            if next < self.manifest().count() {
                 self.acknowledge(next);
             }
         }
         // The input also ends when a stage before gave up.
         self.check_stopped()?;
-        if next == self.manifest.count() {
+        if next == self.manifest().count() {
             Ok(summary)
         } else {
             Err(Stopped)
@@ -87,7 +88,10 @@ impl Incoming {
             let path = self.path(entry);
             match path.and_then(|path| store.publish(&mut part, entry, path)) {
                 Ok(()) => {
-                    let size_bytes = self.manifest.entry(entry).and_then(Entry::file_size_bytes);
+                    let size_bytes = self
+                        .manifest()
+                        .entry(entry)
+                        .and_then(Entry::file_size_bytes);
                     summary.files += 1;
                     summary.bytes += size_bytes.unwrap_or_default();
                     folders.push(part.into_dir());

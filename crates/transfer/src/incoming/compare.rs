@@ -16,6 +16,7 @@ use crate::{
     lengths::{CHUNK_BYTES, Lengths},
     merkle::{Digest, Tree},
     message::Message,
+    open::runs,
     store::{Folders, Store},
 };
 
@@ -136,7 +137,7 @@ impl Incoming {
         buffer: &mut [u8],
         comparisons: &Comparisons,
     ) {
-        let Some(lengths) = self.manifest.lengths(left.entry) else {
+        let Some(lengths) = self.manifest().lengths(left.entry) else {
             return;
         };
         let mut compared = run.to_vec();
@@ -159,7 +160,11 @@ impl Incoming {
             let differing_bytes = bytes_of(lengths, &differing);
             let same_bytes = bytes_of(lengths, &compared) - differing_bytes;
             self.flight.add_compared(same_bytes, differing_bytes);
-            self.say_compared(left.entry, last.index + 1, runs(&differing));
+            self.say_compared(
+                left.entry,
+                last.index + 1,
+                runs(differing.iter().map(|item| item.index)),
+            );
         }
     }
 
@@ -180,16 +185,4 @@ fn bytes_of(lengths: Lengths, items: &[DigestItem]) -> u64 {
         .iter()
         .map(|item| lengths.run_bytes(item.index, 1))
         .sum()
-}
-
-/// Rising numbers as runs: the first of each and how many.
-fn runs(items: &[DigestItem]) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for item in items {
-        match runs.last_mut() {
-            Some((first, count)) if *first + *count == item.index => *count += 1,
-            _ => runs.push((item.index, 1)),
-        }
-    }
-    runs
 }

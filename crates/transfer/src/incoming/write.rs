@@ -139,7 +139,10 @@ impl<'a> WriteStage<'a> {
             Some(whole) if self.open.is_none() => whole,
             _ => self.part(entry)?,
         };
-        let offered = self.incoming.manifest.entry(entry);
+        let offered = self.incoming.manifest().entry(entry);
+        if offered.is_some_and(Entry::is_executable) && self.store.keeps_executable() {
+            disk::set_executable(&part.file)?;
+        }
         part.set_time(offered.and_then(Entry::modified_ns))?;
         Ok(part)
     }

@@ -94,6 +94,7 @@ impl Outgoing {
             let mut digest_all = || {
                 let mut file = reader.open(entry)?;
                 for place in lengths.places_from(0).take(chunks as usize) {
+                    self.flight.wait_while_paused();
                     if self.flight.stopped().is_some() || self.is_unwanted(entry) {
                         return Err(FileError::Peer(Trouble::Io));
                     }
@@ -171,9 +172,7 @@ impl Outgoing {
         expected: Digest,
         pieces: &mpsc::SyncSender<Piece>,
     ) -> Option<Result<(), FileError>> {
-        if self.flight.stopped().is_some() {
-            return None;
-        }
+        self.check_pause(pieces, &mut None)?;
         if self.is_unwanted(entry) {
             return Some(Err(FileError::Peer(Trouble::Io)));
         }

@@ -9,8 +9,8 @@ use std::{
 
 use crate::support::{Peer, names, noise, pair, transfer, tree};
 use pinhole_transfer::{
-    AcceptError, DeclineReason, Destination, DestinationError, ExchangeError, ExchangeEvent, Party,
-    Side, Source, TransferError, TransferId, Trouble,
+    AcceptError, Choices, DeclineReason, Destination, DestinationError, ExchangeError,
+    ExchangeEvent, Party, Side, Source, TransferError, TransferId, Trouble,
 };
 use tempfile::tempdir;
 use tokio::io::AsyncWriteExt;
@@ -279,7 +279,10 @@ async fn an_offer_can_be_declined_and_answered_only_once() {
     let again = bob.exchange.decline(id, DeclineReason::Declined).await;
     assert_eq!(again, Err(ExchangeError::UnknownTransfer));
     let destination = Destination::open(into.path()).unwrap();
-    let late = bob.exchange.accept(id, destination).await;
+    let late = bob
+        .exchange
+        .accept(id, destination, Choices::default())
+        .await;
     assert!(matches!(
         late,
         Err(AcceptError::Exchange(ExchangeError::UnknownTransfer))
@@ -478,7 +481,11 @@ async fn a_folder_that_cannot_serve_leaves_the_offer_open() {
     let missing = Destination::open(&into.path().join("missing")).unwrap_err();
     assert_eq!(missing.trouble(), Trouble::NotFound);
     let destination = Destination::open(into.path()).unwrap();
-    let full = bob.exchange.accept(id, destination).await.unwrap_err();
+    let full = bob
+        .exchange
+        .accept(id, destination, Choices::default())
+        .await
+        .unwrap_err();
     assert!(
         matches!(full, AcceptError::Destination(DestinationError::NoSpace { needed_bytes, .. })
             if needed_bytes > 1 << 43)

@@ -8,7 +8,7 @@ use crate::{
     support::{Peer, names, noise},
 };
 use pinhole_transfer::{
-    AcceptError, DeclineReason, Destination, DestinationError, ExchangeError, Party, Side,
+    AcceptError, Choices, DeclineReason, Destination, DestinationError, ExchangeError, Party, Side,
     TransferError, Trouble,
     frame::{BATCH_HEADER_BYTES, BatchItem, ChunkHeader, FRAME_HEADER_BYTES, encode_batch_header},
     merkle::Digest,
@@ -288,7 +288,7 @@ async fn acknowledgements_of_what_was_not_sent_end_the_connection() {
         ),
         (
             "skipping no file",
-            vec![r#"{"type":"accept","transfer":1,"choices":[{"entry":5,"choice":"skip"}]}"#],
+            vec![r#"{"type":"skip","transfer":1,"entries":[[5,1]]}"#],
         ),
     ] {
         let (mut liar, mut bob) = pair();
@@ -331,8 +331,9 @@ async fn skipped_files_are_not_sent() {
     let id = bob.send(&paths).await;
     assert_eq!(liar.hear().await["type"], "offer");
     assert_eq!(liar.hear().await["type"], "entries");
-    liar.json(r#"{"type":"accept","transfer":1,"choices":[{"entry":0,"choice":"skip"}]}"#)
+    liar.json(r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#)
         .await;
+    liar.json(r#"{"type":"accept","transfer":1}"#).await;
     let mut frame = vec![0; FRAME_HEADER_BYTES + BATCH_HEADER_BYTES + 40 + 5];
     liar.stream.read_exact(&mut frame).await.unwrap();
     assert_eq!(
@@ -347,6 +348,7 @@ async fn skipped_files_are_not_sent() {
         (summary.files, summary.bytes, summary.failed_files),
         (1, 5, 0)
     );
+    assert_eq!(summary.skipped_files, 1);
 }
 
 #[tokio::test]
@@ -474,7 +476,11 @@ async fn a_disk_that_is_full_or_read_only_is_known_before_accepting() {
     let (id, _) = bob.offered().await;
     let full = bob
         .exchange
-        .accept(id, Destination::open(small.0.path()).unwrap())
+        .accept(
+            id,
+            Destination::open(small.0.path()).unwrap(),
+            Choices::default(),
+        )
         .await;
     let Err(AcceptError::Destination(error)) = full else {
         panic!("{full:?}");
@@ -484,7 +490,7 @@ async fn a_disk_that_is_full_or_read_only_is_known_before_accepting() {
         "{error:?}"
     );
     let fixed = Destination::open(fixed.0.path()).unwrap();
-    let fixed = bob.exchange.accept(id, fixed).await;
+    let fixed = bob.exchange.accept(id, fixed, Choices::default()).await;
     let Err(AcceptError::Destination(error)) = fixed else {
         panic!("{fixed:?}");
     };

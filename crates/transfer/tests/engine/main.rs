@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod choices;
 mod exchange;
 #[cfg(unix)]
 mod extremes;
@@ -17,3 +18,4 @@ mod names;
 mod races;
 mod resume;
 mod support;
+mod words;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Destination, Exchange, ExchangeEvent, FileError, Manifest, SafePath, Side, Source, Summary,
-    TransferError, TransferId,
+    Choices, Destination, Exchange, ExchangeEvent, FileError, Limits, Manifest, SafePath, Side,
+    Source, Summary, TransferError, TransferId,
 };
 use tokio::{io::DuplexStream, sync::mpsc};
 
@@ -30,7 +30,14 @@ impl Peer {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (exchange, events) = pinhole_transfer::start(tokio::io::split(stream), side);
+        Self::limited(stream, side, Limits::default())
+    }
+
+    pub(crate) fn limited<S>(stream: S, side: Side, limits: Limits) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let (exchange, events) = pinhole_transfer::start(tokio::io::split(stream), side, limits);
         Self {
             exchange,
             events,
@@ -64,8 +71,12 @@ impl Peer {
     }
 
     pub(crate) async fn accept(&self, id: TransferId, into: &Path) {
+        self.accept_some(id, into, Choices::default()).await;
+    }
+
+    pub(crate) async fn accept_some(&self, id: TransferId, into: &Path, choices: Choices) {
         self.exchange
-            .accept(id, Destination::open(into).unwrap())
+            .accept(id, Destination::open(into).unwrap(), choices)
             .await
             .unwrap();
     }

@@ -1,0 +1,103 @@
+//! A few words instead of files, and how fast anything may travel.
+
+use std::{fs, time::Instant};
+
+use crate::{
+    liar::{MIB, pair as liar_and_peer},
+    support::{Peer, noise, pair},
+};
+use pinhole_transfer::{
+    ExchangeError, ExchangeEvent, Limits, Side, Summary, TransferError, message::TEXT_BYTES_MAX,
+};
+use tempfile::tempdir;
+
+async fn text(peer: &mut Peer) -> String {
+    match peer.event().await {
+        ExchangeEvent::Text { text, .. } => text,
+        other => panic!("{other:?} instead of a text"),
+    }
+}
+
+#[tokio::test]
+async fn words_arrive_as_they_were_said() {
+    let (mut alice, mut bob) = pair();
+    for said in [
+        "",
+        "https://example.org/?a=b\nline two",
+        &"\u{1}".repeat(TEXT_BYTES_MAX),
+    ] {
+        let id = alice.exchange.send_text(said.to_owned()).unwrap();
+        assert_eq!(text(&mut bob).await, said);
+        assert_eq!(alice.finished(id).await, Ok(Summary::default()));
+        let id = bob.exchange.send_text(said.to_owned()).unwrap();
+        assert_eq!(text(&mut alice).await, said);
+        bob.finished(id).await.unwrap();
+    }
+    let too_long = alice.exchange.send_text("a".repeat(TEXT_BYTES_MAX + 1));
+    assert_eq!(too_long, Err(ExchangeError::TextTooLong));
+}
+
+#[tokio::test]
+async fn words_that_nobody_took_are_not_delivered() {
+    let (liar, mut bob) = liar_and_peer();
+    let id = bob.exchange.send_text("hello".to_owned()).unwrap();
+    drop(liar);
+    assert_eq!(bob.finished(id).await, Err(TransferError::ConnectionLost));
+}
+
+#[tokio::test]
+async fn a_liar_about_words_is_told_off() {
+    let long = format!(
+        r#"{{"type":"text","transfer":0,"text":"{}"}}"#,
+        "a".repeat(TEXT_BYTES_MAX + 1)
+    );
+    for said in [
+        long.as_str(),
+        r#"{"type":"text","transfer":1,"text":"an id of ours"}"#,
+        r#"{"type":"durable","transfer":1,"entries":0}"#,
+        r#"{"type":"pause","transfer":0,"paused":true}"#,
+        r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#,
+    ] {
+        let (mut liar, mut bob) = liar_and_peer();
+        liar.json(said).await;
+        assert!(liar.hear_close().await["violation"].is_string(), "{said}");
+        assert!(bob.closed().await.is_some());
+    }
+}
+
+/// Sends a file of 3 MiB with these limits on either side, and returns how
+/// long that takes in seconds.
+async fn seconds(of_sender: Limits, of_receiver: Limits) -> f64 {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let content = noise(3 * MIB, 1);
+    fs::write(from.path().join("a"), &content).unwrap();
+    let (left, right) = tokio::io::duplex(64 * 1024);
+    let mut alice = Peer::limited(left, Side::Initiator, of_sender);
+    let mut bob = Peer::limited(right, Side::Responder, of_receiver);
+    let start = Instant::now();
+    let id = alice.send(&[from.path().join("a")]).await;
+    bob.accept_next(into.path()).await;
+    bob.finished(id).await.unwrap();
+    alice.finished(id).await.unwrap();
+    assert!(fs::read(into.path().join("a")).unwrap() == content);
+    start.elapsed().as_secs_f64()
+}
+
+#[tokio::test]
+async fn either_side_can_limit_the_speed() {
+    let limit = 4 * MIB as u64;
+    let limits = Limits::default();
+    limits.send.set(Some(limit));
+    let sending = seconds(limits, Limits::default()).await;
+    let limits = Limits::default();
+    limits.receive.set(Some(limit));
+    let receiving = seconds(Limits::default(), limits).await;
+    // Three quarters of a second at the limit, less what may be caught up.
+    for seconds in [sending, receiving] {
+        assert!(seconds >= 0.6, "{seconds} s");
+    }
+    // A limit in the other direction is none.
+    let limits = Limits::default();
+    limits.receive.set(Some(1024));
+    seconds(limits, Limits::default()).await;
+}
