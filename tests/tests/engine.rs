@@ -1,6 +1,7 @@
 //! Two engines, as a face runs them, and the real server between them: what
 //! happens when servers restart, identities move, and keys change.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -116,6 +117,8 @@ impl Person {
         self.command(Command::Accept {
             transfer,
             into: None,
+            unwanted: BTreeSet::new(),
+            existing: None,
         });
     }
 

@@ -31,7 +31,9 @@ impl From<&Failure> for Exit {
         match failure {
             Failure::NameTaken { .. } => Self::NameTaken,
             Failure::PeerOffline { .. } => Self::PeerOffline,
-            Failure::Declined { .. } | Failure::CancelledByPeer { .. } => Self::Declined,
+            Failure::Declined { .. }
+            | Failure::CancelledByPeer { .. }
+            | Failure::InterruptedByPeer { .. } => Self::Declined,
             Failure::ServerUnreachable { .. }
             | Failure::ServerLost { .. }
             | Failure::NoPath { .. }
@@ -44,7 +46,7 @@ impl From<&Failure> for Exit {
             Failure::LocalFiles { .. } | Failure::RemoteFiles { .. } | Failure::Profile { .. } => {
                 Self::LocalFiles
             }
-            Failure::Cancelled => Self::Interrupted,
+            Failure::Cancelled | Failure::Interrupted => Self::Interrupted,
             Failure::ServerRefused { .. } | Failure::Replaced | Failure::NotPossible { .. } => {
                 Self::Trouble
             }

@@ -14,7 +14,7 @@ mod terminal;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use pinhole_client::{Options, StartError};
+use pinhole_client::{Options, Overrides, StartError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Task};
@@ -49,12 +49,14 @@ fn init_logging() {
 fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
     let mut options = Options {
         data_dir: arguments.common.data_dir.clone(),
-        path: arguments.common.path,
-        ..Options::default()
+        overrides: Overrides {
+            path: arguments.common.path,
+            ..Overrides::default()
+        },
     };
     if let Task::Receive { into, accept, .. } = &arguments.task {
-        options.download_folder.clone_from(into);
-        options.accept = *accept;
+        options.overrides.download_folder.clone_from(into);
+        options.overrides.accept = *accept;
     }
     let (mut client, mut events) = pinhole_client::start(options, || {})?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -25,7 +25,7 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
 /// Shows the profile's own identity.
 pub(crate) fn id(terminal: &Terminal<'_>, name: Option<PeerName>) -> Exit {
     let snapshot = terminal.client.snapshot();
-    let name = name.or_else(|| snapshot.last_name.clone());
+    let name = name.or_else(|| snapshot.settings.name.clone());
     terminal.report.id(name.as_ref(), snapshot.key);
     Exit::Done
 }

@@ -1,5 +1,7 @@
 //! `pinhole receive`.
 
+use std::collections::BTreeSet;
+
 use pinhole_client::{Command, Event, Failure, Stage, TransferId};
 
 use crate::arguments::Common;
@@ -77,6 +79,8 @@ fn decide(terminal: &mut Terminal<'_>, transfer: TransferId, accept: bool) -> an
         terminal.client.command(Command::Accept {
             transfer,
             into: None,
+            unwanted: BTreeSet::new(),
+            existing: None,
         })?;
     } else {
         if let Some(offer) = terminal.transfer(transfer) {

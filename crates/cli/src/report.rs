@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use pinhole_client::snapshot::{Completion, Progress};
 use pinhole_client::{
     Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerIdentity,
-    PeerKey, PeerName, ServerAddress,
+    PeerKey, PeerName, ServerAddress, TransferView, display_lines,
 };
 use serde::Serialize;
 
@@ -44,6 +44,10 @@ enum Line<'a> {
         folders: u64,
         bytes: u64,
         entries: Vec<Entry<'a>>,
+    },
+    Text {
+        peer: &'a PeerName,
+        text: &'a str,
     },
     Started {
         peer: &'a PeerName,
@@ -204,6 +208,17 @@ impl Report {
                 }
             }
         }
+    }
+
+    /// A few words of a peer.
+    pub(crate) fn text(&self, transfer: &TransferView) {
+        let (peer, text) = (&transfer.peer.name, transfer.text.as_deref());
+        let text = text.unwrap_or_default();
+        if self.json {
+            return self.line(&Line::Text { peer, text });
+        }
+        self.say(&format!("{peer} writes:"));
+        let _ = writeln!(std::io::stdout(), "{}", display_lines(text));
     }
 
     /// Bytes begin to move.

@@ -64,13 +64,17 @@ impl<'a> Terminal<'a> {
         let Some(server) = common
             .server
             .clone()
-            .or_else(|| snapshot.last_server.clone())
+            .or_else(|| snapshot.settings.server.clone())
         else {
             self.report
                 .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
             return Ok(Err(Exit::Usage));
         };
-        let Some(name) = common.name.clone().or_else(|| snapshot.last_name.clone()) else {
+        let Some(name) = common
+            .name
+            .clone()
+            .or_else(|| snapshot.settings.name.clone())
+        else {
             self.report
                 .error("no name: pass --name NAME or set PINHOLE_NAME");
             return Ok(Err(Exit::Usage));
@@ -158,6 +162,17 @@ impl<'a> Terminal<'a> {
             }
             Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
             Event::CommandFailed { failure } => self.report.note(&failure.to_string()),
+            Event::TextReceived { transfer } => {
+                if let Some(transfer) = self.transfer(*transfer) {
+                    self.report.text(&transfer);
+                }
+            }
+            Event::PausedByPeer { transfer, paused } => {
+                if let Some(transfer) = self.transfer(*transfer) {
+                    let what = if *paused { "paused" } else { "goes on" };
+                    self.report.note(&format!("{} {what}", transfer.peer.name));
+                }
+            }
             Event::Offered { .. } | Event::LogInFailed { .. } | Event::Finished { .. } => {}
         }
     }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use pinhole_net::PathPolicy;
 use tokio::sync::{mpsc, watch};
 
 use crate::command::Command;
-use crate::engine::{Engine, Outputs, Overrides};
+use crate::engine::{Engine, Outputs};
 use crate::event::Event;
 use crate::profile::{Profile, ProfileError};
-use crate::settings::AcceptPolicy;
+use crate::settings::Overrides;
 use crate::snapshot::Snapshot;
 
 /// Commands that may wait for the engine.
@@ -24,18 +23,13 @@ const INPUT_QUEUE: usize = 1_024;
 /// What still runs when the engine has ended is given up after this long.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
-/// What a run of the engine starts with. What is `None` comes from the
-/// profile's settings; what is given is not stored.
+/// What a run of the engine starts with.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The profile's folder, `None` for the user's own profile.
     pub data_dir: Option<PathBuf>,
-    /// Which paths to peers may be used.
-    pub path: Option<PathPolicy>,
-    /// Whose offers are taken without asking.
-    pub accept: Option<AcceptPolicy>,
-    /// Where accepted files go.
-    pub download_folder: Option<PathBuf>,
+    /// What differs from the profile's settings in this run.
+    pub overrides: Overrides,
 }
 
 /// Why the engine did not start.
@@ -88,12 +82,7 @@ pub fn start(
     let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
     let (inputs, input_queue) = mpsc::channel(INPUT_QUEUE);
     let (events, event_queue) = mpsc::channel(EVENT_QUEUE);
-    let overrides = Overrides {
-        path: options.path,
-        accept: options.accept,
-        download_folder: options.download_folder,
-    };
-    let engine = Engine::new(profile, overrides, inputs, |first| Outputs {
+    let engine = Engine::new(profile, options.overrides, inputs, |first| Outputs {
         events,
         snapshot: watch::Sender::new(first),
         wake: Arc::new(wake),

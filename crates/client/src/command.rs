@@ -1,8 +1,11 @@
 //! What a face asks of the engine.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use pinhole_net::{PeerKey, PeerName, ServerAddress};
+
+use pinhole_transfer::Existing;
 
 use crate::settings::AcceptPolicy;
 use crate::snapshot::TransferId;
@@ -28,12 +31,32 @@ pub enum Command {
         /// What: files and folders, each under its own last component.
         paths: Vec<PathBuf>,
     },
-    /// Take an offer.
+    /// Send a few words to a peer that is online.
+    SendText {
+        /// To whom.
+        peer: PeerKey,
+        /// At most [`crate::TEXT_BYTES_MAX`] of them.
+        text: String,
+    },
+    /// Take an offer, or a part of it.
     Accept {
         /// In stage [`crate::Stage::AwaitingDecision`].
         transfer: TransferId,
         /// Where to; `None` for the download folder of the settings.
         into: Option<PathBuf>,
+        /// Places in [`crate::OfferView::entries`] of what is not wanted; a
+        /// folder stands for everything in it.
+        unwanted: BTreeSet<u32>,
+        /// What happens where something of the same name is there already;
+        /// `None` for what the settings say.
+        existing: Option<Existing>,
+    },
+    /// Stop a transfer for a while, or let it go on.
+    Pause {
+        /// In stage [`crate::Stage::Transferring`].
+        transfer: TransferId,
+        /// Whether this side wants it to stop.
+        paused: bool,
     },
     /// Turn an offer down.
     Decline {
@@ -42,6 +65,12 @@ pub enum Command {
     },
     /// End a transfer that has not finished, in either direction.
     Cancel {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// As `Cancel`, but what has arrived is kept, and the same offer goes on
+    /// from there.
+    Interrupt {
         /// Which.
         transfer: TransferId,
     },
@@ -71,5 +100,29 @@ pub enum Command {
     SetAcceptPolicy {
         /// From now on.
         policy: AcceptPolicy,
+    },
+    /// Change and store the most bytes of an offer that is taken without
+    /// asking.
+    SetUnaskedBytesMax {
+        /// From now on; `None` for no limit.
+        bytes: Option<u64>,
+    },
+    /// Change and store what happens where something of the same name is there
+    /// already.
+    SetExisting {
+        /// From now on.
+        existing: Existing,
+    },
+    /// Change and store whether received programs can be executed.
+    SetKeepsExecutable {
+        /// From now on.
+        keeps: bool,
+    },
+    /// Change and store how fast files may travel, from now on.
+    SetLimits {
+        /// To all peers together, in bytes per second; `None` for no limit.
+        send: Option<u64>,
+        /// From all peers together.
+        receive: Option<u64>,
     },
 }

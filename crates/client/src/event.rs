@@ -58,6 +58,18 @@ pub enum Event {
         /// Which.
         transfer: TransferId,
     },
+    /// A peer has sent a few words; they stand in the snapshot.
+    TextReceived {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// The other side has stopped a transfer for a while, or lets it go on.
+    PausedByPeer {
+        /// Which.
+        transfer: TransferId,
+        /// Whether it wants it to stop.
+        paused: bool,
+    },
     /// One file of a transfer failed; the others go on.
     FileFailed {
         /// In which transfer.

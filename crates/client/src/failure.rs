@@ -87,6 +87,15 @@ pub enum Failure {
     /// Cancelled here.
     #[error("Cancelled.")]
     Cancelled,
+    /// Put off here.
+    #[error("Stopped. What has arrived is kept; sent again, it goes on from there.")]
+    Interrupted,
+    /// Put off by the other side, or it went away in good order.
+    #[error("{peer} stopped. What has arrived is kept; sent again, it goes on from there.")]
+    InterruptedByPeer {
+        /// Who.
+        peer: PeerName,
+    },
     /// Cancelled by the other side.
     #[error("{peer} cancelled.")]
     CancelledByPeer {

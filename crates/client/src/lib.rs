@@ -31,7 +31,8 @@ pub use history::{HistoryEntry, Outcome};
 pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ServerAddress,
 };
-pub use settings::AcceptPolicy;
+pub use pinhole_transfer::{Existing, Paused, display::display_lines, message::TEXT_BYTES_MAX};
+pub use settings::{AcceptPolicy, Overrides, Settings};
 pub use snapshot::{
-    Direction, LoginState, OfferView, PeerView, Snapshot, Stage, TransferId, TransferView,
+    Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TransferId, TransferView,
 };

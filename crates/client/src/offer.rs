@@ -36,6 +36,7 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
         files: files as u64,
         folders: (entries.len() - files) as u64,
         bytes: entries.iter().filter_map(|e| e.size_bytes).sum(),
+        existing: 0,
         skipped: Vec::new(),
         entries,
     }
@@ -52,6 +53,16 @@ pub(crate) fn of_paths(paths: &[PathBuf]) -> OfferView {
     });
     OfferView {
         title: title(&names.collect::<Vec<_>>()),
+        ..OfferView::default()
+    }
+}
+
+/// A few words: the first line of them, or what is shown of it.
+pub(crate) fn of_text(text: &str) -> OfferView {
+    let first = text.lines().find(|line| !line.trim().is_empty());
+    OfferView {
+        title: display_text(first.unwrap_or_default()),
+        bytes: text.len() as u64,
         ..OfferView::default()
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use pinhole_net::{PathPolicy, PeerName, ServerAddress};
+use pinhole_transfer::Existing;
 use serde::{Deserialize, Serialize};
 
 /// What the user has chosen. A missing field means the default, so that older
@@ -20,6 +21,59 @@ pub struct Settings {
     pub path: PathPolicy,
     /// Whose offers are taken without asking.
     pub accept: AcceptPolicy,
+    /// The most bytes of an offer that is taken without asking; any other
+    /// waits for the user. `None` for no such limit.
+    pub unasked_bytes_max: Option<u64>,
+    /// What happens where something of the same name is there already, unless
+    /// the user says otherwise for one offer.
+    pub existing: Existing,
+    /// Received programs can be executed.
+    pub keeps_executable: bool,
+    /// How fast files may travel to all peers together, in bytes per second.
+    pub send_limit: Option<u64>,
+    /// How fast files may travel from all peers together, in bytes per second.
+    pub receive_limit: Option<u64>,
+}
+
+/// What differs from the settings in one run, and is not stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// See [`Settings::path`].
+    pub path: Option<PathPolicy>,
+    /// See [`Settings::accept`].
+    pub accept: Option<AcceptPolicy>,
+    /// See [`Settings::unasked_bytes_max`].
+    pub unasked_bytes_max: Option<u64>,
+    /// See [`Settings::download_folder`].
+    pub download_folder: Option<PathBuf>,
+    /// See [`Settings::existing`].
+    pub existing: Option<Existing>,
+    /// See [`Settings::keeps_executable`].
+    pub keeps_executable: Option<bool>,
+    /// See [`Settings::send_limit`].
+    pub send_limit: Option<u64>,
+    /// See [`Settings::receive_limit`].
+    pub receive_limit: Option<u64>,
+}
+
+impl Settings {
+    /// The settings as a run with these differences obeys them.
+    #[must_use]
+    pub(crate) fn with(&self, overrides: &Overrides) -> Self {
+        let folder = overrides.download_folder.as_ref();
+        Self {
+            name: self.name.clone(),
+            server: self.server.clone(),
+            download_folder: folder.or(self.download_folder.as_ref()).cloned(),
+            path: overrides.path.unwrap_or(self.path),
+            accept: overrides.accept.unwrap_or(self.accept),
+            unasked_bytes_max: overrides.unasked_bytes_max.or(self.unasked_bytes_max),
+            existing: overrides.existing.unwrap_or(self.existing),
+            keeps_executable: overrides.keeps_executable.unwrap_or(self.keeps_executable),
+            send_limit: overrides.send_limit.or(self.send_limit),
+            receive_limit: overrides.receive_limit.or(self.receive_limit),
+        }
+    }
 }
 
 /// Whose offers are taken without asking.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
+use pinhole_transfer::Paused;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::history::HistoryEntry;
-use crate::settings::AcceptPolicy;
+use crate::settings::Settings;
 
 /// Everything a face shows, at one moment. Replaced as a whole on each change.
 #[derive(Debug, Clone)]
@@ -29,12 +30,48 @@ pub struct Snapshot {
     pub history: Arc<Vec<HistoryEntry>>,
     /// Where accepted files go.
     pub download_folder: PathBuf,
-    /// Whose offers are taken without asking.
-    pub accept: AcceptPolicy,
-    /// The name used last, to be offered at login.
-    pub last_name: Option<PeerName>,
-    /// The server used last, to be offered at login.
-    pub last_server: Option<ServerAddress>,
+    /// What the user has chosen, as this run obeys it.
+    pub settings: Settings,
+}
+
+impl Snapshot {
+    /// All transfers under way together; `None` when there is at most one.
+    #[must_use]
+    pub fn overall(&self) -> Option<Overall> {
+        let is_moving = |transfer: &&TransferView| matches!(transfer.stage, Stage::Transferring);
+        let mut overall = Overall::default();
+        for transfer in self.transfers.iter().filter(is_moving) {
+            overall.transfers += 1;
+            let sum = &mut overall.progress;
+            let one = &transfer.progress;
+            sum.bytes_done += one.bytes_done;
+            sum.bytes_total += one.bytes_total;
+            sum.files_done += one.files_done;
+            sum.files_total += one.files_total;
+            if let Some(speed) = one.bytes_per_second {
+                sum.bytes_per_second = Some(sum.bytes_per_second.unwrap_or_default() + speed);
+            }
+        }
+        let sum = &mut overall.progress;
+        let left_ms = sum
+            .bytes_total
+            .saturating_sub(sum.bytes_done)
+            .checked_mul(1000);
+        sum.time_left = sum
+            .bytes_per_second
+            .and_then(|speed| left_ms?.checked_div(speed))
+            .map(Duration::from_millis);
+        Some(overall).filter(|overall| overall.transfers > 1)
+    }
+}
+
+/// Several transfers together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overall {
+    /// How many.
+    pub transfers: u64,
+    /// How far they are.
+    pub progress: Progress,
 }
 
 /// Whether we are logged in.
@@ -119,6 +156,9 @@ pub struct TransferView {
     pub path: Option<PathKind>,
     /// Bytes and files so far.
     pub progress: Progress,
+    /// A few words that were sent instead of files, as they came: not fit to be
+    /// shown without [`crate::display_lines`].
+    pub text: Option<Arc<str>>,
 }
 
 /// How far a transfer is.
@@ -161,6 +201,8 @@ pub struct Completion {
     pub resent_bytes: u64,
     /// Files that were offered and failed one by one; the others are there.
     pub failed_files: u64,
+    /// Files that the receiver did not want.
+    pub skipped_files: u64,
     /// From acceptance to the durable acknowledgement.
     pub elapsed: Duration,
     /// Received: what to open: the folder that holds what arrived.
@@ -182,6 +224,18 @@ pub struct Progress {
     pub bytes_per_second: Option<u64>,
     /// At that speed; `None` while it cannot be told, as in a stall.
     pub time_left: Option<Duration>,
+    /// Who wants it to stop for a while.
+    pub paused: Paused,
+}
+
+impl Progress {
+    /// Whether it stands still although nobody wants it to.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        self.bytes_per_second == Some(0)
+            && self.paused == Paused::default()
+            && self.bytes_done < self.bytes_total
+    }
 }
 
 /// An offer as people see it: every text is safe to show.
@@ -197,6 +251,9 @@ pub struct OfferView {
     pub folders: u64,
     /// Bytes in all.
     pub bytes: u64,
+    /// Receiving: how many names at the top level are taken in the download
+    /// folder.
+    pub existing: u32,
     /// Sending: what was left out and why (links, special files), one line each.
     pub skipped: Vec<String>,
 }

@@ -69,8 +69,8 @@ impl App {
         prefill: Prefill,
     ) -> Self {
         theme::install(&cc.egui_ctx);
-        let last_name = snapshot.last_name.as_ref().map(ToString::to_string);
-        let last_server = snapshot.last_server.as_ref().map(ToString::to_string);
+        let last_name = snapshot.settings.name.as_ref().map(ToString::to_string);
+        let last_server = snapshot.settings.server.as_ref().map(ToString::to_string);
         let mut app = Self {
             form: login::Form::new(
                 prefill.name.or(last_name).unwrap_or_default(),
@@ -132,9 +132,9 @@ impl App {
 
     fn handle(&mut self, ctx: &egui::Context, event: Event) {
         match event {
-            Event::Offered { .. } => ctx.send_viewport_cmd(ViewportCommand::RequestUserAttention(
-                UserAttentionType::Informational,
-            )),
+            Event::Offered { .. } | Event::TextReceived { .. } => ctx.send_viewport_cmd(
+                ViewportCommand::RequestUserAttention(UserAttentionType::Informational),
+            ),
             Event::FileFailed {
                 transfer,
                 path,
@@ -152,6 +152,7 @@ impl App {
             | Event::Disconnected { .. }
             | Event::Connected { .. }
             | Event::Started { .. }
+            | Event::PausedByPeer { .. }
             | Event::Finished { .. } => {}
         }
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use std::collections::BTreeSet;
+
 use pinhole_client::Command;
 
 use crate::action::Question;
@@ -76,6 +78,8 @@ fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
             .map(|into| Command::Accept {
                 transfer,
                 into: Some(into),
+                unwanted: BTreeSet::new(),
+                existing: None,
             }),
         Question::DownloadFolder => dialog()
             .set_title(text::DOWNLOADS)

@@ -111,12 +111,14 @@ fn run(arguments: Arguments, log_in: bool) -> eframe::Result {
     let options = window(&arguments);
     let start = pinhole_client::Options {
         data_dir: arguments.data_dir,
-        path: arguments.path.map(|path| match path {
-            Path::Auto => PathPolicy::Auto,
-            Path::Direct => PathPolicy::DirectOnly,
-            Path::Relay => PathPolicy::RelayOnly,
-        }),
-        ..pinhole_client::Options::default()
+        overrides: pinhole_client::Overrides {
+            path: arguments.path.map(|path| match path {
+                Path::Auto => PathPolicy::Auto,
+                Path::Direct => PathPolicy::DirectOnly,
+                Path::Relay => PathPolicy::RelayOnly,
+            }),
+            ..pinhole_client::Overrides::default()
+        },
     };
     let prefill = Prefill {
         name: arguments.name,

@@ -3,6 +3,8 @@
 use egui::{
     Align, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle, Ui, Vec2,
 };
+use std::collections::BTreeSet;
+
 use pinhole_client::snapshot::EntryView;
 use pinhole_client::{Command, Snapshot, TransferView};
 
@@ -112,6 +114,8 @@ fn answer(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
             let accept = Command::Accept {
                 transfer: id,
                 into: None,
+                unwanted: BTreeSet::new(),
+                existing: None,
             };
             actions.push(Action::Command(accept));
         }

@@ -76,7 +76,10 @@ fn accept(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
         (AcceptPolicy::Contacts, text::ACCEPT_CONTACTS),
         (AcceptPolicy::All, text::ACCEPT_EVERYBODY),
     ] {
-        if ui.radio(snapshot.accept == policy, words).clicked() {
+        if ui
+            .radio(snapshot.settings.accept == policy, words)
+            .clicked()
+        {
             actions.push(Action::Command(Command::SetAcceptPolicy { policy }));
         }
     }

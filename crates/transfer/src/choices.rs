@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 use crate::manifest::{Entry, Manifest};
 
 /// What a receiver wants of an offer, and how. The default takes everything
@@ -20,7 +22,8 @@ pub struct Choices {
 
 /// What happens where something of the same name is there already. A folder is
 /// never replaced by a file, nor a file by a folder; the new one gets a number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Existing {
     /// Both stay: the new one gets a number.
     #[default]

@@ -10,6 +10,17 @@ const TAIL_CHARS: usize = 40;
 /// long text is elided.
 #[must_use]
 pub fn display_text(text: &str) -> String {
+    elided(escaped(text))
+}
+
+/// As [`display_text`], but for a text of several lines, whole.
+#[must_use]
+pub fn display_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(escaped).collect();
+    lines.join("\n")
+}
+
+fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut previous = None;
     let mut characters = text.chars().peekable();
@@ -21,7 +32,7 @@ pub fn display_text(text: &str) -> String {
         }
         previous = Some(character);
     }
-    elided(shown)
+    shown
 }
 
 fn needs_escape(character: char, before: Option<char>, after: Option<char>) -> bool {

@@ -113,12 +113,10 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
                 detail: format!("{other}."),
             },
         },
-        TransferError::Cancelled(Party::Us) | TransferError::Interrupted(Party::Us) => {
-            Failure::Cancelled
-        }
-        TransferError::Cancelled(Party::Peer) | TransferError::Interrupted(Party::Peer) => {
-            Failure::CancelledByPeer { peer }
-        }
+        TransferError::Cancelled(Party::Us) => Failure::Cancelled,
+        TransferError::Interrupted(Party::Us) => Failure::Interrupted,
+        TransferError::Cancelled(Party::Peer) => Failure::CancelledByPeer { peer },
+        TransferError::Interrupted(Party::Peer) => Failure::InterruptedByPeer { peer },
         TransferError::Verification(_) => Failure::Verification {
             detail: error.to_string(),
         },

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName};
+use pinhole_transfer::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -32,19 +33,11 @@ use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::History;
 use crate::profile::{Profile, ProfileError};
-use crate::settings::{AcceptPolicy, Settings};
+use crate::settings::{Overrides, Settings};
 use crate::snapshot::{PeerView, Snapshot, TransferId};
 
 /// How often progress is sampled while bytes move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What differs from the profile's settings in this run, and is not stored.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Overrides {
-    pub(crate) path: Option<PathPolicy>,
-    pub(crate) accept: Option<AcceptPolicy>,
-    pub(crate) download_folder: Option<PathBuf>,
-}
 
 /// Everything that reaches the engine.
 #[derive(Debug)]
@@ -61,6 +54,8 @@ pub(crate) struct Engine {
     contacts: Contacts,
     history: History,
     overrides: Overrides,
+    /// Shared by all sessions.
+    limits: Limits,
     login: Login,
     roster: BTreeMap<PeerName, PeerKey>,
     sessions: HashMap<SessionId, PeerSession>,
@@ -92,8 +87,7 @@ impl Engine {
         let login = Login::logged_out();
         let first = snapshot(
             &profile,
-            &settings,
-            &overrides,
+            settings.with(&overrides),
             &history,
             &login,
             Vec::new(),
@@ -106,6 +100,7 @@ impl Engine {
             contacts,
             history,
             overrides,
+            limits: Limits::default(),
             login,
             roster: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -114,6 +109,7 @@ impl Engine {
             next_id: 1,
             inputs,
         };
+        engine.obey_limits();
         engine.load_queue()?;
         engine.publish();
         Ok(engine)
@@ -160,7 +156,15 @@ impl Engine {
             Command::LogIn { name, server } => self.log_in(name, server).await,
             Command::LogOut => self.log_out().await,
             Command::Send { peer, paths } => self.send(peer, paths).await,
-            Command::Accept { transfer, into } => self.accept(transfer, into).await,
+            Command::SendText { peer, text } => self.send_text(peer, text).await,
+            Command::Accept {
+                transfer,
+                into,
+                unwanted,
+                existing,
+            } => self.accept(transfer, into, unwanted, existing).await,
+            Command::Pause { transfer, paused } => self.pause(transfer, paused),
+            Command::Interrupt { transfer } => self.interrupt(transfer).await,
             Command::Decline { transfer } => self.decline(transfer).await,
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Retry { transfer } => self.retry(transfer).await,
@@ -180,7 +184,41 @@ impl Engine {
                 self.overrides.accept = None;
                 self.store_settings().await;
             }
+            Command::SetUnaskedBytesMax { bytes } => {
+                self.settings.unasked_bytes_max = bytes;
+                self.overrides.unasked_bytes_max = None;
+                self.store_settings().await;
+            }
+            Command::SetExisting { existing } => {
+                self.settings.existing = existing;
+                self.overrides.existing = None;
+                self.store_settings().await;
+            }
+            Command::SetKeepsExecutable { keeps } => {
+                self.settings.keeps_executable = keeps;
+                self.overrides.keeps_executable = None;
+                self.store_settings().await;
+            }
+            Command::SetLimits { send, receive } => {
+                self.settings.send_limit = send;
+                self.settings.receive_limit = receive;
+                self.overrides.send_limit = None;
+                self.overrides.receive_limit = None;
+                self.obey_limits();
+                self.store_settings().await;
+            }
         }
+    }
+
+    /// The settings as this run obeys them.
+    fn in_force(&self) -> Settings {
+        self.settings.with(&self.overrides)
+    }
+
+    fn obey_limits(&self) {
+        let settings = self.in_force();
+        self.limits.send.set(settings.send_limit);
+        self.limits.receive.set(settings.receive_limit);
     }
 
     async fn trust_new_key(&mut self, peer: PeerKey) {
@@ -247,7 +285,7 @@ impl Engine {
     }
 
     fn path_policy(&self) -> PathPolicy {
-        self.overrides.path.unwrap_or(self.settings.path)
+        self.in_force().path
     }
 
     fn next_id(&mut self) -> u64 {
@@ -274,8 +312,7 @@ impl Engine {
         let transfers = self.transfers.iter().map(|(&id, t)| t.view(id)).collect();
         let next = snapshot(
             &self.profile,
-            &self.settings,
-            &self.overrides,
+            self.in_force(),
             &self.history,
             &self.login,
             peers,
@@ -304,8 +341,7 @@ impl Engine {
 
 fn snapshot(
     profile: &Profile,
-    settings: &Settings,
-    overrides: &Overrides,
+    settings: Settings,
     history: &History,
     login: &Login,
     peers: Vec<PeerView>,
@@ -319,23 +355,17 @@ fn snapshot(
         peers,
         transfers,
         history: history.entries(),
-        download_folder: download_folder(profile, settings, overrides),
-        accept: overrides.accept.unwrap_or(settings.accept),
-        last_name: settings.name.clone(),
-        last_server: settings.server.clone(),
+        download_folder: download_folder(profile, &settings),
+        settings,
     }
 }
 
 /// Where accepted files go.
-fn download_folder(profile: &Profile, settings: &Settings, overrides: &Overrides) -> PathBuf {
-    let chosen = overrides
-        .download_folder
-        .as_ref()
-        .or(settings.download_folder.as_ref());
-    chosen.map_or_else(
-        || profile.default_download_folder().to_owned(),
-        PathBuf::clone,
-    )
+fn download_folder(profile: &Profile, settings: &Settings) -> PathBuf {
+    let chosen = settings.download_folder.as_deref();
+    chosen
+        .unwrap_or_else(|| profile.default_download_folder())
+        .to_owned()
 }
 
 /// Sleeps for ever when there is nothing to wait for.

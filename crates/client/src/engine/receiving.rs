@@ -1,9 +1,12 @@
 //! What comes through a session: the other side's offers, and how transfers go on.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pinhole_transfer::{AcceptError, DeclineReason, Destination, ExchangeEvent, Trouble};
+use pinhole_transfer::{
+    AcceptError, Choices, DeclineReason, Destination, ExchangeEvent, Existing, Summary, Trouble,
+};
 
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer};
@@ -19,8 +22,29 @@ impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
             ExchangeEvent::Offered { id, offer } => {
-                self.take_offer(session, id, Arc::new(offer::of_manifest(&offer)))
-                    .await;
+                let folder = super::download_folder(&self.profile, &self.in_force());
+                let existing = Destination::open(&folder);
+                let existing = existing.map_or(0, |folder| folder.count_existing(&offer));
+                let offer = OfferView {
+                    existing,
+                    ..offer::of_manifest(&offer)
+                };
+                self.take_offer(session, id, Arc::new(offer)).await;
+            }
+            ExchangeEvent::Text { text, .. } => self.take_text(session, text).await,
+            ExchangeEvent::Paused { id, paused } => {
+                let Some(id) = self.find(session, id) else {
+                    return;
+                };
+                if let Some(transfer) = self.transfers.get_mut(&id) {
+                    transfer.sample_progress();
+                }
+                self.publish();
+                self.emit(Event::PausedByPeer {
+                    transfer: id,
+                    paused,
+                })
+                .await;
             }
             ExchangeEvent::Accepted { id } => {
                 let Some(id) = self.find(session, id) else {
@@ -78,6 +102,7 @@ impl Engine {
             Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
         transfer.path = Some(carrier.path());
         transfer.progress = offer::no_progress(&offer);
+        let bytes = offer.bytes;
         transfer.offer = offer;
         let exchange = carrier.exchange().clone();
         transfer.carried = Some(Carried {
@@ -87,24 +112,51 @@ impl Engine {
         });
         let id = self.add_transfer(transfer);
         let contact = self.acquaintance(&peer) == Acquaintance::Known { contact: true };
-        match self.overrides.accept.unwrap_or(self.settings.accept) {
-            AcceptPolicy::All => self.accept(id, None).await,
-            AcceptPolicy::Contacts if contact => self.accept(id, None).await,
-            AcceptPolicy::Contacts | AcceptPolicy::Ask => {
-                self.publish();
-                self.emit(Event::Offered { transfer: id }).await;
-            }
+        let settings = self.in_force();
+        let is_trusted = match settings.accept {
+            AcceptPolicy::All => true,
+            AcceptPolicy::Contacts => contact,
+            AcceptPolicy::Ask => false,
+        };
+        if is_trusted && settings.unasked_bytes_max.is_none_or(|max| bytes <= max) {
+            return self.accept(id, None, BTreeSet::new(), None).await;
         }
+        self.publish();
+        self.emit(Event::Offered { transfer: id }).await;
     }
 
-    pub(super) async fn accept(&mut self, id: TransferId, into: Option<PathBuf>) {
-        let folder = into.unwrap_or_else(|| {
-            super::download_folder(&self.profile, &self.settings, &self.overrides)
-        });
+    async fn take_text(&mut self, session: SessionId, text: String) {
+        let Some(carrier) = self.sessions.get(&session) else {
+            return;
+        };
+        let peer = carrier.peer().clone();
+        let mut transfer = Transfer::new(peer, Direction::Receiving, Stage::Transferring);
+        transfer.path = Some(carrier.path());
+        transfer.offer = Arc::new(offer::of_text(&text));
+        transfer.text = Some(text.into());
+        let id = self.add_transfer(transfer);
+        self.finish(id, Ok(Summary::default())).await;
+        self.emit(Event::TextReceived { transfer: id }).await;
+    }
+
+    pub(super) async fn accept(
+        &mut self,
+        id: TransferId,
+        into: Option<PathBuf>,
+        unwanted: BTreeSet<u32>,
+        existing: Option<Existing>,
+    ) {
+        let settings = self.in_force();
+        let folder = into.unwrap_or_else(|| super::download_folder(&self.profile, &settings));
+        let choices = Choices {
+            unwanted,
+            existing: existing.unwrap_or(settings.existing),
+            keeps_executable: settings.keeps_executable,
+        };
         let Some(carried) = self.awaiting_decision(id) else {
             return;
         };
-        if let Err(error) = take_into(&carried, &folder).await {
+        if let Err(error) = take_into(&carried, &folder, choices).await {
             let _ = carried
                 .exchange
                 .decline(carried.id, decline_reason(&error))
@@ -148,11 +200,14 @@ impl Engine {
     }
 }
 
-async fn take_into(carried: &Carried, folder: &Path) -> Result<(), AcceptError> {
+async fn take_into(carried: &Carried, folder: &Path, choices: Choices) -> Result<(), AcceptError> {
     // A folder that cannot be made cannot be opened either, which says why.
     let _ = std::fs::create_dir_all(folder);
     let destination = Destination::open(folder)?;
-    carried.exchange.accept(carried.id, destination).await
+    carried
+        .exchange
+        .accept(carried.id, destination, choices)
+        .await
 }
 
 fn decline_reason(error: &AcceptError) -> DeclineReason {

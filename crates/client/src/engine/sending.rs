@@ -35,6 +35,35 @@ impl Engine {
         self.prepare(id).await;
     }
 
+    pub(super) async fn send_text(&mut self, peer: PeerKey, text: String) {
+        let known = self.identity_of(peer);
+        let in_reach = known
+            .clone()
+            .filter(|peer| self.is_online(peer) || self.session_with(peer.key).is_some());
+        let Some(peer) = in_reach else {
+            let name = known.map(|known| known.name.to_string());
+            let peer = name.unwrap_or_else(|| peer.fingerprint().to_string());
+            let failure = Failure::PeerOffline { peer };
+            return self.emit(Event::CommandFailed { failure }).await;
+        };
+        let mut transfer = Transfer::new(peer.clone(), Direction::Sending, Stage::Connecting);
+        transfer.offer = Arc::new(offer::of_text(&text));
+        transfer.text = Some(text.into());
+        let id = self.add_transfer(transfer);
+        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
+            let failure = Failure::PeerKeyChanged { peer: peer.name };
+            return self.finish(id, Err(failure)).await;
+        }
+        match self.session_with(peer.key) {
+            Some(session) => self.offer_waiting(peer.key, session).await,
+            None => {
+                if let Err(failure) = self.ensure_session(&peer) {
+                    self.finish(id, Err(failure)).await;
+                }
+            }
+        }
+    }
+
     /// Has the list of files read and, meanwhile, the connection made.
     pub(super) async fn prepare(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get_mut(&id) else {
@@ -63,18 +92,23 @@ impl Engine {
     }
 
     pub(super) async fn retry(&mut self, id: TransferId) {
-        let failed = |t: &&Transfer| matches!(t.stage, Stage::Failed(_)) && !t.paths.is_empty();
+        let is_ours = |t: &Transfer| t.direction == Direction::Sending;
+        let failed = |t: &&Transfer| matches!(t.stage, Stage::Failed(_)) && is_ours(t);
         let Some(transfer) = self.transfers.get(&id).filter(failed) else {
             return;
         };
         let (peer, paths) = (transfer.peer.clone(), transfer.paths.clone());
+        let text = transfer.text.clone();
         if self.identity_of(peer.key).is_none() {
             let peer = peer.name.to_string();
             let failure = Failure::PeerOffline { peer };
             return self.emit(Event::CommandFailed { failure }).await;
         }
         self.transfers.remove(&id);
-        self.send(peer.key, paths).await;
+        match text {
+            Some(text) => self.send_text(peer.key, text.as_ref().to_owned()).await,
+            None => self.send(peer.key, paths).await,
+        }
     }
 
     pub(super) async fn handle_transfer(&mut self, input: TransferInput) {
@@ -119,12 +153,18 @@ impl Engine {
             if transfer.peer.key != peer {
                 continue;
             }
-            let Some(source) = transfer.source.take() else {
-                continue;
+            let is_waiting = matches!(transfer.stage, Stage::Connecting);
+            let (sent, stage) = match (transfer.source.take(), &transfer.text) {
+                (Some(source), _) => (exchange.send(source).await, Stage::AwaitingAnswer),
+                (None, Some(text)) if is_waiting => {
+                    let sent = exchange.send_text(text.as_ref().to_owned());
+                    (sent, Stage::Transferring)
+                }
+                _ => continue,
             };
-            match exchange.send(source).await {
+            match sent {
                 Ok(wire_id) => {
-                    transfer.stage = Stage::AwaitingAnswer;
+                    transfer.stage = stage;
                     transfer.path = Some(path);
                     let exchange = exchange.clone();
                     transfer.carried = Some(Carried {

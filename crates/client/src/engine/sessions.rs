@@ -191,7 +191,9 @@ impl Engine {
         })
         .await;
         let path = session.path;
-        let (exchange, mut events) = pinhole_transfer::start(session.stream.into_split(), side);
+        let limits = self.limits.clone();
+        let (exchange, mut events) =
+            pinhole_transfer::start(session.stream.into_split(), side, limits);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::{Exchange, Source, SourceError, Summary};
+use pinhole_transfer::{Exchange, Paused, Source, SourceError, Summary};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -39,6 +39,8 @@ pub(crate) struct Transfer {
     pub(super) path: Option<PathKind>,
     /// Sending: what was asked for, should it have to be sent again.
     pub(super) paths: Vec<PathBuf>,
+    /// A few words instead of files.
+    pub(super) text: Option<Arc<str>>,
     /// Sending: the server on which the peer was offline.
     pub(super) queued_on: Option<PeerKey>,
     /// Sending: what was scanned and waits for a session.
@@ -68,6 +70,7 @@ impl Transfer {
             stage,
             path: None,
             paths: Vec::new(),
+            text: None,
             queued_on: None,
             source: None,
             carried: None,
@@ -83,7 +86,7 @@ impl Transfer {
         carried_by == Some(session) && !self.stage.is_final()
     }
 
-    fn sample_progress(&mut self) {
+    pub(super) fn sample_progress(&mut self) {
         if let Some(carried) = &self.carried
             && let Some(now) = carried.exchange.progress(carried.id)
         {
@@ -100,6 +103,7 @@ impl Transfer {
             stage: self.stage.clone(),
             path: self.path,
             progress: self.progress,
+            text: self.text.clone(),
         }
     }
 }
@@ -121,6 +125,27 @@ impl Engine {
         self.finish(id, Err(Failure::Cancelled)).await;
     }
 
+    /// As `cancel`, but what has arrived is kept.
+    pub(super) async fn interrupt(&mut self, id: TransferId) {
+        let transfer = self.transfers.get(&id).filter(|t| !t.stage.is_final());
+        let Some(carried) = transfer.and_then(|t| t.carried.clone()) else {
+            return self.cancel(id).await;
+        };
+        // As in `cancel`.
+        let _ = carried.exchange.interrupt(carried.id).await;
+        self.finish(id, Err(Failure::Interrupted)).await;
+    }
+
+    pub(super) fn pause(&mut self, id: TransferId, paused: bool) {
+        if let Some(transfer) = self.transfers.get_mut(&id)
+            && let Some(carried) = &transfer.carried
+        {
+            // One that has ended meanwhile needs no pause.
+            let _ = carried.exchange.pause(carried.id, paused);
+            transfer.sample_progress();
+        }
+    }
+
     /// The program ends. What has arrived is kept for another day.
     pub(super) async fn interrupt_all(&mut self) {
         let running: Vec<_> = self
@@ -130,12 +155,7 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in running {
-            let transfer = self.transfers.get(&id);
-            if let Some(carried) = transfer.and_then(|t| t.carried.clone()) {
-                // As in `cancel`.
-                let _ = carried.exchange.interrupt(carried.id).await;
-            }
-            self.finish(id, Err(Failure::Cancelled)).await;
+            self.interrupt(id).await;
         }
     }
 
@@ -174,9 +194,13 @@ impl Engine {
             Ok(summary) => {
                 transfer.stage = Stage::Completed(Completion {
                     files: u64::from(summary.files),
-                    bytes: summary.bytes,
+                    bytes: match &transfer.text {
+                        Some(text) => text.len() as u64,
+                        None => summary.bytes,
+                    },
                     resent_bytes: summary.resent_bytes,
                     failed_files: u64::from(summary.failed_files),
+                    skipped_files: u64::from(summary.skipped_files),
                     elapsed,
                     folder: transfer.folder.clone(),
                 });
@@ -271,11 +295,15 @@ impl Engine {
         }
     }
 
-    /// Whether there is progress to sample.
+    /// Whether there is progress to sample. Of what is paused there is none once
+    /// everything on its way has arrived.
     pub(super) fn is_moving(&self) -> bool {
+        let is_still = |progress: &Progress| {
+            progress.paused != Paused::default() && progress.bytes_per_second == Some(0)
+        };
         self.transfers
             .values()
-            .any(|t| matches!(t.stage, Stage::Transferring))
+            .any(|t| matches!(t.stage, Stage::Transferring) && !is_still(&t.progress))
     }
 
     pub(super) fn sample_progress(&mut self) {
@@ -295,5 +323,6 @@ fn progress_view(now: pinhole_transfer::Progress) -> Progress {
         files_total: u64::from(now.files_total),
         bytes_per_second: now.bytes_per_second,
         time_left: now.time_left,
+        paused: now.paused,
     }
 }

@@ -104,9 +104,7 @@ fn logged_out() -> Snapshot {
         transfers: Vec::new(),
         history: Arc::default(),
         download_folder: "/home/alice/Downloads".into(),
-        accept: AcceptPolicy::Ask,
-        last_name: None,
-        last_server: None,
+        settings: Settings::default(),
     }
 }
 
@@ -142,6 +140,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
         folders: 0,
         bytes: entries.iter().filter_map(|entry| entry.size_bytes).sum(),
         entries,
+        existing: 0,
         skipped: Vec::new(),
     })
 }
@@ -155,6 +154,7 @@ fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
         stage,
         path: Some(PathKind::Punched),
         progress: Progress::default(),
+        text: None,
     }
 }
 

@@ -30,7 +30,9 @@ fn an_offer_asks_with_its_whole_list() {
         play.commands(),
         [Command::Accept {
             transfer: TransferId(7),
-            into: None
+            into: None,
+            unwanted: std::collections::BTreeSet::new(),
+            existing: None,
         }]
     );
 }
@@ -112,6 +114,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
     let done = Completion {
         files: 1,
         bytes: 734_003_200,
+        skipped_files: 0,
         resent_bytes: 0,
         failed_files: 1,
         elapsed: Duration::from_secs(10),

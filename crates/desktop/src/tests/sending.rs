@@ -150,6 +150,7 @@ fn a_running_transfer_says_how_far_how_fast_and_which_way() {
         files_total: 1,
         bytes_per_second: Some(20_000_000),
         time_left: Some(Duration::from_secs(32)),
+        paused: Paused::default(),
     };
     play.change(|s| s.transfers.push(running));
     harness.run();
