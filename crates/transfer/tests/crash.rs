@@ -23,7 +23,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, Side, Source, Summary, start,
+    Choices, Destination, Exchange, ExchangeEvent, Limits, Side, Source, Summary, start,
 };
 use tokio::sync::mpsc;
 

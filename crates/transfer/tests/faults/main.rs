@@ -22,8 +22,8 @@ use std::{
 
 use injector::{Call, Plan};
 use pinhole_transfer::{
-    AcceptError, DeclineReason, Destination, Exchange, ExchangeEvent, Side, Source, Summary,
-    TransferError, start,
+    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Limits, Side,
+    Source, Summary, TransferError, start,
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, sync::mpsc};
@@ -181,8 +181,13 @@ impl Offered {
         let attempt = async {
             let (left, right) = tokio::io::duplex(64 * 1024);
             let (read, write) = tokio::io::split(right);
-            let (alice, mut sending) = start(tokio::io::split(left), Side::Initiator);
-            let (bob, mut receiving) = start((read.take(breaks_after), write), Side::Responder);
+            let (alice, mut sending) =
+                start(tokio::io::split(left), Side::Initiator, Limits::default());
+            let (bob, mut receiving) = start(
+                (read.take(breaks_after), write),
+                Side::Responder,
+                Limits::default(),
+            );
             let source = Source::scan(&self.paths).unwrap();
             alice.send(source).await.unwrap();
             tokio::join!(sent(&mut sending), received(&bob, &mut receiving, into))
@@ -294,7 +299,7 @@ async fn received(
             ExchangeEvent::Offered { id, .. } => {
                 let destination = Destination::open(into).map_err(AcceptError::from);
                 let accepted = match destination {
-                    Ok(destination) => bob.accept(id, destination).await,
+                    Ok(destination) => bob.accept(id, destination, Choices::default()).await,
                     Err(error) => Err(error),
                 };
                 if let Err(error) = accepted {
@@ -308,7 +313,7 @@ async fn received(
                 return (outcome.map_err(|error| error.to_string()), failed);
             }
             ExchangeEvent::Closed { reason } => panic!("closed: {reason:?}"),
-            ExchangeEvent::Accepted { .. } => {}
+            other => panic!("{other:?} unasked"),
         }
     }
 }
