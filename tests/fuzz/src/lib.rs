@@ -1,0 +1,102 @@
+//! What must hold whatever bytes a peer sends. Each target takes bytes and
+//! panics when it does not hold; the fuzzer looks for such bytes, and an
+//! ordinary test replays the corpus.
+
+pub mod frames;
+pub mod manifest;
+pub mod receiver;
+pub mod rendezvous;
+pub mod sender;
+
+use std::sync::Arc;
+
+use pinhole_transfer::{
+    Entry, Manifest, SafePath, lengths::CHUNK_BYTES, manifest::ManifestBuilder,
+};
+
+/// A target takes bytes and panics when something does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("frames", frames::hold),
+    ("manifest", manifest::hold),
+    ("receiver", receiver::hold),
+    ("rendezvous", rendezvous::hold),
+    ("sender", sender::hold),
+];
+
+/// Bytes as a source of decisions; zeroes when they are used up.
+struct Choices<'a>(&'a [u8]);
+
+impl Choices<'_> {
+    const fn are_left(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    fn byte(&mut self) -> u8 {
+        let (&byte, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        byte
+    }
+
+    fn below(&mut self, limit: u32) -> u32 {
+        u32::from(self.byte()) % limit.max(1)
+    }
+
+    /// Mostly a small number, of which there are more that matter.
+    fn number(&mut self) -> u32 {
+        match self.byte() {
+            255 => u32::MAX - self.below(4),
+            254 => u32::from_be_bytes([self.byte(), self.byte(), self.byte(), self.byte()]),
+            small => u32::from(small % 16),
+        }
+    }
+
+    /// Up to three runs: where each begins, and how long it is.
+    fn runs(&mut self) -> Vec<(u32, u32)> {
+        (0..self.below(4))
+            .map(|_| (self.number(), self.number()))
+            .collect()
+    }
+
+    /// Up to eight files and folders, the files as long as it gets interesting.
+    fn manifest(&mut self) -> Arc<Manifest> {
+        let chunk = u64::from(CHUNK_BYTES);
+        let sizes = [
+            0,
+            1,
+            7,
+            chunk - 1,
+            chunk,
+            chunk + 1,
+            2 * chunk,
+            4 * chunk + 5,
+        ];
+        let mut builder = ManifestBuilder::default();
+        for number in 0..=self.below(8) {
+            let path = SafePath::parse(&number.to_string()).expect("a number");
+            let modified_ns = None;
+            let entry = match sizes.get(self.below(10) as usize) {
+                Some(&size_bytes) => Entry::File {
+                    path,
+                    size_bytes,
+                    modified_ns,
+                },
+                None => Entry::Folder { path, modified_ns },
+            };
+            builder.push(entry).expect("a sound entry");
+        }
+        Arc::new(builder.build())
+    }
+}
+
+/// The files of a manifest by their numbers.
+fn files(manifest: &Manifest) -> impl Iterator<Item = u32> {
+    (0..manifest.count()).filter(|&entry| manifest.lengths(entry).is_some())
+}
+
+/// Of a file.
+fn size_bytes(manifest: &Manifest, entry: u32) -> Option<u64> {
+    manifest.entry(entry).and_then(Entry::file_size_bytes)
+}

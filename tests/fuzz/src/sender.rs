@@ -1,0 +1,198 @@
+//! The sender's state machine against a record of what is so: it believes of
+//! the receiver exactly what can be true, and counts nothing twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pinhole_transfer::{
+    Manifest,
+    message::{Choice, EntryChoice},
+    sender::{Delivered, Sender},
+};
+
+use super::{Choices, files, size_bytes};
+
+struct Record<'a> {
+    manifest: &'a Manifest,
+    is_accepted: bool,
+    have: BTreeMap<u32, (u32, u32)>,
+    skipped: BTreeSet<u32>,
+    failed: BTreeSet<u32>,
+    sent: BTreeSet<u32>,
+    durable: u32,
+    delivered: Delivered,
+}
+
+/// A manifest, and what the receiver says then, while this side sends.
+pub fn hold(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let manifest = choices.manifest();
+    let mut record = Record {
+        manifest: &manifest,
+        is_accepted: false,
+        have: BTreeMap::new(),
+        skipped: BTreeSet::new(),
+        failed: BTreeSet::new(),
+        sent: BTreeSet::new(),
+        durable: 0,
+        delivered: Delivered::default(),
+    };
+    let mut sender = Sender::new(manifest.clone());
+    while choices.are_left() {
+        if !record.step(&mut sender, &mut choices) {
+            // A lie; an exchange ends with it.
+            return;
+        }
+        assert_eq!(sender.delivered(), record.delivered);
+        assert_eq!(sender.failed_files() as usize, record.failed.len());
+        assert!(record.delivered.bytes <= manifest.total_bytes());
+        assert!(record.delivered.files + sender.failed_files() <= manifest.files());
+    }
+}
+
+impl Record<'_> {
+    /// The next file of which this side has not told what became of it.
+    fn due(&self) -> Option<u32> {
+        let is_left = |entry: &u32| !self.skipped.contains(entry) && !self.sent.contains(entry);
+        files(self.manifest).find(is_left)
+    }
+
+    /// The first entry that can not be durable yet.
+    fn limit(&self) -> u32 {
+        let is_open = |entry: &u32| {
+            !self.skipped.contains(entry)
+                && !self.sent.contains(entry)
+                && !self.failed.contains(entry)
+        };
+        let first = files(self.manifest).find(is_open);
+        first.unwrap_or_else(|| self.manifest.count())
+    }
+
+    /// False when the machine has found a lie.
+    fn step(&mut self, sender: &mut Sender, choices: &mut Choices<'_>) -> bool {
+        match choices.byte() % 8 {
+            0 => self.have(sender, &choices.runs()),
+            1 => self.accepted(sender, &choices.runs()),
+            2 => {
+                let can = !self.is_accepted;
+                assert_eq!(sender.declined().is_ok(), can);
+                can
+            }
+            what @ (3 | 4) => {
+                self.own(sender, what == 3);
+                true
+            }
+            5 => self.peer_failed(sender, choices.number()),
+            6 => self.compared(sender, choices),
+            _ => self.durable(sender, choices.number()),
+        }
+    }
+
+    fn have(&mut self, sender: &mut Sender, files: &[(u32, u32)]) -> bool {
+        let is_believed = sender.have(files).is_ok();
+        if is_believed {
+            assert!(!self.is_accepted);
+            for &(entry, chunks) in files {
+                let lengths = self.manifest.lengths(entry).expect("a file");
+                assert!(chunks <= lengths.chunks());
+                let last = self.have.last_key_value();
+                assert!(last.is_none_or(|(last, _)| *last < entry));
+                self.have.insert(entry, (chunks, 0));
+            }
+        }
+        is_believed
+    }
+
+    fn accepted(&mut self, sender: &mut Sender, runs: &[(u32, u32)]) -> bool {
+        let entries: Vec<_> = runs.iter().map(|(entry, _)| *entry).collect();
+        let choice = Choice::Skip;
+        let choices: Vec<_> = entries
+            .iter()
+            .map(|&entry| EntryChoice { entry, choice })
+            .collect();
+        let are_files = entries
+            .iter()
+            .all(|&entry| self.manifest.lengths(entry).is_some());
+        let accepted = sender.accepted(&choices);
+        assert_eq!(accepted.is_ok(), !self.is_accepted && are_files);
+        let Ok(accepted) = accepted else {
+            return false;
+        };
+        self.is_accepted = true;
+        self.skipped.extend(entries);
+        assert_eq!(accepted.skipped, self.skipped);
+        assert!(
+            accepted
+                .have
+                .keys()
+                .all(|entry| !self.skipped.contains(entry))
+        );
+        true
+    }
+
+    /// This side sends the next file, or cannot.
+    fn own(&mut self, sender: &mut Sender, is_sent: bool) {
+        let Some(entry) = self.due().filter(|_| self.is_accepted) else {
+            return;
+        };
+        self.sent.insert(entry);
+        if is_sent {
+            sender.sent(entry);
+        } else {
+            assert_eq!(sender.failed(entry), self.failed.insert(entry));
+        }
+    }
+
+    fn peer_failed(&mut self, sender: &mut Sender, entry: u32) -> bool {
+        let is_begun = self.sent.contains(&entry) || self.due() == Some(entry);
+        let can = self.is_accepted && is_begun && entry >= self.durable;
+        let told = sender.peer_failed(entry);
+        assert_eq!(told.is_ok(), can, "{entry}");
+        told.is_ok_and(|is_news| {
+            assert_eq!(is_news, self.failed.insert(entry));
+            true
+        })
+    }
+
+    fn compared(&mut self, sender: &mut Sender, choices: &mut Choices<'_>) -> bool {
+        let (entry, chunks, runs) = (choices.number(), choices.number(), choices.runs());
+        let Ok((same, differing)) = sender.compared(entry, chunks, &runs) else {
+            return false;
+        };
+        assert!(self.is_accepted);
+        let lengths = self.manifest.lengths(entry).expect("a file");
+        let (have, compared) = self.have.get_mut(&entry).expect("it was said to be there");
+        assert!(chunks > *compared && chunks <= *have);
+        assert_eq!(
+            same + differing,
+            lengths.run_bytes(*compared, chunks - *compared)
+        );
+        let mut end = *compared;
+        for (first, count) in runs {
+            assert!(first >= end && count > 0);
+            end = first + count;
+        }
+        assert!(end <= chunks);
+        *compared = chunks;
+        true
+    }
+
+    fn durable(&mut self, sender: &mut Sender, entries: u32) -> bool {
+        let can = self.is_accepted && (self.durable..=self.limit()).contains(&entries);
+        let told = sender.durable(entries);
+        assert_eq!(told.is_ok(), can, "{entries} of {}", self.limit());
+        let Ok(is_complete) = told else {
+            return false;
+        };
+        assert_eq!(is_complete, entries == self.manifest.count());
+        for entry in self.durable..entries {
+            let size = size_bytes(self.manifest, entry);
+            let size = size.filter(|_| !self.skipped.contains(&entry));
+            if let Some(size) = size.filter(|_| !self.failed.contains(&entry)) {
+                self.delivered.files += 1;
+                self.delivered.bytes += size;
+            }
+        }
+        self.durable = entries;
+        true
+    }
+}
