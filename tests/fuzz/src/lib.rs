@@ -82,6 +82,7 @@ impl Choices<'_> {
                     path,
                     size_bytes,
                     modified_ns,
+                    executable: false,
                 },
                 None => Entry::Folder { path, modified_ns },
             };

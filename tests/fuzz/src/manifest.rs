@@ -29,6 +29,7 @@ pub fn hold(bytes: &[u8]) {
                 path,
                 size_bytes: u64::from(*kind) << 40,
                 modified_ns,
+                executable: false,
             },
         };
         if builder.push(entry).is_ok() {

@@ -1,10 +1,14 @@
 //! The receiver's state machine against a record of everything it has let
 //! through: each chunk once, in its place, and no file complete that is not.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use pinhole_transfer::{
     Manifest,
+    choices::Selection,
     lengths::{CHUNK_BYTES, ChunkPlace},
     receiver::Receiver,
 };
@@ -30,7 +34,8 @@ struct Record<'a> {
     last_digest: Option<(u32, u32)>,
 }
 
-/// A manifest, what is here of it, and what the sender does then.
+/// A manifest, what is wanted and what is here of it, and what the sender does
+/// then.
 pub fn hold(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
@@ -41,7 +46,9 @@ pub fn hold(bytes: &[u8]) {
         last_digest: None,
     };
     let mut have = BTreeMap::new();
-    for entry in files(&manifest) {
+    let skipped = choices.byte();
+    let is_skipped = |entry: &u32| skipped >> (entry % 8) & 1 == 1;
+    for entry in files(&manifest).filter(|entry| !is_skipped(entry)) {
         let chunks = manifest.lengths(entry).expect("a file").chunks();
         let here = choices.below(chunks + 2).checked_sub(1);
         let here = here.filter(|&here| here > 0 || chunks == 0);
@@ -52,7 +59,9 @@ pub fn hold(bytes: &[u8]) {
         };
         record.files.insert(entry, file);
     }
-    let mut receiver = Receiver::new(manifest.clone(), &have);
+    let skipped = files(&manifest).filter(is_skipped).collect();
+    let selection = Selection::without(manifest.clone(), skipped);
+    let mut receiver = Receiver::new(Arc::new(selection), &have);
     record.check_complete(&receiver);
     while choices.are_left() {
         record.step(&mut receiver, &mut choices);
@@ -73,7 +82,7 @@ impl Record<'_> {
     fn file(&mut self, entry: u32) -> &mut File {
         self.files
             .get_mut(&entry)
-            .expect("what was let through is a file")
+            .expect("what was let through is a wanted file")
     }
 
     fn step(&mut self, receiver: &mut Receiver, choices: &mut Choices<'_>) {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pinhole_transfer::{
     Manifest,
-    message::{Choice, EntryChoice},
     sender::{Delivered, Sender},
 };
 
@@ -69,9 +68,9 @@ impl Record<'_> {
 
     /// False when the machine has found a lie.
     fn step(&mut self, sender: &mut Sender, choices: &mut Choices<'_>) -> bool {
-        match choices.byte() % 8 {
+        match choices.byte() % 9 {
             0 => self.have(sender, &choices.runs()),
-            1 => self.accepted(sender, &choices.runs()),
+            1 => self.accepted(sender),
             2 => {
                 let can = !self.is_accepted;
                 assert_eq!(sender.declined().is_ok(), can);
@@ -83,7 +82,8 @@ impl Record<'_> {
             }
             5 => self.peer_failed(sender, choices.number()),
             6 => self.compared(sender, choices),
-            _ => self.durable(sender, choices.number()),
+            7 => self.durable(sender, choices.number()),
+            _ => self.skip(sender, &choices.runs()),
         }
     }
 
@@ -102,30 +102,31 @@ impl Record<'_> {
         is_believed
     }
 
-    fn accepted(&mut self, sender: &mut Sender, runs: &[(u32, u32)]) -> bool {
-        let entries: Vec<_> = runs.iter().map(|(entry, _)| *entry).collect();
-        let choice = Choice::Skip;
-        let choices: Vec<_> = entries
-            .iter()
-            .map(|&entry| EntryChoice { entry, choice })
-            .collect();
-        let are_files = entries
-            .iter()
-            .all(|&entry| self.manifest.lengths(entry).is_some());
-        let accepted = sender.accepted(&choices);
-        assert_eq!(accepted.is_ok(), !self.is_accepted && are_files);
+    fn skip(&mut self, sender: &mut Sender, runs: &[(u32, u32)]) -> bool {
+        let is_believed = sender.skip(runs).is_ok();
+        if is_believed {
+            assert!(!self.is_accepted);
+            for &(first, count) in runs {
+                assert!(self.skipped.last().is_none_or(|last| *last < first));
+                assert!(first + count <= self.manifest.count());
+                self.skipped.extend(first..first + count);
+            }
+        }
+        is_believed
+    }
+
+    fn accepted(&mut self, sender: &mut Sender) -> bool {
+        let accepted = sender.accepted();
+        assert_eq!(accepted.is_ok(), !self.is_accepted);
         let Ok(accepted) = accepted else {
             return false;
         };
         self.is_accepted = true;
-        self.skipped.extend(entries);
-        assert_eq!(accepted.skipped, self.skipped);
-        assert!(
-            accepted
-                .have
-                .keys()
-                .all(|entry| !self.skipped.contains(entry))
-        );
+        assert_eq!(*accepted.selection.skipped(), self.skipped);
+        let is_wanted = |entry: &u32| !self.skipped.contains(entry);
+        assert!(accepted.have.keys().all(is_wanted));
+        let wanted = files(self.manifest).filter(is_wanted);
+        assert_eq!(accepted.selection.files() as usize, wanted.count());
         true
     }
 
