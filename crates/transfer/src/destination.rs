@@ -10,7 +10,7 @@ use cap_std::{ambient_authority, fs::Dir};
 
 use crate::{
     choices::Selection,
-    disk,
+    disk::{self, Space},
     manifest::{Entry, Manifest},
     message::Trouble,
     path::SafePath,
@@ -60,6 +60,10 @@ impl DestinationError {
     }
 }
 
+fn reserve_bytes(space: Space) -> u64 {
+    (space.total_bytes / 100).min(RESERVE_BYTES_MAX)
+}
+
 impl Destination {
     /// The existing folder at `path`. Blocks.
     ///
@@ -104,7 +108,7 @@ impl Destination {
         let Some(space) = space else {
             return Ok(());
         };
-        let reserve_bytes = (space.total_bytes / 100).min(RESERVE_BYTES_MAX);
+        let reserve_bytes = reserve_bytes(space);
         let needed_bytes = selection
             .total_bytes()
             .saturating_sub(here_bytes)
@@ -117,6 +121,16 @@ impl Destination {
             });
         }
         Ok(())
+    }
+
+    /// Others need room, too, also while files arrive.
+    pub(crate) fn check_reserve(&self) -> io::Result<()> {
+        match disk::space(&self.dir)? {
+            Some(space) if space.available_bytes < reserve_bytes(space) => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn error(&self, error: io::Error) -> DestinationError {

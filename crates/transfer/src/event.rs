@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     manifest::Manifest,
+    merkle::Digest,
     message::{DeclineReason, TransferId, Trouble},
     path::SafePath,
     violation::Violation,
@@ -82,6 +83,10 @@ pub struct Summary {
     pub failed_files: u32,
     /// Files that the receiver did not want.
     pub skipped_files: u32,
+    /// What was delivered, in short: the Merkle tree over the roots of the
+    /// files, in the order of the manifest. Equal on both sides; `None` for no
+    /// files.
+    pub digest: Option<Digest>,
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,

@@ -2,6 +2,7 @@
 //! share. How far it is, and whether it should stop.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -13,6 +14,7 @@ use crate::{
     choices::Selection,
     event::{Party, TransferError},
     manifest::Manifest,
+    merkle::{Digest, Tree},
     message::TransferId,
     progress::{Paused, Progress, Speed, time_left},
 };
@@ -26,11 +28,20 @@ pub(crate) struct Flight {
     files_total: AtomicU32,
     resent_bytes: AtomicU64,
     failed_here: AtomicBool,
+    roots: Mutex<Roots>,
     speed: Mutex<Speed>,
     paused: Mutex<Paused>,
     stopped: OnceLock<TransferError>,
     /// Wakes whoever waits while it is paused.
     changed: Condvar,
+}
+
+/// What the files amount to that have come to their end.
+#[derive(Debug, Default)]
+struct Roots {
+    /// In the order of the manifest.
+    files: Vec<(u32, Digest)>,
+    failed: BTreeSet<u32>,
 }
 
 impl Flight {
@@ -43,6 +54,7 @@ impl Flight {
             files_total: AtomicU32::new(manifest.files()),
             resent_bytes: AtomicU64::new(0),
             failed_here: AtomicBool::new(false),
+            roots: Mutex::default(),
             speed: Mutex::default(),
             paused: Mutex::default(),
             stopped: OnceLock::new(),
@@ -124,6 +136,31 @@ impl Flight {
                 TransferError::ConnectionLost | TransferError::Interrupted(_)
             )
         })
+    }
+
+    fn roots(&self) -> MutexGuard<'_, Roots> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A file has come to its end, the next in the order of the manifest.
+    pub(crate) fn add_root(&self, entry: u32, root: Digest) {
+        self.roots().files.push((entry, root));
+    }
+
+    /// A file did not make it after all.
+    pub(crate) fn add_failed(&self, entry: u32) {
+        self.roots().failed.insert(entry);
+    }
+
+    /// What the files that made it amount to; `None` for no files.
+    pub(crate) fn digest(&self) -> Option<Digest> {
+        let Roots { files, failed } = &*self.roots();
+        let mut tree = Tree::default();
+        let mut made_it = files.iter().filter(|(entry, _)| !failed.contains(entry));
+        let first = made_it.next()?;
+        tree.push(first.1);
+        made_it.for_each(|(_, root)| tree.push(*root));
+        Some(tree.root())
     }
 
     /// Notes what the comparison of chunks has shown: so many bytes need not

@@ -130,6 +130,7 @@ impl Incoming {
                 self.acknowledge(self.manifest().count());
                 let resent_bytes = self.flight.resent_bytes();
                 Ok(Summary {
+                    digest: self.flight.digest(),
                     paths,
                     resent_bytes,
                     ..summary
@@ -204,6 +205,7 @@ impl Incoming {
                 Work::Batch { items, buffer } => {
                     for item in &items {
                         self.check_digest(item.digest, buffer.data().get(item.data.clone()))?;
+                        self.flight.add_root(item.entry, item.digest);
                     }
                     Verified::Batch { items, buffer }
                 }
@@ -213,6 +215,7 @@ impl Incoming {
                     if whole.root() != root {
                         return Err(self.not_genuine());
                     }
+                    self.flight.add_root(entry, root);
                     Verified::End { entry }
                 }
                 Work::Failed { entry, trouble } => {
@@ -268,6 +271,7 @@ impl Incoming {
     }
 
     fn tell_failed(&self, entry: u32, error: FileError) {
+        self.flight.add_failed(entry);
         if let Ok(path) = self.path(entry) {
             let event = ExchangeEvent::FileFailed {
                 id: self.flight.id,

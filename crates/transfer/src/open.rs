@@ -238,7 +238,10 @@ impl Shared {
     pub(crate) fn sent(&self, id: TransferId, sent: Sent) {
         let mut open = self.open();
         let Some(OpenOutgoing {
-            machine, source, ..
+            flight,
+            machine,
+            source,
+            ..
         }) = open.outgoing.get_mut(&id)
         else {
             return;
@@ -246,6 +249,7 @@ impl Shared {
         match sent {
             Sent::File(entry) => machine.sent(entry),
             Sent::Failed(entry, error) => {
+                flight.add_failed(entry);
                 let is_news = machine.failed(entry);
                 let path = source
                     .manifest()
@@ -268,6 +272,7 @@ impl Shared {
             files: delivered.files,
             folders: outgoing.source.manifest().folders(),
             bytes: delivered.bytes,
+            digest: outgoing.flight.digest(),
             failed_files: outgoing.machine.failed_files(),
             skipped_files: outgoing.machine.skipped_files(),
             resent_bytes: outgoing.flight.resent_bytes(),

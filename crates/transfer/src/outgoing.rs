@@ -246,10 +246,7 @@ impl Outgoing {
                     self.queue_chunk(entry, place, buffer, &mut tree)?;
                 }
                 Piece::Batch(batch) => {
-                    for (entry, _) in &batch.files {
-                        tell(Sent::File(*entry));
-                    }
-                    self.queue_batch(batch)?;
+                    self.queue_batch(batch, |entry| tell(Sent::File(entry)))?;
                 }
                 Piece::End {
                     entry,
@@ -257,6 +254,7 @@ impl Outgoing {
                 } => {
                     whole.append(tree.take().unwrap_or_default());
                     let root = whole.root();
+                    self.flight.add_root(entry, root);
                     tell(Sent::File(entry));
                     let transfer = self.flight.id;
                     self.queue_message(&Message::FileEnd {
@@ -314,7 +312,8 @@ impl Outgoing {
         self.queue(frame, data_bytes)
     }
 
-    fn queue_batch(&self, batch: Batch) -> Option<()> {
+    /// `tell` hears of each file before the receiver can.
+    fn queue_batch(&self, batch: Batch, mut tell: impl FnMut(u32)) -> Option<()> {
         let Batch {
             mut buffer,
             used_bytes,
@@ -328,6 +327,8 @@ impl Outgoing {
             let room = data.start.checked_sub(BATCH_ITEM_BYTES)?..data.start;
             buffer.data_mut().get_mut(room)?.copy_from_slice(&header);
             file_bytes += length;
+            self.flight.add_root(entry, digest);
+            tell(entry);
         }
         let header = frame::encode_batch_header(self.flight.id, used_bytes)?;
         buffer.put_header(&header);

@@ -492,6 +492,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let failed = self.with_outgoing(id, |open| {
             let is_news = open.machine.peer_failed(entry)?;
+            open.flight.add_failed(entry);
             open.unwanted
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -368,6 +368,11 @@ impl Store {
         Ok(())
     }
 
+    /// Whether there is still room for others.
+    pub(crate) fn check_reserve(&self) -> io::Result<()> {
+        self.destination.check_reserve()
+    }
+
     /// Makes the content of files durable, and tells of each.
     pub(crate) fn sync<'a>(
         &self,

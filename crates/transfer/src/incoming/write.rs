@@ -18,6 +18,8 @@ use crate::{
 /// first time; a power cut costs no more.
 const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 const SYNC_TIME: Duration = Duration::from_secs(2);
+/// How much is written between two looks at the room that is left.
+const ROOM_BYTES: u64 = 16 * 1024 * 1024;
 
 pub(super) struct WriteStage<'a> {
     incoming: &'a Incoming,
@@ -28,6 +30,7 @@ pub(super) struct WriteStage<'a> {
     open: Option<Part>,
     /// A file that failed here, while the rest of it still arrives.
     given_up: Option<u32>,
+    unchecked_bytes: u64,
     unsynced_bytes: u64,
     synced_at: Instant,
 }
@@ -45,6 +48,7 @@ impl<'a> WriteStage<'a> {
             folders: Folders::default(),
             open: None,
             given_up: None,
+            unchecked_bytes: 0,
             unsynced_bytes: 0,
             synced_at: Instant::now(),
         }
@@ -98,6 +102,11 @@ impl<'a> WriteStage<'a> {
     }
 
     fn put(&mut self, entry: u32, data: &[u8], offset_bytes: u64) -> io::Result<()> {
+        self.unchecked_bytes += data.len() as u64;
+        if self.unchecked_bytes >= ROOM_BYTES {
+            self.unchecked_bytes = 0;
+            self.store.check_reserve()?;
+        }
         let part = self.part(entry)?;
         disk::write_at(&part.file, data, offset_bytes)?;
         self.open = Some(part);

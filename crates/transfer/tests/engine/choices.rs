@@ -36,7 +36,10 @@ async fn transfer(from: &Path, into: &Path, choices: Choices) -> (Summary, Summa
     bob.offered().await;
     bob.accept_some(id, into, choices).await;
     let received = bob.finished(id).await.unwrap();
-    (alice.finished(id).await.unwrap(), received)
+    let sent = alice.finished(id).await.unwrap();
+    assert_eq!(sent.digest, received.digest);
+    assert_eq!(sent.digest.is_some(), sent.files > 0);
+    (sent, received)
 }
 
 fn existing(existing: Existing) -> Choices {

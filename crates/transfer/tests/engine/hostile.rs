@@ -463,6 +463,39 @@ async fn a_disk_that_fills_up_on_the_way_ends_the_transfer() {
 }
 
 #[cfg(target_os = "linux")]
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_disk_that_others_fill_meanwhile_keeps_its_reserve() {
+    let Some(disk) = Mounted::new(&["-t", "tmpfs", "-o", "size=64m", "tmpfs"]) else {
+        return;
+    };
+    let into = disk.0.path();
+    let (mut liar, mut bob, id) = accepted(&[40 * MIB], into).await;
+    // Room for fifteen chunks and a third of one; the reserve is larger.
+    std::fs::write(into.join("filler"), vec![1; 48 * MIB + 2 * MIB / 3]).unwrap();
+    let chunk = noise(MIB, 1);
+    for index in 0..16 {
+        liar.chunk(0, index, &chunk, Digest::of_chunk(&chunk)).await;
+    }
+    let error = bob.finished(id).await.unwrap_err();
+    let is_full = |error: &TransferError| {
+        matches!(
+            error,
+            TransferError::LocalFile {
+                trouble: Trouble::DiskFull,
+                ..
+            }
+        )
+    };
+    assert!(is_full(&error), "{error:?}");
+    let left = names(into)
+        .into_iter()
+        .find(|name| name != "filler")
+        .unwrap();
+    let part = std::fs::metadata(into.join(&left)).unwrap().len();
+    assert_eq!(part, 15 * MIB as u64, "{left}");
+}
+
 #[tokio::test]
 async fn a_disk_that_is_full_or_read_only_is_known_before_accepting() {
     let Some(small) = Mounted::new(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"]) else {

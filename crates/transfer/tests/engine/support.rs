@@ -136,7 +136,9 @@ pub(crate) async fn transfer(
     let id = alice.send(paths).await;
     bob.accept_next(into).await;
     let received = bob.finished(id).await.unwrap();
-    (alice.finished(id).await.unwrap(), received)
+    let sent = alice.finished(id).await.unwrap();
+    assert_eq!(sent.digest, received.digest);
+    (sent, received)
 }
 
 /// Everything below a folder: path, content (none for a folder), time.
