@@ -33,6 +33,10 @@ pub struct HistoryEntry {
     pub path: Option<PathKind>,
     /// From acceptance to the end; absent when it was never accepted.
     pub elapsed_ms: Option<u64>,
+    /// What was delivered, in short: the same line on both sides means the same
+    /// files. Absent when there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// How it ended.
     pub outcome: Outcome,
     /// Received: the folder that holds what arrived.
@@ -58,7 +62,7 @@ pub enum Outcome {
 impl HistoryEntry {
     /// The entry of a transfer in its final stage, `None` in any other.
     pub(crate) fn of(transfer: &TransferView, ended_at: SystemTime) -> Option<Self> {
-        let (files, bytes, elapsed, outcome, folder) = match &transfer.stage {
+        let (files, bytes, elapsed, digest, outcome, folder) = match &transfer.stage {
             Stage::Completed(done) => {
                 let outcome = Outcome::Completed {
                     failed_files: done.failed_files,
@@ -67,6 +71,7 @@ impl HistoryEntry {
                     done.files,
                     done.bytes,
                     Some(done.elapsed),
+                    done.digest.clone(),
                     outcome,
                     done.folder.clone(),
                 )
@@ -78,6 +83,7 @@ impl HistoryEntry {
                 (
                     transfer.offer.files,
                     transfer.offer.bytes,
+                    None,
                     None,
                     outcome,
                     None,
@@ -97,6 +103,7 @@ impl HistoryEntry {
             bytes,
             path: transfer.path,
             elapsed_ms: elapsed.map(|e| u64::try_from(e.as_millis()).unwrap_or(u64::MAX)),
+            digest,
             outcome,
             folder,
         })
@@ -174,6 +181,7 @@ mod tests {
             bytes: number,
             path: Some(PathKind::Punched),
             elapsed_ms: Some(1),
+            digest: None,
             outcome: Outcome::Completed { failed_files: 0 },
             folder: None,
         }

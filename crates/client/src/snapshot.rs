@@ -203,6 +203,8 @@ pub struct Completion {
     pub failed_files: u64,
     /// Files that the receiver did not want.
     pub skipped_files: u64,
+    /// What was delivered, in short; equal on both sides. `None` for no files.
+    pub digest: Option<String>,
     /// From acceptance to the durable acknowledgement.
     pub elapsed: Duration,
     /// Received: what to open: the folder that holds what arrived.

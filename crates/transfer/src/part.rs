@@ -2,7 +2,7 @@
 //! left of it when the transfer breaks off.
 //!
 //! A temporary is named after the file and its size, so that a later attempt
-//! finds it, and locked while it is in use, so that two attempts never share
+//! finds it, even if the file has another name by then, and locked while it is in use, so that two attempts never share
 //! one. What is in it needs no record: before a chunk of it counts, it is held
 //! against the sender's digest.
 
@@ -29,6 +29,9 @@ const NUMBER_MAX: u32 = 10_000;
 /// How many attempts at the same file are told apart when looking for one that
 /// was left.
 const FOUND_MAX: u32 = 4;
+/// Most temporaries of one folder that are looked through for those of renamed
+/// files.
+const TEMPORARIES_MAX: usize = 1024;
 
 /// A file under its temporary name. When it is dropped without having been
 /// given its own, it stays if it is of use to a later attempt.
@@ -53,7 +56,7 @@ impl Part {
         flight: &Arc<Flight>,
     ) -> io::Result<Self> {
         let (temporary, file) = first_of(|number| {
-            let temporary = temporary_name(name, size_bytes, number);
+            let temporary = temporary_name(name, &size_suffix(size_bytes, number));
             open_own(dir, &temporary, true).map(|file| (temporary, file))
         })?;
         let part = Self::new(dir, Some(temporary), file, size_bytes, flight);
@@ -69,10 +72,35 @@ impl Part {
         flight: &Arc<Flight>,
     ) -> Option<Self> {
         (0..FOUND_MAX).find_map(|number| {
-            let temporary = temporary_name(name, size_bytes, number);
-            let file = open_own(dir, &temporary, false).ok()?;
-            Some(Self::new(dir, Some(temporary), file, size_bytes, flight))
+            let temporary = temporary_name(name, &size_suffix(size_bytes, number));
+            Self::take_up(dir, temporary, size_bytes, flight)
         })
+    }
+
+    /// What an earlier attempt at a file of this size, whatever its name, has
+    /// left among the `temporaries`.
+    pub(crate) fn find_renamed(
+        dir: &Arc<Dir>,
+        size_bytes: u64,
+        temporaries: &[String],
+        flight: &Arc<Flight>,
+    ) -> Option<Self> {
+        (0..FOUND_MAX).find_map(|number| {
+            let suffix = size_suffix(size_bytes, number);
+            let mut fitting = temporaries.iter().filter(|name| name.ends_with(&suffix));
+            fitting.find_map(|name| Self::take_up(dir, name.clone(), size_bytes, flight))
+        })
+    }
+
+    fn take_up(
+        dir: &Arc<Dir>,
+        temporary: String,
+        size_bytes: u64,
+        flight: &Arc<Flight>,
+    ) -> Option<Self> {
+        let file = open_own(dir, &temporary, false).ok()?;
+        let part = Self::new(dir, Some(temporary), file, size_bytes, flight);
+        Some(part).filter(|part| part.chunks() > 0)
     }
 
     /// A file that has its name already.
@@ -172,12 +200,24 @@ impl Drop for Part {
     }
 }
 
+/// The names of temporaries in a folder; none of one that cannot be listed.
+pub(crate) fn temporaries(dir: &Dir) -> Vec<String> {
+    let entries = dir.entries().into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| name.ends_with(PART_SUFFIX))
+        .take(TEMPORARIES_MAX)
+        .collect()
+}
+
+/// What the names of temporaries for files of this size end in.
+fn size_suffix(size_bytes: u64, number: u32) -> String {
+    let hash = Sha256::new_with_prefix(size_bytes.to_be_bytes());
+    own_suffix(hash.chain_update(number.to_be_bytes()))
+}
+
 /// `.<name>.<digest>.pinhole-part`
-fn temporary_name(name: &str, size_bytes: u64, number: u32) -> String {
-    let mut hash = Sha256::new_with_prefix(name);
-    hash.update(size_bytes.to_be_bytes());
-    hash.update(number.to_be_bytes());
-    let suffix = own_suffix(hash);
+fn temporary_name(name: &str, suffix: &str) -> String {
     let room = NAME_BYTES_MAX - suffix.len() - 1;
     format!(".{}{suffix}", shortened(name, room))
 }

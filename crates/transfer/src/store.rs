@@ -23,7 +23,7 @@ use crate::{
     journal::Journal,
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
-    part::{Part, at_ns_since_1970, first_free},
+    part::{Part, at_ns_since_1970, first_free, temporaries},
     path::SafePath,
 };
 
@@ -183,6 +183,11 @@ impl Store {
 
     /// Looks for what an earlier attempt has left, where it can be any.
     fn find_all(&mut self) -> io::Result<()> {
+        self.find_by_name()?;
+        self.find_by_size()
+    }
+
+    fn find_by_name(&mut self) -> io::Result<()> {
         let mut folders = Folders::default();
         let manifest = Arc::clone(&self.manifest);
         for (entry, number) in manifest.entries().iter().zip(0..) {
@@ -213,6 +218,46 @@ impl Store {
         Ok(())
     }
 
+    /// Of what is left then, some may be of files that have other names by now.
+    fn find_by_size(&mut self) -> io::Result<()> {
+        let mut folders = Folders::default();
+        let manifest = Arc::clone(&self.manifest);
+        // Those of the folder looked into last.
+        let mut there: Option<(Arc<Dir>, Vec<String>)> = None;
+        for (entry, number) in manifest.entries().iter().zip(0..) {
+            let Entry::File {
+                path, size_bytes, ..
+            } = entry
+            else {
+                continue;
+            };
+            let is_top = path.parent().is_none();
+            if *size_bytes <= u64::from(CHUNK_BYTES)
+                || self.unwanted.contains(&number)
+                || self.have.contains_key(&number)
+                || (!is_top && !self.has_earlier_content(path))
+            {
+                continue;
+            }
+            let dir = folders.enter(self, path.parent())?;
+            let is_same = |(looked_into, _): &&(Arc<Dir>, _)| Arc::ptr_eq(looked_into, dir);
+            if there.as_ref().filter(is_same).is_none() {
+                there = Some((Arc::clone(dir), temporaries(dir)));
+            }
+            let Some((dir, temporaries)) = &there else {
+                continue;
+            };
+            if self.found().len() < PARTS_MAX
+                && let Some(part) = Part::find_renamed(dir, *size_bytes, temporaries, &self.flight)
+            {
+                let file = Arc::clone(&part.file);
+                self.have.insert(number, part.chunks());
+                self.found().insert(number, Found::Part(Some(part), file));
+            }
+        }
+        Ok(())
+    }
+
     fn find(
         &self,
         dir: &Arc<Dir>,
@@ -223,7 +268,6 @@ impl Store {
         if size_bytes > u64::from(CHUNK_BYTES)
             && self.found().len() < PARTS_MAX
             && let Some(part) = Part::find(dir, path.name(), size_bytes, &self.flight)
-            && part.chunks() > 0
         {
             let file = Arc::clone(&part.file);
             return Some((part.chunks(), Found::Part(Some(part), file)));

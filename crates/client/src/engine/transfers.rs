@@ -201,6 +201,7 @@ impl Engine {
                     resent_bytes: summary.resent_bytes,
                     failed_files: u64::from(summary.failed_files),
                     skipped_files: u64::from(summary.skipped_files),
+                    digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
                     folder: transfer.folder.clone(),
                 });

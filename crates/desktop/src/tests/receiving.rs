@@ -117,6 +117,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         skipped_files: 0,
         resent_bytes: 0,
         failed_files: 1,
+        digest: None,
         elapsed: Duration::from_secs(10),
         folder: Some("/home/alice/Downloads".into()),
     };

@@ -389,3 +389,31 @@ async fn a_link_in_a_parts_place_is_not_followed() {
         assert!(fs::symlink_metadata(&part).is_ok(), "not ours to remove");
     }
 }
+
+#[tokio::test]
+async fn a_renamed_file_goes_on_and_takes_nothing_from_its_neighbours() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let content = noise(8 * MIB, 1);
+    let (old, new) = (from.path().join("old"), from.path().join("new"));
+    fs::write(&old, &content).unwrap();
+    broken_off(std::slice::from_ref(&old), into.path(), 5 * MIB).await;
+    let left = parts(into.path());
+    assert_eq!(left.len(), 1);
+
+    // As large, without anything of it there, and before the renamed one.
+    let neighbour = from.path().join("a neighbour");
+    fs::write(&neighbour, noise(8 * MIB, 2)).unwrap();
+    let paths = [neighbour.clone(), old.clone()];
+    let (_, received, passed) = completed(&paths, into.path()).await;
+    assert_eq!((received.files, received.resent_bytes), (2, 0));
+    assert!(passed < 13 * MIB, "{passed} bytes travelled");
+
+    fs::remove_file(into.path().join("old")).unwrap();
+    broken_off(std::slice::from_ref(&old), into.path(), 5 * MIB).await;
+    fs::rename(&old, &new).unwrap();
+    let (_, received, passed) = completed(std::slice::from_ref(&new), into.path()).await;
+    assert_eq!((received.files, received.resent_bytes), (1, 0));
+    assert!(passed < 5 * MIB, "{passed} bytes travelled");
+    assert!(fs::read(into.path().join("new")).unwrap() == content);
+    assert!(parts(into.path()).is_empty());
+}
