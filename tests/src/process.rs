@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -79,10 +79,45 @@ impl Process {
     /// When it cannot be started.
     #[must_use]
     pub fn start(label: &str, mut command: Command) -> Self {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null());
+        Self::spawn(label, command)
+    }
+
+    /// Starts the command on a terminal of its own, on which
+    /// [`Process::type_line`] types; standard output and standard error come
+    /// out together.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn on_terminal(label: &str, command: &Command) -> Self {
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let quoted = words.map(|word| {
+            let word = word.to_str().expect("a word in UTF-8");
+            format!("'{}'", word.replace('\'', r"'\''"))
+        });
+        let line: Vec<String> = quoted.collect();
+        let mut script = Command::new("script");
+        script.args(["-qec", &line.join(" "), "/dev/null"]);
+        script.stdin(Stdio::piped());
+        Self::spawn(label, script)
+    }
+
+    /// Types a line.
+    ///
+    /// # Panics
+    /// When the process was not started on a terminal.
+    pub fn type_line(&mut self, line: &str) {
+        let mut input = self.child.stdin.as_ref().expect("a terminal");
+        let typed = writeln!(input, "{line}");
+        typed.expect("typing");
+    }
+
+    fn spawn(label: &str, mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{label}: {command:?}: {e}"));

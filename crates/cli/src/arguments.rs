@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pinhole_client::{AcceptPolicy, PathPolicy, PeerName, ServerAddress};
+use pinhole_client::{AcceptPolicy, Existing, PathPolicy, PeerName, ServerAddress};
+
+use crate::amount;
 
 /// Hand files straight to another person's computer.
 ///
@@ -64,28 +66,9 @@ pub(crate) struct Common {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
     /// Send files and folders to a peer, and wait until they are safely there.
-    Send {
-        /// Wait until the peer is online instead of failing when it is not.
-        #[arg(long)]
-        wait: bool,
-        /// The name of the peer.
-        peer: PeerName,
-        /// What to send; folders go whole.
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-    },
+    Send(Send),
     /// Wait for offers and receive them.
-    Receive {
-        /// The folder to put files in; nothing in it is ever overwritten.
-        #[arg(long, env = "PINHOLE_INTO", value_name = "DIR")]
-        into: Option<PathBuf>,
-        /// Whose offers to take without asking.
-        #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
-        accept: Option<AcceptPolicy>,
-        /// Exit after the first offer, with its outcome.
-        #[arg(long)]
-        once: bool,
-    },
+    Receive(Receive),
     /// List who is online.
     Peers,
     /// Show your own name, key and fingerprint.
@@ -96,6 +79,48 @@ pub(crate) enum Task {
         #[arg(long)]
         clear: bool,
     },
+}
+
+/// What `send` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// Wait until the peer is online instead of failing when it is not.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
+    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
+    pub(crate) limit: Option<u64>,
+    /// The name of the peer.
+    pub(crate) peer: PeerName,
+    /// What to send; folders go whole.
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+/// What `receive` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Receive {
+    /// The folder to put files in.
+    #[arg(long, env = "PINHOLE_INTO", value_name = "DIR")]
+    pub(crate) into: Option<PathBuf>,
+    /// Whose offers to take without asking.
+    #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
+    pub(crate) accept: Option<AcceptPolicy>,
+    /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
+    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
+    pub(crate) max_size: Option<u64>,
+    /// Where a name is taken: give the new file a number, skip it, or replace the old one.
+    #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
+    pub(crate) existing: Option<Existing>,
+    /// Let programs stay programs: what was executable there is executable here.
+    #[arg(long)]
+    pub(crate) executable: bool,
+    /// Receive at most so many bytes a second: 500k, 2M, 1.5MiB.
+    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
+    pub(crate) limit: Option<u64>,
+    /// Exit after the first offer, with its outcome.
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -128,6 +153,21 @@ fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
     })
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum ExistingWord {
+    Rename,
+    Skip,
+    Replace,
+}
+
+fn existing(word: &str) -> Result<Existing, String> {
+    Ok(match ExistingWord::from_str(word, false)? {
+        ExistingWord::Rename => Existing::Rename,
+        ExistingWord::Skip => Existing::Skip,
+        ExistingWord::Replace => Existing::Replace,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -149,6 +189,9 @@ mod tests {
             vec!["pinhole", "send", "bob"],
             vec!["pinhole", "send", "BOB", "a"],
             vec!["pinhole", "receive", "--accept", "some"],
+            vec!["pinhole", "receive", "--existing", "destroy"],
+            vec!["pinhole", "receive", "--max-size", "big"],
+            vec!["pinhole", "send", "bob", "a", "--limit", "0"],
             vec!["pinhole", "peers", "--server", "no-port"],
         ] {
             assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);

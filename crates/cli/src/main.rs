@@ -1,5 +1,6 @@
 //! `pinhole`: Pinhole on the command line.
 
+mod amount;
 mod arguments;
 mod display;
 mod exit;
@@ -47,17 +48,10 @@ fn init_logging() {
 }
 
 fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
-    let mut options = Options {
+    let options = Options {
         data_dir: arguments.common.data_dir.clone(),
-        overrides: Overrides {
-            path: arguments.common.path,
-            ..Overrides::default()
-        },
+        overrides: overrides(&arguments),
     };
-    if let Task::Receive { into, accept, .. } = &arguments.task {
-        options.overrides.download_folder.clone_from(into);
-        options.overrides.accept = *accept;
-    }
     let (mut client, mut events) = pinhole_client::start(options, || {})?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -68,16 +62,36 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
             Task::Id => Ok(peers::id(&face, arguments.common.name)),
             Task::History { clear } => history::history(&mut face, clear).await,
             Task::Peers => peers::list(&mut face, &arguments.common).await,
-            Task::Send { wait, peer, paths } => {
-                send::send(&mut face, &arguments.common, &peer, wait, paths).await
-            }
-            Task::Receive { once, .. } => {
-                receive::receive(&mut face, &arguments.common, once).await
-            }
+            Task::Send(task) => send::send(&mut face, &arguments.common, task).await,
+            Task::Receive(task) => receive::receive(&mut face, &arguments.common, task.once).await,
         }
     });
     client.shut_down(events);
     // A prompt that is still open sits in a blocking read: do not wait for it.
     runtime.shutdown_background();
     exit
+}
+
+/// What differs from the profile's settings in this run.
+fn overrides(arguments: &Arguments) -> Overrides {
+    let common = Overrides {
+        path: arguments.common.path,
+        ..Overrides::default()
+    };
+    match &arguments.task {
+        Task::Send(send) => Overrides {
+            send_limit: send.limit,
+            ..common
+        },
+        Task::Receive(receive) => Overrides {
+            download_folder: receive.into.clone(),
+            accept: receive.accept,
+            unasked_bytes_max: receive.max_size,
+            existing: receive.existing,
+            keeps_executable: receive.executable.then_some(true),
+            receive_limit: receive.limit,
+            ..common
+        },
+        Task::Peers | Task::Id | Task::History { .. } => common,
+    }
 }

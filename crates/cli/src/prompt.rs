@@ -1,47 +1,116 @@
 //! Asking the user on the terminal.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
-/// A yes-or-no question at a time. Where nobody can answer, the answer is no.
+/// Questions on the terminal, one at a time.
 pub(crate) struct Prompt {
-    answer: Option<oneshot::Receiver<bool>>,
+    /// What is typed, from the first question on; nothing more comes at its end.
+    lines: Option<mpsc::UnboundedReceiver<String>>,
+}
+
+/// What the user wants of an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Yes,
+    No,
+    /// The items with these numbers, counted from 1.
+    Only(BTreeSet<usize>),
 }
 
 impl Prompt {
     pub(crate) const fn new() -> Self {
-        Self { answer: None }
+        Self { lines: None }
     }
 
-    /// Puts a question; [`Prompt::answer`] brings the answer.
+    /// Whether anybody can answer.
+    pub(crate) fn has_reader() -> bool {
+        std::io::stdin().is_terminal()
+    }
+
+    /// Puts a question; [`Prompt::line`] brings what is typed from now on.
     pub(crate) fn ask(&mut self, question: &str) {
-        let (sender, receiver) = oneshot::channel();
-        self.answer = Some(receiver);
-        if !std::io::stdin().is_terminal() {
-            let note = "Nobody to ask: use --accept contacts or --accept all.";
-            let _ = writeln!(std::io::stderr(), "{note}");
-            let _ = sender.send(false);
-            return;
-        }
-        let _ = write!(std::io::stderr(), "{question}");
-        tokio::task::spawn_blocking(move || {
-            let mut line = String::new();
-            let read = std::io::stdin().lock().read_line(&mut line);
-            let yes = matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes");
-            let _ = sender.send(read.is_ok() && yes);
-        });
+        let lines = self.lines.get_or_insert_with(read_lines);
+        // Typed before the question was there to be read: no answer to it.
+        while lines.try_recv().is_ok() {}
+        Self::ask_again(question);
     }
 
-    /// Waits for the answer to the question put last.
-    pub(crate) async fn answer(&mut self) -> bool {
-        match &mut self.answer {
-            Some(receiver) => {
-                let answer = receiver.await.unwrap_or(false);
-                self.answer = None;
-                answer
-            }
+    /// Puts it once more, to whoever has answered without sense.
+    pub(crate) fn ask_again(question: &str) {
+        let _ = write!(std::io::stderr(), "{question}");
+    }
+
+    /// Waits for the next line; `None` when there are no more.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        match &mut self.lines {
+            Some(lines) => lines.recv().await,
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// Reads the terminal on a thread of its own, for that cannot be called off.
+fn read_lines() -> mpsc::UnboundedReceiver<String> {
+    let (sender, lines) = mpsc::unbounded_channel();
+    tokio::task::spawn_blocking(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// What a line says to an offer of so many items; `None` when it makes no sense.
+pub(crate) fn answer(line: &str, items: usize) -> Option<Answer> {
+    match line.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Some(Answer::Yes),
+        "" | "n" | "no" => Some(Answer::No),
+        numbers => {
+            let mut chosen = BTreeSet::new();
+            for part in numbers.split(',').map(str::trim) {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                let first: usize = first.trim().parse().ok()?;
+                let last: usize = last.trim().parse().ok()?;
+                if first == 0 || first > last || last > items {
+                    return None;
+                }
+                chosen.extend(first..=last);
+            }
+            Some(Answer::Only(chosen))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_answers() {
+        let only = |numbers: &[usize]| Some(Answer::Only(numbers.iter().copied().collect()));
+        for (line, expected) in [
+            ("y", Some(Answer::Yes)),
+            (" YES ", Some(Answer::Yes)),
+            ("", Some(Answer::No)),
+            ("N", Some(Answer::No)),
+            ("2", only(&[2])),
+            ("1,3-5", only(&[1, 3, 4, 5])),
+            (" 1 , 4 - 5 ", only(&[1, 4, 5])),
+            ("3-3", only(&[3])),
+            ("0", None),
+            ("6", None),
+            ("5-4", None),
+            ("1-99999999999", None),
+            ("1,", None),
+            ("-", None),
+            ("perhaps", None),
+        ] {
+            assert_eq!(answer(line, 5), expected, "{line:?}");
         }
     }
 }

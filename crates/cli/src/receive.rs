@@ -1,14 +1,20 @@
 //! `pinhole receive`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use pinhole_client::{Command, Event, Failure, Stage, TransferId};
+use pinhole_client::{Command, Event, Existing, OfferView, TransferId, TransferView};
 
 use crate::arguments::Common;
 use crate::display;
 use crate::exit::Exit;
-use crate::prompt::Prompt;
+use crate::prompt::{self, Answer, Prompt};
 use crate::terminal::{Terminal, Wake};
+
+/// Offers that wait for the user; the first one has been put to them.
+struct Offers {
+    prompt: Prompt,
+    waiting: VecDeque<TransferId>,
+}
 
 /// Waits for offers and takes or declines them, for ever or `once`.
 pub(crate) async fn receive(
@@ -23,30 +29,33 @@ pub(crate) async fn receive(
     terminal
         .report
         .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
-    let mut prompt = Prompt::new();
-    let mut asked: Vec<TransferId> = Vec::new();
+    let mut offers = Offers {
+        prompt: Prompt::new(),
+        waiting: VecDeque::new(),
+    };
     loop {
         let wake = tokio::select! {
             wake = terminal.wait() => wake?,
-            answer = prompt.answer(), if !asked.is_empty() => {
-                let transfer = asked.remove(0);
-                if !decide(terminal, transfer, answer)? && once {
+            line = offers.prompt.line(), if !offers.waiting.is_empty() => {
+                if offers.answered(terminal, line.as_deref())? == Some(false) && once {
                     return Ok(Exit::Declined);
                 }
-                ask_next(terminal, &mut prompt, &asked);
                 continue;
             }
         };
         match wake {
             Wake::Interrupted => return Ok(Exit::Interrupted),
             Wake::Event(Event::Offered { transfer }) => {
-                asked.push(transfer);
-                if asked.len() == 1 {
-                    ask_next(terminal, &mut prompt, &asked);
+                if Prompt::has_reader() {
+                    offers.add(terminal, transfer);
+                } else {
+                    decline(terminal, transfer)?;
+                    if once {
+                        return Ok(Exit::Declined);
+                    }
                 }
             }
             Wake::Event(Event::Finished { transfer, .. }) => {
-                asked.retain(|&id| id != transfer);
                 let Some(view) = terminal.transfer(transfer) else {
                     continue;
                 };
@@ -55,52 +64,146 @@ pub(crate) async fn receive(
                     return Ok(exit);
                 }
                 terminal.client.command(Command::Dismiss { transfer })?;
+                offers.remove(terminal, transfer);
             }
             Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
             Wake::Event(event) => terminal.tell(&event),
-            Wake::Changed => show_progress(terminal),
+            Wake::Changed => {
+                let snapshot = terminal.client.snapshot();
+                terminal.report.progress(&snapshot);
+            }
         }
     }
 }
 
-/// Puts the first waiting offer before the user.
-fn ask_next(terminal: &Terminal<'_>, prompt: &mut Prompt, asked: &[TransferId]) {
-    let Some(offer) = asked.first().and_then(|&id| terminal.transfer(id)) else {
-        return;
+impl Offers {
+    fn add(&mut self, terminal: &Terminal<'_>, transfer: TransferId) {
+        self.waiting.push_back(transfer);
+        if self.waiting.len() == 1 {
+            self.ask(terminal);
+        }
+    }
+
+    /// One that the other side has taken back needs no answer.
+    fn remove(&mut self, terminal: &Terminal<'_>, transfer: TransferId) {
+        let was_asked = self.waiting.front() == Some(&transfer);
+        self.waiting.retain(|&waiting| waiting != transfer);
+        if was_asked {
+            self.ask(terminal);
+        }
+    }
+
+    /// Puts the first waiting offer before the user.
+    fn ask(&mut self, terminal: &Terminal<'_>) {
+        let first = self.waiting.front();
+        let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) else {
+            return;
+        };
+        let offer = &transfer.offer;
+        terminal.report.offered(&transfer.peer, offer);
+        if offer.existing > 0 {
+            let existing = terminal.client.snapshot().settings.existing;
+            terminal.report.note(&what_exists(offer.existing, existing));
+        }
+        self.prompt.ask(&question(&transfer));
+    }
+
+    /// Carries the user's answer out and goes on to the next offer. Returns
+    /// whether the offer was taken, `None` when the answer made no sense.
+    fn answered(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        line: Option<&str>,
+    ) -> anyhow::Result<Option<bool>> {
+        let first = self.waiting.front();
+        let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) else {
+            return Ok(None);
+        };
+        let items = transfer.offer.top_level.len();
+        let Some(answer) = prompt::answer(line.unwrap_or_default(), items) else {
+            Prompt::ask_again(&question(&transfer));
+            return Ok(None);
+        };
+        self.waiting.pop_front();
+        let is_taken = answer != Answer::No;
+        let transfer_id = transfer.id;
+        if is_taken {
+            terminal.client.command(Command::Accept {
+                transfer: transfer_id,
+                into: None,
+                unwanted: unwanted(&transfer.offer, &answer),
+                existing: None,
+            })?;
+        } else {
+            let reason = format!("Declined what {} offered.", transfer.peer.name);
+            turn_down(terminal, &transfer, &reason)?;
+        }
+        self.ask(terminal);
+        Ok(Some(is_taken))
+    }
+}
+
+/// Turns an offer down because nobody can be asked.
+fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<()> {
+    let Some(transfer) = terminal.transfer(transfer) else {
+        return Ok(());
     };
-    terminal.report.offered(&offer.peer, &offer.offer);
-    let size = display::size(offer.offer.bytes);
-    prompt.ask(&format!("Accept {size} from {}? [y/N] ", offer.peer.name));
-}
-
-/// Carries the user's answer out; returns it.
-fn decide(terminal: &mut Terminal<'_>, transfer: TransferId, accept: bool) -> anyhow::Result<bool> {
-    if accept {
-        terminal.client.command(Command::Accept {
-            transfer,
-            into: None,
-            unwanted: BTreeSet::new(),
-            existing: None,
-        })?;
-    } else {
-        if let Some(offer) = terminal.transfer(transfer) {
-            terminal.report.failed(&Failure::NotPossible {
-                detail: format!("Declined what {} offered.", offer.peer.name),
-            });
-        }
-        terminal.client.command(Command::Decline { transfer })?;
-    }
-    Ok(accept)
-}
-
-/// The bar shows the oldest transfer that moves.
-fn show_progress(terminal: &mut Terminal<'_>) {
+    let peer = &transfer.peer.name;
+    let size = display::size(transfer.offer.bytes);
     let snapshot = terminal.client.snapshot();
-    let moving = snapshot
-        .transfers
-        .iter()
-        .find(|t| matches!(t.stage, Stage::Transferring));
-    if let Some(transfer) = moving {
-        terminal.report.progress(&transfer.progress);
-    }
+    let max = snapshot.settings.unasked_bytes_max;
+    let why = match max.filter(|&max| transfer.offer.bytes > max) {
+        Some(max) => format!("it is more than {}", display::size(max)),
+        None => "use --accept contacts or --accept all".to_owned(),
+    };
+    let reason = format!("Declined {size} from {peer}, for there is nobody to ask: {why}.");
+    turn_down(terminal, &transfer, &reason)
+}
+
+fn turn_down(
+    terminal: &mut Terminal<'_>,
+    transfer: &TransferView,
+    reason: &str,
+) -> anyhow::Result<()> {
+    terminal.report.ended(Some(&transfer.peer.name), reason);
+    let transfer = transfer.id;
+    terminal.client.command(Command::Decline { transfer })?;
+    Ok(())
+}
+
+fn question(transfer: &TransferView) -> String {
+    let (offer, peer) = (&transfer.offer, &transfer.peer.name);
+    let size = display::size(offer.bytes);
+    let what = display::count(offer.files, offer.folders);
+    let numbers = match offer.top_level.len() {
+        0 | 1 => "",
+        2 => ", or the number of one",
+        _ => ", or numbers: 1,3-5",
+    };
+    format!("Accept {what}, {size} from {peer}? [y/N{numbers}] ")
+}
+
+/// What becomes of names that are taken.
+fn what_exists(count: u32, existing: Existing) -> String {
+    let names = match count {
+        1 => "1 name is taken here already".to_owned(),
+        count => format!("{count} names are taken here already"),
+    };
+    let then = match existing {
+        Existing::Rename => "the new one gets a number (--existing skip or replace would not)",
+        Existing::Skip => "the file that is here stays and the new one is skipped",
+        Existing::Replace => "the new file replaces the one that is here",
+    };
+    format!("{names}: {then}")
+}
+
+/// The places of what was not chosen.
+fn unwanted(offer: &OfferView, answer: &Answer) -> BTreeSet<u32> {
+    let Answer::Only(chosen) = answer else {
+        return BTreeSet::new();
+    };
+    let tops = offer.top_level.iter().zip(1..);
+    tops.filter(|(_, number)| !chosen.contains(number))
+        .map(|(top, _)| top.entry)
+        .collect()
 }

@@ -1,116 +1,41 @@
 //! What is printed: one JSON object a line for scripts, or text for people.
 
+mod bar;
+mod line;
+
+use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use pinhole_client::snapshot::{Completion, Progress};
+use pinhole_client::snapshot::Completion;
 use pinhole_client::{
-    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerIdentity,
-    PeerKey, PeerName, ServerAddress, TransferView, display_lines,
+    Direction, Failure, HistoryEntry, OfferView, Outcome, PathKind, PeerIdentity, PeerKey,
+    PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView, display_lines,
 };
-use serde::Serialize;
 
+use self::bar::{Bar, Shown};
+use self::line::{Entry, Line};
 use crate::display;
 
-/// The bar needs room, too.
-const BAR_TITLE_CHARS: usize = 40;
-
-/// A line of `--json` output.
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-enum Line<'a> {
-    LoggedIn {
-        name: &'a PeerName,
-        observed: SocketAddr,
-        server: String,
-    },
-    Disconnected {
-        reason: String,
-        retry_in_ms: u64,
-    },
-    Connected {
-        peer: &'a PeerName,
-        path: PathKind,
-        local: SocketAddr,
-        remote: SocketAddr,
-        elapsed_ms: u64,
-    },
-    Offered {
-        peer: &'a PeerName,
-        fingerprint: Fingerprint,
-        files: u64,
-        folders: u64,
-        bytes: u64,
-        entries: Vec<Entry<'a>>,
-    },
-    Text {
-        peer: &'a PeerName,
-        text: &'a str,
-    },
-    Started {
-        peer: &'a PeerName,
-        files: u64,
-        folders: u64,
-        bytes: u64,
-    },
-    Progress {
-        bytes: u64,
-        total: u64,
-    },
-    FileFailed {
-        path: &'a str,
-        reason: String,
-    },
-    Completed {
-        peer: &'a PeerName,
-        files: u64,
-        bytes: u64,
-        resent_bytes: u64,
-        failed_files: u64,
-        elapsed_ms: u64,
-        path: Option<PathKind>,
-        folder: Option<String>,
-    },
-    Failed {
-        reason: &'a str,
-    },
-    Peer {
-        name: &'a PeerName,
-        key: PeerKey,
-        fingerprint: Fingerprint,
-        contact: bool,
-        key_changed: bool,
-    },
-    History(&'a HistoryEntry),
-    Id {
-        name: Option<&'a PeerName>,
-        key: PeerKey,
-        fingerprint: Fingerprint,
-    },
-}
-
-#[derive(Debug, Serialize)]
-struct Entry<'a> {
-    path: &'a str,
-    size_bytes: Option<u64>,
-}
+/// Of a larger offer only so much is listed.
+const LISTED_MAX: usize = 100;
 
 /// Prints. Text about what goes on is for standard error, results are for
 /// standard output; with `--json` everything is for standard output.
 pub(crate) struct Report {
     json: bool,
-    bar: Option<ProgressBar>,
-    shown_bytes: Option<u64>,
+    bar: Option<Bar>,
+    /// With `--json`: the bytes and files told last.
+    told: HashMap<TransferId, (u64, u64)>,
 }
 
 impl Report {
-    pub(crate) const fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         Self {
             json,
             bar: None,
-            shown_bytes: None,
+            told: HashMap::new(),
         }
     }
 
@@ -123,7 +48,7 @@ impl Report {
 
     fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| {
+            Some(bar) => bar.bar.suspend(|| {
                 let _ = writeln!(std::io::stderr(), "{text}");
             }),
             None => {
@@ -191,22 +116,23 @@ impl Report {
                 path: &e.path,
                 size_bytes: e.size_bytes,
             });
-            self.line(&Line::Offered {
+            return self.line(&Line::Offered {
                 peer: &peer.name,
                 fingerprint: peer.key.fingerprint(),
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
+                existing: offer.existing,
                 entries: entries.collect(),
             });
-        } else {
-            self.say(&format!("{} offers {}:", peer.name, summary(offer)));
-            for entry in &offer.entries {
-                match entry.size_bytes {
-                    Some(size) => self.say(&format!("{:>12}  {}", display::size(size), entry.path)),
-                    None => self.say(&format!("{:>12}  {}/", "", entry.path)),
-                }
-            }
+        }
+        self.say(&format!("{} offers {}:", peer.name, summary(offer)));
+        let lines = listing(offer);
+        for line in lines.iter().take(LISTED_MAX) {
+            self.say(line);
+        }
+        if let Some(more @ 1..) = lines.len().checked_sub(LISTED_MAX) {
+            self.say(&format!("… and {more} more"));
         }
     }
 
@@ -222,38 +148,64 @@ impl Report {
     }
 
     /// Bytes begin to move.
-    pub(crate) fn started(&mut self, peer: &PeerName, direction: Direction, offer: &OfferView) {
-        self.shown_bytes = None;
+    pub(crate) fn started(&self, transfer: &TransferView) {
+        let offer = &transfer.offer;
         if self.json {
-            let (files, folders, bytes) = (offer.files, offer.folders, offer.bytes);
-            return self.line(&Line::Started {
-                peer,
-                files,
-                folders,
-                bytes,
+            self.line(&Line::Started {
+                peer: &transfer.peer.name,
+                files: offer.files,
+                folders: offer.folders,
+                bytes: offer.bytes,
             });
-        }
-        let what = match direction {
-            Direction::Sending => format!("{} to {peer}", offer.title),
-            Direction::Receiving => format!("{} from {peer}", offer.title),
-        };
-        if std::io::stderr().is_terminal() {
-            self.bar = Some(progress_bar(&what, offer.bytes));
-        } else {
-            self.say(&format!("{what}: {}", summary(offer)));
+        } else if !std::io::stderr().is_terminal() {
+            self.say(&format!("{}: {}", bar::title(transfer), summary(offer)));
         }
     }
 
-    pub(crate) fn progress(&mut self, progress: &Progress) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(progress.bytes_done);
-            bar.set_message(pace(progress));
+    pub(crate) fn progress(&mut self, snapshot: &Snapshot) {
+        if self.json {
+            for transfer in &snapshot.transfers {
+                self.tell_progress(transfer);
+            }
+        } else if std::io::stderr().is_terminal() {
+            self.show_progress(snapshot);
         }
-        if self.json && self.shown_bytes != Some(progress.bytes_done) {
-            self.shown_bytes = Some(progress.bytes_done);
-            let (bytes, total) = (progress.bytes_done, progress.bytes_total);
-            self.line(&Line::Progress { bytes, total });
+    }
+
+    fn tell_progress(&mut self, transfer: &TransferView) {
+        let progress = &transfer.progress;
+        let news = (progress.bytes_done, progress.files_done);
+        let is_moving = matches!(transfer.stage, Stage::Transferring);
+        if is_moving && self.told.insert(transfer.id, news) != Some(news) {
+            self.line(&Line::Progress {
+                peer: &transfer.peer.name,
+                bytes: progress.bytes_done,
+                total: progress.bytes_total,
+                files: progress.files_done,
+                files_total: progress.files_total,
+            });
         }
+    }
+
+    fn show_progress(&mut self, snapshot: &Snapshot) {
+        let Some(shown) = Shown::of(snapshot) else {
+            return;
+        };
+        if !self.bar.as_ref().is_some_and(|bar| bar.is_of(&shown)) {
+            self.clear_bar();
+        }
+        self.bar
+            .get_or_insert_with(|| Bar::new(&shown))
+            .show(&shown);
+    }
+
+    /// The other side has stopped a transfer for a while, or lets it go on.
+    pub(crate) fn paused(&self, peer: &PeerName, paused: bool) {
+        if self.json {
+            return self.line(&Line::Paused { peer, paused });
+        }
+        let what = if paused { "has paused" } else { "goes on" };
+        self.say(&format!("{peer} {what}"));
     }
 
     pub(crate) fn file_failed(&self, path: &str, failure: &Failure) {
@@ -267,65 +219,44 @@ impl Report {
         }
     }
 
-    pub(crate) fn completed(
-        &mut self,
-        (peer, direction): (&PeerName, Direction),
-        title: &str,
-        path: Option<PathKind>,
-        completion: &Completion,
-    ) {
+    pub(crate) fn completed(&mut self, transfer: &TransferView, completion: &Completion) {
         self.clear_bar();
-        let Completion {
-            files,
-            bytes,
-            resent_bytes,
-            failed_files,
-            elapsed,
-            ..
-        } = *completion;
-        let folder = completion.folder.as_ref().map(|f| f.display().to_string());
+        self.told.remove(&transfer.id);
         if self.json {
-            let elapsed_ms = millis(elapsed);
+            let folder = completion.folder.as_ref();
             return self.line(&Line::Completed {
-                peer,
-                files,
-                bytes,
-                resent_bytes,
-                failed_files,
-                elapsed_ms,
-                path,
-                folder,
+                peer: &transfer.peer.name,
+                files: completion.files,
+                bytes: completion.bytes,
+                resent_bytes: completion.resent_bytes,
+                failed_files: completion.failed_files,
+                skipped_files: completion.skipped_files,
+                elapsed_ms: millis(completion.elapsed),
+                path: transfer.path,
+                folder: folder.map(|folder| folder.display().to_string()),
             });
         }
-        let whence = match (direction, folder) {
-            (Direction::Sending, _) => format!("to {peer}"),
-            (Direction::Receiving, Some(folder)) => format!("from {peer} into {folder}"),
-            (Direction::Receiving, None) => format!("from {peer}"),
-        };
-        let way = path.map_or("", path_in_words);
-        let (size, time) = (display::size(bytes), display::time(elapsed));
-        let speed = display::speed(bytes, elapsed);
-        let mark = if failed_files == 0 { "✓" } else { "!" };
-        let _ = writeln!(
-            std::io::stdout(),
-            "{mark} {title} {whence}: {size} in {time}, {speed}, {way}"
-        );
-        if failed_files > 0 {
-            self.say(&format!(
-                "{} could not be transferred",
-                display::count(failed_files, 0)
-            ));
+        let _ = writeln!(std::io::stdout(), "{}", outcome(transfer, completion));
+        let files = |count| display::count(count, 0);
+        if completion.failed_files > 0 {
+            let failed = files(completion.failed_files);
+            self.say(&format!("{failed} could not be transferred"));
         }
     }
 
-    pub(crate) fn failed(&mut self, failure: &Failure) {
-        self.error(&failure.to_string());
+    /// Why a command ends, or why a transfer with `peer` does.
+    pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
+        self.ended(peer, &failure.to_string());
     }
 
     pub(crate) fn error(&mut self, reason: &str) {
+        self.ended(None, reason);
+    }
+
+    pub(crate) fn ended(&mut self, peer: Option<&PeerName>, reason: &str) {
         self.clear_bar();
         if self.json {
-            self.line(&Line::Failed { reason });
+            self.line(&Line::Failed { peer, reason });
         } else {
             self.say(&format!("pinhole: {reason}"));
         }
@@ -399,7 +330,7 @@ impl Report {
 
     fn clear_bar(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+            bar.bar.finish_and_clear();
         }
     }
 }
@@ -426,28 +357,60 @@ fn path_in_words(path: PathKind) -> &'static str {
     }
 }
 
-fn pace(progress: &Progress) -> String {
-    match (progress.bytes_per_second, progress.time_left) {
-        (Some(0), _) => "stalled".to_owned(),
-        (Some(speed), Some(left)) => {
-            let speed = display::speed(speed, Duration::from_secs(1));
-            format!("{speed}, {:#} left", indicatif::HumanDuration(left))
+/// The lines that tell what is in an offer, numbered where it can be chosen
+/// from. Of a large one only the top level.
+fn listing(offer: &OfferView) -> Vec<String> {
+    let is_whole = offer.entries.len() <= LISTED_MAX;
+    let mut tops = offer.top_level.iter().zip(1..).peekable();
+    let mut lines = Vec::new();
+    for (entry, place) in offer.entries.iter().zip(0..) {
+        let top = tops.next_if(|(top, _)| top.entry == place);
+        if top.is_none() && !is_whole {
+            continue;
         }
-        (Some(speed), None) => display::speed(speed, Duration::from_secs(1)),
-        (None, _) => String::new(),
+        let number = match top {
+            Some((_, number)) if offer.top_level.len() > 1 => number.to_string(),
+            _ => String::new(),
+        };
+        let line = match (entry.size_bytes, top) {
+            (Some(size), _) => format!("{:>12}  {}", display::size(size), entry.path),
+            (None, Some((top, _))) => {
+                let (size, files) = (display::size(top.bytes), display::count(top.files, 0));
+                format!("{size:>12}  {}/ ({files})", entry.path)
+            }
+            (None, None) => format!("{:>12}  {}/", "", entry.path),
+        };
+        lines.push(format!("{number:>4}{line}"));
     }
+    lines
 }
 
-fn progress_bar(what: &str, total_bytes: u64) -> ProgressBar {
-    let bar =
-        ProgressBar::with_draw_target(Some(total_bytes), ProgressDrawTarget::stderr_with_hz(10));
-    let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
+/// How a transfer went, in one line.
+fn outcome(transfer: &TransferView, completion: &Completion) -> String {
+    let Completion { bytes, elapsed, .. } = *completion;
+    let mark = if completion.failed_files == 0 {
+        "✓"
+    } else {
+        "!"
     };
-    let template = "{prefix}  {wide_bar} {share}  {decimal_bytes}/{decimal_total_bytes}  {msg}";
-    // The template is constant; if it were wrong the default one would serve.
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.with_key("share", percent).progress_chars("━━╌"));
+    let into = match (&completion.folder, transfer.direction) {
+        (Some(folder), Direction::Receiving) => format!(" into {}", folder.display()),
+        _ => String::new(),
+    };
+    let what = format!("{mark} {}{into}", bar::title(transfer));
+    let skipped = match (completion.skipped_files, transfer.direction) {
+        (0, _) => String::new(),
+        (count, Direction::Sending) => {
+            let files = display::count(count, 0);
+            format!(", {files} skipped by {}", transfer.peer.name)
+        }
+        (count, Direction::Receiving) => format!(", {} skipped", display::count(count, 0)),
+    };
+    if completion.files == 0 && completion.skipped_files > 0 {
+        return format!("{what}: nothing was sent{skipped}");
     }
-    bar.with_prefix(display::shortened(what, BAR_TITLE_CHARS))
+    let way = transfer.path.map_or("", path_in_words);
+    let (size, time) = (display::size(bytes), display::time(elapsed));
+    let speed = display::speed(bytes, elapsed);
+    format!("{what}: {size} in {time}, {speed}, {way}{skipped}")
 }

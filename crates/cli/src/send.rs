@@ -1,10 +1,8 @@
 //! `pinhole send`.
 
-use std::path::PathBuf;
-
 use pinhole_client::{Command, Event, Failure, PeerKey, PeerName, Stage, TransferId};
 
-use crate::arguments::Common;
+use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
 
@@ -12,10 +10,11 @@ use crate::terminal::{Terminal, Wake};
 pub(crate) async fn send(
     terminal: &mut Terminal<'_>,
     common: &Common,
-    peer: &PeerName,
-    wait: bool,
-    paths: Vec<PathBuf>,
+    task: Send,
 ) -> anyhow::Result<Exit> {
+    let Send {
+        peer, wait, paths, ..
+    } = task;
     // Before anything is asked of others.
     if let Some(missing) = paths
         .iter()
@@ -27,7 +26,7 @@ pub(crate) async fn send(
     if let Err(exit) = terminal.log_in(common).await? {
         return Ok(exit);
     }
-    let key = match online(terminal, peer, wait).await? {
+    let key = match online(terminal, &peer, wait).await? {
         Ok(key) => key,
         Err(exit) => return Ok(exit),
     };
@@ -58,7 +57,7 @@ pub(crate) async fn send(
                     continue;
                 };
                 match transfer.stage {
-                    Stage::Transferring => terminal.report.progress(&transfer.progress),
+                    Stage::Transferring => terminal.report.progress(&snapshot),
                     Stage::AwaitingAnswer if !told_waiting => {
                         told_waiting = true;
                         for skipped in &transfer.offer.skipped {

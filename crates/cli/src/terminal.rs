@@ -101,7 +101,7 @@ impl<'a> Terminal<'a> {
 
     /// Says why it ends.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Exit {
-        self.report.failed(failure);
+        self.report.failed(None, failure);
         Exit::from(failure)
     }
 
@@ -118,16 +118,17 @@ impl<'a> Terminal<'a> {
     pub(crate) fn finish(&mut self, transfer: &TransferView) -> Exit {
         match &transfer.stage {
             Stage::Completed(completion) => {
-                let who = (&transfer.peer.name, transfer.direction);
-                self.report
-                    .completed(who, &transfer.offer.title, transfer.path, completion);
+                self.report.completed(transfer, completion);
                 if completion.failed_files == 0 {
                     Exit::Done
                 } else {
                     Exit::LocalFiles
                 }
             }
-            Stage::Failed(failure) => self.fail(failure),
+            Stage::Failed(failure) => {
+                self.report.failed(Some(&transfer.peer.name), failure);
+                Exit::from(failure)
+            }
             _ => Exit::Trouble,
         }
     }
@@ -156,8 +157,8 @@ impl<'a> Terminal<'a> {
                     .connected(peer, *path, (*local, *remote), *elapsed);
             }
             Event::Started { transfer } => {
-                if let Some(t) = self.transfer(*transfer) {
-                    self.report.started(&t.peer.name, t.direction, &t.offer);
+                if let Some(transfer) = self.transfer(*transfer) {
+                    self.report.started(&transfer);
                 }
             }
             Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
@@ -169,8 +170,7 @@ impl<'a> Terminal<'a> {
             }
             Event::PausedByPeer { transfer, paused } => {
                 if let Some(transfer) = self.transfer(*transfer) {
-                    let what = if *paused { "paused" } else { "goes on" };
-                    self.report.note(&format!("{} {what}", transfer.peer.name));
+                    self.report.paused(&transfer.peer.name, *paused);
                 }
             }
             Event::Offered { .. } | Event::LogInFailed { .. } | Event::Finished { .. } => {}

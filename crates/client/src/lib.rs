@@ -34,5 +34,6 @@ pub use pinhole_net::{
 pub use pinhole_transfer::{Existing, Paused, display::display_lines, message::TEXT_BYTES_MAX};
 pub use settings::{AcceptPolicy, Overrides, Settings};
 pub use snapshot::{
-    Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TransferId, TransferView,
+    Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TopView, TransferId,
+    TransferView,
 };

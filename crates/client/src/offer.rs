@@ -1,11 +1,12 @@
 //! Offers as people see them.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use pinhole_transfer::display::display_text;
 use pinhole_transfer::{Manifest, Source};
 
-use crate::snapshot::{EntryView, OfferView, Progress};
+use crate::snapshot::{EntryView, OfferView, Progress, TopView};
 
 /// What is sent, as the sender sees it.
 pub(crate) fn of_source(source: &Source) -> OfferView {
@@ -33,6 +34,7 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
     let files = entries.iter().filter(|e| e.size_bytes.is_some()).count();
     OfferView {
         title: title(&entries),
+        top_level: top_level(manifest),
         files: files as u64,
         folders: (entries.len() - files) as u64,
         bytes: entries.iter().filter_map(|e| e.size_bytes).sum(),
@@ -40,6 +42,29 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
         skipped: Vec::new(),
         entries,
     }
+}
+
+fn top_level(manifest: &Manifest) -> Vec<TopView> {
+    let mut all: Vec<TopView> = Vec::new();
+    // What is in a folder comes behind it, but not always right behind it.
+    let mut places = HashMap::new();
+    for (number, entry) in (0..).zip(manifest.entries()) {
+        let path = entry.path().as_str();
+        let top_name = path.split('/').next().unwrap_or(path);
+        let place = *places.entry(top_name).or_insert(all.len());
+        if place == all.len() {
+            all.push(TopView {
+                entry: number,
+                files: 0,
+                bytes: 0,
+            });
+        }
+        if let (Some(top), Some(size_bytes)) = (all.get_mut(place), entry.file_size_bytes()) {
+            top.files += 1;
+            top.bytes += size_bytes;
+        }
+    }
+    all
 }
 
 /// What will be offered, before it has been looked at.
@@ -87,5 +112,36 @@ fn title(entries: &[EntryView]) -> String {
         [] => String::new(),
         [only] => (*only).to_owned(),
         [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_transfer::manifest::ManifestBuilder;
+
+    use super::*;
+
+    #[test]
+    fn everything_counts_for_what_it_is_in() {
+        let mut builder = ManifestBuilder::default();
+        for entry in [
+            r#"{"folder":{"path":"d"}}"#,
+            r#"{"file":{"path":"d/1","size_bytes":1}}"#,
+            r#"{"file":{"path":"f","size_bytes":4}}"#,
+            r#"{"folder":{"path":"d/e"}}"#,
+            r#"{"file":{"path":"d/e/2","size_bytes":2}}"#,
+            r#"{"folder":{"path":"g"}}"#,
+        ] {
+            let entry = serde_json::from_str(entry).expect("an entry");
+            builder.push(entry).expect("room");
+        }
+        let top_level = of_manifest(&builder.build()).top_level;
+        let expected = [(0, 2, 3), (2, 1, 4), (5, 0, 0)];
+        let expected = expected.map(|(entry, files, bytes)| TopView {
+            entry,
+            files,
+            bytes,
+        });
+        assert_eq!(top_level, expected);
     }
 }

@@ -247,6 +247,8 @@ pub struct OfferView {
     pub title: String,
     /// Every file and folder, in order.
     pub entries: Vec<EntryView>,
+    /// What stands at the top level, in order.
+    pub top_level: Vec<TopView>,
     /// How many of them are files.
     pub files: u64,
     /// How many of them are folders.
@@ -258,6 +260,17 @@ pub struct OfferView {
     pub existing: u32,
     /// Sending: what was left out and why (links, special files), one line each.
     pub skipped: Vec<String>,
+}
+
+/// A file or folder at the top level of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopView {
+    /// Its place in [`OfferView::entries`].
+    pub entry: u32,
+    /// How many files are in it; a file counts itself.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// One line of an offer.

@@ -140,8 +140,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
         folders: 0,
         bytes: entries.iter().filter_map(|entry| entry.size_bytes).sum(),
         entries,
-        existing: 0,
-        skipped: Vec::new(),
+        ..OfferView::default()
     })
 }
 
