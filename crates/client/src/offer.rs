@@ -23,14 +23,20 @@ pub(crate) fn of_source(source: &Source) -> OfferView {
 
 /// What is offered.
 pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
-    let entries: Vec<_> = manifest
-        .entries()
-        .iter()
-        .map(|entry| EntryView {
-            path: entry.path().display_text(),
-            size_bytes: entry.file_size_bytes(),
-        })
-        .collect();
+    let mut folders = HashMap::new();
+    let mut entries = Vec::with_capacity(manifest.entries().len());
+    for (entry, place) in manifest.entries().iter().zip(0..) {
+        let path = entry.path();
+        let size_bytes = entry.file_size_bytes();
+        if size_bytes.is_none() {
+            folders.insert(path.as_str(), place);
+        }
+        entries.push(EntryView {
+            path: path.display_text(),
+            size_bytes,
+            folder: path.parent().and_then(|it| folders.get(it)).copied(),
+        });
+    }
     let files = entries.iter().filter(|e| e.size_bytes.is_some()).count();
     OfferView {
         title: title(&entries),
@@ -74,6 +80,7 @@ pub(crate) fn of_paths(paths: &[PathBuf]) -> OfferView {
         EntryView {
             path: display_text(&name.to_string_lossy()),
             size_bytes: None,
+            folder: None,
         }
     });
     OfferView {
@@ -143,5 +150,24 @@ mod tests {
             bytes,
         });
         assert_eq!(top_level, expected);
+    }
+
+    #[test]
+    fn each_entry_names_the_folder_that_holds_it() {
+        // Longer than what is shown of a path.
+        let long = "x".repeat(200);
+        let mut builder = ManifestBuilder::default();
+        for entry in [
+            r#"{"folder":{"path":"d"}}"#.to_owned(),
+            format!(r#"{{"folder":{{"path":"d/{long}"}}}}"#),
+            format!(r#"{{"file":{{"path":"d/{long}/a","size_bytes":1}}}}"#),
+            r#"{"file":{"path":"d/b","size_bytes":2}}"#.to_owned(),
+            r#"{"file":{"path":"f","size_bytes":4}}"#.to_owned(),
+        ] {
+            builder.push(serde_json::from_str(&entry).unwrap()).unwrap();
+        }
+        let offer = of_manifest(&builder.build());
+        let folders: Vec<_> = offer.entries.iter().map(|entry| entry.folder).collect();
+        assert_eq!(folders, [None, Some(0), Some(1), Some(0), None]);
     }
 }

@@ -280,4 +280,7 @@ pub struct EntryView {
     pub path: String,
     /// `None` for a folder.
     pub size_bytes: Option<u64>,
+    /// The place of the folder that it is in, always before its own; `None` at
+    /// the top level.
+    pub folder: Option<u32>,
 }

@@ -1,10 +1,11 @@
 //! What a view asks for. Views change nothing themselves: the application
 //! applies their actions in one place, after everything is drawn.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use egui::ThemePreference;
-use pinhole_client::{Command, PeerKey, TransferId};
+use pinhole_client::{Command, Existing, PeerKey, TransferId};
 
 /// What a view asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +38,14 @@ pub(crate) enum Question {
     /// Which folder to send to a peer.
     FolderFor(PeerKey),
     /// Where to save an offer.
-    FolderInto(TransferId),
+    FolderInto {
+        /// Which offer.
+        transfer: TransferId,
+        /// Places of what is not wanted of it.
+        unwanted: BTreeSet<u32>,
+        /// What happens to names that are there.
+        existing: Option<Existing>,
+    },
     /// Where to save accepted files from now on.
     DownloadFolder,
     /// Show a folder in the file manager.

@@ -1,6 +1,6 @@
 //! The application: draws the latest snapshot and applies what the views ask for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use pinhole_client::{
 
 use crate::action::{Action, Sheet};
 use crate::bridge::Bridge;
+use crate::choice::Choice;
 use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
 use crate::transfers::FileFailures;
@@ -36,6 +37,7 @@ pub(crate) struct App {
     hover: Hover,
     sheet: Option<Sheet>,
     postponed: HashSet<TransferId>,
+    choices: HashMap<TransferId, Choice>,
     failures: FileFailures,
     notice: Option<String>,
     drop: Option<Drop>,
@@ -82,6 +84,7 @@ impl App {
             hover: Hover::new(cc),
             sheet: None,
             postponed: HashSet::new(),
+            choices: HashMap::new(),
             failures: FileFailures::new(),
             notice: None,
             drop: None,
@@ -169,6 +172,7 @@ impl App {
         let known: HashSet<TransferId> = self.snapshot.transfers.iter().map(|t| t.id).collect();
         self.failures.retain(|transfer, _| known.contains(transfer));
         self.postponed.retain(|transfer| known.contains(transfer));
+        self.choices.retain(|transfer, _| known.contains(transfer));
         if let Some(Sheet::Trust { peer, .. }) = &self.sheet
             && !self
                 .snapshot
@@ -315,7 +319,7 @@ impl App {
     }
 
     /// The offer's question comes first: somebody waits for the answer.
-    fn sheets(&self, ui: &Ui) -> Vec<Action> {
+    fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
         let offers: Vec<&TransferView> = self
             .snapshot
             .transfers
@@ -325,7 +329,9 @@ impl App {
             })
             .collect();
         if let Some(first) = offers.first() {
-            return offer::show(ui, &self.snapshot, first, offers.len() - 1);
+            let choice = self.choices.entry(first.id);
+            let choice = choice.or_insert_with(|| Choice::of(&first.offer));
+            return offer::show(ui, &self.snapshot, first, choice, offers.len() - 1);
         }
         match &self.sheet {
             Some(Sheet::Send { paths }) => send_sheet::show(ui, &self.snapshot, paths),

@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use std::collections::BTreeSet;
-
 use pinhole_client::Command;
 
 use crate::action::Question;
@@ -72,14 +70,18 @@ fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
             .pick_folders()
             .filter(|paths| !paths.is_empty())
             .map(|paths| Command::Send { peer, paths }),
-        Question::FolderInto(transfer) => dialog()
+        Question::FolderInto {
+            transfer,
+            unwanted,
+            existing,
+        } => dialog()
             .set_title(text::SAVE_ELSEWHERE)
             .pick_folder()
             .map(|into| Command::Accept {
                 transfer,
                 into: Some(into),
-                unwanted: BTreeSet::new(),
-                existing: None,
+                unwanted,
+                existing,
             }),
         Question::DownloadFolder => dialog()
             .set_title(text::DOWNLOADS)

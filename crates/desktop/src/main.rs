@@ -5,6 +5,7 @@
 mod action;
 mod app;
 mod bridge;
+mod choice;
 mod dialogs;
 mod header;
 mod hover;

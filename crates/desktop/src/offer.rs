@@ -1,28 +1,35 @@
 //! The question an incoming offer asks.
 
 use egui::{
-    Align, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle, Ui, Vec2,
+    Align, Checkbox, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle,
+    Ui, Vec2,
 };
-use std::collections::BTreeSet;
 
 use pinhole_client::snapshot::EntryView;
-use pinhole_client::{Command, Snapshot, TransferView};
+use pinhole_client::{Command, Existing, Snapshot, TransferView};
 
 use crate::action::{Action, Question};
+use crate::choice::{Choice, Tick};
 use crate::{text, theme};
 
 const WIDTH: f32 = 480.0;
 const LINE_HEIGHT: f32 = 26.0;
+/// What the sheet needs besides the list of files.
+const AROUND_THE_LIST: f32 = 460.0;
+/// What the question about existing names needs.
+const EXISTING_HEIGHT: f32 = 70.0;
 
 /// Draws the question over the window. `others` more offers wait.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     transfer: &TransferView,
+    choice: &mut Choice,
     others: usize,
 ) -> Vec<Action> {
     let ctx = ui.ctx();
     let screen = ctx.content_rect();
+    let offer = &transfer.offer;
     Modal::new(egui::Id::unique(("offer", transfer.id)))
         .frame(theme::sheet(ui.style()))
         .show(ctx, |ui| {
@@ -30,17 +37,26 @@ pub(crate) fn show(
             ui.set_width(WIDTH.min(screen.width() - 96.0));
             who(ui, transfer);
             ui.add_space(theme::GAP_LARGE);
-            ui.label(RichText::new(text::amount(&transfer.offer)).text_style(theme::title()));
+            amount(ui, &offer.entries, choice);
             ui.add_space(theme::GAP_SMALL);
             // The buttons stay on the screen however long the list is.
-            let height = (screen.height() - 460.0).clamp(LINE_HEIGHT, 10.0 * LINE_HEIGHT);
-            entries(ui, &transfer.offer.entries, height);
+            let mut height = screen.height() - AROUND_THE_LIST;
+            if offer.existing > 0 {
+                height -= EXISTING_HEIGHT;
+            }
+            let height = height.clamp(LINE_HEIGHT, 10.0 * LINE_HEIGHT);
+            entries(ui, &offer.entries, choice, height);
             ui.add_space(theme::GAP);
+            if offer.existing > 0 {
+                let settings = snapshot.settings.existing;
+                existing(ui, offer.existing, choice, settings);
+                ui.add_space(theme::GAP);
+            }
             let folder = text::into_folder(&snapshot.download_folder);
             let folder = theme::elided(ui, &folder, &TextStyle::Small, ui.available_width());
             ui.label(theme::muted(ui, folder));
             ui.add_space(theme::GAP_LARGE);
-            let actions = answer(ui, transfer);
+            let actions = answer(ui, transfer, choice);
             ui.add_space(theme::GAP);
             ui.label(theme::muted(ui, text::DECIDE_LATER));
             if others > 0 {
@@ -71,7 +87,33 @@ fn who(ui: &mut Ui, transfer: &TransferView) {
     });
 }
 
-fn entries(ui: &mut Ui, entries: &[EntryView], height: f32) {
+/// How much is wanted; of several entries, with a tick for all of them.
+fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice) {
+    let wanted = choice.wanted();
+    let words = RichText::new(text::amount(wanted)).text_style(theme::title());
+    if entries.len() < 2 {
+        ui.label(words);
+        return;
+    }
+    if let Some(wanted) = tick(ui, choice.tick_of_all(), words) {
+        choice.set_all(entries, wanted);
+    }
+}
+
+/// A box to tick: what it became, if it was clicked.
+fn tick(ui: &mut Ui, tick: Tick, words: RichText) -> Option<bool> {
+    let mut ticked = tick == Tick::Whole;
+    let part = tick == Tick::Part;
+    let response = ui.add(Checkbox::new(&mut ticked, words).indeterminate(part));
+    if response.gained_focus() {
+        // With the next line, for the next press of Tab goes there.
+        let around = response.rect.expand2(Vec2::new(0.0, LINE_HEIGHT));
+        ui.scroll_to_rect(around, None);
+    }
+    response.clicked().then_some(ticked)
+}
+
+fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32) {
     let palette = theme::palette(ui);
     Frame::new()
         .fill(palette.background)
@@ -84,47 +126,92 @@ fn entries(ui: &mut Ui, entries: &[EntryView], height: f32) {
                 .min_scrolled_height(height.min(LINE_HEIGHT))
                 .auto_shrink([false, true])
                 .show_rows(ui, LINE_HEIGHT, entries.len(), |ui, rows| {
-                    for entry in entries.iter().skip(rows.start).take(rows.len()) {
-                        line(ui, entry);
+                    let shown = entries.iter().zip(0..).skip(rows.start);
+                    for (entry, place) in shown.take(rows.len()) {
+                        let only = entries.len() == 1;
+                        let before = (!only).then(|| choice.tick(place as usize));
+                        if let Some(wanted) = line(ui, entry, before) {
+                            choice.set(entries, place, wanted);
+                        }
                     }
                 });
         });
 }
 
-fn line(ui: &mut Ui, entry: &EntryView) {
+/// One file or folder, with a box to tick unless it is the only one: what the
+/// box became, if it was clicked.
+fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
     let size = entry
         .size_bytes
-        .map_or_else(|| text::EMPTY_FOLDER.to_owned(), text::size);
+        .map_or_else(|| text::FOLDER.to_owned(), text::size);
     let row = Vec2::new(ui.available_width(), LINE_HEIGHT);
     ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
         ui.label(theme::muted(ui, size));
         ui.add_space(theme::GAP);
         ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-            let path = theme::elided(ui, &entry.path, &TextStyle::Body, ui.available_width());
-            ui.label(path);
-        });
+            ui.spacing_mut().interact_size.y = LINE_HEIGHT;
+            let spacing = ui.spacing();
+            let width = ui.available_width();
+            let beside = spacing.icon_width + spacing.icon_spacing;
+            let Some(before) = before else {
+                ui.label(theme::elided(ui, &entry.path, &TextStyle::Body, width));
+                return None;
+            };
+            let path = theme::elided(ui, &entry.path, &TextStyle::Body, width - beside);
+            tick(ui, before, RichText::new(path))
+        })
+        .inner
+    })
+    .inner
+}
+
+/// What happens to names that are taken.
+fn existing(ui: &mut Ui, names: u32, choice: &mut Choice, settings: Existing) {
+    ui.label(text::names_taken(names));
+    let chosen = choice.existing.unwrap_or(settings);
+    ui.horizontal_wrapped(|ui| {
+        for (existing, words) in [
+            (Existing::Rename, text::KEEP_BOTH),
+            (Existing::Skip, text::SKIP),
+            (Existing::Replace, text::REPLACE),
+        ] {
+            if ui.radio(chosen == existing, words).clicked() {
+                choice.existing = Some(existing);
+            }
+        }
     });
 }
 
-fn answer(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice) -> Vec<Action> {
     let id = transfer.id;
+    let something = choice.tick_of_all() != Tick::None;
+    let accept = || Command::Accept {
+        transfer: id,
+        into: None,
+        unwanted: choice.unwanted(),
+        existing: choice.existing,
+    };
     let mut actions = Vec::new();
+    let by_keyboard = |ui: &Ui| ui.input_mut(|i| i.consume_key(Modifiers::COMMAND, Key::Enter));
     ui.horizontal_wrapped(|ui| {
-        if theme::primary_button(ui, text::ACCEPT, true).clicked() {
-            let accept = Command::Accept {
-                transfer: id,
-                into: None,
-                unwanted: BTreeSet::new(),
-                existing: None,
-            };
-            actions.push(Action::Command(accept));
+        let button = theme::primary_button(ui, text::ACCEPT, something)
+            .on_hover_text(text::ACCEPT_BY_KEYBOARD)
+            .on_disabled_hover_text(text::NOTHING_TICKED);
+        if button.clicked() || something && by_keyboard(ui) {
+            actions.push(Action::Command(accept()));
         }
         if theme::button(ui, text::DECLINE).clicked() {
             actions.push(Action::Command(Command::Decline { transfer: id }));
         }
-        if theme::quiet_button(ui, text::SAVE_ELSEWHERE).clicked() {
-            actions.push(Action::Ask(Question::FolderInto(id)));
-        }
+        ui.add_enabled_ui(something, |ui| {
+            if theme::quiet_button(ui, text::SAVE_ELSEWHERE).clicked() {
+                actions.push(Action::Ask(Question::FolderInto {
+                    transfer: id,
+                    unwanted: choice.unwanted(),
+                    existing: choice.existing,
+                }));
+            }
+        });
     });
     if ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape)) {
         actions.push(Action::Postpone(id));

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pinhole_client::{Direction, OfferView, PathKind, Stage, TransferView};
+use pinhole_client::{Direction, PathKind, Stage, TransferView};
+
+use crate::choice::Amount;
 
 /// The application's name, as people write it.
 pub(crate) const APP: &str = "Pinhole";
@@ -46,7 +48,12 @@ pub(crate) const SAVE_ELSEWHERE: &str = "Save elsewhere…";
 pub(crate) const DECIDE_LATER: &str =
     "Press Esc to decide later. Nothing is sent until you accept.";
 pub(crate) const LOOK: &str = "Look at the offer";
-pub(crate) const EMPTY_FOLDER: &str = "folder";
+pub(crate) const FOLDER: &str = "folder";
+pub(crate) const ACCEPT_BY_KEYBOARD: &str = "Ctrl+Enter";
+pub(crate) const NOTHING_TICKED: &str = "Tick what you want of it first.";
+pub(crate) const KEEP_BOTH: &str = "Keep both";
+pub(crate) const SKIP: &str = "Skip";
+pub(crate) const REPLACE: &str = "Replace";
 
 pub(crate) const SEND_TO_WHOM: &str = "Send to whom?";
 pub(crate) const NOBODY_TO_SEND_TO: &str =
@@ -205,13 +212,18 @@ pub(crate) fn wants_to_send(peer: &str) -> String {
     format!("{peer} wants to send you files")
 }
 
-/// How much an offer is.
-pub(crate) fn amount(offer: &OfferView) -> String {
-    format!(
-        "{}, {}",
-        count(offer.files, offer.folders),
-        size(offer.bytes)
-    )
+/// How much of an offer is wanted.
+pub(crate) fn amount(wanted: Amount) -> String {
+    let count = count(wanted.files, wanted.folders);
+    format!("{count}, {}", size(wanted.bytes))
+}
+
+/// How many names of an offer are taken.
+pub(crate) fn names_taken(n: u32) -> String {
+    match n {
+        1 => "1 name is there already:".to_owned(),
+        n => format!("{n} names are there already:"),
+    }
 }
 
 /// Where accepted files will go.

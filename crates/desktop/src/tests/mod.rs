@@ -132,6 +132,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
         .map(|&(path, size)| EntryView {
             path: path.to_owned(),
             size_bytes: Some(size),
+            folder: None,
         })
         .collect();
     Arc::new(OfferView {
@@ -158,8 +159,11 @@ fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
 }
 
 fn incoming(entries: &[(&str, u64)]) -> TransferView {
+    let mut offer = offer(entries);
+    // Its files are found by their names, and only in the question.
+    Arc::make_mut(&mut offer).title = "offered".to_owned();
     TransferView {
-        offer: offer(entries),
+        offer,
         path: None,
         ..transfer(7, Direction::Receiving, Stage::AwaitingDecision)
     }

@@ -26,15 +26,128 @@ fn an_offer_asks_with_its_whole_list() {
     }
     harness.get_by_label(text::ACCEPT).click();
     harness.run();
-    assert_eq!(
-        play.commands(),
-        [Command::Accept {
-            transfer: TransferId(7),
-            into: None,
-            unwanted: std::collections::BTreeSet::new(),
-            existing: None,
-        }]
+    assert_eq!(play.commands(), [accepted(&[], None)]);
+}
+
+/// d with two files, and f.
+fn album() -> TransferView {
+    let mut transfer = incoming(&[("d", 0), ("d/1", 1_000), ("d/2", 2_000), ("f", 4_000)]);
+    let offer = Arc::make_mut(&mut transfer.offer);
+    offer.entries[0].size_bytes = None;
+    offer.entries[1].folder = Some(0);
+    offer.entries[2].folder = Some(0);
+    (offer.files, offer.folders) = (3, 1);
+    transfer
+}
+
+fn accepted(unwanted: &[u32], existing: Option<Existing>) -> Command {
+    Command::Accept {
+        transfer: TransferId(7),
+        into: None,
+        unwanted: unwanted.iter().copied().collect(),
+        existing,
+    }
+}
+
+fn click(harness: &mut Harness<'_, App>, label: &str) {
+    harness.get_by_label(label).click();
+    harness.run();
+}
+
+#[test]
+fn a_part_of_an_offer_is_taken() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.transfers.push(album()));
+    harness.run();
+    assert!(
+        harness
+            .query_by_label("3 files in 1 folder, 7.0 kB")
+            .is_some()
     );
+    click(&mut harness, "d/1");
+    click(&mut harness, "f");
+    assert!(
+        harness
+            .query_by_label("1 file in 1 folder, 2.0 kB")
+            .is_some()
+    );
+    click(&mut harness, text::ACCEPT);
+    assert_eq!(play.commands(), [accepted(&[1, 3], None)]);
+}
+
+#[test]
+fn with_nothing_ticked_there_is_nothing_to_accept() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.transfers.push(album()));
+    harness.run();
+    click(&mut harness, "3 files in 1 folder, 7.0 kB");
+    assert!(
+        harness
+            .get_by_label(text::ACCEPT)
+            .accesskit_node()
+            .is_disabled()
+    );
+    harness.key_press_modifiers(egui::Modifiers::COMMAND, Key::Enter);
+    click(&mut harness, text::ACCEPT);
+    click(&mut harness, text::SAVE_ELSEWHERE);
+    assert_eq!(play.commands(), []);
+    // The folder brings back what it holds, and only that.
+    click(&mut harness, "d");
+    harness.key_press_modifiers(egui::Modifiers::COMMAND, Key::Enter);
+    harness.run();
+    assert_eq!(play.commands(), [accepted(&[3], None)]);
+}
+
+#[test]
+fn tab_walks_through_a_long_offer_line_by_line() {
+    let names: Vec<String> = (0..60).map(|n| format!("{n}.txt")).collect();
+    let many: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.transfers.push(incoming(&many)));
+    harness.run();
+    harness.key_press(Key::Tab);
+    harness.run();
+    for name in &names {
+        harness.key_press(Key::Tab);
+        harness.run();
+        assert!(harness.get_by_label(name).is_focused(), "{name}");
+    }
+    harness.key_press(Key::Tab);
+    harness.run();
+    assert!(harness.get_by_label(text::ACCEPT).is_focused());
+}
+
+#[test]
+fn names_that_are_there_already_ask_what_to_do() {
+    let (mut harness, play) = window(Snapshot {
+        settings: Settings {
+            existing: Existing::Skip,
+            ..Settings::default()
+        },
+        ..with_peers()
+    });
+    play.change(|s| s.transfers.push(album()));
+    harness.run();
+    assert!(
+        harness.query_by_label(text::REPLACE).is_none(),
+        "none is there"
+    );
+    play.change(|s| Arc::make_mut(&mut s.transfers[0].offer).existing = 2);
+    harness.run();
+    assert!(
+        harness
+            .query_by_label("2 names are there already:")
+            .is_some()
+    );
+    let chosen = |harness: &Harness<'_, App>, label| {
+        let toggled = harness.get_by_label(label).accesskit_node().toggled();
+        toggled == Some(egui::accesskit::Toggled::True)
+    };
+    assert!(chosen(&harness, text::SKIP), "as the settings say");
+    click(&mut harness, text::REPLACE);
+    assert!(chosen(&harness, text::REPLACE) && !chosen(&harness, text::SKIP));
+    click(&mut harness, text::ACCEPT);
+    assert_eq!(play.commands(), [accepted(&[], Some(Existing::Replace))]);
 }
 
 #[test]
@@ -80,7 +193,11 @@ fn names_of_four_kilobytes_leave_the_answer_on_the_screen() {
     let many: Vec<(&str, u64)> = (0..500).map(|_| (long.as_str(), 1)).collect();
     for size in [[400.0, 480.0], SIZE] {
         let (mut harness, play) = window_sized(with_peers(), size, Prefill::default());
-        play.change(|s| s.transfers.push(incoming(&many)));
+        play.change(|s| {
+            let mut offer = incoming(&many);
+            Arc::make_mut(&mut offer.offer).existing = 500;
+            s.transfers.push(offer);
+        });
         harness.run();
         let screen = egui::Rect::from_min_size(egui::Pos2::ZERO, size.into());
         for answer in [text::ACCEPT, text::DECLINE, text::SAVE_ELSEWHERE] {

@@ -86,7 +86,11 @@ fn a_title_that_no_font_can_draw_suggests_fonts_once() {
         });
     harness.run();
     assert!(harness.query_by_label(text::NO_FONT).is_none());
-    play.change(|s| s.transfers.push(incoming(&[("\u{5831}\u{544a}.pdf", 10)])));
+    play.change(|s| {
+        let mut titled = incoming(&[("report.pdf", 10)]);
+        Arc::make_mut(&mut titled.offer).title = "\u{5831}\u{544a}.pdf".to_owned();
+        s.transfers.push(titled);
+    });
     harness.run();
     assert!(harness.query_by_label(text::NO_FONT).is_some());
 }
