@@ -276,13 +276,24 @@ fn wormhole(ground: &Ground<'_>, into: &Path) -> Result<Run> {
     let arrived = into.join("arrived");
     fs::create_dir(&arrived)?;
     let mut send = ground.lab.command(Host::A, "wormhole-rs".as_ref());
-    send.args(["send", "--rendezvous-server", &server, "--code", "7-a-b"]);
+    send.args([
+        "send",
+        "--rendezvous-server",
+        &server,
+        "--code",
+        "7-guitarist-revenge",
+    ]);
     send.args(["--force-direct", "--no-qr"]).arg(ground.source);
     send.stderr(File::create(into.join("log"))?);
     let begin = Instant::now();
     let send = Measured::start(send)?;
     let mut receive = ground.lab.command(Host::B, "wormhole-rs".as_ref());
-    receive.args(["receive", "--rendezvous-server", &server, "7-a-b"]);
+    receive.args([
+        "receive",
+        "--rendezvous-server",
+        &server,
+        "7-guitarist-revenge",
+    ]);
     receive
         .args(["--force-direct", "--noconfirm", "--out-dir"])
         .arg(&arrived);

@@ -24,9 +24,9 @@ const NAT: Nat = Nat {
 /// a NAT to one on the internet, with the same congestion control.
 pub(crate) fn lines(asked: &Asked) -> Result<()> {
     for (mbit, mib, congestion_control) in [
-        (100, 64, "cubic"),
+        (100, 64, "reno"),
         (100, 64, "bbr"),
-        (1000, 512, "cubic"),
+        (1000, 512, "reno"),
         (1000, 512, "bbr"),
     ] {
         let size_bytes = asked.mib.unwrap_or(mib) << 20;

@@ -125,6 +125,7 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
         // The same for all of them, and in every kernel; BBR, which some have
         // by default, takes a third of what such a line carries.
         choose_congestion_control(&lab, host, "reno")?;
+        refuse_lookups(&lab, host)?;
     }
     let present = |contender: &&Contender| contender.programs.iter().all(|p| is_installed(p));
     let contenders: Vec<_> = contenders.iter().filter(present).collect();
@@ -186,6 +187,21 @@ pub(crate) fn choose_congestion_control(lab: &Lab, host: Host, name: &str) -> Re
     let mut sysctl = lab.command(host, "sh".as_ref());
     let script = format!("echo {name} >/proc/sys/net/ipv4/tcp_congestion_control");
     ensure!(sysctl.args(["-c", &script]).status()?.success(), "{name}");
+    Ok(())
+}
+
+/// There is no name server on this network: some programs look names up, and
+/// would wait for it.
+fn refuse_lookups(lab: &Lab, host: Host) -> Result<()> {
+    let settings = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = settings
+        .lines()
+        .filter_map(|line| line.strip_prefix("nameserver "));
+    for server in servers {
+        let mut ip = lab.command(host, "ip".as_ref());
+        ip.args(["route", "replace", "unreachable", server.trim()]);
+        ensure!(ip.status()?.success(), "{server}");
+    }
     Ok(())
 }
 
