@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release -p pinhole-cli -p pinhole-server -p pinhole-tests --bins
-//! target/release/bench [--runs N] [--mib N] [SCENARIO...]
+//! target/release/bench [--runs N] [--mib N] [--only CONTENDER] [SCENARIO...]
 //! ```
 //!
 //! Needs Linux and root; openssh, rsync and iperf3 from the system, wormhole-rs
@@ -38,6 +38,8 @@ mod scenarios {
         pub(crate) runs: usize,
         /// Instead of a scenario's own size.
         pub(crate) mib: Option<u64>,
+        /// Of those that take turns.
+        pub(crate) only: Option<String>,
     }
 
     type Scenario = (&'static str, &'static str, fn(&Asked) -> Result<()>);
@@ -74,17 +76,19 @@ mod scenarios {
         if let Some(reason) = lab::unavailable() {
             bail!(reason);
         }
-        let mut asked = Asked { runs: 5, mib: None };
+        let mut asked = Asked {
+            runs: 5,
+            mib: None,
+            only: None,
+        };
         let mut chosen = Vec::new();
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
-            let mut number = || -> Result<u64> {
-                let number = arguments.next().context("a number is missing")?;
-                Ok(number.parse()?)
-            };
+            let mut value = || arguments.next().context("a value is missing");
             match argument.as_str() {
-                "--runs" => asked.runs = usize::try_from(number()?)?.max(1),
-                "--mib" => asked.mib = Some(number()?),
+                "--runs" => asked.runs = value()?.parse()?,
+                "--mib" => asked.mib = Some(value()?.parse()?),
+                "--only" => asked.only = Some(value()?),
                 name => {
                     let found = SCENARIOS.iter().find(|(known, ..)| *known == name);
                     let names: Vec<_> = SCENARIOS.iter().map(|(name, ..)| *name).collect();

@@ -128,7 +128,11 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
         refuse_lookups(&lab, host)?;
     }
     let present = |contender: &&Contender| contender.programs.iter().all(|p| is_installed(p));
-    let contenders: Vec<_> = contenders.iter().filter(present).collect();
+    let only = |contender: &&Contender| {
+        let only = asked.only.as_deref();
+        only.is_none_or(|name| name == contender.name)
+    };
+    let contenders: Vec<_> = contenders.iter().filter(only).filter(present).collect();
     let mut scores: Vec<Score> = contenders.iter().map(|_| Score::default()).collect();
     let ground = Ground {
         lab: &lab,
@@ -157,7 +161,8 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
         print(contender.name, score, bytes);
     }
     let elapsed_s = |score: &Score| median(score.elapsed_s.clone());
-    if let Some(own) = scores.last().map(elapsed_s) {
+    if let [_, .., own] = scores.as_slice() {
+        let own = elapsed_s(own);
         let ratios = contenders.iter().zip(&scores).map(|(contender, score)| {
             format!("{:.2} x {}", elapsed_s(score) / own, contender.name)
         });
