@@ -22,14 +22,18 @@ const NAT: Nat = Nat {
 
 /// Pinhole beside iperf3: as many bytes over one connection, from a host behind
 /// a NAT to one on the internet, with the same congestion control.
-pub(crate) fn lines(asked: &Asked) -> Result<()> {
-    for (mbit, mib, congestion_control) in [
-        (100, 64, "reno"),
-        (100, 64, "bbr"),
-        (1000, 512, "reno"),
-        (1000, 512, "bbr"),
-    ] {
-        let size_bytes = asked.mib.unwrap_or(mib) << 20;
+pub(crate) fn line_100(asked: &Asked) -> Result<()> {
+    lines(asked, 100, 64)
+}
+
+/// As [`line_100`].
+pub(crate) fn line_1000(asked: &Asked) -> Result<()> {
+    lines(asked, 1000, 512)
+}
+
+fn lines(asked: &Asked, mbit: u32, mib: u64) -> Result<()> {
+    let size_bytes = asked.mib.unwrap_or(mib) << 20;
+    for congestion_control in ["reno", "bbr"] {
         line(asked, mbit, size_bytes, congestion_control)?;
     }
     Ok(())

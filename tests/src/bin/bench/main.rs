@@ -60,9 +60,14 @@ mod scenarios {
             race::tiny,
         ),
         (
-            "lines",
-            "100 Mbit/s and 1 Gbit/s with 100 ms there and back",
-            lines::lines,
+            "line-100",
+            "100 Mbit/s, 100 ms there and back",
+            lines::line_100,
+        ),
+        (
+            "line-1000",
+            "1 Gbit/s, 100 ms there and back",
+            lines::line_1000,
         ),
         (
             "first-byte",
