@@ -67,9 +67,16 @@ impl Scene {
     #[cfg(target_os = "linux")]
     #[must_use]
     pub fn in_lab(lab: &Lab) -> Self {
+        Self::in_lab_with_folder(lab, tempfile::tempdir())
+    }
+
+    /// The same with its files in this folder, be it for the kind of disk.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn in_lab_with_folder(lab: &Lab, folder: io::Result<TempDir>) -> Self {
         let v4 = format!("{}:4747", Lab::SERVER);
         let v6 = format!("[{}]:4747", Lab::SERVER_V6);
-        Self::start(Place::Lab(lab, Host::S), &[&v4, &v6], tempfile::tempdir())
+        Self::start(Place::Lab(lab, Host::S), &[&v4, &v6], folder)
     }
 
     /// A server on the laboratory's host B, which has this address, with its

@@ -68,7 +68,7 @@ fn line(asked: &Asked, mbit: u32, size_bytes: u64, congestion_control: &str) -> 
 
 /// From the answer to the offer until all is safely there.
 fn pinhole_rate(lab: &Lab, source: &Path, size_bytes: u64) -> Result<f64> {
-    let scene = Scene::in_lab(lab);
+    let scene = Scene::in_lab_with_folder(lab, tempfile::tempdir_in("/dev/shm"));
     let bob = scene.peer_in(lab, Host::S, "bob");
     let alice = scene.peer_in(lab, Host::A, "alice");
     let _receiving = bob.receive(&[]);
