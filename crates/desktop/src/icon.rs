@@ -13,6 +13,8 @@ pub(crate) enum Icon {
     Check,
     /// It did not.
     Cross,
+    /// It can go on.
+    Bars,
     /// Look before you go on.
     Warning,
     /// From here to somebody.
@@ -73,6 +75,11 @@ pub(crate) fn badge(ui: &mut Ui, icon: Icon, color: Color32) {
         Icon::Cross => {
             line(painter, vec![at(-5.0, -5.0), at(5.0, 5.0)], stroke);
             line(painter, vec![at(-5.0, 5.0), at(5.0, -5.0)], stroke);
+        }
+        Icon::Bars => {
+            for x in [-3.5, 3.5] {
+                line(painter, vec![at(x, -6.0), at(x, 6.0)], stroke);
+            }
         }
         Icon::Warning => {
             line(painter, vec![at(0.0, -7.0), at(0.0, 2.0)], stroke);

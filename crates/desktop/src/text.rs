@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use pinhole_client::{Direction, PathKind, Stage, TransferView};
+use pinhole_client::snapshot::{Completion, Overall};
+use pinhole_client::{
+    Direction, Failure, PathKind, Paused, PeerName, Progress, Stage, TransferView,
+};
 
 use crate::choice::Amount;
 
@@ -61,9 +64,13 @@ pub(crate) const NOBODY_TO_SEND_TO: &str =
 
 pub(crate) const OPEN_FOLDER: &str = "Open folder";
 pub(crate) const DISMISS: &str = "Dismiss";
-pub(crate) const TRY_AGAIN: &str = "Try again";
+pub(crate) const SEND_AGAIN: &str = "Send again";
+pub(crate) const PAUSE: &str = "Pause";
+pub(crate) const RESUME: &str = "Resume";
+pub(crate) const STOP: &str = "Stop";
+pub(crate) const KEEP_PART: &str = "Stop, keep what has arrived";
+pub(crate) const KEEP_NOTHING: &str = "Cancel, keep nothing";
 pub(crate) const DISMISS_ALL: &str = "Dismiss all finished";
-pub(crate) const STALLED: &str = "Stalled: nothing has moved for a while";
 
 pub(crate) const SETTINGS: &str = "Settings";
 pub(crate) const CLOSE: &str = "Close";
@@ -282,9 +289,12 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Whether a transfer that should move does not.
-pub(crate) fn is_stalled(transfer: &TransferView) -> bool {
-    matches!(transfer.stage, Stage::Transferring) && transfer.progress.bytes_per_second == Some(0)
+/// Whether a transfer has ended so that the same offer goes on from there.
+pub(crate) const fn can_go_on(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Interrupted | Failure::InterruptedByPeer { .. }
+    )
 }
 
 /// How far a transfer is, in words.
@@ -296,51 +306,77 @@ pub(crate) fn stage(transfer: &TransferView) -> String {
         (Stage::Connecting, _) => format!("Connecting to {peer}…"),
         (Stage::AwaitingAnswer, _) => format!("Waiting for {peer} to accept"),
         (Stage::AwaitingDecision, _) => format!("{peer} waits for your answer"),
-        (Stage::Transferring, _) if is_stalled(transfer) => STALLED.to_owned(),
-        (Stage::Transferring, Direction::Sending) => format!("Sending to {peer}"),
-        (Stage::Transferring, Direction::Receiving) => format!("Receiving from {peer}"),
+        (Stage::Transferring, direction) => moving(peer, direction, &transfer.progress),
         (Stage::Completed(_), Direction::Sending) => format!("Delivered to {peer}"),
         (Stage::Completed(_), Direction::Receiving) => format!("Received from {peer}"),
         (Stage::Failed(failure), _) => failure.to_string(),
     }
 }
 
-/// What is known of a running transfer's progress.
-pub(crate) fn progress(transfer: &TransferView) -> String {
-    let progress = &transfer.progress;
-    let mut parts = vec![format!(
-        "{} of {}",
-        size(progress.bytes_done),
-        size(progress.bytes_total)
-    )];
-    if progress.files_total > 1 {
-        parts.push(format!(
-            "{} of {} files",
-            progress.files_done, progress.files_total
-        ));
-    }
-    match (progress.bytes_per_second, progress.time_left) {
-        (Some(0), _) => {}
-        (Some(rate), Some(left)) => {
-            parts.push(speed(rate));
-            parts.push(format!("{} left", duration(left)));
+/// Whether the bytes move, and if not, why.
+fn moving(peer: &PeerName, direction: Direction, progress: &Progress) -> String {
+    let Paused { by_us, by_peer } = progress.paused;
+    match (by_us, by_peer, direction) {
+        (true, true, _) => format!("Paused by you and {peer}"),
+        (true, false, _) => "Paused by you".to_owned(),
+        (false, true, _) => format!("Paused by {peer}"),
+        (_, _, Direction::Sending) if progress.is_stalled() => {
+            format!("{peer} takes nothing at the moment")
         }
-        (Some(rate), None) => parts.push(speed(rate)),
-        (None, _) => {}
+        (_, _, Direction::Receiving) if progress.is_stalled() => {
+            format!("Nothing arrives from {peer} at the moment")
+        }
+        (_, _, Direction::Sending) => format!("Sending to {peer}"),
+        (_, _, Direction::Receiving) => format!("Receiving from {peer}"),
+    }
+}
+
+/// Several transfers together.
+pub(crate) fn overall(overall: &Overall) -> String {
+    let transfers = format!("{} transfers", overall.transfers);
+    format!("{transfers}  ·  {}", progress(&overall.progress))
+}
+
+/// What is known of progress.
+pub(crate) fn progress(progress: &Progress) -> String {
+    let mut parts = Vec::new();
+    if progress.files_total > 1 {
+        let (done, total) = (progress.files_done, progress.files_total);
+        parts.push(format!("{done} of {total} files"));
+    }
+    parts.push(done_of(progress.bytes_done, progress.bytes_total));
+    let rate = progress.bytes_per_second.filter(|&rate| rate > 0);
+    if progress.paused == Paused::default()
+        && let Some(rate) = rate
+    {
+        parts.push(speed(rate));
+        parts.extend(progress.time_left.map(|t| format!("{} left", duration(t))));
     }
     parts.join("  ·  ")
 }
 
-/// What a completed transfer amounted to.
-pub(crate) fn completion(bytes: u64, files: u64, elapsed: Duration) -> String {
-    let mut parts = vec![size(bytes)];
-    if files != 1 {
-        parts.push(count(files, 0));
+/// "1.2 of 5.0 GB".
+fn done_of(done: u64, total: u64) -> String {
+    let (done, total) = (size(done), size(total));
+    match (done.split_once(' '), total.split_once(' ')) {
+        (Some((amount, unit)), Some((_, same))) if unit == same => format!("{amount} of {total}"),
+        _ => format!("{done} of {total}"),
     }
-    parts.push(format!("in {}", duration(elapsed)));
-    let millis = elapsed.as_millis();
-    if let Some(rate) = (u128::from(bytes) * 1000).checked_div(millis) {
+}
+
+/// What a completed transfer amounted to.
+pub(crate) fn completion(done: &Completion) -> String {
+    let mut parts = vec![size(done.bytes)];
+    if done.files != 1 {
+        parts.push(count(done.files, 0));
+    }
+    parts.push(format!("in {}", duration(done.elapsed)));
+    let millis = done.elapsed.as_millis();
+    if let Some(rate) = (u128::from(done.bytes) * 1000).checked_div(millis) {
         parts.push(speed(u64::try_from(rate).unwrap_or(u64::MAX)));
+    }
+    if done.skipped_files > 0 {
+        parts.push(format!("{} skipped", count(done.skipped_files, 0)));
     }
     parts.join("  ·  ")
 }
@@ -412,6 +448,13 @@ mod tests {
             "Reconnecting in 2 s"
         );
         assert_eq!(next_attempt(Duration::ZERO), "Reconnecting now…");
+    }
+
+    #[test]
+    fn what_is_done_shares_the_unit_of_the_whole() {
+        assert_eq!(done_of(1_200_000_000, 5_000_000_000), "1.2 of 5.0 GB");
+        assert_eq!(done_of(3, 5_000), "3 bytes of 5.0 kB");
+        assert_eq!(done_of(0, 1), "0 bytes of 1 byte");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use egui::{
     Button, Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Frame, Margin,
-    ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
+    Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
 
 /// Half a step of the spacing grid, in points.
@@ -289,6 +289,26 @@ pub(crate) fn quiet_button(ui: &mut Ui, text: &str) -> Response {
         ui.add(labelled(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
     })
     .inner
+}
+
+/// Several things that can be done, behind a quiet button: the one chosen.
+pub(crate) fn quiet_menu<T, const N: usize>(
+    ui: &mut Ui,
+    text: &str,
+    things: [(&str, T); N],
+) -> Option<T> {
+    let button = quiet_button(ui, text);
+    let chosen = Popup::menu(&button).show(|ui| {
+        ui.spacing_mut().button_padding = Vec2::new(10.0, 6.0);
+        let mut chosen = None;
+        for (words, thing) in things {
+            if ui.button(words).clicked() {
+                chosen = Some(thing);
+            }
+        }
+        chosen
+    });
+    chosen?.inner
 }
 
 /// How much of something is done, from 0 to 1.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use egui::{Align, Frame, Layout, Margin, RichText, Ui};
-use pinhole_client::{Command, Direction, Snapshot, Stage, TransferId, TransferView};
+use pinhole_client::{Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView};
 
 use crate::action::{Action, Question};
 use crate::icon::{Icon, badge};
@@ -31,6 +31,10 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
             }
         });
     });
+    if let Some(overall) = snapshot.overall() {
+        ui.label(theme::muted(ui, text::overall(&overall)));
+        ui.add_space(theme::GAP_SMALL);
+    }
     if snapshot.transfers.is_empty() {
         ui.label(RichText::new(text::NO_TRANSFERS).color(theme::palette(ui).muted));
     }
@@ -78,10 +82,13 @@ fn indented<R>(ui: &mut Ui, content: impl FnOnce(&mut Ui) -> R) -> R {
 
 fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::Color32) {
     let palette = theme::palette(ui);
+    let paused = transfer.progress.paused != Paused::default();
     match (&transfer.stage, transfer.direction) {
         (Stage::Completed(_), _) if !failed.is_empty() => (Icon::Warning, palette.warning),
         (Stage::Completed(_), _) => (Icon::Check, palette.accent),
+        (Stage::Failed(failure), _) if text::can_go_on(failure) => (Icon::Bars, palette.muted),
         (Stage::Failed(_), _) => (Icon::Cross, palette.danger),
+        (Stage::Transferring, _) if paused => (Icon::Bars, palette.muted),
         (_, Direction::Sending) => (Icon::Up, palette.muted),
         (_, Direction::Receiving) => (Icon::Down, palette.muted),
     }
@@ -94,10 +101,11 @@ fn headline(ui: &mut Ui, transfer: &TransferView) {
         title => theme::elided(ui, title, &theme::title(), ui.available_width()),
     };
     ui.label(RichText::new(title).text_style(theme::title()));
-    let color = match transfer.stage {
+    let color = match &transfer.stage {
         Stage::Completed(_) => palette.accent,
+        Stage::Failed(failure) if text::can_go_on(failure) => palette.muted,
         Stage::Failed(_) => palette.danger,
-        _ if text::is_stalled(transfer) => palette.warning,
+        Stage::Transferring if transfer.progress.is_stalled() => palette.warning,
         _ => palette.muted,
     };
     if !transfer.offer.title.is_empty() {
@@ -107,39 +115,60 @@ fn headline(ui: &mut Ui, transfer: &TransferView) {
 
 fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
     let id = transfer.id;
-    let retry = (
-        text::TRY_AGAIN,
-        Action::Command(Command::Retry { transfer: id }),
-    );
-    let dismiss = (
-        text::DISMISS,
-        Action::Command(Command::Dismiss { transfer: id }),
-    );
+    let retry = (text::SEND_AGAIN, Command::Retry { transfer: id });
+    let dismiss = (text::DISMISS, Command::Dismiss { transfer: id });
+    let cancel = (text::CANCEL, Command::Cancel { transfer: id });
     let buttons = match (&transfer.stage, transfer.direction) {
-        (Stage::AwaitingDecision, _) => vec![(text::LOOK, Action::LookAt(id))],
+        (Stage::AwaitingDecision, _) => {
+            let look = theme::quiet_button(ui, text::LOOK).clicked();
+            return look.then_some(Action::LookAt(id)).into_iter().collect();
+        }
+        (Stage::Transferring, _) if transfer.text.is_none() => return while_moving(ui, transfer),
         (Stage::Failed(_), Direction::Sending) => vec![dismiss, retry],
         (stage, _) if stage.is_final() => vec![dismiss],
-        _ => vec![(
-            text::CANCEL,
-            Action::Command(Command::Cancel { transfer: id }),
-        )],
+        _ => vec![cancel],
     };
     let pressed = buttons
         .into_iter()
         .filter(|(words, _)| theme::quiet_button(ui, words).clicked());
-    pressed.map(|(_, action)| action).collect()
+    pressed
+        .map(|(_, command)| Action::Command(command))
+        .collect()
+}
+
+/// Pausing, and the ways to end it: once something has arrived there are two.
+fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+    let id = transfer.id;
+    let cancel = Command::Cancel { transfer: id };
+    let interrupt = Command::Interrupt { transfer: id };
+    let end = if transfer.progress.bytes_done == 0 {
+        theme::quiet_button(ui, text::CANCEL)
+            .clicked()
+            .then_some(cancel)
+    } else {
+        let ways = [(text::KEEP_PART, interrupt), (text::KEEP_NOTHING, cancel)];
+        theme::quiet_menu(ui, text::STOP, ways)
+    };
+    let paused = transfer.progress.paused.by_us;
+    let words = if paused { text::RESUME } else { text::PAUSE };
+    let pause = Command::Pause {
+        transfer: id,
+        paused: !paused,
+    };
+    let pause = theme::quiet_button(ui, words).clicked().then_some(pause);
+    end.into_iter().chain(pause).map(Action::Command).collect()
 }
 
 fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
     let mut actions = Vec::new();
     match &transfer.stage {
         Stage::Transferring => running(ui, transfer),
+        Stage::Completed(_) if transfer.text.is_some() => {}
         Stage::Completed(done) => {
             ui.add_space(theme::GAP);
             ui.horizontal(|ui| {
                 ui.vertical(|ui| {
-                    let amount = text::completion(done.bytes, done.files, done.elapsed);
-                    ui.label(theme::muted(ui, amount));
+                    ui.label(theme::muted(ui, text::completion(done)));
                     if let Some(path) = transfer.path {
                         ui.label(theme::muted(ui, text::path(path)));
                     }
@@ -172,7 +201,7 @@ fn running(ui: &mut Ui, transfer: &TransferView) {
     };
     theme::progress_bar(ui, share).accessible_name(text::stage(transfer));
     ui.add_space(theme::GAP_SMALL);
-    ui.label(theme::muted(ui, text::progress(transfer)));
+    ui.label(theme::muted(ui, text::progress(progress)));
     if let Some(path) = transfer.path {
         ui.label(theme::muted(ui, text::path(path)));
     }

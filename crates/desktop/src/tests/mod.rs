@@ -2,6 +2,7 @@
 //! keyboard and drops, found by the names that a screen reader reads.
 
 mod login;
+mod moving;
 mod receiving;
 mod sending;
 mod window;
@@ -167,6 +168,11 @@ fn incoming(entries: &[(&str, u64)]) -> TransferView {
         path: None,
         ..transfer(7, Direction::Receiving, Stage::AwaitingDecision)
     }
+}
+
+fn click(harness: &mut Harness<'_, App>, label: &str) {
+    harness.get_by_label(label).click();
+    harness.run();
 }
 
 fn window_sized(

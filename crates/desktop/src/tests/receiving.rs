@@ -49,11 +49,6 @@ fn accepted(unwanted: &[u32], existing: Option<Existing>) -> Command {
     }
 }
 
-fn click(harness: &mut Harness<'_, App>, label: &str) {
-    harness.get_by_label(label).click();
-    harness.run();
-}
-
 #[test]
 fn a_part_of_an_offer_is_taken() {
     let (mut harness, play) = window(with_peers());
@@ -231,7 +226,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
     let done = Completion {
         files: 1,
         bytes: 734_003_200,
-        skipped_files: 0,
+        skipped_files: 3,
         resent_bytes: 0,
         failed_files: 1,
         digest: None,
@@ -258,7 +253,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
     for shown in [
         "Received from bob",
         "bob declined.",
-        "734 MB  ·  in 10 s  ·  73 MB/s",
+        "734 MB  ·  in 10 s  ·  73 MB/s  ·  3 files skipped",
     ] {
         assert!(harness.query_by_label(shown).is_some(), "{shown}");
     }
@@ -268,7 +263,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
             .is_some()
     );
     assert!(harness.query_by_label(text::OPEN_FOLDER).is_some());
-    harness.get_by_label(text::TRY_AGAIN).click();
+    harness.get_by_label(text::SEND_AGAIN).click();
     harness.run();
     let transfer = TransferId(2);
     assert_eq!(play.commands(), [Command::Retry { transfer }]);

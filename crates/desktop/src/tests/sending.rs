@@ -140,44 +140,6 @@ fn a_changed_key_asks_before_anything_is_sent() {
 }
 
 #[test]
-fn a_running_transfer_says_how_far_how_fast_and_which_way() {
-    let (mut harness, play) = window(with_peers());
-    let mut running = transfer(1, Direction::Sending, Stage::Transferring);
-    running.progress = Progress {
-        bytes_done: 100_000_000,
-        bytes_total: 734_003_200,
-        files_done: 0,
-        files_total: 1,
-        bytes_per_second: Some(20_000_000),
-        time_left: Some(Duration::from_secs(32)),
-        paused: Paused::default(),
-    };
-    play.change(|s| s.transfers.push(running));
-    harness.run();
-    assert!(
-        harness
-            .query_by_label("100 MB of 734 MB  ·  20 MB/s  ·  32 s left")
-            .is_some()
-    );
-    assert!(
-        harness
-            .query_by_label("Direct, punched through both NATs")
-            .is_some()
-    );
-    play.change(|s| s.transfers[0].progress.bytes_per_second = Some(0));
-    harness.run();
-    assert!(harness.query_all_by_label(text::STALLED).next().is_some());
-    harness.get_by_label(text::CANCEL).click();
-    harness.run();
-    assert_eq!(
-        play.commands(),
-        [Command::Cancel {
-            transfer: TransferId(1)
-        }]
-    );
-}
-
-#[test]
 fn a_contact_who_is_away_can_be_sent_to() {
     let mut away = peer("bob", 2);
     away.online = false;
