@@ -349,6 +349,33 @@ async fn an_offer_waits_for_its_answer_and_shows_everything_it_brings() {
 }
 
 #[tokio::test]
+async fn nothing_is_said_to_be_kept_of_what_never_began() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let file = scene.file("file.txt", b"content");
+    alice.send("bob", &file).await;
+    bob.offered().await;
+    let transfer = alice.client.snapshot().transfers[0].id;
+    alice.command(Command::Interrupt { transfer });
+    assert_eq!(alice.finished().await, Some(Failure::Cancelled));
+    let told = bob.finished().await;
+    assert!(
+        matches!(told, Some(Failure::CancelledByPeer { .. })),
+        "{told:?}"
+    );
+    alice.send("bob", &file).await;
+    bob.offered().await;
+    bob.end();
+    let told = alice.finished().await;
+    assert!(
+        matches!(told, Some(Failure::CancelledByPeer { .. })),
+        "{told:?}"
+    );
+    alice.end();
+}
+
+#[tokio::test]
 async fn what_was_declined_can_be_tried_again() {
     let scene = Scene::on_loopback();
     let mut alice = Person::log_in(&scene, "a", "alice").await;

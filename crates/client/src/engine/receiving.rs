@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, ExchangeEvent, Existing, Summary, Trouble,
+    AcceptError, Choices, DeclineReason, Destination, ExchangeEvent, Existing, Summary,
+    TransferError, Trouble,
 };
 
 use super::sessions::SessionId;
@@ -70,22 +71,36 @@ impl Engine {
                 })
                 .await;
             }
-            ExchangeEvent::Finished { id, outcome } => {
-                let Some(id) = self.find(session, id) else {
-                    return;
-                };
-                let Some(transfer) = self.transfers.get(&id) else {
-                    return;
-                };
-                let outcome = outcome.map_err(|e| explain::transfer(&transfer.peer, &e));
-                self.finish(id, outcome).await;
-            }
+            ExchangeEvent::Finished { id, outcome } => self.end(session, id, outcome).await,
             ExchangeEvent::Closed { reason } => {
                 let reason = reason.map_or("the other side ended it".to_owned(), |e| e.to_string());
                 self.fail_session(session, &reason).await;
                 self.sessions.remove(&session);
             }
         }
+    }
+
+    async fn end(
+        &mut self,
+        session: SessionId,
+        wire_id: pinhole_transfer::TransferId,
+        outcome: Result<Summary, TransferError>,
+    ) {
+        let Some(id) = self.find(session, wire_id) else {
+            return;
+        };
+        let Some(transfer) = self.transfers.get(&id) else {
+            return;
+        };
+        let is_begun = matches!(transfer.stage, Stage::Transferring);
+        let outcome = outcome.map_err(|error| match error {
+            // Nothing has arrived that could be kept.
+            TransferError::Interrupted(party) if !is_begun => {
+                explain::transfer(&transfer.peer, &TransferError::Cancelled(party))
+            }
+            error => explain::transfer(&transfer.peer, &error),
+        });
+        self.finish(id, outcome).await;
     }
 
     async fn take_offer(

@@ -127,13 +127,19 @@ impl Engine {
 
     /// As `cancel`, but what has arrived is kept.
     pub(super) async fn interrupt(&mut self, id: TransferId) {
-        let transfer = self.transfers.get(&id).filter(|t| !t.stage.is_final());
-        let Some(carried) = transfer.and_then(|t| t.carried.clone()) else {
+        let Some(transfer) = self.transfers.get(&id).filter(|t| !t.stage.is_final()) else {
+            return;
+        };
+        let Some(carried) = transfer.carried.clone() else {
             return self.cancel(id).await;
+        };
+        let failure = match transfer.stage {
+            Stage::Transferring => Failure::Interrupted,
+            _ => Failure::Cancelled,
         };
         // As in `cancel`.
         let _ = carried.exchange.interrupt(carried.id).await;
-        self.finish(id, Err(Failure::Interrupted)).await;
+        self.finish(id, Err(failure)).await;
     }
 
     pub(super) fn pause(&mut self, id: TransferId, paused: bool) {
