@@ -228,6 +228,30 @@ impl Process {
         self.child.wait().expect("waiting for a child").code()
     }
 
+    /// Does what Ctrl-C does.
+    ///
+    /// # Panics
+    /// When it is gone already.
+    #[cfg(unix)]
+    pub fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    /// Sends it the signal of this name.
+    ///
+    /// # Panics
+    /// When it is gone already.
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        let mut kill = Command::new("kill");
+        let kill = kill.args(["-s", name, &self.id().to_string()]).status();
+        assert!(
+            kill.expect("kill").success(),
+            "{}: no SIG{name}",
+            self.label
+        );
+    }
+
     /// Kills it without warning, as a power cut would.
     pub fn kill(&mut self) {
         // Fails only for a process that is gone already.

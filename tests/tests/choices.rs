@@ -1,9 +1,14 @@
 //! What people can choose on the command line, with the real binaries.
+#![allow(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 use pinhole_tests::process::Ended;
+#[cfg(unix)]
+use pinhole_tests::process::Process;
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -21,6 +26,14 @@ fn large_file(scene: &Scene, name: &str, size_bytes: u64) -> PathBuf {
     let path = scene.folder.path().join(name);
     tree::write_file(&path, size_bytes, 7).expect("a file");
     path
+}
+
+/// The exit code and a word of the reason given.
+#[track_caller]
+fn assert_failed(ended: &Ended, code: i32, word: &str) {
+    assert_eq!(ended.code, Some(code), "{ended:#?}");
+    let reason = ended.event("failed")["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains(word), "{word:?} is not in {reason:?}");
 }
 
 #[track_caller]
@@ -168,7 +181,6 @@ fn a_limit_on_receiving_is_kept() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_part_of_an_offer_is_chosen_by_numbers() {
-    use pinhole_tests::process::Process;
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
     let album = scene.folder.path().join("album");
@@ -189,4 +201,222 @@ fn a_part_of_an_offer_is_chosen_by_numbers() {
     let arrived = tree::read(&bob.inbox).expect("what arrived");
     let names: Vec<_> = arrived.keys().collect();
     assert_eq!(names, ["album", "album/one.jpg", "b"]);
+}
+
+/// Waits until so much has arrived or left.
+#[cfg(unix)]
+fn moved(process: &mut Process, bytes: u64) {
+    while process.event("progress", SOON)["bytes"].as_u64() < Some(bytes) {}
+}
+
+/// Ends a transfer by Ctrl-C on one side when it has got far enough, and does
+/// the same again.
+#[cfg(unix)]
+fn assert_ctrl_c_keeps(scene: &Scene, at_receiver: bool) {
+    const SIZE_BYTES: u64 = 40_000_000;
+    let (alice, bob) = alice_and_bob(scene);
+    let file = large_file(scene, "large", SIZE_BYTES);
+    let send = || alice.start(&["send", "--limit", "20M", "bob", text(&file)]);
+    let mut receiving = bob.receive(&["--once"]);
+    let sending = send();
+    moved(&mut receiving, 25_000_000);
+    let (stopped, other) = if at_receiver {
+        (receiving, sending)
+    } else {
+        (sending, receiving)
+    };
+    let start = Instant::now();
+    stopped.interrupt();
+    assert_failed(&stopped.end(SOON), 130, "goes on from there");
+    assert_failed(&other.end(SOON), 5, "stopped. What has arrived is kept");
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
+    let mut kept_bytes = 0;
+    for entry in fs::read_dir(&bob.inbox).expect("the inbox") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name().into_string().expect("a name");
+        assert!(
+            name.starts_with('.') && name.ends_with(".pinhole-part"),
+            "{name}"
+        );
+        kept_bytes += entry.metadata().expect("a part").len();
+    }
+    assert!(kept_bytes >= 24_000_000, "{kept_bytes} bytes kept");
+
+    let receiving = bob.receive(&["--once"]);
+    let sent = send().end(SOON);
+    let (sent, received) = (completed(&sent).clone(), receiving.end(SOON));
+    assert_eq!(completed(&received)["resent_bytes"], 0);
+    // At 20 bytes a microsecond, with half a second for everything else.
+    let most_ms = (SIZE_BYTES - 24_000_000) / 20_000 + 500;
+    let elapsed_ms = sent["elapsed_ms"].as_u64().expect("a time");
+    assert!(
+        elapsed_ms < most_ms,
+        "{elapsed_ms} ms: more travelled than was missing"
+    );
+    let arrived = fs::read(bob.inbox.join("large")).expect("the file");
+    assert!(
+        arrived == fs::read(&file).expect("the original"),
+        "they differ"
+    );
+    assert_eq!(fs::read_dir(&bob.inbox).expect("the inbox").count(), 1);
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_at_the_sender_keeps_what_has_arrived() {
+    assert_ctrl_c_keeps(&Scene::on_loopback(), false);
+}
+
+#[test]
+#[cfg(unix)]
+fn ctrl_c_at_the_receiver_keeps_what_has_arrived() {
+    assert_ctrl_c_keeps(&Scene::on_loopback(), true);
+}
+
+#[test]
+#[cfg(unix)]
+fn a_second_ctrl_c_waits_for_nobody() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let file = large_file(&scene, "large", 40_000_000);
+    let receiving = bob.receive(&[]);
+    let mut sending = alice.start(&["send", "--limit", "10M", "bob", text(&file)]);
+    moved(&mut sending, 2_000_000);
+    receiving.signal("STOP");
+    sending.interrupt();
+    sending.event("failed", SOON);
+    let start = Instant::now();
+    sending.interrupt();
+    assert_eq!(sending.wait(SOON), Some(130));
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_millis(500), "{elapsed:?}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_c_before_the_answer_takes_the_offer_back() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let inbox = text(&bob.inbox).to_owned();
+    let arguments = ["receive", "--into", &inbox, "--accept", "ask", "--once"];
+    let mut receiving = Process::on_terminal("bob", &bob.command(&arguments));
+    receiving.event("logged_in", SOON);
+    let sending = alice.send("bob", &[&scene.file("file", b"content")]);
+    receiving.event("offered", SOON);
+    sending.interrupt();
+    assert_failed(&sending.end(SOON), 130, "Cancelled");
+    assert_eq!(
+        receiving.event("failed", SOON)["reason"],
+        "alice cancelled."
+    );
+    assert_eq!(receiving.wait(SOON), Some(5));
+    assert_eq!(fs::read_dir(&bob.inbox).expect("the inbox").count(), 0);
+}
+
+#[test]
+fn several_get_the_same_and_the_exit_code_is_of_the_worst() {
+    let scene = Scene::on_loopback();
+    let peers = ["bob", "carol"].map(|name| scene.peer(name));
+    let receiving = peers.each_ref().map(|peer| peer.receive(&["--once"]));
+    let alice = scene.peer("alice");
+    let file = large_file(&scene, "file", 3_000_000);
+    let sent = alice.send("bob,carol,dave", &[&file]).end(SOON);
+    assert_failed(&sent, 4, "dave");
+    assert_eq!(sent.event("failed")["peer"], "dave");
+    let mut delivered: Vec<_> = sent
+        .events
+        .iter()
+        .filter(|e| e["event"] == "completed")
+        .collect();
+    delivered.sort_by_key(|event| event["peer"].to_string());
+    for (event, name) in delivered.iter().zip(["bob", "carol"]) {
+        assert_eq!(
+            (&event["peer"], &event["bytes"]),
+            (&name.into(), &3_000_000.into())
+        );
+    }
+    for (peer, receiving) in peers.iter().zip(receiving) {
+        completed(&receiving.end(SOON));
+        let arrived = fs::read(peer.inbox.join("file")).expect("the file");
+        assert!(
+            arrived == fs::read(&file).expect("the original"),
+            "they differ"
+        );
+    }
+    let receiving = peers.each_ref().map(|peer| peer.receive(&["--once"]));
+    let sent = alice.send("carol,bob", &[&file]).end(SOON);
+    assert_eq!(sent.code, Some(0), "{sent:#?}");
+    for receiving in receiving {
+        completed(&receiving.end(SOON));
+    }
+}
+
+#[test]
+fn words_arrive_without_being_asked_for() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let inbox = text(&bob.inbox);
+    let mut receiving = bob.start(&["receive", "--into", inbox, "--accept", "ask", "--once"]);
+    receiving.event("logged_in", SOON);
+    let words = "https://example.org/?a=b\nand 猫";
+    let sent = alice.start(&["send", "bob", "--text", words]).end(SOON);
+    assert_eq!(completed(&sent)["bytes"], words.len());
+    let received = receiving.end(SOON);
+    assert_eq!(received.code, Some(0), "{received:#?}");
+    let told = received.event("text");
+    assert_eq!(
+        (&told["peer"], &told["text"]),
+        (&"alice".into(), &words.into())
+    );
+    assert_eq!(fs::read_dir(&bob.inbox).expect("the inbox").count(), 0);
+}
+
+#[test]
+fn words_come_from_standard_input() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive(&[]);
+    let send = |content: &[u8]| {
+        let input = fs::File::open(scene.file("input", content)).expect("a file");
+        let mut command = alice.command(&["send", "bob", "--text", "-"]);
+        command
+            .stdin(input)
+            .output()
+            .expect("pinhole")
+            .status
+            .code()
+    };
+    assert_eq!(send(b"one\ntwo\n"), Some(0));
+    assert_eq!(receiving.event("text", SOON)["text"], "one\ntwo\n");
+    assert_eq!(send(&[b'x'; 32 * 1024]), Some(0));
+    let longest = receiving.event("text", SOON);
+    assert_eq!(longest["text"].as_str().map(str::len), Some(32 * 1024));
+    assert_eq!(send(&[b'x'; 32 * 1024 + 1]), Some(2), "too long");
+    assert_eq!(send(b""), Some(2), "nothing");
+    assert_eq!(send(b"\xff"), Some(8), "no text");
+}
+
+#[test]
+fn the_history_tells_which_way_and_how_fast() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let receiving = bob.receive(&["--once"]);
+    completed(
+        &alice
+            .send("bob", &[&scene.file("file", b"content")])
+            .end(SOON),
+    );
+    completed(&receiving.end(SOON));
+    for (peer, direction) in [(&alice, "sending"), (&bob, "receiving")] {
+        let ended = peer.start(&["history"]).end(SOON);
+        let entry = ended.event("history");
+        assert_eq!(entry["direction"], direction);
+        assert_eq!(entry["path"], "lan");
+        assert_eq!(entry["outcome"]["completed"]["failed_files"], 0);
+        assert!(
+            entry["elapsed_ms"].is_u64() && entry["digest"].is_string(),
+            "{entry}"
+        );
+    }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pinhole_client::{AcceptPolicy, Existing, PathPolicy, PeerName, ServerAddress};
@@ -90,11 +91,35 @@ pub(crate) struct Send {
     /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
     #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
     pub(crate) limit: Option<u64>,
-    /// The name of the peer.
-    pub(crate) peer: PeerName,
+    /// Send these words instead of files; `-` for what standard input says.
+    #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
+    pub(crate) text: Option<String>,
+    /// To whom; to several at once with commas between their names.
+    #[arg(value_name = "PEER[,PEER...]")]
+    pub(crate) peers: Peers,
     /// What to send; folders go whole.
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// Names with commas between them, which none holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peers(pub(crate) Vec<PeerName>);
+
+impl FromStr for Peers {
+    type Err = <PeerName as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut names = Vec::new();
+        for name in text.split(',') {
+            let name = name.parse()?;
+            // Said twice is meant once.
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Ok(Self(names))
+    }
 }
 
 /// What `receive` takes.
@@ -180,6 +205,17 @@ mod tests {
     }
 
     #[test]
+    fn several_names_stand_between_commas() {
+        let line = ["pinhole", "send", "bob,carol,bob", "a", "b"];
+        let Task::Send(send) = Arguments::try_parse_from(line).unwrap().task else {
+            panic!("something else");
+        };
+        assert_eq!(send.peers, "bob,carol".parse().unwrap());
+        assert_eq!(send.peers.0.len(), 2);
+        assert_eq!(send.paths.len(), 2);
+    }
+
+    #[test]
     fn words_become_policies() {
         let line = ["pinhole", "send", "bob", "a", "--path", "relay", "--json"];
         let arguments = Arguments::try_parse_from(line).unwrap();
@@ -188,6 +224,8 @@ mod tests {
         for bad in [
             vec!["pinhole", "send", "bob"],
             vec!["pinhole", "send", "BOB", "a"],
+            vec!["pinhole", "send", "bob,", "a"],
+            vec!["pinhole", "send", "bob", "a", "--text", "words"],
             vec!["pinhole", "receive", "--accept", "some"],
             vec!["pinhole", "receive", "--existing", "destroy"],
             vec!["pinhole", "receive", "--max-size", "big"],

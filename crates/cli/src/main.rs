@@ -5,6 +5,7 @@ mod arguments;
 mod display;
 mod exit;
 mod history;
+mod interrupts;
 mod peers;
 mod prompt;
 mod receive;
@@ -14,13 +15,16 @@ mod terminal;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
-use pinhole_client::{Options, Overrides, StartError};
+use pinhole_client::{AcceptPolicy, Options, Overrides, StartError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Task};
 use crate::exit::Exit;
+use crate::interrupts::Interrupts;
 use crate::report::Report;
+use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -57,19 +61,31 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
         .enable_all()
         .build()?;
     let exit = runtime.block_on(async {
-        let mut face = terminal::Terminal::new(&mut client, &mut events, report);
-        match arguments.task {
-            Task::Id => Ok(peers::id(&face, arguments.common.name)),
-            Task::History { clear } => history::history(&mut face, clear).await,
-            Task::Peers => peers::list(&mut face, &arguments.common).await,
-            Task::Send(task) => send::send(&mut face, &arguments.common, task).await,
-            Task::Receive(task) => receive::receive(&mut face, &arguments.common, task.once).await,
+        let mut interrupts = Interrupts::listen().context("cannot listen for Ctrl-C")?;
+        let face = Terminal::new(&mut client, &mut events, report, &mut interrupts);
+        let exit = perform(face, arguments).await;
+        let goodbye = tokio::task::spawn_blocking(|| client.shut_down(events));
+        tokio::select! {
+            _ = goodbye => {}
+            // Whoever is in such a hurry need not wait for goodbyes.
+            () = interrupts.next() => {}
         }
+        exit
     });
-    client.shut_down(events);
     // A prompt that is still open sits in a blocking read: do not wait for it.
     runtime.shutdown_background();
     exit
+}
+
+async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result<Exit> {
+    let common = &arguments.common;
+    match arguments.task {
+        Task::Id => Ok(peers::id(&face, arguments.common.name)),
+        Task::History { clear } => history::history(&mut face, clear).await,
+        Task::Peers => peers::list(&mut face, common).await,
+        Task::Send(task) => send::send(&mut face, common, task).await,
+        Task::Receive(task) => receive::receive(&mut face, common, task.once).await,
+    }
 }
 
 /// What differs from the profile's settings in this run.
@@ -80,6 +96,8 @@ fn overrides(arguments: &Arguments) -> Overrides {
     };
     match &arguments.task {
         Task::Send(send) => Overrides {
+            // Whatever is offered meanwhile is declined; see there.
+            accept: Some(AcceptPolicy::Ask),
             send_limit: send.limit,
             ..common
         },

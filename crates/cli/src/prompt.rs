@@ -1,11 +1,11 @@
-//! Asking the user on the terminal.
+//! What the user answers on the terminal.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _};
 
 use tokio::sync::mpsc;
 
-/// Questions on the terminal, one at a time.
+/// Answers to questions put one at a time.
 pub(crate) struct Prompt {
     /// What is typed, from the first question on; nothing more comes at its end.
     lines: Option<mpsc::UnboundedReceiver<String>>,
@@ -30,17 +30,10 @@ impl Prompt {
         std::io::stdin().is_terminal()
     }
 
-    /// Puts a question; [`Prompt::line`] brings what is typed from now on.
-    pub(crate) fn ask(&mut self, question: &str) {
+    /// Makes ready for a new question: what was typed before it is no answer.
+    pub(crate) fn clear(&mut self) {
         let lines = self.lines.get_or_insert_with(read_lines);
-        // Typed before the question was there to be read: no answer to it.
         while lines.try_recv().is_ok() {}
-        Self::ask_again(question);
-    }
-
-    /// Puts it once more, to whoever has answered without sense.
-    pub(crate) fn ask_again(question: &str) {
-        let _ = write!(std::io::stderr(), "{question}");
     }
 
     /// Waits for the next line; `None` when there are no more.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use pinhole_client::{Command, Event, Existing, OfferView, TransferId, TransferView};
+use pinhole_client::{
+    Command, Direction, Event, Existing, OfferView, Stage, TransferId, TransferView,
+};
 
 use crate::arguments::Common;
 use crate::display;
@@ -44,7 +46,12 @@ pub(crate) async fn receive(
             }
         };
         match wake {
-            Wake::Interrupted => return Ok(Exit::Interrupted),
+            Wake::Interrupted => {
+                terminal.report.withdraw_question();
+                let is_moving = |t: &TransferView| matches!(t.stage, Stage::Transferring);
+                terminal.interrupt(is_moving).await?;
+                return Ok(Exit::Interrupted);
+            }
             Wake::Event(Event::Offered { transfer }) => {
                 if Prompt::has_reader() {
                     offers.add(terminal, transfer);
@@ -56,15 +63,17 @@ pub(crate) async fn receive(
                 }
             }
             Wake::Event(Event::Finished { transfer, .. }) => {
-                let Some(view) = terminal.transfer(transfer) else {
-                    continue;
-                };
-                let exit = terminal.finish(&view);
-                if once {
+                let received = finished(terminal, &mut offers, transfer)?;
+                if let (true, Some(exit)) = (once, received) {
                     return Ok(exit);
                 }
+            }
+            Wake::Event(event @ Event::TextReceived { transfer }) => {
+                terminal.tell(&event);
+                if once {
+                    return Ok(Exit::Done);
+                }
                 terminal.client.command(Command::Dismiss { transfer })?;
-                offers.remove(terminal, transfer);
             }
             Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
             Wake::Event(event) => terminal.tell(&event),
@@ -76,25 +85,49 @@ pub(crate) async fn receive(
     }
 }
 
+/// Tells how a transfer has ended. Returns the exit code of one that was
+/// received; words are told, and dismissed, by an event of their own.
+fn finished(
+    terminal: &mut Terminal<'_>,
+    offers: &mut Offers,
+    transfer: TransferId,
+) -> anyhow::Result<Option<Exit>> {
+    let Some(view) = terminal.transfer(transfer) else {
+        return Ok(None);
+    };
+    let is_received = view.direction == Direction::Receiving;
+    if is_received && view.text.is_some() {
+        return Ok(None);
+    }
+    let was_asked = offers.remove(terminal, transfer);
+    let exit = terminal.finish(&view);
+    terminal.client.command(Command::Dismiss { transfer })?;
+    if was_asked {
+        offers.ask(terminal);
+    }
+    Ok(is_received.then_some(exit))
+}
+
 impl Offers {
-    fn add(&mut self, terminal: &Terminal<'_>, transfer: TransferId) {
+    fn add(&mut self, terminal: &mut Terminal<'_>, transfer: TransferId) {
         self.waiting.push_back(transfer);
         if self.waiting.len() == 1 {
             self.ask(terminal);
         }
     }
 
-    /// One that the other side has taken back needs no answer.
-    fn remove(&mut self, terminal: &Terminal<'_>, transfer: TransferId) {
+    /// One that is over needs no answer. Returns whether the user was at it.
+    fn remove(&mut self, terminal: &mut Terminal<'_>, transfer: TransferId) -> bool {
         let was_asked = self.waiting.front() == Some(&transfer);
         self.waiting.retain(|&waiting| waiting != transfer);
         if was_asked {
-            self.ask(terminal);
+            terminal.report.withdraw_question();
         }
+        was_asked
     }
 
     /// Puts the first waiting offer before the user.
-    fn ask(&mut self, terminal: &Terminal<'_>) {
+    fn ask(&mut self, terminal: &mut Terminal<'_>) {
         let first = self.waiting.front();
         let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) else {
             return;
@@ -105,7 +138,8 @@ impl Offers {
             let existing = terminal.client.snapshot().settings.existing;
             terminal.report.note(&what_exists(offer.existing, existing));
         }
-        self.prompt.ask(&question(&transfer));
+        self.prompt.clear();
+        terminal.report.ask(question(&transfer));
     }
 
     /// Carries the user's answer out and goes on to the next offer. Returns
@@ -115,13 +149,14 @@ impl Offers {
         terminal: &mut Terminal<'_>,
         line: Option<&str>,
     ) -> anyhow::Result<Option<bool>> {
+        terminal.report.is_answered();
         let first = self.waiting.front();
         let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) else {
             return Ok(None);
         };
         let items = transfer.offer.top_level.len();
         let Some(answer) = prompt::answer(line.unwrap_or_default(), items) else {
-            Prompt::ask_again(&question(&transfer));
+            terminal.report.ask(question(&transfer));
             return Ok(None);
         };
         self.waiting.pop_front();

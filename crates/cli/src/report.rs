@@ -28,6 +28,8 @@ pub(crate) struct Report {
     bar: Option<Bar>,
     /// With `--json`: the bytes and files told last.
     told: HashMap<TransferId, (u64, u64)>,
+    /// The question that waits for an answer on the last line.
+    question: Option<String>,
 }
 
 impl Report {
@@ -36,6 +38,7 @@ impl Report {
             json,
             bar: None,
             told: HashMap::new(),
+            question: None,
         }
     }
 
@@ -47,13 +50,46 @@ impl Report {
     }
 
     fn say(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.bar.suspend(|| {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }),
-            None => {
-                let _ = writeln!(std::io::stderr(), "{text}");
-            }
+        let mut out = std::io::stderr();
+        let _ = match (&self.bar, &self.question) {
+            (_, Some(question)) => write!(out, "\n{text}\n{question}"),
+            (Some(bar), None) => bar.bar.suspend(|| writeln!(out, "{text}")),
+            (None, None) => writeln!(out, "{text}"),
+        };
+    }
+
+    /// A result, for standard output.
+    fn print(&self, text: &str) {
+        let mut out = std::io::stdout();
+        if let Some(question) = &self.question {
+            let _ = writeln!(std::io::stderr());
+            let _ = writeln!(out, "{text}");
+            let _ = write!(std::io::stderr(), "{question}");
+        } else {
+            let _ = writeln!(out, "{text}");
+        }
+    }
+
+    /// Puts a question and leaves the cursor behind it.
+    pub(crate) fn ask(&mut self, question: String) {
+        self.clear_bar();
+        if self.json {
+            // Lines of JSON may follow at any time.
+            return self.say(&question);
+        }
+        let _ = write!(std::io::stderr(), "{question}");
+        self.question = Some(question);
+    }
+
+    /// The user has answered, which ended the line.
+    pub(crate) fn is_answered(&mut self) {
+        self.question = None;
+    }
+
+    /// The question is of no interest any more.
+    pub(crate) fn withdraw_question(&mut self) {
+        if self.question.take().is_some() {
+            let _ = writeln!(std::io::stderr());
         }
     }
 
@@ -144,7 +180,7 @@ impl Report {
             return self.line(&Line::Text { peer, text });
         }
         self.say(&format!("{peer} writes:"));
-        let _ = writeln!(std::io::stdout(), "{}", display_lines(text));
+        self.print(&display_lines(text));
     }
 
     /// Bytes begin to move.
@@ -188,7 +224,9 @@ impl Report {
     }
 
     fn show_progress(&mut self, snapshot: &Snapshot) {
-        let Some(shown) = Shown::of(snapshot) else {
+        // The bar would be drawn over the question.
+        let shown = Shown::of(snapshot).filter(|_| self.question.is_none());
+        let Some(shown) = shown else {
             return;
         };
         if !self.bar.as_ref().is_some_and(|bar| bar.is_of(&shown)) {
@@ -233,10 +271,11 @@ impl Report {
                 skipped_files: completion.skipped_files,
                 elapsed_ms: millis(completion.elapsed),
                 path: transfer.path,
+                digest: completion.digest.as_deref(),
                 folder: folder.map(|folder| folder.display().to_string()),
             });
         }
-        let _ = writeln!(std::io::stdout(), "{}", outcome(transfer, completion));
+        self.print(&outcome(transfer, completion));
         let files = |count| display::count(count, 0);
         if completion.failed_files > 0 {
             let failed = files(completion.failed_files);
@@ -305,9 +344,13 @@ impl Report {
             Outcome::Failed { reason } => reason.clone(),
         };
         let size = display::size(entry.bytes);
+        let path = entry.path.map(|path| path.to_string()).unwrap_or_default();
+        let elapsed = entry.elapsed_ms.filter(|&elapsed_ms| elapsed_ms > 0);
+        let speed = elapsed.map(|ms| display::speed(entry.bytes, Duration::from_millis(ms)));
+        let speed = speed.unwrap_or_default();
         let _ = writeln!(
             std::io::stdout(),
-            "{when}  {way} {peer:<16}  {size:>10}  {title}  {end}"
+            "{when}  {way} {peer:<16}  {size:>10}  {path:<7}  {speed:>13}  {title}  {end}"
         );
     }
 
@@ -410,6 +453,9 @@ fn outcome(transfer: &TransferView, completion: &Completion) -> String {
         return format!("{what}: nothing was sent{skipped}");
     }
     let way = transfer.path.map_or("", path_in_words);
+    if transfer.text.is_some() {
+        return format!("{mark} text to {}, {way}", transfer.peer.name);
+    }
     let (size, time) = (display::size(bytes), display::time(elapsed));
     let speed = display::speed(bytes, elapsed);
     format!("{what}: {size} in {time}, {speed}, {way}{skipped}")

@@ -1,126 +1,319 @@
-//! `pinhole send`.
+//! `pinhole send`: the same to one or several.
 
-use pinhole_client::{Command, Event, Failure, PeerKey, PeerName, Stage, TransferId};
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use pinhole_client::{
+    Command, Direction, Event, Failure, PeerKey, PeerName, Stage, TEXT_BYTES_MAX, TransferId,
+    TransferView,
+};
 
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
 
-/// Offers the paths to the peer and waits until everything is durable there.
+/// What is sent.
+enum Parcel {
+    Files(Vec<PathBuf>),
+    Text(String),
+}
+
+/// Why there is nothing to send, and how the program ends then.
+#[derive(Debug)]
+struct Unusable {
+    reason: String,
+    exit: Exit,
+}
+
+impl Parcel {
+    /// What the arguments name. Reads standard input when they say so. Blocks.
+    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, Unusable> {
+        let Some(text) = text else {
+            let is_missing = |path: &&PathBuf| std::fs::symlink_metadata(path).is_err();
+            return match paths.iter().find(is_missing) {
+                Some(path) => Err(Unusable {
+                    reason: format!("{}: no such file or folder", path.display()),
+                    exit: Exit::LocalFiles,
+                }),
+                None => Ok(Self::Files(paths)),
+            };
+        };
+        let text = if text == "-" { typed()? } else { text };
+        let usage = |reason: String| Unusable {
+            reason,
+            exit: Exit::Usage,
+        };
+        match text.len() {
+            0 => Err(usage("there are no words to send".to_owned())),
+            1..=TEXT_BYTES_MAX => Ok(Self::Text(text)),
+            _ => Err(usage(format!(
+                "the text is longer than {TEXT_BYTES_MAX} bytes; send it as a file"
+            ))),
+        }
+    }
+
+    fn command(&self, peer: PeerKey) -> Command {
+        match self {
+            Self::Files(paths) => Command::Send {
+                peer,
+                paths: paths.clone(),
+            },
+            Self::Text(text) => Command::SendText {
+                peer,
+                text: text.clone(),
+            },
+        }
+    }
+}
+
+/// Standard input, but not much more than can be sent.
+fn typed() -> Result<String, Unusable> {
+    let mut text = String::new();
+    let mut input = std::io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
+    match input.read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Unusable {
+            reason: format!("cannot read the text from standard input: {error}"),
+            exit: Exit::LocalFiles,
+        }),
+    }
+}
+
+/// Sends it and waits until everything is durable everywhere.
 pub(crate) async fn send(
     terminal: &mut Terminal<'_>,
     common: &Common,
     task: Send,
 ) -> anyhow::Result<Exit> {
-    let Send {
-        peer, wait, paths, ..
-    } = task;
+    let (text, paths) = (task.text, task.paths);
     // Before anything is asked of others.
-    if let Some(missing) = paths
-        .iter()
-        .find(|path| std::fs::symlink_metadata(path).is_err())
-    {
-        let detail = format!("{}: no such file or folder", missing.display());
-        return Ok(terminal.fail(&Failure::LocalFiles { detail }));
-    }
+    let mut reading = tokio::task::spawn_blocking(|| Parcel::of(text, paths));
+    let parcel = loop {
+        tokio::select! {
+            parcel = &mut reading => break parcel?,
+            wake = terminal.wait() => if let Wake::Interrupted = wake? {
+                return Ok(Exit::Interrupted);
+            },
+        }
+    };
+    let parcel = match parcel {
+        Ok(parcel) => parcel,
+        Err(Unusable { reason, exit }) => {
+            terminal.report.error(&reason);
+            return Ok(exit);
+        }
+    };
     if let Err(exit) = terminal.log_in(common).await? {
         return Ok(exit);
     }
-    let key = match online(terminal, &peer, wait).await? {
-        Ok(key) => key,
-        Err(exit) => return Ok(exit),
+    let recipients = task.peers.0.into_iter().map(|name| Recipient {
+        name,
+        state: State::Waiting,
+        is_told: false,
+    });
+    let mut sending = Sending {
+        parcel,
+        waits: task.wait,
+        recipients: recipients.collect(),
+        // The profile may have transfers of its own that waited for their peers.
+        others: terminal.client.snapshot().transfers.last().map(|t| t.id),
     };
-    // The profile may have transfers of its own that waited for their peers.
-    let others = terminal.client.snapshot().transfers.last().map(|t| t.id);
-    let is_ours = |id: TransferId| Some(id) > others;
-    terminal
-        .client
-        .command(Command::Send { peer: key, paths })?;
-    let mut told_waiting = false;
+    sending.go_on(terminal)?;
     loop {
+        if let Some(exit) = sending.exit() {
+            return Ok(exit);
+        }
         match terminal.wait().await? {
             Wake::Interrupted => {
-                cancel_all(terminal);
-                terminal.fail(&Failure::Cancelled);
+                let others = sending.others;
+                if !terminal.interrupt(|t| is_ours(t, others)).await? {
+                    terminal.fail(&Failure::Cancelled);
+                }
                 return Ok(Exit::Interrupted);
             }
-            Wake::Event(Event::Finished { transfer, .. }) if is_ours(transfer) => {
-                return Ok(finish(terminal, transfer));
+            Wake::Event(Event::Finished { transfer, .. }) => {
+                sending.finish(terminal, transfer);
+                sending.go_on(terminal)?;
             }
-            Wake::Event(Event::LogInFailed { failure } | Event::CommandFailed { failure }) => {
-                return Ok(terminal.fail(&failure));
+            Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
+            Wake::Event(Event::CommandFailed { failure }) => {
+                sending.refused(terminal, failure);
+                sending.go_on(terminal)?;
+            }
+            Wake::Event(Event::Offered { transfer }) => {
+                // Whoever sends is not there to decide, and soon gone.
+                terminal.client.command(Command::Decline { transfer })?;
             }
             Wake::Event(event) => terminal.tell(&event),
-            Wake::Changed => {
-                let snapshot = terminal.client.snapshot();
-                let Some(transfer) = snapshot.transfers.iter().find(|t| is_ours(t.id)) else {
-                    continue;
-                };
-                match transfer.stage {
-                    Stage::Transferring => terminal.report.progress(&snapshot),
-                    Stage::AwaitingAnswer if !told_waiting => {
-                        told_waiting = true;
-                        for skipped in &transfer.offer.skipped {
-                            terminal.report.note(&format!("left out: {skipped}"));
-                        }
-                        terminal
-                            .report
-                            .note(&format!("waiting for {peer} to accept"));
+            Wake::Changed => sending.go_on(terminal)?,
+        }
+    }
+}
+
+fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
+    Some(transfer.id) > others && transfer.direction == Direction::Sending
+}
+
+/// The sending of one thing to everybody who is to have it.
+struct Sending {
+    parcel: Parcel,
+    /// Whether to wait for whoever is not online.
+    waits: bool,
+    recipients: Vec<Recipient>,
+    /// The last transfer that was there before.
+    others: Option<TransferId>,
+}
+
+struct Recipient {
+    name: PeerName,
+    state: State,
+    /// The user knows that it is waited for.
+    is_told: bool,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// Until the peer is online.
+    Waiting,
+    /// The engine is to send; there is no transfer yet. Only one recipient at a
+    /// time, so that it is clear whom a refusal concerns.
+    Asked(PeerKey),
+    Running(TransferId),
+    Ended(Exit),
+}
+
+impl Sending {
+    /// How it all ended: as badly as the worst. `None` while it has not.
+    fn exit(&self) -> Option<Exit> {
+        let ends = self
+            .recipients
+            .iter()
+            .map(|recipient| match recipient.state {
+                State::Ended(exit) => Some(exit),
+                _ => None,
+            });
+        ends.collect::<Option<Vec<_>>>()?.into_iter().max()
+    }
+
+    /// Does what the latest snapshot allows, and shows how far it is.
+    fn go_on(&mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
+        let snapshot = terminal.client.snapshot();
+        let mut transfers = snapshot.transfers.iter();
+        let mut is_asking = false;
+        for recipient in &mut self.recipients {
+            if let State::Asked(key) = recipient.state {
+                let is_theirs = |t: &&TransferView| is_ours(t, self.others) && t.peer.key == key;
+                match transfers.clone().find(is_theirs) {
+                    Some(transfer) => recipient.state = State::Running(transfer.id),
+                    None => is_asking = true,
+                }
+            }
+            if let State::Running(id) = recipient.state
+                && let Some(transfer) = transfers.find(|t| t.id == id)
+            {
+                recipient.watch(terminal, transfer, self.waits)?;
+            }
+        }
+        for recipient in &mut self.recipients {
+            if let (State::Waiting, false) = (recipient.state, is_asking) {
+                let mut peers = snapshot.peers.iter();
+                let named = peers.find(|p| p.online && p.identity.name == recipient.name);
+                match named.map(|peer| peer.identity.key) {
+                    Some(key) => {
+                        terminal.client.command(self.parcel.command(key))?;
+                        recipient.state = State::Asked(key);
+                        is_asking = true;
                     }
-                    _ => {}
+                    None if self.waits => recipient.wait(terminal),
+                    None => recipient.offline(terminal),
                 }
             }
         }
+        terminal.report.progress(&snapshot);
+        Ok(())
+    }
+
+    /// One of the transfers has ended.
+    fn finish(&mut self, terminal: &mut Terminal<'_>, id: TransferId) {
+        let Some(transfer) = terminal.transfer(id) else {
+            return;
+        };
+        let others = self.others;
+        let is_its = |recipient: &&mut Recipient| match recipient.state {
+            State::Running(running) => running == id,
+            State::Asked(key) => is_ours(&transfer, others) && key == transfer.peer.key,
+            _ => false,
+        };
+        if let Some(recipient) = self.recipients.iter_mut().find(is_its) {
+            recipient.state = State::Ended(terminal.finish(&transfer));
+        }
+    }
+
+    /// The engine would not do something.
+    fn refused(&mut self, terminal: &mut Terminal<'_>, failure: Failure) {
+        let mut recipients = self.recipients.iter_mut();
+        let asked = recipients.find(|recipient| matches!(recipient.state, State::Asked(_)));
+        match (asked, &failure) {
+            // Whatever was asked for goes on without a profile to note it in.
+            (None, _) | (_, Failure::Profile { .. }) => {
+                terminal.tell(&Event::CommandFailed { failure });
+            }
+            (Some(recipient), Failure::PeerOffline { .. }) => recipient.offline(terminal),
+            (Some(recipient), _) => recipient.fail(terminal, &failure),
+        }
     }
 }
 
-/// The key of the peer once it is online. `Err(exit)` inside when that is where
-/// it ends.
-async fn online(
-    terminal: &mut Terminal<'_>,
-    peer: &PeerName,
-    wait: bool,
-) -> anyhow::Result<Result<PeerKey, Exit>> {
-    let mut told = false;
-    loop {
-        let snapshot = terminal.client.snapshot();
-        let mut named = snapshot.peers.iter().filter(|p| p.identity.name == *peer);
-        if let Some(found) = named.find(|p| p.online) {
-            return Ok(Ok(found.identity.key));
+impl Recipient {
+    fn watch(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        transfer: &TransferView,
+        waits: bool,
+    ) -> anyhow::Result<()> {
+        match transfer.stage {
+            Stage::Queued if waits => self.wait(terminal),
+            Stage::Queued => {
+                let transfer = transfer.id;
+                terminal.client.command(Command::Cancel { transfer })?;
+                self.offline(terminal);
+            }
+            Stage::AwaitingAnswer => {
+                let note = format!("waiting for {} to accept", self.name);
+                if self.tell(terminal, &note) {
+                    for skipped in &transfer.offer.skipped {
+                        terminal.report.note(&format!("left out: {skipped}"));
+                    }
+                }
+            }
+            // Told again if it has to wait again.
+            _ => self.is_told = false,
         }
-        if !wait {
-            let failure = Failure::PeerOffline {
-                peer: peer.to_string(),
-            };
-            return Ok(Err(terminal.fail(&failure)));
-        }
-        if !told {
-            told = true;
-            terminal
-                .report
-                .note(&format!("waiting until {peer} is online; Ctrl-C ends"));
-        }
-        match terminal.wait().await? {
-            Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
-            Wake::Event(Event::LogInFailed { failure }) => return Ok(Err(terminal.fail(&failure))),
-            Wake::Event(event) => terminal.tell(&event),
-            Wake::Changed => {}
-        }
+        Ok(())
     }
-}
 
-fn finish(terminal: &mut Terminal<'_>, transfer: TransferId) -> Exit {
-    match terminal.transfer(transfer) {
-        Some(transfer) => terminal.finish(&transfer),
-        None => Exit::Trouble,
+    fn wait(&mut self, terminal: &Terminal<'_>) {
+        let note = format!("waiting until {} is online; Ctrl-C ends", self.name);
+        self.tell(terminal, &note);
     }
-}
 
-fn cancel_all(terminal: &Terminal<'_>) {
-    // The engine cancels whatever still runs when it ends; this is sooner.
-    for transfer in &terminal.client.snapshot().transfers {
-        let _ = terminal.client.command(Command::Cancel {
-            transfer: transfer.id,
-        });
+    /// Says it once. Returns whether this was the time.
+    fn tell(&mut self, terminal: &Terminal<'_>, note: &str) -> bool {
+        let is_news = !self.is_told;
+        if is_news {
+            self.is_told = true;
+            terminal.report.note(note);
+        }
+        is_news
+    }
+
+    fn offline(&mut self, terminal: &mut Terminal<'_>) {
+        let peer = self.name.to_string();
+        self.fail(terminal, &Failure::PeerOffline { peer });
+    }
+
+    fn fail(&mut self, terminal: &mut Terminal<'_>, failure: &Failure) {
+        terminal.report.failed(Some(&self.name), failure);
+        self.state = State::Ended(Exit::from(failure));
     }
 }

@@ -1,12 +1,13 @@
 //! The running engine as the commands see it, with Ctrl-C.
 
 use anyhow::Context as _;
-use pinhole_client::{Client, Command, Event, Events, Failure, Stage, TransferId, TransferView};
-
-use tokio::task::JoinHandle;
+use pinhole_client::{
+    Client, Command, Direction, Event, Events, Failure, Stage, TransferId, TransferView,
+};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
+use crate::interrupts::Interrupts;
 use crate::report::Report;
 
 /// Engine and output together.
@@ -14,7 +15,7 @@ pub(crate) struct Terminal<'a> {
     pub(crate) client: &'a mut Client,
     events: &'a mut Events,
     pub(crate) report: &'a mut Report,
-    interrupt: JoinHandle<std::io::Result<()>>,
+    interrupts: &'a mut Interrupts,
 }
 
 /// What woke a command up.
@@ -31,14 +32,13 @@ impl<'a> Terminal<'a> {
         client: &'a mut Client,
         events: &'a mut Events,
         report: &'a mut Report,
+        interrupts: &'a mut Interrupts,
     ) -> Self {
-        // One listener from the start: a signal between two waits counts too.
-        let interrupt = tokio::spawn(interrupted());
         Self {
             client,
             events,
             report,
-            interrupt,
+            interrupts,
         }
     }
 
@@ -47,10 +47,7 @@ impl<'a> Terminal<'a> {
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Wake> {
         tokio::select! {
             biased;
-            interrupt = &mut self.interrupt => {
-                interrupt?.context("cannot listen for Ctrl-C")?;
-                Ok(Wake::Interrupted)
-            }
+            () = self.interrupts.next() => Ok(Wake::Interrupted),
             event = self.events.next() => {
                 event.map(Wake::Event).context("the engine ended unexpectedly; run with PINHOLE_LOG=debug")
             }
@@ -99,6 +96,40 @@ impl<'a> Terminal<'a> {
         }
     }
 
+    /// Puts these transfers off at Ctrl-C, and says what becomes of each. What
+    /// has arrived is kept; at a second Ctrl-C nothing is waited for. Returns
+    /// whether there were any.
+    pub(crate) async fn interrupt(
+        &mut self,
+        is_meant: impl Fn(&TransferView) -> bool,
+    ) -> anyhow::Result<bool> {
+        let snapshot = self.client.snapshot();
+        let is_running = |t: &&TransferView| is_meant(t) && !t.stage.is_final();
+        let meant = snapshot.transfers.iter().filter(is_running).map(|t| t.id);
+        let mut running: Vec<TransferId> = meant.collect();
+        let were_any = !running.is_empty();
+        for &transfer in &running {
+            self.client.command(Command::Interrupt { transfer })?;
+        }
+        while !running.is_empty() {
+            match self.wait().await? {
+                Wake::Interrupted => break,
+                Wake::Event(event) => self.tell(&event),
+                Wake::Changed => {}
+            }
+            for id in std::mem::take(&mut running) {
+                match self.transfer(id) {
+                    Some(transfer) if transfer.stage.is_final() => {
+                        self.finish(&transfer);
+                    }
+                    Some(_) => running.push(id),
+                    None => {}
+                }
+            }
+        }
+        Ok(were_any)
+    }
+
     /// Says why it ends.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Exit {
         self.report.failed(None, failure);
@@ -124,6 +155,19 @@ impl<'a> Terminal<'a> {
                 } else {
                     Exit::LocalFiles
                 }
+            }
+            Stage::Failed(failure @ Failure::Interrupted) => {
+                let peer = &transfer.peer.name;
+                let reason = match transfer.direction {
+                    Direction::Sending => format!(
+                        "Stopped. What has arrived at {peer} is kept; the same command goes on from there."
+                    ),
+                    Direction::Receiving => format!(
+                        "Stopped. What has arrived from {peer} is kept; when both do the same again, it goes on from there."
+                    ),
+                };
+                self.report.ended(Some(peer), &reason);
+                Exit::from(failure)
             }
             Stage::Failed(failure) => {
                 self.report.failed(Some(&transfer.peer.name), failure);
@@ -176,19 +220,4 @@ impl<'a> Terminal<'a> {
             Event::Offered { .. } | Event::LogInFailed { .. } | Event::Finished { .. } => {}
         }
     }
-}
-
-/// Returns at Ctrl-C, or when the system asks the program to end.
-async fn interrupted() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupt = tokio::signal::ctrl_c() => interrupt,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

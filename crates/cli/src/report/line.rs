@@ -68,6 +68,7 @@ pub(super) enum Line<'a> {
         skipped_files: u64,
         elapsed_ms: u64,
         path: Option<PathKind>,
+        digest: Option<&'a str>,
         folder: Option<String>,
     },
     Failed {
