@@ -4,12 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use pinhole_client::{
     AcceptPolicy, Client, Command, Direction, Event, Events, Failure, LoginState, Options,
     PathKind, PeerView, Snapshot, Stage, TransferId,
 };
 use pinhole_tests::scene::{SOON, Scene};
+use pinhole_tests::tree;
 
 /// One running engine and its profile.
 struct Person {
@@ -431,4 +433,78 @@ async fn files_for_a_contact_who_is_away_wait_and_survive_a_restart() {
     assert!(left.is_empty(), "{left:?}");
     alice.end();
     bob.end();
+}
+
+#[tokio::test]
+async fn what_waited_for_a_contact_is_not_lost_when_the_program_ends_meanwhile() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &scene.file("first.txt", b"1")).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    bob.end();
+    alice.sees("bob", |p| !p.online).await;
+    alice.send("bob", &scene.file("later.txt", b"later")).await;
+    alice.shows(|s| s.transfers.len() == 2).await;
+
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.offered().await;
+    alice.end();
+    assert!(bob.finished().await.is_some());
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("later.txt"), b"later");
+    alice.end();
+    let alice = Person::start(&scene, "a");
+    let left = &alice.client.snapshot().transfers;
+    assert!(left.is_empty(), "{left:?}");
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn both_send_to_each_other_at_once() {
+    const SIZE_BYTES: u64 = 8_000_000;
+    let scene = Scene::on_loopback();
+    let mut people = Vec::new();
+    let mut files = Vec::new();
+    for (name, seed) in [("alice", 1), ("bob", 2)] {
+        let person = Person::log_in(&scene, name, name).await;
+        person.command(Command::SetAcceptPolicy {
+            policy: AcceptPolicy::All,
+        });
+        // A second each, one way; two if they took turns.
+        person.command(Command::SetLimits {
+            send: Some(SIZE_BYTES),
+            receive: None,
+        });
+        people.push(person);
+        let file = scene.folder.path().join(format!("from-{name}"));
+        tree::write_file(&file, SIZE_BYTES, seed).expect("a file");
+        files.push(file);
+    }
+    people[0].send("bob", &files[0]).await;
+    people[1].send("alice", &files[1]).await;
+    let start = Instant::now();
+    for person in &mut people {
+        for _ in 0..2 {
+            assert_eq!(person.finished().await, None);
+        }
+    }
+    let elapsed = start.elapsed();
+    assert!(
+        elapsed < Duration::from_millis(1_700),
+        "{elapsed:?}: in turn"
+    );
+    for (person, file) in people.iter().zip(files.iter().rev()) {
+        let name = file.file_name().expect("a name").to_string_lossy();
+        assert!(person.received(&name) == fs::read(file).expect("the original"));
+    }
+    for person in people {
+        person.end();
+    }
 }

@@ -78,11 +78,28 @@ impl Engine {
         self.store_queue().await;
     }
 
+    /// Lets one that was on its way wait again.
+    pub(super) async fn requeue(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        let carried = transfer.carried.take();
+        *transfer = Transfer {
+            paths: std::mem::take(&mut transfer.paths),
+            queued_on: transfer.queued_on,
+            offer: Arc::new(offer::of_paths(&transfer.paths)),
+            ..Transfer::new(transfer.peer.clone(), Direction::Sending, Stage::Queued)
+        };
+        if let Some(carried) = carried {
+            // Only a session that is over refuses, and then it is over anyway.
+            let _ = carried.exchange.interrupt(carried.id).await;
+        }
+    }
+
+    /// What is on its way counts as waiting until it has ended: the program may
+    /// end before.
     pub(super) async fn store_queue(&mut self) {
-        let waiting = self
-            .transfers
-            .values()
-            .filter(|t| matches!(t.stage, Stage::Queued));
+        let waiting = self.transfers.values().filter(|t| !t.stage.is_final());
         let queue: Vec<Queued> = waiting
             .filter_map(|transfer| {
                 Some(Queued {

@@ -116,7 +116,8 @@ impl Engine {
             transfer: id,
             outcome,
         } = input;
-        let Some(transfer) = self.transfers.get_mut(&id).filter(|t| !t.stage.is_final()) else {
+        let is_awaited = |t: &&mut Transfer| matches!(t.stage, Stage::Preparing);
+        let Some(transfer) = self.transfers.get_mut(&id).filter(is_awaited) else {
             return;
         };
         match outcome {
@@ -189,6 +190,7 @@ impl Engine {
             .iter()
             .filter(|(_, t)| t.peer.key == peer && t.direction == Direction::Sending)
             .filter(|(_, t)| t.carried.is_none() && !t.stage.is_final())
+            .filter(|(_, t)| !matches!(t.stage, Stage::Queued))
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {

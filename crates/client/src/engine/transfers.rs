@@ -152,7 +152,8 @@ impl Engine {
         }
     }
 
-    /// The program ends. What has arrived is kept for another day.
+    /// The program ends, or the login. What has arrived is kept for another day,
+    /// and what was queued waits again.
     pub(super) async fn interrupt_all(&mut self) {
         let running: Vec<_> = self
             .transfers
@@ -161,7 +162,12 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in running {
-            self.interrupt(id).await;
+            let transfer = self.transfers.get(&id);
+            if transfer.is_some_and(|t| t.queued_on.is_some()) {
+                self.requeue(id).await;
+            } else {
+                self.interrupt(id).await;
+            }
         }
     }
 
@@ -219,11 +225,15 @@ impl Engine {
             }
         };
         transfer.source = None;
+        let is_of_queue = transfer.queued_on.is_some();
         let session = transfer.carried.take().map(|c| c.session);
         if let Some(session) = session {
             self.note_idleness(session);
         }
         self.remember(id).await;
+        if is_of_queue {
+            self.store_queue().await;
+        }
         self.publish();
         self.emit(Event::Finished {
             transfer: id,
