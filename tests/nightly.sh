@@ -1,0 +1,79 @@
+#!/bin/sh
+# What takes too long for tests/run.sh: a thousand kills, every failing call,
+# the largest offers, and a minute of fuzzing for each target. Ends with a
+# summary, and fails when one of them has. Linux only; with FUZZ_SECONDS it
+# takes another time for each target.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/install.sh
+
+[ "$(uname)" = Linux ] || { echo "SKIPPED: the nightly tests need Linux" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "missing: Rust (https://rustup.rs)" >&2; exit 1; }
+need gcc:cc g++:c++ libc6-dev:/usr/include/stdio.h
+
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+logs=$target/nightly
+mkdir -p "$logs"
+summary=
+failed=
+
+# stage NAME COMMAND... : runs it, and notes how it ended and how long it took.
+stage() {
+    name=$1
+    shift
+    echo "$name: $*"
+    begun=$(date +%s)
+    outcome=passed
+    "$@" >"$logs/$name.log" 2>&1 || outcome=FAILED
+    # A test that was not there, or had nothing to test with, has shown nothing.
+    if [ "$1" = long ] && ! grep -q 'test result: ok. [1-9]' "$logs/$name.log"; then
+        outcome=FAILED
+    fi
+    grep -q '^SKIPPED' "$logs/$name.log" && outcome=FAILED
+    if [ "$outcome" = FAILED ]; then
+        failed=1
+        tail -n 40 "$logs/$name.log"
+    fi
+    summary="$summary
+$(printf '%-16s %-7s %4d s' "$name" "$outcome" $(($(date +%s) - begun)))"
+}
+
+# long CRATE FILE TEST : one test that is too long for every day.
+long() {
+    cargo test --locked -p "$1" --test "$2" -- --ignored --exact "$3" --nocapture
+}
+
+# In a build of its own, with the instrumentation of the compiler that
+# libFuzzer works with. No sanitizer, which only a nightly compiler has.
+fuzz_build() {
+    flags="-Cpasses=sancov-module -Ccodegen-units=1"
+    for option in coverage-level=4 coverage-inline-8bit-counters coverage-pc-table coverage-trace-compares; do
+        flags="$flags -Cllvm-args=-sanitizer-$option"
+    done
+    # With a target named, build scripts and macros go without.
+    RUSTFLAGS="$flags" cargo build --locked --release --bins --target "$host" \
+        --manifest-path tests/fuzz/Cargo.toml --target-dir "$target/fuzz"
+}
+
+# fuzz NAME : begins with the seeds and what earlier nights have found.
+fuzz() {
+    mkdir -p "$target/fuzz/corpus/$1"
+    "$target/fuzz/$host/release/$1" -max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 \
+        -rss_limit_mb=2048 -max_len=8192 -print_final_stats=1 -artifact_prefix="$logs/$1-" \
+        "$target/fuzz/corpus/$1" "tests/fuzz/corpus/$1"
+}
+
+host=$(rustc -vV | sed -n 's/^host: //p')
+stage build cargo build --locked -p pinhole-server -p pinhole-cli --bins
+stage kills long pinhole-transfer crash a_thousand_kills_lose_nothing
+stage faults long pinhole-transfer faults every_call_that_fails_costs_nothing_but_the_attempt
+stage huge long pinhole-transfer engine extremes::one_chunk_of_sixty_four_gibibytes_is_sent_again
+stage many long pinhole-tests extremes a_hundred_thousand_files_need_little_memory
+stage fuzz_build fuzz_build
+for seeds in tests/fuzz/corpus/*; do
+    stage "fuzz_${seeds##*/}" fuzz "${seeds##*/}"
+done
+
+echo "$summary"
+echo "logs: $logs"
+[ -z "$failed" ]
