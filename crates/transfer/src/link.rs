@@ -145,6 +145,11 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// How many messages wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting().len()
+    }
+
     pub(crate) fn pop(&self) -> Option<Message> {
         self.waiting().pop_front()
     }

@@ -118,6 +118,14 @@ impl OpenIncoming {
         }
     }
 
+    /// How many entries it has, or will have.
+    pub(crate) fn entries(&self) -> u32 {
+        match self {
+            Self::Announced { entries, .. } => *entries,
+            Self::Offered { manifest, .. } | Self::Receiving { manifest, .. } => manifest.count(),
+        }
+    }
+
     pub(crate) fn paths_bytes(&self) -> usize {
         match self {
             Self::Announced { builder, .. } => builder.paths_bytes(),

@@ -34,6 +34,11 @@ use crate::{
 const RECEIVE_BUFFERS: usize = 6;
 /// Most bytes of paths in all offers of the peer that are open.
 const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::manifest::PATHS_BYTES_MAX;
+/// Most entries in all of them: each takes memory however short its path.
+const OPEN_ENTRIES_MAX: u32 = 2 * ENTRIES_MAX;
+/// Most messages that wait while the peer asks for more answers. An honest one
+/// waits for some, and takes them.
+const ANSWERS_WAITING_MAX: usize = 4096;
 
 /// Why reading has ended.
 pub(crate) enum Ended {
@@ -322,9 +327,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if entries > ENTRIES_MAX {
             return Err(ManifestError::TooMany.into());
         }
-        if open.incoming.len() >= exchange::TRANSFERS_MAX {
-            self.decline_busy(id);
-            return Ok(());
+        let open_entries: u32 = open.incoming.values().map(OpenIncoming::entries).sum();
+        if open.incoming.len() >= exchange::TRANSFERS_MAX
+            || open_entries + entries > OPEN_ENTRIES_MAX
+        {
+            return self.decline_busy(id);
         }
         let builder = ManifestBuilder::default();
         let announced = OpenIncoming::Announced {
@@ -343,19 +350,28 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let link = &self.shared.link;
         link.emit(ExchangeEvent::Text { id, text }).await;
-        link.say(Message::Durable {
+        self.answer(Message::Durable {
             transfer: id,
             entries: 0,
-        });
-        Ok(())
+        })
     }
 
-    fn decline_busy(&self, id: TransferId) {
+    fn decline_busy(&self, id: TransferId) -> Result<(), Violation> {
         let reason = DeclineReason::Busy;
-        self.shared.link.say(Message::Decline {
+        self.answer(Message::Decline {
             transfer: id,
             reason,
-        });
+        })
+    }
+
+    /// Says what the peer has asked for, as often as it likes.
+    fn answer(&self, message: Message) -> Result<(), Violation> {
+        let link = &self.shared.link;
+        if link.outbox.len() >= ANSWERS_WAITING_MAX {
+            return Err(Violation::Flood);
+        }
+        link.say(message);
+        Ok(())
     }
 
     async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
@@ -375,8 +391,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             };
             if open_bytes > OPEN_PATHS_BYTES_MAX {
                 open.incoming.remove(&id);
-                self.decline_busy(id);
-                return Ok(());
+                return self.decline_busy(id);
             }
             for entry in page {
                 builder.push(entry)?;

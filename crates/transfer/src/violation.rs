@@ -17,6 +17,9 @@ pub enum Violation {
     /// A text above [`crate::message::TEXT_BYTES_MAX`].
     #[error("a text of {0} bytes")]
     Text(usize),
+    /// Asks for more answers than it takes.
+    #[error("answers are not taken")]
+    Flood,
     /// A message that does not belong into this state.
     #[error("unexpected {0}")]
     State(&'static str),

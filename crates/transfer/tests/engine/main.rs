@@ -11,8 +11,11 @@ mod choices;
 mod exchange;
 #[cfg(unix)]
 mod extremes;
+mod floods;
 mod hostile;
 mod liar;
+mod lying_receiver;
+mod lying_sender;
 mod names;
 #[cfg(unix)]
 mod races;

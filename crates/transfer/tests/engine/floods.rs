@@ -1,0 +1,252 @@
+//! A peer that floods, one that says nothing, and one that breaks off in the
+//! middle of a frame, in every state.
+
+use std::{path::Path, time::Duration};
+
+use pinhole_transfer::{
+    ExchangeError, ExchangeEvent, Party, Side, TransferError, frame::ChunkHeader, merkle::Digest,
+};
+use tempfile::tempdir;
+
+use crate::{
+    liar::{Liar, MIB, accepted, id, pair},
+    support::{Peer, names, noise},
+};
+
+/// Says so much without listening, and must be thrown out.
+async fn is_thrown_out(flood: impl Fn(u32) -> String + Send + 'static) {
+    // So that few answers get through.
+    let (left, right) = tokio::io::duplex(4096);
+    let (_unheard, mut writing) = tokio::io::split(left);
+    let mut bob = Peer::over(right, Side::Responder);
+    let flooding = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        for number in 0..200_000 {
+            let said = flood(number);
+            let length = u32::try_from(said.len() + 1).unwrap();
+            let frame = [&length.to_be_bytes()[..], &[1], said.as_bytes()].concat();
+            if writing.write_all(&frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    loop {
+        match bob.event().await {
+            ExchangeEvent::Closed { reason } => {
+                assert!(
+                    matches!(reason, Some(ExchangeError::Violation(_))),
+                    "{reason:?}"
+                );
+                break;
+            }
+            ExchangeEvent::Offered { .. }
+            | ExchangeEvent::Text { .. }
+            | ExchangeEvent::Finished { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    flooding.abort();
+}
+
+#[tokio::test]
+async fn offers_whose_answers_are_not_heard_end_the_connection() {
+    is_thrown_out(|number| {
+        let id = number * 2;
+        format!(r#"{{"type":"offer","transfer":{id},"entries":1,"total_bytes":1}}"#)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn words_whose_acknowledgements_are_not_heard_end_the_connection() {
+    is_thrown_out(|number| {
+        let id = number * 2;
+        format!(r#"{{"type":"text","transfer":{id},"text":""}}"#)
+    })
+    .await;
+}
+
+/// However short their paths are, entries take memory.
+#[tokio::test]
+async fn offers_of_very_many_entries_at_once_are_declined() {
+    let (mut liar, _bob) = pair();
+    for number in 0..3 {
+        let id = number * 2;
+        liar.json(&format!(
+            r#"{{"type":"offer","transfer":{id},"entries":250000,"total_bytes":0}}"#
+        ))
+        .await;
+    }
+    let said = liar.hear().await;
+    assert_eq!(
+        (&said["type"], &said["transfer"]),
+        (&"decline".into(), &4.into())
+    );
+    assert_eq!(said["reason"], "busy");
+}
+
+#[tokio::test]
+async fn a_manifest_without_end_ends_the_connection() {
+    let (mut liar, mut bob) = pair();
+    let flooding = tokio::spawn(async move {
+        liar.json(r#"{"type":"offer","transfer":0,"entries":250000,"total_bytes":0}"#)
+            .await;
+        let name = "n".repeat(200);
+        for page in 0..250 {
+            let folder =
+                |number: u32| format!(r#"{{"folder":{{"path":"{page} {number} {name}"}}}}"#);
+            let entries: Vec<_> = (0..1000).map(folder).collect();
+            let entries = entries.join(",");
+            liar.json(&format!(
+                r#"{{"type":"entries","transfer":0,"entries":[{entries}]}}"#
+            ))
+            .await;
+        }
+        liar
+    });
+    let reason = bob.closed().await;
+    assert!(
+        matches!(reason, Some(ExchangeError::Violation(_))),
+        "{reason:?}"
+    );
+    drop(flooding.await.unwrap());
+}
+
+/// Where a connection can stand when the peer falls silent.
+const STATES: &[&str] = &[
+    "nothing said",
+    "announced",
+    "offered",
+    "accepted",
+    "in a chunk",
+    "in a batch",
+    "in a file",
+    "sending",
+    "sending to one who accepted",
+];
+
+/// Brings a connection into that state.
+async fn brought(state: &str, from: &Path, into: &Path) -> (Liar, Peer) {
+    let data = noise(MIB, 1);
+    let digest = Digest::of_chunk(&data);
+    let announce = r#"{"type":"offer","transfer":0,"entries":1,"total_bytes":1}"#;
+    match state {
+        "nothing said" => pair(),
+        "announced" => {
+            let (mut liar, bob) = pair();
+            liar.json(announce).await;
+            (liar, bob)
+        }
+        "offered" => {
+            let (mut liar, mut bob) = pair();
+            liar.offer(&[2 * MIB]).await;
+            bob.offered().await;
+            (liar, bob)
+        }
+        "accepted" | "in a chunk" | "in a batch" | "in a file" => {
+            let (mut liar, bob, _) = accepted(&[2 * MIB, 3], into).await;
+            let header = ChunkHeader {
+                transfer: id(0),
+                entry: 0,
+                index: 0,
+                digest,
+            };
+            match state {
+                "in a chunk" => {
+                    liar.bytes(&header.encode(MIB).unwrap()).await;
+                    liar.bytes(&data[..MIB / 2]).await;
+                }
+                "in a batch" => liar.bytes(&[0, 0, 0, 200, 3, 0, 0]).await,
+                "in a file" => liar.chunk(0, 0, &data, digest).await,
+                _ => {}
+            }
+            (liar, bob)
+        }
+        _ => {
+            let path = from.join("a");
+            std::fs::write(&path, &data).unwrap();
+            let (mut liar, mut bob) = pair();
+            bob.send(&[path]).await;
+            assert_eq!(liar.hear().await["type"], "offer");
+            if state == "sending to one who accepted" {
+                liar.json(r#"{"type":"accept","transfer":1}"#).await;
+                while !matches!(bob.event().await, ExchangeEvent::Accepted { .. }) {}
+            }
+            (liar, bob)
+        }
+    }
+}
+
+/// Nothing under a final name, and none of its folders.
+fn assert_only_parts(into: &Path, state: &str) {
+    let left = names(into);
+    let is_part = |name: &String| name.ends_with(".pinhole-part");
+    assert!(left.iter().all(is_part), "{state}: {left:?}");
+}
+
+#[tokio::test]
+async fn half_a_frame_in_any_state_is_a_lost_connection() {
+    for state in STATES {
+        let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+        let (mut liar, mut bob) = brought(state, from.path(), into.path()).await;
+        if !matches!(*state, "in a chunk" | "in a batch") {
+            liar.bytes(&[0, 0, 1, 0, 1, b'{']).await;
+        }
+        drop(liar);
+        let reason = bob.closed().await;
+        assert!(
+            matches!(reason, Some(ExchangeError::ConnectionLost(_))),
+            "{state}: {reason:?}"
+        );
+        assert_only_parts(into.path(), state);
+    }
+}
+
+#[tokio::test]
+async fn rubbish_in_any_state_ends_the_connection() {
+    for state in STATES {
+        if matches!(*state, "in a chunk" | "in a batch") {
+            // There it is data, and found out by its digest.
+            continue;
+        }
+        let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+        let (mut liar, mut bob) = brought(state, from.path(), into.path()).await;
+        liar.json(r#"{"type":"durable","transfer":77,"entries":1}"#)
+            .await;
+        let reason = bob.closed().await;
+        assert!(
+            matches!(reason, Some(ExchangeError::Violation(_))),
+            "{state}: {reason:?}"
+        );
+        assert_eq!(names(into.path()), Vec::<String>::new(), "{state}");
+    }
+}
+
+/// Silence is no violation: a disk may be slow, a person away. But it holds
+/// nobody up who wants to go.
+#[tokio::test]
+async fn silence_in_any_state_holds_nobody_up() {
+    let ends = STATES.iter().map(|state| {
+        tokio::spawn(async move {
+            let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+            let (liar, mut bob) = brought(state, from.path(), into.path()).await;
+            let closing = tokio::time::timeout(Duration::from_secs(20), bob.exchange.close());
+            closing.await.expect("an end in time");
+            loop {
+                match bob.event().await {
+                    ExchangeEvent::Closed { reason } => break assert_eq!(reason, None, "{state}"),
+                    ExchangeEvent::Finished { outcome, .. } => {
+                        let gone = Err(TransferError::Interrupted(Party::Us));
+                        assert_eq!(outcome, gone, "{state}");
+                    }
+                    _ => {}
+                }
+            }
+            assert_only_parts(into.path(), state);
+            drop(liar);
+        })
+    });
+    for end in ends.collect::<Vec<_>>() {
+        end.await.unwrap();
+    }
+}
