@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use egui::ThemePreference;
 use pinhole_client::{Command, Existing, PeerKey, TransferId};
 
+use crate::message::Draft;
+
 /// What a view asks for.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
@@ -60,6 +62,8 @@ pub(crate) enum Sheet {
         /// What.
         paths: Vec<PathBuf>,
     },
+    /// A few words to a peer.
+    Message(Draft),
     /// Whether a peer's changed key is right.
     Trust {
         /// The key as it is now.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{
-    Command, Event, LoginState, PeerKey, Snapshot, Stage, TransferId, TransferView,
+    Command, Event, LoginState, PeerKey, PeerView, Snapshot, Stage, TransferId, TransferView,
 };
 
 use crate::action::{Action, Sheet};
@@ -16,9 +16,11 @@ use crate::bridge::Bridge;
 use crate::choice::Choice;
 use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
+use crate::message::Draft;
 use crate::transfers::FileFailures;
 use crate::{
-    header, login, offer, paste, peers, send_sheet, settings, text, theme, transfers, trust,
+    header, login, message, offer, paste, peers, send_sheet, settings, text, theme, transfers,
+    trust,
 };
 
 /// How long a drop waits for the window system to say where it fell.
@@ -108,7 +110,7 @@ impl App {
     fn apply(&mut self, ctx: &egui::Context, action: Action) {
         match action {
             Action::Command(command) => {
-                if matches!(command, Command::Send { .. }) {
+                if matches!(command, Command::Send { .. } | Command::SendText { .. }) {
                     self.sheet = None;
                 }
                 self.send(command);
@@ -219,8 +221,9 @@ impl App {
         logged_in_name(&self.snapshot.login).is_some()
     }
 
-    /// Takes files that fell on the window or were pasted into it.
-    fn take_files(&mut self, ctx: &egui::Context) {
+    /// Takes files that fell on the window or were pasted into it. What was
+    /// pasted is returned when it is anything else.
+    fn take_files(&mut self, ctx: &egui::Context) -> Option<String> {
         let typing = ctx.text_edit_focused();
         let (dropped, pasted) = ctx.input(|input| {
             let dropped: Vec<PathBuf> = input
@@ -230,10 +233,10 @@ impl App {
                 .map(|file| file.path().to_owned())
                 .collect();
             let pasted = input.events.iter().find_map(|event| match event {
-                egui::Event::Paste(text) if !typing => Some(paste::paths(text)),
+                egui::Event::Paste(text) if !typing => Some(text.clone()),
                 _ => None,
             });
-            (dropped, pasted.unwrap_or_default())
+            (dropped, pasted)
         });
         if !dropped.is_empty() {
             // One drop of several files may come in several frames.
@@ -243,9 +246,30 @@ impl App {
             });
             drop.paths.extend(dropped);
         }
-        if !pasted.is_empty() {
-            self.sheet = Some(Sheet::Send { paths: pasted });
+        let paths = paste::paths(pasted.as_deref()?);
+        if paths.is_empty() {
+            return pasted;
         }
+        self.sheet = Some(Sheet::Send { paths });
+        None
+    }
+
+    /// Pasted words go to the peer under the pointer or the keyboard's focus.
+    fn open_draft(
+        &self,
+        ctx: &egui::Context,
+        words: &str,
+        list: &peers::Outcome,
+    ) -> Option<Action> {
+        // A question lies over the list.
+        if ctx.memory(|memory| memory.top_modal_layer().is_some()) {
+            return None;
+        }
+        let key = list.under_pointer.or(list.focused)?;
+        let peer = |p: &&PeerView| p.identity.key == key && p.changed_from.is_none();
+        let peer = self.snapshot.peers.iter().find(peer)?;
+        let draft = Draft::to(peer.identity.clone(), words);
+        Some(Action::Open(Sheet::Message(draft)))
     }
 
     /// Sends a drop to the peer it fell on, or asks to whom.
@@ -303,6 +327,7 @@ impl App {
                     .show(ui, |ui| {
                         let list = peers::show(ui, &self.snapshot, hovering);
                         outcome.under_pointer = list.under_pointer;
+                        outcome.focused = list.focused;
                         outcome.actions.extend(list.actions);
                         ui.add_space(theme::GAP_SECTION);
                         outcome
@@ -333,7 +358,8 @@ impl App {
             let choice = choice.or_insert_with(|| Choice::of(&first.offer));
             return offer::show(ui, &self.snapshot, first, choice, offers.len() - 1);
         }
-        match &self.sheet {
+        match &mut self.sheet {
+            Some(Sheet::Message(draft)) => message::show(ui, &self.snapshot, draft),
             Some(Sheet::Send { paths }) => send_sheet::show(ui, &self.snapshot, paths),
             Some(Sheet::Settings) => settings::show(ui, &self.snapshot),
             Some(Sheet::Trust { peer, paths }) => self
@@ -400,12 +426,15 @@ impl eframe::App for App {
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
-        self.take_files(ui.ctx());
+        let words = self.take_files(ui.ctx());
         let mut actions = self.notice(ui);
         let mut under_pointer = None;
         if self.logged_in() {
             let outcome = self.main_screen(ui);
             under_pointer = outcome.under_pointer;
+            if let Some(words) = words {
+                actions.extend(self.open_draft(ui.ctx(), &words, &outcome));
+            }
             actions.extend(outcome.actions);
             actions.extend(self.sheets(ui));
         } else {

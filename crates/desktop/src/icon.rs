@@ -21,6 +21,10 @@ pub(crate) enum Icon {
     Up,
     /// From somebody to here.
     Down,
+    /// A folder.
+    Folder,
+    /// A few words.
+    Bubble,
 }
 
 fn point(center: Pos2, radius: f32, turn: f32) -> Pos2 {
@@ -64,7 +68,11 @@ pub(crate) fn badge(ui: &mut Ui, icon: Icon, color: Color32) {
     let (rect, _) = ui.allocate_exact_size(Vec2::splat(SIZE), Sense::hover());
     let (painter, center) = (ui.painter(), rect.center());
     painter.circle_filled(center, SIZE / 2.0, color.gamma_multiply(0.14));
-    let stroke = Stroke::new(2.0, color);
+    draw(painter, center, icon, Stroke::new(2.0, color));
+}
+
+/// The picture alone, about 16 points wide.
+pub(crate) fn draw(painter: &Painter, center: Pos2, icon: Icon, stroke: Stroke) {
     let at = |x: f32, y: f32| center + Vec2::new(x, y);
     match icon {
         Icon::Check => line(
@@ -83,7 +91,7 @@ pub(crate) fn badge(ui: &mut Ui, icon: Icon, color: Color32) {
         }
         Icon::Warning => {
             line(painter, vec![at(0.0, -7.0), at(0.0, 2.0)], stroke);
-            painter.circle_filled(at(0.0, 6.5), 1.5, color);
+            painter.circle_filled(at(0.0, 6.5), 1.5, stroke.color);
         }
         Icon::Up | Icon::Down => {
             let sign = if icon == Icon::Up { 1.0 } else { -1.0 };
@@ -99,7 +107,34 @@ pub(crate) fn badge(ui: &mut Ui, icon: Icon, color: Color32) {
             ];
             line(painter, head, stroke);
         }
+        Icon::Folder => {
+            let outline = [
+                (-8.0, -6.0),
+                (-3.0, -6.0),
+                (-1.0, -3.5),
+                (8.0, -3.5),
+                (8.0, 6.0),
+                (-8.0, 6.0),
+            ];
+            closed(painter, outline.map(|(x, y)| at(x, y)), stroke);
+        }
+        Icon::Bubble => {
+            let outline = [
+                (-8.0, -6.5),
+                (8.0, -6.5),
+                (8.0, 4.0),
+                (-1.0, 4.0),
+                (-4.5, 7.5),
+                (-4.5, 4.0),
+                (-8.0, 4.0),
+            ];
+            closed(painter, outline.map(|(x, y)| at(x, y)), stroke);
+        }
     }
+}
+
+fn closed<const N: usize>(painter: &Painter, points: [Pos2; N], stroke: Stroke) {
+    painter.add(Shape::closed_line(points.into(), stroke));
 }
 
 fn line(painter: &Painter, points: Vec<Pos2>, stroke: Stroke) {

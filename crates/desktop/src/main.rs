@@ -11,6 +11,7 @@ mod header;
 mod hover;
 mod icon;
 mod login;
+mod message;
 mod offer;
 mod paste;
 mod peers;

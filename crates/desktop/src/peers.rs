@@ -4,6 +4,8 @@ use egui::{Align, Align2, Layout, Rect, RichText, Sense, Stroke, StrokeKind, Ui,
 use pinhole_client::{LoginState, PeerKey, PeerView, Snapshot};
 
 use crate::action::{Action, Question, Sheet};
+use crate::icon::Icon;
+use crate::message::Draft;
 use crate::{icon, text, theme};
 
 const ROW_HEIGHT: f32 = 68.0;
@@ -15,6 +17,8 @@ pub(crate) struct Outcome {
     pub(crate) actions: Vec<Action>,
     /// The peer under the pointer.
     pub(crate) under_pointer: Option<PeerKey>,
+    /// The peer of the button that has the keyboard's focus.
+    pub(crate) focused: Option<PeerKey>,
 }
 
 /// Draws the list. With `hovering`, files hover over the window.
@@ -94,7 +98,7 @@ fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
             .layout(Layout::right_to_left(Align::Center)),
     );
     if !hovering {
-        outcome.actions.extend(buttons(&mut inside, peer));
+        buttons(&mut inside, peer, outcome);
     }
     inside.with_layout(Layout::top_down(Align::Min), |ui| {
         ui.add_space(ROW_HEIGHT / 2.0 - 20.0);
@@ -102,45 +106,44 @@ fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
     });
 }
 
-fn buttons(ui: &mut Ui, peer: &PeerView) -> Vec<Action> {
+fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut Outcome) {
     let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
     if peer.changed_from.is_some() {
         let review = theme::button(ui, text::REVIEW).accessible_name(text::review_key_of(name));
-        let sheet = Sheet::Trust {
-            peer: key,
-            paths: Vec::new(),
-        };
-        return if review.clicked() {
-            vec![Action::Open(sheet)]
-        } else {
-            Vec::new()
-        };
+        if review.clicked() {
+            let paths = Vec::new();
+            let sheet = Sheet::Trust { peer: key, paths };
+            outcome.actions.push(Action::Open(sheet));
+        }
+        return;
     }
     // Laid out from the right, so that the first to be reached by Tab would be
-    // the last in sight: the pair is laid out from the left inside.
+    // the last in sight: they are laid out from the left inside.
     let width = theme::width_of(ui, text::SEND_FILES, &egui::TextStyle::Button)
-        + theme::width_of(ui, text::SEND_FOLDER, &egui::TextStyle::Button)
-        + 4.0 * ui.spacing().button_padding.x
-        + ui.spacing().item_spacing.x;
-    ui.allocate_ui_with_layout(
-        Vec2::new(width, theme::BUTTON_HEIGHT),
-        Layout::left_to_right(Align::Center),
-        |ui| {
-            let files =
-                theme::button(ui, text::SEND_FILES).accessible_name(text::send_files_to(name));
-            let folder =
-                theme::button(ui, text::SEND_FOLDER).accessible_name(text::send_folder_to(name));
-            let mut actions = Vec::new();
-            if files.clicked() {
-                actions.push(Action::Ask(Question::FilesFor(key)));
-            }
-            if folder.clicked() {
-                actions.push(Action::Ask(Question::FolderFor(key)));
-            }
-            actions
-        },
-    )
-    .inner
+        + 2.0 * (ui.spacing().button_padding.x + ui.spacing().item_spacing.x + theme::ICON_BUTTON);
+    let size = Vec2::new(width, theme::BUTTON_HEIGHT);
+    ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
+        let files = theme::button(ui, text::SEND_FILES).accessible_name(text::send_files_to(name));
+        let folder = theme::icon_button(ui, Icon::Folder, true, text::send_folder_to(name));
+        let message = text::send_message_to(name, peer.online);
+        let message = theme::icon_button(ui, Icon::Bubble, peer.online, message);
+        if files.clicked() {
+            outcome.actions.push(Action::Ask(Question::FilesFor(key)));
+        }
+        if folder.clicked() {
+            outcome.actions.push(Action::Ask(Question::FolderFor(key)));
+        }
+        if message.clicked() {
+            let sheet = Sheet::Message(Draft::to(peer.identity.clone(), ""));
+            outcome.actions.push(Action::Open(sheet));
+        }
+        if [files, folder, message]
+            .iter()
+            .any(egui::Response::has_focus)
+        {
+            outcome.focused = Some(key);
+        }
+    });
 }
 
 fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, Overall};
 use pinhole_client::{
-    Direction, Failure, PathKind, Paused, PeerName, Progress, Stage, TransferView,
+    Direction, Failure, PathKind, Paused, PeerName, Progress, Stage, TEXT_BYTES_MAX, TransferView,
 };
 
 use crate::choice::Amount;
@@ -33,10 +33,10 @@ pub(crate) const COPIED: &str = "Copied.";
 pub(crate) const PEOPLE: &str = "People";
 pub(crate) const TRANSFERS: &str = "Transfers";
 pub(crate) const NOBODY: &str = "Nobody else is here yet";
-pub(crate) const NO_TRANSFERS: &str = "Drop files or folders on a name, or paste them with Ctrl+V. Nothing is sent before the other side accepts.";
+pub(crate) const NO_TRANSFERS: &str = "Drop files or folders on a name, or paste them with Ctrl+V. None is sent before the other side accepts.";
 pub(crate) const COPY_SERVER: &str = "Copy the server's address";
 pub(crate) const SEND_FILES: &str = "Send files";
-pub(crate) const SEND_FOLDER: &str = "Folder";
+pub(crate) const SEND_FOLDER: &str = "Send a folder";
 pub(crate) const REVIEW: &str = "Review";
 pub(crate) const ONLINE: &str = "Online";
 pub(crate) const OFFLINE: &str = "Offline, gets it when back";
@@ -61,6 +61,10 @@ pub(crate) const REPLACE: &str = "Replace";
 pub(crate) const SEND_TO_WHOM: &str = "Send to whom?";
 pub(crate) const NOBODY_TO_SEND_TO: &str =
     "Nobody else is here yet. As soon as somebody is, you can choose them here.";
+
+pub(crate) const MESSAGE: &str = "Message";
+pub(crate) const MESSAGE_HELP: &str = "Shown as soon as it is there. Ctrl+Enter sends it.";
+pub(crate) const SEND: &str = "Send";
 
 pub(crate) const OPEN_FOLDER: &str = "Open folder";
 pub(crate) const DISMISS: &str = "Dismiss";
@@ -144,7 +148,45 @@ pub(crate) fn send_files_to(peer: &str) -> String {
     format!("Send files to {peer}")
 }
 
-/// Says to whom a "Folder" button sends.
+/// Says to whom a button sends a few words, or why it does not.
+pub(crate) fn send_message_to(peer: &str, online: bool) -> String {
+    if online {
+        message_to(peer)
+    } else {
+        format!("{peer} is offline, and messages do not wait")
+    }
+}
+
+/// Over the field for a few words.
+pub(crate) fn message_to(peer: &str) -> String {
+    format!("Message to {peer}")
+}
+
+/// Why a few words cannot be sent as they are.
+pub(crate) fn message_trouble(peer: &str, online: bool, bytes: usize) -> Option<String> {
+    match bytes.checked_sub(TEXT_BYTES_MAX) {
+        Some(excess @ 1..) => {
+            let (excess, max) = (size(excess as u64), size(TEXT_BYTES_MAX as u64));
+            Some(format!(
+                "Too long by {excess}: a message has at most {max}. Send a file instead."
+            ))
+        }
+        _ if !online => Some(format!("{peer} is offline at the moment.")),
+        _ => None,
+    }
+}
+
+/// Over a transfer: what it is.
+pub(crate) fn title(transfer: &TransferView) -> String {
+    let peer = &transfer.peer.name;
+    match (&transfer.text, transfer.direction) {
+        (None, _) => transfer.offer.title.clone(),
+        (Some(_), Direction::Sending) => message_to(peer.as_str()),
+        (Some(_), Direction::Receiving) => format!("Message from {peer}"),
+    }
+}
+
+/// Says to whom a button sends a folder.
 pub(crate) fn send_folder_to(peer: &str) -> String {
     format!("Send a folder to {peer}")
 }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use egui::{Align, Frame, Layout, Margin, RichText, Ui};
-use pinhole_client::{Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView};
+use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui};
+use pinhole_client::{
+    Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView, display_lines,
+};
 
 use crate::action::{Action, Question};
 use crate::icon::{Icon, badge};
@@ -84,6 +86,7 @@ fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::
     let palette = theme::palette(ui);
     let paused = transfer.progress.paused != Paused::default();
     match (&transfer.stage, transfer.direction) {
+        (Stage::Completed(_), _) if transfer.text.is_some() => (Icon::Bubble, palette.accent),
         (Stage::Completed(_), _) if !failed.is_empty() => (Icon::Warning, palette.warning),
         (Stage::Completed(_), _) => (Icon::Check, palette.accent),
         (Stage::Failed(failure), _) if text::can_go_on(failure) => (Icon::Bars, palette.muted),
@@ -96,7 +99,8 @@ fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::
 
 fn headline(ui: &mut Ui, transfer: &TransferView) {
     let palette = theme::palette(ui);
-    let title = match transfer.offer.title.as_str() {
+    let title = text::title(transfer);
+    let title = match title.as_str() {
         "" => text::stage(transfer),
         title => theme::elided(ui, title, &theme::title(), ui.available_width()),
     };
@@ -108,9 +112,17 @@ fn headline(ui: &mut Ui, transfer: &TransferView) {
         Stage::Transferring if transfer.progress.is_stalled() => palette.warning,
         _ => palette.muted,
     };
-    if !transfer.offer.title.is_empty() {
+    let said = match transfer.text {
+        Some(_) => is_received(transfer),
+        None => transfer.offer.title.is_empty(),
+    };
+    if !said {
         ui.add(egui::Label::new(theme::muted(ui, text::stage(transfer)).color(color)).wrap());
     }
+}
+
+fn is_received(transfer: &TransferView) -> bool {
+    matches!(transfer.stage, Stage::Completed(_)) && transfer.direction == Direction::Receiving
 }
 
 fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
@@ -161,9 +173,12 @@ fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
 
 fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
     let mut actions = Vec::new();
+    if let Some(words) = &transfer.text {
+        let can_copy = is_received(transfer);
+        return message(ui, words, can_copy).into_iter().collect();
+    }
     match &transfer.stage {
         Stage::Transferring => running(ui, transfer),
-        Stage::Completed(_) if transfer.text.is_some() => {}
         Stage::Completed(done) => {
             ui.add_space(theme::GAP);
             ui.horizontal(|ui| {
@@ -190,6 +205,38 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
         lines(ui, failed.iter(), Some(&text::files_failed(failed.len())));
     }
     actions
+}
+
+/// A few words, to be read, selected, and with `can_copy` copied by a button.
+fn message(ui: &mut Ui, words: &str, can_copy: bool) -> Option<Action> {
+    const HIGHEST: f32 = 160.0;
+    let shown = display_lines(words);
+    ui.add_space(theme::GAP);
+    Frame::new()
+        .fill(theme::palette(ui).background)
+        .corner_radius(8)
+        .inner_margin(Margin::symmetric(12, 8))
+        .show(ui, |ui| {
+            ScrollArea::vertical()
+                .max_height(HIGHEST)
+                .auto_shrink([false, true])
+                .show(ui, |ui| {
+                    // Of a string that cannot be changed: to be read only.
+                    let mut shown = shown.as_str();
+                    let field = TextEdit::multiline(&mut shown)
+                        .frame(Frame::NONE)
+                        .desired_rows(1)
+                        .desired_width(f32::INFINITY);
+                    ui.add(field).accessible_name(text::MESSAGE);
+                });
+        });
+    if !can_copy {
+        return None;
+    }
+    ui.add_space(theme::GAP);
+    // As it came: what is shown stands in for what cannot be seen.
+    let copied = theme::button(ui, text::COPY).clicked();
+    copied.then(|| Action::Copy(words.to_owned()))
 }
 
 fn running(ui: &mut Ui, transfer: &TransferView) {

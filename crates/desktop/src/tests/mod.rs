@@ -6,6 +6,7 @@ mod moving;
 mod receiving;
 mod sending;
 mod window;
+mod words;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
