@@ -169,8 +169,7 @@ impl Part {
         let Some(temporary) = &self.temporary else {
             return Ok(None);
         };
-        let is_file = |metadata: Metadata| metadata.is_file();
-        let name = if replaces && self.dir.symlink_metadata(name).is_ok_and(is_file) {
+        let name = if replaces && is_file_there(&self.dir, name)? {
             intend(name)?;
             self.dir.rename(temporary, &self.dir, name)?;
             name.to_owned()
@@ -275,6 +274,14 @@ fn is_own(dir: &Dir, name: &str, file: &File) -> io::Result<bool> {
     let named = dir.symlink_metadata(name)?;
     let is_same = (named.dev(), named.ino()) == (metadata.dev(), metadata.ino());
     Ok(is_same && metadata.is_file() && metadata.nlink() == 1 && disk::is_ours(file)?)
+}
+
+fn is_file_there(dir: &Dir, name: &str) -> io::Result<bool> {
+    match dir.symlink_metadata(name) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Runs `make` with `name`, or with the first numbered one that is free.

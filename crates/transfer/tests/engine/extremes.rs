@@ -94,6 +94,7 @@ async fn two_hundred_levels_of_long_names_arrive() {
 }
 
 /// The names in a folder; nothing is read.
+#[cfg(target_os = "linux")]
 fn there(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
@@ -101,12 +102,21 @@ fn there(folder: &Path) -> Vec<String> {
     names.collect()
 }
 
-/// All chunks of 64 GiB are compared, one in the middle is sent again.
+/// All chunks of 64 GiB are compared, one in the middle is sent again. On a
+/// disk that says it has the room; what is a hole takes none.
+#[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "hashes 64 GiB twice; the nightly profile runs it"]
 async fn one_chunk_of_sixty_four_gibibytes_is_sent_again() {
     const BYTES: u64 = 64 * GIB + 5;
-    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let room = ["-t", "tmpfs", "-o", "size=80g", "tmpfs"];
+    let Some(disk) = crate::hostile::Mounted::new(&room) else {
+        return;
+    };
+    let (from, into) = (
+        tempfile::tempdir_in(disk.0.path()).unwrap(),
+        tempfile::tempdir_in(disk.0.path()).unwrap(),
+    );
     let path = from.path().join("huge");
     let source = fs::File::create(&path).unwrap();
     source.set_len(BYTES).unwrap();

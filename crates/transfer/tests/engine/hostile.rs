@@ -330,12 +330,12 @@ async fn what_the_peer_says_of_us_is_shown_safely() {
 
 /// A file system of its own, mounted until dropped.
 #[cfg(target_os = "linux")]
-struct Mounted(tempfile::TempDir);
+pub(crate) struct Mounted(pub(crate) tempfile::TempDir);
 
 #[cfg(target_os = "linux")]
 impl Mounted {
     /// `None`, said aloud, where this user may not mount.
-    fn new(options: &[&str]) -> Option<Self> {
+    pub(crate) fn new(options: &[&str]) -> Option<Self> {
         let dir = tempdir().unwrap();
         let mounted = std::process::Command::new("mount")
             .args(options)

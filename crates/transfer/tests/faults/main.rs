@@ -22,8 +22,8 @@ use std::{
 
 use injector::{Call, Plan};
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Limits, Side,
-    Source, Summary, TransferError, start,
+    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Existing, Limits,
+    Side, Source, Summary, TransferError, start,
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, sync::mpsc};
@@ -48,23 +48,32 @@ fn every_call_that_fails_costs_nothing_but_the_attempt() {
 
 fn fail_everywhere(stride: usize) {
     let offered = Offered::new();
-    for is_resumed in [false, true] {
-        let into = offered.destination(is_resumed);
-        let Ok((_, calls)) =
-            injector::run(into.path(), Plan::Nothing, || offered.attempt(into.path()))
-        else {
+    for there in [There::Nothing, There::Parts, There::Old] {
+        let into = offered.destination(there);
+        let attempt = || offered.attempt(into.path(), there);
+        let Ok((_, calls)) = injector::run(into.path(), Plan::Nothing, attempt) else {
             // Past the capture of the test harness.
             let told = "SKIPPED: failing disks, which need a kernel that hands on system calls";
             let _ = writeln!(std::io::stderr(), "{told} (seccomp, Linux 5.9)");
             return;
         };
-        println!("resumed: {is_resumed}: {} calls", calls.len());
+        println!("{there:?}: {} calls", calls.len());
         for plan in [Plan::Once, Plan::FromThenOn, Plan::Full] {
             for at in (0..calls.len()).step_by(stride) {
-                offered.fail(plan(at), is_resumed);
+                offered.fail(plan(at), there);
             }
         }
     }
+}
+
+/// What is in the destination before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// What an attempt has left that broke off.
+    Parts,
+    /// Another file under each name, to be replaced.
+    Old,
 }
 
 /// Files by their paths.
@@ -136,46 +145,63 @@ impl Offered {
         }
     }
 
-    /// A folder to receive into, with what an earlier attempt has left.
-    fn destination(&self, is_resumed: bool) -> TempDir {
+    /// A folder to receive into.
+    fn destination(&self, there: There) -> TempDir {
         let into = folder();
         fs::write(into.path().join(KEPT), "kept").unwrap();
-        if is_resumed {
-            // In the midst of the second large file.
-            let bytes = self.content.values().map(Vec::len).sum::<usize>() * 2 / 3;
-            let broken = self.attempt_over(into.path(), bytes as u64);
-            assert!(broken.received.is_err() && broken.sent.is_err());
-            assert!(large_part(into.path()).is_some(), "{broken:?}");
+        match there {
+            There::Nothing => {}
+            There::Parts => {
+                // In the midst of the second large file.
+                let bytes = self.content.values().map(Vec::len).sum::<usize>() * 2 / 3;
+                let broken = self.attempt_over(into.path(), bytes as u64, Existing::Rename);
+                assert!(broken.received.is_err() && broken.sent.is_err());
+                assert!(large_part(into.path()).is_some(), "{broken:?}");
+            }
+            There::Old => {
+                for path in self.content.keys() {
+                    let path = into.path().join(path);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, "kept").unwrap();
+                }
+            }
         }
         into
     }
 
     /// Tries with faults, and again without.
-    fn fail(&self, plan: Plan, is_resumed: bool) {
-        let into = self.destination(is_resumed);
+    fn fail(&self, plan: Plan, there: There) {
+        let into = self.destination(there);
         let into = into.path();
-        let (attempt, calls) = injector::run(into, plan, || self.attempt(into)).unwrap();
+        let (attempt, calls) = injector::run(into, plan, || self.attempt(into, there)).unwrap();
         let failing = calls.get(plan.at()).map(|call| (call.name, &call.path));
-        let what = format!("{plan:?} {failing:?}, resumed: {is_resumed}: {attempt:?}");
-        self.check_whole(into, &what);
+        let what = format!("{plan:?} {failing:?}, {there:?}: {attempt:?}");
+        self.check_whole(into, there, &what);
         self.check_told(&attempt, into, &what);
         self.check_plan(plan, &attempt, &calls, into, &what);
 
-        let again = self.attempt(into);
+        let again = self.attempt(into, there);
         let what = format!("{what}, then {again:?}");
-        self.check_whole(into, &what);
+        self.check_whole(into, there, &what);
+        if there == There::Old {
+            assert!(files(into) == self.content, "{what}");
+        }
         self.check_told(&again, into, &what);
         let received = again.received.expect(&what);
         assert_eq!(received.files as usize, self.content.len(), "{what}");
         assert_eq!(parts(into), Vec::<PathBuf>::new(), "{what}");
     }
 
-    fn attempt(&self, into: &Path) -> Attempt {
-        self.attempt_over(into, u64::MAX)
+    fn attempt(&self, into: &Path, there: There) -> Attempt {
+        let existing = match there {
+            There::Old => Existing::Replace,
+            There::Nothing | There::Parts => Existing::Rename,
+        };
+        self.attempt_over(into, u64::MAX, existing)
     }
 
     /// Sends everything, over a connection that breaks after so many bytes.
-    fn attempt_over(&self, into: &Path, breaks_after: u64) -> Attempt {
+    fn attempt_over(&self, into: &Path, breaks_after: u64, existing: Existing) -> Attempt {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
         let attempt = async {
@@ -190,7 +216,10 @@ impl Offered {
             );
             let source = Source::scan(&self.paths).unwrap();
             alice.send(source).await.unwrap();
-            tokio::join!(sent(&mut sending), received(&bob, &mut receiving, into))
+            tokio::join!(
+                sent(&mut sending),
+                received(&bob, &mut receiving, into, existing)
+            )
         };
         let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, attempt).await });
         let (sent, (received, failed)) = ended.expect("an end in time");
@@ -201,14 +230,19 @@ impl Offered {
         }
     }
 
-    /// Under final names stands what was offered, whole, or what was there.
-    fn check_whole(&self, into: &Path, what: &str) {
-        for (path, data) in files(into) {
-            let right = match path.to_str().unwrap() {
-                KEPT => b"kept",
-                _ => self.content.get(&offered_as(&path)).expect(what).as_slice(),
-            };
-            assert!(data == right, "{path:?} is not what was sent: {what}");
+    /// Under final names stands what was offered, whole, or what was there,
+    /// which is never lost.
+    fn check_whole(&self, into: &Path, there: There, what: &str) {
+        let files = files(into);
+        for (path, data) in &files {
+            let is_kept = data == b"kept" && (there == There::Old || path == Path::new(KEPT));
+            let is_sent = self.content.get(&offered_as(path)) == Some(data);
+            assert!(is_kept || is_sent, "{path:?} is not what was sent: {what}");
+        }
+        let is_there = |path: &PathBuf| files.contains_key(path);
+        assert!(is_there(&KEPT.into()), "{what}");
+        if there == There::Old {
+            assert!(self.content.keys().all(is_there), "{what}");
         }
     }
 
@@ -292,14 +326,19 @@ async fn received(
     bob: &Exchange,
     events: &mut mpsc::Receiver<ExchangeEvent>,
     into: &Path,
+    existing: Existing,
 ) -> (Result<Summary, String>, Vec<PathBuf>) {
     let mut failed = Vec::new();
     loop {
         match events.recv().await.unwrap() {
             ExchangeEvent::Offered { id, .. } => {
                 let destination = Destination::open(into).map_err(AcceptError::from);
+                let choices = Choices {
+                    existing,
+                    ..Choices::default()
+                };
                 let accepted = match destination {
-                    Ok(destination) => bob.accept(id, destination, Choices::default()).await,
+                    Ok(destination) => bob.accept(id, destination, choices).await,
                     Err(error) => Err(error),
                 };
                 if let Err(error) = accepted {
