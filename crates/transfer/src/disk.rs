@@ -167,6 +167,33 @@ pub(crate) fn set_executable(_: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Marks a file as one that came from elsewhere, so that the system asks before
+/// it is first opened.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn mark_received(_: &Dir, _: &str, file: &File) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = now.map_or(0, |now| now.as_secs());
+    // 0081: downloaded, and not opened yet.
+    let mark = format!("0081;{seconds:08x};Pinhole;");
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::fsetxattr(file, "com.apple.quarantine", mark.as_bytes(), flags)?;
+    Ok(())
+}
+
+/// Marks a file as one that came from elsewhere, so that the system asks before
+/// it is first opened: zone 3 is the internet.
+#[cfg(windows)]
+pub(crate) fn mark_received(dir: &Dir, name: &str, _: &File) -> io::Result<()> {
+    let mark = "[ZoneTransfer]\r\nZoneId=3\r\n";
+    dir.write(format!("{name}:Zone.Identifier"), mark)
+}
+
+/// Marks a file as one that came from elsewhere: no other system asks.
+#[cfg(not(any(target_vendor = "apple", windows)))]
+pub(crate) const fn mark_received(_: &Dir, _: &str, _: &File) -> io::Result<()> {
+    Ok(())
+}
+
 /// Fills `room` from `offset_bytes` on.
 #[cfg(unix)]
 pub(crate) fn read_at(file: &File, room: &mut [u8], offset_bytes: u64) -> io::Result<()> {

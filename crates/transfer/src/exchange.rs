@@ -353,9 +353,6 @@ pub(crate) async fn deliver(
     outgoing: Outgoing,
     answers: mpsc::UnboundedReceiver<Answer>,
 ) {
-    let Ok(_turn) = shared.turns.acquire().await else {
-        return;
-    };
     let id = outgoing.flight.id;
     let telling = Arc::clone(&shared);
     let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));

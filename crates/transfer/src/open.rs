@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     choices::Selection,
@@ -27,8 +27,6 @@ use crate::{
     violation::Violation,
 };
 
-/// Most transfers this side reads files for at once; others wait their turn.
-const TURNS: usize = 4;
 /// Files, or runs of them, in one message that says what is there or not
 /// wanted: it fits into a frame.
 const PAGE: usize = 8192;
@@ -37,7 +35,6 @@ const PAGE: usize = 8192;
 pub(crate) struct Shared {
     side: Side,
     pub(crate) link: Arc<Link>,
-    pub(crate) turns: Semaphore,
     /// An accepted transfer has ended.
     landed: Notify,
     open: Mutex<Open>,
@@ -179,7 +176,6 @@ impl Shared {
         Self {
             side,
             link: Arc::new(link),
-            turns: Semaphore::new(TURNS),
             landed: Notify::new(),
             open: Mutex::new(Open {
                 is_over: false,

@@ -147,6 +147,16 @@ impl Part {
         Arc::clone(&self.dir)
     }
 
+    /// Marks the file as one that came from elsewhere, where a system asks.
+    pub(crate) fn mark_received(&self) {
+        if let Some(temporary) = &self.temporary
+            && let Err(error) = disk::mark_received(&self.dir, temporary, &self.file)
+        {
+            // A file system without room for marks.
+            tracing::debug!(%error, "not marked as received");
+        }
+    }
+
     /// Gives the file the time it had on the other side.
     pub(crate) fn set_time(&self, modified_ns: Option<i64>) -> io::Result<()> {
         match modified_ns.and_then(at_ns_since_1970) {

@@ -319,3 +319,54 @@ async fn what_is_paused_can_be_cancelled_and_the_exchange_closed() {
     }
     assert_eq!(bob.closed().await, None);
 }
+
+#[tokio::test]
+async fn what_is_paused_holds_nobody_up() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let path = from.path().join("a");
+    fs::write(&path, noise(64 * MIB, 1)).unwrap();
+    let (mut alice, mut bob) = pair();
+    for _ in 0..16 {
+        let id = alice.send(std::slice::from_ref(&path)).await;
+        bob.accept_next(into.path()).await;
+        bob.exchange.pause(id, true).unwrap();
+        hear_pause(&mut alice, id, true).await;
+    }
+    let other = from.path().join("b");
+    fs::write(&other, noise(2 * MIB, 2)).unwrap();
+    let id = alice.send(std::slice::from_ref(&other)).await;
+    bob.accept_next(into.path()).await;
+    alice.finished(id).await.unwrap();
+    bob.finished(id).await.unwrap();
+}
+
+#[tokio::test]
+async fn several_at_once_get_equal_shares() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let path = from.path().join("a");
+    fs::write(&path, noise(32 * MIB, 1)).unwrap();
+    let (mut alice, mut bob) = pair();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = alice.send(std::slice::from_ref(&path)).await;
+        bob.accept_next(into.path()).await;
+        bob.exchange.pause(id, true).unwrap();
+        hear_pause(&mut alice, id, true).await;
+        ids.push(id);
+    }
+    for id in &ids {
+        bob.exchange.pause(*id, false).unwrap();
+    }
+    loop {
+        if let ExchangeEvent::Finished { id, .. } = bob.event().await {
+            ids.retain(|other| *other != id);
+            break;
+        }
+    }
+    for id in &ids {
+        let Some(progress) = bob.exchange.progress(*id) else {
+            continue;
+        };
+        assert!(progress.bytes_done > 16 * MIB as u64, "{progress:?}");
+    }
+}
