@@ -172,6 +172,16 @@ impl Report {
         }
     }
 
+    /// A connection was lost, and the transfer waits for a new one.
+    pub(crate) fn reconnecting(&self, peer: &PeerName) {
+        if self.json {
+            return self.line(&Line::Reconnecting { peer });
+        }
+        self.say(&format!(
+            "the connection to {peer} was lost; connecting again"
+        ));
+    }
+
     /// A few words of a peer.
     pub(crate) fn text(&self, transfer: &TransferView) {
         let (peer, text) = (&transfer.peer.name, transfer.text.as_deref());

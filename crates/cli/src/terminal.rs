@@ -217,6 +217,11 @@ impl<'a> Terminal<'a> {
                     self.report.paused(&transfer.peer.name, *paused);
                 }
             }
+            Event::Reconnecting { transfer } => {
+                if let Some(transfer) = self.transfer(*transfer) {
+                    self.report.reconnecting(&transfer.peer.name);
+                }
+            }
             Event::Offered { .. } | Event::LogInFailed { .. } | Event::Finished { .. } => {}
         }
     }

@@ -70,6 +70,12 @@ pub enum Event {
         /// Whether it wants it to stop.
         paused: bool,
     },
+    /// The connection of a transfer was lost. [`Event::Started`] follows when it
+    /// goes on, [`Event::Finished`] when it does not.
+    Reconnecting {
+        /// Which.
+        transfer: TransferId,
+    },
     /// One file of a transfer failed; the others go on.
     FileFailed {
         /// In which transfer.

@@ -176,6 +176,8 @@ pub enum Stage {
     AwaitingDecision,
     /// Bytes move.
     Transferring,
+    /// The connection was lost. It goes on by itself if there is a new one soon.
+    Reconnecting,
     /// Everything is durable on the receiving side.
     Completed(Completion),
     /// It has ended otherwise. Nothing half-written stands under a final name.

@@ -158,6 +158,7 @@ impl App {
             | Event::Connected { .. }
             | Event::Started { .. }
             | Event::PausedByPeer { .. }
+            | Event::Reconnecting { .. }
             | Event::Finished { .. } => {}
         }
     }

@@ -347,6 +347,7 @@ pub(crate) fn stage(transfer: &TransferView) -> String {
         (Stage::Preparing, _) => "Reading the list of files…".to_owned(),
         (Stage::Connecting, _) => format!("Connecting to {peer}…"),
         (Stage::AwaitingAnswer, _) => format!("Waiting for {peer} to accept"),
+        (Stage::Reconnecting, _) => format!("Connection lost, connecting to {peer} again"),
         (Stage::AwaitingDecision, _) => format!("{peer} waits for your answer"),
         (Stage::Transferring, direction) => moving(peer, direction, &transfer.progress),
         (Stage::Completed(_), Direction::Sending) => format!("Delivered to {peer}"),

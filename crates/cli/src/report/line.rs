@@ -34,6 +34,9 @@ pub(super) enum Line<'a> {
         existing: u32,
         entries: Vec<Entry<'a>>,
     },
+    Reconnecting {
+        peer: &'a PeerName,
+    },
     Text {
         peer: &'a PeerName,
         text: &'a str,

@@ -200,6 +200,7 @@ impl Engine {
                 self.send_queued().await;
             }
             LoginInput::Offline(name) => {
+                self.expect_less_of(&name);
                 self.roster.remove(&name);
             }
             LoginInput::Invitation(invitation) => self.take_invitation(invitation).await,

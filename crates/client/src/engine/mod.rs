@@ -6,6 +6,7 @@
 //! runs in tasks of its own that send their outcome as an input.
 
 mod explain;
+mod going_on;
 mod login;
 mod queue;
 mod receiving;
@@ -137,6 +138,7 @@ impl Engine {
                 Some(input) = inputs.recv() => self.handle(input).await,
                 _ = sampling.tick(), if self.is_moving() => self.sample_progress(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
+                () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
             }
             self.publish();
         }

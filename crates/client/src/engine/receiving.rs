@@ -93,14 +93,22 @@ impl Engine {
             return;
         };
         let is_begun = matches!(transfer.stage, Stage::Transferring);
-        let outcome = outcome.map_err(|error| match error {
-            // Nothing has arrived that could be kept.
-            TransferError::Interrupted(party) if !is_begun => {
-                explain::transfer(&transfer.peer, &TransferError::Cancelled(party))
+        let failure = |error| explain::transfer(&transfer.peer, &error);
+        let failure = match outcome {
+            Ok(summary) => return self.finish(id, Ok(summary)).await,
+            Err(TransferError::ConnectionLost) => {
+                return self.lose(id, "the connection broke").await;
             }
-            error => explain::transfer(&transfer.peer, &error),
-        });
-        self.finish(id, outcome).await;
+            Err(_) if transfer.reoffered.is_some() => {
+                return self.lose(id, "offered again").await;
+            }
+            // Nothing has arrived that could be kept.
+            Err(TransferError::Interrupted(party)) if !is_begun => {
+                failure(TransferError::Cancelled(party))
+            }
+            Err(error) => failure(error),
+        };
+        self.finish(id, Err(failure)).await;
     }
 
     async fn take_offer(
@@ -113,18 +121,23 @@ impl Engine {
             return;
         };
         let peer = carrier.peer().clone();
-        let mut transfer =
-            Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
-        transfer.path = Some(carrier.path());
-        transfer.progress = offer::no_progress(&offer);
-        let bytes = offer.bytes;
-        transfer.offer = offer;
+        let path = carrier.path();
         let exchange = carrier.exchange().clone();
-        transfer.carried = Some(Carried {
+        let carried = Carried {
             session,
             id: wire_id,
             exchange,
-        });
+        };
+        if let Some(id) = self.continued_by(peer.key, session, &offer) {
+            return self.go_on(id, carried).await;
+        }
+        let mut transfer =
+            Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
+        transfer.path = Some(path);
+        transfer.progress = offer::no_progress(&offer);
+        let bytes = offer.bytes;
+        transfer.offer = offer;
+        transfer.carried = Some(carried);
         let id = self.add_transfer(transfer);
         let contact = self.acquaintance(&peer) == Acquaintance::Known { contact: true };
         let settings = self.in_force();
@@ -168,10 +181,15 @@ impl Engine {
             existing: existing.unwrap_or(settings.existing),
             keeps_executable: settings.keeps_executable,
         };
+        self.take(id, folder, choices).await;
+    }
+
+    /// Accepts an offer that waits for an answer.
+    pub(super) async fn take(&mut self, id: TransferId, folder: PathBuf, choices: Choices) {
         let Some(carried) = self.awaiting_decision(id) else {
             return;
         };
-        if let Err(error) = take_into(&carried, &folder, choices).await {
+        if let Err(error) = take_into(&carried, &folder, choices.clone()).await {
             let _ = carried
                 .exchange
                 .decline(carried.id, decline_reason(&error))
@@ -181,6 +199,7 @@ impl Engine {
         }
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.folder = Some(folder);
+            transfer.choices = choices;
         }
         self.begin(id);
         self.befriend(id).await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pinhole_net::PeerKey;
+use pinhole_net::{PeerIdentity, PeerKey};
 use pinhole_transfer::Source;
 
 use super::sessions::SessionId;
@@ -56,11 +56,7 @@ impl Engine {
         }
         match self.session_with(peer.key) {
             Some(session) => self.offer_waiting(peer.key, session).await,
-            None => {
-                if let Err(failure) = self.ensure_session(&peer) {
-                    self.finish(id, Err(failure)).await;
-                }
-            }
+            None => self.connect_for(id, &peer).await,
         }
     }
 
@@ -86,7 +82,13 @@ impl Engine {
             // The queue closes when the engine ends; then nobody needs this.
             let _ = inputs.blocking_send(input);
         });
-        if let Err(failure) = self.ensure_session(&peer) {
+        self.connect_for(id, &peer).await;
+    }
+
+    async fn connect_for(&mut self, id: TransferId, peer: &PeerIdentity) {
+        if let Err(failure) = self.ensure_session(peer)
+            && !self.tries_again(id)
+        {
             self.finish(id, Err(failure)).await;
         }
     }
@@ -126,9 +128,11 @@ impl Engine {
                 transfer.progress = offer::no_progress(&transfer.offer);
                 transfer.source = Some(source);
                 transfer.stage = Stage::Connecting;
-                let peer = transfer.peer.key;
-                if let Some(session) = self.session_with(peer) {
-                    self.offer_waiting(peer, session).await;
+                let peer = transfer.peer.clone();
+                match self.session_with(peer.key) {
+                    Some(session) => self.offer_waiting(peer.key, session).await,
+                    // One that was there when the list was begun may be gone.
+                    None => self.connect_for(id, &peer).await,
                 }
             }
             Err(e) => {
@@ -166,6 +170,7 @@ impl Engine {
             match sent {
                 Ok(wire_id) => {
                     transfer.stage = stage;
+                    transfer.lost = None;
                     transfer.path = Some(path);
                     let exchange = exchange.clone();
                     transfer.carried = Some(Carried {
@@ -178,6 +183,9 @@ impl Engine {
             }
         }
         for (id, error) in failed {
+            if self.tries_again(id) {
+                continue;
+            }
             let failure = self.lost(id, &error.to_string());
             self.finish(id, Err(failure)).await;
         }
@@ -194,7 +202,9 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in waiting {
-            self.finish(id, Err(failure.clone())).await;
+            if !self.tries_again(id) {
+                self.finish(id, Err(failure.clone())).await;
+            }
         }
     }
 }

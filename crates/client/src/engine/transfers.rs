@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::{Exchange, Paused, Source, SourceError, Summary};
+use pinhole_transfer::{Choices, Exchange, Paused, Source, SourceError, Summary};
 use tokio::time::Instant;
 
 use super::Engine;
+use super::going_on::Lost;
 use super::sessions::SessionId;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -47,8 +48,14 @@ pub(crate) struct Transfer {
     pub(super) source: Option<Source>,
     /// Where it runs, once it does.
     pub(super) carried: Option<Carried>,
+    /// The connection was lost, and how long it waits for a new one.
+    pub(super) lost: Option<Lost>,
+    /// Receiving: an offer that continues this one.
+    pub(super) reoffered: Option<Carried>,
     /// Receiving: where to.
     pub(super) folder: Option<PathBuf>,
+    /// Receiving: what of it, and how.
+    pub(super) choices: Choices,
     pub(super) accepted_at: Option<Instant>,
     pub(super) progress: Progress,
 }
@@ -74,7 +81,10 @@ impl Transfer {
             queued_on: None,
             source: None,
             carried: None,
+            lost: None,
+            reoffered: None,
             folder: None,
+            choices: Choices::default(),
             accepted_at: None,
             progress: Progress::default(),
         }
@@ -186,8 +196,7 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in carried {
-            let failure = self.lost(id, reason);
-            self.finish(id, Err(failure)).await;
+            self.lose(id, reason).await;
         }
     }
 
@@ -226,6 +235,7 @@ impl Engine {
         };
         transfer.source = None;
         let is_of_queue = transfer.queued_on.is_some();
+        transfer.lost = None;
         let session = transfer.carried.take().map(|c| c.session);
         if let Some(session) = session {
             self.note_idleness(session);
@@ -255,7 +265,8 @@ impl Engine {
     pub(super) fn begin(&mut self, id: TransferId) {
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.stage = Stage::Transferring;
-            transfer.accepted_at = Some(Instant::now());
+            transfer.lost = None;
+            transfer.accepted_at.get_or_insert_with(Instant::now);
         }
     }
 

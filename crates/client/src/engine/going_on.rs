@@ -1,0 +1,181 @@
+//! Transfers whose connection broke, and how they go on by themselves.
+//!
+//! ```text
+//! Transferring ──connection lost──► Reconnecting ──offered again──► Transferring
+//!                                        └──nothing for too long──► Failed
+//! ```
+//!
+//! The sender connects and offers the same again; the receiver knows the offer
+//! by its peer and its files and takes it as it took the first.
+
+use std::time::Duration;
+
+use pinhole_net::{PeerKey, PeerName};
+use tokio::time::Instant;
+
+use super::Engine;
+use super::sessions::SessionId;
+use super::transfers::{Carried, Transfer};
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::snapshot::{Direction, OfferView, Stage, TransferId};
+
+/// A lost transfer waits this long for a new connection.
+const WAIT: Duration = Duration::from_secs(120);
+/// And this long when the server says that the peer is gone.
+const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
+/// Between two attempts of the sender. The first follows as fast: the session
+/// that broke must be gone.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
+
+/// What a transfer remembers that lost its connection.
+pub(crate) struct Lost {
+    /// What it ends with if it does not go on.
+    failure: Failure,
+    give_up_at: Instant,
+    /// Sending: when to try again, unless an attempt is under way.
+    try_at: Option<Instant>,
+}
+
+impl Lost {
+    fn next_wake(&self) -> Instant {
+        self.try_at
+            .map_or(self.give_up_at, |at| at.min(self.give_up_at))
+    }
+}
+
+impl Engine {
+    /// The connection of a transfer broke.
+    pub(super) async fn lose(&mut self, id: TransferId, reason: &str) {
+        let failure = self.lost(id, reason);
+        if self.reoffered(id).is_some() {
+            return self.take_again(id).await;
+        }
+        let is_logged_in = self.login.id().is_some();
+        let under_way = |t: &&mut Transfer| matches!(t.stage, Stage::Transferring);
+        let Some(transfer) = self.transfers.get_mut(&id).filter(under_way) else {
+            return self.finish(id, Err(failure)).await;
+        };
+        if !is_logged_in || transfer.text.is_some() {
+            return self.finish(id, Err(failure)).await;
+        }
+        let now = Instant::now();
+        let is_sending = transfer.direction == Direction::Sending;
+        transfer.carried = None;
+        transfer.stage = Stage::Reconnecting;
+        transfer.lost = Some(Lost {
+            failure,
+            give_up_at: now + WAIT,
+            try_at: is_sending.then_some(now + BETWEEN_ATTEMPTS),
+        });
+        self.publish();
+        self.emit(Event::Reconnecting { transfer: id }).await;
+    }
+
+    /// An attempt to go on has failed. Returns whether there will be another.
+    pub(super) fn tries_again(&mut self, id: TransferId) -> bool {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return false;
+        };
+        let Some(lost) = &mut transfer.lost else {
+            return false;
+        };
+        lost.try_at = Some(Instant::now() + BETWEEN_ATTEMPTS);
+        transfer.stage = Stage::Reconnecting;
+        true
+    }
+
+    /// When a lost transfer is next to be looked after.
+    pub(super) fn next_attempt(&self) -> Option<Instant> {
+        let lost = self.transfers.values().filter_map(|t| t.lost.as_ref());
+        lost.map(Lost::next_wake).min()
+    }
+
+    /// Tries again what is due, and gives up what has waited too long.
+    pub(super) async fn attend_to_lost(&mut self) {
+        let now = Instant::now();
+        let due = |(id, transfer): (&TransferId, &Transfer)| {
+            let lost = transfer.lost.as_ref()?;
+            (lost.next_wake() <= now).then_some((*id, lost.give_up_at <= now))
+        };
+        let due: Vec<_> = self.transfers.iter().filter_map(due).collect();
+        for (id, is_over) in due {
+            let Some(lost) = self.transfers.get_mut(&id).and_then(|t| t.lost.as_mut()) else {
+                continue;
+            };
+            lost.try_at = None;
+            if is_over {
+                let failure = lost.failure.clone();
+                self.finish(id, Err(failure)).await;
+            } else if self.login.rendezvous().is_some() {
+                self.prepare(id).await;
+            } else {
+                self.tries_again(id);
+            }
+        }
+    }
+
+    /// The server says that a peer is gone: what waits for it does not wait
+    /// much longer.
+    pub(super) fn expect_less_of(&mut self, name: &PeerName) {
+        let give_up_at = Instant::now() + WAIT_FOR_OFFLINE_PEER;
+        for transfer in self.transfers.values_mut() {
+            if let Some(lost) = &mut transfer.lost
+                && transfer.peer.name == *name
+            {
+                lost.give_up_at = lost.give_up_at.min(give_up_at);
+            }
+        }
+    }
+
+    /// A transfer of this peer that the offer on `session` continues: one that
+    /// waits for it, or whose connection has broken without this side having
+    /// noticed.
+    pub(super) fn continued_by(
+        &self,
+        peer: PeerKey,
+        session: SessionId,
+        offer: &OfferView,
+    ) -> Option<TransferId> {
+        let is_it = |transfer: &&Transfer| {
+            let carried_here = transfer.carried.as_ref().map(|c| c.session) == Some(session);
+            transfer.peer.key == peer
+                && transfer.direction == Direction::Receiving
+                && matches!(transfer.stage, Stage::Transferring | Stage::Reconnecting)
+                && !carried_here
+                && transfer.offer.entries == offer.entries
+        };
+        let mut all = self.transfers.iter();
+        all.find(|(_, transfer)| is_it(transfer)).map(|(id, _)| *id)
+    }
+
+    /// Takes an offer that continues a transfer, once that has let go of its
+    /// files.
+    pub(super) async fn go_on(&mut self, id: TransferId, carried: Carried) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.reoffered = Some(carried);
+        match transfer.carried.clone() {
+            // `Finished` follows, and with it `lose`.
+            Some(broken) if broken.exchange.interrupt(broken.id).await.is_ok() => {}
+            _ => self.take_again(id).await,
+        }
+    }
+
+    fn reoffered(&self, id: TransferId) -> Option<&Carried> {
+        self.transfers.get(&id)?.reoffered.as_ref()
+    }
+
+    async fn take_again(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.carried = transfer.reoffered.take();
+        transfer.stage = Stage::AwaitingDecision;
+        let (Some(folder), choices) = (transfer.folder.clone(), transfer.choices.clone()) else {
+            return;
+        };
+        self.take(id, folder, choices).await;
+    }
+}
