@@ -15,7 +15,7 @@ use crate::amount;
 /// to end and checked chunk by chunk; a relay carries the encrypted bytes only
 /// when there is no direct path.
 #[derive(Debug, Parser)]
-#[command(version, name = "pinhole", propagate_version = true, after_help = EXIT_CODES)]
+#[command(version, name = "pinhole", after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) common: Common,
@@ -25,7 +25,8 @@ pub(crate) struct Arguments {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    done: for send, everything is safely on the other side's disk
+  0    done: for send, everything is safely on the other side's disk, or
+       skipped there; of several outcomes the highest code counts
   1    anything not named below
   2    usage
   3    the name belongs to somebody else
@@ -40,6 +41,7 @@ The last server and name are remembered in the profile.";
 
 /// What every command takes.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
     /// The rendezvous server; with #FINGERPRINT nobody can pose as it.
     #[arg(
@@ -66,21 +68,57 @@ pub(crate) struct Common {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// Send files and folders to a peer, and wait until they are safely there.
+    /// Send files, folders or a few words, and wait until they are safely there.
+    ///
+    /// Exits with 0 once everything is on the other side's disk, whole and
+    /// verified. After Ctrl-C, a crash or a lost connection the same command
+    /// goes on where it stopped.
+    #[command(after_help = SEND_EXAMPLES)]
     Send(Send),
     /// Wait for offers and receive them.
+    ///
+    /// Asks on the terminal before anything is taken; of an offer of several
+    /// things you can take some by their numbers. Files appear under their
+    /// names when they are whole, and nothing is overwritten unless you say so.
+    #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
-    /// List who is online.
+    /// List who is online, with the fingerprints of their keys.
+    ///
+    /// Somebody whose key has changed since you met is marked. Compare
+    /// fingerprints over another channel before you trust a new one.
     Peers,
     /// Show your own name, key and fingerprint.
+    ///
+    /// The fingerprint is what others compare to be sure that you are you.
     Id,
     /// Show what was sent and received.
+    ///
+    /// Oldest first: when, with whom, how much, which way and how fast, and how
+    /// it ended; with --json everything that is known of it.
     History {
         /// Forget it all instead.
         #[arg(long)]
         clear: bool,
     },
 }
+
+const SEND_EXAMPLES: &str = "\
+Examples:
+  pinhole send bob holiday.mp4 photos/       a file and a whole folder
+  pinhole send bob,carol report.pdf          to two people; the exit code is the worst
+  pinhole send bob --text 'https://…'        a few words, with no question asked
+  date | pinhole send bob --text -           what another program says
+  pinhole send --wait --limit 2M bob disk.img
+                                             tonight, and easy on the line";
+
+const RECEIVE_EXAMPLES: &str = "\
+Examples:
+  pinhole receive --into ~/Videos            ask for each offer
+  pinhole receive --accept contacts --max-size 5G
+                                             take what is not too large from people you have
+                                             accepted before
+  pinhole receive --accept all --existing skip --once
+                                             one offer, in a script: only what is new";
 
 /// What `send` takes.
 #[derive(Debug, Args)]
@@ -128,16 +166,16 @@ pub(crate) struct Receive {
     /// The folder to put files in.
     #[arg(long, env = "PINHOLE_INTO", value_name = "DIR")]
     pub(crate) into: Option<PathBuf>,
-    /// Whose offers to take without asking.
+    /// Whose offers to take without asking: nobody's, those of people accepted before, everybody's.
     #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
     pub(crate) accept: Option<AcceptPolicy>,
     /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
     #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
     pub(crate) max_size: Option<u64>,
-    /// Where a name is taken: give the new file a number, skip it, or replace the old one.
+    /// Where a name is taken: give the new file a number [default], skip it, or replace the old one.
     #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
     pub(crate) existing: Option<Existing>,
-    /// Let programs stay programs: what was executable there is executable here.
+    /// Let programs stay programs: what could be executed there can be executed here.
     #[arg(long)]
     pub(crate) executable: bool,
     /// Receive at most so many bytes a second: 500k, 2M, 1.5MiB.

@@ -156,6 +156,11 @@ impl Offers {
         };
         let items = transfer.offer.top_level.len();
         let Some(answer) = prompt::answer(line.unwrap_or_default(), items) else {
+            let hint = match items {
+                0 | 1 => "Answer y or n.".to_owned(),
+                _ => format!("Answer y, n, or some of the numbers 1 to {items}."),
+            };
+            terminal.report.note(&hint);
             terminal.report.ask(question(&transfer));
             return Ok(None);
         };

@@ -34,7 +34,10 @@ impl Shown {
             });
         }
         let mut transfers = snapshot.transfers.iter();
-        let moving = transfers.find(|t| matches!(t.stage, Stage::Transferring))?;
+        // A few words are there before anybody could look.
+        let is_moving =
+            |t: &&TransferView| matches!(t.stage, Stage::Transferring) && t.text.is_none();
+        let moving = transfers.find(is_moving)?;
         Some(Self {
             title: title(moving),
             progress: moving.progress,
