@@ -35,7 +35,7 @@ stage() {
         tail -n 40 "$logs/$name.log"
     fi
     summary="$summary
-$(printf '%-16s %-7s %4d s' "$name" "$outcome" $(($(date +%s) - begun)))"
+$(printf '%-20s %-7s %4d s' "$name" "$outcome" $(($(date +%s) - begun)))"
 }
 
 # long CRATE FILE TEST : one test that is too long for every day.
@@ -69,6 +69,14 @@ stage kills long pinhole-transfer crash a_thousand_kills_lose_nothing
 stage faults long pinhole-transfer faults every_call_that_fails_costs_nothing_but_the_attempt
 stage huge long pinhole-transfer engine extremes::one_chunk_of_sixty_four_gibibytes_is_sent_again
 stage many long pinhole-tests extremes a_hundred_thousand_files_need_little_memory
+# What cannot be run here is at least compiled, where the toolchain can.
+for system in x86_64-pc-windows-gnu aarch64-apple-darwin; do
+    if [ -d "$(rustc --print sysroot)/lib/rustlib/$system/lib" ]; then
+        stage "check_${system#*-}" cargo check --locked -p pinhole-transfer --target "$system"
+    else
+        echo "SKIPPED: rustup target add $system, to compile the engine for it" >&2
+    fi
+done
 stage fuzz_build fuzz_build
 for seeds in tests/fuzz/corpus/*; do
     stage "fuzz_${seeds##*/}" fuzz "${seeds##*/}"

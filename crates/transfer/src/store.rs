@@ -183,34 +183,38 @@ impl Store {
 
     /// Looks for what an earlier attempt has left, where it can be any.
     fn find_all(&mut self) -> io::Result<()> {
-        self.find_by_name()?;
-        self.find_by_size()
+        let manifest = Arc::clone(&self.manifest);
+        let entries = manifest.entries().iter().zip(0..);
+        let files: Vec<_> = entries
+            .filter_map(|(entry, number)| match entry {
+                Entry::File {
+                    path, size_bytes, ..
+                } if !self.unwanted.contains(&number)
+                    && (path.parent().is_none() || self.has_earlier_content(path)) =>
+                {
+                    Some((number, path, *size_bytes))
+                }
+                _ => None,
+            })
+            .collect();
+        self.find_by_name(&files)?;
+        self.find_by_size(&files)
     }
 
-    fn find_by_name(&mut self) -> io::Result<()> {
+    fn find_by_name(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
-        let manifest = Arc::clone(&self.manifest);
-        for (entry, number) in manifest.entries().iter().zip(0..) {
-            let Entry::File {
-                path, size_bytes, ..
-            } = entry
-            else {
-                continue;
-            };
-            let is_top = path.parent().is_none();
-            if self.unwanted.contains(&number) || (!is_top && !self.has_earlier_content(path)) {
-                continue;
-            }
+        for &(number, path, size_bytes) in files {
             let dir = Arc::clone(folders.enter(self, path.parent())?);
+            let is_ours = match path.parent() {
+                None => self.journal.earlier(number).is_some(),
+                Some(_) => !self.merged.contains(path.top()),
+            };
             if self.existing == Existing::Skip
-                && (is_top && self.journal.earlier(number).is_none()
-                    || self.merged.contains(path.top()))
+                && !is_ours
                 && dir.symlink_metadata(path.name()).is_ok()
             {
                 self.unwanted.insert(number);
-                continue;
-            }
-            if let Some((chunks, found)) = self.find(&dir, number, path, *size_bytes) {
+            } else if let Some((chunks, found)) = self.find(&dir, number, path, size_bytes) {
                 self.have.insert(number, chunks);
                 self.found().insert(number, found);
             }
@@ -219,23 +223,14 @@ impl Store {
     }
 
     /// Of what is left then, some may be of files that have other names by now.
-    fn find_by_size(&mut self) -> io::Result<()> {
+    fn find_by_size(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
-        let manifest = Arc::clone(&self.manifest);
         // Those of the folder looked into last.
         let mut there: Option<(Arc<Dir>, Vec<String>)> = None;
-        for (entry, number) in manifest.entries().iter().zip(0..) {
-            let Entry::File {
-                path, size_bytes, ..
-            } = entry
-            else {
-                continue;
-            };
-            let is_top = path.parent().is_none();
-            if *size_bytes <= u64::from(CHUNK_BYTES)
+        for &(number, path, size_bytes) in files {
+            if size_bytes <= u64::from(CHUNK_BYTES)
                 || self.unwanted.contains(&number)
                 || self.have.contains_key(&number)
-                || (!is_top && !self.has_earlier_content(path))
             {
                 continue;
             }
@@ -248,7 +243,7 @@ impl Store {
                 continue;
             };
             if self.found().len() < PARTS_MAX
-                && let Some(part) = Part::find_renamed(dir, *size_bytes, temporaries, &self.flight)
+                && let Some(part) = Part::find_renamed(dir, size_bytes, temporaries, &self.flight)
             {
                 let file = Arc::clone(&part.file);
                 self.have.insert(number, part.chunks());
