@@ -8,6 +8,7 @@ use egui::ThemePreference;
 use pinhole_client::{Command, Existing, PeerKey, TransferId};
 
 use crate::message::Draft;
+use crate::settings;
 
 /// What a view asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,8 @@ pub(crate) enum Action {
 /// What is asked of the operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
+    /// Which files to send, to whom comes later.
+    Files,
     /// Which files to send to a peer.
     FilesFor(PeerKey),
     /// Which folder to send to a peer.
@@ -61,6 +64,8 @@ pub(crate) enum Sheet {
     Send {
         /// What.
         paths: Vec<PathBuf>,
+        /// Those who are ticked.
+        chosen: BTreeSet<PeerKey>,
     },
     /// A few words to a peer.
     Message(Draft),
@@ -71,6 +76,11 @@ pub(crate) enum Sheet {
         /// What to send when it is.
         paths: Vec<PathBuf>,
     },
-    /// The settings.
-    Settings,
+    /// The settings, as typed.
+    Settings(settings::Form),
+    /// What was sent and received.
+    History {
+        /// Clearing it was asked for once.
+        clearing: bool,
+    },
 }

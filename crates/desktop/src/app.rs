@@ -19,8 +19,8 @@ use crate::hover::Hover;
 use crate::message::Draft;
 use crate::transfers::FileFailures;
 use crate::{
-    header, login, message, offer, paste, peers, send_sheet, settings, text, theme, transfers,
-    trust,
+    header, history, login, message, offer, paste, peers, send_sheet, settings, text, theme,
+    transfers, trust,
 };
 
 /// How long a drop waits for the window system to say where it fell.
@@ -251,7 +251,7 @@ impl App {
         if paths.is_empty() {
             return pasted;
         }
-        self.sheet = Some(Sheet::Send { paths });
+        self.sheet = Some(send_sheet::question(&self.snapshot, paths));
         None
     }
 
@@ -294,13 +294,13 @@ impl App {
         });
         Some(match peer {
             Some(peer) => send_sheet::to_peer(peer, &drop.paths),
-            None => Action::Open(Sheet::Send { paths: drop.paths }),
+            None => Action::Open(send_sheet::question(&self.snapshot, drop.paths)),
         })
     }
 
     fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
         let waiting = match &self.sheet {
-            Some(Sheet::Send { paths }) => Some(text::paths_title(paths)),
+            Some(Sheet::Send { paths, .. }) => Some(text::paths_title(paths)),
             _ => None,
         };
         login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
@@ -361,8 +361,11 @@ impl App {
         }
         match &mut self.sheet {
             Some(Sheet::Message(draft)) => message::show(ui, &self.snapshot, draft),
-            Some(Sheet::Send { paths }) => send_sheet::show(ui, &self.snapshot, paths),
-            Some(Sheet::Settings) => settings::show(ui, &self.snapshot),
+            Some(Sheet::Send { paths, chosen }) => {
+                send_sheet::show(ui, &self.snapshot, paths, chosen)
+            }
+            Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
+            Some(Sheet::History { clearing }) => history::show(ui, &self.snapshot, clearing),
             Some(Sheet::Trust { peer, paths }) => self
                 .snapshot
                 .peers
@@ -420,6 +423,9 @@ impl eframe::App for App {
         while let Some(answer) = self.dialogs.next_answer() {
             match answer {
                 Answer::Command(command) => self.send(command),
+                Answer::Files(paths) => {
+                    self.sheet = Some(send_sheet::question(&self.snapshot, paths));
+                }
                 Answer::Trouble(words) => self.notice = Some(words),
             }
         }

@@ -24,6 +24,8 @@ pub(crate) struct Dialogs {
 pub(crate) enum Answer {
     /// The user has chosen what the engine shall do.
     Command(Command),
+    /// The user has chosen files, and will say to whom they go.
+    Files(Vec<PathBuf>),
     /// It could not be asked; why, in words.
     Trouble(String),
 }
@@ -59,17 +61,19 @@ impl Dialogs {
 fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
     let asked = Instant::now();
     let dialog = || rfd::FileDialog::new().set_directory(download_folder);
-    let command = match question {
-        Question::FilesFor(peer) => rfd::FileDialog::new()
-            .set_title(text::SEND_FILES)
-            .pick_files()
-            .filter(|paths| !paths.is_empty())
-            .map(|paths| Command::Send { peer, paths }),
+    let files = || {
+        let dialog = rfd::FileDialog::new().set_title(text::SEND_FILES);
+        dialog.pick_files().filter(|paths| !paths.is_empty())
+    };
+    let send = |peer, paths| Answer::Command(Command::Send { peer, paths });
+    let answer = match question {
+        Question::Files => files().map(Answer::Files),
+        Question::FilesFor(peer) => files().map(|paths| send(peer, paths)),
         Question::FolderFor(peer) => rfd::FileDialog::new()
             .set_title(text::SEND_FOLDER)
             .pick_folders()
             .filter(|paths| !paths.is_empty())
-            .map(|paths| Command::Send { peer, paths }),
+            .map(|paths| send(peer, paths)),
         Question::FolderInto {
             transfer,
             unwanted,
@@ -82,15 +86,16 @@ fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
                 into: Some(into),
                 unwanted,
                 existing,
-            }),
+            })
+            .map(Answer::Command),
         Question::DownloadFolder => dialog()
             .set_title(text::DOWNLOADS)
             .pick_folder()
-            .map(|folder| Command::SetDownloadFolder { folder }),
+            .map(|folder| Answer::Command(Command::SetDownloadFolder { folder })),
         Question::Show(folder) => return show(&folder),
     };
-    match command {
-        Some(command) => Some(Answer::Command(command)),
+    match answer {
+        Some(answer) => Some(answer),
         None if asked.elapsed() < SHORTEST_DIALOG => {
             Some(Answer::Trouble(text::NO_DIALOG.to_owned()))
         }

@@ -6,6 +6,7 @@ use egui::{Align, Layout, RichText, Ui};
 use pinhole_client::{LoginState, Snapshot};
 
 use crate::action::{Action, Sheet};
+use crate::settings::Form;
 use crate::{icon, text, theme};
 
 const HEIGHT: f32 = 48.0;
@@ -56,7 +57,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
                 });
             });
             if settings {
-                vec![Action::Open(Sheet::Settings)]
+                vec![Action::Open(Sheet::Settings(Form::of(&snapshot.settings)))]
             } else {
                 Vec::new()
             }

@@ -8,6 +8,7 @@ mod bridge;
 mod choice;
 mod dialogs;
 mod header;
+mod history;
 mod hover;
 mod icon;
 mod login;

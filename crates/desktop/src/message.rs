@@ -46,6 +46,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<Actio
             .desired_width(f32::INFINITY);
         let field = ScrollArea::vertical()
             .max_height(height)
+            .min_scrolled_height(height)
             .show(ui, |ui| ui.add(edit).labelled_by(heading.id))
             .inner;
         if !draft.focused {

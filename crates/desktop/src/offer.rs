@@ -1,8 +1,7 @@
 //! The question an incoming offer asks.
 
 use egui::{
-    Align, Checkbox, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle,
-    Ui, Vec2,
+    Align, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle, Ui, Vec2,
 };
 
 use pinhole_client::snapshot::EntryView;
@@ -10,6 +9,7 @@ use pinhole_client::{Command, Existing, Snapshot, TransferView};
 
 use crate::action::{Action, Question};
 use crate::choice::{Choice, Tick};
+use crate::settings::existing_choice;
 use crate::{text, theme};
 
 const WIDTH: f32 = 480.0;
@@ -35,6 +35,8 @@ pub(crate) fn show(
         .show(ctx, |ui| {
             // What is left of the window's width inside the sheet's frame.
             ui.set_width(WIDTH.min(screen.width() - 96.0));
+            // Before the box that has the focus takes it for a click.
+            let by_keyboard = ui.input_mut(|i| i.consume_key(Modifiers::COMMAND, Key::Enter));
             who(ui, transfer);
             ui.add_space(theme::GAP_LARGE);
             amount(ui, &offer.entries, choice);
@@ -56,7 +58,7 @@ pub(crate) fn show(
             let folder = theme::elided(ui, &folder, &TextStyle::Small, ui.available_width());
             ui.label(theme::muted(ui, folder));
             ui.add_space(theme::GAP_LARGE);
-            let actions = answer(ui, transfer, choice);
+            let actions = answer(ui, transfer, choice, by_keyboard);
             ui.add_space(theme::GAP);
             ui.label(theme::muted(ui, text::DECIDE_LATER));
             if others > 0 {
@@ -102,15 +104,14 @@ fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice) {
 
 /// A box to tick: what it became, if it was clicked.
 fn tick(ui: &mut Ui, tick: Tick, words: RichText) -> Option<bool> {
-    let mut ticked = tick == Tick::Whole;
-    let part = tick == Tick::Part;
-    let response = ui.add(Checkbox::new(&mut ticked, words).indeterminate(part));
+    let ticked = tick == Tick::Whole;
+    let response = theme::tick_box(ui, ticked, tick == Tick::Part, words);
     if response.gained_focus() {
         // With the next line, for the next press of Tab goes there.
         let around = response.rect.expand2(Vec2::new(0.0, LINE_HEIGHT));
         ui.scroll_to_rect(around, None);
     }
-    response.clicked().then_some(ticked)
+    response.clicked().then_some(!ticked)
 }
 
 fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32) {
@@ -168,21 +169,13 @@ fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
 /// What happens to names that are taken.
 fn existing(ui: &mut Ui, names: u32, choice: &mut Choice, settings: Existing) {
     ui.label(text::names_taken(names));
-    let chosen = choice.existing.unwrap_or(settings);
-    ui.horizontal_wrapped(|ui| {
-        for (existing, words) in [
-            (Existing::Rename, text::KEEP_BOTH),
-            (Existing::Skip, text::SKIP),
-            (Existing::Replace, text::REPLACE),
-        ] {
-            if ui.radio(chosen == existing, words).clicked() {
-                choice.existing = Some(existing);
-            }
-        }
-    });
+    let now = choice.existing.unwrap_or(settings);
+    if let Some(chosen) = existing_choice(ui, now) {
+        choice.existing = Some(chosen);
+    }
 }
 
-fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice) -> Vec<Action> {
+fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bool) -> Vec<Action> {
     let id = transfer.id;
     let something = choice.tick_of_all() != Tick::None;
     let accept = || Command::Accept {
@@ -192,12 +185,11 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice) -> Vec<Action> 
         existing: choice.existing,
     };
     let mut actions = Vec::new();
-    let by_keyboard = |ui: &Ui| ui.input_mut(|i| i.consume_key(Modifiers::COMMAND, Key::Enter));
     ui.horizontal_wrapped(|ui| {
         let button = theme::primary_button(ui, text::ACCEPT, something)
             .on_hover_text(text::ACCEPT_BY_KEYBOARD)
             .on_disabled_hover_text(text::NOTHING_TICKED);
-        if button.clicked() || something && by_keyboard(ui) {
+        if button.clicked() || something && by_keyboard {
             actions.push(Action::Command(accept()));
         }
         if theme::button(ui, text::DECLINE).clicked() {

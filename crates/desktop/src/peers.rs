@@ -24,10 +24,18 @@ pub(crate) struct Outcome {
 /// Draws the list. With `hovering`, files hover over the window.
 pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> Outcome {
     let mut outcome = Outcome::default();
-    theme::section_heading(ui, text::PEOPLE);
-    ui.add_space(theme::GAP_SMALL);
+    ui.horizontal(|ui| {
+        ui.set_min_height(theme::BUTTON_HEIGHT);
+        theme::section_heading(ui, text::PEOPLE);
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            if snapshot.peers.len() > 1 && theme::quiet_button(ui, text::SEND_TO_SEVERAL).clicked()
+            {
+                outcome.actions.push(Action::Ask(Question::Files));
+            }
+        });
+    });
     if snapshot.peers.is_empty() {
-        outcome.actions = nobody(ui, snapshot);
+        outcome.actions.extend(nobody(ui, snapshot));
     }
     for peer in &snapshot.peers {
         ui.push_id(peer.identity.key.as_bytes(), |ui| {

@@ -1,15 +1,24 @@
 //! "Send to whom?": for files that came without a peer.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use egui::{AtomExt as _, RichText, TextStyle, Ui, Vec2};
-use pinhole_client::{Command, PeerView, Snapshot};
+use egui::{AtomExt as _, IntoAtoms as _, RichText, ScrollArea, Stroke, TextStyle, Ui, Vec2};
+use pinhole_client::{Command, PeerKey, PeerView, Snapshot};
 
 use crate::action::{Action, Sheet};
+use crate::icon::Icon;
 use crate::{icon, sheet, text, theme};
 
-/// Draws the question over the window.
-pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, paths: &[PathBuf]) -> Vec<Action> {
+const ROW_HEIGHT: f32 = 56.0;
+
+/// Draws the question over the window. `chosen` are those to send to.
+pub(crate) fn show(
+    ui: &Ui,
+    snapshot: &Snapshot,
+    paths: &[PathBuf],
+    chosen: &mut BTreeSet<PeerKey>,
+) -> Vec<Action> {
     sheet::show(ui, "send", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::SEND_TO_WHOM).heading().size(19.0));
@@ -21,37 +30,89 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, paths: &[PathBuf]) -> Vec<Actio
             ui.label(text::NOBODY_TO_SEND_TO);
         }
         let height = (ui.ctx().content_rect().height() - 300.0).max(80.0);
-        egui::ScrollArea::vertical()
+        ScrollArea::vertical()
             .max_height(height)
+            .min_scrolled_height(height)
             .auto_shrink([false, true])
             .show(ui, |ui| {
                 for peer in &snapshot.peers {
-                    if choice(ui, peer.identity.name.as_str()) {
-                        actions.push(to_peer(peer, paths));
-                    }
+                    actions.extend(choice(ui, peer, paths, chosen));
                 }
             });
         ui.add_space(theme::GAP_LARGE);
-        if theme::button(ui, text::CANCEL).clicked() {
-            actions.push(Action::CloseSheet);
-        }
+        let chosen: Vec<PeerKey> = can_be_chosen(snapshot)
+            .filter(|key| chosen.contains(key))
+            .collect();
+        ui.horizontal(|ui| {
+            let words = text::send_to(chosen.len());
+            if theme::primary_button(ui, &words, !chosen.is_empty()).clicked() {
+                actions.extend(chosen.into_iter().map(|peer| {
+                    let paths = paths.to_vec();
+                    Action::Command(Command::Send { peer, paths })
+                }));
+            }
+            if theme::button(ui, text::CANCEL).clicked() {
+                actions.push(Action::CloseSheet);
+            }
+        });
         actions
     })
 }
 
-/// A person to choose: whether they were chosen.
-fn choice(ui: &mut Ui, name: &str) -> bool {
-    const HEIGHT: f32 = 56.0;
-    let space_for_monogram = egui::Atom::default().atom_size(Vec2::new(44.0, 40.0));
-    let name_shown = RichText::new(name).text_style(theme::title());
-    let button = egui::Button::new((space_for_monogram, name_shown))
-        .min_size(Vec2::new(ui.available_width(), HEIGHT));
-    let response = ui.add(button);
-    let center = response.rect.left_center() + Vec2::new(HEIGHT / 2.0 + 4.0, 0.0);
-    icon::monogram(ui, center, name, false);
-    response.clicked()
+/// The question about these files. The only one who can be chosen is.
+pub(crate) fn question(snapshot: &Snapshot, paths: Vec<PathBuf>) -> Sheet {
+    let mut all = can_be_chosen(snapshot);
+    let only = all.next().filter(|_| all.next().is_none());
+    let chosen = only.into_iter().collect();
+    Sheet::Send { paths, chosen }
 }
 
+fn can_be_chosen(snapshot: &Snapshot) -> impl Iterator<Item = PeerKey> {
+    let peers = snapshot.peers.iter();
+    peers
+        .filter(|peer| peer.changed_from.is_none())
+        .map(|peer| peer.identity.key)
+}
+
+/// A person to choose, or first to decide on.
+fn choice(
+    ui: &mut Ui,
+    peer: &PeerView,
+    paths: &[PathBuf],
+    chosen: &mut BTreeSet<PeerKey>,
+) -> Option<Action> {
+    let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
+    let space_for_monogram = egui::Atom::default().atom_size(Vec2::new(44.0, 40.0));
+    let name_shown = RichText::new(name).text_style(theme::title());
+    let is_chosen = chosen.contains(&key);
+    let mut content = (space_for_monogram, name_shown).into_atoms();
+    if peer.changed_from.is_some() {
+        content.push_right(theme::muted(ui, text::KEY_CHANGED));
+    } else if !peer.online {
+        content.push_right(theme::muted(ui, text::OFFLINE));
+    }
+    let button = egui::Button::new(content)
+        .selected(is_chosen)
+        .min_size(Vec2::new(ui.available_width(), ROW_HEIGHT));
+    let response = ui.add(button).accessible_name(name);
+    let center = response.rect.left_center() + Vec2::new(ROW_HEIGHT / 2.0 + 4.0, 0.0);
+    icon::monogram(ui, center, name, is_chosen);
+    if is_chosen {
+        let center = response.rect.right_center() - Vec2::new(ROW_HEIGHT / 2.0, 0.0);
+        let stroke = Stroke::new(2.0, theme::palette(ui).accent);
+        icon::draw(ui.painter(), center, Icon::Check, stroke);
+    }
+    if !response.clicked() {
+        return None;
+    }
+    if peer.changed_from.is_some() {
+        return Some(to_peer(peer, paths));
+    }
+    if !chosen.remove(&key) {
+        chosen.insert(key);
+    }
+    None
+}
 /// What sending to a peer takes: the command, or first a decision on its key.
 pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> Action {
     let (peer, key_changed, paths) = (

@@ -1,28 +1,95 @@
 //! The settings, and one's own fingerprint.
 
-use egui::{Align, Layout, RichText, TextStyle, ThemePreference, Ui};
-use pinhole_client::AcceptPolicy;
-use pinhole_client::{Command, Snapshot};
+use egui::{Align, Layout, RichText, ScrollArea, TextEdit, TextStyle, ThemePreference, Ui, Vec2};
+use pinhole_client::{AcceptPolicy, Command, Existing, Settings, Snapshot};
 
 use crate::action::{Action, Question};
 use crate::{sheet, text, theme};
 
 const RADIO_HEIGHT: f32 = 26.0;
 
+/// What is typed in the settings and not obeyed yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Form {
+    unasked_max: Field,
+    send_limit: Field,
+    receive_limit: Field,
+}
+
+/// Megabytes, empty for no limit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Field {
+    typed: String,
+    /// Typed in since what it says was last obeyed.
+    is_edited: bool,
+}
+
+impl Form {
+    /// Filled with what is obeyed now.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        let field = |bytes: Option<u64>| Field {
+            typed: bytes.map(megabytes).unwrap_or_default(),
+            is_edited: false,
+        };
+        Self {
+            unasked_max: field(settings.unasked_bytes_max),
+            send_limit: field(settings.send_limit),
+            receive_limit: field(settings.receive_limit),
+        }
+    }
+}
+
+const MEGABYTE: f64 = 1_000_000.0;
+
+/// As few digits as say it.
+fn megabytes(bytes: u64) -> String {
+    (bytes as f64 / MEGABYTE).to_string()
+}
+
+/// The bytes typed as megabytes, `None` for no limit; an error when they are
+/// no number or none at all.
+fn bytes(typed: &str) -> Result<Option<u64>, &'static str> {
+    let typed = typed.trim().replace(',', ".");
+    if typed.is_empty() {
+        return Ok(None);
+    }
+    let bytes = typed.parse::<f64>().unwrap_or_default() * MEGABYTE;
+    if !(1.0..1e18).contains(&bytes) {
+        return Err(text::NOT_A_NUMBER);
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "in the range just looked at"
+    )]
+    Ok(Some(bytes.round() as u64))
+}
+
 /// Draws the settings over the window.
-pub(crate) fn show(ui: &Ui, snapshot: &Snapshot) -> Vec<Action> {
+pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action> {
     sheet::show(ui, "settings", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::SETTINGS).heading().size(19.0));
+        ui.add_space(theme::GAP);
+        let height = (ui.ctx().content_rect().height() - 200.0).max(120.0);
+        ScrollArea::vertical()
+            .max_height(height)
+            .min_scrolled_height(height)
+            .auto_shrink([false, true])
+            .show(ui, |ui| {
+                fingerprint(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
+                downloads(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
+                accept(ui, snapshot, form, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
+                existing(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
+                limits(ui, snapshot, form, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
+                appearance(ui, &mut actions);
+            });
         ui.add_space(theme::GAP_LARGE);
-        fingerprint(ui, snapshot, &mut actions);
-        ui.add_space(theme::GAP_LARGE);
-        downloads(ui, snapshot, &mut actions);
-        ui.add_space(theme::GAP_LARGE);
-        accept(ui, snapshot, &mut actions);
-        ui.add_space(theme::GAP_LARGE);
-        appearance(ui, &mut actions);
-        ui.add_space(theme::GAP_SECTION);
         ui.horizontal(|ui| {
             if theme::primary_button(ui, text::CLOSE, true).clicked() {
                 actions.push(Action::CloseSheet);
@@ -68,19 +135,98 @@ fn heading_with_button(ui: &mut Ui, heading: &str, button: &str) -> bool {
     .inner
 }
 
-fn accept(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<Action>) {
     theme::section_heading(ui, text::ACCEPT_FROM);
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
+    let policy_now = snapshot.settings.accept;
     for (policy, words) in [
         (AcceptPolicy::Ask, text::ACCEPT_NOBODY),
         (AcceptPolicy::Contacts, text::ACCEPT_CONTACTS),
         (AcceptPolicy::All, text::ACCEPT_EVERYBODY),
     ] {
-        if ui
-            .radio(snapshot.settings.accept == policy, words)
-            .clicked()
-        {
+        if theme::radio(ui, policy_now == policy, words).clicked() {
             actions.push(Action::Command(Command::SetAcceptPolicy { policy }));
+        }
+    }
+    if policy_now != AcceptPolicy::Ask
+        && let Some(bytes) = amount(ui, text::UNASKED_MAX, &mut form.unasked_max)
+    {
+        actions.push(Action::Command(Command::SetUnaskedBytesMax { bytes }));
+    }
+}
+
+fn existing(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+    theme::section_heading(ui, text::EXISTING);
+    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
+    if let Some(existing) = existing_choice(ui, snapshot.settings.existing) {
+        actions.push(Action::Command(Command::SetExisting { existing }));
+    }
+    let keeps_now = snapshot.settings.keeps_executable;
+    let keeps = theme::tick_box(ui, keeps_now, false, RichText::new(text::KEEPS_EXECUTABLE));
+    if keeps.clicked() {
+        let keeps = !keeps_now;
+        actions.push(Action::Command(Command::SetKeepsExecutable { keeps }));
+    }
+}
+
+/// The three ways, with the present one marked: another, if it was chosen.
+pub(crate) fn existing_choice(ui: &mut Ui, now: Existing) -> Option<Existing> {
+    let ways = [
+        (Existing::Rename, text::KEEP_BOTH),
+        (Existing::Skip, text::SKIP),
+        (Existing::Replace, text::REPLACE),
+    ];
+    ui.horizontal_wrapped(|ui| {
+        let chosen =
+            |&(way, words): &(Existing, &str)| theme::radio(ui, now == way, words).clicked();
+        ways.into_iter().find(chosen).map(|(way, _)| way)
+    })
+    .inner
+}
+
+fn limits(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<Action>) {
+    theme::section_heading(ui, text::LIMITS);
+    let settings = &snapshot.settings;
+    let (send, receive) = (settings.send_limit, settings.receive_limit);
+    if let Some(send) = amount(ui, text::SEND_LIMIT, &mut form.send_limit) {
+        actions.push(Action::Command(Command::SetLimits { send, receive }));
+    }
+    if let Some(receive) = amount(ui, text::RECEIVE_LIMIT, &mut form.receive_limit) {
+        actions.push(Action::Command(Command::SetLimits { send, receive }));
+    }
+}
+
+/// A field for megabytes, empty for no limit: what it was changed to, once the
+/// keyboard has left it.
+#[allow(clippy::option_option, reason = "no change, or to no limit")]
+fn amount(ui: &mut Ui, words: &str, field: &mut Field) -> Option<Option<u64>> {
+    const LONGEST_CHARS: usize = 20;
+    const WORDS_WIDTH: f32 = 90.0;
+    let response = ui.horizontal(|ui| {
+        let size = Vec2::new(WORDS_WIDTH, theme::BUTTON_HEIGHT);
+        let layout = Layout::left_to_right(Align::Center);
+        let words = ui.allocate_ui_with_layout(size, layout, |ui| {
+            ui.set_min_width(WORDS_WIDTH);
+            ui.label(words)
+        });
+        let edit = TextEdit::singleline(&mut field.typed)
+            .hint_text(text::NO_LIMIT)
+            .char_limit(LONGEST_CHARS)
+            .margin(egui::Margin::symmetric(10, 6))
+            .desired_width(120.0);
+        ui.add(edit).labelled_by(words.inner.id)
+    });
+    field.is_edited |= response.inner.changed();
+    match bytes(&field.typed) {
+        Ok(bytes) if field.is_edited && response.inner.lost_focus() => {
+            field.is_edited = false;
+            Some(bytes)
+        }
+        Ok(_) => None,
+        Err(reason) => {
+            let color = theme::palette(ui).danger;
+            ui.label(theme::muted(ui, reason).color(color));
+            None
         }
     }
 }
@@ -95,9 +241,32 @@ fn appearance(ui: &mut Ui, actions: &mut Vec<Action>) {
             (ThemePreference::Light, text::LIGHT),
             (ThemePreference::Dark, text::DARK),
         ] {
-            if ui.radio(current == preference, words).clicked() {
+            if theme::radio(ui, current == preference, words).clicked() {
                 actions.push(Action::SetTheme(preference));
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn megabytes_are_typed_with_point_or_comma() {
+        for (typed, expected) in [
+            ("", Ok(None)),
+            (" 2.5 ", Ok(Some(2_500_000))),
+            ("2,5", Ok(Some(2_500_000))),
+            ("80", Ok(Some(80_000_000))),
+        ] {
+            assert_eq!(bytes(typed), expected, "{typed}");
+        }
+        for wrong in ["fast", "0", "-1", "1e99", "NaN", "inf", "1 2"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+        for shown in [1, 2_500_000, 80_000_000, 123_456_789_012] {
+            assert_eq!(bytes(&megabytes(shown)), Ok(Some(shown)));
+        }
+    }
 }

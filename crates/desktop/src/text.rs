@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, Overall};
 use pinhole_client::{
-    Direction, Failure, PathKind, Paused, PeerName, Progress, Stage, TEXT_BYTES_MAX, TransferView,
+    Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress, Stage,
+    TEXT_BYTES_MAX, TransferView,
 };
 
 use crate::choice::Amount;
@@ -58,6 +59,7 @@ pub(crate) const KEEP_BOTH: &str = "Keep both";
 pub(crate) const SKIP: &str = "Skip";
 pub(crate) const REPLACE: &str = "Replace";
 
+pub(crate) const SEND_TO_SEVERAL: &str = "Send to several…";
 pub(crate) const SEND_TO_WHOM: &str = "Send to whom?";
 pub(crate) const NOBODY_TO_SEND_TO: &str =
     "Nobody else is here yet. As soon as somebody is, you can choose them here.";
@@ -76,6 +78,11 @@ pub(crate) const KEEP_PART: &str = "Stop, keep what has arrived";
 pub(crate) const KEEP_NOTHING: &str = "Cancel, keep nothing";
 pub(crate) const DISMISS_ALL: &str = "Dismiss all finished";
 
+pub(crate) const HISTORY: &str = "History";
+pub(crate) const NO_HISTORY: &str = "Nothing was sent or received yet.";
+pub(crate) const CLEAR_HISTORY: &str = "Clear";
+pub(crate) const CLEAR_FOR_GOOD: &str = "Clear for good";
+
 pub(crate) const SETTINGS: &str = "Settings";
 pub(crate) const CLOSE: &str = "Close";
 pub(crate) const DOWNLOADS: &str = "Accepted files go to";
@@ -84,6 +91,14 @@ pub(crate) const ACCEPT_FROM: &str = "Accept without asking";
 pub(crate) const ACCEPT_NOBODY: &str = "from nobody";
 pub(crate) const ACCEPT_CONTACTS: &str = "from people I have accepted before";
 pub(crate) const ACCEPT_EVERYBODY: &str = "from everybody";
+pub(crate) const UNASKED_MAX: &str = "up to (MB)";
+pub(crate) const EXISTING: &str = "When a name is there already";
+pub(crate) const KEEPS_EXECUTABLE: &str = "Received programs can be started";
+pub(crate) const LIMITS: &str = "Most speed, in MB/s";
+pub(crate) const SEND_LIMIT: &str = "sending";
+pub(crate) const RECEIVE_LIMIT: &str = "receiving";
+pub(crate) const NO_LIMIT: &str = "no limit";
+pub(crate) const NOT_A_NUMBER: &str = "Enter a number, such as 2.5, or nothing.";
 pub(crate) const APPEARANCE: &str = "Appearance, until Pinhole is closed";
 pub(crate) const LIGHT: &str = "light";
 pub(crate) const DARK: &str = "dark";
@@ -254,6 +269,62 @@ fn displayable(name: &str) -> String {
 /// While files wait for the login.
 pub(crate) fn waiting_to_be_sent(title: &str) -> String {
     format!("{title} is waiting. {NOT_LOGGED_IN}")
+}
+
+/// On the button that sends to those who are ticked.
+pub(crate) fn send_to(people: usize) -> String {
+    match people {
+        0 | 1 => SEND.to_owned(),
+        n => format!("Send to {n} people"),
+    }
+}
+
+/// How long ago something ended.
+pub(crate) fn ago(seconds: u64) -> String {
+    let some = |n: u64, unit: &str| match n {
+        1 => format!("1 {unit} ago"),
+        _ => format!("{n} {unit}s ago"),
+    };
+    match seconds {
+        0..60 => "just now".to_owned(),
+        60..3_600 => some(seconds / 60, "minute"),
+        3_600..86_400 => some(seconds / 3_600, "hour"),
+        _ => some(seconds / 86_400, "day"),
+    }
+}
+
+/// With whom, how much and how fast: the second line of the history.
+pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
+    let peer = &entry.peer.name;
+    let whom = match entry.direction {
+        Direction::Sending => format!("To {peer}"),
+        Direction::Receiving => format!("From {peer}"),
+    };
+    let mut parts = vec![whom, ago(now_s.saturating_sub(entry.ended_at_s))];
+    parts.push(size(entry.bytes));
+    if let Some(rate) =
+        (entry.bytes.saturating_mul(1000)).checked_div(entry.elapsed_ms.unwrap_or(0))
+    {
+        parts.push(speed(rate));
+    }
+    parts.join("  ·  ")
+}
+
+/// How it ended and which way the bytes went: the third line of the history.
+pub(crate) fn ended(entry: &HistoryEntry) -> String {
+    match (&entry.outcome, entry.path) {
+        (Outcome::Failed { reason }, _) => reason.clone(),
+        (
+            Outcome::Completed {
+                failed_files: n @ 1..,
+            },
+            _,
+        ) => {
+            format!("{} failed", count(*n, 0))
+        }
+        (Outcome::Completed { .. }, Some(way)) => path(way).to_owned(),
+        (Outcome::Completed { .. }, None) => String::new(),
+    }
 }
 
 /// The question an offer asks.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use egui::{
-    Button, Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Frame, Margin,
-    Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
+    Button, Checkbox, Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Frame,
+    Margin, Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
 
 use crate::icon::{self, Icon};
@@ -176,6 +176,9 @@ fn set_spacing(style: &mut egui::Style) {
     spacing.item_spacing = Vec2::new(GAP, GAP_SMALL);
     spacing.button_padding = Vec2::new(14.0, 6.0);
     spacing.interact_size.y = BUTTON_HEIGHT;
+    spacing.icon_width = 18.0;
+    spacing.icon_width_inner = 10.0;
+    spacing.icon_spacing = GAP;
     spacing.scroll = egui::style::ScrollStyle::thin();
     // The bar lies over the margin: nothing shifts when a list grows.
     spacing.scroll.floating_allocated_width = 0.0;
@@ -333,6 +336,46 @@ pub(crate) fn quiet_menu<T, const N: usize>(
         chosen
     });
     chosen?.inner
+}
+
+/// A box to tick, or with `part` one that stands for some of what it holds.
+pub(crate) fn tick_box(ui: &mut Ui, ticked: bool, part: bool, words: RichText) -> Response {
+    let words = words.color(palette(ui).text);
+    let mut shown = ticked;
+    let add = |ui: &mut Ui| ui.add(Checkbox::new(&mut shown, words).indeterminate(part));
+    marked(ui, ticked || part, add)
+}
+
+/// One of several to choose from.
+pub(crate) fn radio(ui: &mut Ui, chosen: bool, words: &str) -> Response {
+    let words = RichText::new(words).color(palette(ui).text);
+    marked(ui, chosen, |ui| ui.radio(chosen, words))
+}
+
+/// With boxes that can be seen, filled where something is chosen.
+fn marked(ui: &mut Ui, chosen: bool, add: impl FnOnce(&mut Ui) -> Response) -> Response {
+    let palette = palette(ui);
+    let (fill, outline) = if chosen {
+        (palette.accent, palette.accent)
+    } else {
+        (palette.field, palette.muted)
+    };
+    ui.scope(|ui| {
+        let widgets = &mut ui.visuals_mut().widgets;
+        for state in [
+            &mut widgets.inactive,
+            &mut widgets.hovered,
+            &mut widgets.active,
+        ] {
+            state.bg_fill = fill;
+            state.bg_stroke.color = outline;
+            state.corner_radius = CornerRadius::same(4);
+            state.fg_stroke = Stroke::new(1.5, palette.on_accent);
+        }
+        widgets.active.bg_stroke = Stroke::new(2.0, palette.text);
+        add(ui)
+    })
+    .inner
 }
 
 /// How much of something is done, from 0 to 1.

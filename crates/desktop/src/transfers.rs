@@ -7,7 +7,7 @@ use pinhole_client::{
     Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView, display_lines,
 };
 
-use crate::action::{Action, Question};
+use crate::action::{Action, Question, Sheet};
 use crate::icon::{Icon, badge};
 use crate::{text, theme};
 
@@ -27,6 +27,10 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
         ui.set_min_height(theme::BUTTON_HEIGHT);
         theme::section_heading(ui, text::TRANSFERS);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            let history = !snapshot.history.is_empty();
+            if history && theme::quiet_button(ui, text::HISTORY).clicked() {
+                actions.push(Action::Open(Sheet::History { clearing: false }));
+            }
             if finished.len() > 1 && theme::quiet_button(ui, text::DISMISS_ALL).clicked() {
                 let dismiss = |transfer| Action::Command(Command::Dismiss { transfer });
                 actions.extend(finished.into_iter().map(dismiss));

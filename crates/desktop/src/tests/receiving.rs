@@ -94,6 +94,19 @@ fn with_nothing_ticked_there_is_nothing_to_accept() {
 }
 
 #[test]
+fn accepting_by_keyboard_does_not_tick_what_has_the_focus() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| s.transfers.push(album()));
+    harness.run();
+    harness.get_by_label("f").focus();
+    harness.key_press(Key::Space);
+    harness.run();
+    harness.key_press_modifiers(egui::Modifiers::COMMAND, Key::Enter);
+    harness.run();
+    assert_eq!(play.commands(), [accepted(&[3], None)]);
+}
+
+#[test]
 fn tab_walks_through_a_long_offer_line_by_line() {
     let names: Vec<String> = (0..60).map(|n| format!("{n}.txt")).collect();
     let many: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();

@@ -62,6 +62,8 @@ fn a_drop_without_a_position_asks_to_whom() {
     assert!(harness.query_by_label("report.pdf").is_some());
     harness.get_by_role_and_label(Role::Button, "dave").click();
     harness.run();
+    assert_eq!(play.commands(), [], "others may be chosen, too");
+    click(&mut harness, text::SEND);
     assert_eq!(
         play.commands(),
         [Command::Send {
@@ -162,4 +164,36 @@ fn a_contact_who_is_away_can_be_sent_to() {
     harness.run();
     let transfer = TransferId(1);
     assert_eq!(play.commands(), [Command::Cancel { transfer }]);
+}
+
+#[test]
+fn the_same_files_go_to_several_people() {
+    let (mut harness, play) = window(with_peers());
+    harness.event(Input::Paste("/tmp/report.pdf".to_owned()));
+    harness.run();
+    click(&mut harness, text::SEND);
+    assert_eq!(play.commands(), [], "nobody is chosen yet");
+    for name in ["dave", "carol", "bob", "carol"] {
+        harness.get_by_role_and_label(Role::Button, name).click();
+        harness.run();
+    }
+    click(&mut harness, "Send to 2 people");
+    let to = |n| Command::Send {
+        peer: key(n),
+        paths: report(),
+    };
+    assert_eq!(play.commands(), [to(2), to(4)]);
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_none());
+}
+
+#[test]
+fn the_only_one_who_can_be_chosen_is() {
+    let (mut harness, play) = window(Snapshot {
+        peers: vec![peer("bob", 2)],
+        ..alone()
+    });
+    harness.event(Input::Paste("/tmp/report.pdf".to_owned()));
+    harness.run();
+    click(&mut harness, text::SEND);
+    assert_eq!(play.commands().len(), 1);
 }

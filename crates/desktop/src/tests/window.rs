@@ -7,6 +7,7 @@ fn tab_reaches_every_button_from_above() {
     let (mut harness, _) = window(with_peers());
     for expected in [
         text::SETTINGS,
+        text::SEND_TO_SEVERAL,
         "Send files to bob",
         "Send a folder to bob",
         "Message to bob",
@@ -50,6 +51,97 @@ fn settings_change_the_engine_and_show_the_fingerprint() {
     harness.key_press(Key::Escape);
     harness.run();
     assert!(harness.query_by_label(text::LOG_OUT).is_none());
+}
+
+fn typed(harness: &mut Harness<'_, App>, label: &str, text: &str) {
+    harness
+        .get_by_role_and_label(Role::TextInput, label)
+        .focus();
+    harness.run();
+    harness.event(Input::Text(text.to_owned()));
+    harness.run();
+    harness.key_press(Key::Tab);
+    harness.run();
+}
+
+#[test]
+fn settings_say_how_much_how_fast_and_what_stays() {
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| {
+        s.settings.accept = AcceptPolicy::All;
+        s.settings.receive_limit = Some(2_500_000);
+    });
+    harness.run();
+    click(&mut harness, text::SETTINGS);
+    typed(&mut harness, text::UNASKED_MAX, "500");
+    typed(&mut harness, text::SEND_LIMIT, "1.5");
+    let receive = Some(2_500_000);
+    let send = Some(1_500_000);
+    let bytes = Some(500_000_000);
+    let expected = [
+        Command::SetUnaskedBytesMax { bytes },
+        Command::SetLimits { send, receive },
+    ];
+    assert_eq!(play.commands(), expected);
+    typed(&mut harness, text::RECEIVE_LIMIT, "x");
+    assert!(harness.query_by_label(text::NOT_A_NUMBER).is_some());
+    assert_eq!(play.commands(), []);
+    click(&mut harness, text::REPLACE);
+    click(&mut harness, text::KEEPS_EXECUTABLE);
+    let (existing, keeps) = (Existing::Replace, true);
+    let expected = [
+        Command::SetExisting { existing },
+        Command::SetKeepsExecutable { keeps },
+    ];
+    assert_eq!(play.commands(), expected);
+    play.change(|s| s.settings.accept = AcceptPolicy::Ask);
+    harness.run();
+    assert!(harness.query_by_label(text::UNASKED_MAX).is_none());
+}
+
+#[test]
+fn history_is_shown_newest_first_and_cleared_by_the_second_click() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_s = now.unwrap().as_secs();
+    let entry = |title: &str, ended_at_s, outcome| HistoryEntry {
+        ended_at_s,
+        peer: identity("bob", 2),
+        direction: Direction::Receiving,
+        title: title.to_owned(),
+        files: 1,
+        bytes: 734_003_200,
+        path: Some(PathKind::Punched),
+        elapsed_ms: Some(10_000),
+        digest: None,
+        outcome,
+        folder: None,
+    };
+    let reason = "Cancelled.".to_owned();
+    let (mut harness, play) = window(with_peers());
+    play.change(|s| {
+        s.history = Arc::new(vec![
+            entry("old", now_s - 7_300, Outcome::Completed { failed_files: 0 }),
+            entry("new", now_s, Outcome::Failed { reason }),
+        ]);
+    });
+    harness.run();
+    click(&mut harness, text::HISTORY);
+    let height = |label: &str| harness.get_by_label(label).rect().top();
+    assert!(height("new") < height("old"));
+    for shown in [
+        "From bob  ·  2 hours ago  ·  734 MB  ·  73 MB/s",
+        "Direct, punched through both NATs",
+        "Cancelled.",
+    ] {
+        assert!(harness.query_by_label(shown).is_some(), "{shown}");
+    }
+    click(&mut harness, text::CLEAR_HISTORY);
+    assert_eq!(play.commands(), []);
+    click(&mut harness, text::CLEAR_FOR_GOOD);
+    assert_eq!(play.commands(), [Command::ClearHistory]);
+    play.change(|s| s.history = Arc::default());
+    harness.run();
+    assert!(harness.query_by_label(text::NO_HISTORY).is_some());
 }
 
 #[test]
