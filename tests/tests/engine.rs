@@ -467,6 +467,65 @@ async fn what_waited_for_a_contact_is_not_lost_when_the_program_ends_meanwhile()
 }
 
 #[tokio::test]
+async fn what_waited_for_a_contact_waits_again_when_the_contact_leaves_without_it() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &scene.file("first.txt", b"1")).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    bob.end();
+    alice.sees("bob", |p| !p.online).await;
+    alice.send("bob", &scene.file("later.txt", b"later")).await;
+    alice.shows(|s| s.transfers.len() == 2).await;
+
+    // As `pinhole peers` does, which has no time for offers.
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.offered().await;
+    bob.end();
+    alice.sees("bob", |p| !p.online).await;
+    let is_queued = |s: &Snapshot| matches!(s.transfers[1].stage, Stage::Queued);
+    alice.shows(is_queued).await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("later.txt"), b"later");
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn a_pause_is_told_on_the_command_line() {
+    let scene = Scene::on_loopback();
+    let file = scene.folder.path().join("file");
+    tree::write_file(&file, 8_000_000, 1).expect("a file");
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.command(Command::SetAcceptPolicy {
+        policy: AcceptPolicy::All,
+    });
+    bob.command(Command::SetLimits {
+        send: None,
+        receive: Some(8_000_000),
+    });
+    let mut sending = scene.peer("alice").send("bob", &[&file]);
+    bob.event(|e| matches!(e, Event::Started { .. }).then_some(()))
+        .await;
+    let transfer = bob.client.snapshot().transfers[0].id;
+    for paused in [true, false] {
+        bob.command(Command::Pause { transfer, paused });
+        let told = sending.event("paused", SOON);
+        assert_eq!(
+            (&told["peer"], &told["paused"]),
+            (&"bob".into(), &paused.into())
+        );
+    }
+    assert_eq!(sending.end(SOON).code, Some(0));
+    bob.end();
+}
+
+#[tokio::test]
 async fn both_send_to_each_other_at_once() {
     const SIZE_BYTES: u64 = 8_000_000;
     let scene = Scene::on_loopback();

@@ -52,6 +52,13 @@ impl Engine {
             return self.take_again(id).await;
         }
         let is_logged_in = self.login.id().is_some();
+        // The server may have said so before the connection was seen to break.
+        let peer = self.transfers.get(&id).map(|transfer| &transfer.peer);
+        let wait = if peer.is_some_and(|peer| self.is_online(peer)) {
+            WAIT
+        } else {
+            WAIT_FOR_OFFLINE_PEER
+        };
         let under_way = |t: &&mut Transfer| matches!(t.stage, Stage::Transferring);
         let Some(transfer) = self.transfers.get_mut(&id).filter(under_way) else {
             return self.finish(id, Err(failure)).await;
@@ -65,7 +72,7 @@ impl Engine {
         transfer.stage = Stage::Reconnecting;
         transfer.lost = Some(Lost {
             failure,
-            give_up_at: now + WAIT,
+            give_up_at: now + wait,
             try_at: is_sending.then_some(now + BETWEEN_ATTEMPTS),
         });
         self.publish();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::transfers::Transfer;
+use crate::failure::Failure;
 use crate::offer;
 use crate::profile::ProfileError;
 use crate::snapshot::{Direction, Stage, TransferId};
@@ -93,6 +94,23 @@ impl Engine {
         if let Some(carried) = carried {
             // Only a session that is over refuses, and then it is over anyway.
             let _ = carried.exchange.interrupt(carried.id).await;
+            self.note_idleness(carried.session);
+        }
+    }
+
+    /// Whether something of the queue has failed only because its peer has
+    /// left, perhaps without having seen it.
+    pub(super) fn waits_again(&self, id: TransferId, failure: &Failure) -> bool {
+        let queued = |t: &&Transfer| t.queued_on.is_some() && !t.stage.is_final();
+        let Some(transfer) = self.transfers.get(&id).filter(queued) else {
+            return false;
+        };
+        match failure {
+            Failure::PeerOffline { .. }
+            | Failure::ConnectionLost { .. }
+            | Failure::InterruptedByPeer { .. } => true,
+            Failure::NoPath { .. } => !self.is_online(&transfer.peer),
+            _ => false,
         }
     }
 

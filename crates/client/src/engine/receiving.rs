@@ -53,6 +53,7 @@ impl Engine {
                 };
                 self.begin(id);
                 self.befriend(id).await;
+                self.publish();
                 self.emit(Event::Started { transfer: id }).await;
             }
             ExchangeEvent::FileFailed { id, path, error } => {
@@ -92,7 +93,8 @@ impl Engine {
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
-        let is_begun = matches!(transfer.stage, Stage::Transferring);
+        let is_begun = transfer.accepted_at.is_some();
+        let is_queued = transfer.queued_on.is_some();
         let failure = |error| explain::transfer(&transfer.peer, &error);
         let failure = match outcome {
             Ok(summary) => return self.finish(id, Ok(summary)).await,
@@ -103,7 +105,7 @@ impl Engine {
                 return self.lose(id, "offered again").await;
             }
             // Nothing has arrived that could be kept.
-            Err(TransferError::Interrupted(party)) if !is_begun => {
+            Err(TransferError::Interrupted(party)) if !is_begun && !is_queued => {
                 failure(TransferError::Cancelled(party))
             }
             Err(error) => failure(error),
@@ -203,6 +205,7 @@ impl Engine {
         }
         self.begin(id);
         self.befriend(id).await;
+        self.publish();
         self.emit(Event::Started { transfer: id }).await;
     }
 

@@ -140,15 +140,19 @@ impl Engine {
         let Some(transfer) = self.transfers.get(&id).filter(|t| !t.stage.is_final()) else {
             return;
         };
-        let Some(carried) = transfer.carried.clone() else {
-            return self.cancel(id).await;
+        let failure = match transfer.accepted_at {
+            Some(_) => Failure::Interrupted,
+            None => Failure::Cancelled,
         };
-        let failure = match transfer.stage {
-            Stage::Transferring => Failure::Interrupted,
-            _ => Failure::Cancelled,
-        };
-        // As in `cancel`.
-        let _ = carried.exchange.interrupt(carried.id).await;
+        match transfer.carried.clone() {
+            Some(carried) => {
+                // As in `cancel`.
+                let _ = carried.exchange.interrupt(carried.id).await;
+            }
+            // Between two connections there is nobody to tell.
+            None if transfer.accepted_at.is_some() => {}
+            None => return self.cancel(id).await,
+        }
         self.finish(id, Err(failure)).await;
     }
 
@@ -202,6 +206,11 @@ impl Engine {
 
     /// Ends a transfer that has not ended, and says so.
     pub(super) async fn finish(&mut self, id: TransferId, outcome: Result<Summary, Failure>) {
+        if let Err(failure) = &outcome
+            && self.waits_again(id, failure)
+        {
+            return self.requeue(id).await;
+        }
         let Some(transfer) = self.transfers.get_mut(&id).filter(|t| !t.stage.is_final()) else {
             return;
         };
