@@ -276,6 +276,30 @@ fn ctrl_c_at_the_receiver_keeps_what_has_arrived() {
 
 #[test]
 #[cfg(unix)]
+fn ctrl_c_between_two_connections_keeps_what_has_arrived() {
+    for at_receiver in [true, false] {
+        let scene = Scene::on_loopback();
+        let (alice, bob) = alice_and_bob(&scene);
+        let file = large_file(&scene, "large", 40_000_000);
+        let mut receiving = bob.receive(&[]);
+        let sending = alice.start(&["send", "--limit", "20M", "bob", text(&file)]);
+        moved(&mut receiving, 5_000_000);
+        let (mut stays, mut goes) = (receiving, sending);
+        if !at_receiver {
+            std::mem::swap(&mut stays, &mut goes);
+        }
+        goes.kill();
+        stays.event("reconnecting", SOON);
+        stays.interrupt();
+        assert_failed(&stays.end(SOON), 130, "is kept");
+        let parts = fs::read_dir(&bob.inbox).expect("the inbox");
+        let kept = parts.map(|part| part.expect("a part").metadata().expect("a part").len());
+        assert!(kept.sum::<u64>() >= 4_000_000, "nothing is kept");
+    }
+}
+
+#[test]
+#[cfg(unix)]
 fn a_second_ctrl_c_waits_for_nobody() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);

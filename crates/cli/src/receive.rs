@@ -48,8 +48,9 @@ pub(crate) async fn receive(
         match wake {
             Wake::Interrupted => {
                 terminal.report.withdraw_question();
-                let is_moving = |t: &TransferView| matches!(t.stage, Stage::Transferring);
-                terminal.interrupt(is_moving).await?;
+                let is_begun =
+                    |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
+                terminal.interrupt(is_begun).await?;
                 return Ok(Exit::Interrupted);
             }
             Wake::Event(Event::Offered { transfer }) => {

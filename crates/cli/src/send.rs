@@ -109,7 +109,7 @@ pub(crate) async fn send(
     let recipients = task.peers.0.into_iter().map(|name| Recipient {
         name,
         state: State::Waiting,
-        is_told: false,
+        told: Vec::new(),
     });
     let mut sending = Sending {
         parcel,
@@ -167,8 +167,8 @@ struct Sending {
 struct Recipient {
     name: PeerName,
     state: State,
-    /// The user knows that it is waited for.
-    is_told: bool,
+    /// What the user knows is waited for.
+    told: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -280,29 +280,28 @@ impl Recipient {
             }
             Stage::AwaitingAnswer => {
                 let note = format!("waiting for {} to accept", self.name);
-                if self.tell(terminal, &note) {
+                if self.tell(terminal, note) {
                     for skipped in &transfer.offer.skipped {
                         terminal.report.note(&format!("left out: {skipped}"));
                     }
                 }
             }
-            // Told again if it has to wait again.
-            _ => self.is_told = false,
+            _ => {}
         }
         Ok(())
     }
 
     fn wait(&mut self, terminal: &Terminal<'_>) {
         let note = format!("waiting until {} is online; Ctrl-C ends", self.name);
-        self.tell(terminal, &note);
+        self.tell(terminal, note);
     }
 
     /// Says it once. Returns whether this was the time.
-    fn tell(&mut self, terminal: &Terminal<'_>, note: &str) -> bool {
-        let is_news = !self.is_told;
+    fn tell(&mut self, terminal: &Terminal<'_>, note: String) -> bool {
+        let is_news = !self.told.contains(&note);
         if is_news {
-            self.is_told = true;
-            terminal.report.note(note);
+            terminal.report.note(&note);
+            self.told.push(note);
         }
         is_news
     }

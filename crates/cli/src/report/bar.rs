@@ -35,8 +35,9 @@ impl Shown {
         }
         let mut transfers = snapshot.transfers.iter();
         // A few words are there before anybody could look.
-        let is_moving =
-            |t: &&TransferView| matches!(t.stage, Stage::Transferring) && t.text.is_none();
+        let is_moving = |t: &&TransferView| {
+            matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && t.text.is_none()
+        };
         let moving = transfers.find(is_moving)?;
         Some(Self {
             title: title(moving),
@@ -86,7 +87,9 @@ pub(super) fn title(transfer: &TransferView) -> String {
 
 fn message(transfer: &TransferView) -> String {
     let (progress, peer) = (&transfer.progress, &transfer.peer.name);
-    let pace = if progress.paused.by_peer {
+    let pace = if let Stage::Reconnecting = transfer.stage {
+        format!("connecting to {peer} again")
+    } else if progress.paused.by_peer {
         format!("paused by {peer}")
     } else if progress.paused.by_us {
         "paused".to_owned()
