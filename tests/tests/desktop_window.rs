@@ -1,5 +1,6 @@
 //! The desktop application in real windows: a drag from another program lands
-//! on a peer, the peer's window accepts, the file is equal.
+//! on a peer, the peer's window accepts, the file is equal; a part of an offer
+//! is taken, paused and resumed.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -31,6 +32,7 @@ struct Theme {
     accent: Colour,
     card: Colour,
     lit: Colour,
+    background: Colour,
 }
 
 const LIGHT: Theme = Theme {
@@ -38,6 +40,7 @@ const LIGHT: Theme = Theme {
     accent: [0x0B, 0x72, 0x78],
     card: [0xFF, 0xFF, 0xFF],
     lit: [0xDD, 0xF1, 0xF0],
+    background: [0xF4, 0xF5, 0xF4],
 };
 
 const DARK: Theme = Theme {
@@ -45,6 +48,7 @@ const DARK: Theme = Theme {
     accent: [0x4F, 0xC4, 0xC4],
     card: [0x1B, 0x22, 0x24],
     lit: [0x15, 0x37, 0x3A],
+    background: [0x12, 0x17, 0x18],
 };
 
 /// A server and the windows on one screen.
@@ -236,4 +240,58 @@ fn dragged_and_accepted_by_keyboard_in_dark() {
         stage.screen.key("Tab");
         stage.screen.key("Return");
     });
+}
+
+/// A transfer that takes three seconds.
+const SLOW_BYTES: usize = 60_000_000;
+const SLOW_BYTES_PER_SECOND: usize = 20_000_000;
+/// From the first button of bob's window to that which pauses: the settings,
+/// three for alice, one that stops.
+const TABS_TO_PAUSE: usize = 6;
+/// Longer than a box to tick is wide.
+const BAR_EDGE: usize = 30;
+
+#[test]
+fn a_part_of_an_offer_is_taken_and_paused_by_keyboard() {
+    let Some(stage) = Stage::set(LIGHT) else {
+        return;
+    };
+    let profile = stage.profile("bob");
+    fs::create_dir_all(&profile).expect("a profile");
+    let settings = format!("{{\"receive_limit\":{SLOW_BYTES_PER_SECOND}}}");
+    fs::write(profile.join("settings.json"), settings).expect("the settings");
+    let (_bob, bob) = stage.log_in("bob", 0);
+    let alice = stage.scene.peer("alice");
+    let unwanted = stage.scene.file("1 unwanted.bin", b"unwanted");
+    let wanted = stage.scene.file("2 wanted.bin", &vec![7; SLOW_BYTES]);
+    let mut sending = alice.send("bob", &[&unwanted, &wanted]);
+    stage.button(&bob, "the offer");
+    stage.screen.activate(&bob);
+    // The box for all of it, then that of the first file.
+    for key in ["Tab", "Tab", "space"] {
+        stage.screen.key(key);
+    }
+    stage.screenshot(&bob, "4-part");
+    stage.screen.key("ctrl+Return");
+    sending.event("started", SOON);
+    stage.until_seen(&bob, "progress", |picture| {
+        // While a question lies over it, the window is dimmed.
+        let is_answered = picture.at(1, picture.height - 2) == stage.theme.background;
+        let bar = picture.line_of(stage.theme.accent, BAR_EDGE);
+        bar.filter(|_| is_answered)
+    });
+    for _ in 0..TABS_TO_PAUSE {
+        stage.screen.key("Tab");
+    }
+    stage.screen.key("Return");
+    let paused = |sending: &mut Process| sending.event("paused", SOON)["paused"].as_bool();
+    assert_eq!(paused(&mut sending), Some(true));
+    stage.screenshot(&bob, "5-paused");
+    stage.screen.key("Return");
+    assert_eq!(paused(&mut sending), Some(false));
+    let completed = sending.event("completed", LONG);
+    assert_eq!(completed["skipped_files"], 1);
+    let received = arrived(&profile, "2 wanted.bin");
+    assert!(fs::read(&received).expect("received") == fs::read(&wanted).expect("sent"));
+    assert_eq!(find(&profile, "1 unwanted.bin"), None);
 }

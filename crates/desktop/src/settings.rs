@@ -77,6 +77,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
             .min_scrolled_height(height)
             .auto_shrink([false, true])
             .show(ui, |ui| {
+                // The bar lies beside the buttons, not on them.
+                ui.set_width(ui.available_width() - theme::GAP_LARGE);
                 fingerprint(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 downloads(ui, snapshot, &mut actions);
@@ -177,6 +179,7 @@ pub(crate) fn existing_choice(ui: &mut Ui, now: Existing) -> Option<Existing> {
         (Existing::Replace, text::REPLACE),
     ];
     ui.horizontal_wrapped(|ui| {
+        ui.spacing_mut().item_spacing.x = theme::GAP_LARGE;
         let chosen =
             |&(way, words): &(Existing, &str)| theme::radio(ui, now == way, words).clicked();
         ways.into_iter().find(chosen).map(|(way, _)| way)
@@ -236,6 +239,7 @@ fn appearance(ui: &mut Ui, actions: &mut Vec<Action>) {
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     let current = ui.ctx().options(|options| options.theme_preference);
     ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = theme::GAP_LARGE;
         for (preference, words) in [
             (ThemePreference::System, text::AS_SYSTEM),
             (ThemePreference::Light, text::LIGHT),

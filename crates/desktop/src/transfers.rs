@@ -131,25 +131,26 @@ fn is_received(transfer: &TransferView) -> bool {
 
 fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
     let id = transfer.id;
-    let retry = (text::SEND_AGAIN, Command::Retry { transfer: id });
-    let dismiss = (text::DISMISS, Command::Dismiss { transfer: id });
-    let cancel = (text::CANCEL, Command::Cancel { transfer: id });
+    let command = |words, command| (words, Action::Command(command));
+    let retry = command(text::SEND_AGAIN, Command::Retry { transfer: id });
+    let dismiss = command(text::DISMISS, Command::Dismiss { transfer: id });
+    let cancel = command(text::CANCEL, Command::Cancel { transfer: id });
     let buttons = match (&transfer.stage, transfer.direction) {
-        (Stage::AwaitingDecision, _) => {
-            let look = theme::quiet_button(ui, text::LOOK).clicked();
-            return look.then_some(Action::LookAt(id)).into_iter().collect();
-        }
+        (Stage::AwaitingDecision, _) => vec![(text::LOOK, Action::LookAt(id))],
         (Stage::Transferring, _) if transfer.text.is_none() => return while_moving(ui, transfer),
         (Stage::Failed(_), Direction::Sending) => vec![dismiss, retry],
-        (stage, _) if stage.is_final() => vec![dismiss],
+        (stage, _) if stage.is_final() => {
+            // As it came: what is shown stands in for what cannot be seen.
+            let copy = transfer.text.as_ref().filter(|_| is_received(transfer));
+            let copy = copy.map(|words| (text::COPY, Action::Copy(words.to_string())));
+            vec![dismiss].into_iter().chain(copy).collect()
+        }
         _ => vec![cancel],
     };
     let pressed = buttons
         .into_iter()
         .filter(|(words, _)| theme::quiet_button(ui, words).clicked());
-    pressed
-        .map(|(_, command)| Action::Command(command))
-        .collect()
+    pressed.map(|(_, action)| action).collect()
 }
 
 /// Pausing, and the ways to end it: once something has arrived there are two.
@@ -178,8 +179,8 @@ fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
 fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
     let mut actions = Vec::new();
     if let Some(words) = &transfer.text {
-        let can_copy = is_received(transfer);
-        return message(ui, words, can_copy).into_iter().collect();
+        message(ui, words);
+        return actions;
     }
     match &transfer.stage {
         Stage::Transferring => running(ui, transfer),
@@ -211,8 +212,8 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
     actions
 }
 
-/// A few words, to be read, selected, and with `can_copy` copied by a button.
-fn message(ui: &mut Ui, words: &str, can_copy: bool) -> Option<Action> {
+/// A few words, to be read and selected.
+fn message(ui: &mut Ui, words: &str) {
     const HIGHEST: f32 = 160.0;
     let shown = display_lines(words);
     ui.add_space(theme::GAP);
@@ -234,13 +235,6 @@ fn message(ui: &mut Ui, words: &str, can_copy: bool) -> Option<Action> {
                     ui.add(field).accessible_name(text::MESSAGE);
                 });
         });
-    if !can_copy {
-        return None;
-    }
-    ui.add_space(theme::GAP);
-    // As it came: what is shown stands in for what cannot be seen.
-    let copied = theme::button(ui, text::COPY).clicked();
-    copied.then(|| Action::Copy(words.to_owned()))
 }
 
 fn running(ui: &mut Ui, transfer: &TransferView) {
