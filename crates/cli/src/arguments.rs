@@ -172,7 +172,7 @@ pub(crate) struct Receive {
     /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
     #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
     pub(crate) max_size: Option<u64>,
-    /// Where a name is taken: give the new file a number [default], skip it, or replace the old one.
+    /// Where a name is taken: give the new file a number (the default), skip it, or replace the old one.
     #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
     pub(crate) existing: Option<Existing>,
     /// Let programs stay programs: what could be executed there can be executed here.

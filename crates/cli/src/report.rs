@@ -470,3 +470,56 @@ fn outcome(transfer: &TransferView, completion: &Completion) -> String {
     let speed = display::speed(bytes, elapsed);
     format!("{what}: {size} in {time}, {speed}, {way}{skipped}")
 }
+
+#[cfg(test)]
+mod tests {
+    use pinhole_client::TopView;
+    use pinhole_client::snapshot::EntryView;
+
+    use super::*;
+
+    fn offer(entries: &[(&str, Option<u64>)], top_level: Vec<TopView>) -> OfferView {
+        let entries = entries.iter().map(|&(path, size_bytes)| EntryView {
+            path: path.to_owned(),
+            size_bytes,
+            folder: None,
+        });
+        OfferView {
+            entries: entries.collect(),
+            top_level,
+            ..OfferView::default()
+        }
+    }
+
+    fn top(entry: u32, files: u64, bytes: u64) -> TopView {
+        TopView {
+            entry,
+            files,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn what_can_be_chosen_has_a_number() {
+        let entries = [("d", None), ("d/one", Some(1)), ("f", Some(2000))];
+        let two = offer(&entries, vec![top(0, 1, 1), top(2, 1, 2000)]);
+        let expected = [
+            "   1         1 B  d/ (1 file)",
+            "             1 B  d/one",
+            "   2     2.00 kB  f",
+        ];
+        assert_eq!(listing(&two), expected);
+        let one = offer(&entries[2..], vec![top(0, 1, 2000)]);
+        assert_eq!(listing(&one), ["         2.00 kB  f"]);
+    }
+
+    #[test]
+    fn of_a_large_offer_only_the_top_level_is_listed() {
+        let mut entries = vec![("d", None)];
+        entries.resize(200, ("d/one", Some(1)));
+        entries.push(("f", Some(2)));
+        let large = offer(&entries, vec![top(0, 199, 199), top(200, 1, 2)]);
+        let expected = ["   1       199 B  d/ (199 files)", "   2         2 B  f"];
+        assert_eq!(listing(&large), expected);
+    }
+}

@@ -131,8 +131,8 @@ impl Client {
         self.snapshot.changed().await.is_ok()
     }
 
-    /// Cancels what runs, says goodbye to peers and server, and waits for it:
-    /// at most a few seconds.
+    /// Puts off what runs, so that it can go on another day, says goodbye to
+    /// peers and server, and waits for it: at most a few seconds.
     pub fn shut_down(self, events: Events) {
         drop(self.commands);
         // The engine must not wait for a face that is no longer listening.
