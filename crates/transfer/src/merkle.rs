@@ -1,14 +1,26 @@
 //! Digests of chunks and the Merkle root that closes a file: SHA-256 in the
 //! tree of RFC 9162 section 2.1, whose leaves and nodes hash differently, so
-//! that a node can never pass for a chunk.
+//! that a node can never pass for a leaf.
+//!
+//! Leaves are much shorter than chunks: those of one chunk are hashed side by
+//! side, which one long message cannot be. A chunk's digest is the node over
+//! its leaves, so that the tree over chunks is the tree over all leaves.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::lengths::CHUNK_BYTES;
+
 const LEAF: [u8; 1] = [0];
 const NODE: [u8; 1] = [1];
+
+/// Bytes of a leaf of the tree, but for a file's last.
+pub const LEAF_BYTES: usize = 64 * 1024;
+/// Leaves of a whole chunk. A power of two, or a chunk would be no node.
+const CHUNK_LEAVES: usize = CHUNK_BYTES as usize / LEAF_BYTES;
+const _: () = assert!(CHUNK_LEAVES.is_power_of_two());
 
 /// Bytes of a [`Digest`].
 pub const DIGEST_BYTES: usize = 32;
@@ -19,16 +31,30 @@ pub const DIGEST_BYTES: usize = 32;
 pub struct Digest([u8; DIGEST_BYTES]);
 
 impl Digest {
-    /// The digest of a chunk's bytes (RFC 9162: of a leaf).
+    /// The digest of a chunk's bytes; one without any is an empty leaf.
     #[must_use]
     pub fn of_chunk(bytes: &[u8]) -> Self {
-        Self(
-            Sha256::new()
-                .chain_update(LEAF)
-                .chain_update(bytes)
-                .finalize()
-                .into(),
-        )
+        let mut leaves = [&[][..]; CHUNK_LEAVES];
+        let mut digests = [[0; DIGEST_BYTES]; CHUNK_LEAVES];
+        let mut tree = Tree::default();
+        let mut rest = bytes;
+        loop {
+            let mut count = 0;
+            for leaf in &mut leaves {
+                (*leaf, rest) = rest.split_at(rest.len().min(LEAF_BYTES));
+                count += 1;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let leaves = leaves.get(..count).unwrap_or_default();
+            let digests = digests.get_mut(..count).unwrap_or_default();
+            tape_sha256::hash_many_prefixed(&LEAF, leaves, digests);
+            digests.iter().for_each(|digest| tree.push(Self(*digest)));
+            if rest.is_empty() {
+                return tree.root();
+            }
+        }
     }
 
     fn of_node(left: Self, right: Self) -> Self {
@@ -159,6 +185,41 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A leaf of RFC 9162, by another implementation of SHA-256.
+    fn leaf(bytes: &[u8]) -> Digest {
+        let hash = Sha256::new_with_prefix(LEAF).chain_update(bytes);
+        Digest(hash.finalize().into())
+    }
+
+    #[test]
+    fn a_chunk_is_the_node_over_its_leaves() {
+        const LENGTHS: [usize; 14] = [
+            0, 1, 55, 56, 63, 64, 65_535, 65_536, 65_537, 131_072, 196_609, 1_048_575, 1_048_576,
+            1_048_577,
+        ];
+        let bytes: Vec<u8> = (0..1_048_577u32).map(|n| (n % 251) as u8).collect();
+        for length in LENGTHS {
+            let leaves = bytes[..length].chunks(LEAF_BYTES).map(leaf);
+            let mut leaves: Vec<_> = leaves.collect();
+            if leaves.is_empty() {
+                leaves.push(leaf(&[]));
+            }
+            let chunk = Digest::of_chunk(&bytes[..length]);
+            assert_eq!(chunk, reference(&leaves), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_tree_over_chunks_is_the_tree_over_all_leaves() {
+        let bytes: Vec<u8> = (0..5 * CHUNK_BYTES + 7).map(|n| (n % 253) as u8).collect();
+        let mut tree = Tree::default();
+        for chunk in bytes.chunks(CHUNK_BYTES as usize) {
+            tree.push(Digest::of_chunk(chunk));
+        }
+        let leaves: Vec<_> = bytes.chunks(LEAF_BYTES).map(leaf).collect();
+        assert_eq!(tree.root(), reference(&leaves));
+    }
 
     /// The recursive definition of RFC 9162, to hold the tree against.
     fn reference(chunks: &[Digest]) -> Digest {

@@ -6,7 +6,7 @@
 //! pipeline send ADDRESS:PORT FILE         # prints MB/s until all is written
 //! ```
 //!
-//! Blocking threads pass buffers of 1 MiB on: read, SHA-256, AES-128-GCM in
+//! Blocking threads pass buffers of 1 MiB on: read, SHA-256 as Pinhole's chunks, AES-128-GCM in
 //! place in records of 16 KiB, TCP, open in place, SHA-256, write. The key is a
 //! constant: this measures, it does not protect.
 
@@ -24,8 +24,8 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use pinhole_transfer::merkle::Digest;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
-use sha2::{Digest as _, Sha256};
 
 const CHUNK_BYTES: usize = 1 << 20;
 const RECORD_BYTES: usize = 16 << 10;
@@ -153,7 +153,7 @@ fn send(mut stream: TcpStream, mut file: File) -> Result<()> {
         });
         scope.spawn(move || -> Result<()> {
             for mut buffer in to_hash {
-                buffer.digest = Sha256::digest(buffer.plaintext()).into();
+                buffer.digest = *Digest::of_chunk(buffer.plaintext()).as_bytes();
                 hashed.send(buffer)?;
             }
             Ok(())
@@ -187,7 +187,7 @@ fn receive(mut stream: TcpStream, mut file: File) -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let verifying = scope.spawn(move || -> Result<()> {
             for mut buffer in to_hash {
-                let digest: [u8; 32] = Sha256::digest(buffer.plaintext()).into();
+                let digest: [u8; 32] = *Digest::of_chunk(buffer.plaintext()).as_bytes();
                 ensure!(digest == buffer.digest, "a chunk differs");
                 hashed.send(buffer)?;
             }
