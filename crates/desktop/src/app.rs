@@ -355,6 +355,9 @@ impl App {
             })
             .collect();
         if let Some(first) = offers.first() {
+            if let Some(Sheet::Message(draft)) = &mut self.sheet {
+                draft.lose_focus();
+            }
             let choice = self.choices.entry(first.id);
             let choice = choice.or_insert_with(|| Choice::of(&first.offer));
             return offer::show(ui, &self.snapshot, first, choice, offers.len() - 1);

@@ -61,6 +61,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, clearing: &mut bool) -> Vec<Act
 fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<Action> {
     let size = Vec2::new(ui.available_width(), ROW_HEIGHT);
     ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
+        ui.set_min_height(ROW_HEIGHT);
         // The list scrolls by the focus, too.
         let show = entry.folder.as_ref().and_then(|folder| {
             let button = theme::quiet_button(ui, text::OPEN_FOLDER);

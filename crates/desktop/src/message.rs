@@ -27,6 +27,11 @@ impl Draft {
             focused: false,
         }
     }
+
+    /// Something lies over it; typing goes on when it is gone.
+    pub(crate) const fn lose_focus(&mut self) {
+        self.focused = false;
+    }
 }
 
 /// Draws the field over the window.

@@ -35,8 +35,7 @@ pub(crate) fn show(
         .show(ctx, |ui| {
             // What is left of the window's width inside the sheet's frame.
             ui.set_width(WIDTH.min(screen.width() - 96.0));
-            // Before the box that has the focus takes it for a click.
-            let by_keyboard = ui.input_mut(|i| i.consume_key(Modifiers::COMMAND, Key::Enter));
+            let by_keyboard = by_keyboard(ui, choice);
             who(ui, transfer);
             ui.add_space(theme::GAP_LARGE);
             amount(ui, &offer.entries, choice);
@@ -67,6 +66,16 @@ pub(crate) fn show(
             actions
         })
         .inner
+}
+
+/// Whether the offer is accepted from the keyboard. Looked at before the box
+/// that has the focus takes the key for a click, and only when the focus is in
+/// this question: the key may have been meant for what lay here a moment ago.
+fn by_keyboard(ui: &Ui, choice: &mut Choice) -> bool {
+    let was_shown = std::mem::replace(&mut choice.is_shown, true);
+    let has_focus = ui.memory(|memory| memory.focused().is_some());
+    let pressed = ui.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::Enter));
+    pressed && was_shown && has_focus
 }
 
 fn who(ui: &mut Ui, transfer: &TransferView) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui};
+use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui, Vec2};
 use pinhole_client::{
     Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView, display_lines,
 };
@@ -186,20 +186,19 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
         Stage::Transferring => running(ui, transfer),
         Stage::Completed(done) => {
             ui.add_space(theme::GAP);
-            ui.horizontal(|ui| {
-                ui.vertical(|ui| {
-                    ui.label(theme::muted(ui, text::completion(done)));
-                    if let Some(path) = transfer.path {
-                        ui.label(theme::muted(ui, text::path(path)));
+            let row = Layout::right_to_left(Align::Center);
+            ui.allocate_ui_with_layout(Vec2::new(ui.available_width(), 0.0), row, |ui| {
+                if let Some(folder) = &done.folder
+                    && theme::button(ui, text::OPEN_FOLDER).clicked()
+                {
+                    actions.push(Action::Ask(Question::Show(folder.clone())));
+                }
+                ui.with_layout(Layout::top_down(Align::Min), |ui| {
+                    let way = transfer.path.map(|path| text::path(path).to_owned());
+                    for line in [text::completion(done)].into_iter().chain(way) {
+                        ui.add(egui::Label::new(theme::muted(ui, line)).wrap());
                     }
                 });
-                if let Some(folder) = &done.folder {
-                    ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                        if theme::button(ui, text::OPEN_FOLDER).clicked() {
-                            actions.push(Action::Ask(Question::Show(folder.clone())));
-                        }
-                    });
-                }
             });
         }
         _ => {}

@@ -76,6 +76,8 @@ fn with_nothing_ticked_there_is_nothing_to_accept() {
     play.change(|s| s.transfers.push(album()));
     harness.run();
     click(&mut harness, "3 files in 1 folder, 7.0 kB");
+    harness.get_by_label("0 files, 0 bytes").focus();
+    harness.run();
     assert!(
         harness
             .get_by_label(text::ACCEPT)
@@ -88,8 +90,7 @@ fn with_nothing_ticked_there_is_nothing_to_accept() {
     assert_eq!(play.commands(), []);
     // The folder brings back what it holds, and only that.
     click(&mut harness, "d");
-    harness.key_press_modifiers(egui::Modifiers::COMMAND, Key::Enter);
-    harness.run();
+    click(&mut harness, text::ACCEPT);
     assert_eq!(play.commands(), [accepted(&[3], None)]);
 }
 
@@ -104,6 +105,25 @@ fn accepting_by_keyboard_does_not_tick_what_has_the_focus() {
     harness.key_press_modifiers(egui::Modifiers::COMMAND, Key::Enter);
     harness.run();
     assert_eq!(play.commands(), [accepted(&[3], None)]);
+}
+
+#[test]
+fn a_key_meant_for_a_message_accepts_no_offer() {
+    let (mut harness, play) = window(with_peers());
+    click(&mut harness, "Message to bob");
+    harness.event(Input::Text("hello".to_owned()));
+    harness.run();
+    play.change(|s| s.transfers.push(album()));
+    for _ in 0..2 {
+        harness.key_press_modifiers(egui::Modifiers::COMMAND, Key::Enter);
+        harness.run();
+    }
+    assert_eq!(play.commands(), []);
+    harness.key_press(Key::Escape);
+    harness.run();
+    let field = harness.get_by_role(Role::MultilineTextInput);
+    assert_eq!(field.accesskit_node().value().as_deref(), Some("hello"));
+    assert!(field.is_focused(), "typing goes on");
 }
 
 #[test]

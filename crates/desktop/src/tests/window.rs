@@ -189,17 +189,34 @@ fn a_title_that_no_font_can_draw_suggests_fonts_once() {
     assert!(harness.query_by_label(text::NO_FONT).is_some());
 }
 
+fn assert_at_rest(harness: &mut Harness<'_, App>, what: &str) {
+    harness.step();
+    let outputs = harness.output().viewport_output.values();
+    let delay = outputs.map(|output| output.repaint_delay).min();
+    assert_eq!(delay, Some(Duration::MAX), "{what}");
+}
+
 #[test]
 fn nothing_is_drawn_while_nothing_happens() {
     for snapshot in [logged_out(), alone(), with_peers()] {
         let (mut harness, _) = window(snapshot);
-        harness.step();
-        let delay = harness
-            .output()
-            .viewport_output
-            .values()
-            .map(|v| v.repaint_delay)
-            .min();
-        assert_eq!(delay, Some(Duration::MAX));
+        assert_at_rest(&mut harness, "a screen");
     }
+    let (mut harness, play) = window(with_peers());
+    for sheet in [text::SETTINGS, "Message to bob"] {
+        click(&mut harness, sheet);
+        assert_at_rest(&mut harness, sheet);
+        harness.key_press(Key::Escape);
+        harness.run();
+    }
+    let mut paused = transfer(1, Direction::Sending, Stage::Transferring);
+    paused.progress.paused.by_peer = true;
+    let mut message = transfer(2, Direction::Sending, Stage::Queued);
+    message.text = Some("hello".into());
+    play.change(|s| s.transfers = vec![paused, message]);
+    harness.run();
+    assert_at_rest(&mut harness, "transfers");
+    play.change(|s| s.transfers.push(incoming(&[("a", 1), ("b", 1)])));
+    harness.run();
+    assert_at_rest(&mut harness, "an offer");
 }
