@@ -242,9 +242,9 @@ fn dragged_and_accepted_by_keyboard_in_dark() {
     });
 }
 
-/// A transfer that takes three seconds.
+/// A transfer that takes six seconds: time enough to pause it on a busy machine.
 const SLOW_BYTES: usize = 60_000_000;
-const SLOW_BYTES_PER_SECOND: usize = 20_000_000;
+const SLOW_BYTES_PER_SECOND: usize = 10_000_000;
 /// From the first button of bob's window to that which pauses: the settings,
 /// three for alice, one that stops.
 const TABS_TO_PAUSE: usize = 6;
