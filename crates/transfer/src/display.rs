@@ -13,11 +13,14 @@ pub fn display_text(text: &str) -> String {
     elided(escaped(text))
 }
 
-/// As [`display_text`], but for a text of several lines, whole.
+/// As [`display_text`], but for a text of several lines, whole. Tabs become
+/// spaces.
 #[must_use]
 pub fn display_lines(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(escaped).collect();
-    lines.join("\n")
+    let lines = text
+        .lines()
+        .map(|line| escaped(&line.replace('\t', "    ")));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn escaped(text: &str) -> String {
@@ -84,6 +87,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn lines_and_tabs_stay_and_nothing_else_that_is_hidden() {
+        assert_eq!(display_lines("a\tb\r\n\u{202E}c"), "a    b\n\\u{202e}c");
+        let long = "x".repeat(500);
+        assert_eq!(display_lines(&long), long);
+    }
 
     #[test]
     fn what_moves_the_cursor_or_the_order_is_written_out() {
