@@ -25,8 +25,8 @@ struct State {
 }
 
 impl Throttle {
-    /// `None` lifts the limit. What already waits still waits at most as long
-    /// as it takes to pass [`SLICE_BYTES`].
+    /// `None` lifts the limit. What already waits still waits for its turn, for
+    /// at most 32 KiB.
     pub fn set(&self, bytes_per_second: Option<u64>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *state = State {
