@@ -7,6 +7,9 @@ use cap_std::fs::{Dir, Metadata};
 
 /// Up to so many files or folders are made durable one by one; more, together.
 pub(crate) const FEW: u32 = 8;
+/// From this size on a file is not kept in memory behind the transfer.
+#[cfg(target_os = "linux")]
+const HUGE_BYTES: u64 = 8 << 30;
 /// Whether the kernel can make a whole file system durable.
 pub(crate) const SYNCS_TOGETHER: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
@@ -138,6 +141,24 @@ pub(crate) fn is_ours(file: &File) -> io::Result<bool> {
 pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
     Ok(true)
 }
+
+/// Lets the kernel forget what has been read, or made durable, of a huge file:
+/// kept in memory it would push out what others use. A length of zero is
+/// everything from `offset_bytes` on.
+#[cfg(target_os = "linux")]
+pub(crate) fn forget(file: &File, size_bytes: u64, offset_bytes: u64, length_bytes: u64) {
+    if size_bytes >= HUGE_BYTES {
+        let length = std::num::NonZeroU64::new(length_bytes);
+        let advice = rustix::fs::Advice::DontNeed;
+        // A file system that keeps it all the same does no harm.
+        let _ = rustix::fs::fadvise(file, offset_bytes, length, advice);
+    }
+}
+
+/// Lets the kernel forget what has been read, or made durable, of a huge file:
+/// no other system is told here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn forget(_: &File, _: u64, _: u64, _: u64) {}
 
 /// Whether the owner of a file may execute it.
 #[cfg(unix)]

@@ -58,6 +58,12 @@ impl Lengths {
         (first..self.chunks).filter_map(move |index| self.place(index))
     }
 
+    /// How long the file is.
+    #[must_use]
+    pub const fn size_bytes(self) -> u64 {
+        self.size_bytes
+    }
+
     /// Bytes of so many chunks from `first`, those that the file has.
     #[must_use]
     pub fn run_bytes(self, first: u32, count: u32) -> u64 {

@@ -17,6 +17,7 @@ pub(crate) use self::resume::Answer;
 use self::resume::Waiting;
 use crate::{
     buffer::{Buffer, DATA_BYTES},
+    disk,
     event::FileError,
     flight::Flight,
     frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
@@ -30,6 +31,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Files up to this size travel in batches.
 const SMALL_FILE_BYTES: u64 = 128 * 1024;
+/// Of a huge file so much is forgotten at once.
+const FORGET_BYTES: u64 = 64 * 1024 * 1024;
 /// Pieces between the two threads.
 const PIECES: usize = 2;
 
@@ -208,6 +211,11 @@ impl Outgoing {
             let room = buffer.data_mut().get_mut(..place.length_bytes())?;
             if let Err(error) = read_whole(&mut file, room) {
                 return Some(Err(error));
+            }
+            let end_bytes = place.offset_bytes() + place.length_bytes() as u64;
+            if end_bytes.is_multiple_of(FORGET_BYTES) {
+                let start_bytes = end_bytes - FORGET_BYTES;
+                disk::forget(&file, lengths.size_bytes(), start_bytes, FORGET_BYTES);
             }
             pieces
                 .send(Piece::Chunk {

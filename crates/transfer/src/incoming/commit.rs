@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Incoming, Stopped, Written};
-use crate::{event::Summary, manifest::Entry, store::Store};
+use crate::{disk, event::Summary, manifest::Entry, store::Store};
 
 /// Most files made durable together. They are open files.
 const TOGETHER: usize = if cfg!(target_os = "linux") { 192 } else { 32 };
@@ -33,10 +33,11 @@ impl Incoming {
             let mut group = vec![first];
             group.extend(written.try_iter().take(TOGETHER - 1));
             self.check_stopped()?;
-            if let Some((entry, file)) = take_last_unfinished(&mut group)
-                && let Err(error) = file.sync_data()
-            {
-                spoilt = Some((entry, error));
+            if let Some((entry, file)) = take_last_unfinished(&mut group) {
+                match file.sync_data() {
+                    Ok(()) => disk::forget(&file, self.size_bytes(entry), 0, 0),
+                    Err(error) => spoilt = Some((entry, error)),
+                }
             }
             for _ in &group {
                 next = self.selection.next_file(next + 1);
@@ -55,6 +56,11 @@ impl Incoming {
         } else {
             Err(Stopped)
         }
+    }
+
+    fn size_bytes(&self, entry: u32) -> u64 {
+        let entry = self.manifest().entry(entry);
+        entry.and_then(Entry::file_size_bytes).unwrap_or_default()
     }
 
     fn commit_group(
@@ -88,12 +94,8 @@ impl Incoming {
             let path = self.path(entry);
             match path.and_then(|path| store.publish(&mut part, entry, path)) {
                 Ok(()) => {
-                    let size_bytes = self
-                        .manifest()
-                        .entry(entry)
-                        .and_then(Entry::file_size_bytes);
                     summary.files += 1;
-                    summary.bytes += size_bytes.unwrap_or_default();
+                    summary.bytes += self.size_bytes(entry);
                     folders.push(part.into_dir());
                 }
                 Err(error) => {
