@@ -16,6 +16,7 @@ logs=$target/nightly
 mkdir -p "$logs"
 summary=
 failed=
+profile=
 
 # stage NAME COMMAND... : runs it, and notes how it ended and how long it took.
 stage() {
@@ -40,7 +41,7 @@ $(printf '%-20s %-7s %4d s' "$name" "$outcome" $(($(date +%s) - begun)))"
 
 # long CRATE FILE TEST : one test that is too long for every day.
 long() {
-    cargo test --locked -p "$1" --test "$2" -- --ignored --exact "$3" --nocapture
+    cargo test --locked ${profile:-} -p "$1" --test "$2" -- --ignored --exact "$3" --nocapture
 }
 
 # In a build of its own, with the instrumentation of the compiler that
@@ -68,7 +69,11 @@ stage build cargo build --locked -p pinhole-server -p pinhole-cli --bins
 stage kills long pinhole-transfer crash a_thousand_kills_lose_nothing
 stage faults long pinhole-transfer faults every_call_that_fails_costs_nothing_but_the_attempt
 stage huge long pinhole-transfer engine extremes::one_chunk_of_sixty_four_gibibytes_is_sent_again
+# In the build that people run: the other takes more memory.
+stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
+profile=--release
 stage many long pinhole-tests extremes a_hundred_thousand_files_need_little_memory
+profile=
 # What cannot be run here is at least compiled, where the toolchain can.
 for system in x86_64-pc-windows-gnu aarch64-apple-darwin; do
     if [ -d "$(rustc --print sysroot)/lib/rustlib/$system/lib" ]; then

@@ -2,7 +2,7 @@
 //! share. How far it is, and whether it should stop.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -36,12 +36,15 @@ pub(crate) struct Flight {
     changed: Condvar,
 }
 
-/// What the files amount to that have come to their end.
+/// What the files amount to. Of a hundred thousand no list is kept: only those
+/// whose fate is open wait to be added to the tree.
 #[derive(Debug, Default)]
 struct Roots {
-    /// In the order of the manifest.
-    files: Vec<(u32, Digest)>,
+    /// Files that have come to their end, in the order of the manifest.
+    open: VecDeque<(u32, Digest)>,
     failed: BTreeSet<u32>,
+    tree: Tree,
+    files: u32,
 }
 
 impl Flight {
@@ -144,7 +147,7 @@ impl Flight {
 
     /// A file has come to its end, the next in the order of the manifest.
     pub(crate) fn add_root(&self, entry: u32, root: Digest) {
-        self.roots().files.push((entry, root));
+        self.roots().open.push_back((entry, root));
     }
 
     /// A file did not make it after all.
@@ -152,15 +155,22 @@ impl Flight {
         self.roots().failed.insert(entry);
     }
 
+    /// The first `entries` of the manifest need no more care.
+    pub(crate) fn settle(&self, entries: u32) {
+        let mut roots = self.roots();
+        while let Some((entry, root)) = roots.open.pop_front_if(|(entry, _)| *entry < entries) {
+            if !roots.failed.contains(&entry) {
+                roots.tree.push(root);
+                roots.files += 1;
+            }
+        }
+        roots.failed = roots.failed.split_off(&entries);
+    }
+
     /// What the files that made it amount to; `None` for no files.
     pub(crate) fn digest(&self) -> Option<Digest> {
-        let Roots { files, failed } = &*self.roots();
-        let mut tree = Tree::default();
-        let mut made_it = files.iter().filter(|(entry, _)| !failed.contains(entry));
-        let first = made_it.next()?;
-        tree.push(first.1);
-        made_it.for_each(|(_, root)| tree.push(*root));
-        Some(tree.root())
+        let roots = self.roots();
+        (roots.files > 0).then(|| roots.tree.root())
     }
 
     /// Notes what the comparison of chunks has shown: so many bytes need not

@@ -540,6 +540,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let is_complete = self.with_outgoing(id, |open| {
             let is_complete = open.machine.durable(entries)?;
+            open.flight.settle(entries);
             open.flight
                 .set_files(open.machine.delivered().files + open.machine.failed_files());
             Ok(is_complete)

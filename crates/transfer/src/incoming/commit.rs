@@ -44,6 +44,7 @@ impl Incoming {
             }
             self.commit_group(store, group, &mut spoilt, &mut summary)?;
             self.flight.set_files(summary.files + summary.failed_files);
+            self.flight.settle(next);
             // The last acknowledgement waits for the folders.
             if next < self.manifest().count() {
                 self.acknowledge(next);
