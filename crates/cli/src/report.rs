@@ -405,6 +405,7 @@ fn path_in_words(path: PathKind) -> &'static str {
     match path {
         PathKind::Lan => "directly, on your network",
         PathKind::Ipv6 => "directly, over IPv6",
+        PathKind::Mapped => "directly, by a port that the router opened",
         PathKind::Punched => "directly, through both NATs",
         PathKind::Relay => "through the relay",
     }

@@ -214,7 +214,9 @@ pub(crate) fn review_key_of(peer: &str) -> String {
 /// A peer with whom a session is up, in the few words that fit beside a name.
 pub(crate) const fn connected(path: PathKind) -> &'static str {
     match path {
-        PathKind::Lan | PathKind::Ipv6 | PathKind::Punched => "Connected directly",
+        PathKind::Lan | PathKind::Ipv6 | PathKind::Mapped | PathKind::Punched => {
+            "Connected directly"
+        }
         PathKind::Relay => "Connected by relay",
     }
 }
@@ -224,6 +226,7 @@ pub(crate) const fn path(path: PathKind) -> &'static str {
     match path {
         PathKind::Lan => "Direct, on the same network",
         PathKind::Ipv6 => "Direct, over IPv6",
+        PathKind::Mapped => "Direct, by a port that the router opened",
         PathKind::Punched => "Direct, punched through both NATs",
         PathKind::Relay => "Through the relay, encrypted end to end",
     }

@@ -129,6 +129,8 @@ mod tests {
         let text = |c: &Candidate| match c.kind {
             CandidateKind::Host => format!("host {}", c.address),
             CandidateKind::ServerReflexive => format!("seen {}", c.address),
+            CandidateKind::PortMapped => format!("mapped {}", c.address),
+            CandidateKind::Predicted => format!("predicted {}", c.address),
         };
         candidates.iter().map(text).collect()
     }

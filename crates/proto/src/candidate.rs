@@ -12,6 +12,20 @@ pub enum CandidateKind {
     Host,
     /// The address the rendezvous server saw: the outside of the NAT.
     ServerReflexive,
+    /// A port that the NAT has opened on request (PCP, NAT-PMP, `UPnP`).
+    PortMapped,
+    /// Where a NAT with a new port for each destination will most likely put
+    /// the next connection.
+    Predicted,
+}
+
+impl CandidateKind {
+    /// Whether the address is one of the machine itself rather than of the NAT
+    /// in front of it.
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::Host)
+    }
 }
 
 /// One address at which a peer may be reached.

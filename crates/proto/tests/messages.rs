@@ -34,7 +34,12 @@ fn address() -> impl Strategy<Value = SocketAddr> {
 }
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let kinds = select(vec![CandidateKind::Host, CandidateKind::ServerReflexive]);
+    let kinds = select(vec![
+        CandidateKind::Host,
+        CandidateKind::ServerReflexive,
+        CandidateKind::PortMapped,
+        CandidateKind::Predicted,
+    ]);
     let candidate = (kinds, address()).prop_map(|(kind, address)| Candidate { kind, address });
     vec(candidate, 0..=Candidate::MAX_PER_SIDE)
 }

@@ -63,15 +63,14 @@ impl Checklist {
             .remote
             .iter()
             .filter_map(|candidate| candidate.admit(round.server_on_loopback).ok())
-            .map(|candidate| candidate.address)
-            .filter(|&remote| seen.insert(remote) && shares_family(&local, remote))
+            .filter(|one| seen.insert(one.address) && shares_family(&local, one.address))
             .take(Candidate::MAX_PER_SIDE)
             .map(|remote| {
                 *made += 1;
                 Check {
                     id: CheckId(*made),
-                    remote,
-                    path: PathKind::direct(&local, remote.ip()),
+                    remote: remote.address,
+                    path: PathKind::dialled(&local, remote),
                     state: State::Due(round.start_at),
                     dialled_at: None,
                 }

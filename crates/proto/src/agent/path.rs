@@ -31,6 +31,8 @@ pub enum PathKind {
     Lan,
     /// Over global IPv6 addresses.
     Ipv6,
+    /// To a port that the other side's NAT has opened on request.
+    Mapped,
     /// Over global IPv4 addresses, through whatever NATs there are.
     Punched,
     /// Through the relay.
@@ -38,12 +40,19 @@ pub enum PathKind {
 }
 
 impl PathKind {
-    /// The class of a direct connection to `remote` (canonical) from a machine
+    /// The class of a connection dialled to this candidate (canonical).
+    pub(super) fn dialled(local: &[Candidate], remote: Candidate) -> Self {
+        match Self::direct(local, remote.address.ip()) {
+            Self::Punched if remote.kind == CandidateKind::PortMapped => Self::Mapped,
+            path => path,
+        }
+    }
+
+    /// The class of a direct connection with `remote` (canonical), for a machine
     /// with these candidates of its own.
     pub(super) fn direct(local: &[Candidate], remote: IpAddr) -> Self {
-        let shares_network = |own: &Candidate| {
-            own.kind == CandidateKind::Host && same_network(own.address.ip(), remote)
-        };
+        let shares_network =
+            |own: &Candidate| own.kind.is_own() && same_network(own.address.ip(), remote);
         if !is_global(remote) || local.iter().any(shares_network) {
             Self::Lan
         } else if remote.is_ipv6() {
@@ -59,6 +68,7 @@ impl fmt::Display for PathKind {
         f.write_str(match self {
             Self::Lan => "lan",
             Self::Ipv6 => "ipv6",
+            Self::Mapped => "mapped",
             Self::Punched => "punched",
             Self::Relay => "relay",
         })

@@ -238,7 +238,7 @@ impl Registry {
 }
 
 /// What is believed of a side's word about itself: addresses that may be
-/// dialled, server-reflexive ones only where the server has seen its key.
+/// dialled, those outside its NAT only where the server has seen its key.
 fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reachability {
     let on_loopback = side.observed.ip().is_loopback();
     let mut believed: Vec<Candidate> = Vec::new();
@@ -246,12 +246,8 @@ fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reacha
         let Ok(candidate) = candidate.admit(on_loopback) else {
             continue;
         };
-        let seen = match candidate.kind {
-            CandidateKind::Host => true,
-            CandidateKind::ServerReflexive => {
-                observed.contains(side.identity.key, candidate.address.ip())
-            }
-        };
+        let seen =
+            candidate.kind.is_own() || observed.contains(side.identity.key, candidate.address.ip());
         if seen && !believed.contains(&candidate) && believed.len() < Candidate::MAX_PER_SIDE {
             believed.push(candidate);
         }
