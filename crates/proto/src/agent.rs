@@ -3,23 +3,26 @@
 //!
 //! # The model
 //!
-//! One [`Agent`] lives through one attempt to connect two peers. It knows
-//! neither sockets nor a clock: a driver feeds it what happened (`handle_*`,
-//! each with the current time), does what it asks for ([`Agent::poll_action`])
-//! and wakes it when it wants to be woken ([`Agent::poll_timeout`]).
+//! One [`Agent`] lives through one attempt to connect two peers, or to find a
+//! better path for a session that they have. It knows neither sockets nor a
+//! clock: a driver feeds it what happened (`handle_*`, each with the current
+//! time), does what it asks for ([`Agent::poll_action`]) and wakes it when it
+//! wants to be woken ([`Agent::poll_timeout`]).
 //!
 //! ```text
-//!           introduced            3 s without success
-//!  new ───► round 1 ───────────────► round 2 ─ … ─► round 4 ───► Failed
-//!             │ dial, accept, relay     │ fresh local ports
-//!             ▼                         ▼
-//!          valid pairs ──► nomination ──► authenticated ───────► Selected
+//!        introduced           3 s without a direct path
+//! new ───► round 1 ─────────────► round 2 ─ … ─► round 4 ──► Failed, or
+//!            │ dial, accept, relay    │ fresh local ports     Finished on the relay
+//!            ▼                        ▼
+//!         valid pairs ──► handshakes ──► held ──► Selected ──► Finished
+//!            ▲            (the relay's beside       │  a better path may come:
+//!            └──────────── the direct ones)  ◄──────┘  Selected again
 //! ```
 //!
 //! * A **round** is one introduction: both sides have a fresh local port, know
 //!   each other's candidates, listen on the port and dial from it at the same
-//!   moment. A round that brings nothing is followed by another from another
-//!   port; the controlling side asks for it.
+//!   moment. A round that brings no direct path is followed by another from
+//!   another port; the controlling side asks for it.
 //! * A **check** ([`CheckId`]) is the attempt to reach one remote candidate. It
 //!   stays pending until the kernel answers: closing and redialling poisons the
 //!   NAT's mapping, so retransmission is the kernel's business. A check that
@@ -32,31 +35,34 @@
 //!   says nothing yet about who is at the other end. With simultaneous open
 //!   both sides dialled successfully and nobody accepted, so neither role nor
 //!   identity is ever derived from how a connection came up.
-//! * **Nomination**: the controlling side alone chooses, and begins the TLS
-//!   handshake on the best valid pair; its ClientHello is the nomination. The
-//!   controlled side waits for a ClientHello on every valid pair. On each side
-//!   the first authenticated connection is the selected one. A stranger fails
-//!   to authenticate, and the next pair is nominated.
+//! * **Handshakes** are begun by the controlling side, on the relay and on the
+//!   best direct pair at the same time; the controlled side waits for a
+//!   ClientHello on every valid pair. A stranger fails to authenticate, and the
+//!   next pair is tried.
+//! * **Selection**, which RFC 8445 calls nomination: the controlling side alone
+//!   chooses among the authenticated connections and says so on the one chosen.
+//!   A session may be selected another path later, when that is of a class that
+//!   makes the move worth it ([`PathKind::is_worth_a_move_from`]).
 //!
 //! # Which pair is best
 //!
 //! First by standing: connections with an address the server introduced, then
 //! those from another port of such an address (the peer's NAT maps
-//! address-dependently), then the relay once it is due, and strangers last.
-//! Then by class, in the order of [`PathKind`]. The first valid pair waits
-//! [`Timing::settle`] for a better class (longer on a long way), unless none can
-//! come any more. The
-//! relay is opened together with the first dials, but is due only when the
-//! direct attempts have had [`Timing::direct`], or when there can be none.
-//! A handshake with a stranger is given up for any better pair.
+//! address-dependently), and strangers last. Then by class, in the order of
+//! [`PathKind`]. An authenticated connection is *held* for a third of the time
+//! it took while the handshake with one of a better class is under way (the
+//! relay: while a direct path may still come up at all), so that whatever is
+//! about as fast begins as the better one; nothing waits longer than that.
 //!
 //! # What is bounded
 //!
-//! At most [`Candidate::MAX_PER_SIDE`][max] checks a round, [`Agent::MAX_ROUNDS`]
+//! At most [`Candidate::MAX_PER_SIDE`][max] and
+//! [`Candidate::MAX_PREDICTED`][predicted] checks a round, [`Agent::MAX_ROUNDS`]
 //! rounds, [`Agent::MAX_ACCEPTED`] accepted connections at a time, one dial of
 //! a check per [`Timing::redial`], and [`Timing::attempt`] for everything.
 //!
 //! [max]: crate::candidate::Candidate::MAX_PER_SIDE
+//! [predicted]: crate::candidate::Candidate::MAX_PREDICTED
 
 mod action;
 mod checklist;
@@ -72,6 +78,7 @@ use crate::rendezvous::Role;
 
 use checklist::Checklist;
 use connection::{Connections, Origin, Standing};
+use path::Goal;
 use round::Current;
 
 pub use action::Action;
@@ -89,16 +96,20 @@ pub struct Timing {
     /// Shortest time between two dials of a check whose addresses were in use,
     /// or whose connection was lost.
     pub slow_redial: Duration,
-    /// How long the first valid pair waits at least for one of a better class;
-    /// four times this at most.
+    /// How long an authenticated connection is held at least while a better one
+    /// is on its way.
+    pub hold: Duration,
+    /// And at most.
+    pub hold_max: Duration,
+    /// How long strangers wait for the peer to come first.
     pub settle: Duration,
-    /// How long direct attempts have before the relay is used or another round
-    /// is asked for, from the round's start.
+    /// How long direct attempts have before another round is asked for, from
+    /// the round's start.
     pub direct: Duration,
     /// How long the relay connection may take while nothing else works, from
     /// the round's start.
     pub relay: Duration,
-    /// How long a nominated connection may take to authenticate.
+    /// How long a handshake that this side has begun may take.
     pub handshake: Duration,
     /// How long a direct connection may exist without being authenticated.
     pub idle: Duration,
@@ -113,6 +124,8 @@ impl Default for Timing {
         Self {
             redial: Duration::from_millis(20),
             slow_redial: Duration::from_millis(500),
+            hold: Duration::from_millis(20),
+            hold_max: Duration::from_secs(1),
             settle: Duration::from_millis(50),
             direct: Duration::from_secs(3),
             relay: Duration::from_secs(8),
@@ -137,6 +150,7 @@ pub struct Agent {
     /// Up to here every decision has been taken.
     now: Option<Instant>,
     attempt_ends_at: Option<Instant>,
+    goal: Goal,
     finished: bool,
 }
 
@@ -159,8 +173,18 @@ impl Agent {
             checks_made: 0,
             now: None,
             attempt_ends_at: None,
+            goal: Goal::default(),
             finished: false,
         }
+    }
+
+    /// An agent that looks for something better than the `current` path of a
+    /// session which this side controls. It never uses the relay.
+    #[must_use]
+    pub fn improving(current: PathKind, timing: Timing) -> Self {
+        let mut agent = Self::new(Role::Controlling, PathPolicy::DirectOnly, timing);
+        agent.goal.selected = Some(current);
+        agent
     }
 
     /// The server introduced the two sides: the first round, or a later one
@@ -181,11 +205,13 @@ impl Agent {
             }
         }
         let direct = self.policy != PathPolicy::RelayOnly && !round.remote.is_empty();
-        let relay = self.policy != PathPolicy::DirectOnly && round.relay;
+        let relay = self.policy != PathPolicy::DirectOnly
+            && round.relay
+            && self.goal.wants(PathKind::Relay);
         self.attempt_ends_at
             .get_or_insert(now + self.timing.attempt);
         if !direct && !relay {
-            return self.fail();
+            return self.give_up();
         }
         let checklist = if direct {
             self.actions.push_back(Action::Listen {
@@ -207,7 +233,7 @@ impl Agent {
             relay_pending: relay,
             direct_ends_at: round.start_at + self.timing.direct,
             relay_ends_at: round.start_at + self.timing.relay,
-            settles_at: None,
+            strangers_at: None,
             next_round_by: None,
         });
         self.advance(now);
@@ -219,6 +245,9 @@ impl Agent {
     pub fn handle_connected(&mut self, now: Instant, check: CheckId) -> Option<ConnectionId> {
         let round = self.round.as_mut().filter(|_| !self.finished)?;
         let path = round.checklist.connected(check)?;
+        if !self.goal.wants(path) {
+            return None;
+        }
         let origin = Origin::Dialled(check);
         Some(self.add_connection(now, origin, Standing::Introduced, path))
     }
@@ -245,6 +274,9 @@ impl Agent {
             return None;
         }
         let (standing, path) = current.checklist.classify(remote)?;
+        if !self.goal.wants(path) {
+            return None;
+        }
         if self.connections.accepted() >= Self::MAX_ACCEPTED {
             let connection = self.connections.evict_for(standing)?;
             self.actions.push_back(Action::Close { connection });
@@ -257,7 +289,8 @@ impl Agent {
     #[must_use = "a connection without an id is to be closed"]
     pub fn handle_relay_connected(&mut self, now: Instant, round: u8) -> Option<ConnectionId> {
         let current = self.round.as_mut().filter(|_| !self.finished)?;
-        if current.number != round || !std::mem::take(&mut current.relay_pending) {
+        let is_awaited = current.number == round && std::mem::take(&mut current.relay_pending);
+        if !(is_awaited && self.goal.wants(PathKind::Relay)) {
             return None;
         }
         Some(self.add_connection(now, Origin::Relayed, Standing::Relayed, PathKind::Relay))
@@ -273,16 +306,18 @@ impl Agent {
         self.advance(now);
     }
 
-    /// The TLS handshake on this connection succeeded, with the key expected.
+    /// The TLS handshake on this connection succeeded, with the key expected;
+    /// on the controlled side, the other one has selected it besides.
     pub fn handle_authenticated(&mut self, now: Instant, connection: ConnectionId) {
         if self.finished {
             return;
         }
-        if let Some(authenticated) = self.connections.remove(connection) {
-            self.finish(Action::Selected {
-                connection,
-                path: authenticated.path,
-            });
+        match (self.role, &self.round) {
+            (Role::Controlling, Some(round)) => {
+                let until = now + round.patience(now, &self.timing);
+                self.connections.hold(connection, until);
+            }
+            _ => self.select(connection),
         }
         self.advance(now);
     }
@@ -322,9 +357,9 @@ impl Agent {
         let mut coming = vec![self.attempt_ends_at, self.connections.next_deadline()];
         if let Some(round) = &self.round {
             coming.extend([
-                round.checklist.next_dial(),
+                round.checklist.next_dial(self.goal),
                 round.next_round_by,
-                round.settles_at,
+                round.strangers_at,
                 Some(round.direct_ends_at),
                 round.ends_at(),
             ]);
@@ -345,14 +380,13 @@ impl Agent {
         standing: Standing,
         path: PathKind,
     ) -> ConnectionId {
-        // The relay waits for its turn, however long the direct attempts take.
+        // On the controlled side the relayed one waits until the other has chosen.
         let deadline = (origin != Origin::Relayed).then(|| now + self.timing.idle);
         let id = self.connections.add(origin, standing, path, deadline);
         if let Some(round) = &mut self.round
             && origin != Origin::Relayed
         {
-            let patience = round.patience(now, &self.timing);
-            round.settles_at.get_or_insert(now + patience);
+            round.strangers_at.get_or_insert(now + self.timing.settle);
         }
         if self.role == Role::Controlled {
             self.actions.push_back(Action::Handshake { connection: id });
@@ -368,14 +402,23 @@ impl Agent {
             return;
         }
         if self.attempt_ends_at.is_some_and(|ends_at| now >= ends_at) {
-            return self.fail();
+            return self.give_up();
         }
         for connection in self.connections.expire(now) {
             self.actions.push_back(Action::Close { connection });
         }
+        self.dial(now);
+        if self.role == Role::Controlling {
+            self.select_held(now);
+            self.begin_handshakes(now);
+        }
+        self.look_beyond_round(now);
+    }
+
+    fn dial(&mut self, now: Instant) {
         if let Some(round) = &mut self.round {
             let number = round.number;
-            let dials = round.checklist.dial(now);
+            let dials = round.checklist.dial(now, self.goal);
             self.actions
                 .extend(dials.map(|(check, remote)| Action::Dial {
                     check,
@@ -383,51 +426,78 @@ impl Agent {
                     remote,
                 }));
         }
-        if self.role == Role::Controlling {
-            self.nominate(now);
-        }
-        self.look_beyond_round(now);
     }
 
-    /// Begins the handshake on the best valid pair, when it is time to.
-    fn nominate(&mut self, now: Instant) {
+    /// Begins the handshakes that are due on valid pairs.
+    fn begin_handshakes(&mut self, now: Instant) {
         let Some(round) = &self.round else { return };
-        let Some(best) = self.connections.best_waiting(round.relay_is_due(now)) else {
+        let strangers_are_due = round.strangers_at.is_some_and(|at| now >= at);
+        while let Some(connection) = self.connections.next_to_begin(strangers_are_due) {
+            let deadline = now + self.timing.handshake;
+            if let Some(stranger) = self.connections.begin(connection, deadline) {
+                self.actions.push_back(Action::Close {
+                    connection: stranger,
+                });
+            }
+            self.actions.push_back(Action::Handshake { connection });
+        }
+    }
+
+    /// Selects the best authenticated connection, unless a better one is close.
+    fn select_held(&mut self, now: Instant) {
+        let Some((held, until)) = self.connections.best_held() else {
             return;
         };
-        let (id, standing, path) = (best.id, best.standing, best.path);
-        match self.connections.handshaking() {
-            Some(current) if current.standing < Standing::Stranger => return,
-            Some(_) if standing == Standing::Stranger => return,
-            Some(stranger) => {
-                let connection = stranger.id;
-                self.connections.remove(connection);
-                self.actions.push_back(Action::Close { connection });
-            }
-            None => {
-                let settled = round.settles_at.is_none_or(|at| now >= at);
-                let best_possible =
-                    standing == Standing::Introduced && !round.checklist.may_better(path);
-                if !(settled || best_possible || standing == Standing::Relayed) {
-                    return;
-                }
-            }
+        let direct_may_come = || {
+            let round = self.round.as_ref();
+            held.path == PathKind::Relay
+                && round.is_some_and(|round| {
+                    now < round.direct_ends_at && round.checklist.has_open(self.goal)
+                })
+        };
+        let better_is_close = self.connections.may_better(held.path) || direct_may_come();
+        if now >= until || !better_is_close {
+            let connection = held.id;
+            self.select(connection);
         }
-        self.connections
-            .begin_handshake(id, now + self.timing.handshake);
-        self.actions.push_back(Action::Handshake { connection: id });
     }
 
-    /// Asks for the next round, or gives up, when the current one is over.
+    /// Makes this connection the session's.
+    fn select(&mut self, connection: ConnectionId) {
+        let Some(selected) = self.connections.remove(connection) else {
+            return;
+        };
+        let path = selected.path;
+        self.goal.selected = Some(path);
+        self.actions
+            .push_back(Action::Selected { connection, path });
+        for connection in self.connections.take_unwanted(self.goal) {
+            self.actions.push_back(Action::Close { connection });
+        }
+    }
+
+    /// Asks for the next round, or ends the attempt, when the current round is
+    /// over or can bring nothing any more.
     fn look_beyond_round(&mut self, now: Instant) {
         let Some(round) = &mut self.round else { return };
         if let Some(by) = round.next_round_by {
             if now >= by && !self.connections.is_promising() {
-                self.fail();
+                self.give_up();
             }
             return;
         }
-        if !round.is_over(now) {
+        let is_over = match self.goal.selected {
+            None => round.is_over(now),
+            Some(PathKind::Lan) => return self.finish(Action::Finished),
+            Some(PathKind::Relay) if round.direct => now >= round.direct_ends_at,
+            Some(PathKind::Relay) => return self.finish(Action::Finished),
+            // The other side may know of an address that this one does not.
+            Some(_) if self.role == Role::Controlled && now < round.direct_ends_at => return,
+            Some(_) if now < round.direct_ends_at && round.checklist.has_open(self.goal) => return,
+            Some(_) if self.connections.is_promising() => return,
+            Some(_) => return self.finish(Action::Finished),
+        };
+        if !is_over {
             return;
         }
         match self.role {
@@ -436,7 +506,7 @@ impl Agent {
                 round.next_round_by = Some(now + patience);
             }
             Role::Controlling if self.connections.is_promising() => {}
-            Role::Controlling if round.number >= Self::MAX_ROUNDS => self.fail(),
+            Role::Controlling if round.number >= Self::MAX_ROUNDS => self.give_up(),
             Role::Controlling => {
                 round.next_round_by = Some(now + self.timing.introduction);
                 let next = round.number + 1;
@@ -445,8 +515,12 @@ impl Agent {
         }
     }
 
-    fn fail(&mut self) {
-        self.finish(Action::Failed);
+    /// There is nothing more to hope for.
+    fn give_up(&mut self) {
+        self.finish(match self.goal.selected {
+            Some(_) => Action::Finished,
+            None => Action::Failed,
+        });
     }
 
     fn finish(&mut self, last: Action) {

@@ -58,10 +58,27 @@ pub enum Inadmissible {
 }
 
 impl Candidate {
-    /// Most candidates of one side; further ones are ignored.
+    /// Most candidates of one side that are not predicted; further ones are ignored.
     pub const MAX_PER_SIDE: usize = 8;
+    /// Most predicted candidates of one side; further ones are ignored.
+    pub const MAX_PREDICTED: usize = 32;
     /// Lowest port that is dialled: no peer may aim us at a well-known service.
     pub const MIN_PORT: u16 = 1024;
+
+    /// The first of these candidates, no more than one side may have.
+    #[must_use]
+    pub fn within_limits(candidates: impl Iterator<Item = Self>) -> Vec<Self> {
+        let (mut predicted, mut others) = (0, 0);
+        let fits = |one: &Self| {
+            let (count, max) = match one.kind {
+                CandidateKind::Predicted => (&mut predicted, Self::MAX_PREDICTED),
+                _ => (&mut others, Self::MAX_PER_SIDE),
+            };
+            *count += 1;
+            *count <= max
+        };
+        candidates.filter(fits).collect()
+    }
 
     /// This candidate with its address in canonical form, if it may be dialled.
     ///
@@ -116,6 +133,26 @@ fn admit_v6(ip: Ipv6Addr) -> Result<(), Inadmissible> {
         return Err(Inadmissible::LinkLocal);
     }
     Ok(())
+}
+
+/// Where a NAT that gives each destination another port will put the next
+/// connections of this machine, as far as two observations of one local port
+/// tell, made at the same moment. Empty when the mapping does not depend on the
+/// destination, or the ports are drawn at random.
+#[must_use]
+pub fn predict(one: SocketAddr, other: SocketAddr) -> Vec<SocketAddr> {
+    /// Ports farther apart than this were not counted up.
+    const MAX_STEP: u16 = 64;
+    let (first, last) = (one.port().min(other.port()), one.port().max(other.port()));
+    let count = match last - first {
+        _ if one.ip() != other.ip() => 0,
+        1 => 8,
+        // Others connect through the NAT, too, or it counts in larger steps.
+        2..=MAX_STEP => 32,
+        _ => 0,
+    };
+    let ports = (1..=count).map_while(|step| last.checked_add(step));
+    ports.map(|port| SocketAddr::new(one.ip(), port)).collect()
 }
 
 /// Whether an address is reachable from the whole internet as far as its
@@ -244,6 +281,28 @@ mod tests {
             }
             assert!(admit(&format!("{ip}:1024"), true).is_ok(), "{ip}");
         }
+    }
+
+    #[test]
+    fn ports_that_are_counted_up_are_predicted() {
+        let predicted = |one: &str, other: &str| -> Vec<u16> {
+            let predicted = predict(one.parse().unwrap(), other.parse().unwrap());
+            predicted.iter().map(SocketAddr::port).collect()
+        };
+        let at = |port: u16| format!("203.0.113.9:{port}");
+        for (one, other) in [(5000, 5001), (5001, 5000)] {
+            let next: Vec<u16> = (5002..5010).collect();
+            assert_eq!(predicted(&at(one), &at(other)), next);
+        }
+        for step in [2, 64] {
+            let next: Vec<u16> = (5000 + step + 1..=5000 + step + 32).collect();
+            assert_eq!(predicted(&at(5000), &at(5000 + step)), next);
+        }
+        for far in [5000, 5065, 40_000] {
+            assert!(predicted(&at(5000), &at(far)).is_empty());
+        }
+        assert_eq!(predicted(&at(65533), &at(65534)), [65535]);
+        assert!(predicted(&at(5000), "203.0.113.10:5001").is_empty());
     }
 
     #[test]

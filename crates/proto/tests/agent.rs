@@ -90,6 +90,11 @@ impl Driven {
         self.agent.handle_accepted(self.now, 1, address(remote))
     }
 
+    fn relay(&mut self) -> ConnectionId {
+        let relay = self.agent.handle_relay_connected(self.now, 1);
+        relay.expect("wanted")
+    }
+
     fn connect(&mut self, check: CheckId) -> ConnectionId {
         let connection = self.agent.handle_connected(self.now, check);
         connection.expect("wanted")
@@ -98,6 +103,10 @@ impl Driven {
 
 fn handshake(connection: ConnectionId) -> Action {
     Action::Handshake { connection }
+}
+
+fn selected(connection: ConnectionId, path: PathKind) -> Action {
+    Action::Selected { connection, path }
 }
 
 #[test]
@@ -206,32 +215,156 @@ fn an_address_in_use_or_a_lost_connection_is_dialled_again_slowly() {
 }
 
 #[test]
-fn the_first_pair_waits_for_a_better_class_unless_none_can_come() {
+fn a_better_class_may_come_while_the_first_pair_shakes_hands() {
     let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
     let dials = driven.dials();
     let [(lan, _), (punched, _)] = dials[..] else {
         panic!("{dials:?}")
     };
-    driven.connect(punched);
-    assert_eq!(driven.actions(), []);
-    driven.wait_ms(49);
-    assert_eq!(driven.actions(), []);
-    let best = driven.connect(lan);
-    assert_eq!(driven.actions(), [handshake(best)]);
+    let punched = driven.connect(punched);
+    assert_eq!(driven.actions(), [handshake(punched)], "at once");
+    driven.wait_ms(90);
+    let lan = driven.connect(lan);
+    assert_eq!(driven.actions(), [handshake(lan)], "beside the other");
+    driven.agent.handle_authenticated(driven.now, punched);
+    assert_eq!(driven.actions(), [], "held for the better one");
+    driven.agent.handle_authenticated(driven.now, lan);
+    let close = Action::Close {
+        connection: punched,
+    };
+    let end = [selected(lan, PathKind::Lan), close, Action::Finished];
+    assert_eq!(driven.actions(), end);
 }
 
 #[test]
-fn on_a_long_way_the_first_pair_waits_longer() {
-    for (took_ms, waits_ms) in [(40, 50), (200, 100), (1_000, 200)] {
+fn what_is_authenticated_is_held_for_a_third_of_the_time_it_took() {
+    for (took_ms, held_ms) in [(30, 20), (300, 100), (2_700, 900)] {
         let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
-        let punched = driven.check(PEER_PUBLIC);
+        let dials = driven.dials();
+        let [(lan, _), (punched, _)] = dials[..] else {
+            panic!("{dials:?}")
+        };
+        let punched = driven.connect(punched);
+        driven.connect(lan);
+        driven.actions();
         driven.wait_ms(took_ms);
-        let connection = driven.connect(punched);
-        driven.wait_ms(waits_ms - 1);
+        driven.agent.handle_authenticated(driven.now, punched);
+        driven.wait_ms(held_ms - 1);
         assert_eq!(driven.actions(), [], "{took_ms}");
         driven.wait_ms(1);
-        assert_eq!(driven.actions(), [handshake(connection)], "{took_ms}");
+        let expected = selected(punched, PathKind::Punched);
+        assert_eq!(driven.actions(), [expected], "{took_ms}");
     }
+}
+
+#[test]
+fn without_a_better_handshake_under_way_nothing_is_held() {
+    let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
+    let punched = driven.check(PEER_PUBLIC);
+    let punched = driven.connect(punched);
+    driven.actions();
+    driven.wait_ms(100);
+    driven.agent.handle_authenticated(driven.now, punched);
+    let expected = selected(punched, PathKind::Punched);
+    assert_eq!(driven.actions(), [expected]);
+}
+
+#[test]
+fn a_session_moves_to_its_own_network_while_the_round_lasts() {
+    let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
+    let dials = driven.dials();
+    let [(lan, _), (punched, _)] = dials[..] else {
+        panic!("{dials:?}")
+    };
+    let punched = driven.connect(punched);
+    driven.agent.handle_authenticated(driven.now, punched);
+    driven.actions();
+    driven.wait_ms(2000);
+    let lan = driven.connect(lan);
+    driven.agent.handle_authenticated(driven.now, lan);
+    let end = [
+        handshake(lan),
+        selected(lan, PathKind::Lan),
+        Action::Finished,
+    ];
+    assert_eq!(driven.actions(), end);
+
+    let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
+    let punched = driven.check(PEER_PUBLIC);
+    let punched = driven.connect(punched);
+    driven.agent.handle_authenticated(driven.now, punched);
+    driven.actions();
+    driven.wait_ms(2999);
+    assert_eq!(driven.actions(), []);
+    driven.wait_ms(1);
+    assert_eq!(driven.actions(), [Action::Finished]);
+}
+
+#[test]
+fn a_session_on_the_relay_moves_to_the_first_direct_path() {
+    let mut driven = Driven::new(Role::Controlling, PathPolicy::Auto, &[PEER_PUBLIC], true);
+    let check = driven.check(PEER_PUBLIC);
+    let relay = driven.relay();
+    driven.wait_ms(60);
+    driven.agent.handle_authenticated(driven.now, relay);
+    driven.wait_ms(20);
+    let expected = [handshake(relay), selected(relay, PathKind::Relay)];
+    assert_eq!(driven.actions(), expected);
+    let direct = driven.connect(check);
+    driven.agent.handle_authenticated(driven.now, direct);
+    let end = [
+        handshake(direct),
+        selected(direct, PathKind::Punched),
+        Action::Finished,
+    ];
+    assert_eq!(driven.actions(), end);
+}
+
+#[test]
+fn on_the_relay_the_rounds_go_on_without_another_relay() {
+    let mut driven = Driven::new(Role::Controlling, PathPolicy::Auto, &[PEER_PUBLIC], true);
+    let relay = driven.relay();
+    driven.agent.handle_authenticated(driven.now, relay);
+    driven.wait_ms(20);
+    driven.actions();
+    for round in 2..=Agent::MAX_ROUNDS {
+        driven.wait_ms(3000);
+        assert_eq!(driven.actions(), [Action::RequestRound { round }]);
+        driven.begin_round(round, &[PEER_PUBLIC], true);
+        let actions = driven.actions();
+        assert!(!actions.contains(&Action::OpenRelay { round }), "{round}");
+    }
+    driven.wait_ms(3000);
+    assert_eq!(driven.actions(), [Action::Finished]);
+}
+
+#[test]
+fn an_improving_agent_wants_only_what_is_better() {
+    let mut agent = Agent::improving(PathKind::Punched, Timing::default());
+    let now = Instant::now();
+    let round = Round {
+        number: 1,
+        local: candidates(&[OWN_HOST, OWN_PUBLIC]),
+        remote: candidates(&[PEER_PUBLIC, PEER_HOST]),
+        relay: true,
+        start_at: now,
+        server_on_loopback: false,
+    };
+    agent.handle_round(now, &round);
+    let mut driven = Driven { agent, now };
+    let dials = driven.dials();
+    let [(lan, remote)] = dials[..] else {
+        panic!("{dials:?}")
+    };
+    assert_eq!(remote, address(PEER_HOST));
+    let lan = driven.connect(lan);
+    driven.agent.handle_authenticated(driven.now, lan);
+    let end = [
+        handshake(lan),
+        selected(lan, PathKind::Lan),
+        Action::Finished,
+    ];
+    assert_eq!(driven.actions(), end);
 }
 
 #[test]
@@ -246,11 +379,8 @@ fn a_pair_that_fails_to_authenticate_gives_way_to_the_next() {
     driven.agent.handle_handshake_failed(driven.now, lan);
     assert_eq!(driven.actions(), [handshake(punched)]);
     driven.agent.handle_authenticated(driven.now, punched);
-    let selected = Action::Selected {
-        connection: punched,
-        path: PathKind::Punched,
-    };
-    assert_eq!(driven.actions(), [selected]);
+    let end = [selected(punched, PathKind::Punched), Action::Finished];
+    assert_eq!(driven.actions(), end);
 }
 
 #[test]
@@ -306,11 +436,8 @@ fn strangers_push_out_strangers_but_not_the_peer() {
         Agent::MAX_ACCEPTED
     );
     driven.agent.handle_authenticated(driven.now, related);
-    let selected = Action::Selected {
-        connection: related,
-        path: PathKind::Punched,
-    };
-    assert_eq!(driven.actions(), [selected]);
+    let first = driven.actions().into_iter().next();
+    assert_eq!(first, Some(selected(related, PathKind::Punched)));
 }
 
 #[test]
@@ -352,21 +479,38 @@ fn the_controlled_side_awaits_the_hello_on_every_pair() {
 }
 
 #[test]
-fn the_relay_waits_three_seconds_for_a_direct_path() {
+fn the_relay_shakes_hands_at_once_and_is_held_only_for_what_is_close() {
+    // A direct path may still come up at all: held for a third.
     let mut driven = Driven::new(Role::Controlling, PathPolicy::Auto, &[PEER_PUBLIC], true);
-    let relay = driven.agent.handle_relay_connected(driven.now, 1);
-    let relay = relay.expect("wanted");
+    let relay = driven.relay();
     assert_eq!(driven.agent.handle_relay_connected(driven.now, 1), None);
-    driven.wait_ms(2999);
-    assert!(!driven.actions().contains(&handshake(relay)));
-    driven.wait_ms(1);
-    assert_eq!(driven.actions(), [handshake(relay)]);
+    assert!(driven.actions().contains(&handshake(relay)));
+    driven.wait_ms(150);
     driven.agent.handle_authenticated(driven.now, relay);
-    let selected = Action::Selected {
-        connection: relay,
-        path: PathKind::Relay,
-    };
-    assert_eq!(driven.actions(), [selected]);
+    driven.wait_ms(49);
+    assert_eq!(driven.actions(), []);
+    driven.wait_ms(1);
+    assert_eq!(driven.actions(), [selected(relay, PathKind::Relay)]);
+
+    // It came up meanwhile, and proves itself in time.
+    let mut driven = Driven::new(Role::Controlling, PathPolicy::Auto, &[PEER_PUBLIC], true);
+    let check = driven.check(PEER_PUBLIC);
+    let relay = driven.relay();
+    driven.wait_ms(100);
+    let direct = driven.connect(check);
+    driven.wait_ms(50);
+    driven.agent.handle_authenticated(driven.now, relay);
+    driven.wait_ms(49);
+    driven.agent.handle_authenticated(driven.now, direct);
+    let close = Action::Close { connection: relay };
+    let end = [
+        handshake(relay),
+        handshake(direct),
+        selected(direct, PathKind::Punched),
+        close,
+        Action::Finished,
+    ];
+    assert_eq!(driven.actions(), end);
 }
 
 #[test]
@@ -443,8 +587,8 @@ fn connections_outlive_their_round() {
     driven.wait_ms(3000);
     driven.begin_round(2, &["198.51.100.2:40002"], false);
     driven.agent.handle_authenticated(driven.now, connection);
-    let last = driven.actions().pop();
-    assert!(matches!(last, Some(Action::Selected { .. })), "{last:?}");
+    let expected = selected(connection, PathKind::Punched);
+    assert!(driven.actions().contains(&expected));
 }
 
 #[test]
@@ -507,10 +651,10 @@ fn a_path_is_named_after_where_it_leads() {
         agent.handle_round(now, &round);
         let connection = agent.handle_accepted(now, 1, address(remote));
         agent.handle_authenticated(now, connection.expect("wanted"));
-        let last = std::iter::from_fn(|| agent.poll_action()).last();
-        let Some(Action::Selected { path: named, .. }) = last else {
-            panic!("{remote}: {last:?}")
-        };
-        assert_eq!(named, path, "{remote}");
+        let named = std::iter::from_fn(|| agent.poll_action()).find_map(|action| match action {
+            Action::Selected { path, .. } => Some(path),
+            _ => None,
+        });
+        assert_eq!(named, Some(path), "{remote}");
     }
 }

@@ -32,7 +32,8 @@ pub enum Action {
         round: u8,
     },
     /// Controlling: begin the TLS handshake as its client. Controlled: be its
-    /// server, and wait for the ClientHello as long as it takes. Report
+    /// server, and wait for the ClientHello, and then for the word that this
+    /// connection is selected, as long as it takes. Report
     /// [`Agent::handle_authenticated`](super::Agent::handle_authenticated), [`Agent::handle_handshake_failed`](super::Agent::handle_handshake_failed) or
     /// [`Agent::handle_connection_lost`](super::Agent::handle_connection_lost).
     Handshake {
@@ -56,13 +57,17 @@ pub enum Action {
         /// The number of the round.
         round: u8,
     },
-    /// The end: this connection is the session. Drop everything else.
+    /// This connection is the session, or the better path to which the session
+    /// is to be moved. The controlling side tells the other one, whose agent
+    /// selects it by that. More may follow until [`Action::Finished`].
     Selected {
         /// The selected connection.
         connection: ConnectionId,
         /// How it reaches the other side.
         path: PathKind,
     },
+    /// The end: nothing better can come. Drop all that was not selected.
+    Finished,
     /// The end: there is no path. Drop everything.
     Failed,
 }

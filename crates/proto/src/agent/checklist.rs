@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, CandidateKind};
 
 use super::connection::Standing;
+use super::path::Goal;
 use super::{PathKind, Round, Timing};
 
 /// Names one check of one agent, through all its dials.
@@ -59,33 +60,43 @@ impl Checklist {
         };
         let local: Vec<Candidate> = round.local.iter().map(canonical).collect();
         let mut seen: HashSet<SocketAddr> = local.iter().map(|own| own.address).collect();
-        let mut checks: Vec<Check> = round
+        let admitted = round
             .remote
             .iter()
             .filter_map(|candidate| candidate.admit(round.server_on_loopback).ok())
-            .filter(|one| seen.insert(one.address) && shares_family(&local, one.address))
-            .take(Candidate::MAX_PER_SIDE)
-            .map(|remote| {
-                *made += 1;
-                Check {
-                    id: CheckId(*made),
-                    remote: remote.address,
-                    path: PathKind::dialled(&local, remote),
-                    state: State::Due(round.start_at),
-                    dialled_at: None,
-                }
-            })
-            .collect();
-        checks.sort_by_key(|check| check.path);
-        Self { checks, local }
+            .filter(|one| seen.insert(one.address) && shares_family(&local, one.address));
+        let mut remote = Candidate::within_limits(admitted);
+        // Each dial takes the next port of a NAT that counts them: the guesses
+        // go first, in their order, on both sides.
+        remote.sort_by_key(|one| {
+            let guessed = one.kind == CandidateKind::Predicted;
+            (!guessed, PathKind::dialled(&local, *one))
+        });
+        let checks = remote.into_iter().map(|remote| {
+            *made += 1;
+            Check {
+                id: CheckId(*made),
+                remote: remote.address,
+                path: PathKind::dialled(&local, remote),
+                state: State::Due(round.start_at),
+                dialled_at: None,
+            }
+        });
+        Self {
+            checks: checks.collect(),
+            local,
+        }
     }
 
     /// The dials that are due, which are pending from now on.
     pub(super) fn dial(
         &mut self,
         now: Instant,
+        goal: Goal,
     ) -> impl Iterator<Item = (CheckId, SocketAddr)> + '_ {
-        let due = move |check: &&mut Check| matches!(check.state, State::Due(at) if at <= now);
+        let due = move |check: &&mut Check| {
+            goal.wants(check.path) && matches!(check.state, State::Due(at) if at <= now)
+        };
         self.checks.iter_mut().filter(due).map(move |check| {
             check.state = State::Pending;
             check.dialled_at = Some(now);
@@ -94,8 +105,9 @@ impl Checklist {
     }
 
     /// When the next dial is due.
-    pub(super) fn next_dial(&self) -> Option<Instant> {
-        let due = self.checks.iter().filter_map(|check| match check.state {
+    pub(super) fn next_dial(&self, goal: Goal) -> Option<Instant> {
+        let wanted = self.checks.iter().filter(|check| goal.wants(check.path));
+        let due = wanted.filter_map(|check| match check.state {
             State::Due(at) => Some(at),
             State::Pending | State::Connected => None,
         });
@@ -135,10 +147,10 @@ impl Checklist {
         }
     }
 
-    /// Whether a check that is still open is of a better class than `path`.
-    pub(super) fn may_better(&self, path: PathKind) -> bool {
-        let better = |check: &Check| check.path < path && check.state != State::Connected;
-        self.checks.iter().any(better)
+    /// Whether a check that is still open may lead to what is wanted.
+    pub(super) fn has_open(&self, goal: Goal) -> bool {
+        let open = |check: &Check| goal.wants(check.path) && check.state != State::Connected;
+        self.checks.iter().any(open)
     }
 
     /// What to think of a connection that `remote` made to us; `None` if we

@@ -1,7 +1,9 @@
-//! The connections that came up and are not yet authenticated: valid pairs.
+//! The connections that came up and are not selected: valid pairs, and those
+//! that are authenticated but wait for a better one.
 
 use std::time::Instant;
 
+use super::path::Goal;
 use super::{CheckId, PathKind};
 
 /// Names one connection of one agent.
@@ -29,19 +31,40 @@ pub(super) enum Standing {
     Stranger,
 }
 
+/// How far this side is with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It came up.
+    Valid,
+    /// This side has begun the handshake.
+    Handshaking,
+    /// The peer is at the other end; a better path may still come until then.
+    Held(Instant),
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) origin: Origin,
-    pub(super) standing: Standing,
     pub(super) path: PathKind,
-    /// Nominated by this side.
-    handshaking: bool,
+    standing: Standing,
+    stage: Stage,
     /// Must be authenticated by then.
     deadline: Option<Instant>,
 }
 
-/// At most one of them is being nominated by this side.
+impl Connection {
+    /// Most likely the peer's, and worth waiting for.
+    fn is_promising(&self) -> bool {
+        self.standing < Standing::Stranger
+    }
+
+    fn is_direct(&self) -> bool {
+        self.origin != Origin::Relayed
+    }
+}
+
+/// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     list: Vec<Connection>,
@@ -61,9 +84,9 @@ impl Connections {
         self.list.push(Connection {
             id,
             origin,
-            standing,
             path,
-            handshaking: false,
+            standing,
+            stage: Stage::Valid,
             deadline,
         });
         id
@@ -75,9 +98,16 @@ impl Connections {
     }
 
     pub(super) fn take_relayed(&mut self) -> Option<ConnectionId> {
-        let relayed = |one: &&Connection| one.origin == Origin::Relayed;
+        let relayed = |one: &&Connection| !one.is_direct();
         let id = self.list.iter().find(relayed)?.id;
         self.remove(id).map(|one| one.id)
+    }
+
+    /// Removes those that do not lead to what is wanted.
+    pub(super) fn take_unwanted(&mut self, goal: Goal) -> Vec<ConnectionId> {
+        let unwanted = |one: &mut Connection| !goal.wants(one.path);
+        let unwanted = self.list.extract_if(.., unwanted);
+        unwanted.map(|one| one.id).collect()
     }
 
     /// How many of them were accepted.
@@ -90,7 +120,7 @@ impl Connections {
     /// is not more promising than a newcomer of this standing.
     pub(super) fn evict_for(&mut self, newcomer: Standing) -> Option<ConnectionId> {
         let evictable = |one: &&Connection| {
-            one.origin == Origin::Accepted && !one.handshaking && one.standing >= newcomer
+            one.origin == Origin::Accepted && one.stage == Stage::Valid && one.standing >= newcomer
         };
         let victims = self.list.iter().filter(evictable);
         let id = victims
@@ -99,31 +129,69 @@ impl Connections {
         self.remove(id).map(|one| one.id)
     }
 
-    /// The one that this side nominated.
-    pub(super) fn handshaking(&self) -> Option<&Connection> {
-        self.list.iter().find(|one| one.handshaking)
+    /// The next on which to begin the handshake: the relayed one at once; of
+    /// the direct ones the best, beside those under way only if it is of a
+    /// better class than they. Strangers come when nobody else is there.
+    pub(super) fn next_to_begin(&self, strangers_are_due: bool) -> Option<ConnectionId> {
+        let begun = self.list.iter().filter(|one| one.stage != Stage::Valid);
+        let direct = begun.filter(|one| one.is_direct());
+        let best_begun = direct.min_by_key(|one| (one.standing, one.path));
+        let may_begin = |one: &&Connection| {
+            let comes_first = match best_begun {
+                _ if !one.is_direct() => true,
+                Some(begun) if begun.is_promising() => one.is_promising() && one.path < begun.path,
+                Some(_) => one.is_promising(),
+                None => one.is_promising() || strangers_are_due,
+            };
+            one.stage == Stage::Valid && comes_first
+        };
+        let waiting = self.list.iter().filter(may_begin);
+        let best = waiting.min_by_key(|one| (one.is_direct(), one.standing, one.path, one.id));
+        best.map(|one| one.id)
     }
 
-    /// The best that is not nominated, the relay only if it is due.
-    pub(super) fn best_waiting(&self, relay_is_due: bool) -> Option<&Connection> {
-        let waiting =
-            |one: &&Connection| !one.handshaking && (relay_is_due || one.origin != Origin::Relayed);
-        let waiting = self.list.iter().filter(waiting);
-        waiting.min_by_key(|one| (one.standing, one.path, one.id))
-    }
-
-    /// Nominates this one.
-    pub(super) fn begin_handshake(&mut self, id: ConnectionId, deadline: Instant) {
-        if let Some(one) = self.list.iter_mut().find(|one| one.id == id) {
-            one.handshaking = true;
-            one.deadline = Some(deadline);
+    /// This side has begun the handshake on this one. Returns the stranger with
+    /// whom it was wasting its time, if this one is more promising.
+    pub(super) fn begin(&mut self, id: ConnectionId, deadline: Instant) -> Option<ConnectionId> {
+        let one = self.list.iter_mut().find(|one| one.id == id)?;
+        one.stage = Stage::Handshaking;
+        one.deadline = Some(deadline);
+        if !(one.is_promising() && one.is_direct()) {
+            return None;
         }
+        let wasted = |one: &&Connection| one.stage == Stage::Handshaking && !one.is_promising();
+        let stranger = self.list.iter().find(wasted)?.id;
+        self.remove(stranger).map(|one| one.id)
+    }
+
+    /// The peer is at the other end of this one.
+    pub(super) fn hold(&mut self, id: ConnectionId, until: Instant) {
+        if let Some(one) = self.list.iter_mut().find(|one| one.id == id) {
+            one.stage = Stage::Held(until);
+            one.deadline = None;
+        }
+    }
+
+    /// The best of those that are authenticated, and how long it is held.
+    pub(super) fn best_held(&self) -> Option<(&Connection, Instant)> {
+        let held = self.list.iter().filter_map(|one| match one.stage {
+            Stage::Held(until) => Some((one, until)),
+            Stage::Valid | Stage::Handshaking => None,
+        });
+        held.min_by_key(|(one, _)| (one.path, one.id))
+    }
+
+    /// Whether one of a better class than `path` is being authenticated.
+    pub(super) fn may_better(&self, path: PathKind) -> bool {
+        let better = |one: &Connection| {
+            one.stage == Stage::Handshaking && one.is_promising() && one.path < path
+        };
+        self.list.iter().any(better)
     }
 
     /// Whether there is one that is worth waiting for.
     pub(super) fn is_promising(&self) -> bool {
-        let promising = |one: &Connection| one.standing < Standing::Stranger;
-        self.list.iter().any(promising)
+        self.list.iter().any(Connection::is_promising)
     }
 
     /// Removes those whose time is up.
@@ -132,8 +200,12 @@ impl Connections {
         self.list.extract_if(.., is_up).map(|one| one.id).collect()
     }
 
-    /// When the time of the next one is up.
+    /// When something about one of them is due next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.list.iter().filter_map(|one| one.deadline).min()
+        let due = |one: &Connection| match one.stage {
+            Stage::Held(until) => Some(until),
+            Stage::Valid | Stage::Handshaking => one.deadline,
+        };
+        self.list.iter().filter_map(due).min()
     }
 }

@@ -40,6 +40,18 @@ pub enum PathKind {
 }
 
 impl PathKind {
+    /// Whether a session on `current` is to be moved to this path: from the
+    /// relay to any direct one, and from any other to the same network.
+    /// Between two ways through the internet there is little to choose.
+    #[must_use]
+    pub const fn is_worth_a_move_from(self, current: Self) -> bool {
+        match current {
+            Self::Lan => false,
+            Self::Ipv6 | Self::Mapped | Self::Punched => matches!(self, Self::Lan),
+            Self::Relay => !matches!(self, Self::Relay),
+        }
+    }
+
     /// The class of a connection dialled to this candidate (canonical).
     pub(super) fn dialled(local: &[Candidate], remote: Candidate) -> Self {
         match Self::direct(local, remote.address.ip()) {
@@ -60,6 +72,20 @@ impl PathKind {
         } else {
             Self::Punched
         }
+    }
+}
+
+/// What an agent is still after: any path, or one that is worth leaving the
+/// selected one for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Goal {
+    pub(super) selected: Option<PathKind>,
+}
+
+impl Goal {
+    pub(super) fn wants(self, path: PathKind) -> bool {
+        self.selected
+            .is_none_or(|selected| path.is_worth_a_move_from(selected))
     }
 }
 

@@ -37,24 +37,19 @@ pub(super) struct Current {
     pub(super) relay_pending: bool,
     pub(super) direct_ends_at: Instant,
     pub(super) relay_ends_at: Instant,
-    /// When a better class is no longer waited for; set by the first valid pair.
-    pub(super) settles_at: Option<Instant>,
+    /// Until then strangers wait for the peer; set by the first valid pair.
+    pub(super) strangers_at: Option<Instant>,
     /// The next round was asked for (or, on the controlled side, is expected)
     /// and must come by then.
     pub(super) next_round_by: Option<Instant>,
 }
 
 impl Current {
-    /// How long the first valid pair waits for a better class. On a long way
-    /// the same small delays (a neighbour looked up, a packet queued) are
-    /// larger: half of what the first pair took is waited, within bounds.
+    /// How long an authenticated connection waits for a better one: a part of
+    /// what it took itself, for on a long way everything takes longer.
     pub(super) fn patience(&self, now: Instant, timing: &Timing) -> Duration {
         let took = now.saturating_duration_since(self.direct_ends_at - timing.direct);
-        (took / 2).clamp(timing.settle, 4 * timing.settle)
-    }
-
-    pub(super) fn relay_is_due(&self, now: Instant) -> bool {
-        !self.direct || now >= self.direct_ends_at
+        (took / 3).clamp(timing.hold, timing.hold_max)
     }
 
     /// When there is nothing more to hope for.

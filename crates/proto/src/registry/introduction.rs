@@ -1,5 +1,6 @@
 //! Introductions: an invitation, its answer, and what each side then learns.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -241,18 +242,16 @@ impl Registry {
 /// dialled, those outside its NAT only where the server has seen its key.
 fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reachability {
     let on_loopback = side.observed.ip().is_loopback();
-    let mut believed: Vec<Candidate> = Vec::new();
-    for candidate in claimed.candidates {
-        let Ok(candidate) = candidate.admit(on_loopback) else {
-            continue;
-        };
-        let seen =
-            candidate.kind.is_own() || observed.contains(side.identity.key, candidate.address.ip());
-        if seen && !believed.contains(&candidate) && believed.len() < Candidate::MAX_PER_SIDE {
-            believed.push(candidate);
-        }
-    }
-    claimed.candidates = believed;
+    let mut known = HashSet::new();
+    let admitted = claimed
+        .candidates
+        .into_iter()
+        .filter_map(|candidate| candidate.admit(on_loopback).ok());
+    let believed = admitted.filter(|candidate| {
+        let is_seen = || observed.contains(side.identity.key, candidate.address.ip());
+        (candidate.kind.is_own() || is_seen()) && known.insert(*candidate)
+    });
+    claimed.candidates = Candidate::within_limits(believed);
     claimed
 }
 

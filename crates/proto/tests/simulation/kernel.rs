@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 pub(crate) type Millis = u64;
 pub(crate) type SocketId = u32;
 
-/// The TLS handshake, as three messages, and what no peer would say.
+/// The TLS handshake, as three messages, the word that a connection is selected,
+/// and what no peer would say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
     ClientHello,
     ServerFinished,
     ClientFinished,
+    Selected,
     Garbage,
 }
 

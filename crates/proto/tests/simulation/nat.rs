@@ -36,11 +36,21 @@ impl Unsolicited {
     pub(crate) const ALL: [Self; 3] = [Self::Silence, Self::Rst, Self::Icmp];
 }
 
+/// How the outside port is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ports {
+    /// As inside, where that is free.
+    Kept,
+    Random,
+    /// One after the other.
+    Counted,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NatKind {
     /// `None`: addresses stay as they are, as with a firewall.
     pub(crate) mapping: Option<Dependence>,
-    pub(crate) keeps_port: bool,
+    pub(crate) ports: Ports,
     pub(crate) filtering: Dependence,
     pub(crate) unsolicited: Unsolicited,
 }
@@ -49,7 +59,7 @@ impl NatKind {
     /// A host with a public address and nothing in front of it.
     pub(crate) const PUBLIC: Self = Self {
         mapping: None,
-        keeps_port: true,
+        ports: Ports::Kept,
         filtering: Dependence::Independent,
         unsolicited: Unsolicited::Silence,
     };
@@ -106,13 +116,20 @@ impl Nat {
         if self.kind.mapping.is_none() {
             return from;
         }
-        let mut port = from.port();
+        let mut port = match self.kind.ports {
+            Ports::Kept => from.port(),
+            Ports::Random => 0,
+            Ports::Counted => {
+                let last = self.entries.last();
+                last.map_or(20_000, |last| last.external.port() + 1)
+            }
+        };
         let taken = |port| {
             self.entries
                 .iter()
                 .any(|entry| entry.external.port() == port)
         };
-        while !self.kind.keeps_port && port == from.port() || taken(port) {
+        while port == 0 || taken(port) {
             port = u16::try_from(random.between(1024, 65535)).unwrap();
         }
         SocketAddr::new(self.public, port)

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
-use pinhole_proto::agent::{Action, Agent, CheckId, ConnectionId, DialFailure, Round};
+use pinhole_proto::agent::{Action, Agent, CheckId, ConnectionId, DialFailure, PathKind, Round};
 
 use super::kernel::{Event, Kernel, Message, Millis, Output, SocketId};
 use super::world::{Ending, Happening, World};
 
 /// What carries a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Carrier {
+pub(crate) enum Carrier {
     Socket(SocketId),
     Relay(u8),
 }
@@ -33,8 +33,13 @@ pub(crate) struct Party {
     pub(crate) most_connections: usize,
     pub(crate) ending: Option<Ending>,
     pub(crate) endings: usize,
-    pub(crate) selected: Option<SocketId>,
-    pub(crate) relay_round: Option<u8>,
+    /// The first path that was selected, and when.
+    pub(crate) first: Option<(Millis, PathKind)>,
+    last: Option<(Millis, PathKind)>,
+    pub(crate) selected: Option<Carrier>,
+    /// Paths that the session has left stay open here: nobody models the bytes
+    /// that are still on them.
+    left: HashSet<ConnectionId>,
     pub(crate) broken: bool,
 }
 
@@ -56,8 +61,10 @@ impl Party {
             most_connections: 0,
             ending: None,
             endings: 0,
+            first: None,
+            last: None,
             selected: None,
-            relay_round: None,
+            left: HashSet::new(),
             broken: false,
         }
     }
@@ -166,8 +173,15 @@ impl World {
                 assert!(party.is_controlling());
                 self.introduce(round);
             }
-            Action::Selected { connection, path } => self.end(index, Some((connection, path))),
-            Action::Failed => self.end(index, None),
+            Action::Selected { connection, path } => self.select(index, connection, path),
+            Action::Finished => {
+                assert!(party.selected.is_some(), "finished without a path");
+                self.end(index);
+            }
+            Action::Failed => {
+                assert!(party.selected.is_none(), "failed with a path");
+                self.end(index);
+            }
         }
     }
 
@@ -209,31 +223,41 @@ impl World {
         }
     }
 
-    fn end(
-        &mut self,
-        index: usize,
-        selected: Option<(ConnectionId, pinhole_proto::agent::PathKind)>,
-    ) {
-        let at = self.now;
+    fn select(&mut self, index: usize, connection: ConnectionId, path: PathKind) {
+        let now = self.now;
+        let party = &mut self.parties[index];
+        if let Some((_, before)) = party.last {
+            assert!(path.is_worth_a_move_from(before), "{before} to {path}");
+        }
+        let before = party.selected.and_then(|one| party.connection_of(one));
+        party.left.extend(before);
+        party.selected = Some(party.connections[&connection]);
+        party.first.get_or_insert((now, path));
+        party.last = Some((now, path));
+        if party.is_controlling() {
+            self.say(index, connection, Message::Selected);
+        }
+    }
+
+    fn end(&mut self, index: usize) {
+        let now = self.now;
         let party = &mut self.parties[index];
         party.endings += 1;
         party.ending = Some(Ending {
-            at,
+            first_at: party.first.map_or(now, |(at, _)| at),
+            at: party.last.map_or(now, |(at, _)| at),
+            ended_at: now,
             round: party.round,
-            path: selected.map(|(_, path)| path),
+            path: party.last.map(|(_, path)| path),
         });
-        match selected.map(|(connection, _)| party.connections[&connection]) {
-            Some(Carrier::Socket(socket)) => party.selected = Some(socket),
-            Some(Carrier::Relay(round)) => party.relay_round = Some(round),
-            None => {}
-        }
-        let others: Vec<ConnectionId> = party.connections.keys().copied().collect();
         for round in 1..=party.round {
             let port = party.local(round, SocketAddr::new(party.v4, 0)).port();
             party.kernel.close_port(port);
         }
+        let kept = party.selected.and_then(|one| party.connection_of(one));
+        let others: Vec<ConnectionId> = party.connections.keys().copied().collect();
         for other in others {
-            if selected.is_none_or(|(connection, _)| connection != other) {
+            if kept != Some(other) && !self.parties[index].left.contains(&other) {
                 self.close(index, other);
             }
         }
@@ -281,10 +305,7 @@ impl World {
     fn lost(&mut self, index: usize, carrier: Carrier) {
         let now = self.instant();
         let party = &mut self.parties[index];
-        party.broken |= match carrier {
-            Carrier::Socket(socket) => party.selected == Some(socket),
-            Carrier::Relay(round) => party.relay_round == Some(round),
-        };
+        party.broken |= party.selected == Some(carrier);
         if let Some(connection) = party.connection_of(carrier) {
             party.connections.remove(&connection);
             party.handshaking.remove(&connection);
@@ -307,7 +328,8 @@ impl World {
                     .agent
                     .handle_authenticated(now, connection);
             }
-            (Message::ClientFinished, false) => party.agent.handle_authenticated(now, connection),
+            (Message::ClientFinished, false) => {}
+            (Message::Selected, false) => party.agent.handle_authenticated(now, connection),
             _ => {
                 self.close(index, connection);
                 self.parties[index]

@@ -4,22 +4,28 @@ use pinhole_proto::agent::{Agent, PathKind, PathPolicy, Timing};
 use pinhole_proto::candidate::Candidate;
 
 use super::kernel::Millis;
-use super::nat::{Dependence, NatKind, Unsolicited};
+use super::nat::{Dependence, NatKind, Ports, Unsolicited};
 use super::random::Random;
 use super::world::{Ending, RelayModel, Scenario, Site, StrangerModel, World};
 
 /// A home router: one mapping for all, nothing passes that was not asked for.
 const STABLE: NatKind = NatKind {
     mapping: Some(Dependence::Independent),
-    keeps_port: true,
+    ports: Ports::Kept,
     filtering: Dependence::AddressAndPort,
     unsolicited: Unsolicited::Silence,
 };
 
 const SYMMETRIC: NatKind = NatKind {
     mapping: Some(Dependence::AddressAndPort),
-    keeps_port: false,
+    ports: Ports::Random,
     ..STABLE
+};
+
+/// As symmetric, but the next port is the last one and one more.
+const COUNTING: NatKind = NatKind {
+    ports: Ports::Counted,
+    ..SYMMETRIC
 };
 
 const FIREWALL: NatKind = NatKind {
@@ -30,7 +36,7 @@ const FIREWALL: NatKind = NatKind {
 fn any_nat(random: &mut Random, mappings: &[Option<Dependence>]) -> NatKind {
     NatKind {
         mapping: random.pick(mappings),
-        keeps_port: random.percent(50),
+        ports: random.pick(&[Ports::Kept, Ports::Random, Ports::Counted]),
         filtering: random.pick(&Dependence::ALL),
         unsolicited: random.pick(&Unsolicited::ALL),
     }
@@ -144,7 +150,7 @@ fn run(scenario: Scenario) -> [Ending; 2] {
     assert!(
         endings
             .iter()
-            .all(|ending| u128::from(ending.at) < limit + 2000),
+            .all(|ending| u128::from(ending.ended_at) < limit + 2000),
         "took too long, {endings:?}: {scenario:?}"
     );
     let paths = endings.map(|ending| ending.path.is_some());
@@ -232,14 +238,67 @@ fn a_symmetric_nat_reaches_a_loosely_filtering_one_through_its_listener() {
 }
 
 #[test]
-fn two_symmetric_nats_need_the_relay() {
+fn a_symmetric_nat_that_counts_is_predicted() {
+    for_seeds(300, |seed, random| {
+        let stable = [None, Some(Dependence::Independent)];
+        let other = match random.percent(50) {
+            true => any_nat(random, &stable),
+            false => COUNTING,
+        };
+        let nats = if random.percent(50) {
+            [COUNTING, other]
+        } else {
+            [other, COUNTING]
+        };
+        let scenario = between(seed, random, nats);
+        let endings = run(scenario.clone());
+        let punched = [Some(PathKind::Punched); 2];
+        assert_eq!(paths(&endings), punched, "{endings:?}: {scenario:?}");
+    });
+}
+
+#[test]
+fn two_symmetric_nats_need_the_relay_and_have_it_at_once() {
     for_seeds(200, |seed, random| {
         let scenario = between(seed, random, [SYMMETRIC, SYMMETRIC]);
         let endings = run(scenario.clone());
         let relay = [Some(PathKind::Relay); 2];
         assert_eq!(paths(&endings), relay, "{endings:?}: {scenario:?}");
-        assert_eq!(endings[0].round, 1, "{endings:?}: {scenario:?}");
+        assert!(endings[0].first_at < 2000, "{endings:?}: {scenario:?}");
     });
+}
+
+#[test]
+fn a_session_begins_on_the_relay_and_moves_when_the_other_side_is_late() {
+    let mut moved = 0;
+    for_seeds(300, |seed, random| {
+        let scenario = Scenario {
+            skew: random.between(300, 2000),
+            ..between(seed, random, [STABLE, STABLE])
+        };
+        let endings = run(scenario.clone());
+        let punched = [Some(PathKind::Punched); 2];
+        assert_eq!(paths(&endings), punched, "{endings:?}: {scenario:?}");
+        moved += u32::from(endings[0].first_at < endings[0].at);
+    });
+    println!("{moved} of 300 moved");
+    assert!(moved > 200, "only {moved} of 300 moved");
+}
+
+#[test]
+fn what_is_as_fast_as_the_relay_begins_directly() {
+    let mut at_once = 0;
+    for_seeds(300, |seed, random| {
+        let scenario = Scenario {
+            skew: 0,
+            jitter: 0,
+            ..between(seed, random, [STABLE, STABLE])
+        };
+        let endings = run(scenario.clone());
+        at_once += u32::from(endings[0].first_at == endings[0].at);
+    });
+    println!("{at_once} of 300 began directly");
+    assert!(at_once > 270, "only {at_once} of 300 began directly");
 }
 
 #[test]

@@ -2,17 +2,17 @@
 //! them, on one virtual clock.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use pinhole_proto::agent::{Agent, PathKind, PathPolicy, Round, Timing};
-use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::candidate::{Candidate, CandidateKind, predict};
 use pinhole_proto::rendezvous::Role;
 
 use super::kernel::{Flags, Message, Millis, Segment, SocketId, Timer};
 use super::nat::{Nat, NatKind, Unsolicited};
-use super::party::Party;
+use super::party::{Carrier, Party};
 use super::random::Random;
 
 /// What becomes of a relay connection.
@@ -101,7 +101,12 @@ impl Ord for Scheduled {
 /// How a run ended for one party.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ending {
+    /// When there was a path.
+    pub(crate) first_at: Millis,
+    /// When there was the one that remained.
     pub(crate) at: Millis,
+    /// When the agent came to rest.
+    pub(crate) ended_at: Millis,
     pub(crate) round: u8,
     pub(crate) path: Option<PathKind>,
 }
@@ -121,6 +126,7 @@ pub(crate) struct World {
 }
 
 const SERVER: &str = "203.0.113.1:4444";
+const SERVER_SECOND: &str = "203.0.113.1:4445";
 const SERVER_V6: &str = "[2001:db8:ffff::1]:4444";
 
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -274,11 +280,19 @@ impl World {
         let host = SocketAddr::new(self.parties[party].v4, port);
         let server = SERVER.parse().unwrap();
         let site = self.site(party);
-        let reflexive = self.nats[site].outbound(host, server, &mut self.random);
+        let second = SERVER_SECOND.parse().unwrap();
+        let observed =
+            [server, second].map(|server| self.nats[site].outbound(host, server, &mut self.random));
         let mut gathered = vec![
             candidate(CandidateKind::Host, host),
-            candidate(CandidateKind::ServerReflexive, reflexive),
+            candidate(CandidateKind::ServerReflexive, observed[0]),
         ];
+        let predicted = predict(observed[0], observed[1]);
+        gathered.extend(
+            predicted
+                .into_iter()
+                .map(|address| candidate(CandidateKind::Predicted, address)),
+        );
         if let Some(v6) = self.parties[party].v6 {
             let host = SocketAddr::new(v6, port);
             gathered.push(candidate(CandidateKind::Host, host));
@@ -472,14 +486,13 @@ impl World {
     /// Whether two sockets are the two ends of one connection.
     pub(crate) fn same_connection(&self) -> bool {
         let [a, b] = &self.parties;
-        let numbers: HashSet<_> = [a.selected, b.selected].into_iter().collect();
         match (a.selected, b.selected) {
-            (Some(a_end), Some(b_end)) if a.relay_round.is_none() && b.relay_round.is_none() => {
-                numbers.len() == 2
+            (Some(Carrier::Socket(a_end)), Some(Carrier::Socket(b_end))) => {
+                a_end != b_end
                     && a.kernel.peer_of(a_end) == Some(b_end)
                     && b.kernel.peer_of(b_end) == Some(a_end)
             }
-            (None, None) => a.relay_round.is_some() && a.relay_round == b.relay_round,
+            (Some(Carrier::Relay(a_round)), Some(Carrier::Relay(b_round))) => a_round == b_round,
             _ => false,
         }
     }
