@@ -1,12 +1,13 @@
 //! Gathering: the addresses at which this side may be reached.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use pinhole_proto::candidate::{Candidate, CandidateKind, is_global};
 
 /// What of one local port a peer may be told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ReachablePort {
     /// The local port number.
     pub(crate) port: u16,
@@ -14,6 +15,8 @@ pub(crate) struct ReachablePort {
     pub(crate) is_ipv6: bool,
     /// The address at which the rendezvous server sees it.
     pub(crate) observed: Option<SocketAddr>,
+    /// Where the NAT will most likely put the next connections from it.
+    pub(crate) predicted: Vec<SocketAddr>,
 }
 
 /// One address of one network interface of this machine.
@@ -40,8 +43,8 @@ pub(crate) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
 }
 
 /// The candidates of these ports: what the server saw first, then the host
-/// addresses, those of real interfaces before virtual ones; at most
-/// [`Candidate::MAX_PER_SIDE`].
+/// addresses, those of real interfaces before virtual ones, then what is
+/// predicted; no more than one side may have.
 ///
 /// Loopback addresses are named only when the server is on this machine
 /// itself: then they are how it and the peers on it reach each other.
@@ -65,19 +68,19 @@ pub(crate) fn gather(
             address: port.observed?,
         })
     });
-    let mut candidates: Vec<Candidate> = Vec::new();
-    for candidate in reflexive.chain(host_candidates) {
+    let predicted = ports.iter().flat_map(|port| &port.predicted);
+    let predicted = predicted.map(|&address| Candidate {
+        kind: CandidateKind::Predicted,
+        address,
+    });
+    let mut known = HashSet::new();
+    let candidates = reflexive
+        .chain(host_candidates)
+        .chain(predicted)
         // The rule for what may be dialled is the rule for what is worth telling.
-        let Ok(candidate) = candidate.admit(server_on_loopback) else {
-            continue;
-        };
-        if candidates.len() < Candidate::MAX_PER_SIDE
-            && candidates.iter().all(|c| c.address != candidate.address)
-        {
-            candidates.push(candidate);
-        }
-    }
-    candidates
+        .filter_map(|candidate| candidate.admit(server_on_loopback).ok())
+        .filter(|candidate| known.insert(candidate.address));
+    Candidate::within_limits(candidates)
 }
 
 /// Whether an interface most likely leads only to containers, virtual machines
@@ -122,6 +125,7 @@ mod tests {
             port,
             is_ipv6: port == 6000,
             observed: observed.map(|o| o.parse().unwrap()),
+            predicted: Vec::new(),
         })
     }
 

@@ -32,7 +32,7 @@ mod session;
 pub mod socket;
 mod wire;
 
-pub use connect::{Answer, ConnectError, Report, Tried, Way};
+pub use connect::{Accepted, Answer, ConnectError, Report, Tried, Way};
 pub use identity::{GenerateIdentityError, generate_identity};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
@@ -40,7 +40,9 @@ pub use rendezvous::{
 };
 pub use server::{ServerConnectError, Unreached};
 pub use server_address::{ServerAddress, ServerAddressError};
-pub use session::{Session, SessionReader, SessionStream, SessionWriter};
+pub use session::{
+    LiveSessions, Session, SessionHandle, SessionPath, SessionReader, SessionStream, SessionWriter,
+};
 pub use wire::WireError;
 
 pub use pinhole_proto::agent::{PathKind, PathPolicy};

@@ -7,23 +7,25 @@
 //! keeps the port's mapping. One attempt to connect consumes the port, because
 //! a second one from it to the same peer would collide with the first.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use pinhole_proto::candidate::predict;
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use crate::candidates::ReachablePort;
-use crate::server::Server;
+use crate::server::{Server, ServerStream};
 use crate::socket::{self, AddressReuse, LocalPort};
 use crate::wire::{self, WireError};
 
@@ -31,6 +33,8 @@ use crate::wire::{self, WireError};
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How much longer an address family may take once the other one is known.
 const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(100);
+/// How long the server's other port has when a prediction needs it.
+const OTHER_PORT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause before a port that was lost, or could not be observed, is replaced.
 const REPLACE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -51,8 +55,10 @@ pub enum MappingBehaviour {
 #[derive(Debug)]
 pub(crate) struct PunchPort {
     families: Vec<Family>,
-    /// Each ends when its connection to the server does.
-    observers: JoinSet<()>,
+    /// The first observation of each family: the server is silent on them.
+    observers: Vec<ServerStream>,
+    /// Those from the server's other port. Each ends with its connection.
+    second_observers: JoinSet<()>,
 }
 
 /// The other port on which the server observes, once it has told it: two
@@ -83,10 +89,24 @@ impl PunchPort {
         };
         let mut punch_port = Self {
             families,
-            observers: JoinSet::new(),
+            observers: Vec::new(),
+            second_observers: JoinSet::new(),
         };
         punch_port.observe(server, second).await;
         Ok(punch_port)
+    }
+
+    /// As [`PunchPort::prepare`], and waits for the second observation: a NAT
+    /// that counts its ports up is predicted from what it did just now.
+    async fn prepare_to_predict(server: &Arc<Server>, second: &SecondObserver) -> io::Result<Self> {
+        let port = Self::prepare(server, second).await?;
+        if let Some(v4) = port.v4() {
+            let mut observed = v4.observed.subscribe();
+            let twice = observed.wait_for(|observed| observed.len() >= 2);
+            // Late is as good as never: the counter has gone on.
+            let _ = timeout(OTHER_PORT_TIMEOUT, twice).await;
+        }
+        Ok(port)
     }
 
     /// Has each family observed once; the second observation goes on alone.
@@ -102,7 +122,7 @@ impl PunchPort {
             first.spawn(async move { observe(&server_, &port_, from, &observed_).await });
             let (server, port, observed) = (server.clone(), port.clone(), observed.clone());
             let second = second.clone();
-            self.observers.spawn(async move {
+            self.second_observers.spawn(async move {
                 observe_second(&server, &port, ip, second, &observed).await;
             });
         }
@@ -110,7 +130,7 @@ impl PunchPort {
         while let Ok(Some(done)) = timeout_at(deadline, first.join_next()).await {
             match done {
                 Ok(Ok(stream)) => {
-                    self.observers.spawn(until_closed(stream));
+                    self.observers.push(stream);
                     deadline = deadline.min(Instant::now() + OTHER_FAMILY_TIMEOUT);
                 }
                 Ok(Err(error)) => debug!(%error, "no observation"),
@@ -125,14 +145,26 @@ impl PunchPort {
             port: family.port.address().port(),
             is_ipv6: family.port.address().is_ipv6(),
             observed: family.observed.borrow().first().copied(),
+            predicted: family.predicted(),
         };
         self.families.iter().map(reachable).collect()
     }
 
+    /// A connection to the server that can be used for something else now: it
+    /// still keeps the port's mapping.
+    pub(crate) fn take_observer(&mut self) -> Option<ServerStream> {
+        self.observers.pop()
+    }
+
+    fn is_predictable(&self) -> bool {
+        self.families
+            .iter()
+            .any(|family| !family.predicted().is_empty())
+    }
+
     /// What the NAT does with the IPv4 port; IPv6 has no NAT to speak of.
     pub(crate) fn mapping(&self) -> MappingBehaviour {
-        let v4 = self.families.iter().find(|f| f.port.address().is_ipv4());
-        let Some(v4) = v4 else {
+        let Some(v4) = self.v4() else {
             return MappingBehaviour::Unknown;
         };
         match v4.observed.borrow().as_slice() {
@@ -153,13 +185,28 @@ impl PunchPort {
         self.families.iter().find(fits).map(|f| f.port.clone())
     }
 
+    fn v4(&self) -> Option<&Family> {
+        let mut families = self.families.iter();
+        families.find(|family| family.port.address().is_ipv4())
+    }
+
     /// Returns when the port is worth replacing: one of the connections that
     /// keep its mapping is gone, or there was none.
     async fn lost(&mut self) {
         if self.families.iter().all(|f| f.observed.borrow().is_empty()) {
-            sleep(REPLACE_PAUSE).await;
-        } else {
-            self.observers.join_next().await;
+            return sleep(REPLACE_PAUSE).await;
+        }
+        let mut first: Vec<_> = self.observers.iter_mut().map(until_closed).collect();
+        let one_of_first = poll_fn(|context| {
+            let mut closed = first.iter_mut().map(|one| one.as_mut().poll(context));
+            match closed.any(|polled| polled.is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        });
+        tokio::select! {
+            () = one_of_first => {}
+            _ = self.second_observers.join_next(), if !self.second_observers.is_empty() => {}
         }
     }
 }
@@ -171,6 +218,14 @@ impl Family {
             observed: Arc::default(),
         }
     }
+
+    /// Where the NAT will most likely put the next connections.
+    fn predicted(&self) -> Vec<SocketAddr> {
+        match self.observed.borrow().as_slice() {
+            [one, other, ..] => predict(*one, *other),
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Has the server at `from` tell the public address of `port`.
@@ -179,10 +234,10 @@ async fn observe(
     port: &LocalPort,
     from: SocketAddr,
     observed: &watch::Sender<Vec<SocketAddr>>,
-) -> Result<TlsStream<TcpStream>, WireError> {
+) -> Result<ServerStream, WireError> {
     let tcp = port.connect(from).await?;
     socket::tune(&tcp)?;
-    let mut stream = server.secure(tcp).await?;
+    let mut stream = server.secure_for_bulk(tcp).await?;
     wire::write_message(&mut stream, &ClientMessage::Observe).await?;
     match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
         ServerMessage::Observed { address } => {
@@ -208,7 +263,7 @@ async fn observe_second(
         let from = SocketAddr::new(ip, server_port);
         let observing = timeout(OBSERVE_TIMEOUT, observe(server, port, from, observed));
         match observing.await {
-            Ok(Ok(stream)) => return until_closed(stream).await,
+            Ok(Ok(mut stream)) => return until_closed(&mut stream).await,
             Ok(Err(error)) => debug!(%error, "no second observation"),
             Err(_) => debug!("no second observation in time"),
         }
@@ -217,9 +272,11 @@ async fn observe_second(
 }
 
 /// Holds a connection until the other end closes it.
-async fn until_closed(mut stream: TlsStream<TcpStream>) {
-    let mut ignored = [0; 64];
-    while matches!(stream.read(&mut ignored).await, Ok(1..)) {}
+fn until_closed(stream: &mut ServerStream) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    Box::pin(async {
+        let mut ignored = [0; 64];
+        while matches!(stream.read(&mut ignored).await, Ok(1..)) {}
+    })
 }
 
 type Request = oneshot::Sender<io::Result<PunchPort>>;
@@ -273,6 +330,10 @@ async fn keep_warm(
             (None, Err(_)) => None,
         };
         if let Some(request) = request {
+            // What was seen a while ago tells nothing about the next ports.
+            if prepared.as_ref().is_ok_and(PunchPort::is_predictable) {
+                prepared = PunchPort::prepare_to_predict(server, second).await;
+            }
             // A requester that has left meanwhile has no use for it: the port
             // is as fresh as the next one would be, but rarely so.
             let _ = request.send(prepared);
@@ -389,8 +450,10 @@ mod tests {
         ]);
         let port = PunchPort {
             families: vec![family],
-            observers: JoinSet::new(),
+            observers: Vec::new(),
+            second_observers: JoinSet::new(),
         };
         assert_eq!(port.mapping(), MappingBehaviour::Varies);
+        assert_eq!(port.reachable()[0].predicted.len(), 8);
     }
 }

@@ -8,12 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::debug;
 
-use crate::server::Server;
-use crate::session::READ_BUFFER_BYTES;
+use crate::server::{Server, ServerStream};
 use crate::wire::{self, WireError};
 
 /// Why the other side was not met at the relay.
@@ -30,19 +28,34 @@ pub(crate) enum RelayError {
 pub(crate) struct RelayStream {
     /// Bytes of the peer that came together with the server's last message.
     ahead: io::Cursor<Vec<u8>>,
-    stream: TlsStream<BufReader<TcpStream>>,
+    stream: ServerStream,
     local: SocketAddr,
     remote: SocketAddr,
 }
 
 impl RelayStream {
-    /// Connects to the relay and waits for the other side, as long as it takes
-    /// or the server allows.
-    pub(crate) async fn open(server: &Server, token: RelayToken) -> Result<Self, RelayError> {
+    /// Waits at the relay for the other side, as long as it takes or the server
+    /// allows. An `observer` is there already and saves the way.
+    pub(crate) async fn open(
+        server: &Server,
+        observer: Option<ServerStream>,
+        token: RelayToken,
+    ) -> Result<Self, RelayError> {
+        if let Some(observer) = observer {
+            match Self::meet(observer, token).await {
+                // It has died unnoticed, and the token is as good as before.
+                Err(RelayError::Wire(error)) => debug!(%error, "an observer was gone"),
+                met => return met,
+            }
+        }
         let tcp = server.dial().await.map_err(WireError::from)?;
+        let stream = server.secure_for_bulk(tcp).await;
+        Self::meet(stream.map_err(WireError::from)?, token).await
+    }
+
+    async fn meet(mut stream: ServerStream, token: RelayToken) -> Result<Self, RelayError> {
+        let tcp = stream.get_ref().0.get_ref();
         let addresses = (tcp.local_addr(), tcp.peer_addr());
-        let tcp = BufReader::with_capacity(READ_BUFFER_BYTES, tcp);
-        let mut stream = server.secure(tcp).await.map_err(WireError::from)?;
         wire::write_message(&mut stream, &ClientMessage::Relay { token }).await?;
         let mut decoder = wire::server_decoder();
         match wire::read_message(&mut stream, &mut decoder).await? {
@@ -157,7 +170,7 @@ mod tests {
         bytes.extend(b"and the peer speaks");
         let server = answering(bytes).await;
         let token = RelayToken::from_random([1; 32]);
-        let mut stream = RelayStream::open(&server, token).await.unwrap();
+        let mut stream = RelayStream::open(&server, None, token).await.unwrap();
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"and the peer speaks");
@@ -168,7 +181,7 @@ mod tests {
         let reason = Refusal::Token;
         let bytes = encode(FrameKind::Server, &ServerMessage::Refused { reason }).unwrap();
         let server = answering(bytes).await;
-        let opened = RelayStream::open(&server, RelayToken::from_random([1; 32])).await;
+        let opened = RelayStream::open(&server, None, RelayToken::from_random([1; 32])).await;
         let refused = matches!(opened, Err(RelayError::Refused(Refusal::Token)));
         assert!(refused, "{opened:?}");
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -14,6 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::server_address::ServerAddress;
+use crate::session::READ_BUFFER_BYTES;
 use crate::socket;
 
 /// Most addresses of one host that are tried.
@@ -81,6 +82,9 @@ fn list(tried: &[Unreached]) -> String {
     let texts: Vec<String> = tried.iter().map(ToString::to_string).collect();
     texts.join("; ")
 }
+
+/// A connection to the server beside the control connection.
+pub(crate) type ServerStream = TlsStream<BufReader<TcpStream>>;
 
 /// A server that is reached. Whatever is connected to it has to prove the key
 /// expected.
@@ -198,6 +202,12 @@ impl Server {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         handshake(&self.connector, tcp).await
+    }
+
+    /// As [`Server::secure`], for a connection that may have to carry much.
+    pub(crate) async fn secure_for_bulk(&self, tcp: TcpStream) -> io::Result<ServerStream> {
+        let tcp = BufReader::with_capacity(READ_BUFFER_BYTES, tcp);
+        self.secure(tcp).await
     }
 
     /// The server's IP address of one family, if it has one.

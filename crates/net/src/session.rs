@@ -1,6 +1,9 @@
-//! The session: the one authenticated, encrypted connection between two peers.
+//! The session: one authenticated, encrypted stream of bytes between two peers,
+//! over one connection at a time.
 
-mod stream;
+mod live;
+mod moving;
+mod sealed;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -11,16 +14,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use pinhole_proto::agent::PathKind;
+use pinhole_proto::hello::Hello;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{PeerIdentity, Role};
 use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connect::Report;
-use stream::Ciphertext;
+use sealed::{Ciphertext, SealedStream};
 use tls::{Step, Tls};
 
-pub use stream::{SessionReader, SessionStream, SessionWriter};
+pub(crate) use live::LiveSession;
+pub use live::{LiveSessions, SessionHandle, SessionPath};
+pub use moving::{SessionReader, SessionStream, SessionWriter};
 pub(crate) use transport::Transport;
 use transport::{TransportReader, TransportWriter};
 
@@ -34,24 +40,69 @@ pub struct Session {
     pub stream: SessionStream,
     /// Who is at the other end: the key was proven in the TLS handshake.
     pub peer: PeerIdentity,
-    /// How the connection reaches the peer.
+    /// How the connection reaches the peer, to begin with.
     pub path: PathKind,
-    /// This end of the TCP connection.
+    /// This end of the first TCP connection.
     pub local: SocketAddr,
-    /// The other end of the TCP connection: the peer's, or the relay's.
+    /// The other end of the first TCP connection: the peer's, or the relay's.
     pub remote: SocketAddr,
     /// From the wish to connect (or the invitation's acceptance) until now.
     pub elapsed: Duration,
     /// What was tried on the way here, and what each answered.
     pub report: Report,
+    /// Where the session is from now on.
+    pub handle: SessionHandle,
 }
 
 /// A transport whose other end has proven the key expected.
 #[derive(Debug)]
 pub(crate) struct Authenticated {
-    pub(crate) stream: SessionStream,
+    pub(crate) stream: SealedStream,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
+}
+
+impl Authenticated {
+    /// Controlled side: waits for the word that this connection is selected,
+    /// and what for.
+    pub(crate) async fn hear_hello(&mut self) -> io::Result<Hello> {
+        let mut bytes = [0; Hello::BYTES];
+        self.stream.read_exact(&mut bytes).await?;
+        Hello::decode(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+
+    /// Begins a session on this connection, as `hello` says; the controlling
+    /// side says it.
+    pub(crate) async fn begin(
+        mut self,
+        hello: &Hello,
+        role: Role,
+        peer: &PeerIdentity,
+        report: &Report,
+        elapsed: Duration,
+    ) -> io::Result<Session> {
+        if role == Role::Controlling {
+            self.stream.write_all(&hello.encode()).await?;
+        }
+        let (stream, mover) = SessionStream::new(self.stream);
+        let path = SessionPath {
+            kind: hello.path,
+            local: self.local,
+            remote: self.remote,
+            report: report.clone(),
+        };
+        let live = LiveSession::new(hello.session, role, peer.clone(), mover, path);
+        Ok(Session {
+            stream,
+            peer: peer.clone(),
+            path: hello.path,
+            local: self.local,
+            remote: self.remote,
+            elapsed,
+            report: report.clone(),
+            handle: SessionHandle(live),
+        })
+    }
 }
 
 /// Proves our key and has the other end prove that it holds `peer`'s. The
@@ -78,7 +129,7 @@ pub(crate) async fn authenticate(
     let mut ciphertext = Ciphertext::for_reading();
     match shake_hands(&mut tls, &mut reader, &mut writer, &mut ciphertext).await {
         Ok(plaintext) => Ok(Authenticated {
-            stream: SessionStream::new(tls, (reader, writer), ciphertext, plaintext),
+            stream: SealedStream::new(tls, (reader, writer), ciphertext, plaintext),
             local,
             remote,
         }),

@@ -12,12 +12,14 @@
 //! | [`frame`] | length-prefixed frames and the bounded decoder |
 //! | [`rendezvous`] | the messages between a client and the rendezvous server |
 //! | [`candidate`] | addresses at which a peer may be reached, and which of them are refused |
+//! | [`hello`] | what is said first on a connection between peers |
 //! | [`agent`] | the connectivity agent: which address to dial when, which connection wins |
 //! | [`registry`] | the server's state: names, presence, introductions, relay tokens |
 
 pub mod agent;
 pub mod candidate;
 pub mod frame;
+pub mod hello;
 pub mod key;
 pub mod name;
 pub mod registry;

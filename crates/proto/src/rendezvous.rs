@@ -30,10 +30,19 @@ macro_rules! random_id {
         pub struct $name([u8; $bytes]);
 
         impl $name {
+            /// How long it is.
+            pub const BYTES: usize = $bytes;
+
             /// The value with these bytes, which the caller drew at random.
             #[must_use]
             pub const fn from_random(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
+            }
+
+            /// The bytes.
+            #[must_use]
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
+                &self.0
             }
         }
 

@@ -276,7 +276,7 @@ async fn write_frames(
 async fn observe(
     context: &Context,
     mut stream: TlsStream,
-    decoder: Decoder,
+    mut decoder: Decoder,
     key: PeerKey,
     address: SocketAddr,
 ) -> Result<(), ConnectionError> {
@@ -285,14 +285,44 @@ async fn observe(
     tell(context, Input::Observation { key, address: ip }).await?;
     let ended =
         match write_message(context, &mut stream, &ServerMessage::Observed { address }).await {
-            Ok(()) => wait_for_end(context, &mut stream, decoder).await,
-            error => error,
+            Ok(()) => next_token(context, &mut stream, &mut decoder).await,
+            Err(error) => Err(error),
         };
     // The registrar is gone only when it has forgotten all observations.
     let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
     match ended {
+        Ok(Some(token)) => relay(context, stream, decoder, key, token).await,
+        Ok(None) => Ok(()),
         Err(ConnectionError::Stopping) => refuse(context, stream, Refusal::ShuttingDown).await,
-        ended => ended,
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until the client hangs up, or turns its observation connection into a
+/// relay connection.
+async fn next_token(
+    context: &Context,
+    stream: &mut TlsStream,
+    decoder: &mut Decoder,
+) -> Result<Option<RelayToken>, ConnectionError> {
+    // Most hang up: no buffer waits for what they might say.
+    let mut byte = [0];
+    let read = tokio::select! {
+        read = stream.read(&mut byte) => read?,
+        () = context.stopped() => return Err(ConnectionError::Stopping),
+    };
+    if read == 0 {
+        return Ok(None);
+    }
+    decoder.feed(&byte);
+    let message = timeout(
+        context.limits.authenticate_timeout,
+        Box::pin(read_message(stream, decoder)),
+    );
+    match message.await.map_err(|_| ConnectionError::Slow)?? {
+        Some(ClientMessage::Relay { token }) => Ok(Some(token)),
+        Some(_) => Err(ConnectionError::Unexpected),
+        None => Ok(None),
     }
 }
 

@@ -4,27 +4,34 @@
 //! outcome of something begun, a word from the server, the agent's timer), tell
 //! the agent, repeat. Every decision is the agent's.
 
+use std::collections::HashMap;
+use std::future::pending;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_proto::agent::{
     Action, Agent, ConnectionId, DialFailure, PathKind, PathPolicy, Round, Timing,
 };
 use pinhole_proto::candidate::Candidate;
+use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{
     ClientMessage, IntroductionFailure, PeerIdentity, Reachability, RelayToken, Role,
 };
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
 
 use super::sockets::{Outcome, Prepared, Sockets};
-use super::{Answer, ConnectError, Wanted, Way};
+use super::{Accepted, Answer, ConnectError, Wanted, Way};
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
 use crate::server::is_wrong_key;
-use crate::session::{Authenticated, Session, Transport};
+use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
 
 /// How long the first introduction may take: the other side has 10 s to answer.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a move may take that the agent has finished with.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(90);
 /// Longest start delay that is believed.
 const MAX_START_IN: Duration = Duration::from_secs(5);
 
@@ -39,36 +46,93 @@ pub(super) struct Driver {
     introduced: bool,
     server_gone: bool,
     started_at: Instant,
+    /// Who waits for the outcome, until it is known.
+    result: Option<oneshot::Sender<Result<Accepted, ConnectError>>>,
+    /// The session, once there is one.
+    live: Option<Arc<LiveSession>>,
+    /// Keeps others from looking for a better path at the same time.
+    attempt: Option<OwnedSemaphorePermit>,
+    /// What the other side has said of connections that are authenticated.
+    hellos: HashMap<ConnectionId, Hello>,
+    /// Moves that are not finished.
+    moving: usize,
+    finished: bool,
 }
 
 impl Driver {
-    pub(super) fn new(rendezvous: Rendezvous, wanted: Wanted, inbox: Inbox) -> Self {
+    pub(super) fn new(
+        rendezvous: Rendezvous,
+        mut wanted: Wanted,
+        inbox: Inbox,
+        result: oneshot::Sender<Result<Accepted, ConnectError>>,
+    ) -> Self {
+        let timing = Timing::default();
+        let (live, attempt) = wanted.improve.take().unzip();
+        let agent = match &live {
+            Some(live) => Agent::improving(live.kind(), timing),
+            None => Agent::new(wanted.role, rendezvous.path(), timing),
+        };
         Self {
-            agent: Agent::new(wanted.role, rendezvous.path(), Timing::default()),
+            agent,
             sockets: Sockets::new(rendezvous.clone(), wanted.role, wanted.peer.key),
             rendezvous,
+            live,
+            attempt,
             wanted,
             inbox,
             newest_round: 1,
             introduced: false,
             server_gone: false,
             started_at: Instant::now(),
+            result: Some(result),
+            hellos: HashMap::new(),
+            moving: 0,
+            finished: false,
         }
     }
 
-    pub(super) async fn run(mut self) -> Result<Session, ConnectError> {
+    pub(super) async fn run(mut self) {
+        let ended = Box::pin(self.drive()).await;
+        if let Some(live) = &self.live {
+            live.tell(&self.sockets.report);
+        }
+        let outcome = match ended {
+            Err(error) => error,
+            Ok(()) => self.no_path(),
+        };
+        debug!(%outcome, known = self.result.is_none(), "the attempt is over");
+        self.deliver(Err(outcome));
+    }
+
+    /// Tells the caller, who may have left.
+    fn deliver(&mut self, outcome: Result<Accepted, ConnectError>) {
+        if let Some(result) = self.result.take() {
+            drop(result.send(outcome));
+        }
+    }
+
+    async fn drive(&mut self) -> Result<(), ConnectError> {
         self.sockets.prepare(1);
         loop {
             while let Some(action) = self.agent.poll_action() {
                 debug!(?action);
                 match action {
-                    Action::Selected { connection, path } => return self.session(connection, path),
+                    Action::Selected { connection, path } => {
+                        self.selected(connection, path).await?;
+                    }
+                    Action::Finished => self.finished = true,
                     Action::Failed => return Err(self.no_path()),
                     action => self.sockets.perform(action),
                 }
             }
+            if self.finished && self.moving == 0 {
+                return Ok(());
+            }
             let introduced_by = self.started_at + INTRODUCTION_TIMEOUT;
-            let wake_at = self.agent.poll_timeout().unwrap_or(introduced_by);
+            let wake_at = match self.agent.poll_timeout() {
+                None if self.finished => self.started_at + ATTEMPT_TIMEOUT,
+                wake_at => wake_at.unwrap_or(introduced_by),
+            };
             tokio::select! {
                 Some(outcome) = self.sockets.next_outcome() => {
                     self.handle_outcome(outcome).await?;
@@ -76,9 +140,13 @@ impl Driver {
                 message = self.inbox.next(), if !self.server_gone => {
                     self.handle_message(message)?;
                 }
+                () = abandoned(&mut self.result, self.live.as_deref()) => return Ok(()),
                 () = tokio::time::sleep_until(wake_at.into()) => {
                     if !self.introduced {
                         return Err(ConnectError::ServerSilent);
+                    }
+                    if self.finished {
+                        return Ok(());
                     }
                     self.agent.handle_timeout(Instant::now());
                 }
@@ -144,6 +212,7 @@ impl Driver {
                 self.agent.handle_relay_failed(now, round);
             }
             Outcome::Handshake(id, result) => self.handshake_ended(now, id, result),
+            Outcome::Moved(path, result) => self.moved(*path, result),
         }
         Ok(())
     }
@@ -152,11 +221,17 @@ impl Driver {
         &mut self,
         now: Instant,
         id: ConnectionId,
-        result: io::Result<Authenticated>,
+        result: io::Result<(Authenticated, Option<Hello>)>,
     ) {
         match result {
-            Ok(authenticated) => {
+            Ok((_, Some(hello))) if !self.admits(&hello) => {
+                let answer = Answer::Lost("for a session that is not up".into());
+                self.sockets.forget(id, answer);
+                self.agent.handle_handshake_failed(now, id);
+            }
+            Ok((authenticated, hello)) => {
                 self.sockets.authenticated(id, authenticated);
+                self.hellos.extend(hello.map(|hello| (id, hello)));
                 self.agent.handle_authenticated(now, id);
             }
             Err(error) if is_wrong_key(&error) => {
@@ -207,7 +282,7 @@ impl Driver {
         let reachability = Reachability {
             candidates: self.sockets.add_round(round, prepared),
             share_host: self.wanted.share_host,
-            relay: self.rendezvous.path() != PathPolicy::DirectOnly,
+            relay: self.rendezvous.path() != PathPolicy::DirectOnly && self.live.is_none(),
         };
         let introduction = self.wanted.introduction;
         let message = match self.wanted.role {
@@ -262,19 +337,88 @@ impl Driver {
         Ok(())
     }
 
-    fn session(mut self, id: ConnectionId, path: PathKind) -> Result<Session, ConnectError> {
+    /// Controlled side: whether a connection may be for this. A session begins
+    /// once; one that goes on must be up, and the other side's to move.
+    fn admits(&mut self, hello: &Hello) -> bool {
+        match hello.purpose {
+            Purpose::Begin => self.live.is_none(),
+            Purpose::Continue => {
+                let peer = self.wanted.peer.key;
+                let found = self.rendezvous.sessions().find(hello.session, peer);
+                let same = |live: &Arc<LiveSession>| match &self.live {
+                    Some(own) => Arc::ptr_eq(own, live),
+                    None => true,
+                };
+                let found = found.filter(same);
+                let is_up = found.is_some();
+                self.live = found.or_else(|| self.live.take());
+                is_up
+            }
+        }
+    }
+
+    /// The agent has chosen: a session begins, or moves.
+    async fn selected(&mut self, id: ConnectionId, path: PathKind) -> Result<(), ConnectError> {
+        let heard = self.hellos.remove(&id);
         let Some(authenticated) = self.sockets.select(id) else {
-            return Err(self.no_path());
+            return Ok(());
         };
-        Ok(Session {
-            stream: authenticated.stream,
-            peer: self.wanted.peer,
+        let Some(live) = self.live.clone() else {
+            let hello = heard.unwrap_or(Hello {
+                purpose: Purpose::Begin,
+                path,
+                session: self.wanted.introduction,
+            });
+            return self.begin(authenticated, &hello).await;
+        };
+        let hello = heard.unwrap_or(Hello {
+            purpose: Purpose::Continue,
             path,
-            local: authenticated.local,
-            remote: authenticated.remote,
-            elapsed: self.started_at.elapsed(),
-            report: self.sockets.report,
-        })
+            session: live.id,
+        });
+        self.moving += 1;
+        self.sockets
+            .move_session(live, authenticated, hello, self.wanted.role);
+        Ok(())
+    }
+
+    async fn begin(
+        &mut self,
+        authenticated: Authenticated,
+        hello: &Hello,
+    ) -> Result<(), ConnectError> {
+        let (role, peer) = (self.wanted.role, &self.wanted.peer);
+        let (report, elapsed) = (&self.sockets.report, self.started_at.elapsed());
+        let begun = authenticated.begin(hello, role, peer, report, elapsed);
+        let session = match begun.await {
+            Ok(session) => session,
+            Err(error) => {
+                debug!(%error, "the connection broke when it was selected");
+                return Err(self.no_path());
+            }
+        };
+        let live = session.handle.0.clone();
+        self.rendezvous.sessions().add(&live);
+        self.attempt = live.begin_attempt();
+        self.live = Some(live);
+        self.deliver(Ok(Accepted::Session(session)));
+        Ok(())
+    }
+
+    fn moved(&mut self, path: SessionPath, result: io::Result<()>) {
+        self.moving -= 1;
+        let Some(live) = &self.live else { return };
+        match result {
+            Ok(()) => {
+                debug!(kind = %path.kind, "the session has moved");
+                live.moved(SessionPath {
+                    report: self.sockets.report.clone(),
+                    ..path
+                });
+                self.deliver(Ok(Accepted::Moved));
+            }
+            Err(error) => debug!(%error, kind = %path.kind, "the session could not be moved"),
+        }
     }
 
     fn not_introduced(&mut self, reason: IntroductionFailure) -> ConnectError {
@@ -309,5 +453,29 @@ fn dial_failure(error: &io::Error) -> DialFailure {
         io::ErrorKind::AddrNotAvailable => DialFailure::AddressInUse,
         io::ErrorKind::AddrInUse if cfg!(windows) => DialFailure::AddressInUse,
         _ => DialFailure::Other,
+    }
+}
+
+/// Returns when nobody needs the outcome any more: the caller has left, or the
+/// session has ended.
+async fn abandoned(
+    result: &mut Option<oneshot::Sender<Result<Accepted, ConnectError>>>,
+    live: Option<&LiveSession>,
+) {
+    let caller = async {
+        match result {
+            Some(result) => result.closed().await,
+            None => pending().await,
+        }
+    };
+    let session = async {
+        match live {
+            Some(live) => live.mover.closed().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = caller => {}
+        () = session => {}
     }
 }

@@ -5,6 +5,7 @@ mod report;
 mod sockets;
 
 use std::io;
+use std::sync::Arc;
 
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
@@ -12,10 +13,12 @@ use pinhole_proto::rendezvous::{
     HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, Role,
 };
 
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
 pub use report::{Answer, Report, Tried, Way};
 
 use crate::rendezvous::Rendezvous;
-use crate::session::Session;
+use crate::session::{LiveSession, Session};
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -67,12 +70,26 @@ pub(crate) struct Wanted {
     pub(crate) role: Role,
     pub(crate) peer: PeerIdentity,
     pub(crate) share_host: HostSharing,
+    /// There is one already, and this attempt looks for a better path.
+    pub(crate) improve: Option<(Arc<LiveSession>, OwnedSemaphorePermit)>,
 }
 
-/// Connects, through as many rounds as it takes.
-pub(crate) async fn run(rendezvous: &Rendezvous, wanted: Wanted) -> Result<Session, ConnectError> {
+/// What became of an invitation that was taken up.
+#[derive(Debug)]
+pub enum Accepted {
+    /// A new session.
+    Session(Session),
+    /// A session that was up before has moved to a better path.
+    Moved,
+}
+
+/// Connects, through as many rounds as it takes, and goes on looking for a
+/// better path when there is a session. Ends with the last of its callers and
+/// of the session.
+pub(crate) async fn run(rendezvous: &Rendezvous, wanted: Wanted) -> Result<Accepted, ConnectError> {
     let inbox = rendezvous.register(wanted.introduction)?;
-    let driver = driver::Driver::new(rendezvous.clone(), wanted, inbox);
-    // Callers embed this future in theirs: keep it small for them.
-    Box::pin(driver.run()).await
+    let (result, outcome) = oneshot::channel();
+    let driver = driver::Driver::new(rendezvous.clone(), wanted, inbox, result);
+    tokio::spawn(driver.run());
+    outcome.await.unwrap_or(Err(ConnectError::Disconnected))
 }

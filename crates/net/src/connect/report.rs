@@ -57,6 +57,8 @@ pub enum Answer {
     Stranger,
     /// The connection that was chosen.
     Selected,
+    /// The connection that was chosen until a better one came.
+    Left,
 }
 
 impl Report {
@@ -83,6 +85,16 @@ impl Report {
         if let Some(tried) = self.entry(round, way) {
             tried.answer = answer;
         }
+    }
+
+    /// This way is the session's from now on.
+    pub(super) fn chosen(&mut self, round: u8, way: Way) {
+        for tried in &mut self.tried {
+            if tried.answer == Answer::Selected {
+                tried.answer = Answer::Left;
+            }
+        }
+        self.answered(round, way, Answer::Selected);
     }
 
     /// Whether somebody else than the peer answered on one of the ways.
@@ -126,6 +138,7 @@ impl fmt::Display for Answer {
             Self::Lost(reason) => write!(f, "connected, then lost ({reason})"),
             Self::Stranger => f.write_str("somebody else answered"),
             Self::Selected => f.write_str("chosen"),
+            Self::Left => f.write_str("chosen, then left for a better one"),
         }
     }
 }

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_proto::agent::{Action, CheckId, ConnectionId};
 use pinhole_proto::candidate::Candidate;
+use pinhole_proto::hello::Hello;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{RelayToken, Role};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +22,7 @@ use crate::candidates::{gather, interface_addresses};
 use crate::punch_port::{MappingBehaviour, PunchPort};
 use crate::relay::{RelayError, RelayStream};
 use crate::rendezvous::Rendezvous;
-use crate::session::{Authenticated, Transport, authenticate};
+use crate::session::{Authenticated, LiveSession, SessionPath, Transport, authenticate};
 
 /// Pause after an error of `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -41,7 +43,10 @@ pub(super) enum Outcome {
         remote: SocketAddr,
     },
     Relay(u8, Result<Box<RelayStream>, RelayError>),
-    Handshake(ConnectionId, io::Result<Authenticated>),
+    /// On the controlled side with what the other one has said then.
+    Handshake(ConnectionId, io::Result<(Authenticated, Option<Hello>)>),
+    /// The session was to be moved there.
+    Moved(Box<SessionPath>, io::Result<()>),
 }
 
 /// A round's local side.
@@ -165,7 +170,7 @@ impl Sockets {
                 }
             }
             Action::RequestRound { round } => self.prepare(round),
-            Action::Selected { .. } | Action::Failed => {}
+            Action::Selected { .. } | Action::Finished | Action::Failed => {}
         }
     }
 
@@ -225,9 +230,11 @@ impl Sockets {
         let Some(token) = round.relay.take() else {
             return;
         };
+        let observer = round.prepared.port.as_mut();
+        let observer = observer.and_then(PunchPort::take_observer);
         let server = self.rendezvous.server().clone();
         let task = self.outcomes.spawn(async move {
-            let opened = RelayStream::open(&server, token).await;
+            let opened = RelayStream::open(&server, observer, token).await;
             Outcome::Relay(number, opened.map(Box::new))
         });
         round.relay_dial = Some(task);
@@ -243,7 +250,15 @@ impl Sockets {
         let identity = self.rendezvous.identity().clone();
         let (role, peer) = (self.role, self.peer);
         let task = self.outcomes.spawn(async move {
-            Outcome::Handshake(id, authenticate(transport, role, &identity, peer).await)
+            let shaken = async {
+                let mut authenticated = authenticate(transport, role, &identity, peer).await?;
+                let hello = match role {
+                    Role::Controlling => None,
+                    Role::Controlled => Some(authenticated.hear_hello().await?),
+                };
+                Ok((authenticated, hello))
+            };
+            Outcome::Handshake(id, shaken.await)
         });
         let state = State::Handshaking(task);
         self.connections.insert(
@@ -297,11 +312,10 @@ impl Sockets {
         }
     }
 
-    /// The connection that is the session.
+    /// The connection that the session is to use.
     pub(super) fn select(&mut self, id: ConnectionId) -> Option<Authenticated> {
         let connection = self.connections.remove(&id)?;
-        self.report
-            .answered(connection.round, connection.way, Answer::Selected);
+        self.report.chosen(connection.round, connection.way);
         match connection.state {
             State::Authenticated(authenticated) => Some(authenticated),
             State::Waiting(_) | State::Handshaking(_) => {
@@ -309,6 +323,29 @@ impl Sockets {
                 None
             }
         }
+    }
+
+    /// Begins to move the session: [`Outcome::Moved`].
+    pub(super) fn move_session(
+        &mut self,
+        live: Arc<LiveSession>,
+        to: Authenticated,
+        hello: Hello,
+        role: Role,
+    ) {
+        let path = Box::new(SessionPath {
+            kind: hello.path,
+            local: to.local,
+            remote: to.remote,
+            report: Report::default(),
+        });
+        self.outcomes.spawn(async move {
+            let moved = match role {
+                Role::Controlling => live.mover.lead(to.stream, &hello).await,
+                Role::Controlled => live.mover.follow(to.stream).await,
+            };
+            Outcome::Moved(path, moved)
+        });
     }
 }
 

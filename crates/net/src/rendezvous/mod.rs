@@ -22,11 +22,11 @@ use tokio_rustls::client::TlsStream;
 
 pub(crate) use control::{AttemptMessage, Inbox};
 
-use crate::connect::{self, ConnectError, Wanted};
+use crate::connect::{self, Accepted, ConnectError, Wanted};
 use crate::punch_port::WarmPort;
 use crate::server::{Server, ServerConnectError};
 use crate::server_address::ServerAddress;
-use crate::session::Session;
+use crate::session::{LiveSessions, Session, SessionHandle};
 use crate::wire::{self, WireError};
 use control::{Attempts, Reader};
 
@@ -50,6 +50,8 @@ pub struct LogIn {
     pub name: PeerName,
     /// Which paths sessions may take.
     pub path: PathPolicy,
+    /// Sessions that are up, of earlier logins, too.
+    pub sessions: LiveSessions,
 }
 
 /// What a login brings.
@@ -141,6 +143,7 @@ struct Shared {
     server: Arc<Server>,
     identity: Identity,
     path: PathPolicy,
+    sessions: LiveSessions,
     outgoing: mpsc::Sender<ClientMessage>,
     attempts: Attempts,
     /// Absent when only the relay may be used: nothing then reveals an address.
@@ -209,6 +212,7 @@ impl Rendezvous {
             server,
             identity: log_in.identity,
             path: log_in.path,
+            sessions: log_in.sessions,
             outgoing,
             attempts,
             warm_port,
@@ -218,7 +222,8 @@ impl Rendezvous {
     }
 
     /// Connects to a peer. `expect` is the key it must have; `share_host`
-    /// tells whether it may learn our addresses in the local network.
+    /// tells whether it may learn our addresses in the local network. The
+    /// session may move to a better path later, by itself.
     ///
     /// # Errors
     /// Says exactly what stood in the way; in [`ConnectError::NoPath`], all
@@ -229,20 +234,46 @@ impl Rendezvous {
         expect: PeerKey,
         share_host: HostSharing,
     ) -> Result<Session, ConnectError> {
-        let mut id = [0; 16];
-        SystemRandom::new()
-            .fill(&mut id)
-            .map_err(|_| ConnectError::Random)?;
         let wanted = Wanted {
-            introduction: IntroductionId::from_random(id),
+            introduction: introduction_id()?,
             role: Role::Controlling,
             peer: PeerIdentity {
                 name: peer,
                 key: expect,
             },
             share_host,
+            improve: None,
         };
-        connect::run(self, wanted).await
+        match connect::run(self, wanted).await? {
+            Accepted::Session(session) => Ok(session),
+            // Only sessions that the other side controls are moved by it.
+            Accepted::Moved => Err(ConnectError::Busy),
+        }
+    }
+
+    /// Looks for a better path for a session that this side controls. Returns
+    /// whether it has moved to one; not while another attempt looks for one.
+    ///
+    /// # Errors
+    /// As [`Rendezvous::connect`], when nothing better was found either.
+    pub async fn improve(
+        &self,
+        session: &SessionHandle,
+        share_host: HostSharing,
+    ) -> Result<bool, ConnectError> {
+        let live = session.0.clone();
+        let attempt = live.begin_attempt().filter(|_| session.is_controlling());
+        let Some(attempt) = attempt else {
+            return Ok(false);
+        };
+        let wanted = Wanted {
+            introduction: introduction_id()?,
+            role: Role::Controlling,
+            peer: live.peer.clone(),
+            share_host,
+            improve: Some((live, attempt)),
+        };
+        connect::run(self, wanted).await.map(|_| true)
     }
 
     /// Takes up an invitation.
@@ -253,12 +284,13 @@ impl Rendezvous {
         &self,
         invitation: Invitation,
         share_host: HostSharing,
-    ) -> Result<Session, ConnectError> {
+    ) -> Result<Accepted, ConnectError> {
         let wanted = Wanted {
             introduction: invitation.introduction,
             role: Role::Controlled,
             peer: invitation.from,
             share_host,
+            improve: None,
         };
         connect::run(self, wanted).await
     }
@@ -287,6 +319,10 @@ impl Rendezvous {
         &self.shared.identity
     }
 
+    pub(crate) fn sessions(&self) -> &LiveSessions {
+        &self.shared.sessions
+    }
+
     pub(crate) fn path(&self) -> PathPolicy {
         self.shared.path
     }
@@ -294,6 +330,13 @@ impl Rendezvous {
     pub(crate) fn warm_port(&self) -> Option<&WarmPort> {
         self.shared.warm_port.as_ref()
     }
+}
+
+fn introduction_id() -> Result<IntroductionId, ConnectError> {
+    let mut id = [0; IntroductionId::BYTES];
+    let filled = SystemRandom::new().fill(&mut id);
+    filled.map_err(|_| ConnectError::Random)?;
+    Ok(IntroductionId::from_random(id))
 }
 
 /// Logs in on a fresh control connection. Returns our public address and the

@@ -1,11 +1,16 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use pinhole_proto::hello::Purpose;
+use pinhole_proto::rendezvous::IntroductionId;
 use proptest::prelude::*;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+use super::moving::Mover;
+use super::sealed::{SealedReader, SealedWriter};
 use super::*;
 use crate::identity::generate_identity;
 use crate::server::is_wrong_key;
@@ -25,7 +30,7 @@ async fn transports() -> (Transport, Transport) {
     )
 }
 
-async fn streams() -> (SessionStream, SessionStream) {
+async fn streams() -> (SealedStream, SealedStream) {
     let [alice, bob] = [(); 2].map(|()| generate_identity().unwrap().0);
     let (a, b) = transports().await;
     let controlling = authenticate(a, Role::Controlling, &alice, bob.key());
@@ -35,7 +40,7 @@ async fn streams() -> (SessionStream, SessionStream) {
 }
 
 /// A session in this role whose other end is plain tokio-rustls.
-async fn beside_rustls(role: Role) -> (SessionStream, TlsStream<TcpStream>) {
+async fn beside_rustls(role: Role) -> (SealedStream, TlsStream<TcpStream>) {
     let [alice, bob] = [(); 2].map(|()| generate_identity().unwrap().0);
     let (ours, theirs) = sockets().await;
     let ours = Transport::direct(ours).unwrap();
@@ -99,8 +104,8 @@ async fn each_side_checks_the_other_s_key() {
 
 /// Writes `writes` pieces one after the other and reads them in `reads` pieces.
 async fn carry(
-    mut writer: SessionWriter,
-    mut reader: SessionReader,
+    mut writer: SealedWriter,
+    mut reader: SealedReader,
     writes: Vec<usize>,
     reads: Vec<usize>,
 ) {
@@ -335,4 +340,130 @@ async fn a_write_that_was_given_up_leaves_the_stream_whole() {
     let whole: Vec<u8> = piece.iter().copied().cycle().take(written).collect();
     assert_eq!(heard.len(), written + 3);
     assert!(heard[..written] == whole && heard.ends_with(b"end"));
+}
+
+/// A session and its movers, on its first path.
+fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Mover); 2] {
+    [SessionStream::new(a), SessionStream::new(b)]
+}
+
+const HELLO: Hello = Hello {
+    purpose: Purpose::Continue,
+    path: PathKind::Lan,
+    session: IntroductionId::from_random([1; IntroductionId::BYTES]),
+};
+
+/// The controlling side's end, and the other as it is once it has heard hello.
+async fn next_path() -> (SealedStream, impl Future<Output = SealedStream>) {
+    let (a, mut b) = streams().await;
+    let heard = async move {
+        let mut bytes = [0; Hello::BYTES];
+        b.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(Hello::decode(bytes), Ok(HELLO));
+        b
+    };
+    (a, heard)
+}
+
+/// Writes until it is stopped; returns how much.
+async fn write_until(mut writer: SessionWriter, stopped: Arc<AtomicBool>) -> usize {
+    let piece = pattern(251 * 40);
+    let mut size_bytes = 0;
+    while !stopped.load(Ordering::Relaxed) {
+        writer.write_all(&piece).await.unwrap();
+        size_bytes += piece.len();
+    }
+    writer.shutdown().await.unwrap();
+    size_bytes
+}
+
+async fn read_pattern(mut reader: SessionReader) -> usize {
+    let mut buffer = vec![0; 100_000];
+    let mut size_bytes = 0;
+    loop {
+        let count = reader.read(&mut buffer).await.unwrap();
+        if count == 0 {
+            return size_bytes;
+        }
+        for byte in &buffer[..count] {
+            assert_eq!(usize::from(*byte), size_bytes % 251, "at {size_bytes}");
+            size_bytes += 1;
+        }
+    }
+}
+
+/// Both directions are full while the session moves again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
+    let (a, b) = streams().await;
+    let [(a, a_mover), (b, b_mover)] = sessions(a, b);
+    let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_split(), b.into_split());
+    let stopped = Arc::new(AtomicBool::new(false));
+    let written = [a_writer, b_writer].map(|one| tokio::spawn(write_until(one, stopped.clone())));
+    let read = [b_reader, a_reader].map(|one| tokio::spawn(read_pattern(one)));
+    for _ in 0..20 {
+        let (to, heard) = next_path().await;
+        let follow = async { b_mover.follow(heard.await).await };
+        let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+        (led.unwrap(), followed.unwrap());
+    }
+    stopped.store(true, Ordering::Relaxed);
+    for (written, read) in written.into_iter().zip(read) {
+        let both = async { (written.await.unwrap(), read.await.unwrap()) };
+        let both = tokio::time::timeout(Duration::from_secs(60), both).await;
+        let (written, read) = both.expect("the session hangs");
+        assert_eq!(written, read);
+        assert!(read > 1_000_000, "only {read} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_session_at_rest_moves_and_leaves_its_old_path() {
+    let (a, b) = streams().await;
+    let [(mut a, a_mover), (mut b, b_mover)] = sessions(a, b);
+    a.write_all(b"before").await.unwrap();
+    let (to, heard) = next_path().await;
+    let follow = async { b_mover.follow(heard.await).await };
+    let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+    (led.unwrap(), followed.unwrap());
+    a.write_all(b" and after").await.unwrap();
+    let mut heard = [0; 16];
+    b.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"before and after");
+    b.write_all(b"well").await.unwrap();
+    b.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    a.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"well");
+}
+
+#[tokio::test]
+async fn a_path_that_breaks_before_it_is_agreed_on_changes_nothing() {
+    let (a, b) = streams().await;
+    let [(mut a, a_mover), (mut b, b_mover)] = sessions(a, b);
+    let (to, heard) = next_path().await;
+    let hang_up = async { drop(heard.await) };
+    let (led, ()) = tokio::join!(a_mover.lead(to, &HELLO), hang_up);
+    led.unwrap_err();
+    drop(b_mover);
+    a.write_all(b"still here").await.unwrap();
+    a.shutdown().await.unwrap();
+    let mut heard = Vec::new();
+    b.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"still here");
+}
+
+#[tokio::test]
+async fn a_session_that_has_ended_ends_on_the_next_path_too() {
+    let (a, b) = streams().await;
+    let [(mut a, a_mover), (mut b, b_mover)] = sessions(a, b);
+    a.write_all(b"last words").await.unwrap();
+    a.shutdown().await.unwrap();
+    let (to, heard) = next_path().await;
+    let follow = async { b_mover.follow(heard.await).await };
+    let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+    (led.unwrap(), followed.unwrap());
+    let mut heard = Vec::new();
+    b.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"last words");
 }

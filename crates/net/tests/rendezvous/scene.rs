@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, Expect, HostSharing, Identity, Invitation, LogIn, LoggedIn, PathPolicy, PeerKey,
-    PeerName, Rendezvous, RendezvousEvent, ServerAddress, Session, generate_identity,
+    Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, LiveSessions, LogIn,
+    LoggedIn, PathPolicy, PeerKey, PeerName, Rendezvous, RendezvousEvent, ServerAddress, Session,
+    generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -60,6 +61,7 @@ impl Server {
             identity: identity.clone(),
             name: name.parse().unwrap(),
             path,
+            sessions: LiveSessions::default(),
         }
     }
 }
@@ -122,10 +124,19 @@ pub(crate) async fn connect(
     let accepting = async {
         let invitation = to.invitation().await;
         assert_eq!(invitation.from().key, from.key);
-        other.accept(invitation, HostSharing::SameNetwork).await
+        let accepted = other.accept(invitation, HostSharing::SameNetwork).await;
+        accepted.map(begun)
     };
     let both = async { tokio::join!(inviting, accepting) };
     timeout(PATIENCE, both).await.expect("neither yes nor no")
+}
+
+/// The session of an invitation that began one.
+pub(crate) fn begun(accepted: Accepted) -> Session {
+    match accepted {
+        Accepted::Session(session) => session,
+        Accepted::Moved => panic!("an older session has moved"),
+    }
 }
 
 /// Sends so many bytes each way at once and checks every one of them.

@@ -8,7 +8,7 @@ use pinhole_net::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use crate::scene::{Client, PATIENCE, Server, connect, exchange, identity};
+use crate::scene::{Client, PATIENCE, Server, begun, connect, exchange, identity};
 
 #[tokio::test]
 async fn two_peers_connect_directly_and_know_each_other() {
@@ -87,7 +87,8 @@ async fn many_sessions_between_the_same_two_at_once() {
     for result in inviting.join_all().await {
         ends.push(result.unwrap());
     }
-    for mut session in accepting.join_all().await.into_iter().map(Result::unwrap) {
+    for accepted in accepting.join_all().await {
+        let mut session = begun(accepted.unwrap());
         let other = ends.iter().position(|s| s.local == session.remote).unwrap();
         let mut other = ends.swap_remove(other);
         session.stream.write_all(b"hello").await.unwrap();

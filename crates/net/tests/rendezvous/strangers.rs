@@ -7,6 +7,7 @@ use pinhole_net::socket::{AddressReuse, LocalPort};
 use pinhole_net::{Answer, Expect, HostSharing, Identity, PathKind, PeerName, Way};
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
+use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::rendezvous::{
     ClientMessage, IntroductionId, PROTOCOL_VERSION, Reachability, ServerMessage,
 };
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::scene::{Client, PATIENCE, Server, identity};
+use crate::scene::{Client, PATIENCE, Server, begun, identity};
 
 /// A client of the test's own, which can do what ours never would.
 struct RawClient {
@@ -148,14 +149,18 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
     }
     assert!(!accepting.is_finished());
 
-    let _ours = secure(dial(bob_at[0]).await, &alice, ALPN_PEER)
+    let mut ours = secure(dial(bob_at[0]).await, &alice, ALPN_PEER)
         .await
         .unwrap();
-    let session = timeout(PATIENCE, accepting)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    assert!(!accepting.is_finished(), "the right key is not enough");
+    let hello = Hello {
+        purpose: Purpose::Begin,
+        path: PathKind::Lan,
+        session: IntroductionId::from_random([1; 16]),
+    };
+    ours.write_all(&hello.encode()).await.unwrap();
+    let accepted = timeout(PATIENCE, accepting).await.unwrap().unwrap();
+    let session = begun(accepted.unwrap());
     assert_eq!(session.peer.key, alice.key());
     assert_eq!(session.path, PathKind::Lan);
     let accepted = session

@@ -117,3 +117,30 @@ async fn going_down_ends_relays_waiting_and_paired() {
     assert_eq!(a.hear_or_end().await, None);
     assert_eq!(b.hear_or_end().await, None);
 }
+
+#[tokio::test]
+async fn an_observation_turns_into_a_relay_connection() {
+    let server = Server::default();
+    let (alice, bob) = (identity(), identity());
+    let mut observers = Vec::new();
+    for who in [&alice, &bob] {
+        let mut observer = Client::begin(server.address(), who, &ClientMessage::Observe).await;
+        observer.hear().await;
+        observers.push(observer);
+    }
+    let token = token(&server, &alice, &bob).await;
+    for observer in &mut observers {
+        observer.say(&ClientMessage::Relay { token }).await;
+    }
+    for observer in &mut observers {
+        assert_eq!(observer.hear().await, ServerMessage::RelayPaired);
+    }
+    let [a, b] = &mut observers[..] else {
+        panic!("two observers")
+    };
+    a.stream.write_all(b"through").await.unwrap();
+    a.stream.flush().await.unwrap();
+    let mut heard = [0; 7];
+    b.stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"through");
+}

@@ -1,4 +1,4 @@
-//! The bytes of a session, once both ends are authenticated: two halves that
+//! One connection to the peer, once both ends are authenticated: two halves that
 //! share nothing but the keys, so that neither waits for the other's socket.
 
 use std::fmt;
@@ -28,14 +28,13 @@ impl SharedTls {
     }
 }
 
-/// The bytes of a [`Session`](super::Session): TLS 1.3 over whatever path
-/// there is.
+/// TLS 1.3 over one path.
 #[derive(Debug)]
-pub struct SessionStream(Box<(SessionReader, SessionWriter)>);
+pub(crate) struct SealedStream(Box<(SealedReader, SealedWriter)>);
 
 /// What the peer sends. Ends when the peer has said that nothing more follows;
 /// a connection that merely ends is an error.
-pub struct SessionReader {
+pub(crate) struct SealedReader {
     tls: SharedTls,
     transport: TransportReader,
     ciphertext: Ciphertext,
@@ -46,7 +45,7 @@ pub struct SessionReader {
 }
 
 /// What the peer is sent. Flush what must arrive; shut it down to end it.
-pub struct SessionWriter {
+pub(crate) struct SealedWriter {
     tls: SharedTls,
     transport: TransportWriter,
     ciphertext: Ciphertext,
@@ -116,7 +115,7 @@ impl Ciphertext {
     }
 }
 
-impl SessionStream {
+impl SealedStream {
     pub(super) fn new(
         tls: Tls,
         transport: (TransportReader, TransportWriter),
@@ -124,7 +123,7 @@ impl SessionStream {
         plaintext: Vec<u8>,
     ) -> Self {
         let tls = SharedTls(Arc::new(Mutex::new(tls)));
-        let reader = SessionReader {
+        let reader = SealedReader {
             tls: tls.clone(),
             transport: transport.0,
             ciphertext,
@@ -132,7 +131,7 @@ impl SessionStream {
             taken_bytes: 0,
             failed: None,
         };
-        let writer = SessionWriter {
+        let writer = SealedWriter {
             tls,
             transport: transport.1,
             ciphertext: Ciphertext::default(),
@@ -143,8 +142,7 @@ impl SessionStream {
 
     /// Two halves that can be used at the same time. The connection lasts as
     /// long as either.
-    #[must_use]
-    pub fn into_split(self) -> (SessionReader, SessionWriter) {
+    pub(crate) fn into_split(self) -> (SealedReader, SealedWriter) {
         *self.0
     }
 
@@ -154,7 +152,7 @@ impl SessionStream {
     }
 }
 
-impl SessionReader {
+impl SealedReader {
     /// Hands out what was opened before; `false` when nothing was.
     fn take_opened(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
         let opened = self.plaintext.get(self.taken_bytes..).unwrap_or_default();
@@ -201,7 +199,7 @@ impl SessionReader {
     }
 }
 
-impl AsyncRead for SessionReader {
+impl AsyncRead for SealedReader {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -233,7 +231,7 @@ impl AsyncRead for SessionReader {
     }
 }
 
-impl SessionWriter {
+impl SealedWriter {
     /// Hands all ciphertext to the kernel.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.ciphertext.is_empty() {
@@ -248,7 +246,7 @@ impl SessionWriter {
     }
 }
 
-impl AsyncWrite for SessionWriter {
+impl AsyncWrite for SealedWriter {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -296,7 +294,7 @@ impl AsyncWrite for SessionWriter {
     }
 }
 
-impl AsyncRead for SessionStream {
+impl AsyncRead for SealedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -306,7 +304,7 @@ impl AsyncRead for SessionStream {
     }
 }
 
-impl AsyncWrite for SessionStream {
+impl AsyncWrite for SealedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -324,17 +322,17 @@ impl AsyncWrite for SessionStream {
     }
 }
 
-impl fmt::Debug for SessionReader {
+impl fmt::Debug for SealedReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SessionReader")
+        f.debug_tuple("SealedReader")
             .field(&self.transport)
             .finish()
     }
 }
 
-impl fmt::Debug for SessionWriter {
+impl fmt::Debug for SealedWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SessionWriter")
+        f.debug_tuple("SealedWriter")
             .field(&self.transport)
             .finish()
     }

@@ -1,0 +1,120 @@
+//! The sessions that are up, so that they can be moved to better paths.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use pinhole_proto::agent::PathKind;
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::moving::Mover;
+use crate::connect::Report;
+
+/// The way a session takes at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionPath {
+    /// How the connection reaches the peer.
+    pub kind: PathKind,
+    /// This end of the TCP connection.
+    pub local: SocketAddr,
+    /// The other end of the TCP connection: the peer's, or the relay's.
+    pub remote: SocketAddr,
+    /// What was tried on the way there, and what each answered.
+    pub report: Report,
+}
+
+/// A session beside its bytes: where it is, and the means to better that.
+#[derive(Debug, Clone)]
+pub struct SessionHandle(pub(crate) Arc<LiveSession>);
+
+#[derive(Debug)]
+pub(crate) struct LiveSession {
+    pub(crate) id: IntroductionId,
+    pub(crate) role: Role,
+    pub(crate) peer: PeerIdentity,
+    pub(crate) mover: Mover,
+    path: watch::Sender<SessionPath>,
+    /// One attempt at a time looks for a better path.
+    attempts: Arc<Semaphore>,
+}
+
+/// Sessions by their names. Shared by all logins of one client, for sessions
+/// outlive them.
+#[derive(Debug, Clone, Default)]
+pub struct LiveSessions(Arc<Mutex<HashMap<IntroductionId, Weak<LiveSession>>>>);
+
+impl SessionHandle {
+    /// The session's path, now and whenever it moves.
+    #[must_use]
+    pub fn path(&self) -> watch::Receiver<SessionPath> {
+        self.0.path.subscribe()
+    }
+
+    /// Whether this side chooses the path.
+    #[must_use]
+    pub fn is_controlling(&self) -> bool {
+        self.0.role == Role::Controlling
+    }
+}
+
+impl LiveSession {
+    pub(crate) fn new(
+        id: IntroductionId,
+        role: Role,
+        peer: PeerIdentity,
+        mover: Mover,
+        path: SessionPath,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            role,
+            peer,
+            mover,
+            path: watch::Sender::new(path),
+            attempts: Arc::new(Semaphore::new(1)),
+        })
+    }
+
+    pub(crate) fn moved(&self, path: SessionPath) {
+        self.path.send_replace(path);
+    }
+
+    /// The story has gone on although the path is the same.
+    pub(crate) fn tell(&self, report: &Report) {
+        self.path.send_if_modified(|path| {
+            path.report.clone_from(report);
+            false
+        });
+    }
+
+    pub(crate) fn kind(&self) -> PathKind {
+        self.path.borrow().kind
+    }
+
+    /// `None` while another attempt looks for a better path.
+    pub(crate) fn begin_attempt(&self) -> Option<OwnedSemaphorePermit> {
+        self.attempts.clone().try_acquire_owned().ok()
+    }
+}
+
+impl LiveSessions {
+    pub(crate) fn add(&self, session: &Arc<LiveSession>) {
+        let mut sessions = self.lock();
+        sessions.retain(|_, session| session.strong_count() > 0);
+        sessions.insert(session.id, Arc::downgrade(session));
+    }
+
+    /// The session that a peer wants to move: it must be with this peer, and
+    /// controlled by it.
+    pub(crate) fn find(&self, id: IntroductionId, peer: PeerKey) -> Option<Arc<LiveSession>> {
+        let found = self.lock().get(&id).and_then(Weak::upgrade)?;
+        let is_theirs = found.role == Role::Controlled && found.peer.key == peer;
+        (is_theirs && !found.mover.is_closed()).then_some(found)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IntroductionId, Weak<LiveSession>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

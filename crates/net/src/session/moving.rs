@@ -1,0 +1,288 @@
+//! The bytes of a session, which may move from one path to another.
+//!
+//! ```text
+//! controlling          new connection               controlled
+//!      │ hello{continue} ──────────────────────────────► │ its reader will go on there
+//!      │ ◄───────────────────────────────────────── READY │
+//!      │ its reader will go on there; writes there from now on, ends the old one
+//!      │ the end of the old one ───────────────────────► │ writes there from now on
+//! ```
+//!
+//! Each direction is read on the old path to its authenticated end, and then
+//! goes on with the first byte behind hello or READY on the new one: nothing is
+//! lost, repeated or reordered, and nobody waits for a round trip.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use pinhole_proto::hello::Hello;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::sealed::{SealedReader, SealedStream, SealedWriter};
+
+/// How long what was written to a path that is left may take to leave.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the other side may take to say that it is ready to move.
+const READY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Moves that may be agreed on before the reader has made the first.
+const MOVES: usize = 4;
+
+/// The bytes of a [`Session`](super::Session): one stream each way, whatever
+/// paths it takes.
+#[derive(Debug)]
+pub struct SessionStream(Box<(SessionReader, SessionWriter)>);
+
+/// What the peer sends. Ends when the peer has said that nothing more follows;
+/// a connection that merely ends is an error.
+#[derive(Debug)]
+pub struct SessionReader {
+    current: SealedReader,
+    moves: mpsc::Receiver<Move>,
+    expecting: Arc<AtomicBool>,
+    /// Weak here and in the mover: the connection ends with its user.
+    writer: Weak<WriterSlot>,
+}
+
+/// What the peer is sent. Flush what must arrive; shut it down to end it.
+#[derive(Debug)]
+pub struct SessionWriter(Arc<WriterSlot>);
+
+/// What becomes of the reader at the end of its path.
+#[derive(Debug)]
+enum Move {
+    /// It goes on there, and the writer with it, if it has not gone before.
+    To(Box<(SealedReader, Option<SealedWriter>)>),
+    /// What was expected has failed: look again.
+    Off,
+}
+
+/// The writer that is in use. Locked only while something is handed over,
+/// never while somebody waits.
+#[derive(Debug)]
+struct WriterSlot(Mutex<Slot>);
+
+#[derive(Debug)]
+struct Slot {
+    writer: SealedWriter,
+    /// Who waits for the writer's socket.
+    waiting: Option<Waker>,
+    /// Nothing more will be written.
+    ended: bool,
+}
+
+/// Moves a session to another path.
+#[derive(Debug)]
+pub(crate) struct Mover {
+    moves: mpsc::Sender<Move>,
+    /// A reader that has come to the end of its path waits for the next.
+    expecting: Arc<AtomicBool>,
+    writer: Weak<WriterSlot>,
+}
+
+impl SessionStream {
+    pub(crate) fn new(first: SealedStream) -> (Self, Mover) {
+        let (reader, writer) = first.into_split();
+        let (sender, moves) = mpsc::channel(MOVES);
+        let expecting = Arc::new(AtomicBool::new(false));
+        let writer = Arc::new(WriterSlot(Mutex::new(Slot {
+            writer,
+            waiting: None,
+            ended: false,
+        })));
+        let reader = SessionReader {
+            current: reader,
+            moves,
+            expecting: expecting.clone(),
+            writer: Arc::downgrade(&writer),
+        };
+        let mover = Mover {
+            moves: sender,
+            expecting,
+            writer: Arc::downgrade(&writer),
+        };
+        (Self(Box::new((reader, SessionWriter(writer)))), mover)
+    }
+
+    /// Two halves that can be used at the same time. The connection lasts as
+    /// long as either.
+    #[must_use]
+    pub fn into_split(self) -> (SessionReader, SessionWriter) {
+        *self.0
+    }
+}
+
+impl Mover {
+    /// Controlling side: says `hello` on the new path and moves there.
+    pub(crate) async fn lead(&self, path: SealedStream, hello: &Hello) -> io::Result<()> {
+        let (mut reader, mut writer) = path.into_split();
+        writer.write_all(&hello.encode()).await?;
+        writer.flush().await?;
+        let ready = timeout(READY_TIMEOUT, reader.read_u8()).await;
+        if ready.map_err(|_| io::ErrorKind::TimedOut)?? != Hello::READY {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        // The reader first: the other side ends the old path once this one has.
+        // Who does not read any more may still write.
+        let _ = self.pass(Move::To(Box::new((reader, None)))).await;
+        replace(&self.writer, writer);
+        Ok(())
+    }
+
+    /// Controlled side: agrees to move to a path on which the other side has
+    /// said hello.
+    pub(crate) async fn follow(&self, path: SealedStream) -> io::Result<()> {
+        let (reader, mut writer) = path.into_split();
+        self.expecting.store(true, Ordering::Release);
+        let ready = async {
+            writer.write_all(&[Hello::READY]).await?;
+            writer.flush().await
+        };
+        let ready = ready.await;
+        let next = match &ready {
+            Ok(()) => Move::To(Box::new((reader, Some(writer)))),
+            Err(_) => Move::Off,
+        };
+        // The word is in the channel before nobody expects it any more.
+        let passed = self.pass(next).await;
+        self.expecting.store(false, Ordering::Release);
+        ready.and(passed)
+    }
+
+    async fn pass(&self, next: Move) -> io::Result<()> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.moves.send(next).await.map_err(gone)
+    }
+
+    /// Returns when the session's reader is gone, and with it the session.
+    pub(crate) async fn closed(&self) {
+        self.moves.closed().await;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.moves.is_closed()
+    }
+}
+
+impl WriterSlot {
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll<T>(
+        &self,
+        context: &mut Context<'_>,
+        operation: impl FnOnce(Pin<&mut SealedWriter>, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let mut slot = self.lock();
+        let polled = operation(Pin::new(&mut slot.writer), context);
+        slot.waiting = polled.is_pending().then(|| context.waker().clone());
+        polled
+    }
+}
+
+/// Has the session write to `writer` from now on, and ends the one before.
+fn replace(slot: &Weak<WriterSlot>, writer: SealedWriter) {
+    let slot = slot.upgrade();
+    let mut left = match slot.as_ref().map(|slot| slot.lock()) {
+        Some(mut slot) if !slot.ended => {
+            if let Some(waiting) = slot.waiting.take() {
+                waiting.wake();
+            }
+            std::mem::replace(&mut slot.writer, writer)
+        }
+        // What has ended ends on every path.
+        _ => writer,
+    };
+    tokio::spawn(async move {
+        let ended = timeout(LEAVE_TIMEOUT, left.shutdown()).await;
+        debug!(?ended, "left a path");
+    });
+}
+
+impl AsyncRead for SessionReader {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.current).poll_read(context, buffer))?;
+            if buffer.filled().len() > before || buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            // Before the channel: what is passed is there when nobody expects it.
+            let is_expecting = this.expecting.load(Ordering::Acquire);
+            match this.moves.poll_recv(context) {
+                Poll::Ready(Some(Move::To(next))) => {
+                    let (reader, writer) = *next;
+                    this.current = reader;
+                    if let Some(writer) = writer {
+                        replace(&this.writer, writer);
+                    }
+                }
+                Poll::Ready(Some(Move::Off)) => {}
+                Poll::Pending if is_expecting => return Poll::Pending,
+                Poll::Pending | Poll::Ready(None) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for SessionWriter {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let write = |writer: Pin<&mut SealedWriter>, context: &mut Context<'_>| {
+            writer.poll_write(context, bytes)
+        };
+        self.0.poll(context, write)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll(context, SealedWriter::poll_flush)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().ended = true;
+        self.0.poll(context, SealedWriter::poll_shutdown)
+    }
+}
+
+impl AsyncRead for SessionStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for SessionStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0.1).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0.1).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0.1).poll_shutdown(context)
+    }
+}
