@@ -74,7 +74,7 @@ where
 {
     let (link, bulk, events) = Link::new(limits);
     let shared = Arc::new(Shared::new(side, link));
-    let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared.link), bulk));
+    let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared), bulk));
     let reader = Reader::new(stream.0, Arc::clone(&shared));
     tokio::spawn(supervise(Arc::clone(&shared), reader, writer));
     (Exchange { shared }, events)
@@ -188,6 +188,7 @@ impl Exchange {
                 return Err(error.into());
             }
         };
+        shared.link.silence.restart();
         let (incoming, feeds) = shared.begin_receiving(flight, store.selection(), store.have())?;
         tokio::spawn(receive(Arc::clone(shared), incoming, store, feeds));
         Ok(())
@@ -263,6 +264,14 @@ impl Exchange {
     #[must_use]
     pub fn progress(&self, id: TransferId) -> Option<Progress> {
         Some(self.shared.flight(id)?.progress(Instant::now()))
+    }
+
+    /// How long the peer has been waited for in vain. While files are under way
+    /// it says something at least every second, so a few seconds mean that the
+    /// way to it is broken, or that it stands still.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.shared.link.silence.lasts()
     }
 
     /// Ends the exchange in good order: what was acknowledged reaches the peer.

@@ -19,6 +19,7 @@
 mod buffer;
 mod disk;
 mod flight;
+mod heard;
 mod incoming;
 mod journal;
 mod link;

@@ -17,6 +17,7 @@ use crate::{
     buffer::{Buffer, Pool},
     event::ExchangeEvent,
     flight::Flight,
+    heard::Silence,
     message::Message,
     throttle::Throttle,
 };
@@ -45,6 +46,8 @@ pub(crate) struct Link {
     pub(crate) events: mpsc::Sender<ExchangeEvent>,
     pub(crate) send_buffers: Mutex<Pool>,
     pub(crate) limits: Limits,
+    /// How long the peer has been waited for.
+    pub(crate) silence: Silence,
     /// The application wants an end.
     pub(crate) closing: Notify,
     /// Turns true when nothing more can be sent or received.
@@ -63,6 +66,7 @@ impl Link {
             events,
             send_buffers: Mutex::new(Pool::new(SEND_BUFFERS)),
             limits,
+            silence: Silence::default(),
             closing: Notify::new(),
             ended: watch::Sender::new(false),
         };

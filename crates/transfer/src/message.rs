@@ -174,6 +174,9 @@ pub enum Message {
         /// Why.
         reason: CancelReason,
     },
+    /// Nothing but a sign of life, while files are under way and there is
+    /// nothing else to say.
+    Alive,
     /// Nothing more follows from this side; the connection ends.
     Close {
         /// Set when the other side broke the protocol: what it did.
@@ -338,6 +341,7 @@ mod tests {
                 },
                 r#"{"type":"compared","transfer":4,"entry":3,"chunks":9,"differing":[[2,3]]}"#,
             ),
+            (Message::Alive, r#"{"type":"alive"}"#),
             (Message::Close { violation: None }, r#"{"type":"close"}"#),
         ] {
             assert_eq!(serde_json::to_string(&message).unwrap(), json);

@@ -196,6 +196,14 @@ impl Shared {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether files are under way in either direction.
+    pub(crate) fn is_moving(&self) -> bool {
+        let open = self.open();
+        let sent = open.outgoing.values().any(|one| one.answers.is_some());
+        let receiving = |one: &OpenIncoming| matches!(one, OpenIncoming::Receiving { .. });
+        sent || open.incoming.values().any(receiving)
+    }
+
     /// Gives a source an id and announces it.
     pub(crate) fn open_outgoing(&self, source: &Arc<Source>) -> Result<Arc<Flight>, ExchangeError> {
         let mut open = self.open();

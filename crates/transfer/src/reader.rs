@@ -20,6 +20,7 @@ use crate::{
         self, BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, FRAME_HEADER_BYTES,
         FrameError, FrameHeader, FrameKind,
     },
+    heard::Heard,
     incoming::Work,
     manifest::{ENTRIES_MAX, Entry, ManifestBuilder, ManifestError},
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
@@ -77,7 +78,7 @@ impl From<ManifestError> for Ended {
 }
 
 pub(crate) struct Reader<R> {
-    stream: R,
+    stream: Heard<R>,
     shared: Arc<Shared>,
     buffers: Pool,
     control: Vec<u8>,
@@ -86,7 +87,7 @@ pub(crate) struct Reader<R> {
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
         Self {
-            stream,
+            stream: Heard::new(stream, shared.link.silence.clone()),
             shared,
             buffers: Pool::new(RECEIVE_BUFFERS),
             control: Vec::new(),
@@ -303,6 +304,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 };
                 self.stop(transfer, reason).await;
             }
+            Message::Alive => {}
             Message::Close { violation: None } => return Err(Ended::Closed(Party::Peer)),
             Message::Close {
                 violation: Some(words),
@@ -452,6 +454,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         })?;
         if let Some((outgoing, answers)) = outgoing {
             self.shared.link.emit(ExchangeEvent::Accepted { id }).await;
+            // The writer begins to count the seconds: files may be long in coming.
+            self.shared.link.say(Message::Alive);
             let shared = Arc::clone(&self.shared);
             tokio::spawn(exchange::deliver(shared, outgoing, answers));
         }

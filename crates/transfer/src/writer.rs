@@ -1,18 +1,23 @@
 //! The one task that writes to the connection.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
     sync::mpsc,
+    time::sleep,
 };
 
 use crate::{
     frame,
-    link::{Bulk, Link},
+    link::Bulk,
     message::Message,
+    open::Shared,
     throttle::{SLICE_BYTES, Throttle},
 };
+
+/// While files are under way the peer hears something at least this often.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
 async fn write_frame<W: AsyncWrite + Unpin>(
     stream: &mut W,
@@ -34,9 +39,10 @@ async fn write_frame<W: AsyncWrite + Unpin>(
 /// at every frame.
 pub(crate) async fn write<W: AsyncWrite + Unpin>(
     mut stream: W,
-    link: Arc<Link>,
+    shared: Arc<Shared>,
     mut bulk: mpsc::Receiver<Bulk>,
 ) -> io::Result<()> {
+    let link = &shared.link;
     loop {
         let next = match bulk.try_recv() {
             Ok(next) => Some(next),
@@ -45,6 +51,10 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
                 tokio::select! {
                     () = link.outbox.filled.notified() => None,
                     next = bulk.recv() => next,
+                    () = sleep(ALIVE_INTERVAL), if shared.is_moving() => {
+                        link.say(Message::Alive);
+                        None
+                    }
                 }
             }
         };

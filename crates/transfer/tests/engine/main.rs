@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod alive;
 mod choices;
 mod exchange;
 #[cfg(unix)]
