@@ -20,6 +20,9 @@ use crate::name::PeerName;
 /// The version a client names when it logs in.
 pub const PROTOCOL_VERSION: u16 = 1;
 
+/// The port of a server whose address does not name one.
+pub const DEFAULT_PORT: u16 = 4747;
+
 /// A 128-bit number, as lower-case base32 in text: unguessable when it was
 /// drawn at random, which is the business of the side that makes it.
 macro_rules! random_id {

@@ -25,6 +25,10 @@ pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
             let answers: Vec<_> = tried.iter().map(ToString::to_string).collect();
             unreachable(answers.join("; "))
         }
+        LogInError::Connect(ServerConnectError::Proxy { proxy, error, .. }) => Failure::Proxy {
+            proxy: proxy.to_string(),
+            reason: error.to_string(),
+        },
         LogInError::Connect(ServerConnectError::Handshake { reason, .. }) => {
             unreachable(format!("it does not answer as a Pinhole server ({reason})"))
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pinhole_net::{
     Expect, Identity, Invitation, LogIn, LogInError, PathPolicy, PeerIdentity, PeerKey, PeerName,
-    Rendezvous, RendezvousEvent, ServerAddress,
+    ProxyChoice, Rendezvous, RendezvousEvent, ServerAddress,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::debug;
@@ -122,6 +122,7 @@ impl Engine {
             identity: self.profile.identity().clone(),
             expect: self.expected_key(&server),
             path: self.path_policy(),
+            proxy: self.proxy.subscribe(),
             name: name.clone(),
             server: server.clone(),
         };
@@ -251,6 +252,8 @@ struct Attempt {
     identity: Identity,
     expect: Expect,
     path: PathPolicy,
+    /// The user may change it while we try to connect again.
+    proxy: watch::Receiver<ProxyChoice>,
     name: PeerName,
     server: ServerAddress,
 }
@@ -304,6 +307,7 @@ impl Attempt {
             identity: self.identity.clone(),
             name: self.name.clone(),
             path: self.path,
+            proxy: self.proxy.borrow().clone(),
         })
         .await
     }

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 pub(crate) use control::{AttemptMessage, Inbox};
 
 use crate::connect::{self, ConnectError, Wanted};
+use crate::proxy::ProxyChoice;
 use crate::punch_port::WarmPort;
 use crate::server::{Server, ServerConnectError};
 use crate::server_address::ServerAddress;
@@ -50,6 +51,8 @@ pub struct LogIn {
     pub name: PeerName,
     /// Which paths sessions may take.
     pub path: PathPolicy,
+    /// Whether the server is reached through a proxy.
+    pub proxy: ProxyChoice,
 }
 
 /// What a login brings.
@@ -165,7 +168,8 @@ impl Rendezvous {
         log_in: LogIn,
     ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
         let wanted = (&log_in.server, &log_in.identity);
-        let reached = Box::pin(Server::reach(wanted.0, log_in.expect, wanted.1));
+        let proxy = log_in.proxy.proxy_for(log_in.server.host());
+        let reached = Box::pin(Server::reach(wanted.0, proxy, log_in.expect, wanted.1));
         let (reached, tcp) = reached.await?;
         // The punch port is observed while the login is under way, so that the
         // first attempt to connect need not wait for it. Without a pinned key
@@ -173,7 +177,8 @@ impl Rendezvous {
         let (second_port, second_observer) = watch::channel(None);
         let warm = |server: &Server| {
             (log_in.path != PathPolicy::RelayOnly)
-                .then(|| WarmPort::start(Arc::new(server.clone()), second_observer.clone()))
+                .then(|| server.seek_direct_way())
+                .map(|()| WarmPort::start(Arc::new(server.clone()), second_observer.clone()))
         };
         let early = reached.is_pinned().then(|| warm(&reached)).flatten();
         let (server, server_key, mut stream) =

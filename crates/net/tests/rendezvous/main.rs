@@ -7,6 +7,7 @@
 )]
 
 mod login;
+mod proxy;
 mod scene;
 mod sessions;
 mod strangers;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     ConnectError, Expect, HostSharing, Identity, Invitation, LogIn, LoggedIn, PathPolicy, PeerKey,
-    PeerName, Rendezvous, RendezvousEvent, ServerAddress, Session, generate_identity,
+    PeerName, ProxyChoice, Rendezvous, RendezvousEvent, ServerAddress, Session, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -53,6 +53,10 @@ impl Server {
         text.split_once('#').unwrap().0.parse().unwrap()
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.address.ports()[0]
+    }
+
     pub(crate) fn log_in(&self, name: &str, identity: &Identity, path: PathPolicy) -> LogIn {
         LogIn {
             server: self.address.clone(),
@@ -60,6 +64,7 @@ impl Server {
             identity: identity.clone(),
             name: name.parse().unwrap(),
             path,
+            proxy: ProxyChoice::Never,
         }
     }
 }
