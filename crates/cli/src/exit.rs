@@ -36,6 +36,7 @@ impl From<&Failure> for Exit {
             | Failure::InterruptedByPeer { .. } => Self::Declined,
             Failure::ServerUnreachable { .. }
             | Failure::Proxy { .. }
+            | Failure::RelayEnded { .. }
             | Failure::ServerLost { .. }
             | Failure::NoPath { .. }
             | Failure::ConnectionLost { .. } => Self::NoPath,

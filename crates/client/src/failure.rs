@@ -142,6 +142,16 @@ pub enum Failure {
         /// What the system said.
         reason: String,
     },
+    /// The server stopped relaying.
+    #[error(
+        "The relay between you and {peer} has ended: {reason}. Send it again tomorrow, or from a network that lets you connect directly; it goes on where it stopped."
+    )]
+    RelayEnded {
+        /// Who.
+        peer: PeerName,
+        /// What the server said.
+        reason: String,
+    },
     /// The profile could not be read or written.
     #[error("The profile cannot be used: {detail}")]
     Profile {

@@ -257,6 +257,14 @@ pub enum ServerMessage {
     /// Both sides of the relay are here: what follows on this connection are
     /// the peer's bytes.
     RelayPaired,
+    /// On both control connections: the server carries nothing more between
+    /// the receiver and this peer, and closes their relay.
+    RelayEnded {
+        /// The other side.
+        peer: PeerKey,
+        /// [`Refusal::RelayBytes`] or [`Refusal::RelayTime`].
+        reason: Refusal,
+    },
 }
 
 /// Why the server ends a connection.
@@ -278,6 +286,12 @@ pub enum Refusal {
     /// The relay token is unknown, used, expired, or another key's.
     #[error("the relay does not know this token")]
     Token,
+    /// The relay has carried its day's worth between these two keys.
+    #[error("the server's relay has carried all that its operator allows the two of you in a day")]
+    RelayBytes,
+    /// A relay has lasted as long as one may.
+    #[error("the server's relay lasts no longer than its operator allows")]
+    RelayTime,
     /// The server is going down; reconnect after a while.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -97,6 +97,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Version,
         Refusal::Limited,
         Refusal::Token,
+        Refusal::RelayBytes,
+        Refusal::RelayTime,
         Refusal::ShuttingDown,
         Refusal::Internal,
     ])
@@ -157,6 +159,10 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
         }),
         any::<u64>().prop_map(|nonce| ServerMessage::Ping { nonce }),
         Just(ServerMessage::RelayPaired),
+        peer().prop_map(|peer| ServerMessage::RelayEnded {
+            peer: peer.key,
+            reason: Refusal::RelayBytes,
+        }),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     Expect, Identity, Invitation, LogIn, LogInError, PathPolicy, PeerIdentity, PeerKey, PeerName,
-    ProxyChoice, Rendezvous, RendezvousEvent, ServerAddress,
+    ProxyChoice, Refusal, Rendezvous, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -47,6 +47,10 @@ pub(crate) enum LoginInput {
     Online(PeerIdentity),
     Offline(PeerName),
     Invitation(Invitation),
+    RelayEnded {
+        peer: PeerKey,
+        reason: Refusal,
+    },
 }
 
 /// Whether, where and as whom we are logged in.
@@ -205,6 +209,7 @@ impl Engine {
                 self.roster.remove(&name);
             }
             LoginInput::Invitation(invitation) => self.take_invitation(invitation).await,
+            LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason).await,
         }
     }
 
@@ -331,6 +336,9 @@ impl Attempt {
                 RendezvousEvent::Online(peer) => LoginInput::Online(peer),
                 RendezvousEvent::Offline(name) => LoginInput::Offline(name),
                 RendezvousEvent::Invitation(invitation) => LoginInput::Invitation(invitation),
+                RendezvousEvent::RelayEnded { peer, reason } => {
+                    LoginInput::RelayEnded { peer, reason }
+                }
                 RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
             };
             self.tell(input).await;

@@ -207,6 +207,9 @@ impl Reader {
                 self.attempts.pass_on(introduction, message);
                 None
             }
+            ServerMessage::RelayEnded { peer, reason } => {
+                Some(RendezvousEvent::RelayEnded { peer, reason })
+            }
             ServerMessage::LoggedIn { .. }
             | ServerMessage::Observed { .. }
             | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),

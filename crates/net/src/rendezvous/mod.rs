@@ -102,6 +102,13 @@ pub enum RendezvousEvent {
     Offline(PeerName),
     /// A peer wants to connect. To be accepted or refused within seconds.
     Invitation(Invitation),
+    /// The server ends the relay to this peer; sessions over it break off.
+    RelayEnded {
+        /// The other side.
+        peer: PeerKey,
+        /// The limit that was reached.
+        reason: Refusal,
+    },
     /// The end. Sessions live on; attempts to connect may.
     Disconnected(DisconnectReason),
 }

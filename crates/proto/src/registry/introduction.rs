@@ -155,7 +155,8 @@ impl Registry {
             introduction.reachability,
             own(reachability, b, &self.observed),
         );
-        let relay = (theirs.relay && ours.relay).then_some(fresh_token);
+        let relays = theirs.relay && ours.relay && !self.has_no_relay;
+        let relay = relays.then_some(fresh_token);
         let near = near(a.observed, &theirs, b.observed, &ours);
         let introduced = |session: &Session, other: &Session, role, reachability: &_| {
             ServerMessage::Introduced {
