@@ -400,7 +400,7 @@ pub(crate) fn muted(ui: &Ui, text: impl Into<String>) -> RichText {
 }
 
 /// A heading over a list.
-pub(crate) fn section_heading(ui: &mut Ui, text: &str) -> egui::Response {
+pub(crate) fn section_heading(ui: &mut Ui, text: &str) -> Response {
     let color = palette(ui).muted;
     ui.label(RichText::new(text).text_style(section()).color(color))
 }

@@ -306,13 +306,14 @@ impl Attempt {
         ),
         LogInError,
     > {
+        let proxy = self.proxy.borrow().clone();
         Rendezvous::log_in(LogIn {
             server: self.server.clone(),
             expect: self.expect,
             identity: self.identity.clone(),
             name: self.name.clone(),
             path: self.path,
-            proxy: self.proxy.borrow().clone(),
+            proxy,
         })
         .await
     }
