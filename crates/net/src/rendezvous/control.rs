@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::frame::Decoder;
@@ -29,6 +29,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ROSTER: usize = 100_000;
 /// Most attempts to connect at a time, in both directions.
 const MAX_ATTEMPTS: usize = 64;
+/// So many invitations are passed on at once, and then one more each second: a
+/// server must not have us dial for it without end.
+const MAX_INVITATIONS: u32 = 64;
+const INVITATION_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that may wait for one attempt.
 const INBOX_MESSAGES: usize = 8;
 
@@ -136,6 +140,32 @@ pub(super) struct Reader {
     pub(super) writer: AbortHandle,
     /// The pages of the roster that have arrived so far.
     pub(super) roster: Vec<PeerIdentity>,
+    pub(super) invitations: Invitations,
+}
+
+/// Counts invitations.
+#[derive(Debug)]
+pub(super) struct Invitations {
+    /// When all that was passed on would have been at the steady rate.
+    due: Instant,
+}
+
+impl Invitations {
+    pub(super) fn new() -> Self {
+        Self {
+            due: Instant::now(),
+        }
+    }
+
+    /// Whether another one may be passed on.
+    fn take(&mut self, now: Instant) -> bool {
+        let due = self.due.max(now) + INVITATION_INTERVAL;
+        let granted = due <= now + INVITATION_INTERVAL * MAX_INVITATIONS;
+        if granted {
+            self.due = due;
+        }
+        granted
+    }
 }
 
 impl Reader {
@@ -217,7 +247,7 @@ impl Reader {
     }
 
     fn invited(
-        &self,
+        &mut self,
         introduction: IntroductionId,
         round: u8,
         from: PeerIdentity,
@@ -228,13 +258,14 @@ impl Reader {
         {
             return None;
         }
-        if round == 1 {
+        if round == 1 && self.invitations.take(Instant::now()) {
             return Some(RendezvousEvent::Invitation(Invitation {
                 introduction,
                 from,
             }));
         }
-        // Our side of this attempt is over: no need to let the other one wait.
+        // Too many, or our side of this attempt is over: no need to let the other
+        // one wait.
         self.say(ClientMessage::Refuse { introduction });
         None
     }

@@ -29,7 +29,7 @@ use crate::server::{Server, ServerConnectError};
 use crate::server_address::ServerAddress;
 use crate::session::Session;
 use crate::wire::{self, WireError};
-use control::{Attempts, Reader};
+use control::{Attempts, Invitations, Reader};
 
 /// How long the server may take to answer the login.
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -210,6 +210,7 @@ impl Rendezvous {
             attempts: attempts.clone(),
             writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
             roster: Vec::new(),
+            invitations: Invitations::new(),
         };
         let reader = tokio::spawn(reader.run());
         let logged_in = LoggedIn {

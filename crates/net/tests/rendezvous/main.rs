@@ -6,6 +6,7 @@
     reason = "what is here fails by panicking, as tests do"
 )]
 
+mod hostile;
 mod login;
 mod proxy;
 mod scene;
