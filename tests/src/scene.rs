@@ -79,6 +79,13 @@ impl Scene {
         Self::start(Place::Lab(lab, Host::S), &[&v4, &v6], folder)
     }
 
+    /// A server on the laboratory's host S that listens there.
+    #[cfg(target_os = "linux")]
+    #[must_use]
+    pub fn in_lab_at(lab: &Lab, listen: &[&str]) -> Self {
+        Self::start(Place::Lab(lab, Host::S), listen, tempfile::tempdir())
+    }
+
     /// A server on the laboratory's host B, which has this address, with its
     /// files in this folder.
     #[cfg(target_os = "linux")]

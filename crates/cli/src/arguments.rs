@@ -48,7 +48,7 @@ pub(crate) struct Common {
         long,
         global = true,
         env = "PINHOLE_SERVER",
-        value_name = "HOST:PORT[#FINGERPRINT]"
+        value_name = "HOST[:PORT][#FINGERPRINT]"
     )]
     pub(crate) server: Option<ServerAddress>,
     /// The unique name to log in with: 3 to 32 of a-z 0-9 . _ -
@@ -60,6 +60,16 @@ pub(crate) struct Common {
     /// Which paths may be used: any, never the relay, or only the relay (which hides your address).
     #[arg(long, global = true, env = "PINHOLE_PATH", value_name = "auto|direct|relay", value_parser = path_policy)]
     pub(crate) path: Option<PathPolicy>,
+    /// Reach the server through this HTTP proxy, or through none; otherwise https_proxy and all_proxy count.
+    #[arg(
+        long,
+        global = true,
+        env = "PINHOLE_PROXY",
+        hide_env_values = true,
+        value_name = "http://[USER:PASSWORD@]HOST:PORT|none"
+    )]
+    // Not parsed here: the message about a wrong one would show the password.
+    pub(crate) proxy: Option<String>,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -268,7 +278,7 @@ mod tests {
             vec!["pinhole", "receive", "--existing", "destroy"],
             vec!["pinhole", "receive", "--max-size", "big"],
             vec!["pinhole", "send", "bob", "a", "--limit", "0"],
-            vec!["pinhole", "peers", "--server", "no-port"],
+            vec!["pinhole", "peers", "--server", "no port"],
         ] {
             assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
         }

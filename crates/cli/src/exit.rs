@@ -35,6 +35,8 @@ impl From<&Failure> for Exit {
             | Failure::CancelledByPeer { .. }
             | Failure::InterruptedByPeer { .. } => Self::Declined,
             Failure::ServerUnreachable { .. }
+            | Failure::Proxy { .. }
+            | Failure::RelayEnded { .. }
             | Failure::ServerLost { .. }
             | Failure::NoPath { .. }
             | Failure::ConnectionLost { .. } => Self::NoPath,

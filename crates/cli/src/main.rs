@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use pinhole_client::{AcceptPolicy, Options, Overrides, StartError};
+use pinhole_client::{AcceptPolicy, Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Task};
@@ -52,9 +52,20 @@ fn init_logging() {
 }
 
 fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
+    let mut overrides = overrides(&arguments);
+    if let Some(proxy) = &arguments.common.proxy {
+        match proxy.parse() {
+            Ok(proxy) => overrides.proxy = Some(proxy),
+            Err(error) => {
+                let error: ProxyTextError = error;
+                report.error(&format!("--proxy: {error}"));
+                return Ok(Exit::Usage);
+            }
+        }
+    }
     let options = Options {
         data_dir: arguments.common.data_dir.clone(),
-        overrides: overrides(&arguments),
+        overrides,
     };
     let (mut client, mut events) = pinhole_client::start(options, || {})?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use pinhole_net::{PeerKey, PeerName, ServerAddress};
+use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
 use pinhole_transfer::Existing;
 
@@ -95,6 +95,12 @@ pub enum Command {
     SetDownloadFolder {
         /// An existing folder.
         folder: PathBuf,
+    },
+    /// Change and store whether the server is reached through a proxy; counts
+    /// from the next connection to it.
+    SetProxy {
+        /// From now on.
+        proxy: ProxyChoice,
     },
     /// Change and store whose offers are taken without asking.
     SetAcceptPolicy {

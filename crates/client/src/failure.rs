@@ -19,6 +19,14 @@ pub enum Failure {
         /// What the system said.
         reason: String,
     },
+    /// The proxy does not lead to the server.
+    #[error("Cannot reach the server through the proxy {proxy}: {reason}.")]
+    Proxy {
+        /// Which, without its password.
+        proxy: String,
+        /// What stood in the way, and what to do.
+        reason: String,
+    },
     /// The server's key is not the one in its address, or not the one pinned.
     #[error(
         "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
@@ -132,6 +140,16 @@ pub enum Failure {
         /// Who.
         peer: PeerName,
         /// What the system said.
+        reason: String,
+    },
+    /// The server stopped relaying.
+    #[error(
+        "The relay between you and {peer} has ended: {reason}. Send it again tomorrow, or from a network that lets you connect directly; it goes on where it stopped."
+    )]
+    RelayEnded {
+        /// Who.
+        peer: PeerName,
+        /// What the server said.
         reason: String,
     },
     /// The profile could not be read or written.

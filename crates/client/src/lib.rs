@@ -29,7 +29,8 @@ pub use event::Event;
 pub use failure::Failure;
 pub use history::{HistoryEntry, Outcome};
 pub use pinhole_net::{
-    Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ServerAddress,
+    Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
+    ProxyTextError, ServerAddress,
 };
 pub use pinhole_transfer::{Existing, Paused, display::display_lines, message::TEXT_BYTES_MAX};
 pub use settings::{AcceptPolicy, Overrides, Settings};

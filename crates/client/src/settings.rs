@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use pinhole_net::{PathPolicy, PeerName, ServerAddress};
+use pinhole_net::{PathPolicy, PeerName, ProxyChoice, ServerAddress};
 use pinhole_transfer::Existing;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,8 @@ pub struct Settings {
     pub download_folder: Option<PathBuf>,
     /// Which paths to peers may be used.
     pub path: PathPolicy,
+    /// Whether the server is reached through a proxy.
+    pub proxy: ProxyChoice,
     /// Whose offers are taken without asking.
     pub accept: AcceptPolicy,
     /// The most bytes of an offer that is taken without asking; any other
@@ -40,6 +42,8 @@ pub struct Settings {
 pub struct Overrides {
     /// See [`Settings::path`].
     pub path: Option<PathPolicy>,
+    /// See [`Settings::proxy`].
+    pub proxy: Option<ProxyChoice>,
     /// See [`Settings::accept`].
     pub accept: Option<AcceptPolicy>,
     /// See [`Settings::unasked_bytes_max`].
@@ -66,6 +70,7 @@ impl Settings {
             server: self.server.clone(),
             download_folder: folder.or(self.download_folder.as_ref()).cloned(),
             path: overrides.path.unwrap_or(self.path),
+            proxy: overrides.proxy.as_ref().unwrap_or(&self.proxy).clone(),
             accept: overrides.accept.unwrap_or(self.accept),
             unasked_bytes_max: overrides.unasked_bytes_max.or(self.unasked_bytes_max),
             existing: overrides.existing.unwrap_or(self.existing),

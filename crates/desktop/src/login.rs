@@ -3,9 +3,9 @@
 use egui::{Align, Key, Layout, RichText, TextEdit, TextStyle, Ui, Vec2};
 use pinhole_client::{Command, LoginState, PeerName, ServerAddress, Snapshot};
 
-use crate::action::Action;
+use crate::action::{Action, Sheet};
 use crate::icon::aperture;
-use crate::{text, theme};
+use crate::{settings, text, theme};
 
 const COLUMN_WIDTH: f32 = 340.0;
 
@@ -97,7 +97,7 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
             LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
             LoginState::LoggedOut { failure } => {
                 let failure = failure.as_ref().map(ToString::to_string);
-                fields(ui, form, failure.as_deref(), waiting)
+                fields(ui, form, snapshot, failure.as_deref(), waiting)
             }
             LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => Vec::new(),
         })
@@ -130,6 +130,7 @@ fn logging_in(ui: &mut Ui, server: &str) -> Vec<Action> {
 fn fields(
     ui: &mut Ui,
     form: &mut Form,
+    snapshot: &Snapshot,
     failure: Option<&str>,
     waiting: Option<&str>,
 ) -> Vec<Action> {
@@ -163,6 +164,16 @@ fn fields(
             (_, true) => server.request_focus(),
             _ => button.request_focus(),
         }
+    }
+    ui.add_space(theme::GAP_SMALL);
+    // What waits to be sent is a sheet, too: another would take its place.
+    let settings = waiting.is_none()
+        && ui
+            .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
+            .inner;
+    if settings {
+        let form = settings::Form::of(&snapshot.settings);
+        return vec![Action::Open(Sheet::Settings(form))];
     }
     for (shown, color) in [
         (failure.map(str::to_owned), theme::palette(ui).danger),

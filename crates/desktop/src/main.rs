@@ -40,8 +40,8 @@ use crate::bridge::Bridge;
 #[derive(Debug, Parser)]
 #[command(name = "pinhole-desktop", version)]
 struct Arguments {
-    /// The rendezvous server: HOST:PORT or HOST:PORT#FINGERPRINT.
-    #[arg(long, value_name = "HOST:PORT[#FINGERPRINT]", env = "PINHOLE_SERVER")]
+    /// The rendezvous server; with #FINGERPRINT nobody can pose as it.
+    #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]", env = "PINHOLE_SERVER")]
     server: Option<String>,
     /// Your name there. With --server on the command line too, log in at once.
     #[arg(long, env = "PINHOLE_NAME")]

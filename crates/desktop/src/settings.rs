@@ -1,7 +1,9 @@
 //! The settings, and one's own fingerprint.
 
 use egui::{Align, Layout, RichText, ScrollArea, TextEdit, TextStyle, ThemePreference, Ui, Vec2};
-use pinhole_client::{AcceptPolicy, Command, Existing, Settings, Snapshot};
+use pinhole_client::{
+    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Settings, Snapshot,
+};
 
 use crate::action::{Action, Question};
 use crate::{sheet, text, theme};
@@ -14,9 +16,10 @@ pub(crate) struct Form {
     unasked_max: Field,
     send_limit: Field,
     receive_limit: Field,
+    proxy: Field,
 }
 
-/// Megabytes, empty for no limit.
+/// What stands in one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Field {
     typed: String,
@@ -35,6 +38,10 @@ impl Form {
             unasked_max: field(settings.unasked_bytes_max),
             send_limit: field(settings.send_limit),
             receive_limit: field(settings.receive_limit),
+            proxy: Field {
+                typed: settings.proxy.to_text(),
+                is_edited: false,
+            },
         }
     }
 }
@@ -89,12 +96,17 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 ui.add_space(theme::GAP_LARGE);
                 limits(ui, snapshot, form, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
+                proxy(ui, &mut form.proxy, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
             });
         ui.add_space(theme::GAP_LARGE);
         ui.horizontal(|ui| {
             if theme::primary_button(ui, text::CLOSE, true).clicked() {
                 actions.push(Action::CloseSheet);
+            }
+            if matches!(snapshot.login, LoginState::LoggedOut { .. }) {
+                return;
             }
             let log_out = theme::button(ui, text::LOG_OUT).on_hover_text(text::LOG_OUT_HELP);
             if log_out.clicked() {
@@ -230,6 +242,33 @@ fn amount(ui: &mut Ui, words: &str, field: &mut Field) -> Option<Option<u64>> {
             let color = theme::palette(ui).danger;
             ui.label(theme::muted(ui, reason).color(color));
             None
+        }
+    }
+}
+
+/// The URL stays as it was typed: what is in it is the user's to see.
+fn proxy(ui: &mut Ui, field: &mut Field, actions: &mut Vec<Action>) {
+    const LONGEST_CHARS: usize = 500;
+    let label = theme::section_heading(ui, text::PROXY);
+    let edit = TextEdit::singleline(&mut field.typed)
+        .hint_text(text::PROXY_HINT)
+        .char_limit(LONGEST_CHARS)
+        .margin(egui::Margin::symmetric(10, 6))
+        .desired_width(f32::INFINITY);
+    let response = ui.add(edit).labelled_by(label.id);
+    field.is_edited |= response.changed();
+    match field.typed.parse::<ProxyChoice>() {
+        Ok(proxy) => {
+            ui.add(egui::Label::new(theme::muted(ui, text::PROXY_HELP)).wrap());
+            if field.is_edited && response.lost_focus() {
+                field.is_edited = false;
+                actions.push(Action::Command(Command::SetProxy { proxy }));
+            }
+        }
+        Err(error) => {
+            let color = theme::palette(ui).danger;
+            let words = theme::muted(ui, error.to_string()).color(color);
+            ui.add(egui::Label::new(words).wrap());
         }
     }
 }

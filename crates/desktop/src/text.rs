@@ -20,7 +20,7 @@ pub(crate) const NAME_LABEL: &str = "Your name";
 pub(crate) const NAME_HINT: &str = "for example alice";
 pub(crate) const NAME_HELP: &str = "Others see it and send to it. 3 to 32 of a–z, 0–9, . _ -";
 pub(crate) const SERVER_LABEL: &str = "Server";
-pub(crate) const SERVER_HINT: &str = "host:port";
+pub(crate) const SERVER_HINT: &str = "host or host:port";
 pub(crate) const SERVER_HELP: &str =
     "Where you meet. Everybody who wants to exchange files uses the same one.";
 pub(crate) const LOG_IN: &str = "Log in";
@@ -99,6 +99,10 @@ pub(crate) const SEND_LIMIT: &str = "sending";
 pub(crate) const RECEIVE_LIMIT: &str = "receiving";
 pub(crate) const NO_LIMIT: &str = "no limit";
 pub(crate) const NOT_A_NUMBER: &str = "Enter a number, such as 2.5, or nothing.";
+pub(crate) const PROXY: &str = "HTTP proxy";
+pub(crate) const PROXY_HINT: &str = "as the system says";
+pub(crate) const PROXY_HELP: &str =
+    "The way to the server where nothing else is open: http://host:port, or none.";
 pub(crate) const APPEARANCE: &str = "Appearance, until Pinhole is closed";
 pub(crate) const LIGHT: &str = "light";
 pub(crate) const DARK: &str = "dark";

@@ -400,9 +400,9 @@ pub(crate) fn muted(ui: &Ui, text: impl Into<String>) -> RichText {
 }
 
 /// A heading over a list.
-pub(crate) fn section_heading(ui: &mut Ui, text: &str) {
+pub(crate) fn section_heading(ui: &mut Ui, text: &str) -> Response {
     let color = palette(ui).muted;
-    ui.label(RichText::new(text).text_style(section()).color(color));
+    ui.label(RichText::new(text).text_style(section()).color(color))
 }
 
 /// How wide `text` is in `style`, in points.

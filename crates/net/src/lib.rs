@@ -12,6 +12,8 @@
 //! |---|---|
 //! | [`socket`] | the local port that listens and connects at once; of use outside Pinhole |
 //! | `candidates` | gathering: the addresses at which this side may be reached |
+//! | `dial` | finding a host and reaching one of its addresses |
+//! | `proxy` | the way out through an HTTP proxy |
 //! | `server` | finding the server, connecting, checking its key |
 //! | `wire` | its messages over a byte stream |
 //! | `rendezvous` | the control connection: login, presence, invitations |
@@ -22,7 +24,9 @@
 
 mod candidates;
 mod connect;
+mod dial;
 mod identity;
+mod proxy;
 mod punch_port;
 mod relay;
 mod rendezvous;
@@ -33,12 +37,14 @@ pub mod socket;
 mod wire;
 
 pub use connect::{Accepted, Answer, ConnectError, Report, Tried, Way};
+pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
+pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
     DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous, RendezvousEvent,
 };
-pub use server::{ServerConnectError, Unreached};
+pub use server::ServerConnectError;
 pub use server_address::{ServerAddress, ServerAddressError};
 pub use session::{
     LiveSessions, Session, SessionHandle, SessionPath, SessionReader, SessionStream, SessionWriter,

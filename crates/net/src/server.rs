@@ -2,46 +2,25 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tracing::debug;
 
+use crate::dial::{self, Unreached, first_to_succeed, list, within};
+use crate::proxy::{Proxy, ProxyError};
 use crate::server_address::ServerAddress;
 use crate::session::READ_BUFFER_BYTES;
 use crate::socket;
 
-/// Most addresses of one host that are tried.
-const MAX_ADDRESSES: usize = 8;
-/// How long a host's name may take to resolve.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one address has to accept a connection.
-const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server has for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
-/// Head start of one address over the next (RFC 8305).
-const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-
-/// An address of the server that did not answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreached {
-    /// The address.
-    pub address: SocketAddr,
-    /// What the system said.
-    pub reason: String,
-}
-
-impl std::fmt::Display for Unreached {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.address, self.reason)
-    }
-}
 
 /// Why there is no authenticated connection to the server.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +41,16 @@ pub enum ServerConnectError {
         /// Every address tried, with what it answered.
         tried: Vec<Unreached>,
     },
+    /// The proxy does not lead there.
+    #[error("cannot reach the server {server} through the proxy {proxy}: {error}")]
+    Proxy {
+        /// As it was asked for.
+        server: ServerAddress,
+        /// The way that had to be taken.
+        proxy: Proxy,
+        /// What stood in it.
+        error: ProxyError,
+    },
     /// Somebody answered who does not hold the key expected.
     #[error("the server {server} has another key than expected: it may be somebody else")]
     WrongKey {
@@ -78,11 +67,6 @@ pub enum ServerConnectError {
     },
 }
 
-fn list(tried: &[Unreached]) -> String {
-    let texts: Vec<String> = tried.iter().map(ToString::to_string).collect();
-    texts.join("; ")
-}
-
 /// A connection to the server beside the control connection.
 pub(crate) type ServerStream = TlsStream<BufReader<TcpStream>>;
 
@@ -90,28 +74,39 @@ pub(crate) type ServerStream = TlsStream<BufReader<TcpStream>>;
 /// expected.
 #[derive(Clone)]
 pub(crate) struct Server {
-    /// The address that answered, for control and relay connections.
-    address: SocketAddr,
-    /// Every IP address of the host: at most one of each family, the one that
-    /// answered among them.
-    ips: Vec<IpAddr>,
+    road: Road,
+    /// Every IP address at which it is reached without a proxy: at most one of
+    /// each family. Empty as long as none is known.
+    ips: Arc<OnceLock<Vec<IpAddr>>>,
     expect: Expect,
     connector: TlsConnector,
 }
 
+/// How control and relay connections get there.
+#[derive(Debug, Clone)]
+enum Road {
+    /// To the address that answered.
+    Direct(SocketAddr),
+    /// To the port that answered.
+    Proxied {
+        proxy: Proxy,
+        host: String,
+        port: u16,
+    },
+}
+
 impl Server {
-    /// Finds the server and connects to it.
+    /// Finds the server and connects to it, through the proxy if there is one.
     pub(crate) async fn reach(
         server: &ServerAddress,
+        proxy: Option<Proxy>,
         expect: Expect,
         identity: &Identity,
     ) -> Result<(Self, TcpStream), ServerConnectError> {
-        let addresses = resolve(server).await?;
-        let tcp = first_to_answer(&addresses).await;
-        let (address, tcp) = tcp.map_err(|tried| ServerConnectError::Unreachable {
-            server: server.clone(),
-            tried,
-        })?;
+        let (road, ips, tcp) = match proxy {
+            None => reach_directly(server).await?,
+            Some(proxy) => reach_through(server, proxy).await?,
+        };
         let broken = |reason| ServerConnectError::Handshake {
             server: server.clone(),
             reason,
@@ -122,12 +117,31 @@ impl Server {
             _ => expect,
         };
         let reached = Self {
-            address,
-            ips: one_of_each_family(address.ip(), &addresses),
+            road,
+            ips: Arc::new(ips),
             expect,
             connector: connector(identity, expect).map_err(|e| broken(e.to_string()))?,
         };
         Ok((reached, tcp))
+    }
+
+    /// Behind a proxy: finds out, beside everything else, whether the server
+    /// can be reached without it, too. If so, it can observe punch ports.
+    pub(crate) fn seek_direct_way(&self) {
+        let Road::Proxied { host, port, .. } = &self.road else {
+            return;
+        };
+        let (host, port, ips) = (host.clone(), *port, Arc::clone(&self.ips));
+        tokio::spawn(async move {
+            let Ok(addresses) = dial::resolve(&host, &[port]).await else {
+                return debug!("without the proxy the server's name is not known");
+            };
+            match dial::tcp(&addresses).await {
+                // Set before by a clone of this server: then it says the same.
+                Ok((address, _)) => drop(ips.set(one_of_each_family(address.ip(), &addresses))),
+                Err(tried) => debug!(?tried, "no way to the server but the proxy"),
+            }
+        });
     }
 
     /// Checks the key of the server against what is expected and against the
@@ -174,7 +188,7 @@ impl Server {
         expect: Expect,
         identity: &Identity,
     ) -> Result<(Self, TlsStream<TcpStream>), ServerConnectError> {
-        let (reached, tcp) = Self::reach(server, expect, identity).await?;
+        let (reached, tcp) = Self::reach(server, None, expect, identity).await?;
         let (proven, _, stream) = reached.prove(server, identity, tcp).await?;
         Ok((proven, stream))
     }
@@ -186,12 +200,24 @@ impl Server {
 
     /// The port that answered.
     pub(crate) const fn port(&self) -> u16 {
-        self.address.port()
+        match self.road {
+            Road::Direct(address) => address.port(),
+            Road::Proxied { port, .. } => port,
+        }
     }
 
-    /// Another TCP connection to the address that answered, from any local port.
+    /// Another TCP connection on the way that answered, from any local port.
     pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
-        let tcp = within(TCP_TIMEOUT, TcpStream::connect(self.address)).await?;
+        let tcp = match &self.road {
+            Road::Direct(address) => {
+                let dialled = dial::tcp(&[*address]).await;
+                dialled.map_err(|tried| io::Error::other(list(&tried)))?.1
+            }
+            Road::Proxied { proxy, host, port } => {
+                let dialled = proxy.connect(host, *port).await;
+                dialled.map_err(|e| io::Error::other(format!("the proxy {proxy}: {e}")))?
+            }
+        };
         socket::tune(&tcp)?;
         Ok(tcp)
     }
@@ -210,19 +236,24 @@ impl Server {
         self.secure(tcp).await
     }
 
-    /// The server's IP address of one family, if it has one.
+    /// The server's IP address of one family, if it can be reached there
+    /// without a proxy.
     pub(crate) fn ip(&self, is_ipv6: bool) -> Option<IpAddr> {
-        self.ips.iter().copied().find(|ip| ip.is_ipv6() == is_ipv6)
+        let mut ips = self.ips.get().into_iter().flatten().copied();
+        ips.find(|ip| ip.is_ipv6() == is_ipv6)
     }
 
     pub(crate) fn is_on_loopback(&self) -> bool {
-        self.address.ip().to_canonical().is_loopback()
+        match self.road {
+            Road::Direct(address) => address.ip().to_canonical().is_loopback(),
+            Road::Proxied { .. } => false,
+        }
     }
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Server").field(&self.address).finish()
+        f.debug_tuple("Server").field(&self.road).finish()
     }
 }
 
@@ -237,17 +268,6 @@ where
     within(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await
 }
 
-/// The outcome of `operation`, which fails when it takes longer than `limit`.
-async fn within<T>(
-    limit: Duration,
-    operation: impl Future<Output = io::Result<T>>,
-) -> io::Result<T> {
-    let silent = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
-    timeout(limit, operation)
-        .await
-        .unwrap_or_else(|_| Err(silent()))
-}
-
 /// Whether a TLS handshake ended because the other end holds another key than
 /// the one expected.
 pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
@@ -260,55 +280,43 @@ pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
     )
 }
 
-async fn resolve(server: &ServerAddress) -> Result<Vec<SocketAddr>, ServerConnectError> {
-    let unresolved = |reason: String| ServerConnectError::Unresolved {
+async fn reach_directly(
+    server: &ServerAddress,
+) -> Result<(Road, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
+    let addresses = dial::resolve(server.host(), &server.ports()).await;
+    let addresses = addresses.map_err(|reason| ServerConnectError::Unresolved {
         server: server.clone(),
         reason,
-    };
-    let lookup = tokio::net::lookup_host((server.host(), server.port()));
-    let addresses: Vec<SocketAddr> = match timeout(RESOLVE_TIMEOUT, lookup).await {
-        Ok(Ok(addresses)) => addresses.take(MAX_ADDRESSES).collect(),
-        Ok(Err(error)) => return Err(unresolved(error.to_string())),
-        Err(_) => return Err(unresolved("the name server does not answer".into())),
-    };
-    if addresses.is_empty() {
-        return Err(unresolved("the name has no address".into()));
-    }
-    Ok(addresses)
+    })?;
+    let reached = dial::tcp(&addresses).await;
+    let (address, tcp) = reached.map_err(|tried| ServerConnectError::Unreachable {
+        server: server.clone(),
+        tried,
+    })?;
+    let ips = one_of_each_family(address.ip(), &addresses);
+    Ok((Road::Direct(address), ips.into(), tcp))
 }
 
-/// Dials the addresses one after the other, each with a short head start, and
-/// takes the first that accepts.
-async fn first_to_answer(
-    addresses: &[SocketAddr],
-) -> Result<(SocketAddr, TcpStream), Vec<Unreached>> {
-    let mut waiting = addresses.iter().copied();
-    let mut dials = JoinSet::new();
-    let mut tried = Vec::new();
-    loop {
-        if let Some(address) = waiting.next() {
-            dials.spawn(async move {
-                (
-                    address,
-                    within(TCP_TIMEOUT, TcpStream::connect(address)).await,
-                )
-            });
-        }
-        let patience = if waiting.len() == 0 {
-            TCP_TIMEOUT
-        } else {
-            NEXT_ADDRESS_AFTER
-        };
-        let reason = match timeout(patience, dials.join_next()).await {
-            Ok(Some(Ok((address, Ok(stream))))) => return Ok((address, stream)),
-            Ok(Some(Ok((address, Err(error))))) => Some((address, error.to_string())),
-            Ok(None) => return Err(tried),
-            Ok(Some(Err(_))) | Err(_) => None,
-        };
-        if let Some((address, reason)) = reason {
-            tried.push(Unreached { address, reason });
-        }
-    }
+async fn reach_through(
+    server: &ServerAddress,
+    proxy: Proxy,
+) -> Result<(Road, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
+    let attempts = server.ports().into_iter().map(|port| {
+        let (proxy, host) = (proxy.clone(), server.host().to_owned());
+        async move { proxy.connect(&host, port).await.map(|tcp| (port, tcp)) }
+    });
+    let reached = first_to_succeed(attempts.collect::<Vec<_>>()).await;
+    let (port, tcp) = reached.map_err(|errors| ServerConnectError::Proxy {
+        server: server.clone(),
+        proxy: proxy.clone(),
+        // The last is of the port that proxies allow, if any.
+        error: errors
+            .into_iter()
+            .next_back()
+            .unwrap_or(ProxyError::NotHttp),
+    })?;
+    let host = server.host().to_owned();
+    Ok((Road::Proxied { proxy, host, port }, OnceLock::new(), tcp))
 }
 
 fn one_of_each_family(first: IpAddr, addresses: &[SocketAddr]) -> Vec<IpAddr> {
@@ -364,13 +372,5 @@ mod tests {
         let error = connect_error(&at(address)).await;
         let handshake = matches!(error, ServerConnectError::Handshake { .. });
         assert!(handshake, "{error}");
-    }
-
-    #[tokio::test]
-    async fn the_second_address_serves_when_the_first_does_not() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let good = listener.local_addr().unwrap();
-        let (address, _stream) = first_to_answer(&[refused().await, good]).await.unwrap();
-        assert_eq!(address, good);
     }
 }

@@ -4,10 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 
 use pinhole_proto::key::{Fingerprint, KeyTextError};
+use pinhole_proto::rendezvous::DEFAULT_PORT;
 use serde::{Deserialize, Serialize};
 
-/// `HOST:PORT[#FINGERPRINT]`: the address that people pass on to each other.
-/// An IPv6 address as host stands in brackets.
+/// The port that networks close last.
+const HTTPS_PORT: u16 = 443;
+
+/// `HOST[:PORT][#FINGERPRINT]`: the address that people pass on to each other.
+/// An IPv6 address as host stands in brackets. Without a port it stands for
+/// the usual one and, where that does not answer, the one of HTTPS, which most
+/// networks let through.
 ///
 /// With the fingerprint, nobody on the way can pose as the server; without,
 /// the first key seen has to be trusted and pinned.
@@ -15,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct ServerAddress {
     host: String,
-    port: u16,
+    port: Option<u16>,
     fingerprint: Option<Fingerprint>,
 }
 
@@ -23,10 +29,10 @@ pub struct ServerAddress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ServerAddressError {
     /// Nothing before the colon, or characters no host name has.
-    #[error("a server address is HOST:PORT, with the name or address of a host")]
+    #[error("a server address is HOST or HOST:PORT, with the name or address of a host")]
     Host,
-    /// No port, or not a number from 1 to 65535.
-    #[error("a server address ends in :PORT, a number from 1 to 65535")]
+    /// After the colon no number from 1 to 65535.
+    #[error("the port in a server address is a number from 1 to 65535")]
     Port,
     /// Something after `#` that is not a fingerprint.
     #[error(transparent)]
@@ -40,10 +46,13 @@ impl ServerAddress {
         &self.host
     }
 
-    /// The TCP port.
+    /// The TCP ports at which it may be, in the order of preference.
     #[must_use]
-    pub const fn port(&self) -> u16 {
-        self.port
+    pub fn ports(&self) -> Vec<u16> {
+        match self.port {
+            Some(port) => vec![port],
+            None => vec![DEFAULT_PORT, HTTPS_PORT],
+        }
     }
 
     /// The fingerprint that the server's key must have, when it is known.
@@ -61,7 +70,7 @@ impl ServerAddress {
         }
     }
 
-    /// The place alone, `HOST:PORT`.
+    /// The place alone, `HOST[:PORT]`.
     #[must_use]
     pub fn host_port(&self) -> String {
         let place = Self {
@@ -94,14 +103,10 @@ impl FromStr for ServerAddress {
             Some((place, fingerprint)) => (place, Some(fingerprint.parse()?)),
             None => (text.trim(), None),
         };
-        let (host, port) = place.rsplit_once(':').ok_or(ServerAddressError::Port)?;
-        if port.bytes().any(|b| !b.is_ascii_digit()) {
-            return Err(ServerAddressError::Port);
-        }
-        let port = port.parse().map_err(|_| ServerAddressError::Port)?;
-        if port == 0 {
-            return Err(ServerAddressError::Port);
-        }
+        let (host, port) = match place.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(parse_port(port)?)),
+            _ => (place, None),
+        };
         let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
             Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
             None if is_host(host) => host,
@@ -115,9 +120,15 @@ impl FromStr for ServerAddress {
     }
 }
 
+fn parse_port(text: &str) -> Result<u16, ServerAddressError> {
+    let is_number = text.bytes().all(|b| b.is_ascii_digit());
+    let port = text.parse().ok().filter(|&port| is_number && port != 0);
+    port.ok_or(ServerAddressError::Port)
+}
+
 /// Whether `text` may be a host name or an IPv4 address. Names in other
 /// scripts are written in their ASCII form.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
 }
@@ -125,9 +136,12 @@ fn is_host(text: &str) -> bool {
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)?;
+            write!(f, "[{}]", self.host)?;
         } else {
-            write!(f, "{}:{}", self.host, self.port)?;
+            f.write_str(&self.host)?;
+        }
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
         }
         match self.fingerprint {
             Some(fingerprint) => write!(f, "#{fingerprint}"),
@@ -144,14 +158,18 @@ mod tests {
 
     #[test]
     fn every_good_form_is_shown_as_it_was_written() {
-        for (text, host, port) in [
-            ("example.org:4747", "example.org", 4747),
-            ("203.0.113.1:1", "203.0.113.1", 1),
-            ("[2001:db8::1]:65535", "2001:db8::1", 65535),
-            ("my-host_1:4747", "my-host_1", 4747),
+        let usual: &[u16] = &[4747, 443];
+        for (text, host, ports) in [
+            ("example.org:4747", "example.org", &[4747][..]),
+            ("203.0.113.1:1", "203.0.113.1", &[1]),
+            ("[2001:db8::1]:65535", "2001:db8::1", &[65535]),
+            ("my-host_1:443", "my-host_1", &[443]),
+            ("example.org", "example.org", usual),
+            ("203.0.113.1", "203.0.113.1", usual),
+            ("[2001:db8::1]", "2001:db8::1", usual),
         ] {
             let plain: ServerAddress = text.parse().unwrap();
-            assert_eq!((plain.host(), plain.port()), (host, port));
+            assert_eq!((plain.host(), &plain.ports()[..]), (host, ports));
             assert_eq!(plain.fingerprint(), None);
             assert_eq!(plain.to_string(), text);
             let pinned: ServerAddress = format!("{text}#{PRINT}").parse().unwrap();
@@ -164,8 +182,7 @@ mod tests {
     fn every_bad_form_says_what_is_wrong_with_it() {
         use ServerAddressError::{Fingerprint, Host, Port};
         for (text, error) in [
-            ("", Port),
-            ("example.org", Port),
+            ("", Host),
             ("example.org:", Port),
             ("example.org:0", Port),
             ("example.org:65536", Port),
@@ -173,6 +190,7 @@ mod tests {
             ("example.org:47a", Port),
             (":4747", Host),
             ("2001:db8::1:4747", Host),
+            ("[2001:db8::1]4747", Port),
             ("[2001:db8::1:4747", Host),
             ("[example.org]:4747", Host),
             ("exam ple:4747", Host),

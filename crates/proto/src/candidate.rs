@@ -50,8 +50,18 @@ pub enum Inadmissible {
     #[error("multicast or broadcast address")]
     Multicast,
     /// Link-local: meaningless without a scope, and home of metadata services.
-    #[error("link-local address")]
+    /// Site-local, which is as meaningless.
+    #[error("link-local or site-local address")]
     LinkLocal,
+    /// Where a cloud tells its machines their secrets.
+    #[error("address of a cloud's metadata service")]
+    Metadata,
+    /// An IPv6 address that stands for an IPv4 address, be it a forbidden one.
+    #[error("translated or tunnelled address")]
+    Translated,
+    /// Set aside for protocols: no peer is there.
+    #[error("reserved address")]
+    Reserved,
     /// A port below [`Candidate::MIN_PORT`].
     #[error("port under 1024")]
     Port,
@@ -107,32 +117,59 @@ impl Candidate {
     }
 }
 
+/// Metadata services at addresses that would pass otherwise: Azure, Alibaba.
+const METADATA_V4: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(168, 63, 129, 16),
+    Ipv4Addr::new(100, 100, 100, 200),
+];
+/// The same: Amazon, Google, Scaleway.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
+
+/// By IANA's registry of special IPv4 addresses. Private and shared ones are
+/// those of peers; ranges for documentation and benchmarks, those of
+/// laboratories.
 fn admit_v4(ip: Ipv4Addr) -> Result<(), Inadmissible> {
-    if ip.octets()[0] == 0 {
-        return Err(Inadmissible::Unspecified);
+    if METADATA_V4.contains(&ip) {
+        return Err(Inadmissible::Metadata);
     }
-    // 240.0.0.0/4 is reserved, its last address is the broadcast.
-    if ip.is_multicast() || ip.octets()[0] >= 240 {
-        return Err(Inadmissible::Multicast);
+    match ip.octets() {
+        [0, ..] => Err(Inadmissible::Unspecified),
+        // 240.0.0.0/4 is reserved, its last address is the broadcast.
+        [224..=255, ..] => Err(Inadmissible::Multicast),
+        [169, 254, ..] => Err(Inadmissible::LinkLocal),
+        // Protocol assignments, such as a host's own end of a translator, and
+        // Oracle's metadata; the former anycast of 6to4 relays.
+        [192, 0, 0, _] | [192, 88, 99, _] => Err(Inadmissible::Reserved),
+        _ => Ok(()),
     }
-    if ip.is_link_local() {
-        return Err(Inadmissible::LinkLocal);
-    }
-    Ok(())
 }
 
+/// The same for IPv6.
 fn admit_v6(ip: Ipv6Addr) -> Result<(), Inadmissible> {
     // The deprecated IPv4-compatible form hides an IPv4 address.
     if ip.is_unspecified() || (ip.to_ipv4().is_some() && !ip.is_loopback()) {
         return Err(Inadmissible::Unspecified);
     }
-    if ip.is_multicast() {
-        return Err(Inadmissible::Multicast);
+    if METADATA_V6.contains(&ip) {
+        return Err(Inadmissible::Metadata);
     }
-    if ip.is_unicast_link_local() {
-        return Err(Inadmissible::LinkLocal);
+    match ip.segments() {
+        [0xff00..=0xffff, ..] => Err(Inadmissible::Multicast),
+        [0xfe80..=0xfeff, ..] => Err(Inadmissible::LinkLocal),
+        // NAT64 of everybody and of one network; Teredo; 6to4.
+        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] | [0x2001, 0, ..] | [0x2002, ..] => {
+            Err(Inadmissible::Translated)
+        }
+        // Discarded; protocol assignments (2001::/23); segment routing.
+        [0x100, 0, 0, 0..=1, ..] | [0x2001, 1..=0x1ff, ..] | [0x5f00, ..] => {
+            Err(Inadmissible::Reserved)
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Where a NAT that gives each destination another port will put the next
@@ -164,7 +201,8 @@ pub fn is_global(ip: IpAddr) -> bool {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
             let shared = a == 100 && (b & 0xc0) == 64;
-            !(v4.is_private() || shared) && admit_v4(v4).is_ok() && !v4.is_loopback()
+            let benchmark = a == 198 && (b & 0xfe) == 18;
+            !(v4.is_private() || shared || benchmark) && admit_v4(v4).is_ok() && !v4.is_loopback()
         }
         IpAddr::V6(v6) => !v6.is_unique_local() && admit_v6(v6).is_ok() && !v6.is_loopback(),
     }
@@ -195,39 +233,98 @@ mod tests {
         Ok(admitted.address)
     }
 
+    /// IANA's registries of special addresses, first and last of each range,
+    /// and what else a client must not be aimed at.
     #[test]
     fn special_addresses_are_refused_in_every_form() {
-        use Inadmissible::{LinkLocal, Loopback, Multicast, Unspecified};
+        use Inadmissible::{LinkLocal, Loopback, Metadata, Multicast, Reserved, Unspecified};
         for (ip, reason) in [
             ("0.0.0.0", Unspecified),
-            ("0.1.2.3", Unspecified),
+            ("0.255.255.255", Unspecified),
             ("127.0.0.1", Loopback),
             ("127.255.255.254", Loopback),
-            ("169.254.0.1", LinkLocal),
-            // Where clouds keep their metadata.
+            ("169.254.0.0", LinkLocal),
             ("169.254.169.254", LinkLocal),
-            ("224.0.0.1", Multicast),
+            ("169.254.255.255", LinkLocal),
+            ("168.63.129.16", Metadata),
+            ("100.100.100.200", Metadata),
+            ("192.0.0.0", Reserved),
+            ("192.0.0.170", Reserved),
+            ("192.0.0.192", Reserved),
+            ("192.0.0.255", Reserved),
+            ("192.88.99.0", Reserved),
+            ("192.88.99.255", Reserved),
+            ("224.0.0.0", Multicast),
             ("239.255.255.250", Multicast),
-            ("240.0.0.1", Multicast),
+            ("240.0.0.0", Multicast),
             ("255.255.255.255", Multicast),
         ] {
             assert_eq!(admit(&format!("{ip}:5000"), false), Err(reason), "{ip}");
             let mapped = format!("[::ffff:{ip}]:5000");
             assert_eq!(admit(&mapped, false), Err(reason), "{mapped}");
-            let compatible = format!("[::{ip}]:5000");
-            assert!(admit(&compatible, false).is_err(), "{compatible}");
+            let [a, b, c, d] = ip.parse::<Ipv4Addr>().unwrap().octets();
+            let hex = format!(
+                "{:x}:{:x}",
+                u16::from(a) << 8 | u16::from(b),
+                u16::from(c) << 8 | u16::from(d)
+            );
+            for hidden in [
+                format!("[::{ip}]:5000"),
+                format!("[64:ff9b::{ip}]:5000"),
+                format!("[64:ff9b:1::{ip}]:5000"),
+                format!("[2002:{hex}::1]:5000"),
+                format!("[2001:0:{hex}::1]:5000"),
+            ] {
+                assert!(admit(&hidden, false).is_err(), "{hidden}");
+                assert!(admit(&hidden, true).is_err(), "{hidden}");
+            }
         }
         for (ip, reason) in [
             ("::", Unspecified),
             ("::1", Loopback),
+            ("::2", Unspecified),
             // IPv4-compatible, RFC 4291 2.5.5.1: deprecated.
             ("::192.0.2.1", Unspecified),
             ("fe80::1", LinkLocal),
             ("febf:ffff::1", LinkLocal),
+            // Site-local, RFC 3879: deprecated.
+            ("fec0::1", LinkLocal),
+            ("feff:ffff::1", LinkLocal),
+            ("ff00::1", Multicast),
             ("ff02::1", Multicast),
-            ("ff0e::1", Multicast),
+            ("ffff::1", Multicast),
+            ("fd00:ec2::254", Metadata),
+            ("fd20:ce::254", Metadata),
+            ("fd00:42::42", Metadata),
+            ("100::1", Reserved),
+            ("100:0:0:1::1", Reserved),
+            ("2001:1::1", Reserved),
+            ("2001:2::1", Reserved),
+            ("2001:20::1", Reserved),
+            ("2001:1ff:ffff::1", Reserved),
+            ("5f00::1", Reserved),
+            ("5f00:ffff::1", Reserved),
         ] {
             assert_eq!(admit(&format!("[{ip}]:5000"), false), Err(reason), "{ip}");
+        }
+    }
+
+    /// What stands for an IPv4 address, even a harmless one: what becomes of a
+    /// packet there is the business of a box that we do not know.
+    #[test]
+    fn no_translator_and_no_tunnel_is_a_way_round() {
+        for ip in [
+            "64:ff9b::198.51.100.1",
+            "64:ff9b:1::198.51.100.1",
+            "64:ff9b:1:ffff::1",
+            "2001::1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+            "2002::1",
+            "2002:c633:6401::1",
+            "2002:ffff:ffff::1",
+        ] {
+            let refused = admit(&format!("[{ip}]:5000"), true);
+            assert_eq!(refused, Err(Inadmissible::Translated), "{ip}");
         }
     }
 
@@ -241,10 +338,16 @@ mod tests {
             ("1.0.0.1", "1.0.0.1:5000"),
             ("223.255.255.254", "223.255.255.254:5000"),
             ("169.253.255.255", "169.253.255.255:5000"),
+            ("192.0.1.1", "192.0.1.1:5000"),
+            ("192.0.2.1", "192.0.2.1:5000"),
+            ("198.18.0.1", "198.18.0.1:5000"),
             ("[::ffff:192.168.1.1]", "192.168.1.1:5000"),
             ("[fd00::1]", "[fd00::1]:5000"),
+            ("[2001:200::1]", "[2001:200::1]:5000"),
             ("[2001:db8::1]", "[2001:db8::1]:5000"),
-            ("[fec0::1]", "[fec0::1]:5000"),
+            ("[2003::1]", "[2003::1]:5000"),
+            ("[3fff::1]", "[3fff::1]:5000"),
+            ("[64:ff9c::1]", "[64:ff9c::1]:5000"),
         ] {
             let admitted: SocketAddr = admitted.parse().unwrap();
             assert_eq!(admit(&format!("{ip}:5000"), false), Ok(admitted), "{ip}");

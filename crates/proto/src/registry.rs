@@ -158,6 +158,7 @@ pub struct Registry {
     last_session: u64,
     last_nonce: u64,
     shutting_down: bool,
+    has_no_relay: bool,
 }
 
 impl Registry {
@@ -165,6 +166,15 @@ impl Registry {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, but it offers nobody the relay.
+    #[must_use]
+    pub fn without_relay(self) -> Self {
+        Self {
+            has_no_relay: true,
+            ..self
+        }
     }
 
     /// The next thing to do. Call until `None` after every `handle_*`.
@@ -310,6 +320,7 @@ impl Registry {
                 reachability,
             } => self.answer(now, session, introduction, round, reachability, fresh_token),
             ClientMessage::Refuse { introduction } => self.refuse(session, introduction),
+            ClientMessage::Ping { nonce } => self.send(session, ServerMessage::Pong { nonce }),
             ClientMessage::Pong { nonce } => sender.pong(now, nonce),
             ClientMessage::LogIn { .. } | ClientMessage::Observe | ClientMessage::Relay { .. } => {
                 self.close(session, None);
@@ -343,6 +354,18 @@ impl Registry {
     /// A relay connection has ended before it was paired.
     pub fn handle_relay_disconnected(&mut self, relay: RelayId) {
         self.relay.leave(relay);
+    }
+
+    /// A relay has been ended between these two keys, because of `reason`: both
+    /// sides are told, wherever they are logged in.
+    pub fn handle_relay_ended(&mut self, keys: [PeerKey; 2], reason: Refusal) {
+        let [a, b] = keys;
+        for (key, peer) in [(a, b), (b, a)] {
+            let sessions = self.sessions.iter();
+            let of_key = sessions.filter(|(_, s)| s.online && s.identity.key == key);
+            let to = of_key.map(|(&id, _)| id).collect();
+            self.broadcast(to, ServerMessage::RelayEnded { peer, reason });
+        }
     }
 
     /// The server is going down: everybody is told, nobody is let in any more.

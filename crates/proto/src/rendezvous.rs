@@ -20,6 +20,9 @@ use crate::name::PeerName;
 /// The version a client names when it logs in.
 pub const PROTOCOL_VERSION: u16 = 1;
 
+/// The port of a server whose address does not name one.
+pub const DEFAULT_PORT: u16 = 4747;
+
 /// A 128-bit number, as lower-case base32 in text: unguessable when it was
 /// drawn at random, which is the business of the side that makes it.
 macro_rules! random_id {
@@ -165,6 +168,12 @@ pub enum ClientMessage {
         /// From the invitation.
         introduction: IntroductionId,
     },
+    /// To be answered at once by [`ServerMessage::Pong`]: shows whether the
+    /// connection still leads to the server.
+    Ping {
+        /// To be sent back.
+        nonce: u64,
+    },
     /// Answers [`ServerMessage::Ping`].
     Pong {
         /// From the ping.
@@ -254,6 +263,11 @@ pub enum ServerMessage {
         /// Why.
         reason: IntroductionFailure,
     },
+    /// Answers a [`ClientMessage::Ping`].
+    Pong {
+        /// From the ping.
+        nonce: u64,
+    },
     /// To be answered at once by [`ClientMessage::Pong`]; measures the round
     /// trip and keeps the NAT's mapping alive.
     Ping {
@@ -263,6 +277,14 @@ pub enum ServerMessage {
     /// Both sides of the relay are here: what follows on this connection are
     /// the peer's bytes.
     RelayPaired,
+    /// On both control connections: the server carries nothing more between
+    /// the receiver and this peer, and closes their relay.
+    RelayEnded {
+        /// The other side.
+        peer: PeerKey,
+        /// [`Refusal::RelayBytes`] or [`Refusal::RelayTime`].
+        reason: Refusal,
+    },
 }
 
 /// Why the server ends a connection.
@@ -284,6 +306,12 @@ pub enum Refusal {
     /// The relay token is unknown, used, expired, or another key's.
     #[error("the relay does not know this token")]
     Token,
+    /// The relay has carried its day's worth between these two keys.
+    #[error("the server's relay has carried all that its operator allows the two of you in a day")]
+    RelayBytes,
+    /// A relay has lasted as long as one may.
+    #[error("the server's relay lasts no longer than its operator allows")]
+    RelayTime,
     /// The server is going down; reconnect after a while.
     #[error("the server is shutting down")]
     ShuttingDown,

@@ -86,6 +86,7 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
             }
         ),
         introduction().prop_map(|introduction| ClientMessage::Refuse { introduction }),
+        any::<u64>().prop_map(|nonce| ClientMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
     ]
 }
@@ -97,6 +98,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Version,
         Refusal::Limited,
         Refusal::Token,
+        Refusal::RelayBytes,
+        Refusal::RelayTime,
         Refusal::ShuttingDown,
         Refusal::Internal,
     ])
@@ -156,7 +159,12 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             reason,
         }),
         any::<u64>().prop_map(|nonce| ServerMessage::Ping { nonce }),
+        any::<u64>().prop_map(|nonce| ServerMessage::Pong { nonce }),
         Just(ServerMessage::RelayPaired),
+        peer().prop_map(|peer| ServerMessage::RelayEnded {
+            peer: peer.key,
+            reason: Refusal::RelayBytes,
+        }),
     ]
 }
 

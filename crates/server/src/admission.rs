@@ -12,7 +12,7 @@ use crate::limits::Limits;
 
 /// At most so many at once for each value of `K`.
 #[derive(Debug)]
-struct Cap<K> {
+pub(crate) struct Cap<K> {
     most: usize,
     counts: Mutex<HashMap<K, usize>>,
 }
@@ -25,14 +25,14 @@ pub(crate) struct Permit<K: Eq + Hash> {
 }
 
 impl<K: Eq + Hash + Clone> Cap<K> {
-    fn new(most: usize) -> Arc<Self> {
+    pub(crate) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             most,
             counts: Mutex::default(),
         })
     }
 
-    fn take(self: &Arc<Self>, key: K) -> Option<Permit<K>> {
+    pub(crate) fn take(self: &Arc<Self>, key: K) -> Option<Permit<K>> {
         let mut counts = lock(&self.counts);
         let count = counts.entry(key.clone()).or_default();
         if *count >= self.most {
@@ -63,9 +63,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One IPv4 address, or one IPv6 /64.
-type Network = IpAddr;
+pub(crate) type Network = IpAddr;
 
-fn network(address: IpAddr) -> Network {
+pub(crate) fn network(address: IpAddr) -> Network {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => {

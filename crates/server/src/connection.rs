@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
 use pinhole_proto::key::PeerKey;
@@ -11,14 +12,14 @@ use pinhole_proto::tls::peer_key;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::admission::{Admission, Admitted, Handshaking};
 use crate::limits::Limits;
 use crate::registrar::{Frame, Input, OUTGOING_FRAMES, Verdict, encoded};
-use crate::relay;
+use crate::relay::{CarryError, Relay, Side};
 
 pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
 
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) tls: TlsAcceptor,
     pub(crate) limits: Limits,
     pub(crate) admission: Admission,
+    pub(crate) relay: Arc<Relay>,
     pub(crate) registrar: mpsc::Sender<Input>,
     /// Becomes true when the server goes down.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -130,10 +132,15 @@ async fn serve_speaking(
             control(context, stream, decoder, log_in).await
         }
         ClientMessage::Observe => observe(context, stream, decoder, key, arrival.observed).await,
-        ClientMessage::Relay { token } => relay(context, stream, decoder, key, token).await,
+        ClientMessage::Relay { token } => {
+            let address = arrival.observed.ip();
+            let side = Side { key, address };
+            relay(context, stream, decoder, side, token).await
+        }
         ClientMessage::Introduce { .. } => Err(ConnectionError::FirstMessage("introduce")),
         ClientMessage::Answer { .. } => Err(ConnectionError::FirstMessage("answer")),
         ClientMessage::Refuse { .. } => Err(ConnectionError::FirstMessage("refuse")),
+        ClientMessage::Ping { .. } => Err(ConnectionError::FirstMessage("ping")),
         ClientMessage::Pong { .. } => Err(ConnectionError::FirstMessage("pong")),
     }
 }
@@ -255,7 +262,11 @@ async fn read_messages(
     session: SessionId,
 ) -> Result<(), ConnectionError> {
     while let Some(message) = read_message(reader, decoder).await? {
-        tell(context, Input::Message { session, message }).await?;
+        let told = tell(context, Input::Message { session, message }).await;
+        if told.is_err() {
+            // The server goes down: why is still to be written.
+            std::future::pending::<()>().await;
+        }
     }
     Ok(())
 }
@@ -291,7 +302,10 @@ async fn observe(
     // The registrar is gone only when it has forgotten all observations.
     let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
     match ended {
-        Ok(Some(token)) => relay(context, stream, decoder, key, token).await,
+        Ok(Some(token)) => {
+            let side = Side { key, address: ip };
+            relay(context, stream, decoder, side, token).await
+        }
         Ok(None) => Ok(()),
         Err(ConnectionError::Stopping) => refuse(context, stream, Refusal::ShuttingDown).await,
         Err(error) => Err(error),
@@ -349,13 +363,13 @@ async fn relay(
     context: &Context,
     mut stream: TlsStream,
     decoder: Decoder,
-    key: PeerKey,
+    side: Side,
     token: RelayToken,
 ) -> Result<(), ConnectionError> {
     let (id, relay) = oneshot::channel();
     let (verdict, decided) = oneshot::channel();
     let input = Input::Relay {
-        key,
+        key: side.key,
         token,
         relay: id,
         verdict,
@@ -377,17 +391,47 @@ async fn relay(
     };
     match verdict {
         Verdict::Refused(reason) => refuse(context, stream, reason).await,
-        Verdict::Second(give) => give.send(stream).map_err(|_| ConnectionError::Empty),
+        Verdict::Second(give) => {
+            let given = give.send((stream, side));
+            given.map_err(|_| ConnectionError::Empty)
+        }
         Verdict::First(take) => {
-            let mut other = take.await.map_err(|_| ConnectionError::Empty)?;
-            for side in [&mut stream, &mut other] {
-                write_message(context, side, &ServerMessage::RelayPaired).await?;
-            }
-            let idle = context.limits.relay_idle_timeout;
-            tokio::select! {
-                carried = relay::carry(stream, other, idle) => Ok(carried?),
-                () = context.stopped() => Err(ConnectionError::Stopping),
-            }
+            let other = take.await.map_err(|_| ConnectionError::Empty)?;
+            meet(context, (stream, side), other).await
+        }
+    }
+}
+
+/// Both sides of a relay are here.
+async fn meet(
+    context: &Context,
+    (mut a, a_side): (TlsStream, Side),
+    (mut b, b_side): (TlsStream, Side),
+) -> Result<(), ConnectionError> {
+    let pair = match context.relay.admit([a_side, b_side]) {
+        Ok(pair) => pair,
+        Err(reason) => {
+            let refused = tokio::join!(refuse(context, a, reason), refuse(context, b, reason));
+            return refused.0.and(refused.1);
+        }
+    };
+    for side in [&mut a, &mut b] {
+        write_message(context, side, &ServerMessage::RelayPaired).await?;
+    }
+    let carried = tokio::select! {
+        carried = context.relay.carry(&pair, &mut a, &mut b) => carried,
+        () = context.stopped() => return Err(ConnectionError::Stopping),
+    };
+    match carried {
+        Ok(()) => Ok(()),
+        Err(CarryError::Io(error)) => Err(error.into()),
+        Err(CarryError::Limit(reason)) => {
+            let keys = pair.keys;
+            debug!(%reason, "a relay ends");
+            tell(context, Input::RelayEnded { keys, reason }).await?;
+            // The reason takes another way than the end: it shall be there first.
+            sleep(context.limits.linger_timeout).await;
+            Ok(())
         }
     }
 }

@@ -20,18 +20,21 @@
 //! | `admission` | counts connections by address and by key |
 //! | `connection` | one connection, from TLS to its end |
 //! | `registrar` | the task that owns the registry |
-//! | `relay` | passes bytes between the two halves of a relay |
+//! | `relay` | passes bytes between two peers, within its limits |
+//! | `quota`, `throttle` | bytes a day for each two keys; bytes a second |
 
 mod admission;
 mod connection;
 pub mod data_dir;
 pub mod limits;
 pub mod listener;
+mod quota;
 mod registrar;
 mod relay;
 mod server;
 pub mod storage;
+mod throttle;
 
 pub use data_dir::DataDir;
-pub use limits::Limits;
+pub use limits::{Limits, RelayLimits};
 pub use server::{ServeError, run};

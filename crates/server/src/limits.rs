@@ -13,8 +13,8 @@ pub struct Limits {
     /// How long one frame may take to be written before the client counts as
     /// one that does not read.
     pub write_timeout: Duration,
-    /// How long a relay may carry nothing in either direction.
-    pub relay_idle_timeout: Duration,
+    /// What the relay carries.
+    pub relay: RelayLimits,
     /// How long a client that was told why its connection ends may take to
     /// hang up by itself, so that the reason is not lost.
     pub linger_timeout: Duration,
@@ -37,13 +37,54 @@ impl Default for Limits {
         Self {
             authenticate_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
-            relay_idle_timeout: Duration::from_secs(600),
+            relay: RelayLimits::default(),
             linger_timeout: Duration::from_secs(1),
             connections: 16_384,
             handshakes: 4_096,
             connections_per_address: 1_024,
             handshakes_per_address: 256,
             connections_per_key: 128,
+        }
+    }
+}
+
+/// What the relay may take. A pair are two peers that meet at it; the bytes of
+/// both directions count together.
+#[derive(Debug, Clone)]
+pub struct RelayLimits {
+    /// Whether there is a relay at all.
+    pub offered: bool,
+    /// How long a pair may carry nothing in either direction.
+    pub idle_timeout: Duration,
+    /// How long a pair may last.
+    pub time: Option<Duration>,
+    /// Bytes between the same two keys in a day.
+    pub bytes_per_day: Option<u64>,
+    /// Bytes per second of one pair.
+    pub bytes_per_second: Option<u64>,
+    /// Bytes per second of all pairs together, each of which gets the same
+    /// share.
+    pub total_bytes_per_second: Option<u64>,
+    /// Pairs at a time.
+    pub pairs: usize,
+    /// Pairs of one address at a time.
+    pub pairs_per_address: usize,
+    /// Pairs of one key at a time.
+    pub pairs_per_key: usize,
+}
+
+impl Default for RelayLimits {
+    fn default() -> Self {
+        Self {
+            offered: true,
+            idle_timeout: Duration::from_secs(600),
+            time: None,
+            bytes_per_day: None,
+            bytes_per_second: None,
+            total_bytes_per_second: None,
+            pairs: 4_096,
+            pairs_per_address: 256,
+            pairs_per_key: 64,
         }
     }
 }

@@ -7,12 +7,10 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use pinhole_proto::rendezvous::DEFAULT_PORT;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tracing::warn;
-
-/// The port of a server whose address does not name one.
-pub const DEFAULT_PORT: u16 = 4747;
 
 const BACKLOG: i32 = 1024;
 

@@ -1,16 +1,22 @@
 //! `pinhole-server`: arguments, log and signals around [`pinhole_server::run`].
 
+mod amount;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Args, Parser};
 use directories::ProjectDirs;
 use pinhole_proto::key::Fingerprint;
-use pinhole_server::{DataDir, Limits, listener};
+use pinhole_server::{DataDir, Limits, RelayLimits, listener};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
+
+/// More pairs than any machine has connections for.
+const MAX_PAIRS: usize = 1_000_000;
 
 /// Pinhole's rendezvous server and relay: introduces peers to each other and
 /// never sees a byte of their files in the clear.
@@ -29,6 +35,55 @@ struct Arguments {
     /// Print the first line as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    relay: RelayArguments,
+}
+
+/// What the relay may take. Amounts are written as 500k, 2M or 10G.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits of the relay")]
+struct RelayArguments {
+    /// Introduce peers to each other, but carry nothing for them
+    #[arg(long)]
+    no_relay: bool,
+    /// Carry so much between the same two peers in a day [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = amount::bytes)]
+    relay_bytes: Option<u64>,
+    /// Carry so much a second for one pair of peers [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = amount::bytes)]
+    relay_rate: Option<u64>,
+    /// Carry so much a second for all together, in even shares [default: no limit]
+    #[arg(long, value_name = "BYTES", value_parser = amount::bytes)]
+    relay_total_rate: Option<u64>,
+    /// Part two peers after so many minutes; they may meet again [default: no limit]
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    relay_time: Option<u64>,
+    /// Carry for so many pairs of peers at a time
+    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs)]
+    relay_pairs: usize,
+    /// Of them for so many with a side at the same address
+    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs_per_address)]
+    relay_pairs_per_address: usize,
+    /// Of them for so many with the same peer
+    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs_per_key)]
+    relay_pairs_per_peer: usize,
+}
+
+impl From<RelayArguments> for RelayLimits {
+    fn from(arguments: RelayArguments) -> Self {
+        let minutes = |count| Duration::from_secs(count * 60);
+        Self {
+            offered: !arguments.no_relay,
+            time: arguments.relay_time.map(minutes),
+            bytes_per_day: arguments.relay_bytes,
+            bytes_per_second: arguments.relay_rate,
+            total_bytes_per_second: arguments.relay_total_rate,
+            pairs: arguments.relay_pairs.min(MAX_PAIRS),
+            pairs_per_address: arguments.relay_pairs_per_address,
+            pairs_per_key: arguments.relay_pairs_per_peer,
+            ..Self::default()
+        }
+    }
 }
 
 /// The first line, for programs.
@@ -68,7 +123,11 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let addresses = listener::dialable_addresses(&listeners)?;
     let fingerprint = data_dir.identity().key().fingerprint();
     announce(&addresses, fingerprint, arguments.json).context("writing to standard output")?;
-    pinhole_server::run(listeners, data_dir, Limits::default(), shutdown).await?;
+    let limits = Limits {
+        relay: arguments.relay.into(),
+        ..Limits::default()
+    };
+    pinhole_server::run(listeners, data_dir, limits, shutdown).await?;
     Ok(())
 }
 

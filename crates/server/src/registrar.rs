@@ -18,6 +18,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
 use crate::connection::TlsStream;
+use crate::relay::Side;
 use crate::storage::Names;
 
 /// An encoded frame, shared by all who receive it.
@@ -65,6 +66,10 @@ pub(crate) enum Input {
     RelayDisconnected {
         relay: RelayId,
     },
+    RelayEnded {
+        keys: [PeerKey; 2],
+        reason: Refusal,
+    },
 }
 
 /// What becomes of a relay connection.
@@ -72,9 +77,9 @@ pub(crate) enum Input {
 pub(crate) enum Verdict {
     Refused(Refusal),
     /// Takes the other side's stream and passes bytes between the two.
-    First(oneshot::Receiver<TlsStream>),
+    First(oneshot::Receiver<(TlsStream, Side)>),
     /// Gives its stream away.
-    Second(oneshot::Sender<TlsStream>),
+    Second(oneshot::Sender<(TlsStream, Side)>),
 }
 
 struct Claim {
@@ -87,13 +92,14 @@ struct Claim {
 /// `stopping` becomes true.
 pub(crate) fn start(
     names: Names,
+    registry: Registry,
     stopping: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let (claims, waiting) = mpsc::channel(CLAIMS);
     let answers = inbox.clone();
     let storage = tokio::task::spawn_blocking(move || answer_claims(names, waiting, &answers));
-    let registrar = tokio::spawn(Registrar::new(claims).run(inputs, stopping));
+    let registrar = tokio::spawn(Registrar::new(registry, claims).run(inputs, stopping));
     let ended = async {
         for ended in [registrar.await, storage.await] {
             if let Err(error) = ended {
@@ -131,9 +137,9 @@ struct Registrar {
 }
 
 impl Registrar {
-    fn new(claims: mpsc::Sender<Claim>) -> Self {
+    fn new(registry: Registry, claims: mpsc::Sender<Claim>) -> Self {
         Self {
-            registry: Registry::new(),
+            registry,
             claims,
             outgoing: BTreeMap::new(),
             verdicts: BTreeMap::new(),
@@ -199,6 +205,7 @@ impl Registrar {
                 }
             }
             Input::RelayDisconnected { relay } => self.drop_relay(relay),
+            Input::RelayEnded { keys, reason } => self.registry.handle_relay_ended(keys, reason),
         }
     }
 

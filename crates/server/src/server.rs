@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinhole_proto::registry::Registry;
 use pinhole_proto::rendezvous::Refusal;
 use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, server_config};
 use socket2::{SockRef, TcpKeepalive};
@@ -20,6 +21,7 @@ use crate::connection::{Arrival, Context, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
 use crate::registrar;
+use crate::relay::Relay;
 use crate::storage::{Names, StorageError};
 
 /// How long clients may take to read why they are sent away.
@@ -60,10 +62,16 @@ pub async fn run(
         .collect::<Result<_, _>>()?;
     let names = Names::open(&data_dir.names_path())?;
     let (stop, stopping) = watch::channel(false);
-    let (registrar, ended) = registrar::start(names, stopping.clone());
+    let registry = match limits.relay.offered {
+        true => Registry::new(),
+        false => Registry::new().without_relay(),
+    };
+    let (registrar, ended) = registrar::start(names, registry, stopping.clone());
+    let relay = Arc::new(Relay::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
         admission: Admission::new(&limits),
+        relay: Arc::clone(&relay),
         limits,
         registrar,
         stopping,
@@ -73,7 +81,10 @@ pub async fn run(
         let observer_ports = observer_ports(address, &addresses);
         accepting.spawn(accept(listener, observer_ports, Arc::clone(&context)));
     }
-    shutdown.await;
+    tokio::select! {
+        () = shutdown => {}
+        () = relay.report() => {}
+    }
     info!(reason = %Refusal::ShuttingDown, "stopping");
     stop.send_replace(true);
     ended.await;

@@ -2,7 +2,7 @@
 
 use pinhole_net::{
     ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathPolicy, PeerIdentity,
-    PeerName, Refusal, Report, ServerAddress, ServerConnectError,
+    PeerName, Refusal, Report, ServerAddress, ServerConnectError, Way,
 };
 use pinhole_transfer::{FileError, Party, TransferError};
 
@@ -25,6 +25,10 @@ pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
             let answers: Vec<_> = tried.iter().map(ToString::to_string).collect();
             unreachable(answers.join("; "))
         }
+        LogInError::Connect(ServerConnectError::Proxy { proxy, error, .. }) => Failure::Proxy {
+            proxy: proxy.to_string(),
+            reason: error.to_string(),
+        },
         LogInError::Connect(ServerConnectError::Handshake { reason, .. }) => {
             unreachable(format!("it does not answer as a Pinhole server ({reason})"))
         }
@@ -88,7 +92,14 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
 }
 
 fn no_path(path: PathPolicy, report: &Report) -> String {
+    let has_relay = report.tried.iter().any(|tried| tried.way == Way::Relay);
     let advice = match path {
+        PathPolicy::Auto if !has_relay => {
+            "no direct path was found, and there is no relay: the server offers none, or the other side does not want it. Try from another network."
+        }
+        PathPolicy::RelayOnly if !has_relay => {
+            "there is no relay: the server offers none, or the other side does not want it. Allow direct paths (--path auto), which show your address."
+        }
         PathPolicy::DirectOnly => {
             "no direct path was found and the relay is switched off. Allow the relay (--path auto), or try from another network."
         }

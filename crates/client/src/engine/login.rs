@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use pinhole_net::{
     Expect, Identity, Invitation, LogIn, LogInError, PathPolicy, PeerIdentity, PeerKey, PeerName,
-    Rendezvous, RendezvousEvent, ServerAddress,
+    ProxyChoice, Refusal, Rendezvous, RendezvousEvent, ServerAddress,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::debug;
@@ -47,6 +47,10 @@ pub(crate) enum LoginInput {
     Online(PeerIdentity),
     Offline(PeerName),
     Invitation(Invitation),
+    RelayEnded {
+        peer: PeerKey,
+        reason: Refusal,
+    },
 }
 
 /// Whether, where and as whom we are logged in.
@@ -122,6 +126,7 @@ impl Engine {
             identity: self.profile.identity().clone(),
             expect: self.expected_key(&server),
             path: self.path_policy(),
+            proxy: self.proxy.subscribe(),
             name: name.clone(),
             server: server.clone(),
         };
@@ -204,6 +209,7 @@ impl Engine {
                 self.roster.remove(&name);
             }
             LoginInput::Invitation(invitation) => self.take_invitation(invitation).await,
+            LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason).await,
         }
     }
 
@@ -251,6 +257,8 @@ struct Attempt {
     identity: Identity,
     expect: Expect,
     path: PathPolicy,
+    /// The user may change it while we try to connect again.
+    proxy: watch::Receiver<ProxyChoice>,
     name: PeerName,
     server: ServerAddress,
 }
@@ -298,12 +306,14 @@ impl Attempt {
         ),
         LogInError,
     > {
+        let proxy = self.proxy.borrow().clone();
         Rendezvous::log_in(LogIn {
             server: self.server.clone(),
             expect: self.expect,
             identity: self.identity.clone(),
             name: self.name.clone(),
             path: self.path,
+            proxy,
         })
         .await
     }
@@ -327,6 +337,9 @@ impl Attempt {
                 RendezvousEvent::Online(peer) => LoginInput::Online(peer),
                 RendezvousEvent::Offline(name) => LoginInput::Offline(name),
                 RendezvousEvent::Invitation(invitation) => LoginInput::Invitation(invitation),
+                RendezvousEvent::RelayEnded { peer, reason } => {
+                    LoginInput::RelayEnded { peer, reason }
+                }
                 RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
             };
             self.tell(input).await;

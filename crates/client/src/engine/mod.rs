@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName};
+use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice};
 use pinhole_transfer::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -57,6 +57,8 @@ pub(crate) struct Engine {
     overrides: Overrides,
     /// Shared by all sessions.
     limits: Limits,
+    /// As in force, for the login.
+    proxy: watch::Sender<ProxyChoice>,
     login: Login,
     roster: BTreeMap<PeerName, PeerKey>,
     sessions: HashMap<SessionId, PeerSession>,
@@ -96,6 +98,7 @@ impl Engine {
         );
         let mut engine = Self {
             outputs: outputs(Arc::new(first)),
+            proxy: watch::Sender::new(settings.with(&overrides).proxy),
             profile,
             settings,
             contacts,
@@ -179,6 +182,12 @@ impl Engine {
             Command::SetDownloadFolder { folder } => {
                 self.settings.download_folder = Some(folder);
                 self.overrides.download_folder = None;
+                self.store_settings().await;
+            }
+            Command::SetProxy { proxy } => {
+                self.settings.proxy = proxy;
+                self.overrides.proxy = None;
+                self.proxy.send_replace(self.in_force().proxy);
                 self.store_settings().await;
             }
             Command::SetAcceptPolicy { policy } => {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, HostSharing, Invitation, PathKind, PeerIdentity, PeerKey, Session,
+    ConnectError, HostSharing, Invitation, PathKind, PeerIdentity, PeerKey, Refusal, Session,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::time::Instant;
@@ -219,6 +219,27 @@ impl Engine {
         );
         self.offer_waiting(key, id).await;
         self.note_idleness(id);
+    }
+
+    /// The server has ended the relay to this peer. What it carried does not go
+    /// on by itself, for the next relay would end as well; only one that has
+    /// lasted too long may begin again at once.
+    pub(super) async fn end_relay(&mut self, peer: PeerKey, reason: Refusal) {
+        if reason == Refusal::RelayTime {
+            return;
+        }
+        let relayed = |s: &PeerSession| s.peer.key == peer && s.path == PathKind::Relay;
+        let sessions = self.sessions.iter().filter(|(_, s)| relayed(s));
+        let sessions: Vec<_> = sessions.map(|(id, s)| (*id, s.peer.name.clone())).collect();
+        for (session, peer) in sessions {
+            let reason = reason.to_string();
+            let failure = Failure::RelayEnded { peer, reason };
+            let carried = self.transfers.iter().filter(|(_, t)| t.uses(session));
+            let carried: Vec<_> = carried.map(|(id, _)| *id).collect();
+            for id in carried {
+                self.finish(id, Err(failure.clone())).await;
+            }
+        }
     }
 
     /// Starts or stops the session's idle clock.

@@ -100,6 +100,25 @@ fn settings_say_how_much_how_fast_and_what_stays() {
 }
 
 #[test]
+fn a_proxy_is_typed_before_the_first_login() {
+    let (mut harness, play) = window(logged_out());
+    click(&mut harness, text::SETTINGS);
+    assert!(harness.query_by_label(text::LOG_OUT).is_none());
+    typed(&mut harness, text::PROXY, "socks5://proxy:1080");
+    assert!(
+        harness
+            .query_by_label_contains("only HTTP proxies")
+            .is_some()
+    );
+    assert_eq!(play.commands(), []);
+    click(&mut harness, text::CLOSE);
+    click(&mut harness, text::SETTINGS);
+    typed(&mut harness, text::PROXY, "http://me:a%40b@proxy:3128");
+    let proxy = "http://me:a%40b@proxy:3128".parse().unwrap();
+    assert_eq!(play.commands(), [Command::SetProxy { proxy }]);
+}
+
+#[test]
 fn history_is_shown_newest_first_and_cleared_by_the_second_click() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now_s = now.unwrap().as_secs();

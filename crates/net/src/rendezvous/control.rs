@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::frame::Decoder;
@@ -12,7 +12,7 @@ use pinhole_proto::rendezvous::{
 };
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -29,6 +29,10 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_ROSTER: usize = 100_000;
 /// Most attempts to connect at a time, in both directions.
 const MAX_ATTEMPTS: usize = 64;
+/// So many invitations are passed on at once, and then one more each second: a
+/// server must not have us dial for it without end.
+const MAX_INVITATIONS: u32 = 64;
+const INVITATION_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that may wait for one attempt.
 const INBOX_MESSAGES: usize = 8;
 
@@ -136,6 +140,34 @@ pub(super) struct Reader {
     pub(super) writer: AbortHandle,
     /// The pages of the roster that have arrived so far.
     pub(super) roster: Vec<PeerIdentity>,
+    pub(super) invitations: Invitations,
+    /// How many messages have come.
+    pub(super) heard: watch::Sender<u64>,
+}
+
+/// Counts invitations.
+#[derive(Debug)]
+pub(super) struct Invitations {
+    /// When all that was passed on would have been at the steady rate.
+    due: Instant,
+}
+
+impl Invitations {
+    pub(super) fn new() -> Self {
+        Self {
+            due: Instant::now(),
+        }
+    }
+
+    /// Whether another one may be passed on.
+    fn take(&mut self, now: Instant) -> bool {
+        let due = self.due.max(now) + INVITATION_INTERVAL;
+        let granted = due <= now + INVITATION_INTERVAL * MAX_INVITATIONS;
+        if granted {
+            self.due = due;
+        }
+        granted
+    }
 }
 
 impl Reader {
@@ -166,7 +198,9 @@ impl Reader {
     async fn step(&mut self) -> Result<Option<RendezvousEvent>, DisconnectReason> {
         let (stream, decoder) = (&mut self.stream, &mut self.decoder);
         let message = wire::read_message_within(SILENCE_TIMEOUT, stream, decoder).await?;
+        self.heard.send_modify(|count| *count += 1);
         Ok(match message {
+            ServerMessage::Pong { .. } => None,
             ServerMessage::Ping { nonce } => {
                 self.say(ClientMessage::Pong { nonce });
                 None
@@ -207,6 +241,9 @@ impl Reader {
                 self.attempts.pass_on(introduction, message);
                 None
             }
+            ServerMessage::RelayEnded { peer, reason } => {
+                Some(RendezvousEvent::RelayEnded { peer, reason })
+            }
             ServerMessage::LoggedIn { .. }
             | ServerMessage::Observed { .. }
             | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),
@@ -214,7 +251,7 @@ impl Reader {
     }
 
     fn invited(
-        &self,
+        &mut self,
         introduction: IntroductionId,
         round: u8,
         from: PeerIdentity,
@@ -225,13 +262,14 @@ impl Reader {
         {
             return None;
         }
-        if round == 1 {
+        if round == 1 && self.invitations.take(Instant::now()) {
             return Some(RendezvousEvent::Invitation(Invitation {
                 introduction,
                 from,
             }));
         }
-        // Our side of this attempt is over: no need to let the other one wait.
+        // Too many, or our side of this attempt is over: no need to let the other
+        // one wait.
         self.say(ClientMessage::Refuse { introduction });
         None
     }

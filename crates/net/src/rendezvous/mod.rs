@@ -23,12 +23,13 @@ use tokio_rustls::client::TlsStream;
 pub(crate) use control::{AttemptMessage, Inbox};
 
 use crate::connect::{self, Accepted, ConnectError, Wanted};
+use crate::proxy::ProxyChoice;
 use crate::punch_port::WarmPort;
 use crate::server::{Server, ServerConnectError};
 use crate::server_address::ServerAddress;
 use crate::session::{LiveSessions, Session, SessionHandle};
 use crate::wire::{self, WireError};
-use control::{Attempts, Reader};
+use control::{Attempts, Invitations, Reader};
 
 /// How long the server may take to answer the login.
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,6 +53,8 @@ pub struct LogIn {
     pub path: PathPolicy,
     /// Sessions that are up, of earlier logins, too.
     pub sessions: LiveSessions,
+    /// Whether the server is reached through a proxy.
+    pub proxy: ProxyChoice,
 }
 
 /// What a login brings.
@@ -101,6 +104,13 @@ pub enum RendezvousEvent {
     Offline(PeerName),
     /// A peer wants to connect. To be accepted or refused within seconds.
     Invitation(Invitation),
+    /// The server ends the relay to this peer; sessions over it break off.
+    RelayEnded {
+        /// The other side.
+        peer: PeerKey,
+        /// The limit that was reached.
+        reason: Refusal,
+    },
     /// The end. Sessions live on; attempts to connect may.
     Disconnected(DisconnectReason),
 }
@@ -149,6 +159,8 @@ struct Shared {
     /// Absent when only the relay may be used: nothing then reveals an address.
     warm_port: Option<WarmPort>,
     reader: AbortHandle,
+    /// How many messages the server has sent.
+    heard: watch::Receiver<u64>,
 }
 
 impl Drop for Shared {
@@ -168,7 +180,8 @@ impl Rendezvous {
         log_in: LogIn,
     ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
         let wanted = (&log_in.server, &log_in.identity);
-        let reached = Box::pin(Server::reach(wanted.0, log_in.expect, wanted.1));
+        let proxy = log_in.proxy.proxy_for(log_in.server.host());
+        let reached = Box::pin(Server::reach(wanted.0, proxy, log_in.expect, wanted.1));
         let (reached, tcp) = reached.await?;
         // The punch port is observed while the login is under way, so that the
         // first attempt to connect need not wait for it. Without a pinned key
@@ -176,7 +189,8 @@ impl Rendezvous {
         let (second_port, second_observer) = watch::channel(None);
         let warm = |server: &Server| {
             (log_in.path != PathPolicy::RelayOnly)
-                .then(|| WarmPort::start(Arc::new(server.clone()), second_observer.clone()))
+                .then(|| server.seek_direct_way())
+                .map(|()| WarmPort::start(Arc::new(server.clone()), second_observer.clone()))
         };
         let early = reached.is_pinned().then(|| warm(&reached)).flatten();
         let (server, server_key, mut stream) =
@@ -193,6 +207,7 @@ impl Rendezvous {
         let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
         let (read_half, write_half) = tokio::io::split(stream);
         let attempts = Attempts::default();
+        let (heard_by_reader, heard) = watch::channel(0);
         let reader = Reader {
             stream: read_half,
             decoder,
@@ -200,7 +215,9 @@ impl Rendezvous {
             events,
             attempts: attempts.clone(),
             writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
+            heard: heard_by_reader,
             roster: Vec::new(),
+            invitations: Invitations::new(),
         };
         let reader = tokio::spawn(reader.run());
         let logged_in = LoggedIn {
@@ -217,6 +234,7 @@ impl Rendezvous {
             attempts,
             warm_port,
             reader: reader.abort_handle(),
+            heard,
         });
         Ok((Self { shared }, logged_in, events_receiver))
     }
@@ -300,6 +318,17 @@ impl Rendezvous {
     pub async fn refuse(&self, invitation: Invitation) {
         let introduction = invitation.introduction;
         let _ = self.say(ClientMessage::Refuse { introduction }).await;
+    }
+
+    /// Whether the server still says anything, asked for it, `within` a time.
+    pub async fn answers(&self, within: Duration) -> bool {
+        let mut heard = self.shared.heard.clone();
+        heard.mark_unchanged();
+        let ping = ClientMessage::Ping { nonce: 0 };
+        if self.shared.outgoing.try_send(ping).is_err() {
+            return false;
+        }
+        matches!(timeout(within, heard.changed()).await, Ok(Ok(())))
     }
 
     pub(crate) async fn say(&self, message: ClientMessage) -> Result<(), ConnectError> {

@@ -6,7 +6,9 @@
     reason = "what is here fails by panicking, as tests do"
 )]
 
+mod hostile;
 mod login;
+mod proxy;
 mod scene;
 mod sessions;
 mod strangers;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pinhole_net::{
     Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, LiveSessions, LogIn,
-    LoggedIn, PathPolicy, PeerKey, PeerName, Rendezvous, RendezvousEvent, ServerAddress, Session,
-    generate_identity,
+    LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice, Rendezvous, RendezvousEvent,
+    ServerAddress, Session, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -54,6 +54,10 @@ impl Server {
         text.split_once('#').unwrap().0.parse().unwrap()
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.address.ports()[0]
+    }
+
     pub(crate) fn log_in(&self, name: &str, identity: &Identity, path: PathPolicy) -> LogIn {
         LogIn {
             server: self.address.clone(),
@@ -62,6 +66,7 @@ impl Server {
             name: name.parse().unwrap(),
             path,
             sessions: LiveSessions::default(),
+            proxy: ProxyChoice::Never,
         }
     }
 }

@@ -28,7 +28,7 @@ struct RawClient {
 
 impl RawClient {
     async fn log_in(server: &Server, name: &str, identity: &Identity) -> Self {
-        let address = (server.address.host(), server.address.port());
+        let address = (server.address.host(), server.port());
         let tcp = TcpStream::connect(address).await.unwrap();
         let mut client = Self {
             stream: secure(tcp, identity, ALPN_RENDEZVOUS).await.unwrap(),

@@ -156,21 +156,26 @@ impl Registry {
             introduction.reachability,
             own(reachability, b, &self.observed),
         );
-        let relay = (theirs.relay && ours.relay).then_some(fresh_token);
+        let relays = theirs.relay && ours.relay && !self.has_no_relay;
+        let relay = relays.then_some(fresh_token);
         let near = near(a.observed, &theirs, b.observed, &ours);
-        let introduced = |session: &Session, other: &Session, role, reachability: &_| {
-            ServerMessage::Introduced {
+        let introduced =
+            |session: &Session, other: &Session, role, candidates| ServerMessage::Introduced {
                 introduction: id,
                 round,
                 peer: other.identity.clone(),
                 role,
-                candidates: passed_on(reachability, near),
+                candidates,
                 relay,
                 start_in_ms: start_in_ms(session.rtt, other.rtt),
-            }
-        };
-        let to_inviter = introduced(a, b, Role::Controlling, &ours);
-        let to_invited = introduced(b, a, Role::Controlled, &theirs);
+            };
+        let shares = |side: &Reachability| side.share_host == HostSharing::Always;
+        let to_inviter = passed_on(&ours, near || shares(&ours));
+        // Who was invited has not asked to be told addresses of its own network:
+        // a stranger's word is not enough to aim it there.
+        let to_invited = passed_on(&theirs, near || shares(&theirs) && shares(&ours));
+        let to_inviter = introduced(a, b, Role::Controlling, to_inviter);
+        let to_invited = introduced(b, a, Role::Controlled, to_invited);
         let keys = [a.identity.key, b.identity.key];
         if let Some(token) = relay {
             let expires_at = self.relay.issue(now, token, keys);
@@ -239,7 +244,8 @@ impl Registry {
 }
 
 /// What is believed of a side's word about itself: addresses that may be
-/// dialled, those outside its NAT only where the server has seen its key.
+/// dialled, and those of the whole internet only where the server has seen its
+/// key.
 fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reachability {
     let on_loopback = side.observed.ip().is_loopback();
     let mut known = HashSet::new();
@@ -248,16 +254,19 @@ fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reacha
         .into_iter()
         .filter_map(|candidate| candidate.admit(on_loopback).ok());
     let believed = admitted.filter(|candidate| {
-        let is_seen = || observed.contains(side.identity.key, candidate.address.ip());
-        (candidate.kind.is_own() || is_seen()) && known.insert(*candidate)
+        let (key, ip) = (side.identity.key, candidate.address.ip());
+        let is_seen = match candidate.kind.is_own() {
+            false => observed.contains(key, ip),
+            true => !is_global(ip) || observed.has_network(key, ip),
+        };
+        is_seen && known.insert(*candidate)
     });
     claimed.candidates = Candidate::within_limits(believed);
     claimed
 }
 
 /// The part of one side's candidates that the other side is told.
-fn passed_on(reachability: &Reachability, near: bool) -> Vec<Candidate> {
-    let share_host = near || reachability.share_host == HostSharing::Always;
+fn passed_on(reachability: &Reachability, share_host: bool) -> Vec<Candidate> {
     let passes = |candidate: &Candidate| {
         let ip = candidate.address.ip();
         // A global IPv6 address is as public as a server-reflexive one.

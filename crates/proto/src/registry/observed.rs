@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use crate::candidate::{is_global, same_network};
 use crate::key::PeerKey;
 
 /// A laptop between Wi-Fi, cable and two address families has about four.
@@ -20,12 +21,17 @@ struct Seen {
 /// The addresses of every key that has a connection open; they are kept until
 /// its last connection is gone.
 #[derive(Debug, Default)]
-pub(super) struct Observed(BTreeMap<PeerKey, Seen>);
+pub(super) struct Observed {
+    keys: BTreeMap<PeerKey, Seen>,
+    /// Somebody has come over IPv6: so can everybody who has it.
+    sees_ipv6: bool,
+}
 
 impl Observed {
     pub(super) fn connected(&mut self, key: PeerKey, address: IpAddr) {
         let address = address.to_canonical();
-        let seen = self.0.entry(key).or_default();
+        self.sees_ipv6 |= address.is_ipv6() && is_global(address);
+        let seen = self.keys.entry(key).or_default();
         seen.connections += 1;
         seen.addresses.retain(|&known| known != address);
         seen.addresses.push_back(address);
@@ -35,21 +41,29 @@ impl Observed {
     }
 
     pub(super) fn disconnected(&mut self, key: PeerKey) {
-        if let Some(seen) = self.0.get_mut(&key) {
+        if let Some(seen) = self.keys.get_mut(&key) {
             seen.connections = seen.connections.saturating_sub(1);
             if seen.connections == 0 {
-                self.0.remove(&key);
+                self.keys.remove(&key);
             }
         }
     }
 
     pub(super) fn contains(&self, key: PeerKey, address: IpAddr) -> bool {
-        let seen = self.0.get(&key);
+        let seen = self.keys.get(&key);
         seen.is_some_and(|seen| seen.addresses.contains(&address.to_canonical()))
+    }
+
+    /// Whether the key has been seen in the network of `address`. Of IPv6 there
+    /// is no telling for a server that has none.
+    pub(super) fn has_network(&self, key: PeerKey, address: IpAddr) -> bool {
+        let seen = self.keys.get(&key).into_iter();
+        let mut addresses = seen.flat_map(|seen| seen.addresses.iter());
+        addresses.any(|&known| same_network(known, address)) || address.is_ipv6() && !self.sees_ipv6
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 }

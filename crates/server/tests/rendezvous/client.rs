@@ -114,6 +114,16 @@ impl Client {
         self.hear_or_end().await.expect("the connection has ended")
     }
 
+    /// The next message that is not about who comes and goes.
+    pub(crate) async fn hear_past_presence(&mut self) -> ServerMessage {
+        loop {
+            match self.hear().await {
+                ServerMessage::Online { .. } | ServerMessage::Offline { .. } => {}
+                other => return other,
+            }
+        }
+    }
+
     /// The next message, or `None` when the connection ends instead.
     pub(crate) async fn hear_or_end(&mut self) -> Option<ServerMessage> {
         let mut buffer = [0; 4096];

@@ -2,6 +2,7 @@
 
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use pinhole_proto::tls::Identity;
+use pinhole_server::{Limits, RelayLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Server;
@@ -31,6 +32,14 @@ async fn token(server: &Server, alice: &Identity, bob: &Identity) -> RelayToken 
         } => token,
         other => panic!("{other:?}"),
     }
+}
+
+/// Two sides that have shown a fresh token.
+async fn arrive(server: &Server, alice: &Identity, bob: &Identity) -> [Client; 2] {
+    let token = token(server, alice, bob).await;
+    let relay = ClientMessage::Relay { token };
+    let a = Client::begin(server.address(), alice, &relay).await;
+    [a, Client::begin(server.address(), bob, &relay).await]
 }
 
 async fn pair(server: &Server, alice: &Identity, bob: &Identity) -> (RelayToken, Client, Client) {
@@ -143,4 +152,66 @@ async fn an_observation_turns_into_a_relay_connection() {
     let mut heard = [0; 7];
     b.stream.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"through");
+}
+
+fn limited(relay: RelayLimits) -> Server {
+    Server::start(Limits {
+        relay,
+        ..Limits::default()
+    })
+}
+
+#[tokio::test]
+async fn who_has_had_a_day_s_worth_is_told_so_on_every_connection() {
+    let server = limited(RelayLimits {
+        bytes_per_day: Some(1_000),
+        ..RelayLimits::default()
+    });
+    let (alice, bob) = (identity(), identity());
+    let (_, mut a, mut b) = pair(&server, &alice, &bob).await;
+    let mut at_alice = Client::log_in(server.address(), &alice, "alice").await;
+    let mut at_bob = Client::log_in(server.address(), &bob, "bob").await;
+    a.stream.write_all(&[0; 1_000]).await.unwrap();
+    b.stream.read_exact(&mut [0; 1_000]).await.unwrap();
+    a.stream.write_all(b"x").await.unwrap();
+    let reason = Refusal::RelayBytes;
+    let of = |identity: &Identity| identity.key();
+    let peer = of(&bob);
+    let told = at_alice.hear_past_presence().await;
+    assert_eq!(told, ServerMessage::RelayEnded { peer, reason });
+    let peer = of(&alice);
+    let told = at_bob.hear_past_presence().await;
+    assert_eq!(told, ServerMessage::RelayEnded { peer, reason });
+    assert_eq!(a.hear_or_end().await, None);
+    assert_eq!(b.hear_or_end().await, None);
+    for mut side in arrive(&server, &alice, &bob).await {
+        assert_eq!(side.refusal().await, Refusal::RelayBytes);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn beyond_so_many_pairs_both_sides_are_turned_away() {
+    let server = limited(RelayLimits {
+        pairs: 1,
+        ..RelayLimits::default()
+    });
+    let (alice, bob) = (identity(), identity());
+    let (_, first, mut second) = pair(&server, &alice, &bob).await;
+    for mut side in arrive(&server, &alice, &bob).await {
+        assert_eq!(side.refusal().await, Refusal::Limited);
+    }
+    drop(first);
+    // The place is free when the other side has been ended, too.
+    assert_eq!(second.hear_or_end().await, None);
+    drop(second);
+    loop {
+        let [mut a, mut b] = arrive(&server, &alice, &bob).await;
+        match (a.hear().await, b.hear().await) {
+            (ServerMessage::RelayPaired, ServerMessage::RelayPaired) => break,
+            (ServerMessage::Refused { .. }, ServerMessage::Refused { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    server.stop().await;
 }

@@ -110,6 +110,8 @@ type Row = (
 const ALICE: &str = "198.51.100.1:1";
 const BOB: &str = "198.51.100.2:1";
 const LAN: (CandidateKind, &str) = (HOST, "192.168.1.5:5000");
+const MAPPED: CandidateKind = CandidateKind::PortMapped;
+const PREDICTED: CandidateKind = CandidateKind::Predicted;
 const OUTSIDE: (CandidateKind, &str) = (REFLEXIVE, "198.51.100.1:5000");
 
 #[rustfmt::skip]
@@ -131,6 +133,15 @@ const CANDIDATES: &[Row] = &[
     // Nowhere else, and nobody's address but one's own, and no well-known port.
     (ALICE, BOB, Always, &[(HOST, "127.0.0.1:5000"), (HOST, "169.254.169.254:8080")], &[]),
     (ALICE, BOB, Always, &[(REFLEXIVE, "203.0.113.7:5000"), (HOST, "192.168.1.5:22")], &[]),
+    (ALICE, BOB, Always, &[(HOST, "203.0.113.7:5000"), (HOST, "100.100.100.200:8080")], &[]),
+    (ALICE, BOB, Always, &[(HOST, "[64:ff9b::a9fe:a9fe]:8080"), (HOST, "[2002:7f00:1::1]:8080")], &[]),
+    (ALICE, BOB, Always, &[(MAPPED, "203.0.113.7:5000"), (PREDICTED, "203.0.113.7:5001")], &[]),
+    (ALICE, BOB, Always, &[(MAPPED, "192.168.1.1:5000"), (PREDICTED, "192.168.1.1:8080")], &[]),
+    (ALICE, BOB, Always, &[(MAPPED, "198.51.100.1:5000"), (PREDICTED, "198.51.100.1:5001")], &["198.51.100.1:5000", "198.51.100.1:5001"]),
+    // Where the server has IPv6 it has seen who has.
+    (ALICE, "[2001:db8:1::2]:1", Always, &[(HOST, "[2001:db8::5]:5000")], &[]),
+    ("[2001:db8::1]:1", BOB, Always, &[(HOST, "[2001:db8::5]:5000")], &["[2001:db8::5]:5000"]),
+    ("[2001:db8::1]:1", BOB, Always, &[(HOST, "[2001:db8:1::5]:5000")], &[]),
     // Mapped forms are what they map; twice is once.
     (ALICE, BOB, SameNetwork, &[(REFLEXIVE, "[::ffff:198.51.100.1]:5000"), OUTSIDE], &["198.51.100.1:5000"]),
 ];
@@ -144,11 +155,33 @@ fn host_candidates_go_only_where_they_may() {
             share_host: *share_host,
             ..reachability(said)
         };
+        let bob_at = Reachability {
+            share_host: *share_host,
+            ..reachability(&[])
+        };
         world.introduce(alice, 7, 1, "bob", alice_at);
-        world.answer(bob, 7, 1, reachability(&[]));
+        world.answer(bob, 7, 1, bob_at);
         let told = candidates(&world.take_mail(bob));
         assert_eq!(told, *expected, "{alice_from} {bob_from} {said:?}");
     }
+}
+
+#[test]
+fn a_stranger_aims_nobody_at_the_network_around_them() {
+    let open = |candidates: &[_]| Reachability {
+        share_host: Always,
+        ..reachability(candidates)
+    };
+    // An inviter has chosen the peer and is told what the peer shows it.
+    let mut world = World::new();
+    let (alice, bob) = world.pair(ALICE, BOB);
+    world.introduce(alice, 7, 1, "bob", open(&[LAN]));
+    world.answer(bob, 7, 1, reachability(&[(HOST, "10.0.0.1:5000")]));
+    assert!(candidates(&world.take_mail(bob)).is_empty());
+    assert!(candidates(&world.take_mail(alice)).is_empty());
+    world.introduce(alice, 8, 1, "bob", reachability(&[]));
+    world.answer(bob, 8, 1, open(&[(HOST, "10.0.0.1:5000")]));
+    assert_eq!(candidates(&world.take_mail(alice)), ["10.0.0.1:5000"]);
 }
 
 #[test]

@@ -46,3 +46,40 @@ fn an_unknown_token_is_refused() {
     let relay = world.relay(key(1), RelayToken::from_random([9; 32]));
     assert_eq!(world.relay_closed.get(&relay), Some(&Refusal::Token));
 }
+
+#[test]
+fn both_sides_are_told_why_their_relay_ends() {
+    let mut world = World::new();
+    let (alice, bob) = world.pair("198.51.100.1:1000", "198.51.100.2:1000");
+    let carol = world.log_in("carol", key(3), "198.51.100.3:1000");
+    world.mail.clear();
+    let reason = Refusal::RelayBytes;
+    world.registry.handle_relay_ended([key(2), key(1)], reason);
+    world.drain();
+    let told = |number| {
+        let peer = key(number);
+        vec![ServerMessage::RelayEnded { peer, reason }]
+    };
+    assert_eq!(world.take_mail(alice), told(2));
+    assert_eq!(world.take_mail(bob), told(1));
+    assert_eq!(world.take_mail(carol), []);
+}
+
+#[test]
+fn a_server_without_a_relay_gives_no_tokens() {
+    let mut world = World::new();
+    world.registry = Registry::new().without_relay();
+    let (alice, bob) = world.pair("198.51.100.1:1000", "198.51.100.2:1000");
+    world.introduce(alice, 7, 1, "bob", reachability(&[]));
+    world.answer(bob, 7, 1, reachability(&[]));
+    for side in [alice, bob] {
+        let mail = world.take_mail(side);
+        let tokens = mail.iter().filter_map(|message| match message {
+            ServerMessage::Introduced { relay, .. } => Some(relay),
+            _ => None,
+        });
+        assert_eq!(tokens.collect::<Vec<_>>(), [&None]);
+    }
+    let guessed = world.relay(key(1), RelayToken::from_random([1; 32]));
+    assert_eq!(world.relay_closed.get(&guessed), Some(&Refusal::Token));
+}

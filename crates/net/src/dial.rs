@@ -1,0 +1,173 @@
+//! Finding a host and reaching it at one of several addresses.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// Most addresses of one host that are tried.
+const MAX_ADDRESSES: usize = 8;
+/// How long a host's name may take to resolve.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one address has to accept a connection.
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Head start of one attempt over the next (RFC 8305).
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+
+/// An address that did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreached {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the system said.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Unreached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.address, self.reason)
+    }
+}
+
+/// Several of them in one line.
+pub(crate) fn list(tried: &[Unreached]) -> String {
+    let texts: Vec<String> = tried.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+/// The addresses of a host, each with every one of `ports`: all of the first
+/// port, then all of the next.
+///
+/// # Errors
+/// What the resolver said.
+pub(crate) async fn resolve(host: &str, ports: &[u16]) -> Result<Vec<SocketAddr>, String> {
+    let lookup = tokio::net::lookup_host((host, 0));
+    let found: Vec<SocketAddr> = match timeout(RESOLVE_TIMEOUT, lookup).await {
+        Ok(Ok(found)) => found.take(MAX_ADDRESSES).collect(),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("the name server does not answer".into()),
+    };
+    if found.is_empty() {
+        return Err("the name has no address".into());
+    }
+    // The port is set rather than the address made anew: the scope stays.
+    let at = |port| {
+        found.iter().copied().map(move |mut address| {
+            address.set_port(port);
+            address
+        })
+    };
+    Ok(ports.iter().copied().flat_map(at).collect())
+}
+
+/// Connects to the first of the addresses that accepts.
+///
+/// # Errors
+/// What each of them answered, when none does.
+pub(crate) async fn tcp(
+    addresses: &[SocketAddr],
+) -> Result<(SocketAddr, TcpStream), Vec<Unreached>> {
+    let dials = addresses.iter().copied().map(|address| async move {
+        match within(TCP_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(stream) => Ok((address, stream)),
+            Err(error) => Err(Unreached {
+                address,
+                reason: error.to_string(),
+            }),
+        }
+    });
+    first_to_succeed(dials).await
+}
+
+/// Begins the attempts one after the other, each with a short head start over
+/// the next, and takes the first that succeeds.
+///
+/// # Errors
+/// Those of all attempts, in the order in which they failed.
+pub(crate) async fn first_to_succeed<A, T, E>(
+    attempts: impl IntoIterator<Item = A>,
+) -> Result<T, Vec<E>>
+where
+    A: Future<Output = Result<T, E>> + Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+{
+    let mut waiting = attempts.into_iter();
+    let mut begun = JoinSet::new();
+    let mut failed = Vec::new();
+    loop {
+        let ended = if let Some(attempt) = waiting.next() {
+            begun.spawn(attempt);
+            match timeout(NEXT_AFTER, begun.join_next()).await {
+                Ok(ended) => ended,
+                Err(_) => continue,
+            }
+        } else {
+            begun.join_next().await
+        };
+        match ended {
+            Some(Ok(Ok(success))) => return Ok(success),
+            Some(Ok(Err(error))) => failed.push(error),
+            // It panicked: the others may do better.
+            Some(Err(_)) => {}
+            None => return Err(failed),
+        }
+    }
+}
+
+/// The outcome of `operation`, which fails when it takes longer than `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    operation: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let silent = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
+    timeout(limit, operation)
+        .await
+        .unwrap_or_else(|_| Err(silent()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_second_address_serves_when_the_first_does_not() {
+        let listen = || tokio::net::TcpListener::bind("127.0.0.1:0");
+        let refused = listen().await.unwrap().local_addr().unwrap();
+        let listener = listen().await.unwrap();
+        let good = listener.local_addr().unwrap();
+        let (address, _stream) = tcp(&[refused, good]).await.unwrap();
+        assert_eq!(address, good);
+    }
+
+    #[tokio::test]
+    async fn a_silent_attempt_holds_up_the_next_only_for_its_head_start() {
+        let begin = tokio::time::Instant::now();
+        let attempts = [None, None, Some("third")].map(|answer| async move {
+            match answer {
+                Some(answer) => Ok::<_, ()>(answer),
+                None => pending().await,
+            }
+        });
+        assert_eq!(first_to_succeed(attempts).await, Ok("third"));
+        assert!(begin.elapsed() >= NEXT_AFTER * 2);
+    }
+
+    #[tokio::test]
+    async fn all_that_failed_is_told() {
+        let attempts = [1, 2, 3].map(|number| async move { Err::<(), _>(number) });
+        assert_eq!(first_to_succeed(attempts).await, Err(vec![1, 2, 3]));
+    }
+
+    #[tokio::test]
+    async fn every_port_is_tried_at_every_address() {
+        let found = resolve("127.0.0.1", &[4747, 443]).await.unwrap();
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["127.0.0.1:4747", "127.0.0.1:443"]);
+    }
+}
