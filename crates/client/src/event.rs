@@ -20,6 +20,13 @@ pub enum Event {
         /// Our public address as the server sees it.
         observed: SocketAddr,
     },
+    /// People nearby are looked for from now on.
+    Nearby {
+        /// The name we go by there.
+        name: PeerName,
+        /// Whether they can find us, too.
+        announces: bool,
+    },
     /// Logging in failed for a reason that trying again will not mend.
     LogInFailed {
         /// Why.

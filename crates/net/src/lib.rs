@@ -18,11 +18,13 @@
 //! | `punch_port` | warm binding: a local port whose public address is known beforehand |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
+//! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
 //! | `session` | mutual authentication, and the session that comes of it |
 
 mod candidates;
 mod connect;
 mod identity;
+mod nearby;
 mod punch_port;
 mod relay;
 mod rendezvous;
@@ -34,6 +36,7 @@ mod wire;
 
 pub use connect::{Answer, ConnectError, Report, Tried, Way};
 pub use identity::{GenerateIdentityError, generate_identity};
+pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
     DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous, RendezvousEvent,

@@ -62,7 +62,18 @@ pub(crate) async fn authenticate(
     identity: &Identity,
     peer: PeerKey,
 ) -> io::Result<Authenticated> {
-    let expect = Expect::Key(peer);
+    let proven = authenticate_expecting(transport, role, identity, Expect::Key(peer)).await?;
+    Ok(proven.1)
+}
+
+/// As [`authenticate`], with whomever may be at the other end. Returns the key
+/// that was proven, too.
+pub(crate) async fn authenticate_expecting(
+    transport: Transport,
+    role: Role,
+    identity: &Identity,
+    expect: Expect,
+) -> io::Result<(PeerKey, Authenticated)> {
     let mut tls = match role {
         Role::Controlling => {
             let config = peer_tls::client_config(identity, expect, ALPN_PEER);
@@ -77,11 +88,15 @@ pub(crate) async fn authenticate(
     let (mut reader, mut writer) = transport.into_split();
     let mut ciphertext = Ciphertext::for_reading();
     match shake_hands(&mut tls, &mut reader, &mut writer, &mut ciphertext).await {
-        Ok(plaintext) => Ok(Authenticated {
-            stream: SessionStream::new(tls, (reader, writer), ciphertext, plaintext),
-            local,
-            remote,
-        }),
+        Ok(plaintext) => {
+            let key = tls.peer_key().ok_or(io::ErrorKind::InvalidData)?;
+            let authenticated = Authenticated {
+                stream: SessionStream::new(tls, (reader, writer), ciphertext, plaintext),
+                local,
+                remote,
+            };
+            Ok((key, authenticated))
+        }
         Err(error) => {
             // The alert that tells the other end why is a courtesy.
             let _ = writer.write_all(&tls.take_queued()).await;

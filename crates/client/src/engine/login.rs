@@ -114,7 +114,9 @@ impl Drop for Login {
 
 impl Engine {
     pub(super) async fn log_in(&mut self, name: PeerName, server: ServerAddress) {
-        self.log_out().await;
+        if self.login.id.is_some() {
+            self.log_out().await;
+        }
         let id = LoginId(self.next_id());
         let attempt = Attempt {
             id,
@@ -143,8 +145,14 @@ impl Engine {
 
     pub(super) async fn log_out(&mut self) {
         self.end_all_sessions().await;
-        self.roster.clear();
         self.connecting.clear();
+        self.era.end();
+        self.end_login();
+        self.leave_nearby().await;
+    }
+
+    fn end_login(&mut self) {
+        self.roster.clear();
         self.login = Login::logged_out();
     }
 
@@ -163,10 +171,18 @@ impl Engine {
                 self.login.rendezvous = Some(rendezvous);
                 self.login.server_key = Some(server_key);
                 self.login.observed = Some(observed);
-                self.remember_login(name, server, server_key).await;
+                self.remember_login(name.clone(), server, server_key).await;
+                if self.in_force().allows_nearby() {
+                    self.be_nearby(name, true).await;
+                }
             }
             LoginInput::Failed { failure } => {
-                self.log_out().await;
+                // What goes on nearby needs no server.
+                if self.nearby.is_running() {
+                    self.end_login();
+                } else {
+                    self.log_out().await;
+                }
                 self.login.state = LoginState::LoggedOut {
                     failure: Some(failure.clone()),
                 };

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, HostSharing, Invitation, PathKind, PeerIdentity, PeerKey, Session,
+    HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName,
+    Rendezvous, Session,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::login::LoginId;
 use super::{Engine, Input, explain};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
@@ -26,15 +26,27 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(u64);
 
+/// Ends when the user logs out, and with it every attempt to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Era(u64);
+
+impl Era {
+    pub(super) const fn end(&mut self) {
+        self.0 += 1;
+    }
+}
+
 /// What the tasks around sessions report.
 #[derive(Debug)]
 pub(crate) enum SessionInput {
     /// A connection attempt has ended.
     Connected {
-        login: Option<LoginId>,
+        era: Era,
         peer: PeerIdentity,
+        /// Whether the server says that the key has this name.
+        vouched: bool,
         side: Side,
-        outcome: Result<Session, ConnectError>,
+        outcome: Result<Session, Failure>,
     },
     /// Something came through a session.
     Exchange {
@@ -83,22 +95,27 @@ impl Engine {
         if self.session_with(peer.key).is_some() || self.connecting.contains(&peer.key) {
             return Ok(());
         }
-        let Some(rendezvous) = self.login.rendezvous().cloned() else {
-            let detail = "Not connected to the server at the moment. Try again when it is back.";
-            return Err(Failure::NotPossible {
-                detail: detail.to_owned(),
-            });
-        };
+        let nearby = self.nearby.to(peer.key);
+        let rendezvous = self.login.rendezvous().cloned();
+        if nearby.is_none() && rendezvous.is_none() {
+            return Err(self.nowhere(peer));
+        }
         self.connecting.insert(peer.key);
+        let way = Way {
+            nearby,
+            name: self.name_to_prove(peer),
+            rendezvous,
+            sharing: self.host_sharing(peer),
+            policy: self.path_policy(),
+        };
         let (inputs, peer) = (self.inputs.clone(), peer.clone());
-        let (login, sharing) = (self.login.id(), self.host_sharing(&peer));
+        let (era, vouched) = (self.era, self.is_on_server(&peer));
         tokio::spawn(async move {
-            let outcome = rendezvous
-                .connect(peer.name.clone(), peer.key, sharing)
-                .await;
+            let outcome = way.connect(&peer).await;
             let input = SessionInput::Connected {
-                login,
+                era,
                 peer,
+                vouched,
                 side: Side::Initiator,
                 outcome,
             };
@@ -107,26 +124,42 @@ impl Engine {
         Ok(())
     }
 
+    /// Why nobody can be reached.
+    fn nowhere(&self, peer: &PeerIdentity) -> Failure {
+        if self.login.id().is_none() {
+            let peer = peer.name.to_string();
+            return Failure::PeerOffline { peer };
+        }
+        let detail = "Not connected to the server at the moment. Try again when it is back.";
+        Failure::NotPossible {
+            detail: detail.to_owned(),
+        }
+    }
+
     /// Answers an invitation, unless the key is not the one known.
     pub(super) async fn take_invitation(&mut self, invitation: Invitation) {
         let Some(rendezvous) = self.login.rendezvous().cloned() else {
             return;
         };
         let peer = invitation.from().clone();
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
+        let server = self.login.server_key();
+        let acquaintance = server.map(|server| self.contacts.acquaintance(server, &peer));
+        if let Some(Acquaintance::KeyChanged { .. }) = acquaintance {
             info!(peer = %peer.name, "refused an invitation: the key has changed");
             rendezvous.refuse(invitation).await;
             return;
         }
         let inputs = self.inputs.clone();
-        let (login, sharing) = (self.login.id(), self.host_sharing(&peer));
+        let (era, sharing) = (self.era, self.host_sharing(&peer));
+        let policy = self.path_policy();
         tokio::spawn(async move {
             let outcome = rendezvous.accept(invitation, sharing).await;
             let input = SessionInput::Connected {
-                login,
-                peer,
+                era,
+                vouched: true,
                 side: Side::Responder,
-                outcome,
+                outcome: outcome.map_err(|e| explain::connect(&peer, policy, &e)),
+                peer,
             };
             let _ = inputs.send(Input::Session(input)).await;
         });
@@ -142,11 +175,12 @@ impl Engine {
 
     pub(super) async fn handle_session(&mut self, input: SessionInput) {
         match input {
-            SessionInput::Connected { login, .. } if login != self.login.id() => {
+            SessionInput::Connected { era, .. } if era != self.era => {
                 debug!("a connection attempt outlived its login");
             }
             SessionInput::Connected {
                 peer,
+                vouched,
                 side,
                 outcome,
                 ..
@@ -155,13 +189,14 @@ impl Engine {
                     self.connecting.remove(&peer.key);
                 }
                 match outcome {
-                    Ok(session) => self.add_session(peer, side, session).await,
-                    Err(e) if side == Side::Initiator => {
-                        let failure = explain::connect(&peer, self.path_policy(), &e);
+                    Ok(session) => self.add_session(peer, vouched, side, session).await,
+                    Err(failure) if side == Side::Initiator => {
                         self.fail_waiting(peer.key, &failure).await;
                     }
                     // The inviter tells its user; ours has asked for nothing.
-                    Err(e) => info!(peer = %peer.name, "invited, but not connected: {e}"),
+                    Err(failure) => {
+                        info!(peer = %peer.name, "invited, but not connected: {failure}");
+                    }
                 }
             }
             SessionInput::Exchange { session, event } => {
@@ -175,11 +210,19 @@ impl Engine {
         }
     }
 
-    async fn add_session(&mut self, peer: PeerIdentity, side: Side, session: Session) {
+    async fn add_session(
+        &mut self,
+        peer: PeerIdentity,
+        vouched: bool,
+        side: Side,
+        session: Session,
+    ) {
         let id = SessionId(self.next_id());
-        if let Some(server) = self.login.server_key()
-            && self.contacts.meet(server, &peer)
-        {
+        let is_news = match self.login.server_key().filter(|_| vouched) {
+            Some(server) => self.contacts.meet(server, &peer),
+            None => self.contacts.meet_nearby(&peer),
+        };
+        if is_news {
             self.store_contacts().await;
         }
         self.emit(Event::Connected {
@@ -262,6 +305,45 @@ impl Engine {
         for task in closing {
             let _ = task.await;
         }
+    }
+}
+
+/// How to reach a peer: nearby if it is there, and through the server if that
+/// comes to nothing.
+struct Way {
+    nearby: Option<Nearby>,
+    /// What the peer has to call itself nearby.
+    name: Option<PeerName>,
+    rendezvous: Option<Rendezvous>,
+    sharing: HostSharing,
+    policy: PathPolicy,
+}
+
+impl Way {
+    async fn connect(self, peer: &PeerIdentity) -> Result<Session, Failure> {
+        let mut failure = None;
+        if let Some(nearby) = self.nearby {
+            match nearby.connect(peer.clone(), self.name).await {
+                Ok(session) => return Ok(session),
+                Err(error) => {
+                    info!(peer = %peer.name, "not reached nearby: {error}");
+                    failure = Some(explain::nearby(peer, &error));
+                }
+            }
+        }
+        let Some(rendezvous) = self.rendezvous else {
+            let peer = peer.name.to_string();
+            return Err(failure.unwrap_or(Failure::PeerOffline { peer }));
+        };
+        let name = peer.name.clone();
+        let connected = rendezvous.connect(name, peer.key, self.sharing).await;
+        connected.map_err(
+            |error| match (explain::connect(peer, self.policy, &error), failure) {
+                // That it is not there either says less than why it failed here.
+                (Failure::PeerOffline { .. }, Some(nearby)) => nearby,
+                (failure, _) => failure,
+            },
+        )
     }
 }
 

@@ -280,13 +280,14 @@ impl Engine {
     }
 
     pub(super) async fn befriend(&mut self, id: TransferId) {
-        let Some(server) = self.login.server_key() else {
-            return;
-        };
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
-        if self.contacts.befriend(server, &transfer.peer) {
+        let is_news = match self.server_of(&transfer.peer) {
+            Some(server) => self.contacts.befriend(server, &transfer.peer),
+            None => self.contacts.befriend_nearby(&transfer.peer),
+        };
+        if is_news {
             self.store_contacts().await;
         }
     }
