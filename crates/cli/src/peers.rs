@@ -1,15 +1,37 @@
 //! `pinhole peers` and `pinhole id`.
 
+use std::time::Duration;
+
 use pinhole_client::PeerName;
+use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, Wake};
 
-/// Lists who is online.
+/// Whoever is nearby has answered by then. Most do at once; who has answered
+/// somebody else within the last second waits until it is over (RFC 6762, 6).
+pub(crate) const NEARBY_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Lists who is online or nearby.
 pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<Exit> {
-    if let Err(exit) = terminal.log_in(common).await? {
+    let patience = Instant::now() + NEARBY_PATIENCE;
+    let online = match terminal.go_online(common, false)? {
+        Ok(online) => online,
+        Err(exit) => return Ok(exit),
+    };
+    if let Err(exit) = terminal.settle(online).await? {
         return Ok(exit);
+    }
+    if online.nearby {
+        loop {
+            tokio::select! {
+                wake = terminal.wait() => if let Wake::Interrupted = wake? {
+                    return Ok(Exit::Interrupted);
+                },
+                () = sleep_until(patience) => break,
+            }
+        }
     }
     let snapshot = terminal.client.snapshot();
     let online: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();
@@ -17,7 +39,7 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         terminal.report.peer(peer);
     }
     if online.is_empty() {
-        terminal.report.note("nobody else is online");
+        terminal.report.note("nobody else is online or nearby");
     }
     Ok(Exit::Done)
 }

@@ -24,7 +24,11 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
-    if let Err(exit) = terminal.log_in(common).await? {
+    let online = match terminal.go_online(common, true)? {
+        Ok(online) => online,
+        Err(exit) => return Ok(exit),
+    };
+    if let Err(exit) = terminal.settle(online).await? {
         return Ok(exit);
     }
     let folder = terminal.client.snapshot().download_folder.clone();
@@ -134,7 +138,7 @@ impl Offers {
             return;
         };
         let offer = &transfer.offer;
-        terminal.report.offered(&transfer.peer, offer);
+        terminal.report.offered(&transfer);
         if offer.existing > 0 {
             let existing = terminal.client.snapshot().settings.existing;
             terminal.report.note(&what_exists(offer.existing, existing));

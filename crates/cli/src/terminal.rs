@@ -18,6 +18,26 @@ pub(crate) struct Terminal<'a> {
     interrupts: &'a mut Interrupts,
 }
 
+/// How people are reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Online {
+    /// Through a server.
+    pub(crate) server: bool,
+    /// On the same network.
+    pub(crate) nearby: bool,
+}
+
+impl Online {
+    /// Whether people nearby can be reached although the login has failed.
+    pub(crate) const fn goes_on_after(self, failure: &Failure) -> bool {
+        let is_away = matches!(
+            failure,
+            Failure::ServerUnreachable { .. } | Failure::ServerLost { .. }
+        );
+        self.nearby && is_away
+    }
+}
+
 /// What woke a command up.
 #[derive(Debug)]
 pub(crate) enum Wake {
@@ -55,18 +75,23 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Logs in. `Err(exit)` inside when that is where it ends.
-    pub(crate) async fn log_in(&mut self, common: &Common) -> anyhow::Result<Result<(), Exit>> {
+    /// Begins to log in, where there is a server, and to look for people
+    /// nearby; `announces` for being found by them. `Err(exit)` inside when that
+    /// is where it ends.
+    pub(crate) fn go_online(
+        &mut self,
+        common: &Common,
+        announces: bool,
+    ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
-        let Some(server) = common
-            .server
-            .clone()
-            .or_else(|| snapshot.settings.server.clone())
-        else {
+        let server = common.server.clone();
+        let server = server.or_else(|| snapshot.settings.server.clone());
+        let nearby = snapshot.settings.allows_nearby();
+        if server.is_none() && !nearby {
             self.report
                 .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
             return Ok(Err(Exit::Usage));
-        };
+        }
         let Some(name) = common
             .name
             .clone()
@@ -76,24 +101,53 @@ impl<'a> Terminal<'a> {
                 .error("no name: pass --name NAME or set PINHOLE_NAME");
             return Ok(Err(Exit::Usage));
         };
-        self.client.command(Command::LogIn { name, server })?;
-        loop {
-            match self.wait().await? {
-                Wake::Event(Event::LoggedIn {
-                    name,
-                    server,
-                    observed,
-                }) => {
-                    self.report.logged_in(&name, &server, observed);
-                    return Ok(Ok(()));
-                }
-                Wake::Event(Event::LogInFailed { failure }) => {
-                    return Ok(Err(self.fail(&failure)));
-                }
-                Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
-                Wake::Event(_) | Wake::Changed => {}
-            }
+        let online = Online {
+            server: server.is_some(),
+            nearby,
+        };
+        if nearby {
+            let name = name.clone();
+            self.client.command(Command::GoNearby { name, announces })?;
         }
+        match server {
+            Some(server) => self.client.command(Command::LogIn { name, server })?,
+            None => self.report.nearby_only(None),
+        }
+        Ok(Ok(online))
+    }
+
+    /// Waits until it is logged in and can be found nearby, or at least the
+    /// latter. `Err(exit)` inside when that is where it ends.
+    pub(crate) async fn settle(&mut self, online: Online) -> anyhow::Result<Result<(), Exit>> {
+        let mut waits_for = online;
+        while waits_for.server || waits_for.nearby {
+            let event = match self.wait().await? {
+                Wake::Event(event) => event,
+                Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
+                Wake::Changed => continue,
+            };
+            match &event {
+                Event::LoggedIn { .. } => waits_for.server = false,
+                Event::Nearby { .. } => waits_for.nearby = false,
+                Event::LogInFailed { failure } if !online.goes_on_after(failure) => {
+                    return Ok(Err(self.fail(failure)));
+                }
+                Event::LogInFailed { failure } => {
+                    waits_for.server = false;
+                    self.report.nearby_only(Some(failure));
+                }
+                // Nobody nearby can be looked for.
+                Event::CommandFailed { failure } if waits_for.nearby => {
+                    waits_for.nearby = false;
+                    if !online.server {
+                        return Ok(Err(self.fail(failure)));
+                    }
+                }
+                _ => {}
+            }
+            self.tell(&event);
+        }
+        Ok(Ok(()))
     }
 
     /// Puts these transfers off at Ctrl-C, and says what becomes of each. What
@@ -187,6 +241,7 @@ impl<'a> Terminal<'a> {
             } => {
                 self.report.logged_in(name, server, *observed);
             }
+            Event::Nearby { name, port } => self.report.nearby(name, *port),
             Event::Disconnected { failure, retry_in } => {
                 self.report.disconnected(failure, *retry_in);
             }

@@ -24,8 +24,8 @@ pub enum Event {
     Nearby {
         /// The name we go by there.
         name: PeerName,
-        /// Whether they can find us, too.
-        announces: bool,
+        /// The TCP port at which they can reach us, if they can find us, too.
+        port: Option<u16>,
     },
     /// Logging in failed for a reason that trying again will not mend.
     LogInFailed {

@@ -120,7 +120,8 @@ pub struct PeerView {
     pub online: bool,
     /// Found on the same network.
     pub nearby: bool,
-    /// Its name is only what it says of itself: no server has vouched for it.
+    /// Its name is only what it says of itself: no server has vouched for it,
+    /// and it is no contact.
     pub claimed: bool,
     /// An offer of this peer was accepted before, or it accepted one of ours.
     pub contact: bool,
@@ -152,6 +153,8 @@ pub struct TransferView {
     pub id: TransferId,
     /// The other side.
     pub peer: PeerIdentity,
+    /// See [`PeerView::claimed`]; as it was when the offer came.
+    pub claimed: bool,
     /// Which way.
     pub direction: Direction,
     /// What is offered, in full. Empty while [`Stage::Preparing`].

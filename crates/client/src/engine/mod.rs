@@ -321,6 +321,12 @@ impl Engine {
         }
     }
 
+    /// Whether nobody but itself says that this is its name.
+    fn is_only_claimed(&self, peer: &PeerIdentity) -> bool {
+        let is_contact = self.acquaintance(peer) == Acquaintance::Known { contact: true };
+        !is_contact && !self.is_on_server(peer) && !self.contacts.is_vouched_for(peer)
+    }
+
     fn path_policy(&self) -> PathPolicy {
         self.in_force().path
     }
@@ -383,7 +389,7 @@ impl Engine {
             path: session.map(PeerSession::path),
             online: self.is_online(&identity),
             nearby: self.nearby.has(identity.key),
-            claimed: !self.is_on_server(&identity) && !self.contacts.is_vouched_for(&identity),
+            claimed: self.is_only_claimed(&identity),
             identity,
         }
     }

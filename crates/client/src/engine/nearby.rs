@@ -113,13 +113,14 @@ impl Engine {
                 }
             }
         });
+        let port = nearby.port();
         self.nearby.running = Some(Running {
             id,
             nearby,
             forwarding,
         });
         self.publish();
-        self.emit(Event::Nearby { name, announces }).await;
+        self.emit(Event::Nearby { name, port }).await;
     }
 
     /// Says goodbye to whoever has found us.

@@ -1,7 +1,7 @@
 //! Dialling a peer at the addresses that were announced for it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use pinhole_proto::agent::PathKind;
@@ -112,12 +112,17 @@ pub(super) fn session(
     since: Instant,
     report: Report,
 ) -> Session {
+    // One socket serves both families, and shows IPv4 as mapped IPv6.
+    let canonical = |address: SocketAddr| match address.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), address.port()),
+        IpAddr::V6(_) => address,
+    };
     Session {
         stream: up.stream,
         peer,
         path: PathKind::Lan,
-        local: up.local,
-        remote: up.remote,
+        local: canonical(up.local),
+        remote: canonical(up.remote),
         elapsed: since.elapsed(),
         report,
     }

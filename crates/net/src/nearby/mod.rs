@@ -76,6 +76,7 @@ struct Shared {
     identity: Identity,
     name: PeerName,
     scope: Scope,
+    port: Option<u16>,
     discovery: Discovery,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -124,6 +125,7 @@ impl Nearby {
             identity: config.identity,
             name: config.name,
             scope,
+            port,
             discovery,
             tasks,
         };
@@ -139,6 +141,12 @@ impl Nearby {
     #[must_use]
     pub fn name(&self) -> &PeerName {
         &self.shared.name
+    }
+
+    /// The TCP port at which others reach us, if we are announced.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.shared.port
     }
 
     /// Connects to a peer that is there. With `name`, the peer has to give
