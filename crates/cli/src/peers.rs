@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinhole_client::PeerName;
+use pinhole_client::{Event, PeerName};
 use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
@@ -20,18 +20,26 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
-    if let Err(exit) = terminal.settle(online).await? {
-        return Ok(exit);
-    }
-    if online.nearby {
-        loop {
-            tokio::select! {
-                wake = terminal.wait() => if let Wake::Interrupted = wake? {
-                    return Ok(Exit::Interrupted);
-                },
-                () = sleep_until(patience) => break,
+    let mut waits_for = online;
+    while waits_for.server || waits_for.nearby {
+        let event = tokio::select! {
+            wake = terminal.wait() => match wake? {
+                Wake::Event(event) => event,
+                Wake::Interrupted => return Ok(Exit::Interrupted),
+                Wake::Changed => continue,
+            },
+            () = sleep_until(patience), if waits_for.nearby => {
+                waits_for.nearby = false;
+                continue;
             }
+        };
+        if let Some(exit) = terminal.is_cut_off(online, &event) {
+            return Ok(exit);
         }
+        if let Event::LoggedIn { .. } | Event::LogInFailed { .. } = event {
+            waits_for.server = false;
+        }
+        terminal.tell(&event);
     }
     let snapshot = terminal.client.snapshot();
     let online: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();

@@ -28,9 +28,6 @@ pub(crate) async fn receive(
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
-    if let Err(exit) = terminal.settle(online).await? {
-        return Ok(exit);
-    }
     let folder = terminal.client.snapshot().download_folder.clone();
     terminal
         .report
@@ -80,8 +77,12 @@ pub(crate) async fn receive(
                 }
                 terminal.client.command(Command::Dismiss { transfer })?;
             }
-            Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
-            Wake::Event(event) => terminal.tell(&event),
+            Wake::Event(event) => {
+                if let Some(exit) = terminal.is_cut_off(online, &event) {
+                    return Ok(exit);
+                }
+                terminal.tell(&event);
+            }
             Wake::Changed => {
                 let snapshot = terminal.client.snapshot();
                 terminal.report.progress(&snapshot);

@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use pinhole_client::{
-    Command, Direction, Event, Failure, PeerKey, PeerName, PeerView, Snapshot, Stage,
-    TEXT_BYTES_MAX, TransferId, TransferView,
+    Command, Direction, Event, Failure, PeerKey, PeerName, PeerView, Stage, TEXT_BYTES_MAX,
+    TransferId, TransferView,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -262,7 +262,12 @@ impl Sending {
         for recipient in &mut self.recipients {
             if let (State::Waiting, false) = (recipient.state, is_asking) {
                 let is_settled = !matches!(self.login, Some(Login::UnderWay));
-                let named = choose(&snapshot, &recipient.name, is_settled, self.searches_nearby);
+                let named = choose(
+                    &snapshot.peers,
+                    &recipient.name,
+                    is_settled,
+                    self.searches_nearby,
+                );
                 match named {
                     Choice::Peer(peer) => {
                         recipient.introduce(terminal, peer);
@@ -330,15 +335,14 @@ enum Choice<'a> {
 /// calls itself so, nearby. `is_settled` says whether the server has been
 /// asked.
 fn choose<'a>(
-    snapshot: &'a Snapshot,
+    peers: &'a [PeerView],
     name: &PeerName,
     is_settled: bool,
     searches_nearby: bool,
 ) -> Choice<'a> {
-    let peers = snapshot.peers.iter();
     let named = || {
         peers
-            .clone()
+            .iter()
             .filter(|p| p.online && p.identity.name == *name)
     };
     let with_right_key = || named().filter(|peer| peer.changed_from.is_none());
@@ -428,5 +432,79 @@ impl Recipient {
     fn fail(&mut self, terminal: &mut Terminal<'_>, failure: &Failure) {
         terminal.report.failed(Some(&self.name), failure);
         self.state = State::Ended(Exit::from(failure));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_client::{PeerIdentity, PeerKey};
+
+    use super::*;
+
+    fn peer(key: u8) -> PeerView {
+        PeerView {
+            identity: PeerIdentity {
+                name: "bob".parse().unwrap(),
+                key: PeerKey::from_bytes([key; 32]),
+            },
+            online: true,
+            nearby: false,
+            claimed: false,
+            contact: false,
+            changed_from: None,
+            path: None,
+        }
+    }
+
+    fn claimed(key: u8) -> PeerView {
+        PeerView {
+            nearby: true,
+            claimed: true,
+            ..peer(key)
+        }
+    }
+
+    fn changed(key: u8) -> PeerView {
+        PeerView {
+            changed_from: Some(peer(1).identity.key.fingerprint()),
+            ..claimed(key)
+        }
+    }
+
+    /// The first byte of the key that `bob` means, or a word.
+    fn chosen(peers: &[PeerView], is_settled: bool, searches_nearby: bool) -> String {
+        let name = "bob".parse().unwrap();
+        match choose(peers, &name, is_settled, searches_nearby) {
+            Choice::Peer(peer) => peer.identity.key.as_bytes()[0].to_string(),
+            Choice::NotYet => "not yet".to_owned(),
+            Choice::Several => "several".to_owned(),
+            Choice::Nobody => "nobody".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_name_means_whom_a_server_confirms_before_who_only_claims_it() {
+        let offline = PeerView {
+            online: false,
+            ..peer(1)
+        };
+        for (peers, is_settled, searches_nearby, expected) in [
+            (vec![], false, true, "not yet"),
+            (vec![], true, true, "not yet"),
+            (vec![], true, false, "nobody"),
+            (vec![offline], true, false, "nobody"),
+            (vec![claimed(2), peer(1)], false, true, "1"),
+            (vec![changed(2), peer(1)], false, true, "1"),
+            // The server may know another.
+            (vec![claimed(2)], false, true, "not yet"),
+            (vec![claimed(2)], true, true, "2"),
+            (vec![claimed(2), claimed(3)], true, true, "several"),
+            // The right one may show yet; else the engine refuses.
+            (vec![changed(2)], true, true, "not yet"),
+            (vec![changed(2)], true, false, "2"),
+        ] {
+            let found = chosen(&peers, is_settled, searches_nearby);
+            assert_eq!(found, expected, "{peers:#?}");
+        }
     }
 }

@@ -116,38 +116,22 @@ impl<'a> Terminal<'a> {
         Ok(Ok(online))
     }
 
-    /// Waits until it is logged in and can be found nearby, or at least the
-    /// latter. `Err(exit)` inside when that is where it ends.
-    pub(crate) async fn settle(&mut self, online: Online) -> anyhow::Result<Result<(), Exit>> {
-        let mut waits_for = online;
-        while waits_for.server || waits_for.nearby {
-            let event = match self.wait().await? {
-                Wake::Event(event) => event,
-                Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
-                Wake::Changed => continue,
-            };
-            match &event {
-                Event::LoggedIn { .. } => waits_for.server = false,
-                Event::Nearby { .. } => waits_for.nearby = false,
-                Event::LogInFailed { failure } if !online.goes_on_after(failure) => {
-                    return Ok(Err(self.fail(failure)));
-                }
-                Event::LogInFailed { failure } => {
-                    waits_for.server = false;
-                    self.report.nearby_only(Some(failure));
-                }
-                // Nobody nearby can be looked for.
-                Event::CommandFailed { failure } if waits_for.nearby => {
-                    waits_for.nearby = false;
-                    if !online.server {
-                        return Ok(Err(self.fail(failure)));
-                    }
-                }
-                _ => {}
+    /// Says what a failed command or login leaves. Returns how the program ends
+    /// when nothing is left.
+    pub(crate) fn is_cut_off(&mut self, online: Online, event: &Event) -> Option<Exit> {
+        match event {
+            Event::LogInFailed { failure } if online.goes_on_after(failure) => {
+                self.report.nearby_only(Some(failure));
+                None
             }
-            self.tell(&event);
+            Event::LogInFailed { failure } => Some(self.fail(failure)),
+            // People nearby cannot be looked for.
+            Event::CommandFailed { failure } if !online.server => {
+                let is_off = self.client.snapshot().nearby.is_none();
+                is_off.then(|| self.fail(failure))
+            }
+            _ => None,
         }
-        Ok(Ok(()))
     }
 
     /// Puts these transfers off at Ctrl-C, and says what becomes of each. What

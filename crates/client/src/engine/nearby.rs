@@ -13,6 +13,11 @@ use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
 
+/// With so many sessions up nobody more is let in: no server counts who comes.
+const SESSIONS_MAX: usize = 32;
+/// As many of one key.
+const SESSIONS_OF_ONE_MAX: usize = 4;
+
 /// Tells late words of an earlier start from those of the current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NearbyId(u64);
@@ -170,6 +175,12 @@ impl Engine {
             return;
         };
         let said = visitor.peer();
+        let theirs = self.sessions.values().filter(|s| s.peer().key == said.key);
+        if self.sessions.len() >= SESSIONS_MAX || theirs.count() >= SESSIONS_OF_ONE_MAX {
+            info!(peer = %said.name, "refused somebody nearby: too many sessions");
+            tokio::spawn(visitor.refuse());
+            return;
+        }
         let named_by_server = self.online().find(|peer| peer.key == said.key);
         let peer = named_by_server.unwrap_or_else(|| said.clone());
         if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
