@@ -36,6 +36,8 @@ packages="-p pinhole-server -p pinhole-cli"
 cargo build --release --locked $packages ${headless:+--quiet}
 binaries=${CARGO_TARGET_DIR:-target}/release
 
+# They show the way through the server, and nobody else on the network sees them.
+export PINHOLE_NO_NEARBY=1
 folder=$(mktemp -d)
 lab=demo$$
 started=()

@@ -205,6 +205,8 @@ impl Peer<'_> {
             &self.name,
         ]);
         command.arg("--data-dir").arg(&self.profile).args(arguments);
+        // On loopback the machine's own network is none of the test's.
+        command.env("PINHOLE_NO_NEARBY", "1");
         command
     }
 

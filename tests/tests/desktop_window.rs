@@ -82,6 +82,7 @@ impl Stage {
         command.arg("--data-dir").arg(self.profile(name));
         command.args(["--position", &format!("{x},0"), "--theme", self.theme.name]);
         command.args(arguments);
+        command.env("PINHOLE_NO_NEARBY", "1");
         Process::start(name, command)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_client::{
     AcceptPolicy, Client, Command, Direction, Event, Events, Failure, LoginState, Options,
-    PathKind, PeerView, Snapshot, Stage, TransferId,
+    Overrides, PathKind, PeerView, Snapshot, Stage, TransferId,
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_tests::tree;
@@ -36,7 +36,10 @@ impl Person {
         let profile = scene.folder.path().join(profile);
         let options = Options {
             data_dir: Some(profile.clone()),
-            ..Options::default()
+            overrides: Overrides {
+                nearby: Some(false),
+                ..Overrides::default()
+            },
         };
         let (client, events) = pinhole_client::start(options, || {}).expect("an engine");
         Self {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pinhole_client::{AcceptPolicy, Existing, PathPolicy, PeerName, ServerAddress};
 
@@ -10,9 +11,9 @@ use crate::amount;
 
 /// Hand files straight to another person's computer.
 ///
-/// Both sides log in to a rendezvous server under a unique name. The files then
-/// go directly from one computer to the other, through both NATs, encrypted end
-/// to end and checked chunk by chunk; a relay carries the encrypted bytes only
+/// Both sides log in to a rendezvous server under a unique name, or find each
+/// other nearby, on one network, without any server. The files then go directly
+/// from one computer to the other, through both NATs, encrypted end to end and checked chunk by chunk; a relay carries the encrypted bytes only
 /// when there is no direct path.
 #[derive(Debug, Parser)]
 #[command(version, name = "pinhole", after_help = EXIT_CODES)]
@@ -70,6 +71,9 @@ pub(crate) struct Common {
     )]
     // Not parsed here: the message about a wrong one would show the password.
     pub(crate) proxy: Option<String>,
+    /// Neither look for people on your own network nor be found by them.
+    #[arg(long, global = true, env = "PINHOLE_NO_NEARBY", value_parser = FalseyValueParser::new())]
+    pub(crate) no_nearby: bool,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -92,7 +96,7 @@ pub(crate) enum Task {
     /// names when they are whole, and nothing is overwritten unless you say so.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
-    /// List who is online, with the fingerprints of their keys.
+    /// List who is online or nearby, with the fingerprints of their keys.
     ///
     /// Somebody whose key has changed since you met is marked. Compare
     /// fingerprints over another channel before you trust a new one.
@@ -268,7 +272,7 @@ mod tests {
         let line = ["pinhole", "send", "bob", "a", "--path", "relay", "--json"];
         let arguments = Arguments::try_parse_from(line).unwrap();
         assert_eq!(arguments.common.path, Some(PathPolicy::RelayOnly));
-        assert!(arguments.common.json);
+        assert!(arguments.common.json && !arguments.common.no_nearby);
         for bad in [
             vec!["pinhole", "send", "bob"],
             vec!["pinhole", "send", "BOB", "a"],

@@ -103,6 +103,7 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
 fn overrides(arguments: &Arguments) -> Overrides {
     let common = Overrides {
         path: arguments.common.path,
+        nearby: arguments.common.no_nearby.then_some(false),
         ..Overrides::default()
     };
     match &arguments.task {

@@ -1,15 +1,45 @@
 //! `pinhole peers` and `pinhole id`.
 
-use pinhole_client::PeerName;
+use std::time::Duration;
+
+use pinhole_client::{Event, PeerName};
+use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, Wake};
 
-/// Lists who is online.
+/// Whoever is nearby has answered by then. Most do at once; who has answered
+/// somebody else within the last second waits until it is over (RFC 6762, 6).
+pub(crate) const NEARBY_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Lists who is online or nearby.
 pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<Exit> {
-    if let Err(exit) = terminal.log_in(common).await? {
-        return Ok(exit);
+    let patience = Instant::now() + NEARBY_PATIENCE;
+    let online = match terminal.go_online(common, false)? {
+        Ok(online) => online,
+        Err(exit) => return Ok(exit),
+    };
+    let mut waits_for = online;
+    while waits_for.server || waits_for.nearby {
+        let event = tokio::select! {
+            wake = terminal.wait() => match wake? {
+                Wake::Event(event) => event,
+                Wake::Interrupted => return Ok(Exit::Interrupted),
+                Wake::Changed => continue,
+            },
+            () = sleep_until(patience), if waits_for.nearby => {
+                waits_for.nearby = false;
+                continue;
+            }
+        };
+        if let Some(exit) = terminal.is_cut_off(online, &event) {
+            return Ok(exit);
+        }
+        if let Event::LoggedIn { .. } | Event::LogInFailed { .. } = event {
+            waits_for.server = false;
+        }
+        terminal.tell(&event);
     }
     let snapshot = terminal.client.snapshot();
     let online: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();
@@ -17,7 +47,7 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         terminal.report.peer(peer);
     }
     if online.is_empty() {
-        terminal.report.note("nobody else is online");
+        terminal.report.note("nobody else is online or nearby");
     }
     Ok(Exit::Done)
 }

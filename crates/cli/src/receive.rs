@@ -24,9 +24,10 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
-    if let Err(exit) = terminal.log_in(common).await? {
-        return Ok(exit);
-    }
+    let online = match terminal.go_online(common, true)? {
+        Ok(online) => online,
+        Err(exit) => return Ok(exit),
+    };
     let folder = terminal.client.snapshot().download_folder.clone();
     terminal
         .report
@@ -76,8 +77,12 @@ pub(crate) async fn receive(
                 }
                 terminal.client.command(Command::Dismiss { transfer })?;
             }
-            Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
-            Wake::Event(event) => terminal.tell(&event),
+            Wake::Event(event) => {
+                if let Some(exit) = terminal.is_cut_off(online, &event) {
+                    return Ok(exit);
+                }
+                terminal.tell(&event);
+            }
             Wake::Changed => {
                 let snapshot = terminal.client.snapshot();
                 terminal.report.progress(&snapshot);
@@ -134,7 +139,7 @@ impl Offers {
             return;
         };
         let offer = &transfer.offer;
-        terminal.report.offered(&transfer.peer, offer);
+        terminal.report.offered(&transfer);
         if offer.existing > 0 {
             let existing = terminal.client.snapshot().settings.existing;
             terminal.report.note(&what_exists(offer.existing, existing));

@@ -105,6 +105,26 @@ impl Report {
         }
     }
 
+    pub(crate) fn nearby(&self, name: &PeerName, port: Option<u16>) {
+        if self.json {
+            self.line(&Line::Nearby { name, port });
+        } else if let Some(port) = port {
+            self.say(&format!(
+                "people on your network can find you as {name} (TCP port {port})"
+            ));
+        }
+    }
+
+    /// There is no server, or none that answers.
+    pub(crate) fn nearby_only(&self, failure: Option<&Failure>) {
+        if self.json {
+            let reason = failure.map(ToString::to_string);
+            return self.line(&Line::NearbyOnly { reason });
+        }
+        let why = failure.map_or_else(|| "No server is set.".to_owned(), ToString::to_string);
+        self.say(&format!("{why} Only people nearby can be reached."));
+    }
+
     pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration) {
         if self.json {
             let retry_in_ms = millis(retry_in);
@@ -146,7 +166,8 @@ impl Report {
     }
 
     /// An offer that somebody has to decide on.
-    pub(crate) fn offered(&self, peer: &PeerIdentity, offer: &OfferView) {
+    pub(crate) fn offered(&self, transfer: &TransferView) {
+        let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);
         if self.json {
             let entries = offer.entries.iter().map(|e| Entry {
                 path: &e.path,
@@ -155,12 +176,19 @@ impl Report {
             return self.line(&Line::Offered {
                 peer: &peer.name,
                 fingerprint: peer.key.fingerprint(),
+                claimed,
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
                 existing: offer.existing,
                 entries: entries.collect(),
             });
+        }
+        if claimed {
+            let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+            self.say(&format!(
+                "somebody nearby who calls itself {name}; no server confirms it. Fingerprint: {fingerprint}"
+            ));
         }
         self.say(&format!("{} offers {}:", peer.name, summary(offer)));
         let lines = listing(offer);
@@ -321,6 +349,7 @@ impl Report {
         let (name, key) = (&peer.identity.name, peer.identity.key);
         let fingerprint = key.fingerprint();
         let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
+        let (nearby, claimed) = (peer.nearby, peer.claimed);
         if self.json {
             return self.line(&Line::Peer {
                 name,
@@ -328,6 +357,8 @@ impl Report {
                 fingerprint,
                 contact,
                 key_changed,
+                nearby,
+                claimed,
             });
         }
         let note = match (key_changed, contact) {
@@ -335,7 +366,12 @@ impl Report {
             (false, true) => "  contact",
             (false, false) => "",
         };
-        let _ = writeln!(std::io::stdout(), "{name:<32}  {fingerprint}{note}");
+        let place = match (nearby, claimed) {
+            (true, true) => "  nearby, name not confirmed by a server",
+            (true, false) => "  nearby",
+            (false, _) => "",
+        };
+        let _ = writeln!(std::io::stdout(), "{name:<32}  {fingerprint}{note}{place}");
     }
 
     pub(crate) fn history(&self, entry: &HistoryEntry) {

@@ -4,13 +4,15 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use pinhole_client::{
-    Command, Direction, Event, Failure, PeerKey, PeerName, Stage, TEXT_BYTES_MAX, TransferId,
-    TransferView,
+    Command, Direction, Event, Failure, PeerKey, PeerName, PeerView, Stage, TEXT_BYTES_MAX,
+    TransferId, TransferView,
 };
+use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
-use crate::terminal::{Terminal, Wake};
+use crate::peers::NEARBY_PATIENCE;
+use crate::terminal::{Online, Terminal, Wake};
 
 /// What is sent.
 enum Parcel {
@@ -85,69 +87,51 @@ pub(crate) async fn send(
     common: &Common,
     task: Send,
 ) -> anyhow::Result<Exit> {
-    let (text, paths) = (task.text, task.paths);
+    let parcel = match parcel_of(terminal, task.text, task.paths).await? {
+        Ok(parcel) => parcel,
+        Err(exit) => return Ok(exit),
+    };
+    let online = match terminal.go_online(common, false)? {
+        Ok(online) => online,
+        Err(exit) => return Ok(exit),
+    };
+    let recipients = task.peers.0.into_iter().map(|name| Recipient {
+        name,
+        state: State::Waiting,
+        told: Vec::new(),
+    });
+    let sending = Sending {
+        parcel,
+        waits: task.wait,
+        recipients: recipients.collect(),
+        // The profile may have transfers of its own that waited for their peers.
+        others: terminal.client.snapshot().transfers.last().map(|t| t.id),
+        login: online.server.then_some(Login::UnderWay),
+        searches_nearby: online.nearby,
+    };
+    sending.run(terminal, online).await
+}
+
+/// Reads what is to be sent; `Err(exit)` inside when that is where it ends.
+async fn parcel_of(
+    terminal: &mut Terminal<'_>,
+    text: Option<String>,
+    paths: Vec<PathBuf>,
+) -> anyhow::Result<Result<Parcel, Exit>> {
     // Before anything is asked of others.
     let mut reading = tokio::task::spawn_blocking(|| Parcel::of(text, paths));
     let parcel = loop {
         tokio::select! {
             parcel = &mut reading => break parcel?,
             wake = terminal.wait() => if let Wake::Interrupted = wake? {
-                return Ok(Exit::Interrupted);
+                return Ok(Err(Exit::Interrupted));
             },
         }
     };
-    let parcel = match parcel {
-        Ok(parcel) => parcel,
-        Err(Unusable { reason, exit }) => {
-            terminal.report.error(&reason);
-            return Ok(exit);
-        }
-    };
-    if let Err(exit) = terminal.log_in(common).await? {
-        return Ok(exit);
-    }
-    let recipients = task.peers.0.into_iter().map(|name| Recipient {
-        name,
-        state: State::Waiting,
-        told: Vec::new(),
-    });
-    let mut sending = Sending {
-        parcel,
-        waits: task.wait,
-        recipients: recipients.collect(),
-        // The profile may have transfers of its own that waited for their peers.
-        others: terminal.client.snapshot().transfers.last().map(|t| t.id),
-    };
-    sending.go_on(terminal)?;
-    loop {
-        if let Some(exit) = sending.exit() {
-            return Ok(exit);
-        }
-        match terminal.wait().await? {
-            Wake::Interrupted => {
-                let others = sending.others;
-                if !terminal.interrupt(|t| is_ours(t, others)).await? {
-                    terminal.fail(&Failure::Cancelled);
-                }
-                return Ok(Exit::Interrupted);
-            }
-            Wake::Event(Event::Finished { transfer, .. }) => {
-                sending.finish(terminal, transfer);
-                sending.go_on(terminal)?;
-            }
-            Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
-            Wake::Event(Event::CommandFailed { failure }) => {
-                sending.refused(terminal, failure);
-                sending.go_on(terminal)?;
-            }
-            Wake::Event(Event::Offered { transfer }) => {
-                // Whoever sends is not there to decide, and soon gone.
-                terminal.client.command(Command::Decline { transfer })?;
-            }
-            Wake::Event(event) => terminal.tell(&event),
-            Wake::Changed => sending.go_on(terminal)?,
-        }
-    }
+    Ok(parcel.map_err(|Unusable { reason, exit }| {
+        terminal.report.error(&reason);
+        exit
+    }))
 }
 
 fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
@@ -162,6 +146,17 @@ struct Sending {
     recipients: Vec<Recipient>,
     /// The last transfer that was there before.
     others: Option<TransferId>,
+    /// With a server.
+    login: Option<Login>,
+    /// Whoever is nearby may not have answered yet.
+    searches_nearby: bool,
+}
+
+/// How the login stands.
+enum Login {
+    UnderWay,
+    Done,
+    Failed(Failure),
 }
 
 struct Recipient {
@@ -183,6 +178,56 @@ enum State {
 }
 
 impl Sending {
+    async fn run(mut self, terminal: &mut Terminal<'_>, online: Online) -> anyhow::Result<Exit> {
+        let patience = Instant::now() + NEARBY_PATIENCE;
+        self.go_on(terminal)?;
+        loop {
+            if let Some(exit) = self.exit() {
+                return Ok(exit);
+            }
+            let wake = tokio::select! {
+                wake = terminal.wait() => wake?,
+                () = sleep_until(patience), if self.searches_nearby => {
+                    self.searches_nearby = false;
+                    Wake::Changed
+                }
+            };
+            match wake {
+                Wake::Interrupted => {
+                    let others = self.others;
+                    if !terminal.interrupt(|t| is_ours(t, others)).await? {
+                        terminal.fail(&Failure::Cancelled);
+                    }
+                    return Ok(Exit::Interrupted);
+                }
+                Wake::Event(Event::Finished { transfer, .. }) => {
+                    self.finish(terminal, transfer);
+                    self.go_on(terminal)?;
+                }
+                Wake::Event(event @ Event::LoggedIn { .. }) => {
+                    terminal.tell(&event);
+                    self.login = Some(Login::Done);
+                    self.go_on(terminal)?;
+                }
+                Wake::Event(Event::LogInFailed { failure }) if online.goes_on_after(&failure) => {
+                    self.login = Some(Login::Failed(failure));
+                    self.go_on(terminal)?;
+                }
+                Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
+                Wake::Event(Event::CommandFailed { failure }) => {
+                    self.refused(terminal, failure);
+                    self.go_on(terminal)?;
+                }
+                Wake::Event(Event::Offered { transfer }) => {
+                    // Whoever sends is not there to decide, and soon gone.
+                    terminal.client.command(Command::Decline { transfer })?;
+                }
+                Wake::Event(event) => terminal.tell(&event),
+                Wake::Changed => self.go_on(terminal)?,
+            }
+        }
+    }
+
     /// How it all ended: as badly as the worst. `None` while it has not.
     fn exit(&self) -> Option<Exit> {
         let ends = self
@@ -216,16 +261,28 @@ impl Sending {
         }
         for recipient in &mut self.recipients {
             if let (State::Waiting, false) = (recipient.state, is_asking) {
-                let mut peers = snapshot.peers.iter();
-                let named = peers.find(|p| p.online && p.identity.name == recipient.name);
-                match named.map(|peer| peer.identity.key) {
-                    Some(key) => {
+                let is_settled = !matches!(self.login, Some(Login::UnderWay));
+                let named = choose(
+                    &snapshot.peers,
+                    &recipient.name,
+                    is_settled,
+                    self.searches_nearby,
+                );
+                match named {
+                    Choice::Peer(peer) => {
+                        recipient.introduce(terminal, peer);
+                        let key = peer.identity.key;
                         terminal.client.command(self.parcel.command(key))?;
                         recipient.state = State::Asked(key);
                         is_asking = true;
                     }
-                    None if self.waits => recipient.wait(terminal),
-                    None => recipient.offline(terminal),
+                    Choice::NotYet => {}
+                    Choice::Several => recipient.ambiguous(terminal),
+                    Choice::Nobody if self.waits => recipient.wait(terminal),
+                    Choice::Nobody => match &self.login {
+                        Some(Login::Failed(failure)) => recipient.fail(terminal, failure),
+                        _ => recipient.offline(terminal),
+                    },
                 }
             }
         }
@@ -264,7 +321,68 @@ impl Sending {
     }
 }
 
+/// Whom a name means now.
+enum Choice<'a> {
+    Peer(&'a PeerView),
+    /// That may show in a moment.
+    NotYet,
+    /// Several, of whom none is known.
+    Several,
+    Nobody,
+}
+
+/// Whom a name means: whoever a server names so, or we know; only then who
+/// calls itself so, nearby. `is_settled` says whether the server has been
+/// asked.
+fn choose<'a>(
+    peers: &'a [PeerView],
+    name: &PeerName,
+    is_settled: bool,
+    searches_nearby: bool,
+) -> Choice<'a> {
+    let named = || {
+        peers
+            .iter()
+            .filter(|p| p.online && p.identity.name == *name)
+    };
+    let with_right_key = || named().filter(|peer| peer.changed_from.is_none());
+    if let Some(peer) = with_right_key().find(|peer| !peer.claimed) {
+        return Choice::Peer(peer);
+    }
+    if !is_settled {
+        return Choice::NotYet;
+    }
+    let mut strangers = with_right_key();
+    match (strangers.next(), strangers.next()) {
+        (Some(_), Some(_)) => Choice::Several,
+        (Some(stranger), None) => Choice::Peer(stranger),
+        (None, _) if searches_nearby => Choice::NotYet,
+        // The engine refuses, and says why.
+        (None, _) => named().next().map_or(Choice::Nobody, Choice::Peer),
+    }
+}
+
 impl Recipient {
+    /// Says of whom is only known what it says of itself.
+    fn introduce(&mut self, terminal: &Terminal<'_>, peer: &PeerView) {
+        if peer.claimed {
+            let fingerprint = peer.identity.key.fingerprint();
+            let note = format!(
+                "{} is nearby; no server confirms the name. Its fingerprint: {fingerprint}",
+                self.name
+            );
+            self.tell(terminal, note);
+        }
+    }
+
+    fn ambiguous(&mut self, terminal: &mut Terminal<'_>) {
+        let detail = format!(
+            "Several people nearby call themselves {}, and none is known. Ask all but one to choose another name, or use a server.",
+            self.name
+        );
+        self.fail(terminal, &Failure::NotPossible { detail });
+    }
+
     fn watch(
         &mut self,
         terminal: &mut Terminal<'_>,
@@ -314,5 +432,79 @@ impl Recipient {
     fn fail(&mut self, terminal: &mut Terminal<'_>, failure: &Failure) {
         terminal.report.failed(Some(&self.name), failure);
         self.state = State::Ended(Exit::from(failure));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_client::{PeerIdentity, PeerKey};
+
+    use super::*;
+
+    fn peer(key: u8) -> PeerView {
+        PeerView {
+            identity: PeerIdentity {
+                name: "bob".parse().unwrap(),
+                key: PeerKey::from_bytes([key; 32]),
+            },
+            online: true,
+            nearby: false,
+            claimed: false,
+            contact: false,
+            changed_from: None,
+            path: None,
+        }
+    }
+
+    fn claimed(key: u8) -> PeerView {
+        PeerView {
+            nearby: true,
+            claimed: true,
+            ..peer(key)
+        }
+    }
+
+    fn changed(key: u8) -> PeerView {
+        PeerView {
+            changed_from: Some(peer(1).identity.key.fingerprint()),
+            ..claimed(key)
+        }
+    }
+
+    /// The first byte of the key that `bob` means, or a word.
+    fn chosen(peers: &[PeerView], is_settled: bool, searches_nearby: bool) -> String {
+        let name = "bob".parse().unwrap();
+        match choose(peers, &name, is_settled, searches_nearby) {
+            Choice::Peer(peer) => peer.identity.key.as_bytes()[0].to_string(),
+            Choice::NotYet => "not yet".to_owned(),
+            Choice::Several => "several".to_owned(),
+            Choice::Nobody => "nobody".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_name_means_whom_a_server_confirms_before_who_only_claims_it() {
+        let offline = PeerView {
+            online: false,
+            ..peer(1)
+        };
+        for (peers, is_settled, searches_nearby, expected) in [
+            (vec![], false, true, "not yet"),
+            (vec![], true, true, "not yet"),
+            (vec![], true, false, "nobody"),
+            (vec![offline], true, false, "nobody"),
+            (vec![claimed(2), peer(1)], false, true, "1"),
+            (vec![changed(2), peer(1)], false, true, "1"),
+            // The server may know another.
+            (vec![claimed(2)], false, true, "not yet"),
+            (vec![claimed(2)], true, true, "2"),
+            (vec![claimed(2), claimed(3)], true, true, "several"),
+            // The right one may show yet; else the engine refuses.
+            (vec![changed(2)], true, true, "not yet"),
+            (vec![changed(2)], true, false, "2"),
+        ] {
+            let found = chosen(&peers, is_settled, searches_nearby);
+            assert_eq!(found, expected, "{peers:#?}");
+        }
     }
 }

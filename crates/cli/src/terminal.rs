@@ -18,6 +18,26 @@ pub(crate) struct Terminal<'a> {
     interrupts: &'a mut Interrupts,
 }
 
+/// How people are reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Online {
+    /// Through a server.
+    pub(crate) server: bool,
+    /// On the same network.
+    pub(crate) nearby: bool,
+}
+
+impl Online {
+    /// Whether people nearby can be reached although the login has failed.
+    pub(crate) const fn goes_on_after(self, failure: &Failure) -> bool {
+        let is_away = matches!(
+            failure,
+            Failure::ServerUnreachable { .. } | Failure::ServerLost { .. }
+        );
+        self.nearby && is_away
+    }
+}
+
 /// What woke a command up.
 #[derive(Debug)]
 pub(crate) enum Wake {
@@ -55,18 +75,23 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Logs in. `Err(exit)` inside when that is where it ends.
-    pub(crate) async fn log_in(&mut self, common: &Common) -> anyhow::Result<Result<(), Exit>> {
+    /// Begins to log in, where there is a server, and to look for people
+    /// nearby; `announces` for being found by them. `Err(exit)` inside when that
+    /// is where it ends.
+    pub(crate) fn go_online(
+        &mut self,
+        common: &Common,
+        announces: bool,
+    ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
-        let Some(server) = common
-            .server
-            .clone()
-            .or_else(|| snapshot.settings.server.clone())
-        else {
+        let server = common.server.clone();
+        let server = server.or_else(|| snapshot.settings.server.clone());
+        let nearby = snapshot.settings.allows_nearby();
+        if server.is_none() && !nearby {
             self.report
                 .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
             return Ok(Err(Exit::Usage));
-        };
+        }
         let Some(name) = common
             .name
             .clone()
@@ -76,23 +101,36 @@ impl<'a> Terminal<'a> {
                 .error("no name: pass --name NAME or set PINHOLE_NAME");
             return Ok(Err(Exit::Usage));
         };
-        self.client.command(Command::LogIn { name, server })?;
-        loop {
-            match self.wait().await? {
-                Wake::Event(Event::LoggedIn {
-                    name,
-                    server,
-                    observed,
-                }) => {
-                    self.report.logged_in(&name, &server, observed);
-                    return Ok(Ok(()));
-                }
-                Wake::Event(Event::LogInFailed { failure }) => {
-                    return Ok(Err(self.fail(&failure)));
-                }
-                Wake::Interrupted => return Ok(Err(Exit::Interrupted)),
-                Wake::Event(_) | Wake::Changed => {}
+        let online = Online {
+            server: server.is_some(),
+            nearby,
+        };
+        if nearby {
+            let name = name.clone();
+            self.client.command(Command::GoNearby { name, announces })?;
+        }
+        match server {
+            Some(server) => self.client.command(Command::LogIn { name, server })?,
+            None => self.report.nearby_only(None),
+        }
+        Ok(Ok(online))
+    }
+
+    /// Says what a failed command or login leaves. Returns how the program ends
+    /// when nothing is left.
+    pub(crate) fn is_cut_off(&mut self, online: Online, event: &Event) -> Option<Exit> {
+        match event {
+            Event::LogInFailed { failure } if online.goes_on_after(failure) => {
+                self.report.nearby_only(Some(failure));
+                None
             }
+            Event::LogInFailed { failure } => Some(self.fail(failure)),
+            // People nearby cannot be looked for.
+            Event::CommandFailed { failure } if !online.server => {
+                let is_off = self.client.snapshot().nearby.is_none();
+                is_off.then(|| self.fail(failure))
+            }
+            _ => None,
         }
     }
 
@@ -187,6 +225,7 @@ impl<'a> Terminal<'a> {
             } => {
                 self.report.logged_in(name, server, *observed);
             }
+            Event::Nearby { name, port } => self.report.nearby(name, *port),
             Event::Disconnected { failure, retry_in } => {
                 self.report.disconnected(failure, *retry_in);
             }

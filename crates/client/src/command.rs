@@ -21,7 +21,15 @@ pub enum Command {
         /// Where the rendezvous server is.
         server: ServerAddress,
     },
-    /// End the login and every transfer; back to the first screen.
+    /// Look for people nearby, with or without a server. Goes on until
+    /// [`Command::LogOut`].
+    GoNearby {
+        /// The name to go by.
+        name: PeerName,
+        /// Whether to be found by them, too.
+        announces: bool,
+    },
+    /// End the login, nearby, and every transfer; back to the first screen.
     LogOut,
     /// Offer files and folders to a peer. For a contact that is not online they
     /// wait until it is.
@@ -88,7 +96,7 @@ pub enum Command {
     ClearHistory,
     /// The user has made sure that a peer's changed key is right: pin the new one.
     TrustNewKey {
-        /// The new key, as the roster shows it.
+        /// The new key, as the snapshot shows it.
         peer: PeerKey,
     },
     /// Change and store where accepted files go.
@@ -123,6 +131,12 @@ pub enum Command {
     SetKeepsExecutable {
         /// From now on.
         keeps: bool,
+    },
+    /// Change and store whether people on the same network find each other
+    /// without a server.
+    SetNearby {
+        /// From now on.
+        on: bool,
     },
     /// Change and store how fast files may travel, from now on.
     SetLimits {

@@ -3,6 +3,10 @@
 //! Trust on first use: the first key met under a name is pinned, and another
 //! one is refused until the user decides. Names mean something only on their
 //! server, so a pin is `(server, name, key)`.
+//!
+//! Nearby, without a server, a name is what its holder says. There every pin
+//! counts: whoever is known from anywhere is known, and whoever takes the name
+//! of somebody known from anywhere is refused.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +21,8 @@ pub struct Contacts {
     servers: BTreeMap<String, PeerKey>,
     /// Peers by the server's key, then by name.
     peers: BTreeMap<PeerKey, BTreeMap<PeerName, Pin>>,
+    /// Peers met nearby.
+    nearby: BTreeMap<PeerName, Pin>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +125,68 @@ impl Contacts {
             _ => false,
         }
     }
+
+    /// What is known of this peer where no server vouches for its name.
+    #[must_use]
+    pub fn acquaintance_nearby(&self, peer: &PeerIdentity) -> Acquaintance {
+        let pins = || {
+            let on_servers = self.peers.values();
+            let all = on_servers.chain(std::iter::once(&self.nearby));
+            all.filter_map(|names| names.get(&peer.name))
+        };
+        let same = |pin: &&Pin| pin.key == peer.key;
+        match (pins().find(same), pins().next()) {
+            (Some(_), _) => Acquaintance::Known {
+                contact: pins().filter(same).any(|pin| pin.contact),
+            },
+            (None, Some(other)) => Acquaintance::KeyChanged { pinned: other.key },
+            (None, None) => Acquaintance::New,
+        }
+    }
+
+    /// Whether any server has ever said that this key has this name.
+    #[must_use]
+    pub fn is_vouched_for(&self, peer: &PeerIdentity) -> bool {
+        let mut pins = self
+            .peers
+            .values()
+            .filter_map(|names| names.get(&peer.name));
+        pins.any(|pin| pin.key == peer.key)
+    }
+
+    /// As `meet`, nearby.
+    pub fn meet_nearby(&mut self, peer: &PeerIdentity) -> bool {
+        if self.acquaintance_nearby(peer) != Acquaintance::New {
+            return false;
+        }
+        self.replace_nearby(peer);
+        true
+    }
+
+    /// As `replace`, nearby.
+    pub fn replace_nearby(&mut self, peer: &PeerIdentity) {
+        let pin = Pin {
+            key: peer.key,
+            contact: false,
+        };
+        self.nearby.insert(peer.name.clone(), pin);
+    }
+
+    /// As `befriend`, nearby.
+    pub fn befriend_nearby(&mut self, peer: &PeerIdentity) -> bool {
+        let all = self
+            .peers
+            .values_mut()
+            .chain(std::iter::once(&mut self.nearby));
+        let mut is_news = false;
+        for pin in all.filter_map(|names| names.get_mut(&peer.name)) {
+            if pin.key == peer.key {
+                is_news |= !pin.contact;
+                pin.contact = true;
+            }
+        }
+        is_news
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +223,47 @@ mod tests {
             contacts.acquaintance(server, &impostor),
             Acquaintance::Known { contact: false },
             "a new key does not inherit the old one's trust"
+        );
+    }
+
+    #[test]
+    fn nearby_every_pin_counts() {
+        let server = PeerKey::from_bytes([9; 32]);
+        let (bob, impostor) = (peer("bob", 1), peer("bob", 2));
+        let mut contacts = Contacts::default();
+        assert_eq!(contacts.acquaintance_nearby(&bob), Acquaintance::New);
+        assert!(contacts.meet(server, &bob));
+        assert!(contacts.befriend(server, &bob));
+        assert_eq!(
+            contacts.acquaintance_nearby(&bob),
+            Acquaintance::Known { contact: true }
+        );
+        assert_eq!(
+            contacts.acquaintance_nearby(&impostor),
+            Acquaintance::KeyChanged { pinned: bob.key }
+        );
+        assert!(!contacts.meet_nearby(&impostor));
+        assert!(contacts.is_vouched_for(&bob) && !contacts.is_vouched_for(&impostor));
+
+        let carol = peer("carol", 3);
+        assert!(contacts.meet_nearby(&carol));
+        assert!(contacts.befriend_nearby(&carol) && !contacts.befriend_nearby(&carol));
+        assert_eq!(
+            contacts.acquaintance(server, &carol),
+            Acquaintance::New,
+            "what was met nearby says nothing of a server's names"
+        );
+        assert!(!contacts.is_vouched_for(&carol));
+
+        contacts.replace_nearby(&impostor);
+        assert_eq!(
+            contacts.acquaintance_nearby(&impostor),
+            Acquaintance::Known { contact: false }
+        );
+        assert_eq!(
+            contacts.acquaintance(server, &impostor),
+            Acquaintance::KeyChanged { pinned: bob.key },
+            "nor does a decision made there"
         );
     }
 

@@ -20,6 +20,13 @@ pub enum Event {
         /// Our public address as the server sees it.
         observed: SocketAddr,
     },
+    /// People nearby are looked for from now on.
+    Nearby {
+        /// The name we go by there.
+        name: PeerName,
+        /// The TCP port at which they can reach us, if they can find us, too.
+        port: Option<u16>,
+    },
     /// Logging in failed for a reason that trying again will not mend.
     LogInFailed {
         /// Why.
@@ -45,6 +52,17 @@ pub enum Event {
         remote: SocketAddr,
         /// From the request to the authenticated session.
         elapsed: Duration,
+    },
+    /// A session goes another way than before, or the story of its way has gone on.
+    Moved {
+        /// With whom.
+        peer: PeerIdentity,
+        /// Which way the bytes go now.
+        path: PathKind,
+        /// Our address on that path.
+        local: SocketAddr,
+        /// The other end's (the relay server's, on a relayed path).
+        remote: SocketAddr,
     },
     /// A peer offers something and the user has to decide: it waits in
     /// [`crate::Stage::AwaitingDecision`]. What the accept policy takes begins

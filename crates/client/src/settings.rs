@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the user has chosen. A missing field means the default, so that older
 /// and newer versions can share a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
     /// The name used last.
@@ -35,6 +35,27 @@ pub struct Settings {
     pub send_limit: Option<u64>,
     /// How fast files may travel from all peers together, in bytes per second.
     pub receive_limit: Option<u64>,
+    /// People on the same network find each other without a server. Off,
+    /// nothing is announced and nothing asked there.
+    pub nearby: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            server: None,
+            download_folder: None,
+            path: PathPolicy::default(),
+            accept: AcceptPolicy::default(),
+            unasked_bytes_max: None,
+            existing: Existing::default(),
+            keeps_executable: false,
+            send_limit: None,
+            receive_limit: None,
+            nearby: true,
+        }
+    }
 }
 
 /// What differs from the settings in one run, and is not stored.
@@ -58,9 +79,18 @@ pub struct Overrides {
     pub send_limit: Option<u64>,
     /// See [`Settings::receive_limit`].
     pub receive_limit: Option<u64>,
+    /// See [`Settings::nearby`].
+    pub nearby: Option<bool>,
 }
 
 impl Settings {
+    /// Whether people nearby may be looked for: never where our address is to
+    /// be hidden.
+    #[must_use]
+    pub fn allows_nearby(&self) -> bool {
+        self.nearby && self.path != PathPolicy::RelayOnly
+    }
+
     /// The settings as a run with these differences obeys them.
     #[must_use]
     pub(crate) fn with(&self, overrides: &Overrides) -> Self {
@@ -77,6 +107,7 @@ impl Settings {
             keeps_executable: overrides.keeps_executable.unwrap_or(self.keeps_executable),
             send_limit: overrides.send_limit.or(self.send_limit),
             receive_limit: overrides.receive_limit.or(self.receive_limit),
+            nearby: overrides.nearby.unwrap_or(self.nearby),
         }
     }
 }

@@ -17,12 +17,14 @@ use crate::settings::Settings;
 pub struct Snapshot {
     /// Whether we are logged in.
     pub login: LoginState,
+    /// The name we go by nearby, while people there are looked for.
+    pub nearby: Option<PeerName>,
     /// Our own key's fingerprint.
     pub fingerprint: Fingerprint,
     /// Our own public key.
     pub key: PeerKey,
-    /// Who is online, and which contacts are not, ordered by name. Never
-    /// ourselves.
+    /// Who is online or nearby, and which contacts are not, ordered by name.
+    /// Never ourselves. Nearby, several may claim one name.
     pub peers: Vec<PeerView>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
@@ -116,6 +118,11 @@ pub struct PeerView {
     pub identity: PeerIdentity,
     /// Whether files can be sent now; otherwise they wait until it is.
     pub online: bool,
+    /// Found on the same network.
+    pub nearby: bool,
+    /// Its name is only what it says of itself: no server has vouched for it,
+    /// and it is no contact.
+    pub claimed: bool,
     /// An offer of this peer was accepted before, or it accepted one of ours.
     pub contact: bool,
     /// The fingerprint of the key pinned for this name, when it is another one;
@@ -146,6 +153,8 @@ pub struct TransferView {
     pub id: TransferId,
     /// The other side.
     pub peer: PeerIdentity,
+    /// See [`PeerView::claimed`]; as it was when the offer came.
+    pub claimed: bool,
     /// Which way.
     pub direction: Direction,
     /// What is offered, in full. Empty while [`Stage::Preparing`].

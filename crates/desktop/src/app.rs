@@ -154,6 +154,7 @@ impl App {
             // The snapshot shows the rest.
             Event::LoggedIn { .. }
             | Event::LogInFailed { .. }
+            | Event::Nearby { .. }
             | Event::Disconnected { .. }
             | Event::Connected { .. }
             | Event::Started { .. }
@@ -186,7 +187,7 @@ impl App {
             self.sheet = None;
         }
         self.look_for_glyphs(ctx);
-        let title = text::window_title(logged_in_name(&self.snapshot.login).as_deref());
+        let title = text::window_title(own_name(&self.snapshot).as_deref());
         if title != self.title {
             ctx.send_viewport_cmd(ViewportCommand::Title(title.clone()));
             self.title = title;
@@ -218,8 +219,9 @@ impl App {
         }
     }
 
-    fn logged_in(&self) -> bool {
-        logged_in_name(&self.snapshot.login).is_some()
+    /// Whether there may be people to see.
+    fn is_among_people(&self) -> bool {
+        own_name(&self.snapshot).is_some()
     }
 
     /// Takes files that fell on the window or were pasted into it. What was
@@ -281,7 +283,7 @@ impl App {
     ) -> Option<Action> {
         let drop = self.drop.take()?;
         let position_known = ctx.input(|input| input.pointer.latest_pos().is_some());
-        if self.logged_in() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {
+        if self.is_among_people() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {
             ctx.request_repaint_after(Duration::from_millis(20));
             self.drop = Some(drop);
             return None;
@@ -439,7 +441,7 @@ impl eframe::App for App {
         let words = self.take_files(ui.ctx());
         let mut actions = self.notice(ui);
         let mut under_pointer = None;
-        if self.logged_in() {
+        if self.is_among_people() {
             let outcome = self.main_screen(ui);
             under_pointer = outcome.under_pointer;
             if let Some(words) = words {
@@ -467,11 +469,14 @@ impl eframe::App for App {
     }
 }
 
-fn logged_in_name(login: &LoginState) -> Option<String> {
-    match login {
+/// The name that others see.
+fn own_name(snapshot: &Snapshot) -> Option<String> {
+    match &snapshot.login {
         LoginState::LoggedIn { name, .. } | LoginState::Reconnecting { name, .. } => {
             Some(name.to_string())
         }
-        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => None,
+        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => {
+            snapshot.nearby.as_ref().map(ToString::to_string)
+        }
     }
 }

@@ -42,7 +42,17 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
                 Some(trouble),
             )
         }
-        LoginState::LoggedOut { .. } | LoginState::LoggingIn { .. } => return Vec::new(),
+        LoginState::LoggedOut { failure } => {
+            let Some(name) = &snapshot.nearby else {
+                return Vec::new();
+            };
+            let trouble = failure.as_ref();
+            let trouble = trouble.map(|why| (text::LOGGED_OUT.to_owned(), why.to_string()));
+            (name, text::NEARBY_ONLY.to_owned(), palette.accent, trouble)
+        }
+        LoginState::LoggingIn { name, server } => {
+            (name, text::logging_in(&host(server)), palette.warning, None)
+        }
     };
     let wide = egui::Vec2::new(ui.available_width(), HEIGHT);
     let actions = ui

@@ -1,7 +1,7 @@
 //! The first screen: a name and a server.
 
 use egui::{Align, Key, Layout, RichText, TextEdit, TextStyle, Ui, Vec2};
-use pinhole_client::{Command, LoginState, PeerName, ServerAddress, Snapshot};
+use pinhole_client::{Command, LoginState, PathPolicy, PeerName, ServerAddress, Snapshot};
 
 use crate::action::{Action, Sheet};
 use crate::icon::aperture;
@@ -57,6 +57,25 @@ impl Form {
             }
         }
     }
+
+    /// The commands that do without a server, or a complaint.
+    fn submit_nearby(&mut self, is_switched_on: bool) -> Vec<Command> {
+        match self.name.trim().parse::<PeerName>() {
+            Ok(name) => {
+                self.complaint = None;
+                let switch = (!is_switched_on).then_some(Command::SetNearby { on: true });
+                let go = Command::GoNearby {
+                    name,
+                    announces: true,
+                };
+                switch.into_iter().chain([go]).collect()
+            }
+            Err(error) => {
+                self.complaint = Some(Complaint::Name(error.to_string()));
+                Vec::new()
+            }
+        }
+    }
 }
 
 /// Draws the screen. `waiting` is the title of what was dropped before the login.
@@ -97,7 +116,11 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
             LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
             LoginState::LoggedOut { failure } => {
                 let failure = failure.as_ref().map(ToString::to_string);
-                fields(ui, form, snapshot, failure.as_deref(), waiting)
+                let mut actions = fields(ui, form, snapshot, failure.as_deref(), waiting);
+                if snapshot.settings.path != PathPolicy::RelayOnly {
+                    actions.extend(without_server(ui, form, snapshot.settings.nearby));
+                }
+                actions
             }
             LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => Vec::new(),
         })
@@ -196,6 +219,22 @@ fn fields(
         }
     }
     Vec::new()
+}
+
+fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Action> {
+    ui.add_space(theme::GAP_LARGE);
+    let clicked = ui
+        .vertical_centered(|ui| {
+            let button = theme::button(ui, text::WITHOUT_SERVER);
+            ui.label(theme::muted(ui, text::WITHOUT_SERVER_HELP));
+            button.clicked()
+        })
+        .inner;
+    if !clicked {
+        return Vec::new();
+    }
+    let commands = form.submit_nearby(is_switched_on);
+    commands.into_iter().map(Action::Command).collect()
 }
 
 fn field(

@@ -52,6 +52,9 @@ struct Arguments {
     /// Which way files may go.
     #[arg(long, value_enum, env = "PINHOLE_PATH")]
     path: Option<Path>,
+    /// Neither look for people on your own network nor be found by them.
+    #[arg(long, env = "PINHOLE_NO_NEARBY", value_parser = clap::builder::FalseyValueParser::new())]
+    no_nearby: bool,
     /// Where on the screen the window opens, in points.
     #[arg(long, value_name = "X,Y", value_parser = position)]
     position: Option<egui::Pos2>,
@@ -120,6 +123,7 @@ fn run(arguments: Arguments, log_in: bool) -> eframe::Result {
                 Path::Direct => PathPolicy::DirectOnly,
                 Path::Relay => PathPolicy::RelayOnly,
             }),
+            nearby: arguments.no_nearby.then_some(false),
             ..pinhole_client::Overrides::default()
         },
     };

@@ -16,6 +16,8 @@ const WIDTH: f32 = 480.0;
 const LINE_HEIGHT: f32 = 26.0;
 /// What the sheet needs besides the list of files.
 const AROUND_THE_LIST: f32 = 460.0;
+/// What the warning about a name that nobody confirms needs.
+const CLAIMED_HEIGHT: f32 = 40.0;
 /// What the question about existing names needs.
 const EXISTING_HEIGHT: f32 = 70.0;
 
@@ -44,6 +46,9 @@ pub(crate) fn show(
             let mut height = screen.height() - AROUND_THE_LIST;
             if offer.existing > 0 {
                 height -= EXISTING_HEIGHT;
+            }
+            if transfer.claimed {
+                height -= CLAIMED_HEIGHT;
             }
             let height = height.clamp(LINE_HEIGHT, 10.0 * LINE_HEIGHT);
             entries(ui, &offer.entries, choice, height);
@@ -94,6 +99,11 @@ fn who(ui: &mut Ui, transfer: &TransferView) {
             let style = RichText::new(fingerprint).monospace().size(11.0);
             ui.add(egui::Label::new(style.color(theme::palette(ui).muted)).wrap())
                 .on_hover_text(text::FINGERPRINT_HELP);
+            if transfer.claimed {
+                let warning = theme::palette(ui).warning;
+                let words = theme::muted(ui, text::CLAIMED_HELP).color(warning);
+                ui.add(egui::Label::new(words).wrap());
+            }
         });
     });
 }

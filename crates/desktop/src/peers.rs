@@ -50,6 +50,7 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
     let (LoginState::LoggedIn { server, .. } | LoginState::Reconnecting { server, .. }) =
         &snapshot.login
     else {
+        nobody_nearby(ui);
         return Vec::new();
     };
     let server = server.to_string();
@@ -75,6 +76,20 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
             .inner
         })
         .inner
+}
+
+fn nobody_nearby(ui: &mut Ui) {
+    theme::card(ui).show(ui, |ui| {
+        ui.vertical_centered(|ui| {
+            ui.add_space(theme::GAP_LARGE);
+            icon::aperture(ui, 48.0);
+            ui.add_space(theme::GAP_LARGE);
+            ui.label(RichText::new(text::NOBODY_NEARBY).text_style(theme::title()));
+            ui.add_space(theme::GAP_SMALL);
+            ui.label(RichText::new(text::ASK_NEARBY).color(theme::palette(ui).muted));
+            ui.add_space(theme::GAP_LARGE);
+        });
+    });
 }
 
 fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
@@ -164,14 +179,27 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
         (text::drop_to_send(name), palette.accent)
     } else if !peer.online {
         (text::OFFLINE.to_owned(), palette.muted)
+    } else if peer.claimed {
+        (text::CLAIMED.to_owned(), palette.warning)
     } else if let Some(path) = peer.path {
         (text::connected(path).to_owned(), palette.muted)
+    } else if peer.nearby {
+        let words = if peer.contact {
+            text::CONTACT_NEARBY
+        } else {
+            text::NEARBY
+        };
+        (words.to_owned(), palette.muted)
     } else if peer.contact {
         (text::CONTACT_ONLINE.to_owned(), palette.muted)
     } else {
         (text::ONLINE.to_owned(), palette.muted)
     };
-    ui.add(egui::Label::new(theme::muted(ui, words).color(color)).truncate());
+    let label = ui.add(egui::Label::new(theme::muted(ui, words).color(color)).truncate());
+    if peer.claimed {
+        let fingerprint = text::grouped(&peer.identity.key.fingerprint().to_string());
+        label.on_hover_text(format!("{}\n{fingerprint}", text::CLAIMED_HELP));
+    }
 }
 
 /// Says what dropping does, along the bottom of the window.

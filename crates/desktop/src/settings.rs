@@ -98,6 +98,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 ui.add_space(theme::GAP_LARGE);
                 proxy(ui, &mut form.proxy, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
+                nearby(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
             });
         ui.add_space(theme::GAP_LARGE);
@@ -209,6 +211,16 @@ fn limits(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<A
     if let Some(receive) = amount(ui, text::RECEIVE_LIMIT, &mut form.receive_limit) {
         actions.push(Action::Command(Command::SetLimits { send, receive }));
     }
+}
+
+fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+    theme::section_heading(ui, text::PEOPLE_NEARBY);
+    let now = snapshot.settings.nearby;
+    let tick = theme::tick_box(ui, now, false, RichText::new(text::FIND_NEARBY));
+    if tick.clicked() {
+        actions.push(Action::Command(Command::SetNearby { on: !now }));
+    }
+    ui.add(egui::Label::new(theme::muted(ui, text::FIND_NEARBY_HELP)).wrap());
 }
 
 /// A field for megabytes, empty for no limit: what it was changed to, once the

@@ -20,12 +20,14 @@
 //! | `punch_port` | warm binding: a local port whose public address is known beforehand |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
+//! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
 //! | `session` | mutual authentication, and the session that comes of it |
 
 mod candidates;
 mod connect;
 mod dial;
 mod identity;
+mod nearby;
 mod proxy;
 mod punch_port;
 mod relay;
@@ -39,6 +41,7 @@ mod wire;
 pub use connect::{Accepted, Answer, ConnectError, Report, Tried, Way};
 pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
+pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{

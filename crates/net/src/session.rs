@@ -16,7 +16,7 @@ use std::time::Duration;
 use pinhole_proto::agent::PathKind;
 use pinhole_proto::hello::Hello;
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::{PeerIdentity, Role};
+use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
 use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -71,37 +71,49 @@ impl Authenticated {
         Hello::decode(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 
-    /// Begins a session on this connection, as `hello` says; the controlling
-    /// side says it.
-    pub(crate) async fn begin(
-        mut self,
-        hello: &Hello,
+    /// Controlling side: says that this connection is selected, and what for.
+    pub(crate) async fn say_hello(&mut self, hello: &Hello) -> io::Result<()> {
+        self.stream.write_all(&hello.encode()).await
+    }
+
+    /// A session that begins on this connection.
+    pub(crate) fn into_session(
+        self,
+        name: IntroductionId,
         role: Role,
-        peer: &PeerIdentity,
-        report: &Report,
+        peer: PeerIdentity,
+        path: SessionPath,
         elapsed: Duration,
-    ) -> io::Result<Session> {
-        if role == Role::Controlling {
-            self.stream.write_all(&hello.encode()).await?;
-        }
+    ) -> Session {
         let (stream, mover) = SessionStream::new(self.stream);
-        let path = SessionPath {
-            kind: hello.path,
-            local: self.local,
-            remote: self.remote,
-            report: report.clone(),
-        };
-        let live = LiveSession::new(hello.session, role, peer.clone(), mover, path);
-        Ok(Session {
+        let SessionPath {
+            kind,
+            local,
+            remote,
+            ref report,
+        } = path;
+        let report = report.clone();
+        let live = LiveSession::new(name, role, peer.clone(), mover, path);
+        Session {
             stream,
-            peer: peer.clone(),
-            path: hello.path,
+            peer,
+            path: kind,
+            local,
+            remote,
+            elapsed,
+            report,
+            handle: SessionHandle(live),
+        }
+    }
+
+    /// The path of this connection.
+    pub(crate) fn path(&self, kind: PathKind, report: Report) -> SessionPath {
+        SessionPath {
+            kind,
             local: self.local,
             remote: self.remote,
-            elapsed,
-            report: report.clone(),
-            handle: SessionHandle(live),
-        })
+            report,
+        }
     }
 }
 
@@ -113,7 +125,18 @@ pub(crate) async fn authenticate(
     identity: &Identity,
     peer: PeerKey,
 ) -> io::Result<Authenticated> {
-    let expect = Expect::Key(peer);
+    let proven = authenticate_expecting(transport, role, identity, Expect::Key(peer)).await?;
+    Ok(proven.1)
+}
+
+/// As [`authenticate`], with whomever may be at the other end. Returns the key
+/// that was proven, too.
+pub(crate) async fn authenticate_expecting(
+    transport: Transport,
+    role: Role,
+    identity: &Identity,
+    expect: Expect,
+) -> io::Result<(PeerKey, Authenticated)> {
     let mut tls = match role {
         Role::Controlling => {
             let config = peer_tls::client_config(identity, expect, ALPN_PEER);
@@ -128,11 +151,15 @@ pub(crate) async fn authenticate(
     let (mut reader, mut writer) = transport.into_split();
     let mut ciphertext = Ciphertext::for_reading();
     match shake_hands(&mut tls, &mut reader, &mut writer, &mut ciphertext).await {
-        Ok(plaintext) => Ok(Authenticated {
-            stream: SealedStream::new(tls, (reader, writer), ciphertext, plaintext),
-            local,
-            remote,
-        }),
+        Ok(plaintext) => {
+            let key = tls.peer_key().ok_or(io::ErrorKind::InvalidData)?;
+            let authenticated = Authenticated {
+                stream: SealedStream::new(tls, (reader, writer), ciphertext, plaintext),
+                local,
+                remote,
+            };
+            Ok((key, authenticated))
+        }
         Err(error) => {
             // The alert that tells the other end why is a courtesy.
             let _ = writer.write_all(&tls.take_queued()).await;

@@ -14,6 +14,14 @@ pub(super) enum Line<'a> {
         observed: SocketAddr,
         server: String,
     },
+    Nearby {
+        name: &'a PeerName,
+        port: Option<u16>,
+    },
+    NearbyOnly {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     Disconnected {
         reason: String,
         retry_in_ms: u64,
@@ -28,6 +36,7 @@ pub(super) enum Line<'a> {
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
+        claimed: bool,
         files: u64,
         folders: u64,
         bytes: u64,
@@ -85,6 +94,8 @@ pub(super) enum Line<'a> {
         fingerprint: Fingerprint,
         contact: bool,
         key_changed: bool,
+        nearby: bool,
+        claimed: bool,
     },
     History(&'a HistoryEntry),
     Id {

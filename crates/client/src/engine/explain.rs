@@ -70,7 +70,9 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
             peer: peer.to_string(),
         },
-        ConnectError::Introduction(IntroductionFailure::Refused) => Failure::RefusedByPeer { peer },
+        ConnectError::Introduction(IntroductionFailure::Refused) | ConnectError::Refused { .. } => {
+            Failure::RefusedByPeer { peer }
+        }
         ConnectError::Introduction(IntroductionFailure::TimedOut) => Failure::NoPath {
             peer,
             detail: "it did not answer. It may have just gone offline; try again.".to_owned(),
@@ -79,7 +81,9 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
             reason: error.to_string(),
         },
         ConnectError::WrongPeerKey { found: Some(_), .. } => Failure::PeerKeyChanged { peer },
-        ConnectError::WrongPeerKey { found: None, .. } => Failure::PeerNotAuthentic { peer },
+        ConnectError::WrongPeerKey { found: None, .. } | ConnectError::OtherName { .. } => {
+            Failure::PeerNotAuthentic { peer }
+        }
         ConnectError::NoPath { report, .. } => Failure::NoPath {
             peer,
             detail: no_path(path, report),
@@ -88,6 +92,27 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
             peer,
             detail: format!("{error}."),
         },
+    }
+}
+
+/// Why there is no session with a peer that was to be nearby.
+pub(super) fn nearby(peer: &PeerIdentity, error: &ConnectError) -> Failure {
+    match error {
+        ConnectError::NoPath { report, .. } => Failure::NoPath {
+            peer: peer.name.clone(),
+            detail: format!(
+                "it was seen on your network, but does not answer there. A firewall on either computer may be in the way. Tried: {report}"
+            ),
+        },
+        error => connect(peer, PathPolicy::Auto, error),
+    }
+}
+
+/// The connection broke before it was of use.
+pub(super) fn lost(peer: &PeerIdentity, error: &std::io::Error) -> Failure {
+    Failure::ConnectionLost {
+        peer: peer.name.clone(),
+        reason: error.to_string(),
     }
 }
 

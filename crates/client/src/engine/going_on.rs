@@ -51,19 +51,19 @@ impl Engine {
         if self.reoffered(id).is_some() {
             return self.take_again(id).await;
         }
-        let is_logged_in = self.login.id().is_some();
+        let can_go_on = self.login.id().is_some() || self.nearby.is_running();
         // The server may have said so before the connection was seen to break.
         let peer = self.transfers.get(&id).map(|transfer| &transfer.peer);
-        let wait = if peer.is_some_and(|peer| self.is_online(peer)) {
-            WAIT
-        } else {
+        let wait = if peer.is_some_and(|peer| self.is_said_to_be_gone(peer)) {
             WAIT_FOR_OFFLINE_PEER
+        } else {
+            WAIT
         };
         let under_way = |t: &&mut Transfer| matches!(t.stage, Stage::Transferring);
         let Some(transfer) = self.transfers.get_mut(&id).filter(under_way) else {
             return self.finish(id, Err(failure)).await;
         };
-        if !is_logged_in || transfer.text.is_some() {
+        if !can_go_on || transfer.text.is_some() {
             return self.finish(id, Err(failure)).await;
         }
         let now = Instant::now();
@@ -111,10 +111,12 @@ impl Engine {
                 continue;
             };
             lost.try_at = None;
+            let failure = lost.failure.clone();
+            let peer = self.transfers.get(&id).map(|transfer| transfer.peer.key);
+            let is_nearby = peer.is_some_and(|peer| self.nearby.has(peer));
             if is_over {
-                let failure = lost.failure.clone();
                 self.finish(id, Err(failure)).await;
-            } else if self.login.rendezvous().is_some() {
+            } else if self.login.rendezvous().is_some() || is_nearby {
                 self.prepare(id).await;
             } else {
                 self.tries_again(id);

@@ -1,15 +1,17 @@
 //! Being logged in: the connection to the rendezvous server, again and again.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    Expect, Identity, Invitation, LogIn, LogInError, PathPolicy, PeerIdentity, PeerKey, PeerName,
-    ProxyChoice, Refusal, Rendezvous, RendezvousEvent, ServerAddress,
+    Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
+    PeerIdentity, PeerKey, PeerName, ProxyChoice, Refusal, Rendezvous, RendezvousEvent,
+    ServerAddress,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::{Engine, Input, explain};
@@ -22,6 +24,16 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait. After a restart the clients of a large server come back
 /// spread over it.
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// How long a server that is asked whether it is there may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// When the way to the server is lost while files are under way, a new one is
+/// looked for this often: with a fresh connection, for one that is under way
+/// waits ever longer between its attempts.
+const HASTY_RETRY: Duration = Duration::from_millis(250);
+/// And each time for no longer than this.
+const HASTY_TIMEOUT: Duration = Duration::from_millis(1500);
+/// But not for longer than this.
+const HASTE: Duration = Duration::from_secs(60);
 
 /// Names a login, so that late words of an earlier one are told from those of
 /// the current.
@@ -63,10 +75,11 @@ pub(crate) struct Login {
     /// Logged in, but the roster has not come yet: tell the face when it has.
     observed: Option<SocketAddr>,
     task: Option<JoinHandle<()>>,
+    check: Arc<Notify>,
 }
 
 impl Login {
-    pub(crate) const fn logged_out() -> Self {
+    pub(crate) fn logged_out() -> Self {
         let state = LoginState::LoggedOut { failure: None };
         Self {
             id: None,
@@ -75,6 +88,7 @@ impl Login {
             rendezvous: None,
             observed: None,
             task: None,
+            check: Arc::default(),
         }
     }
 
@@ -95,6 +109,12 @@ impl Login {
     /// The way to peers, while logged in.
     pub(crate) const fn rendezvous(&self) -> Option<&Rendezvous> {
         self.rendezvous.as_ref()
+    }
+
+    /// Has the login find out whether the server is still there, and connect
+    /// again if not.
+    pub(super) fn check(&self) {
+        self.check.notify_one();
     }
 
     /// Whom and where the current login is for.
@@ -118,7 +138,9 @@ impl Drop for Login {
 
 impl Engine {
     pub(super) async fn log_in(&mut self, name: PeerName, server: ServerAddress) {
-        self.log_out().await;
+        if self.login.id.is_some() {
+            self.log_out().await;
+        }
         let id = LoginId(self.next_id());
         let attempt = Attempt {
             id,
@@ -127,6 +149,8 @@ impl Engine {
             expect: self.expected_key(&server),
             path: self.path_policy(),
             proxy: self.proxy.subscribe(),
+            sessions: self.live_sessions.clone(),
+            check: self.login.check.clone(),
             name: name.clone(),
             server: server.clone(),
         };
@@ -148,8 +172,14 @@ impl Engine {
 
     pub(super) async fn log_out(&mut self) {
         self.end_all_sessions().await;
-        self.roster.clear();
         self.connecting.clear();
+        self.era.end();
+        self.end_login();
+        self.leave_nearby().await;
+    }
+
+    fn end_login(&mut self) {
+        self.roster.clear();
         self.login = Login::logged_out();
     }
 
@@ -168,10 +198,18 @@ impl Engine {
                 self.login.rendezvous = Some(rendezvous);
                 self.login.server_key = Some(server_key);
                 self.login.observed = Some(observed);
-                self.remember_login(name, server, server_key).await;
+                self.remember_login(name.clone(), server, server_key).await;
+                if self.in_force().allows_nearby() {
+                    self.be_nearby(name, true).await;
+                }
             }
             LoginInput::Failed { failure } => {
-                self.log_out().await;
+                // What goes on nearby needs no server.
+                if self.nearby.is_running() {
+                    self.end_login();
+                } else {
+                    self.log_out().await;
+                }
                 self.login.state = LoginState::LoggedOut {
                     failure: Some(failure.clone()),
                 };
@@ -259,6 +297,8 @@ struct Attempt {
     path: PathPolicy,
     /// The user may change it while we try to connect again.
     proxy: watch::Receiver<ProxyChoice>,
+    sessions: LiveSessions,
+    check: Arc<Notify>,
     name: PeerName,
     server: ServerAddress,
 }
@@ -267,45 +307,65 @@ impl Attempt {
     async fn stay_logged_in(mut self) {
         let mut failures_in_a_row = 0;
         let mut was_logged_in = false;
+        let mut hasty_until = Instant::now();
         loop {
-            let failure = match self.log_in().await {
+            let is_hasty = Instant::now() < hasty_until;
+            let failure = match self.log_in_within(is_hasty.then_some(HASTY_TIMEOUT)).await {
                 Ok((rendezvous, logged_in, events)) => {
                     failures_in_a_row = 0;
                     was_logged_in = true;
                     // From now on only this very server will do.
                     self.expect = Expect::Key(logged_in.server_key);
                     let first = LoginInput::LoggedIn {
-                        rendezvous,
+                        rendezvous: rendezvous.clone(),
                         server_key: logged_in.server_key,
                         observed: logged_in.observed,
                     };
                     self.tell(first).await;
-                    self.forward(events).await
+                    match self.forward(&rendezvous, events).await {
+                        Some(failure) => failure,
+                        None => {
+                            hasty_until = Instant::now() + HASTE;
+                            silent()
+                        }
+                    }
                 }
-                Err(e) => self.failure(&e),
+                Err(failure) => failure,
             };
             if !was_logged_in || is_final(&failure) {
                 self.tell(LoginInput::Failed { failure }).await;
                 return;
             }
-            let retry_in = retry_delay(failures_in_a_row, self.identity.key());
-            failures_in_a_row += 1;
+            let retry_in = if Instant::now() < hasty_until {
+                HASTY_RETRY
+            } else {
+                failures_in_a_row += 1;
+                retry_delay(failures_in_a_row - 1, self.identity.key())
+            };
             let lost = LoginInput::Disconnected { failure, retry_in };
             self.tell(lost).await;
-            tokio::time::sleep(retry_in).await;
+            tokio::select! {
+                () = tokio::time::sleep(retry_in) => {}
+                () = self.check.notified() => hasty_until = Instant::now() + HASTE,
+            }
         }
+    }
+
+    async fn log_in_within(
+        &self,
+        limit: Option<Duration>,
+    ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), Failure> {
+        let logged_in = match limit {
+            Some(limit) => timeout(limit, self.log_in()).await,
+            None => Ok(self.log_in().await),
+        };
+        let logged_in = logged_in.map_err(|_| silent())?;
+        logged_in.map_err(|error| self.failure(&error))
     }
 
     async fn log_in(
         &self,
-    ) -> Result<
-        (
-            Rendezvous,
-            pinhole_net::LoggedIn,
-            mpsc::Receiver<RendezvousEvent>,
-        ),
-        LogInError,
-    > {
+    ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
         let proxy = self.proxy.borrow().clone();
         Rendezvous::log_in(LogIn {
             server: self.server.clone(),
@@ -314,6 +374,7 @@ impl Attempt {
             name: self.name.clone(),
             path: self.path,
             proxy,
+            sessions: self.sessions.clone(),
         })
         .await
     }
@@ -329,24 +390,46 @@ impl Attempt {
     }
 
     /// Passes the server's words on until the connection is gone; says why it
-    /// went.
-    async fn forward(&self, mut events: mpsc::Receiver<RendezvousEvent>) -> Failure {
-        while let Some(event) = events.recv().await {
+    /// went, unless the server merely does not answer any more.
+    async fn forward(
+        &self,
+        rendezvous: &Rendezvous,
+        mut events: mpsc::Receiver<RendezvousEvent>,
+    ) -> Option<Failure> {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = self.check.notified() => {
+                    if rendezvous.answers(ANSWER_TIMEOUT).await {
+                        continue;
+                    }
+                    return None;
+                }
+            };
             let input = match event {
-                RendezvousEvent::Roster(peers) => LoginInput::Roster(peers),
-                RendezvousEvent::Online(peer) => LoginInput::Online(peer),
-                RendezvousEvent::Offline(name) => LoginInput::Offline(name),
-                RendezvousEvent::Invitation(invitation) => LoginInput::Invitation(invitation),
-                RendezvousEvent::RelayEnded { peer, reason } => {
+                Some(RendezvousEvent::Roster(peers)) => LoginInput::Roster(peers),
+                Some(RendezvousEvent::Online(peer)) => LoginInput::Online(peer),
+                Some(RendezvousEvent::Offline(name)) => LoginInput::Offline(name),
+                Some(RendezvousEvent::Invitation(invitation)) => LoginInput::Invitation(invitation),
+                Some(RendezvousEvent::RelayEnded { peer, reason }) => {
                     LoginInput::RelayEnded { peer, reason }
                 }
-                RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
+                Some(RendezvousEvent::Disconnected(reason)) => {
+                    return Some(explain::disconnect(&reason));
+                }
+                None => {
+                    let reason = "the connection ended".to_owned();
+                    return Some(Failure::ServerLost { reason });
+                }
             };
             self.tell(input).await;
         }
-        Failure::ServerLost {
-            reason: "the connection ended".to_owned(),
-        }
+    }
+}
+
+fn silent() -> Failure {
+    Failure::ServerLost {
+        reason: "it does not answer".to_owned(),
     }
 }
 

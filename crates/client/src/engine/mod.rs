@@ -8,6 +8,8 @@
 mod explain;
 mod going_on;
 mod login;
+mod nearby;
+mod paths;
 mod queue;
 mod receiving;
 mod sending;
@@ -19,14 +21,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice};
+use pinhole_net::{
+    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
+};
 use pinhole_transfer::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::login::{Login, LoginId, LoginInput};
+use self::nearby::{NearbyId, Neighbourhood};
 pub(crate) use self::queue::Queued;
-use self::sessions::{PeerSession, SessionId, SessionInput};
+use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
 use crate::command::Command;
 use crate::contacts::{Acquaintance, Contacts};
@@ -44,6 +49,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) enum Input {
     Login { login: LoginId, input: LoginInput },
+    Nearby { id: NearbyId, event: NearbyEvent },
     Session(SessionInput),
     Transfer(TransferInput),
 }
@@ -61,7 +67,11 @@ pub(crate) struct Engine {
     proxy: watch::Sender<ProxyChoice>,
     login: Login,
     roster: BTreeMap<PeerName, PeerKey>,
+    nearby: Neighbourhood,
+    era: Era,
     sessions: HashMap<SessionId, PeerSession>,
+    /// The same, as the network knows them.
+    live_sessions: LiveSessions,
     connecting: HashSet<PeerKey>,
     transfers: BTreeMap<TransferId, Transfer>,
     next_id: u64,
@@ -92,7 +102,7 @@ impl Engine {
             &profile,
             settings.with(&overrides),
             &history,
-            &login,
+            (&login, &Neighbourhood::default()),
             Vec::new(),
             Vec::new(),
         );
@@ -107,7 +117,10 @@ impl Engine {
             limits: Limits::default(),
             login,
             roster: BTreeMap::new(),
+            nearby: Neighbourhood::default(),
+            era: Era::default(),
             sessions: HashMap::new(),
+            live_sessions: LiveSessions::default(),
             connecting: HashSet::new(),
             transfers: BTreeMap::new(),
             next_id: 1,
@@ -139,7 +152,11 @@ impl Engine {
                     None => break,
                 },
                 Some(input) = inputs.recv() => self.handle(input).await,
-                _ = sampling.tick(), if self.is_moving() => self.sample_progress(),
+                _ = sampling.tick(), if self.is_moving() => {
+                    self.sample_progress();
+                    self.attend_to_silence().await;
+                }
+                () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
                 () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
             }
@@ -151,6 +168,7 @@ impl Engine {
     async fn handle(&mut self, input: Input) {
         match input {
             Input::Login { login, input } => self.handle_login(login, input).await,
+            Input::Nearby { id, event } => self.handle_nearby(id, event).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
         }
@@ -159,6 +177,8 @@ impl Engine {
     async fn handle_command(&mut self, command: Command) {
         match command {
             Command::LogIn { name, server } => self.log_in(name, server).await,
+            Command::GoNearby { name, announces } => self.go_nearby(name, announces).await,
+            Command::SetNearby { on } => self.set_nearby(on).await,
             Command::LogOut => self.log_out().await,
             Command::Send { peer, paths } => self.send(peer, paths).await,
             Command::SendText { peer, text } => self.send_text(peer, text).await,
@@ -233,13 +253,13 @@ impl Engine {
     }
 
     async fn trust_new_key(&mut self, peer: PeerKey) {
-        let Some(server) = self.login.server_key() else {
-            return;
-        };
         let Some(identity) = self.identity_of(peer) else {
             return;
         };
-        self.contacts.replace(server, &identity);
+        match self.server_of(&identity) {
+            Some(server) => self.contacts.replace(server, &identity),
+            None => self.contacts.replace_nearby(&identity),
+        }
         self.store_contacts().await;
     }
 
@@ -262,10 +282,12 @@ impl Engine {
         }
     }
 
-    /// The peer in the roster, of a session, or among the contacts, with this key.
+    /// The peer in the roster, of a session, among the contacts, or nearby, with
+    /// this key.
     fn identity_of(&self, key: PeerKey) -> Option<PeerIdentity> {
         let of_sessions = self.sessions.values().map(|s| s.peer().clone());
-        let mut known = self.online().chain(of_sessions).chain(self.contacts_here());
+        let known = self.online().chain(of_sessions).chain(self.contacts_here());
+        let mut known = known.chain(self.nearby.peers());
         known.find(|peer| peer.key == key)
     }
 
@@ -276,8 +298,31 @@ impl Engine {
         })
     }
 
+    /// Whether files can be sent to it now.
     fn is_online(&self, peer: &PeerIdentity) -> bool {
+        self.is_on_server(peer) || self.nearby.has(peer.key)
+    }
+
+    /// Whether the server says that it is online.
+    fn is_on_server(&self, peer: &PeerIdentity) -> bool {
         self.roster.get(&peer.name) == Some(&peer.key)
+    }
+
+    /// The server that vouches for its name, if the one we are logged in to
+    /// does, or has.
+    fn server_of(&self, peer: &PeerIdentity) -> Option<PeerKey> {
+        let server = self.login.server_key()?;
+        let is_known = || {
+            let acquaintance = self.contacts.acquaintance(server, peer);
+            matches!(acquaintance, Acquaintance::Known { .. })
+        };
+        (self.is_on_server(peer) || is_known()).then_some(server)
+    }
+
+    /// Whether the server, asked now, would say that it is offline.
+    fn is_said_to_be_gone(&self, peer: &PeerIdentity) -> bool {
+        let is_asked = self.login.rendezvous().is_some() && self.server_of(peer).is_some();
+        is_asked && !self.is_online(peer)
     }
 
     /// Contacts whose names are of this server, online or not.
@@ -289,10 +334,16 @@ impl Engine {
     }
 
     fn acquaintance(&self, peer: &PeerIdentity) -> Acquaintance {
-        let server = self.login.server_key();
-        server.map_or(Acquaintance::New, |server| {
-            self.contacts.acquaintance(server, peer)
-        })
+        match self.server_of(peer) {
+            Some(server) => self.contacts.acquaintance(server, peer),
+            None => self.contacts.acquaintance_nearby(peer),
+        }
+    }
+
+    /// Whether nobody but itself says that this is its name.
+    fn is_only_claimed(&self, peer: &PeerIdentity) -> bool {
+        let is_contact = self.acquaintance(peer) == Acquaintance::Known { contact: true };
+        !is_contact && !self.is_on_server(peer) && !self.contacts.is_vouched_for(peer)
     }
 
     fn path_policy(&self) -> PathPolicy {
@@ -314,18 +365,29 @@ impl Engine {
 
     fn publish(&self) {
         // Of one name, who is online hides the contact that had it before.
-        let peers: BTreeMap<PeerName, PeerView> = self
+        let vouched_for: BTreeMap<PeerName, PeerKey> = self
             .contacts_here()
             .chain(self.online())
-            .map(|peer| (peer.name.clone(), self.peer_view(peer)))
+            .map(|peer| (peer.name, peer.key))
             .collect();
-        let peers = peers.into_values().collect();
+        let known: HashSet<PeerKey> = vouched_for.values().copied().collect();
+        let others = self
+            .nearby
+            .peers()
+            .filter(|peer| !known.contains(&peer.key));
+        let vouched_for = vouched_for.into_iter();
+        let mut peers: Vec<PeerView> = vouched_for
+            .map(|(name, key)| PeerIdentity { name, key })
+            .chain(others)
+            .map(|peer| self.peer_view(peer))
+            .collect();
+        peers.sort_by(|one, other| one.identity.name.cmp(&other.identity.name));
         let transfers = self.transfers.iter().map(|(&id, t)| t.view(id)).collect();
         let next = snapshot(
             &self.profile,
             self.in_force(),
             &self.history,
-            &self.login,
+            (&self.login, &self.nearby),
             peers,
             transfers,
         );
@@ -345,6 +407,8 @@ impl Engine {
             changed_from,
             path: session.map(PeerSession::path),
             online: self.is_online(&identity),
+            nearby: self.nearby.has(identity.key),
+            claimed: self.is_only_claimed(&identity),
             identity,
         }
     }
@@ -354,13 +418,14 @@ fn snapshot(
     profile: &Profile,
     settings: Settings,
     history: &History,
-    login: &Login,
+    (login, nearby): (&Login, &Neighbourhood),
     peers: Vec<PeerView>,
     transfers: Vec<crate::snapshot::TransferView>,
 ) -> Snapshot {
     let key = profile.identity().key();
     Snapshot {
         login: login.view(),
+        nearby: nearby.name(),
         fingerprint: key.fingerprint(),
         key,
         peers,

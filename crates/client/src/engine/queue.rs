@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Engine;
 use super::transfers::Transfer;
+use crate::event::Event;
 use crate::failure::Failure;
 use crate::offer;
 use crate::profile::ProfileError;
@@ -34,7 +35,9 @@ impl Engine {
     /// Lets files wait for a peer of the server we are logged in to.
     pub(super) async fn queue(&mut self, peer: PeerIdentity, paths: Vec<PathBuf>) {
         let Some(server) = self.login.server_key() else {
-            return;
+            let peer = peer.name.to_string();
+            let failure = Failure::PeerOffline { peer };
+            return self.emit(Event::CommandFailed { failure }).await;
         };
         self.add_queued(Queued {
             server,
@@ -60,9 +63,10 @@ impl Engine {
     /// Sends whatever waits for peers that are online now.
     pub(super) async fn send_queued(&mut self) {
         let is_due = |transfer: &Transfer| {
+            let is_here = transfer.queued_on == self.login.server_key();
             matches!(transfer.stage, Stage::Queued)
-                && transfer.queued_on == self.login.server_key()
-                && self.roster.get(&transfer.peer.name) == Some(&transfer.peer.key)
+                && (is_here && self.is_on_server(&transfer.peer)
+                    || self.nearby.has(transfer.peer.key))
         };
         let due = self
             .transfers
@@ -109,7 +113,7 @@ impl Engine {
             Failure::PeerOffline { .. }
             | Failure::ConnectionLost { .. }
             | Failure::InterruptedByPeer { .. } => true,
-            Failure::NoPath { .. } => !self.is_online(&transfer.peer),
+            Failure::NoPath { .. } => !self.is_on_server(&transfer.peer),
             _ => false,
         }
     }

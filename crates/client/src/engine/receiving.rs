@@ -135,6 +135,7 @@ impl Engine {
         }
         let mut transfer =
             Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
+        transfer.claimed = self.is_only_claimed(&peer);
         transfer.path = Some(path);
         transfer.progress = offer::no_progress(&offer);
         let bytes = offer.bytes;
@@ -160,7 +161,9 @@ impl Engine {
             return;
         };
         let peer = carrier.peer().clone();
+        let claimed = self.is_only_claimed(&peer);
         let mut transfer = Transfer::new(peer, Direction::Receiving, Stage::Transferring);
+        transfer.claimed = claimed;
         transfer.path = Some(carrier.path());
         transfer.offer = Arc::new(offer::of_text(&text));
         transfer.text = Some(text.into());

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, HostSharing, Invitation, PathKind, PeerIdentity, PeerKey, Refusal, Session,
+    Accepted, HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity, PeerKey,
+    PeerName, Refusal, Rendezvous, Session, SessionHandle, SessionPath,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::login::LoginId;
+use super::paths::Watch;
 use super::{Engine, Input, explain};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
@@ -26,15 +27,32 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SessionId(u64);
 
+/// Ends when the user logs out, and with it every attempt to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Era(u64);
+
+impl Era {
+    pub(super) const fn end(&mut self) {
+        self.0 += 1;
+    }
+}
+
 /// What the tasks around sessions report.
 #[derive(Debug)]
 pub(crate) enum SessionInput {
     /// A connection attempt has ended.
     Connected {
-        login: Option<LoginId>,
+        era: Era,
         peer: PeerIdentity,
+        /// Whether the server says that the key has this name.
+        vouched: bool,
         side: Side,
-        outcome: Result<Session, ConnectError>,
+        outcome: Result<Session, Failure>,
+    },
+    /// A session goes another way, or there is more to tell about its way.
+    Moved {
+        session: SessionId,
+        path: Box<SessionPath>,
     },
     /// Something came through a session.
     Exchange {
@@ -47,10 +65,12 @@ pub(crate) enum SessionInput {
 
 /// One session that is up.
 pub(crate) struct PeerSession {
-    peer: PeerIdentity,
-    path: PathKind,
-    exchange: Exchange,
-    idle_since: Option<Instant>,
+    pub(super) peer: PeerIdentity,
+    pub(super) path: PathKind,
+    pub(super) exchange: Exchange,
+    pub(super) handle: SessionHandle,
+    pub(super) idle_since: Option<Instant>,
+    pub(super) watch: Watch,
 }
 
 impl PeerSession {
@@ -68,37 +88,48 @@ impl PeerSession {
 }
 
 impl Engine {
-    /// The session to this peer, if one is up.
+    /// The session to this peer, if one is up: the newest, unless only an older
+    /// one is heard.
     pub(super) fn session_with(&self, peer: PeerKey) -> Option<SessionId> {
-        let mut ids = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.peer.key == peer)
-            .map(|(id, _)| *id);
-        ids.next()
+        let with_peer = self.sessions.iter().filter(|(_, s)| s.peer.key == peer);
+        let best = with_peer.max_by_key(|(id, s)| (!s.watch.is_silent(), **id));
+        best.map(|(id, _)| *id)
     }
 
     /// Begins to connect unless a session is up or being made.
     pub(super) fn ensure_session(&mut self, peer: &PeerIdentity) -> Result<(), Failure> {
-        if self.session_with(peer.key).is_some() || self.connecting.contains(&peer.key) {
+        if self.session_with(peer.key).is_some() {
             return Ok(());
         }
-        let Some(rendezvous) = self.login.rendezvous().cloned() else {
-            let detail = "Not connected to the server at the moment. Try again when it is back.";
-            return Err(Failure::NotPossible {
-                detail: detail.to_owned(),
-            });
-        };
+        self.begin_connecting(peer)
+    }
+
+    /// Begins to connect unless that is under way.
+    pub(super) fn begin_connecting(&mut self, peer: &PeerIdentity) -> Result<(), Failure> {
+        if self.connecting.contains(&peer.key) {
+            return Ok(());
+        }
+        let nearby = self.nearby.to(peer.key);
+        let rendezvous = self.login.rendezvous().cloned();
+        if nearby.is_none() && rendezvous.is_none() {
+            return Err(self.nowhere(peer));
+        }
         self.connecting.insert(peer.key);
+        let way = Way {
+            nearby,
+            name: self.name_to_prove(peer),
+            rendezvous,
+            sharing: self.host_sharing(peer),
+            policy: self.path_policy(),
+        };
         let (inputs, peer) = (self.inputs.clone(), peer.clone());
-        let (login, sharing) = (self.login.id(), self.host_sharing(&peer));
+        let (era, vouched) = (self.era, self.is_on_server(&peer));
         tokio::spawn(async move {
-            let outcome = rendezvous
-                .connect(peer.name.clone(), peer.key, sharing)
-                .await;
+            let outcome = way.connect(&peer).await;
             let input = SessionInput::Connected {
-                login,
+                era,
                 peer,
+                vouched,
                 side: Side::Initiator,
                 outcome,
             };
@@ -107,33 +138,54 @@ impl Engine {
         Ok(())
     }
 
+    /// Why nobody can be reached.
+    fn nowhere(&self, peer: &PeerIdentity) -> Failure {
+        if self.login.id().is_none() {
+            let peer = peer.name.to_string();
+            return Failure::PeerOffline { peer };
+        }
+        let detail = "Not connected to the server at the moment. Try again when it is back.";
+        Failure::NotPossible {
+            detail: detail.to_owned(),
+        }
+    }
+
     /// Answers an invitation, unless the key is not the one known.
     pub(super) async fn take_invitation(&mut self, invitation: Invitation) {
         let Some(rendezvous) = self.login.rendezvous().cloned() else {
             return;
         };
         let peer = invitation.from().clone();
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
+        let server = self.login.server_key();
+        let acquaintance = server.map(|server| self.contacts.acquaintance(server, &peer));
+        if let Some(Acquaintance::KeyChanged { .. }) = acquaintance {
             info!(peer = %peer.name, "refused an invitation: the key has changed");
             rendezvous.refuse(invitation).await;
             return;
         }
         let inputs = self.inputs.clone();
-        let (login, sharing) = (self.login.id(), self.host_sharing(&peer));
+        let (era, sharing) = (self.era, self.host_sharing(&peer));
+        let policy = self.path_policy();
         tokio::spawn(async move {
-            let outcome = rendezvous.accept(invitation, sharing).await;
+            let outcome = match rendezvous.accept(invitation, sharing).await {
+                Ok(Accepted::Session(session)) => Ok(session),
+                // Whoever watches the session knows.
+                Ok(Accepted::Moved) => return,
+                Err(error) => Err(error),
+            };
             let input = SessionInput::Connected {
-                login,
-                peer,
+                era,
+                vouched: true,
                 side: Side::Responder,
-                outcome,
+                outcome: outcome.map_err(|e| explain::connect(&peer, policy, &e)),
+                peer,
             };
             let _ = inputs.send(Input::Session(input)).await;
         });
     }
 
     /// Our own network's addresses are only for those we know.
-    fn host_sharing(&self, peer: &PeerIdentity) -> HostSharing {
+    pub(super) fn host_sharing(&self, peer: &PeerIdentity) -> HostSharing {
         match self.acquaintance(peer) {
             Acquaintance::Known { contact: true } => HostSharing::Always,
             _ => HostSharing::SameNetwork,
@@ -142,11 +194,12 @@ impl Engine {
 
     pub(super) async fn handle_session(&mut self, input: SessionInput) {
         match input {
-            SessionInput::Connected { login, .. } if login != self.login.id() => {
+            SessionInput::Connected { era, .. } if era != self.era => {
                 debug!("a connection attempt outlived its login");
             }
             SessionInput::Connected {
                 peer,
+                vouched,
                 side,
                 outcome,
                 ..
@@ -155,15 +208,17 @@ impl Engine {
                     self.connecting.remove(&peer.key);
                 }
                 match outcome {
-                    Ok(session) => self.add_session(peer, side, session).await,
-                    Err(e) if side == Side::Initiator => {
-                        let failure = explain::connect(&peer, self.path_policy(), &e);
+                    Ok(session) => self.add_session(peer, vouched, side, session).await,
+                    Err(failure) if side == Side::Initiator => {
                         self.fail_waiting(peer.key, &failure).await;
                     }
                     // The inviter tells its user; ours has asked for nothing.
-                    Err(e) => info!(peer = %peer.name, "invited, but not connected: {e}"),
+                    Err(failure) => {
+                        info!(peer = %peer.name, "invited, but not connected: {failure}");
+                    }
                 }
             }
+            SessionInput::Moved { session, path } => self.moved(session, &path).await,
             SessionInput::Exchange { session, event } => {
                 self.handle_exchange(session, event).await;
                 self.note_idleness(session);
@@ -175,11 +230,19 @@ impl Engine {
         }
     }
 
-    async fn add_session(&mut self, peer: PeerIdentity, side: Side, session: Session) {
+    async fn add_session(
+        &mut self,
+        peer: PeerIdentity,
+        vouched: bool,
+        side: Side,
+        session: Session,
+    ) {
         let id = SessionId(self.next_id());
-        if let Some(server) = self.login.server_key()
-            && self.contacts.meet(server, &peer)
-        {
+        let is_news = match self.login.server_key().filter(|_| vouched) {
+            Some(server) => self.contacts.meet(server, &peer),
+            None => self.contacts.meet_nearby(&peer),
+        };
+        if is_news {
             self.store_contacts().await;
         }
         self.emit(Event::Connected {
@@ -194,6 +257,7 @@ impl Engine {
         let limits = self.limits.clone();
         let (exchange, mut events) =
             pinhole_transfer::start(session.stream.into_split(), side, limits);
+        self.watch_path(id, &session.handle);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             while let Some(event) = events.recv().await {
@@ -214,9 +278,12 @@ impl Engine {
                 peer,
                 path,
                 exchange,
+                handle: session.handle,
                 idle_since,
+                watch: Watch::new(path),
             },
         );
+        self.leave_silent_sessions(key, id).await;
         self.offer_waiting(key, id).await;
         self.note_idleness(id);
     }
@@ -286,7 +353,46 @@ impl Engine {
     }
 }
 
-async fn close(exchange: Exchange) {
+/// How to reach a peer: nearby if it is there, and through the server if that
+/// comes to nothing.
+struct Way {
+    nearby: Option<Nearby>,
+    /// What the peer has to call itself nearby.
+    name: Option<PeerName>,
+    rendezvous: Option<Rendezvous>,
+    sharing: HostSharing,
+    policy: PathPolicy,
+}
+
+impl Way {
+    async fn connect(self, peer: &PeerIdentity) -> Result<Session, Failure> {
+        let mut failure = None;
+        if let Some(nearby) = self.nearby {
+            match nearby.connect(peer.clone(), self.name).await {
+                Ok(session) => return Ok(session),
+                Err(error) => {
+                    info!(peer = %peer.name, "not reached nearby: {error}");
+                    failure = Some(explain::nearby(peer, &error));
+                }
+            }
+        }
+        let Some(rendezvous) = self.rendezvous else {
+            let peer = peer.name.to_string();
+            return Err(failure.unwrap_or(Failure::PeerOffline { peer }));
+        };
+        let name = peer.name.clone();
+        let connected = rendezvous.connect(name, peer.key, self.sharing).await;
+        connected.map_err(
+            |error| match (explain::connect(peer, self.policy, &error), failure) {
+                // That it is not there either says less than why it failed here.
+                (Failure::PeerOffline { .. }, Some(nearby)) => nearby,
+                (failure, _) => failure,
+            },
+        )
+    }
+}
+
+pub(super) async fn close(exchange: Exchange) {
     if tokio::time::timeout(CLOSE_TIMEOUT, exchange.close())
         .await
         .is_err()

@@ -34,6 +34,8 @@ pub(crate) enum TransferInput {
 /// One transfer, with what its stage needs.
 pub(crate) struct Transfer {
     pub(super) peer: PeerIdentity,
+    /// Receiving: its name is only what it says of itself.
+    pub(super) claimed: bool,
     pub(super) direction: Direction,
     pub(super) offer: Arc<OfferView>,
     pub(super) stage: Stage,
@@ -72,6 +74,7 @@ impl Transfer {
     pub(super) fn new(peer: PeerIdentity, direction: Direction, stage: Stage) -> Self {
         Self {
             peer,
+            claimed: false,
             direction,
             offer: Arc::default(),
             stage,
@@ -108,6 +111,7 @@ impl Transfer {
         TransferView {
             id,
             peer: self.peer.clone(),
+            claimed: self.claimed,
             direction: self.direction,
             offer: self.offer.clone(),
             stage: self.stage.clone(),
@@ -280,13 +284,14 @@ impl Engine {
     }
 
     pub(super) async fn befriend(&mut self, id: TransferId) {
-        let Some(server) = self.login.server_key() else {
-            return;
-        };
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
-        if self.contacts.befriend(server, &transfer.peer) {
+        let is_news = match self.server_of(&transfer.peer) {
+            Some(server) => self.contacts.befriend(server, &transfer.peer),
+            None => self.contacts.befriend_nearby(&transfer.peer),
+        };
+        if is_news {
             self.store_contacts().await;
         }
     }

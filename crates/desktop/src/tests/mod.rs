@@ -3,6 +3,7 @@
 
 mod login;
 mod moving;
+mod nearby;
 mod receiving;
 mod sending;
 mod window;
@@ -86,6 +87,8 @@ fn identity(name: &str, n: u8) -> PeerIdentity {
 fn peer(name: &str, n: u8) -> PeerView {
     PeerView {
         online: true,
+        nearby: false,
+        claimed: false,
         identity: identity(name, n),
         contact: false,
         changed_from: None,
@@ -100,6 +103,7 @@ fn server() -> ServerAddress {
 fn logged_out() -> Snapshot {
     Snapshot {
         login: LoginState::LoggedOut { failure: None },
+        nearby: None,
         fingerprint: key(1).fingerprint(),
         key: key(1),
         peers: Vec::new(),
@@ -151,6 +155,7 @@ fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
     TransferView {
         id: TransferId(id),
         peer: identity("bob", 2),
+        claimed: false,
         direction,
         offer: offer(&[("holiday.mp4", 734_003_200)]),
         stage,

@@ -384,19 +384,19 @@ impl Driver {
 
     async fn begin(
         &mut self,
-        authenticated: Authenticated,
+        mut authenticated: Authenticated,
         hello: &Hello,
     ) -> Result<(), ConnectError> {
-        let (role, peer) = (self.wanted.role, &self.wanted.peer);
-        let (report, elapsed) = (&self.sockets.report, self.started_at.elapsed());
-        let begun = authenticated.begin(hello, role, peer, report, elapsed);
-        let session = match begun.await {
-            Ok(session) => session,
-            Err(error) => {
-                debug!(%error, "the connection broke when it was selected");
-                return Err(self.no_path());
-            }
-        };
+        if self.wanted.role == Role::Controlling
+            && let Err(error) = authenticated.say_hello(hello).await
+        {
+            debug!(%error, "the connection broke when it was selected");
+            return Err(self.no_path());
+        }
+        let path = authenticated.path(hello.path, self.sockets.report.clone());
+        let (role, peer) = (self.wanted.role, self.wanted.peer.clone());
+        let elapsed = self.started_at.elapsed();
+        let session = authenticated.into_session(hello.session, role, peer, path, elapsed);
         let live = session.handle.0.clone();
         self.rendezvous.sessions().add(&live);
         self.attempt = live.begin_attempt();

@@ -44,6 +44,20 @@ pub enum ConnectError {
         /// of the connection did not hold it.
         found: Option<PeerKey>,
     },
+    /// The peer has proven its key and turned us down.
+    #[error("{peer} refused to connect")]
+    Refused {
+        /// The name.
+        peer: PeerName,
+    },
+    /// The peer has proven its key, but goes by another name.
+    #[error("what was announced as {peer} calls itself {said}")]
+    OtherName {
+        /// The name announced.
+        peer: PeerName,
+        /// The name that the holder of the key gives itself.
+        said: PeerName,
+    },
     /// Nothing that was tried led to the peer.
     #[error("no path to {peer}: {report}")]
     NoPath {

@@ -81,7 +81,7 @@ impl Report {
         ((found.round, found.way) == (round, way)).then_some(found)
     }
 
-    pub(super) fn answered(&mut self, round: u8, way: Way, answer: Answer) {
+    pub(crate) fn answered(&mut self, round: u8, way: Way, answer: Answer) {
         if let Some(tried) = self.entry(round, way) {
             tried.answer = answer;
         }
@@ -98,7 +98,7 @@ impl Report {
     }
 
     /// Whether somebody else than the peer answered on one of the ways.
-    pub(super) fn met_stranger(&self) -> bool {
+    pub(crate) fn met_stranger(&self) -> bool {
         self.tried.iter().any(|t| t.answer == Answer::Stranger)
     }
 }

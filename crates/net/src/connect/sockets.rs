@@ -333,12 +333,7 @@ impl Sockets {
         hello: Hello,
         role: Role,
     ) {
-        let path = Box::new(SessionPath {
-            kind: hello.path,
-            local: to.local,
-            remote: to.remote,
-            report: Report::default(),
-        });
+        let path = Box::new(to.path(hello.path, Report::default()));
         self.outcomes.spawn(async move {
             let moved = match role {
                 Role::Controlling => live.mover.lead(to.stream, &hello).await,

@@ -9,6 +9,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ClientConfig, ServerConfig};
 
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::tls;
 
 /// Plaintext in one record (RFC 8446, 5.1).
@@ -136,6 +137,14 @@ impl Tls {
             Side::Client(c) => c.is_handshaking(),
             Side::Server(s) => s.is_handshaking(),
         }
+    }
+
+    /// The key that the other end has proven, once the handshake is done.
+    pub(super) fn peer_key(&self) -> Option<PeerKey> {
+        tls::peer_key(match &self.side {
+            Side::Client(c) => c.peer_certificates(),
+            Side::Server(s) => s.peer_certificates(),
+        })
     }
 
     /// What is to be sent regardless of plaintext: handshake and alerts.

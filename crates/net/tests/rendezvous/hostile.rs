@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, Expect, HostSharing, LogIn, PathPolicy, PeerIdentity, PeerKey, Rendezvous,
-    RendezvousEvent, Way,
+    ConnectError, Expect, HostSharing, LiveSessions, LogIn, PathPolicy, PeerIdentity, PeerKey,
+    Rendezvous, RendezvousEvent, Way,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -71,6 +71,7 @@ async fn victim() -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
         identity: identity(),
         name: "alice".parse().unwrap(),
         path: PathPolicy::DirectOnly,
+        sessions: LiveSessions::default(),
         proxy: format!("http://{}", proxy.local_addr().unwrap())
             .parse()
             .unwrap(),

@@ -1,0 +1,232 @@
+//! The paths of sessions that are up: they are bettered while they last, and
+//! left when nothing is heard on them any more.
+//!
+//! A session on the relay looks for a direct path again and again; when it
+//! finds one it moves there by itself, and the transfers on it notice nothing. A
+//! session that falls silent while files are under way may have lost its way (a
+//! new network, a NAT that has forgotten it) or may wait for a peer that stands
+//! still. It stays, and another is made beside it: whichever is heard first goes
+//! on with the files.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pinhole_net::{PathKind, PathPolicy, PeerKey, SessionHandle, SessionPath};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::sessions::{PeerSession, SessionId, SessionInput, close};
+use super::{Engine, Input};
+use crate::event::Event;
+use crate::snapshot::{Direction, Stage, TransferId};
+
+/// When a session on the relay looks for a direct path, after it came up and
+/// after each attempt; from then on at the last distance.
+const IMPROVE_AFTER: [Duration; 4] = [
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(300),
+];
+/// While files are under way the peer is heard every second.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Between two attempts to reach a silent peer on another way.
+const BETWEEN_PROBES: Duration = Duration::from_secs(1);
+
+/// What is watched of one session.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    improve_at: Option<Instant>,
+    /// How often a better path was looked for.
+    improvements: usize,
+    /// While nothing is heard: when to try another way next.
+    probe_at: Option<Instant>,
+}
+
+impl Watch {
+    pub(super) fn new(path: PathKind) -> Self {
+        let mut watch = Self {
+            improve_at: None,
+            improvements: 0,
+            probe_at: None,
+        };
+        if path == PathKind::Relay {
+            watch.plan_improvement();
+        }
+        watch
+    }
+
+    /// Whether the peer is not heard although it should be.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.probe_at.is_some()
+    }
+
+    fn plan_improvement(&mut self) {
+        let last = IMPROVE_AFTER.len() - 1;
+        let after = IMPROVE_AFTER.get(self.improvements.min(last));
+        self.improve_at = after.map(|&after| Instant::now() + after);
+        self.improvements += 1;
+    }
+}
+
+impl Engine {
+    /// Has whatever happens to the session's path come in.
+    pub(super) fn watch_path(&self, session: SessionId, handle: &SessionHandle) {
+        let (inputs, mut path) = (self.inputs.clone(), handle.path());
+        tokio::spawn(async move {
+            while path.changed().await.is_ok() {
+                let path = Box::new(path.borrow_and_update().clone());
+                let input = SessionInput::Moved { session, path };
+                if inputs.send(Input::Session(input)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    pub(super) async fn moved(&mut self, id: SessionId, path: &SessionPath) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.path = path.kind;
+        if path.kind != PathKind::Relay {
+            session.watch.improve_at = None;
+        }
+        let peer = session.peer.clone();
+        for transfer in self.transfers.values_mut().filter(|t| t.uses(id)) {
+            transfer.path = Some(path.kind);
+        }
+        self.publish();
+        self.emit(Event::Moved {
+            peer,
+            path: path.kind,
+            local: path.local,
+            remote: path.remote,
+        })
+        .await;
+    }
+
+    /// When a better path is to be looked for next.
+    pub(super) fn next_improvement(&self) -> Option<Instant> {
+        let due = self.sessions.values().filter_map(|s| s.watch.improve_at);
+        due.min()
+    }
+
+    /// Looks for better paths where it is time to, for sessions that are in use
+    /// and this side's to move.
+    pub(super) fn improve_paths(&mut self) {
+        let now = Instant::now();
+        let rendezvous = self.login.rendezvous().cloned();
+        let is_allowed = self.path_policy() == PathPolicy::Auto;
+        let mut due = Vec::new();
+        for session in self.sessions.values_mut() {
+            if session.watch.improve_at.is_some_and(|at| at <= now) {
+                session.watch.plan_improvement();
+                if session.idle_since.is_none() && session.handle.is_controlling() && is_allowed {
+                    due.push((session.peer.clone(), session.handle.clone()));
+                }
+            }
+        }
+        let Some(rendezvous) = rendezvous else { return };
+        for (peer, handle) in due {
+            let (rendezvous, sharing) = (rendezvous.clone(), self.host_sharing(&peer));
+            tokio::spawn(async move {
+                match rendezvous.improve(&handle, sharing).await {
+                    Ok(moved) => debug!(peer = %peer.name, moved, "looked for a better path"),
+                    Err(error) => debug!(peer = %peer.name, "no better path: {error}"),
+                }
+            });
+        }
+    }
+
+    /// The network of this machine has changed: nothing is believed any more
+    /// that was found out before.
+    pub(super) fn network_changed(&mut self, addresses: &[IpAddr]) {
+        info!("the network has changed");
+        self.login.check();
+        let now = Instant::now();
+        for session in self.sessions.values_mut() {
+            if session.path == PathKind::Relay {
+                session.watch.improve_at = Some(now);
+            }
+            let local = session.handle.path().borrow().local.ip();
+            if session.idle_since.is_none() && !addresses.contains(&local.to_canonical()) {
+                session.watch.probe_at = Some(now);
+            }
+        }
+    }
+
+    /// Notices who has fallen silent, or is heard again, and tries other ways to
+    /// those who are silent.
+    pub(super) async fn attend_to_silence(&mut self) {
+        let now = Instant::now();
+        let mut silent = Vec::new();
+        let mut has_fallen_silent = false;
+        for (&id, session) in &mut self.sessions {
+            let is_moving = |t: &super::transfers::Transfer| {
+                t.uses(id) && matches!(t.stage, Stage::Transferring)
+            };
+            let is_awaited = self.transfers.values().any(is_moving);
+            if !(is_awaited && session.exchange.silence() >= SILENCE) {
+                session.watch.probe_at = None;
+                continue;
+            }
+            has_fallen_silent |= !session.watch.is_silent();
+            let probe_at = session.watch.probe_at.get_or_insert(now);
+            if *probe_at <= now {
+                *probe_at = now + BETWEEN_PROBES;
+                silent.push((id, session.peer.clone()));
+            }
+        }
+        if has_fallen_silent {
+            self.login.check();
+        }
+        for (session, peer) in silent {
+            // The sender connects, as it offers; else both would at once.
+            if !self.sent_on(session).is_empty()
+                && let Err(failure) = self.begin_connecting(&peer)
+            {
+                debug!(peer = %peer.name, "no other way yet: {failure}");
+            }
+        }
+    }
+
+    /// A new session with this peer is up: what is sent on silent ones goes on
+    /// there. What is received goes on when it is offered again.
+    pub(super) async fn leave_silent_sessions(&mut self, peer: PeerKey, new: SessionId) {
+        let is_left = |(id, session): &(&SessionId, &PeerSession)| {
+            session.peer.key == peer && **id != new && session.watch.is_silent()
+        };
+        let left: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(is_left)
+            .map(|(id, _)| *id)
+            .collect();
+        for session in left {
+            let sent = self.sent_on(session);
+            for &id in &sent {
+                let carried = self.transfers.get(&id).and_then(|t| t.carried.clone());
+                if let Some(carried) = carried {
+                    // Nobody may hear it; if the way comes back, it is true.
+                    let _ = carried.exchange.interrupt(carried.id).await;
+                }
+                self.lose(id, "it fell silent").await;
+                self.prepare(id).await;
+            }
+            let is_empty = !self.transfers.values().any(|t| t.uses(session));
+            if is_empty && let Some(session) = self.sessions.remove(&session) {
+                tokio::spawn(close(session.exchange));
+            }
+        }
+    }
+
+    fn sent_on(&self, session: SessionId) -> Vec<TransferId> {
+        let sent = self.transfers.iter().filter(|(_, transfer)| {
+            transfer.uses(session)
+                && transfer.direction == Direction::Sending
+                && matches!(transfer.stage, Stage::Transferring)
+        });
+        sent.map(|(id, _)| *id).collect()
+    }
+}

@@ -1,0 +1,40 @@
+//! Announces somebody's key under any name, at a port of this host that may be
+//! anybody's: what somebody on the LAN can do who means no good.
+//!
+//!     announce NAME KEY FINGERPRINT PORT
+//!
+//! Prints `ready`, and ends with its standard input.
+
+use std::io::Read as _;
+
+use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [name, key, fingerprint, port] = arguments.as_slice() else {
+        panic!("NAME KEY FINGERPRINT PORT");
+    };
+    let port = port.parse().expect("a port");
+    let daemon = ServiceDaemon::new().expect("a daemon");
+    daemon
+        .disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])
+        .expect("no loopback");
+    let said = [("v", "1"), ("name", name), ("key", key)];
+    let host = "forged.local.";
+    let service = ServiceInfo::new(
+        "_pinhole._tcp.local.",
+        fingerprint,
+        host,
+        "",
+        port,
+        &said[..],
+    );
+    let mut service = service.expect("a service").enable_addr_auto();
+    service.set_requires_probe(false);
+    daemon.register(service).expect("announcing");
+    println!("ready");
+    let mut end = Vec::new();
+    let _ = std::io::stdin().read_to_end(&mut end);
+    let ended = daemon.shutdown().expect("an end");
+    let _ = ended.recv();
+}
