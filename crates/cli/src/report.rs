@@ -165,6 +165,26 @@ impl Report {
         }
     }
 
+    /// A session goes another way from now on.
+    pub(crate) fn moved(
+        &self,
+        peer: &PeerIdentity,
+        path: PathKind,
+        (local, remote): (SocketAddr, SocketAddr),
+    ) {
+        if self.json {
+            self.line(&Line::Moved {
+                peer: &peer.name,
+                path,
+                local,
+                remote,
+            });
+        } else {
+            let (name, way) = (&peer.name, path_in_words(path));
+            self.say(&format!("to {name} from now on: {way}"));
+        }
+    }
+
     /// An offer that somebody has to decide on.
     pub(crate) fn offered(&self, transfer: &TransferView) {
         let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);

@@ -239,6 +239,12 @@ impl<'a> Terminal<'a> {
                 self.report
                     .connected(peer, *path, (*local, *remote), *elapsed);
             }
+            Event::Moved {
+                peer,
+                path,
+                local,
+                remote,
+            } => self.report.moved(peer, *path, (*local, *remote)),
             Event::Started { transfer } => {
                 if let Some(transfer) = self.transfer(*transfer) {
                     self.report.started(&transfer);

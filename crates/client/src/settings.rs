@@ -47,6 +47,7 @@ impl Default for Settings {
             server: None,
             download_folder: None,
             path: PathPolicy::default(),
+            proxy: ProxyChoice::default(),
             accept: AcceptPolicy::default(),
             unasked_bytes_max: None,
             existing: Existing::default(),

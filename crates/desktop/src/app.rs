@@ -157,6 +157,7 @@ impl App {
             | Event::Nearby { .. }
             | Event::Disconnected { .. }
             | Event::Connected { .. }
+            | Event::Moved { .. }
             | Event::Started { .. }
             | Event::PausedByPeer { .. }
             | Event::Reconnecting { .. }

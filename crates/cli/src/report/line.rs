@@ -26,6 +26,12 @@ pub(super) enum Line<'a> {
         reason: String,
         retry_in_ms: u64,
     },
+    Moved {
+        peer: &'a PeerName,
+        path: PathKind,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     Connected {
         peer: &'a PeerName,
         path: PathKind,
