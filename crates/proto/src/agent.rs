@@ -49,10 +49,10 @@
 //! First by standing: connections with an address the server introduced, then
 //! those from another port of such an address (the peer's NAT maps
 //! address-dependently), and strangers last. Then by class, in the order of
-//! [`PathKind`]. An authenticated connection is *held* for a third of the time
-//! it took while the handshake with one of a better class is under way (the
-//! relay: while a direct path may still come up at all), so that whatever is
-//! about as fast begins as the better one; nothing waits longer than that.
+//! [`PathKind`]. An authenticated connection is *held* for as long as it took
+//! itself while the handshake with one of a better class is under way, and the
+//! relay for a third of that while a direct path may still come up at all: so
+//! whatever is about as fast begins as the better one.
 //!
 //! # What is bounded
 //!
@@ -96,8 +96,8 @@ pub struct Timing {
     /// Shortest time between two dials of a check whose addresses were in use,
     /// or whose connection was lost.
     pub slow_redial: Duration,
-    /// How long an authenticated connection is held at least while a better one
-    /// is on its way.
+    /// How long an authenticated connection is held at least while the handshake
+    /// with a better one is under way.
     pub hold: Duration,
     /// And at most.
     pub hold_max: Duration,
@@ -124,7 +124,7 @@ impl Default for Timing {
         Self {
             redial: Duration::from_millis(20),
             slow_redial: Duration::from_millis(500),
-            hold: Duration::from_millis(20),
+            hold: Duration::from_millis(60),
             hold_max: Duration::from_secs(1),
             settle: Duration::from_millis(50),
             direct: Duration::from_secs(3),
@@ -314,8 +314,8 @@ impl Agent {
         }
         match (self.role, &self.round) {
             (Role::Controlling, Some(round)) => {
-                let until = now + round.patience(now, &self.timing);
-                self.connections.hold(connection, until);
+                let patience = round.patience(now, &self.timing);
+                self.connections.hold(connection, now, patience);
             }
             _ => self.select(connection),
         }
@@ -354,7 +354,10 @@ impl Agent {
         if self.finished {
             return None;
         }
-        let mut coming = vec![self.attempt_ends_at, self.connections.next_deadline()];
+        let mut coming = vec![
+            self.attempt_ends_at,
+            self.connections.next_deadline(self.now),
+        ];
         if let Some(round) = &self.round {
             coming.extend([
                 round.checklist.next_dial(self.goal),
@@ -455,8 +458,12 @@ impl Agent {
                     now < round.direct_ends_at && round.checklist.has_open(self.goal)
                 })
         };
-        let better_is_close = self.connections.may_better(held.path) || direct_may_come();
-        if now >= until || !better_is_close {
+        let waits = if self.connections.may_better(held.path) {
+            now < until.better_is_begun
+        } else {
+            now < until.nothing_is_up && direct_may_come()
+        };
+        if !waits {
             let connection = held.id;
             self.select(connection);
         }

@@ -1,7 +1,7 @@
 //! The connections that came up and are not selected: valid pairs, and those
 //! that are authenticated but wait for a better one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::path::Goal;
 use super::{CheckId, PathKind};
@@ -39,7 +39,16 @@ enum Stage {
     /// This side has begun the handshake.
     Handshaking,
     /// The peer is at the other end; a better path may still come until then.
-    Held(Instant),
+    Held(Until),
+}
+
+/// How long an authenticated connection waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Until {
+    /// While no better one has come up, but may.
+    pub(super) nothing_is_up: Instant,
+    /// While the handshake with a better one is under way.
+    pub(super) better_is_begun: Instant,
 }
 
 #[derive(Debug)]
@@ -165,15 +174,18 @@ impl Connections {
     }
 
     /// The peer is at the other end of this one.
-    pub(super) fn hold(&mut self, id: ConnectionId, until: Instant) {
+    pub(super) fn hold(&mut self, id: ConnectionId, now: Instant, patience: Duration) {
         if let Some(one) = self.list.iter_mut().find(|one| one.id == id) {
-            one.stage = Stage::Held(until);
+            one.stage = Stage::Held(Until {
+                nothing_is_up: now + patience / 3,
+                better_is_begun: now + patience,
+            });
             one.deadline = None;
         }
     }
 
     /// The best of those that are authenticated, and how long it is held.
-    pub(super) fn best_held(&self) -> Option<(&Connection, Instant)> {
+    pub(super) fn best_held(&self) -> Option<(&Connection, Until)> {
         let held = self.list.iter().filter_map(|one| match one.stage {
             Stage::Held(until) => Some((one, until)),
             Stage::Valid | Stage::Handshaking => None,
@@ -201,11 +213,12 @@ impl Connections {
     }
 
     /// When something about one of them is due next.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, now: Option<Instant>) -> Option<Instant> {
         let due = |one: &Connection| match one.stage {
-            Stage::Held(until) => Some(until),
-            Stage::Valid | Stage::Handshaking => one.deadline,
+            Stage::Held(until) => [Some(until.nothing_is_up), Some(until.better_is_begun)],
+            Stage::Valid | Stage::Handshaking => [one.deadline, None],
         };
-        self.list.iter().filter_map(due).min()
+        let due = self.list.iter().flat_map(due).flatten();
+        due.filter(|&at| Some(at) > now).min()
     }
 }

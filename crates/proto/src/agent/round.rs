@@ -45,11 +45,11 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// How long an authenticated connection waits for a better one: a part of
-    /// what it took itself, for on a long way everything takes longer.
+    /// How long an authenticated connection waits for a better one: what it took
+    /// itself, for on a long way everything takes longer.
     pub(super) fn patience(&self, now: Instant, timing: &Timing) -> Duration {
         let took = now.saturating_duration_since(self.direct_ends_at - timing.direct);
-        (took / 3).clamp(timing.hold, timing.hold_max)
+        took.clamp(timing.hold, timing.hold_max)
     }
 
     /// When there is nothing more to hope for.
