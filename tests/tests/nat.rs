@@ -4,25 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::{self, Host, Lab, Plan, Router, Site, Stack, Unsolicited};
 use pinhole_tests::scene::{SOON, Scene};
 
-/// 25 ms each way at each site: 100 ms between the peers and back.
-const DELAY: Duration = Duration::from_millis(25);
-
 const RUNS: usize = 20;
-
-fn two_sites(mapping: Mapping, unsolicited: Unsolicited) -> Plan {
-    let nat = Nat {
-        mapping,
-        unsolicited,
-    };
-    Plan {
-        topology: Topology::TwoSites(nat, nat),
-        ipv6: false,
-        delay: DELAY,
-    }
-}
 
 /// Sends a small file `runs` times and tells the path of each run.
 fn paths(lab: &Lab, runs: usize) -> Vec<String> {
@@ -50,8 +35,11 @@ fn paths(lab: &Lab, runs: usize) -> Vec<String> {
 }
 
 fn always_punched(unsolicited: Unsolicited) {
-    let plan = two_sites(Mapping::Stable, unsolicited);
-    let Some(lab) = lab::build_or_skip(plan) else {
+    let router = Router {
+        unsolicited,
+        ..Router::HOME
+    };
+    let Some(lab) = lab::build_or_skip(Plan::two_sites(router, router)) else {
         return;
     };
     assert_eq!(paths(&lab, RUNS), vec!["punched"; RUNS]);
@@ -74,16 +62,7 @@ fn stable_nats_that_answer_strangers_with_icmp_are_punched() {
 
 #[test]
 fn peers_on_one_lan_meet_there() {
-    let nat = Nat {
-        mapping: Mapping::Stable,
-        unsolicited: Unsolicited::Silence,
-    };
-    let plan = Plan {
-        topology: Topology::OneLan(nat),
-        ipv6: false,
-        delay: DELAY,
-    };
-    let Some(lab) = lab::build_or_skip(plan) else {
+    let Some(lab) = lab::build_or_skip(Plan::one_lan(Router::HOME)) else {
         return;
     };
     assert_eq!(paths(&lab, 3), ["lan"; 3]);
@@ -91,19 +70,24 @@ fn peers_on_one_lan_meet_there() {
 
 #[test]
 fn ipv6_is_preferred_and_opens_stateful_firewalls() {
-    let plan = Plan {
-        ipv6: true,
-        ..two_sites(Mapping::Stable, Unsolicited::Silence)
+    let site = Site {
+        stack: Stack::Dual,
+        ..Router::HOME.into()
     };
+    let plan = Plan::two_sites(site, site);
     let Some(lab) = lab::build_or_skip(plan) else {
         return;
     };
     assert_eq!(paths(&lab, 3), ["ipv6"; 3]);
 }
 
+fn two_symmetric() -> Plan {
+    Plan::two_sites(Router::SYMMETRIC, Router::SYMMETRIC)
+}
+
 #[test]
 fn two_symmetric_nats_need_the_relay() {
-    let Some(lab) = lab::build_or_skip(two_sites(Mapping::Symmetric, Unsolicited::Silence)) else {
+    let Some(lab) = lab::build_or_skip(two_symmetric()) else {
         return;
     };
     assert_eq!(paths(&lab, 2), ["relay"; 2]);
@@ -111,7 +95,7 @@ fn two_symmetric_nats_need_the_relay() {
 
 #[test]
 fn without_the_relay_two_symmetric_nats_leave_no_path() {
-    let Some(lab) = lab::build_or_skip(two_sites(Mapping::Symmetric, Unsolicited::Silence)) else {
+    let Some(lab) = lab::build_or_skip(two_symmetric()) else {
         return;
     };
     let scene = Scene::in_lab(&lab);
@@ -131,7 +115,7 @@ fn without_the_relay_two_symmetric_nats_leave_no_path() {
 fn the_relay_carries_only_ciphertext() {
     const MARKER: &[u8] = b"a marker that nobody on the way may read";
     const CONTROL: &str = "a marker that everybody on the way may read";
-    let Some(lab) = lab::build_or_skip(two_sites(Mapping::Symmetric, Unsolicited::Silence)) else {
+    let Some(lab) = lab::build_or_skip(two_symmetric()) else {
         return;
     };
     let scene = Scene::in_lab(&lab);
