@@ -99,12 +99,13 @@ fn base64(bytes: &[u8]) -> String {
             bits << 8 | usize::from(group.get(place).copied().unwrap_or(0))
         });
         for place in 0..4 {
-            let digit = DIGITS[bits >> (18 - 6 * place) & 63];
-            text.push(if place > group.len() {
-                '='
+            // Beyond the alphabet, and so padding, where the group has ended.
+            let digit = if place > group.len() {
+                64
             } else {
-                char::from(digit)
-            });
+                bits >> (18 - 6 * place) & 63
+            };
+            text.push(DIGITS.get(digit).map_or('=', |digit| char::from(*digit)));
         }
     }
     text

@@ -63,7 +63,8 @@ impl Lab {
     /// # Panics
     /// When the WAN does not do it.
     pub fn set_line(&self, host: Host, line: Line) {
-        let name = self.routers()[&self.outermost(host)].line.clone();
+        let node = self.outermost(host);
+        let name = self.routers()[&node].line.clone();
         let mut wan = self.wan.lock().expect("the WAN");
         wan.as_mut().expect("a WAN that runs").set(&name, line);
     }

@@ -1,0 +1,218 @@
+//! Every kind of router against every other: which pairs connect directly, how
+//! often, and how fast.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
+
+use pinhole_tests::lab::{self, Filtering, Host, Lab, Line, Mapping, Order, Plan, Router, TYPES};
+use pinhole_tests::scene::{SOON, Scene};
+
+/// Laboratories at once: most of their time is waiting.
+const AT_ONCE: usize = 8;
+
+/// The two sides hear of the introduction that far apart.
+const START_SKEW: Duration = Duration::from_millis(150);
+
+/// Whether the next port of a sequential symmetric NAT is predicted. To become
+/// true: then 63 pairs are expected to be direct in place of 57.
+const SEQUENTIAL_PORTS_ARE_PREDICTED: bool = false;
+
+/// How a router can be reached by someone who knows what the server saw of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// From any port of an address that has been sent to.
+    Loose,
+    /// From the address and port that has been sent to, at the port seen.
+    Stable,
+    /// The same, at a port that follows the one seen.
+    Sequential,
+    /// The same, at a port that nobody knows.
+    Unpredictable,
+}
+
+impl Reach {
+    fn of(router: Router) -> Self {
+        use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+        match (router.mapping, router.filtering) {
+            (_, EndpointIndependent)
+            | (Mapping::None | Mapping::EndpointIndependent(_), AddressDependent) => Self::Loose,
+            (Mapping::None | Mapping::EndpointIndependent(_), AddressAndPortDependent) => {
+                Self::Stable
+            }
+            (Mapping::AddressAndPortDependent(Order::Sequential), _) => Self::Sequential,
+            _ => Self::Unpredictable,
+        }
+    }
+}
+
+/// Whether a pair has to be direct. Where one side is loose it only has to be
+/// dialled; elsewhere both SYNs must come from where the other side expects them.
+fn must_be_direct(a: Router, b: Router) -> bool {
+    use Reach::{Loose, Sequential, Stable};
+    match (Reach::of(a), Reach::of(b)) {
+        (Loose, _) | (_, Loose) | (Stable, Stable) => true,
+        (Sequential, Stable | Sequential) | (Stable, Sequential) => SEQUENTIAL_PORTS_ARE_PREDICTED,
+        _ => false,
+    }
+}
+
+type Kind = (&'static str, Router);
+
+/// What came of one pair.
+struct Row {
+    pair: [Kind; 2],
+    /// The path and the milliseconds until it stood, of every transfer that
+    /// arrived.
+    connected: Vec<(String, u64)>,
+    failure: Option<String>,
+}
+
+impl Row {
+    fn direct(&self) -> usize {
+        let direct = self.connected.iter().filter(|(path, _)| path != "relay");
+        direct.count()
+    }
+
+    /// Pair, direct runs, paths seen, fastest, median and slowest connection.
+    fn print(&self, runs: usize) {
+        let [(a, _), (b, _)] = self.pair;
+        let mut paths: Vec<&str> = self.connected.iter().map(|(path, _)| &**path).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        let mut times: Vec<u64> = self.connected.iter().map(|(_, ms)| *ms).collect();
+        times.sort_unstable();
+        let at = |place: usize| times.get(place).copied().unwrap_or(0);
+        println!(
+            "{:<44} {:>2} of {runs:<2}  {:<14} {:>5} {:>5} {:>5} ms  {}",
+            format!("{a} × {b}"),
+            self.direct(),
+            paths.join(","),
+            at(0),
+            at(times.len() / 2),
+            at(times.len().saturating_sub(1)),
+            self.failure.as_deref().unwrap_or_default(),
+        );
+    }
+}
+
+/// Sends a small file this many times, and says how.
+fn connect(pair: [Kind; 2], runs: usize) -> Row {
+    let mut row = Row {
+        pair,
+        connected: Vec::new(),
+        failure: None,
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| send(pair, runs, &mut row.connected)));
+    if let Err(panic) = outcome {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let line = text.and_then(|text| text.lines().next());
+        row.failure = Some(line.unwrap_or("a panic").to_owned());
+    }
+    row
+}
+
+fn send([(_, a), (_, b)]: [Kind; 2], runs: usize, connected: &mut Vec<(String, u64)>) {
+    let plan = Plan::two_sites(a, b);
+    let lab = Lab::build(plan);
+    let skewed = Line {
+        server_skew: START_SKEW,
+        ..plan.line
+    };
+    lab.set_line(Host::B, skewed);
+    let scene = Scene::in_lab(&lab);
+    let bob = scene.peer_in(&lab, Host::B, "bob");
+    let alice = scene.peer_in(&lab, Host::A, "alice");
+    let _receiving = bob.receive(&[]);
+    for run in 0..runs {
+        let name = format!("run-{run}");
+        let file = scene.file(&name, name.as_bytes());
+        let sent = alice.send("bob", &[&file]).end(SOON);
+        assert_eq!(sent.code, Some(0), "run {run} ended with {sent:?}");
+        let arrived = fs::read_to_string(bob.inbox.join(&name)).expect("the file has arrived");
+        assert_eq!(arrived, name);
+        let event = sent.event("connected");
+        connected.push((
+            event["path"].as_str().expect("a path").to_owned(),
+            event["elapsed_ms"].as_u64().expect("a time"),
+        ));
+    }
+}
+
+/// All pairs, this many times each, of which so many have to be direct where
+/// they can be.
+fn matrix(runs: usize, enough: usize) {
+    if lab::build_or_skip(Plan::two_sites(Router::PUBLIC, Router::PUBLIC)).is_none() {
+        return;
+    }
+    let pairs = (0..TYPES.len()).flat_map(|b| (0..=b).map(move |a| [TYPES[a], TYPES[b]]));
+    let waiting = Mutex::new(pairs);
+    let mut rows: Vec<Row> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..AT_ONCE)
+            .map(|_| {
+                scope.spawn(|| {
+                    let next = || waiting.lock().expect("the pairs").next();
+                    std::iter::from_fn(next)
+                        .map(|pair| connect(pair, runs))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let rows = workers.into_iter().map(|worker| worker.join());
+        rows.flat_map(|rows| rows.expect("a worker")).collect()
+    });
+    let place = |row: &Row| {
+        let [a, b] = row
+            .pair
+            .map(|kind| TYPES.iter().position(|other| *other == kind));
+        (a, b)
+    };
+    rows.sort_by_key(place);
+    for row in &rows {
+        row.print(runs);
+    }
+    let arrived: usize = rows.iter().map(|row| row.connected.len()).sum();
+    let direct = rows.iter().filter(|row| row.direct() >= enough).count();
+    println!(
+        "{arrived} of {} transfers arrived; {direct} of {} pairs direct",
+        rows.len() * runs,
+        rows.len(),
+    );
+
+    let names = |row: &Row| row.pair.map(|(name, _)| name).join(" × ");
+    let incomplete = rows.iter().filter(|row| row.connected.len() < runs);
+    let incomplete: Vec<String> = incomplete.map(names).collect();
+    assert!(incomplete.is_empty(), "did not all arrive: {incomplete:#?}");
+    let must = rows
+        .iter()
+        .filter(|row| must_be_direct(row.pair[0].1, row.pair[1].1));
+    let relayed = must.filter(|row| row.direct() < enough);
+    let relayed: Vec<String> = relayed.map(names).collect();
+    assert!(relayed.is_empty(), "not direct often enough: {relayed:#?}");
+}
+
+#[test]
+fn the_pairs_that_must_be_direct_are_as_many_as_are_claimed() {
+    let pairs = (0..TYPES.len()).flat_map(|b| (0..=b).map(move |a| (TYPES[a].1, TYPES[b].1)));
+    let must = pairs.filter(|(a, b)| must_be_direct(*a, *b)).count();
+    let claimed = if SEQUENTIAL_PORTS_ARE_PREDICTED {
+        63
+    } else {
+        57
+    };
+    assert_eq!(must, claimed);
+}
+
+#[test]
+fn every_pair_connects_and_directly_where_it_can() {
+    matrix(1, 1);
+}
+
+#[test]
+#[ignore = "takes ten minutes"]
+fn every_pair_connects_directly_nineteen_times_of_twenty() {
+    matrix(20, 19);
+}
