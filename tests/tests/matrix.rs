@@ -2,14 +2,13 @@
 //! often, and how fast.
 #![cfg(target_os = "linux")]
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use pinhole_tests::lab::{self, Filtering, Host, Lab, Line, Mapping, Order, Plan, Router, TYPES};
-use pinhole_tests::scene::{SOON, Scene};
+use pinhole_tests::pair::{Connection, Pair};
 
 /// Laboratories at once: most of their time is waiting.
 const AT_ONCE: usize = 8;
@@ -65,25 +64,24 @@ type Kind = (&'static str, Router);
 /// What came of one pair.
 struct Row {
     pair: [Kind; 2],
-    /// The path and the milliseconds until it stood, of every transfer that
-    /// arrived.
-    connected: Vec<(String, u64)>,
+    /// Of the transfers that arrived.
+    connected: Vec<Connection>,
     failure: Option<String>,
 }
 
 impl Row {
     fn direct(&self) -> usize {
-        let direct = self.connected.iter().filter(|(path, _)| path != "relay");
-        direct.count()
+        let all = self.connected.iter();
+        all.filter(|connection| connection.path != "relay").count()
     }
 
     /// Pair, direct runs, paths seen, fastest, median and slowest connection.
     fn print(&self, runs: usize) {
         let [(a, _), (b, _)] = self.pair;
-        let mut paths: Vec<&str> = self.connected.iter().map(|(path, _)| &**path).collect();
+        let mut paths: Vec<&str> = self.connected.iter().map(|c| &*c.path).collect();
         paths.sort_unstable();
         paths.dedup();
-        let mut times: Vec<u64> = self.connected.iter().map(|(_, ms)| *ms).collect();
+        let mut times: Vec<u64> = self.connected.iter().map(|c| c.elapsed_ms).collect();
         times.sort_unstable();
         let at = |place: usize| times.get(place).copied().unwrap_or(0);
         println!(
@@ -115,7 +113,7 @@ fn connect(pair: [Kind; 2], runs: usize) -> Row {
     row
 }
 
-fn send([(_, a), (_, b)]: [Kind; 2], runs: usize, connected: &mut Vec<(String, u64)>) {
+fn send([(_, a), (_, b)]: [Kind; 2], runs: usize, connected: &mut Vec<Connection>) {
     let plan = Plan::two_sites(a, b);
     let lab = Lab::build(plan);
     let skewed = Line {
@@ -123,23 +121,15 @@ fn send([(_, a), (_, b)]: [Kind; 2], runs: usize, connected: &mut Vec<(String, u
         ..plan.line
     };
     lab.set_line(Host::B, skewed);
-    let scene = Scene::in_lab(&lab);
-    let bob = scene.peer_in(&lab, Host::B, "bob");
-    let alice = scene.peer_in(&lab, Host::A, "alice");
-    let _receiving = bob.receive(&[]);
-    for run in 0..runs {
-        let name = format!("run-{run}");
-        let file = scene.file(&name, name.as_bytes());
-        let sent = alice.send("bob", &[&file]).end(SOON);
-        assert_eq!(sent.code, Some(0), "run {run} ended with {sent:?}");
-        let arrived = fs::read_to_string(bob.inbox.join(&name)).expect("the file has arrived");
-        assert_eq!(arrived, name);
-        let event = sent.event("connected");
-        connected.push((
-            event["path"].as_str().expect("a path").to_owned(),
-            event["elapsed_ms"].as_u64().expect("a time"),
-        ));
-    }
+    let mut pair = Pair::in_lab(&lab);
+    connected.extend((0..runs).map(|_| pair.send()));
+}
+
+/// Every kind with itself and with every other.
+fn pairs() -> impl Iterator<Item = [Kind; 2]> {
+    let until = |place: usize| TYPES.iter().take(place + 1);
+    let with = move |(place, b): (usize, &'static Kind)| until(place).map(move |a| [*a, *b]);
+    TYPES.iter().enumerate().flat_map(with)
 }
 
 /// All pairs, this many times each, of which so many have to be direct where
@@ -148,8 +138,7 @@ fn matrix(runs: usize, enough: usize) {
     if lab::build_or_skip(Plan::two_sites(Router::PUBLIC, Router::PUBLIC)).is_none() {
         return;
     }
-    let pairs = (0..TYPES.len()).flat_map(|b| (0..=b).map(move |a| [TYPES[a], TYPES[b]]));
-    let waiting = Mutex::new(pairs);
+    let waiting = Mutex::new(pairs());
     let mut rows: Vec<Row> = thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE)
             .map(|_| {
@@ -161,7 +150,7 @@ fn matrix(runs: usize, enough: usize) {
                 })
             })
             .collect();
-        let rows = workers.into_iter().map(|worker| worker.join());
+        let rows = workers.into_iter().map(thread::ScopedJoinHandle::join);
         rows.flat_map(|rows| rows.expect("a worker")).collect()
     });
     let place = |row: &Row| {
@@ -196,8 +185,8 @@ fn matrix(runs: usize, enough: usize) {
 
 #[test]
 fn the_pairs_that_must_be_direct_are_as_many_as_are_claimed() {
-    let pairs = (0..TYPES.len()).flat_map(|b| (0..=b).map(move |a| (TYPES[a].1, TYPES[b].1)));
-    let must = pairs.filter(|(a, b)| must_be_direct(*a, *b)).count();
+    let must = pairs().filter(|[(_, a), (_, b)]| must_be_direct(*a, *b));
+    let must = must.count();
     let claimed = if SEQUENTIAL_PORTS_ARE_PREDICTED {
         63
     } else {

@@ -4,35 +4,11 @@
 use std::fs;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Host, Lab, Plan, Router, Site, Stack, Unsolicited};
+use pinhole_tests::lab::{self, Host, Lab, Plan, Router, Unsolicited};
+use pinhole_tests::pair::paths;
 use pinhole_tests::scene::{SOON, Scene};
 
 const RUNS: usize = 20;
-
-/// Sends a small file `runs` times and tells the path of each run.
-fn paths(lab: &Lab, runs: usize) -> Vec<String> {
-    let scene = Scene::in_lab(lab);
-    let bob = scene.peer_in(lab, Host::B, "bob");
-    let alice = scene.peer_in(lab, Host::A, "alice");
-    let _receiving = bob.receive(&[]);
-    let mut paths = Vec::new();
-    for run in 0..runs {
-        let name = format!("run-{run}");
-        let content = format!("content of {name}");
-        let file = scene.file(&name, content.as_bytes());
-        let sent = alice.send("bob", &[&file]).end(SOON);
-        assert_eq!(sent.code, Some(0), "run {run}, after {paths:?}: {sent:#?}");
-        let arrived = fs::read_to_string(bob.inbox.join(&name)).expect("the file has arrived");
-        assert_eq!(arrived, content);
-        paths.push(
-            sent.event("connected")["path"]
-                .as_str()
-                .expect("a path")
-                .to_owned(),
-        );
-    }
-    paths
-}
 
 fn always_punched(unsolicited: Unsolicited) {
     let router = Router {
@@ -58,27 +34,6 @@ fn stable_nats_that_reset_strangers_are_punched() {
 #[test]
 fn stable_nats_that_answer_strangers_with_icmp_are_punched() {
     always_punched(Unsolicited::Icmp);
-}
-
-#[test]
-fn peers_on_one_lan_meet_there() {
-    let Some(lab) = lab::build_or_skip(Plan::one_lan(Router::HOME)) else {
-        return;
-    };
-    assert_eq!(paths(&lab, 3), ["lan"; 3]);
-}
-
-#[test]
-fn ipv6_is_preferred_and_opens_stateful_firewalls() {
-    let site = Site {
-        stack: Stack::Dual,
-        ..Router::HOME.into()
-    };
-    let plan = Plan::two_sites(site, site);
-    let Some(lab) = lab::build_or_skip(plan) else {
-        return;
-    };
-    assert_eq!(paths(&lab, 3), ["ipv6"; 3]);
 }
 
 fn two_symmetric() -> Plan {
