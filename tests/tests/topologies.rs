@@ -2,9 +2,10 @@
 //! best class of path that there is.
 #![cfg(target_os = "linux")]
 
+use std::time::Duration;
+
 use pinhole_tests::lab::{
-    self, Filtering, Host, Lab, Line, Mapping, Outbound, Plan, Port, Router, Site, Stack, Topology,
-    Unsolicited,
+    self, Lab, Line, Outbound, Plan, Router, Site, Stack, Topology, Unsolicited,
 };
 use pinhole_tests::pair::{Pair, paths};
 

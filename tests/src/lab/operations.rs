@@ -104,15 +104,15 @@ impl Lab {
         }
     }
 
-    /// The TCP connections that the router next to this host tracks in this
-    /// state (`SYN_SENT`, `ESTABLISHED`), one a line.
+    /// The TCP connections that the router next to this host tracks, as
+    /// `conntrack` lists them.
     ///
     /// # Panics
     /// When they cannot be listed.
     #[must_use]
-    pub fn tracked(&self, host: Host, state: &str) -> Vec<String> {
+    pub fn tracked(&self, host: Host) -> Vec<String> {
         let mut conntrack = self.command_at(&self.gateway(host), "conntrack".as_ref());
-        let listed = run(conntrack.args(["-L", "-p", "tcp", "--state", state]));
+        let listed = run(conntrack.args(["-L", "-p", "tcp"]));
         listed.lines().map(str::to_owned).collect()
     }
 

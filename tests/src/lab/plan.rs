@@ -190,7 +190,9 @@ pub enum Topology {
         /// Of A and of B.
         routers: [Router; 2],
     },
-    /// Many hosts ([`super::Host::Crowd`]) at many sites. IPv4 only.
+    /// Many hosts ([`super::Host::Crowd`]) at many sites. IPv4 only. Of the
+    /// routers that translate, only those that preserve ports, or are symmetric
+    /// at random, keep so many hosts' mappings apart.
     Crowd {
         /// The same at every site.
         router: Router,
