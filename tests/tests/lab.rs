@@ -16,7 +16,7 @@ const AT_ONCE: usize = 6;
 
 #[test]
 fn every_type_maps_filters_and_answers_as_it_says() {
-    if lab::build_or_skip(Plan::two_sites(Router::PUBLIC, Router::PUBLIC)).is_none() {
+    if lab::skipped() {
         return;
     }
     let wrong: Vec<String> = thread::scope(|scope| {

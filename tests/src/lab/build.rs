@@ -1,7 +1,5 @@
 //! How a laboratory is put together.
 
-use std::process::Command;
-
 use super::namespaces::{ip, run};
 use super::plan::{Mapping, Plan, Router, Site, Stack, Topology};
 use super::{Host, Lab, Standing, wan};
@@ -354,7 +352,10 @@ impl Lab {
         let mut lines: Vec<String> = self.routers().values().map(|r| r.line.clone()).collect();
         lines.sort();
         lines.dedup();
-        let mut command: Command = self.command_at("X", &binary("wan"));
+        // Before everything else that runs: else, on a busy machine, frames far
+        // apart would come out at once.
+        let mut command = self.command_at("X", "nice".as_ref());
+        command.args(["-n", "-20"]).arg(binary("wan"));
         command.arg(self.capture()).args(&lines);
         let mut wan = wan::Wan::start(command);
         for line in &lines {

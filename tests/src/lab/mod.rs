@@ -131,18 +131,24 @@ pub fn unavailable() -> Option<String> {
     missing.map(|tool| format!("{tool} is not installed"))
 }
 
-/// Builds the laboratory, or says aloud why the test is skipped.
+/// Whether a test has to be skipped; it says so aloud.
+#[must_use]
+pub fn skipped() -> bool {
+    let reason = unavailable();
+    if let Some(reason) = &reason {
+        // Past the capture of the test harness: nobody should take this for a pass.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+    }
+    reason.is_some()
+}
+
+/// Builds the laboratory, unless the test is [`skipped`].
 ///
 /// # Panics
 /// When building fails although everything needed is there.
 #[must_use]
 pub fn build_or_skip(plan: Plan) -> Option<Lab> {
-    if let Some(reason) = unavailable() {
-        // Past the capture of the test harness: nobody should take this for a pass.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
-        return None;
-    }
-    Some(Lab::build(plan))
+    (!skipped()).then(|| Lab::build(plan))
 }
 
 impl Lab {

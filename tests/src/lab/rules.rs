@@ -20,8 +20,11 @@ pub(super) fn rules(router: &Router, outside: &str) -> String {
             .replace("@OUTSIDE@", outside);
         rules.push_str(&translate);
     }
-    let firewall = include_str!("../../nat/firewall.nft");
-    rules.push_str(&firewall.replace("@UNSOLICITED@", kept_out(router)));
+    // Without any rules nothing is tracked, and so nothing can seem invalid.
+    if (router.mapping, router.filtering) != (Mapping::None, Filtering::EndpointIndependent) {
+        let firewall = include_str!("../../nat/firewall.nft");
+        rules.push_str(&firewall.replace("@UNSOLICITED@", kept_out(router.unsolicited)));
+    }
     rules.push_str(&outbound(router.outbound));
     if let Some(port_mapping) = router.port_mapping {
         let file = include_str!("../../nat/port-mapping.nft");
@@ -80,13 +83,11 @@ fn admitted(filtering: Filtering) -> &'static str {
 const HAIRPIN: &str =
     "iifname lan0 ip daddr @OUTSIDE@ dnat ip addr . port to meta l4proto . th dport map @hosts";
 
-fn kept_out(router: &Router) -> &'static str {
-    match (router.mapping, router.filtering, router.unsolicited) {
-        // Nothing is.
-        (Mapping::None, Filtering::EndpointIndependent, _) => "accept",
-        (_, _, Unsolicited::Silence) => "drop",
-        (_, _, Unsolicited::Reset) => "meta l4proto tcp reject with tcp reset",
-        (_, _, Unsolicited::Icmp) => "reject with icmpx type port-unreachable",
+fn kept_out(unsolicited: Unsolicited) -> &'static str {
+    match unsolicited {
+        Unsolicited::Silence => "drop",
+        Unsolicited::Reset => "meta l4proto tcp reject with tcp reset",
+        Unsolicited::Icmp => "reject with icmpx type port-unreachable",
     }
 }
 
