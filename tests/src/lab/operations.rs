@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use super::namespaces::{ip, run};
-use super::plan::{Line, Router};
+use super::plan::{Line, Mapping, Router};
 use super::{Host, Lab, Standing, rules};
 
 impl Lab {
@@ -18,16 +18,25 @@ impl Lab {
     }
 
     /// The outermost router of this host gets another public address, as with
-    /// a new lease. Returns it.
+    /// a new lease, and forgets its mappings. Returns the address. IPv6 stays as
+    /// it is.
     ///
     /// # Panics
-    /// When a step fails.
+    /// When a step fails, or nothing is translated there.
     pub fn renumber(&self, host: Host) -> String {
         let node = self.outermost(host);
         let namespace = self.namespace(&node);
         let Standing {
-            outside, upstream, ..
+            router,
+            outside,
+            upstream,
+            ..
         } = self.routers()[&node].clone();
+        assert_ne!(
+            router.mapping,
+            Mapping::None,
+            "the LAN would keep its addresses"
+        );
         let (net, number) = outside.rsplit_once('.').expect("an IPv4 address");
         let number: u8 = number.parse().expect("a number");
         let other = format!("{net}.{}", number + 1);
