@@ -305,6 +305,9 @@ fn opens_ports_only_by(has: PortMapping) {
             let _listening = listen(&lab, Host::A, inside);
             let to = SocketAddr::new(seen.address.ip(), port);
             reach(&lab, Host::S, to).unwrap_or_else(|e| panic!("{to}: {e}"));
+            lab.reboot(Host::A);
+            let forgotten = reach(&lab, Host::S, to);
+            assert_eq!(forgotten.unwrap_err(), ErrorKind::TimedOut);
         }
     }
 }

@@ -44,8 +44,8 @@ impl Lab {
         self.end(&name);
         let lan = self.routers()[node].lan.clone();
         let folder = self.folder.path();
-        let [configuration, log, pid, leases] =
-            ["conf", "log", "pid", "leases"].map(|kind| folder.join(format!("{name}.{kind}")));
+        let [configuration, log, pid] =
+            ["conf", "log", "pid"].map(|kind| folder.join(format!("{name}.{kind}")));
         let upnp = matches!(port_mapping, PortMapping::Upnp | PortMapping::All);
         let text = format!(
             "ext_ifname=wan0\n\
@@ -59,7 +59,6 @@ impl Lab {
              system_uptime=yes\n\
              notify_interval=30\n\
              uuid=00000000-0000-4000-8000-000000000001\n\
-             lease_file={}\n\
              ipv6_disable=yes\n\
              upnp_table_name=filter\n\
              upnp_nat_table_name=filter\n\
@@ -69,7 +68,6 @@ impl Lab {
              allow 1024-65535 {lan}.0/24 1024-65535\n\
              deny 0-65535 0.0.0.0/0 0-65535\n",
             if upnp { "yes" } else { "no" },
-            leases.display(),
         );
         fs::write(&configuration, text).expect("writing the configuration");
         let _ = fs::remove_file(&pid);
