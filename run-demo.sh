@@ -88,7 +88,10 @@ site() {
     ip -n "$lab-$host" address add "$private.10/24" dev eth0
     ip -n "$lab-$host" link set dev eth0 up
     ip -n "$lab-$host" route add default via "$private.1"
-    sed -e "s/@OUTSIDE@/$public.10/" -e 's/@UNSOLICITED@/drop/' tests/nat/stable.nft tests/nat/firewall.nft |
+    # A port outside that is not the host's own.
+    mapping="meta l4proto { tcp, udp } snat to $public.10 : th sport ^ 0x2000"
+    sed -e "s/@OUTSIDE@/$public.10/" -e "s/@MAPPING@/$mapping/" -e 's/@UNSOLICITED@/drop/' -e '/@[A-Z]*@/d' \
+        tests/nat/translate.nft tests/nat/firewall.nft |
         ip netns exec "$lab-$router" nft -f -
 }
 server_ip=127.0.0.1

@@ -1,6 +1,6 @@
 //! What the end-to-end tests and the benchmark share: a NAT laboratory made of
 //! network namespaces ([`lab`]), the real binaries as processes ([`process`]),
-//! a server with its peers made of both ([`scene`]), and a
+//! a server with its peers made of both ([`scene`], [`pair`]), and a
 //! screen with mouse and keyboard (`screen`).
 //!
 //! A test that needs root says so and passes where it has none; see
@@ -10,6 +10,8 @@
 
 #[cfg(target_os = "linux")]
 pub mod lab;
+#[cfg(target_os = "linux")]
+pub mod pair;
 pub mod process;
 pub mod scene;
 #[cfg(target_os = "linux")]

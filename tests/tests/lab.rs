@@ -1,179 +1,115 @@
-//! The laboratory's NATs are what their names say, shown with nothing of
+//! The laboratory's routers are what their names say, shown with nothing of
 //! Pinhole in it: a failure here is the laboratory's, not the product's.
 #![cfg(target_os = "linux")]
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdout, Stdio};
-use std::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use pinhole_tests::lab::{self, Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::measure::{self, address, dial, observe, socket};
+use pinhole_tests::lab::{self, Host, Lab, Plan, Router, TYPES, Unsolicited};
 
-/// Answers each connection to ports 5000 and 5001 with its address as seen.
-const OBSERVER: &str = r#"
-import selectors, socket
-events = selectors.DefaultSelector()
-for port in (5000, 5001):
-    events.register(socket.create_server(("", port)), selectors.EVENT_READ)
-print("ready", flush=True)
-while True:
-    for key, _ in events.select():
-        connection, (ip, port) = key.fileobj.accept()
-        connection.sendall(f"{ip} {port}\n".encode())
-        connection.close()
-"#;
+/// Laboratories at once: most of their time is waiting.
+const AT_ONCE: usize = 6;
 
-/// Prints how both observers see port 6000, then dials argv[1] argv[2] from it
-/// once standard input says so, and says what came of that and when.
-const PUNCHER: &str = r#"
-import socket, sys, time
-def dial(address, timeout):
-    s = socket.socket()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    s.settimeout(timeout)
-    s.bind(("", 6000))
-    s.connect(address)
-    return s
-for port in (5000, 5001):
-    print(dial(("203.0.113.1", port), 5).recv(100).decode(), end="", flush=True)
-ip, port = sys.stdin.readline().split()
-begin = time.monotonic()
-error = "timed out"
-while time.monotonic() - begin < 1:
-    try:
-        s = dial((ip, int(port)), 1)
-        s.sendall(b"hello")
-        assert s.recv(5) == b"hello"
-        error = None
-        break
-    except OSError as e:
-        error = e.strerror or "timed out"
-        time.sleep(0.02)  # as Pinhole paces its redials
-print(error or "connected", int((time.monotonic() - begin) * 1000), flush=True)
-"#;
+#[test]
+fn every_type_maps_filters_and_answers_as_it_says() {
+    if lab::skipped() {
+        return;
+    }
+    let wrong: Vec<String> = thread::scope(|scope| {
+        let shares: Vec<_> = TYPES
+            .chunks(TYPES.len().div_ceil(AT_ONCE))
+            .map(|types| scope.spawn(|| types.iter().filter_map(difference).collect()))
+            .collect();
+        let joined = shares
+            .into_iter()
+            .map(|share| share.join().expect("a share"));
+        joined.flat_map(|wrong: Vec<String>| wrong).collect()
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
 
-fn plan(mapping: Mapping, unsolicited: Unsolicited) -> Plan {
-    let nat = Nat {
-        mapping,
-        unsolicited,
+/// In what a type is not what it says, measured.
+fn difference((name, router): &(&str, Router)) -> Option<String> {
+    let plan = Plan::two_sites(*router, Router::PUBLIC).delayed(Duration::ZERO);
+    let lab = Lab::build(plan);
+    let measured = Router {
+        mapping: measure::mapping(&lab, Host::A),
+        filtering: measure::filtering(&lab, Host::A),
+        // A public host answers for itself.
+        unsolicited: match *router {
+            Router::PUBLIC => Unsolicited::Silence,
+            _ => measure::unsolicited(&lab, Host::A),
+        },
+        ..*router
     };
-    let delay = Duration::from_millis(25);
-    Plan {
-        topology: Topology::TwoSites(nat, nat),
-        ipv6: false,
-        delay,
-    }
+    (measured != *router).then(|| format!("{name}: {measured:?} in place of {router:?}"))
 }
 
-/// A Python program that is talked with line by line.
-struct Dialogue {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+/// What came of dialling, as Pinhole dials: again at once after an error, for a
+/// second; and after how long.
+fn punch(
+    lab: &Lab,
+    host: Host,
+    to: SocketAddr,
+    start: &Barrier,
+) -> (Result<(), ErrorKind>, Duration) {
+    lab.inside(host, || {
+        start.wait();
+        let begun = Instant::now();
+        loop {
+            let greeted = dial(socket(None, PUNCH_PORT), to).and_then(|mut stream| {
+                stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+                stream.write_all(b"hello")?;
+                stream.read_exact(&mut [0; 5])
+            });
+            let elapsed = begun.elapsed();
+            match greeted {
+                Err(_) if elapsed < Duration::from_secs(1) => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                outcome => return (outcome.map_err(|error| error.kind()), elapsed),
+            }
+        }
+    })
 }
 
-impl Dialogue {
-    fn start(lab: &Lab, host: Host, program: &str) -> Self {
-        let mut command = lab.command(host, "python3".as_ref());
-        command
-            .args(["-c", program])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, lines }
-    }
+const PUNCH_PORT: u16 = 40_003;
 
-    fn line(&mut self) -> String {
-        self.lines.next().expect("a line").expect("a readable line")
-    }
-
-    fn say(&mut self, line: &str) {
-        writeln!(self.child.stdin.as_mut().expect("piped"), "{line}").expect("writing");
-    }
-
-    /// What came of dialling, and after how many milliseconds.
-    fn outcome(&mut self) -> (String, u64) {
-        let line = self.line();
-        let (outcome, elapsed_ms) = line.rsplit_once(' ').expect("two parts");
-        (
-            outcome.to_owned(),
-            elapsed_ms.parse().expect("milliseconds"),
-        )
-    }
-}
-
-impl Drop for Dialogue {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// How the observer's two ports see A's and B's port 6000.
-type Seen = [[String; 2]; 2];
-
-fn observed(lab: &Lab) -> ([Dialogue; 2], Seen) {
-    let mut observer = Dialogue::start(lab, Host::S, OBSERVER);
-    assert_eq!(observer.line(), "ready");
-    let mut peers = [Host::A, Host::B].map(|host| Dialogue::start(lab, host, PUNCHER));
-    let seen = peers.each_mut().map(|peer| [peer.line(), peer.line()]);
-    (peers, seen)
-}
-
-/// Lets both dial each other at the same time.
-fn punch(lab: &Lab) -> (Seen, [(String, u64); 2]) {
-    let ([mut a, mut b], seen) = observed(lab);
-    a.say(&seen[1][1]);
-    b.say(&seen[0][1]);
-    (seen, [a.outcome(), b.outcome()])
+/// Lets both dial each other at the same time, where the server saw them.
+fn punch_both(lab: &Lab) -> [(Result<(), ErrorKind>, Duration); 2] {
+    let seen =
+        [Host::A, Host::B].map(|host| observe(lab, host, PUNCH_PORT, address(Lab::SERVER, 5005)));
+    let start = Barrier::new(2);
+    thread::scope(|scope| {
+        let a = scope.spawn(|| punch(lab, Host::A, seen[1].address, &start));
+        let b = punch(lab, Host::B, seen[0].address, &start);
+        [a.join().expect("A"), b]
+    })
 }
 
 #[test]
-fn stable_nats_are_opened_by_two_simultaneous_syns() {
-    let Some(lab) = lab::build_or_skip(plan(Mapping::Stable, Unsolicited::Silence)) else {
+fn stable_routers_are_opened_by_two_simultaneous_syns() {
+    let Some(lab) = lab::build_or_skip(Plan::two_sites(Router::HOME, Router::HOME)) else {
         return;
     };
-    let (seen, outcomes) = punch(&lab);
-    for [at_first_port, at_second_port] in seen {
-        assert_eq!(
-            at_first_port, at_second_port,
-            "one mapping for both destinations"
-        );
-        assert!(!at_first_port.ends_with(" 6000"), "not the host's own port");
-    }
-    for (outcome, elapsed_ms) in outcomes {
-        assert_eq!(outcome, "connected");
-        assert!((90..1000).contains(&elapsed_ms), "{elapsed_ms} ms");
+    for (outcome, elapsed) in punch_both(&lab) {
+        assert_eq!(outcome, Ok(()));
+        let expected = Duration::from_millis(90)..Duration::from_secs(1);
+        assert!(expected.contains(&elapsed), "{elapsed:?}");
     }
 }
 
 #[test]
-fn symmetric_nats_map_each_destination_anew_and_are_not_opened() {
-    let Some(lab) = lab::build_or_skip(plan(Mapping::Symmetric, Unsolicited::Silence)) else {
+fn symmetric_routers_are_not_opened() {
+    let plan = Plan::two_sites(Router::SYMMETRIC, Router::SYMMETRIC);
+    let Some(lab) = lab::build_or_skip(plan) else {
         return;
     };
-    let (seen, outcomes) = punch(&lab);
-    for [at_first_port, at_second_port] in seen {
-        assert_ne!(at_first_port, at_second_port);
-    }
-    for (outcome, _) in outcomes {
-        assert_eq!(outcome, "timed out");
-    }
-}
-
-#[test]
-fn a_nat_answers_strangers_as_planned() {
-    let answers = [
-        (Unsolicited::Silence, "timed out"),
-        (Unsolicited::Reset, "Connection refused"),
-        (Unsolicited::Icmp, "Connection refused"),
-    ];
-    for (unsolicited, answer) in answers {
-        let Some(lab) = lab::build_or_skip(plan(Mapping::Stable, unsolicited)) else {
-            return;
-        };
-        let ([mut a, _b], seen) = observed(&lab);
-        a.say(&seen[1][1]);
-        assert_eq!(a.outcome().0, answer, "{unsolicited:?}");
+    for (outcome, _) in punch_both(&lab) {
+        assert_eq!(outcome, Err(ErrorKind::TimedOut));
     }
 }

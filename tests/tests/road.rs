@@ -6,7 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::{self, Host, Lab, Plan, Router};
 use pinhole_tests::process::Process;
 use pinhole_tests::scene::{SOON, Scene};
 
@@ -55,15 +55,7 @@ fn port(process: &mut Process) -> u16 {
 
 /// Breaks the connection in the midst of a file, seen by this host first.
 fn goes_on_after_a_cut_at(host: Host) {
-    let nat = Nat {
-        mapping: Mapping::Stable,
-        unsolicited: Unsolicited::Silence,
-    };
-    let plan = Plan {
-        topology: Topology::TwoSites(nat, nat),
-        ipv6: false,
-        delay: Duration::from_millis(5),
-    };
+    let plan = Plan::two_sites(Router::HOME, Router::HOME).delayed(Duration::from_millis(5));
     let Some(lab) = lab::build_or_skip(plan) else {
         return;
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pinhole_tests::lab::{Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::{Host, Lab, Plan, Router};
 use pinhole_tests::scene::Scene;
 use pinhole_tests::tree;
 
@@ -15,10 +15,6 @@ use crate::race::{choose_congestion_control, is_same};
 use crate::scenarios::Asked;
 
 const RTT_MS: u32 = 100;
-const NAT: Nat = Nat {
-    mapping: Mapping::Stable,
-    unsolicited: Unsolicited::Silence,
-};
 
 /// Pinhole beside iperf3: as many bytes over one connection, from a host behind
 /// a NAT to one on the internet, with the same congestion control.
@@ -40,11 +36,8 @@ fn lines(asked: &Asked, mbit: u32, mib: u64) -> Result<()> {
 }
 
 fn line(asked: &Asked, mbit: u32, size_bytes: u64, congestion_control: &str) -> Result<()> {
-    let lab = Lab::build(Plan {
-        topology: Topology::OneLan(NAT),
-        ipv6: false,
-        delay: Duration::from_millis(u64::from(RTT_MS / 2)),
-    });
+    let delay = Duration::from_millis(u64::from(RTT_MS / 2));
+    let lab = Lab::build(Plan::one_lan(Router::HOME).delayed(delay));
     lab.limit(mbit, RTT_MS);
     for host in [Host::A, Host::S] {
         choose_congestion_control(&lab, host, congestion_control)?;
@@ -90,12 +83,8 @@ fn pinhole_rate(lab: &Lab, source: &Path, size_bytes: u64) -> Result<f64> {
 /// How long the first byte of a file takes, from the command on.
 pub(crate) fn first_byte(asked: &Asked) -> Result<()> {
     let delay = Duration::from_millis(u64::from(RTT_MS / 4));
-    let topology = Topology::TwoSites(NAT, NAT);
-    let lab = Lab::build(Plan {
-        topology,
-        ipv6: false,
-        delay,
-    });
+    let plan = Plan::two_sites(Router::HOME, Router::HOME).delayed(delay);
+    let lab = Lab::build(plan);
     let scene = Scene::in_lab(&lab);
     let bob = scene.peer_in(&lab, Host::B, "bob");
     let alice = scene.peer_in(&lab, Host::A, "alice");

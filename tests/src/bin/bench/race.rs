@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pinhole_tests::lab::{Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::{Host, Lab, Plan, Router};
 use pinhole_tests::tree;
 use tempfile::TempDir;
 
@@ -17,10 +17,6 @@ use crate::measured::{Usage, is_installed, median};
 use crate::scenarios::Asked;
 
 const GIB_BYTES: f64 = (1u64 << 30) as f64;
-const NAT: Nat = Nat {
-    mapping: Mapping::Stable,
-    unsolicited: Unsolicited::Silence,
-};
 
 pub(crate) fn large(asked: &Asked) -> Result<()> {
     let ground = memory()?;
@@ -116,11 +112,7 @@ impl Score {
 }
 
 fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -> Result<()> {
-    let lab = Lab::build(Plan {
-        topology: Topology::OneLan(NAT),
-        ipv6: false,
-        delay: Duration::ZERO,
-    });
+    let lab = Lab::build(Plan::one_lan(Router::HOME).delayed(Duration::ZERO));
     for host in [Host::A, Host::B] {
         // The same for all of them, and in every kernel; BBR, which some have
         // by default, takes a third of what such a line carries.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pinhole_tests::lab::{Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::{Host, Lab, Plan, Router};
 use pinhole_tests::scene::Scene;
 use pinhole_tests::tree;
 
@@ -14,18 +14,9 @@ use crate::measured::{Measured, median, wait_until};
 use crate::race::is_same;
 use crate::scenarios::Asked;
 
-const NAT: Nat = Nat {
-    mapping: Mapping::Stable,
-    unsolicited: Unsolicited::Silence,
-};
-
 pub(crate) fn resume(asked: &Asked) -> Result<()> {
     let size_bytes = asked.mib.unwrap_or(1024) << 20;
-    let lab = Lab::build(Plan {
-        topology: Topology::OneLan(NAT),
-        ipv6: false,
-        delay: Duration::ZERO,
-    });
+    let lab = Lab::build(Plan::one_lan(Router::HOME).delayed(Duration::ZERO));
     let folder = tempfile::tempdir_in("/var/tmp")?;
     let source = folder.path().join("source");
     tree::write_file(&source, size_bytes, 1)?;
