@@ -224,6 +224,10 @@ impl Peer<'_> {
             &self.name,
         ]);
         command.arg("--data-dir").arg(&self.profile).args(arguments);
+        // The developer's proxy knows no scene.
+        for variable in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(variable);
+        }
         command
     }
 
