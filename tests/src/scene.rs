@@ -63,6 +63,14 @@ impl Scene {
         Self::start(place, &["127.0.0.1:0"], tempfile::tempdir())
     }
 
+    /// A server on loopback with these arguments.
+    #[must_use]
+    pub fn with_server(arguments: &[&str]) -> Self {
+        let place = Place::Loopback(std::marker::PhantomData);
+        let listen = ["127.0.0.1:0"];
+        Self::start_with(place, &listen, arguments, tempfile::tempdir())
+    }
+
     /// A server on the laboratory's host S, on IPv4 and IPv6.
     #[cfg(target_os = "linux")]
     #[must_use]
@@ -96,8 +104,18 @@ impl Scene {
     }
 
     fn start(place: Place<'_>, listen: &[&str], folder: io::Result<TempDir>) -> Self {
+        Self::start_with(place, listen, &[], folder)
+    }
+
+    fn start_with(
+        place: Place<'_>,
+        listen: &[&str],
+        arguments: &[&str],
+        folder: io::Result<TempDir>,
+    ) -> Self {
         let folder = folder.expect("a temporary folder");
-        let mut server = start_server(place, listen, &folder.path().join("server"));
+        let data_dir = folder.path().join("server");
+        let mut server = start_server(place, listen, arguments, &data_dir);
         let listening = server.event("listening", SOON);
         let address = listening["addresses"][0].as_str().expect("an address");
         let fingerprint = listening["fingerprint"].as_str().expect("a fingerprint");
@@ -127,7 +145,7 @@ impl Scene {
     pub fn start_server(&mut self) {
         let (address, _) = self.server_address.split_once('#').expect("a fingerprint");
         let place = Place::Loopback(std::marker::PhantomData);
-        self.server = start_server(place, &[address], &self.server_data_dir());
+        self.server = start_server(place, &[address], &[], &self.server_data_dir());
         self.server.event("listening", SOON);
     }
 
@@ -183,9 +201,10 @@ impl Scene {
     }
 }
 
-fn start_server(place: Place<'_>, listen: &[&str], data_dir: &Path) -> Process {
+fn start_server(place: Place<'_>, listen: &[&str], arguments: &[&str], data_dir: &Path) -> Process {
     let mut command = place.command("pinhole-server");
     command.arg("--json").arg("--data-dir").arg(data_dir);
+    command.args(arguments);
     for address in listen {
         command.args(["--listen", address]);
     }
@@ -207,6 +226,10 @@ impl Peer<'_> {
         command.arg("--data-dir").arg(&self.profile).args(arguments);
         // On loopback the machine's own network is none of the test's.
         command.env("PINHOLE_NO_NEARBY", "1");
+        // The developer's proxy knows no scene.
+        for variable in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(variable);
+        }
         command
     }
 

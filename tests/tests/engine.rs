@@ -247,6 +247,33 @@ async fn another_key_at_the_servers_address_is_refused() {
 }
 
 #[tokio::test]
+async fn a_proxy_counts_from_the_next_attempt_to_connect() {
+    let mut scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    // Nothing listens there.
+    let nowhere = "http://127.0.0.1:1";
+    let proxy = |text: &str| text.parse().expect("a proxy");
+    alice.command(Command::SetProxy {
+        proxy: proxy(nowhere),
+    });
+    scene.stop_server();
+    scene.start_server();
+    let through = alice.event(|e| match e {
+        Event::Disconnected {
+            failure: Failure::Proxy { proxy, .. },
+            ..
+        } => Some(proxy.clone()),
+        _ => None,
+    });
+    assert_eq!(through.await, nowhere);
+    alice.command(Command::SetProxy {
+        proxy: proxy("none"),
+    });
+    alice.logged_in().await;
+    alice.end();
+}
+
+#[tokio::test]
 async fn contacts_are_taken_without_asking_once_there_is_trust() {
     let scene = Scene::on_loopback();
     let mut alice = Person::log_in(&scene, "a", "alice").await;

@@ -295,6 +295,7 @@ mod tests {
         let key = first.identity().key();
         let settings = Settings {
             name: Some("alice".parse().unwrap()),
+            proxy: "http://alice:pass%40word@proxy:3128".parse().unwrap(),
             ..Settings::default()
         };
         first.store_settings(&settings).unwrap();

@@ -454,6 +454,10 @@ impl eframe::App for App {
             CentralPanel::default().frame(Frame::new()).show(ui, |ui| {
                 actions.extend(self.first_screen(ui));
             });
+            // The others have nobody to be for yet.
+            if matches!(self.sheet, Some(Sheet::Settings(_))) {
+                actions.extend(self.sheets(ui));
+            }
         }
         actions.extend(self.resolve_drop(ui.ctx(), under_pointer));
         for action in actions {

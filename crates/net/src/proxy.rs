@@ -331,7 +331,8 @@ pub enum ProxyChoice {
 
 impl ProxyChoice {
     /// The proxy to use for the server at `host`.
-    pub(crate) fn proxy_for(&self, host: &str) -> Option<Proxy> {
+    #[must_use]
+    pub fn proxy_for(&self, host: &str) -> Option<Proxy> {
         match self {
             Self::Environment => from_environment(host, |name| std::env::var(name).ok()),
             Self::Never => None,

@@ -397,7 +397,7 @@ async fn relay(
         }
         Verdict::First(take) => {
             let other = take.await.map_err(|_| ConnectionError::Empty)?;
-            meet(context, (stream, side), other).await
+            Box::pin(meet(context, (stream, side), other)).await
         }
     }
 }

@@ -101,7 +101,8 @@ fn settings_say_how_much_how_fast_and_what_stays() {
 
 #[test]
 fn a_proxy_is_typed_before_the_first_login() {
-    let (mut harness, play) = window(logged_out());
+    // Tall enough to show all settings without scrolling.
+    let (mut harness, play) = window_sized(logged_out(), [480.0, 1_200.0], Prefill::default());
     click(&mut harness, text::SETTINGS);
     assert!(harness.query_by_label(text::LOG_OUT).is_none());
     typed(&mut harness, text::PROXY, "socks5://proxy:1080");

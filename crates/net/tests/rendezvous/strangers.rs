@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pinhole_net::socket::{AddressReuse, LocalPort};
-use pinhole_net::{Answer, Expect, HostSharing, Identity, PathKind, PeerName, Way};
+use pinhole_net::{Answer, Expect, HostSharing, Identity, PathKind, PathPolicy, PeerName, Way};
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
 use pinhole_proto::hello::{Hello, Purpose};
@@ -175,4 +175,58 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
     assert_eq!(answers[2], &Answer::Stranger);
     assert_eq!(answers[3], &Answer::Selected);
     drop(silent);
+}
+
+#[tokio::test]
+async fn who_allows_only_the_relay_is_not_given_away_by_the_server_either() {
+    let server = Server::start();
+    let bob = identity();
+    let mut raw = RawClient::log_in(&server, "bob", &bob).await;
+    let alice = Client::with_path(&server, "alice", PathPolicy::RelayOnly).await;
+    let inviting = alice.rendezvous.connect(
+        "bob".parse().unwrap(),
+        bob.key(),
+        // The most that she could allow.
+        HostSharing::Always,
+    );
+    let listening = async {
+        let mut heard = Vec::new();
+        loop {
+            let message = raw.hear().await;
+            heard.push(format!("{message:?}"));
+            match message {
+                ServerMessage::Invitation {
+                    introduction,
+                    round,
+                    ..
+                } => {
+                    let reachability = Reachability {
+                        candidates: Vec::new(),
+                        share_host: HostSharing::Always,
+                        relay: true,
+                    };
+                    let answer = ClientMessage::Answer {
+                        introduction,
+                        round,
+                        reachability,
+                    };
+                    raw.say(&answer).await;
+                }
+                ServerMessage::Introduced { candidates, .. } => {
+                    assert_eq!(candidates, []);
+                    return heard;
+                }
+                _ => {}
+            }
+        }
+    };
+    let heard = tokio::select! {
+        heard = timeout(PATIENCE, listening) => heard.expect("not introduced"),
+        session = inviting => panic!("{:?}", session.map(|_| ())),
+    };
+    let address = alice.logged_in.observed.ip().to_string();
+    assert!(heard.len() > 1);
+    for message in heard {
+        assert!(!message.contains(&address), "{message}");
+    }
 }

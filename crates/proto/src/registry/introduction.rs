@@ -22,6 +22,10 @@ pub const MAX_PENDING_INVITATIONS: usize = 32;
 /// Most rounds of one introduction.
 pub const MAX_ROUNDS: u8 = 4;
 
+/// So many global IPv6 addresses are believed of a side that has never come
+/// over IPv6: enough for an honest one, of little use for aiming it.
+const MAX_UNSEEN: usize = 2;
+
 /// A round trip believed: one who pretends to be far away delays the other by
 /// no more than half of this.
 const MAX_RTT: Duration = Duration::from_secs(2);
@@ -245,9 +249,10 @@ impl Registry {
 
 /// What is believed of a side's word about itself: addresses that may be
 /// dialled, and those of the whole internet only where the server has seen its
-/// key.
+/// key, as far as it can.
 fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reachability {
     let on_loopback = side.observed.ip().is_loopback();
+    let mut unseen = 0;
     let mut known = HashSet::new();
     let admitted = claimed
         .candidates
@@ -257,7 +262,11 @@ fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reacha
         let (key, ip) = (side.identity.key, candidate.address.ip());
         let is_seen = match candidate.kind.is_own() {
             false => observed.contains(key, ip),
-            true => !is_global(ip) || observed.has_network(key, ip),
+            true if !is_global(ip) => true,
+            true => observed.has_network(key, ip).unwrap_or_else(|| {
+                unseen += 1;
+                unseen <= MAX_UNSEEN
+            }),
         };
         is_seen && known.insert(*candidate)
     });

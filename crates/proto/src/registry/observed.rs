@@ -21,17 +21,12 @@ struct Seen {
 /// The addresses of every key that has a connection open; they are kept until
 /// its last connection is gone.
 #[derive(Debug, Default)]
-pub(super) struct Observed {
-    keys: BTreeMap<PeerKey, Seen>,
-    /// Somebody has come over IPv6: so can everybody who has it.
-    sees_ipv6: bool,
-}
+pub(super) struct Observed(BTreeMap<PeerKey, Seen>);
 
 impl Observed {
     pub(super) fn connected(&mut self, key: PeerKey, address: IpAddr) {
         let address = address.to_canonical();
-        self.sees_ipv6 |= address.is_ipv6() && is_global(address);
-        let seen = self.keys.entry(key).or_default();
+        let seen = self.0.entry(key).or_default();
         seen.connections += 1;
         seen.addresses.retain(|&known| known != address);
         seen.addresses.push_back(address);
@@ -41,29 +36,34 @@ impl Observed {
     }
 
     pub(super) fn disconnected(&mut self, key: PeerKey) {
-        if let Some(seen) = self.keys.get_mut(&key) {
+        if let Some(seen) = self.0.get_mut(&key) {
             seen.connections = seen.connections.saturating_sub(1);
             if seen.connections == 0 {
-                self.keys.remove(&key);
+                self.0.remove(&key);
             }
         }
     }
 
     pub(super) fn contains(&self, key: PeerKey, address: IpAddr) -> bool {
-        let seen = self.keys.get(&key);
+        let seen = self.0.get(&key);
         seen.is_some_and(|seen| seen.addresses.contains(&address.to_canonical()))
     }
 
-    /// Whether the key has been seen in the network of `address`. Of IPv6 there
-    /// is no telling for a server that has none.
-    pub(super) fn has_network(&self, key: PeerKey, address: IpAddr) -> bool {
-        let seen = self.keys.get(&key).into_iter();
-        let mut addresses = seen.flat_map(|seen| seen.addresses.iter());
-        addresses.any(|&known| same_network(known, address)) || address.is_ipv6() && !self.sees_ipv6
+    /// Whether the key has been seen in the network of `address`. `None` for
+    /// IPv6 of a key that has never come over it: the server, or its address
+    /// as that client knows it, may have none.
+    pub(super) fn has_network(&self, key: PeerKey, address: IpAddr) -> Option<bool> {
+        let seen = self.0.get(&key).map(|seen| &seen.addresses);
+        let mut addresses = seen.into_iter().flatten().copied();
+        let has_come = |known: IpAddr| known.is_ipv6() && is_global(known);
+        if address.is_ipv6() && !addresses.clone().any(has_come) {
+            return None;
+        }
+        Some(addresses.any(|known| same_network(known, address)))
     }
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.0.is_empty()
     }
 }

@@ -138,8 +138,8 @@ const CANDIDATES: &[Row] = &[
     (ALICE, BOB, Always, &[(MAPPED, "203.0.113.7:5000"), (PREDICTED, "203.0.113.7:5001")], &[]),
     (ALICE, BOB, Always, &[(MAPPED, "192.168.1.1:5000"), (PREDICTED, "192.168.1.1:8080")], &[]),
     (ALICE, BOB, Always, &[(MAPPED, "198.51.100.1:5000"), (PREDICTED, "198.51.100.1:5001")], &["198.51.100.1:5000", "198.51.100.1:5001"]),
-    // Where the server has IPv6 it has seen who has.
-    (ALICE, "[2001:db8:1::2]:1", Always, &[(HOST, "[2001:db8::5]:5000")], &[]),
+    // Of who has come over IPv6 the network is known, of others two addresses are believed.
+    (ALICE, BOB, Always, &[(HOST, "[2001:db8:1::5]:1024"), (HOST, "[2001:db8:2::5]:1024"), (HOST, "[2001:db8:3::5]:1024")], &["[2001:db8:1::5]:1024", "[2001:db8:2::5]:1024"]),
     ("[2001:db8::1]:1", BOB, Always, &[(HOST, "[2001:db8::5]:5000")], &["[2001:db8::5]:5000"]),
     ("[2001:db8::1]:1", BOB, Always, &[(HOST, "[2001:db8:1::5]:5000")], &[]),
     // Mapped forms are what they map; twice is once.
