@@ -337,6 +337,28 @@ fn a_forged_address_leads_nowhere_and_the_true_one_still_does() {
     drop((forger, waiting));
 }
 
+#[test]
+fn a_silent_forger_does_not_delay_what_the_server_leads_to() {
+    let Some(lab) = one_lan() else { return };
+    let scene = Scene::in_lab(&lab);
+    let folder = tempfile::tempdir().expect("a folder");
+    let alice = Person::new(&lab, Host::A, "alice", folder.path(), "alice").at(&scene);
+    let bob = Person::new(&lab, Host::B, "bob", folder.path(), "bob").at(&scene);
+    let _forger = Forger::start(&lab, Host::A, "bob", &bob.id(), 0);
+    let inbox = bob.inbox.to_str().expect("UTF-8");
+    let arguments = ["--no-nearby", "receive", "--accept", "all", "--into", inbox];
+    let mut receiving = bob.start(&arguments);
+    receiving.event("logged_in", SOON);
+    let both = sees(&alice, "bob", 1);
+    assert_eq!(both[0]["nearby"], true);
+    for number in 0..5 {
+        let sent = alice.send("bob", &file(folder.path(), &number.to_string()));
+        assert_eq!(sent.code, Some(0), "{sent:#?}");
+        let elapsed_ms = sent.event("connected")["elapsed_ms"].as_u64();
+        assert!(elapsed_ms.expect("a time") < 3_000, "{sent:#?}");
+    }
+}
+
 /// Multicast DNS, and joining any group of it, that left the host so far.
 fn multicast_packets(lab: &Lab, host: Host) -> u64 {
     let mut list = lab.command(host, "nft".as_ref());
