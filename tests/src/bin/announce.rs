@@ -3,11 +3,13 @@
 //!
 //!     announce NAME KEY FINGERPRINT PORT
 //!
-//! Port 0 is one where connections are taken, and nothing is ever said.
+//! Port 0 is one where connections are taken, with a line for each, and nothing
+//! is ever said.
 //! Prints `ready`, and ends with its standard input.
 
 use std::io::Read as _;
 use std::net::TcpListener;
+use std::thread;
 
 use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
 
@@ -20,6 +22,13 @@ fn main() {
     let silent = TcpListener::bind("0.0.0.0:0").expect("a listener");
     if port == 0 {
         port = silent.local_addr().expect("an address").port();
+        thread::spawn(move || {
+            let mut taken = Vec::new();
+            for stream in silent.incoming() {
+                println!("taken");
+                taken.push(stream);
+            }
+        });
     }
     let daemon = ServiceDaemon::new().expect("a daemon");
     daemon
