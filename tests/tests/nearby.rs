@@ -2,9 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pinhole_tests::lab::{self, Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
@@ -13,7 +13,15 @@ use pinhole_tests::scene::{SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
 
+/// RFC 6762, section 6, and a little.
+const ANSWERED_AGAIN_AFTER: Duration = Duration::from_millis(1_200);
+
 fn one_lan() -> Option<Lab> {
+    one_lan_far_away(Duration::from_millis(25))
+}
+
+/// With the server this far away.
+fn one_lan_far_away(delay: Duration) -> Option<Lab> {
     let nat = Nat {
         mapping: Mapping::Stable,
         unsolicited: Unsolicited::Silence,
@@ -21,7 +29,7 @@ fn one_lan() -> Option<Lab> {
     lab::build_or_skip(Plan {
         topology: Topology::OneLan(nat),
         ipv6: false,
-        delay: Duration::from_millis(25),
+        delay,
     })
 }
 
@@ -101,7 +109,7 @@ impl<'a> Person<'a> {
 }
 
 /// Somebody who announces another's key at a port of the host.
-struct Forger(Child);
+struct Forger(Child, BufReader<ChildStdout>);
 
 impl Forger {
     fn start(
@@ -117,11 +125,16 @@ impl Forger {
         let mut child = command.spawn().expect("a forger");
         let mut ready = String::new();
         let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout)
-            .read_line(&mut ready)
-            .expect("a line");
+        let mut stdout = BufReader::new(stdout);
+        stdout.read_line(&mut ready).expect("a line");
         assert_eq!(ready, "ready\n");
-        Self(child)
+        Self(child, stdout)
+    }
+
+    /// How often it was taken for somebody else.
+    fn connections(mut self) -> usize {
+        let _ = self.0.kill();
+        self.1.by_ref().lines().count()
     }
 }
 
@@ -335,6 +348,37 @@ fn a_forged_address_leads_nowhere_and_the_true_one_still_does() {
     assert_eq!(bob.received(), ["beside", "by server"]);
     assert_eq!(mallory.received(), [""; 0]);
     drop((forger, waiting));
+}
+
+#[test]
+fn a_silent_forger_does_not_delay_what_the_server_leads_to() {
+    // So far away that whoever is nearby is found before the login is done.
+    let Some(lab) = one_lan_far_away(Duration::from_millis(150)) else {
+        return;
+    };
+    let scene = Scene::in_lab(&lab);
+    let folder = tempfile::tempdir().expect("a folder");
+    let alice = Person::new(&lab, Host::A, "alice", folder.path(), "alice").at(&scene);
+    let bob = Person::new(&lab, Host::B, "bob", folder.path(), "bob").at(&scene);
+    let forger = Forger::start(&lab, Host::A, "bob", &bob.id(), 0);
+    let inbox = bob.inbox.to_str().expect("UTF-8");
+    let arguments = ["--no-nearby", "receive", "--accept", "all", "--into", inbox];
+    let mut receiving = bob.start(&arguments);
+    receiving.event("logged_in", SOON);
+    let both = sees(&alice, "bob", 1);
+    assert_eq!(both[0]["nearby"], true);
+    let mut delays_ms = Vec::new();
+    for number in 0..3 {
+        // What has just been answered is not answered again before.
+        std::thread::sleep(ANSWERED_AGAIN_AFTER);
+        let sent = alice.send("bob", &file(folder.path(), &number.to_string()));
+        assert_eq!(sent.code, Some(0), "{sent:#?}");
+        let elapsed_ms = sent.event("connected")["elapsed_ms"].as_u64();
+        delays_ms.push(elapsed_ms.expect("a time"));
+    }
+    eprintln!("beside a silent forger: {delays_ms:?} ms");
+    assert!(delays_ms.iter().all(|&ms| ms < 3_000), "{delays_ms:?}");
+    assert!(forger.connections() > 0, "it was never tried");
 }
 
 /// Multicast DNS, and joining any group of it, that left the host so far.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`client`] | starting the engine, and the handle a face holds |
 //! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
-//! | `engine` | the one task that owns all state, by concern: login, sessions, transfers |
+//! | `engine` | the one task that owns all state, by concern: login, nearby, sessions, transfers |
 //! | [`profile`], [`settings`], [`contacts`], [`history`] | what survives a restart |
 
 pub mod client;

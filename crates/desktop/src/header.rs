@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use egui::{Align, Layout, RichText, Ui};
-use pinhole_client::{LoginState, Snapshot};
+use egui::{Align, Color32, Layout, RichText, Ui};
+use pinhole_client::{LoginState, PeerName, Snapshot};
 
 use crate::action::{Action, Sheet};
 use crate::settings::Form;
@@ -14,45 +14,14 @@ const HEIGHT: f32 = 48.0;
 /// One's own name, the server, and the way to the settings.
 pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
     let palette = theme::palette(ui);
-    let host = |server: &pinhole_client::ServerAddress| {
-        server
-            .to_string()
-            .split('#')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let (name, status, color, trouble) = match &snapshot.login {
-        LoginState::LoggedIn { name, server } => {
-            (name, text::online_at(&host(server)), palette.accent, None)
-        }
-        LoginState::Reconnecting {
-            name,
-            server,
-            failure,
-            next_attempt,
-        } => {
-            let wait = next_attempt.saturating_duration_since(Instant::now());
-            ui.ctx().request_repaint_after(Duration::from_secs(1));
-            let trouble = (text::next_attempt(wait), failure.to_string());
-            (
-                name,
-                text::reconnecting(&host(server)),
-                palette.warning,
-                Some(trouble),
-            )
-        }
-        LoginState::LoggedOut { failure } => {
-            let Some(name) = &snapshot.nearby else {
-                return Vec::new();
-            };
-            let trouble = failure.as_ref();
-            let trouble = trouble.map(|why| (text::LOGGED_OUT.to_owned(), why.to_string()));
-            (name, text::NEARBY_ONLY.to_owned(), palette.accent, trouble)
-        }
-        LoginState::LoggingIn { name, server } => {
-            (name, text::logging_in(&host(server)), palette.warning, None)
-        }
+    let Some(Standing {
+        name,
+        status,
+        color,
+        trouble,
+    }) = standing(ui, snapshot)
+    else {
+        return Vec::new();
     };
     let wide = egui::Vec2::new(ui.available_width(), HEIGHT);
     let actions = ui
@@ -86,4 +55,63 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
         });
     }
     actions
+}
+
+/// How one stands with the server.
+struct Standing<'a> {
+    name: &'a PeerName,
+    status: String,
+    color: Color32,
+    /// What is wrong, and why.
+    trouble: Option<(String, String)>,
+}
+
+fn standing<'a>(ui: &Ui, snapshot: &'a Snapshot) -> Option<Standing<'a>> {
+    let palette = theme::palette(ui);
+    let host = |server: &pinhole_client::ServerAddress| {
+        server
+            .to_string()
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (name, status, color, trouble) = match &snapshot.login {
+        LoginState::LoggedIn { name, server } => {
+            (name, text::online_at(&host(server)), palette.accent, None)
+        }
+        LoginState::Reconnecting {
+            name,
+            server,
+            failure,
+            next_attempt,
+        } => {
+            let wait = next_attempt.saturating_duration_since(Instant::now());
+            ui.ctx().request_repaint_after(Duration::from_secs(1));
+            let trouble = (text::next_attempt(wait), failure.to_string());
+            (
+                name,
+                text::reconnecting(&host(server)),
+                palette.warning,
+                Some(trouble),
+            )
+        }
+        LoginState::LoggedOut { failure } => {
+            let Some(name) = &snapshot.nearby else {
+                return None;
+            };
+            let trouble = failure.as_ref();
+            let trouble = trouble.map(|why| (text::LOGGED_OUT.to_owned(), why.to_string()));
+            (name, text::NEARBY_ONLY.to_owned(), palette.accent, trouble)
+        }
+        LoginState::LoggingIn { name, server } => {
+            (name, text::logging_in(&host(server)), palette.warning, None)
+        }
+    };
+    Some(Standing {
+        name,
+        status,
+        color,
+        trouble,
+    })
 }

@@ -3,9 +3,13 @@
 //!
 //!     announce NAME KEY FINGERPRINT PORT
 //!
+//! Port 0 is one where connections are taken, with a line for each, and nothing
+//! is ever said.
 //! Prints `ready`, and ends with its standard input.
 
 use std::io::Read as _;
+use std::net::TcpListener;
+use std::thread;
 
 use mdns_sd::{IfKind, ServiceDaemon, ServiceInfo};
 
@@ -14,7 +18,18 @@ fn main() {
     let [name, key, fingerprint, port] = arguments.as_slice() else {
         panic!("NAME KEY FINGERPRINT PORT");
     };
-    let port = port.parse().expect("a port");
+    let mut port: u16 = port.parse().expect("a port");
+    let silent = TcpListener::bind("0.0.0.0:0").expect("a listener");
+    if port == 0 {
+        port = silent.local_addr().expect("an address").port();
+        thread::spawn(move || {
+            let mut taken = Vec::new();
+            for stream in silent.incoming() {
+                println!("taken");
+                taken.push(stream);
+            }
+        });
+    }
     let daemon = ServiceDaemon::new().expect("a daemon");
     daemon
         .disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])

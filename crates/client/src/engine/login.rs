@@ -71,7 +71,8 @@ pub(crate) struct Login {
     id: Option<LoginId>,
     state: LoginState,
     server_key: Option<PeerKey>,
-    rendezvous: Option<Rendezvous>,
+    /// Empty while not logged in.
+    rendezvous: watch::Sender<Option<Rendezvous>>,
     /// Logged in, but the roster has not come yet: tell the face when it has.
     observed: Option<SocketAddr>,
     task: Option<JoinHandle<()>>,
@@ -85,7 +86,7 @@ impl Login {
             id: None,
             state,
             server_key: None,
-            rendezvous: None,
+            rendezvous: watch::Sender::new(None),
             observed: None,
             task: None,
             check: Arc::default(),
@@ -107,8 +108,14 @@ impl Login {
     }
 
     /// The way to peers, while logged in.
-    pub(crate) const fn rendezvous(&self) -> Option<&Rendezvous> {
-        self.rendezvous.as_ref()
+    pub(crate) fn rendezvous(&self) -> Option<Rendezvous> {
+        self.rendezvous.borrow().clone()
+    }
+
+    /// The way to peers as soon as there is one, if it is wanted at all. Closed
+    /// when the login ends.
+    pub(crate) fn coming_rendezvous(&self) -> Option<watch::Receiver<Option<Rendezvous>>> {
+        self.id.map(|_| self.rendezvous.subscribe())
     }
 
     /// Has the login find out whether the server is still there, and connect
@@ -195,7 +202,7 @@ impl Engine {
                 server_key,
                 observed,
             } => {
-                self.login.rendezvous = Some(rendezvous);
+                self.login.rendezvous.send_replace(Some(rendezvous));
                 self.login.server_key = Some(server_key);
                 self.login.observed = Some(observed);
                 self.remember_login(name.clone(), server, server_key).await;
@@ -216,7 +223,7 @@ impl Engine {
                 self.emit(Event::LogInFailed { failure }).await;
             }
             LoginInput::Disconnected { failure, retry_in } => {
-                self.login.rendezvous = None;
+                self.login.rendezvous.send_replace(None);
                 let next_attempt = (Instant::now() + retry_in).into_std();
                 let failure_again = failure.clone();
                 self.login.state = LoginState::Reconnecting {

@@ -116,7 +116,7 @@ impl Engine {
     /// and this side's to move.
     pub(super) fn improve_paths(&mut self) {
         let now = Instant::now();
-        let rendezvous = self.login.rendezvous().cloned();
+        let rendezvous = self.login.rendezvous();
         let is_allowed = self.path_policy() == PathPolicy::Auto;
         let mut due = Vec::new();
         for session in self.sessions.values_mut() {

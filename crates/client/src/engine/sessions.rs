@@ -8,7 +8,8 @@ use pinhole_net::{
     PeerName, Refusal, Rendezvous, Session, SessionHandle, SessionPath,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::paths::Watch;
@@ -20,6 +21,10 @@ use crate::failure::Failure;
 /// A session that carries nothing is kept this long: the next file to the same
 /// peer then goes at once.
 const IDLE_SESSION: Duration = Duration::from_secs(60);
+/// How long a login that is under way is waited for.
+const LOG_IN_WAIT: Duration = Duration::from_secs(10);
+/// Of what is announced nearby over the server.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// Sessions that ask to be closed get this long to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -110,15 +115,14 @@ impl Engine {
             return Ok(());
         }
         let nearby = self.nearby.to(peer.key);
-        let rendezvous = self.login.rendezvous().cloned();
-        if nearby.is_none() && rendezvous.is_none() {
+        if nearby.is_none() && self.login.rendezvous().is_none() {
             return Err(self.nowhere(peer));
         }
         self.connecting.insert(peer.key);
         let way = Way {
             nearby,
             name: self.name_to_prove(peer),
-            rendezvous,
+            rendezvous: self.login.coming_rendezvous(),
             sharing: self.host_sharing(peer),
             policy: self.path_policy(),
         };
@@ -152,7 +156,7 @@ impl Engine {
 
     /// Answers an invitation, unless the key is not the one known.
     pub(super) async fn take_invitation(&mut self, invitation: Invitation) {
-        let Some(rendezvous) = self.login.rendezvous().cloned() else {
+        let Some(rendezvous) = self.login.rendezvous() else {
             return;
         };
         let peer = invitation.from().clone();
@@ -353,50 +357,76 @@ impl Engine {
     }
 }
 
-/// How to reach a peer: nearby if it is there, and through the server if that
-/// comes to nothing.
+/// How to reach a peer: nearby if it is there, and a moment later through the
+/// server, too, for what is announced nearby may be wrong.
 struct Way {
     nearby: Option<Nearby>,
     /// What the peer has to call itself nearby.
     name: Option<PeerName>,
-    rendezvous: Option<Rendezvous>,
+    /// It may come while it is needed.
+    rendezvous: Option<watch::Receiver<Option<Rendezvous>>>,
     sharing: HostSharing,
     policy: PathPolicy,
 }
 
 impl Way {
     async fn connect(self, peer: &PeerIdentity) -> Result<Session, Failure> {
-        let mut failure = None;
-        if let Some(nearby) = self.nearby {
-            match nearby.connect(peer.clone(), self.name).await {
-                Ok(session) => return Ok(session),
-                Err(error) => {
-                    info!(peer = %peer.name, "not reached nearby: {error}");
-                    failure = Some(explain::nearby(peer, &error));
-                }
-            }
-        }
-        let Some(rendezvous) = self.rendezvous else {
-            let peer = peer.name.to_string();
-            return Err(failure.unwrap_or(Failure::PeerOffline { peer }));
+        let Some(nearby) = self.nearby.clone() else {
+            return self.through_server(peer).await;
         };
+        let name = self.name.clone();
+        let mut near = Box::pin(async move {
+            let connected = nearby.connect(peer.clone(), name).await;
+            connected.map_err(|error| {
+                info!(peer = %peer.name, "not reached nearby: {error}");
+                explain::nearby(peer, &error)
+            })
+        });
+        if self.rendezvous.is_none() {
+            return near.await;
+        }
+        let early = timeout(HEAD_START, &mut near).await;
+        if let Ok(Ok(session)) = early {
+            return Ok(session);
+        }
+        let mut far = Box::pin(self.through_server(peer));
+        let (nearby, server) = match early {
+            Ok(nearby) => (nearby, far.await),
+            Err(_) => tokio::select! {
+                nearby = &mut near => match nearby {
+                    Ok(session) => return Ok(session),
+                    failed => (failed, far.await),
+                },
+                server = &mut far => match server {
+                    Ok(session) => return Ok(session),
+                    failed => (near.await, failed),
+                },
+            },
+        };
+        match (nearby, server) {
+            (Ok(session), _) | (_, Ok(session)) => Ok(session),
+            // That it is not there either says less than why it failed here.
+            (Err(nearby), Err(Failure::PeerOffline { .. })) => Err(nearby),
+            (_, Err(failure)) => Err(failure),
+        }
+    }
+
+    async fn through_server(self, peer: &PeerIdentity) -> Result<Session, Failure> {
+        let offline = || Failure::PeerOffline {
+            peer: peer.name.to_string(),
+        };
+        let mut coming = self.rendezvous.ok_or_else(offline)?;
+        let come = timeout(LOG_IN_WAIT, coming.wait_for(Option::is_some)).await;
+        let rendezvous = come.ok().and_then(|come| come.ok()?.clone());
+        let rendezvous = rendezvous.ok_or_else(offline)?;
         let name = peer.name.clone();
         let connected = rendezvous.connect(name, peer.key, self.sharing).await;
-        connected.map_err(
-            |error| match (explain::connect(peer, self.policy, &error), failure) {
-                // That it is not there either says less than why it failed here.
-                (Failure::PeerOffline { .. }, Some(nearby)) => nearby,
-                (failure, _) => failure,
-            },
-        )
+        connected.map_err(|error| explain::connect(peer, self.policy, &error))
     }
 }
 
 pub(super) async fn close(exchange: Exchange) {
-    if tokio::time::timeout(CLOSE_TIMEOUT, exchange.close())
-        .await
-        .is_err()
-    {
+    if timeout(CLOSE_TIMEOUT, exchange.close()).await.is_err() {
         debug!("the other side did not say goodbye in time");
     }
 }

@@ -32,7 +32,7 @@ fn the_first_screen_does_without_a_server() {
         name: "alice".parse().unwrap(),
         announces: true,
     };
-    assert_eq!(play.commands(), [go.clone()]);
+    assert_eq!(play.commands(), std::slice::from_ref(&go));
     play.change(|s| s.settings.nearby = false);
     harness.run();
     click(&mut harness, text::WITHOUT_SERVER);

@@ -26,7 +26,6 @@ mod visitors;
 use std::io;
 use std::sync::Arc;
 
-use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::PeerIdentity;
 use pinhole_proto::tls::Identity;
@@ -172,12 +171,6 @@ impl Nearby {
             self.shared.discovery.doubt(peer.key);
         }
         outcome
-    }
-
-    /// Whether this key is announced here.
-    #[must_use]
-    pub fn has(&self, key: PeerKey) -> bool {
-        !self.shared.discovery.addresses(key).is_empty()
     }
 
     /// Says goodbye, so that others need not find out by themselves.

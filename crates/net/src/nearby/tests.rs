@@ -92,7 +92,8 @@ async fn peers_find_each_other_connect_and_say_goodbye() {
     assert_eq!(theirs.remote, session.local);
     bob.nearby.end().await;
     alice.sees(&[]).await;
-    assert!(!alice.nearby.has(bob.identity.key));
+    let left = alice.nearby.shared.discovery.addresses(bob.identity.key);
+    assert_eq!(left, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
