@@ -60,6 +60,9 @@ pub(crate) struct Common {
     /// Which paths may be used: any, never the relay, or only the relay (which hides your address).
     #[arg(long, global = true, env = "PINHOLE_PATH", value_name = "auto|direct|relay", value_parser = path_policy)]
     pub(crate) path: Option<PathPolicy>,
+    /// Do not ask the router to forward ports (PCP, NAT-PMP, UPnP).
+    #[arg(long, global = true, env = "PINHOLE_NO_PORT_MAPPING")]
+    pub(crate) no_port_mapping: bool,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,

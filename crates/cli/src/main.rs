@@ -92,6 +92,7 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
 fn overrides(arguments: &Arguments) -> Overrides {
     let common = Overrides {
         path: arguments.common.path,
+        port_mapping: arguments.common.no_port_mapping.then_some(false),
         ..Overrides::default()
     };
     match &arguments.task {

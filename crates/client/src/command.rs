@@ -118,6 +118,12 @@ pub enum Command {
         /// From now on.
         keeps: bool,
     },
+    /// Change and store whether the router is asked to forward ports, from now
+    /// on.
+    SetPortMapping {
+        /// It is.
+        enabled: bool,
+    },
     /// Change and store how fast files may travel, from now on.
     SetLimits {
         /// To all peers together, in bytes per second; `None` for no limit.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the user has chosen. A missing field means the default, so that older
 /// and newer versions can share a file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
     /// The name used last.
@@ -33,6 +33,26 @@ pub struct Settings {
     pub send_limit: Option<u64>,
     /// How fast files may travel from all peers together, in bytes per second.
     pub receive_limit: Option<u64>,
+    /// The router is asked to forward ports (PCP, NAT-PMP, `UPnP`).
+    pub port_mapping: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            server: None,
+            download_folder: None,
+            path: PathPolicy::default(),
+            accept: AcceptPolicy::default(),
+            unasked_bytes_max: None,
+            existing: Existing::default(),
+            keeps_executable: false,
+            send_limit: None,
+            receive_limit: None,
+            port_mapping: true,
+        }
+    }
 }
 
 /// What differs from the settings in one run, and is not stored.
@@ -54,6 +74,8 @@ pub struct Overrides {
     pub send_limit: Option<u64>,
     /// See [`Settings::receive_limit`].
     pub receive_limit: Option<u64>,
+    /// See [`Settings::port_mapping`].
+    pub port_mapping: Option<bool>,
 }
 
 impl Settings {
@@ -72,6 +94,7 @@ impl Settings {
             keeps_executable: overrides.keeps_executable.unwrap_or(self.keeps_executable),
             send_limit: overrides.send_limit.or(self.send_limit),
             receive_limit: overrides.receive_limit.or(self.receive_limit),
+            port_mapping: overrides.port_mapping.unwrap_or(self.port_mapping),
         }
     }
 }

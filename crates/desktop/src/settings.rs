@@ -89,6 +89,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 ui.add_space(theme::GAP_LARGE);
                 limits(ui, snapshot, form, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
+                connection(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
             });
         ui.add_space(theme::GAP_LARGE);
@@ -231,6 +233,17 @@ fn amount(ui: &mut Ui, words: &str, field: &mut Field) -> Option<Option<u64>> {
             ui.label(theme::muted(ui, reason).color(color));
             None
         }
+    }
+}
+
+fn connection(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+    theme::section_heading(ui, text::CONNECTION);
+    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
+    let asks_now = snapshot.settings.port_mapping;
+    let asks = theme::tick_box(ui, asks_now, false, RichText::new(text::PORT_MAPPING));
+    if asks.clicked() {
+        let enabled = !asks_now;
+        actions.push(Action::Command(Command::SetPortMapping { enabled }));
     }
 }
 

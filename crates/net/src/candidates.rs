@@ -14,6 +14,8 @@ pub(crate) struct ReachablePort {
     pub(crate) is_ipv6: bool,
     /// The address at which the rendezvous server sees it.
     pub(crate) observed: Option<SocketAddr>,
+    /// Where the router says that it forwards connections from.
+    pub(crate) mapped: Option<SocketAddr>,
 }
 
 /// One address of one network interface of this machine.
@@ -39,9 +41,12 @@ pub(crate) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
         .collect())
 }
 
-/// The candidates of these ports: what the server saw first, then the host
-/// addresses, those of real interfaces before virtual ones; at most
-/// [`Candidate::MAX_PER_SIDE`].
+/// The candidates of these ports: what the router has opened, what the server
+/// saw, then the host addresses, those of real interfaces before virtual ones;
+/// at most [`Candidate::MAX_PER_SIDE`].
+///
+/// A router that names another public address than the one the server sees is
+/// not the last one on the way, or wrong: its word is left out.
 ///
 /// Loopback addresses are named only when the server is on this machine
 /// itself: then they are how it and the peers on it reach each other.
@@ -65,8 +70,16 @@ pub(crate) fn gather(
             address: port.observed?,
         })
     });
+    let mapped = ports.iter().filter_map(|port| {
+        let address = port.mapped?;
+        let is_credible = port.observed.is_none_or(|seen| seen.ip() == address.ip());
+        is_credible.then_some(Candidate {
+            kind: CandidateKind::PortMapped,
+            address,
+        })
+    });
     let mut candidates: Vec<Candidate> = Vec::new();
-    for candidate in reflexive.chain(host_candidates) {
+    for candidate in mapped.chain(reflexive).chain(host_candidates) {
         // The rule for what may be dialled is the rule for what is worth telling.
         let Ok(candidate) = candidate.admit(server_on_loopback) else {
             continue;
@@ -122,6 +135,7 @@ mod tests {
             port,
             is_ipv6: port == 6000,
             observed: observed.map(|o| o.parse().unwrap()),
+            mapped: None,
         })
     }
 
@@ -158,6 +172,26 @@ mod tests {
                 "host 10.8.0.2:4000",
             ]
         );
+    }
+
+    #[test]
+    fn a_mapped_port_goes_first_where_the_server_sees_us_or_not_at_all() {
+        let told = |observed, mapped: &str| {
+            let mut ports = ports(observed, None);
+            ports[0].mapped = Some(mapped.parse().unwrap());
+            texts(&gather(&ports, &[], false))
+        };
+        let seen = Some("203.0.113.9:5555");
+        assert_eq!(
+            told(seen, "203.0.113.9:4000"),
+            ["mapped 203.0.113.9:4000", "seen 203.0.113.9:5555"]
+        );
+        // A NAT that keeps port numbers: one address, the better of its names.
+        assert_eq!(told(seen, "203.0.113.9:5555"), ["mapped 203.0.113.9:5555"]);
+        assert_eq!(told(None, "203.0.113.9:4000"), ["mapped 203.0.113.9:4000"]);
+        for wrong in ["203.0.113.10:4000", "100.64.0.7:4000", "203.0.113.9:80"] {
+            assert_eq!(told(seen, wrong), ["seen 203.0.113.9:5555"], "{wrong}");
+        }
     }
 
     #[test]

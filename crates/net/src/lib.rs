@@ -16,6 +16,7 @@
 //! | `wire` | its messages over a byte stream |
 //! | `rendezvous` | the control connection: login, presence, invitations |
 //! | `punch_port` | warm binding: a local port whose public address is known beforehand |
+//! | `port_mapping` | having the router open a punch port: PCP, NAT-PMP, `UPnP` |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
 //! | `session` | mutual authentication, and the session that comes of it |
@@ -23,6 +24,7 @@
 mod candidates;
 mod connect;
 mod identity;
+mod port_mapping;
 mod punch_port;
 mod relay;
 mod rendezvous;
@@ -34,6 +36,7 @@ mod wire;
 
 pub use connect::{Answer, ConnectError, Report, Tried, Way};
 pub use identity::{GenerateIdentityError, generate_identity};
+pub use port_mapping::{Grant, MappingProtocol, PortMapper, PortMapping};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
     DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous, RendezvousEvent,

@@ -17,6 +17,7 @@ use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connect::Report;
+use crate::port_mapping::PortMapping;
 use stream::Ciphertext;
 use tls::{Step, Tls};
 
@@ -44,6 +45,9 @@ pub struct Session {
     pub elapsed: Duration,
     /// What was tried on the way here, and what each answered.
     pub report: Report,
+    /// The router's mapping of the port that the session uses, if there is one:
+    /// to be kept as long as the session.
+    pub mapping: Option<PortMapping>,
 }
 
 /// A transport whose other end has proven the key expected.

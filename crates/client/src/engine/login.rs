@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     Expect, Identity, Invitation, LogIn, LogInError, PathPolicy, PeerIdentity, PeerKey, PeerName,
-    Rendezvous, RendezvousEvent, ServerAddress,
+    PortMapper, Rendezvous, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -122,6 +122,7 @@ impl Engine {
             identity: self.profile.identity().clone(),
             expect: self.expected_key(&server),
             path: self.path_policy(),
+            port_mapper: self.port_mapper.clone(),
             name: name.clone(),
             server: server.clone(),
         };
@@ -251,6 +252,7 @@ struct Attempt {
     identity: Identity,
     expect: Expect,
     path: PathPolicy,
+    port_mapper: PortMapper,
     name: PeerName,
     server: ServerAddress,
 }
@@ -304,6 +306,7 @@ impl Attempt {
             identity: self.identity.clone(),
             name: self.name.clone(),
             path: self.path,
+            port_mapper: Some(self.port_mapper.clone()),
         })
         .await
     }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName};
+use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper};
 use pinhole_transfer::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -39,6 +39,8 @@ use crate::snapshot::{PeerView, Snapshot, TransferId};
 
 /// How often progress is sampled while bytes move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the router may take at the end to close the ports it opened.
+const PORTS_RELEASED_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Everything that reaches the engine.
 #[derive(Debug)]
@@ -57,6 +59,7 @@ pub(crate) struct Engine {
     overrides: Overrides,
     /// Shared by all sessions.
     limits: Limits,
+    port_mapper: PortMapper,
     login: Login,
     roster: BTreeMap<PeerName, PeerKey>,
     sessions: HashMap<SessionId, PeerSession>,
@@ -102,6 +105,7 @@ impl Engine {
             history,
             overrides,
             limits: Limits::default(),
+            port_mapper: PortMapper::new(false),
             login,
             roster: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -111,6 +115,7 @@ impl Engine {
             inputs,
         };
         engine.obey_limits();
+        engine.obey_port_mapping();
         engine.load_queue()?;
         engine.publish();
         Ok(engine)
@@ -143,6 +148,7 @@ impl Engine {
             self.publish();
         }
         self.log_out().await;
+        self.port_mapper.all_released(PORTS_RELEASED_TIMEOUT).await;
     }
 
     async fn handle(&mut self, input: Input) {
@@ -201,6 +207,12 @@ impl Engine {
                 self.overrides.keeps_executable = None;
                 self.store_settings().await;
             }
+            Command::SetPortMapping { enabled } => {
+                self.settings.port_mapping = enabled;
+                self.overrides.port_mapping = None;
+                self.obey_port_mapping();
+                self.store_settings().await;
+            }
             Command::SetLimits { send, receive } => {
                 self.settings.send_limit = send;
                 self.settings.receive_limit = receive;
@@ -221,6 +233,10 @@ impl Engine {
         let settings = self.in_force();
         self.limits.send.set(settings.send_limit);
         self.limits.receive.set(settings.receive_limit);
+    }
+
+    fn obey_port_mapping(&self) {
+        self.port_mapper.enable(self.in_force().port_mapping);
     }
 
     async fn trust_new_key(&mut self, peer: PeerKey) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, HostSharing, Invitation, PathKind, PeerIdentity, PeerKey, Session,
+    ConnectError, HostSharing, Invitation, PathKind, PeerIdentity, PeerKey, PortMapping, Session,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::time::Instant;
@@ -51,6 +51,8 @@ pub(crate) struct PeerSession {
     path: PathKind,
     exchange: Exchange,
     idle_since: Option<Instant>,
+    /// Released with the session.
+    _mapping: Option<PortMapping>,
 }
 
 impl PeerSession {
@@ -190,7 +192,7 @@ impl Engine {
             elapsed: session.elapsed,
         })
         .await;
-        let path = session.path;
+        let (path, mapping) = (session.path, session.mapping);
         let limits = self.limits.clone();
         let (exchange, mut events) =
             pinhole_transfer::start(session.stream.into_split(), side, limits);
@@ -215,6 +217,7 @@ impl Engine {
                 path,
                 exchange,
                 idle_since,
+                _mapping: mapping,
             },
         );
         self.offer_waiting(key, id).await;

@@ -88,10 +88,12 @@ fn settings_say_how_much_how_fast_and_what_stays() {
     assert_eq!(play.commands(), []);
     click(&mut harness, text::REPLACE);
     click(&mut harness, text::KEEPS_EXECUTABLE);
+    click(&mut harness, text::PORT_MAPPING);
     let (existing, keeps) = (Existing::Replace, true);
     let expected = [
         Command::SetExisting { existing },
         Command::SetKeepsExecutable { keeps },
+        Command::SetPortMapping { enabled: false },
     ];
     assert_eq!(play.commands(), expected);
     play.change(|s| s.settings.accept = AcceptPolicy::Ask);

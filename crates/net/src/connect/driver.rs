@@ -263,7 +263,7 @@ impl Driver {
     }
 
     fn session(mut self, id: ConnectionId, path: PathKind) -> Result<Session, ConnectError> {
-        let Some(authenticated) = self.sockets.select(id) else {
+        let Some((authenticated, mapping)) = self.sockets.select(id) else {
             return Err(self.no_path());
         };
         Ok(Session {
@@ -274,6 +274,7 @@ impl Driver {
             remote: authenticated.remote,
             elapsed: self.started_at.elapsed(),
             report: self.sockets.report,
+            mapping,
         })
     }
 

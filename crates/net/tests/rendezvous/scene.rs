@@ -60,6 +60,7 @@ impl Server {
             identity: identity.clone(),
             name: name.parse().unwrap(),
             path,
+            port_mapper: None,
         }
     }
 }
