@@ -84,6 +84,12 @@ pub enum Command {
         /// Which.
         transfer: TransferId,
     },
+    /// Find out what the network does to connections:
+    /// [`crate::Event::Diagnosed`]. Takes a few seconds.
+    Diagnose {
+        /// Which server to measure with; `None` for the one used last.
+        server: Option<ServerAddress>,
+    },
     /// Forget what was sent and received.
     ClearHistory,
     /// The user has made sure that a peer's changed key is right: pin the new one.

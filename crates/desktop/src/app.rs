@@ -159,6 +159,7 @@ impl App {
             | Event::Started { .. }
             | Event::PausedByPeer { .. }
             | Event::Reconnecting { .. }
+            | Event::Diagnosed { .. }
             | Event::Finished { .. } => {}
         }
     }

@@ -4,7 +4,7 @@ use egui::{Align, Layout, RichText, ScrollArea, TextEdit, TextStyle, ThemePrefer
 use pinhole_client::{AcceptPolicy, Command, Existing, Settings, Snapshot};
 
 use crate::action::{Action, Question};
-use crate::{sheet, text, theme};
+use crate::{connection, sheet, text, theme};
 
 const RADIO_HEIGHT: f32 = 26.0;
 
@@ -89,7 +89,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 ui.add_space(theme::GAP_LARGE);
                 limits(ui, snapshot, form, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
-                connection(ui, snapshot, &mut actions);
+                connection::show(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
             });
@@ -233,17 +233,6 @@ fn amount(ui: &mut Ui, words: &str, field: &mut Field) -> Option<Option<u64>> {
             ui.label(theme::muted(ui, reason).color(color));
             None
         }
-    }
-}
-
-fn connection(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
-    theme::section_heading(ui, text::CONNECTION);
-    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
-    let asks_now = snapshot.settings.port_mapping;
-    let asks = theme::tick_box(ui, asks_now, false, RichText::new(text::PORT_MAPPING));
-    if asks.clicked() {
-        let enabled = !asks_now;
-        actions.push(Action::Command(Command::SetPortMapping { enabled }));
     }
 }
 

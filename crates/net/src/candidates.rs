@@ -25,6 +25,12 @@ pub(crate) struct InterfaceAddress {
     ip: IpAddr,
 }
 
+impl InterfaceAddress {
+    pub(crate) const fn ip(&self) -> IpAddr {
+        self.ip
+    }
+}
+
 /// The addresses of every interface that is up.
 ///
 /// # Errors

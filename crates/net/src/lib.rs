@@ -17,6 +17,7 @@
 //! | `rendezvous` | the control connection: login, presence, invitations |
 //! | `punch_port` | warm binding: a local port whose public address is known beforehand |
 //! | `port_mapping` | having the router open a punch port: PCP, NAT-PMP, `UPnP` |
+//! | `measure` | what the network does, for a diagnosis |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
 //! | `session` | mutual authentication, and the session that comes of it |
@@ -24,6 +25,7 @@
 mod candidates;
 mod connect;
 mod identity;
+mod measure;
 mod port_mapping;
 mod punch_port;
 mod relay;
@@ -36,7 +38,8 @@ mod wire;
 
 pub use connect::{Answer, ConnectError, Report, Tried, Way};
 pub use identity::{GenerateIdentityError, generate_identity};
-pub use port_mapping::{Grant, MappingProtocol, PortMapper, PortMapping};
+pub use measure::Examination;
+pub use port_mapping::{PortMapper, PortMapping};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
     DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous, RendezvousEvent,
@@ -47,6 +50,7 @@ pub use session::{Session, SessionReader, SessionStream, SessionWriter};
 pub use wire::WireError;
 
 pub use pinhole_proto::agent::{PathKind, PathPolicy};
+pub use pinhole_proto::diagnosis;
 pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};

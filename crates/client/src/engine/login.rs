@@ -134,7 +134,7 @@ impl Engine {
 
     /// A fingerprint in the address wins over the pin: typing it is how a user
     /// confirms a server's new key.
-    fn expected_key(&self, server: &ServerAddress) -> Expect {
+    pub(super) fn expected_key(&self, server: &ServerAddress) -> Expect {
         match (server.fingerprint(), self.contacts.server_key(server)) {
             (Some(fingerprint), _) => Expect::Fingerprint(fingerprint),
             (None, Some(pinned)) => Expect::Key(pinned),

@@ -5,6 +5,7 @@
 //! and shows in the next snapshot. Slow work (connecting, scanning folders)
 //! runs in tasks of its own that send their outcome as an input.
 
+mod diagnose;
 mod explain;
 mod going_on;
 mod login;
@@ -19,15 +20,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper};
 use pinhole_transfer::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 pub(crate) use self::queue::Queued;
 use self::sessions::{PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
+use crate::attempts::Attempts;
 use crate::command::Command;
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
@@ -48,6 +52,7 @@ pub(crate) enum Input {
     Login { login: LoginId, input: LoginInput },
     Session(SessionInput),
     Transfer(TransferInput),
+    Diagnosed(Arc<Diagnosis>),
 }
 
 /// The engine's state.
@@ -56,6 +61,8 @@ pub(crate) struct Engine {
     settings: Settings,
     contacts: Contacts,
     history: History,
+    attempts: Attempts,
+    diagnosing: Diagnosing,
     overrides: Overrides,
     /// Shared by all sessions.
     limits: Limits,
@@ -88,6 +95,7 @@ impl Engine {
         let settings = profile.load_settings()?;
         let contacts = profile.load_contacts()?;
         let history = History::load(&profile)?;
+        let attempts = Attempts::load(&profile);
         let login = Login::logged_out();
         let first = snapshot(
             &profile,
@@ -103,6 +111,8 @@ impl Engine {
             settings,
             contacts,
             history,
+            attempts,
+            diagnosing: Diagnosing::default(),
             overrides,
             limits: Limits::default(),
             port_mapper: PortMapper::new(false),
@@ -156,6 +166,7 @@ impl Engine {
             Input::Login { login, input } => self.handle_login(login, input).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
+            Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
     }
 
@@ -177,6 +188,7 @@ impl Engine {
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
+            Command::Diagnose { server } => self.diagnose(server).await,
             Command::ClearHistory => {
                 let cleared = self.history.clear(&self.profile);
                 self.report_profile(cleared).await;
@@ -328,14 +340,19 @@ impl Engine {
             .collect();
         let peers = peers.into_values().collect();
         let transfers = self.transfers.iter().map(|(&id, t)| t.view(id)).collect();
-        let next = snapshot(
-            &self.profile,
-            self.in_force(),
-            &self.history,
-            &self.login,
-            peers,
-            transfers,
-        );
+        let next = Snapshot {
+            attempts: self.attempts.entries(),
+            is_diagnosing: self.diagnosing.is_running,
+            diagnosis: self.diagnosing.last.clone(),
+            ..snapshot(
+                &self.profile,
+                self.in_force(),
+                &self.history,
+                &self.login,
+                peers,
+                transfers,
+            )
+        };
         self.outputs.snapshot.send_replace(Arc::new(next));
         (self.outputs.wake)();
     }
@@ -373,6 +390,9 @@ fn snapshot(
         peers,
         transfers,
         history: history.entries(),
+        attempts: Arc::default(),
+        is_diagnosing: false,
+        diagnosis: None,
         download_folder: download_folder(profile, &settings),
         settings,
     }

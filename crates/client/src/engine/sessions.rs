@@ -156,6 +156,7 @@ impl Engine {
                 if side == Side::Initiator {
                     self.connecting.remove(&peer.key);
                 }
+                self.remember_attempt(&peer, side == Side::Responder, &outcome);
                 match outcome {
                     Ok(session) => self.add_session(peer, side, session).await,
                     Err(e) if side == Side::Initiator => {

@@ -16,7 +16,7 @@ use crab_nat::{
 use igd_next::aio::Gateway as Igd;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
-use serde::{Deserialize, Serialize};
+use pinhole_proto::diagnosis::MappingProtocol;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -30,35 +30,13 @@ const DATAGRAMS: TimeoutConfig = TimeoutConfig {
     max_retry_timeout: None,
 };
 /// How much longer than a worse protocol a better one may take to answer.
-const HEAD_START: Duration = Duration::from_millis(50);
+const HEAD_START: Duration = Duration::from_millis(150);
 /// How long a `UPnP` router may take to be found.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long anything else asked of a `UPnP` router may take.
 const UPNP_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the list of mappings in the router's own pages shows.
 const DESCRIPTION: &str = "Pinhole";
-
-/// How a router was asked for a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MappingProtocol {
-    /// Port Control Protocol, RFC 6887.
-    Pcp,
-    /// NAT Port Mapping Protocol, RFC 6886.
-    NatPmp,
-    /// `UPnP` Internet Gateway Device.
-    Upnp,
-}
-
-impl fmt::Display for MappingProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pcp => "PCP",
-            Self::NatPmp => "NAT-PMP",
-            Self::Upnp => "UPnP",
-        })
-    }
-}
 
 /// The network this machine is in, as far as port mapping goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +66,25 @@ impl Network {
             search: ([239, 255, 255, 250], 1900).into(),
         })
     }
+}
+
+/// What the router says its own outside is, whether it grants mappings or not.
+pub(super) async fn outside(network: Network) -> Option<IpAddr> {
+    let gateway = network.gateway.into();
+    let nat_pmp = async {
+        let external = natpmp::external_address(gateway, Some(DATAGRAMS)).await;
+        external.ok().map(IpAddr::from)
+    };
+    let upnp = async {
+        let Some(Gateway::Upnp(_, gateway)) = search(network).await else {
+            return None;
+        };
+        let external = timeout(UPNP_TIMEOUT, gateway.get_external_ip()).await;
+        external.ok()?.ok()
+    };
+    let (nat_pmp, upnp) = Box::pin(async { tokio::join!(nat_pmp, upnp) }).await;
+    let said = |ip: &IpAddr| !ip.is_unspecified();
+    nat_pmp.filter(said).or(upnp.filter(said))
 }
 
 /// A router that has granted a mapping before, and how.

@@ -14,20 +14,18 @@ mod gateway;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_proto::candidate::{Candidate, is_global};
-use serde::{Deserialize, Serialize};
+use pinhole_proto::diagnosis::Grant;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use gateway::{Gateway, Mapping, Network};
-
-pub use gateway::MappingProtocol;
 
 /// Most mappings held at a time; further ports wait for one of them to end.
 const MAX_MAPPINGS: usize = 8;
@@ -65,15 +63,6 @@ struct Known {
     network: Option<Network>,
     gateway: Option<Gateway>,
     quiet_until: Option<Instant>,
-}
-
-/// What a router made of the wish for a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// How it was asked.
-    pub protocol: MappingProtocol,
-    /// Where it says that the port can be reached.
-    pub external: SocketAddr,
 }
 
 /// The wish to have one local port mapped, for as long as the value lives.
@@ -123,6 +112,17 @@ impl PortMapper {
         let mapper = self.clone();
         tokio::spawn(async move { mapper.keep_mapped(port, sender).await });
         Some(PortMapping(external))
+    }
+
+    /// What the router says its own outside is, for a diagnosis.
+    pub async fn outside(&self) -> Option<IpAddr> {
+        Box::pin(gateway::outside(self.network().await?)).await
+    }
+
+    async fn network(&self) -> Option<Network> {
+        let shared = self.shared.clone();
+        let found = tokio::task::spawn_blocking(move || (shared.find_network)());
+        found.await.ok().flatten()
     }
 
     /// Asks the router for a mapping of this port, however recently it granted
@@ -216,9 +216,7 @@ impl PortMapper {
     /// meanwhile waits here: routers get one request at a time.
     async fn map(&self, port: NonZeroU16) -> Result<Mapping, Instant> {
         let mut known = self.shared.known.lock().await;
-        let shared = self.shared.clone();
-        let network = tokio::task::spawn_blocking(move || (shared.find_network)());
-        let network = network.await.unwrap_or_default();
+        let network = self.network().await;
         if known.network != network {
             *known = Known {
                 network,

@@ -7,6 +7,7 @@
 )]
 
 mod login;
+mod measure;
 mod scene;
 mod sessions;
 mod strangers;
