@@ -74,6 +74,9 @@ pub(crate) struct Common {
     /// Neither look for people on your own network nor be found by them.
     #[arg(long, global = true, env = "PINHOLE_NO_NEARBY", value_parser = FalseyValueParser::new())]
     pub(crate) no_nearby: bool,
+    /// Do not ask the router to forward ports (PCP, NAT-PMP, UPnP).
+    #[arg(long, global = true, env = "PINHOLE_NO_PORT_MAPPING")]
+    pub(crate) no_port_mapping: bool,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -105,6 +108,17 @@ pub(crate) enum Task {
     ///
     /// The fingerprint is what others compare to be sure that you are you.
     Id,
+    /// Find out what your network does to connections, and what you can do.
+    ///
+    /// Measures for a few seconds whether the server is reached on each of its
+    /// ports, what the NATs on the way do with yours, and whether the router
+    /// opens ports on request; then says with whom transfers will go directly.
+    /// Below that: what the last connections tried, and why they went as they did.
+    Doctor {
+        /// Measure nothing; show what the last twenty connections tried.
+        #[arg(long)]
+        last: bool,
+    },
     /// Show what was sent and received.
     ///
     /// Oldest first: when, with whom, how much, which way and how fast, and how

@@ -3,6 +3,7 @@
 mod amount;
 mod arguments;
 mod display;
+mod doctor;
 mod exit;
 mod history;
 mod interrupts;
@@ -92,6 +93,7 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
     let common = &arguments.common;
     match arguments.task {
         Task::Id => Ok(peers::id(&face, arguments.common.name)),
+        Task::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         Task::History { clear } => history::history(&mut face, clear).await,
         Task::Peers => peers::list(&mut face, common).await,
         Task::Send(task) => send::send(&mut face, common, task).await,
@@ -104,6 +106,7 @@ fn overrides(arguments: &Arguments) -> Overrides {
     let common = Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
+        port_mapping: arguments.common.no_port_mapping.then_some(false),
         ..Overrides::default()
     };
     match &arguments.task {
@@ -122,6 +125,6 @@ fn overrides(arguments: &Arguments) -> Overrides {
             receive_limit: receive.limit,
             ..common
         },
-        Task::Peers | Task::Id | Task::History { .. } => common,
+        Task::Peers | Task::Id | Task::Doctor { .. } | Task::History { .. } => common,
     }
 }

@@ -2,6 +2,7 @@
 
 mod bar;
 mod line;
+mod network;
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::Completion;
 use pinhole_client::{
-    Direction, Failure, HistoryEntry, OfferView, Outcome, PathKind, PeerIdentity, PeerKey,
-    PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView, display_lines,
+    Attempt, Diagnosis, Direction, Failure, HistoryEntry, OfferView, Outcome, PathKind,
+    PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
+    display_lines,
 };
 
 use self::bar::{Bar, Shown};
@@ -418,6 +420,22 @@ impl Report {
             std::io::stdout(),
             "{when}  {way} {peer:<16}  {size:>10}  {path:<7}  {speed:>13}  {title}  {end}"
         );
+    }
+
+    pub(crate) fn diagnosis(&self, diagnosis: &Diagnosis) {
+        if self.json {
+            self.line(&Line::Diagnosis(diagnosis));
+        } else {
+            self.print(&network::diagnosis(diagnosis));
+        }
+    }
+
+    pub(crate) fn attempt(&self, attempt: &Attempt) {
+        if self.json {
+            self.line(&Line::Attempt(attempt));
+        } else {
+            self.print(&network::attempt(attempt));
+        }
     }
 
     pub(crate) fn id(&self, name: Option<&PeerName>, key: PeerKey) {

@@ -267,7 +267,10 @@ impl<'a> Terminal<'a> {
                     self.report.reconnecting(&transfer.peer.name);
                 }
             }
-            Event::Offered { .. } | Event::LogInFailed { .. } | Event::Finished { .. } => {}
+            Event::Offered { .. }
+            | Event::LogInFailed { .. }
+            | Event::Finished { .. }
+            | Event::Diagnosed { .. } => {}
         }
     }
 }

@@ -92,6 +92,12 @@ pub enum Command {
         /// Which.
         transfer: TransferId,
     },
+    /// Find out what the network does to connections:
+    /// [`crate::Event::Diagnosed`]. Takes a few seconds.
+    Diagnose {
+        /// Which server to measure with; `None` for the one used last.
+        server: Option<ServerAddress>,
+    },
     /// Forget what was sent and received.
     ClearHistory,
     /// The user has made sure that a peer's changed key is right: pin the new one.
@@ -137,6 +143,12 @@ pub enum Command {
     SetNearby {
         /// From now on.
         on: bool,
+    },
+    /// Change and store whether the router is asked to forward ports, from now
+    /// on.
+    SetPortMapping {
+        /// It is.
+        enabled: bool,
     },
     /// Change and store how fast files may travel, from now on.
     SetLimits {

@@ -1,8 +1,10 @@
 //! What the engine tells a face, once each, as it happens.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{PathKind, PeerIdentity, PeerName, ServerAddress};
 
 use crate::failure::Failure;
@@ -109,6 +111,11 @@ pub enum Event {
         transfer: TransferId,
         /// `None` when everything is durable on the receiving side.
         failure: Option<Failure>,
+    },
+    /// What [`crate::Command::Diagnose`] has found.
+    Diagnosed {
+        /// All of it.
+        diagnosis: Arc<Diagnosis>,
     },
     /// A command could not be carried out.
     CommandFailed {

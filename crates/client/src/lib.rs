@@ -9,8 +9,9 @@
 //! | [`client`] | starting the engine, and the handle a face holds |
 //! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
 //! | `engine` | the one task that owns all state, by concern: login, nearby, sessions, transfers |
-//! | [`profile`], [`settings`], [`contacts`], [`history`] | what survives a restart |
+//! | [`profile`], [`settings`], [`contacts`], [`history`], [`attempts`] | what survives a restart |
 
+pub mod attempts;
 pub mod client;
 pub mod command;
 pub mod contacts;
@@ -23,11 +24,13 @@ pub mod profile;
 pub mod settings;
 pub mod snapshot;
 
+pub use attempts::Attempt;
 pub use client::{Client, CommandError, Events, Options, StartError, start};
 pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
 pub use history::{HistoryEntry, Outcome};
+pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
     ProxyTextError, ServerAddress,

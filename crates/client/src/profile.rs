@@ -8,6 +8,7 @@ use directories::{ProjectDirs, UserDirs};
 use pinhole_net::{Identity, generate_identity};
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::attempts::Attempt;
 use crate::contacts::Contacts;
 use crate::engine::Queued;
 use crate::settings::Settings;
@@ -17,6 +18,7 @@ const IDENTITY_FILE: &str = "identity.pkcs8";
 const SETTINGS_FILE: &str = "settings.json";
 const CONTACTS_FILE: &str = "contacts.json";
 const QUEUE_FILE: &str = "queue.json";
+const ATTEMPTS_FILE: &str = "attempts.json";
 const HISTORY_FILE: &str = "history.jsonl";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -136,6 +138,28 @@ impl Profile {
     /// Stores what waits for its peer.
     pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
         store_json(&self.folder.join(QUEUE_FILE), queue)
+    }
+
+    /// The last attempts to connect.
+    pub(crate) fn load_attempts(&self) -> Result<Vec<Attempt>, ProfileError> {
+        load_json(&self.folder.join(ATTEMPTS_FILE))
+    }
+
+    /// Stores the last attempts to connect. Not durably: connecting does not
+    /// wait for a disk, and what a power cut takes of them is no loss.
+    pub(crate) fn store_attempts(&self, attempts: &[Attempt]) -> Result<(), ProfileError> {
+        let path = self.folder.join(ATTEMPTS_FILE);
+        let store = || {
+            let text = serde_json::to_vec(attempts).map_err(io::Error::other)?;
+            let temporary = path.with_extension("new");
+            let mut file = private_file()
+                .create(true)
+                .truncate(true)
+                .open(&temporary)?;
+            file.write_all(&text)?;
+            fs::rename(&temporary, &path)
+        };
+        store().map_err(at(&path))
     }
 
     /// The lines of the stored history.

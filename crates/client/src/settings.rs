@@ -38,6 +38,8 @@ pub struct Settings {
     /// People on the same network find each other without a server. Off,
     /// nothing is announced and nothing asked there.
     pub nearby: bool,
+    /// The router is asked to forward ports (PCP, NAT-PMP, `UPnP`).
+    pub port_mapping: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             send_limit: None,
             receive_limit: None,
             nearby: true,
+            port_mapping: true,
         }
     }
 }
@@ -82,6 +85,8 @@ pub struct Overrides {
     pub receive_limit: Option<u64>,
     /// See [`Settings::nearby`].
     pub nearby: Option<bool>,
+    /// See [`Settings::port_mapping`].
+    pub port_mapping: Option<bool>,
 }
 
 impl Settings {
@@ -109,6 +114,7 @@ impl Settings {
             send_limit: overrides.send_limit.or(self.send_limit),
             receive_limit: overrides.receive_limit.or(self.receive_limit),
             nearby: overrides.nearby.unwrap_or(self.nearby),
+            port_mapping: overrides.port_mapping.unwrap_or(self.port_mapping),
         }
     }
 }

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
 use pinhole_transfer::Paused;
 use serde::{Deserialize, Serialize};
 
+use crate::attempts::Attempt;
 use crate::failure::Failure;
 use crate::history::HistoryEntry;
 use crate::settings::Settings;
@@ -30,6 +32,12 @@ pub struct Snapshot {
     pub transfers: Vec<TransferView>,
     /// Every transfer that has ended, oldest first, also of earlier runs.
     pub history: Arc<Vec<HistoryEntry>>,
+    /// The last attempts to connect, oldest first, also of earlier runs.
+    pub attempts: Arc<Vec<Attempt>>,
+    /// A diagnosis is being made.
+    pub is_diagnosing: bool,
+    /// The last diagnosis of this run.
+    pub diagnosis: Option<Arc<Diagnosis>>,
     /// Where accepted files go.
     pub download_folder: PathBuf,
     /// What the user has chosen, as this run obeys it.

@@ -161,6 +161,7 @@ impl App {
             | Event::Started { .. }
             | Event::PausedByPeer { .. }
             | Event::Reconnecting { .. }
+            | Event::Diagnosed { .. }
             | Event::Finished { .. } => {}
         }
     }

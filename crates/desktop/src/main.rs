@@ -6,6 +6,7 @@ mod action;
 mod app;
 mod bridge;
 mod choice;
+mod connection;
 mod dialogs;
 mod header;
 mod history;

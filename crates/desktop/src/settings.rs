@@ -6,7 +6,7 @@ use pinhole_client::{
 };
 
 use crate::action::{Action, Question};
-use crate::{sheet, text, theme};
+use crate::{connection, sheet, text, theme};
 
 const RADIO_HEIGHT: f32 = 26.0;
 
@@ -99,6 +99,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 proxy(ui, &mut form.proxy, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 nearby(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
+                connection::show(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
             });

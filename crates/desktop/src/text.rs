@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, Overall};
 use pinhole_client::{
-    Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress, Stage,
-    TEXT_BYTES_MAX, TransferView,
+    Attempt, Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress,
+    Stage, TEXT_BYTES_MAX, TransferView,
 };
 
 use crate::choice::Amount;
@@ -117,6 +117,11 @@ pub(crate) const PROXY: &str = "HTTP proxy";
 pub(crate) const PROXY_HINT: &str = "as the system says";
 pub(crate) const PROXY_HELP: &str =
     "The way to the server where nothing else is open: http://host:port, or none.";
+pub(crate) const CONNECTION: &str = "Connection";
+pub(crate) const PORT_MAPPING: &str = "Let my router open ports for direct transfers";
+pub(crate) const DIAGNOSE: &str = "Check the connection";
+pub(crate) const DIAGNOSING: &str = "Measuring, this takes a few seconds.";
+pub(crate) const LAST_CONNECTIONS: &str = "What the last connections tried";
 pub(crate) const APPEARANCE: &str = "Appearance, until Pinhole is closed";
 pub(crate) const LIGHT: &str = "light";
 pub(crate) const DARK: &str = "dark";
@@ -312,6 +317,19 @@ pub(crate) fn ago(seconds: u64) -> String {
         3_600..86_400 => some(seconds / 3_600, "hour"),
         _ => some(seconds / 86_400, "day"),
     }
+}
+
+/// With whom, when, and which way a connection was made, or that it was not.
+pub(crate) fn attempt(attempt: &Attempt, now_s: u64) -> String {
+    let peer = &attempt.peer;
+    let whom = if attempt.invited {
+        format!("From {peer}")
+    } else {
+        format!("To {peer}")
+    };
+    let when = ago(now_s.saturating_sub(attempt.ended_at_s));
+    let way = attempt.path.map_or("No path", path);
+    format!("{whom}  ·  {when}  ·  {way}")
 }
 
 /// With whom, how much and how fast: the second line of the history.

@@ -17,6 +17,8 @@ pub(crate) struct ReachablePort {
     pub(crate) observed: Option<SocketAddr>,
     /// Where the NAT will most likely put the next connections from it.
     pub(crate) predicted: Vec<SocketAddr>,
+    /// Where the router says that it forwards connections from.
+    pub(crate) mapped: Option<SocketAddr>,
 }
 
 /// One address of one network interface of this machine.
@@ -24,6 +26,12 @@ pub(crate) struct ReachablePort {
 pub(crate) struct InterfaceAddress {
     name: String,
     ip: IpAddr,
+}
+
+impl InterfaceAddress {
+    pub(crate) const fn ip(&self) -> IpAddr {
+        self.ip
+    }
 }
 
 /// The addresses of every interface that is up.
@@ -42,9 +50,12 @@ pub(crate) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
         .collect())
 }
 
-/// The candidates of these ports: what the server saw first, then the host
-/// addresses, those of real interfaces before virtual ones, then what is
-/// predicted; no more than one side may have.
+/// The candidates of these ports: what the router has opened, what the server
+/// saw, then the host addresses, those of real interfaces before virtual ones,
+/// then what is predicted; no more than one side may have.
+///
+/// A router that names another public address than the one the server sees is
+/// not the last one on the way, or wrong: its word is left out.
 ///
 /// Loopback addresses are named only when the server is on this machine
 /// itself: then they are how it and the peers on it reach each other.
@@ -68,13 +79,22 @@ pub(crate) fn gather(
             address: port.observed?,
         })
     });
+    let mapped = ports.iter().filter_map(|port| {
+        let address = port.mapped?;
+        let is_credible = port.observed.is_none_or(|seen| seen.ip() == address.ip());
+        is_credible.then_some(Candidate {
+            kind: CandidateKind::PortMapped,
+            address,
+        })
+    });
     let predicted = ports.iter().flat_map(|port| &port.predicted);
     let predicted = predicted.map(|&address| Candidate {
         kind: CandidateKind::Predicted,
         address,
     });
     let mut known = HashSet::new();
-    let candidates = reflexive
+    let candidates = mapped
+        .chain(reflexive)
         .chain(host_candidates)
         .chain(predicted)
         // The rule for what may be dialled is the rule for what is worth telling.
@@ -126,6 +146,7 @@ mod tests {
             is_ipv6: port == 6000,
             observed: observed.map(|o| o.parse().unwrap()),
             predicted: Vec::new(),
+            mapped: None,
         })
     }
 
@@ -162,6 +183,26 @@ mod tests {
                 "host 10.8.0.2:4000",
             ]
         );
+    }
+
+    #[test]
+    fn a_mapped_port_goes_first_where_the_server_sees_us_or_not_at_all() {
+        let told = |observed, mapped: &str| {
+            let mut ports = ports(observed, None);
+            ports[0].mapped = Some(mapped.parse().unwrap());
+            texts(&gather(&ports, &[], false))
+        };
+        let seen = Some("203.0.113.9:5555");
+        assert_eq!(
+            told(seen, "203.0.113.9:4000"),
+            ["mapped 203.0.113.9:4000", "seen 203.0.113.9:5555"]
+        );
+        // A NAT that keeps port numbers: one address, the better of its names.
+        assert_eq!(told(seen, "203.0.113.9:5555"), ["mapped 203.0.113.9:5555"]);
+        assert_eq!(told(None, "203.0.113.9:4000"), ["mapped 203.0.113.9:4000"]);
+        for wrong in ["203.0.113.10:4000", "100.64.0.7:4000", "203.0.113.9:80"] {
+            assert_eq!(told(seen, wrong), ["seen 203.0.113.9:5555"], "{wrong}");
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@
 //! | `wire` | its messages over a byte stream |
 //! | `rendezvous` | the control connection: login, presence, invitations |
 //! | `punch_port` | warm binding: a local port whose public address is known beforehand |
+//! | `port_mapping` | having the router open a punch port: PCP, NAT-PMP, `UPnP` |
+//! | `measure` | what the network does, for a diagnosis |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
 //! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
@@ -27,7 +29,9 @@ mod candidates;
 mod connect;
 mod dial;
 mod identity;
+mod measure;
 mod nearby;
+mod port_mapping;
 mod proxy;
 mod punch_port;
 mod relay;
@@ -41,7 +45,9 @@ mod wire;
 pub use connect::{Accepted, Answer, ConnectError, Report, Tried, Way};
 pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
+pub use measure::Examination;
 pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
+pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
@@ -55,6 +61,7 @@ pub use session::{
 pub use wire::WireError;
 
 pub use pinhole_proto::agent::{PathKind, PathPolicy};
+pub use pinhole_proto::diagnosis;
 pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};

@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
 use crate::candidates::ReachablePort;
+use crate::port_mapping::{PortMapper, PortMapping};
 use crate::server::{Server, ServerStream};
 use crate::socket::{self, AddressReuse, LocalPort};
 use crate::wire::{self, WireError};
@@ -55,6 +56,8 @@ pub enum MappingBehaviour {
 #[derive(Debug)]
 pub(crate) struct PunchPort {
     families: Vec<Family>,
+    /// What the router is asked for; absent when it is not to be asked.
+    mapping: Option<PortMapping>,
     /// The first observation of each family: the server is silent on them.
     observers: Vec<ServerStream>,
     /// Those from the server's other port. Each ends with its connection.
@@ -80,14 +83,23 @@ impl PunchPort {
     ///
     /// # Errors
     /// When no port of either family can be bound.
-    async fn prepare(server: &Arc<Server>, second: &SecondObserver) -> io::Result<Self> {
+    async fn prepare(
+        server: &Arc<Server>,
+        second: &SecondObserver,
+        mapper: Option<&PortMapper>,
+    ) -> io::Result<Self> {
         let v4 = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
         let v6 = LocalPort::bind((Ipv6Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
         let families: Vec<Family> = match (v4, v6) {
             (Err(error), Err(_)) => return Err(error),
             (v4, v6) => [v4, v6].into_iter().flatten().map(Family::new).collect(),
         };
+        let v4_port = families.iter().map(|family| family.port.address());
+        let v4_port = v4_port.filter(SocketAddr::is_ipv4).map(|a| a.port()).next();
         let mut punch_port = Self {
+            mapping: mapper
+                .zip(v4_port)
+                .and_then(|(mapper, port)| mapper.keep(port)),
             families,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
@@ -98,8 +110,12 @@ impl PunchPort {
 
     /// As [`PunchPort::prepare`], and waits for the second observation: a NAT
     /// that counts its ports up is predicted from what it did just now.
-    async fn prepare_to_predict(server: &Arc<Server>, second: &SecondObserver) -> io::Result<Self> {
-        let port = Self::prepare(server, second).await?;
+    async fn prepare_to_predict(
+        server: &Arc<Server>,
+        second: &SecondObserver,
+        mapper: Option<&PortMapper>,
+    ) -> io::Result<Self> {
+        let port = Self::prepare(server, second, mapper).await?;
         if let Some(v4) = port.v4() {
             let mut observed = v4.observed.subscribe();
             let twice = observed.wait_for(|observed| observed.len() >= 2);
@@ -146,6 +162,7 @@ impl PunchPort {
             is_ipv6: family.port.address().is_ipv6(),
             observed: family.observed.borrow().first().copied(),
             predicted: family.predicted(),
+            mapped: self.mapped().filter(|_| family.port.address().is_ipv4()),
         };
         self.families.iter().map(reachable).collect()
     }
@@ -160,6 +177,18 @@ impl PunchPort {
         self.families
             .iter()
             .any(|family| !family.predicted().is_empty())
+    }
+
+    /// Where the router forwards connections to this port from, by now.
+    fn mapped(&self) -> Option<SocketAddr> {
+        self.mapping.as_ref().and_then(PortMapping::external)
+    }
+
+    /// The mapping, for the session that came of this port to keep.
+    pub(crate) fn take_mapping(&mut self) -> Option<PortMapping> {
+        self.mapping
+            .take()
+            .filter(|mapping| mapping.external().is_some())
     }
 
     /// What the NAT does with the IPv4 port; IPv6 has no NAT to speak of.
@@ -289,10 +318,16 @@ pub(crate) struct WarmPort {
 
 impl WarmPort {
     /// Begins to prepare a port. Ends with the value.
-    pub(crate) fn start(server: Arc<Server>, second: SecondObserver) -> Self {
+    pub(crate) fn start(
+        server: Arc<Server>,
+        second: SecondObserver,
+        mapper: Option<PortMapper>,
+    ) -> Self {
         let (requests, receiver) = mpsc::channel(8);
+        // Who is on the server's own machine is not beyond a router.
+        let mapper = mapper.filter(|_| !server.is_on_loopback());
         tokio::spawn(async move {
-            keep_warm(&server, &second, receiver).await;
+            keep_warm(&server, &second, mapper.as_ref(), receiver).await;
         });
         Self { requests }
     }
@@ -313,11 +348,12 @@ impl WarmPort {
 async fn keep_warm(
     server: &Arc<Server>,
     second: &SecondObserver,
+    mapper: Option<&PortMapper>,
     mut requests: mpsc::Receiver<Request>,
 ) {
     let mut waiting: Option<Request> = None;
     loop {
-        let mut prepared = PunchPort::prepare(server, second).await;
+        let mut prepared = PunchPort::prepare(server, second, mapper).await;
         let request = match (waiting.take(), &mut prepared) {
             (Some(request), _) => Some(request),
             (None, Ok(port)) => tokio::select! {
@@ -332,7 +368,7 @@ async fn keep_warm(
         if let Some(request) = request {
             // What was seen a while ago tells nothing about the next ports.
             if prepared.as_ref().is_ok_and(PunchPort::is_predictable) {
-                prepared = PunchPort::prepare_to_predict(server, second).await;
+                prepared = PunchPort::prepare_to_predict(server, second, mapper).await;
             }
             // A requester that has left meanwhile has no use for it: the port
             // is as fresh as the next one would be, but rarely so.
@@ -368,7 +404,7 @@ mod tests {
     impl Observers {
         fn warm(&self) -> WarmPort {
             let second = watch::channel(self.ports.get(1).copied()).1;
-            WarmPort::start(self.server.clone(), second)
+            WarmPort::start(self.server.clone(), second, None)
         }
     }
 
@@ -450,6 +486,7 @@ mod tests {
         ]);
         let port = PunchPort {
             families: vec![family],
+            mapping: None,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
         };

@@ -658,3 +658,49 @@ fn a_path_is_named_after_where_it_leads() {
         assert_eq!(named, Some(path), "{remote}");
     }
 }
+
+#[test]
+fn a_mapped_port_names_the_path_on_both_sides() {
+    let mapped = |text| Candidate {
+        kind: CandidateKind::PortMapped,
+        address: address(text),
+    };
+    let selected = |local: Vec<Candidate>, remote: Vec<Candidate>, accepts: bool| {
+        let now = Instant::now();
+        let mut agent = Agent::new(Role::Controlled, PathPolicy::Auto, Timing::default());
+        let round = Round {
+            number: 1,
+            local,
+            remote,
+            relay: false,
+            start_at: now,
+            server_on_loopback: false,
+        };
+        agent.handle_round(now, &round);
+        let dialled = std::iter::from_fn(|| agent.poll_action()).find_map(|action| match action {
+            Action::Dial { check, .. } => Some(check),
+            _ => None,
+        });
+        let connection = if accepts {
+            // Behind a NAT that gives each destination another port.
+            agent.handle_accepted(now, 1, address("198.51.100.2:50123"))
+        } else {
+            agent.handle_connected(now, dialled.expect("a dial"))
+        };
+        agent.handle_authenticated(now, connection.expect("wanted"));
+        match std::iter::from_fn(|| agent.poll_action()).last() {
+            Some(Action::Selected { path, .. }) => path,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (own, peer) = (candidates(&[OWN_HOST]), candidates(&[PEER_PUBLIC]));
+    let dialling = selected(own.clone(), vec![mapped(PEER_PUBLIC)], false);
+    assert_eq!(dialling, PathKind::Mapped);
+    let own_mapped = [own, vec![mapped(OWN_PUBLIC)]].concat();
+    assert_eq!(
+        selected(own_mapped.clone(), peer.clone(), true),
+        PathKind::Mapped
+    );
+    // What we dialled came up through the other side's NAT, not through ours.
+    assert_eq!(selected(own_mapped, peer, false), PathKind::Punched);
+}

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use pinhole_client::{Fingerprint, HistoryEntry, PathKind, PeerKey, PeerName};
+use pinhole_client::{Attempt, Diagnosis, Fingerprint, HistoryEntry, PathKind, PeerKey, PeerName};
 use serde::Serialize;
 
 /// One line. Fields are added, never renamed or removed.
@@ -104,6 +104,8 @@ pub(super) enum Line<'a> {
         claimed: bool,
     },
     History(&'a HistoryEntry),
+    Diagnosis(&'a Diagnosis),
+    Attempt(&'a Attempt),
     Id {
         name: Option<&'a PeerName>,
         key: PeerKey,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
-    PeerIdentity, PeerKey, PeerName, ProxyChoice, Refusal, Rendezvous, RendezvousEvent,
+    PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice, Refusal, Rendezvous, RendezvousEvent,
     ServerAddress,
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -158,6 +158,7 @@ impl Engine {
             proxy: self.proxy.subscribe(),
             sessions: self.live_sessions.clone(),
             check: self.login.check.clone(),
+            port_mapper: self.port_mapper.clone(),
             name: name.clone(),
             server: server.clone(),
         };
@@ -169,7 +170,7 @@ impl Engine {
 
     /// A fingerprint in the address wins over the pin: typing it is how a user
     /// confirms a server's new key.
-    fn expected_key(&self, server: &ServerAddress) -> Expect {
+    pub(super) fn expected_key(&self, server: &ServerAddress) -> Expect {
         match (server.fingerprint(), self.contacts.server_key(server)) {
             (Some(fingerprint), _) => Expect::Fingerprint(fingerprint),
             (None, Some(pinned)) => Expect::Key(pinned),
@@ -306,6 +307,7 @@ struct Attempt {
     proxy: watch::Receiver<ProxyChoice>,
     sessions: LiveSessions,
     check: Arc<Notify>,
+    port_mapper: PortMapper,
     name: PeerName,
     server: ServerAddress,
 }
@@ -382,6 +384,7 @@ impl Attempt {
             path: self.path,
             proxy,
             sessions: self.sessions.clone(),
+            port_mapper: Some(self.port_mapper.clone()),
         })
         .await
     }

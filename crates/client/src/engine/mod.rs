@@ -5,6 +5,7 @@
 //! and shows in the next snapshot. Slow work (connecting, scanning folders)
 //! runs in tasks of its own that send their outcome as an input.
 
+mod diagnose;
 mod explain;
 mod going_on;
 mod login;
@@ -21,18 +22,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
-    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
+    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
 };
 use pinhole_transfer::Limits;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
 pub(crate) use self::queue::Queued;
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
+use crate::attempts::Attempts;
 use crate::command::Command;
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
@@ -44,6 +48,8 @@ use crate::snapshot::{PeerView, Snapshot, TransferId};
 
 /// How often progress is sampled while bytes move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the router may take at the end to close the ports it opened.
+const PORTS_RELEASED_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Everything that reaches the engine.
 #[derive(Debug)]
@@ -52,6 +58,7 @@ pub(crate) enum Input {
     Nearby { id: NearbyId, event: NearbyEvent },
     Session(SessionInput),
     Transfer(TransferInput),
+    Diagnosed(Arc<Diagnosis>),
 }
 
 /// The engine's state.
@@ -60,11 +67,14 @@ pub(crate) struct Engine {
     settings: Settings,
     contacts: Contacts,
     history: History,
+    attempts: Attempts,
+    diagnosing: Diagnosing,
     overrides: Overrides,
     /// Shared by all sessions.
     limits: Limits,
     /// As in force, for the login.
     proxy: watch::Sender<ProxyChoice>,
+    port_mapper: PortMapper,
     login: Login,
     roster: BTreeMap<PeerName, PeerKey>,
     nearby: Neighbourhood,
@@ -97,6 +107,7 @@ impl Engine {
         let settings = profile.load_settings()?;
         let contacts = profile.load_contacts()?;
         let history = History::load(&profile)?;
+        let attempts = Attempts::load(&profile);
         let login = Login::logged_out();
         let first = snapshot(
             &profile,
@@ -113,8 +124,11 @@ impl Engine {
             settings,
             contacts,
             history,
+            attempts,
+            diagnosing: Diagnosing::default(),
             overrides,
             limits: Limits::default(),
+            port_mapper: PortMapper::new(false),
             login,
             roster: BTreeMap::new(),
             nearby: Neighbourhood::default(),
@@ -127,6 +141,7 @@ impl Engine {
             inputs,
         };
         engine.obey_limits();
+        engine.obey_port_mapping();
         engine.load_queue()?;
         engine.publish();
         Ok(engine)
@@ -163,6 +178,7 @@ impl Engine {
             self.publish();
         }
         self.log_out().await;
+        self.port_mapper.all_released(PORTS_RELEASED_TIMEOUT).await;
     }
 
     async fn handle(&mut self, input: Input) {
@@ -171,6 +187,7 @@ impl Engine {
             Input::Nearby { id, event } => self.handle_nearby(id, event).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
+            Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
     }
 
@@ -194,6 +211,7 @@ impl Engine {
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
+            Command::Diagnose { server } => self.diagnose(server).await,
             Command::ClearHistory => {
                 let cleared = self.history.clear(&self.profile);
                 self.report_profile(cleared).await;
@@ -230,6 +248,12 @@ impl Engine {
                 self.overrides.keeps_executable = None;
                 self.store_settings().await;
             }
+            Command::SetPortMapping { enabled } => {
+                self.settings.port_mapping = enabled;
+                self.overrides.port_mapping = None;
+                self.obey_port_mapping();
+                self.store_settings().await;
+            }
             Command::SetLimits { send, receive } => {
                 self.settings.send_limit = send;
                 self.settings.receive_limit = receive;
@@ -250,6 +274,10 @@ impl Engine {
         let settings = self.in_force();
         self.limits.send.set(settings.send_limit);
         self.limits.receive.set(settings.receive_limit);
+    }
+
+    fn obey_port_mapping(&self) {
+        self.port_mapper.enable(self.in_force().port_mapping);
     }
 
     async fn trust_new_key(&mut self, peer: PeerKey) {
@@ -383,14 +411,19 @@ impl Engine {
             .collect();
         peers.sort_by(|one, other| one.identity.name.cmp(&other.identity.name));
         let transfers = self.transfers.iter().map(|(&id, t)| t.view(id)).collect();
-        let next = snapshot(
-            &self.profile,
-            self.in_force(),
-            &self.history,
-            (&self.login, &self.nearby),
-            peers,
-            transfers,
-        );
+        let next = Snapshot {
+            attempts: self.attempts.entries(),
+            is_diagnosing: self.diagnosing.is_running,
+            diagnosis: self.diagnosing.last.clone(),
+            ..snapshot(
+                &self.profile,
+                self.in_force(),
+                &self.history,
+                (&self.login, &self.nearby),
+                peers,
+                transfers,
+            )
+        };
         self.outputs.snapshot.send_replace(Arc::new(next));
         (self.outputs.wake)();
     }
@@ -431,6 +464,9 @@ fn snapshot(
         peers,
         transfers,
         history: history.entries(),
+        attempts: Arc::default(),
+        is_diagnosing: false,
+        diagnosis: None,
         download_folder: download_folder(profile, &settings),
         settings,
     }

@@ -96,6 +96,7 @@ impl Engine {
         for transfer in self.transfers.values_mut().filter(|t| t.uses(id)) {
             transfer.path = Some(path.kind);
         }
+        self.remember_move(&peer, path);
         self.publish();
         self.emit(Event::Moved {
             peer,

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    Accepted, HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity, PeerKey,
-    PeerName, Refusal, Rendezvous, Session, SessionHandle, SessionPath,
+    Accepted, ConnectError, HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity,
+    PeerKey, PeerName, Refusal, Rendezvous, Report, Session, SessionHandle, SessionPath,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::sync::watch;
@@ -52,7 +52,7 @@ pub(crate) enum SessionInput {
         /// Whether the server says that the key has this name.
         vouched: bool,
         side: Side,
-        outcome: Result<Session, Failure>,
+        outcome: Result<Session, NotConnected>,
     },
     /// A session goes another way, or there is more to tell about its way.
     Moved {
@@ -66,6 +66,34 @@ pub(crate) enum SessionInput {
     },
     /// A session is over.
     Ended { session: SessionId },
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(crate) struct NotConnected {
+    pub(super) failure: Failure,
+    /// What was tried, if anything was.
+    pub(super) report: Option<Report>,
+}
+
+impl From<Failure> for NotConnected {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            report: None,
+        }
+    }
+}
+
+impl NotConnected {
+    fn of(peer: &PeerIdentity, policy: PathPolicy, error: ConnectError) -> Self {
+        let failure = explain::connect(peer, policy, &error);
+        let report = match error {
+            ConnectError::NoPath { report, .. } => Some(report),
+            _ => None,
+        };
+        Self { failure, report }
+    }
 }
 
 /// One session that is up.
@@ -181,7 +209,7 @@ impl Engine {
                 era,
                 vouched: true,
                 side: Side::Responder,
-                outcome: outcome.map_err(|e| explain::connect(&peer, policy, &e)),
+                outcome: outcome.map_err(|e| NotConnected::of(&peer, policy, e)),
                 peer,
             };
             let _ = inputs.send(Input::Session(input)).await;
@@ -211,13 +239,14 @@ impl Engine {
                 if side == Side::Initiator {
                     self.connecting.remove(&peer.key);
                 }
+                self.remember_attempt(&peer, side == Side::Responder, &outcome);
                 match outcome {
                     Ok(session) => self.add_session(peer, vouched, side, session).await,
-                    Err(failure) if side == Side::Initiator => {
+                    Err(NotConnected { failure, .. }) if side == Side::Initiator => {
                         self.fail_waiting(peer.key, &failure).await;
                     }
                     // The inviter tells its user; ours has asked for nothing.
-                    Err(failure) => {
+                    Err(NotConnected { failure, .. }) => {
                         info!(peer = %peer.name, "invited, but not connected: {failure}");
                     }
                 }
@@ -379,7 +408,7 @@ impl Way {
             let connected = nearby.connect(peer.clone(), name).await;
             connected.map_err(|error| {
                 info!(peer = %peer.name, "not reached nearby: {error}");
-                explain::nearby(peer, &error)
+                explain::nearby(peer, &error).into()
             })
         });
         if self.rendezvous.is_none() {
@@ -406,14 +435,18 @@ impl Way {
         match (nearby, server) {
             (Ok(session), _) | (_, Ok(session)) => Ok(session),
             // That it is not there either says less than why it failed here.
-            (Err(nearby), Err(Failure::PeerOffline { .. })) => Err(nearby),
+            (Err(nearby), Err(server)) if matches!(server.failure, Failure::PeerOffline { .. }) => {
+                Err(nearby)
+            }
             (_, Err(failure)) => Err(failure),
         }
     }
 
-    async fn through_server(self, peer: &PeerIdentity) -> Result<Session, Failure> {
-        let offline = || Failure::PeerOffline {
-            peer: peer.name.to_string(),
+    async fn through_server(self, peer: &PeerIdentity) -> Result<Session, NotConnected> {
+        let offline = || {
+            NotConnected::from(Failure::PeerOffline {
+                peer: peer.name.to_string(),
+            })
         };
         let mut coming = self.rendezvous.ok_or_else(offline)?;
         let come = timeout(LOG_IN_WAIT, coming.wait_for(Option::is_some)).await;
@@ -421,7 +454,7 @@ impl Way {
         let rendezvous = rendezvous.ok_or_else(offline)?;
         let name = peer.name.clone();
         let connected = rendezvous.connect(name, peer.key, self.sharing).await;
-        connected.map_err(|error| explain::connect(peer, self.policy, &error))
+        connected.map_err(|error| NotConnected::of(peer, self.policy, error))
     }
 }
 

@@ -109,6 +109,9 @@ fn logged_out() -> Snapshot {
         peers: Vec::new(),
         transfers: Vec::new(),
         history: Arc::default(),
+        attempts: Arc::default(),
+        is_diagnosing: false,
+        diagnosis: None,
         download_folder: "/home/alice/Downloads".into(),
         settings: Settings::default(),
     }

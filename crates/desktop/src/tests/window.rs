@@ -88,10 +88,12 @@ fn settings_say_how_much_how_fast_and_what_stays() {
     assert_eq!(play.commands(), []);
     click(&mut harness, text::REPLACE);
     click(&mut harness, text::KEEPS_EXECUTABLE);
+    click(&mut harness, text::PORT_MAPPING);
     let (existing, keeps) = (Existing::Replace, true);
     let expected = [
         Command::SetExisting { existing },
         Command::SetKeepsExecutable { keeps },
+        Command::SetPortMapping { enabled: false },
     ];
     assert_eq!(play.commands(), expected);
     play.change(|s| s.settings.accept = AcceptPolicy::Ask);
@@ -117,6 +119,68 @@ fn a_proxy_is_typed_before_the_first_login() {
     typed(&mut harness, text::PROXY, "http://me:a%40b@proxy:3128");
     let proxy = "http://me:a%40b@proxy:3128".parse().unwrap();
     assert_eq!(play.commands(), [Command::SetProxy { proxy }]);
+}
+
+#[test]
+fn the_connection_is_checked_and_what_was_found_stays() {
+    let found = |tone, topic: &str, advice: Option<&str>| Finding {
+        tone,
+        topic: topic.to_owned(),
+        text: format!("All about {topic}."),
+        advice: advice.map(str::to_owned),
+    };
+    let (mut harness, play) = window(with_peers());
+    click(&mut harness, text::SETTINGS);
+    click(&mut harness, text::DIAGNOSE);
+    assert_eq!(play.commands(), [Command::Diagnose { server: None }]);
+    play.change(|s| s.is_diagnosing = true);
+    harness.run();
+    assert!(harness.query_by_label(text::DIAGNOSE).is_none());
+    assert!(harness.query_by_label(text::DIAGNOSING).is_some());
+    play.change(|s| {
+        s.is_diagnosing = false;
+        let mut diagnosis = Diagnosis::of(diagnosis::Measurements {
+            server: "example.org:4747".to_owned(),
+            unresolved: Some("no such host".to_owned()),
+            knocks: Vec::new(),
+            observations: Vec::new(),
+            own: Vec::new(),
+            port_mapping: diagnosis::PortMappingAnswer::NotAsked,
+            router_outside: None,
+            proxy: None,
+        });
+        diagnosis.findings = vec![
+            found(Tone::Good, "NAT", None),
+            found(Tone::Trouble, "Server", Some("Do this.")),
+        ];
+        s.diagnosis = Some(Arc::new(diagnosis));
+        s.attempts = Arc::new(vec![Attempt {
+            ended_at_s: 0,
+            peer: "bob".parse().unwrap(),
+            invited: true,
+            path: Some(PathKind::Mapped),
+            elapsed_ms: Some(350),
+            why: "It was the first.".to_owned(),
+            tried: vec!["round 1: relay: connected, not chosen".to_owned()],
+        }]);
+    });
+    harness.run();
+    for shown in [
+        text::DIAGNOSE,
+        "NAT",
+        "All about NAT.",
+        "All about Server.",
+        "Do this.",
+    ] {
+        assert!(harness.query_by_label(shown).is_some(), "{shown}");
+    }
+    let tried = "round 1: relay: connected, not chosen";
+    assert!(harness.query_by_label(tried).is_none());
+    click(&mut harness, text::LAST_CONNECTIONS);
+    for shown in [tried, "It was the first."] {
+        assert!(harness.query_by_label(shown).is_some(), "{shown}");
+    }
+    assert!(harness.query_by_label_contains("From bob").is_some());
 }
 
 #[test]

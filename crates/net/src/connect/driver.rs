@@ -24,6 +24,7 @@ use tracing::debug;
 
 use super::sockets::{Outcome, Prepared, Sockets};
 use super::{Accepted, Answer, ConnectError, Wanted, Way};
+use crate::port_mapping::PortMapping;
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
 use crate::server::is_wrong_key;
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
@@ -360,7 +361,7 @@ impl Driver {
     /// The agent has chosen: a session begins, or moves.
     async fn selected(&mut self, id: ConnectionId, path: PathKind) -> Result<(), ConnectError> {
         let heard = self.hellos.remove(&id);
-        let Some(authenticated) = self.sockets.select(id) else {
+        let Some((authenticated, mapping)) = self.sockets.select(id) else {
             return Ok(());
         };
         let Some(live) = self.live.clone() else {
@@ -369,7 +370,7 @@ impl Driver {
                 path,
                 session: self.wanted.introduction,
             });
-            return self.begin(authenticated, &hello).await;
+            return self.begin(authenticated, mapping, &hello).await;
         };
         let hello = heard.unwrap_or(Hello {
             purpose: Purpose::Continue,
@@ -377,6 +378,7 @@ impl Driver {
             session: live.id,
         });
         self.moving += 1;
+        live.keep(mapping);
         self.sockets
             .move_session(live, authenticated, hello, self.wanted.role);
         Ok(())
@@ -385,6 +387,7 @@ impl Driver {
     async fn begin(
         &mut self,
         mut authenticated: Authenticated,
+        mapping: Option<PortMapping>,
         hello: &Hello,
     ) -> Result<(), ConnectError> {
         if self.wanted.role == Role::Controlling
@@ -398,6 +401,7 @@ impl Driver {
         let elapsed = self.started_at.elapsed();
         let session = authenticated.into_session(hello.session, role, peer, path, elapsed);
         let live = session.handle.0.clone();
+        live.keep(mapping);
         self.rendezvous.sessions().add(&live);
         self.attempt = live.begin_attempt();
         self.live = Some(live);

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::{Answer, Report, Way};
 use crate::candidates::{gather, interface_addresses};
+use crate::port_mapping::PortMapping;
 use crate::punch_port::{MappingBehaviour, PunchPort};
 use crate::relay::{RelayError, RelayStream};
 use crate::rendezvous::Rendezvous;
@@ -312,12 +313,22 @@ impl Sockets {
         }
     }
 
-    /// The connection that the session is to use.
-    pub(super) fn select(&mut self, id: ConnectionId) -> Option<Authenticated> {
+    /// The connection that the session is to use, with the mapping of its port.
+    pub(super) fn select(
+        &mut self,
+        id: ConnectionId,
+    ) -> Option<(Authenticated, Option<PortMapping>)> {
         let connection = self.connections.remove(&id)?;
         self.report.chosen(connection.round, connection.way);
         match connection.state {
-            State::Authenticated(authenticated) => Some(authenticated),
+            State::Authenticated(authenticated) => {
+                let is_direct = connection.way != Way::Relay;
+                let round = self.rounds.get_mut(&connection.round);
+                let port = round
+                    .filter(|_| is_direct)
+                    .and_then(|r| r.prepared.port.as_mut());
+                Some((authenticated, port.and_then(PunchPort::take_mapping)))
+            }
             State::Waiting(_) | State::Handshaking(_) => {
                 debug!(?id, "selected without being authenticated");
                 None

@@ -23,6 +23,7 @@ use tokio_rustls::client::TlsStream;
 pub(crate) use control::{AttemptMessage, Inbox};
 
 use crate::connect::{self, Accepted, ConnectError, Wanted};
+use crate::port_mapping::PortMapper;
 use crate::proxy::ProxyChoice;
 use crate::punch_port::WarmPort;
 use crate::server::{Server, ServerConnectError};
@@ -55,6 +56,9 @@ pub struct LogIn {
     pub sessions: LiveSessions,
     /// Whether the server is reached through a proxy.
     pub proxy: ProxyChoice,
+    /// Whom to ask for port mappings; `None` for nobody. Nobody is asked with
+    /// [`PathPolicy::RelayOnly`] either.
+    pub port_mapper: Option<PortMapper>,
 }
 
 /// What a login brings.
@@ -188,9 +192,11 @@ impl Rendezvous {
         // it waits until the server has shown which one it has.
         let (second_port, second_observer) = watch::channel(None);
         let warm = |server: &Server| {
-            (log_in.path != PathPolicy::RelayOnly)
-                .then(|| server.seek_direct_way())
-                .map(|()| WarmPort::start(Arc::new(server.clone()), second_observer.clone()))
+            (log_in.path != PathPolicy::RelayOnly).then(|| {
+                server.seek_direct_way();
+                let (server, second) = (Arc::new(server.clone()), second_observer.clone());
+                WarmPort::start(server, second, log_in.port_mapper.clone())
+            })
         };
         let early = reached.is_pinned().then(|| warm(&reached)).flatten();
         let (server, server_key, mut stream) =

@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::moving::Mover;
 use crate::connect::Report;
+use crate::port_mapping::PortMapping;
 
 /// The way a session takes at present.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) struct LiveSession {
     pub(crate) peer: PeerIdentity,
     pub(crate) mover: Mover,
     path: watch::Sender<SessionPath>,
+    /// The router's mapping of the port that the session uses, if there is one.
+    mapping: Mutex<Option<PortMapping>>,
     /// One attempt at a time looks for a better path.
     attempts: Arc<Semaphore>,
 }
@@ -73,8 +76,14 @@ impl LiveSession {
             peer,
             mover,
             path: watch::Sender::new(path),
+            mapping: Mutex::default(),
             attempts: Arc::new(Semaphore::new(1)),
         })
+    }
+
+    /// Keeps the mapping of the port that the session uses from now on.
+    pub(crate) fn keep(&self, mapping: Option<PortMapping>) {
+        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = mapping;
     }
 
     pub(crate) fn moved(&self, path: SessionPath) {

@@ -72,6 +72,7 @@ async fn victim() -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
         name: "alice".parse().unwrap(),
         path: PathPolicy::DirectOnly,
         sessions: LiveSessions::default(),
+        port_mapper: None,
         proxy: format!("http://{}", proxy.local_addr().unwrap())
             .parse()
             .unwrap(),

@@ -8,6 +8,7 @@
 
 mod hostile;
 mod login;
+mod measure;
 mod proxy;
 mod scene;
 mod sessions;

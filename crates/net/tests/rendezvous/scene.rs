@@ -67,6 +67,7 @@ impl Server {
             path,
             sessions: LiveSessions::default(),
             proxy: ProxyChoice::Never,
+            port_mapper: None,
         }
     }
 }

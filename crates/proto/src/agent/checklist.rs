@@ -168,7 +168,7 @@ impl Checklist {
         } else {
             Standing::Stranger
         };
-        Some((standing, PathKind::direct(&self.local, remote.ip())))
+        Some((standing, PathKind::accepted(&self.local, remote.ip())))
     }
 
     fn find(&mut self, id: CheckId, state: State) -> Option<&mut Check> {

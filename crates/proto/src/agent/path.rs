@@ -60,6 +60,17 @@ impl PathKind {
         }
     }
 
+    /// The class of a connection accepted from `remote` (canonical). Where the
+    /// router has opened the port, that is how it came in: what meets our own
+    /// dial in a hole it punched completes the dial.
+    pub(super) fn accepted(local: &[Candidate], remote: IpAddr) -> Self {
+        let is_mapped = |own: &Candidate| own.kind == CandidateKind::PortMapped;
+        match Self::direct(local, remote) {
+            Self::Punched if local.iter().any(is_mapped) => Self::Mapped,
+            path => path,
+        }
+    }
+
     /// The class of a direct connection with `remote` (canonical), for a machine
     /// with these candidates of its own.
     pub(super) fn direct(local: &[Candidate], remote: IpAddr) -> Self {

@@ -1,0 +1,304 @@
+//! Measuring the network for a diagnosis: what the server answers on each of
+//! its addresses, and what it sees of fresh local ports.
+//!
+//! Nobody logs in for it, so that a session that is up stays up.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::diagnosis::{
+    Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer,
+};
+use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
+use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::candidates::{InterfaceAddress, interface_addresses};
+use crate::port_mapping::PortMapper;
+use crate::server_address::ServerAddress;
+use crate::socket::{AddressReuse, LocalPort};
+use crate::wire::{self, WireError};
+
+/// The port that networks which forbid all others let through.
+const HTTPS: u16 = 443;
+/// Most addresses of the server in each family: two show whether a mapping
+/// depends on the address.
+const MAX_ADDRESSES: usize = 2;
+/// How many fresh local ports are observed.
+const FRESH_PORTS: usize = 4;
+/// How long one address may take to connect, and then to answer.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// What a diagnosis is to be made of.
+#[derive(Debug)]
+pub struct Examination {
+    /// The server.
+    pub server: ServerAddress,
+    /// Its key as pinned, or [`Expect::AnyKey`].
+    pub expect: Expect,
+    /// Our key pair.
+    pub identity: Identity,
+    /// Whom to ask for a port mapping; `None` when that is switched off.
+    pub port_mapper: Option<PortMapper>,
+    /// See [`Measurements::proxy`].
+    pub proxy: Option<String>,
+}
+
+impl Examination {
+    /// Measures for a few seconds, and concludes.
+    pub async fn run(self) -> Diagnosis {
+        let mut measurements = Measurements {
+            server: self.server.host_port(),
+            unresolved: None,
+            knocks: Vec::new(),
+            observations: Vec::new(),
+            own: own_addresses(),
+            port_mapping: match self.port_mapper {
+                None => PortMappingAnswer::SwitchedOff,
+                Some(_) => PortMappingAnswer::NotAsked,
+            },
+            router_outside: None,
+            proxy: self.proxy,
+        };
+        let fingerprint = self.server.fingerprint().map(Expect::Fingerprint);
+        let expect = fingerprint.unwrap_or(self.expect);
+        let config = tls::client_config(&self.identity, expect, ALPN_RENDEZVOUS);
+        let found = match (resolve(&self.server).await, config) {
+            (Ok(addresses), Ok(config)) => Ok((addresses, config)),
+            (Err(reason), _) => Err(reason),
+            (_, Err(error)) => Err(error.to_string()),
+        };
+        let (addresses, connector) = match found {
+            Ok((addresses, config)) => (addresses, TlsConnector::from(config)),
+            Err(reason) => {
+                measurements.unresolved = Some(reason);
+                return Diagnosis::of(measurements);
+            }
+        };
+        let places = places(&addresses, &self.server.ports());
+        measurements.knocks = knock(&connector, &places).await;
+        let reached: Vec<SocketAddr> = measurements
+            .knocks
+            .iter()
+            .filter(|knock| matches!(knock.answer, KnockAnswer::Reached { .. }))
+            .map(|knock| knock.address)
+            .collect();
+        let mapper = self.port_mapper.filter(|_| is_beyond_router(&reached));
+        let (observations, asked) = tokio::join!(observe_all(&connector, &reached), ask(mapper));
+        measurements.observations = observations;
+        if let Some((answer, outside)) = asked {
+            measurements.port_mapping = answer;
+            measurements.router_outside = outside;
+        }
+        Diagnosis::of(measurements)
+    }
+}
+
+async fn resolve(server: &ServerAddress) -> Result<Vec<IpAddr>, String> {
+    let lookup = tokio::net::lookup_host((server.host(), 0));
+    match timeout(KNOCK_TIMEOUT, lookup).await {
+        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the name server does not answer".to_owned()),
+    }
+}
+
+/// The addresses of this machine that mean something elsewhere.
+fn own_addresses() -> Vec<IpAddr> {
+    let interfaces = interface_addresses().unwrap_or_default();
+    let mut own: Vec<IpAddr> = Vec::new();
+    for ip in interfaces.iter().map(InterfaceAddress::ip) {
+        let candidate = Candidate {
+            kind: CandidateKind::Host,
+            address: SocketAddr::new(ip, Candidate::MIN_PORT),
+        };
+        if candidate.admit(false).is_ok() && !own.contains(&ip) {
+            own.push(ip);
+        }
+    }
+    own
+}
+
+/// Where to knock: the server's port, the next one (on which a server observes,
+/// unless its operator chose otherwise), and HTTPS's.
+fn places(addresses: &[IpAddr], ports: &[u16]) -> Vec<SocketAddr> {
+    let few = |is_ipv6| {
+        let of_family = addresses.iter().filter(move |ip| ip.is_ipv6() == is_ipv6);
+        of_family.copied().take(MAX_ADDRESSES)
+    };
+    let mut ports = ports.to_vec();
+    ports.extend(ports.first().and_then(|port| port.checked_add(1)));
+    if !ports.contains(&HTTPS) {
+        ports.push(HTTPS);
+    }
+    let ips = few(false).chain(few(true));
+    ips.flat_map(|ip| ports.iter().map(move |&port| SocketAddr::new(ip, port)))
+        .collect()
+}
+
+fn is_beyond_router(reached: &[SocketAddr]) -> bool {
+    reached.iter().any(|server| !server.ip().is_loopback())
+}
+
+async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knock> {
+    let mut knocking = JoinSet::new();
+    for (order, &address) in places.iter().enumerate() {
+        let connector = connector.clone();
+        knocking.spawn(async move { (order, knock_at(&connector, address).await) });
+    }
+    let mut knocks = knocking.join_all().await;
+    knocks.sort_by_key(|(order, _)| *order);
+    knocks.into_iter().map(|(_, knock)| knock).collect()
+}
+
+async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knock {
+    let began = Instant::now();
+    let answer = match timeout(KNOCK_TIMEOUT, TcpStream::connect(address)).await {
+        Err(_) => KnockAnswer::Silent,
+        Ok(Err(error)) => not_connected(&error),
+        Ok(Ok(tcp)) => {
+            let connect_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match timeout(KNOCK_TIMEOUT, seen_address(connector, tcp)).await {
+                Ok(Ok(_)) => KnockAnswer::Reached { connect_ms },
+                Ok(Err(error)) => KnockAnswer::NotTheServer {
+                    reason: error.to_string(),
+                },
+                Err(_) => KnockAnswer::NotTheServer {
+                    reason: "it says nothing".to_owned(),
+                },
+            }
+        }
+    };
+    Knock { address, answer }
+}
+
+fn not_connected(error: &io::Error) -> KnockAnswer {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => KnockAnswer::Refused,
+        io::ErrorKind::PermissionDenied => KnockAnswer::Forbidden,
+        io::ErrorKind::TimedOut => KnockAnswer::Silent,
+        _ => KnockAnswer::Failed {
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// The address from which the server sees this connection.
+async fn seen_address(connector: &TlsConnector, tcp: TcpStream) -> Result<SocketAddr, WireError> {
+    let mut stream = connector.connect(tls::server_name(), tcp).await?;
+    wire::write_message(&mut stream, &ClientMessage::Observe).await?;
+    match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
+        ServerMessage::Observed { address } => Ok(address),
+        _ => Err(WireError::Unexpected),
+    }
+}
+
+/// Observes fresh local ports from every address of IPv4 that was reached, all
+/// at once: what others do meanwhile shall not look like a pattern of the NAT.
+/// Of IPv6, one is enough.
+async fn observe_all(connector: &TlsConnector, reached: &[SocketAddr]) -> Vec<Observation> {
+    let v4: Vec<SocketAddr> = reached
+        .iter()
+        .copied()
+        .filter(SocketAddr::is_ipv4)
+        .collect();
+    let mut observing = JoinSet::new();
+    for _ in 0..FRESH_PORTS {
+        let bound = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
+        let Ok(port) = bound.map(Arc::new) else { break };
+        for &server in &v4 {
+            observing.spawn(observe(connector.clone(), port.clone(), server));
+        }
+    }
+    if let Some(&server) = reached.iter().find(|server| server.is_ipv6()) {
+        let any = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0);
+        if let Ok(port) = LocalPort::bind(any, AddressReuse::On) {
+            observing.spawn(observe(connector.clone(), Arc::new(port), server));
+        }
+    }
+    let mut observations: Vec<_> = observing.join_all().await.into_iter().flatten().collect();
+    observations.sort_by_key(|o: &Observation| (o.local, o.server));
+    observations
+}
+
+async fn observe(
+    connector: TlsConnector,
+    port: Arc<LocalPort>,
+    server: SocketAddr,
+) -> Option<Observation> {
+    let observed = async {
+        let tcp = port.connect(server).await.ok()?;
+        let local = tcp.local_addr().ok()?;
+        let seen = seen_address(&connector, tcp).await.ok()?;
+        Some(Observation {
+            local,
+            server,
+            seen,
+        })
+    };
+    timeout(KNOCK_TIMEOUT, observed).await.ok().flatten()
+}
+
+/// What the router grants, and what it says its outside is; `None` when there is
+/// nobody to ask, or no reason to.
+async fn ask(mapper: Option<PortMapper>) -> Option<(PortMappingAnswer, Option<IpAddr>)> {
+    let mapper = mapper?;
+    let port = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On).ok()?;
+    Some(match mapper.examine(port.address().port()).await {
+        Some(grant) => (PortMappingAnswer::Granted(grant), Some(grant.external.ip())),
+        None => (PortMappingAnswer::NotGranted, mapper.outside().await),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_knocks_at_two_addresses_of_each_family_and_at_https() {
+        let addresses: Vec<IpAddr> = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"]
+            .iter()
+            .map(|ip| ip.parse().unwrap())
+            .collect();
+        let texts = |port| -> Vec<String> {
+            let places = places(&addresses, port);
+            places.iter().map(ToString::to_string).collect()
+        };
+        let two_of_v4_one_of_v6 = [
+            "192.0.2.1:4747",
+            "192.0.2.1:4748",
+            "192.0.2.1:443",
+            "192.0.2.2:4747",
+            "192.0.2.2:4748",
+            "192.0.2.2:443",
+            "[2001:db8::1]:4747",
+            "[2001:db8::1]:4748",
+            "[2001:db8::1]:443",
+        ];
+        assert_eq!(texts(4747), two_of_v4_one_of_v6);
+        assert_eq!(texts(443).len(), 6);
+        assert_eq!(texts(u16::MAX).len(), 6);
+    }
+
+    #[test]
+    fn what_the_system_says_is_told_apart() {
+        let answer = |kind: io::ErrorKind| not_connected(&kind.into());
+        assert_eq!(
+            answer(io::ErrorKind::ConnectionRefused),
+            KnockAnswer::Refused
+        );
+        assert_eq!(
+            answer(io::ErrorKind::PermissionDenied),
+            KnockAnswer::Forbidden
+        );
+        assert_eq!(answer(io::ErrorKind::TimedOut), KnockAnswer::Silent);
+        let other = answer(io::ErrorKind::NetworkUnreachable);
+        assert!(matches!(other, KnockAnswer::Failed { .. }));
+    }
+}
