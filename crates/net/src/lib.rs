@@ -22,6 +22,7 @@
 //! | `measure` | what the network does, for a diagnosis |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
+//! | `network` | changes of this machine's networks |
 //! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
 //! | `session` | mutual authentication, and the session that comes of it |
 
@@ -31,6 +32,7 @@ mod dial;
 mod identity;
 mod measure;
 mod nearby;
+mod network;
 mod port_mapping;
 mod proxy;
 mod punch_port;
@@ -47,6 +49,7 @@ pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
 pub use measure::Examination;
 pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
+pub use network::NetworkWatch;
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use punch_port::MappingBehaviour;

@@ -281,9 +281,9 @@ mod tests {
             "[2001:db8::1]:4748",
             "[2001:db8::1]:443",
         ];
-        assert_eq!(texts(4747), two_of_v4_one_of_v6);
-        assert_eq!(texts(443).len(), 6);
-        assert_eq!(texts(u16::MAX).len(), 6);
+        assert_eq!(texts(&[4747]), two_of_v4_one_of_v6);
+        assert_eq!(texts(&[443]).len(), 6);
+        assert_eq!(texts(&[u16::MAX]).len(), 6);
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod sessions;
 mod transfers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,11 +55,19 @@ const PORTS_RELEASED_TIMEOUT: Duration = Duration::from_millis(500);
 /// Everything that reaches the engine.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Login { login: LoginId, input: LoginInput },
-    Nearby { id: NearbyId, event: NearbyEvent },
+    Login {
+        login: LoginId,
+        input: LoginInput,
+    },
+    Nearby {
+        id: NearbyId,
+        event: NearbyEvent,
+    },
     Session(SessionInput),
     Transfer(TransferInput),
     Diagnosed(Arc<Diagnosis>),
+    /// The addresses of this machine are others now.
+    Network(Vec<IpAddr>),
 }
 
 /// The engine's state.
@@ -158,6 +167,7 @@ impl Engine {
         mut commands: mpsc::Receiver<Command>,
         mut inputs: mpsc::Receiver<Input>,
     ) {
+        tokio::spawn(paths::watch_network(self.inputs.clone()));
         let mut sampling = interval(PROGRESS_INTERVAL);
         sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -187,6 +197,7 @@ impl Engine {
             Input::Nearby { id, event } => self.handle_nearby(id, event).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
+            Input::Network(addresses) => self.network_changed(&addresses),
             Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
     }

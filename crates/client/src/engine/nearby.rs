@@ -192,7 +192,7 @@ impl Engine {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let admitted = visitor.admit(&own_name, peer.clone()).await;
-            let outcome = admitted.map_err(|e| explain::lost(&peer, &e));
+            let outcome = admitted.map_err(|e| explain::lost(&peer, &e).into());
             let input = SessionInput::Connected {
                 era,
                 peer,

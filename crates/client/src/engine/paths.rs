@@ -11,9 +11,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pinhole_net::{PathKind, PathPolicy, PeerKey, SessionHandle, SessionPath};
+use pinhole_net::{NetworkWatch, PathKind, PathPolicy, PeerKey, SessionHandle, SessionPath};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::sessions::{PeerSession, SessionId, SessionInput, close};
 use super::{Engine, Input};
@@ -32,6 +33,27 @@ const IMPROVE_AFTER: [Duration; 4] = [
 const SILENCE: Duration = Duration::from_secs(3);
 /// Between two attempts to reach a silent peer on another way.
 const BETWEEN_PROBES: Duration = Duration::from_secs(1);
+
+/// Has the engine know when the network of this machine changes.
+pub(super) async fn watch_network(inputs: mpsc::Sender<Input>) {
+    let watched = async {
+        let mut watch = NetworkWatch::new()?;
+        // How it is to begin with is no change.
+        watch.changed().await?;
+        loop {
+            let addresses = watch.changed().await?;
+            if inputs.send(Input::Network(addresses)).await.is_err() {
+                return std::io::Result::Ok(());
+            }
+        }
+    };
+    tokio::select! {
+        ended = watched => if let Err(error) = ended {
+            warn!(%error, "the system does not tell when the network changes");
+        },
+        () = inputs.closed() => {}
+    }
+}
 
 /// What is watched of one session.
 #[derive(Debug)]

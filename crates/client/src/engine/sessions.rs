@@ -399,7 +399,7 @@ struct Way {
 }
 
 impl Way {
-    async fn connect(self, peer: &PeerIdentity) -> Result<Session, Failure> {
+    async fn connect(self, peer: &PeerIdentity) -> Result<Session, NotConnected> {
         let Some(nearby) = self.nearby.clone() else {
             return self.through_server(peer).await;
         };
