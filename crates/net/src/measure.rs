@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::diagnosis::{
-    Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer,
+    Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, RouterOutside,
 };
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
@@ -63,7 +63,7 @@ impl Examination {
                 None => PortMappingAnswer::SwitchedOff,
                 Some(_) => PortMappingAnswer::NotAsked,
             },
-            router_outside: None,
+            router_outside: RouterOutside::Unsaid,
             proxy: self.proxy,
         };
         let fingerprint = self.server.fingerprint().map(Expect::Fingerprint);
@@ -247,11 +247,14 @@ async fn observe(
 
 /// What the router grants, and what it says its outside is; `None` when there is
 /// nobody to ask, or no reason to.
-async fn ask(mapper: Option<PortMapper>) -> Option<(PortMappingAnswer, Option<IpAddr>)> {
+async fn ask(mapper: Option<PortMapper>) -> Option<(PortMappingAnswer, RouterOutside)> {
     let mapper = mapper?;
     let port = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On).ok()?;
     Some(match mapper.examine(port.address().port()).await {
-        Some(grant) => (PortMappingAnswer::Granted(grant), Some(grant.external.ip())),
+        Some(grant) => (
+            PortMappingAnswer::Granted(grant),
+            RouterOutside::Address(grant.external.ip()),
+        ),
         None => (PortMappingAnswer::NotGranted, mapper.outside().await),
     })
 }

@@ -66,8 +66,8 @@ pub struct Measurements {
     pub own: Vec<IpAddr>,
     /// What the router made of the wish for a mapping.
     pub port_mapping: PortMappingAnswer,
-    /// What the router says its own outside is, if it says so.
-    pub router_outside: Option<IpAddr>,
+    /// What the router says of its own outside.
+    pub router_outside: RouterOutside,
     /// The HTTP proxy on the way to the server, without its password, if there
     /// is one.
     pub proxy: Option<String>,
@@ -132,6 +132,20 @@ pub enum PortMappingAnswer {
     NotGranted,
     /// One did.
     Granted(Grant),
+}
+
+/// What the router says of its own outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouterOutside {
+    /// Nothing.
+    #[default]
+    Unsaid,
+    /// That it has this address.
+    Address(IpAddr),
+    /// That there is a network failure. As connections come through, that means
+    /// an address which it knows to be none of the internet.
+    Unusable,
 }
 
 /// What the NAT does with local ports (RFC 4787, section 4.1), on IPv4.
@@ -395,9 +409,12 @@ fn layers(measurements: &Measurements) -> NatLayers {
         return NatLayers::None;
     }
     match measurements.router_outside {
-        Some(outside) if !is_global(outside) => NatLayers::AtLeastTwo,
-        Some(outside) if measurements.v4().all(|o| o.seen.ip() == outside) => NatLayers::One,
-        _ => NatLayers::AtLeastOne,
+        RouterOutside::Unusable => NatLayers::AtLeastTwo,
+        RouterOutside::Address(outside) if !is_global(outside) => NatLayers::AtLeastTwo,
+        RouterOutside::Address(outside) if measurements.v4().all(|o| o.seen.ip() == outside) => {
+            NatLayers::One
+        }
+        RouterOutside::Address(_) | RouterOutside::Unsaid => NatLayers::AtLeastOne,
     }
 }
 

@@ -146,7 +146,7 @@ fn the_connection_is_checked_and_what_was_found_stays() {
             observations: Vec::new(),
             own: Vec::new(),
             port_mapping: diagnosis::PortMappingAnswer::NotAsked,
-            router_outside: None,
+            router_outside: diagnosis::RouterOutside::Unsaid,
             proxy: None,
         });
         diagnosis.findings = vec![

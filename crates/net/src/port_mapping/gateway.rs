@@ -16,7 +16,7 @@ use crab_nat::{
 use igd_next::aio::Gateway as Igd;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
-use pinhole_proto::diagnosis::MappingProtocol;
+use pinhole_proto::diagnosis::{MappingProtocol, RouterOutside};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -68,13 +68,10 @@ impl Network {
     }
 }
 
-/// What the router says its own outside is, whether it grants mappings or not.
-pub(super) async fn outside(network: Network) -> Option<IpAddr> {
+/// What the router says of its own outside, whether it grants mappings or not.
+pub(super) async fn outside(network: Network) -> RouterOutside {
     let gateway = network.gateway.into();
-    let nat_pmp = async {
-        let external = natpmp::external_address(gateway, Some(DATAGRAMS)).await;
-        external.ok().map(IpAddr::from)
-    };
+    let nat_pmp = natpmp::external_address(gateway, Some(DATAGRAMS));
     let upnp = async {
         let Some(Gateway::Upnp(_, gateway)) = search(network).await else {
             return None;
@@ -82,9 +79,12 @@ pub(super) async fn outside(network: Network) -> Option<IpAddr> {
         let external = timeout(UPNP_TIMEOUT, gateway.get_external_ip()).await;
         external.ok()?.ok()
     };
-    let (nat_pmp, upnp) = Box::pin(async { tokio::join!(nat_pmp, upnp) }).await;
-    let said = |ip: &IpAddr| !ip.is_unspecified();
-    nat_pmp.filter(said).or(upnp.filter(said))
+    match Box::pin(async { tokio::join!(nat_pmp, upnp) }).await {
+        (Ok(ip), _) if !ip.is_unspecified() => RouterOutside::Address(ip.into()),
+        (_, Some(ip)) if !ip.is_unspecified() => RouterOutside::Address(ip),
+        (Err(natpmp::Failure::NetworkFailure), _) => RouterOutside::Unusable,
+        _ => RouterOutside::Unsaid,
+    }
 }
 
 /// A router that has granted a mapping before, and how.

@@ -14,13 +14,13 @@ mod gateway;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_proto::candidate::{Candidate, is_global};
-use pinhole_proto::diagnosis::Grant;
+use pinhole_proto::diagnosis::{Grant, RouterOutside};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
@@ -114,9 +114,12 @@ impl PortMapper {
         Some(PortMapping(external))
     }
 
-    /// What the router says its own outside is, for a diagnosis.
-    pub async fn outside(&self) -> Option<IpAddr> {
-        Box::pin(gateway::outside(self.network().await?)).await
+    /// What the router says of its own outside, for a diagnosis.
+    pub async fn outside(&self) -> RouterOutside {
+        match self.network().await {
+            Some(network) => Box::pin(gateway::outside(network)).await,
+            None => RouterOutside::Unsaid,
+        }
     }
 
     async fn network(&self) -> Option<Network> {

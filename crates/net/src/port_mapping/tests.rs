@@ -271,6 +271,28 @@ async fn a_router_that_says_nothing_or_rubbish_is_left_alone_until_the_network_c
 }
 
 #[tokio::test]
+async fn a_router_says_what_its_outside_is_even_if_it_grants_nothing() {
+    let refuses = |result: u8| {
+        move |request: &[u8]| {
+            let mut answer = nat_pmp(request);
+            // Not authorised to map; the public address is as `result` says.
+            answer[3] = if request[1] == 0 { result } else { 2 };
+            (request[0] == 0).then_some(answer)
+        }
+    };
+    for (result, outside) in [
+        (0, RouterOutside::Address(OUTSIDE.into())),
+        (3, RouterOutside::Unusable),
+        (4, RouterOutside::Unsaid),
+    ] {
+        let router = Router::start(refuses(result)).await;
+        let mapper = router.mapper();
+        assert_eq!(timeout(PATIENCE, mapper.examine(4000)).await, Ok(None));
+        assert_eq!(timeout(PATIENCE, mapper.outside()).await, Ok(outside));
+    }
+}
+
+#[tokio::test]
 async fn a_upnp_router_that_hangs_or_lies_is_given_up() {
     for answer in [
         None,

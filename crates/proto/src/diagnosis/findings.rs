@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{
     Diagnosis, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers, PortMappingAnswer, Reach,
-    Tone,
+    RouterOutside, Tone,
 };
 use crate::candidate::is_global;
 
@@ -46,6 +46,11 @@ impl Finding {
 
 fn reach(diagnosis: &Diagnosis) -> Finding {
     let (tone, text) = match diagnosis.reach {
+        Reach::Nobody if diagnosis.measurements.proxy.is_some() => (
+            Tone::Trouble,
+            "The server cannot be reached without the HTTP proxy. Whether the proxy leads to it \
+             was not measured: it shows when you log in.",
+        ),
         Reach::Nobody => (
             Tone::Trouble,
             "Nothing works at the moment, because the server cannot be reached.",
@@ -280,10 +285,11 @@ fn layers(diagnosis: &Diagnosis) -> Option<Finding> {
             Some(finding(Tone::Neutral, TOPIC, text))
         }
         NatLayers::AtLeastTwo => {
-            let outside = diagnosis.measurements.router_outside?;
-            let text = format!(
-                "At least two: your router's own outside, {outside}, is not a public address."
-            );
+            let outside = match diagnosis.measurements.router_outside {
+                RouterOutside::Address(ip) => format!("own outside, {ip}, is"),
+                RouterOutside::Unusable | RouterOutside::Unsaid => "outside is".to_owned(),
+            };
+            let text = format!("At least two: your router's {outside} not a public address.");
             let advice = "If there is a second router of yours, set one of them to bridge mode. \
                           If it is your provider's (carrier-grade NAT), ask for a public IPv4 \
                           address, or for IPv6.";

@@ -46,7 +46,7 @@ fn measured(observations: Vec<Observation>) -> Measurements {
         observations,
         own: vec!["192.168.1.10".parse().unwrap()],
         port_mapping: PortMappingAnswer::NotGranted,
-        router_outside: None,
+        router_outside: RouterOutside::Unsaid,
         proxy: None,
     }
 }
@@ -195,8 +195,8 @@ fn what_the_router_says_tells_the_layers_and_what_it_is_worth() {
         ),
     ] {
         let router_outside = match answer {
-            PortMappingAnswer::Granted(grant) => Some(grant.external.ip()),
-            _ => None,
+            PortMappingAnswer::Granted(grant) => RouterOutside::Address(grant.external.ip()),
+            _ => RouterOutside::Unsaid,
         };
         let diagnosis = Diagnosis::of(Measurements {
             port_mapping: answer,
@@ -216,13 +216,15 @@ fn what_the_router_says_tells_the_layers_and_what_it_is_worth() {
 #[test]
 fn a_router_that_grants_nothing_may_still_tell_of_a_second_nat() {
     let stable = seen_at(&[SERVER], &[(4000, &[9000, 9000])]);
+    let at = |ip: &str| RouterOutside::Address(ip.parse().unwrap());
     for (outside, layers) in [
-        (Some("100.64.0.9"), NatLayers::AtLeastTwo),
-        (Some("198.51.100.7"), NatLayers::One),
-        (None, NatLayers::AtLeastOne),
+        (RouterOutside::Unusable, NatLayers::AtLeastTwo),
+        (at("100.64.0.9"), NatLayers::AtLeastTwo),
+        (at("198.51.100.7"), NatLayers::One),
+        (RouterOutside::Unsaid, NatLayers::AtLeastOne),
     ] {
         let diagnosis = Diagnosis::of(Measurements {
-            router_outside: outside.map(|ip| ip.parse().unwrap()),
+            router_outside: outside,
             ..measured(stable.clone())
         });
         assert_eq!(diagnosis.layers, layers);
@@ -331,6 +333,12 @@ fn a_proxy_and_several_public_addresses_are_told() {
     let mut measurements = measured(seen_at(&[SERVER], &[(4000, &[4000, 4000])]));
     measurements.observations[1].seen = address("198.51.100.8:4000");
     measurements.proxy = Some("http://proxy.example:3128".into());
+    let unreached = Measurements {
+        knocks: vec![not_reached("203.0.113.1:4747", KnockAnswer::Silent)],
+        ..measurements.clone()
+    };
+    let said = words(&Diagnosis::of(unreached));
+    assert!(said.contains("without the HTTP proxy"), "{said}");
     let words = words(&Diagnosis::of(measurements));
     assert!(words.contains("198.51.100.7 and 198.51.100.8"), "{words}");
     assert!(words.contains("your provider shares them"), "{words}");
