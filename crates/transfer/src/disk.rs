@@ -37,19 +37,23 @@ pub(crate) fn space(_: &Dir) -> io::Result<Option<Space>> {
     Ok(None)
 }
 
-/// Renames within `dir`, or fails with `AlreadyExists` where `to` is taken.
-pub(crate) fn rename_new(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+/// Renames from one folder and name to another, or fails with `AlreadyExists`
+/// where that is taken.
+pub(crate) fn rename_new(
+    (from_dir, from): (&Dir, &str),
+    (to_dir, to): (&Dir, &str),
+) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     {
         use rustix::{fs::RenameFlags, io::Errno};
-        match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE) {
             // The kernel or the file system does not know the flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             other => return other.map_err(Into::into),
         }
     }
-    dir.hard_link(from, dir, to)?;
-    dir.remove_file(from)
+    from_dir.hard_link(from, to_dir, to)?;
+    from_dir.remove_file(from)
 }
 
 #[cfg(unix)]

@@ -32,6 +32,9 @@ const FOUND_MAX: u32 = 4;
 /// Most temporaries of one folder that are looked through for those of renamed
 /// files.
 const TEMPORARIES_MAX: usize = 1024;
+/// So many names of a folder are looked through for temporaries of renamed files.
+/// It may be the user's, and hold millions.
+pub(crate) const NAMES_MAX: usize = 4096;
 
 /// A file under its temporary name. When it is dropped without having been
 /// given its own, it stays if it is of use to a later attempt.
@@ -45,6 +48,8 @@ pub(crate) struct Part {
     flight: Arc<Flight>,
     /// Nothing in it can be relied on.
     is_spoilt: bool,
+    /// It is finished, and under this name in another folder.
+    elsewhere: Option<(Arc<Dir>, String)>,
 }
 
 impl Part {
@@ -108,6 +113,12 @@ impl Part {
         Self::new(dir, None, file, 0, flight)
     }
 
+    /// A finished file that has its name in another folder, or another name.
+    pub(crate) fn elsewhere(mut self, dir: &Arc<Dir>, name: &str) -> Self {
+        self.elsewhere = Some((Arc::clone(dir), name.to_owned()));
+        self
+    }
+
     fn new(
         dir: &Arc<Dir>,
         temporary: Option<String>,
@@ -122,7 +133,27 @@ impl Part {
             size_bytes,
             flight: Arc::clone(flight),
             is_spoilt: false,
+            elsewhere: None,
         }
+    }
+
+    /// Whether it is still to move here.
+    pub(crate) const fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
+    /// Puts it where the file `name` of `dir` has its temporary.
+    pub(crate) fn move_to(&mut self, dir: &Arc<Dir>, name: &str) -> io::Result<()> {
+        let Some(old) = &self.temporary else {
+            return Ok(());
+        };
+        let temporary = first_of(|number| {
+            let temporary = temporary_name(name, &size_suffix(self.size_bytes, number));
+            disk::rename_new((&self.dir, old), (dir, &temporary)).map(|()| temporary)
+        })?;
+        self.temporary = Some(temporary);
+        self.dir = Arc::clone(dir);
+        Ok(())
     }
 
     /// How many chunks from the first may be in it.
@@ -142,9 +173,10 @@ impl Part {
         self.is_spoilt = true;
     }
 
-    /// The folder it is in.
-    pub(crate) fn into_dir(self) -> Arc<Dir> {
-        Arc::clone(&self.dir)
+    /// The folder it is in, and the one it was in before.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Arc<Dir>> {
+        let before = self.elsewhere.as_ref().map(|(dir, _)| dir);
+        std::iter::once(&self.dir).chain(before)
     }
 
     /// Marks the file as one that came from elsewhere, where a system asks.
@@ -176,17 +208,19 @@ impl Part {
         replaces: bool,
         intend: impl Fn(&str) -> io::Result<()>,
     ) -> io::Result<Option<String>> {
-        let Some(temporary) = &self.temporary else {
-            return Ok(None);
+        let (dir, old) = match (&self.temporary, &self.elsewhere) {
+            (Some(temporary), _) => (&self.dir, temporary),
+            (None, Some((dir, name))) => (dir, name),
+            (None, None) => return Ok(None),
         };
         let name = if replaces && is_file_there(&self.dir, name)? {
             intend(name)?;
-            self.dir.rename(temporary, &self.dir, name)?;
+            dir.rename(old, &self.dir, name)?;
             name.to_owned()
         } else {
             first_free(name, |name| {
                 intend(name)?;
-                disk::rename_new(&self.dir, temporary, name)
+                disk::rename_new((dir, old), (&self.dir, name))
             })?
         };
         self.temporary = None;
@@ -209,14 +243,32 @@ impl Drop for Part {
     }
 }
 
-/// The names of temporaries in a folder; none of one that cannot be listed.
-pub(crate) fn temporaries(dir: &Dir) -> Vec<String> {
-    let entries = dir.entries().into_iter().flatten().flatten();
+/// The names of temporaries among the first `most` of a folder; none of one that
+/// cannot be listed.
+pub(crate) fn temporaries(dir: &Dir, most: usize) -> Vec<String> {
+    let entries = dir.entries().into_iter().flatten().take(most).flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names
         .filter(|name| name.ends_with(PART_SUFFIX))
         .take(TEMPORARIES_MAX)
         .collect()
+}
+
+/// A file to be read, in a folder that others may write to.
+pub(crate) fn open_file(dir: &Dir, name: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).follow(FollowSymlinks::No);
+    if !dir.symlink_metadata(name)?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // A pipe put in the file's place must not hold us up.
+    #[cfg(unix)]
+    {
+        use cap_std::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    Ok(dir.open_with(name, &options)?.into_std())
 }
 
 /// What the names of temporaries for files of this size end in.

@@ -16,6 +16,7 @@ mod hostile;
 mod liar;
 mod lying_receiver;
 mod lying_sender;
+mod moves;
 mod names;
 #[cfg(unix)]
 mod races;

@@ -62,6 +62,7 @@ const CALLS: &[(c_long, &str, About)] = &[
     (libc::SYS_flock, "flock", OpenFile),
     (libc::SYS_fstatfs, "fstatfs", OpenFile),
     (libc::SYS_fchmod, "fchmod", OpenFile),
+    (libc::SYS_getdents64, "getdents64", OpenFile),
     (libc::SYS_openat, "openat", FolderAndName),
     (libc::SYS_openat2, "openat2", FolderAndName),
     (libc::SYS_mkdirat, "mkdirat", FolderAndName),
