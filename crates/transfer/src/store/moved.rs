@@ -12,7 +12,7 @@ use super::{Folders, Found, PARTS_MAX, Store, split};
 use crate::{
     journal::Other,
     lengths::CHUNK_BYTES,
-    manifest::Manifest,
+    manifest::{Entry, Manifest},
     part::{Part, open_file},
     path::SafePath,
 };
@@ -41,8 +41,14 @@ impl Store {
         let (manifest, journal) = (Arc::clone(&self.manifest), Arc::clone(&self.journal));
         let mut taken = self.places(|number| self.have.contains_key(&number));
         let mut folders = Folders::default();
-        for (at, other) in journal.others().iter().enumerate() {
-            for (number, path, before) in pairs(&manifest, other) {
+        let mut files = files_of(&manifest);
+        // The newest first: it is the closest, and tells by which path an older
+        // one has a file.
+        for (at, other) in journal.others().iter().enumerate().rev() {
+            for (number, before) in pairs(&mut files, other) {
+                let Some(path) = manifest.entry(number).map(Entry::path) else {
+                    continue;
+                };
                 if self.unwanted.contains(&number) || self.have.contains_key(&number) {
                     continue;
                 }
@@ -114,12 +120,27 @@ impl Store {
             .collect()
     }
 
+    /// Whether a finished file of another offer is still where it was.
+    fn is_left(&self, folders: &mut Folders, other: &Other, there: &HashSet<String>) -> bool {
+        other.entries.iter().any(|(path, size_bytes)| {
+            let Some((place, true)) = other.place(path).filter(|_| size_bytes.is_some()) else {
+                return false;
+            };
+            let (folder, name) = split(&place);
+            let dir = folders.enter_place(self, folder);
+            !there.contains(&place) && dir.is_ok_and(|dir| dir.symlink_metadata(name).is_ok())
+        })
+    }
+
     /// Removes the folders from which everything has moved on.
     pub(super) fn remove_left_folders(&self) {
         let there = self.places(|_| true);
         let mut folders = Folders::default();
-        let used = self.journal.others().iter().filter(|other| other.is_used());
-        for other in used {
+        for other in self.journal.others() {
+            if !other.is_used() && self.is_left(&mut folders, other, &there) {
+                continue;
+            }
+            other.use_it();
             // Those inside others first.
             for (path, size_bytes) in other.entries.iter().rev() {
                 let Some((place, true)) = other.place(path) else {
@@ -139,9 +160,11 @@ impl Store {
     }
 }
 
-/// Which file of the offer, by number and path, may have been which of another
-/// offer. Those that have the most in common go first.
-fn pairs<'a>(manifest: &'a Manifest, other: &'a Other) -> Vec<(u32, &'a SafePath, Left<'a>)> {
+/// A file of the offer: its number, the path that it has or had, and its size.
+type Offered<'a> = (u32, &'a SafePath, u64);
+
+/// All but the empty ones.
+fn files_of(manifest: &Manifest) -> Vec<Offered<'_>> {
     let files = manifest.entries().iter().zip(0..);
     let files = files.filter_map(|(entry, number)| {
         let size_bytes = entry
@@ -149,13 +172,20 @@ fn pairs<'a>(manifest: &'a Manifest, other: &'a Other) -> Vec<(u32, &'a SafePath
             .filter(|size_bytes| *size_bytes > 0)?;
         Some((number, entry.path(), size_bytes))
     });
-    let mut files: Vec<_> = files.collect();
+    files.collect()
+}
+
+/// Which file of the offer, by its number, may have been which of another offer.
+/// Those that have the most in common go first. The files take the paths that
+/// they had there.
+fn pairs<'a>(files: &mut [Offered<'a>], other: &'a Other) -> Vec<(u32, Left<'a>)> {
     let left = other.entries.iter().filter_map(|(path, size_bytes)| {
         let size_bytes = (*size_bytes)?;
         Some(Left { path, size_bytes })
     });
     let mut left: Vec<_> = left.collect();
-    let mut pairs = Vec::with_capacity(left.len());
+    let mut pairs: Vec<(u32, Left<'a>)> = Vec::with_capacity(left.len());
+    let mut alone: Vec<_> = files.iter_mut().collect();
     for in_common in IN_COMMON {
         let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
         left.sort_by_key(|it| it.path.as_str());
@@ -164,11 +194,12 @@ fn pairs<'a>(manifest: &'a Manifest, other: &'a Other) -> Vec<(u32, &'a SafePath
             let key = (it.size_bytes, in_common(it.path));
             by_key.entry(key).or_default().push(it);
         }
-        files.retain(|&(number, path, size_bytes)| {
-            let fitting = by_key.get_mut(&(size_bytes, in_common(path)));
+        alone.retain_mut(|(number, path, size_bytes)| {
+            let fitting = by_key.get_mut(&(*size_bytes, in_common(path)));
             match fitting.and_then(Vec::pop) {
                 Some(before) => {
-                    pairs.push((number, path, before));
+                    *path = before.path;
+                    pairs.push((*number, before));
                     false
                 }
                 None => true,
