@@ -21,6 +21,7 @@ use crate::{
     disk,
     flight::Flight,
     lengths::CHUNK_BYTES,
+    message::Trouble,
     path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
 };
 
@@ -70,16 +71,24 @@ impl Part {
     }
 
     /// What an earlier attempt at the file `name` has left.
+    ///
+    /// # Errors
+    /// The disk does not say.
     pub(crate) fn find(
         dir: &Arc<Dir>,
         name: &str,
         size_bytes: u64,
         flight: &Arc<Flight>,
-    ) -> Option<Self> {
-        (0..FOUND_MAX).find_map(|number| {
+    ) -> io::Result<Option<Self>> {
+        for number in 0..FOUND_MAX {
             let temporary = temporary_name(name, &size_suffix(size_bytes, number));
-            Self::take_up(dir, temporary, size_bytes, flight)
-        })
+            match Self::take_up(dir, temporary, size_bytes, flight) {
+                Ok(part) if part.chunks() > 0 => return Ok(Some(part)),
+                Err(error) if Trouble::of(&error).is_of_the_disk() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// What an earlier attempt at a file of this size, whatever its name, has
@@ -93,7 +102,10 @@ impl Part {
         (0..FOUND_MAX).find_map(|number| {
             let suffix = size_suffix(size_bytes, number);
             let mut fitting = temporaries.iter().filter(|name| name.ends_with(&suffix));
-            fitting.find_map(|name| Self::take_up(dir, name.clone(), size_bytes, flight))
+            fitting.find_map(|name| {
+                let part = Self::take_up(dir, name.clone(), size_bytes, flight).ok();
+                part.filter(|part| part.chunks() > 0)
+            })
         })
     }
 
@@ -102,10 +114,9 @@ impl Part {
         temporary: String,
         size_bytes: u64,
         flight: &Arc<Flight>,
-    ) -> Option<Self> {
-        let file = open_own(dir, &temporary, false).ok()?;
-        let part = Self::new(dir, Some(temporary), file, size_bytes, flight);
-        Some(part).filter(|part| part.chunks() > 0)
+    ) -> io::Result<Self> {
+        let file = open_own(dir, &temporary, false)?;
+        Ok(Self::new(dir, Some(temporary), file, size_bytes, flight))
     }
 
     /// A file that has its name already.

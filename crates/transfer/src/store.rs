@@ -282,7 +282,7 @@ impl Store {
     ) -> Option<(u32, Found)> {
         if size_bytes > u64::from(CHUNK_BYTES)
             && self.found_parts < PARTS_MAX
-            && let Some(part) = Part::find(dir, path.name(), size_bytes, &self.flight)
+            && let Ok(Some(part)) = Part::find(dir, path.name(), size_bytes, &self.flight)
         {
             return Some(Found::part(part));
         }

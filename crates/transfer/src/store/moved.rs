@@ -13,6 +13,7 @@ use crate::{
     journal::Other,
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
+    message::Trouble,
     part::{Part, open_file},
     path::SafePath,
 };
@@ -82,14 +83,16 @@ impl Store {
         (place, is_ours, journal): (String, bool, usize),
     ) -> io::Result<Option<Found>> {
         let (folder, name) = split(&place);
-        let Ok(dir) = folders.enter_place(self, folder) else {
+        let dir = match folders.enter_place(self, folder) {
+            Ok(dir) => Arc::clone(dir),
+            // What is in it would be left for good.
+            Err(error) if Trouble::of(&error).is_of_the_disk() => return Err(error),
             // It did not come so far.
-            return Ok(None);
+            Err(_) => return Ok(None),
         };
-        let dir = Arc::clone(dir);
         if left.size_bytes > u64::from(CHUNK_BYTES)
             && self.found_parts < PARTS_MAX
-            && let Some(mut part) = Part::find(&dir, name, left.size_bytes, &self.flight)
+            && let Some(mut part) = Part::find(&dir, name, left.size_bytes, &self.flight)?
         {
             part.move_to(folders.enter(self, path.parent())?, path.name())?;
             return Ok(Some(Found::part(part).1));
