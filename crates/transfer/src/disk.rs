@@ -146,6 +146,18 @@ pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether the disk has failed to answer, so that nothing is known.
+#[cfg(unix)]
+pub(crate) fn has_failed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Whether the disk has failed to answer: not told apart here.
+#[cfg(not(unix))]
+pub(crate) const fn has_failed(_: &io::Error) -> bool {
+    false
+}
+
 /// Lets the kernel forget what has been read, or made durable, of a huge file:
 /// kept in memory it would push out what others use. A length of zero is
 /// everything from `offset_bytes` on.

@@ -21,7 +21,6 @@ use crate::{
     disk,
     flight::Flight,
     lengths::CHUNK_BYTES,
-    message::Trouble,
     path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
 };
 
@@ -84,7 +83,7 @@ impl Part {
             let temporary = temporary_name(name, &size_suffix(size_bytes, number));
             match Self::take_up(dir, temporary, size_bytes, flight) {
                 Ok(part) if part.chunks() > 0 => return Ok(Some(part)),
-                Err(error) if Trouble::of(&error).is_of_the_disk() => return Err(error),
+                Err(error) if disk::has_failed(&error) => return Err(error),
                 _ => {}
             }
         }
@@ -326,6 +325,7 @@ pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File>
         Ok(()) => {}
         // A file system without locks; what is new is in no other hands.
         Err(std::fs::TryLockError::Error(_)) if is_new => return Ok(file),
+        Err(std::fs::TryLockError::Error(error)) if disk::has_failed(&error) => return Err(error),
         Err(_) => return Err(taken()),
     }
     match is_own(dir, name, &file) {
@@ -335,6 +335,7 @@ pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File>
             let _ = dir.remove_file(name);
             Err(error)
         }
+        Err(error) if disk::has_failed(&error) => Err(error),
         _ => Err(taken()),
     }
 }

@@ -10,10 +10,10 @@ use std::{
 
 use super::{Folders, Found, PARTS_MAX, Store, split};
 use crate::{
+    disk,
     journal::Other,
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
-    message::Trouble,
     part::{Part, open_file},
     path::SafePath,
 };
@@ -86,7 +86,7 @@ impl Store {
         let dir = match folders.enter_place(self, folder) {
             Ok(dir) => Arc::clone(dir),
             // What is in it would be left for good.
-            Err(error) if Trouble::of(&error).is_of_the_disk() => return Err(error),
+            Err(error) if disk::has_failed(&error) => return Err(error),
             // It did not come so far.
             Err(_) => return Ok(None),
         };

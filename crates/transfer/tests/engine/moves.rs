@@ -314,7 +314,7 @@ async fn a_part_behind_many_finished_files_goes_on() {
     let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
     let top = from.path().join("top");
     fs::create_dir(&top).unwrap();
-    for number in 0..600 {
+    for number in 0..600_u32 {
         fs::write(top.join(format!("{number}")), [number as u8; 10]).unwrap();
     }
     fs::write(top.join("z"), noise(12 * MIB, 1)).unwrap();
