@@ -21,6 +21,7 @@ mod disk;
 mod flight;
 mod incoming;
 mod journal;
+mod lanes;
 mod link;
 mod open;
 mod outgoing;

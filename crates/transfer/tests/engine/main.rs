@@ -13,6 +13,8 @@ mod exchange;
 mod extremes;
 mod floods;
 mod hostile;
+#[cfg(unix)]
+mod lanes;
 mod liar;
 mod lying_receiver;
 mod lying_sender;
