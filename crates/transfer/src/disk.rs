@@ -176,6 +176,60 @@ pub(crate) fn forget(file: &File, size_bytes: u64, offset_bytes: u64, length_byt
 #[cfg(not(target_os = "linux"))]
 pub(crate) const fn forget(_: &File, _: u64, _: u64, _: u64) {}
 
+/// Sets room aside for all of a file that is about to be written, whose length
+/// stays as it is. Where the file system knows no such thing nothing happens.
+#[cfg(target_os = "linux")]
+pub(crate) fn reserve(file: &File, size_bytes: u64) -> io::Result<()> {
+    use rustix::{fs::FallocateFlags, io::Errno};
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    // Of memory the room would be filled with zeroes first.
+    if rustix::fs::fstatfs(file)?.f_type == TMPFS {
+        return Ok(());
+    }
+    let keep_size = FallocateFlags::KEEP_SIZE;
+    let reserve = || rustix::fs::fallocate(file, keep_size, 0, size_bytes);
+    match rustix::io::retry_on_intr(reserve) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(()),
+        other => other.map_err(Into::into),
+    }
+}
+
+/// Sets room aside for all of a file that is about to be written: on no other
+/// system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn reserve(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Gives back the room that was set aside behind the end of a file. Cut to the
+/// length it has, ext4 and XFS let go of it; where it stays, the next attempt
+/// finds it.
+#[cfg(target_os = "linux")]
+pub(crate) fn give_back(file: &File) -> io::Result<()> {
+    file.set_len(file.metadata()?.len())
+}
+
+/// Gives back the room that was set aside behind the end of a file: there is
+/// none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn give_back(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// The room that a file takes, or that is set aside for it.
+#[cfg(unix)]
+pub(crate) fn room_bytes(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    Ok(metadata.len().max(metadata.blocks().saturating_mul(512)))
+}
+
+/// The room that a file takes.
+#[cfg(not(unix))]
+pub(crate) fn room_bytes(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
 /// Whether the owner of a file may execute it.
 #[cfg(unix)]
 pub(crate) fn is_executable(metadata: &Metadata) -> bool {

@@ -36,6 +36,10 @@ const TEMPORARIES_MAX: usize = 1024;
 /// It may be the user's, and hold millions.
 pub(crate) const NAMES_MAX: usize = 4096;
 
+/// For a file of more bytes than so many chunks room is set aside. A smaller one
+/// is soon written.
+const RESERVED_BYTES: u64 = 64 * CHUNK_BYTES as u64;
+
 /// A file under its temporary name. When it is dropped without having been
 /// given its own, it stays if it is of use to a later attempt.
 #[derive(Debug)]
@@ -178,6 +182,28 @@ impl Part {
         u32::try_from(chunks).unwrap_or(u32::MAX)
     }
 
+    /// Whether room is set aside for it before it is written.
+    pub(crate) const fn is_reserved(&self) -> bool {
+        self.size_bytes > RESERVED_BYTES
+    }
+
+    /// How much of the room that its file needs it has already, written or set
+    /// aside.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let room_bytes = disk::room_bytes(&self.file).unwrap_or_default();
+        room_bytes.min(self.size_bytes)
+    }
+
+    /// How much it lacks.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        self.size_bytes - self.room_bytes()
+    }
+
+    /// Sets aside the room that is missing.
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        disk::reserve(&self.file, self.size_bytes)
+    }
+
     /// Removes it.
     pub(crate) fn discard(mut self) {
         self.is_spoilt = true;
@@ -245,6 +271,11 @@ impl Drop for Part {
         };
         let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.chunks() > 0;
         if is_of_use && !self.is_spoilt && self.flight.keeps_parts() {
+            if self.is_reserved()
+                && let Err(error) = disk::give_back(&self.file)
+            {
+                tracing::debug!(%error, temporary, "room stays set aside");
+            }
             return;
         }
         if let Err(error) = self.dir.remove_file(&temporary) {

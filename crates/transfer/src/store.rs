@@ -5,6 +5,7 @@
 
 mod folders;
 mod moved;
+mod room;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -120,13 +121,9 @@ impl Store {
             |number: &u32| matches!(store.manifest.entry(*number), Some(Entry::File { .. }));
         let skipped = store.unwanted.iter().copied().filter(is_file).collect();
         store.selection = Arc::new(Selection::without(Arc::clone(&store.manifest), skipped));
-        let here_bytes = store.have.iter().filter_map(|(&entry, &chunks)| {
-            Some(store.manifest.lengths(entry)?.run_bytes(0, chunks))
-        });
-        let here_bytes = here_bytes.sum();
         store
             .destination
-            .check_space(&store.selection, here_bytes)?;
+            .check_space(&store.selection, store.here_bytes())?;
         Ok(store)
     }
 
@@ -376,17 +373,14 @@ impl Store {
         path: &SafePath,
     ) -> io::Result<Part> {
         if let Some(part) = self.take_part(entry) {
-            return Ok(part);
+            return self.with_room(part);
         }
         let offered = self.manifest.entry(entry);
         let size_bytes = offered.and_then(Entry::file_size_bytes);
         let dir = folders.enter(self, path.parent())?;
-        Part::create(
-            dir,
-            path.name(),
-            size_bytes.unwrap_or_default(),
-            &self.flight,
-        )
+        let size_bytes = size_bytes.unwrap_or_default();
+        let part = Part::create(dir, path.name(), size_bytes, &self.flight)?;
+        self.with_room(part)
     }
 
     /// What is left of a temporary file, if it was not taken before.
@@ -449,11 +443,6 @@ impl Store {
             self.note_top(&name);
         }
         Ok(())
-    }
-
-    /// Whether there is still room for others.
-    pub(crate) fn check_reserve(&self) -> io::Result<()> {
-        self.destination.check_reserve()
     }
 
     /// Makes the content of files durable, and tells of each.

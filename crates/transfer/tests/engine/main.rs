@@ -23,5 +23,7 @@ mod names;
 #[cfg(unix)]
 mod races;
 mod resume;
+#[cfg(target_os = "linux")]
+mod room;
 mod support;
 mod words;

@@ -11,6 +11,7 @@
 )]
 
 mod injector;
+mod room;
 
 use std::{
     collections::BTreeMap,
@@ -298,7 +299,7 @@ impl Offered {
     fn check_plan(&self, plan: Plan, attempt: &Attempt, calls: &[Call], into: &Path, what: &str) {
         let is_complete = attempt.received.is_ok() && attempt.failed.is_empty();
         let failed = match plan {
-            Plan::Nothing => &[],
+            Plan::Nothing | Plan::Lacks(_) => &[],
             Plan::Once(at) => calls.get(at..=at).unwrap_or_default(),
             Plan::FromThenOn(at) => calls.get(at..).unwrap_or_default(),
             Plan::Full(at) => {
