@@ -110,15 +110,20 @@ pub(crate) fn no_progress(offer: &OfferView) -> Progress {
 
 /// The one name, or the first and how many more.
 fn title(entries: &[EntryView]) -> String {
-    let mut tops: Vec<&str> = entries
-        .iter()
-        .filter_map(|entry| entry.path.split('/').next())
-        .collect();
-    tops.dedup();
-    match tops.as_slice() {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    let tops = entries.iter().filter_map(|it| it.path.split('/').next());
+    // One by one: a list of them all would be the largest thing here.
+    let (mut first, mut last, mut more) = (None, None, 0_u32);
+    for top in tops {
+        if last.is_some() && last != Some(top) {
+            more += 1;
+        }
+        first = first.or(Some(top));
+        last = Some(top);
+    }
+    match (first, more) {
+        (None, _) => String::new(),
+        (Some(only), 0) => only.to_owned(),
+        (Some(first), more) => format!("{first} and {more} more"),
     }
 }
 

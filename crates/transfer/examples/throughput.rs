@@ -1,10 +1,10 @@
 //! How fast the engine alone is: one large file and ten thousand small ones
 //! from one folder to another, over loopback TCP and without encryption.
 //!
-//! `cargo run --release -p pinhole-transfer --example throughput [FOLDER]`
+//! `cargo run --release -p pinhole-transfer --example throughput [FOLDER] [--lanes N]`
 //!
 //! The folder decides what is measured: on a tmpfs the pipeline, on a disk the
-//! disk.
+//! disk. With lanes each round sends with one, and with so many.
 
 use std::{
     error::Error,
@@ -19,30 +19,47 @@ use tokio::net::{TcpListener, TcpStream};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
+const ROUNDS: u32 = 5;
 const LARGE_BYTES: usize = 1 << 30;
 const SMALL_FILES: usize = 10_000;
 const SMALL_BYTES: usize = 4096;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let folder = std::env::args_os()
-        .nth(1)
-        .map_or_else(|| "/dev/shm".into(), PathBuf::from);
+    let (folder, lanes) = arguments()?;
     let scratch = tempfile::tempdir_in(folder)?;
     let large = scratch.path().join("large");
     let small = scratch.path().join("small");
     make_large(&large)?;
     make_small(&small)?;
-    for round in 1..=3 {
-        let seconds = send(&large, scratch.path()).await?.as_secs_f64();
-        println!(
-            "round {round}: 1 GiB in {seconds:.2} s, {:.0} MB/s",
-            1073.7 / seconds
-        );
-        let seconds = send(&small, scratch.path()).await?.as_secs_f64();
-        println!("round {round}: {SMALL_FILES} x {SMALL_BYTES} bytes in {seconds:.2} s");
+    for round in 1..=ROUNDS {
+        for lanes in &lanes {
+            let seconds = send(&large, scratch.path(), *lanes).await?.as_secs_f64();
+            let rate = 1073.7 / seconds;
+            println!("round {round}, lanes {lanes}: 1 GiB in {seconds:.2} s, {rate:.0} MB/s");
+            let seconds = send(&small, scratch.path(), *lanes).await?.as_secs_f64();
+            println!(
+                "round {round}, lanes {lanes}: {SMALL_FILES} x {SMALL_BYTES} bytes in {seconds:.2} s"
+            );
+        }
     }
     Ok(())
+}
+
+/// The folder, and with how many lanes to send in turn.
+fn arguments() -> Outcome<(PathBuf, Vec<usize>)> {
+    let mut folder = PathBuf::from("/dev/shm");
+    let mut lanes = vec![Limits::default().lanes];
+    let mut arguments = std::env::args_os().skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == "--lanes" {
+            let count = arguments.next().ok_or("--lanes takes a number")?;
+            lanes = vec![1, count.to_string_lossy().parse()?];
+        } else {
+            folder = argument.into();
+        }
+    }
+    Ok((folder, lanes))
 }
 
 fn make_large(path: &Path) -> Outcome<()> {
@@ -68,15 +85,19 @@ fn make_small(path: &Path) -> Outcome<()> {
 
 /// Sends `path` into a new folder below `scratch`; from the scan to the
 /// durable acknowledgement.
-async fn send(path: &Path, scratch: &Path) -> Outcome<Duration> {
+async fn send(path: &Path, scratch: &Path, lanes: usize) -> Outcome<Duration> {
     let into = tempfile::tempdir_in(scratch)?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let dialled = TcpStream::connect(listener.local_addr()?).await?;
     let (accepted, _) = listener.accept().await?;
     dialled.set_nodelay(true)?;
     accepted.set_nodelay(true)?;
-    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator, Limits::default());
-    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder, Limits::default());
+    let limits = || Limits {
+        lanes,
+        ..Limits::default()
+    };
+    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator, limits());
+    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder, limits());
 
     let started = Instant::now();
     let source = Source::scan(&[path.to_owned()])?;

@@ -123,10 +123,13 @@ impl Destination {
         Ok(())
     }
 
-    /// Others need room, too, also while files arrive.
-    pub(crate) fn check_reserve(&self) -> io::Result<()> {
+    /// Others need room, too, also while files arrive, and beside `more_bytes`
+    /// that are about to be taken.
+    pub(crate) fn check_room(&self, more_bytes: u64) -> io::Result<()> {
         match disk::space(&self.dir)? {
-            Some(space) if space.available_bytes < reserve_bytes(space) => {
+            Some(space)
+                if space.available_bytes < reserve_bytes(space).saturating_add(more_bytes) =>
+            {
                 Err(io::ErrorKind::StorageFull.into())
             }
             _ => Ok(()),

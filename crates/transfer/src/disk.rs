@@ -37,19 +37,23 @@ pub(crate) fn space(_: &Dir) -> io::Result<Option<Space>> {
     Ok(None)
 }
 
-/// Renames within `dir`, or fails with `AlreadyExists` where `to` is taken.
-pub(crate) fn rename_new(dir: &Dir, from: &str, to: &str) -> io::Result<()> {
+/// Renames from one folder and name to another, or fails with `AlreadyExists`
+/// where that is taken.
+pub(crate) fn rename_new(
+    (from_dir, from): (&Dir, &str),
+    (to_dir, to): (&Dir, &str),
+) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     {
         use rustix::{fs::RenameFlags, io::Errno};
-        match rustix::fs::renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        match rustix::fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE) {
             // The kernel or the file system does not know the flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
             other => return other.map_err(Into::into),
         }
     }
-    dir.hard_link(from, dir, to)?;
-    dir.remove_file(from)
+    from_dir.hard_link(from, to_dir, to)?;
+    from_dir.remove_file(from)
 }
 
 #[cfg(unix)]
@@ -142,6 +146,18 @@ pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether the disk has failed to answer, so that nothing is known.
+#[cfg(unix)]
+pub(crate) fn has_failed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Whether the disk has failed to answer: not told apart here.
+#[cfg(not(unix))]
+pub(crate) const fn has_failed(_: &io::Error) -> bool {
+    false
+}
+
 /// Lets the kernel forget what has been read, or made durable, of a huge file:
 /// kept in memory it would push out what others use. A length of zero is
 /// everything from `offset_bytes` on.
@@ -159,6 +175,60 @@ pub(crate) fn forget(file: &File, size_bytes: u64, offset_bytes: u64, length_byt
 /// no other system is told here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) const fn forget(_: &File, _: u64, _: u64, _: u64) {}
+
+/// Sets room aside for all of a file that is about to be written, whose length
+/// stays as it is. Where the file system knows no such thing nothing happens.
+#[cfg(target_os = "linux")]
+pub(crate) fn reserve(file: &File, size_bytes: u64) -> io::Result<()> {
+    use rustix::{fs::FallocateFlags, io::Errno};
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    // Of memory the room would be filled with zeroes first.
+    if rustix::fs::fstatfs(file)?.f_type == TMPFS {
+        return Ok(());
+    }
+    let keep_size = FallocateFlags::KEEP_SIZE;
+    let reserve = || rustix::fs::fallocate(file, keep_size, 0, size_bytes);
+    match rustix::io::retry_on_intr(reserve) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Ok(()),
+        other => other.map_err(Into::into),
+    }
+}
+
+/// Sets room aside for all of a file that is about to be written: on no other
+/// system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn reserve(_: &File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Gives back the room that was set aside behind the end of a file. Cut to the
+/// length it has, ext4 and XFS let go of it; where it stays, the next attempt
+/// finds it.
+#[cfg(target_os = "linux")]
+pub(crate) fn give_back(file: &File) -> io::Result<()> {
+    file.set_len(file.metadata()?.len())
+}
+
+/// Gives back the room that was set aside behind the end of a file: there is
+/// none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn give_back(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// The room that a file takes, or that is set aside for it.
+#[cfg(unix)]
+pub(crate) fn room_bytes(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    Ok(metadata.len().max(metadata.blocks().saturating_mul(512)))
+}
+
+/// The room that a file takes.
+#[cfg(not(unix))]
+pub(crate) fn room_bytes(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
 
 /// Whether the owner of a file may execute it.
 #[cfg(unix)]

@@ -1,7 +1,7 @@
-//! The receiving pipeline of one transfer: a thread that verifies, a thread
-//! that writes, a thread that makes durable. None waits for another but
-//! through a full queue, and nothing is written before it is verified. Beside
-//! them a thread compares what an earlier attempt has left.
+//! The receiving pipeline of one transfer: a thread that hands on what comes,
+//! lanes that hash it, a thread that writes, a thread that makes durable. None
+//! waits for another but through a full queue, and nothing is written before it
+//! is verified. Beside them a thread compares what an earlier attempt has left.
 
 mod commit;
 mod compare;
@@ -23,6 +23,7 @@ use crate::{
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
     frame::{BatchItem, DigestItem},
+    lanes::{self, Entrance},
     lengths::ChunkPlace,
     manifest::{Entry, Manifest},
     merkle::{Digest, Tree},
@@ -39,8 +40,6 @@ pub(crate) const WORK: usize = 16;
 /// Lists of digests that wait for the comparison. They are small and let the
 /// sender be far ahead of it.
 pub(crate) const DIGESTS: usize = 64;
-/// Verified pieces that wait to be written.
-const VERIFIED: usize = 2;
 /// Written files that wait to be made durable. They are open files.
 const WRITTEN: usize = if cfg!(target_os = "linux") { 64 } else { 16 };
 
@@ -65,6 +64,9 @@ pub(crate) enum Work {
         trouble: Trouble,
     },
 }
+
+/// A piece, and whether its content is what its digests say.
+type Hashed = (Work, bool);
 
 enum Verified {
     Chunk {
@@ -143,17 +145,20 @@ impl Incoming {
     fn receive(&self, store: &Store, feeds: Feeds) -> Result<Summary, Stopped> {
         let Feeds { work, digests } = feeds;
         let comparisons = &Comparisons::default();
-        let (verified, to_write) = std_mpsc::sync_channel(VERIFIED);
         let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
         std::thread::scope(|scope| {
             let thread = |name: &str| Builder::new().name(format!("pinhole-{name}"));
-            let verifying = thread("verify")
-                .spawn_scoped(scope, move || self.verify(work, &verified, comparisons));
-            let writing = WriteStage::new(self, store, written);
-            let writing = thread("write").spawn_scoped(scope, move || writing.run(&to_write));
+            let lanes = self.shared.link.limits.lanes;
+            let opened = lanes::open(scope, "pinhole-hash", lanes, |work| Some(hash(work)));
+            let piping = opened.and_then(|(entrance, hashed)| {
+                thread("hand-on").spawn_scoped(scope, move || self.hand_on(work, &entrance))?;
+                let verified = self.verify(hashed, comparisons);
+                let writing = WriteStage::new(self, store, written);
+                thread("write").spawn_scoped(scope, move || writing.run(verified))
+            });
             let comparing = thread("compare")
                 .spawn_scoped(scope, move || self.compare(store, digests, comparisons));
-            if let Err(error) = verifying.and(writing).and(comparing) {
+            if let Err(error) = piping.and(comparing) {
                 self.disk_failed(store.display_path(), &error);
             }
             // Moved in here, so that a writing stage that waits for room ends
@@ -171,70 +176,80 @@ impl Incoming {
         self.flight.dropped().map_or(Ok(()), |_| Err(Stopped))
     }
 
-    fn verify(
-        &self,
-        mut work: mpsc::Receiver<Work>,
-        verified: &std_mpsc::SyncSender<Verified>,
-        comparisons: &Comparisons,
-    ) -> Result<(), Stopped> {
-        // Over the chunks that were not here.
-        let mut tree: Option<Tree> = None;
+    fn hand_on(&self, mut work: mpsc::Receiver<Work>, lanes: &Entrance<Work>) -> Option<()> {
         while let Some(work) = work.blocking_recv() {
-            self.check_stopped()?;
-            let piece = match work {
-                Work::Chunk {
-                    entry,
-                    place,
-                    digest,
-                    buffer,
-                } => {
-                    self.check_digest(digest, buffer.data().get(..place.length_bytes()))?;
-                    match comparisons.expected(entry, place.index()) {
-                        Some(expected) if expected == digest => {}
-                        Some(_) => return Err(self.not_genuine()),
-                        None => tree
-                            .get_or_insert_with(|| Tree::starting_at(place.index()))
-                            .push(digest),
-                    }
-                    Verified::Chunk {
-                        entry,
-                        place,
-                        buffer,
-                    }
-                }
-                Work::Batch { items, buffer } => {
-                    for item in &items {
-                        self.check_digest(item.digest, buffer.data().get(item.data.clone()))?;
-                        self.flight.add_root(item.entry, item.digest);
-                    }
-                    Verified::Batch { items, buffer }
-                }
-                Work::End { entry, root } => {
-                    let mut whole = comparisons.take(entry);
-                    whole.append(tree.take().unwrap_or_default());
-                    if whole.root() != root {
-                        return Err(self.not_genuine());
-                    }
-                    self.flight.add_root(entry, root);
-                    Verified::End { entry }
-                }
-                Work::Failed { entry, trouble } => {
-                    tree = None;
-                    comparisons.take(entry);
-                    let error = FileError::Peer(trouble);
-                    Verified::Failed { entry, error }
-                }
-            };
-            verified.send(piece).map_err(|_| Stopped)?;
+            self.check_stopped().ok()?;
+            lanes.send(work)?;
         }
-        Ok(())
+        Some(())
     }
 
-    fn check_digest(&self, digest: Digest, data: Option<&[u8]>) -> Result<(), Stopped> {
-        match data {
-            Some(data) if Digest::of_chunk(data) == digest => Ok(()),
-            _ => Err(self.not_genuine()),
+    /// What may be written, in its order. Ends where something may not.
+    fn verify(
+        &self,
+        mut hashed: impl Iterator<Item = Hashed>,
+        comparisons: &Comparisons,
+    ) -> impl Iterator<Item = Verified> {
+        // Over the chunks that were not here.
+        let mut tree: Option<Tree> = None;
+        std::iter::from_fn(move || {
+            let hashed = hashed.next()?;
+            self.check_stopped().ok()?;
+            self.verify_piece(hashed, &mut tree, comparisons).ok()
+        })
+    }
+
+    fn verify_piece(
+        &self,
+        (work, is_genuine): Hashed,
+        tree: &mut Option<Tree>,
+        comparisons: &Comparisons,
+    ) -> Result<Verified, Stopped> {
+        if !is_genuine {
+            return Err(self.not_genuine());
         }
+        Ok(match work {
+            Work::Chunk {
+                entry,
+                place,
+                digest,
+                buffer,
+            } => {
+                match comparisons.expected(entry, place.index()) {
+                    Some(expected) if expected == digest => {}
+                    Some(_) => return Err(self.not_genuine()),
+                    None => tree
+                        .get_or_insert_with(|| Tree::starting_at(place.index()))
+                        .push(digest),
+                }
+                Verified::Chunk {
+                    entry,
+                    place,
+                    buffer,
+                }
+            }
+            Work::Batch { items, buffer } => {
+                for item in &items {
+                    self.flight.add_root(item.entry, item.digest);
+                }
+                Verified::Batch { items, buffer }
+            }
+            Work::End { entry, root } => {
+                let mut whole = comparisons.take(entry);
+                whole.append(tree.take().unwrap_or_default());
+                if whole.root() != root {
+                    return Err(self.not_genuine());
+                }
+                self.flight.add_root(entry, root);
+                Verified::End { entry }
+            }
+            Work::Failed { entry, trouble } => {
+                *tree = None;
+                comparisons.take(entry);
+                let error = FileError::Peer(trouble);
+                Verified::Failed { entry, error }
+            }
+        })
     }
 
     fn not_genuine(&self) -> Stopped {
@@ -304,4 +319,24 @@ impl Incoming {
         let transfer = self.flight.id;
         self.shared.link.say(Message::Durable { transfer, entries });
     }
+}
+
+fn hash(work: Work) -> Hashed {
+    let is_genuine = match &work {
+        Work::Chunk {
+            place,
+            digest,
+            buffer,
+            ..
+        } => has_digest(buffer.data().get(..place.length_bytes()), *digest),
+        Work::Batch { items, buffer } => items
+            .iter()
+            .all(|item| has_digest(buffer.data().get(item.data.clone()), item.digest)),
+        Work::End { .. } | Work::Failed { .. } => true,
+    };
+    (work, is_genuine)
+}
+
+fn has_digest(data: Option<&[u8]>, digest: Digest) -> bool {
+    data.is_some_and(|data| Digest::of_chunk(data) == digest)
 }

@@ -1,11 +1,13 @@
-//! What an attempt at an offer called its files and folders at the top level,
-//! where another may have been found to be taken: beside them, until it is
-//! complete. The next attempt at the same offer goes on in the same places.
+//! What attempts at an offer have made, beside it, until it is complete: what
+//! they called its files and folders at the top level, where another may have
+//! been found to be taken, and which paths it has. The next attempt at the same
+//! offer goes on in the same places; one at an offer in which something was
+//! moved or renamed since finds there where everything was.
 
 use std::{
     collections::HashMap,
     fs::File,
-    io::{self, Read},
+    io::{self, BufRead, BufReader, Read},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,24 +20,46 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     disk,
-    manifest::{Entry, Manifest},
-    part::{first_of, open_own, own_suffix},
+    manifest::{ENTRIES_MAX, Entry, Manifest},
+    part::{first_of, open_file, open_own, own_suffix},
     path::SafePath,
 };
 
 /// Longer than any that this program writes is no journal.
 const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// How many journals of offers with the same sizes are told apart.
+const JOURNALS_MAX: u32 = 8;
+/// Longer than its first line.
+const LISTING_BYTES_MAX: u64 = 128;
+/// So much of a new one is written at once.
+const WRITE_BYTES: usize = 256 * 1024;
 
 /// One line of it, as JSON.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    /// The number in the manifest.
-    entry: u32,
-    /// Its name on disk, or the one that it was about to get. The last counts.
-    name: String,
+#[serde(rename_all = "snake_case")]
+enum Line {
+    /// The digest of the offer's paths and sizes. The first line.
+    Listing(String),
+    /// The journal of an offer that this one may have been before something in
+    /// it moved.
+    Before(String),
+    /// A file of the offer.
+    File { path: SafePath, size_bytes: u64 },
+    /// A folder of the offer.
+    Folder { path: SafePath },
+    /// A file or folder at the top level, by its path in the offer. The last
+    /// line on it counts.
+    Named { offered: Box<str>, named: Named },
+}
+
+/// What something at the top level is called on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    /// Its name, or the one that it was about to get.
+    pub(crate) name: String,
     /// It is a folder that was there before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    was_there: bool,
+    pub(crate) was_there: bool,
 }
 
 /// See the module. Locked while it exists.
@@ -47,79 +71,148 @@ pub(crate) struct Journal {
     end_bytes: Mutex<u64>,
     is_dirty: AtomicBool,
     /// What the attempt before has left.
-    earlier: HashMap<u32, Record>,
+    earlier: HashMap<Box<str>, Named>,
+    others: Vec<Other>,
+}
+
+/// That of an offer whose files are as many and as large, but have other paths.
+#[derive(Debug)]
+pub(crate) struct Other {
+    name: String,
+    /// Locked, so that the attempt it is of does not go on meanwhile.
+    _file: File,
+    named: HashMap<Box<str>, Named>,
+    /// Every path, and the size where it is a file.
+    pub(crate) entries: Vec<(SafePath, Option<u64>)>,
+    /// Something that it tells of was taken up.
+    is_used: AtomicBool,
+}
+
+#[derive(Default)]
+struct Contents {
+    before: Vec<String>,
+    named: HashMap<Box<str>, Named>,
+    entries: Vec<(SafePath, Option<u64>)>,
 }
 
 impl Journal {
     /// That of this offer: of these paths and sizes. A new one when there is
-    /// none, or when another transfer uses it.
+    /// none, or when another transfer uses it. Nothing is looked for but under
+    /// [`JOURNALS_MAX`] names.
     pub(crate) fn open(dir: &Arc<Dir>, manifest: &Manifest) -> io::Result<Self> {
-        let mut listing = Sha256::new();
-        for entry in manifest.entries() {
-            listing.update(entry.path().as_str());
-            // No path holds these bytes.
-            match entry.file_size_bytes() {
-                Some(size_bytes) => listing.update(format!("\0{size_bytes}\n")),
-                None => listing.update("\n"),
+        let sizes = sizes_of(manifest);
+        let name_of = |number: u32| own_suffix(sizes.clone().chain_update(number.to_be_bytes()));
+        let listing = listing_of(manifest);
+        let mut own = None;
+        let mut others = Vec::new();
+        for name in (0..JOURNALS_MAX).map(name_of) {
+            match listing_in(dir, &name)? {
+                Some(found) if found != listing => others.push(name),
+                Some(_) if own.is_none() => own = open_left(dir, &name)?.map(|file| (name, file)),
+                _ => {}
             }
         }
-        let (name, file) = first_of(|number| {
-            let hash = listing.clone().chain_update(number.to_be_bytes());
-            let name = own_suffix(hash);
-            open_own(dir, &name, true).map(|file| (name, file))
-        })?;
-        let end_bytes = file.metadata()?.len();
-        let mut text = Vec::new();
-        (&file).take(JOURNAL_BYTES_MAX).read_to_end(&mut text)?;
-        let lines = text.split(|byte| *byte == b'\n');
-        let records = lines.filter_map(|line| serde_json::from_slice::<Record>(line).ok());
-        let is_sound = |record: &Record| {
-            let offered = manifest.entry(record.entry).map(Entry::path);
-            let name = SafePath::parse(&record.name);
-            offered.is_some_and(|path| path.parent().is_none())
-                && name.is_ok_and(|name| name.parent().is_none())
+        let new = own.is_none();
+        let (name, file, contents) = match own {
+            Some((name, file)) => {
+                let contents = Contents::read(&file, false)?;
+                others.retain(|name| contents.before.contains(name));
+                (name, file, contents)
+            }
+            None => {
+                let (name, file) = first_of(|number| {
+                    let name = name_of(number);
+                    create(dir, &name).map(|file| (name, file))
+                })?;
+                (name, file, Contents::default())
+            }
         };
-        let earlier = records.filter(is_sound);
-        let earlier = earlier.map(|record| (record.entry, record)).collect();
-        Ok(Self {
+        let others: Vec<_> = others
+            .into_iter()
+            .filter_map(|name| Other::open(dir, name))
+            .collect();
+        let journal = Self {
             dir: Arc::clone(dir),
             name,
+            end_bytes: Mutex::new(file.metadata()?.len()),
             file,
-            end_bytes: Mutex::new(end_bytes),
             is_dirty: AtomicBool::new(false),
-            earlier,
-        })
-    }
-
-    /// What the attempt before called this entry.
-    pub(crate) fn earlier(&self, entry: u32) -> Option<&str> {
-        self.earlier.get(&entry).map(|record| record.name.as_str())
-    }
-
-    /// Whether the attempt before found this folder in its place.
-    pub(crate) fn was_there(&self, entry: u32) -> bool {
-        self.earlier.get(&entry).is_some_and(|it| it.was_there)
-    }
-
-    /// Notes what an entry is called, or is about to be, and whether it is a
-    /// folder that was there before.
-    pub(crate) fn note(&self, entry: u32, name: &str, was_there: bool) -> io::Result<()> {
-        let record = Record {
-            entry,
-            name: name.to_owned(),
-            was_there,
+            earlier: contents.named,
+            others,
         };
-        // In front, because the line before may have been cut short.
-        let mut line = b"\n".to_vec();
-        serde_json::to_writer(&mut line, &record)?;
+        if new && let Err(error) = journal.begin(listing, manifest) {
+            // Nobody else would put it away.
+            let _ = journal.remove();
+            return Err(error);
+        }
+        Ok(journal)
+    }
+
+    fn begin(&self, listing: String, manifest: &Manifest) -> io::Result<()> {
+        let before = self.others.iter().map(|it| Line::Before(it.name.clone()));
+        let entries = manifest.entries().iter().map(|entry| match entry {
+            Entry::File {
+                path, size_bytes, ..
+            } => Line::File {
+                path: path.clone(),
+                size_bytes: *size_bytes,
+            },
+            Entry::Folder { path, .. } => Line::Folder { path: path.clone() },
+        });
+        let mut text = Vec::new();
+        for line in std::iter::once(Line::Listing(listing))
+            .chain(before)
+            .chain(entries)
+        {
+            write_line(&mut text, &line)?;
+            if text.len() >= WRITE_BYTES {
+                self.append(&text)?;
+                text.clear();
+            }
+        }
+        self.append(&text)
+    }
+
+    fn append(&self, text: &[u8]) -> io::Result<()> {
         let mut end_bytes = self
             .end_bytes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        disk::write_at(&self.file, &line, *end_bytes)?;
-        *end_bytes += line.len() as u64;
+        disk::write_at(&self.file, text, *end_bytes)?;
+        *end_bytes += text.len() as u64;
         self.is_dirty.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// What the attempts before called this path of the top level.
+    pub(crate) fn earlier(&self, offered: &str) -> Option<&Named> {
+        let own = self.earlier.get(offered);
+        own.or_else(|| {
+            let mut others = self.others.iter();
+            let (other, named) =
+                others.find_map(|other| Some((other, other.named.get(offered)?)))?;
+            other.use_it();
+            Some(named)
+        })
+    }
+
+    /// Whether it says already what this path of the top level is called.
+    pub(crate) fn says(&self, offered: &str, named: &Named) -> bool {
+        self.earlier.get(offered) == Some(named)
+    }
+
+    /// Those of the offers that this one may have been before something in it
+    /// moved.
+    pub(crate) fn others(&self) -> &[Other] {
+        &self.others
+    }
+
+    /// Notes what a path of the top level is called, or is about to be.
+    pub(crate) fn note(&self, offered: &str, named: Named) -> io::Result<()> {
+        let mut line = Vec::new();
+        let offered = offered.into();
+        write_line(&mut line, &Line::Named { offered, named })?;
+        self.append(&line)
     }
 
     /// Makes what was noted durable.
@@ -130,8 +223,153 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes it: nothing will go on from here.
+    /// Removes it, and those that something was taken from: nothing will go on
+    /// from here.
     pub(crate) fn remove(&self) -> io::Result<()> {
+        for other in self.others.iter().filter(|other| other.is_used()) {
+            self.dir.remove_file(&other.name)?;
+        }
         self.dir.remove_file(&self.name)
     }
+}
+
+impl Other {
+    /// `None` where it is not ours, in use, or cannot be read: it is only of
+    /// use, and not needed.
+    fn open(dir: &Dir, name: String) -> Option<Self> {
+        let file = open_own(dir, &name, false).ok()?;
+        let contents = Contents::read(&file, true).ok()?;
+        Some(Self {
+            name,
+            _file: file,
+            named: contents.named,
+            entries: contents.entries,
+            is_used: AtomicBool::new(false),
+        })
+    }
+
+    /// The place of a path on disk, and whether what has its name there was
+    /// made by an attempt, and not found.
+    pub(crate) fn place(&self, path: &SafePath) -> Option<(String, bool)> {
+        let Named { name, was_there } = self.named.get(path.top())?;
+        let below = path.as_str().strip_prefix(path.top())?;
+        Some((format!("{name}{below}"), !was_there))
+    }
+
+    pub(crate) fn use_it(&self) {
+        self.is_used.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+}
+
+impl Contents {
+    fn read(file: &File, with_entries: bool) -> io::Result<Self> {
+        let mut contents = Self::default();
+        let mut reader = BufReader::new(file.take(JOURNAL_BYTES_MAX));
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line)? > 0 {
+            let parsed = serde_json::from_slice(&line);
+            line.clear();
+            let has_room = with_entries && contents.entries.len() < ENTRIES_MAX as usize;
+            // One that was cut short tells nothing.
+            match parsed {
+                Ok(Line::File { path, size_bytes }) if has_room => {
+                    contents.entries.push((path, Some(size_bytes)));
+                }
+                Ok(Line::Folder { path }) if has_room => contents.entries.push((path, None)),
+                Ok(Line::Before(name)) => contents.before.push(name),
+                Ok(Line::Named { offered, named }) if is_name(&offered) && is_name(&named.name) => {
+                    contents.named.insert(offered, named);
+                }
+                _ => {}
+            }
+        }
+        Ok(contents)
+    }
+}
+
+/// Whether nothing but one name below the destination is meant.
+fn is_name(text: &str) -> bool {
+    SafePath::parse(text).is_ok_and(|path| path.parent().is_none())
+}
+
+/// With a break in front, because the line before may have been cut short.
+fn write_line(text: &mut Vec<u8>, line: &Line) -> io::Result<()> {
+    text.push(b'\n');
+    Ok(serde_json::to_writer(text, line)?)
+}
+
+/// What stays as it is when something in an offer is moved or renamed.
+fn sizes_of(manifest: &Manifest) -> Sha256 {
+    let entries = manifest.entries().iter();
+    let mut sizes: Vec<_> = entries.filter_map(Entry::file_size_bytes).collect();
+    sizes.sort_unstable();
+    let mut hash = Sha256::new();
+    for size_bytes in sizes {
+        hash.update(size_bytes.to_be_bytes());
+    }
+    hash
+}
+
+fn listing_of(manifest: &Manifest) -> String {
+    let mut listing = Sha256::new();
+    for entry in manifest.entries() {
+        listing.update(entry.path().as_str());
+        // No path holds these bytes.
+        match entry.file_size_bytes() {
+            Some(size_bytes) => listing.update(format!("\0{size_bytes}\n")),
+            None => listing.update("\n"),
+        }
+    }
+    let digest = listing.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Of which paths and sizes the journal under a name is; `None` when there is
+/// none, or none that we may look at. Not locked, because it may be in use.
+fn listing_in(dir: &Dir, name: &str) -> io::Result<Option<String>> {
+    match open_file(dir, name) {
+        Ok(file) => read_listing(&file),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read_listing(file: &File) -> io::Result<Option<String>> {
+    let mut text = Vec::new();
+    file.take(LISTING_BYTES_MAX).read_to_end(&mut text)?;
+    let mut lines = text.split(|byte| *byte == b'\n');
+    Ok(lines.find_map(|line| match serde_json::from_slice(line) {
+        Ok(Line::Listing(listing)) => Some(listing),
+        _ => None,
+    }))
+}
+
+/// `None` where it is not ours, or in use.
+fn open_left(dir: &Dir, name: &str) -> io::Result<Option<File>> {
+    match open_own(dir, name, false) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A new one, or what there is of one that was cut short before its first line.
+fn create(dir: &Dir, name: &str) -> io::Result<File> {
+    let file = open_own(dir, name, true)?;
+    if read_listing(&file)?.is_some() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    file.set_len(0)?;
+    Ok(file)
 }

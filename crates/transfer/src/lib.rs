@@ -22,6 +22,7 @@ mod flight;
 mod heard;
 mod incoming;
 mod journal;
+mod lanes;
 mod link;
 mod open;
 mod outgoing;

@@ -18,12 +18,14 @@ use crate::{
     event::ExchangeEvent,
     flight::Flight,
     heard::Silence,
+    lanes::{self, LANES_MAX},
     message::Message,
     throttle::Throttle,
 };
 
-/// Buffers for reading files, shared by all transfers: 6 MiB.
-const SEND_BUFFERS: usize = 6;
+/// Buffers for reading files, shared by all transfers, but for one more for each
+/// lane that hashes: 6 MiB with one.
+const SEND_BUFFERS: usize = 5;
 /// Frames waiting for the connection.
 const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
@@ -31,12 +33,25 @@ const EVENTS: usize = 256;
 
 /// How fast files may travel. Clones are the same limits, and several exchanges
 /// may share them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Limits {
     /// From this side to peers.
     pub send: Arc<Throttle>,
     /// From peers to this side.
     pub receive: Arc<Throttle>,
+    /// How many chunks of a transfer are hashed beside each other, from 1 to 4:
+    /// by default as many as there are cores to spare. No peer has a say in it.
+    pub lanes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            send: Arc::default(),
+            receive: Arc::default(),
+            lanes: lanes::fitting(),
+        }
+    }
 }
 
 /// See the module.
@@ -58,13 +73,17 @@ impl Link {
     pub(crate) fn new(
         limits: Limits,
     ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
+        let limits = Limits {
+            lanes: limits.lanes.clamp(1, LANES_MAX),
+            ..limits
+        };
         let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
         let (events, taken) = mpsc::channel(EVENTS);
         let link = Self {
             outbox: Outbox::default(),
             bulk,
             events,
-            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS)),
+            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS + limits.lanes)),
             limits,
             silence: Silence::default(),
             closing: Notify::new(),

@@ -1,6 +1,6 @@
-//! The sending pipeline of one transfer: a thread that reads, a thread that
-//! hashes and frames, and the connection's writer behind them. None waits for
-//! another but through a full queue.
+//! The sending pipeline of one transfer: a thread that reads, lanes that hash,
+//! a thread that queues what they frame in its order, and the connection's
+//! writer behind them. None waits for another but through a full queue.
 
 mod resume;
 
@@ -21,6 +21,7 @@ use crate::{
     event::FileError,
     flight::Flight,
     frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
+    lanes::{self, Entrance},
     lengths::{ChunkPlace, Lengths},
     link::{Bulk, Frame, Link},
     merkle::{Digest, Tree},
@@ -33,8 +34,6 @@ use tokio::sync::mpsc::UnboundedReceiver;
 const SMALL_FILE_BYTES: u64 = 128 * 1024;
 /// Of a huge file so much is forgotten at once.
 const FORGET_BYTES: u64 = 64 * 1024 * 1024;
-/// Pieces between the two threads.
-const PIECES: usize = 2;
 
 /// What the reading thread hands on.
 enum Piece {
@@ -63,7 +62,32 @@ struct Batch {
     files: Vec<(u32, Range<usize>)>,
 }
 
-/// What becomes of files on their way, as the hashing thread tells it.
+/// A [`Piece`], hashed.
+enum Framed {
+    Chunk {
+        entry: u32,
+        index: u32,
+        digest: Digest,
+        frame: Frame,
+        file_bytes: usize,
+    },
+    Batch {
+        /// Each file's number and root.
+        files: Vec<(u32, Digest)>,
+        frame: Frame,
+        file_bytes: usize,
+    },
+    End {
+        entry: u32,
+        tree: Tree,
+    },
+    Failed {
+        entry: u32,
+        error: FileError,
+    },
+}
+
+/// What becomes of files on their way, as the queueing thread tells it.
 pub(crate) enum Sent {
     /// Everything of this file is in the queue.
     File(u32),
@@ -71,7 +95,7 @@ pub(crate) enum Sent {
     Failed(u32, FileError),
 }
 
-/// What both threads know.
+/// What all threads know.
 pub(crate) struct Outgoing {
     pub(crate) flight: Arc<Flight>,
     pub(crate) source: Arc<Source>,
@@ -93,7 +117,6 @@ impl Outgoing {
         answers: UnboundedReceiver<Answer>,
         tell: impl FnMut(Sent) + Send,
     ) -> io::Result<()> {
-        let (pieces, taken) = mpsc::sync_channel(PIECES);
         let (digested, digests) = mpsc::channel();
         let waiting = Waiting::new(digests, answers);
         std::thread::scope(|scope| {
@@ -104,8 +127,11 @@ impl Outgoing {
                 let digesting = Builder::new().name("pinhole-digest".to_owned());
                 digesting.spawn_scoped(scope, move || self.digest(&digested))?;
             }
+            let framing = |piece| self.frame(piece);
+            let lanes = self.link.limits.lanes;
+            let (pieces, framed) = lanes::open(scope, "pinhole-hash", lanes, framing)?;
             reading.spawn_scoped(scope, move || self.read(&pieces, waiting))?;
-            self.frame(taken, tell);
+            self.queue_all(framed, tell);
             Ok(())
         })
     }
@@ -117,7 +143,7 @@ impl Outgoing {
             .contains(&entry)
     }
 
-    fn read(&self, pieces: &mpsc::SyncSender<Piece>, mut waiting: Waiting) -> Option<()> {
+    fn read(&self, pieces: &Entrance<Piece>, mut waiting: Waiting) -> Option<()> {
         let manifest = self.source.manifest();
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut batch: Option<Batch> = None;
@@ -134,11 +160,11 @@ impl Outgoing {
                         Ok(tree) => Piece::End { entry, tree },
                         Err(error) => Piece::Failed { entry, error },
                     };
-                pieces.send(piece).ok()?;
+                pieces.send(piece)?;
             } else if size_bytes <= SMALL_FILE_BYTES {
                 let size = usize::try_from(size_bytes).ok()?;
                 if let Some(full) = batch.take_if(|batch| !batch.has_room(size)) {
-                    pieces.send(Piece::Batch(full)).ok()?;
+                    pieces.send(Piece::Batch(full))?;
                 }
                 let open = match &mut batch {
                     Some(open) => open,
@@ -146,7 +172,7 @@ impl Outgoing {
                 };
                 if let Err(error) = open.read(&mut reader, entry, size) {
                     self.hand_on(pieces, batch.take())?;
-                    pieces.send(Piece::Failed { entry, error }).ok()?;
+                    pieces.send(Piece::Failed { entry, error })?;
                 }
             } else {
                 self.hand_on(pieces, batch.take())?;
@@ -156,7 +182,7 @@ impl Outgoing {
                     Ok(()) => Piece::End { entry, tree },
                     Err(error) => Piece::Failed { entry, error },
                 };
-                pieces.send(piece).ok()?;
+                pieces.send(piece)?;
             }
             entry = manifest.next_file(entry + 1);
         }
@@ -165,11 +191,7 @@ impl Outgoing {
 
     /// Waits while anybody wants this side to stop. What was read before does
     /// not wait. `None` when the transfer was stopped.
-    fn check_pause(
-        &self,
-        pieces: &mpsc::SyncSender<Piece>,
-        batch: &mut Option<Batch>,
-    ) -> Option<()> {
+    fn check_pause(&self, pieces: &Entrance<Piece>, batch: &mut Option<Batch>) -> Option<()> {
         if self.flight.is_paused() {
             self.hand_on(pieces, batch.take())?;
             self.flight.wait_while_paused();
@@ -177,9 +199,9 @@ impl Outgoing {
         self.flight.stopped().is_none().then_some(())
     }
 
-    fn hand_on(&self, pieces: &mpsc::SyncSender<Piece>, batch: Option<Batch>) -> Option<()> {
+    fn hand_on(&self, pieces: &Entrance<Piece>, batch: Option<Batch>) -> Option<()> {
         match batch.filter(|batch| !batch.files.is_empty()) {
-            Some(batch) => pieces.send(Piece::Batch(batch)).ok(),
+            Some(batch) => pieces.send(Piece::Batch(batch)),
             None => Some(()),
         }
     }
@@ -192,7 +214,7 @@ impl Outgoing {
         entry: u32,
         lengths: Lengths,
         first: u32,
-        pieces: &mpsc::SyncSender<Piece>,
+        pieces: &Entrance<Piece>,
     ) -> Option<Result<File, FileError>> {
         let mut file = match reader.open(entry) {
             Ok(file) => file,
@@ -217,13 +239,11 @@ impl Outgoing {
                 let start_bytes = end_bytes - FORGET_BYTES;
                 disk::forget(&file, lengths.size_bytes(), start_bytes, FORGET_BYTES);
             }
-            pieces
-                .send(Piece::Chunk {
-                    entry,
-                    place,
-                    buffer,
-                })
-                .ok()?;
+            pieces.send(Piece::Chunk {
+                entry,
+                place,
+                buffer,
+            })?;
         }
         Some(Ok(file))
     }
@@ -236,27 +256,114 @@ impl Outgoing {
             .take_blocking()
     }
 
-    /// Hashes, frames and queues. Returns when everything is queued, or when
-    /// the connection takes no more.
-    fn frame(&self, pieces: mpsc::Receiver<Piece>, mut tell: impl FnMut(Sent)) -> Option<()> {
+    /// Hashes and frames.
+    fn frame(&self, piece: Piece) -> Option<Framed> {
+        match piece {
+            Piece::Chunk {
+                entry,
+                place,
+                buffer,
+            } => self.frame_chunk(entry, place, buffer),
+            Piece::Batch(batch) => self.frame_batch(batch),
+            Piece::End { entry, tree } => Some(Framed::End { entry, tree }),
+            Piece::Failed { entry, error } => Some(Framed::Failed { entry, error }),
+        }
+    }
+
+    fn frame_chunk(&self, entry: u32, place: ChunkPlace, mut buffer: Buffer) -> Option<Framed> {
+        let data_bytes = place.length_bytes();
+        let digest = Digest::of_chunk(buffer.data().get(..data_bytes)?);
+        let header = ChunkHeader {
+            transfer: self.flight.id,
+            entry,
+            index: place.index(),
+            digest,
+        };
+        let header = header.encode(data_bytes)?;
+        buffer.put_header(&header);
+        Some(Framed::Chunk {
+            entry,
+            index: place.index(),
+            digest,
+            frame: Frame::Data {
+                buffer,
+                header_bytes: header.len(),
+                data_bytes,
+            },
+            file_bytes: data_bytes,
+        })
+    }
+
+    fn frame_batch(&self, batch: Batch) -> Option<Framed> {
+        let Batch {
+            mut buffer,
+            used_bytes,
+            files,
+        } = batch;
+        let mut roots = Vec::with_capacity(files.len());
+        let mut file_bytes = 0;
+        for (entry, data) in files {
+            let length = data.len();
+            let digest = Digest::of_chunk(buffer.data().get(data.clone())?);
+            let header = BatchItem::encode_header(entry, u32::try_from(length).ok()?, digest);
+            let room = data.start.checked_sub(BATCH_ITEM_BYTES)?..data.start;
+            buffer.data_mut().get_mut(room)?.copy_from_slice(&header);
+            file_bytes += length;
+            roots.push((entry, digest));
+        }
+        let header = frame::encode_batch_header(self.flight.id, used_bytes)?;
+        buffer.put_header(&header);
+        Some(Framed::Batch {
+            files: roots,
+            frame: Frame::Data {
+                buffer,
+                header_bytes: header.len(),
+                data_bytes: used_bytes,
+            },
+            file_bytes,
+        })
+    }
+
+    /// Returns when everything is queued, or when the connection takes no more.
+    /// `tell` hears of each file before the receiver can.
+    fn queue_all(
+        &self,
+        framed: impl Iterator<Item = Framed>,
+        mut tell: impl FnMut(Sent),
+    ) -> Option<()> {
+        let transfer = self.flight.id;
         // Over the chunks that the receiver did not have.
         let mut tree: Option<Tree> = None;
-        for piece in pieces {
+        for piece in framed {
             if self.flight.stopped().is_some() {
                 return None;
             }
             match piece {
-                Piece::Chunk {
+                Framed::Chunk {
                     entry,
-                    place,
-                    buffer,
+                    index,
+                    digest,
+                    frame,
+                    file_bytes,
                 } => {
-                    self.queue_chunk(entry, place, buffer, &mut tree)?;
+                    if self.have.get(&entry).is_none_or(|have| index >= *have) {
+                        tree.get_or_insert_with(|| Tree::starting_at(index))
+                            .push(digest);
+                    }
+                    self.queue(frame, file_bytes)?;
                 }
-                Piece::Batch(batch) => {
-                    self.queue_batch(batch, |entry| tell(Sent::File(entry)))?;
+                Framed::Batch {
+                    files,
+                    frame,
+                    file_bytes,
+                } => {
+                    for (entry, root) in files {
+                        self.flight.add_root(entry, root);
+                        tell(Sent::File(entry));
+                    }
+                    self.queue(frame, file_bytes)?;
                 }
-                Piece::End {
+                Framed::End {
                     entry,
                     tree: mut whole,
                 } => {
@@ -264,18 +371,16 @@ impl Outgoing {
                     let root = whole.root();
                     self.flight.add_root(entry, root);
                     tell(Sent::File(entry));
-                    let transfer = self.flight.id;
                     self.queue_message(&Message::FileEnd {
                         transfer,
                         entry,
                         root,
                     })?;
                 }
-                Piece::Failed { entry, error } => {
+                Framed::Failed { entry, error } => {
                     tree = None;
                     let trouble = error.trouble();
                     tell(Sent::Failed(entry, error));
-                    let transfer = self.flight.id;
                     self.queue_message(&Message::FileFailed {
                         transfer,
                         entry,
@@ -285,67 +390,6 @@ impl Outgoing {
             }
         }
         Some(())
-    }
-
-    fn queue_chunk(
-        &self,
-        entry: u32,
-        place: ChunkPlace,
-        mut buffer: Buffer,
-        tree: &mut Option<Tree>,
-    ) -> Option<()> {
-        let data_bytes = place.length_bytes();
-        let digest = Digest::of_chunk(buffer.data().get(..data_bytes)?);
-        if self
-            .have
-            .get(&entry)
-            .is_none_or(|have| place.index() >= *have)
-        {
-            tree.get_or_insert_with(|| Tree::starting_at(place.index()))
-                .push(digest);
-        }
-        let header = ChunkHeader {
-            transfer: self.flight.id,
-            entry,
-            index: place.index(),
-            digest,
-        };
-        let header = header.encode(data_bytes)?;
-        buffer.put_header(&header);
-        let frame = Frame::Data {
-            buffer,
-            header_bytes: header.len(),
-            data_bytes,
-        };
-        self.queue(frame, data_bytes)
-    }
-
-    /// `tell` hears of each file before the receiver can.
-    fn queue_batch(&self, batch: Batch, mut tell: impl FnMut(u32)) -> Option<()> {
-        let Batch {
-            mut buffer,
-            used_bytes,
-            files,
-        } = batch;
-        let mut file_bytes = 0;
-        for (entry, data) in files {
-            let length = data.len();
-            let digest = Digest::of_chunk(buffer.data().get(data.clone())?);
-            let header = BatchItem::encode_header(entry, u32::try_from(length).ok()?, digest);
-            let room = data.start.checked_sub(BATCH_ITEM_BYTES)?..data.start;
-            buffer.data_mut().get_mut(room)?.copy_from_slice(&header);
-            file_bytes += length;
-            self.flight.add_root(entry, digest);
-            tell(entry);
-        }
-        let header = frame::encode_batch_header(self.flight.id, used_bytes)?;
-        buffer.put_header(&header);
-        let frame = Frame::Data {
-            buffer,
-            header_bytes: header.len(),
-            data_bytes: used_bytes,
-        };
-        self.queue(frame, file_bytes)
     }
 
     fn queue_message(&self, message: &Message) -> Option<()> {

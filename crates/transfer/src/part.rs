@@ -32,6 +32,13 @@ const FOUND_MAX: u32 = 4;
 /// Most temporaries of one folder that are looked through for those of renamed
 /// files.
 const TEMPORARIES_MAX: usize = 1024;
+/// So many names of a folder are looked through for temporaries of renamed files.
+/// It may be the user's, and hold millions.
+pub(crate) const NAMES_MAX: usize = 4096;
+
+/// For a file of more bytes than so many chunks room is set aside. A smaller one
+/// is soon written.
+const RESERVED_BYTES: u64 = 64 * CHUNK_BYTES as u64;
 
 /// A file under its temporary name. When it is dropped without having been
 /// given its own, it stays if it is of use to a later attempt.
@@ -45,6 +52,8 @@ pub(crate) struct Part {
     flight: Arc<Flight>,
     /// Nothing in it can be relied on.
     is_spoilt: bool,
+    /// It is finished, and under this name in another folder.
+    elsewhere: Option<(Arc<Dir>, String)>,
 }
 
 impl Part {
@@ -65,16 +74,24 @@ impl Part {
     }
 
     /// What an earlier attempt at the file `name` has left.
+    ///
+    /// # Errors
+    /// The disk does not say.
     pub(crate) fn find(
         dir: &Arc<Dir>,
         name: &str,
         size_bytes: u64,
         flight: &Arc<Flight>,
-    ) -> Option<Self> {
-        (0..FOUND_MAX).find_map(|number| {
+    ) -> io::Result<Option<Self>> {
+        for number in 0..FOUND_MAX {
             let temporary = temporary_name(name, &size_suffix(size_bytes, number));
-            Self::take_up(dir, temporary, size_bytes, flight)
-        })
+            match Self::take_up(dir, temporary, size_bytes, flight) {
+                Ok(part) if part.chunks() > 0 => return Ok(Some(part)),
+                Err(error) if disk::has_failed(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// What an earlier attempt at a file of this size, whatever its name, has
@@ -88,7 +105,10 @@ impl Part {
         (0..FOUND_MAX).find_map(|number| {
             let suffix = size_suffix(size_bytes, number);
             let mut fitting = temporaries.iter().filter(|name| name.ends_with(&suffix));
-            fitting.find_map(|name| Self::take_up(dir, name.clone(), size_bytes, flight))
+            fitting.find_map(|name| {
+                let part = Self::take_up(dir, name.clone(), size_bytes, flight).ok();
+                part.filter(|part| part.chunks() > 0)
+            })
         })
     }
 
@@ -97,15 +117,20 @@ impl Part {
         temporary: String,
         size_bytes: u64,
         flight: &Arc<Flight>,
-    ) -> Option<Self> {
-        let file = open_own(dir, &temporary, false).ok()?;
-        let part = Self::new(dir, Some(temporary), file, size_bytes, flight);
-        Some(part).filter(|part| part.chunks() > 0)
+    ) -> io::Result<Self> {
+        let file = open_own(dir, &temporary, false)?;
+        Ok(Self::new(dir, Some(temporary), file, size_bytes, flight))
     }
 
     /// A file that has its name already.
     pub(crate) fn finished(dir: &Arc<Dir>, file: File, flight: &Arc<Flight>) -> Self {
         Self::new(dir, None, file, 0, flight)
+    }
+
+    /// A finished file that has its name in another folder, or another name.
+    pub(crate) fn elsewhere(mut self, dir: &Arc<Dir>, name: &str) -> Self {
+        self.elsewhere = Some((Arc::clone(dir), name.to_owned()));
+        self
     }
 
     fn new(
@@ -122,7 +147,27 @@ impl Part {
             size_bytes,
             flight: Arc::clone(flight),
             is_spoilt: false,
+            elsewhere: None,
         }
+    }
+
+    /// Whether it is still to move here.
+    pub(crate) const fn is_elsewhere(&self) -> bool {
+        self.elsewhere.is_some()
+    }
+
+    /// Puts it where the file `name` of `dir` has its temporary.
+    pub(crate) fn move_to(&mut self, dir: &Arc<Dir>, name: &str) -> io::Result<()> {
+        let Some(old) = &self.temporary else {
+            return Ok(());
+        };
+        let temporary = first_of(|number| {
+            let temporary = temporary_name(name, &size_suffix(self.size_bytes, number));
+            disk::rename_new((&self.dir, old), (dir, &temporary)).map(|()| temporary)
+        })?;
+        self.temporary = Some(temporary);
+        self.dir = Arc::clone(dir);
+        Ok(())
     }
 
     /// How many chunks from the first may be in it.
@@ -137,14 +182,37 @@ impl Part {
         u32::try_from(chunks).unwrap_or(u32::MAX)
     }
 
+    /// Whether room is set aside for it before it is written.
+    pub(crate) const fn is_reserved(&self) -> bool {
+        self.size_bytes > RESERVED_BYTES
+    }
+
+    /// How much of the room that its file needs it has already, written or set
+    /// aside.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let room_bytes = disk::room_bytes(&self.file).unwrap_or_default();
+        room_bytes.min(self.size_bytes)
+    }
+
+    /// How much it lacks.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        self.size_bytes - self.room_bytes()
+    }
+
+    /// Sets aside the room that is missing.
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        disk::reserve(&self.file, self.size_bytes)
+    }
+
     /// Removes it.
     pub(crate) fn discard(mut self) {
         self.is_spoilt = true;
     }
 
-    /// The folder it is in.
-    pub(crate) fn into_dir(self) -> Arc<Dir> {
-        Arc::clone(&self.dir)
+    /// The folder it is in, and the one it was in before.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Arc<Dir>> {
+        let before = self.elsewhere.as_ref().map(|(dir, _)| dir);
+        std::iter::once(&self.dir).chain(before)
     }
 
     /// Marks the file as one that came from elsewhere, where a system asks.
@@ -176,17 +244,19 @@ impl Part {
         replaces: bool,
         intend: impl Fn(&str) -> io::Result<()>,
     ) -> io::Result<Option<String>> {
-        let Some(temporary) = &self.temporary else {
-            return Ok(None);
+        let (dir, old) = match (&self.temporary, &self.elsewhere) {
+            (Some(temporary), _) => (&self.dir, temporary),
+            (None, Some((dir, name))) => (dir, name),
+            (None, None) => return Ok(None),
         };
         let name = if replaces && is_file_there(&self.dir, name)? {
             intend(name)?;
-            self.dir.rename(temporary, &self.dir, name)?;
+            dir.rename(old, &self.dir, name)?;
             name.to_owned()
         } else {
             first_free(name, |name| {
                 intend(name)?;
-                disk::rename_new(&self.dir, temporary, name)
+                disk::rename_new((dir, old), (&self.dir, name))
             })?
         };
         self.temporary = None;
@@ -201,6 +271,11 @@ impl Drop for Part {
         };
         let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.chunks() > 0;
         if is_of_use && !self.is_spoilt && self.flight.keeps_parts() {
+            if self.is_reserved()
+                && let Err(error) = disk::give_back(&self.file)
+            {
+                tracing::debug!(%error, temporary, "room stays set aside");
+            }
             return;
         }
         if let Err(error) = self.dir.remove_file(&temporary) {
@@ -209,14 +284,32 @@ impl Drop for Part {
     }
 }
 
-/// The names of temporaries in a folder; none of one that cannot be listed.
-pub(crate) fn temporaries(dir: &Dir) -> Vec<String> {
-    let entries = dir.entries().into_iter().flatten().flatten();
+/// The names of temporaries among the first `most` of a folder; none of one that
+/// cannot be listed.
+pub(crate) fn temporaries(dir: &Dir, most: usize) -> Vec<String> {
+    let entries = dir.entries().into_iter().flatten().take(most).flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names
         .filter(|name| name.ends_with(PART_SUFFIX))
         .take(TEMPORARIES_MAX)
         .collect()
+}
+
+/// A file to be read, in a folder that others may write to.
+pub(crate) fn open_file(dir: &Dir, name: &str) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).follow(FollowSymlinks::No);
+    if !dir.symlink_metadata(name)?.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    // A pipe put in the file's place must not hold us up.
+    #[cfg(unix)]
+    {
+        use cap_std::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed());
+    }
+    Ok(dir.open_with(name, &options)?.into_std())
 }
 
 /// What the names of temporaries for files of this size end in.
@@ -263,6 +356,7 @@ pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File>
         Ok(()) => {}
         // A file system without locks; what is new is in no other hands.
         Err(std::fs::TryLockError::Error(_)) if is_new => return Ok(file),
+        Err(std::fs::TryLockError::Error(error)) if disk::has_failed(&error) => return Err(error),
         Err(_) => return Err(taken()),
     }
     match is_own(dir, name, &file) {
@@ -272,6 +366,7 @@ pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File>
             let _ = dir.remove_file(name);
             Err(error)
         }
+        Err(error) if disk::has_failed(&error) => Err(error),
         _ => Err(taken()),
     }
 }

@@ -31,8 +31,9 @@ use crate::{
     violation::Violation,
 };
 
-/// Buffers for what arrives, shared by all transfers: 6 MiB.
-const RECEIVE_BUFFERS: usize = 6;
+/// Buffers for what arrives, shared by all transfers, but for one more for each
+/// lane that hashes: 6 MiB with one.
+const RECEIVE_BUFFERS: usize = 5;
 /// Most bytes of paths in all offers of the peer that are open.
 const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::manifest::PATHS_BYTES_MAX;
 /// Most entries in all of them: each takes memory however short its path.
@@ -88,8 +89,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
         Self {
             stream: Heard::new(stream, shared.link.silence.clone()),
+            buffers: Pool::new(RECEIVE_BUFFERS + shared.link.limits.lanes),
             shared,
-            buffers: Pool::new(RECEIVE_BUFFERS),
             control: Vec::new(),
         }
     }

@@ -3,6 +3,10 @@
 //! under a temporary name, made durable, and only then given its own, which
 //! replaces nothing unless the user wants that. What an earlier attempt has left is found first.
 
+mod folders;
+mod moved;
+mod room;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
@@ -11,8 +15,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, OpenOptions};
+use cap_fs_ext::DirExt;
+use cap_std::fs::Dir;
+
+pub(crate) use self::folders::Folders;
 
 use crate::{
     choices::{Choices, Existing, Selection, with_content},
@@ -20,16 +26,17 @@ use crate::{
     disk,
     display::display_text,
     flight::Flight,
-    journal::Journal,
+    journal::{Journal, Named},
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
-    part::{Part, at_ns_since_1970, first_free, temporaries},
+    part::{NAMES_MAX, Part, at_ns_since_1970, first_free, open_file, temporaries},
     path::SafePath,
 };
 
 /// Most parts of an earlier attempt that are taken up. They are open files,
 /// and no attempt leaves more.
 const PARTS_MAX: usize = 256;
+
 /// The destination of one transfer, its folders made. Dropped before it was
 /// [finished](Store::finish), it removes those of them that stayed empty.
 #[derive(Debug)]
@@ -43,7 +50,7 @@ pub(crate) struct Store {
     unwanted: BTreeSet<u32>,
     /// What is left.
     selection: Arc<Selection>,
-    journal: Journal,
+    journal: Arc<Journal>,
     /// What each folder at the top level is named on disk.
     top_folders: HashMap<Box<str>, String>,
     /// Those of them that an earlier attempt has used.
@@ -58,6 +65,8 @@ pub(crate) struct Store {
     have: BTreeMap<u32, u32>,
     /// Where they are.
     found: Mutex<HashMap<u32, Found>>,
+    /// How many of those are parts.
+    found_parts: usize,
     finished: bool,
 }
 
@@ -68,6 +77,9 @@ enum Found {
     Part(Option<Part>, Arc<File>),
     /// The whole file under this name. It is not written to any more.
     Whole(String),
+    /// The whole file at this place below the destination, from where it is to
+    /// move, and which of the other journals tells of it. Not written to either.
+    Elsewhere(String, usize),
 }
 
 impl Store {
@@ -92,7 +104,7 @@ impl Store {
             existing: choices.existing,
             keeps_executable: choices.keeps_executable,
             unwanted,
-            journal,
+            journal: Arc::new(journal),
             top_folders: HashMap::new(),
             resumed: HashSet::new(),
             merged: HashSet::new(),
@@ -100,6 +112,7 @@ impl Store {
             top_names: Mutex::default(),
             have: BTreeMap::new(),
             found: Mutex::default(),
+            found_parts: 0,
             finished: false,
         };
         let made = store.make_folders().and_then(|()| store.find_all());
@@ -108,13 +121,9 @@ impl Store {
             |number: &u32| matches!(store.manifest.entry(*number), Some(Entry::File { .. }));
         let skipped = store.unwanted.iter().copied().filter(is_file).collect();
         store.selection = Arc::new(Selection::without(Arc::clone(&store.manifest), skipped));
-        let here_bytes = store.have.iter().filter_map(|(&entry, &chunks)| {
-            Some(store.manifest.lengths(entry)?.run_bytes(0, chunks))
-        });
-        let here_bytes = here_bytes.sum();
         store
             .destination
-            .check_space(&store.selection, here_bytes)?;
+            .check_space(&store.selection, store.here_bytes())?;
         Ok(store)
     }
 
@@ -155,13 +164,13 @@ impl Store {
 
     fn make_top_folder(&mut self, entry: u32, offered: &str) -> io::Result<()> {
         let dir = &self.destination.dir;
-        let earlier = match self.journal.earlier(entry) {
-            Some(name) => folder_there(dir, name)?.then_some(name),
+        let earlier = match self.journal.earlier(offered) {
+            Some(named) => folder_there(dir, &named.name)?.then_some(named),
             None => None,
         };
-        let (name, was_there) = if let Some(name) = earlier {
+        let named = if let Some(named) = earlier {
             self.resumed.insert(offered.into());
-            (name.to_owned(), self.journal.was_there(entry))
+            named.clone()
         } else {
             let goes_into = self.existing != Existing::Rename;
             let was_there = goes_into && folder_there(dir, offered)?;
@@ -169,9 +178,12 @@ impl Store {
                 true => offered.to_owned(),
                 false => first_free(offered, |name| dir.create_dir(name))?,
             };
-            self.journal.note(entry, &name, was_there)?;
-            (name, was_there)
+            Named { name, was_there }
         };
+        if !self.journal.says(offered, &named) {
+            self.journal.note(offered, named.clone())?;
+        }
+        let Named { name, was_there } = named;
         if was_there {
             self.merged.insert(offered.into());
             self.kept.insert(entry);
@@ -198,6 +210,7 @@ impl Store {
             })
             .collect();
         self.find_by_name(&files)?;
+        self.find_moved()?;
         self.find_by_size(&files)
     }
 
@@ -206,7 +219,7 @@ impl Store {
         for &(number, path, size_bytes) in files {
             let dir = Arc::clone(folders.enter(self, path.parent())?);
             let is_ours = match path.parent() {
-                None => self.journal.earlier(number).is_some(),
+                None => self.journal.earlier(path.name()).is_some(),
                 Some(_) => !self.merged.contains(path.top()),
             };
             if self.existing == Existing::Skip
@@ -215,8 +228,7 @@ impl Store {
             {
                 self.unwanted.insert(number);
             } else if let Some((chunks, found)) = self.find(&dir, number, path, size_bytes) {
-                self.have.insert(number, chunks);
-                self.found().insert(number, found);
+                self.add_found(number, chunks, found);
             }
         }
         Ok(())
@@ -237,20 +249,25 @@ impl Store {
             let dir = folders.enter(self, path.parent())?;
             let is_same = |(looked_into, _): &&(Arc<Dir>, _)| Arc::ptr_eq(looked_into, dir);
             if there.as_ref().filter(is_same).is_none() {
-                there = Some((Arc::clone(dir), temporaries(dir)));
+                there = Some((Arc::clone(dir), temporaries(dir, NAMES_MAX)));
             }
             let Some((dir, temporaries)) = &there else {
                 continue;
             };
-            if self.found().len() < PARTS_MAX
+            if self.found_parts < PARTS_MAX
                 && let Some(part) = Part::find_renamed(dir, size_bytes, temporaries, &self.flight)
             {
-                let file = Arc::clone(&part.file);
-                self.have.insert(number, part.chunks());
-                self.found().insert(number, Found::Part(Some(part), file));
+                let (chunks, found) = Found::part(part);
+                self.add_found(number, chunks, found);
             }
         }
         Ok(())
+    }
+
+    fn add_found(&mut self, entry: u32, chunks: u32, found: Found) {
+        self.have.insert(entry, chunks);
+        self.found_parts += usize::from(matches!(found, Found::Part(..)));
+        self.found().insert(entry, found);
     }
 
     fn find(
@@ -261,14 +278,17 @@ impl Store {
         size_bytes: u64,
     ) -> Option<(u32, Found)> {
         if size_bytes > u64::from(CHUNK_BYTES)
-            && self.found().len() < PARTS_MAX
-            && let Some(part) = Part::find(dir, path.name(), size_bytes, &self.flight)
+            && self.found_parts < PARTS_MAX
+            && let Ok(Some(part)) = Part::find(dir, path.name(), size_bytes, &self.flight)
         {
-            let file = Arc::clone(&part.file);
-            return Some((part.chunks(), Found::Part(Some(part), file)));
+            return Some(Found::part(part));
         }
-        let name = match self.journal.earlier(entry) {
-            Some(name) => name,
+        let earlier = match path.parent() {
+            None => self.journal.earlier(path.name()),
+            Some(_) => None,
+        };
+        let name = match earlier {
+            Some(named) => named.name.as_str(),
             // What is to be replaced may be what is sent.
             None if path.parent().is_some() || self.existing == Existing::Replace => path.name(),
             None => return None,
@@ -332,13 +352,16 @@ impl Store {
         entry: u32,
         path: &SafePath,
     ) -> io::Result<(Arc<File>, bool)> {
-        let name = match self.found().get(&entry) {
+        let file = match self.found().get(&entry) {
             Some(Found::Part(_, file)) => return Ok((Arc::clone(file), false)),
-            Some(Found::Whole(name)) => name.clone(),
+            Some(Found::Whole(name)) => open_file(folders.enter(self, path.parent())?, name)?,
+            Some(Found::Elsewhere(place, _)) => {
+                let (folder, name) = split(place);
+                open_file(folders.enter_place(self, folder)?, name)?
+            }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
-        let dir = folders.enter(self, path.parent())?;
-        Ok((Arc::new(open_file(dir, &name)?), true))
+        Ok((Arc::new(file), true))
     }
 
     /// A temporary file for the file `entry`: what is left of one, or a new
@@ -350,17 +373,14 @@ impl Store {
         path: &SafePath,
     ) -> io::Result<Part> {
         if let Some(part) = self.take_part(entry) {
-            return Ok(part);
+            return self.with_room(part);
         }
         let offered = self.manifest.entry(entry);
         let size_bytes = offered.and_then(Entry::file_size_bytes);
         let dir = folders.enter(self, path.parent())?;
-        Part::create(
-            dir,
-            path.name(),
-            size_bytes.unwrap_or_default(),
-            &self.flight,
-        )
+        let size_bytes = size_bytes.unwrap_or_default();
+        let part = Part::create(dir, path.name(), size_bytes, &self.flight)?;
+        self.with_room(part)
     }
 
     /// What is left of a temporary file, if it was not taken before.
@@ -380,6 +400,14 @@ impl Store {
     ) -> io::Result<Option<Part>> {
         let name = match self.found().get(&entry) {
             Some(Found::Whole(name)) => name.clone(),
+            Some(Found::Elsewhere(place, _)) => {
+                let (folder, name) = split(place);
+                let from = Arc::clone(folders.enter_place(self, folder)?);
+                let file = open_file(&from, name)?;
+                let dir = folders.enter(self, path.parent())?;
+                let part = Part::finished(dir, file, &self.flight);
+                return Ok(Some(part.elsewhere(&from, name)));
+            }
             _ => return Ok(None),
         };
         let dir = folders.enter(self, path.parent())?;
@@ -395,21 +423,26 @@ impl Store {
     pub(crate) fn publish(&self, part: &mut Part, entry: u32, path: &SafePath) -> io::Result<()> {
         let is_top = path.parent().is_none();
         let intend = |name: &str| match is_top {
-            true => self.journal.note(entry, name, false),
+            true => {
+                let name = name.to_owned();
+                let was_there = false;
+                self.journal.note(path.name(), Named { name, was_there })
+            }
             false => Ok(()),
         };
         let replaces = self.existing == Existing::Replace;
+        if part.is_elsewhere()
+            && let Some(Found::Elsewhere(_, journal)) = self.found().get(&entry)
+            && let Some(journal) = self.journal.others().get(*journal)
+        {
+            journal.use_it();
+        }
         if let Some(name) = part.publish(path.name(), replaces, intend)?
             && is_top
         {
             self.note_top(&name);
         }
         Ok(())
-    }
-
-    /// Whether there is still room for others.
-    pub(crate) fn check_reserve(&self) -> io::Result<()> {
-        self.destination.check_reserve()
     }
 
     /// Makes the content of files durable, and tells of each.
@@ -429,6 +462,8 @@ impl Store {
     /// Gives the folders their times and makes all of them durable. The files
     /// must be.
     pub(crate) fn finish(mut self) -> io::Result<Vec<PathBuf>> {
+        // What goes changes the time of the folder it is in.
+        self.remove_left_folders();
         let mut folders = Folders::default();
         let together = self.manifest.folders() > disk::FEW && disk::SYNCS_TOGETHER;
         // Deepest first: what is made inside a folder changes its time.
@@ -490,6 +525,13 @@ impl Store {
     }
 }
 
+impl Found {
+    fn part(part: Part) -> (u32, Self) {
+        let file = Arc::clone(&part.file);
+        (part.chunks(), Self::Part(Some(part), file))
+    }
+}
+
 impl Drop for Store {
     fn drop(&mut self) {
         // Parts that were not taken go, or stay, before their folders.
@@ -498,6 +540,9 @@ impl Drop for Store {
             return;
         }
         let are_left = self.remove_empty_folders();
+        if !self.flight.keeps_parts() {
+            self.remove_left_folders();
+        }
         let are_files = self.top_names().len() > self.top_folders.len() || !self.have.is_empty();
         if (are_left || are_files) && self.flight.keeps_parts() {
             return;
@@ -508,39 +553,11 @@ impl Drop for Store {
     }
 }
 
-/// The way from the destination to the last folder used, held open.
-#[derive(Debug, Default)]
-pub(crate) struct Folders {
-    open: Vec<(String, Arc<Dir>)>,
-}
-
-impl Folders {
-    /// The folder of this path, as it was offered; the destination for none.
-    fn enter<'a>(&'a mut self, store: &'a Store, folder: Option<&str>) -> io::Result<&'a Arc<Dir>> {
-        let names = || folder.into_iter().flat_map(|path| path.split('/'));
-        let same = self
-            .open
-            .iter()
-            .zip(names())
-            .take_while(|((open, _), name)| open == name);
-        let same = same.count();
-        self.open.truncate(same);
-        for name in names().skip(same) {
-            let (above, on_disk) = match self.open.last() {
-                Some((_, above)) => (above, name),
-                None => {
-                    let top = store.top_folders.get(name);
-                    let top = top.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-                    (&store.destination.dir, top.as_str())
-                }
-            };
-            let dir = above.open_dir_nofollow(on_disk)?;
-            self.open.push((name.to_owned(), Arc::new(dir)));
-        }
-        Ok(self
-            .open
-            .last()
-            .map_or(&store.destination.dir, |(_, dir)| dir))
+/// The folder and the name of a place.
+fn split(place: &str) -> (Option<&str>, &str) {
+    match place.rsplit_once('/') {
+        Some((folder, name)) => (Some(folder), name),
+        None => (None, place),
     }
 }
 
@@ -553,21 +570,4 @@ fn folder_there(dir: &Dir, name: &str) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// A file to be read, in a folder that others may write to.
-fn open_file(dir: &Dir, name: &str) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).follow(FollowSymlinks::No);
-    if !dir.symlink_metadata(name)?.is_file() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    // A pipe put in the file's place must not hold us up.
-    #[cfg(unix)]
-    {
-        use cap_std::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
-        options.custom_flags(flags.bits().cast_signed());
-    }
-    Ok(dir.open_with(name, &options)?.into_std())
 }

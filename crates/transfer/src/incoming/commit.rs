@@ -80,7 +80,7 @@ impl Incoming {
             }
         }
         let synced = store.sync(parts.iter().map(|(_, part)| part));
-        let mut folders = Vec::new();
+        let mut folders: Vec<Arc<_>> = Vec::new();
         for ((entry, mut part), synced) in parts.into_iter().zip(synced) {
             let synced = match spoilt.take_if(|(spoilt, _)| *spoilt == entry) {
                 Some((_, error)) => Err(error),
@@ -97,7 +97,11 @@ impl Incoming {
                 Ok(()) => {
                     summary.files += 1;
                     summary.bytes += self.size_bytes(entry);
-                    folders.push(part.into_dir());
+                    for dir in part.dirs() {
+                        if !folders.iter().rev().any(|other| Arc::ptr_eq(other, dir)) {
+                            folders.push(Arc::clone(dir));
+                        }
+                    }
                 }
                 Err(error) => {
                     self.file_failed(entry, error)?;
@@ -105,7 +109,6 @@ impl Incoming {
                 }
             }
         }
-        folders.dedup_by(|left, right| Arc::ptr_eq(left, right));
         store.sync_folders(&folders).map_err(|error| {
             self.disk_failed(store.display_path(), &error);
             Stopped

@@ -54,7 +54,7 @@ impl<'a> WriteStage<'a> {
         }
     }
 
-    pub(super) fn run(mut self, verified: &mpsc::Receiver<Verified>) -> Result<(), Stopped> {
+    pub(super) fn run(mut self, verified: impl Iterator<Item = Verified>) -> Result<(), Stopped> {
         for piece in verified {
             self.incoming.check_stopped()?;
             match piece {

@@ -14,6 +14,7 @@ use super::{Outgoing, Piece, read_whole};
 use crate::{
     event::FileError,
     frame::{self, DIGEST_ITEMS_MAX, DigestItem},
+    lanes::Entrance,
     lengths::{CHUNK_BYTES, Lengths},
     link::Frame,
     merkle::{Digest, Tree},
@@ -135,7 +136,7 @@ impl Outgoing {
         entry: u32,
         have: u32,
         waiting: &mut Waiting,
-        pieces: &mpsc::SyncSender<Piece>,
+        pieces: &Entrance<Piece>,
     ) -> Option<Result<Tree, FileError>> {
         let lengths = self.source.manifest().lengths(entry)?;
         let file = match self.read_chunks(reader, entry, lengths, have, pieces)? {
@@ -170,7 +171,7 @@ impl Outgoing {
         file: &File,
         (entry, lengths, index): (u32, Lengths, u32),
         expected: Digest,
-        pieces: &mpsc::SyncSender<Piece>,
+        pieces: &Entrance<Piece>,
     ) -> Option<Result<(), FileError>> {
         self.check_pause(pieces, &mut None)?;
         if self.is_unwanted(entry) {
@@ -193,7 +194,7 @@ impl Outgoing {
             place,
             buffer,
         };
-        pieces.send(piece).ok()?;
+        pieces.send(piece)?;
         Some(Ok(()))
     }
 }

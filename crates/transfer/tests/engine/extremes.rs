@@ -17,7 +17,7 @@ const MIB: u64 = 1024 * 1024;
 const GIB: u64 = 1024 * MIB;
 
 /// Returns when so many bytes of a transfer are done.
-async fn until(peer: &Peer, id: TransferId, bytes: u64) {
+pub(crate) async fn until(peer: &Peer, id: TransferId, bytes: u64) {
     let reached = async {
         loop {
             let progress = peer.exchange.progress(id);

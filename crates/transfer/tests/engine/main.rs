@@ -14,12 +14,17 @@ mod exchange;
 mod extremes;
 mod floods;
 mod hostile;
+#[cfg(unix)]
+mod lanes;
 mod liar;
 mod lying_receiver;
 mod lying_sender;
+mod moves;
 mod names;
 #[cfg(unix)]
 mod races;
 mod resume;
+#[cfg(target_os = "linux")]
+mod room;
 mod support;
 mod words;

@@ -61,7 +61,7 @@ fn cut_after(bytes: u64) -> (Peer, Peer, Wire) {
 }
 
 /// Sends until the connection breaks after so many bytes.
-async fn broken_off(paths: &[PathBuf], into: &Path, bytes: usize) {
+pub(crate) async fn broken_off(paths: &[PathBuf], into: &Path, bytes: usize) {
     let (mut alice, mut bob, wire) = cut_after(bytes as u64);
     let id = alice.send(paths).await;
     bob.accept_next(into).await;
@@ -76,7 +76,7 @@ async fn broken_off(paths: &[PathBuf], into: &Path, bytes: usize) {
 }
 
 /// Sends to the end. Returns both summaries and how many bytes travelled.
-async fn completed(paths: &[PathBuf], into: &Path) -> (Summary, Summary, usize) {
+pub(crate) async fn completed(paths: &[PathBuf], into: &Path) -> (Summary, Summary, usize) {
     let (mut alice, mut bob, wire) = cut_after(u64::MAX);
     let (sent, received) = transfer(&mut alice, &mut bob, paths, into).await;
     assert_eq!(
@@ -87,7 +87,7 @@ async fn completed(paths: &[PathBuf], into: &Path) -> (Summary, Summary, usize) 
     (sent, received, usize::try_from(passed).unwrap())
 }
 
-fn parts(root: &Path) -> Vec<String> {
+pub(crate) fn parts(root: &Path) -> Vec<String> {
     let mut names = names(root);
     names.retain(|name| name.ends_with(".pinhole-part"));
     names
@@ -289,7 +289,7 @@ async fn a_finished_file_that_differs_stays_and_the_new_one_comes_beside_it() {
 }
 
 /// Accepts the next offer and returns when some of it is on the disk.
-async fn under_way(bob: &mut Peer, into: &Path) -> TransferId {
+pub(crate) async fn under_way(bob: &mut Peer, into: &Path) -> TransferId {
     let id = bob.accept_next(into).await;
     while bob.exchange.progress(id).unwrap().bytes_done < 3 * MIB as u64 {
         tokio::task::yield_now().await;

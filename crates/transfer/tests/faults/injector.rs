@@ -26,6 +26,8 @@ pub(crate) enum Plan {
     /// The disk is full: this call and all behind it that take room. A write
     /// that is the first gets half of what it has onto the disk.
     Full(usize),
+    /// The file system does not know this one call.
+    Lacks(usize),
 }
 
 /// One call on something in the folder.
@@ -62,6 +64,7 @@ const CALLS: &[(c_long, &str, About)] = &[
     (libc::SYS_flock, "flock", OpenFile),
     (libc::SYS_fstatfs, "fstatfs", OpenFile),
     (libc::SYS_fchmod, "fchmod", OpenFile),
+    (libc::SYS_getdents64, "getdents64", OpenFile),
     (libc::SYS_openat, "openat", FolderAndName),
     (libc::SYS_openat2, "openat2", FolderAndName),
     (libc::SYS_mkdirat, "mkdirat", FolderAndName),
@@ -259,13 +262,14 @@ impl Plan {
     pub(crate) const fn at(self) -> usize {
         match self {
             Self::Nothing => usize::MAX,
-            Self::Once(at) | Self::FromThenOn(at) | Self::Full(at) => at,
+            Self::Once(at) | Self::FromThenOn(at) | Self::Full(at) | Self::Lacks(at) => at,
         }
     }
 
     fn failure(self, number: usize, call: &Call) -> Option<Failure> {
         match self {
             Self::Once(at) if number == at => Some(Failure::Error(libc::EIO)),
+            Self::Lacks(at) if number == at => Some(Failure::Error(libc::EOPNOTSUPP)),
             Self::FromThenOn(at) if number >= at => Some(Failure::Error(libc::EIO)),
             Self::Full(at) if number == at && call.name == "pwrite64" => Some(Failure::Half),
             Self::Full(at) if number >= at && call.takes_room => Some(Failure::Error(libc::ENOSPC)),

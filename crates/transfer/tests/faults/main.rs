@@ -11,6 +11,7 @@
 )]
 
 mod injector;
+mod room;
 
 use std::{
     collections::BTreeMap,
@@ -46,9 +47,37 @@ fn every_call_that_fails_costs_nothing_but_the_attempt() {
     fail_everywhere(1);
 }
 
+/// Two sides of one question: the user's folder may hold millions of files, and
+/// what is left of a renamed file is found all the same.
+#[test]
+fn a_full_folder_is_not_looked_through() {
+    const FILES: usize = 30_000;
+    let offered = Offered::new();
+    let into = offered.destination(There::Moved);
+    for number in 0..FILES {
+        fs::write(into.path().join(format!("another {number}")), "").unwrap();
+    }
+    let attempt = || offered.attempt(into.path(), There::Moved);
+    let Ok((attempt, calls)) = injector::run(into.path(), Plan::Nothing, attempt) else {
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: counting calls on a full folder"
+        );
+        return;
+    };
+    assert_eq!(attempt.received.map(|it| it.resent_bytes), Ok(0));
+    let listings = calls
+        .iter()
+        .filter(|call| call.name == "getdents64")
+        .count();
+    // All of it would be 30 and more; no other call goes by what is there.
+    assert!(listings <= 10, "{listings} lists of names were asked for");
+    assert!(calls.len() < 1000, "{} calls", calls.len());
+}
+
 fn fail_everywhere(stride: usize) {
     let offered = Offered::new();
-    for there in [There::Nothing, There::Parts, There::Old] {
+    for there in [There::Nothing, There::Parts, There::Moved, There::Old] {
         let into = offered.destination(there);
         let attempt = || offered.attempt(into.path(), there);
         let Ok((_, calls)) = injector::run(into.path(), Plan::Nothing, attempt) else {
@@ -72,6 +101,8 @@ enum There {
     Nothing,
     /// What an attempt has left that broke off.
     Parts,
+    /// The same, of an attempt at the offer before a folder in it was renamed.
+    Moved,
     /// Another file under each name, to be replaced.
     Old,
 }
@@ -81,7 +112,7 @@ type Content = BTreeMap<PathBuf, Vec<u8>>;
 
 /// What is sent, and where it lies.
 struct Offered {
-    _from: TempDir,
+    from: TempDir,
     content: Content,
     paths: Vec<PathBuf>,
 }
@@ -112,6 +143,8 @@ fn noise(bytes: usize, seed: usize) -> Vec<u8> {
 
 /// What was in the destination before, under a name that is offered.
 const KEPT: &str = "report.txt";
+/// What an offered folder was called before.
+const BEFORE: &str = "before";
 
 impl Offered {
     /// Large, small and empty files, enough of them that they are made durable
@@ -139,7 +172,7 @@ impl Offered {
         }
         let paths = ["alone.bin", "report.txt", "set"].map(|name| from.path().join(name));
         Self {
-            _from: from,
+            from,
             content,
             paths: paths.into(),
         }
@@ -155,6 +188,16 @@ impl Offered {
                 // In the midst of the second large file.
                 let bytes = self.content.values().map(Vec::len).sum::<usize>() * 2 / 3;
                 let broken = self.attempt_over(into.path(), bytes as u64, Existing::Rename);
+                assert!(broken.received.is_err() && broken.sent.is_err());
+                assert!(large_part(into.path()).is_some(), "{broken:?}");
+            }
+            There::Moved => {
+                let before = self.from.path().join(BEFORE);
+                fs::rename(&self.paths[2], &before).unwrap();
+                let bytes = self.content.values().map(Vec::len).sum::<usize>() * 2 / 3;
+                let paths = [&self.paths[..2], std::slice::from_ref(&before)].concat();
+                let broken = attempt_over(&paths, into.path(), bytes as u64, Existing::Rename);
+                fs::rename(&before, &self.paths[2]).unwrap();
                 assert!(broken.received.is_err() && broken.sent.is_err());
                 assert!(large_part(into.path()).is_some(), "{broken:?}");
             }
@@ -195,39 +238,13 @@ impl Offered {
     fn attempt(&self, into: &Path, there: There) -> Attempt {
         let existing = match there {
             There::Old => Existing::Replace,
-            There::Nothing | There::Parts => Existing::Rename,
+            _ => Existing::Rename,
         };
         self.attempt_over(into, u64::MAX, existing)
     }
 
-    /// Sends everything, over a connection that breaks after so many bytes.
     fn attempt_over(&self, into: &Path, breaks_after: u64, existing: Existing) -> Attempt {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_all().build().unwrap();
-        let attempt = async {
-            let (left, right) = tokio::io::duplex(64 * 1024);
-            let (read, write) = tokio::io::split(right);
-            let (alice, mut sending) =
-                start(tokio::io::split(left), Side::Initiator, Limits::default());
-            let (bob, mut receiving) = start(
-                (read.take(breaks_after), write),
-                Side::Responder,
-                Limits::default(),
-            );
-            let source = Source::scan(&self.paths).unwrap();
-            alice.send(source).await.unwrap();
-            tokio::join!(
-                sent(&mut sending),
-                received(&bob, &mut receiving, into, existing)
-            )
-        };
-        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, attempt).await });
-        let (sent, (received, failed)) = ended.expect("an end in time");
-        Attempt {
-            received,
-            failed,
-            sent,
-        }
+        attempt_over(&self.paths, into, breaks_after, existing)
     }
 
     /// Under final names stands what was offered, whole, or what was there,
@@ -282,7 +299,7 @@ impl Offered {
     fn check_plan(&self, plan: Plan, attempt: &Attempt, calls: &[Call], into: &Path, what: &str) {
         let is_complete = attempt.received.is_ok() && attempt.failed.is_empty();
         let failed = match plan {
-            Plan::Nothing => &[],
+            Plan::Nothing | Plan::Lacks(_) => &[],
             Plan::Once(at) => calls.get(at..=at).unwrap_or_default(),
             Plan::FromThenOn(at) => calls.get(at..).unwrap_or_default(),
             Plan::Full(at) => {
@@ -307,6 +324,36 @@ impl Offered {
             assert!(!is_in_doubt(call) || !is_part_of_file(&call.path), "{what}");
         }
         assert!(!is_complete || !failed.iter().any(is_in_doubt), "{what}");
+    }
+}
+
+/// Sends everything, over a connection that breaks after so many bytes.
+fn attempt_over(paths: &[PathBuf], into: &Path, breaks_after: u64, existing: Existing) -> Attempt {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let attempt = async {
+        let (left, right) = tokio::io::duplex(64 * 1024);
+        let (read, write) = tokio::io::split(right);
+        let (alice, mut sending) =
+            start(tokio::io::split(left), Side::Initiator, Limits::default());
+        let (bob, mut receiving) = start(
+            (read.take(breaks_after), write),
+            Side::Responder,
+            Limits::default(),
+        );
+        let source = Source::scan(paths).unwrap();
+        alice.send(source).await.unwrap();
+        tokio::join!(
+            sent(&mut sending),
+            received(&bob, &mut receiving, into, existing)
+        )
+    };
+    let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, attempt).await });
+    let (sent, (received, failed)) = ended.expect("an end in time");
+    Attempt {
+        received,
+        failed,
+        sent,
     }
 }
 
@@ -408,6 +455,10 @@ fn files(folder: &Path) -> Content {
 
 /// The path without the number that the first name got.
 fn offered_as(path: &Path) -> PathBuf {
+    let path = match path.strip_prefix(BEFORE) {
+        Ok(below) => &Path::new("set").join(below),
+        Err(_) => path,
+    };
     let text = path.to_str().unwrap();
     let Some((before, behind)) = text.split_once(" (") else {
         return path.to_owned();

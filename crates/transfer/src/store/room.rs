@@ -1,0 +1,36 @@
+//! Room on the disk: for what is to come, and for others.
+
+use std::io;
+
+use super::{Found, Store};
+use crate::part::Part;
+
+impl Store {
+    /// Of the room that the files to come need, what they have already. A killed
+    /// receiver has left it set aside beyond what it has written.
+    pub(super) fn here_bytes(&self) -> u64 {
+        let found = self.found();
+        let here_bytes = self.have.iter().filter_map(|(entry, &chunks)| {
+            Some(match found.get(entry)? {
+                Found::Part(Some(part), _) => part.room_bytes(),
+                _ => self.manifest.lengths(*entry)?.run_bytes(0, chunks),
+            })
+        });
+        here_bytes.sum()
+    }
+
+    /// The part, with room set aside for all of it, if it is large: a disk that
+    /// is too full says so before it is written.
+    pub(super) fn with_room(&self, part: Part) -> io::Result<Part> {
+        if part.is_reserved() {
+            self.destination.check_room(part.missing_bytes())?;
+            part.reserve()?;
+        }
+        Ok(part)
+    }
+
+    /// Whether there is still room for others.
+    pub(crate) fn check_reserve(&self) -> io::Result<()> {
+        self.destination.check_room(0)
+    }
+}
