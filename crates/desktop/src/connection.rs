@@ -3,11 +3,14 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use egui::{CollapsingHeader, Label, RichText, Ui};
+use egui::{Label, RichText, Ui};
 use pinhole_client::{Attempt, Command, Diagnosis, Finding, Snapshot, Tone};
 
 use crate::action::Action;
 use crate::{text, theme};
+
+/// How many of the last connections are shown.
+const SHOWN_CONNECTIONS: usize = 3;
 
 /// Draws it below the setting that it explains.
 pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
@@ -29,7 +32,8 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) 
     }
     if !snapshot.attempts.is_empty() {
         ui.add_space(theme::GAP_SMALL);
-        CollapsingHeader::new(text::LAST_CONNECTIONS).show(ui, |ui| attempts(ui, snapshot));
+        ui.label(text::LAST_CONNECTIONS);
+        attempts(ui, snapshot);
     }
 }
 
@@ -53,7 +57,7 @@ fn color(ui: &Ui, finding: &Finding) -> egui::Color32 {
 fn attempts(ui: &mut Ui, snapshot: &Snapshot) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_s = now.map_or(0, |now| now.as_secs());
-    for attempt in snapshot.attempts.iter().rev() {
+    for attempt in snapshot.attempts.iter().rev().take(SHOWN_CONNECTIONS) {
         ui.label(text::attempt(attempt, now_s));
         let Attempt { why, tried, .. } = attempt;
         lines(ui, std::iter::once(why).chain(tried).map(Some));

@@ -20,7 +20,7 @@ use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
@@ -314,6 +314,15 @@ type Request = oneshot::Sender<io::Result<PunchPort>>;
 #[derive(Debug)]
 pub(crate) struct WarmPort {
     requests: mpsc::Sender<Request>,
+    task: AbortHandle,
+}
+
+impl Drop for WarmPort {
+    /// At once, also while a port is being prepared: its mapping is to be
+    /// released before the program ends.
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl WarmPort {
@@ -326,10 +335,13 @@ impl WarmPort {
         let (requests, receiver) = mpsc::channel(8);
         // Who is on the server's own machine is not beyond a router.
         let mapper = mapper.filter(|_| !server.is_on_loopback());
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             keep_warm(&server, &second, mapper.as_ref(), receiver).await;
         });
-        Self { requests }
+        Self {
+            requests,
+            task: task.abort_handle(),
+        }
     }
 
     /// Takes the port that is ready, or the next one that will be; another is

@@ -17,6 +17,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pinhole_proto::candidate::{Candidate, is_global};
@@ -47,7 +48,10 @@ struct Shared {
     find_network: Box<dyn Fn() -> Option<Network> + Send + Sync>,
     known: Mutex<Known>,
     slots: Semaphore,
+    /// How many mappings are held, or most likely will be.
     held: watch::Sender<usize>,
+    /// The router has granted one before.
+    grants: AtomicBool,
     enabled: watch::Sender<bool>,
 }
 
@@ -94,6 +98,7 @@ impl PortMapper {
                 known: Mutex::default(),
                 slots: Semaphore::new(MAX_MAPPINGS),
                 held: watch::Sender::new(0),
+                grants: AtomicBool::new(false),
                 enabled: watch::Sender::new(true),
             }),
         }
@@ -179,7 +184,10 @@ impl PortMapper {
             () = &mut stop => return,
         };
         loop {
-            // Never given up half way: the router would keep what it grants.
+            // Never given up half way: the router would keep what it grants. For
+            // a router that grants nothing nobody waits at the end.
+            let grants = self.shared.grants.load(Ordering::Relaxed);
+            let held = grants.then(|| Held::new(&self.shared.held));
             let mut mapping = match self.map(port).await {
                 Ok(mapping) if is_useful(mapping.external) => mapping,
                 Ok(mapping) => {
@@ -189,13 +197,15 @@ impl PortMapper {
                     continue;
                 }
                 Err(again_at) => {
+                    drop(held);
                     tokio::select! {
                         () = sleep_until(again_at) => continue,
                         () = &mut stop => return,
                     }
                 }
             };
-            let _held = Held::new(&self.shared.held);
+            self.shared.grants.store(true, Ordering::Relaxed);
+            let _held = held.unwrap_or_else(|| Held::new(&self.shared.held));
             loop {
                 external.send_replace(Some(mapping.external));
                 tokio::select! {

@@ -4,7 +4,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::AtomicU8;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
@@ -353,6 +353,26 @@ async fn no_more_than_a_few_ports_are_open_at_a_time() {
         .await
         .expect("waits for ever")
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_just_being_granted_at_the_end_is_released_too() {
+    let router = Router::with_pcp(3600).await;
+    let mapper = router.mapper();
+    let mut first = mapper.keep(4000).unwrap();
+    until(&mut first, Some((OUTSIDE, 4000).into())).await;
+    let second = mapper.keep(4001).unwrap();
+    router
+        .until_asked(|asked| asked.iter().any(|a| a.port == 4001))
+        .await;
+    drop((first, second));
+    mapper.all_released(PATIENCE).await;
+    let released = |port| {
+        let asked = router.asked();
+        let of_port = asked.iter().rfind(|asked| asked.port == port);
+        of_port.is_some_and(|last| last.lifetime_s == 0)
+    };
+    assert!(released(4000) && released(4001), "{:?}", router.asked());
 }
 
 #[tokio::test]
