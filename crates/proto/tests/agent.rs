@@ -196,6 +196,22 @@ fn a_failed_dial_is_repeated_at_once_but_not_faster_than_every_20_ms() {
 }
 
 #[test]
+fn an_address_that_goes_on_refusing_is_knocked_at_slowly() {
+    let mut driven = Driven::controlling(&[PEER_PUBLIC]);
+    let mut dials = 0;
+    for _ in 0..2_900 {
+        for (check, _) in driven.dials() {
+            dials += 1;
+            driven
+                .agent
+                .handle_dial_failed(driven.now, check, DialFailure::Other);
+        }
+        driven.wait_ms(1);
+    }
+    assert!((50..60).contains(&dials), "{dials} dials");
+}
+
+#[test]
 fn an_address_in_use_or_a_lost_connection_is_dialled_again_slowly() {
     let mut driven = Driven::controlling(&[PEER_PUBLIC]);
     let check = driven.check(PEER_PUBLIC);

@@ -24,6 +24,10 @@ pub enum DialFailure {
     Other,
 }
 
+/// So many dials of one check follow each other as fast as they fail; both sides
+/// begin within much less time than that takes.
+const FAST_DIALS_MAX: u32 = 50;
+
 #[derive(Debug)]
 struct Check {
     id: CheckId,
@@ -31,6 +35,7 @@ struct Check {
     path: PathKind,
     state: State,
     dialled_at: Option<Instant>,
+    dials: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +85,7 @@ impl Checklist {
                 path: PathKind::dialled(&local, remote),
                 state: State::Due(round.start_at),
                 dialled_at: None,
+                dials: 0,
             }
         });
         Self {
@@ -100,6 +106,7 @@ impl Checklist {
         self.checks.iter_mut().filter(due).map(move |check| {
             check.state = State::Pending;
             check.dialled_at = Some(now);
+            check.dials += 1;
             (check.id, check.remote)
         })
     }
@@ -135,6 +142,11 @@ impl Checklist {
             DialFailure::Other => timing.redial,
         };
         if let Some(check) = self.find(id, State::Pending) {
+            // Whoever named the address may not have us knock there for ever.
+            let wait = match check.dials < FAST_DIALS_MAX {
+                true => wait,
+                false => timing.slow_redial,
+            };
             check.redial(now, wait);
         }
     }
