@@ -178,7 +178,40 @@ pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
         .with_interval(KEEPALIVE_INTERVAL);
     let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    retransmit_evenly(&socket)?;
     socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Has the kernel retransmit at least every second, where it can (Linux 6.15 and
+/// later): by itself it waits twice as long each time, and after a break of 20 s
+/// goes on up to 13 s late. That would end a connection after 15 attempts, so it
+/// gets a time instead.
+#[cfg(target_os = "linux")]
+fn retransmit_evenly(socket: &SockRef<'_>) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+
+    /// `TCP_RTO_MAX_MS` of `linux/tcp.h`.
+    const TCP_RTO_MAX_MS: libc::c_int = 44;
+    const RTO_MAX_MS: libc::c_int = 1000;
+    const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
+    #[allow(unsafe_code, reason = "no crate has this option yet")]
+    // SAFETY: the descriptor is open, and the kernel reads as many bytes of the
+    // constant as it is told that there are.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_RTO_MAX_MS,
+            (&raw const RTO_MAX_MS).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match set {
+        0 => socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX)),
+        // An older kernel.
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
