@@ -203,7 +203,7 @@ fn retransmit_evenly(socket: &SockRef<'_>) -> io::Result<()> {
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             TCP_RTO_MAX_MS,
-            (&raw const RTO_MAX_MS).cast(),
+            std::ptr::from_ref(&RTO_MAX_MS).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
