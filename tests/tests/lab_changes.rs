@@ -307,7 +307,7 @@ fn opens_ports_only_by(has: PortMapping) {
             reach(&lab, Host::S, to).unwrap_or_else(|e| panic!("{to}: {e}"));
             lab.reboot(Host::A);
             let forgotten = reach(&lab, Host::S, to);
-            assert_eq!(forgotten.unwrap_err(), ErrorKind::TimedOut);
+            assert_eq!(forgotten.expect_err("an error"), ErrorKind::TimedOut);
         }
     }
 }

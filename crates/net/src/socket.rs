@@ -194,6 +194,7 @@ fn retransmit_evenly(socket: &SockRef<'_>) -> io::Result<()> {
     /// `TCP_RTO_MAX_MS` of `linux/tcp.h`.
     const TCP_RTO_MAX_MS: libc::c_int = 44;
     const RTO_MAX_MS: libc::c_int = 1000;
+    const RTO_MAX_BYTES: libc::socklen_t = 4;
     const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(120);
     #[allow(unsafe_code, reason = "no crate has this option yet")]
     // SAFETY: the descriptor is open, and the kernel reads as many bytes of the
@@ -204,7 +205,7 @@ fn retransmit_evenly(socket: &SockRef<'_>) -> io::Result<()> {
             libc::IPPROTO_TCP,
             TCP_RTO_MAX_MS,
             std::ptr::from_ref(&RTO_MAX_MS).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
+            RTO_MAX_BYTES,
         )
     };
     match set {

@@ -53,7 +53,7 @@ impl Hello {
     pub fn encode(&self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         let (head, name) = bytes.split_at_mut(2);
-        head.copy_from_slice(&[number(&PURPOSES, self.purpose), number(&PATHS, self.path)]);
+        head.copy_from_slice(&[number(&PURPOSES, &self.purpose), number(&PATHS, &self.path)]);
         name.copy_from_slice(self.session.as_bytes());
         bytes
     }
@@ -78,8 +78,8 @@ impl Hello {
 }
 
 /// Counted from 1, so that zeros mean nothing.
-fn number<T: PartialEq>(all: &[T], one: T) -> u8 {
-    let index = all.iter().position(|other| *other == one);
+fn number<T: PartialEq>(all: &[T], one: &T) -> u8 {
+    let index = all.iter().position(|other| other == one);
     u8::try_from(index.map_or(0, |index| index + 1)).unwrap_or(0)
 }
 

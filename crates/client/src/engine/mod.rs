@@ -233,12 +233,7 @@ impl Engine {
                 self.overrides.download_folder = None;
                 self.store_settings().await;
             }
-            Command::SetProxy { proxy } => {
-                self.settings.proxy = proxy;
-                self.overrides.proxy = None;
-                self.proxy.send_replace(self.in_force().proxy);
-                self.store_settings().await;
-            }
+            Command::SetProxy { proxy } => self.set_proxy(proxy).await,
             Command::SetAcceptPolicy { policy } => {
                 self.settings.accept = policy;
                 self.overrides.accept = None;
@@ -265,20 +260,29 @@ impl Engine {
                 self.obey_port_mapping();
                 self.store_settings().await;
             }
-            Command::SetLimits { send, receive } => {
-                self.settings.send_limit = send;
-                self.settings.receive_limit = receive;
-                self.overrides.send_limit = None;
-                self.overrides.receive_limit = None;
-                self.obey_limits();
-                self.store_settings().await;
-            }
+            Command::SetLimits { send, receive } => self.set_limits(send, receive).await,
         }
     }
 
     /// The settings as this run obeys them.
     fn in_force(&self) -> Settings {
         self.settings.with(&self.overrides)
+    }
+
+    async fn set_proxy(&mut self, proxy: ProxyChoice) {
+        self.settings.proxy = proxy;
+        self.overrides.proxy = None;
+        self.proxy.send_replace(self.in_force().proxy);
+        self.store_settings().await;
+    }
+
+    async fn set_limits(&mut self, send: Option<u64>, receive: Option<u64>) {
+        self.settings.send_limit = send;
+        self.settings.receive_limit = receive;
+        self.overrides.send_limit = None;
+        self.overrides.receive_limit = None;
+        self.obey_limits();
+        self.store_settings().await;
     }
 
     fn obey_limits(&self) {

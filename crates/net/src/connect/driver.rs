@@ -213,7 +213,7 @@ impl Driver {
                 self.agent.handle_relay_failed(now, round);
             }
             Outcome::Handshake(id, result) => self.handshake_ended(now, id, result),
-            Outcome::Moved(path, result) => self.moved(*path, result),
+            Outcome::Moved(path, result) => self.moved(&path, result),
         }
         Ok(())
     }
@@ -409,7 +409,7 @@ impl Driver {
         Ok(())
     }
 
-    fn moved(&mut self, path: SessionPath, result: io::Result<()>) {
+    fn moved(&mut self, path: &SessionPath, result: io::Result<()>) {
         self.moving -= 1;
         let Some(live) = &self.live else { return };
         match result {
@@ -417,7 +417,7 @@ impl Driver {
                 debug!(kind = %path.kind, "the session has moved");
                 live.moved(SessionPath {
                     report: self.sockets.report.clone(),
-                    ..path
+                    ..path.clone()
                 });
                 self.deliver(Ok(Accepted::Moved));
             }

@@ -405,7 +405,8 @@ async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
         let (to, heard) = next_path().await;
         let follow = async { b_mover.follow(heard.await).await };
         let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
-        (led.unwrap(), followed.unwrap());
+        led.unwrap();
+        followed.unwrap();
     }
     stopped.store(true, Ordering::Relaxed);
     for (written, read) in written.into_iter().zip(read) {
@@ -425,7 +426,8 @@ async fn a_session_at_rest_moves_and_leaves_its_old_path() {
     let (to, heard) = next_path().await;
     let follow = async { b_mover.follow(heard.await).await };
     let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
-    (led.unwrap(), followed.unwrap());
+    led.unwrap();
+    followed.unwrap();
     a.write_all(b" and after").await.unwrap();
     let mut heard = [0; 16];
     b.read_exact(&mut heard).await.unwrap();
@@ -462,7 +464,8 @@ async fn a_session_that_has_ended_ends_on_the_next_path_too() {
     let (to, heard) = next_path().await;
     let follow = async { b_mover.follow(heard.await).await };
     let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
-    (led.unwrap(), followed.unwrap());
+    led.unwrap();
+    followed.unwrap();
     let mut heard = Vec::new();
     b.read_to_end(&mut heard).await.unwrap();
     assert_eq!(heard, b"last words");
