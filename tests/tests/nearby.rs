@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pinhole_tests::lab::{self, Host, Lab, Mapping, Nat, Plan, Topology, Unsolicited};
+use pinhole_tests::lab::{self, Host, Lab, Plan, Router};
 use pinhole_tests::process::{Ended, Process, binary};
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_tests::tree;
@@ -22,15 +22,7 @@ fn one_lan() -> Option<Lab> {
 
 /// With the server this far away.
 fn one_lan_far_away(delay: Duration) -> Option<Lab> {
-    let nat = Nat {
-        mapping: Mapping::Stable,
-        unsolicited: Unsolicited::Silence,
-    };
-    lab::build_or_skip(Plan {
-        topology: Topology::OneLan(nat),
-        ipv6: false,
-        delay,
-    })
+    lab::build_or_skip(Plan::one_lan(Router::HOME).delayed(delay))
 }
 
 /// A profile on a host of the LAN.
