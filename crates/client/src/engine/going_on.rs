@@ -75,6 +75,8 @@ impl Engine {
             give_up_at: now + wait,
             try_at: is_sending.then_some(now + BETWEEN_ATTEMPTS),
         });
+        // What broke it may have broken the way to the server, too.
+        self.login.check();
         self.publish();
         self.emit(Event::Reconnecting { transfer: id }).await;
     }

@@ -317,11 +317,13 @@ impl Attempt {
         let mut failures_in_a_row = 0;
         let mut was_logged_in = false;
         let mut hasty_until = Instant::now();
+        let mut is_told_of_haste = false;
         loop {
             let is_hasty = Instant::now() < hasty_until;
             let failure = match self.log_in_within(is_hasty.then_some(HASTY_TIMEOUT)).await {
                 Ok((rendezvous, logged_in, events)) => {
                     failures_in_a_row = 0;
+                    is_told_of_haste = false;
                     was_logged_in = true;
                     // From now on only this very server will do.
                     self.expect = Expect::Key(logged_in.server_key);
@@ -345,14 +347,19 @@ impl Attempt {
                 self.tell(LoginInput::Failed { failure }).await;
                 return;
             }
-            let retry_in = if Instant::now() < hasty_until {
+            let is_hasty = Instant::now() < hasty_until;
+            let retry_in = if is_hasty {
                 HASTY_RETRY
             } else {
                 failures_in_a_row += 1;
                 retry_delay(failures_in_a_row - 1, self.identity.key())
             };
-            let lost = LoginInput::Disconnected { failure, retry_in };
-            self.tell(lost).await;
+            // Of many short attempts the user hears once.
+            if !(is_hasty && is_told_of_haste) {
+                let lost = LoginInput::Disconnected { failure, retry_in };
+                self.tell(lost).await;
+            }
+            is_told_of_haste = is_hasty;
             tokio::select! {
                 () = tokio::time::sleep(retry_in) => {}
                 () = self.check.notified() => hasty_until = Instant::now() + HASTE,
