@@ -272,6 +272,7 @@ async fn skipped_files_are_not_sent() {
     liar.json(r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#)
         .await;
     liar.json(r#"{"type":"accept","transfer":1}"#).await;
+    assert_eq!(liar.hear().await["type"], "alive");
     let mut frame = vec![0; FRAME_HEADER_BYTES + BATCH_HEADER_BYTES + 40 + 5];
     liar.stream.read_exact(&mut frame).await.unwrap();
     assert_eq!(
