@@ -1,7 +1,9 @@
 #!/bin/sh
 # What takes too long for tests/run.sh: a thousand kills, every failing call,
-# every pair of routers twenty times, two hundred people at once, the largest
-# offers, and a minute of fuzzing for each target. Ends with a summary, and
+# every pair of routers twenty times, two gibibytes through everything that can
+# happen on the road, two hundred people at once, the largest offers, the times
+# that connections take, and a minute of fuzzing for each target. Ends with a
+# summary, and
 # fails when one of them has. Linux and root only; with FUZZ_SECONDS it takes
 # another time for each target.
 set -eu
@@ -10,7 +12,8 @@ cd "$(dirname "$0")/.."
 
 [ "$(uname)" = Linux ] || { echo "SKIPPED: the nightly tests need Linux" >&2; exit 1; }
 command -v cargo >/dev/null || { echo "missing: Rust (https://rustup.rs)" >&2; exit 1; }
-need gcc:cc g++:c++ libc6-dev:/usr/include/stdio.h iproute2:ip nftables:nft conntrack:conntrack
+need gcc:cc g++:c++ libc6-dev:/usr/include/stdio.h iproute2:ip nftables:nft conntrack:conntrack \
+    miniupnpd-nftables:miniupnpd
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 logs=$target/nightly
@@ -71,9 +74,12 @@ stage kills long pinhole-transfer crash a_thousand_kills_lose_nothing
 stage faults long pinhole-transfer faults every_call_that_fails_costs_nothing_but_the_attempt
 stage huge long pinhole-transfer engine extremes::one_chunk_of_sixty_four_gibibytes_is_sent_again
 stage matrix long pinhole-tests matrix every_pair_connects_directly_nineteen_times_of_twenty
+stage mapped long pinhole-tests mapped every_pair_with_a_router_that_opens_ports_is_direct
+stage moving long pinhole-tests moving two_gibibytes_survive_all_of_it
 stage bad_line long pinhole-tests topologies a_bad_line_connects_twenty_times_of_twenty
 stage crowd long pinhole-tests crowd two_hundred_people_behind_twenty_routers_connect_at_once
 # In the build that people run: the other takes more memory.
+stage timing long pinhole-tests timing connections_stand_and_bytes_arrive_in_so_many_round_trips
 stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
 profile=--release
 stage many long pinhole-tests extremes a_hundred_thousand_files_need_little_memory

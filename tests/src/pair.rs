@@ -1,10 +1,23 @@
 //! Alice at A sends to bob at B, again and again.
+//!
+//! A session may begin on the relay, because that stands first, and move to a
+//! direct path a moment later. So both are told: where it began, and where it
+//! was after [`MOVES_WITHIN`] at most. While a session is on the relay the line
+//! is slow, so that the file is not over before it can move.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::lab::{Host, Lab};
 use crate::process::Process;
 use crate::scene::{Peer, SOON, Scene};
+
+/// So long a session that began on the relay has to become a direct one. The
+/// first time that one looks for a better path anew is after five seconds.
+pub const MOVES_WITHIN: Duration = Duration::from_secs(8);
+/// Of a slow line. In that time it carries less than a file has.
+const SLOW_MBIT: u32 = 5;
+const FILE_BYTES: usize = 8 << 20;
 
 /// A server, and bob, who receives what alice sends.
 pub struct Pair<'a> {
@@ -14,17 +27,30 @@ pub struct Pair<'a> {
     pub alice: Peer<'a>,
     /// Logged in all the time.
     pub bob: Peer<'a>,
+    lab: &'a Lab,
     receiving: Option<Process>,
-    files: usize,
+    files: u8,
 }
 
 /// How a file travelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
-    /// The class of the path, as `pinhole` calls it.
+    /// The class of the path on which it began, as `pinhole` calls it.
+    pub began: String,
+    /// And of the last one.
     pub path: String,
     /// From the introduction that alice asked for to a path that stood.
     pub elapsed_ms: u64,
+    /// From then on until the session moved, if it did.
+    pub moved_after: Option<Duration>,
+}
+
+impl Connection {
+    /// Whether it was on a direct path so long after it began.
+    #[must_use]
+    pub fn is_direct_within(&self, limit: Duration) -> bool {
+        self.path != "relay" && self.moved_after.is_none_or(|after| after <= limit)
+    }
 }
 
 impl<'a> Pair<'a> {
@@ -36,44 +62,53 @@ impl<'a> Pair<'a> {
             alice: scene.peer_in(lab, Host::A, "alice"),
             bob: scene.peer_in(lab, Host::B, "bob"),
             scene,
+            lab,
             receiving: None,
             files: 0,
         }
     }
 
-    /// Sends a small file, which arrives.
+    /// Sends a file, which arrives.
     ///
     /// # Panics
     /// When it does not.
     pub fn send(&mut self) -> Connection {
-        let content = format!("content {}", self.files);
-        self.send_content(content.as_bytes())
-    }
-
-    /// Sends a file with this content, which arrives.
-    ///
-    /// # Panics
-    /// When it does not.
-    pub fn send_content(&mut self, content: &[u8]) -> Connection {
         if self.receiving.is_none() {
             self.receiving = Some(self.bob.receive(&[]));
         }
         self.files += 1;
+        let content = vec![self.files; FILE_BYTES];
         let name = format!("file-{}", self.files);
-        let file = self.scene.file(&name, content);
-        let sent = self.alice.send("bob", &[&file]).end(SOON);
+        let file = self.scene.file(&name, &content);
+        let mut sending = self.alice.send("bob", &[&file]);
+        let (connected, since) = sending.event_at("connected", SOON);
+        let began = connected["path"].as_str().expect("a path").to_owned();
+        let moved = if began == "relay" {
+            self.lab.limit(SLOW_MBIT, 100);
+            let moved = sending.event_within("moved", MOVES_WITHIN);
+            self.lab.unlimit();
+            moved.map(|(moved, at)| (at - since, moved))
+        } else {
+            None
+        };
+        let sent = sending.end(SOON);
         assert_eq!(sent.code, Some(0), "{name} ended with {sent:?}");
         let arrived = fs::read(self.bob.inbox.join(&name)).expect("the file has arrived");
         assert!(arrived == content, "{name} differs");
-        let event = sent.event("connected");
+        let _ = fs::remove_file(self.bob.inbox.join(&name));
         Connection {
-            path: event["path"].as_str().expect("a path").to_owned(),
-            elapsed_ms: event["elapsed_ms"].as_u64().expect("a time"),
+            path: match &moved {
+                Some((_, moved)) => moved["path"].as_str().expect("a path").to_owned(),
+                None => began.clone(),
+            },
+            began,
+            elapsed_ms: connected["elapsed_ms"].as_u64().expect("a time"),
+            moved_after: moved.map(|(after, _)| after),
         }
     }
 }
 
-/// Sends so many small files from A to B, and tells the path of each.
+/// Sends so many files from A to B, and tells the path that each ended on.
 #[must_use]
 pub fn paths(lab: &Lab, runs: usize) -> Vec<String> {
     let mut pair = Pair::in_lab(lab);

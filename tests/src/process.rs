@@ -43,9 +43,10 @@ pub fn binary(name: &str) -> PathBuf {
 pub struct Process {
     label: String,
     child: Child,
-    lines: Receiver<String>,
-    /// Everything it has printed so far, for whoever must explain a failure.
-    printed: Vec<String>,
+    lines: Receiver<(Instant, String)>,
+    /// Everything it has printed so far and when, for whoever must explain a
+    /// failure.
+    printed: Vec<(Instant, String)>,
     errors: Arc<Mutex<String>>,
 }
 
@@ -56,6 +57,8 @@ pub struct Ended {
     pub code: Option<i32>,
     /// All JSON lines it printed, those already waited for too.
     pub events: Vec<Value>,
+    /// When it printed each of them.
+    pub times: Vec<Instant>,
     /// What it wrote to standard error.
     pub errors: String,
 }
@@ -127,7 +130,7 @@ impl Process {
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // Nobody waits for lines any more once the process is dropped.
-                if sender.send(line).is_err() {
+                if sender.send((Instant::now(), line)).is_err() {
                     break;
                 }
             }
@@ -161,18 +164,37 @@ impl Process {
     /// # Panics
     /// When it does not come in time or the process ends first.
     pub fn event(&mut self, name: &str, timeout: Duration) -> Value {
+        self.event_at(name, timeout).0
+    }
+
+    /// The same, and when it was printed.
+    ///
+    /// # Panics
+    /// When it does not come in time or the process ends first.
+    pub fn event_at(&mut self, name: &str, timeout: Duration) -> (Value, Instant) {
+        match self.event_within(name, timeout) {
+            Some(found) => found,
+            None => self.fail(&format!("no {name} in {timeout:?}")),
+        }
+    }
+
+    /// The same, or nothing when it does not come in time.
+    ///
+    /// # Panics
+    /// When the process ends first.
+    pub fn event_within(&mut self, name: &str, timeout: Duration) -> Option<(Value, Instant)> {
         let deadline = Instant::now() + timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) => {
+                Ok((at, line)) => {
                     let event = serde_json::from_str::<Value>(&line).unwrap_or(Value::Null);
-                    self.printed.push(line);
+                    self.printed.push((at, line));
                     if event["event"] == name {
-                        return event;
+                        return Some((event, at));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => self.fail(&format!("no {name} in {timeout:?}")),
+                Err(RecvTimeoutError::Timeout) => return None,
                 Err(RecvTimeoutError::Disconnected) => self.fail(&format!("ended before {name}")),
             }
         }
@@ -184,8 +206,8 @@ impl Process {
     /// When it does not come in time or the process ends first.
     pub fn line(&mut self, timeout: Duration) -> String {
         match self.lines.recv_timeout(timeout) {
-            Ok(line) => {
-                self.printed.push(line.clone());
+            Ok((at, line)) => {
+                self.printed.push((at, line.clone()));
                 line
             }
             Err(error) => self.fail(&format!("no line in {timeout:?}: {error}")),
@@ -199,7 +221,8 @@ impl Process {
     #[must_use]
     pub fn end(mut self, timeout: Duration) -> Ended {
         let code = self.wait(timeout);
-        let events = self.printed.iter().map(|line| {
+        let times = self.printed.iter().map(|(at, _)| *at).collect();
+        let events = self.printed.iter().map(|(_, line)| {
             serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {line}: {e}"))
         });
         let events = events.collect();
@@ -207,6 +230,7 @@ impl Process {
         Ended {
             code,
             events,
+            times,
             errors,
         }
     }
@@ -220,7 +244,7 @@ impl Process {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) => self.printed.push(line),
+                Ok(printed) => self.printed.push(printed),
                 Err(RecvTimeoutError::Timeout) => self.fail(&format!("running after {timeout:?}")),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -261,7 +285,7 @@ impl Process {
 
     fn fail(&self, what: &str) -> ! {
         let mut report = format!("{}: {what}\n", self.label);
-        for line in &self.printed {
+        for (_, line) in &self.printed {
             let _ = writeln!(report, "  printed: {line}");
         }
         panic!("{report}  errors: {}", self.errors.lock().expect("errors"));

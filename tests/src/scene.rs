@@ -82,8 +82,7 @@ impl Scene {
     #[cfg(target_os = "linux")]
     #[must_use]
     pub fn in_lab_with_folder(lab: &Lab, folder: io::Result<TempDir>) -> Self {
-        let v4 = format!("{}:4747", Lab::SERVER);
-        let v6 = format!("[{}]:4747", Lab::SERVER_V6);
+        let [v4, v6] = lab_addresses();
         Self::start(Place::Lab(lab, Host::S), &[&v4, &v6], folder)
     }
 
@@ -149,6 +148,23 @@ impl Scene {
         self.server.event("listening", SOON);
     }
 
+    /// Kills the server, as a power cut would.
+    pub fn kill_server(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts the server of [`Scene::in_lab`] again.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[cfg(target_os = "linux")]
+    pub fn start_server_in(&mut self, lab: &Lab) {
+        let [v4, v6] = lab_addresses();
+        let place = Place::Lab(lab, Host::S);
+        self.server = start_server(place, &[&v4, &v6], &[], &self.server_data_dir());
+        self.server.event("listening", SOON);
+    }
+
     /// Restarts a server on loopback that has kept its key but lost its names.
     ///
     /// # Panics
@@ -199,6 +215,14 @@ impl Scene {
         fs::write(&path, content).expect("writing a file");
         path
     }
+}
+
+#[cfg(target_os = "linux")]
+fn lab_addresses() -> [String; 2] {
+    [
+        format!("{}:4747", Lab::SERVER),
+        format!("[{}]:4747", Lab::SERVER_V6),
+    ]
 }
 
 fn start_server(place: Place<'_>, listen: &[&str], arguments: &[&str], data_dir: &Path) -> Process {

@@ -78,6 +78,31 @@ impl Lab {
         wan.as_mut().expect("a WAN that runs").set(&name, line);
     }
 
+    /// From now on, nothing comes from one site to another: all that both reach
+    /// is the server.
+    ///
+    /// # Panics
+    /// When a step fails.
+    pub fn part(&self) {
+        self.nft_on_the_internet(
+            "add table inet parted; \
+             add chain inet parted forward { type filter hook forward priority 0; }; \
+             add rule inet parted forward iifname != s oifname != s drop",
+        );
+    }
+
+    /// Ends what [`Lab::part`] has begun.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn join(&self) {
+        self.nft_on_the_internet("delete table inet parted");
+    }
+
+    fn nft_on_the_internet(&self, commands: &str) {
+        run(self.command_at("W", "nft".as_ref()).arg(commands));
+    }
+
     /// Pulls the host's network cable: it notices.
     ///
     /// # Panics
@@ -109,6 +134,18 @@ impl Lab {
                 "-n {namespace} qdisc replace dev {interface} root \
                  tbf rate {mbit}mbit burst {burst_bytes} limit {queue_bytes}"
             );
+            run(Command::new("tc").args(words.split_whitespace()));
+        }
+    }
+
+    /// Takes back what [`Lab::limit`] has done.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn unlimit(&self) {
+        for (node, interface) in [(self.outermost(Host::A), "wan0"), ("W".to_owned(), "a")] {
+            let namespace = self.namespace(&node);
+            let words = format!("-n {namespace} qdisc delete dev {interface} root");
             run(Command::new("tc").args(words.split_whitespace()));
         }
     }

@@ -1,0 +1,465 @@
+//! What happens on the road while a file travels: paths that get better, that
+//! break, and that come back. With the real binaries behind real NATs.
+//!
+//! Each test prints how long nothing arrived, and how long after the network's
+//! return something new did. By day the files are small and the line is slow,
+//! so that what happens does so in the midst; by night they have 2 GiB.
+#![cfg(target_os = "linux")]
+#![allow(clippy::indexing_slicing)]
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pinhole_tests::lab::{self, Host, Lab, Line, Plan, Router};
+use pinhole_tests::process::{Ended, Process};
+use pinhole_tests::scene::{SOON, Scene};
+
+const MIB: u64 = 1024 * 1024;
+/// Of the line between each site and the internet.
+const DELAY: Duration = Duration::from_millis(25);
+const RTT_MS: u32 = 100;
+/// Something new arrives no later after the return of the network.
+const AFTER_RETURN: Duration = Duration::from_secs(2);
+/// A new way after the old one has been lost for good: three seconds until the
+/// silence is noticed, one in which the server does not answer, and then the
+/// login and the introduction.
+const NEW_WAY: Duration = Duration::from_secs(9);
+
+/// How much travels, how fast, and how long things stand still.
+#[derive(Clone, Copy)]
+struct Scale {
+    bytes: u64,
+    mbit: u32,
+    stopped: Duration,
+}
+
+const BY_DAY: Scale = Scale {
+    bytes: 48 * MIB,
+    mbit: 60,
+    stopped: Duration::from_secs(8),
+};
+const BY_NIGHT: Scale = Scale {
+    bytes: 2048 * MIB,
+    mbit: 400,
+    stopped: Duration::from_secs(60),
+};
+/// A line that is cut that long.
+const CUT: Duration = Duration::from_secs(20);
+
+/// A transfer under way.
+struct Road<'a> {
+    lab: &'a Lab,
+    scale: Scale,
+    scene: Scene,
+    sending: Process,
+    receiving: Process,
+}
+
+impl Road<'_> {
+    /// What is under way at most: in both send buffers, in the queues of the
+    /// line and on it, and the chunk that is being written.
+    const IN_FLIGHT: u64 = 16 * MIB;
+}
+
+/// How a transfer went on that was disturbed.
+struct Story {
+    sent: Ended,
+    received: Ended,
+    /// The longest time in which nothing new arrived.
+    stall: Duration,
+    /// From the return of the network until something new arrived.
+    after_return: Duration,
+    resent: u64,
+}
+
+/// Numbers that are nowhere the same, without holding them all in memory.
+fn write_content(path: &Path, bytes: u64) {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).expect("a file"));
+    for number in 0..bytes / 8 {
+        let number = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        file.write_all(&number.to_le_bytes()).expect("writing");
+    }
+    file.flush().expect("writing");
+}
+
+fn equal(a: &Path, b: &Path) -> bool {
+    let [a, b] = [a, b].map(|path| File::open(path).expect("a file"));
+    let len = |file: &File| file.metadata().expect("metadata").len();
+    if len(&a) != len(&b) {
+        return false;
+    }
+    let mut readers = [a, b].map(|file| BufReader::with_capacity(1 << 20, file));
+    let [mut left, mut right] = [[0; 65536]; 2];
+    loop {
+        let read = readers[0].read(&mut left).expect("reading");
+        if read == 0 {
+            return true;
+        }
+        readers[1].read_exact(&mut right[..read]).expect("reading");
+        if left[..read] != right[..read] {
+            return false;
+        }
+    }
+}
+
+/// Waits until this much has arrived.
+fn arrived(receiving: &mut Process, bytes: u64) {
+    while receiving.event("progress", SOON)["bytes"].as_u64() < Some(bytes) {}
+}
+
+/// The times at which more had arrived than ever before.
+fn news(received: &Ended) -> Vec<Instant> {
+    let mut most = 0;
+    let mut times = Vec::new();
+    for (event, at) in received.events.iter().zip(&received.times) {
+        let bytes = event["bytes"].as_u64().unwrap_or(0);
+        let is_news = event["event"] == "progress" && bytes > most;
+        if is_news || event["event"] == "completed" {
+            most = bytes.max(most);
+            times.push(*at);
+        }
+    }
+    times
+}
+
+/// Sends a file through two home routers and does something to it when a
+/// quarter has arrived, which returns when the network was whole again.
+fn disturbed(scale: Scale, name: &str, begins: &str, act: fn(&mut Road) -> Instant) -> Story {
+    let plan = Plan::two_sites(Router::HOME, Router::HOME).delayed(DELAY);
+    let lab = Lab::build(plan);
+    lab.limit(scale.mbit, RTT_MS);
+    let scene = Scene::in_lab(&lab);
+    let bob = scene.peer_in(&lab, Host::B, "bob");
+    let alice = scene.peer_in(&lab, Host::A, "alice");
+    let file: PathBuf = scene.folder.path().join("film");
+    write_content(&file, scale.bytes);
+    if begins == "relay" {
+        lab.part();
+    }
+    let receiving = bob.receive(&["--once"]);
+    let sending = alice.send("bob", &[&file]);
+    let mut road = Road {
+        lab: &lab,
+        scale,
+        scene,
+        sending,
+        receiving,
+    };
+    let connected = road.receiving.event("connected", SOON);
+    assert_eq!(connected["path"], begins, "{connected}");
+    arrived(&mut road.receiving, scale.bytes / 4);
+
+    let back = act(&mut road);
+    let patience = SOON * 6;
+    let (sent, received) = (road.sending.end(patience), road.receiving.end(patience));
+    assert_eq!(
+        (sent.code, received.code),
+        (Some(0), Some(0)),
+        "{name}: {:#?} {:#?}",
+        without_progress(&sent),
+        without_progress(&received)
+    );
+    assert!(equal(&bob.inbox.join("film"), &file), "{name}: not equal");
+    let left = fs::read_dir(&bob.inbox).expect("the inbox").count();
+    assert_eq!(left, 1, "{name}: nothing else is left");
+
+    let news = news(&received);
+    let gaps = news.windows(2).map(|pair| pair[1] - pair[0]);
+    let next = news.iter().find(|at| **at > back);
+    let story = Story {
+        stall: gaps.max().unwrap_or_default(),
+        after_return: next.map_or(Duration::ZERO, |at| *at - back),
+        resent: received.event("completed")["resent_bytes"]
+            .as_u64()
+            .expect("a number"),
+        sent,
+        received,
+    };
+    println!(
+        "{name}: nothing new for {:.2} s, {:.2} s after the return; {} bytes sent again; \
+         {:?} at the end",
+        story.stall.as_secs_f64(),
+        story.after_return.as_secs_f64(),
+        story.resent,
+        story.received.event("completed")["path"].as_str()
+    );
+    assert!(
+        story.resent <= Road::IN_FLIGHT,
+        "{name}: {} sent again",
+        story.resent
+    );
+    story
+}
+
+fn without_progress(ended: &Ended) -> Vec<&serde_json::Value> {
+    let events = ended.events.iter();
+    events
+        .filter(|event| event["event"] != "progress")
+        .collect()
+}
+
+fn count(ended: &Ended, name: &str) -> usize {
+    let events = ended.events.iter();
+    events.filter(|event| event["event"] == name).count()
+}
+
+/// One thing that happens, and what must be true of how it went on.
+struct Case {
+    name: &'static str,
+    begins: &'static str,
+    act: fn(&mut Road) -> Instant,
+    holds: fn(&Story),
+}
+
+const TOGETHER: Case = Case {
+    name: "a direct path opens",
+    begins: "relay",
+    act: |road| {
+        road.lab.join();
+        Instant::now()
+    },
+    holds: |story| {
+        assert_eq!(story.resent, 0);
+        assert_eq!(count(&story.sent, "reconnecting"), 0);
+        assert_eq!(story.received.event("moved")["path"], "punched");
+        assert_eq!(story.received.event("completed")["path"], "punched");
+        assert!(story.stall < Duration::from_secs(1), "{:?}", story.stall);
+    },
+};
+
+const SENDERS_NAT_REBOOTS: Case = Case {
+    name: "the sender's NAT reboots",
+    begins: "punched",
+    act: |road| {
+        road.lab.reboot(Host::A);
+        Instant::now()
+    },
+    holds: |story| assert!(story.after_return < NEW_WAY, "{:?}", story.after_return),
+};
+
+const RECEIVERS_NAT_REBOOTS: Case = Case {
+    name: "the receiver's NAT reboots",
+    begins: "punched",
+    act: |road| {
+        road.lab.reboot(Host::B);
+        Instant::now()
+    },
+    holds: |story| assert!(story.after_return < NEW_WAY, "{:?}", story.after_return),
+};
+
+const SENDER_IS_RENUMBERED: Case = Case {
+    name: "the sender gets a new public address",
+    begins: "punched",
+    act: |road| {
+        road.lab.renumber(Host::A);
+        Instant::now()
+    },
+    holds: |story| assert!(story.after_return < NEW_WAY, "{:?}", story.after_return),
+};
+
+const RECEIVER_IS_RENUMBERED: Case = Case {
+    name: "the receiver gets a new public address",
+    begins: "punched",
+    act: |road| {
+        road.lab.renumber(Host::B);
+        Instant::now()
+    },
+    holds: |story| assert!(story.after_return < NEW_WAY, "{:?}", story.after_return),
+};
+
+const LINE_IS_CUT: Case = Case {
+    name: "the sender's line is down for 20 s",
+    begins: "punched",
+    act: |road| {
+        let whole = Line::delayed(DELAY);
+        let cut = Line {
+            loss_percent: 100,
+            ..whole
+        };
+        road.lab.set_line(Host::A, cut);
+        thread::sleep(CUT);
+        road.lab.set_line(Host::A, whole);
+        Instant::now()
+    },
+    holds: |story| {
+        assert!(
+            story.after_return < AFTER_RETURN,
+            "{:?}",
+            story.after_return
+        )
+    },
+};
+
+const CABLE_IS_PULLED: Case = Case {
+    name: "the receiver's cable is out for 20 s",
+    begins: "punched",
+    act: |road| {
+        road.lab.unplug(Host::B);
+        thread::sleep(CUT);
+        road.lab.replug(Host::B);
+        Instant::now()
+    },
+    holds: |story| {
+        assert!(
+            story.after_return < AFTER_RETURN,
+            "{:?}",
+            story.after_return
+        )
+    },
+};
+
+fn restart_server(road: &mut Road) -> Instant {
+    road.scene.kill_server();
+    thread::sleep(Duration::from_secs(2));
+    road.scene.start_server_in(road.lab);
+    Instant::now()
+}
+
+const SERVER_RESTARTS_BESIDE: Case = Case {
+    name: "the server restarts during a direct transfer",
+    begins: "punched",
+    act: restart_server,
+    holds: |story| {
+        assert_eq!(story.resent, 0);
+        assert_eq!(count(&story.sent, "reconnecting"), 0);
+        assert!(story.stall < Duration::from_secs(1), "{:?}", story.stall);
+    },
+};
+
+const SERVER_RESTARTS_BETWEEN: Case = Case {
+    name: "the server restarts during a relayed transfer",
+    begins: "relay",
+    act: restart_server,
+    holds: |story| assert!(story.after_return < NEW_WAY, "{:?}", story.after_return),
+};
+
+fn stop(process: &Process, stopped: Duration) -> Instant {
+    process.signal("STOP");
+    thread::sleep(stopped);
+    process.signal("CONT");
+    Instant::now()
+}
+
+const RECEIVER_STANDS_STILL: Case = Case {
+    name: "the receiver stands still",
+    begins: "punched",
+    act: |road| stop(&road.receiving, road.scale.stopped),
+    holds: |story| {
+        assert!(
+            story.after_return < AFTER_RETURN,
+            "{:?}",
+            story.after_return
+        )
+    },
+};
+
+const SENDER_STANDS_STILL: Case = Case {
+    name: "the sender stands still",
+    begins: "punched",
+    act: |road| stop(&road.sending, road.scale.stopped),
+    holds: |story| {
+        assert!(
+            story.after_return < AFTER_RETURN,
+            "{:?}",
+            story.after_return
+        )
+    },
+};
+
+impl Case {
+    fn holds_at(&self, scale: Scale) {
+        (self.holds)(&disturbed(scale, self.name, self.begins, self.act));
+    }
+
+    fn by_day(&self) {
+        if !lab::skipped() {
+            self.holds_at(BY_DAY);
+        }
+    }
+}
+
+#[test]
+fn a_relayed_file_moves_to_a_direct_path_under_way() {
+    TOGETHER.by_day();
+}
+
+#[test]
+fn a_file_survives_a_reboot_of_the_senders_nat() {
+    SENDERS_NAT_REBOOTS.by_day();
+}
+
+#[test]
+fn a_file_survives_a_reboot_of_the_receivers_nat() {
+    RECEIVERS_NAT_REBOOTS.by_day();
+}
+
+#[test]
+fn a_file_survives_a_new_address_of_the_sender() {
+    SENDER_IS_RENUMBERED.by_day();
+}
+
+#[test]
+fn a_file_survives_a_new_address_of_the_receiver() {
+    RECEIVER_IS_RENUMBERED.by_day();
+}
+
+#[test]
+fn a_file_survives_twenty_seconds_without_a_line() {
+    LINE_IS_CUT.by_day();
+}
+
+#[test]
+fn a_file_survives_twenty_seconds_without_a_cable() {
+    CABLE_IS_PULLED.by_day();
+}
+
+#[test]
+fn a_restart_of_the_server_disturbs_no_direct_transfer() {
+    SERVER_RESTARTS_BESIDE.by_day();
+}
+
+#[test]
+fn a_relayed_file_survives_a_restart_of_the_server() {
+    SERVER_RESTARTS_BETWEEN.by_day();
+}
+
+#[test]
+fn a_file_survives_a_receiver_that_stands_still() {
+    RECEIVER_STANDS_STILL.by_day();
+}
+
+#[test]
+fn a_file_survives_a_sender_that_stands_still() {
+    SENDER_STANDS_STILL.by_day();
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn two_gibibytes_survive_all_of_it() {
+    if lab::skipped() {
+        return;
+    }
+    let cases = [
+        TOGETHER,
+        SENDERS_NAT_REBOOTS,
+        RECEIVERS_NAT_REBOOTS,
+        SENDER_IS_RENUMBERED,
+        RECEIVER_IS_RENUMBERED,
+        LINE_IS_CUT,
+        CABLE_IS_PULLED,
+        SERVER_RESTARTS_BESIDE,
+        SERVER_RESTARTS_BETWEEN,
+        RECEIVER_STANDS_STILL,
+        SENDER_STANDS_STILL,
+    ];
+    let failed = cases.iter().filter(|case| {
+        let held = AssertUnwindSafe(|| case.holds_at(BY_NIGHT));
+        catch_unwind(held).is_err()
+    });
+    let failed: Vec<&str> = failed.map(|case| case.name).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}

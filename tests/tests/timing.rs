@@ -1,0 +1,198 @@
+//! How soon connections stand and bytes arrive, in round trips between the
+//! peers: 25 ms on each line, 100 ms there and back. The limits hold on a
+//! machine that has nothing else to do.
+#![cfg(target_os = "linux")]
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pinhole_client::{Client, Command, Event, Events, LoginState, Options, Overrides, PathKind};
+use pinhole_tests::lab::{self, Host, Lab, Plan, Router};
+use pinhole_tests::process::Process;
+use pinhole_tests::scene::{SOON, Scene};
+
+const RUNS: usize = 20;
+const RTT: Duration = Duration::from_millis(100);
+/// On the relay a session begins as soon as both reach that, and on a direct
+/// path as soon as both SYNs have crossed: never later, but for what a machine's
+/// clock and scheduler do.
+const BLUR: Duration = Duration::from_millis(25);
+
+/// Alice's engine, on host A.
+struct Alice {
+    client: Client,
+    events: Events,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Alice {
+    fn start(lab: &Lab, scene: &Scene) -> Self {
+        let options = Options {
+            data_dir: Some(scene.folder.path().join("alice")),
+            overrides: Overrides {
+                nearby: Some(false),
+                ..Overrides::default()
+            },
+        };
+        // The engine's threads stay where the first one is started.
+        let engine = lab.inside(Host::A, || pinhole_client::start(options, || {}));
+        let (client, events) = engine.expect("an engine");
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all();
+        Self {
+            client,
+            events,
+            runtime: runtime.build().expect("a runtime"),
+        }
+    }
+
+    fn command(&self, command: Command) {
+        self.client.command(command).expect("room for a command");
+    }
+
+    /// The first event that `wanted` takes, and when it came.
+    fn event<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> (T, Instant) {
+        let events = &mut self.events;
+        let search = async {
+            loop {
+                let event = events.next().await.expect("a running engine");
+                if let Some(found) = wanted(&event) {
+                    return (found, Instant::now());
+                }
+            }
+        };
+        let found = async { tokio::time::timeout(SOON, search).await };
+        self.runtime.block_on(found).expect("the event")
+    }
+
+    /// Anew, so that no session and nothing of the last one is left.
+    fn log_in(&mut self, scene: &Scene) {
+        if !matches!(self.client.snapshot().login, LoginState::LoggedOut { .. }) {
+            self.command(Command::LogOut);
+        }
+        self.command(Command::LogIn {
+            name: "alice".parse().expect("a name"),
+            server: scene.server_address.parse().expect("an address"),
+        });
+        self.event(|e| matches!(e, Event::LoggedIn { .. }).then_some(()));
+        // Whoever is logged in has a port ready and observed a moment later.
+        thread::sleep(10 * RTT);
+    }
+}
+
+/// Since the command: the session, a direct session, and the first byte.
+#[derive(Clone, Copy)]
+struct Times {
+    session: Duration,
+    direct: Option<Duration>,
+    first_byte: Duration,
+}
+
+/// When the file of a few bytes had arrived, and was on the disk: not sooner
+/// than its first byte.
+fn first_byte(receiving: &mut Process) -> Instant {
+    receiving.event_at("completed", SOON).1
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().expect("times")
+}
+
+fn in_round_trips(time: Duration) -> f64 {
+    time.as_secs_f64() / RTT.as_secs_f64()
+}
+
+fn print(what: &str, times: &[Duration]) -> Duration {
+    let median = median(times.to_vec());
+    let each = times.iter().map(Duration::as_millis);
+    println!(
+        "{what}: median {:.2} round trips; {:?} ms",
+        in_round_trips(median),
+        each.collect::<Vec<_>>()
+    );
+    median
+}
+
+/// Logged in, alice sends to bob, behind two such routers.
+fn logged_in(router: Router) -> Vec<Times> {
+    let lab = Lab::build(Plan::two_sites(router, router));
+    let scene = Scene::in_lab(&lab);
+    let bob = scene.peer_in(&lab, Host::B, "bob");
+    let mut receiving = bob.receive(&[]);
+    let mut alice = Alice::start(&lab, &scene);
+    let file = scene.file("file", b"content");
+    let times = (0..RUNS).map(|_| {
+        alice.log_in(&scene);
+        let peers = alice.client.snapshot().peers.clone();
+        let peer = peers.iter().find(|p| p.identity.name.as_str() == "bob");
+        let begun = Instant::now();
+        alice.command(Command::Send {
+            peer: peer.expect("bob").identity.key,
+            paths: vec![file.clone()],
+        });
+        let (path, session) = alice.event(|e| match e {
+            Event::Connected { path, .. } => Some(*path),
+            _ => None,
+        });
+        let first_byte = first_byte(&mut receiving);
+        alice.event(|e| matches!(e, Event::Finished { .. }).then_some(()));
+        let session = session - begun;
+        Times {
+            session,
+            direct: (path != PathKind::Relay).then_some(session),
+            first_byte: first_byte - begun,
+        }
+    });
+    let times = times.collect();
+    alice.client.shut_down(alice.events);
+    times
+}
+
+/// From the start of `pinhole send` to the first byte.
+fn cold(router: Router) -> Vec<Duration> {
+    let lab = Lab::build(Plan::two_sites(router, router));
+    let scene = Scene::in_lab(&lab);
+    let bob = scene.peer_in(&lab, Host::B, "bob");
+    let alice = scene.peer_in(&lab, Host::A, "alice");
+    let mut receiving = bob.receive(&[]);
+    let file = scene.file("file", b"content");
+    let times = (0..RUNS).map(|_| {
+        let begun = Instant::now();
+        let sending = alice.send("bob", &[&file]);
+        let first_byte = first_byte(&mut receiving);
+        assert_eq!(sending.end(SOON).code, Some(0));
+        first_byte - begun
+    });
+    times.collect()
+}
+
+#[test]
+#[ignore = "its limits need a machine that has nothing else to do"]
+fn connections_stand_and_bytes_arrive_in_so_many_round_trips() {
+    if lab::skipped() {
+        return;
+    }
+    let home = logged_in(Router::HOME);
+    let all = |time: fn(&Times) -> Duration, times: &[Times]| times.iter().map(time).collect();
+    let direct: Vec<_> = home.iter().filter_map(|times| times.direct).collect();
+    println!("{} of {RUNS} began on a direct path", direct.len());
+    let any: Vec<_> = all(|t| t.session, &home);
+    let direct = if direct.is_empty() {
+        Duration::MAX
+    } else {
+        print("command to direct session", &direct)
+    };
+    print("command to any session", &any);
+    let bytes: Vec<_> = all(|t| t.first_byte, &home);
+    let bytes = print("command to first byte", &bytes);
+    let relayed = logged_in(Router::SYMMETRIC);
+    let relayed: Vec<_> = all(|t| t.session, &relayed);
+    let relayed = print("command to relayed session", &relayed);
+    let cold = print("cold `pinhole send` to first byte", &cold(Router::HOME));
+
+    assert!(direct <= RTT.mul_f64(3.5), "{direct:?}");
+    assert!(bytes <= RTT.mul_f64(4.5), "{bytes:?}");
+    assert!(cold <= 7 * RTT, "{cold:?}");
+    assert!(relayed <= direct + BLUR, "{relayed:?}");
+}
