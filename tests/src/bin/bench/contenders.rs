@@ -83,7 +83,7 @@ pub(crate) const SENDME: Contender = Contender {
     send: sendme,
 };
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
@@ -230,7 +230,7 @@ fn rsync(ground: &Ground<'_>, into: &Path) -> Result<Run> {
         .args(["--address", B_ADDRESS, "--config"])
         .arg(&config);
     let daemon = Measured::start(daemon)?;
-    wait_until(|| is_listening(ground, 8730))?;
+    wait_until(|| is_listening(ground.lab, Host::B, 8730))?;
     let mut client = ground.lab.command(Host::A, "rsync".as_ref());
     // Without the old file at the other end there is nothing to compare with.
     client
@@ -242,11 +242,17 @@ fn rsync(ground: &Ground<'_>, into: &Path) -> Result<Run> {
     Ok(run)
 }
 
-fn is_listening(ground: &Ground<'_>, port: u16) -> bool {
-    let mut cat = ground.lab.command(Host::B, "cat".as_ref());
-    let sockets = cat.arg("/proc/net/tcp").output();
-    let listening = format!(":{port:04X} 00000000:0000 0A");
-    sockets.is_ok_and(|out| String::from_utf8_lossy(&out.stdout).contains(&listening))
+/// On IPv4 or IPv6.
+pub(crate) fn is_listening(lab: &Lab, host: Host, port: u16) -> bool {
+    let mut cat = lab.command(host, "cat".as_ref());
+    let sockets = cat.args(["/proc/net/tcp", "/proc/net/tcp6"]).output();
+    let port = format!(":{port:04X}");
+    sockets.is_ok_and(|out| {
+        String::from_utf8_lossy(&out.stdout).lines().any(|line| {
+            let words: Vec<_> = line.split_whitespace().collect();
+            matches!(words.as_slice(), [_, local, _, "0A", ..] if local.ends_with(&port))
+        })
+    })
 }
 
 /// The work alone: the binary `pipeline` of this crate.
@@ -271,7 +277,7 @@ fn wormhole(ground: &Ground<'_>, into: &Path) -> Result<Run> {
     let channels = format!("--channel-db={}", text(&into.join("mailbox.sqlite")));
     mailbox.args(["wormhole-mailbox", "--port=tcp:4000", &channels]);
     let mailbox = Measured::start(mailbox)?;
-    wait_until(|| is_listening(ground, 4000))?;
+    wait_until(|| is_listening(ground.lab, Host::B, 4000))?;
     let server = format!("ws://{B_ADDRESS}:4000/v1");
     let arrived = into.join("arrived");
     fs::create_dir(&arrived)?;

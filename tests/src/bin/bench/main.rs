@@ -7,7 +7,8 @@
 //!
 //! Needs Linux and root; openssh, rsync and iperf3 from the system, wormhole-rs
 //! (with `twist` and its mailbox server) and sendme where they are on the
-//! `PATH`. Both sides are namespaces on one machine. The contenders take turns,
+//! `PATH`; `nat` asks for magic-wormhole, its transit relay and `iroh-relay`,
+//! too. Both sides are namespaces on one machine. The contenders take turns,
 //! and the median of each is printed: machines drift, so look at the ratios.
 
 #![allow(
@@ -22,16 +23,20 @@ mod lines;
 #[cfg(target_os = "linux")]
 mod measured;
 #[cfg(target_os = "linux")]
+mod nat;
+#[cfg(target_os = "linux")]
 mod race;
 #[cfg(target_os = "linux")]
 mod resume;
+#[cfg(target_os = "linux")]
+mod stun;
 
 #[cfg(target_os = "linux")]
 mod scenarios {
     use anyhow::{Context, Result, bail, ensure};
     use pinhole_tests::lab;
 
-    use crate::{lines, race, resume};
+    use crate::{lines, nat, race, resume};
 
     /// What the command line asks for.
     pub(crate) struct Asked {
@@ -75,6 +80,11 @@ mod scenarios {
             lines::first_byte,
         ),
         ("resume", "one file of 1 GiB, cut at half", resume::resume),
+        (
+            "nat",
+            "one file of 4 MiB through routers, everything cold",
+            nat::nat,
+        ),
     ];
 
     pub(crate) fn run() -> Result<()> {

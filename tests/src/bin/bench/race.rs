@@ -189,7 +189,7 @@ pub(crate) fn choose_congestion_control(lab: &Lab, host: Host, name: &str) -> Re
 
 /// There is no name server on this network: some programs look names up, and
 /// would wait for it.
-fn refuse_lookups(lab: &Lab, host: Host) -> Result<()> {
+pub(crate) fn refuse_lookups(lab: &Lab, host: Host) -> Result<()> {
     let settings = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers = settings
         .lines()
