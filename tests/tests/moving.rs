@@ -159,9 +159,11 @@ fn disturbed(scale: Scale, name: &str, begins: &str, act: fn(&mut Road) -> Insta
     assert_eq!(
         (sent.code, received.code),
         (Some(0), Some(0)),
-        "{name}: {:#?} {:#?}",
+        "{name}: {:#?} {} {:#?} {}",
         without_progress(&sent),
-        without_progress(&received)
+        sent.errors,
+        without_progress(&received),
+        received.errors
     );
     assert!(equal(&bob.inbox.join("film"), &file), "{name}: not equal");
     let left = fs::read_dir(&bob.inbox).expect("the inbox").count();
