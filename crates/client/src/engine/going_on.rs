@@ -75,6 +75,9 @@ impl Engine {
             give_up_at: now + wait,
             try_at: is_sending.then_some(now + BETWEEN_ATTEMPTS),
         });
+        // The way to the server may have gone with it, and would be looked for
+        // without haste.
+        self.login.check();
         self.publish();
         self.emit(Event::Reconnecting { transfer: id }).await;
     }
