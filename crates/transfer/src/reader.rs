@@ -142,7 +142,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             digest,
         } = ChunkHeader::decode(&header);
         let mut place = None;
-        let work = self.admit(transfer, "chunk", |machine| {
+        self.admit(transfer, "chunk", |machine| {
             place = Some(machine.chunk(entry, index, data_bytes)?);
             Ok(())
         })?;
@@ -157,7 +157,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             digest,
             buffer,
         };
-        hand_on(work, chunk).await;
+        // Asked for only now: while this is held the pipeline does not end, and
+        // the rest of a chunk may never come.
+        hand_on(self.pipeline(transfer), chunk).await;
         Ok(())
     }
 
@@ -187,11 +189,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let buffer = self.data(items_bytes).await?;
         let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
         let admit = |item: &BatchItem| (item.entry, item.data.len());
-        let work = self.admit(transfer, "batch", |machine| {
+        self.admit(transfer, "batch", |machine| {
             let mut files = items.iter().map(admit);
             files.try_for_each(|(entry, data_bytes)| machine.small_file(entry, data_bytes))
         })?;
-        hand_on(work, Work::Batch { items, buffer }).await;
+        hand_on(self.pipeline(transfer), Work::Batch { items, buffer }).await;
         Ok(())
     }
 
@@ -212,37 +214,55 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(buffer)
     }
 
-    /// Asks the transfer whether something of a file is due. Returns where it
-    /// goes; nowhere when the transfer was stopped.
+    /// Asks the transfer whether something of a file is due. One that was
+    /// stopped is not asked.
     fn admit(
         &self,
         id: TransferId,
         what: &'static str,
         ask: impl FnOnce(&mut crate::receiver::Receiver) -> Result<(), Violation>,
-    ) -> Result<Option<mpsc::Sender<Work>>, Violation> {
+    ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         match open.incoming.get_mut(&id) {
             Some(OpenIncoming::Receiving {
                 flight,
                 machine,
-                work,
                 digests,
                 ..
             }) => {
-                if flight.stopped().is_some() {
-                    return Ok(None);
+                if flight.stopped().is_none() {
+                    ask(machine)?;
+                    if machine.is_complete() {
+                        *digests = None;
+                    }
                 }
-                ask(machine)?;
-                if machine.is_complete() {
-                    *digests = None;
-                    Ok(work.take())
-                } else {
-                    Ok(work.clone())
-                }
+                Ok(())
             }
             Some(_) => Err(Violation::State(what)),
             None if id.side() == self.shared.side() => Err(Violation::Transfer(id)),
-            None => open.check_was_open(self.shared.side(), id).map(|()| None),
+            None => open.check_was_open(self.shared.side(), id),
+        }
+    }
+
+    /// Where what was admitted goes, for the last time once everything was;
+    /// nowhere when the transfer was stopped.
+    fn pipeline(&self, id: TransferId) -> Option<mpsc::Sender<Work>> {
+        let mut open = self.shared.open();
+        let Some(OpenIncoming::Receiving {
+            flight,
+            machine,
+            work,
+            ..
+        }) = open.incoming.get_mut(&id)
+        else {
+            return None;
+        };
+        if flight.stopped().is_some() {
+            None
+        } else if machine.is_complete() {
+            work.take()
+        } else {
+            work.clone()
         }
     }
 
@@ -281,8 +301,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 entry,
                 root,
             } => {
-                let work = self.admit(transfer, "file_end", |machine| machine.file_end(entry))?;
-                hand_on(work, Work::End { entry, root }).await;
+                self.admit(transfer, "file_end", |machine| machine.file_end(entry))?;
+                hand_on(self.pipeline(transfer), Work::End { entry, root }).await;
             }
             Message::FileFailed {
                 transfer,
@@ -506,8 +526,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         trouble: Trouble,
     ) -> Result<(), Violation> {
         if id.side() != self.shared.side() {
-            let work = self.admit(id, "file_failed", |machine| machine.file_failed(entry))?;
-            hand_on(work, Work::Failed { entry, trouble }).await;
+            self.admit(id, "file_failed", |machine| machine.file_failed(entry))?;
+            hand_on(self.pipeline(id), Work::Failed { entry, trouble }).await;
             return Ok(());
         }
         let failed = self.with_outgoing(id, |open| {

@@ -189,6 +189,7 @@ impl Engine {
             let failure = self.lost(id, &error.to_string());
             self.finish(id, Err(failure)).await;
         }
+        self.note_idleness(session);
     }
 
     /// No session came up: what waited for it has failed.

@@ -318,7 +318,6 @@ impl Engine {
         );
         self.leave_silent_sessions(key, id).await;
         self.offer_waiting(key, id).await;
-        self.note_idleness(id);
     }
 
     /// The server has ended the relay to this peer. What it carried does not go

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use pinhole_transfer::{ExchangeEvent, Side};
+use pinhole_transfer::{ExchangeEvent, Party, Side, TransferError};
 use tempfile::tempdir;
 
 use crate::{
-    liar::MIB,
+    liar::{self, MIB},
     support::{Peer, noise, pair},
 };
 
@@ -48,4 +48,18 @@ async fn who_waits_in_vain_knows_for_how_long() {
     }
     assert!(begun.elapsed() >= Duration::from_millis(300));
     drop(right);
+}
+
+/// A transfer that goes on over another connection waits for that.
+#[tokio::test]
+async fn a_receiver_lets_go_although_the_way_broke_in_the_midst_of_a_chunk() {
+    let into = tempdir().unwrap();
+    let (mut liar, mut bob, id) = liar::accepted(&[2 * MIB], into.path()).await;
+    liar.half_a_chunk(0, 0, &noise(MIB, 1)).await;
+    while bob.exchange.silence() < Duration::from_millis(100) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bob.exchange.interrupt(id).await.unwrap();
+    let ended = bob.finished_in(id, Duration::from_secs(10)).await;
+    assert_eq!(ended, Err(TransferError::Interrupted(Party::Us)));
 }

@@ -70,6 +70,18 @@ impl Liar {
         self.bytes(data).await;
     }
 
+    /// The beginning of a chunk that would go on.
+    pub(crate) async fn half_a_chunk(&mut self, entry: u32, index: u32, data: &[u8]) {
+        let header = ChunkHeader {
+            transfer: id(0),
+            entry,
+            index,
+            digest: Digest::of_chunk(data),
+        };
+        self.bytes(&header.encode(data.len()).unwrap()).await;
+        self.bytes(&data[..data.len() / 2]).await;
+    }
+
     pub(crate) async fn batch(&mut self, files: &[(u32, &[u8])]) {
         let mut items = Vec::new();
         for (entry, data) in files {
