@@ -57,11 +57,10 @@ impl Reach {
 /// or foresees them.
 fn must_be_direct(a: Router, b: Router) -> bool {
     use Reach::{Loose, Sequential, Stable};
-    match (Reach::of(a), Reach::of(b)) {
-        (Loose, _) | (_, Loose) => true,
-        (Stable | Sequential, Stable | Sequential) => true,
-        _ => false,
-    }
+    matches!(
+        (Reach::of(a), Reach::of(b)),
+        (Loose, _) | (_, Loose) | (Stable | Sequential, Stable | Sequential)
+    )
 }
 
 type Kind = (&'static str, Router);

@@ -295,7 +295,7 @@ const LINE_IS_CUT: Case = Case {
             story.after_return < AFTER_RETURN,
             "{:?}",
             story.after_return
-        )
+        );
     },
 };
 
@@ -313,7 +313,7 @@ const CABLE_IS_PULLED: Case = Case {
             story.after_return < AFTER_RETURN,
             "{:?}",
             story.after_return
-        )
+        );
     },
 };
 
@@ -358,7 +358,7 @@ const RECEIVER_STANDS_STILL: Case = Case {
             story.after_return < AFTER_RETURN,
             "{:?}",
             story.after_return
-        )
+        );
     },
 };
 
@@ -371,7 +371,7 @@ const SENDER_STANDS_STILL: Case = Case {
             story.after_return < AFTER_RETURN,
             "{:?}",
             story.after_return
-        )
+        );
     },
 };
 

@@ -17,6 +17,9 @@ const RTT: Duration = Duration::from_millis(100);
 /// path as soon as both SYNs have crossed: never later, but for what a machine's
 /// clock and scheduler do.
 const BLUR: Duration = Duration::from_millis(25);
+/// A session takes three round trips, and the offer, its acceptance and the file
+/// half a one each: not less than 4.5. This is for two processes and a disk.
+const WORK: Duration = Duration::from_millis(40);
 
 /// Alice's engine, on host A.
 struct Alice {
@@ -192,7 +195,7 @@ fn connections_stand_and_bytes_arrive_in_so_many_round_trips() {
     let cold = print("cold `pinhole send` to first byte", &cold(Router::HOME));
 
     assert!(direct <= RTT.mul_f64(3.5), "{direct:?}");
-    assert!(bytes <= RTT.mul_f64(4.5), "{bytes:?}");
+    assert!(bytes <= RTT.mul_f64(4.5) + WORK, "{bytes:?}");
     assert!(cold <= 7 * RTT, "{cold:?}");
     assert!(relayed <= direct + BLUR, "{relayed:?}");
 }
