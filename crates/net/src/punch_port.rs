@@ -379,15 +379,19 @@ async fn keep_warm(
         };
         if let Some(request) = request {
             // What was seen a while ago tells nothing about the next ports.
-            if prepared.as_ref().is_ok_and(PunchPort::is_predictable) {
+            let is_predictable = prepared.as_ref().is_ok_and(PunchPort::is_predictable);
+            if is_predictable {
                 prepared = PunchPort::prepare_to_predict(server, second, mapper).await;
             }
             // A requester that has left meanwhile has no use for it: the port
             // is as fresh as the next one would be, but rarely so.
             let _ = request.send(prepared);
-            continue;
+            // Preparing the next one would use up the ports that are predicted.
+            if !is_predictable {
+                continue;
+            }
         }
-        // Nobody waits: no hurry to try again, unless somebody comes.
+        // Nobody waits: no hurry, unless somebody comes.
         waiting = match timeout(REPLACE_PAUSE, requests.recv()).await {
             Ok(None) => return,
             Ok(request) => request,

@@ -176,7 +176,7 @@ impl Incoming {
         self.flight.dropped().map_or(Ok(()), |_| Err(Stopped))
     }
 
-    fn hand_on(&self, mut work: mpsc::Receiver<Work>, lanes: &Entrance<Work>) -> Option<()> {
+    fn hand_on(&self, mut work: mpsc::Receiver<Work>, lanes: &Entrance<'_, Work>) -> Option<()> {
         while let Some(work) = work.blocking_recv() {
             self.check_stopped().ok()?;
             lanes.send(work)?;

@@ -1,9 +1,10 @@
 //! Several threads that do the same work on pieces that come one behind
 //! another. The pieces are dealt out in turn and what becomes of them is taken
-//! in turn, so that it comes out in the order in which they went in.
+//! in turn, so that it comes out in the order in which they went in. Where one
+//! lane is enough, whoever deals does the work: another thread would only cost.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread::{Builder, Scope},
@@ -21,10 +22,17 @@ pub(crate) fn fitting() -> usize {
 }
 
 /// Where pieces go in. The lanes end when it is dropped.
-pub(crate) struct Entrance<T> {
-    lanes: Vec<SyncSender<T>>,
-    next: Cell<usize>,
+pub(crate) enum Entrance<'scope, T> {
+    /// Does the work on the spot; nothing after the last piece.
+    Own(RefCell<Option<Work<'scope, T>>>),
+    Dealt {
+        lanes: Vec<SyncSender<T>>,
+        next: Cell<usize>,
+    },
 }
+
+/// Works on a piece and passes on what becomes of it.
+type Work<'scope, T> = Box<dyn Fn(T) -> Option<()> + Send + 'scope>;
 
 /// Where what became of them comes out. The lanes end when it is dropped.
 pub(crate) struct Exit<U> {
@@ -42,11 +50,20 @@ pub(crate) fn open<'scope, T, U>(
     name: &str,
     count: usize,
     work: impl Fn(T) -> Option<U> + Copy + Send + 'scope,
-) -> io::Result<(Entrance<T>, Exit<U>)>
+) -> io::Result<(Entrance<'scope, T>, Exit<U>)>
 where
     T: Send + 'scope,
     U: Send + 'scope,
 {
+    if count <= 1 {
+        let (done, exit) = sync_channel(2 * WAITING);
+        let own: Work<'scope, T> = Box::new(move |piece| done.send(work(piece)?).ok());
+        let exit = Exit {
+            lanes: vec![exit],
+            next: 0,
+        };
+        return Ok((Entrance::Own(RefCell::new(Some(own))), exit));
+    }
     let (mut entrances, mut exits) = (Vec::new(), Vec::new());
     for _ in 0..count.clamp(1, LANES_MAX) {
         let (entrance, pieces) = sync_channel(WAITING);
@@ -63,7 +80,7 @@ where
         entrances.push(entrance);
         exits.push(exit);
     }
-    let entrance = Entrance {
+    let entrance = Entrance::Dealt {
         lanes: entrances,
         next: Cell::new(0),
     };
@@ -74,12 +91,23 @@ where
     Ok((entrance, exit))
 }
 
-impl<T> Entrance<T> {
+impl<T> Entrance<'_, T> {
     /// Waits for room. `None` when the lanes have ended.
     pub(crate) fn send(&self, piece: T) -> Option<()> {
-        let due = self.next.get();
-        self.next.set((due + 1) % self.lanes.len());
-        self.lanes.get(due)?.send(piece).ok()
+        match self {
+            Self::Own(own) => {
+                let done = own.borrow().as_ref()?(piece);
+                if done.is_none() {
+                    own.take();
+                }
+                done
+            }
+            Self::Dealt { lanes, next } => {
+                let due = next.get();
+                next.set((due + 1) % lanes.len());
+                lanes.get(due)?.send(piece).ok()
+            }
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl Outgoing {
             .contains(&entry)
     }
 
-    fn read(&self, pieces: &Entrance<Piece>, mut waiting: Waiting) -> Option<()> {
+    fn read(&self, pieces: &Entrance<'_, Piece>, mut waiting: Waiting) -> Option<()> {
         let manifest = self.source.manifest();
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut batch: Option<Batch> = None;
@@ -191,7 +191,7 @@ impl Outgoing {
 
     /// Waits while anybody wants this side to stop. What was read before does
     /// not wait. `None` when the transfer was stopped.
-    fn check_pause(&self, pieces: &Entrance<Piece>, batch: &mut Option<Batch>) -> Option<()> {
+    fn check_pause(&self, pieces: &Entrance<'_, Piece>, batch: &mut Option<Batch>) -> Option<()> {
         if self.flight.is_paused() {
             self.hand_on(pieces, batch.take())?;
             self.flight.wait_while_paused();
@@ -199,7 +199,7 @@ impl Outgoing {
         self.flight.stopped().is_none().then_some(())
     }
 
-    fn hand_on(&self, pieces: &Entrance<Piece>, batch: Option<Batch>) -> Option<()> {
+    fn hand_on(&self, pieces: &Entrance<'_, Piece>, batch: Option<Batch>) -> Option<()> {
         match batch.filter(|batch| !batch.files.is_empty()) {
             Some(batch) => pieces.send(Piece::Batch(batch)),
             None => Some(()),
@@ -214,7 +214,7 @@ impl Outgoing {
         entry: u32,
         lengths: Lengths,
         first: u32,
-        pieces: &Entrance<Piece>,
+        pieces: &Entrance<'_, Piece>,
     ) -> Option<Result<File, FileError>> {
         let mut file = match reader.open(entry) {
             Ok(file) => file,
