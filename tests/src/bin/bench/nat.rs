@@ -127,6 +127,7 @@ impl Drop for Running {
 /// What one run took, from the start of the second command.
 struct Took {
     first_byte_s: f64,
+    /// Until the file is there under its name.
     complete_s: f64,
     /// Of the file's size, how much has reached host S.
     relayed: f64,
@@ -143,7 +144,8 @@ pub(crate) fn nat(asked: &Asked) -> Result<()> {
         .filter(|tool| only.is_none_or(|name| name == tool.name))
         .filter(|tool| tool.programs.iter().all(|program| is_installed(program)));
     let tools: Vec<_> = chosen.collect();
-    let has_iroh_relay = is_installed("iroh-relay");
+    let has_iroh_relay =
+        tools.iter().any(|tool| tool.name == "sendme") && is_installed("iroh-relay");
     let heads = tools.iter().map(|tool| match tool.name {
         "sendme" if !has_iroh_relay => "sendme (no relay)",
         name => name,
@@ -216,10 +218,16 @@ fn once(tool: &Tool, ground: &Ground<'_>) -> Result<Took> {
     let received_before = received_bytes(ground.lab)?;
     let begin = Instant::now();
     let mut second = Running::start(waiting.second, ground.into.join("second.log"))?;
-    let mut first_byte = None;
-    let complete = loop {
+    let arrived = ground.inbox.join("source");
+    let size_bytes = ground.source.metadata()?.len();
+    let is_whole = || fs::metadata(&arrived).is_ok_and(|file| file.len() == size_bytes);
+    let (mut first_byte, mut complete) = (None, None);
+    let end = loop {
         if first_byte.is_none() && has_content(ground.inbox) {
             first_byte = Some(begin.elapsed());
+        }
+        if complete.is_none() && is_whole() {
+            complete = Some(begin.elapsed());
         }
         let ends = [waiting.first.ended()?, second.ended()?];
         if ends[waiting.receiver as usize].is_some() {
@@ -234,12 +242,10 @@ fn once(tool: &Tool, ground: &Ground<'_>) -> Result<Took> {
         thread::sleep(Duration::from_millis(1));
     };
     let relayed_bytes = received_bytes(ground.lab)? - received_before;
-    let arrived = ground.inbox.join("source");
     ensure!(is_same(ground.source, &arrived)?, "the file differs");
-    let size_bytes = ground.source.metadata()?.len();
     Ok(Took {
-        first_byte_s: first_byte.unwrap_or(complete).as_secs_f64(),
-        complete_s: complete.as_secs_f64(),
+        first_byte_s: first_byte.unwrap_or(end).as_secs_f64(),
+        complete_s: complete.unwrap_or(end).as_secs_f64(),
         relayed: relayed_bytes as f64 / size_bytes as f64,
     })
 }
