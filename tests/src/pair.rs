@@ -68,16 +68,24 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// Sends a file, which arrives.
+    /// Sends a file long enough to move under, which arrives.
     ///
     /// # Panics
     /// When it does not.
     pub fn send(&mut self) -> Connection {
+        self.send_bytes(FILE_BYTES)
+    }
+
+    /// Sends a file of that size, which arrives.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn send_bytes(&mut self, bytes: usize) -> Connection {
         if self.receiving.is_none() {
             self.receiving = Some(self.bob.receive(&[]));
         }
         self.files += 1;
-        let content = vec![self.files; FILE_BYTES];
+        let content = vec![self.files; bytes];
         let name = format!("file-{}", self.files);
         let file = self.scene.file(&name, &content);
         let mut sending = self.alice.send("bob", &[&file]);

@@ -174,14 +174,12 @@ impl Process {
     pub fn event_at(&mut self, name: &str, timeout: Duration) -> (Value, Instant) {
         match self.event_within(name, timeout) {
             Some(found) => found,
-            None => self.fail(&format!("no {name} in {timeout:?}")),
+            None => self.fail(&format!("no {name} in {timeout:?}, or ended before")),
         }
     }
 
-    /// The same, or nothing when it does not come in time.
-    ///
-    /// # Panics
-    /// When the process ends first.
+    /// The same, or nothing when it does not come in time or the process ends
+    /// first.
     pub fn event_within(&mut self, name: &str, timeout: Duration) -> Option<(Value, Instant)> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -194,8 +192,7 @@ impl Process {
                         return Some((event, at));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return None,
-                Err(RecvTimeoutError::Disconnected) => self.fail(&format!("ended before {name}")),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
