@@ -7,7 +7,7 @@ use std::time::Duration;
 use pinhole_tests::lab::{
     self, Lab, Line, Outbound, Plan, Router, Site, Stack, Topology, Unsolicited,
 };
-use pinhole_tests::pair::{Pair, paths};
+use pinhole_tests::pair::Pair;
 
 /// Runs of each.
 const RUNS: usize = 3;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo build --release -p pinhole-cli -p pinhole-server -p pinhole-tests --bins
-//! target/release/bench [--runs N] [--mib N] [--only CONTENDER] [SCENARIO...]
+//! target/release/bench [--runs N] [--mib N] [--only CONTENDER]... [SCENARIO...]
 //! ```
 //!
 //! Needs Linux and root; openssh, rsync and iperf3 from the system, wormhole-rs
@@ -43,8 +43,14 @@ mod scenarios {
         pub(crate) runs: usize,
         /// Instead of a scenario's own size.
         pub(crate) mib: Option<u64>,
-        /// Of those that take turns.
-        pub(crate) only: Option<String>,
+        /// Of those that take turns; none means all.
+        pub(crate) only: Vec<String>,
+    }
+
+    impl Asked {
+        pub(crate) fn wants(&self, contender: &str) -> bool {
+            self.only.is_empty() || self.only.iter().any(|name| name == contender)
+        }
     }
 
     type Scenario = (&'static str, &'static str, fn(&Asked) -> Result<()>);
@@ -94,7 +100,7 @@ mod scenarios {
         let mut asked = Asked {
             runs: 5,
             mib: None,
-            only: None,
+            only: Vec::new(),
         };
         let mut chosen = Vec::new();
         let mut arguments = std::env::args().skip(1);
@@ -103,7 +109,7 @@ mod scenarios {
             match argument.as_str() {
                 "--runs" => asked.runs = value()?.parse()?,
                 "--mib" => asked.mib = Some(value()?.parse()?),
-                "--only" => asked.only = Some(value()?),
+                "--only" => asked.only.push(value()?),
                 name => {
                     let found = SCENARIOS.iter().find(|(known, ..)| *known == name);
                     let names: Vec<_> = SCENARIOS.iter().map(|(name, ..)| *name).collect();

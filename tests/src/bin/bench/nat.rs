@@ -138,10 +138,9 @@ pub(crate) fn nat(asked: &Asked) -> Result<()> {
     let source = folder.path().join("source");
     let mib = asked.mib.unwrap_or(4);
     tree::write_file(&source, mib << 20, 1)?;
-    let only = asked.only.as_deref();
     let chosen = TOOLS
         .iter()
-        .filter(|tool| only.is_none_or(|name| name == tool.name))
+        .filter(|tool| asked.wants(tool.name))
         .filter(|tool| tool.programs.iter().all(|program| is_installed(program)));
     let tools: Vec<_> = chosen.collect();
     let has_iroh_relay =

@@ -120,10 +120,7 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
         refuse_lookups(&lab, host)?;
     }
     let present = |contender: &&Contender| contender.programs.iter().all(|p| is_installed(p));
-    let only = |contender: &&Contender| {
-        let only = asked.only.as_deref();
-        only.is_none_or(|name| name == contender.name)
-    };
+    let only = |contender: &&Contender| asked.wants(contender.name);
     let contenders: Vec<_> = contenders.iter().filter(only).filter(present).collect();
     let mut scores: Vec<Score> = contenders.iter().map(|_| Score::default()).collect();
     let ground = Ground {
