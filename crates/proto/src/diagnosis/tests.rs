@@ -44,6 +44,7 @@ fn measured(observations: Vec<Observation>) -> Measurements {
         unresolved: None,
         knocks: vec![reached("203.0.113.1:4747"), reached("203.0.113.1:4748")],
         observations,
+        probes: None,
         own: vec!["192.168.1.10".parse().unwrap()],
         port_mapping: PortMappingAnswer::NotGranted,
         router_outside: RouterOutside::Unsaid,
@@ -147,7 +148,7 @@ fn who_has_a_public_address_has_no_nat() {
     assert_eq!(diagnosis.reach, Reach::Everybody);
     let words = words(&diagnosis);
     assert!(
-        words.contains("firewall drops connections from outside was not measured"),
+        words.contains("Who gets in from outside was not measured"),
         "{words}"
     );
 }
