@@ -4,6 +4,7 @@
 //! The port is one of its own: nobody ever reaches it, so that whatever a NAT
 //! makes of the server's knocking spoils no port of use.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use crate::measure::observe_over;
@@ -53,24 +53,134 @@ async fn probes(connector: &TlsConnector, server: SocketAddr) -> Result<Probes, 
     let (mut stream, _) = observe_over(connector, tcp).await?;
     let token = arrivals.token;
     wire::write_message(&mut stream, &ClientMessage::Probe { token }).await?;
-    let answer = tokio::select! {
-        answer = answer(&mut stream) => answer?,
-        never = arrivals.take() => match never {},
+    let mut decoder = wire::server_decoder();
+    let answer = loop {
+        tokio::select! {
+            answer = wire::read_message(&mut stream, &mut decoder) => break answer?,
+            arrived = arrivals.next() => arrived?,
+        }
     };
-    let is_missing = |arrivals: &Arrivals| {
-        let missing = |answered, arrived| answered == Some(true) && !arrived;
-        missing(answer.other_port, arrivals.other_port)
-            || missing(answer.other_address, arrivals.other_address)
+    let ServerMessage::Probed {
+        other_port,
+        other_address,
+    } = answer
+    else {
+        return Err(WireError::Unexpected);
     };
     // The server's word is ahead of its probes at times.
     let rest = async {
-        while is_missing(&arrivals) {
-            arrivals.take_one().await;
+        while (other_port == Some(true) && !arrivals.other_port)
+            || (other_address == Some(true) && !arrivals.other_address)
+        {
+            arrivals.next().await?;
         }
+        Ok(())
     };
-    let _: Result<(), _> = timeout(ARRIVAL_TIMEOUT, rest).await;
+    timeout(ARRIVAL_TIMEOUT, rest)
+        .await
+        .unwrap_or(Ok::<_, io::Error>(()))?;
     Ok(Probes {
-        other_port: answer.other_port.map(|_| arrivals.other_port),
-        other_address: answer.other_address.map(|_| arrivals.other_address),
+        other_port: other_port.map(|_| arrivals.other_port),
+        other_address: other_address.map(|_| arrivals.other_address),
     })
+}
+
+/// What comes to the port.
+struct Arrivals {
+    listener: TcpListener,
+    token: ProbeToken,
+    reading: JoinSet<Option<ProbeOrigin>>,
+    other_port: bool,
+    other_address: bool,
+}
+
+impl Arrivals {
+    /// At this listener, with a token that nobody knows yet.
+    fn at(listener: TcpListener) -> io::Result<Self> {
+        let mut token = [0; ProbeToken::BYTES];
+        let filled = SystemRandom::new().fill(&mut token);
+        filled.map_err(|_| io::Error::other("no random numbers"))?;
+        Ok(Self {
+            listener,
+            token: ProbeToken::from_random(token),
+            reading: JoinSet::new(),
+            other_port: false,
+            other_address: false,
+        })
+    }
+
+    /// Takes the next connection, or what one has said. Loses nothing when it is
+    /// dropped.
+    async fn next(&mut self) -> io::Result<()> {
+        let token = self.token;
+        tokio::select! {
+            accepted = self.listener.accept(), if self.reading.len() < MAX_READING => {
+                let (tcp, _) = accepted?;
+                self.reading.spawn(origin(tcp, token));
+            }
+            Some(read) = self.reading.join_next() => match read {
+                Ok(Some(ProbeOrigin::OtherPort)) => self.other_port = true,
+                Ok(Some(ProbeOrigin::OtherAddress)) => self.other_address = true,
+                // A stranger.
+                Ok(None) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which probe this is, if it is one.
+async fn origin(mut tcp: TcpStream, token: ProbeToken) -> Option<ProbeOrigin> {
+    let mut hello = [0; ProbeOrigin::HELLO_BYTES];
+    let read = timeout(ARRIVAL_TIMEOUT, tcp.read_exact(&mut hello)).await;
+    read.ok()?.ok()?;
+    ProbeOrigin::of_hello(&hello, token)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn strangers_are_told_from_probes_and_hold_nobody_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut arrivals = Arrivals::at(listener).unwrap();
+        let say = |hello: Vec<u8>| async move {
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            tcp.write_all(&hello).await.unwrap();
+            tcp
+        };
+        let mut other_token = *arrivals.token.as_bytes();
+        other_token[0] ^= 1;
+        let other_token = ProbeToken::from_random(other_token);
+        let mut neither = ProbeOrigin::OtherPort.hello(arrivals.token);
+        neither[ProbeToken::BYTES] = 3;
+        let strangers = [
+            Vec::new(),
+            b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+            ProbeOrigin::OtherPort.hello(other_token).to_vec(),
+            neither.to_vec(),
+        ];
+        let mut open = Vec::new();
+        for hello in strangers {
+            open.push(say(hello).await);
+        }
+        for _ in 0..open.len() * 2 {
+            arrivals.next().await.unwrap();
+        }
+        assert!(!arrivals.other_port && !arrivals.other_address);
+        open.push(say(ProbeOrigin::OtherAddress.hello(arrivals.token).to_vec()).await);
+        let came = async {
+            while !arrivals.other_address {
+                arrivals.next().await.unwrap();
+            }
+        };
+        timeout(Duration::from_secs(20), came)
+            .await
+            .expect("not heard");
+        assert!(!arrivals.other_port);
+    }
 }

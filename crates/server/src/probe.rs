@@ -152,12 +152,7 @@ fn may_be_dialled(observed: SocketAddr) -> bool {
 }
 
 /// Whether somebody answers there; `None` when this machine did not ask.
-async fn reach(
-    from: IpAddr,
-    to: SocketAddr,
-    hello: &[u8],
-    limit: Duration,
-) -> Option<bool> {
+async fn reach(from: IpAddr, to: SocketAddr, hello: &[u8], limit: Duration) -> Option<bool> {
     let socket = match bound(from) {
         Ok(socket) => socket,
         Err(error) => {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_proto::candidate::is_global;
+use pinhole_proto::candidate::is_other_address;
 use pinhole_proto::registry::Registry;
 use pinhole_proto::rendezvous::Refusal;
 use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, server_config};
@@ -108,13 +108,10 @@ fn observer_ports(own: SocketAddr, all: &[SocketAddr]) -> Vec<u16> {
         .collect()
 }
 
-/// Another address of the family that is listened on, of the same kind: a public
-/// server keeps to itself what else it is on its own network.
+/// Another address that is listened on and of use to the clients of this one.
 fn other_address(own: IpAddr, all: &[SocketAddr]) -> Option<IpAddr> {
-    let kind = |ip: IpAddr| (ip.is_ipv6(), ip.is_loopback(), is_global(ip));
-    let comparable = own.is_loopback() || is_global(own);
     let mut others = all.iter().map(SocketAddr::ip);
-    others.find(|&other| comparable && other != own && kind(other) == kind(own))
+    others.find(|&other| is_other_address(own, other))
 }
 
 async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {

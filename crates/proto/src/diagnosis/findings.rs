@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Diagnosis, Filtering, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers,
-    PortMappingAnswer, Reach, RouterOutside, Tone,
+    Diagnosis, Filtering, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers, PortMappingAnswer,
+    Reach, RouterOutside, Tone,
 };
 use crate::candidate::is_global;
 
