@@ -13,6 +13,7 @@ use pinhole_proto::diagnosis::{
     Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, Probes,
     RouterOutside,
 };
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::net::TcpStream;
@@ -72,14 +73,14 @@ impl Examination {
         };
         let fingerprint = self.server.fingerprint().map(Expect::Fingerprint);
         let expect = fingerprint.unwrap_or(self.expect);
-        let config = tls::client_config(&self.identity, expect, ALPN_RENDEZVOUS);
-        let found = match (resolve(&self.server).await, config) {
-            (Ok(addresses), Ok(config)) => Ok((addresses, config)),
+        let connector = connector_to(&self.identity, expect);
+        let found = match (resolve(&self.server).await, connector) {
+            (Ok(addresses), Ok(connector)) => Ok((addresses, connector)),
             (Err(reason), _) => Err(reason),
             (_, Err(error)) => Err(error.to_string()),
         };
         let (addresses, connector) = match found {
-            Ok((addresses, config)) => (addresses, TlsConnector::from(config)),
+            Ok(found) => found,
             Err(reason) => {
                 measurements.unresolved = Some(reason);
                 return Diagnosis::of(measurements);
@@ -87,6 +88,10 @@ impl Examination {
         };
         let places = places(&addresses, &self.server.ports());
         let mut knocked = knock(&connector, &places).await;
+        // From here on the server is who has answered, also at its other address.
+        let key = knocked.iter().find_map(|knocked| knocked.key);
+        let pinned = key.map(|key| connector_to(&self.identity, Expect::Key(key)));
+        let connector = pinned.and_then(Result::ok).unwrap_or(connector);
         let others = other_places(&knocked);
         knocked.extend(knock(&connector, &others).await);
         let reached: Vec<SocketAddr> = knocked
@@ -109,6 +114,10 @@ impl Examination {
         }
         Diagnosis::of(measurements)
     }
+}
+
+fn connector_to(identity: &Identity, expect: Expect) -> Result<TlsConnector, rustls::Error> {
+    tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
 }
 
 async fn resolve(server: &ServerAddress) -> Result<Vec<IpAddr>, String> {
@@ -160,6 +169,7 @@ fn other_places(knocked: &[Knocked]) -> Vec<SocketAddr> {
     for Knocked {
         knock,
         other_address,
+        ..
     } in knocked
     {
         let Some(other) = *other_address else {
@@ -192,6 +202,8 @@ fn is_beyond_router(reached: &[SocketAddr]) -> bool {
 #[derive(Debug)]
 struct Knocked {
     knock: Knock,
+    /// The server's, where it was reached.
+    key: Option<PeerKey>,
     /// Another address that the server told.
     other_address: Option<IpAddr>,
 }
@@ -209,14 +221,15 @@ async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knocked> 
 
 async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
     let began = Instant::now();
-    let mut other_address = None;
+    let (mut key, mut other_address) = (None, None);
     let answer = match timeout(KNOCK_TIMEOUT, TcpStream::connect(address)).await {
         Err(_) => KnockAnswer::Silent,
         Ok(Err(error)) => not_connected(&error),
         Ok(Ok(tcp)) => {
             let connect_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             match timeout(KNOCK_TIMEOUT, observe_over(connector, tcp)).await {
-                Ok(Ok((_, seen))) => {
+                Ok(Ok((stream, seen))) => {
+                    key = tls::peer_key(stream.get_ref().1.peer_certificates());
                     other_address = seen.other_address.map(|ip| ip.to_canonical());
                     KnockAnswer::Reached { connect_ms }
                 }
@@ -231,6 +244,7 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
     };
     Knocked {
         knock: Knock { address, answer },
+        key,
         other_address,
     }
 }
@@ -372,6 +386,7 @@ mod tests {
                 address: at.parse().unwrap(),
                 answer: KnockAnswer::Reached { connect_ms: 50 },
             },
+            key: None,
             other_address: other_address.map(|ip| ip.parse().unwrap()),
         };
         let known = knocked("203.0.113.3:4747", None);
