@@ -284,7 +284,8 @@ fn filtering(diagnosis: &Diagnosis) -> Option<Finding> {
             Tone::Good,
             TOPIC,
             "Only those get in whom you have connected to, but from any of their ports \
-             (address-dependent filtering). As both sides connect, that is enough.",
+             (address-dependent filtering): also people whose ports change, if they can know \
+             yours.",
         ),
         Filtering::AtMostAddressDependent => finding(
             Tone::Good,
@@ -296,10 +297,10 @@ fn filtering(diagnosis: &Diagnosis) -> Option<Finding> {
         Filtering::AddressAndPortDependent if has_nat => finding(
             Tone::Neutral,
             TOPIC,
-            "Your router lets only those in whom you have connected to, and only from the very \
-             port that you have connected to (address- and port-dependent filtering). Pinhole \
-             has both sides connect at the same moment; it does not help with people whose \
-             ports change.",
+            "Your router, or a firewall, lets only those in whom you have connected to, and only \
+             from the very port that you have connected to (address- and port-dependent \
+             filtering). Pinhole has both sides connect at the same moment, which is enough \
+             unless the other side's ports change.",
         ),
         Filtering::AddressAndPortDependent => finding(
             Tone::Neutral,
