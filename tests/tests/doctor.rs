@@ -24,6 +24,7 @@ fn the_doctor_says_what_works_and_what_the_last_connections_tried() {
     let diagnosis = ended.event("diagnosis");
     assert_eq!(diagnosis["reach"], "everybody", "{diagnosis:#}");
     assert_eq!(diagnosis["mapping"], "no_nat");
+    assert_eq!(diagnosis["filtering"], "at_most_address_dependent");
     assert_eq!(diagnosis["measurements"]["port_mapping"], "not_asked");
     assert_eq!(diagnosis["findings"][0]["topic"], "What works");
     let attempt = ended.event("attempt");
@@ -70,8 +71,11 @@ fn a_server_that_is_gone_is_explained_and_the_exit_code_says_so() {
 
 #[cfg(target_os = "linux")]
 mod behind {
+    use std::sync::Mutex;
+    use std::thread;
+
     use pinhole_tests::lab::{
-        self, Filtering, Host, Mapping, Order, Plan, Port, PortMapping, Router, Site,
+        self, Filtering, Host, Lab, Mapping, Order, Plan, Port, PortMapping, Router, Site, TYPES,
     };
     use pinhole_tests::scene::{SOON, Scene};
     use serde_json::{Value, json};
@@ -86,6 +90,98 @@ mod behind {
         Some(ended.event("diagnosis").clone())
     }
 
+    /// Laboratories at once: most of their time is waiting.
+    const AT_ONCE: usize = 4;
+
+    /// What the doctor is to say of this router's mapping, its filtering, and who
+    /// is reached, with one address of the server or two.
+    fn expected(router: Router, addresses: usize) -> [Value; 3] {
+        let two = addresses == 2;
+        let stable = |preserves_port: bool| {
+            let compared = json!({"preserves_port": preserves_port, "addresses_compared": two});
+            json!({ "stable": compared })
+        };
+        let (mapping, reach) = match router.mapping {
+            Mapping::None => (json!("no_nat"), "most"),
+            Mapping::EndpointIndependent(port) => (stable(port == Port::Preserved), "most"),
+            Mapping::AddressDependent if two => (json!("address_dependent"), "few"),
+            // One address cannot tell.
+            Mapping::AddressDependent => (stable(false), "most"),
+            Mapping::AddressAndPortDependent(Order::Sequential) => {
+                (json!({"port_dependent": {"step": 1}}), "some")
+            }
+            Mapping::AddressAndPortDependent(Order::Random) => {
+                (json!({"port_dependent": {"step": null}}), "few")
+            }
+        };
+        let keeps_its_port = reach == "most";
+        let (filtering, reach) = match router.filtering {
+            Filtering::AddressAndPortDependent => ("address_and_port_dependent", reach),
+            Filtering::EndpointIndependent if two => ("endpoint_independent", "everybody"),
+            Filtering::AddressDependent if two && keeps_its_port => {
+                ("address_dependent", "everybody")
+            }
+            Filtering::AddressDependent if two => ("address_dependent", reach),
+            _ if keeps_its_port => ("at_most_address_dependent", "everybody"),
+            _ => ("at_most_address_dependent", reach),
+        };
+        [mapping, json!(filtering), json!(reach)]
+    }
+
+    /// What the doctor says of them behind this router.
+    fn said(router: Router, addresses: usize) -> [Value; 3] {
+        let lab = Lab::build(Plan::one_lan(router));
+        let listen = [Lab::SERVER, Lab::SERVER_2].map(|ip| format!("{ip}:4747"));
+        let listen: Vec<&str> = listen.iter().take(addresses).map(|text| &**text).collect();
+        let scene = Scene::in_lab_at(&lab, &listen);
+        let alice = scene.peer_in(&lab, Host::A, "alice");
+        let ended = alice.start(&["--no-port-mapping", "doctor"]).end(SOON);
+        assert_eq!(ended.code, Some(0), "{ended:#?}");
+        let diagnosis = ended.event("diagnosis");
+        ["mapping", "filtering", "reach"].map(|field| diagnosis[field].clone())
+    }
+
+    #[track_caller]
+    fn every_kind_of_router_is_named(addresses: usize) {
+        if lab::skipped() {
+            return;
+        }
+        let kinds = Mutex::new(TYPES.iter());
+        let wrong = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    loop {
+                        let next = kinds.lock().expect("the kinds").next();
+                        let Some(&(name, router)) = next else { break };
+                        let (said, expected) =
+                            (said(router, addresses), expected(router, addresses));
+                        println!(
+                            "{name:<22} {}",
+                            said.each_ref().map(Value::to_string).join("  ")
+                        );
+                        if said != expected {
+                            let what = format!("{name}: {said:?}, not {expected:?}");
+                            wrong.lock().expect("what is wrong").push(what);
+                        }
+                    }
+                });
+            }
+        });
+        let wrong = wrong.into_inner().expect("what is wrong");
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn every_kind_of_router_is_named_as_far_as_one_address_tells() {
+        every_kind_of_router_is_named(1);
+    }
+
+    #[test]
+    fn every_kind_of_router_is_named_exactly_by_two_addresses() {
+        every_kind_of_router_is_named(2);
+    }
+
     #[test]
     fn public_addresses_everybody_reaches() {
         let Some(diagnosis) = diagnosis(Router::PUBLIC) else {
@@ -93,6 +189,7 @@ mod behind {
         };
         assert_eq!(diagnosis["reach"], "everybody", "{diagnosis:#}");
         assert_eq!(diagnosis["mapping"], "no_nat");
+        assert_eq!(diagnosis["filtering"], "at_most_address_dependent");
         assert_eq!(diagnosis["layers"], "none");
         assert_eq!(diagnosis["public"], json!(["198.51.101.10"]));
     }
@@ -104,6 +201,7 @@ mod behind {
         };
         assert_eq!(diagnosis["reach"], "most", "{diagnosis:#}");
         assert_eq!(diagnosis["mapping"]["stable"]["preserves_port"], false);
+        assert_eq!(diagnosis["filtering"], "address_and_port_dependent");
         assert_eq!(diagnosis["layers"], "at_least_one");
     }
 

@@ -19,6 +19,7 @@
 //! | `rendezvous` | the control connection: login, presence, invitations |
 //! | `punch_port` | warm binding: a local port whose public address is known beforehand |
 //! | `port_mapping` | having the router open a punch port: PCP, NAT-PMP, `UPnP` |
+//! | `probes` | whom the NAT lets in, for a diagnosis |
 //! | `measure` | what the network does, for a diagnosis |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
@@ -34,6 +35,7 @@ mod measure;
 mod nearby;
 mod network;
 mod port_mapping;
+mod probes;
 mod proxy;
 mod punch_port;
 mod relay;

@@ -1,5 +1,5 @@
 //! Measuring the network for a diagnosis: what the server answers on each of
-//! its addresses, and what it sees of fresh local ports.
+//! its addresses, what it sees of fresh local ports, and whether it gets back in.
 //!
 //! Nobody logs in for it, so that a session that is up stays up.
 
@@ -8,19 +8,23 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::candidate::{Candidate, CandidateKind, is_other_address};
 use pinhole_proto::diagnosis::{
-    Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, RouterOutside,
+    Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, Probes,
+    RouterOutside,
 };
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::candidates::{InterfaceAddress, interface_addresses};
 use crate::port_mapping::PortMapper;
+use crate::probes;
 use crate::server_address::ServerAddress;
 use crate::socket::{AddressReuse, LocalPort};
 use crate::wire::{self, WireError};
@@ -58,6 +62,7 @@ impl Examination {
             unresolved: None,
             knocks: Vec::new(),
             observations: Vec::new(),
+            probes: None,
             own: own_addresses(),
             port_mapping: match self.port_mapper {
                 None => PortMappingAnswer::SwitchedOff,
@@ -68,36 +73,51 @@ impl Examination {
         };
         let fingerprint = self.server.fingerprint().map(Expect::Fingerprint);
         let expect = fingerprint.unwrap_or(self.expect);
-        let config = tls::client_config(&self.identity, expect, ALPN_RENDEZVOUS);
-        let found = match (resolve(&self.server).await, config) {
-            (Ok(addresses), Ok(config)) => Ok((addresses, config)),
+        let connector = connector_to(&self.identity, expect);
+        let found = match (resolve(&self.server).await, connector) {
+            (Ok(addresses), Ok(connector)) => Ok((addresses, connector)),
             (Err(reason), _) => Err(reason),
             (_, Err(error)) => Err(error.to_string()),
         };
         let (addresses, connector) = match found {
-            Ok((addresses, config)) => (addresses, TlsConnector::from(config)),
+            Ok(found) => found,
             Err(reason) => {
                 measurements.unresolved = Some(reason);
                 return Diagnosis::of(measurements);
             }
         };
         let places = places(&addresses, &self.server.ports());
-        measurements.knocks = knock(&connector, &places).await;
-        let reached: Vec<SocketAddr> = measurements
-            .knocks
+        let mut knocked = knock(&connector, &places).await;
+        // From here on the server is who has answered, also at its other address.
+        let key = knocked.iter().find_map(|knocked| knocked.key);
+        let pinned = key.map(|key| connector_to(&self.identity, Expect::Key(key)));
+        let connector = pinned.and_then(Result::ok).unwrap_or(connector);
+        let others = other_places(&knocked);
+        knocked.extend(knock(&connector, &others).await);
+        let reached: Vec<SocketAddr> = knocked
             .iter()
-            .filter(|knock| matches!(knock.answer, KnockAnswer::Reached { .. }))
-            .map(|knock| knock.address)
+            .filter(|knocked| matches!(knocked.knock.answer, KnockAnswer::Reached { .. }))
+            .map(|knocked| knocked.knock.address)
             .collect();
         let mapper = self.port_mapper.filter(|_| is_beyond_router(&reached));
-        let (observations, asked) = tokio::join!(observe_all(&connector, &reached), ask(mapper));
+        let (observations, probes, asked) = tokio::join!(
+            observe_all(&connector, &reached),
+            probe(&connector, &knocked),
+            ask(mapper),
+        );
+        measurements.knocks = knocked.into_iter().map(|knocked| knocked.knock).collect();
         measurements.observations = observations;
+        measurements.probes = probes;
         if let Some((answer, outside)) = asked {
             measurements.port_mapping = answer;
             measurements.router_outside = outside;
         }
         Diagnosis::of(measurements)
     }
+}
+
+fn connector_to(identity: &Identity, expect: Expect) -> Result<TlsConnector, rustls::Error> {
+    tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
 }
 
 async fn resolve(server: &ServerAddress) -> Result<Vec<IpAddr>, String> {
@@ -142,11 +162,53 @@ fn places(addresses: &[IpAddr], ports: &[u16]) -> Vec<SocketAddr> {
         .collect()
 }
 
+/// Where to knock besides: at the addresses that the server has told, on the
+/// ports on which it was reached. No server may aim us at a network of our own.
+fn other_places(knocked: &[Knocked]) -> Vec<SocketAddr> {
+    let mut places: Vec<SocketAddr> = Vec::new();
+    for Knocked {
+        knock,
+        other_address,
+        ..
+    } in knocked
+    {
+        let Some(other) = *other_address else {
+            continue;
+        };
+        let place = SocketAddr::new(other, knock.address.port());
+        let is_known = knocked.iter().any(|known| known.knock.address == place);
+        if is_other_address(knock.address.ip(), other) && !is_known && !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// Has the server connect back, on IPv4, and from two addresses if it can.
+async fn probe(connector: &TlsConnector, knocked: &[Knocked]) -> Option<Probes> {
+    let reached = knocked.iter().filter(|knocked| {
+        let Knock { address, answer } = &knocked.knock;
+        address.is_ipv4() && matches!(answer, KnockAnswer::Reached { .. })
+    });
+    let best = reached.min_by_key(|knocked| knocked.other_address.is_none());
+    probes::ask(connector, best?.knock.address).await
+}
+
 fn is_beyond_router(reached: &[SocketAddr]) -> bool {
     reached.iter().any(|server| !server.ip().is_loopback())
 }
 
-async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knock> {
+/// What came of knocking.
+#[derive(Debug)]
+struct Knocked {
+    knock: Knock,
+    /// The server's, where it was reached.
+    key: Option<PeerKey>,
+    /// Another address that the server told.
+    other_address: Option<IpAddr>,
+}
+
+async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knocked> {
     let mut knocking = JoinSet::new();
     for (order, &address) in places.iter().enumerate() {
         let connector = connector.clone();
@@ -157,15 +219,20 @@ async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knock> {
     knocks.into_iter().map(|(_, knock)| knock).collect()
 }
 
-async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knock {
+async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
     let began = Instant::now();
+    let (mut key, mut other_address) = (None, None);
     let answer = match timeout(KNOCK_TIMEOUT, TcpStream::connect(address)).await {
         Err(_) => KnockAnswer::Silent,
         Ok(Err(error)) => not_connected(&error),
         Ok(Ok(tcp)) => {
             let connect_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match timeout(KNOCK_TIMEOUT, seen_address(connector, tcp)).await {
-                Ok(Ok(_)) => KnockAnswer::Reached { connect_ms },
+            match timeout(KNOCK_TIMEOUT, observe_over(connector, tcp)).await {
+                Ok(Ok((stream, seen))) => {
+                    key = tls::peer_key(stream.get_ref().1.peer_certificates());
+                    other_address = seen.other_address.map(|ip| ip.to_canonical());
+                    KnockAnswer::Reached { connect_ms }
+                }
                 Ok(Err(error)) => KnockAnswer::NotTheServer {
                     reason: error.to_string(),
                 },
@@ -175,7 +242,11 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knock {
             }
         }
     };
-    Knock { address, answer }
+    Knocked {
+        knock: Knock { address, answer },
+        key,
+        other_address,
+    }
 }
 
 fn not_connected(error: &io::Error) -> KnockAnswer {
@@ -189,12 +260,31 @@ fn not_connected(error: &io::Error) -> KnockAnswer {
     }
 }
 
-/// The address from which the server sees this connection.
-async fn seen_address(connector: &TlsConnector, tcp: TcpStream) -> Result<SocketAddr, WireError> {
+/// What the server tells on an observation connection.
+pub(crate) struct Seen {
+    /// From where it sees the connection come.
+    address: SocketAddr,
+    other_address: Option<IpAddr>,
+}
+
+/// Makes an observation connection of this one.
+pub(crate) async fn observe_over(
+    connector: &TlsConnector,
+    tcp: TcpStream,
+) -> Result<(TlsStream<TcpStream>, Seen), WireError> {
     let mut stream = connector.connect(tls::server_name(), tcp).await?;
     wire::write_message(&mut stream, &ClientMessage::Observe).await?;
     match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
-        ServerMessage::Observed { address } => Ok(address),
+        ServerMessage::Observed {
+            address,
+            other_address,
+        } => Ok((
+            stream,
+            Seen {
+                address,
+                other_address,
+            },
+        )),
         _ => Err(WireError::Unexpected),
     }
 }
@@ -235,11 +325,11 @@ async fn observe(
     let observed = async {
         let tcp = port.connect(server).await.ok()?;
         let local = tcp.local_addr().ok()?;
-        let seen = seen_address(&connector, tcp).await.ok()?;
+        let (_, seen) = observe_over(&connector, tcp).await.ok()?;
         Some(Observation {
             local,
             server,
-            seen,
+            seen: seen.address,
         })
     };
     timeout(KNOCK_TIMEOUT, observed).await.ok().flatten()
@@ -287,6 +377,41 @@ mod tests {
         assert_eq!(texts(&[4747]), two_of_v4_one_of_v6);
         assert_eq!(texts(&[443]).len(), 6);
         assert_eq!(texts(&[u16::MAX]).len(), 6);
+    }
+
+    /// Where to knock after a server at the first address has told the second.
+    fn told(at: &str, other_address: &str) -> Vec<String> {
+        let knocked = |at: &str, other_address: Option<&str>| Knocked {
+            knock: Knock {
+                address: at.parse().unwrap(),
+                answer: KnockAnswer::Reached { connect_ms: 50 },
+            },
+            key: None,
+            other_address: other_address.map(|ip| ip.parse().unwrap()),
+        };
+        let known = knocked("203.0.113.3:4747", None);
+        let places = other_places(&[known, knocked(at, Some(other_address))]);
+        places.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_server_s_other_address_is_tried_where_it_may_be_one() {
+        assert_eq!(told("203.0.113.1:443", "203.0.113.2"), ["203.0.113.2:443"]);
+        assert_eq!(told("127.0.0.1:4747", "127.0.0.2"), ["127.0.0.2:4747"]);
+        assert_eq!(told("[2001:db8::1]:4747", "2001:db8::2").len(), 1);
+        let refused = [
+            ("203.0.113.1:4747", "192.168.1.1"),
+            ("203.0.113.1:4747", "127.0.0.1"),
+            ("203.0.113.1:4747", "169.254.169.254"),
+            ("203.0.113.1:4747", "224.0.0.1"),
+            ("203.0.113.1:4747", "2001:db8::2"),
+            ("[2001:db8::1]:4747", "64:ff9b::a00:1"),
+            // Known already.
+            ("203.0.113.1:4747", "203.0.113.3"),
+        ];
+        for (at, other) in refused {
+            assert_eq!(told(at, other), [""; 0], "{at} {other}");
+        }
     }
 
     #[test]

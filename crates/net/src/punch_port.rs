@@ -269,7 +269,7 @@ async fn observe(
     let mut stream = server.secure_for_bulk(tcp).await?;
     wire::write_message(&mut stream, &ClientMessage::Observe).await?;
     match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
-        ServerMessage::Observed { address } => {
+        ServerMessage::Observed { address, .. } => {
             observed.send_modify(|observed| observed.push(address));
             Ok(stream)
         }

@@ -208,6 +208,17 @@ pub fn is_global(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether a server at the first address may have the second beside it, for its
+/// clients to be compared with: of the same family, and as public. What else it is
+/// on its own network is nothing to them, and it must not aim them at theirs.
+#[must_use]
+pub fn is_other_address(own: IpAddr, other: IpAddr) -> bool {
+    let both = |is: fn(IpAddr) -> bool| is(own) && is(other);
+    own != other
+        && own.is_ipv6() == other.is_ipv6()
+        && (both(is_global) || both(|ip| ip.is_loopback()))
+}
+
 /// Whether two public addresses most likely belong to one network: the same
 /// IPv4 address, or the same IPv6 /64.
 #[must_use]

@@ -2,8 +2,8 @@
 //!
 //! [`Measurements`] are what was seen, [`Diagnosis::of`] makes of them what can
 //! be said. What was not measured is not claimed: with one address of the
-//! server, a mapping that depends on the address looks stable, and filtering
-//! cannot be seen at all, because the server never connects to anybody.
+//! server, a mapping that depends on the address looks stable, and filtering by
+//! the address looks like none.
 
 mod findings;
 #[cfg(test)]
@@ -62,6 +62,9 @@ pub struct Measurements {
     pub knocks: Vec<Knock>,
     /// Fresh local ports, each seen from several of the server's.
     pub observations: Vec<Observation>,
+    /// Which connections of the server came in, on IPv4; `None` when it was not
+    /// reached, or does not know how.
+    pub probes: Option<Probes>,
     /// The addresses of this machine, but for loopback and link-local ones.
     pub own: Vec<IpAddr>,
     /// What the router made of the wish for a mapping.
@@ -120,6 +123,17 @@ pub struct Observation {
     pub seen: SocketAddr,
 }
 
+/// Connections of the server to a local port from which only one connection had
+/// gone out, to the server: whether each came in. `None` is one that the server
+/// has not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probes {
+    /// From another port of the address that the port had connected to.
+    pub other_port: Option<bool>,
+    /// From another address of the server.
+    pub other_address: Option<bool>,
+}
+
 /// What the router made of the wish for a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -170,6 +184,23 @@ pub enum Mapping {
         step: Option<u16>,
     },
     /// Not seen from two sides.
+    Unknown,
+}
+
+/// Whom the NAT, or a firewall, lets in to a port that has connected to somebody
+/// (RFC 4787, section 5, and RFC 5382, section 4.3), on IPv4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Filtering {
+    /// Everybody.
+    EndpointIndependent,
+    /// All ports of the addresses that the port has connected to.
+    AddressDependent,
+    /// One of these two: the server has one address.
+    AtMostAddressDependent,
+    /// The addresses and ports that the port has connected to.
+    AddressAndPortDependent,
+    /// Not measured.
     Unknown,
 }
 
@@ -254,6 +285,8 @@ pub struct Diagnosis {
     pub reach: Reach,
     /// What the NAT does with local ports.
     pub mapping: Mapping,
+    /// Whom the NAT, or a firewall, lets in.
+    pub filtering: Filtering,
     /// How many NATs there are.
     pub layers: NatLayers,
     /// What IPv6 is good for.
@@ -273,6 +306,7 @@ impl Diagnosis {
         let mut diagnosis = Self {
             reach: Reach::Unknown,
             mapping: mapping(&measurements),
+            filtering: filtering(&measurements),
             layers: layers(&measurements),
             ipv6: ipv6(&measurements),
             public: public(&measurements),
@@ -291,13 +325,29 @@ impl Diagnosis {
         if self.has_useful_mapping() {
             return Reach::Everybody;
         }
+        let is_strict = self.filtering == Filtering::AddressAndPortDependent;
         match self.mapping {
+            // Also where the NAT takes other ports: the one that the server saw
+            // lets everybody in.
+            _ if self.filtering == Filtering::EndpointIndependent => Reach::Everybody,
+            Mapping::NoNat if is_strict => Reach::Most,
             Mapping::NoNat => Reach::Everybody,
+            // Whatever port others come from, this side has dialled their address.
+            Mapping::Stable { .. } if self.admits_other_ports() => Reach::Everybody,
             Mapping::Stable { .. } => Reach::Most,
             Mapping::PortDependent { step: Some(_) } => Reach::Some,
             Mapping::AddressDependent | Mapping::PortDependent { step: None } => Reach::Few,
             Mapping::Unknown => Reach::Unknown,
         }
+    }
+
+    /// Whether whoever was connected to may come back from another port.
+    fn admits_other_ports(&self) -> bool {
+        use Filtering::{AddressDependent, AtMostAddressDependent, EndpointIndependent};
+        matches!(
+            self.filtering,
+            EndpointIndependent | AddressDependent | AtMostAddressDependent
+        )
     }
 
     /// Whether the router has opened a port where the server sees us.
@@ -384,6 +434,17 @@ fn mapping(measurements: &Measurements) -> Mapping {
         }
     } else {
         Mapping::Unknown
+    }
+}
+
+fn filtering(measurements: &Measurements) -> Filtering {
+    let came = |probes: Probes| (probes.other_port, probes.other_address);
+    match measurements.probes.map(came) {
+        Some((_, Some(true))) => Filtering::EndpointIndependent,
+        Some((Some(true), Some(false))) => Filtering::AddressDependent,
+        Some((Some(true), None)) => Filtering::AtMostAddressDependent,
+        Some((Some(false), _)) => Filtering::AddressAndPortDependent,
+        Some((None, _)) | None => Filtering::Unknown,
     }
 }
 

@@ -322,9 +322,10 @@ impl Registry {
             ClientMessage::Refuse { introduction } => self.refuse(session, introduction),
             ClientMessage::Ping { nonce } => self.send(session, ServerMessage::Pong { nonce }),
             ClientMessage::Pong { nonce } => sender.pong(now, nonce),
-            ClientMessage::LogIn { .. } | ClientMessage::Observe | ClientMessage::Relay { .. } => {
-                self.close(session, None);
-            }
+            ClientMessage::LogIn { .. }
+            | ClientMessage::Observe
+            | ClientMessage::Probe { .. }
+            | ClientMessage::Relay { .. } => self.close(session, None),
         }
     }
 

@@ -8,7 +8,7 @@
 //! first message tells which of them a connection is.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,11 @@ random_id!(
     /// secret: never logged.
     RelayToken, 32
 );
+random_id!(
+    /// What a probe says first, so that its receiver knows it for the one that
+    /// it asked for. Drawn by the asker.
+    ProbeToken, 16
+);
 
 impl fmt::Debug for IntroductionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -90,6 +95,47 @@ impl fmt::Debug for IntroductionId {
 impl fmt::Debug for RelayToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RelayToken(..)")
+    }
+}
+
+impl fmt::Debug for ProbeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProbeToken(..)")
+    }
+}
+
+/// From where the server comes back to a client that asked for it, which shows
+/// whom the NAT lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProbeOrigin {
+    /// Another port of the address that the client has connected to.
+    OtherPort,
+    /// Another address.
+    OtherAddress,
+}
+
+impl ProbeOrigin {
+    /// All that a probe says.
+    pub const HELLO_BYTES: usize = ProbeToken::BYTES + 1;
+
+    /// What a probe from here says: the token, and which of the two it is.
+    #[must_use]
+    pub fn hello(self, token: ProbeToken) -> [u8; Self::HELLO_BYTES] {
+        let mut hello = [0; Self::HELLO_BYTES];
+        let (first, last) = hello.split_at_mut(ProbeToken::BYTES);
+        first.copy_from_slice(token.as_bytes());
+        last.fill(match self {
+            Self::OtherPort => 1,
+            Self::OtherAddress => 2,
+        });
+        hello
+    }
+
+    /// Which probe says this; `None` when it is not one that was asked for.
+    #[must_use]
+    pub fn of_hello(hello: &[u8; Self::HELLO_BYTES], token: ProbeToken) -> Option<Self> {
+        let both = [Self::OtherPort, Self::OtherAddress];
+        both.into_iter().find(|one| one.hello(token) == *hello)
     }
 }
 
@@ -142,6 +188,13 @@ pub enum ClientMessage {
     Relay {
         /// From [`ServerMessage::Introduced`].
         token: RelayToken,
+    },
+    /// Second on an observation connection, once: asks the server to connect to
+    /// the address from which this very connection comes. Answered by
+    /// [`ServerMessage::Probed`].
+    Probe {
+        /// Drawn at random; each probe says it ([`ProbeOrigin::hello`]).
+        token: ProbeToken,
     },
     /// Asks to be introduced to a peer. The sender becomes the controlling side.
     Introduce {
@@ -211,6 +264,20 @@ pub enum ServerMessage {
     Observed {
         /// As the server sees it.
         address: SocketAddr,
+        /// Another address of the server that listens on the same ports, if its
+        /// operator has given it one: shows whether a mapping depends on the
+        /// address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        other_address: Option<IpAddr>,
+    },
+    /// Answers a [`ClientMessage::Probe`] when the probes are over: whether each
+    /// found somebody who answered. `None` is said of one that was not sent,
+    /// because there is no other address, or because of a limit.
+    Probed {
+        /// See [`ProbeOrigin::OtherPort`].
+        other_port: Option<bool>,
+        /// See [`ProbeOrigin::OtherAddress`].
+        other_address: Option<bool>,
     },
     /// Some of the peers that are online; pages until `more` is false.
     Roster {

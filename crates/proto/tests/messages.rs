@@ -8,8 +8,8 @@ use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    ClientMessage, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, Reachability,
-    Refusal, RelayToken, Role, ServerMessage,
+    ClientMessage, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, ProbeToken,
+    Reachability, Refusal, RelayToken, Role, ServerMessage,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -70,6 +70,9 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
         (any::<u16>(), name()).prop_map(|(version, name)| ClientMessage::LogIn { version, name }),
         Just(ClientMessage::Observe),
         token().prop_map(|token| ClientMessage::Relay { token }),
+        any::<[u8; 16]>().prop_map(|bytes| ClientMessage::Probe {
+            token: ProbeToken::from_random(bytes),
+        }),
         introduce.prop_map(|(introduction, round, peer, reachability)| {
             ClientMessage::Introduce {
                 introduction,
@@ -138,13 +141,22 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
     let roster = (vec(peer(), 0..20), any::<bool>());
     let invitation = (introduction(), any::<u8>(), peer());
     let failed = (introduction(), introduction_failure());
+    let observed = (address(), option::of(any::<IpAddr>()));
+    let probed = (option::of(any::<bool>()), option::of(any::<bool>()));
     prop_oneof![
         logged_in.prop_map(|(observed, observer_ports)| ServerMessage::LoggedIn {
             observed,
             observer_ports,
         }),
         refusal().prop_map(|reason| ServerMessage::Refused { reason }),
-        address().prop_map(|address| ServerMessage::Observed { address }),
+        observed.prop_map(|(address, other_address)| ServerMessage::Observed {
+            address,
+            other_address,
+        }),
+        probed.prop_map(|(other_port, other_address)| ServerMessage::Probed {
+            other_port,
+            other_address,
+        }),
         roster.prop_map(|(peers, more)| ServerMessage::Roster { peers, more }),
         peer().prop_map(|peer| ServerMessage::Online { peer }),
         name().prop_map(|name| ServerMessage::Offline { name }),

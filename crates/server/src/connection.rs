@@ -1,7 +1,7 @@
 //! One connection, from its TLS handshake to its end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
@@ -18,6 +18,7 @@ use tracing::debug;
 
 use crate::admission::{Admission, Admitted, Handshaking};
 use crate::limits::Limits;
+use crate::probe::{Asker, Prober};
 use crate::registrar::{Frame, Input, OUTGOING_FRAMES, Verdict, encoded};
 use crate::relay::{CarryError, Relay, Side};
 
@@ -30,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) tls: TlsAcceptor,
     pub(crate) limits: Limits,
     pub(crate) admission: Admission,
+    pub(crate) prober: Prober,
     pub(crate) relay: Arc<Relay>,
     pub(crate) registrar: mpsc::Sender<Input>,
     /// Becomes true when the server goes down.
@@ -48,8 +50,16 @@ impl Context {
 /// Where a connection comes from, and what it came to.
 pub(crate) struct Arrival {
     pub(crate) observed: SocketAddr,
-    /// The ports listened on at the address it came to, its own first.
+    pub(crate) place: Place,
+}
+
+/// What a listener's clients are told of the others.
+#[derive(Clone)]
+pub(crate) struct Place {
+    /// The ports listened on at this address, its own first.
     pub(crate) observer_ports: Vec<u16>,
+    /// Another address that is listened on.
+    pub(crate) other_address: Option<IpAddr>,
 }
 
 /// Why a connection ended before its time.
@@ -125,18 +135,27 @@ async fn serve_speaking(
             let log_in = LogIn {
                 key,
                 observed: arrival.observed,
-                observer_ports: arrival.observer_ports,
+                observer_ports: arrival.place.observer_ports,
                 version,
                 name,
             };
             control(context, stream, decoder, log_in).await
         }
-        ClientMessage::Observe => observe(context, stream, decoder, key, arrival.observed).await,
+        ClientMessage::Observe => {
+            let asker = Asker {
+                key,
+                observed: arrival.observed,
+                came_to: stream.get_ref().0.local_addr()?.ip().to_canonical(),
+                other_address: arrival.place.other_address,
+            };
+            observe(context, stream, decoder, asker).await
+        }
         ClientMessage::Relay { token } => {
             let address = arrival.observed.ip();
             let side = Side { key, address };
             relay(context, stream, decoder, side, token).await
         }
+        ClientMessage::Probe { .. } => Err(ConnectionError::FirstMessage("probe")),
         ClientMessage::Introduce { .. } => Err(ConnectionError::FirstMessage("introduce")),
         ClientMessage::Answer { .. } => Err(ConnectionError::FirstMessage("answer")),
         ClientMessage::Refuse { .. } => Err(ConnectionError::FirstMessage("refuse")),
@@ -288,22 +307,25 @@ async fn observe(
     context: &Context,
     mut stream: TlsStream,
     mut decoder: Decoder,
-    key: PeerKey,
-    address: SocketAddr,
+    asker: Asker,
 ) -> Result<(), ConnectionError> {
     // First the registrar: the client may use the address as soon as it has it.
-    let ip = address.ip();
-    tell(context, Input::Observation { key, address: ip }).await?;
-    let ended =
-        match write_message(context, &mut stream, &ServerMessage::Observed { address }).await {
-            Ok(()) => next_token(context, &mut stream, &mut decoder).await,
-            Err(error) => Err(error),
-        };
+    let Asker { key, observed, .. } = asker;
+    let address = observed.ip();
+    tell(context, Input::Observation { key, address }).await?;
+    let told = ServerMessage::Observed {
+        address: observed,
+        other_address: asker.other_address,
+    };
+    let ended = match write_message(context, &mut stream, &told).await {
+        Ok(()) => until_token(context, &mut stream, &mut decoder, asker).await,
+        Err(error) => Err(error),
+    };
     // The registrar is gone only when it has forgotten all observations.
     let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
     match ended {
         Ok(Some(token)) => {
-            let side = Side { key, address: ip };
+            let side = Side { key, address };
             relay(context, stream, decoder, side, token).await
         }
         Ok(None) => Ok(()),
@@ -313,12 +335,41 @@ async fn observe(
 }
 
 /// Waits until the client hangs up, or turns its observation connection into a
-/// relay connection.
-async fn next_token(
+/// relay connection. Before that it may ask once to be probed.
+async fn until_token(
     context: &Context,
     stream: &mut TlsStream,
     decoder: &mut Decoder,
+    asker: Asker,
 ) -> Result<Option<RelayToken>, ConnectionError> {
+    let mut is_probed = false;
+    loop {
+        match next_wish(context, stream, decoder).await? {
+            Some(ClientMessage::Relay { token }) => return Ok(Some(token)),
+            Some(ClientMessage::Probe { token }) if !is_probed => {
+                is_probed = true;
+                let answer = tokio::select! {
+                    answer = context.prober.probe(asker, token) => answer,
+                    () = context.stopped() => return Err(ConnectionError::Stopping),
+                };
+                write_message(context, stream, &answer).await?;
+            }
+            Some(_) => return Err(ConnectionError::Unexpected),
+            None => return Ok(None),
+        }
+    }
+}
+
+/// What the client says on an observation connection, or `None` when it hangs up.
+async fn next_wish(
+    context: &Context,
+    stream: &mut TlsStream,
+    decoder: &mut Decoder,
+) -> Result<Option<ClientMessage>, ConnectionError> {
+    // It may have come together with the one before.
+    if let Some(message) = decoder.next_message()? {
+        return Ok(Some(message));
+    }
     // Most hang up: no buffer waits for what they might say.
     let mut byte = [0];
     let read = tokio::select! {
@@ -333,11 +384,7 @@ async fn next_token(
         context.limits.authenticate_timeout,
         Box::pin(read_message(stream, decoder)),
     );
-    match message.await.map_err(|_| ConnectionError::Slow)?? {
-        Some(ClientMessage::Relay { token }) => Ok(Some(token)),
-        Some(_) => Err(ConnectionError::Unexpected),
-        None => Ok(None),
-    }
+    message.await.map_err(|_| ConnectionError::Slow)?
 }
 
 /// Returns when the client hangs up, and fails when it sends anything.

@@ -20,6 +20,7 @@
 //! | `admission` | counts connections by address and by key |
 //! | `connection` | one connection, from TLS to its end |
 //! | `registrar` | the task that owns the registry |
+//! | `probe` | connects back to clients that ask for it |
 //! | `relay` | passes bytes between two peers, within its limits |
 //! | `quota`, `throttle` | bytes a day for each two keys; bytes a second |
 
@@ -28,6 +29,7 @@ mod connection;
 pub mod data_dir;
 pub mod limits;
 pub mod listener;
+mod probe;
 mod quota;
 mod registrar;
 mod relay;

@@ -30,6 +30,14 @@ pub struct Limits {
     /// Connections of one key: a control connection, two observations for each
     /// prepared port, and a relay for each session.
     pub connections_per_key: usize,
+    /// How long the server tries to connect back to a client that asks for it.
+    pub probe_timeout: Duration,
+    /// Clients at a time to which it tries that.
+    pub probes: usize,
+    /// How often in a minute a key may ask for it.
+    pub probes_per_key: usize,
+    /// How often in a minute all keys at one address may.
+    pub probes_per_address: usize,
 }
 
 impl Default for Limits {
@@ -44,6 +52,11 @@ impl Default for Limits {
             connections_per_address: 1_024,
             handshakes_per_address: 256,
             connections_per_key: 128,
+            // A lost segment is sent again after one second.
+            probe_timeout: Duration::from_millis(2_500),
+            probes: 256,
+            probes_per_key: 6,
+            probes_per_address: 30,
         }
     }
 }

@@ -24,7 +24,8 @@ const MAX_PAIRS: usize = 1_000_000;
 #[command(version, max_term_width = 100)]
 struct Arguments {
     /// Listen here; can be repeated. When all addresses share one port, the
-    /// next port is listened on too, to learn about the clients' NATs
+    /// next port is listened on too, to learn about the clients' NATs. Two public
+    /// addresses of one family tell clients more about them
     /// [default: ports 4747 and 4748 on 0.0.0.0 and [::]]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,

@@ -1,10 +1,11 @@
 //! The whole server, on listeners that somebody else has bound.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinhole_proto::candidate::is_other_address;
 use pinhole_proto::registry::Registry;
 use pinhole_proto::rendezvous::Refusal;
 use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, server_config};
@@ -17,9 +18,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::admission::Admission;
-use crate::connection::{Arrival, Context, serve};
+use crate::connection::{Arrival, Context, Place, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
+use crate::probe::Prober;
 use crate::registrar;
 use crate::relay::Relay;
 use crate::storage::{Names, StorageError};
@@ -71,6 +73,7 @@ pub async fn run(
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
         admission: Admission::new(&limits),
+        prober: Prober::new(&limits),
         relay: Arc::clone(&relay),
         limits,
         registrar,
@@ -78,8 +81,11 @@ pub async fn run(
     });
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
-        let observer_ports = observer_ports(address, &addresses);
-        accepting.spawn(accept(listener, observer_ports, Arc::clone(&context)));
+        let place = Place {
+            observer_ports: observer_ports(address, &addresses),
+            other_address: other_address(address.ip(), &addresses),
+        };
+        accepting.spawn(accept(listener, place, Arc::clone(&context)));
     }
     tokio::select! {
         () = shutdown => {}
@@ -102,13 +108,19 @@ fn observer_ports(own: SocketAddr, all: &[SocketAddr]) -> Vec<u16> {
         .collect()
 }
 
-async fn accept(listener: TcpListener, observer_ports: Vec<u16>, context: Arc<Context>) {
+/// Another address that is listened on and of use to the clients of this one.
+fn other_address(own: IpAddr, all: &[SocketAddr]) -> Option<IpAddr> {
+    let mut others = all.iter().map(SocketAddr::ip);
+    others.find(|&other| is_other_address(own, other))
+}
+
+async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = context.stopped() => break,
             accepted = listener.accept() => match accepted {
-                Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &observer_ports, &context),
+                Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &place, &context),
                 Err(error) => {
                     warn!("accepting a connection: {error}");
                     sleep(ACCEPT_PAUSE).await;
@@ -132,7 +144,7 @@ fn begin(
     connections: &mut JoinSet<()>,
     tcp: TcpStream,
     remote: SocketAddr,
-    observer_ports: &[u16],
+    place: &Place,
     context: &Arc<Context>,
 ) {
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -146,7 +158,7 @@ fn begin(
     }
     let arrival = Arrival {
         observed,
-        observer_ports: observer_ports.to_vec(),
+        place: place.clone(),
     };
     let context = Arc::clone(context);
     connections.spawn(async move {
@@ -169,5 +181,33 @@ fn prepare(tcp: &TcpStream) -> io::Result<()> {
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         warn!("a connection's task failed: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_address_is_one_that_clients_can_use_as_well() {
+        let other = |own: &str, all: &[&str]| {
+            let all: Vec<SocketAddr> = all.iter().map(|text| text.parse().unwrap()).collect();
+            other_address(own.parse().unwrap(), &all).map(|ip| ip.to_string())
+        };
+        let two = &[
+            "203.0.113.1:4747",
+            "203.0.113.1:4748",
+            "[2001:db8::1]:4747",
+            "203.0.113.2:4747",
+        ][..];
+        assert_eq!(other("203.0.113.1", two), Some("203.0.113.2".to_owned()));
+        assert_eq!(other("203.0.113.2", two), Some("203.0.113.1".to_owned()));
+        assert_eq!(other("2001:db8::1", two), None);
+        let mixed = &["203.0.113.1:4747", "192.168.1.5:4747", "10.0.0.5:4747"][..];
+        assert_eq!(other("203.0.113.1", mixed), None);
+        assert_eq!(other("192.168.1.5", mixed), None);
+        let any = &["0.0.0.0:4747", "[::]:4747", "203.0.113.1:443"][..];
+        assert_eq!(other("0.0.0.0", any), None);
+        assert_eq!(other("203.0.113.1", any), None);
     }
 }

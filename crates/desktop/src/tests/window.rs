@@ -151,6 +151,7 @@ fn the_connection_is_checked_and_what_was_found_stays() {
             knocks: Vec::new(),
             observations: Vec::new(),
             own: Vec::new(),
+            probes: None,
             port_mapping: diagnosis::PortMappingAnswer::NotAsked,
             router_outside: diagnosis::RouterOutside::Unsaid,
             proxy: None,

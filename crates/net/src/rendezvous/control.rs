@@ -246,6 +246,7 @@ impl Reader {
             }
             ServerMessage::LoggedIn { .. }
             | ServerMessage::Observed { .. }
+            | ServerMessage::Probed { .. }
             | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),
         })
     }

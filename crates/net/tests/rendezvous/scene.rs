@@ -25,9 +25,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::start_at(&["127.0.0.1:0"])
+    }
+
+    pub(crate) fn start_at(listen: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(data.path()).unwrap();
-        let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let listen: Vec<_> = listen.iter().map(|text| text.parse().unwrap()).collect();
+        let listeners = listener::bind(&listen).unwrap();
         let key = data_dir.identity().key();
         let address = listeners[0].local_addr().unwrap();
         let address = format!("{address}#{}", key.fingerprint()).parse().unwrap();

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Diagnosis, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers, PortMappingAnswer, Reach,
-    RouterOutside, Tone,
+    Diagnosis, Filtering, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers, PortMappingAnswer,
+    Reach, RouterOutside, Tone,
 };
 use crate::candidate::is_global;
 
@@ -17,7 +17,7 @@ pub(super) fn findings(diagnosis: &Diagnosis) -> Vec<Finding> {
     if diagnosis.reach != Reach::Nobody {
         findings.extend(address(diagnosis));
         findings.extend(mapping(diagnosis));
-        findings.push(filtering(diagnosis));
+        findings.extend(filtering(diagnosis));
         findings.extend(layers(diagnosis));
         findings.extend(port_mapping(diagnosis));
         findings.push(ipv6(diagnosis));
@@ -261,13 +261,61 @@ fn mapping(diagnosis: &Diagnosis) -> Option<Finding> {
     Some(finding(tone, "NAT", text))
 }
 
-fn filtering(diagnosis: &Diagnosis) -> Finding {
-    let what = match diagnosis.mapping {
-        Mapping::NoNat => "Whether a firewall drops connections from outside",
-        _ => "Whom the NAT lets in (its filtering)",
-    };
-    let text = format!("{what} was not measured: the server never connects to anybody.");
-    finding(Tone::Neutral, "Filtering", text)
+fn filtering(diagnosis: &Diagnosis) -> Option<Finding> {
+    const TOPIC: &str = "Filtering";
+    if !diagnosis.public.iter().any(IpAddr::is_ipv4) {
+        return None;
+    }
+    let has_nat = diagnosis.mapping != Mapping::NoNat;
+    Some(match diagnosis.filtering {
+        Filtering::EndpointIndependent if has_nat => finding(
+            Tone::Good,
+            TOPIC,
+            "Your router lets anybody in who knows the port (endpoint-independent filtering), so \
+             that people reach you whatever their own router does.",
+        ),
+        Filtering::EndpointIndependent => finding(
+            Tone::Good,
+            TOPIC,
+            "None: no firewall keeps anybody out who knows your address and port \
+             (endpoint-independent filtering).",
+        ),
+        Filtering::AddressDependent => finding(
+            Tone::Good,
+            TOPIC,
+            "Only those get in whom you have connected to, but from any of their ports \
+             (address-dependent filtering): also people whose ports change, if they can know \
+             yours.",
+        ),
+        Filtering::AtMostAddressDependent => finding(
+            Tone::Good,
+            TOPIC,
+            "Whom you have connected to gets in from any port (endpoint-independent or \
+             address-dependent filtering). Which of the two cannot be told, because the server \
+             has one address.",
+        ),
+        Filtering::AddressAndPortDependent if has_nat => finding(
+            Tone::Neutral,
+            TOPIC,
+            "Your router, or a firewall, lets only those in whom you have connected to, and only \
+             from the very port that you have connected to (address- and port-dependent \
+             filtering). Pinhole has both sides connect at the same moment, which is enough \
+             unless the other side's ports change.",
+        ),
+        Filtering::AddressAndPortDependent => finding(
+            Tone::Neutral,
+            TOPIC,
+            "A firewall lets only those in whom you have connected to, and only from the very \
+             port that you have connected to (address- and port-dependent filtering).",
+        )
+        .advise("If it is the firewall of this computer, let Pinhole accept connections."),
+        Filtering::Unknown => finding(
+            Tone::Neutral,
+            TOPIC,
+            "Who gets in from outside was not measured: the server did not connect back. It may \
+             be an older one, or have been asked too often; then try again in a minute.",
+        ),
+    })
 }
 
 fn layers(diagnosis: &Diagnosis) -> Option<Finding> {

@@ -44,6 +44,7 @@ fn measured(observations: Vec<Observation>) -> Measurements {
         unresolved: None,
         knocks: vec![reached("203.0.113.1:4747"), reached("203.0.113.1:4748")],
         observations,
+        probes: None,
         own: vec!["192.168.1.10".parse().unwrap()],
         port_mapping: PortMappingAnswer::NotGranted,
         router_outside: RouterOutside::Unsaid,
@@ -147,7 +148,7 @@ fn who_has_a_public_address_has_no_nat() {
     assert_eq!(diagnosis.reach, Reach::Everybody);
     let words = words(&diagnosis);
     assert!(
-        words.contains("firewall drops connections from outside was not measured"),
+        words.contains("Who gets in from outside was not measured"),
         "{words}"
     );
 }
@@ -354,4 +355,108 @@ fn a_diagnosis_survives_json() {
     let diagnosis = Diagnosis::of(measured(observations));
     let text = serde_json::to_string(&diagnosis).unwrap();
     assert_eq!(serde_json::from_str::<Diagnosis>(&text).unwrap(), diagnosis);
+}
+
+#[test]
+fn filtering_is_what_the_probes_show_and_no_more() {
+    use Filtering::{
+        AddressAndPortDependent, AddressDependent, AtMostAddressDependent, EndpointIndependent,
+        Unknown,
+    };
+    for (other_port, other_address, filtering) in [
+        (Some(true), Some(true), EndpointIndependent),
+        (Some(true), Some(false), AddressDependent),
+        (Some(true), None, AtMostAddressDependent),
+        (Some(false), Some(false), AddressAndPortDependent),
+        (Some(false), None, AddressAndPortDependent),
+        // One was lost, and the harder one came.
+        (Some(false), Some(true), EndpointIndependent),
+        (None, Some(true), EndpointIndependent),
+        (None, Some(false), Unknown),
+        (None, None, Unknown),
+    ] {
+        let probes = Probes {
+            other_port,
+            other_address,
+        };
+        let diagnosis = Diagnosis::of(Measurements {
+            probes: Some(probes),
+            ..measured(seen_at(&[SERVER], &[(4000, &[9000, 9000])]))
+        });
+        assert_eq!(diagnosis.filtering, filtering, "{probes:?}");
+    }
+    let unmeasured = Diagnosis::of(measured(seen_at(&[SERVER], &[(4000, &[9000])])));
+    assert_eq!(unmeasured.filtering, Unknown);
+    assert!(words(&unmeasured).contains("was not measured"));
+    // Without the server there is nothing to say of it.
+    assert!(!words(&Diagnosis::of(measured(Vec::new()))).contains("Filtering"));
+}
+
+#[test]
+fn who_lets_others_in_is_reached_by_more_of_them() {
+    let strict = (Some(false), Some(false));
+    let by_address = (Some(true), Some(false));
+    let one_address = (Some(true), None);
+    let open = (Some(true), Some(true));
+    let public: &[(u16, &[u16])] = &[];
+    let stable: &[(u16, &[u16])] = &[(4000, &[9000, 9000])];
+    let in_order: &[(u16, &[u16])] = &[(4000, &[9000, 9001]), (4001, &[9002, 9003])];
+    let random: &[(u16, &[u16])] = &[(4000, &[9000, 31000]), (4001, &[60000, 1500])];
+    for (seen, probes, reach, said) in [
+        (
+            public,
+            open,
+            Reach::Everybody,
+            "no firewall keeps anybody out",
+        ),
+        (
+            public,
+            by_address,
+            Reach::Everybody,
+            "from any of their ports",
+        ),
+        (public, one_address, Reach::Everybody, "cannot be told"),
+        (public, strict, Reach::Most, "A firewall lets only those in"),
+        (stable, open, Reach::Everybody, "lets anybody in"),
+        (
+            stable,
+            by_address,
+            Reach::Everybody,
+            "from any of their ports",
+        ),
+        (
+            stable,
+            one_address,
+            Reach::Everybody,
+            "the server has one address",
+        ),
+        (stable, strict, Reach::Most, "only from the very port"),
+        (in_order, open, Reach::Everybody, "lets anybody in"),
+        (in_order, strict, Reach::Some, "only from the very port"),
+        (random, open, Reach::Everybody, "lets anybody in"),
+        (random, by_address, Reach::Few, "from any of their ports"),
+        (random, one_address, Reach::Few, "cannot be told"),
+        (random, strict, Reach::Few, "only from the very port"),
+    ] {
+        let mut observations = seen_at(&[SERVER], seen);
+        if seen.is_empty() {
+            let own = address("198.51.100.7:4000");
+            observations.push(Observation {
+                local: own,
+                server: address("203.0.113.1:4747"),
+                seen: own,
+            });
+        }
+        let (other_port, other_address) = probes;
+        let diagnosis = Diagnosis::of(Measurements {
+            probes: Some(Probes {
+                other_port,
+                other_address,
+            }),
+            ..measured(observations)
+        });
+        assert_eq!(diagnosis.reach, reach, "{seen:?} {probes:?}");
+        let words = words(&diagnosis);
+        assert!(words.contains(said), "{said}: {words}");
+    }
 }

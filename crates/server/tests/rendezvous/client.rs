@@ -46,7 +46,11 @@ pub(crate) struct Client {
 impl Client {
     /// A connection on which nothing has been said yet.
     pub(crate) async fn connect(server: SocketAddr, identity: &Identity) -> Self {
-        let tcp = TcpStream::connect(server).await.unwrap();
+        Self::over(TcpStream::connect(server).await.unwrap(), identity).await
+    }
+
+    /// The same on this connection.
+    pub(crate) async fn over(tcp: TcpStream, identity: &Identity) -> Self {
         tcp.set_nodelay(true).unwrap();
         let local = tcp.local_addr().unwrap();
         let config = client_config(identity, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();

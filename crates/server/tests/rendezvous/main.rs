@@ -9,6 +9,7 @@ mod binary;
 mod client;
 mod introductions;
 mod limits;
+mod probes;
 mod relay;
 mod sessions;
 
@@ -34,9 +35,14 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits) -> Self {
+        Self::start_at(&["127.0.0.1:0"], limits)
+    }
+
+    fn start_at(listen: &[&str], limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(dir.path()).unwrap();
-        let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let listen: Vec<_> = listen.iter().map(|text| text.parse().unwrap()).collect();
+        let listeners = listener::bind(&listen).unwrap();
         let addresses = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
         let (stop, stopped) = oneshot::channel();
         let shutdown = async {

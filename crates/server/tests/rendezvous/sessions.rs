@@ -42,6 +42,7 @@ async fn both_ports_tell_the_address_they_see() {
         let mut observation = Client::begin(address, &alice, &ClientMessage::Observe).await;
         let expected = ServerMessage::Observed {
             address: observation.local,
+            other_address: None,
         };
         assert_eq!(observation.hear().await, expected);
     }
