@@ -75,6 +75,9 @@ pub enum Message {
         entries: u32,
         /// How many bytes all files have together.
         total_bytes: u64,
+        /// The files follow right behind the entries, before any answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        along: bool,
     },
     /// A page of the offer's entries.
     Entries {
@@ -290,8 +293,18 @@ mod tests {
                     transfer,
                     entries: 2,
                     total_bytes: 9,
+                    along: false,
                 },
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
+            ),
+            (
+                Message::Offer {
+                    transfer,
+                    entries: 2,
+                    total_bytes: 9,
+                    along: true,
+                },
+                r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"along":true}"#,
             ),
             (
                 Message::Accept { transfer },
