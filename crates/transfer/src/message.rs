@@ -298,15 +298,6 @@ mod tests {
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
             ),
             (
-                Message::Offer {
-                    transfer,
-                    entries: 2,
-                    total_bytes: 9,
-                    along: true,
-                },
-                r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"along":true}"#,
-            ),
-            (
                 Message::Accept { transfer },
                 r#"{"type":"accept","transfer":4}"#,
             ),
@@ -360,6 +351,19 @@ mod tests {
             assert_eq!(serde_json::to_string(&message).unwrap(), json);
             assert_eq!(serde_json::from_str::<Message>(json).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn an_offer_says_whether_its_files_come_along() {
+        let offer = Message::Offer {
+            transfer: TransferId::from_wire(4),
+            entries: 2,
+            total_bytes: 9,
+            along: true,
+        };
+        let json = r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"along":true}"#;
+        assert_eq!(serde_json::to_string(&offer).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Message>(json).unwrap(), offer);
     }
 
     #[test]
