@@ -62,11 +62,11 @@ impl Buffer {
         }
     }
 
-    /// The first `data_bytes` in memory of their own, so that the buffer can
-    /// go back while somebody thinks about them.
-    pub(crate) fn apart(&self, data_bytes: usize) -> Self {
+    /// Room for so much and no more, of which whoever takes it bounds the
+    /// number: it keeps nothing from others, however long it is held.
+    pub(crate) fn alone(data_bytes: usize) -> Self {
         Self {
-            bytes: self.data().get(..data_bytes).unwrap_or_default().to_vec(),
+            bytes: vec![0; data_bytes],
             data_start: 0,
             back: None,
         }
@@ -132,9 +132,9 @@ mod tests {
         second.data_mut()[0] = 7;
         second.put_header(&[1, 2, 3]);
         assert_eq!(second.frame(3, 1), [1, 2, 3, 7]);
-        let apart = second.apart(1);
-        assert_eq!(apart.data(), [7]);
-        drop(apart);
+        let mut alone = Buffer::alone(1);
+        assert_eq!(alone.data_mut().len(), 1);
+        drop(alone);
         assert!(pool.free.try_recv().is_err(), "no third");
         drop(first);
         assert!(pool.take_blocking().is_some());

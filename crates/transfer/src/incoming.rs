@@ -347,20 +347,6 @@ impl Incoming {
     }
 }
 
-impl Work {
-    /// To be held while somebody decides: it keeps no buffer from others.
-    pub(crate) fn apart(self) -> Self {
-        match self {
-            Self::Batch { items, buffer } => {
-                let used_bytes = items.last().map_or(0, |item| item.data.end);
-                let buffer = buffer.apart(used_bytes);
-                Self::Batch { items, buffer }
-            }
-            other => other,
-        }
-    }
-}
-
 fn hash(work: Work) -> Hashed {
     let is_genuine = match &work {
         Work::Chunk {

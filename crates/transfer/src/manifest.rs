@@ -17,7 +17,7 @@ pub const ENTRIES_MAX: u32 = 250_000;
 /// much is a few packets more than the offer itself.
 pub const ALONG_ENTRIES_MAX: u32 = 64;
 /// See [`ALONG_ENTRIES_MAX`].
-pub const ALONG_BYTES_MAX: u64 = 64 * 1024;
+pub const ALONG_BYTES_MAX: u32 = 64 * 1024;
 /// Most bytes that all paths of one offer have together.
 pub const PATHS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -171,7 +171,9 @@ impl Manifest {
     /// Whether the files can come along with the offer, and there are any.
     #[must_use]
     pub fn fits_along(&self) -> bool {
-        self.files > 0 && self.count() <= ALONG_ENTRIES_MAX && self.total_bytes <= ALONG_BYTES_MAX
+        self.files > 0
+            && self.count() <= ALONG_ENTRIES_MAX
+            && self.total_bytes <= u64::from(ALONG_BYTES_MAX)
     }
 
     /// The number of the first file at or behind `number`; the count when

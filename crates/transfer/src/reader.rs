@@ -223,7 +223,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if entries > ENTRIES_MAX {
             return Err(ManifestError::TooMany.into());
         }
-        if comes_along && (entries > ALONG_ENTRIES_MAX || total_bytes > ALONG_BYTES_MAX) {
+        let is_large = entries > ALONG_ENTRIES_MAX || total_bytes > u64::from(ALONG_BYTES_MAX);
+        if comes_along && is_large {
             return Err(ManifestError::Along.into());
         }
         let open_entries: u32 = open.incoming.values().map(OpenIncoming::entries).sum();

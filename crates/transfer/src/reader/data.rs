@@ -11,13 +11,20 @@ use super::{Ended, Reader};
 use crate::{
     buffer::Buffer,
     event::Party,
-    frame::{self, BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader},
+    frame::{
+        self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader,
+    },
     incoming::Work,
+    manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX},
     message::TransferId,
     open::OpenIncoming,
     throttle::SLICE_BYTES,
     violation::Violation,
 };
+
+/// No batch that came along with an offer and was admitted is longer.
+const ALONG_ITEMS_BYTES: usize =
+    ALONG_BYTES_MAX as usize + ALONG_ENTRIES_MAX as usize * BATCH_ITEM_BYTES;
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(super) async fn chunk(&mut self, data_bytes: usize) -> Result<(), Ended> {
@@ -34,7 +41,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             place = Some(machine.chunk(entry, index, data_bytes)?);
             Ok(())
         })?;
-        let buffer = self.data(data_bytes).await?;
+        let buffer = self.buffer().await?;
+        let buffer = self.data(buffer, data_bytes).await?;
         // Nowhere: the transfer was stopped.
         let Some(place) = place else {
             return Ok(());
@@ -74,7 +82,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let mut transfer = [0; BATCH_HEADER_BYTES];
         self.stream.read_exact(&mut transfer).await?;
         let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
-        let buffer = self.data(items_bytes).await?;
+        // What may have to wait for an answer takes no buffer from others.
+        let buffer = match items_bytes <= ALONG_ITEMS_BYTES {
+            true => Buffer::alone(items_bytes),
+            false => self.buffer().await?,
+        };
+        let buffer = self.data(buffer, items_bytes).await?;
         let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
         let admit = |item: &BatchItem| (item.entry, item.data.len());
         self.admit(transfer, "batch", |machine| {
@@ -85,10 +98,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    async fn data(&mut self, bytes: usize) -> Result<Buffer, Ended> {
-        let Some(mut buffer) = self.buffers.take().await else {
-            return Err(Ended::Closed(Party::Us));
-        };
+    async fn buffer(&mut self) -> Result<Buffer, Ended> {
+        let buffer = self.buffers.take().await;
+        buffer.ok_or(Ended::Closed(Party::Us))
+    }
+
+    async fn data(&mut self, mut buffer: Buffer, bytes: usize) -> Result<Buffer, Ended> {
         let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
         let limit = &self.shared.link.limits.receive;
         if limit.is_set() {
@@ -144,7 +159,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Some(OpenIncoming::Offered {
                 along: Some(along), ..
             }) => {
-                along.held.push(what.apart());
+                along.held.push(what);
                 return;
             }
             Some(OpenIncoming::Receiving {
