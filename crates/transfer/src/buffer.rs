@@ -1,6 +1,8 @@
 //! Reused buffers of one chunk each. Their number bounds what a transfer holds
 //! in memory, and waiting for one is what slows a fast stage down.
 
+use std::ops::Range;
+
 use tokio::sync::mpsc;
 
 use crate::lengths::CHUNK_BYTES;
@@ -45,7 +47,8 @@ impl Pool {
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     data_start: usize,
-    back: mpsc::Sender<Vec<u8>>,
+    /// `None` for one that no pool counts.
+    back: Option<mpsc::Sender<Vec<u8>>>,
 }
 
 impl Buffer {
@@ -55,19 +58,33 @@ impl Buffer {
         Self {
             bytes,
             data_start: 2 * PAGE_BYTES - past_page,
-            back,
+            back: Some(back),
         }
+    }
+
+    /// Room for so much and no more, of which whoever takes it bounds the
+    /// number: it keeps nothing from others, however long it is held.
+    pub(crate) fn alone(data_bytes: usize) -> Self {
+        Self {
+            bytes: vec![0; data_bytes],
+            data_start: 0,
+            back: None,
+        }
+    }
+
+    fn room(&self) -> Range<usize> {
+        let end = self.data_start + DATA_BYTES;
+        self.data_start..end.min(self.bytes.len())
     }
 
     /// The room for data.
     pub(crate) fn data(&self) -> &[u8] {
-        let room = self.data_start..self.data_start + DATA_BYTES;
-        self.bytes.get(room).unwrap_or_default()
+        self.bytes.get(self.room()).unwrap_or_default()
     }
 
     /// The room for data.
     pub(crate) fn data_mut(&mut self) -> &mut [u8] {
-        let room = self.data_start..self.data_start + DATA_BYTES;
+        let room = self.room();
         self.bytes.get_mut(room).unwrap_or_default()
     }
 
@@ -91,8 +108,10 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // Fails only when the pool is gone, and then nobody needs it.
-        let _ = self.back.try_send(std::mem::take(&mut self.bytes));
+        if let Some(back) = &self.back {
+            // Fails only when the pool is gone, and then nobody needs it.
+            let _ = back.try_send(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -113,6 +132,10 @@ mod tests {
         second.data_mut()[0] = 7;
         second.put_header(&[1, 2, 3]);
         assert_eq!(second.frame(3, 1), [1, 2, 3, 7]);
+        let mut alone = Buffer::alone(1);
+        assert_eq!(alone.data_mut().len(), 1);
+        drop(alone);
+        assert!(pool.free.try_recv().is_err(), "no third");
         drop(first);
         assert!(pool.take_blocking().is_some());
     }

@@ -24,7 +24,7 @@ use crate::{
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::Shared,
-    outgoing::{Answer, Outgoing},
+    outgoing::Departure,
     progress::Progress,
     reader::{Ended, Reader},
     source::Source,
@@ -148,9 +148,15 @@ impl Exchange {
     /// The exchange is over, or [`TRANSFERS_MAX`] are open.
     pub async fn send(&self, source: Source) -> Result<TransferId, ExchangeError> {
         let source = Arc::new(source);
-        let flight = self.shared.open_outgoing(&source)?;
+        let (flight, departure) = self.shared.open_outgoing(&source)?;
         let id = flight.id;
-        tokio::spawn(send_pages(Arc::clone(&self.shared.link), flight, source));
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            send_pages(&shared.link, flight, source).await;
+            if let Some(departure) = departure {
+                deliver(shared, departure).await;
+            }
+        });
         Ok(id)
     }
 
@@ -291,7 +297,7 @@ impl Exchange {
 }
 
 /// Sends the entries of an offer, page by page.
-async fn send_pages(link: Arc<Link>, flight: Arc<Flight>, source: Arc<Source>) {
+async fn send_pages(link: &Link, flight: Arc<Flight>, source: Arc<Source>) {
     let transfer = flight.id;
     let mut rest = source.entries();
     while !rest.is_empty() && flight.stopped().is_none() {
@@ -356,12 +362,9 @@ async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Store, feeds: F
     shared.remove_received(id);
 }
 
-/// Sends the files of an accepted offer.
-pub(crate) async fn deliver(
-    shared: Arc<Shared>,
-    outgoing: Outgoing,
-    answers: mpsc::UnboundedReceiver<Answer>,
-) {
+/// Sends the files of an offer that was accepted, or with which they come
+/// along.
+pub(crate) async fn deliver(shared: Arc<Shared>, (outgoing, answers): Departure) {
     let id = outgoing.flight.id;
     let telling = Arc::clone(&shared);
     let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));

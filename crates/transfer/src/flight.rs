@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
@@ -28,6 +28,8 @@ pub(crate) struct Flight {
     files_total: AtomicU32,
     resent_bytes: AtomicU64,
     failed_here: AtomicBool,
+    /// What of the offer is wanted, once it was accepted.
+    selection: OnceLock<Arc<Selection>>,
     roots: Mutex<Roots>,
     speed: Mutex<Speed>,
     paused: Mutex<Paused>,
@@ -57,6 +59,7 @@ impl Flight {
             files_total: AtomicU32::new(manifest.files()),
             resent_bytes: AtomicU64::new(0),
             failed_here: AtomicBool::new(false),
+            selection: OnceLock::new(),
             roots: Mutex::default(),
             speed: Mutex::default(),
             paused: Mutex::default(),
@@ -65,8 +68,9 @@ impl Flight {
         }
     }
 
-    /// Only these files travel.
-    pub(crate) fn select(&self, selection: &Selection) {
+    /// Only these files are wanted.
+    pub(crate) fn select(&self, selection: &Arc<Selection>) {
+        let _ = self.selection.set(Arc::clone(selection));
         let (files, bytes) = (selection.files(), selection.total_bytes());
         self.files_total.store(files, Ordering::Relaxed);
         self.bytes_total.store(bytes, Ordering::Relaxed);
@@ -157,9 +161,12 @@ impl Flight {
 
     /// The first `entries` of the manifest need no more care.
     pub(crate) fn settle(&self, entries: u32) {
+        // Of what came along with the offer some may not have been wanted.
+        let selection = self.selection.get();
+        let is_skipped = |entry: &u32| selection.is_some_and(|it| it.skipped().contains(entry));
         let mut roots = self.roots();
         while let Some((entry, root)) = roots.open.pop_front_if(|(entry, _)| *entry < entries) {
-            if !roots.failed.contains(&entry) {
+            if !roots.failed.contains(&entry) && !is_skipped(&entry) {
                 roots.tree.push(root);
                 roots.files += 1;
             }
@@ -193,6 +200,11 @@ impl Flight {
     /// Whether this side's disk did not take some file.
     pub(crate) fn has_failed_here(&self) -> bool {
         self.failed_here.load(Ordering::Relaxed)
+    }
+
+    /// As many are done as are durable.
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes_done.store(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn add_bytes(&self, bytes: u64) {

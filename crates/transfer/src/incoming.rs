@@ -98,6 +98,8 @@ enum Written {
 
 /// What the connection brings to an accepted transfer.
 pub(crate) struct Feeds {
+    /// What came along with the offer, before it was accepted.
+    pub(crate) held: Vec<Work>,
     pub(crate) work: mpsc::Receiver<Work>,
     pub(crate) digests: mpsc::Receiver<Vec<DigestItem>>,
 }
@@ -143,7 +145,11 @@ impl Incoming {
     }
 
     fn receive(&self, store: &Store, feeds: Feeds) -> Result<Summary, Stopped> {
-        let Feeds { work, digests } = feeds;
+        let Feeds {
+            held,
+            work,
+            digests,
+        } = feeds;
         let comparisons = &Comparisons::default();
         let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
         std::thread::scope(|scope| {
@@ -151,7 +157,8 @@ impl Incoming {
             let lanes = self.shared.link.limits.lanes;
             let opened = lanes::open(scope, "pinhole-hash", lanes, |work| Some(hash(work)));
             let piping = opened.and_then(|(entrance, hashed)| {
-                thread("hand-on").spawn_scoped(scope, move || self.hand_on(work, &entrance))?;
+                thread("hand-on")
+                    .spawn_scoped(scope, move || self.hand_on(held, work, &entrance))?;
                 let verified = self.verify(hashed, comparisons);
                 let writing = WriteStage::new(self, store, written);
                 thread("write").spawn_scoped(scope, move || writing.run(verified))
@@ -176,12 +183,31 @@ impl Incoming {
         self.flight.dropped().map_or(Ok(()), |_| Err(Stopped))
     }
 
-    fn hand_on(&self, mut work: mpsc::Receiver<Work>, lanes: &Entrance<'_, Work>) -> Option<()> {
-        while let Some(work) = work.blocking_recv() {
+    fn hand_on(
+        &self,
+        held: Vec<Work>,
+        mut work: mpsc::Receiver<Work>,
+        lanes: &Entrance<'_, Work>,
+    ) -> Option<()> {
+        let coming = std::iter::from_fn(|| work.blocking_recv());
+        for work in held.into_iter().chain(coming) {
             self.check_stopped().ok()?;
-            lanes.send(work)?;
+            if let Some(work) = self.wanted(work) {
+                lanes.send(work)?;
+            }
         }
         Some(())
+    }
+
+    /// Without what came along although it is not wanted.
+    fn wanted(&self, mut work: Work) -> Option<Work> {
+        let skipped = self.selection.skipped();
+        match &mut work {
+            Work::Batch { items, .. } => items.retain(|item| !skipped.contains(&item.entry)),
+            Work::Failed { entry, .. } if skipped.contains(entry) => return None,
+            Work::Chunk { .. } | Work::End { .. } | Work::Failed { .. } => {}
+        }
+        Some(work)
     }
 
     /// What may be written, in its order. Ends where something may not.

@@ -12,6 +12,12 @@ use crate::{lengths::Lengths, path::SafePath};
 
 /// Most files and folders in one offer.
 pub const ENTRIES_MAX: u32 = 250_000;
+/// Most files and folders in an offer that takes its files along, and most
+/// bytes of files: the receiver holds them in memory until it has decided. So
+/// much is a few packets more than the offer itself.
+pub const ALONG_ENTRIES_MAX: u32 = 64;
+/// See [`ALONG_ENTRIES_MAX`].
+pub const ALONG_BYTES_MAX: u32 = 64 * 1024;
 /// Most bytes that all paths of one offer have together.
 pub const PATHS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -96,6 +102,9 @@ pub enum ManifestError {
     /// Some file system takes this path and an earlier one for the same.
     #[error("{} is named twice", .0.display_text())]
     Twice(SafePath),
+    /// More than [`ALONG_ENTRIES_MAX`] or [`ALONG_BYTES_MAX`] would come along.
+    #[error("the offer is too large to take its files along")]
+    Along,
     /// The entries are not as many, or not as large, as was announced.
     #[error("the offer does not add up")]
     Sum,
@@ -157,6 +166,14 @@ impl Manifest {
     #[must_use]
     pub const fn paths_bytes(&self) -> usize {
         self.paths_bytes
+    }
+
+    /// Whether the files can come along with the offer, and there are any.
+    #[must_use]
+    pub fn fits_along(&self) -> bool {
+        self.files > 0
+            && self.count() <= ALONG_ENTRIES_MAX
+            && self.total_bytes <= u64::from(ALONG_BYTES_MAX)
     }
 
     /// The number of the first file at or behind `number`; the count when

@@ -75,6 +75,9 @@ pub enum Message {
         entries: u32,
         /// How many bytes all files have together.
         total_bytes: u64,
+        /// The files follow right behind the entries, before any answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        along: bool,
     },
     /// A page of the offer's entries.
     Entries {
@@ -290,6 +293,7 @@ mod tests {
                     transfer,
                     entries: 2,
                     total_bytes: 9,
+                    along: false,
                 },
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
             ),
@@ -347,6 +351,19 @@ mod tests {
             assert_eq!(serde_json::to_string(&message).unwrap(), json);
             assert_eq!(serde_json::from_str::<Message>(json).unwrap(), message);
         }
+    }
+
+    #[test]
+    fn an_offer_says_whether_its_files_come_along() {
+        let offer = Message::Offer {
+            transfer: TransferId::from_wire(4),
+            entries: 2,
+            total_bytes: 9,
+            along: true,
+        };
+        let json = r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"along":true}"#;
+        assert_eq!(serde_json::to_string(&offer).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Message>(json).unwrap(), offer);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
     link::Link,
     manifest::{Manifest, ManifestBuilder},
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
-    outgoing::{Answer, Sent},
+    outgoing::{Answer, Departure, Outgoing, Sent},
     reader::Ended,
     receiver::Receiver,
     sender::Sender,
@@ -60,8 +60,8 @@ pub(crate) struct OpenOutgoing {
     pub(crate) machine: Sender,
     /// Files the receiver does not want, or gave up.
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
-    /// What the receiver misses of what it seemed to have; `None` until it
-    /// takes the offer.
+    /// What the receiver misses of what it seemed to have; `None` until files
+    /// are sent.
     pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
 }
 
@@ -71,11 +71,13 @@ pub(crate) enum OpenIncoming {
         builder: ManifestBuilder,
         entries: u32,
         total_bytes: u64,
+        comes_along: bool,
     },
     /// Not answered, or the answer is being prepared.
     Offered {
         manifest: Arc<Manifest>,
         is_preparing: bool,
+        along: Option<Along>,
     },
     /// Accepted.
     Receiving {
@@ -89,7 +91,38 @@ pub(crate) enum OpenIncoming {
     },
 }
 
+/// Files that have come along with an offer and wait for the answer to it: no
+/// more than the manifest allows, of which each comes once.
+pub(crate) struct Along {
+    pub(crate) machine: Receiver,
+    pub(crate) held: Vec<Work>,
+}
+
+impl Along {
+    pub(crate) fn new(manifest: Arc<Manifest>) -> Self {
+        Self {
+            machine: Receiver::along(manifest),
+            held: Vec::new(),
+        }
+    }
+}
+
 impl OpenOutgoing {
+    /// What sends its files, from now on.
+    pub(crate) fn depart(&mut self, link: &Arc<Link>, have: BTreeMap<u32, u32>) -> Departure {
+        let (answers, waiting) = mpsc::unbounded_channel();
+        self.answers = Some(answers);
+        let outgoing = Outgoing {
+            flight: Arc::clone(&self.flight),
+            source: Arc::clone(&self.source),
+            link: Arc::clone(link),
+            unwanted: Arc::clone(&self.unwanted),
+            have,
+            comes_along: self.machine.comes_along(),
+        };
+        (outgoing, waiting)
+    }
+
     /// Hands the receiver's answer to the threads that send.
     pub(crate) fn answer(&self, answer: Answer) {
         if let Some(answers) = &self.answers {
@@ -199,32 +232,39 @@ impl Shared {
     /// Whether files are under way in either direction.
     pub(crate) fn is_moving(&self) -> bool {
         let open = self.open();
-        let sent = open.outgoing.values().any(|one| one.answers.is_some());
+        let is_sent = |one: &OpenOutgoing| one.machine.is_accepted();
         let receiving = |one: &OpenIncoming| matches!(one, OpenIncoming::Receiving { .. });
-        sent || open.incoming.values().any(receiving)
+        open.outgoing.values().any(is_sent) || open.incoming.values().any(receiving)
     }
 
-    /// Gives a source an id and announces it.
-    pub(crate) fn open_outgoing(&self, source: &Arc<Source>) -> Result<Arc<Flight>, ExchangeError> {
+    /// Gives a source an id and announces it. Its files may depart at once if
+    /// they come along.
+    pub(crate) fn open_outgoing(
+        &self,
+        source: &Arc<Source>,
+    ) -> Result<(Arc<Flight>, Option<Departure>), ExchangeError> {
         let mut open = self.open();
         let id = open.new_id()?;
         let manifest = source.manifest();
         let flight = Arc::new(Flight::new(id, manifest));
-        let outgoing = OpenOutgoing {
+        let along = manifest.fits_along();
+        let mut outgoing = OpenOutgoing {
             flight: Arc::clone(&flight),
             source: Arc::clone(source),
-            machine: Sender::new(Arc::clone(manifest)),
+            machine: Sender::new(Arc::clone(manifest), along),
             unwanted: Arc::default(),
             answers: None,
         };
+        let departure = along.then(|| outgoing.depart(&self.link, BTreeMap::new()));
         open.outgoing.insert(id, outgoing);
         // Under the lock, so that ids reach the peer in rising order.
         self.link.say(Message::Offer {
             transfer: id,
             entries: manifest.count(),
             total_bytes: manifest.total_bytes(),
+            along,
         });
-        Ok(flight)
+        Ok((flight, departure))
     }
 
     /// Sends a few words.
@@ -301,6 +341,7 @@ impl Shared {
             Some(OpenIncoming::Offered {
                 manifest,
                 is_preparing: is_preparing @ false,
+                ..
             }) => {
                 *is_preparing = true;
                 Ok((Arc::clone(manifest), Arc::new(Flight::new(id, manifest))))
@@ -327,11 +368,19 @@ impl Shared {
     ) -> Result<(Incoming, Feeds), ExchangeError> {
         let id = flight.id;
         let mut open = self.open();
-        let Some(OpenIncoming::Offered { manifest, .. }) = open.incoming.get(&id) else {
+        let Some(OpenIncoming::Offered {
+            manifest, along, ..
+        }) = open.incoming.get_mut(&id)
+        else {
             return Err(ExchangeError::UnknownTransfer);
         };
         let manifest = Arc::clone(manifest);
-        let machine = Receiver::new(Arc::clone(selection), have);
+        let along = along.take();
+        let comes_along = along.is_some();
+        let (machine, held) = match along {
+            Some(Along { machine, held }) => (machine, held),
+            None => (Receiver::new(Arc::clone(selection), have), Vec::new()),
+        };
         flight.select(selection);
         let (work, waiting_work) = mpsc::channel(WORK);
         let (digests, waiting_digests) = mpsc::channel(DIGESTS);
@@ -343,20 +392,9 @@ impl Shared {
             machine,
         };
         open.incoming.insert(id, receiving);
-        for page in runs(selection.skipped().iter().copied()).chunks(PAGE) {
-            self.link.say(Message::Skip {
-                transfer: id,
-                entries: page.to_vec(),
-            });
-        }
-        let files: Vec<_> = have.iter().map(|(&e, &chunks)| (e, chunks)).collect();
-        for page in files.chunks(PAGE) {
-            self.link.say(Message::Have {
-                transfer: id,
-                files: page.to_vec(),
-            });
-        }
-        self.link.say(Message::Accept { transfer: id });
+        // What comes along is compared when it is here.
+        let have = Some(have).filter(|_| !comes_along);
+        self.say_accept(id, selection, have);
         let shared = Arc::clone(self);
         let incoming = Incoming {
             flight,
@@ -364,10 +402,33 @@ impl Shared {
             shared,
         };
         let feeds = Feeds {
+            held,
             work: waiting_work,
             digests: waiting_digests,
         };
         Ok((incoming, feeds))
+    }
+
+    fn say_accept(
+        &self,
+        transfer: TransferId,
+        selection: &Selection,
+        have: Option<&BTreeMap<u32, u32>>,
+    ) {
+        for page in runs(selection.skipped().iter().copied()).chunks(PAGE) {
+            self.link.say(Message::Skip {
+                transfer,
+                entries: page.to_vec(),
+            });
+        }
+        let files = have.into_iter().flatten().map(|(&e, &chunks)| (e, chunks));
+        for page in files.collect::<Vec<_>>().chunks(PAGE) {
+            self.link.say(Message::Have {
+                transfer,
+                files: page.to_vec(),
+            });
+        }
+        self.link.say(Message::Accept { transfer });
     }
 
     /// Ends an accepted transfer early: its pipeline gets no more, and ends.
@@ -424,7 +485,8 @@ impl Shared {
     /// A transfer of either direction, once the offer was taken.
     pub(crate) fn accepted_flight(&self, id: TransferId) -> Option<Arc<Flight>> {
         let open = self.open();
-        let is_accepted = open.outgoing.get(&id).is_none_or(|it| it.answers.is_some());
+        let outgoing = open.outgoing.get(&id);
+        let is_accepted = outgoing.is_none_or(|it| it.machine.is_accepted());
         drop(open);
         self.flight(id).filter(|_| is_accepted)
     }

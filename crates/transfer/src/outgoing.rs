@@ -104,7 +104,12 @@ pub(crate) struct Outgoing {
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
     /// How many chunks, from the first, the receiver has of which files.
     pub(crate) have: BTreeMap<u32, u32>,
+    /// It is not known yet whether the receiver wants any of them.
+    pub(crate) comes_along: bool,
 }
+
+/// What sends the files of an offer, and how it hears of the receiver's answers.
+pub(crate) type Departure = (Outgoing, UnboundedReceiver<Answer>);
 
 impl Outgoing {
     /// Sends every wanted file and returns when all is queued or the transfer
@@ -397,6 +402,8 @@ impl Outgoing {
     }
 
     fn queue(&self, frame: Frame, file_bytes: usize) -> Option<()> {
+        // What comes along counts once it is durable.
+        let file_bytes = if self.comes_along { 0 } else { file_bytes };
         let bulk = Bulk {
             flight: Arc::clone(&self.flight),
             frame,

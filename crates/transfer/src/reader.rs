@@ -1,33 +1,33 @@
 //! The one task that reads from the connection. Whatever the peer sends is
 //! checked against what is open before it is read further.
 
+mod data;
+
 use std::{
     io,
     sync::{Arc, PoisonError},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::mpsc,
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
-    buffer::{Buffer, Pool},
+    buffer::Pool,
     display::display_text,
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     exchange,
     frame::{
-        self, BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, FRAME_HEADER_BYTES,
-        FrameError, FrameHeader, FrameKind,
+        self, BATCH_HEADER_BYTES, CHUNK_HEADER_BYTES, FRAME_HEADER_BYTES, FrameError, FrameHeader,
+        FrameKind,
     },
     heard::Heard,
     incoming::Work,
-    manifest::{ENTRIES_MAX, Entry, ManifestBuilder, ManifestError},
+    manifest::{
+        ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Entry, ManifestBuilder, ManifestError,
+    },
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
-    open::{OpenIncoming, OpenOutgoing, Shared},
-    outgoing::{Answer, Outgoing},
+    open::{Along, OpenIncoming, OpenOutgoing, Shared},
+    outgoing::Answer,
     sender::Accepted,
-    throttle::SLICE_BYTES,
     violation::Violation,
 };
 
@@ -132,148 +132,15 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    async fn chunk(&mut self, data_bytes: usize) -> Result<(), Ended> {
-        let mut header = [0; CHUNK_HEADER_BYTES];
-        self.stream.read_exact(&mut header).await?;
-        let ChunkHeader {
-            transfer,
-            entry,
-            index,
-            digest,
-        } = ChunkHeader::decode(&header);
-        let mut place = None;
-        self.admit(transfer, "chunk", |machine| {
-            place = Some(machine.chunk(entry, index, data_bytes)?);
-            Ok(())
-        })?;
-        let buffer = self.data(data_bytes).await?;
-        // Nowhere: the transfer was stopped.
-        let Some(place) = place else {
-            return Ok(());
-        };
-        let chunk = Work::Chunk {
-            entry,
-            place,
-            digest,
-            buffer,
-        };
-        // Asked for only now: while this is held the pipeline does not end, and
-        // the rest of a chunk may never come.
-        hand_on(self.pipeline(transfer), chunk).await;
-        Ok(())
-    }
-
-    async fn digests(&mut self, items_bytes: usize) -> Result<(), Ended> {
-        let mut transfer = [0; BATCH_HEADER_BYTES];
-        self.stream.read_exact(&mut transfer).await?;
-        let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
-        self.control.resize(items_bytes, 0);
-        self.stream.read_exact(&mut self.control).await?;
-        let items = frame::digest_items(&self.control)?;
-        self.admit(transfer, "digests", |machine| {
-            let mut items = items.iter();
-            items.try_for_each(|item| machine.digest(item.entry, item.index))
-        })?;
-        let digests = match self.shared.open().incoming.get(&transfer) {
-            Some(OpenIncoming::Receiving { digests, .. }) => digests.clone(),
-            _ => None,
-        };
-        hand_on(digests, items).await;
-        Ok(())
-    }
-
-    async fn batch(&mut self, items_bytes: usize) -> Result<(), Ended> {
-        let mut transfer = [0; BATCH_HEADER_BYTES];
-        self.stream.read_exact(&mut transfer).await?;
-        let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
-        let buffer = self.data(items_bytes).await?;
-        let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
-        let admit = |item: &BatchItem| (item.entry, item.data.len());
-        self.admit(transfer, "batch", |machine| {
-            let mut files = items.iter().map(admit);
-            files.try_for_each(|(entry, data_bytes)| machine.small_file(entry, data_bytes))
-        })?;
-        hand_on(self.pipeline(transfer), Work::Batch { items, buffer }).await;
-        Ok(())
-    }
-
-    async fn data(&mut self, bytes: usize) -> Result<Buffer, Ended> {
-        let Some(mut buffer) = self.buffers.take().await else {
-            return Err(Ended::Closed(Party::Us));
-        };
-        let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
-        let limit = &self.shared.link.limits.receive;
-        if limit.is_set() {
-            for slice in room.chunks_mut(SLICE_BYTES) {
-                limit.pass(slice.len()).await;
-                self.stream.read_exact(slice).await?;
-            }
-        } else {
-            self.stream.read_exact(room).await?;
-        }
-        Ok(buffer)
-    }
-
-    /// Asks the transfer whether something of a file is due. One that was
-    /// stopped is not asked.
-    fn admit(
-        &self,
-        id: TransferId,
-        what: &'static str,
-        ask: impl FnOnce(&mut crate::receiver::Receiver) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
-        let mut open = self.shared.open();
-        match open.incoming.get_mut(&id) {
-            Some(OpenIncoming::Receiving {
-                flight,
-                machine,
-                digests,
-                ..
-            }) => {
-                if flight.stopped().is_none() {
-                    ask(machine)?;
-                    if machine.is_complete() {
-                        *digests = None;
-                    }
-                }
-                Ok(())
-            }
-            Some(_) => Err(Violation::State(what)),
-            None if id.side() == self.shared.side() => Err(Violation::Transfer(id)),
-            None => open.check_was_open(self.shared.side(), id),
-        }
-    }
-
-    /// Where what was admitted goes, for the last time once everything was;
-    /// nowhere when the transfer was stopped.
-    fn pipeline(&self, id: TransferId) -> Option<mpsc::Sender<Work>> {
-        let mut open = self.shared.open();
-        let Some(OpenIncoming::Receiving {
-            flight,
-            machine,
-            work,
-            ..
-        }) = open.incoming.get_mut(&id)
-        else {
-            return None;
-        };
-        if flight.stopped().is_some() {
-            None
-        } else if machine.is_complete() {
-            work.take()
-        } else {
-            work.clone()
-        }
-    }
-
     async fn message(&mut self, message: Message) -> Result<(), Ended> {
         match message {
             Message::Offer {
                 transfer,
                 entries,
                 total_bytes,
+                along,
             } => {
-                self.announced(transfer, entries, total_bytes)?;
+                self.announced(transfer, entries, total_bytes, along)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
@@ -302,7 +169,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 root,
             } => {
                 self.admit(transfer, "file_end", |machine| machine.file_end(entry))?;
-                hand_on(self.pipeline(transfer), Work::End { entry, root }).await;
+                self.pass(transfer, Work::End { entry, root }).await;
             }
             Message::FileFailed {
                 transfer,
@@ -341,7 +208,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let _ = self.shared.stop(id, reason).await;
     }
 
-    fn announced(&self, id: TransferId, entries: u32, total_bytes: u64) -> Result<(), Violation> {
+    fn announced(
+        &self,
+        id: TransferId,
+        entries: u32,
+        total_bytes: u64,
+        comes_along: bool,
+    ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         open.announce(self.shared.side(), id)?;
         if entries == 0 {
@@ -349,6 +222,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         if entries > ENTRIES_MAX {
             return Err(ManifestError::TooMany.into());
+        }
+        let is_large = entries > ALONG_ENTRIES_MAX || total_bytes > u64::from(ALONG_BYTES_MAX);
+        if comes_along && is_large {
+            return Err(ManifestError::Along.into());
         }
         let open_entries: u32 = open.incoming.values().map(OpenIncoming::entries).sum();
         if open.incoming.len() >= exchange::TRANSFERS_MAX
@@ -361,6 +238,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             builder,
             entries,
             total_bytes,
+            comes_along,
         };
         open.incoming.insert(id, announced);
         Ok(())
@@ -408,6 +286,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 builder,
                 entries,
                 total_bytes,
+                comes_along,
             } = incoming
             else {
                 return Err(Violation::State("entries"));
@@ -428,9 +307,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             let manifest = Arc::new(std::mem::take(builder).build());
             let offer = Arc::clone(&manifest);
+            let along = comes_along.then(|| Along::new(Arc::clone(&manifest)));
             *incoming = OpenIncoming::Offered {
                 manifest,
                 is_preparing: false,
+                along,
             };
             offer
         };
@@ -456,29 +337,26 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn accepted(&mut self, id: TransferId) -> Result<(), Violation> {
-        let link = Arc::clone(&self.shared.link);
-        let outgoing = self.with_outgoing(id, |open| {
+        let link = &self.shared.link;
+        let departure = self.with_outgoing(id, |open| {
             let Accepted { selection, have } = open.machine.accepted()?;
             open.flight.select(&selection);
+            if open.machine.comes_along() {
+                // All of them have departed.
+                return Ok(None);
+            }
             *open.unwanted.lock().unwrap_or_else(PoisonError::into_inner) =
                 selection.skipped().clone();
-            let (answers, waiting) = mpsc::unbounded_channel();
-            open.answers = Some(answers);
-            let outgoing = Outgoing {
-                flight: Arc::clone(&open.flight),
-                source: Arc::clone(&open.source),
-                link,
-                unwanted: Arc::clone(&open.unwanted),
-                have,
-            };
-            Ok((outgoing, waiting))
+            Ok(Some(open.depart(link, have)))
         })?;
-        if let Some((outgoing, answers)) = outgoing {
-            self.shared.link.emit(ExchangeEvent::Accepted { id }).await;
+        if let Some(departure) = departure {
+            link.emit(ExchangeEvent::Accepted { id }).await;
             // The writer begins to count the seconds: files may be long in coming.
-            self.shared.link.say(Message::Alive);
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(exchange::deliver(shared, outgoing, answers));
+            link.say(Message::Alive);
+            if let Some(departure) = departure {
+                let shared = Arc::clone(&self.shared);
+                tokio::spawn(exchange::deliver(shared, departure));
+            }
         }
         Ok(())
     }
@@ -527,7 +405,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     ) -> Result<(), Violation> {
         if id.side() != self.shared.side() {
             self.admit(id, "file_failed", |machine| machine.file_failed(entry))?;
-            hand_on(self.pipeline(id), Work::Failed { entry, trouble }).await;
+            self.pass(id, Work::Failed { entry, trouble }).await;
             return Ok(());
         }
         let failed = self.with_outgoing(id, |open| {
@@ -566,8 +444,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let is_complete = self.with_outgoing(id, |open| {
             let is_complete = open.machine.durable(entries)?;
             open.flight.settle(entries);
+            let delivered = open.machine.delivered();
             open.flight
-                .set_files(open.machine.delivered().files + open.machine.failed_files());
+                .set_files(delivered.files + open.machine.failed_files());
+            if open.machine.comes_along() {
+                open.flight.set_bytes(delivered.bytes);
+            }
             Ok(is_complete)
         })?;
         if is_complete == Some(true)
@@ -580,12 +462,5 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 .await;
         }
         Ok(())
-    }
-}
-
-/// A transfer that was stopped takes nothing more.
-async fn hand_on<T>(to: Option<mpsc::Sender<T>>, what: T) {
-    if let Some(to) = to {
-        let _ = to.send(what).await;
     }
 }

@@ -3,12 +3,15 @@
 //! so one cursor says of everything that arrives whether it is due. It is
 //! asked before a byte of the data is read.
 //!
+//! Files that come along with their offer are all due, whatever the receiver
+//! will choose, and each whole.
+//!
 //! Of a file that the receiver has in part, the first chunks stay out; their
 //! digests come under a cursor of their own, ahead of the data or beside it.
 //! Those that turn out to differ come last.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
 };
@@ -16,7 +19,7 @@ use std::{
 use crate::{
     choices::Selection,
     lengths::{CHUNK_BYTES, ChunkPlace},
-    manifest::Entry,
+    manifest::{Entry, Manifest},
     violation::Violation,
 };
 
@@ -24,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Receiver {
     selection: Arc<Selection>,
+    /// Every file comes whole.
+    comes_along: bool,
     /// The file that is due; the count of entries when none is.
     entry: u32,
     /// The chunk of it that is due, unless only differing ones are left.
@@ -55,6 +60,7 @@ impl Receiver {
         };
         let mut receiver = Self {
             selection,
+            comes_along: false,
             entry: 0,
             chunk: 0,
             had: have.iter().map(|(&e, &chunks)| (e, had(chunks))).collect(),
@@ -62,6 +68,16 @@ impl Receiver {
         };
         receiver.move_on(0);
         receiver
+    }
+
+    /// An offer whose files come along, before anybody was asked.
+    #[must_use]
+    pub fn along(manifest: Arc<Manifest>) -> Self {
+        let all = Selection::without(manifest, BTreeSet::new());
+        Self {
+            comes_along: true,
+            ..Self::new(Arc::new(all), &BTreeMap::new())
+        }
     }
 
     /// Whether every file has come to its end.
@@ -88,6 +104,9 @@ impl Receiver {
             .lengths(entry)
             .ok_or(not_due.clone())?;
         let is_new = self.chunk < lengths.chunks();
+        if self.comes_along {
+            return Err(not_due);
+        }
         let differing = self.had.get_mut(&entry).map(|had| &mut had.differing);
         let mut next_differing = differing.filter(|_| !is_new);
         let due = match &next_differing {
@@ -165,7 +184,10 @@ impl Receiver {
             .lengths(entry)
             .map(crate::lengths::Lengths::chunks);
         let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
-        if chunks != Some(self.chunk) || !self.had.get(&entry).is_none_or(is_compared) {
+        if self.comes_along
+            || chunks != Some(self.chunk)
+            || !self.had.get(&entry).is_none_or(is_compared)
+        {
             return Err(Violation::Chunk {
                 entry,
                 index: self.chunk,
@@ -208,7 +230,7 @@ mod tests {
 
     /// 0: a folder, 1: a file of 2 MiB + 5, 2: a file of 7 bytes, 3: an empty
     /// file.
-    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
+    fn manifest() -> Arc<Manifest> {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
@@ -218,8 +240,12 @@ mod tests {
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
+        Arc::new(builder.build())
+    }
+
+    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
         let skipped = skipped.iter().copied().collect();
-        let selection = Selection::without(Arc::new(builder.build()), skipped);
+        let selection = Selection::without(manifest(), skipped);
         Receiver::new(Arc::new(selection), have)
     }
 
@@ -318,6 +344,22 @@ mod tests {
         receiver.file_failed(2).unwrap();
         receiver.small_file(3, 0).unwrap();
         assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn what_comes_along_comes_whole_and_once() {
+        let mut receiver = Receiver::along(manifest());
+        let no_chunk = Err(Violation::Chunk { entry: 1, index: 0 });
+        assert_eq!(receiver.chunk(1, 0, MIB), no_chunk);
+        receiver.file_failed(1).unwrap();
+        receiver.small_file(2, 7).unwrap();
+        assert_eq!(receiver.small_file(2, 7), Err(Violation::Entry(2)));
+        let no_end = Err(Violation::Chunk { entry: 3, index: 0 });
+        assert_eq!(receiver.file_end(3), no_end);
+        assert_eq!(receiver.digest(3, 0), no_end);
+        receiver.small_file(3, 0).unwrap();
+        assert!(receiver.is_complete());
+        assert_eq!(receiver.small_file(3, 0), Err(Violation::Entry(3)));
     }
 
     #[test]

@@ -5,6 +5,9 @@
 //! Offered ──Skip…, Have…, Accept──► Sending ──Durable of all entries──► complete
 //!    └──────────Decline──► (over)
 //! ```
+//!
+//! Files that come along with the offer are sent in either phase, the skipped
+//! ones, too. Nothing of them is believed to have arrived before `Accept`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,6 +43,11 @@ pub struct Accepted {
 pub struct Sender {
     manifest: Arc<Manifest>,
     phase: Phase,
+    /// The files do not wait for the answer.
+    comes_along: bool,
+    /// Entries from the first that are sent, failed or skipped.
+    sent: u32,
+    failed: BTreeSet<u32>,
     /// Files that the receiver does not want.
     skipped: BTreeSet<u32>,
     /// Of which files the receiver has how many chunks, and how many of them
@@ -52,9 +60,6 @@ enum Phase {
     Offered,
     Sending {
         selection: Arc<Selection>,
-        failed: BTreeSet<u32>,
-        /// Entries from the first that are sent, failed or skipped.
-        sent: u32,
         /// Entries from the first that the receiver called durable.
         durable: u32,
         delivered: Delivered,
@@ -62,15 +67,31 @@ enum Phase {
 }
 
 impl Sender {
-    /// A transfer whose offer is on its way.
+    /// A transfer whose offer is on its way, with the files behind it if it
+    /// `comes_along`.
     #[must_use]
-    pub const fn new(manifest: Arc<Manifest>) -> Self {
+    pub fn new(manifest: Arc<Manifest>, comes_along: bool) -> Self {
         Self {
+            sent: manifest.next_file(0),
             manifest,
             phase: Phase::Offered,
+            comes_along,
+            failed: BTreeSet::new(),
             skipped: BTreeSet::new(),
             have: BTreeMap::new(),
         }
+    }
+
+    /// Whether the files do not wait for the answer.
+    #[must_use]
+    pub const fn comes_along(&self) -> bool {
+        self.comes_along
+    }
+
+    /// Whether the receiver has taken the offer.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        matches!(self.phase, Phase::Sending { .. })
     }
 
     /// The receiver does not want the files in these runs of entries, before
@@ -79,7 +100,7 @@ impl Sender {
     /// # Errors
     /// Too late, entries that do not exist, or out of order.
     pub fn skip(&mut self, runs: &[(u32, u32)]) -> Result<(), Violation> {
-        if !matches!(self.phase, Phase::Offered) {
+        if self.is_accepted() {
             return Err(Violation::State("skip"));
         }
         for &(first, count) in runs {
@@ -97,9 +118,10 @@ impl Sender {
     /// The receiver has these chunks of these files, before it accepts.
     ///
     /// # Errors
-    /// Too late, no file, more chunks than it has, or out of order.
+    /// Too late, no file, more chunks than it has, out of order, or all of it
+    /// comes along.
     pub fn have(&mut self, files: &[(u32, u32)]) -> Result<(), Violation> {
-        if !matches!(self.phase, Phase::Offered) {
+        if self.is_accepted() || self.comes_along {
             return Err(Violation::State("have"));
         }
         for &(entry, chunks) in files {
@@ -132,7 +154,7 @@ impl Sender {
         chunks: u32,
         differing: &[(u32, u32)],
     ) -> Result<(u64, u64), Violation> {
-        if matches!(self.phase, Phase::Offered) {
+        if !self.is_accepted() {
             return Err(Violation::State("compared"));
         }
         let cannot_be = Violation::Have { entry, chunks };
@@ -166,20 +188,19 @@ impl Sender {
     /// # Errors
     /// Accepted twice.
     pub fn accepted(&mut self) -> Result<Accepted, Violation> {
-        if !matches!(self.phase, Phase::Offered) {
+        if self.is_accepted() {
             return Err(Violation::State("accept"));
         }
         let skipped = std::mem::take(&mut self.skipped);
         let selection = Arc::new(Selection::without(Arc::clone(&self.manifest), skipped));
         self.phase = Phase::Sending {
             selection: Arc::clone(&selection),
-            failed: BTreeSet::new(),
-            sent: 0,
             durable: 0,
             delivered: Delivered::default(),
         };
-        self.advance(0);
+        self.advance(self.sent);
         let skipped = selection.skipped();
+        self.failed.retain(|entry| !skipped.contains(entry));
         let wanted = self.have.iter().filter(|(e, _)| !skipped.contains(e));
         let have = wanted
             .map(|(&entry, &(chunks, _))| (entry, chunks))
@@ -206,21 +227,19 @@ impl Sender {
     /// This side could not send the file `entry`. Returns whether that is
     /// news.
     pub fn failed(&mut self, entry: u32) -> bool {
-        let news = match &mut self.phase {
-            Phase::Sending { failed, .. } => failed.insert(entry),
+        self.advance(entry.saturating_add(1));
+        let is_skipped = match &self.phase {
+            Phase::Sending { selection, .. } => selection.skipped().contains(&entry),
             Phase::Offered => false,
         };
-        self.advance(entry.saturating_add(1));
-        news
+        !is_skipped && self.failed.insert(entry)
     }
 
     fn advance(&mut self, from: u32) {
-        if let Phase::Sending {
-            selection, sent, ..
-        } = &mut self.phase
-        {
-            *sent = selection.next_file(from);
-        }
+        self.sent = match &self.phase {
+            Phase::Sending { selection, .. } => selection.next_file(from),
+            Phase::Offered => self.manifest.next_file(from),
+        };
     }
 
     /// The receiver could not keep the file `entry`. Returns whether that is
@@ -230,21 +249,17 @@ impl Sender {
     /// A file that this side did not begin to send, or that is durable.
     pub fn peer_failed(&mut self, entry: u32) -> Result<bool, Violation> {
         let Phase::Sending {
-            failed,
-            sent,
-            durable,
-            selection,
-            ..
-        } = &mut self.phase
+            durable, selection, ..
+        } = &self.phase
         else {
             return Err(Violation::State("file_failed"));
         };
         let is_file = matches!(self.manifest.entry(entry), Some(Entry::File { .. }));
-        let due = *durable..=*sent;
+        let due = *durable..=self.sent;
         if !is_file || !due.contains(&entry) || selection.skipped().contains(&entry) {
             return Err(Violation::Entry(entry));
         }
-        Ok(failed.insert(entry))
+        Ok(self.failed.insert(entry))
     }
 
     /// The receiver has made the first `entries` durable. Returns whether
@@ -255,18 +270,17 @@ impl Sender {
     pub fn durable(&mut self, entries: u32) -> Result<bool, Violation> {
         let Phase::Sending {
             selection,
-            failed,
-            sent,
             durable,
             delivered,
         } = &mut self.phase
         else {
             return Err(Violation::State("durable"));
         };
+        let failed = &self.failed;
         // One that the receiver gave up may still be on its way.
-        let due = match failed.contains(sent) {
-            true => selection.next_file(*sent + 1),
-            false => *sent,
+        let due = match failed.contains(&self.sent) {
+            true => selection.next_file(self.sent + 1),
+            false => self.sent,
         };
         if entries > due || entries < *durable {
             return Err(Violation::Durable(entries));
@@ -296,10 +310,7 @@ impl Sender {
     /// How many files did not make it.
     #[must_use]
     pub fn failed_files(&self) -> u32 {
-        match &self.phase {
-            Phase::Offered => 0,
-            Phase::Sending { failed, .. } => u32::try_from(failed.len()).unwrap_or(u32::MAX),
-        }
+        u32::try_from(self.failed.len()).unwrap_or(u32::MAX)
     }
 
     /// What is durable on the other side.
@@ -318,7 +329,7 @@ mod tests {
     use crate::manifest::ManifestBuilder;
 
     /// A folder, two files of 1 and 2 bytes, a folder, a file of 3 bytes.
-    fn sender() -> Sender {
+    fn sender_that(comes_along: bool) -> Sender {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
@@ -329,7 +340,11 @@ mod tests {
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
-        Sender::new(Arc::new(builder.build()))
+        Sender::new(Arc::new(builder.build()), comes_along)
+    }
+
+    fn sender() -> Sender {
+        sender_that(false)
     }
 
     #[test]
@@ -423,7 +438,7 @@ mod tests {
         let mut builder = ManifestBuilder::default();
         let entry = r#"{"file":{"path":"large","size_bytes":4718592}}"#;
         builder.push(serde_json::from_str(entry).unwrap()).unwrap();
-        Sender::new(Arc::new(builder.build()))
+        Sender::new(Arc::new(builder.build()), false)
     }
 
     #[test]
@@ -465,6 +480,38 @@ mod tests {
             let answer = sender.compared(entry, chunks, differing);
             assert!(answer.is_err(), "{entry} {chunks} {differing:?}");
         }
+    }
+
+    #[test]
+    fn what_comes_along_counts_only_once_it_was_accepted() {
+        let mut sender = sender_that(true);
+        sender.sent(1);
+        sender.sent(2);
+        assert!(sender.failed(4));
+        assert_eq!(sender.durable(5), Err(Violation::State("durable")));
+        assert_eq!(sender.peer_failed(1), Err(Violation::State("file_failed")));
+        assert_eq!(sender.have(&[(1, 1)]), Err(Violation::State("have")));
+        assert_eq!(sender.delivered(), Delivered::default());
+        sender.accepted().unwrap();
+        assert_eq!(sender.durable(5), Ok(true));
+        assert_eq!(sender.delivered(), Delivered { files: 2, bytes: 3 });
+        assert_eq!(sender.failed_files(), 1);
+    }
+
+    #[test]
+    fn what_came_along_and_was_skipped_is_neither_delivered_nor_failed() {
+        let mut sender = sender_that(true);
+        assert!(sender.failed(1));
+        sender.skip(&[(1, 2)]).unwrap();
+        sender.accepted().unwrap();
+        assert_eq!(sender.peer_failed(1), Err(Violation::Entry(1)));
+        assert_eq!(sender.durable(5), Err(Violation::Durable(5)), "not sent");
+        assert_eq!(sender.durable(4), Ok(false));
+        assert!(!sender.failed(2), "nobody wants it");
+        sender.sent(4);
+        assert_eq!(sender.durable(5), Ok(true));
+        assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 3 });
+        assert_eq!((sender.failed_files(), sender.skipped_files()), (0, 2));
     }
 
     #[test]

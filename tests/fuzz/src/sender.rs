@@ -12,6 +12,7 @@ use super::{Choices, files, size_bytes};
 
 struct Record<'a> {
     manifest: &'a Manifest,
+    comes_along: bool,
     is_accepted: bool,
     have: BTreeMap<u32, (u32, u32)>,
     skipped: BTreeSet<u32>,
@@ -21,12 +22,19 @@ struct Record<'a> {
     delivered: Delivered,
 }
 
-/// A manifest, and what the receiver says then, while this side sends.
+/// A manifest, and what the receiver says then, while this side sends; from the
+/// answer on, and with files that come along.
 pub fn hold(bytes: &[u8]) {
+    hold_if(bytes, false);
+    hold_if(bytes, true);
+}
+
+fn hold_if(bytes: &[u8], comes_along: bool) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
     let mut record = Record {
         manifest: &manifest,
+        comes_along,
         is_accepted: false,
         have: BTreeMap::new(),
         skipped: BTreeSet::new(),
@@ -35,7 +43,7 @@ pub fn hold(bytes: &[u8]) {
         durable: 0,
         delivered: Delivered::default(),
     };
-    let mut sender = Sender::new(manifest.clone());
+    let mut sender = Sender::new(manifest.clone(), comes_along);
     while choices.are_left() {
         if !record.step(&mut sender, &mut choices) {
             // A lie; an exchange ends with it.
@@ -51,7 +59,9 @@ pub fn hold(bytes: &[u8]) {
 impl Record<'_> {
     /// The next file of which this side has not told what became of it.
     fn due(&self) -> Option<u32> {
-        let is_left = |entry: &u32| !self.skipped.contains(entry) && !self.sent.contains(entry);
+        let is_left = |entry: &u32| {
+            (self.comes_along || !self.skipped.contains(entry)) && !self.sent.contains(entry)
+        };
         files(self.manifest).find(is_left)
     }
 
@@ -90,7 +100,7 @@ impl Record<'_> {
     fn have(&mut self, sender: &mut Sender, files: &[(u32, u32)]) -> bool {
         let is_believed = sender.have(files).is_ok();
         if is_believed {
-            assert!(!self.is_accepted);
+            assert!(!self.is_accepted && !self.comes_along);
             for &(entry, chunks) in files {
                 let lengths = self.manifest.lengths(entry).expect("a file");
                 assert!(chunks <= lengths.chunks());
@@ -122,6 +132,7 @@ impl Record<'_> {
             return false;
         };
         self.is_accepted = true;
+        self.failed.retain(|entry| !self.skipped.contains(entry));
         assert_eq!(*accepted.selection.skipped(), self.skipped);
         let is_wanted = |entry: &u32| !self.skipped.contains(entry);
         assert!(accepted.have.keys().all(is_wanted));
@@ -132,20 +143,26 @@ impl Record<'_> {
 
     /// This side sends the next file, or cannot.
     fn own(&mut self, sender: &mut Sender, is_sent: bool) {
-        let Some(entry) = self.due().filter(|_| self.is_accepted) else {
+        let may_send = self.is_accepted || self.comes_along;
+        let Some(entry) = self.due().filter(|_| may_send) else {
             return;
         };
+        let is_wanted = !self.is_accepted || !self.skipped.contains(&entry);
         self.sent.insert(entry);
         if is_sent {
             sender.sent(entry);
         } else {
-            assert_eq!(sender.failed(entry), self.failed.insert(entry));
+            let is_news = is_wanted && self.failed.insert(entry);
+            assert_eq!(sender.failed(entry), is_news);
         }
     }
 
     fn peer_failed(&mut self, sender: &mut Sender, entry: u32) -> bool {
-        let is_begun = self.sent.contains(&entry) || self.due() == Some(entry);
-        let can = self.is_accepted && is_begun && entry >= self.durable;
+        let is_wanted = |entry: &u32| !self.skipped.contains(entry);
+        let mut wanted = files(self.manifest).filter(is_wanted);
+        let due = wanted.find(|entry| !self.sent.contains(entry));
+        let is_begun = self.sent.contains(&entry) || due == Some(entry);
+        let can = self.is_accepted && is_begun && is_wanted(&entry) && entry >= self.durable;
         let told = sender.peer_failed(entry);
         assert_eq!(told.is_ok(), can, "{entry}");
         told.is_ok_and(|is_news| {

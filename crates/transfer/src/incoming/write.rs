@@ -70,7 +70,9 @@ impl<'a> WriteStage<'a> {
                 Verified::Batch { items, buffer } => {
                     for item in items {
                         let data = buffer.data().get(item.data).unwrap_or_default();
-                        self.chunk(item.entry, data, 0)?;
+                        if !self.is_here(item.entry, data) {
+                            self.chunk(item.entry, data, 0)?;
+                        }
                         self.end(item.entry)?;
                     }
                 }
@@ -89,6 +91,26 @@ impl<'a> WriteStage<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an earlier attempt has left just this file, whole. It was not
+    /// asked about because it came along with the offer.
+    fn is_here(&mut self, entry: u32, data: &[u8]) -> bool {
+        if !self.store.have().contains_key(&entry) {
+            return false;
+        }
+        let mut read = || {
+            let path = self.incoming.path(entry)?;
+            let (file, _) = self.store.left(&mut self.folders, entry, path)?;
+            let mut left = vec![0; data.len()];
+            disk::read_at(&file, &mut left, 0)?;
+            io::Result::Ok(left)
+        };
+        let is_here = read().is_ok_and(|left| left == data);
+        if is_here {
+            self.incoming.flight.add_bytes(data.len() as u64);
+        }
+        is_here
     }
 
     fn chunk(&mut self, entry: u32, data: &[u8], offset_bytes: u64) -> Result<(), Stopped> {

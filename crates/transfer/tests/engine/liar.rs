@@ -5,7 +5,10 @@ use std::path::Path;
 use crate::support::{Peer, names};
 use pinhole_transfer::{
     ExchangeError, Side, TransferId,
-    frame::{BatchItem, ChunkHeader, FRAME_HEADER_BYTES, FrameHeader, encode_batch_header},
+    frame::{
+        BATCH_HEADER_BYTES, BatchItem, ChunkHeader, FRAME_HEADER_BYTES, FrameHeader, FrameKind,
+        batch_items, encode_batch_header,
+    },
     merkle::{Digest, Tree},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -41,10 +44,19 @@ impl Liar {
 
     /// Offers files of these sizes, named 0, 1, 2.
     pub(crate) async fn offer(&mut self, sizes: &[usize]) {
+        self.offer_as(0, sizes, "").await;
+    }
+
+    /// As `offer`, and they come along.
+    pub(crate) async fn offer_along(&mut self, transfer: u32, sizes: &[usize]) {
+        self.offer_as(transfer, sizes, r#","along":true"#).await;
+    }
+
+    async fn offer_as(&mut self, transfer: u32, sizes: &[usize], along: &str) {
         let total: usize = sizes.iter().sum();
         let count = sizes.len();
         self.json(&format!(
-            r#"{{"type":"offer","transfer":0,"entries":{count},"total_bytes":{total}}}"#
+            r#"{{"type":"offer","transfer":{transfer},"entries":{count},"total_bytes":{total}{along}}}"#
         ))
         .await;
         let entries: Vec<_> = sizes
@@ -54,7 +66,7 @@ impl Liar {
             .collect();
         let entries = entries.join(",");
         self.json(&format!(
-            r#"{{"type":"entries","transfer":0,"entries":[{entries}]}}"#
+            r#"{{"type":"entries","transfer":{transfer},"entries":[{entries}]}}"#
         ))
         .await;
     }
@@ -83,6 +95,10 @@ impl Liar {
     }
 
     pub(crate) async fn batch(&mut self, files: &[(u32, &[u8])]) {
+        self.batch_of(0, files).await;
+    }
+
+    pub(crate) async fn batch_of(&mut self, transfer: u32, files: &[(u32, &[u8])]) {
         let mut items = Vec::new();
         for (entry, data) in files {
             let length = u32::try_from(data.len()).unwrap();
@@ -93,9 +109,23 @@ impl Liar {
             ));
             items.extend(*data);
         }
-        self.bytes(&encode_batch_header(id(0), items.len()).unwrap())
+        self.bytes(&encode_batch_header(id(transfer), items.len()).unwrap())
             .await;
         self.bytes(&items).await;
+    }
+
+    /// The files of a batch that the other side sends next.
+    pub(crate) async fn hear_batch(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        self.stream.read_exact(&mut header).await.unwrap();
+        let header = FrameHeader::decode(header).unwrap();
+        assert_eq!(header.kind, FrameKind::Batch);
+        let mut payload = vec![0; header.payload_bytes];
+        self.stream.read_exact(&mut payload).await.unwrap();
+        let items = &payload[BATCH_HEADER_BYTES..];
+        let found = batch_items(items).unwrap();
+        let file = |item: BatchItem| (item.entry, items[item.data].to_vec());
+        found.into_iter().map(file).collect()
     }
 
     pub(crate) async fn end(&mut self, entry: u32, chunks: &[&[u8]]) {

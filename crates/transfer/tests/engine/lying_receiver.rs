@@ -1,6 +1,8 @@
 //! A receiver that lies: about what it has, compared, skipped, lost, and has on
 //! its disk. What it is sent stays ours; it is told off.
 
+use std::path::PathBuf;
+
 use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, TransferError};
 use tempfile::tempdir;
 
@@ -155,27 +157,64 @@ async fn what_cannot_be_ends_the_connection() {
         std::fs::write(path, noise(2 * MIB, 5)).unwrap();
     }
     for (what, said) in [lies(), lies_of_resuming()].concat() {
-        let (mut liar, mut bob) = pair();
-        let id = bob.send(&paths).await;
-        assert_eq!(liar.hear().await["type"], "offer");
-        assert_eq!(liar.hear().await["type"], "entries");
-        for message in said {
-            liar.json(&message).await;
-        }
-        // Nobody reads what bob may still send; it fits the stream.
-        let outcome = loop {
-            match bob.event().await {
-                ExchangeEvent::Finished { id: of, outcome } if of == id => break outcome,
-                ExchangeEvent::Accepted { .. } => {}
-                other => panic!("{what}: {other:?}"),
-            }
-        };
-        let lied = Err(TransferError::Violation(Party::Peer));
-        assert_eq!(outcome, lied, "{what}");
-        let reason = bob.closed().await;
-        assert!(
-            matches!(reason, Some(ExchangeError::Violation(_))),
-            "{what}: {reason:?}"
-        );
+        assert_found_out(&paths, what, said).await;
     }
+}
+
+/// The same about two small files, all of which is here before the answer.
+#[tokio::test]
+async fn what_cannot_be_although_the_files_came_along_ends_the_connection() {
+    let from = tempdir().unwrap();
+    let paths = ["a", "b"].map(|name| from.path().join(name));
+    for path in &paths {
+        std::fs::write(path, "content").unwrap();
+    }
+    let lies = [
+        ("durable before the answer", vec![durable(2)]),
+        ("a failure before the answer", vec![failed(0)]),
+        (
+            "a pause before the answer",
+            vec![r#"{"type":"pause","transfer":1,"paused":true}"#.to_owned()],
+        ),
+        ("having what came along", vec![have("[[0,1]]")]),
+        (
+            "compared what came along",
+            vec![accept(), compared(0, 1, "[]")],
+        ),
+        ("durable beyond the end", vec![accept(), durable(3)]),
+        (
+            "a failure of a file that is not wanted",
+            vec![skip("[[0,1]]"), accept(), failed(0)],
+        ),
+        ("accepted twice", vec![accept(), accept()]),
+    ];
+    for (what, said) in lies {
+        assert_found_out(&paths, what, said).await;
+    }
+}
+
+/// Is offered these files, says that, and must be told off.
+async fn assert_found_out(paths: &[PathBuf], what: &str, said: Vec<String>) {
+    let (mut liar, mut bob) = pair();
+    let id = bob.send(paths).await;
+    assert_eq!(liar.hear().await["type"], "offer");
+    assert_eq!(liar.hear().await["type"], "entries");
+    for message in said {
+        liar.json(&message).await;
+    }
+    // Nobody reads what bob may still send; it fits the stream.
+    let outcome = loop {
+        match bob.event().await {
+            ExchangeEvent::Finished { id: of, outcome } if of == id => break outcome,
+            ExchangeEvent::Accepted { .. } => {}
+            other => panic!("{what}: {other:?}"),
+        }
+    };
+    let lied = Err(TransferError::Violation(Party::Peer));
+    assert_eq!(outcome, lied, "{what}");
+    let reason = bob.closed().await;
+    assert!(
+        matches!(reason, Some(ExchangeError::Violation(_))),
+        "{what}: {reason:?}"
+    );
 }

@@ -8,6 +8,7 @@
 )]
 
 mod alive;
+mod along;
 mod choices;
 mod exchange;
 #[cfg(unix)]

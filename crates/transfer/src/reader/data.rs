@@ -1,0 +1,186 @@
+//! What carries files: each frame is read only after the transfer has said that
+//! it is due, or at least as what it says it is, and goes to the transfer's
+//! pipeline.
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    sync::mpsc,
+};
+
+use super::{Ended, Reader};
+use crate::{
+    buffer::Buffer,
+    event::Party,
+    frame::{
+        self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader,
+    },
+    incoming::Work,
+    manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX},
+    message::TransferId,
+    open::OpenIncoming,
+    throttle::SLICE_BYTES,
+    violation::Violation,
+};
+
+/// No batch that came along with an offer and was admitted is longer.
+const ALONG_ITEMS_BYTES: usize =
+    ALONG_BYTES_MAX as usize + ALONG_ENTRIES_MAX as usize * BATCH_ITEM_BYTES;
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    pub(super) async fn chunk(&mut self, data_bytes: usize) -> Result<(), Ended> {
+        let mut header = [0; CHUNK_HEADER_BYTES];
+        self.stream.read_exact(&mut header).await?;
+        let ChunkHeader {
+            transfer,
+            entry,
+            index,
+            digest,
+        } = ChunkHeader::decode(&header);
+        let mut place = None;
+        self.admit(transfer, "chunk", |machine| {
+            place = Some(machine.chunk(entry, index, data_bytes)?);
+            Ok(())
+        })?;
+        let buffer = self.buffer().await?;
+        let buffer = self.data(buffer, data_bytes).await?;
+        // Nowhere: the transfer was stopped.
+        let Some(place) = place else {
+            return Ok(());
+        };
+        let chunk = Work::Chunk {
+            entry,
+            place,
+            digest,
+            buffer,
+        };
+        // Asked for only now: while this is held the pipeline does not end, and
+        // the rest of a chunk may never come.
+        self.pass(transfer, chunk).await;
+        Ok(())
+    }
+
+    pub(super) async fn digests(&mut self, items_bytes: usize) -> Result<(), Ended> {
+        let mut transfer = [0; BATCH_HEADER_BYTES];
+        self.stream.read_exact(&mut transfer).await?;
+        let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
+        self.control.resize(items_bytes, 0);
+        self.stream.read_exact(&mut self.control).await?;
+        let items = frame::digest_items(&self.control)?;
+        self.admit(transfer, "digests", |machine| {
+            let mut items = items.iter();
+            items.try_for_each(|item| machine.digest(item.entry, item.index))
+        })?;
+        let digests = match self.shared.open().incoming.get(&transfer) {
+            Some(OpenIncoming::Receiving { digests, .. }) => digests.clone(),
+            _ => None,
+        };
+        hand_on(digests, items).await;
+        Ok(())
+    }
+
+    pub(super) async fn batch(&mut self, items_bytes: usize) -> Result<(), Ended> {
+        let mut transfer = [0; BATCH_HEADER_BYTES];
+        self.stream.read_exact(&mut transfer).await?;
+        let transfer = TransferId::from_wire(u32::from_be_bytes(transfer));
+        // What may have to wait for an answer takes no buffer from others.
+        let buffer = match items_bytes <= ALONG_ITEMS_BYTES {
+            true => Buffer::alone(items_bytes),
+            false => self.buffer().await?,
+        };
+        let buffer = self.data(buffer, items_bytes).await?;
+        let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
+        let admit = |item: &BatchItem| (item.entry, item.data.len());
+        self.admit(transfer, "batch", |machine| {
+            let mut files = items.iter().map(admit);
+            files.try_for_each(|(entry, data_bytes)| machine.small_file(entry, data_bytes))
+        })?;
+        self.pass(transfer, Work::Batch { items, buffer }).await;
+        Ok(())
+    }
+
+    async fn buffer(&mut self) -> Result<Buffer, Ended> {
+        let buffer = self.buffers.take().await;
+        buffer.ok_or(Ended::Closed(Party::Us))
+    }
+
+    async fn data(&mut self, mut buffer: Buffer, bytes: usize) -> Result<Buffer, Ended> {
+        let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
+        let limit = &self.shared.link.limits.receive;
+        if limit.is_set() {
+            for slice in room.chunks_mut(SLICE_BYTES) {
+                limit.pass(slice.len()).await;
+                self.stream.read_exact(slice).await?;
+            }
+        } else {
+            self.stream.read_exact(room).await?;
+        }
+        Ok(buffer)
+    }
+
+    /// Asks the transfer whether something of a file is due; also one that was
+    /// not accepted yet, if its files come along. One that was stopped is not
+    /// asked.
+    pub(super) fn admit(
+        &self,
+        id: TransferId,
+        what: &'static str,
+        ask: impl FnOnce(&mut crate::receiver::Receiver) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let mut open = self.shared.open();
+        match open.incoming.get_mut(&id) {
+            Some(OpenIncoming::Receiving {
+                flight,
+                machine,
+                digests,
+                ..
+            }) => {
+                if flight.stopped().is_none() {
+                    ask(machine)?;
+                    if machine.is_complete() {
+                        *digests = None;
+                    }
+                }
+                Ok(())
+            }
+            Some(OpenIncoming::Offered {
+                along: Some(along), ..
+            }) => ask(&mut along.machine),
+            Some(_) => Err(Violation::State(what)),
+            None if id.side() == self.shared.side() => Err(Violation::Transfer(id)),
+            None => open.check_was_open(self.shared.side(), id),
+        }
+    }
+
+    /// Passes on what was admitted: into the transfer's pipeline, or to where it
+    /// waits for the answer to the offer. One that was stopped takes nothing
+    /// more.
+    pub(super) async fn pass(&mut self, id: TransferId, what: Work) {
+        let pipeline = match self.shared.open().incoming.get_mut(&id) {
+            Some(OpenIncoming::Offered {
+                along: Some(along), ..
+            }) => {
+                along.held.push(what);
+                return;
+            }
+            Some(OpenIncoming::Receiving {
+                flight,
+                machine,
+                work,
+                ..
+            }) if flight.stopped().is_none() => match machine.is_complete() {
+                // For the last time.
+                true => work.take(),
+                false => work.clone(),
+            },
+            _ => None,
+        };
+        hand_on(pipeline, what).await;
+    }
+}
+
+async fn hand_on<T>(to: Option<mpsc::Sender<T>>, what: T) {
+    if let Some(to) = to {
+        // Fails when the transfer was stopped.
+        let _ = to.send(what).await;
+    }
+}
