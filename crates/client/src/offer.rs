@@ -8,7 +8,8 @@ use pinhole_transfer::{Manifest, Source};
 
 use crate::snapshot::{EntryView, OfferView, Progress, TopView};
 
-/// What is sent, as the sender sees it.
+/// What is sent, as the sender sees it. The entries, which it knows, would be
+/// the largest thing here.
 pub(crate) fn of_source(source: &Source) -> OfferView {
     let skipped = source
         .skipped()
@@ -17,7 +18,7 @@ pub(crate) fn of_source(source: &Source) -> OfferView {
         .collect();
     OfferView {
         skipped,
-        ..of_manifest(source.manifest())
+        ..summary(source.manifest())
     }
 }
 
@@ -37,16 +38,21 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
             folder: path.parent().and_then(|it| folders.get(it)).copied(),
         });
     }
-    let files = entries.iter().filter(|e| e.size_bytes.is_some()).count();
     OfferView {
-        title: title(&entries),
         top_level: top_level(manifest),
-        files: files as u64,
-        folders: (entries.len() - files) as u64,
-        bytes: entries.iter().filter_map(|e| e.size_bytes).sum(),
-        existing: 0,
-        skipped: Vec::new(),
         entries,
+        ..summary(manifest)
+    }
+}
+
+fn summary(manifest: &Manifest) -> OfferView {
+    let paths = manifest.entries().iter().map(|entry| entry.path().as_str());
+    OfferView {
+        title: title(paths.filter_map(|path| path.split('/').next())),
+        files: u64::from(manifest.files()),
+        folders: u64::from(manifest.folders()),
+        bytes: manifest.total_bytes(),
+        ..OfferView::default()
     }
 }
 
@@ -75,16 +81,13 @@ fn top_level(manifest: &Manifest) -> Vec<TopView> {
 
 /// What will be offered, before it has been looked at.
 pub(crate) fn of_paths(paths: &[PathBuf]) -> OfferView {
-    let names = paths.iter().map(|path| {
+    let name = |path: &PathBuf| {
         let name = path.file_name().unwrap_or(path.as_os_str());
-        EntryView {
-            path: display_text(&name.to_string_lossy()),
-            size_bytes: None,
-            folder: None,
-        }
-    });
+        name.to_string_lossy().into_owned()
+    };
+    let names: Vec<_> = paths.iter().map(name).collect();
     OfferView {
-        title: title(&names.collect::<Vec<_>>()),
+        title: title(names.iter().map(String::as_str)),
         ..OfferView::default()
     }
 }
@@ -109,8 +112,7 @@ pub(crate) fn no_progress(offer: &OfferView) -> Progress {
 }
 
 /// The one name, or the first and how many more.
-fn title(entries: &[EntryView]) -> String {
-    let tops = entries.iter().filter_map(|it| it.path.split('/').next());
+fn title<'a>(tops: impl Iterator<Item = &'a str>) -> String {
     // One by one: a list of them all would be the largest thing here.
     let (mut first, mut last, mut more) = (None, None, 0_u32);
     for top in tops {
@@ -122,8 +124,8 @@ fn title(entries: &[EntryView]) -> String {
     }
     match (first, more) {
         (None, _) => String::new(),
-        (Some(only), 0) => only.to_owned(),
-        (Some(first), more) => format!("{first} and {more} more"),
+        (Some(only), 0) => display_text(only),
+        (Some(first), more) => format!("{} and {more} more", display_text(first)),
     }
 }
 

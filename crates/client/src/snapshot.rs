@@ -264,9 +264,9 @@ impl Progress {
 pub struct OfferView {
     /// A short title: the one file's name, or "3 files", "photos and 2 more".
     pub title: String,
-    /// Every file and folder, in order.
+    /// Receiving: every file and folder, in order.
     pub entries: Vec<EntryView>,
-    /// What stands at the top level, in order.
+    /// Receiving: what stands at the top level, in order.
     pub top_level: Vec<TopView>,
     /// How many of them are files.
     pub files: u64,

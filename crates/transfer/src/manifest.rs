@@ -270,7 +270,8 @@ impl ManifestBuilder {
 
     /// The finished list.
     #[must_use]
-    pub fn build(self) -> Manifest {
+    pub fn build(mut self) -> Manifest {
+        self.entries.shrink_to_fit();
         Manifest {
             entries: self.entries,
             files: self.files,

@@ -30,6 +30,9 @@ use crate::{
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
+/// In one batch. Of the smallest files a frame would hold 26,000, and both sides
+/// keep a list of those in each that is under way.
+const BATCH_FILES_MAX: usize = 4096;
 /// Files up to this size travel in batches.
 const SMALL_FILE_BYTES: u64 = 128 * 1024;
 /// Of a huge file so much is forgotten at once.
@@ -423,7 +426,8 @@ impl Batch {
     }
 
     const fn has_room(&self, size: usize) -> bool {
-        self.used_bytes + BATCH_ITEM_BYTES + size <= DATA_BYTES
+        self.files.len() < BATCH_FILES_MAX
+            && self.used_bytes + BATCH_ITEM_BYTES + size <= DATA_BYTES
     }
 
     /// Adds a file of `size` bytes, for which there is room.

@@ -113,6 +113,7 @@ impl Source {
         if scan.builder.count() == 0 {
             return Err(SourceError::Empty);
         }
+        scan.places.shrink_to_fit();
         Ok(Self {
             manifest: Arc::new(scan.builder.build()),
             places: scan.places,
