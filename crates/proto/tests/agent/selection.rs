@@ -2,12 +2,24 @@
 
 use std::time::Instant;
 
-use pinhole_proto::agent::{Action, Agent, PathKind, PathPolicy, Round, Timing};
+use pinhole_proto::agent::{Action, Agent, CheckId, PathKind, PathPolicy, Round, Timing};
 use pinhole_proto::rendezvous::Role;
 
 use crate::{
     Driven, OWN_HOST, OWN_PUBLIC, PEER_HOST, PEER_PUBLIC, address, candidates, handshake, selected,
 };
+
+/// What comes up here and authenticates is selected at once, and ends the attempt.
+fn finishes_on(driven: &mut Driven, check: CheckId, path: PathKind) {
+    let connection = driven.connect(check);
+    driven.agent.handle_authenticated(driven.now, connection);
+    let end = [
+        handshake(connection),
+        selected(connection, path),
+        Action::Finished,
+    ];
+    assert_eq!(driven.actions(), end);
+}
 
 #[test]
 fn a_better_class_may_come_while_the_first_pair_shakes_hands() {
@@ -75,14 +87,7 @@ fn a_session_moves_to_its_own_network_while_the_round_lasts() {
     driven.agent.handle_authenticated(driven.now, punched);
     driven.actions();
     driven.wait_ms(2000);
-    let lan = driven.connect(lan);
-    driven.agent.handle_authenticated(driven.now, lan);
-    let end = [
-        handshake(lan),
-        selected(lan, PathKind::Lan),
-        Action::Finished,
-    ];
-    assert_eq!(driven.actions(), end);
+    finishes_on(&mut driven, lan, PathKind::Lan);
 
     let mut driven = Driven::controlling(&[PEER_PUBLIC, PEER_HOST]);
     let punched = driven.check(PEER_PUBLIC);
@@ -105,14 +110,7 @@ fn a_session_on_the_relay_moves_to_the_first_direct_path() {
     driven.wait_ms(20);
     let expected = [handshake(relay), selected(relay, PathKind::Relay)];
     assert_eq!(driven.actions(), expected);
-    let direct = driven.connect(check);
-    driven.agent.handle_authenticated(driven.now, direct);
-    let end = [
-        handshake(direct),
-        selected(direct, PathKind::Punched),
-        Action::Finished,
-    ];
-    assert_eq!(driven.actions(), end);
+    finishes_on(&mut driven, check, PathKind::Punched);
 }
 
 #[test]
@@ -152,14 +150,7 @@ fn an_improving_agent_wants_only_what_is_better() {
         panic!("{dials:?}")
     };
     assert_eq!(remote, address(PEER_HOST));
-    let lan = driven.connect(lan);
-    driven.agent.handle_authenticated(driven.now, lan);
-    let end = [
-        handshake(lan),
-        selected(lan, PathKind::Lan),
-        Action::Finished,
-    ];
-    assert_eq!(driven.actions(), end);
+    finishes_on(&mut driven, lan, PathKind::Lan);
 }
 
 #[test]

@@ -334,6 +334,16 @@ fn start_servers(lab: &Lab, folder: &Path) -> Result<Vec<Running>> {
     Ok(running)
 }
 
+/// The sender waits for the receiver, which has the file in the end.
+fn sender_first(ground: &Ground<'_>, send: Command, receive: Command) -> Result<Waiting> {
+    Ok(Waiting {
+        first: start_first(ground, send)?,
+        second: receive,
+        receiver: Receiver::Second,
+        _scene: None,
+    })
+}
+
 /// Starts the first command, and waits until it has nothing more to do alone.
 fn start_first(ground: &Ground<'_>, command: Command) -> Result<Running> {
     let before = received_bytes(ground.lab)?;
@@ -383,12 +393,7 @@ fn wormhole(ground: &Ground<'_>) -> Result<Waiting> {
         .args(["receive", "--accept-file", "--hide-progress", "-o"])
         .arg(ground.inbox)
         .arg(&code);
-    Ok(Waiting {
-        first: start_first(ground, send)?,
-        second: receive,
-        receiver: Receiver::Second,
-        _scene: None,
-    })
+    sender_first(ground, send, receive)
 }
 
 fn wormhole_rs(ground: &Ground<'_>) -> Result<Waiting> {
@@ -414,12 +419,7 @@ fn wormhole_rs(ground: &Ground<'_>) -> Result<Waiting> {
         .args(["--noconfirm", "--out-dir"])
         .arg(ground.inbox)
         .arg(&code);
-    Ok(Waiting {
-        first: start_first(ground, send)?,
-        second: receive,
-        receiver: Receiver::Second,
-        _scene: None,
-    })
+    sender_first(ground, send, receive)
 }
 
 fn sendme(ground: &Ground<'_>) -> Result<Waiting> {
