@@ -168,8 +168,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 entry,
                 root,
             } => {
-                self.admit(transfer, "file_end", |machine| machine.file_end(entry))?;
-                self.pass(transfer, Work::End { entry, root }).await;
+                let end = Work::End { entry, root };
+                self.pass(transfer, "file_end", end).await?;
             }
             Message::FileFailed {
                 transfer,
@@ -404,9 +404,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         trouble: Trouble,
     ) -> Result<(), Violation> {
         if id.side() != self.shared.side() {
-            self.admit(id, "file_failed", |machine| machine.file_failed(entry))?;
-            self.pass(id, Work::Failed { entry, trouble }).await;
-            return Ok(());
+            let failed = Work::Failed { entry, trouble };
+            return self.pass(id, "file_failed", failed).await;
         }
         let failed = self.with_outgoing(id, |open| {
             let is_news = open.machine.peer_failed(entry)?;

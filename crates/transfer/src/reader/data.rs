@@ -12,12 +12,13 @@ use crate::{
     buffer::Buffer,
     event::Party,
     frame::{
-        self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader,
+        self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
     },
     incoming::Work,
     manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX},
     message::TransferId,
-    open::OpenIncoming,
+    open::{Along, Open, OpenIncoming},
+    receiver::Receiver,
     throttle::SLICE_BYTES,
     violation::Violation,
 };
@@ -55,8 +56,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         };
         // Asked for only now: while this is held the pipeline does not end, and
         // the rest of a chunk may never come.
-        self.pass(transfer, chunk).await;
-        Ok(())
+        Ok(self.pass(transfer, "chunk", chunk).await?)
     }
 
     pub(super) async fn digests(&mut self, items_bytes: usize) -> Result<(), Ended> {
@@ -89,13 +89,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         };
         let buffer = self.data(buffer, items_bytes).await?;
         let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
-        let admit = |item: &BatchItem| (item.entry, item.data.len());
-        self.admit(transfer, "batch", |machine| {
-            let mut files = items.iter().map(admit);
-            files.try_for_each(|(entry, data_bytes)| machine.small_file(entry, data_bytes))
-        })?;
-        self.pass(transfer, Work::Batch { items, buffer }).await;
-        Ok(())
+        let batch = Work::Batch { items, buffer };
+        Ok(self.pass(transfer, "batch", batch).await?)
     }
 
     async fn buffer(&mut self) -> Result<Buffer, Ended> {
@@ -117,64 +112,115 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(buffer)
     }
 
-    /// Asks the transfer whether something of a file is due; also one that was
-    /// not accepted yet, if its files come along. One that was stopped is not
-    /// asked.
-    pub(super) fn admit(
+    /// Asks the transfer whether something of a file is due. One that was
+    /// stopped is not asked.
+    fn admit(
         &self,
         id: TransferId,
         what: &'static str,
-        ask: impl FnOnce(&mut crate::receiver::Receiver) -> Result<(), Violation>,
+        ask: impl FnOnce(&mut Receiver) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
         let mut open = self.shared.open();
+        match self.takes(&mut open, id, what)? {
+            Some(Takes::Held(along)) => ask(&mut along.machine),
+            Some(Takes::Pipeline { machine, .. }) => ask(machine),
+            None => Ok(()),
+        }
+    }
+
+    /// Passes on what has come if it is due: into the transfer's pipeline, or to
+    /// where it waits for the answer to the offer. One that was stopped takes
+    /// nothing more.
+    pub(super) async fn pass(
+        &mut self,
+        id: TransferId,
+        what: &'static str,
+        work: Work,
+    ) -> Result<(), Violation> {
+        let pipeline = {
+            // Under one lock, so that the answer comes before both or behind both.
+            let mut open = self.shared.open();
+            match self.takes(&mut open, id, what)? {
+                Some(Takes::Held(along)) => {
+                    check_due(&mut along.machine, &work)?;
+                    along.held.push(work);
+                    return Ok(());
+                }
+                Some(Takes::Pipeline {
+                    machine,
+                    pipeline,
+                    digests,
+                }) => {
+                    check_due(machine, &work)?;
+                    if machine.is_complete() {
+                        // For the last time.
+                        *digests = None;
+                        pipeline.take()
+                    } else {
+                        pipeline.clone()
+                    }
+                }
+                None => None,
+            }
+        };
+        hand_on(pipeline, work).await;
+        Ok(())
+    }
+
+    /// What takes the files of this transfer. `None` when it was stopped.
+    fn takes<'a>(
+        &self,
+        open: &'a mut Open,
+        id: TransferId,
+        what: &'static str,
+    ) -> Result<Option<Takes<'a>>, Violation> {
+        if !open.incoming.contains_key(&id) {
+            return match id.side() == self.shared.side() {
+                true => Err(Violation::Transfer(id)),
+                false => open.check_was_open(self.shared.side(), id).map(|()| None),
+            };
+        }
         match open.incoming.get_mut(&id) {
             Some(OpenIncoming::Receiving {
                 flight,
                 machine,
+                work,
                 digests,
                 ..
-            }) => {
-                if flight.stopped().is_none() {
-                    ask(machine)?;
-                    if machine.is_complete() {
-                        *digests = None;
-                    }
-                }
-                Ok(())
-            }
+            }) => Ok(flight.stopped().is_none().then_some(Takes::Pipeline {
+                machine,
+                pipeline: work,
+                digests,
+            })),
             Some(OpenIncoming::Offered {
                 along: Some(along), ..
-            }) => ask(&mut along.machine),
-            Some(_) => Err(Violation::State(what)),
-            None if id.side() == self.shared.side() => Err(Violation::Transfer(id)),
-            None => open.check_was_open(self.shared.side(), id),
+            }) => Ok(Some(Takes::Held(along))),
+            _ => Err(Violation::State(what)),
         }
     }
+}
 
-    /// Passes on what was admitted: into the transfer's pipeline, or to where it
-    /// waits for the answer to the offer. One that was stopped takes nothing
-    /// more.
-    pub(super) async fn pass(&mut self, id: TransferId, what: Work) {
-        let pipeline = match self.shared.open().incoming.get_mut(&id) {
-            Some(OpenIncoming::Offered {
-                along: Some(along), ..
-            }) => {
-                along.held.push(what);
-                return;
-            }
-            Some(OpenIncoming::Receiving {
-                flight,
-                machine,
-                work,
-                ..
-            }) if flight.stopped().is_none() => match machine.is_complete() {
-                // For the last time.
-                true => work.take(),
-                false => work.clone(),
-            },
-            _ => None,
-        };
-        hand_on(pipeline, what).await;
+/// What takes the files of a transfer.
+enum Takes<'a> {
+    /// Nobody has answered the offer yet, and its files come along.
+    Held(&'a mut Along),
+    /// It was accepted.
+    Pipeline {
+        machine: &'a mut Receiver,
+        pipeline: &'a mut Option<mpsc::Sender<Work>>,
+        digests: &'a mut Option<mpsc::Sender<Vec<DigestItem>>>,
+    },
+}
+
+fn check_due(machine: &mut Receiver, work: &Work) -> Result<(), Violation> {
+    match work {
+        // It was before its data was read.
+        Work::Chunk { .. } => Ok(()),
+        Work::Batch { items, .. } => items
+            .iter()
+            .try_for_each(|item| machine.small_file(item.entry, item.data.len())),
+        Work::End { entry, .. } => machine.file_end(*entry),
+        Work::Failed { entry, .. } => machine.file_failed(*entry),
     }
 }
 

@@ -465,3 +465,23 @@ async fn folders_alone_and_empty_files_come_along_too() {
     }
     assert_eq!(names(into.path()), ["empty", "folder", "folder/inside"]);
 }
+
+/// Between what is due and where it goes nobody else may come: here the answer
+/// to the offer is given while its file arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_along_may_come_while_the_offer_is_accepted() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let file = from.path().join("a");
+    fs::write(&file, "x").unwrap();
+    let (mut alice, mut bob) = pair();
+    for _ in 0..1000 {
+        transfer(
+            &mut alice,
+            &mut bob,
+            std::slice::from_ref(&file),
+            into.path(),
+        )
+        .await;
+        fs::remove_file(into.path().join("a")).unwrap();
+    }
+}
