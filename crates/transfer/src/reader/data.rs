@@ -167,20 +167,20 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    /// What takes the files of this transfer. `None` when it was stopped.
+    /// What takes the files of this transfer. `None` when it was stopped or
+    /// has ended.
     fn takes<'a>(
         &self,
         open: &'a mut Open,
         id: TransferId,
         what: &'static str,
     ) -> Result<Option<Takes<'a>>, Violation> {
-        if !open.incoming.contains_key(&id) {
-            return match id.side() == self.shared.side() {
-                true => Err(Violation::Transfer(id)),
-                false => open.check_was_open(self.shared.side(), id).map(|()| None),
-            };
+        if id.side() == self.shared.side() {
+            return Err(Violation::Transfer(id));
         }
+        open.check_was_open(self.shared.side(), id)?;
         match open.incoming.get_mut(&id) {
+            None => Ok(None),
             Some(OpenIncoming::Receiving {
                 flight,
                 machine,
@@ -195,7 +195,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Some(OpenIncoming::Offered {
                 along: Some(along), ..
             }) => Ok(Some(Takes::Held(along))),
-            _ => Err(Violation::State(what)),
+            Some(_) => Err(Violation::State(what)),
         }
     }
 }
