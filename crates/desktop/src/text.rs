@@ -34,7 +34,7 @@ pub(crate) const COPIED: &str = "Copied.";
 pub(crate) const PEOPLE: &str = "People";
 pub(crate) const TRANSFERS: &str = "Transfers";
 pub(crate) const NOBODY: &str = "Nobody else is here yet";
-pub(crate) const NO_TRANSFERS: &str = "Drop files or folders on a name, or paste them with Ctrl+V. No file is sent before the other side accepts.";
+pub(crate) const NO_TRANSFERS: &str = "Drop files or folders on a name, or paste them with Ctrl+V. Nothing is saved before the other side accepts.";
 pub(crate) const COPY_SERVER: &str = "Copy the server's address";
 pub(crate) const SEND_FILES: &str = "Send files";
 pub(crate) const SEND_FOLDER: &str = "Send a folder";
@@ -64,7 +64,7 @@ pub(crate) const ACCEPT: &str = "Accept";
 pub(crate) const DECLINE: &str = "Decline";
 pub(crate) const SAVE_ELSEWHERE: &str = "Save elsewhere…";
 pub(crate) const DECIDE_LATER: &str =
-    "Press Esc to decide later. Nothing is sent until you accept.";
+    "Press Esc to decide later. Nothing is saved until you accept.";
 pub(crate) const LOOK: &str = "Look at the offer";
 pub(crate) const FOLDER: &str = "folder";
 pub(crate) const ACCEPT_BY_KEYBOARD: &str = "Ctrl+Enter";
