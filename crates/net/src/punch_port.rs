@@ -64,9 +64,18 @@ pub(crate) struct PunchPort {
     second_observers: JoinSet<()>,
 }
 
-/// The other port on which the server observes, once it has told it: two
-/// observations show whether the mapping depends on the destination.
-type SecondObserver = watch::Receiver<Option<u16>>;
+/// What the login tells of observations.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Observing {
+    /// From where the server sees the connection of the login itself.
+    pub(crate) control: SocketAddr,
+    /// The other port on which the server observes: two observations show whether
+    /// the mapping depends on the destination.
+    pub(crate) other_port: u16,
+}
+
+/// `None` until the login is answered, and where the server has one port.
+type WhenObserving = watch::Receiver<Option<Observing>>;
 
 /// The port of one address family.
 #[derive(Debug)]
@@ -85,7 +94,7 @@ impl PunchPort {
     /// When no port of either family can be bound.
     async fn prepare(
         server: &Arc<Server>,
-        second: &SecondObserver,
+        observing: &WhenObserving,
         mapper: Option<&PortMapper>,
     ) -> io::Result<Self> {
         let v4 = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
@@ -104,7 +113,7 @@ impl PunchPort {
             observers: Vec::new(),
             second_observers: JoinSet::new(),
         };
-        punch_port.observe(server, second).await;
+        punch_port.observe(server, observing).await;
         Ok(punch_port)
     }
 
@@ -112,21 +121,45 @@ impl PunchPort {
     /// that counts its ports up is predicted from what it did just now.
     async fn prepare_to_predict(
         server: &Arc<Server>,
-        second: &SecondObserver,
+        observing: &WhenObserving,
         mapper: Option<&PortMapper>,
     ) -> io::Result<Self> {
-        let port = Self::prepare(server, second, mapper).await?;
-        if let Some(v4) = port.v4() {
+        let port = Self::prepare(server, observing, mapper).await?;
+        port.observed_twice().await;
+        Ok(port)
+    }
+
+    async fn observed_twice(&self) {
+        if let Some(v4) = self.v4() {
             let mut observed = v4.observed.subscribe();
             let twice = observed.wait_for(|observed| observed.len() >= 2);
             // Late is as good as never: the counter has gone on.
             let _ = timeout(OTHER_PORT_TIMEOUT, twice).await;
         }
-        Ok(port)
+    }
+
+    /// Whether the second observation is still to come.
+    fn is_once_observed(&self) -> bool {
+        self.v4().is_some_and(|v4| v4.observed.borrow().len() == 1)
+    }
+
+    /// Whether the NAT counts its ports up, as far as two observations of this one
+    /// tell, or the only one beside that of the login.
+    fn is_counted(&self, told: Option<Observing>) -> bool {
+        let Some(v4) = self.v4() else {
+            return false;
+        };
+        match (v4.observed.borrow().as_slice(), told) {
+            ([one], Some(told)) => {
+                let is_kept = one.port() == v4.port.address().port();
+                !is_kept && !predict(told.control, *one).is_empty()
+            }
+            _ => !v4.predicted().is_empty(),
+        }
     }
 
     /// Has each family observed once; the second observation goes on alone.
-    async fn observe(&mut self, server: &Arc<Server>, second: &SecondObserver) {
+    async fn observe(&mut self, server: &Arc<Server>, observing: &WhenObserving) {
         let mut first = JoinSet::new();
         for family in &self.families {
             let Some(ip) = server.ip(family.port.address().is_ipv6()) else {
@@ -137,9 +170,9 @@ impl PunchPort {
             let (port_, observed_) = (port.clone(), observed.clone());
             first.spawn(async move { observe(&server_, &port_, from, &observed_).await });
             let (server, port, observed) = (server.clone(), port.clone(), observed.clone());
-            let second = second.clone();
+            let observing = observing.clone();
             self.second_observers.spawn(async move {
-                observe_second(&server, &port, ip, second, &observed).await;
+                observe_second(&server, &port, ip, observing, &observed).await;
             });
         }
         let mut deadline = Instant::now() + OBSERVE_TIMEOUT;
@@ -171,12 +204,6 @@ impl PunchPort {
     /// still keeps the port's mapping.
     pub(crate) fn take_observer(&mut self) -> Option<ServerStream> {
         self.observers.pop()
-    }
-
-    fn is_predictable(&self) -> bool {
-        self.families
-            .iter()
-            .any(|family| !family.predicted().is_empty())
     }
 
     /// Where the router forwards connections to this port from, by now.
@@ -284,11 +311,14 @@ async fn observe_second(
     server: &Server,
     port: &LocalPort,
     ip: IpAddr,
-    mut second: SecondObserver,
+    mut observing: WhenObserving,
     observed: &watch::Sender<Vec<SocketAddr>>,
 ) {
-    let known = second.wait_for(Option::is_some).await.map(|known| *known);
-    if let Ok(Some(server_port)) = known {
+    let answered = observing.wait_for(Option::is_some).await;
+    let other_port = answered
+        .ok()
+        .and_then(|told| Some(told.as_ref()?.other_port));
+    if let Some(server_port) = other_port {
         let from = SocketAddr::new(ip, server_port);
         let observing = timeout(OBSERVE_TIMEOUT, observe(server, port, from, observed));
         match observing.await {
@@ -329,14 +359,14 @@ impl WarmPort {
     /// Begins to prepare a port. Ends with the value.
     pub(crate) fn start(
         server: Arc<Server>,
-        second: SecondObserver,
+        observing: WhenObserving,
         mapper: Option<PortMapper>,
     ) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         // Who is on the server's own machine is not beyond a router.
         let mapper = mapper.filter(|_| !server.is_on_loopback());
         let task = tokio::spawn(async move {
-            keep_warm(&server, &second, mapper.as_ref(), receiver).await;
+            keep_warm(&server, &observing, mapper.as_ref(), receiver).await;
         });
         Self {
             requests,
@@ -359,13 +389,16 @@ impl WarmPort {
 
 async fn keep_warm(
     server: &Arc<Server>,
-    second: &SecondObserver,
+    observing: &WhenObserving,
     mapper: Option<&PortMapper>,
     mut requests: mpsc::Receiver<Request>,
 ) {
     let mut waiting: Option<Request> = None;
+    // Known of this network from now on.
+    let mut is_counted = false;
     loop {
-        let mut prepared = PunchPort::prepare(server, second, mapper).await;
+        let is_awaited = waiting.is_some();
+        let mut prepared = PunchPort::prepare(server, observing, mapper).await;
         let request = match (waiting.take(), &mut prepared) {
             (Some(request), _) => Some(request),
             (None, Ok(port)) => tokio::select! {
@@ -378,16 +411,23 @@ async fn keep_warm(
             (None, Err(_)) => None,
         };
         if let Some(request) = request {
+            let told = *observing.borrow();
+            is_counted |= prepared.as_ref().is_ok_and(|port| port.is_counted(told));
             // What was seen a while ago tells nothing about the next ports.
-            let is_predictable = prepared.as_ref().is_ok_and(PunchPort::is_predictable);
-            if is_predictable {
-                prepared = PunchPort::prepare_to_predict(server, second, mapper).await;
+            match &prepared {
+                Ok(port) if is_counted && (is_awaited || port.is_once_observed()) => {
+                    port.observed_twice().await;
+                }
+                Ok(_) if is_counted => {
+                    prepared = PunchPort::prepare_to_predict(server, observing, mapper).await;
+                }
+                _ => {}
             }
             // A requester that has left meanwhile has no use for it: the port
             // is as fresh as the next one would be, but rarely so.
             let _ = request.send(prepared);
             // Preparing the next one would use up the ports that are predicted.
-            if !is_predictable {
+            if !is_counted {
                 continue;
             }
         }
@@ -419,8 +459,12 @@ mod tests {
 
     impl Observers {
         fn warm(&self) -> WarmPort {
-            let second = watch::channel(self.ports.get(1).copied()).1;
-            WarmPort::start(self.server.clone(), second, None)
+            let observing = Observing {
+                control: ([127, 0, 0, 1], 1).into(),
+                other_port: self.ports[1],
+            };
+            let observing = watch::channel(Some(observing)).1;
+            WarmPort::start(self.server.clone(), observing, None)
         }
     }
 
@@ -492,20 +536,51 @@ mod tests {
         assert!(port.listen().iter().all(Result::is_ok));
     }
 
-    #[test]
-    fn a_nat_that_shows_each_server_another_port_is_told_as_such() {
+    /// A port of this machine that the server saw there.
+    fn seen(observed: impl Fn(u16) -> Vec<u16>) -> PunchPort {
         let port = LocalPort::bind((Ipv4Addr::LOCALHOST, 0).into(), AddressReuse::On).unwrap();
+        let observed = observed(port.address().port()).into_iter();
         let family = Family::new(port);
-        family.observed.send_replace(vec![
-            "203.0.113.9:1000".parse().unwrap(),
-            "203.0.113.9:1001".parse().unwrap(),
-        ]);
-        let port = PunchPort {
+        family.observed.send_replace(observed.map(public).collect());
+        PunchPort {
             families: vec![family],
             mapping: None,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
+        }
+    }
+
+    fn public(port: u16) -> SocketAddr {
+        ([203, 0, 113, 9], port).into()
+    }
+
+    #[test]
+    fn one_observation_near_that_of_the_login_shows_a_nat_that_counts() {
+        let told = |control| {
+            Some(Observing {
+                control: public(control),
+                other_port: 1,
+            })
         };
+        let is_counted = |observed: &[u16], told| seen(|_| observed.to_vec()).is_counted(told);
+        assert!(is_counted(&[1001], told(1000)));
+        assert!(!is_counted(&[1001], told(30_000)), "drawn at random");
+        assert!(
+            !is_counted(&[1001], None),
+            "no second observation will come"
+        );
+        assert!(!is_counted(&[], told(1000)));
+        assert!(is_counted(&[2001, 2002], told(1000)), "a while later");
+        assert!(!is_counted(&[1001, 1001], told(1000)), "two say more");
+        // By chance: the local port was near.
+        let kept = seen(|own| vec![own]);
+        let own = kept.v4().unwrap().port.address().port();
+        assert!(!kept.is_counted(told(own - 1)));
+    }
+
+    #[test]
+    fn a_nat_that_shows_each_server_another_port_is_told_as_such() {
+        let port = seen(|_| vec![1000, 1001]);
         assert_eq!(port.mapping(), MappingBehaviour::Varies);
         assert_eq!(port.reachable()[0].predicted.len(), 8);
     }

@@ -25,7 +25,7 @@ pub(crate) use control::{AttemptMessage, Inbox};
 use crate::connect::{self, Accepted, ConnectError, Wanted};
 use crate::port_mapping::PortMapper;
 use crate::proxy::ProxyChoice;
-use crate::punch_port::WarmPort;
+use crate::punch_port::{Observing, WarmPort};
 use crate::server::{Server, ServerConnectError};
 use crate::server_address::ServerAddress;
 use crate::session::{LiveSessions, Session, SessionHandle};
@@ -190,12 +190,12 @@ impl Rendezvous {
         // The punch port is observed while the login is under way, so that the
         // first attempt to connect need not wait for it. Without a pinned key
         // it waits until the server has shown which one it has.
-        let (second_port, second_observer) = watch::channel(None);
+        let (tell_observing, observing) = watch::channel(None);
         let warm = |server: &Server| {
             (log_in.path != PathPolicy::RelayOnly).then(|| {
                 server.seek_direct_way();
-                let (server, second) = (Arc::new(server.clone()), second_observer.clone());
-                WarmPort::start(server, second, log_in.port_mapper.clone())
+                let (server, observing) = (Arc::new(server.clone()), observing.clone());
+                WarmPort::start(server, observing, log_in.port_mapper.clone())
             })
         };
         let early = reached.is_pinned().then(|| warm(&reached)).flatten();
@@ -207,7 +207,11 @@ impl Rendezvous {
         let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
             .await
             .unwrap_or(Err(WireError::Silent.into()))?;
-        second_port.send_replace(observer_ports.into_iter().find(|p| *p != server.port()));
+        let other_port = observer_ports.into_iter().find(|p| *p != server.port());
+        tell_observing.send_replace(other_port.map(|other_port| Observing {
+            control: observed,
+            other_port,
+        }));
         let server = Arc::new(server);
         let (events, events_receiver) = mpsc::channel(EVENTS);
         let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
