@@ -1,12 +1,13 @@
 //! The session: one authenticated, encrypted stream of bytes between two peers,
 //! over one connection at a time.
 
+mod handshake;
 mod live;
 mod moving;
+mod record;
 mod sealed;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod transport;
 
 use std::io;
@@ -21,8 +22,8 @@ use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connect::Report;
-use sealed::{Ciphertext, SealedStream};
-use tls::{Step, Tls};
+use handshake::{Handshake, Step};
+use sealed::{Arrived, SealedStream};
 
 pub(crate) use live::LiveSession;
 pub use live::{LiveSessions, SessionHandle, SessionPath};
@@ -137,24 +138,25 @@ pub(crate) async fn authenticate_expecting(
     identity: &Identity,
     expect: Expect,
 ) -> io::Result<(PeerKey, Authenticated)> {
-    let mut tls = match role {
+    let mut handshake = match role {
         Role::Controlling => {
             let config = peer_tls::client_config(identity, expect, ALPN_PEER);
-            Tls::client(config.map_err(io::Error::other)?)?
+            Handshake::client(config.map_err(io::Error::other)?)?
         }
         Role::Controlled => {
             let config = peer_tls::server_config(identity, expect, ALPN_PEER);
-            Tls::server(config.map_err(io::Error::other)?)?
+            Handshake::server(config.map_err(io::Error::other)?)?
         }
     };
     let (local, remote) = transport.addresses()?;
     let (mut reader, mut writer) = transport.into_split();
-    let mut ciphertext = Ciphertext::for_reading();
-    match shake_hands(&mut tls, &mut reader, &mut writer, &mut ciphertext).await {
-        Ok(plaintext) => {
-            let key = tls.peer_key().ok_or(io::ErrorKind::InvalidData)?;
+    let mut arrived = Arrived::default();
+    match shake_hands(&mut handshake, &mut reader, &mut writer, &mut arrived).await {
+        Ok(()) => {
+            let key = handshake.peer_key().ok_or(io::ErrorKind::InvalidData)?;
+            let directions = handshake.into_directions()?;
             let authenticated = Authenticated {
-                stream: SealedStream::new(tls, (reader, writer), ciphertext, plaintext),
+                stream: SealedStream::new(directions, (reader, writer), arrived),
                 local,
                 remote,
             };
@@ -162,41 +164,42 @@ pub(crate) async fn authenticate_expecting(
         }
         Err(error) => {
             // The alert that tells the other end why is a courtesy.
-            let _ = writer.write_all(&tls.take_queued()).await;
+            let _ = writer.write_all(&handshake.take_queued()).await;
             let _ = writer.shutdown().await;
             Err(error)
         }
     }
 }
 
-/// Runs the handshake. Returns what the peer sent right behind it, as far as it
-/// is opened already.
+/// Runs the handshake. What the peer sent right behind it has arrived.
 async fn shake_hands(
-    tls: &mut Tls,
+    handshake: &mut Handshake,
     reader: &mut TransportReader,
     writer: &mut TransportWriter,
-    ciphertext: &mut Ciphertext,
-) -> io::Result<Vec<u8>> {
+    arrived: &mut Arrived,
+) -> io::Result<()> {
     let mut plaintext = Vec::new();
     loop {
         let opened = |opened: &[u8]| plaintext.extend_from_slice(opened);
-        let (done_bytes, step) = tls.step(ciphertext.filled(), opened);
-        ciphertext.consume(done_bytes);
+        let (done_bytes, step) = handshake.step(arrived.sealed(), opened);
+        arrived.consume(done_bytes);
         let step = step?;
         if step == Step::Again {
             continue;
         }
-        writer.write_all(&tls.take_queued()).await?;
+        writer.write_all(&handshake.take_queued()).await?;
         writer.flush().await?;
         match step {
-            Step::Ready => return Ok(plaintext),
+            Step::Ready => break,
             Step::Again | Step::Blocked => {}
             Step::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
-        let count = reader.read(ciphertext.room()).await?;
+        let count = reader.read(arrived.room()).await?;
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        ciphertext.add(count);
+        arrived.add(count);
     }
+    arrived.put_before(plaintext);
+    Ok(())
 }

@@ -1,32 +1,26 @@
 //! One connection to the peer, once both ends are authenticated: two halves that
-//! share nothing but the keys, so that neither waits for the other's socket.
+//! share nothing but what they have to tell each other about their keys.
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::READ_BUFFER_BYTES;
-use super::tls::{LONGEST_RECORD_BYTES, Outgoing, Step, Tls};
+use super::record::{LONGEST_BYTES, Opener, Sealer};
 use super::transport::{TransportReader, TransportWriter};
 
 /// Plaintext that is sealed and handed to the kernel at once: a chunk of a
 /// file, with what stands before it.
 const WRITE_BYTES: usize = 1024 * 1024 + 4096;
-
-/// Locked only to seal or to open, never over a system call.
-#[derive(Clone)]
-struct SharedTls(Arc<Mutex<Tls>>);
-
-impl SharedTls {
-    fn lock(&self) -> MutexGuard<'_, Tls> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// A reader that asks for so much has its bytes opened in its own buffer.
+const IN_PLACE_BYTES: usize = 64 * 1024;
+/// Bytes asked of the kernel between two reads in place: what they would have
+/// taken has to be copied.
+const BETWEEN_BYTES: usize = 32 * 1024;
 
 /// TLS 1.3 over one path.
 #[derive(Debug)]
@@ -35,106 +29,131 @@ pub(crate) struct SealedStream(Box<(SealedReader, SealedWriter)>);
 /// What the peer sends. Ends when the peer has said that nothing more follows;
 /// a connection that merely ends is an error.
 pub(crate) struct SealedReader {
-    tls: SharedTls,
+    opener: Opener,
     transport: TransportReader,
-    ciphertext: Ciphertext,
-    /// Opened, but more than was asked for.
-    plaintext: Vec<u8>,
-    taken_bytes: usize,
+    arrived: Arrived,
     failed: Option<io::Error>,
 }
 
 /// What the peer is sent. Flush what must arrive; shut it down to end it.
 pub(crate) struct SealedWriter {
-    tls: SharedTls,
+    sealer: Sealer,
     transport: TransportWriter,
-    ciphertext: Ciphertext,
+    sealed: Vec<u8>,
+    sent_bytes: usize,
     shut_down: bool,
 }
 
-/// Ciphertext on its way from or to the kernel.
-#[derive(Debug, Default)]
-pub(super) struct Ciphertext {
+/// What came from the kernel and has not been handed out.
+#[derive(Debug)]
+pub(super) struct Arrived {
     bytes: Vec<u8>,
-    /// Where it lies.
-    filled: Range<usize>,
+    /// Where plaintext lies.
+    opened: Range<usize>,
+    /// Where ciphertext lies, behind it.
+    sealed: Range<usize>,
+    /// How much is asked for next.
+    ask_bytes: usize,
 }
 
-impl Ciphertext {
-    pub(super) fn for_reading() -> Self {
+impl Default for Arrived {
+    fn default() -> Self {
         Self {
             bytes: vec![0; READ_BUFFER_BYTES],
-            filled: 0..0,
+            opened: 0..0,
+            sealed: 0..0,
+            ask_bytes: READ_BUFFER_BYTES,
         }
     }
+}
 
-    pub(super) fn filled(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.filled.clone()).unwrap_or_default()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.filled.is_empty()
+impl Arrived {
+    pub(super) fn sealed(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.sealed.clone()).unwrap_or_default()
     }
 
     pub(super) fn consume(&mut self, count: usize) {
-        self.filled.start += count;
+        self.sealed.start += count;
     }
 
-    /// Room behind what is there for one record at least. What is there, which
-    /// is less than a record, moves to the front.
+    /// Room behind what is there for one record at least, when nothing is
+    /// opened. What is there, which is less than a record, moves to the front.
     pub(super) fn room(&mut self) -> &mut [u8] {
-        if self.bytes.len() - self.filled.end < LONGEST_RECORD_BYTES {
-            self.bytes.copy_within(self.filled.clone(), 0);
-            self.filled = 0..self.filled.len();
+        if self.sealed.is_empty() {
+            self.sealed = 0..0;
         }
-        if self.is_empty() {
-            self.filled = 0..0;
+        if self.bytes.len() - self.sealed.end < LONGEST_BYTES {
+            self.bytes.copy_within(self.sealed.clone(), 0);
+            self.sealed = 0..self.sealed.len();
         }
-        self.bytes.get_mut(self.filled.end..).unwrap_or_default()
+        let room = self.bytes.get_mut(self.sealed.end..).unwrap_or_default();
+        let asked = room.len().min(self.ask_bytes.max(LONGEST_BYTES));
+        room.get_mut(..asked).unwrap_or_default()
     }
 
+    /// So much has come into the room.
     pub(super) fn add(&mut self, count: usize) {
-        self.filled.end += count;
+        self.sealed.end += count;
+        self.ask_bytes = (self.ask_bytes * 2).min(READ_BUFFER_BYTES);
     }
 
-    /// Seals behind what is queued, when nothing is there.
-    fn seal(&mut self, tls: &mut Tls, outgoing: Outgoing<'_>) -> io::Result<()> {
-        let room_bytes = outgoing.sealed_bytes();
-        if self.bytes.len() < room_bytes {
-            self.bytes.resize(room_bytes, 0);
-        }
-        let sealed = tls.seal(outgoing, &mut self.bytes);
-        self.filled = 0..*sealed.as_ref().unwrap_or(&0);
-        let queued = tls.take_queued();
-        if !queued.is_empty() {
-            let sealed = self.filled().to_vec();
-            self.bytes = [queued, sealed].concat();
-            self.filled = 0..self.bytes.len();
-        }
-        sealed.map(drop)
+    /// Puts plaintext before what is there.
+    pub(super) fn put_before(&mut self, mut opened: Vec<u8>) {
+        let (opened_bytes, sealed) = (opened.len(), self.sealed());
+        opened.extend_from_slice(sealed);
+        let filled_bytes = opened.len();
+        opened.resize(filled_bytes.max(READ_BUFFER_BYTES), 0);
+        self.bytes = opened;
+        self.opened = 0..opened_bytes;
+        self.sealed = opened_bytes..filled_bytes;
+    }
+
+    /// Keeps the beginning of a record that came into another buffer.
+    fn keep(&mut self, begun: &[u8]) {
+        let kept = self.bytes.get_mut(..begun.len()).unwrap_or_default();
+        kept.copy_from_slice(begun);
+        self.sealed = 0..begun.len();
+        self.ask_bytes = BETWEEN_BYTES;
+    }
+
+    /// Hands out what is opened, as far as it fits.
+    fn hand_out(&mut self, buffer: &mut ReadBuf<'_>) {
+        let opened = self.bytes.get(self.opened.clone()).unwrap_or_default();
+        let count = opened.len().min(buffer.remaining());
+        buffer.put_slice(opened.get(..count).unwrap_or_default());
+        self.opened.start += count;
+    }
+
+    /// Opens the first record, when nothing else is opened. `false` when it is
+    /// not there as a whole.
+    fn open(&mut self, opener: &mut Opener) -> io::Result<bool> {
+        let Some(record) = opener.open(self.sealed(), 0)? else {
+            return Ok(false);
+        };
+        let start = self.sealed.start;
+        self.opened = start..start + record.data_bytes;
+        self.sealed.start += record.record_bytes;
+        Ok(true)
     }
 }
 
 impl SealedStream {
     pub(super) fn new(
-        tls: Tls,
+        (opener, sealer): (Opener, Sealer),
         transport: (TransportReader, TransportWriter),
-        ciphertext: Ciphertext,
-        plaintext: Vec<u8>,
+        arrived: Arrived,
     ) -> Self {
-        let tls = SharedTls(Arc::new(Mutex::new(tls)));
         let reader = SealedReader {
-            tls: tls.clone(),
+            opener,
             transport: transport.0,
-            ciphertext,
-            plaintext,
-            taken_bytes: 0,
+            arrived,
             failed: None,
         };
         let writer = SealedWriter {
-            tls,
+            sealer,
             transport: transport.1,
-            ciphertext: Ciphertext::default(),
+            sealed: Vec::new(),
+            sent_bytes: 0,
             shut_down: false,
         };
         Self(Box::new((reader, writer)))
@@ -147,54 +166,62 @@ impl SealedStream {
     }
 
     #[cfg(test)]
-    pub(super) fn refresh_keys(&mut self) {
-        self.0.1.tls.lock().refresh_keys();
+    pub(super) const fn limit_keys_to(&mut self, records: u64) {
+        self.0.1.sealer.limit_to(records);
     }
 }
 
 impl SealedReader {
-    /// Hands out what was opened before; `false` when nothing was.
-    fn take_opened(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
-        let opened = self.plaintext.get(self.taken_bytes..).unwrap_or_default();
-        let count = opened.len().min(buffer.remaining());
-        buffer.put_slice(opened.get(..count).unwrap_or_default());
-        self.taken_bytes += count;
-        if self.taken_bytes == self.plaintext.len() {
-            self.plaintext.clear();
-            self.taken_bytes = 0;
+    /// Hands out what has arrived until the buffer is full.
+    fn take(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        self.arrived.hand_out(buffer);
+        while buffer.remaining() > 0
+            && !self.opener.peer_closed
+            && self.arrived.open(&mut self.opener)?
+        {
+            self.arrived.hand_out(buffer);
         }
-        count > 0
-    }
-
-    /// Opens what has arrived until the buffer is full. Returns whether
-    /// anything can come after what is in the buffer now.
-    fn open(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<bool> {
-        let (ciphertext, plaintext) = (&mut self.ciphertext, &mut self.plaintext);
-        let mut tls = self.tls.lock();
-        while buffer.remaining() > 0 && !tls.peer_closed {
-            let (done_bytes, step) = tls.step(ciphertext.filled(), |opened| {
-                let fits = opened.len().min(buffer.remaining());
-                let (now, later) = opened.split_at(fits);
-                buffer.put_slice(now);
-                plaintext.extend_from_slice(later);
-            });
-            ciphertext.consume(done_bytes);
-            match step? {
-                Step::Again => {}
-                Step::Blocked | Step::Ready | Step::Closed => break,
-            }
-        }
-        Ok(!tls.peer_closed)
+        Ok(())
     }
 
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut room = ReadBuf::new(self.ciphertext.room());
-        ready!(Pin::new(&mut self.transport).poll_read(context, &mut room))?;
-        let count = room.filled().len();
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        let mut room = ReadBuf::new(self.arrived.room());
+        let count = ready!(self.transport.poll_some(context, &mut room))?;
+        self.arrived.add(count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has the kernel write into the buffer, and opens there what has come, each
+    /// record behind the plaintext of the one before.
+    fn poll_in_place(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = buffer.initialize_unfilled();
+        let begun = self.arrived.sealed();
+        let (front, behind) = room.split_at_mut(begun.len());
+        let mut behind = ReadBuf::new(behind);
+        let count = ready!(self.transport.poll_some(context, &mut behind))?;
+        front.copy_from_slice(begun);
+        let end = begun.len() + count;
+        let (mut start, mut opened) = (0, 0);
+        while !self.opener.peer_closed {
+            let room = room.get_mut(opened..end).unwrap_or_default();
+            match self.opener.open(room, start - opened) {
+                Ok(Some(record)) => {
+                    start += record.record_bytes;
+                    opened += record.data_bytes;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
+            }
         }
-        self.ciphertext.add(count);
+        self.arrived.keep(room.get(start..end).unwrap_or_default());
+        buffer.advance(opened);
         Poll::Ready(Ok(()))
     }
 }
@@ -209,39 +236,46 @@ impl AsyncRead for SealedReader {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         loop {
-            if this.take_opened(buffer) {
-                return Poll::Ready(Ok(()));
+            if this.failed.is_none() {
+                this.failed = this.take(buffer).err();
             }
-            if let Some(error) = this.failed.take() {
-                return Poll::Ready(Err(error));
-            }
-            let before = buffer.filled().len();
-            let goes_on = this.open(buffer);
             if buffer.filled().len() > before {
                 // What came before an error is still good.
-                this.failed = goes_on.err();
                 return Poll::Ready(Ok(()));
             }
-            if !goes_on? {
+            if let Some(error) = &mut this.failed {
+                let again = io::ErrorKind::NotConnected.into();
+                return Poll::Ready(Err(std::mem::replace(error, again)));
+            }
+            if this.opener.peer_closed {
                 return this.transport.poll_ended(context).map(Ok);
             }
-            ready!(this.poll_fill(context))?;
+            if buffer.remaining() < IN_PLACE_BYTES {
+                ready!(this.poll_fill(context))?;
+            } else {
+                ready!(this.poll_in_place(context, buffer))?;
+            }
         }
     }
 }
 
 impl SealedWriter {
-    /// Hands all ciphertext to the kernel.
+    /// Hands all that is sealed to the kernel.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.ciphertext.is_empty() {
+        while let Some(rest) = self.sealed.get(self.sent_bytes..)
+            && !rest.is_empty()
+        {
             let transport = Pin::new(&mut self.transport);
-            let count = ready!(transport.poll_write(context, self.ciphertext.filled()))?;
+            let count = ready!(transport.poll_write(context, rest))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.ciphertext.consume(count);
+            self.sent_bytes += count;
         }
+        self.sealed.clear();
+        self.sent_bytes = 0;
         Poll::Ready(Ok(()))
     }
 }
@@ -261,8 +295,7 @@ impl AsyncWrite for SealedWriter {
         if this.shut_down {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let outgoing = Outgoing::Plaintext(bytes);
-        this.ciphertext.seal(&mut this.tls.lock(), outgoing)?;
+        this.sealer.seal(bytes, &mut this.sealed)?;
         // Whatever the kernel does not take now goes with the next call.
         match this.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -281,13 +314,7 @@ impl AsyncWrite for SealedWriter {
         ready!(this.poll_send(context))?;
         if !this.shut_down {
             this.shut_down = true;
-            let sealed = this
-                .ciphertext
-                .seal(&mut this.tls.lock(), Outgoing::CloseNotify);
-            if let Err(error) = sealed {
-                // The reader has told why; the alert that says so is queued.
-                tracing::debug!(%error, "ends without a close_notify");
-            }
+            this.sealer.close(&mut this.sealed)?;
             ready!(this.poll_send(context))?;
         }
         Pin::new(&mut this.transport).poll_shutdown(context)

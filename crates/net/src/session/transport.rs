@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 #[cfg(target_os = "linux")]
 use socket2::{Domain, SockRef, Socket, Type};
@@ -90,6 +90,19 @@ fn widen(stream: &TcpStream) -> io::Result<()> {
 }
 
 impl TransportReader {
+    /// Reads; a connection that ends is an error.
+    pub(super) fn poll_some(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(Pin::new(self).poll_read(context, buffer))?;
+        Poll::Ready(match buffer.filled().len() {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        })
+    }
+
     /// Waits for the relay to end its direction too, once the peer has ended
     /// the session inside. A socket that is closed with unread bytes (here, the
     /// relay's own goodbye) is reset by the kernel, and what we have sent last
