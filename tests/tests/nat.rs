@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Host, Lab, Plan, Router, Unsolicited};
+use pinhole_tests::lab::{self, Filtering, Host, Lab, Mapping, Order, Plan, Router, Unsolicited};
 use pinhole_tests::pair::paths;
 use pinhole_tests::scene::{SOON, Scene};
 
@@ -35,6 +35,19 @@ fn stable_nats_that_reset_strangers_are_punched() {
 #[test]
 fn stable_nats_that_answer_strangers_with_icmp_are_punched() {
     always_punched(Unsolicited::Icmp);
+}
+
+/// The n-th dial of one side has to meet the n-th of the other.
+#[test]
+fn two_nats_that_count_are_punched_where_both_sides_foresee() {
+    let router = Router::of(
+        Mapping::AddressAndPortDependent(Order::Sequential),
+        Filtering::AddressAndPortDependent,
+    );
+    let Some(lab) = lab::build_or_skip(Plan::two_sites(router, router)) else {
+        return;
+    };
+    assert_eq!(paths(&lab, RUNS), vec!["punched"; RUNS]);
 }
 
 fn two_symmetric() -> Plan {

@@ -54,6 +54,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -126,16 +127,34 @@ impl LocalPort {
         TcpListener::from_std(socket.into())
     }
 
-    /// Connects from this port. The attempt lasts until the kernel gives up
-    /// (about two minutes) and ends when the future is dropped.
+    /// Connects from this port. The attempt begins at once, so that several leave
+    /// in the order in which they are asked for, whoever awaits them: a NAT may
+    /// count. It lasts until the kernel gives up (about two minutes) and ends when
+    /// the future is dropped. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// As `connect(2)`. `AddrNotAvailable` means that a connection with these
     /// two addresses exists or is being established already; `AddrInUse`
     /// without reuse that the port has been used.
-    pub async fn connect(&self, remote: SocketAddr) -> io::Result<TcpStream> {
-        let socket = TcpSocket::from_std_stream(self.socket()?.into());
-        socket.connect(remote).await
+    pub fn connect(
+        &self,
+        remote: SocketAddr,
+    ) -> impl Future<Output = io::Result<TcpStream>> + Send + use<> {
+        let socket = self.socket();
+        let mut connecting = Box::pin(async move {
+            let socket = TcpSocket::from_std_stream(socket?.into());
+            socket.connect(remote).await
+        });
+        // The first poll makes the system call. Whoever is to be woken tells the next.
+        let first = connecting
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
+        async move {
+            match first {
+                Poll::Ready(connected) => connected,
+                Poll::Pending => connecting.await,
+            }
+        }
     }
 
     fn socket(&self) -> io::Result<Socket> {
@@ -220,6 +239,7 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -242,6 +262,21 @@ mod tests {
         let stranger = TcpStream::connect(port.address()).await.unwrap();
         let (_accepted, from) = own_listener.accept().await.unwrap();
         assert_eq!(from, stranger.local_addr().unwrap());
+    }
+
+    /// Else tasks that run side by side would dial in any order.
+    #[tokio::test]
+    async fn a_connection_is_begun_before_anyone_awaits_it() {
+        let (port, server) = (port(AddressReuse::On), port(AddressReuse::On));
+        let listener = server.listen().unwrap();
+        let connecting = port.connect(server.address());
+        let accepted = timeout(Duration::from_secs(20), listener.accept()).await;
+        let (_accepted, from) = accepted.expect("nobody came").unwrap();
+        assert_eq!(from, port.address());
+        assert_eq!(
+            connecting.await.unwrap().peer_addr().unwrap(),
+            server.address()
+        );
     }
 
     #[tokio::test]

@@ -208,9 +208,12 @@ impl Sockets {
         };
         let port = round.prepared.port.as_ref();
         let port = port.and_then(|port| port.towards(remote));
+        // Begun here and not in the task: tasks run in any order, and a NAT that
+        // counts gives its next port to whichever dial comes first.
+        let connecting = port.map(|port| port.connect(remote));
         let task = self.outcomes.spawn(async move {
-            let result = match port {
-                Some(port) => port.connect(remote).await,
+            let result = match connecting {
+                Some(connecting) => connecting.await,
                 None => Err(io::ErrorKind::Unsupported.into()),
             };
             Outcome::Dialled {
