@@ -86,7 +86,7 @@ impl Authenticated {
         path: SessionPath,
         elapsed: Duration,
     ) -> Session {
-        let (stream, mover) = SessionStream::new(self.stream);
+        let (stream, mover) = moving::stream(self.stream);
         let SessionPath {
             kind,
             local,
@@ -156,7 +156,7 @@ pub(crate) async fn authenticate_expecting(
             let key = handshake.peer_key().ok_or(io::ErrorKind::InvalidData)?;
             let directions = handshake.into_directions()?;
             let authenticated = Authenticated {
-                stream: SealedStream::new(directions, (reader, writer), arrived),
+                stream: sealed::stream(directions, (reader, writer), arrived),
                 local,
                 remote,
             };

@@ -289,7 +289,7 @@ impl Engine {
         let path = session.path;
         let limits = self.limits.clone();
         let (exchange, mut events) =
-            pinhole_transfer::start(session.stream.into_split(), side, limits);
+            pinhole_transfer::start(session.stream.into_inner(), side, limits);
         self.watch_path(id, &session.handle);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {

@@ -20,7 +20,9 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use pinhole_proto::hello::Hello;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Join, ReadBuf, join,
+};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::debug;
@@ -35,9 +37,9 @@ const READY_TIMEOUT: Duration = Duration::from_secs(5);
 const MOVES: usize = 4;
 
 /// The bytes of a [`Session`](super::Session): one stream each way, whatever
-/// paths it takes.
-#[derive(Debug)]
-pub struct SessionStream(Box<(SessionReader, SessionWriter)>);
+/// paths it takes. The two can be used at the same time; the connection lasts as
+/// long as either.
+pub type SessionStream = Box<Join<SessionReader, SessionWriter>>;
 
 /// What the peer sends. Ends when the peer has said that nothing more follows;
 /// a connection that merely ends is an error.
@@ -86,42 +88,34 @@ pub(crate) struct Mover {
     writer: Weak<WriterSlot>,
 }
 
-impl SessionStream {
-    pub(crate) fn new(first: SealedStream) -> (Self, Mover) {
-        let (reader, writer) = first.into_split();
-        let (sender, moves) = mpsc::channel(MOVES);
-        let expecting = Arc::new(AtomicBool::new(false));
-        let writer = Arc::new(WriterSlot(Mutex::new(Slot {
-            writer,
-            waiting: None,
-            ended: false,
-        })));
-        let reader = SessionReader {
-            current: reader,
-            moves,
-            expecting: expecting.clone(),
-            writer: Arc::downgrade(&writer),
-        };
-        let mover = Mover {
-            moves: sender,
-            expecting,
-            writer: Arc::downgrade(&writer),
-        };
-        (Self(Box::new((reader, SessionWriter(writer)))), mover)
-    }
-
-    /// Two halves that can be used at the same time. The connection lasts as
-    /// long as either.
-    #[must_use]
-    pub fn into_split(self) -> (SessionReader, SessionWriter) {
-        *self.0
-    }
+/// A session that begins on this path.
+pub(super) fn stream(first: SealedStream) -> (SessionStream, Mover) {
+    let (reader, writer) = first.into_inner();
+    let (sender, moves) = mpsc::channel(MOVES);
+    let expecting = Arc::new(AtomicBool::new(false));
+    let writer = Arc::new(WriterSlot(Mutex::new(Slot {
+        writer,
+        waiting: None,
+        ended: false,
+    })));
+    let reader = SessionReader {
+        current: reader,
+        moves,
+        expecting: expecting.clone(),
+        writer: Arc::downgrade(&writer),
+    };
+    let mover = Mover {
+        moves: sender,
+        expecting,
+        writer: Arc::downgrade(&writer),
+    };
+    (Box::new(join(reader, SessionWriter(writer))), mover)
 }
 
 impl Mover {
     /// Controlling side: says `hello` on the new path and moves there.
     pub(crate) async fn lead(&self, path: SealedStream, hello: &Hello) -> io::Result<()> {
-        let (mut reader, mut writer) = path.into_split();
+        let (mut reader, mut writer) = path.into_inner();
         writer.write_all(&hello.encode()).await?;
         writer.flush().await?;
         let ready = timeout(READY_TIMEOUT, reader.read_u8()).await;
@@ -138,7 +132,7 @@ impl Mover {
     /// Controlled side: agrees to move to a path on which the other side has
     /// said hello.
     pub(crate) async fn follow(&self, path: SealedStream) -> io::Result<()> {
-        let (reader, mut writer) = path.into_split();
+        let (reader, mut writer) = path.into_inner();
         self.expecting.store(true, Ordering::Release);
         let ready = async {
             writer.write_all(&[Hello::READY]).await?;
@@ -256,33 +250,5 @@ impl AsyncWrite for SessionWriter {
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().ended = true;
         self.0.poll(context, SealedWriter::poll_shutdown)
-    }
-}
-
-impl AsyncRead for SessionStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for SessionStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0.1).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0.1).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0.1).poll_shutdown(context)
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 
 use super::READ_BUFFER_BYTES;
 use super::record::{LONGEST_BYTES, Opener, Sealer};
@@ -22,9 +22,9 @@ const IN_PLACE_BYTES: usize = 64 * 1024;
 /// taken has to be copied.
 const BETWEEN_BYTES: usize = 32 * 1024;
 
-/// TLS 1.3 over one path.
-#[derive(Debug)]
-pub(crate) struct SealedStream(Box<(SealedReader, SealedWriter)>);
+/// TLS 1.3 over one path: two halves that can be used at the same time. The
+/// connection lasts as long as either.
+pub(crate) type SealedStream = Box<Join<SealedReader, SealedWriter>>;
 
 /// What the peer sends. Ends when the peer has said that nothing more follows;
 /// a connection that merely ends is an error.
@@ -137,38 +137,26 @@ impl Arrived {
     }
 }
 
-impl SealedStream {
-    pub(super) fn new(
-        (opener, sealer): (Opener, Sealer),
-        transport: (TransportReader, TransportWriter),
-        arrived: Arrived,
-    ) -> Self {
-        let reader = SealedReader {
-            opener,
-            transport: transport.0,
-            arrived,
-            failed: None,
-        };
-        let writer = SealedWriter {
-            sealer,
-            transport: transport.1,
-            sealed: Vec::new(),
-            sent_bytes: 0,
-            shut_down: false,
-        };
-        Self(Box::new((reader, writer)))
-    }
-
-    /// Two halves that can be used at the same time. The connection lasts as
-    /// long as either.
-    pub(crate) fn into_split(self) -> (SealedReader, SealedWriter) {
-        *self.0
-    }
-
-    #[cfg(test)]
-    pub(super) const fn limit_keys_to(&mut self, records: u64) {
-        self.0.1.sealer.limit_to(records);
-    }
+/// What follows a handshake over `transport`.
+pub(super) fn stream(
+    (opener, sealer): (Opener, Sealer),
+    transport: (TransportReader, TransportWriter),
+    arrived: Arrived,
+) -> SealedStream {
+    let reader = SealedReader {
+        opener,
+        transport: transport.0,
+        arrived,
+        failed: None,
+    };
+    let writer = SealedWriter {
+        sealer,
+        transport: transport.1,
+        sealed: Vec::new(),
+        sent_bytes: 0,
+        shut_down: false,
+    };
+    Box::new(tokio::io::join(reader, writer))
 }
 
 impl SealedReader {
@@ -262,6 +250,11 @@ impl AsyncRead for SealedReader {
 }
 
 impl SealedWriter {
+    #[cfg(test)]
+    pub(super) const fn limit_keys_to(&mut self, records: u64) {
+        self.sealer.limit_to(records);
+    }
+
     /// Hands all that is sealed to the kernel.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.sealed.get(self.sent_bytes..)
@@ -318,34 +311,6 @@ impl AsyncWrite for SealedWriter {
             ready!(this.poll_send(context))?;
         }
         Pin::new(&mut this.transport).poll_shutdown(context)
-    }
-}
-
-impl AsyncRead for SealedStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for SealedStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0.1).poll_write(context, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0.1).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0.1).poll_shutdown(context)
     }
 }
 

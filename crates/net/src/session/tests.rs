@@ -158,7 +158,7 @@ proptest! {
     ) {
         block_on(async {
             let (a, b) = streams().await;
-            let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_split(), b.into_split());
+            let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_inner(), b.into_inner());
             let ([there, back], [read_there, read_back]) = (writes, reads);
             tokio::join!(
                 carry(a_writer, b_reader, there, read_there),
@@ -172,7 +172,7 @@ proptest! {
 async fn both_sides_of_a_split_go_on_alone() {
     let (a, b) = streams().await;
     let ((mut a_reader, mut a_writer), (mut b_reader, mut b_writer)) =
-        (a.into_split(), b.into_split());
+        (a.into_inner(), b.into_inner());
     // Half-close: one direction has ended, the other goes on.
     a_writer.write_all(b"last words").await.unwrap();
     a_writer.shutdown().await.unwrap();
@@ -288,7 +288,7 @@ async fn either_role_speaks_tls_as_rustls_does_and_survives_new_keys() {
                 // Asked for by the other end: ours has to change its own, too.
                 (1, TlsStream::Client(s)) => s.get_mut().1.refresh_traffic_keys().unwrap(),
                 (1, TlsStream::Server(s)) => s.get_mut().1.refresh_traffic_keys().unwrap(),
-                (2, _) => ours.limit_keys_to(7),
+                (2, _) => ours.writer_mut().limit_keys_to(7),
                 _ => {}
             }
             let write = async {
@@ -344,7 +344,7 @@ async fn a_write_that_was_given_up_leaves_the_stream_whole() {
 
 /// A session and its movers, on its first path.
 fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Mover); 2] {
-    [SessionStream::new(a), SessionStream::new(b)]
+    [moving::stream(a), moving::stream(b)]
 }
 
 const HELLO: Hello = Hello {
@@ -397,7 +397,7 @@ async fn read_pattern(mut reader: SessionReader) -> usize {
 async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
     let (a, b) = streams().await;
     let [(a, a_mover), (b, b_mover)] = sessions(a, b);
-    let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_split(), b.into_split());
+    let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_inner(), b.into_inner());
     let stopped = Arc::new(AtomicBool::new(false));
     let written = [a_writer, b_writer].map(|one| tokio::spawn(write_until(one, stopped.clone())));
     let read = [b_reader, a_reader].map(|one| tokio::spawn(read_pattern(one)));
