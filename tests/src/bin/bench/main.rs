@@ -56,8 +56,16 @@ mod scenarios {
     type Scenario = (&'static str, &'static str, fn(&Asked) -> Result<()>);
 
     const SCENARIOS: &[Scenario] = &[
-        ("large", "one file of 4 GiB, in memory", race::large),
-        ("disk", "one file of 4 GiB, on disk", race::disk),
+        (
+            "large",
+            "one file (of 4 GiB unless --mib says otherwise), in memory",
+            race::large,
+        ),
+        (
+            "disk",
+            "one file (of 4 GiB unless --mib says otherwise), on disk",
+            race::disk,
+        ),
         ("files", "10,000 files of 4 KiB, in memory", race::files),
         (
             "files-disk",
