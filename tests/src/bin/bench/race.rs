@@ -66,23 +66,8 @@ pub(crate) fn tiny(asked: &Asked) -> Result<()> {
     )
 }
 
-/// A file system in memory.
-const MEMORY: &str = "/dev/shm";
-
 fn memory() -> Result<TempDir> {
-    tempfile::tempdir_in(MEMORY).context(MEMORY)
-}
-
-/// Has the memory in place that a run will fill. The host of a virtual machine
-/// takes back what was not used for a few seconds, and to give it again can take
-/// longer than the whole run, whoever's it is.
-fn touch_memory(ground: &Ground<'_>) -> Result<()> {
-    if ground.source.is_file() && ground.folder.starts_with(MEMORY) {
-        let touched = ground.folder.join("touched");
-        fs::copy(ground.source, &touched)?;
-        fs::remove_file(&touched)?;
-    }
-    Ok(())
+    tempfile::tempdir_in("/dev/shm").context("/dev/shm")
 }
 
 fn on_disk() -> Result<TempDir> {
@@ -148,7 +133,6 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
             // What the run before has written must not go to the disk now.
             ensure!(Command::new("sync").status()?.success(), "sync");
             let into = tempfile::tempdir_in(ground.folder)?;
-            touch_memory(&ground)?;
             let run = (contender.send)(&ground, into.path()).context(contender.name)?;
             if let Some(arrived) = &run.arrived {
                 let same = is_same(source, arrived);
