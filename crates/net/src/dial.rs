@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 /// Most addresses of one host that are tried.
 const MAX_ADDRESSES: usize = 8;
@@ -16,6 +16,8 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Head start of one attempt over the next (RFC 8305).
 const NEXT_AFTER: Duration = Duration::from_millis(250);
+/// Between two attempts at a host that may come back at any moment.
+const REDIAL: Duration = Duration::from_millis(500);
 
 /// An address that did not answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,26 @@ pub(crate) async fn tcp(
         }
     });
     first_to_succeed(dials).await
+}
+
+/// Begins the attempt anew again and again beside those that are under way: the
+/// kernel, and whoever resolves names, wait ever longer before they repeat
+/// themselves, and a way that comes back is to be found soon. The first that ends
+/// decides.
+pub(crate) async fn persistently<A, T>(begin: impl Fn() -> A) -> T
+where
+    A: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let mut begun = JoinSet::new();
+    let mut due = interval(REDIAL);
+    loop {
+        tokio::select! {
+            _ = due.tick() => drop(begun.spawn(begin())),
+            // One that panicked has said nothing.
+            Some(Ok(ended)) = begun.join_next() => return ended,
+        }
+    }
 }
 
 /// Begins the attempts one after the other, each with a short head start over
@@ -156,6 +178,24 @@ mod tests {
         });
         assert_eq!(first_to_succeed(attempts).await, Ok("third"));
         assert!(begin.elapsed() >= NEXT_AFTER * 2);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_hangs_holds_up_the_next_only_for_a_moment() {
+        let begin = tokio::time::Instant::now();
+        let begun = std::cell::Cell::new(0);
+        let third = persistently(|| {
+            begun.set(begun.get() + 1);
+            let number = begun.get();
+            async move {
+                match number {
+                    3 => number,
+                    _ => pending().await,
+                }
+            }
+        });
+        assert_eq!(third.await, 3);
+        assert!(begin.elapsed() >= REDIAL * 2);
     }
 
     #[tokio::test]

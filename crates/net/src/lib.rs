@@ -51,14 +51,15 @@ pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
 pub use measure::Examination;
 pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
-pub use network::NetworkWatch;
+pub use network::{NetworkWatch, is_own_address};
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
-    DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous, RendezvousEvent,
+    Approach, DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous,
+    RendezvousEvent,
 };
-pub use server::ServerConnectError;
+pub use server::{Persistence, ServerConnectError};
 pub use server_address::{ServerAddress, ServerAddressError};
 pub use session::{
     LiveSessions, Session, SessionHandle, SessionPath, SessionReader, SessionStream, SessionWriter,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use if_watch::IfEvent;
@@ -71,9 +71,27 @@ impl NetworkWatch {
     }
 }
 
+/// Whether this is an address of this machine at the moment.
+#[must_use]
+pub fn is_own_address(mut address: SocketAddr) -> bool {
+    address.set_ip(address.ip().to_canonical());
+    address.set_port(0);
+    // Anything else that stands in the way says nothing about the address.
+    let bound = UdpSocket::bind(address);
+    !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_machine_s_own_addresses_are_its_own() {
+        let is_own = |address: &str| is_own_address(address.parse().unwrap());
+        assert!(is_own("127.0.0.1:4747"));
+        assert!(is_own("[::ffff:127.0.0.1]:4747"));
+        assert!(!is_own("192.0.2.77:4747"));
+    }
 
     #[tokio::test]
     async fn the_first_word_is_what_there_is_and_then_there_is_silence() {

@@ -67,6 +67,17 @@ pub enum ServerConnectError {
     },
 }
 
+/// How a server is dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Persistence {
+    /// Each of its addresses once; the kernel repeats it ever more rarely.
+    #[default]
+    Once,
+    /// Anew twice a second: it was there a moment ago, and is to be found as soon as
+    /// it is there again.
+    Persistent,
+}
+
 /// A connection to the server beside the control connection.
 pub(crate) type ServerStream = TlsStream<BufReader<TcpStream>>;
 
@@ -102,8 +113,16 @@ impl Server {
         proxy: Option<Proxy>,
         expect: Expect,
         identity: &Identity,
+        persistence: Persistence,
     ) -> Result<(Self, TcpStream), ServerConnectError> {
         let (road, ips, tcp) = match proxy {
+            None if persistence == Persistence::Persistent => {
+                let reach = || {
+                    let server = server.clone();
+                    async move { reach_directly(&server).await }
+                };
+                dial::persistently(reach).await?
+            }
             None => reach_directly(server).await?,
             Some(proxy) => reach_through(server, proxy).await?,
         };
@@ -188,7 +207,7 @@ impl Server {
         expect: Expect,
         identity: &Identity,
     ) -> Result<(Self, TlsStream<TcpStream>), ServerConnectError> {
-        let (reached, tcp) = Self::reach(server, None, expect, identity).await?;
+        let (reached, tcp) = Self::reach(server, None, expect, identity, Persistence::Once).await?;
         let (proven, _, stream) = reached.prove(server, identity, tcp).await?;
         Ok((proven, stream))
     }

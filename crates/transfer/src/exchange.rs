@@ -273,11 +273,20 @@ impl Exchange {
     }
 
     /// How long the peer has been waited for in vain. While files are under way
-    /// it says something at least every second, so a few seconds mean that the
-    /// way to it is broken, or that it stands still.
+    /// it says something several times a second (older ones once), so much longer
+    /// than [`Exchange::usual_silence`] means that the way to it is broken, or that
+    /// it stands still.
     #[must_use]
     pub fn silence(&self) -> Duration {
         self.shared.link.silence.lasts()
+    }
+
+    /// The longest that the peer had to be waited for during the last seconds,
+    /// before it was heard again. `None` while files have been under way for too
+    /// short a time to tell.
+    #[must_use]
+    pub fn usual_silence(&self) -> Option<Duration> {
+        self.shared.link.silence.usual()
     }
 
     /// Ends the exchange in good order: what was acknowledged reaches the peer.

@@ -126,14 +126,17 @@ impl Outgoing {
         tell: impl FnMut(Sent) + Send,
     ) -> io::Result<()> {
         let (digested, digests) = mpsc::channel();
-        let waiting = Waiting::new(digests, answers);
+        let (beginning, begun) = mpsc::channel();
+        let waiting = Waiting::new(digests, begun, answers);
         std::thread::scope(|scope| {
             let reading = Builder::new().name("pinhole-read".to_owned());
             // All end early when another does, and whoever was first has said
             // why.
             if !self.have.is_empty() {
                 let digesting = Builder::new().name("pinhole-digest".to_owned());
-                digesting.spawn_scoped(scope, move || self.digest(&digested))?;
+                digesting.spawn_scoped(scope, move || self.digest(&digested, beginning))?;
+            } else {
+                drop(beginning);
             }
             let framing = |piece| self.frame(piece);
             let lanes = self.link.limits.lanes;

@@ -350,6 +350,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Ok(Some(open.depart(link, have)))
         })?;
         if let Some(departure) = departure {
+            link.silence.restart();
             link.emit(ExchangeEvent::Accepted { id }).await;
             // The writer begins to count the seconds: files may be long in coming.
             link.say(Message::Alive);

@@ -16,8 +16,9 @@ use crate::{
     throttle::{SLICE_BYTES, Throttle},
 };
 
-/// While files are under way the peer hears something at least this often.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// While files are under way the peer hears something at least this often: the
+/// more often, the sooner it notices that the way is broken.
+const ALIVE_INTERVAL: Duration = Duration::from_millis(250);
 
 async fn write_frame<W: AsyncWrite + Unpin>(
     stream: &mut W,

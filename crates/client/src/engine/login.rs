@@ -1,13 +1,15 @@
 //! Being logged in: the connection to the rendezvous server, again and again.
 
+use std::future::pending;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
-    PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice, Refusal, Rendezvous, RendezvousEvent,
-    ServerAddress,
+    Approach, Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
+    PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal, Rendezvous,
+    RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -24,15 +26,20 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait. After a restart the clients of a large server come back
 /// spread over it.
 const LAST_RETRY: Duration = Duration::from_secs(60);
-/// How long a server that is asked whether it is there may take to answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a server that is asked whether it is there has to answer before a
+/// fresh connection is made beside the old one: two round trips within these
+/// limits. The server has to answer twice on the fresh one, so an old one that
+/// works has two more.
+const HEAD_START_MIN: Duration = Duration::from_millis(50);
+const HEAD_START_MAX: Duration = Duration::from_millis(500);
+/// And how long in all, when no fresh one can be made.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// When the way to the server is lost while files are under way, a new one is
-/// looked for this often: with a fresh connection, for one that is under way
-/// waits ever longer between its attempts.
+/// looked for persistently, and this long after an attempt has failed.
 const HASTY_RETRY: Duration = Duration::from_millis(250);
-/// And each time for no longer than this.
-const HASTY_TIMEOUT: Duration = Duration::from_millis(1500);
-/// But not for longer than this.
+/// Each attempt lasts no longer than this.
+const HASTY_TIMEOUT: Duration = Duration::from_secs(5);
+/// And all of it no longer than this.
 const HASTE: Duration = Duration::from_secs(60);
 
 /// Names a login, so that late words of an earlier one are told from those of
@@ -204,6 +211,7 @@ impl Engine {
                 observed,
             } => {
                 self.login.rendezvous.send_replace(Some(rendezvous));
+                self.probe_again();
                 self.login.server_key = Some(server_key);
                 self.login.observed = Some(observed);
                 self.remember_login(name.clone(), server, server_key).await;
@@ -318,9 +326,10 @@ impl Attempt {
         let mut was_logged_in = false;
         let mut hasty_until = Instant::now();
         let mut is_told_of_haste = false;
+        let mut approach = None;
         loop {
             let is_hasty = Instant::now() < hasty_until;
-            let failure = match self.log_in_within(is_hasty.then_some(HASTY_TIMEOUT)).await {
+            let failure = match self.log_in(approach.take(), is_hasty).await {
                 Ok((rendezvous, logged_in, events)) => {
                     failures_in_a_row = 0;
                     is_told_of_haste = false;
@@ -334,9 +343,10 @@ impl Attempt {
                     };
                     self.tell(first).await;
                     match self.forward(&rendezvous, events).await {
-                        Some(failure) => failure,
-                        None => {
+                        End::Disconnected(failure) => failure,
+                        End::Silent(fresh) => {
                             hasty_until = Instant::now() + HASTE;
+                            approach = fresh;
                             silent()
                         }
                     }
@@ -348,7 +358,9 @@ impl Attempt {
                 return;
             }
             let is_hasty = Instant::now() < hasty_until;
-            let retry_in = if is_hasty {
+            let retry_in = if approach.is_some() {
+                Duration::ZERO
+            } else if is_hasty {
                 HASTY_RETRY
             } else {
                 failures_in_a_row += 1;
@@ -367,33 +379,68 @@ impl Attempt {
         }
     }
 
-    async fn log_in_within(
+    /// Logs in, over this connection if there is one.
+    async fn log_in(
         &self,
-        limit: Option<Duration>,
+        approach: Option<Box<Approach>>,
+        is_hasty: bool,
     ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), Failure> {
-        let logged_in = match limit {
-            Some(limit) => timeout(limit, self.log_in()).await,
-            None => Ok(self.log_in().await),
+        let approach = match approach {
+            Some(approach) => approach,
+            None => self.approach(is_hasty).await?,
         };
-        let logged_in = logged_in.map_err(|_| silent())?;
+        let logged_in = approach.log_in().await;
         logged_in.map_err(|error| self.failure(&error))
     }
 
-    async fn log_in(
-        &self,
-    ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
-        let proxy = self.proxy.borrow().clone();
-        Rendezvous::log_in(LogIn {
+    async fn approach(&self, is_hasty: bool) -> Result<Box<Approach>, Failure> {
+        let log_in = LogIn {
             server: self.server.clone(),
             expect: self.expect,
             identity: self.identity.clone(),
             name: self.name.clone(),
             path: self.path,
-            proxy,
+            proxy: self.proxy.borrow().clone(),
             sessions: self.sessions.clone(),
             port_mapper: Some(self.port_mapper.clone()),
-        })
-        .await
+        };
+        let approached = if is_hasty {
+            let approach = Box::pin(Rendezvous::approach(log_in, Persistence::Persistent));
+            let in_time = timeout(HASTY_TIMEOUT, approach).await;
+            in_time.map_err(|_| silent())?
+        } else {
+            Box::pin(Rendezvous::approach(log_in, Persistence::Once)).await
+        };
+        approached
+            .map(Box::new)
+            .map_err(|error| self.failure(&error))
+    }
+
+    /// Finds out whether the server still answers. `None` if so; if not, the
+    /// connection to go on with, when one was made that the server answers on.
+    async fn doubt(&self, rendezvous: &Rendezvous) -> Option<Option<Box<Approach>>> {
+        let head_start = (2 * rendezvous.round_trip()).clamp(HEAD_START_MIN, HEAD_START_MAX);
+        let mut answers = pin!(rendezvous.answers());
+        let is_gone = match timeout(head_start, &mut answers).await {
+            Ok(true) => return None,
+            Ok(false) => true,
+            Err(_) => false,
+        };
+        debug!(is_gone, ?head_start, "the server does not answer at once");
+        if is_gone {
+            return Some(self.approach(true).await.ok());
+        }
+        let fresh = async {
+            match self.approach(true).await {
+                Ok(approach) => Some(approach),
+                Err(_) => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            true = &mut answers => None,
+            fresh = timeout(ANSWER_TIMEOUT, fresh) => Some(fresh.ok().flatten()),
+        }
     }
 
     fn failure(&self, error: &LogInError) -> Failure {
@@ -406,21 +453,21 @@ impl Attempt {
         let _ = self.inputs.send(Input::Login { login, input }).await;
     }
 
-    /// Passes the server's words on until the connection is gone; says why it
-    /// went, unless the server merely does not answer any more.
+    /// Passes the server's words on until the connection is gone.
     async fn forward(
         &self,
         rendezvous: &Rendezvous,
         mut events: mpsc::Receiver<RendezvousEvent>,
-    ) -> Option<Failure> {
+    ) -> End {
         loop {
             let event = tokio::select! {
                 event = events.recv() => event,
                 () = self.check.notified() => {
-                    if rendezvous.answers(ANSWER_TIMEOUT).await {
+                    let Some(fresh) = self.doubt(rendezvous).await else {
                         continue;
-                    }
-                    return None;
+                    };
+                    rendezvous.give_up();
+                    return End::Silent(fresh);
                 }
             };
             let input = match event {
@@ -432,16 +479,23 @@ impl Attempt {
                     LoginInput::RelayEnded { peer, reason }
                 }
                 Some(RendezvousEvent::Disconnected(reason)) => {
-                    return Some(explain::disconnect(&reason));
+                    return End::Disconnected(explain::disconnect(&reason));
                 }
                 None => {
                     let reason = "the connection ended".to_owned();
-                    return Some(Failure::ServerLost { reason });
+                    return End::Disconnected(Failure::ServerLost { reason });
                 }
             };
             self.tell(input).await;
         }
     }
+}
+
+/// How a connection to the server ended.
+enum End {
+    Disconnected(Failure),
+    /// It does not answer any more, but may on another connection.
+    Silent(Option<Box<Approach>>),
 }
 
 fn silent() -> Failure {

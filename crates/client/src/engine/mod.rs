@@ -18,7 +18,6 @@ mod sessions;
 mod transfers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +66,7 @@ pub(crate) enum Input {
     Transfer(TransferInput),
     Diagnosed(Arc<Diagnosis>),
     /// The addresses of this machine are others now.
-    Network(Vec<IpAddr>),
+    Network,
 }
 
 /// The engine's state.
@@ -92,6 +91,7 @@ pub(crate) struct Engine {
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
     connecting: HashSet<PeerKey>,
+    vigil: paths::Vigil,
     transfers: BTreeMap<TransferId, Transfer>,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
@@ -145,6 +145,7 @@ impl Engine {
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
             connecting: HashSet::new(),
+            vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
             next_id: 1,
             inputs,
@@ -197,7 +198,7 @@ impl Engine {
             Input::Nearby { id, event } => self.handle_nearby(id, event).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
-            Input::Network(addresses) => self.network_changed(&addresses),
+            Input::Network => self.network_changed(),
             Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
     }

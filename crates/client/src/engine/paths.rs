@@ -8,10 +8,11 @@
 //! still. It stays, and another is made beside it: whichever is heard first goes
 //! on with the files.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use pinhole_net::{NetworkWatch, PathKind, PathPolicy, PeerKey, SessionHandle, SessionPath};
+use pinhole_net::{
+    NetworkWatch, PathKind, PathPolicy, PeerKey, SessionHandle, SessionPath, is_own_address,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -29,10 +30,20 @@ const IMPROVE_AFTER: [Duration; 4] = [
     Duration::from_secs(60),
     Duration::from_secs(300),
 ];
-/// While files are under way the peer is heard every second.
-const SILENCE: Duration = Duration::from_secs(3);
+/// A peer counts as silent when nothing was heard of it for so many times as long
+/// as the longest pause of the last seconds: a line that loses much, a slow one and
+/// a busy machine have long pauses, and are not given up for the next.
+const PAUSES: u32 = 3;
+/// But not sooner than this. While files are under way the peer says something
+/// every quarter of a second, older ones every second.
+const SILENCE_MIN: Duration = Duration::from_secs(1);
+/// Nor later than this, whatever the pauses were, or when they are not known yet.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Between two attempts to reach a silent peer on another way.
-const BETWEEN_PROBES: Duration = Duration::from_secs(1);
+const BETWEEN_PROBES: Duration = Duration::from_millis(500);
+/// When this side itself has not looked for so long, it stood still, and what the
+/// peer said meanwhile may not have been read yet.
+const STANDSTILL: Duration = Duration::from_millis(500);
 
 /// Has the engine know when the network of this machine changes.
 pub(super) async fn watch_network(inputs: mpsc::Sender<Input>) {
@@ -41,8 +52,8 @@ pub(super) async fn watch_network(inputs: mpsc::Sender<Input>) {
         // How it is to begin with is no change.
         watch.changed().await?;
         loop {
-            let addresses = watch.changed().await?;
-            if inputs.send(Input::Network(addresses)).await.is_err() {
+            watch.changed().await?;
+            if inputs.send(Input::Network).await.is_err() {
                 return std::io::Result::Ok(());
             }
         }
@@ -63,6 +74,38 @@ pub(crate) struct Watch {
     improvements: usize,
     /// While nothing is heard: when to try another way next.
     probe_at: Option<Instant>,
+    /// Nothing has been heard for a while, and the server was asked whether it is
+    /// there.
+    has_asked: bool,
+    /// The network has changed, and the address that it comes from may not be this
+    /// machine's any more.
+    is_homeless: bool,
+}
+
+/// When the engine looked after its sessions.
+#[derive(Debug, Default)]
+pub(super) struct Vigil {
+    last: Option<Instant>,
+    unbroken_since: Option<Instant>,
+}
+
+impl Vigil {
+    /// For how long it has looked again and again.
+    fn lasts(&mut self, now: Instant) -> Duration {
+        let last = self.last.replace(now);
+        if last.is_none_or(|last| now - last > STANDSTILL) {
+            self.unbroken_since = Some(now);
+        }
+        let since = self.unbroken_since;
+        since.map_or(Duration::ZERO, |since| now - since)
+    }
+}
+
+/// How long a peer is waited for before another way is tried.
+fn patience(usual_silence: Option<Duration>) -> Duration {
+    usual_silence.map_or(SILENCE_MAX, |usual| {
+        usual.saturating_mul(PAUSES).clamp(SILENCE_MIN, SILENCE_MAX)
+    })
 }
 
 impl Watch {
@@ -71,6 +114,8 @@ impl Watch {
             improve_at: None,
             improvements: 0,
             probe_at: None,
+            has_asked: false,
+            is_homeless: false,
         };
         if path == PathKind::Relay {
             watch.plan_improvement();
@@ -164,7 +209,7 @@ impl Engine {
 
     /// The network of this machine has changed: nothing is believed any more
     /// that was found out before.
-    pub(super) fn network_changed(&mut self, addresses: &[IpAddr]) {
+    pub(super) fn network_changed(&mut self) {
         info!("the network has changed");
         self.login.check();
         let now = Instant::now();
@@ -172,36 +217,49 @@ impl Engine {
             if session.path == PathKind::Relay {
                 session.watch.improve_at = Some(now);
             }
-            let local = session.handle.path().borrow().local.ip();
-            if session.idle_since.is_none() && !addresses.contains(&local.to_canonical()) {
-                session.watch.probe_at = Some(now);
-            }
+            session.watch.is_homeless = true;
         }
     }
 
     /// Notices who has fallen silent, or is heard again, and tries other ways to
-    /// those who are silent.
+    /// those who are silent. Halfway there the server is asked whether it is there:
+    /// if not, there is another way to it by the time that it is needed.
     pub(super) async fn attend_to_silence(&mut self) {
         let now = Instant::now();
+        let watched = self.vigil.lasts(now);
         let mut silent = Vec::new();
-        let mut has_fallen_silent = false;
+        let mut is_in_doubt = false;
         for (&id, session) in &mut self.sessions {
             let is_moving = |t: &super::transfers::Transfer| {
                 t.uses(id) && matches!(t.stage, Stage::Transferring)
             };
             let is_awaited = self.transfers.values().any(is_moving);
-            if !(is_awaited && session.exchange.silence() >= SILENCE) {
-                session.watch.probe_at = None;
+            let silence = session.exchange.silence().min(watched);
+            let patience = patience(session.exchange.usual_silence());
+            let watch = &mut session.watch;
+            // Seen to be so each time anew: an address may come back.
+            watch.is_homeless &= !is_own_address(session.handle.path().borrow().local);
+            if !is_awaited || (silence < patience / 2 && !watch.is_homeless) {
+                (watch.probe_at, watch.has_asked) = (None, false);
                 continue;
             }
-            has_fallen_silent |= !session.watch.is_silent();
-            let probe_at = session.watch.probe_at.get_or_insert(now);
+            if !std::mem::replace(&mut watch.has_asked, true) {
+                debug!(peer = %session.peer.name, ?silence, ?patience, "nothing is heard");
+                is_in_doubt = true;
+            }
+            if silence < patience && !watch.is_homeless {
+                watch.probe_at = None;
+                continue;
+            }
+            let probe_at = watch.probe_at.get_or_insert(now);
             if *probe_at <= now {
                 *probe_at = now + BETWEEN_PROBES;
+                is_in_doubt = true;
+                debug!(peer = %session.peer.name, ?silence, "silent");
                 silent.push((id, session.peer.clone()));
             }
         }
-        if has_fallen_silent {
+        if is_in_doubt {
             self.login.check();
         }
         for (session, peer) in silent {
@@ -210,6 +268,16 @@ impl Engine {
                 && let Err(failure) = self.begin_connecting(&peer)
             {
                 debug!(peer = %peer.name, "no other way yet: {failure}");
+            }
+        }
+    }
+
+    /// There is a way to the server again: what waited for one does not wait longer.
+    pub(super) fn probe_again(&mut self) {
+        let now = Instant::now();
+        for session in self.sessions.values_mut() {
+            if let Some(probe_at) = &mut session.watch.probe_at {
+                *probe_at = now;
             }
         }
     }
@@ -251,5 +319,30 @@ impl Engine {
                 && matches!(transfer.stage, Stage::Transferring)
         });
         sent.map(|(id, _)| *id).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_speaks_often_is_missed_soon_and_whoever_pauses_later() {
+        let after = |usual_ms| patience(Some(Duration::from_millis(usual_ms))).as_millis();
+        assert_eq!(
+            [100, 250, 600, 900, 20_000].map(after),
+            [1000, 1000, 1800, 2700, 3000]
+        );
+        assert_eq!(patience(None), SILENCE_MAX);
+    }
+
+    #[test]
+    fn who_stood_still_begins_to_wait_anew() {
+        let begin = Instant::now();
+        let at = |ms| begin + Duration::from_millis(ms);
+        let mut vigil = Vigil::default();
+        let looked = [0, 100, 200, 300, 8300, 8400, 8500];
+        let lasted = looked.map(|ms| vigil.lasts(at(ms)).as_millis());
+        assert_eq!(lasted, [0, 100, 200, 300, 0, 100, 200]);
     }
 }

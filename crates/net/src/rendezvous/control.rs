@@ -12,7 +12,7 @@ use pinhole_proto::rendezvous::{
 };
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -143,6 +143,8 @@ pub(super) struct Reader {
     pub(super) invitations: Invitations,
     /// How many messages have come.
     pub(super) heard: watch::Sender<u64>,
+    /// Nobody waits for the server any more.
+    pub(super) given_up: Arc<Notify>,
 }
 
 /// Counts invitations.
@@ -175,7 +177,12 @@ impl Reader {
     /// tells why it ended.
     pub(super) async fn run(mut self) {
         let reason = loop {
-            match self.step().await {
+            let given_up = self.given_up.clone();
+            let step = tokio::select! {
+                step = self.step() => step,
+                () = given_up.notified() => break None,
+            };
+            match step {
                 Ok(Some(event)) => {
                     if self.events.send(event).await.is_err() {
                         break None;

@@ -3,9 +3,10 @@
 mod control;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinhole_proto::agent::PathPolicy;
+use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
@@ -15,7 +16,7 @@ use pinhole_proto::rendezvous::{
 use pinhole_proto::tls::{Expect, Identity};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -26,7 +27,7 @@ use crate::connect::{self, Accepted, ConnectError, Wanted};
 use crate::port_mapping::PortMapper;
 use crate::proxy::ProxyChoice;
 use crate::punch_port::{Observing, WarmPort};
-use crate::server::{Server, ServerConnectError};
+use crate::server::{Persistence, Server, ServerConnectError};
 use crate::server_address::ServerAddress;
 use crate::session::{LiveSessions, Session, SessionHandle};
 use crate::wire::{self, WireError};
@@ -165,6 +166,9 @@ struct Shared {
     reader: AbortHandle,
     /// How many messages the server has sent.
     heard: watch::Receiver<u64>,
+    given_up: Arc<Notify>,
+    /// Between the login and its answer.
+    round_trip: Duration,
 }
 
 impl Drop for Shared {
@@ -183,10 +187,22 @@ impl Rendezvous {
     pub async fn log_in(
         log_in: LogIn,
     ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
+        Box::pin(Self::approach(log_in, Persistence::Once))
+            .await?
+            .log_in()
+            .await
+    }
+
+    /// Connects to the server without taking the name yet: whoever is logged in
+    /// there already stays so.
+    ///
+    /// # Errors
+    /// Says exactly what stood in the way.
+    pub async fn approach(log_in: LogIn, persistence: Persistence) -> Result<Approach, LogInError> {
         let wanted = (&log_in.server, &log_in.identity);
         let proxy = log_in.proxy.proxy_for(log_in.server.host());
-        let reached = Box::pin(Server::reach(wanted.0, proxy, log_in.expect, wanted.1));
-        let (reached, tcp) = reached.await?;
+        let reached = Server::reach(wanted.0, proxy, log_in.expect, wanted.1, persistence);
+        let (reached, tcp) = Box::pin(reached).await?;
         // The punch port is observed while the login is under way, so that the
         // first attempt to connect need not wait for it. Without a pinned key
         // it waits until the server has shown which one it has.
@@ -199,54 +215,16 @@ impl Rendezvous {
             })
         };
         let early = reached.is_pinned().then(|| warm(&reached)).flatten();
-        let (server, server_key, mut stream) =
-            Box::pin(reached.prove(wanted.0, wanted.1, tcp)).await?;
+        let (server, server_key, stream) = Box::pin(reached.prove(wanted.0, wanted.1, tcp)).await?;
         let warm_port = early.or_else(|| warm(&server));
-        let mut decoder = wire::server_decoder();
-        let answer = ask_for_name(&mut stream, &mut decoder, &log_in.name);
-        let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
-            .await
-            .unwrap_or(Err(WireError::Silent.into()))?;
-        let other_port = observer_ports.into_iter().find(|p| *p != server.port());
-        tell_observing.send_replace(other_port.map(|other_port| Observing {
-            control: observed,
-            other_port,
-        }));
-        let server = Arc::new(server);
-        let (events, events_receiver) = mpsc::channel(EVENTS);
-        let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
-        let (read_half, write_half) = tokio::io::split(stream);
-        let attempts = Attempts::default();
-        let (heard_by_reader, heard) = watch::channel(0);
-        let reader = Reader {
-            stream: read_half,
-            decoder,
-            outgoing: outgoing.downgrade(),
-            events,
-            attempts: attempts.clone(),
-            writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
-            heard: heard_by_reader,
-            roster: Vec::new(),
-            invitations: Invitations::new(),
-        };
-        let reader = tokio::spawn(reader.run());
-        let logged_in = LoggedIn {
-            name: log_in.name,
-            observed,
+        Ok(Approach {
+            log_in,
+            server: Arc::new(server),
             server_key,
-        };
-        let shared = Arc::new(Shared {
-            server,
-            identity: log_in.identity,
-            path: log_in.path,
-            sessions: log_in.sessions,
-            outgoing,
-            attempts,
+            stream: Box::new(stream),
+            tell_observing,
             warm_port,
-            reader: reader.abort_handle(),
-            heard,
-        });
-        Ok((Self { shared }, logged_in, events_receiver))
+        })
     }
 
     /// Connects to a peer. `expect` is the key it must have; `share_host`
@@ -330,15 +308,28 @@ impl Rendezvous {
         let _ = self.say(ClientMessage::Refuse { introduction }).await;
     }
 
-    /// Whether the server still says anything, asked for it, `within` a time.
-    pub async fn answers(&self, within: Duration) -> bool {
+    /// Asks the server whether it is there, and returns when it says anything:
+    /// true, or false when the connection is gone.
+    pub async fn answers(&self) -> bool {
         let mut heard = self.shared.heard.clone();
         heard.mark_unchanged();
         let ping = ClientMessage::Ping { nonce: 0 };
         if self.shared.outgoing.try_send(ping).is_err() {
             return false;
         }
-        matches!(timeout(within, heard.changed()).await, Ok(Ok(())))
+        heard.changed().await.is_ok()
+    }
+
+    /// How long the server took to answer the login: at least a round trip.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.shared.round_trip
+    }
+
+    /// Ends the connection. Whoever waits for a word of the server is told that
+    /// there will be none.
+    pub fn give_up(&self) {
+        self.shared.given_up.notify_one();
     }
 
     pub(crate) async fn say(&self, message: ClientMessage) -> Result<(), ConnectError> {
@@ -371,6 +362,89 @@ impl Rendezvous {
     }
 }
 
+/// A server that has proven its key, and is not asked for a name yet.
+#[derive(Debug)]
+pub struct Approach {
+    log_in: LogIn,
+    server: Arc<Server>,
+    server_key: PeerKey,
+    stream: Box<TlsStream<TcpStream>>,
+    tell_observing: watch::Sender<Option<Observing>>,
+    warm_port: Option<WarmPort>,
+}
+
+impl Approach {
+    /// Takes the name: as [`Rendezvous::log_in`] from here on.
+    ///
+    /// # Errors
+    /// Says exactly what stood in the way.
+    pub async fn log_in(
+        mut self,
+    ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
+        let mut decoder = wire::server_decoder();
+        let asked_at = Instant::now();
+        let answer = ask_for_name(&mut self.stream, &mut decoder, &self.log_in.name);
+        let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
+            .await
+            .unwrap_or(Err(WireError::Silent.into()))?;
+        let round_trip = asked_at.elapsed();
+        let mut other_ports = observer_ports.into_iter();
+        let other_port = other_ports.find(|p| *p != self.server.port());
+        let observing = other_port.map(|other_port| Observing {
+            control: observed,
+            other_port,
+        });
+        self.tell_observing.send_replace(observing);
+        let logged_in = LoggedIn {
+            name: self.log_in.name.clone(),
+            observed,
+            server_key: self.server_key,
+        };
+        let (rendezvous, events) = self.begin(decoder, round_trip);
+        Ok((rendezvous, logged_in, events))
+    }
+
+    /// Begins to read and write.
+    fn begin(
+        self,
+        decoder: Decoder,
+        round_trip: Duration,
+    ) -> (Rendezvous, mpsc::Receiver<RendezvousEvent>) {
+        let (events, events_receiver) = mpsc::channel(EVENTS);
+        let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
+        let (read_half, write_half) = tokio::io::split(*self.stream);
+        let attempts = Attempts::default();
+        let (heard_by_reader, heard) = watch::channel(0);
+        let given_up = Arc::new(Notify::new());
+        let reader = Reader {
+            stream: read_half,
+            decoder,
+            outgoing: outgoing.downgrade(),
+            events,
+            attempts: attempts.clone(),
+            writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
+            heard: heard_by_reader,
+            roster: Vec::new(),
+            invitations: Invitations::new(),
+            given_up: given_up.clone(),
+        };
+        let shared = Arc::new(Shared {
+            server: self.server,
+            identity: self.log_in.identity,
+            path: self.log_in.path,
+            sessions: self.log_in.sessions,
+            outgoing,
+            attempts,
+            warm_port: self.warm_port,
+            reader: tokio::spawn(reader.run()).abort_handle(),
+            heard,
+            given_up,
+            round_trip,
+        });
+        (Rendezvous { shared }, events_receiver)
+    }
+}
+
 fn introduction_id() -> Result<IntroductionId, ConnectError> {
     let mut id = [0; IntroductionId::BYTES];
     let filled = SystemRandom::new().fill(&mut id);
@@ -382,7 +456,7 @@ fn introduction_id() -> Result<IntroductionId, ConnectError> {
 /// ports on which the server observes.
 async fn ask_for_name(
     stream: &mut TlsStream<TcpStream>,
-    decoder: &mut pinhole_proto::frame::Decoder,
+    decoder: &mut Decoder,
     name: &PeerName,
 ) -> Result<(std::net::SocketAddr, Vec<u16>), LogInError> {
     let log_in = ClientMessage::LogIn {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fs::File,
     sync::{Arc, mpsc},
 };
@@ -40,6 +41,8 @@ pub(super) type Digested = (u32, Result<Vec<Digest>, FileError>);
 /// What the pipeline waits for before it can end a file.
 pub(super) struct Waiting {
     digested: mpsc::Receiver<Digested>,
+    /// Closed when the first digests are on their way.
+    begun: mpsc::Receiver<Infallible>,
     answers: UnboundedReceiver<Answer>,
     /// Answers about files that are not due.
     early: HashMap<u32, Answer>,
@@ -48,13 +51,23 @@ pub(super) struct Waiting {
 impl Waiting {
     pub(super) fn new(
         digested: mpsc::Receiver<Digested>,
+        begun: mpsc::Receiver<Infallible>,
         answers: UnboundedReceiver<Answer>,
     ) -> Self {
         Self {
             digested,
+            begun,
             answers,
             early: HashMap::new(),
         }
+    }
+
+    /// Returns when the first digests are on their way, or there are none: behind
+    /// chunks, on a connection that has just begun, they would come late, and the
+    /// receiver would not know for as long what it has.
+    fn until_begun(&self) {
+        // Nothing is ever said there.
+        let _ = self.begun.recv();
     }
 
     /// `None` when the transfer was stopped.
@@ -82,9 +95,15 @@ impl Waiting {
 }
 
 impl Outgoing {
-    /// Hashes all chunks that the receiver has and sends their digests.
-    /// `None` when the transfer was stopped.
-    pub(super) fn digest(&self, digested: &mpsc::Sender<Digested>) -> Option<()> {
+    /// Hashes all chunks that the receiver has and sends their digests; drops
+    /// `beginning` when the first are on their way. `None` when the transfer was
+    /// stopped.
+    pub(super) fn digest(
+        &self,
+        digested: &mpsc::Sender<Digested>,
+        beginning: mpsc::Sender<Infallible>,
+    ) -> Option<()> {
+        let mut beginning = Some(beginning);
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut buffer = vec![0; CHUNK_BYTES as usize];
         let mut items = Vec::new();
@@ -111,6 +130,7 @@ impl Outgoing {
                     read_bytes += place.length_bytes() as u64;
                     if items.len() == DIGEST_ITEMS_MAX || read_bytes >= FLUSH_BYTES {
                         self.queue_digests(&mut items);
+                        beginning = None;
                         read_bytes = 0;
                     }
                 }
@@ -119,7 +139,9 @@ impl Outgoing {
             let outcome = digest_all();
             digested.send((entry, outcome.map(|()| digests))).ok()?;
         }
-        self.queue_digests(&mut items)
+        let queued = self.queue_digests(&mut items);
+        drop(beginning);
+        queued
     }
 
     fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Option<()> {
@@ -139,6 +161,7 @@ impl Outgoing {
         pieces: &Entrance<Piece>,
     ) -> Option<Result<Tree, FileError>> {
         let lengths = self.source.manifest().lengths(entry)?;
+        waiting.until_begun();
         let file = match self.read_chunks(reader, entry, lengths, have, pieces)? {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),

@@ -140,6 +140,16 @@ impl Liar {
         .await;
     }
 
+    /// The kind of what the other side sends next.
+    pub(crate) async fn hear_kind(&mut self) -> FrameKind {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        self.stream.read_exact(&mut header).await.unwrap();
+        let header = FrameHeader::decode(header).unwrap();
+        let mut payload = vec![0; header.payload_bytes];
+        self.stream.read_exact(&mut payload).await.unwrap();
+        header.kind
+    }
+
     /// What the other side says next.
     pub(crate) async fn hear(&mut self) -> serde_json::Value {
         let mut header = [0; FRAME_HEADER_BYTES];

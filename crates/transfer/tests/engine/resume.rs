@@ -9,14 +9,19 @@ use std::{
     },
 };
 
-use pinhole_transfer::{ExchangeError, Party, Side, Summary, TransferError, TransferId};
+use pinhole_transfer::{
+    ExchangeError, Party, Side, Summary, TransferError, TransferId, frame::FrameKind,
+};
 use tempfile::tempdir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::JoinHandle,
 };
 
-use crate::support::{Peer, names, noise, pair, transfer, tree};
+use crate::{
+    liar,
+    support::{Peer, names, noise, pair, transfer, tree},
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -416,4 +421,24 @@ async fn a_renamed_file_goes_on_and_takes_nothing_from_its_neighbours() {
     assert!(passed < 5 * MIB, "{passed} bytes travelled");
     assert!(fs::read(into.path().join("new")).unwrap() == content);
     assert!(parts(into.path()).is_empty());
+}
+
+/// Else the receiver would not know for seconds on a slow line what it has.
+#[tokio::test]
+async fn what_is_here_is_compared_before_the_rest_is_sent() {
+    let from = tempdir().unwrap();
+    let file = from.path().join("film");
+    fs::write(&file, noise(16 * MIB, 1)).unwrap();
+    let (mut liar, bob) = liar::pair();
+    bob.send(&[file]).await;
+    assert_eq!(liar.hear().await["type"], "offer");
+    assert_eq!(liar.hear().await["type"], "entries");
+    liar.json(r#"{"type":"have","transfer":1,"files":[[0,12]]}"#)
+        .await;
+    liar.json(r#"{"type":"accept","transfer":1}"#).await;
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&FrameKind::Chunk) {
+        kinds.push(liar.hear_kind().await);
+    }
+    assert!(kinds.contains(&FrameKind::Digests), "{kinds:?}");
 }
