@@ -85,8 +85,10 @@ impl Part {
     ) -> io::Result<Option<Self>> {
         for number in 0..FOUND_MAX {
             let temporary = temporary_name(name, &size_suffix(size_bytes, number));
-            match Self::take_up(dir, temporary, size_bytes, flight) {
-                Ok(part) if part.chunks() > 0 => return Ok(Some(part)),
+            let found = Self::take_up(dir, temporary, size_bytes, flight)
+                .and_then(|part| Ok((part.try_chunks()?, part)));
+            match found {
+                Ok((1.., part)) => return Ok(Some(part)),
                 Err(error) if disk::has_failed(&error) => return Err(error),
                 _ => {}
             }
@@ -170,16 +172,21 @@ impl Part {
         Ok(())
     }
 
-    /// How many chunks from the first may be in it.
+    /// How many chunks from the first may be in it; none when the disk does not
+    /// say.
     pub(crate) fn chunks(&self) -> u32 {
-        let length_bytes = self.file.metadata().map_or(0, |metadata| metadata.len());
+        self.try_chunks().unwrap_or(0)
+    }
+
+    fn try_chunks(&self) -> io::Result<u32> {
+        let length_bytes = self.file.metadata()?.len();
         let chunk_bytes = u64::from(CHUNK_BYTES);
         let chunks = if length_bytes == self.size_bytes {
             length_bytes.div_ceil(chunk_bytes)
         } else {
             length_bytes.min(self.size_bytes) / chunk_bytes
         };
-        u32::try_from(chunks).unwrap_or(u32::MAX)
+        Ok(u32::try_from(chunks).unwrap_or(u32::MAX))
     }
 
     /// Whether room is set aside for it before it is written.
