@@ -44,6 +44,19 @@
 //!   A session may be selected another path later, when that is of a class that
 //!   makes the move worth it ([`PathKind::is_worth_a_move_from`]).
 //!
+//! # In which order a round dials
+//!
+//! Each dial uses up the next port of a NAT that counts them, so the predicted
+//! candidates go first, in their order. Where both sides have some, the controlled
+//! side leaps: it dials every second one, and the others after these. Its `j`-th
+//! dial goes to port `2j - 1` of those predicted, the controlling side's `i`-th to
+//! port `i`. Others may have connected since the observation, `a` times through the
+//! controlling side's NAT and `b` times through the other one: then these dials
+//! leave from ports `j + b` and `i + a`, and they meet where `i = j + b` and
+//! `2j - 1 = i + a`, at `j = a + b + 1`. If neither side leapt, they would meet for
+//! `a + b = 0` only. With `n` ports predicted this bears `a + b < n / 2`, and the
+//! two sides need not have the same `n`.
+//!
 //! # Which pair is best
 //!
 //! First by standing: connections with an address the server introduced, then
@@ -217,7 +230,7 @@ impl Agent {
             self.actions.push_back(Action::Listen {
                 round: round.number,
             });
-            Checklist::new(round, &mut self.checks_made)
+            Checklist::new(round, self.role, &mut self.checks_made)
         } else {
             Checklist::default()
         };

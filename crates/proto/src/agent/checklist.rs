@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::candidate::{Candidate, CandidateKind};
+use crate::rendezvous::Role;
 
 use super::connection::Standing;
 use super::path::Goal;
@@ -48,7 +49,7 @@ enum State {
     Connected,
 }
 
-/// The checks of one round, the best class first.
+/// The checks of one round, in the order in which they are dialled.
 #[derive(Debug, Default)]
 pub(super) struct Checklist {
     checks: Vec<Check>,
@@ -58,7 +59,7 @@ pub(super) struct Checklist {
 impl Checklist {
     /// One check for each remote candidate that may be dialled; `made` counts
     /// the checks of all rounds.
-    pub(super) fn new(round: &Round, made: &mut u32) -> Self {
+    pub(super) fn new(round: &Round, role: Role, made: &mut u32) -> Self {
         let canonical = |candidate: &Candidate| Candidate {
             kind: candidate.kind,
             address: canonical(candidate.address),
@@ -70,13 +71,8 @@ impl Checklist {
             .iter()
             .filter_map(|candidate| candidate.admit(round.server_on_loopback).ok())
             .filter(|one| seen.insert(one.address) && shares_family(&local, one.address));
-        let mut remote = Candidate::within_limits(admitted);
-        // Each dial takes the next port of a NAT that counts them: the guesses
-        // go first, in their order, on both sides.
-        remote.sort_by_key(|one| {
-            let guessed = one.kind == CandidateKind::Predicted;
-            (!guessed, PathKind::dialled(&local, *one))
-        });
+        let remote = Candidate::within_limits(admitted);
+        let remote = in_dialling_order(remote, &local, role);
         let checks = remote.into_iter().map(|remote| {
             *made += 1;
             Check {
@@ -195,6 +191,20 @@ impl Check {
         let at = self.dialled_at.map_or(now, |dialled_at| dialled_at + wait);
         self.state = State::Due(at.max(now));
     }
+}
+
+/// The guesses first, for each dial takes the next port of a NAT that counts them;
+/// then the best class. Where both sides guess, the controlled one leaps: two that
+/// count alike would miss each other at every dial once somebody else has taken a
+/// port (see the [module](super)).
+fn in_dialling_order(remote: Vec<Candidate>, local: &[Candidate], role: Role) -> Vec<Candidate> {
+    let is_guess = |one: &Candidate| one.kind == CandidateKind::Predicted;
+    let leaps = role == Role::Controlled && local.iter().any(is_guess);
+    let step = if leaps { 2 } else { 1 };
+    let (guesses, mut others): (Vec<_>, Vec<_>) = remote.into_iter().partition(is_guess);
+    others.sort_by_key(|one| PathKind::dialled(local, *one));
+    let guesses = (0..step).flat_map(|first| guesses.iter().skip(first).step_by(step));
+    guesses.chain(&others).copied().collect()
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

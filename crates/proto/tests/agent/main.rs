@@ -1,6 +1,7 @@
 //! The agent's rules one by one, in the order of its life. What they add up to
 //! between two agents is shown in `simulation`.
 
+mod order;
 mod selection;
 
 use std::net::SocketAddr;

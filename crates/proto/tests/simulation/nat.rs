@@ -112,6 +112,15 @@ impl Nat {
         external
     }
 
+    /// Another machine behind it makes so many connections from `from` on: each
+    /// takes a port.
+    pub(crate) fn serve_another(&mut self, from: SocketAddr, count: u16, random: &mut Random) {
+        let elsewhere = "192.0.2.99:443".parse().unwrap();
+        for port in (from.port()..).take(usize::from(count)) {
+            self.outbound(SocketAddr::new(from.ip(), port), elsewhere, random);
+        }
+    }
+
     fn allocate(&self, from: SocketAddr, random: &mut Random) -> SocketAddr {
         if self.kind.mapping.is_none() {
             return from;

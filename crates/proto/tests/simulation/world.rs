@@ -44,6 +44,9 @@ pub(crate) struct Site {
     pub(crate) hairpins: bool,
     /// To the middle of the internet.
     pub(crate) delay: Millis,
+    /// Connections of other machines there, between what the server observes and
+    /// the dials.
+    pub(crate) others: u16,
 }
 
 /// Everything that a run depends on.
@@ -300,6 +303,9 @@ impl World {
                 firewall.outbound(host, SERVER_V6.parse().unwrap(), &mut self.random);
             }
         }
+        let another = SocketAddr::new(ip("192.168.1.77"), port);
+        let others = self.scenario.sites[site].others;
+        self.nats[site].serve_another(another, others, &mut self.random);
         gathered
     }
 
