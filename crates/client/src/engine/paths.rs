@@ -238,7 +238,8 @@ impl Engine {
             let patience = patience(session.exchange.usual_silence());
             let watch = &mut session.watch;
             // Seen to be so each time anew: an address may come back.
-            watch.is_homeless &= !is_own_address(session.handle.path().borrow().local);
+            watch.is_homeless =
+                watch.is_homeless && !is_own_address(session.handle.path().borrow().local);
             if !is_awaited || (silence < patience / 2 && !watch.is_homeless) {
                 (watch.probe_at, watch.has_asked) = (None, false);
                 continue;

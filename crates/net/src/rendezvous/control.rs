@@ -176,8 +176,8 @@ impl Reader {
     /// Runs until the connection ends or nobody receives the events, and
     /// tells why it ended.
     pub(super) async fn run(mut self) {
+        let given_up = self.given_up.clone();
         let reason = loop {
-            let given_up = self.given_up.clone();
             let step = tokio::select! {
                 step = self.step() => step,
                 () = given_up.notified() => break None,
