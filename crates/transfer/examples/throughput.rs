@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinhole_transfer::{Choices, Destination, ExchangeEvent, Limits, Side, Source, start};
+use pinhole_transfer::{Choices, Destination, ExchangeEvent, Resources, Side, Source, start};
 use tokio::net::{TcpListener, TcpStream};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -49,7 +49,7 @@ async fn main() -> Outcome<()> {
 /// The folder, and with how many lanes to send in turn.
 fn arguments() -> Outcome<(PathBuf, Vec<usize>)> {
     let mut folder = PathBuf::from("/dev/shm");
-    let mut lanes = vec![Limits::default().lanes];
+    let mut lanes = vec![Resources::default().lanes];
     let mut arguments = std::env::args_os().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--lanes" {
@@ -92,12 +92,12 @@ async fn send(path: &Path, scratch: &Path, lanes: usize) -> Outcome<Duration> {
     let (accepted, _) = listener.accept().await?;
     dialled.set_nodelay(true)?;
     accepted.set_nodelay(true)?;
-    let limits = || Limits {
+    let resources = || Resources {
         lanes,
-        ..Limits::default()
+        ..Resources::default()
     };
-    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator, limits());
-    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder, limits());
+    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator, resources());
+    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder, resources());
 
     let started = Instant::now();
     let source = Source::scan(&[path.to_owned()])?;

@@ -20,7 +20,7 @@ use crate::{
     flight::Flight,
     frame,
     incoming::{Feeds, Incoming},
-    link::{Bulk, Frame, Limits, Link},
+    link::{Bulk, Frame, Link, Resources},
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::Shared,
@@ -66,13 +66,13 @@ pub enum AcceptError {
 pub fn start<R, W>(
     stream: (R, W),
     side: Side,
-    limits: Limits,
+    resources: Resources,
 ) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (link, bulk, events) = Link::new(limits);
+    let (link, bulk, events) = Link::new(resources);
     let shared = Arc::new(Shared::new(side, link));
     let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared), bulk));
     let reader = Reader::new(stream.0, Arc::clone(&shared));

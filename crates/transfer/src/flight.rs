@@ -13,6 +13,7 @@ use std::{
 use crate::{
     choices::Selection,
     event::{Party, TransferError},
+    known::Known,
     manifest::Manifest,
     merkle::{Digest, Tree},
     message::TransferId,
@@ -22,6 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) id: TransferId,
+    /// What the chunks of files were found to be.
+    pub(crate) known: Known,
     bytes_done: AtomicU64,
     bytes_total: AtomicU64,
     files_done: AtomicU32,
@@ -50,9 +53,10 @@ struct Roots {
 }
 
 impl Flight {
-    pub(crate) fn new(id: TransferId, manifest: &Manifest) -> Self {
+    pub(crate) fn new(id: TransferId, manifest: &Manifest, known: Known) -> Self {
         Self {
             id,
+            known,
             bytes_done: AtomicU64::new(0),
             bytes_total: AtomicU64::new(manifest.total_bytes()),
             files_done: AtomicU32::new(0),

@@ -8,7 +8,6 @@ mod compare;
 mod write;
 
 use std::{
-    fs::File,
     io,
     sync::{Arc, mpsc as std_mpsc},
     thread::Builder,
@@ -29,7 +28,7 @@ use crate::{
     merkle::{Digest, Tree},
     message::{CancelReason, Message, Trouble},
     open::Shared,
-    part::Part,
+    part::{Content, Part},
     path::SafePath,
     store::Store,
 };
@@ -72,6 +71,7 @@ enum Verified {
     Chunk {
         entry: u32,
         place: ChunkPlace,
+        digest: Digest,
         buffer: Buffer,
     },
     Batch {
@@ -92,8 +92,12 @@ enum Written {
     Part { entry: u32, part: Part },
     /// A file that will get none.
     Failed,
-    /// Much of a file that is still being written.
-    Some { entry: u32, file: Arc<File> },
+    /// Much of a file that is still being written: so many chunks of it by now.
+    Some {
+        entry: u32,
+        content: Content,
+        writes: u64,
+    },
 }
 
 /// What the connection brings to an accepted transfer.
@@ -154,7 +158,7 @@ impl Incoming {
         let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
         std::thread::scope(|scope| {
             let thread = |name: &str| Builder::new().name(format!("pinhole-{name}"));
-            let lanes = self.shared.link.limits.lanes;
+            let lanes = self.shared.link.resources.lanes;
             let opened = lanes::open(scope, "pinhole-hash", lanes, |work| Some(hash(work)));
             let piping = opened.and_then(|(entrance, hashed)| {
                 thread("hand-on")
@@ -251,6 +255,7 @@ impl Incoming {
                 Verified::Chunk {
                     entry,
                     place,
+                    digest,
                     buffer,
                 }
             }

@@ -18,6 +18,7 @@ use crate::{
     event::ExchangeEvent,
     flight::Flight,
     heard::Silence,
+    known::Known,
     lanes::{self, LANES_MAX},
     message::Message,
     throttle::Throttle,
@@ -31,25 +32,27 @@ const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
 const EVENTS: usize = 256;
 
-/// How fast files may travel. Clones are the same limits, and several exchanges
-/// may share them.
+/// What several exchanges share. Clones are the same.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    /// From this side to peers.
+pub struct Resources {
+    /// How fast files may travel from this side to peers.
     pub send: Arc<Throttle>,
-    /// From peers to this side.
+    /// And from peers to this side.
     pub receive: Arc<Throttle>,
     /// How many chunks of a transfer are hashed beside each other, from 1 to 4:
     /// by default as many as there are cores to spare. No peer has a say in it.
     pub lanes: usize,
+    /// What the chunks of files were found to be.
+    pub known: Known,
 }
 
-impl Default for Limits {
+impl Default for Resources {
     fn default() -> Self {
         Self {
             send: Arc::default(),
             receive: Arc::default(),
             lanes: lanes::fitting(),
+            known: Known::default(),
         }
     }
 }
@@ -60,7 +63,7 @@ pub(crate) struct Link {
     pub(crate) bulk: mpsc::Sender<Bulk>,
     pub(crate) events: mpsc::Sender<ExchangeEvent>,
     pub(crate) send_buffers: Mutex<Pool>,
-    pub(crate) limits: Limits,
+    pub(crate) resources: Resources,
     /// How long the peer has been waited for.
     pub(crate) silence: Silence,
     /// The application wants an end.
@@ -71,11 +74,11 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(
-        limits: Limits,
+        resources: Resources,
     ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
-        let limits = Limits {
-            lanes: limits.lanes.clamp(1, LANES_MAX),
-            ..limits
+        let resources = Resources {
+            lanes: resources.lanes.clamp(1, LANES_MAX),
+            ..resources
         };
         let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
         let (events, taken) = mpsc::channel(EVENTS);
@@ -83,8 +86,8 @@ impl Link {
             outbox: Outbox::default(),
             bulk,
             events,
-            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS + limits.lanes)),
-            limits,
+            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS + resources.lanes)),
+            resources,
             silence: Silence::default(),
             closing: Notify::new(),
             ended: watch::Sender::new(false),

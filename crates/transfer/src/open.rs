@@ -246,7 +246,8 @@ impl Shared {
         let mut open = self.open();
         let id = open.new_id()?;
         let manifest = source.manifest();
-        let flight = Arc::new(Flight::new(id, manifest));
+        let known = self.link.resources.known.clone();
+        let flight = Arc::new(Flight::new(id, manifest, known));
         let along = manifest.fits_along();
         let mut outgoing = OpenOutgoing {
             flight: Arc::clone(&flight),
@@ -344,7 +345,9 @@ impl Shared {
                 ..
             }) => {
                 *is_preparing = true;
-                Ok((Arc::clone(manifest), Arc::new(Flight::new(id, manifest))))
+                let known = self.link.resources.known.clone();
+                let flight = Flight::new(id, manifest, known);
+                Ok((Arc::clone(manifest), Arc::new(flight)))
             }
             _ => Err(ExchangeError::UnknownTransfer),
         }

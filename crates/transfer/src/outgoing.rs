@@ -7,7 +7,7 @@ mod resume;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io,
     ops::Range,
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::Builder,
@@ -21,6 +21,7 @@ use crate::{
     event::FileError,
     flight::Flight,
     frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
+    known::Chunks,
     lanes::{self, Entrance},
     lengths::{ChunkPlace, Lengths},
     link::{Bulk, Frame, Link},
@@ -44,6 +45,7 @@ enum Piece {
         entry: u32,
         place: ChunkPlace,
         buffer: Buffer,
+        known: Arc<Chunks>,
     },
     Batch(Batch),
     End {
@@ -139,7 +141,7 @@ impl Outgoing {
                 drop(beginning);
             }
             let framing = |piece| self.frame(piece);
-            let lanes = self.link.limits.lanes;
+            let lanes = self.link.resources.lanes;
             let (pieces, framed) = lanes::open(scope, "pinhole-hash", lanes, framing)?;
             reading.spawn_scoped(scope, move || self.read(&pieces, waiting))?;
             self.queue_all(framed, tell);
@@ -227,14 +229,11 @@ impl Outgoing {
         first: u32,
         pieces: &Entrance<'_, Piece>,
     ) -> Option<Result<File, FileError>> {
-        let mut file = match reader.open(entry) {
+        let file = match reader.open(entry) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
-        let start_bytes = lengths.run_bytes(0, first);
-        if let Err(error) = file.seek(SeekFrom::Start(start_bytes)) {
-            return Some(Err(error.into()));
-        }
+        let known = self.link.resources.known.recall(&file);
         for place in lengths.places_from(first) {
             self.check_pause(pieces, &mut None)?;
             if self.is_unwanted(entry) {
@@ -242,7 +241,7 @@ impl Outgoing {
             }
             let mut buffer = self.buffer()?;
             let room = buffer.data_mut().get_mut(..place.length_bytes())?;
-            if let Err(error) = read_whole(&mut file, room) {
+            if let Err(error) = read_whole(&file, room, place.offset_bytes()) {
                 return Some(Err(error));
             }
             let end_bytes = place.offset_bytes() + place.length_bytes() as u64;
@@ -254,6 +253,7 @@ impl Outgoing {
                 entry,
                 place,
                 buffer,
+                known: Arc::clone(&known),
             })?;
         }
         Some(Ok(file))
@@ -274,16 +274,24 @@ impl Outgoing {
                 entry,
                 place,
                 buffer,
-            } => self.frame_chunk(entry, place, buffer),
+                known,
+            } => self.frame_chunk(entry, place, buffer, &known),
             Piece::Batch(batch) => self.frame_batch(batch),
             Piece::End { entry, tree } => Some(Framed::End { entry, tree }),
             Piece::Failed { entry, error } => Some(Framed::Failed { entry, error }),
         }
     }
 
-    fn frame_chunk(&self, entry: u32, place: ChunkPlace, mut buffer: Buffer) -> Option<Framed> {
+    fn frame_chunk(
+        &self,
+        entry: u32,
+        place: ChunkPlace,
+        mut buffer: Buffer,
+        known: &Chunks,
+    ) -> Option<Framed> {
         let data_bytes = place.length_bytes();
         let digest = Digest::of_chunk(buffer.data().get(..data_bytes)?);
+        known.set(place.index(), digest);
         let header = ChunkHeader {
             transfer: self.flight.id,
             entry,
@@ -440,7 +448,7 @@ impl Batch {
         entry: u32,
         size: usize,
     ) -> Result<(), FileError> {
-        let mut file = reader.open(entry)?;
+        let file = reader.open(entry)?;
         let start = self.used_bytes + BATCH_ITEM_BYTES;
         let data = start..start + size;
         let room = self
@@ -448,7 +456,7 @@ impl Batch {
             .data_mut()
             .get_mut(data.clone())
             .unwrap_or_default();
-        read_whole(&mut file, room)?;
+        read_whole(&file, room, 0)?;
         reader.check_unchanged(entry, &file)?;
         self.used_bytes = data.end;
         self.files.push((entry, data));
@@ -456,9 +464,9 @@ impl Batch {
     }
 }
 
-/// Fills `room`; a file that ends early has changed.
-fn read_whole(file: &mut File, room: &mut [u8]) -> Result<(), FileError> {
-    file.read_exact(room).map_err(|error| match error.kind() {
+/// Fills `room` from `offset_bytes` on; a file that ends early has changed.
+fn read_whole(file: &File, room: &mut [u8], offset_bytes: u64) -> Result<(), FileError> {
+    disk::read_at(file, room, offset_bytes).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => FileError::Local {
             trouble: Trouble::Changed,
             detail: "it became shorter".to_owned(),

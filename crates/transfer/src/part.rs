@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     disk,
     flight::Flight,
+    known::Chunks,
     lengths::CHUNK_BYTES,
     path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
 };
@@ -48,12 +49,21 @@ pub(crate) struct Part {
     /// `None` once it has its own.
     temporary: Option<String>,
     pub(crate) file: Arc<File>,
+    /// What its chunks are known to be.
+    pub(crate) chunks: Arc<Chunks>,
     size_bytes: u64,
     flight: Arc<Flight>,
     /// Nothing in it can be relied on.
     is_spoilt: bool,
     /// It is finished, and under this name in another folder.
     elsewhere: Option<(Arc<Dir>, String)>,
+}
+
+/// What is in a file, and what its chunks are known to be.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    pub(crate) file: Arc<File>,
+    pub(crate) chunks: Arc<Chunks>,
 }
 
 impl Part {
@@ -86,7 +96,7 @@ impl Part {
         for number in 0..FOUND_MAX {
             let temporary = temporary_name(name, &size_suffix(size_bytes, number));
             let found = Self::take_up(dir, temporary, size_bytes, flight)
-                .and_then(|part| Ok((part.try_chunks()?, part)));
+                .and_then(|part| Ok((part.try_count_chunks()?, part)));
             match found {
                 Ok((1.., part)) => return Ok(Some(part)),
                 Err(error) if disk::has_failed(&error) => return Err(error),
@@ -109,7 +119,7 @@ impl Part {
             let mut fitting = temporaries.iter().filter(|name| name.ends_with(&suffix));
             fitting.find_map(|name| {
                 let part = Self::take_up(dir, name.clone(), size_bytes, flight).ok();
-                part.filter(|part| part.chunks() > 0)
+                part.filter(|part| part.count_chunks() > 0)
             })
         })
     }
@@ -145,6 +155,7 @@ impl Part {
         Self {
             dir: Arc::clone(dir),
             temporary,
+            chunks: flight.known.recall(&file),
             file: Arc::new(file),
             size_bytes,
             flight: Arc::clone(flight),
@@ -172,13 +183,20 @@ impl Part {
         Ok(())
     }
 
-    /// How many chunks from the first may be in it; none when the disk does not
-    /// say.
-    pub(crate) fn chunks(&self) -> u32 {
-        self.try_chunks().unwrap_or(0)
+    pub(crate) fn content(&self) -> Content {
+        Content {
+            file: Arc::clone(&self.file),
+            chunks: Arc::clone(&self.chunks),
+        }
     }
 
-    fn try_chunks(&self) -> io::Result<u32> {
+    /// How many chunks from the first may be in it; none when the disk does not
+    /// say.
+    pub(crate) fn count_chunks(&self) -> u32 {
+        self.try_count_chunks().unwrap_or(0)
+    }
+
+    fn try_count_chunks(&self) -> io::Result<u32> {
         let length_bytes = self.file.metadata()?.len();
         let chunk_bytes = u64::from(CHUNK_BYTES);
         let chunks = if length_bytes == self.size_bytes {
@@ -267,6 +285,7 @@ impl Part {
             })?
         };
         self.temporary = None;
+        self.flight.known.remember(&self.file, &self.chunks);
         Ok(Some(name))
     }
 }
@@ -276,13 +295,14 @@ impl Drop for Part {
         let Some(temporary) = self.temporary.take() else {
             return;
         };
-        let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.chunks() > 0;
+        let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.count_chunks() > 0;
         if is_of_use && !self.is_spoilt && self.flight.keeps_parts() {
             if self.is_reserved()
                 && let Err(error) = disk::give_back(&self.file)
             {
                 tracing::debug!(%error, temporary, "room stays set aside");
             }
+            self.flight.known.remember(&self.file, &self.chunks);
             return;
         }
         if let Err(error) = self.dir.remove_file(&temporary) {

@@ -89,7 +89,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
         Self {
             stream: Heard::new(stream, shared.link.silence.clone()),
-            buffers: Pool::new(RECEIVE_BUFFERS + shared.link.limits.lanes),
+            buffers: Pool::new(RECEIVE_BUFFERS + shared.link.resources.lanes),
             shared,
             control: Vec::new(),
         }

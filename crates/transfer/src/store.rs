@@ -9,7 +9,6 @@ mod room;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    fs::File,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,7 +28,7 @@ use crate::{
     journal::{Journal, Named},
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
-    part::{NAMES_MAX, Part, at_ns_since_1970, first_free, open_file, temporaries},
+    part::{Content, NAMES_MAX, Part, at_ns_since_1970, first_free, open_file, temporaries},
     path::SafePath,
 };
 
@@ -74,7 +73,7 @@ pub(crate) struct Store {
 #[derive(Debug)]
 enum Found {
     /// A part, until it is written on, and its content, until it is compared.
-    Part(Option<Part>, Arc<File>),
+    Part(Option<Part>, Content),
     /// The whole file under this name. It is not written to any more.
     Whole(String),
     /// The whole file at this place below the destination, from where it is to
@@ -351,9 +350,9 @@ impl Store {
         folders: &mut Folders,
         entry: u32,
         path: &SafePath,
-    ) -> io::Result<(Arc<File>, bool)> {
+    ) -> io::Result<(Content, bool)> {
         let file = match self.found().get(&entry) {
-            Some(Found::Part(_, file)) => return Ok((Arc::clone(file), false)),
+            Some(Found::Part(_, content)) => return Ok((content.clone(), false)),
             Some(Found::Whole(name)) => open_file(folders.enter(self, path.parent())?, name)?,
             Some(Found::Elsewhere(place, _)) => {
                 let (folder, name) = split(place);
@@ -361,7 +360,11 @@ impl Store {
             }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
-        Ok((Arc::new(file), true))
+        let content = Content {
+            chunks: self.flight.known.recall(&file),
+            file: Arc::new(file),
+        };
+        Ok((content, true))
     }
 
     /// A temporary file for the file `entry`: what is left of one, or a new
@@ -527,8 +530,8 @@ impl Store {
 
 impl Found {
     fn part(part: Part) -> (u32, Self) {
-        let file = Arc::clone(&part.file);
-        (part.chunks(), Self::Part(Some(part), file))
+        let content = part.content();
+        (part.count_chunks(), Self::Part(Some(part), content))
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
         if let Some(next) = next
             && next.flight.stopped().is_none()
         {
-            write_frame(&mut stream, next.frame.bytes(), &link.limits.send).await?;
+            write_frame(&mut stream, next.frame.bytes(), &link.resources.send).await?;
             next.flight.add_bytes(next.file_bytes);
         }
     }

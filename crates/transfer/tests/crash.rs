@@ -23,7 +23,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, Limits, Side, Source, Summary, start,
+    Choices, Destination, Exchange, ExchangeEvent, Resources, Side, Source, Summary, start,
 };
 use tokio::sync::mpsc;
 
@@ -66,7 +66,7 @@ async fn child() {
     } else {
         Side::Responder
     };
-    let (exchange, events) = start(stream.unwrap().into_split(), side, Limits::default());
+    let (exchange, events) = start(stream.unwrap().into_split(), side, Resources::default());
     if is_sender {
         let mut paths: Vec<_> = fs::read_dir(&folder)
             .unwrap()

@@ -26,7 +26,7 @@ use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
     LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
 };
-use pinhole_transfer::Limits;
+use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -79,7 +79,7 @@ pub(crate) struct Engine {
     diagnosing: Diagnosing,
     overrides: Overrides,
     /// Shared by all sessions.
-    limits: Limits,
+    resources: Resources,
     /// As in force, for the login.
     proxy: watch::Sender<ProxyChoice>,
     port_mapper: PortMapper,
@@ -136,7 +136,7 @@ impl Engine {
             attempts,
             diagnosing: Diagnosing::default(),
             overrides,
-            limits: Limits::default(),
+            resources: Resources::default(),
             port_mapper: PortMapper::new(false),
             login,
             roster: BTreeMap::new(),
@@ -288,8 +288,8 @@ impl Engine {
 
     fn obey_limits(&self) {
         let settings = self.in_force();
-        self.limits.send.set(settings.send_limit);
-        self.limits.receive.set(settings.receive_limit);
+        self.resources.send.set(settings.send_limit);
+        self.resources.receive.set(settings.receive_limit);
     }
 
     fn obey_port_mapping(&self) {

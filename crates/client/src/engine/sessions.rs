@@ -287,9 +287,9 @@ impl Engine {
         })
         .await;
         let path = session.path;
-        let limits = self.limits.clone();
+        let resources = self.resources.clone();
         let (exchange, mut events) =
-            pinhole_transfer::start(session.stream.into_inner(), side, limits);
+            pinhole_transfer::start(session.stream.into_inner(), side, resources);
         self.watch_path(id, &session.handle);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {

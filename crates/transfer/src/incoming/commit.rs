@@ -2,13 +2,12 @@
 //! as have come, and acknowledges them.
 
 use std::{
-    fs::File,
     io,
     sync::{Arc, mpsc},
 };
 
 use super::{Incoming, Stopped, Written};
-use crate::{disk, event::Summary, manifest::Entry, store::Store};
+use crate::{disk, event::Summary, manifest::Entry, part::Content, store::Store};
 
 /// Most files made durable together. They are open files.
 const TOGETHER: usize = if cfg!(target_os = "linux") { 192 } else { 32 };
@@ -33,9 +32,14 @@ impl Incoming {
             let mut group = vec![first];
             group.extend(written.try_iter().take(TOGETHER - 1));
             self.check_stopped()?;
-            if let Some((entry, file)) = take_last_unfinished(&mut group) {
+            if let Some((entry, Content { file, chunks }, writes)) =
+                take_last_unfinished(&mut group)
+            {
                 match file.sync_data() {
-                    Ok(()) => disk::forget(&file, self.size_bytes(entry), 0, 0),
+                    Ok(()) => {
+                        chunks.synced(writes);
+                        disk::forget(&file, self.size_bytes(entry), 0, 0);
+                    }
                     Err(error) => spoilt = Some((entry, error)),
                 }
             }
@@ -92,6 +96,7 @@ impl Incoming {
                 summary.failed_files += 1;
                 continue;
             }
+            part.chunks.synced(part.chunks.writes());
             let path = self.path(entry);
             match path.and_then(|path| store.publish(&mut part, entry, path)) {
                 Ok(()) => {
@@ -118,11 +123,15 @@ impl Incoming {
 
 /// Takes out what is still being written. Made durable now, the last includes
 /// those before; of an earlier file, it was made durable whole.
-fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(u32, Arc<File>)> {
+fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(u32, Content, u64)> {
     let mut last = None;
     group.retain(|written| match written {
-        Written::Some { entry, file } => {
-            last = Some((*entry, Arc::clone(file)));
+        Written::Some {
+            entry,
+            content,
+            writes,
+        } => {
+            last = Some((*entry, content.clone(), *writes));
             false
         }
         _ => true,

@@ -3,8 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use crate::{
     merkle::{Digest, Tree},
     message::Message,
     open::runs,
+    part::Content,
     store::{Folders, Store},
 };
 
@@ -65,7 +65,7 @@ impl Comparisons {
 struct Left {
     entry: u32,
     /// `None` when it cannot be read any more; then all of it differs.
-    file: Option<Arc<File>>,
+    content: Option<Content>,
     /// A finished file must stay as it is. If anything in it differs, all of
     /// it is sent again, so that its digests wait here until it is compared.
     waiting: Option<Vec<DigestItem>>,
@@ -74,13 +74,26 @@ struct Left {
 
 impl Left {
     fn has(&self, lengths: Lengths, item: &DigestItem, buffer: &mut [u8]) -> bool {
+        let Some(Content { file, chunks }) = &self.content else {
+            return false;
+        };
+        if let Some(known) = chunks.get(item.index) {
+            return known == item.digest;
+        }
         let mut read = || {
             let place = lengths.place(item.index)?;
             let data = buffer.get_mut(..place.length_bytes())?;
-            disk::read_at(self.file.as_ref()?, data, place.offset_bytes()).ok()?;
+            disk::read_at(file, data, place.offset_bytes()).ok()?;
             Some(Digest::of_chunk(data))
         };
-        read() == Some(item.digest)
+        let is_here = read() == Some(item.digest);
+        if is_here {
+            match self.waiting {
+                Some(_) => chunks.set(item.index, item.digest),
+                None => chunks.wrote(item.index, item.digest),
+            }
+        }
+        is_here
     }
 }
 
@@ -114,8 +127,8 @@ impl Incoming {
     fn open_left(&self, store: &Store, folders: &mut Folders, entry: u32) -> Left {
         let path = self.path(entry);
         let opened = path.and_then(|path| store.left(folders, entry, path));
-        let (file, is_whole) = match opened {
-            Ok((file, is_whole)) => (Some(file), is_whole),
+        let (content, is_whole) = match opened {
+            Ok((content, is_whole)) => (Some(content), is_whole),
             Err(error) => {
                 tracing::info!(%error, entry, "what an earlier attempt left is gone");
                 (None, false)
@@ -123,7 +136,7 @@ impl Incoming {
         };
         Left {
             entry,
-            file,
+            content,
             waiting: is_whole.then(Vec::new),
             differs: false,
         }

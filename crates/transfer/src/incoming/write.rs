@@ -2,14 +2,16 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
 use super::{Incoming, Stopped, Verified, Written};
 use crate::{
     disk,
+    lengths::CHUNK_BYTES,
     manifest::Entry,
+    merkle::Digest,
     part::Part,
     store::{Folders, Store},
 };
@@ -61,17 +63,18 @@ impl<'a> WriteStage<'a> {
                 Verified::Chunk {
                     entry,
                     place,
+                    digest,
                     buffer,
                 } => {
                     let data = buffer.data().get(..place.length_bytes());
-                    self.chunk(entry, data.unwrap_or_default(), place.offset_bytes())?;
+                    self.chunk(entry, data.unwrap_or_default(), place.index(), digest)?;
                     self.sync_some(entry, data.map_or(0, <[u8]>::len));
                 }
                 Verified::Batch { items, buffer } => {
                     for item in items {
                         let data = buffer.data().get(item.data).unwrap_or_default();
                         if !self.is_here(item.entry, data) {
-                            self.chunk(item.entry, data, 0)?;
+                            self.chunk(item.entry, data, 0, item.digest)?;
                         }
                         self.end(item.entry)?;
                     }
@@ -101,9 +104,9 @@ impl<'a> WriteStage<'a> {
         }
         let mut read = || {
             let path = self.incoming.path(entry)?;
-            let (file, _) = self.store.left(&mut self.folders, entry, path)?;
+            let (content, _) = self.store.left(&mut self.folders, entry, path)?;
             let mut left = vec![0; data.len()];
-            disk::read_at(&file, &mut left, 0)?;
+            disk::read_at(&content.file, &mut left, 0)?;
             io::Result::Ok(left)
         };
         let is_here = read().is_ok_and(|left| left == data);
@@ -113,24 +116,33 @@ impl<'a> WriteStage<'a> {
         is_here
     }
 
-    fn chunk(&mut self, entry: u32, data: &[u8], offset_bytes: u64) -> Result<(), Stopped> {
+    fn chunk(
+        &mut self,
+        entry: u32,
+        data: &[u8],
+        index: u32,
+        digest: Digest,
+    ) -> Result<(), Stopped> {
         if self.given_up == Some(entry) {
             return Ok(());
         }
-        match self.put(entry, data, offset_bytes) {
+        match self.put(entry, data, index, digest) {
             Ok(()) => Ok(()),
             Err(error) => self.give_up(entry, error),
         }
     }
 
-    fn put(&mut self, entry: u32, data: &[u8], offset_bytes: u64) -> io::Result<()> {
+    fn put(&mut self, entry: u32, data: &[u8], index: u32, digest: Digest) -> io::Result<()> {
         self.unchecked_bytes += data.len() as u64;
         if self.unchecked_bytes >= ROOM_BYTES {
             self.unchecked_bytes = 0;
             self.store.check_reserve()?;
         }
         let part = self.part(entry)?;
+        part.chunks.forget(index);
+        let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
         disk::write_at(&part.file, data, offset_bytes)?;
+        part.chunks.wrote(index, digest);
         self.open = Some(part);
         self.incoming.flight.add_bytes(data.len() as u64);
         Ok(())
@@ -144,8 +156,12 @@ impl<'a> WriteStage<'a> {
         };
         self.unsynced_bytes += written_bytes as u64;
         if self.unsynced_bytes >= SYNC_BYTES || self.synced_at.elapsed() >= SYNC_TIME {
-            let file = Arc::clone(&part.file);
-            if self.written.try_send(Written::Some { entry, file }).is_ok() {
+            let some = Written::Some {
+                entry,
+                content: part.content(),
+                writes: part.chunks.writes(),
+            };
+            if self.written.try_send(some).is_ok() {
                 self.unsynced_bytes = 0;
                 self.synced_at = Instant::now();
             }

@@ -112,22 +112,30 @@ impl Outgoing {
             let lengths = self.source.manifest().lengths(entry)?;
             let mut digests = Vec::new();
             let mut digest_all = || {
-                let mut file = reader.open(entry)?;
+                let file = reader.open(entry)?;
+                let known = self.link.resources.known.recall(&file);
                 for place in lengths.places_from(0).take(chunks as usize) {
                     self.flight.wait_while_paused();
                     if self.flight.stopped().is_some() || self.is_unwanted(entry) {
                         return Err(FileError::Peer(Trouble::Io));
                     }
-                    let room = buffer.get_mut(..place.length_bytes()).unwrap_or_default();
-                    read_whole(&mut file, room)?;
-                    let digest = Digest::of_chunk(room);
+                    let digest = if let Some(digest) = known.get(place.index()) {
+                        digest
+                    } else {
+                        let room = buffer.get_mut(..place.length_bytes());
+                        let room = room.unwrap_or_default();
+                        read_whole(&file, room, place.offset_bytes())?;
+                        read_bytes += room.len() as u64;
+                        let digest = Digest::of_chunk(room);
+                        known.set(place.index(), digest);
+                        digest
+                    };
                     digests.push(digest);
                     items.push(DigestItem {
                         entry,
                         index: place.index(),
                         digest,
                     });
-                    read_bytes += place.length_bytes() as u64;
                     if items.len() == DIGEST_ITEMS_MAX || read_bytes >= FLUSH_BYTES {
                         self.queue_digests(&mut items);
                         beginning = None;
@@ -203,8 +211,8 @@ impl Outgoing {
         let place = lengths.place(index)?;
         let mut buffer = self.buffer()?;
         let room = buffer.data_mut().get_mut(..place.length_bytes())?;
-        if let Err(error) = crate::disk::read_at(file, room, place.offset_bytes()) {
-            return Some(Err(error.into()));
+        if let Err(error) = read_whole(file, room, place.offset_bytes()) {
+            return Some(Err(error));
         }
         if Digest::of_chunk(room) != expected {
             return Some(Err(FileError::Local {
@@ -216,6 +224,7 @@ impl Outgoing {
             entry,
             place,
             buffer,
+            known: self.link.resources.known.recall(file),
         };
         pieces.send(piece)?;
         Some(Ok(()))

@@ -100,7 +100,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     async fn data(&mut self, mut buffer: Buffer, bytes: usize) -> Result<Buffer, Ended> {
         let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
-        let limit = &self.shared.link.limits.receive;
+        let limit = &self.shared.link.resources.receive;
         if limit.is_set() {
             for slice in room.chunks_mut(SLICE_BYTES) {
                 limit.pass(slice.len()).await;

@@ -62,7 +62,7 @@ impl Store {
                         other.use_it();
                     }
                     let chunks = match (&found, manifest.lengths(number)) {
-                        (Found::Part(Some(part), _), _) => part.chunks(),
+                        (Found::Part(Some(part), _), _) => part.count_chunks(),
                         (_, Some(lengths)) => lengths.chunks(),
                         _ => continue,
                     };

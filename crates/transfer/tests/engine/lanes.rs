@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use pinhole_transfer::{Limits, Party, Side, Summary, Throttle, TransferError, Trouble, merkle};
+use pinhole_transfer::{Party, Resources, Side, Summary, Throttle, TransferError, Trouble, merkle};
 use tempfile::tempdir;
 
 use crate::{
@@ -22,17 +22,17 @@ fn pair(lanes: usize) -> (Peer, Peer) {
 /// Alice, bob, and how fast alice may send.
 fn limited_pair(lanes: usize) -> (Peer, Peer, Arc<Throttle>) {
     let (left, right) = tokio::io::duplex(256 * 1024);
-    let limits = Limits {
+    let resources = Resources {
         lanes,
-        ..Limits::default()
+        ..Resources::default()
     };
-    let of_bob = Limits {
+    let of_bob = Resources {
         send: Arc::default(),
-        ..limits.clone()
+        ..resources.clone()
     };
-    let send = Arc::clone(&limits.send);
+    let send = Arc::clone(&resources.send);
     (
-        Peer::limited(left, Side::Initiator, limits),
+        Peer::limited(left, Side::Initiator, resources),
         Peer::limited(right, Side::Responder, of_bob),
         send,
     )

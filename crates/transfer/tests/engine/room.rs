@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
 
-use pinhole_transfer::{Limits, Party, Side, TransferError};
+use pinhole_transfer::{Party, Resources, Side, TransferError};
 use rustix::fs::{FallocateFlags, fallocate};
 use tempfile::tempdir;
 
@@ -45,8 +45,8 @@ async fn room_that_is_set_aside_is_not_counted_as_missing() {
 
     // Neither with some of the file nor with nothing of it.
     for left_bytes in [4 * MIB, 0] {
-        let (alice, mut bob, limits) = limited_pair();
-        limits.send.set(Some(24 * MIB));
+        let (alice, mut bob, resources) = limited_pair();
+        resources.send.set(Some(24 * MIB));
         let id = alice.send(std::slice::from_ref(&path)).await;
         bob.accept_next(into).await;
         until(&bob, id, 6 * MIB).await;
@@ -74,11 +74,11 @@ async fn room_that_is_set_aside_is_not_counted_as_missing() {
 }
 
 /// Alice, bob, and the limits of alice.
-fn limited_pair() -> (Peer, Peer, Limits) {
+fn limited_pair() -> (Peer, Peer, Resources) {
     let (left, right) = tokio::io::duplex(256 * 1024);
-    let limits = Limits::default();
-    let alice = Peer::limited(left, Side::Initiator, limits.clone());
-    (alice, Peer::over(right, Side::Responder), limits)
+    let resources = Resources::default();
+    let alice = Peer::limited(left, Side::Initiator, resources.clone());
+    (alice, Peer::over(right, Side::Responder), resources)
 }
 
 fn part(into: &std::path::Path) -> PathBuf {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, FileError, Limits, Manifest, SafePath, Side,
+    Choices, Destination, Exchange, ExchangeEvent, FileError, Manifest, Resources, SafePath, Side,
     Source, Summary, TransferError, TransferId,
 };
 use tokio::{io::DuplexStream, sync::mpsc};
@@ -30,14 +30,14 @@ impl Peer {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        Self::limited(stream, side, Limits::default())
+        Self::limited(stream, side, Resources::default())
     }
 
-    pub(crate) fn limited<S>(stream: S, side: Side, limits: Limits) -> Self
+    pub(crate) fn limited<S>(stream: S, side: Side, resources: Resources) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (exchange, events) = pinhole_transfer::start(tokio::io::split(stream), side, limits);
+        let (exchange, events) = pinhole_transfer::start(tokio::io::split(stream), side, resources);
         Self {
             exchange,
             events,

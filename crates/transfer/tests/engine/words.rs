@@ -7,7 +7,7 @@ use crate::{
     support::{Peer, noise, pair},
 };
 use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Limits, Side, Summary, TransferError, message::TEXT_BYTES_MAX,
+    ExchangeError, ExchangeEvent, Resources, Side, Summary, TransferError, message::TEXT_BYTES_MAX,
 };
 use tempfile::tempdir;
 
@@ -67,7 +67,7 @@ async fn a_liar_about_words_is_told_off() {
 
 /// Sends a file of 3 MiB with these limits on either side, and returns how
 /// long that takes in seconds.
-async fn seconds(of_sender: Limits, of_receiver: Limits) -> f64 {
+async fn seconds(of_sender: Resources, of_receiver: Resources) -> f64 {
     let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
     let content = noise(3 * MIB, 1);
     fs::write(from.path().join("a"), &content).unwrap();
@@ -86,18 +86,18 @@ async fn seconds(of_sender: Limits, of_receiver: Limits) -> f64 {
 #[tokio::test]
 async fn either_side_can_limit_the_speed() {
     let limit = 4 * MIB as u64;
-    let limits = Limits::default();
-    limits.send.set(Some(limit));
-    let sending = seconds(limits, Limits::default()).await;
-    let limits = Limits::default();
-    limits.receive.set(Some(limit));
-    let receiving = seconds(Limits::default(), limits).await;
+    let resources = Resources::default();
+    resources.send.set(Some(limit));
+    let sending = seconds(resources, Resources::default()).await;
+    let resources = Resources::default();
+    resources.receive.set(Some(limit));
+    let receiving = seconds(Resources::default(), resources).await;
     // Three quarters of a second at the limit, less what may be caught up.
     for seconds in [sending, receiving] {
         assert!(seconds >= 0.6, "{seconds} s");
     }
     // A limit in the other direction is none.
-    let limits = Limits::default();
-    limits.receive.set(Some(1024));
-    seconds(limits, Limits::default()).await;
+    let resources = Resources::default();
+    resources.receive.set(Some(1024));
+    seconds(resources, Resources::default()).await;
 }

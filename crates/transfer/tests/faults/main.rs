@@ -23,7 +23,7 @@ use std::{
 
 use injector::{Call, Plan};
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Existing, Limits,
+    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Existing, Resources,
     Side, Source, Summary, TransferError, start,
 };
 use tempfile::TempDir;
@@ -334,12 +334,15 @@ fn attempt_over(paths: &[PathBuf], into: &Path, breaks_after: u64, existing: Exi
     let attempt = async {
         let (left, right) = tokio::io::duplex(64 * 1024);
         let (read, write) = tokio::io::split(right);
-        let (alice, mut sending) =
-            start(tokio::io::split(left), Side::Initiator, Limits::default());
+        let (alice, mut sending) = start(
+            tokio::io::split(left),
+            Side::Initiator,
+            Resources::default(),
+        );
         let (bob, mut receiving) = start(
             (read.take(breaks_after), write),
             Side::Responder,
-            Limits::default(),
+            Resources::default(),
         );
         let source = Source::scan(paths).unwrap();
         alice.send(source).await.unwrap();

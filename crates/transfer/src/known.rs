@@ -1,0 +1,290 @@
+//! What this process has found the chunks of files to be, so that nothing is
+//! read again for a transfer that goes on after its connection broke.
+//!
+//! Believed is only what cannot have changed: the file is the same, as long as
+//! before, and was neither written nor touched since; and what this side has
+//! written itself counts once the disk has it, because what a disk fails to
+//! write is gone without a trace.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::File,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use cap_fs_ext::MetadataExt;
+use cap_std::fs::Metadata;
+
+use crate::{lengths::CHUNK_BYTES, merkle::Digest};
+
+/// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
+const CHUNKS_MAX: usize = 256 * 1024;
+/// What a file costs beside its chunks, in chunks.
+const FILE_COST: usize = 8;
+/// So that any one file can be remembered.
+const COST_MAX: usize = CHUNKS_MAX + FILE_COST;
+
+/// The digests of chunks of files that were read, written or compared. Clones
+/// are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Known(Arc<Mutex<Files>>);
+
+#[derive(Debug, Default)]
+struct Files {
+    chunks: HashMap<Version, Arc<Chunks>>,
+    /// From the one remembered first.
+    order: VecDeque<Version>,
+    cost: usize,
+}
+
+/// A file as it is at one time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Version {
+    device: u64,
+    file: u64,
+    size_bytes: u64,
+    modified: SystemTime,
+    /// Nobody can set it back. Not told by Windows.
+    changed_ns: Option<(i64, i64)>,
+}
+
+impl Version {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = Metadata::from_file(file)?;
+        #[cfg(unix)]
+        let changed_ns = {
+            use cap_std::fs::MetadataExt;
+            Some((metadata.ctime(), metadata.ctime_nsec()))
+        };
+        #[cfg(not(unix))]
+        let changed_ns = None;
+        Ok(Self {
+            device: metadata.dev(),
+            file: metadata.ino(),
+            size_bytes: metadata.len(),
+            modified: metadata.modified()?.into_std(),
+            changed_ns,
+        })
+    }
+
+    /// A file of one chunk is soon read again.
+    const fn is_of_use(&self) -> bool {
+        self.size_bytes > CHUNK_BYTES as u64
+    }
+
+    /// What it costs at most to remember it, in chunks.
+    fn cost(&self) -> usize {
+        let chunks = self.size_bytes.div_ceil(u64::from(CHUNK_BYTES));
+        FILE_COST + usize::try_from(chunks).map_or(CHUNKS_MAX, |chunks| chunks.min(CHUNKS_MAX))
+    }
+}
+
+impl Known {
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of this open file as it is now, and what will be.
+    pub(crate) fn recall(&self, file: &File) -> Arc<Chunks> {
+        let version = Version::of(file).ok().filter(Version::is_of_use);
+        version.map_or_else(Arc::default, |version| self.files().recall(version))
+    }
+
+    /// From now on `chunks` is what is known of this open file, as long as it
+    /// stays as it is now.
+    pub(crate) fn remember(&self, file: &File, chunks: &Arc<Chunks>) {
+        if let Some(version) = Version::of(file).ok().filter(Version::is_of_use) {
+            self.files().insert(version, Arc::clone(chunks));
+        }
+    }
+}
+
+impl Files {
+    fn recall(&mut self, version: Version) -> Arc<Chunks> {
+        if let Some(chunks) = self.chunks.get(&version) {
+            return Arc::clone(chunks);
+        }
+        let chunks = Arc::default();
+        self.insert(version, Arc::clone(&chunks));
+        chunks
+    }
+
+    fn insert(&mut self, version: Version, chunks: Arc<Chunks>) {
+        if self.chunks.insert(version, chunks).is_none() {
+            self.order.push_back(version);
+            self.cost += version.cost();
+        }
+        while self.cost > COST_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.cost -= oldest.cost();
+            self.chunks.remove(&oldest);
+        }
+    }
+}
+
+/// The digests of chunks of one file, as far as they are known.
+#[derive(Debug, Default)]
+pub(crate) struct Chunks(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Those that the disk has.
+    sure: Vec<Option<Digest>>,
+    /// Those that the disk may not have yet.
+    written: VecDeque<(u32, Digest)>,
+    /// How many there were of those in all.
+    writes: u64,
+}
+
+impl Chunks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, index: u32) -> Option<Digest> {
+        let index = usize::try_from(index).ok()?;
+        self.state().sure.get(index).copied().flatten()
+    }
+
+    /// The chunk is on the disk, and has this digest.
+    pub(crate) fn set(&self, index: u32, digest: Digest) {
+        self.state().set(index, Some(digest));
+    }
+
+    /// The chunk is about to be written to.
+    pub(crate) fn forget(&self, index: u32) {
+        self.state().set(index, None);
+    }
+
+    /// The chunk has this digest, but is perhaps not on the disk yet.
+    pub(crate) fn wrote(&self, index: u32, digest: Digest) {
+        let mut state = self.state();
+        state.written.push_back((index, digest));
+        state.writes += 1;
+    }
+
+    /// How many chunks were written.
+    pub(crate) fn writes(&self) -> u64 {
+        self.state().writes
+    }
+
+    /// The disk has so many of those that were written, from the first.
+    pub(crate) fn synced(&self, writes: u64) {
+        let mut state = self.state();
+        while state.writes - (state.written.len() as u64) < writes
+            && let Some((index, digest)) = state.written.pop_front()
+        {
+            state.set(index, Some(digest));
+        }
+    }
+}
+
+impl State {
+    fn set(&mut self, index: u32, digest: Option<Digest>) {
+        let Some(index) = usize::try_from(index).ok().filter(|it| *it < CHUNKS_MAX) else {
+            return;
+        };
+        if index >= self.sure.len() && digest.is_some() {
+            self.sure.resize(index + 1, None);
+        }
+        if let Some(room) = self.sure.get_mut(index) {
+            *room = digest;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write, path::Path};
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    const MIB: usize = CHUNK_BYTES as usize;
+
+    fn digest(of: u8) -> Digest {
+        Digest::of_chunk(&[of])
+    }
+
+    /// A file of three chunks.
+    fn file_in(folder: &Path, name: &str) -> File {
+        let path = folder.join(name);
+        fs::write(&path, vec![1; 3 * MIB]).unwrap();
+        File::options().append(true).open(path).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_stays_as_it_is_is_known_until_it_changes() {
+        let folder = tempdir().unwrap();
+        let mut file = file_in(folder.path(), "a");
+        let known = Known::default();
+        known.recall(&file).set(1, digest(1));
+        let again = File::open(folder.path().join("a")).unwrap();
+        let chunks = known.recall(&again);
+        assert_eq!(
+            [0, 1, 2].map(|it| chunks.get(it)),
+            [None, Some(digest(1)), None]
+        );
+        let other = file_in(folder.path(), "b");
+        assert_eq!(known.recall(&other).get(1), None);
+
+        file.write_all(b"more").unwrap();
+        assert_eq!(known.recall(&again).get(1), None, "it is longer");
+        known.remember(&file, &chunks);
+        assert_eq!(known.recall(&again).get(1), Some(digest(1)));
+        // Its time is set back, but not the one that says so.
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.set_modified(modified).unwrap();
+        let is_noticed = cfg!(unix);
+        assert_eq!(known.recall(&again).get(1).is_none(), is_noticed);
+    }
+
+    #[test]
+    fn what_was_written_counts_once_the_disk_has_it() {
+        let chunks = Chunks::default();
+        chunks.wrote(0, digest(0));
+        chunks.wrote(1, digest(1));
+        let writes = chunks.writes();
+        chunks.wrote(2, digest(2));
+        assert_eq!(chunks.get(0), None);
+        chunks.synced(writes);
+        let known = || [0, 1, 2].map(|index| chunks.get(index).is_some());
+        assert_eq!(known(), [true, true, false]);
+        chunks.synced(writes);
+        assert_eq!(known(), [true, true, false], "once more the same");
+        chunks.forget(1);
+        chunks.synced(chunks.writes());
+        assert_eq!(known(), [true, false, true]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let folder = tempdir().unwrap();
+        let files = [0, 1, 2].map(|number| {
+            let file = file_in(folder.path(), &number.to_string());
+            let chunks = CHUNKS_MAX as u64 / 2;
+            file.set_len(chunks * MIB as u64).unwrap();
+            file
+        });
+        let known = Known::default();
+        for file in &files {
+            known.recall(file).set(0, digest(7));
+        }
+        let are_known = files.each_ref().map(|it| known.recall(it).get(0).is_some());
+        assert!(!are_known[0], "the oldest is forgotten");
+        assert!(known.files().cost <= COST_MAX);
+
+        let small = file_in(folder.path(), "small");
+        small.set_len(MIB as u64).unwrap();
+        known.recall(&small).set(0, digest(7));
+        assert_eq!(known.recall(&small).get(0), None);
+        let chunks = Chunks::default();
+        chunks.set(u32::MAX, digest(7));
+        assert_eq!(chunks.get(u32::MAX), None);
+        assert!(chunks.state().sure.is_empty());
+    }
+}
