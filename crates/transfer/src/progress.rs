@@ -8,7 +8,8 @@ use std::{
 /// A snapshot of a transfer under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes handed to the connection, or written to the receiver's disk.
+    /// Bytes handed to the connection, or arrived from it; those that the receiver
+    /// had already count once they are compared.
     pub bytes_done: u64,
     /// Bytes of all files that travel.
     pub bytes_total: u64,

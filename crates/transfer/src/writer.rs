@@ -20,18 +20,37 @@ use crate::{
 /// more often, the sooner it notices that the way is broken.
 const ALIVE_INTERVAL: Duration = Duration::from_millis(250);
 
-async fn write_frame<W: AsyncWrite + Unpin>(
+/// Writes what carries files. Their bytes count as the connection takes them: on
+/// a slow line a chunk takes seconds.
+async fn write_bulk<W: AsyncWrite + Unpin>(
     stream: &mut W,
-    frame: &[u8],
+    bulk: &Bulk,
     limit: &Throttle,
 ) -> io::Result<()> {
-    if !limit.is_set() {
-        return stream.write_all(frame).await;
-    }
-    for slice in frame.chunks(SLICE_BYTES) {
-        limit.pass(slice.len()).await;
-        stream.write_all(slice).await?;
-        stream.flush().await?;
+    let mut rest = bulk.frame.bytes();
+    let mut uncounted_bytes = bulk.file_bytes;
+    while !rest.is_empty() {
+        let is_limited = limit.is_set();
+        let most = match is_limited {
+            true => rest.len().min(SLICE_BYTES),
+            false => rest.len(),
+        };
+        limit.pass(most).await;
+        let (mut slice, behind) = rest.split_at(most);
+        while !slice.is_empty() {
+            let written = stream.write(slice).await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            let counted = uncounted_bytes.min(written as u64);
+            bulk.flight.add_bytes(counted);
+            uncounted_bytes -= counted;
+            slice = slice.split_at(written).1;
+        }
+        if is_limited {
+            stream.flush().await?;
+        }
+        rest = behind;
     }
     Ok(())
 }
@@ -71,8 +90,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
         if let Some(next) = next
             && next.flight.stopped().is_none()
         {
-            write_frame(&mut stream, next.frame.bytes(), &link.resources.send).await?;
-            next.flight.add_bytes(next.file_bytes);
+            write_bulk(&mut stream, &next, &link.resources.send).await?;
         }
     }
 }

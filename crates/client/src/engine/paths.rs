@@ -36,7 +36,7 @@ const IMPROVE_AFTER: [Duration; 4] = [
 const PAUSES: u32 = 3;
 /// But not sooner than this. While files are under way the peer says something
 /// every quarter of a second, older ones every second.
-const SILENCE_MIN: Duration = Duration::from_secs(1);
+const SILENCE_MIN: Duration = Duration::from_millis(750);
 /// Nor later than this, whatever the pauses were, or when they are not known yet.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Between two attempts to reach a silent peer on another way.
@@ -332,7 +332,7 @@ mod tests {
         let after = |usual_ms| patience(Some(Duration::from_millis(usual_ms))).as_millis();
         assert_eq!(
             [100, 250, 600, 900, 20_000].map(after),
-            [1000, 1000, 1800, 2700, 3000]
+            [750, 750, 1800, 2700, 3000]
         );
         assert_eq!(patience(None), SILENCE_MAX);
     }

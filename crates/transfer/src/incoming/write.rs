@@ -76,6 +76,7 @@ impl<'a> WriteStage<'a> {
                         if !self.is_here(item.entry, data) {
                             self.chunk(item.entry, data, 0, item.digest)?;
                         }
+                        self.incoming.flight.add_bytes(data.len() as u64);
                         self.end(item.entry)?;
                     }
                 }
@@ -109,11 +110,7 @@ impl<'a> WriteStage<'a> {
             disk::read_at(&content.file, &mut left, 0)?;
             io::Result::Ok(left)
         };
-        let is_here = read().is_ok_and(|left| left == data);
-        if is_here {
-            self.incoming.flight.add_bytes(data.len() as u64);
-        }
-        is_here
+        read().is_ok_and(|left| left == data)
     }
 
     fn chunk(
@@ -144,7 +141,6 @@ impl<'a> WriteStage<'a> {
         disk::write_at(&part.file, data, offset_bytes)?;
         part.chunks.wrote(index, digest);
         self.open = Some(part);
-        self.incoming.flight.add_bytes(data.len() as u64);
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 //! it is due, or at least as what it says it is, and goes to the transfer's
 //! pipeline.
 
+use std::io;
+
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     sync::mpsc,
@@ -11,6 +13,7 @@ use super::{Ended, Reader};
 use crate::{
     buffer::Buffer,
     event::Party,
+    flight::Flight,
     frame::{
         self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
     },
@@ -42,8 +45,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             place = Some(machine.chunk(entry, index, data_bytes)?);
             Ok(())
         })?;
+        let flight = self.shared.flight(transfer);
         let buffer = self.buffer().await?;
-        let buffer = self.data(buffer, data_bytes).await?;
+        let buffer = self.data(buffer, data_bytes, flight.as_deref()).await?;
         // Nowhere: the transfer was stopped.
         let Some(place) = place else {
             return Ok(());
@@ -87,7 +91,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             true => Buffer::alone(items_bytes),
             false => self.buffer().await?,
         };
-        let buffer = self.data(buffer, items_bytes).await?;
+        let buffer = self.data(buffer, items_bytes, None).await?;
         let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
         let batch = Work::Batch { items, buffer };
         Ok(self.pass(transfer, "batch", batch).await?)
@@ -98,16 +102,34 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         buffer.ok_or(Ended::Closed(Party::Us))
     }
 
-    async fn data(&mut self, mut buffer: Buffer, bytes: usize) -> Result<Buffer, Ended> {
-        let room = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
+    /// Reads what a frame carries. It counts for the flight as it comes: on a slow
+    /// line a chunk takes seconds.
+    async fn data(
+        &mut self,
+        mut buffer: Buffer,
+        bytes: usize,
+        flight: Option<&Flight>,
+    ) -> Result<Buffer, Ended> {
+        let mut rest = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
         let limit = &self.shared.link.resources.receive;
-        if limit.is_set() {
-            for slice in room.chunks_mut(SLICE_BYTES) {
-                limit.pass(slice.len()).await;
-                self.stream.read_exact(slice).await?;
+        while !rest.is_empty() {
+            let most = match limit.is_set() {
+                true => rest.len().min(SLICE_BYTES),
+                false => rest.len(),
+            };
+            limit.pass(most).await;
+            let (mut slice, behind) = rest.split_at_mut(most);
+            while !slice.is_empty() {
+                let read = self.stream.read(slice).await?;
+                if read == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+                if let Some(flight) = flight {
+                    flight.add_bytes(read as u64);
+                }
+                slice = slice.split_at_mut(read).1;
             }
-        } else {
-            self.stream.read_exact(room).await?;
+            rest = behind;
         }
         Ok(buffer)
     }
