@@ -76,7 +76,13 @@ struct Story {
 
 impl Story {
     fn goes_on_soon(&self) {
-        assert!(self.after_return < AFTER_RETURN, "{:?}", self.after_return);
+        assert!(
+            self.after_return < AFTER_RETURN,
+            "{:?}\n{}\n{}",
+            self.after_return,
+            self.sent.errors,
+            self.received.errors
+        );
     }
 }
 
