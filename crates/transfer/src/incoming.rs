@@ -92,12 +92,8 @@ enum Written {
     Part { entry: u32, part: Part },
     /// A file that will get none.
     Failed,
-    /// Much of a file that is still being written: so many chunks of it by now.
-    Some {
-        entry: u32,
-        content: Content,
-        writes: u64,
-    },
+    /// Much of a file that is still being written.
+    Some { entry: u32, content: Content },
 }
 
 /// What the connection brings to an accepted transfer.

@@ -93,8 +93,9 @@ impl Known {
     }
 
     /// From now on `chunks` is what is known of this open file, as long as it
-    /// stays as it is now.
+    /// stays as it is now: as far as the disk has it.
     pub(crate) fn remember(&self, file: &File, chunks: &Arc<Chunks>) {
+        chunks.take_fresh();
         if let Some(version) = Version::of(file).ok().filter(Version::is_of_use) {
             self.files().insert(version, Arc::clone(chunks));
         }
@@ -132,12 +133,13 @@ pub(crate) struct Chunks(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// Those that the disk has.
-    sure: Vec<Option<Digest>>,
-    /// Those that the disk may not have yet.
-    written: VecDeque<(u32, Digest)>,
-    /// How many there were of those in all.
-    writes: u64,
+    durable: Vec<Option<Digest>>,
+    /// Those that it may not have yet.
+    fresh: Fresh,
 }
+
+/// Digests of chunks that the disk may not have yet.
+pub(crate) type Fresh = Vec<(u32, Digest)>;
 
 impl Chunks {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -146,37 +148,38 @@ impl Chunks {
 
     pub(crate) fn get(&self, index: u32) -> Option<Digest> {
         let index = usize::try_from(index).ok()?;
-        self.state().sure.get(index).copied().flatten()
+        self.state().durable.get(index).copied().flatten()
     }
 
-    /// The chunk is on the disk, and has this digest.
+    /// The disk has this chunk, with this digest.
     pub(crate) fn set(&self, index: u32, digest: Digest) {
         self.state().set(index, Some(digest));
     }
 
-    /// The chunk is about to be written to.
+    /// The chunk is not, or soon not any more, what it was.
     pub(crate) fn forget(&self, index: u32) {
-        self.state().set(index, None);
+        let mut state = self.state();
+        state.set(index, None);
+        state.fresh.retain(|(fresh, _)| *fresh != index);
     }
 
     /// The chunk has this digest, but is perhaps not on the disk yet.
     pub(crate) fn wrote(&self, index: u32, digest: Digest) {
-        let mut state = self.state();
-        state.written.push_back((index, digest));
-        state.writes += 1;
+        if is_remembered(index) {
+            self.state().fresh.push((index, digest));
+        }
     }
 
-    /// How many chunks were written.
-    pub(crate) fn writes(&self) -> u64 {
-        self.state().writes
+    /// What is to be [`settled`](Chunks::settle) once the disk has all that is
+    /// written by now.
+    pub(crate) fn take_fresh(&self) -> Fresh {
+        std::mem::take(&mut self.state().fresh)
     }
 
-    /// The disk has so many of those that were written, from the first.
-    pub(crate) fn synced(&self, writes: u64) {
+    /// The disk has these.
+    pub(crate) fn settle(&self, fresh: Fresh) {
         let mut state = self.state();
-        while state.writes - (state.written.len() as u64) < writes
-            && let Some((index, digest)) = state.written.pop_front()
-        {
+        for (index, digest) in fresh {
             state.set(index, Some(digest));
         }
     }
@@ -184,16 +187,20 @@ impl Chunks {
 
 impl State {
     fn set(&mut self, index: u32, digest: Option<Digest>) {
-        let Some(index) = usize::try_from(index).ok().filter(|it| *it < CHUNKS_MAX) else {
+        let Some(index) = usize::try_from(index).ok().filter(|_| is_remembered(index)) else {
             return;
         };
-        if index >= self.sure.len() && digest.is_some() {
-            self.sure.resize(index + 1, None);
+        if index >= self.durable.len() && digest.is_some() {
+            self.durable.resize(index + 1, None);
         }
-        if let Some(room) = self.sure.get_mut(index) {
+        if let Some(room) = self.durable.get_mut(index) {
             *room = digest;
         }
     }
+}
+
+const fn is_remembered(index: u32) -> bool {
+    (index as usize) < CHUNKS_MAX
 }
 
 #[cfg(test)]
@@ -246,19 +253,32 @@ mod tests {
     #[test]
     fn what_was_written_counts_once_the_disk_has_it() {
         let chunks = Chunks::default();
+        let known = || [0, 1, 2].map(|index| chunks.get(index).is_some());
         chunks.wrote(0, digest(0));
         chunks.wrote(1, digest(1));
-        let writes = chunks.writes();
+        let fresh = chunks.take_fresh();
         chunks.wrote(2, digest(2));
-        assert_eq!(chunks.get(0), None);
-        chunks.synced(writes);
-        let known = || [0, 1, 2].map(|index| chunks.get(index).is_some());
+        assert_eq!(known(), [false; 3]);
+        chunks.settle(fresh);
         assert_eq!(known(), [true, true, false]);
-        chunks.synced(writes);
-        assert_eq!(known(), [true, true, false], "once more the same");
         chunks.forget(1);
-        chunks.synced(chunks.writes());
-        assert_eq!(known(), [true, false, true]);
+        chunks.forget(2);
+        chunks.settle(chunks.take_fresh());
+        assert_eq!(known(), [true, false, false]);
+    }
+
+    #[test]
+    fn what_the_disk_may_not_have_is_not_remembered() {
+        let folder = tempdir().unwrap();
+        let file = file_in(folder.path(), "a");
+        let known = Known::default();
+        let chunks = known.recall(&file);
+        chunks.set(0, digest(0));
+        chunks.wrote(1, digest(1));
+        known.remember(&file, &chunks);
+        let chunks = known.recall(&file);
+        chunks.settle(chunks.take_fresh());
+        assert_eq!((chunks.get(0), chunks.get(1)), (Some(digest(0)), None));
     }
 
     #[test]
@@ -285,6 +305,6 @@ mod tests {
         let chunks = Chunks::default();
         chunks.set(u32::MAX, digest(7));
         assert_eq!(chunks.get(u32::MAX), None);
-        assert!(chunks.state().sure.is_empty());
+        assert!(chunks.state().durable.is_empty());
     }
 }

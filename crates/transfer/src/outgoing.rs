@@ -191,7 +191,7 @@ impl Outgoing {
                 self.hand_on(pieces, batch.take())?;
                 let tree = Tree::default();
                 let read = self.read_chunks(&mut reader, entry, lengths, 0, pieces)?;
-                let piece = match read.and_then(|file| reader.check_unchanged(entry, &file)) {
+                let piece = match read.and_then(|(file, _)| reader.check_unchanged(entry, &file)) {
                     Ok(()) => Piece::End { entry, tree },
                     Err(error) => Piece::Failed { entry, error },
                 };
@@ -219,8 +219,8 @@ impl Outgoing {
         }
     }
 
-    /// From the chunk `first` on. Returns the file. `None` when the transfer was
-    /// stopped.
+    /// From the chunk `first` on. Returns the file, and what is known of it. `None`
+    /// when the transfer was stopped.
     fn read_chunks(
         &self,
         reader: &mut SourceReader,
@@ -228,7 +228,7 @@ impl Outgoing {
         lengths: Lengths,
         first: u32,
         pieces: &Entrance<'_, Piece>,
-    ) -> Option<Result<File, FileError>> {
+    ) -> Option<Result<(File, Arc<Chunks>), FileError>> {
         let file = match reader.open(entry) {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
@@ -256,7 +256,7 @@ impl Outgoing {
                 known: Arc::clone(&known),
             })?;
         }
-        Some(Ok(file))
+        Some(Ok((file, known)))
     }
 
     fn buffer(&self) -> Option<Buffer> {

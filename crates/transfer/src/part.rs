@@ -9,7 +9,7 @@
 use std::{
     fs::{File, FileTimes},
     io,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     disk,
     flight::Flight,
-    known::Chunks,
+    known::{Chunks, Known},
     lengths::CHUNK_BYTES,
     path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
 };
@@ -51,10 +51,11 @@ pub(crate) struct Part {
     pub(crate) file: Arc<File>,
     /// What its chunks are known to be.
     pub(crate) chunks: Arc<Chunks>,
+    /// Why what is in it cannot be relied on.
+    spoilt: Arc<OnceLock<io::Error>>,
     size_bytes: u64,
     flight: Arc<Flight>,
-    /// Nothing in it can be relied on.
-    is_spoilt: bool,
+    is_unwanted: bool,
     /// It is finished, and under this name in another folder.
     elsewhere: Option<(Arc<Dir>, String)>,
 }
@@ -64,6 +65,25 @@ pub(crate) struct Part {
 pub(crate) struct Content {
     pub(crate) file: Arc<File>,
     pub(crate) chunks: Arc<Chunks>,
+    spoilt: Arc<OnceLock<io::Error>>,
+}
+
+impl Content {
+    /// Of a finished file.
+    pub(crate) fn finished(file: File, known: &Known) -> Self {
+        Self {
+            chunks: known.recall(&file),
+            file: Arc::new(file),
+            spoilt: Arc::default(),
+        }
+    }
+
+    /// Its disk has once failed to take what was written, and what is on it now
+    /// cannot be told any more, whatever a later attempt says.
+    pub(crate) fn spoil(&self, error: io::Error) {
+        // The first error tells more.
+        let _ = self.spoilt.set(error);
+    }
 }
 
 impl Part {
@@ -157,9 +177,10 @@ impl Part {
             temporary,
             chunks: flight.known.recall(&file),
             file: Arc::new(file),
+            spoilt: Arc::default(),
             size_bytes,
             flight: Arc::clone(flight),
-            is_spoilt: false,
+            is_unwanted: false,
             elsewhere: None,
         }
     }
@@ -187,6 +208,18 @@ impl Part {
         Content {
             file: Arc::clone(&self.file),
             chunks: Arc::clone(&self.chunks),
+            spoilt: Arc::clone(&self.spoilt),
+        }
+    }
+
+    /// Fails with what has [spoilt](Content::spoil) it.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self.spoilt.get() {
+            Some(error) => Err(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => error.kind().into(),
+            }),
+            None => Ok(()),
         }
     }
 
@@ -231,7 +264,7 @@ impl Part {
 
     /// Removes it.
     pub(crate) fn discard(mut self) {
-        self.is_spoilt = true;
+        self.is_unwanted = true;
     }
 
     /// The folder it is in, and the one it was in before.
@@ -296,7 +329,8 @@ impl Drop for Part {
             return;
         };
         let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.count_chunks() > 0;
-        if is_of_use && !self.is_spoilt && self.flight.keeps_parts() {
+        let is_good = self.spoilt.get().is_none() && !self.is_unwanted;
+        if is_of_use && is_good && self.flight.keeps_parts() {
             if self.is_reserved()
                 && let Err(error) = disk::give_back(&self.file)
             {

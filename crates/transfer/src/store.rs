@@ -360,11 +360,7 @@ impl Store {
             }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
-        let content = Content {
-            chunks: self.flight.known.recall(&file),
-            file: Arc::new(file),
-        };
-        Ok((content, true))
+        Ok((Content::finished(file, &self.flight.known), true))
     }
 
     /// A temporary file for the file `entry`: what is left of one, or a new

@@ -1,10 +1,7 @@
 //! The third stage: makes files durable under their names, as many at a time
 //! as have come, and acknowledges them.
 
-use std::{
-    io,
-    sync::{Arc, mpsc},
-};
+use std::sync::{Arc, mpsc};
 
 use super::{Incoming, Stopped, Written};
 use crate::{disk, event::Summary, manifest::Entry, part::Content, store::Store};
@@ -25,28 +22,17 @@ impl Incoming {
         };
         // The first file that is neither durable nor failed.
         let mut next = self.selection.next_file(0);
-        // A file whose content could not be made durable once: what is on the
-        // disk cannot be told any more, whatever a later attempt says.
-        let mut spoilt: Option<(u32, io::Error)> = None;
         while let Ok(first) = written.recv() {
             let mut group = vec![first];
             group.extend(written.try_iter().take(TOGETHER - 1));
             self.check_stopped()?;
-            if let Some((entry, Content { file, chunks }, writes)) =
-                take_last_unfinished(&mut group)
-            {
-                match file.sync_data() {
-                    Ok(()) => {
-                        chunks.synced(writes);
-                        disk::forget(&file, self.size_bytes(entry), 0, 0);
-                    }
-                    Err(error) => spoilt = Some((entry, error)),
-                }
+            if let Some((entry, content)) = take_last_unfinished(&mut group) {
+                self.sync_some(entry, &content);
             }
             for _ in &group {
                 next = self.selection.next_file(next + 1);
             }
-            self.commit_group(store, group, &mut spoilt, &mut summary)?;
+            self.commit_group(store, group, &mut summary)?;
             self.flight.set_files(summary.files + summary.failed_files);
             self.flight.settle(next);
             // The last acknowledgement waits for the folders.
@@ -63,6 +49,18 @@ impl Incoming {
         }
     }
 
+    /// Makes durable what has come of a file so far.
+    fn sync_some(&self, entry: u32, content: &Content) {
+        let fresh = content.chunks.take_fresh();
+        match content.file.sync_data() {
+            Ok(()) => {
+                content.chunks.settle(fresh);
+                disk::forget(&content.file, self.size_bytes(entry), 0, 0);
+            }
+            Err(error) => content.spoil(error),
+        }
+    }
+
     fn size_bytes(&self, entry: u32) -> u64 {
         let entry = self.manifest().entry(entry);
         entry.and_then(Entry::file_size_bytes).unwrap_or_default()
@@ -72,7 +70,6 @@ impl Incoming {
         &self,
         store: &Store,
         group: Vec<Written>,
-        spoilt: &mut Option<(u32, io::Error)>,
         summary: &mut Summary,
     ) -> Result<(), Stopped> {
         let mut parts = Vec::with_capacity(group.len());
@@ -86,17 +83,13 @@ impl Incoming {
         let synced = store.sync(parts.iter().map(|(_, part)| part));
         let mut folders: Vec<Arc<_>> = Vec::new();
         for ((entry, mut part), synced) in parts.into_iter().zip(synced) {
-            let synced = match spoilt.take_if(|(spoilt, _)| *spoilt == entry) {
-                Some((_, error)) => Err(error),
-                None => synced,
-            };
-            if let Err(error) = synced {
+            if let Err(error) = part.check().and(synced) {
                 part.discard();
                 self.file_failed(entry, error)?;
                 summary.failed_files += 1;
                 continue;
             }
-            part.chunks.synced(part.chunks.writes());
+            part.chunks.settle(part.chunks.take_fresh());
             let path = self.path(entry);
             match path.and_then(|path| store.publish(&mut part, entry, path)) {
                 Ok(()) => {
@@ -123,15 +116,11 @@ impl Incoming {
 
 /// Takes out what is still being written. Made durable now, the last includes
 /// those before; of an earlier file, it was made durable whole.
-fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(u32, Content, u64)> {
+fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(u32, Content)> {
     let mut last = None;
     group.retain(|written| match written {
-        Written::Some {
-            entry,
-            content,
-            writes,
-        } => {
-            last = Some((*entry, content.clone(), *writes));
+        Written::Some { entry, content } => {
+            last = Some((*entry, content.clone()));
             false
         }
         _ => true,

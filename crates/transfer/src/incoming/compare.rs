@@ -74,7 +74,7 @@ struct Left {
 
 impl Left {
     fn has(&self, lengths: Lengths, item: &DigestItem, buffer: &mut [u8]) -> bool {
-        let Some(Content { file, chunks }) = &self.content else {
+        let Some(Content { file, chunks, .. }) = &self.content else {
             return false;
         };
         if let Some(known) = chunks.get(item.index) {
@@ -87,11 +87,11 @@ impl Left {
             Some(Digest::of_chunk(data))
         };
         let is_here = read() == Some(item.digest);
-        if is_here {
-            match self.waiting {
-                Some(_) => chunks.set(item.index, item.digest),
-                None => chunks.wrote(item.index, item.digest),
-            }
+        match (is_here, &self.waiting) {
+            (true, Some(_)) => chunks.set(item.index, item.digest),
+            // Perhaps the attempt before has not made it durable.
+            (true, None) => chunks.wrote(item.index, item.digest),
+            (false, _) => chunks.forget(item.index),
         }
         is_here
     }

@@ -152,11 +152,8 @@ impl<'a> WriteStage<'a> {
         };
         self.unsynced_bytes += written_bytes as u64;
         if self.unsynced_bytes >= SYNC_BYTES || self.synced_at.elapsed() >= SYNC_TIME {
-            let some = Written::Some {
-                entry,
-                content: part.content(),
-                writes: part.chunks.writes(),
-            };
+            let content = part.content();
+            let some = Written::Some { entry, content };
             if self.written.try_send(some).is_ok() {
                 self.unsynced_bytes = 0;
                 self.synced_at = Instant::now();

@@ -15,6 +15,7 @@ use super::{Outgoing, Piece, read_whole};
 use crate::{
     event::FileError,
     frame::{self, DIGEST_ITEMS_MAX, DigestItem},
+    known::Chunks,
     lanes::Entrance,
     lengths::{CHUNK_BYTES, Lengths},
     link::Frame,
@@ -170,8 +171,8 @@ impl Outgoing {
     ) -> Option<Result<Tree, FileError>> {
         let lengths = self.source.manifest().lengths(entry)?;
         waiting.until_begun();
-        let file = match self.read_chunks(reader, entry, lengths, have, pieces)? {
-            Ok(file) => file,
+        let (file, known) = match self.read_chunks(reader, entry, lengths, have, pieces)? {
+            Ok(read) => read,
             Err(error) => return Some(Err(error)),
         };
         let digests = match waiting.digests(entry)? {
@@ -182,7 +183,7 @@ impl Outgoing {
             for index in first..first.saturating_add(count) {
                 let expected = digests.get(index as usize)?;
                 let place = (entry, lengths, index);
-                match self.read_again(&file, place, *expected, pieces)? {
+                match self.read_again((&file, &known), place, *expected, pieces)? {
                     Ok(()) => {}
                     Err(error) => return Some(Err(error)),
                 }
@@ -199,7 +200,7 @@ impl Outgoing {
     /// Reads a chunk whose digest was sent already, and must not have changed.
     fn read_again(
         &self,
-        file: &File,
+        (file, known): (&File, &Arc<Chunks>),
         (entry, lengths, index): (u32, Lengths, u32),
         expected: Digest,
         pieces: &Entrance<Piece>,
@@ -224,7 +225,7 @@ impl Outgoing {
             entry,
             place,
             buffer,
-            known: self.link.resources.known.recall(file),
+            known: Arc::clone(known),
         };
         pieces.send(piece)?;
         Some(Ok(()))
