@@ -1,6 +1,6 @@
 //! A few words instead of files, and how fast anything may travel.
 
-use std::{fs, time::Instant};
+use std::{collections::BTreeSet, fs, time::Instant};
 
 use crate::{
     liar::{MIB, pair as liar_and_peer},
@@ -100,4 +100,31 @@ async fn either_side_can_limit_the_speed() {
     let resources = Resources::default();
     resources.receive.set(Some(1024));
     seconds(resources, Resources::default()).await;
+}
+
+/// On a slow line a chunk takes seconds, in which the bar must not stand still.
+#[tokio::test]
+async fn a_chunk_counts_as_it_comes() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    fs::write(from.path().join("a"), noise(MIB, 1)).unwrap();
+    let (left, right) = tokio::io::duplex(64 * 1024);
+    let resources = Resources::default();
+    resources.send.set(Some(2 * MIB as u64));
+    let mut alice = Peer::limited(left, Side::Initiator, resources);
+    let mut bob = Peer::over(right, Side::Responder);
+    let id = alice.send(&[from.path().join("a")]).await;
+    bob.accept_next(into.path()).await;
+    let mut seen = [const { BTreeSet::new() }; 2];
+    while seen.iter().any(|seen| !seen.contains(&(MIB as u64))) {
+        for (peer, seen) in [&alice, &bob].into_iter().zip(&mut seen) {
+            let done = peer.exchange.progress(id).map(|it| it.bytes_done);
+            seen.insert(done.unwrap_or(MIB as u64));
+        }
+        tokio::task::yield_now().await;
+    }
+    bob.finished(id).await.unwrap();
+    alice.finished(id).await.unwrap();
+    for seen in seen {
+        assert!(seen.len() > 10, "{seen:?}");
+    }
 }

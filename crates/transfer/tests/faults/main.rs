@@ -12,6 +12,7 @@
 
 mod injector;
 mod room;
+mod spoilt;
 
 use std::{
     collections::BTreeMap,

@@ -1,0 +1,55 @@
+//! A disk that fails to take what was written, in the midst of a file whose
+//! connection then breaks.
+
+use std::io::Write;
+
+use pinhole_transfer::Existing;
+
+use crate::{
+    CHUNK, attempt_over, folder, injector,
+    injector::{Call, Plan},
+    noise, parts,
+};
+
+/// Made durable for the first time after 64 MiB.
+const SYNCED: usize = 64;
+
+/// What the disk had in its cache may be gone, and what is read back proves
+/// nothing: the next attempt must not go on from there.
+#[test]
+fn a_part_that_the_disk_did_not_take_is_not_kept() {
+    let from = folder();
+    let file = from.path().join("film");
+    std::fs::write(&file, noise((SYNCED + 8) * CHUNK, 3)).unwrap();
+    let breaks_after = ((SYNCED + 4) * CHUNK) as u64;
+    let broken_off = |plan| {
+        let into = folder();
+        let paths = [file.clone()];
+        let attempt = || attempt_over(&paths, into.path(), breaks_after, Existing::Rename);
+        let ran = injector::run(into.path(), plan, attempt);
+        ran.ok().map(|(attempt, calls)| {
+            assert!(attempt.received.is_err() && attempt.sent.is_err());
+            let is_kept = parts(into.path())
+                .iter()
+                .any(|part| part.to_string_lossy().contains(".film."));
+            (is_kept, calls)
+        })
+    };
+    let is_sync = |call: &Call| call.name == "fdatasync";
+    let Some((is_kept, calls)) = broken_off(Plan::Nothing) else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: a disk that takes nothing");
+        return;
+    };
+    assert!(is_kept, "all is well");
+    // The threads take turns as they like; which call is the one differs.
+    let mut at = calls.iter().position(is_sync);
+    for _ in 0..20 {
+        let plan = Plan::Once(at.expect("made durable in the midst"));
+        let (is_kept, calls) = broken_off(plan).unwrap();
+        if calls.get(plan.at()).is_some_and(is_sync) {
+            return assert!(!is_kept);
+        }
+        at = calls.iter().position(is_sync);
+    }
+    panic!("that call never failed");
+}
