@@ -1,7 +1,10 @@
 //! Reused buffers of one chunk each. Their number bounds what a transfer holds
 //! in memory, and waiting for one is what slows a fast stage down.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::mpsc;
 
@@ -13,32 +16,47 @@ const PAGE_BYTES: usize = 4096;
 /// Room for data.
 pub(crate) const DATA_BYTES: usize = CHUNK_BYTES as usize;
 
-/// A fixed number of buffers, allocated when first taken.
+/// A fixed number of buffers, allocated when first taken. The one that came back
+/// last is taken first: more of it is still in a core's cache.
 pub(crate) struct Pool {
-    free: mpsc::Receiver<Vec<u8>>,
-    back: mpsc::Sender<Vec<u8>>,
+    /// One for each buffer that is free.
+    free: mpsc::Receiver<()>,
+    shelf: Arc<Shelf>,
+}
+
+struct Shelf {
+    bytes: Mutex<Vec<Vec<u8>>>,
+    freed: mpsc::Sender<()>,
+}
+
+impl Shelf {
+    fn bytes(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Pool {
     pub(crate) fn new(count: usize) -> Self {
-        let (back, free) = mpsc::channel(count);
+        let (freed, free) = mpsc::channel(count);
         for _ in 0..count {
             // There is room for all of them.
-            let _ = back.try_send(Vec::new());
+            let _ = freed.try_send(());
         }
-        Self { free, back }
+        let bytes = Mutex::default();
+        let shelf = Arc::new(Shelf { bytes, freed });
+        Self { free, shelf }
     }
 
     /// Waits for a buffer. `None` never happens while the pool exists.
     pub(crate) async fn take(&mut self) -> Option<Buffer> {
-        let bytes = self.free.recv().await?;
-        Some(Buffer::new(bytes, self.back.clone()))
+        self.free.recv().await?;
+        Some(Buffer::new(&self.shelf))
     }
 
     /// As [`Pool::take`], on a thread of its own.
     pub(crate) fn take_blocking(&mut self) -> Option<Buffer> {
-        let bytes = self.free.blocking_recv()?;
-        Some(Buffer::new(bytes, self.back.clone()))
+        self.free.blocking_recv()?;
+        Some(Buffer::new(&self.shelf))
     }
 }
 
@@ -47,18 +65,19 @@ impl Pool {
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     data_start: usize,
-    /// `None` for one that no pool counts.
-    back: Option<mpsc::Sender<Vec<u8>>>,
+    /// Where it goes back to; `None` for one that no pool counts.
+    shelf: Option<Arc<Shelf>>,
 }
 
 impl Buffer {
-    fn new(mut bytes: Vec<u8>, back: mpsc::Sender<Vec<u8>>) -> Self {
+    fn new(shelf: &Arc<Shelf>) -> Self {
+        let mut bytes = shelf.bytes().pop().unwrap_or_default();
         bytes.resize(2 * PAGE_BYTES + DATA_BYTES, 0);
         let past_page = bytes.as_ptr().addr() % PAGE_BYTES;
         Self {
             bytes,
             data_start: 2 * PAGE_BYTES - past_page,
-            back: Some(back),
+            shelf: Some(Arc::clone(shelf)),
         }
     }
 
@@ -68,7 +87,7 @@ impl Buffer {
         Self {
             bytes: vec![0; data_bytes],
             data_start: 0,
-            back: None,
+            shelf: None,
         }
     }
 
@@ -108,9 +127,10 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(back) = &self.back {
+        if let Some(shelf) = &self.shelf {
+            shelf.bytes().push(std::mem::take(&mut self.bytes));
             // Fails only when the pool is gone, and then nobody needs it.
-            let _ = back.try_send(std::mem::take(&mut self.bytes));
+            let _ = shelf.freed.try_send(());
         }
     }
 }
@@ -136,7 +156,11 @@ mod tests {
         assert_eq!(alone.data_mut().len(), 1);
         drop(alone);
         assert!(pool.free.try_recv().is_err(), "no third");
+        let came_back_last = first.data().as_ptr();
+        drop(second);
         drop(first);
+        let again = pool.take_blocking().unwrap();
+        assert_eq!(again.data().as_ptr(), came_back_last);
         assert!(pool.take_blocking().is_some());
     }
 }
