@@ -364,6 +364,47 @@ const LINE_IS_BAD: Case = Case {
     },
 };
 
+/// How long things are made hard for a transfer that must bear it.
+const HARD_TIME: Duration = Duration::from_secs(15);
+
+/// Whatever was hard, the way was whole, and none was looked for.
+fn bears_it(story: &Story) {
+    assert_eq!(count(&story.sent, "reconnecting"), 0);
+    assert_eq!(count(&story.received, "connected"), 1);
+    assert_eq!(story.resent, 0);
+}
+
+const MACHINE_IS_BUSY: Case = Case {
+    name: "the machine is busy for 15 s",
+    begins: "punched",
+    act: |_| {
+        let end = Instant::now() + HARD_TIME;
+        let cores = thread::available_parallelism().map_or(2, usize::from);
+        thread::scope(|scope| {
+            for _ in 0..4 * cores {
+                scope.spawn(|| while Instant::now() < end {});
+            }
+        });
+        end
+    },
+    holds: bears_it,
+};
+
+/// As if its disk took everything in gulps.
+const RECEIVER_STUTTERS: Case = Case {
+    name: "the receiver stutters for 15 s",
+    begins: "punched",
+    act: |road| {
+        let end = Instant::now() + HARD_TIME;
+        while Instant::now() < end {
+            stop(&road.receiving, Duration::from_millis(400));
+            thread::sleep(Duration::from_millis(200));
+        }
+        end
+    },
+    holds: bears_it,
+};
+
 fn stop(process: &Process, stopped: Duration) -> Instant {
     process.signal("STOP");
     thread::sleep(stopped);
@@ -473,6 +514,16 @@ fn a_bad_line_is_not_given_up() {
 }
 
 #[test]
+fn a_busy_machine_is_not_given_up() {
+    MACHINE_IS_BUSY.by_day();
+}
+
+#[test]
+fn a_receiver_that_stutters_is_not_given_up() {
+    RECEIVER_STUTTERS.by_day();
+}
+
+#[test]
 fn a_restart_of_the_server_disturbs_no_direct_transfer() {
     SERVER_RESTARTS_BESIDE.by_day();
 }
@@ -507,6 +558,8 @@ fn two_gibibytes_survive_all_of_it() {
         LINE_IS_CUT,
         CABLE_IS_PULLED,
         LINE_IS_BAD,
+        MACHINE_IS_BUSY,
+        RECEIVER_STUTTERS,
         SERVER_RESTARTS_BESIDE,
         SERVER_RESTARTS_BETWEEN,
         RECEIVER_STANDS_STILL,
