@@ -342,6 +342,31 @@ async fn a_write_that_was_given_up_leaves_the_stream_whole() {
     assert!(heard[..written] == whole && heard.ends_with(b"end"));
 }
 
+/// More than is ever kept for the next read.
+#[tokio::test]
+async fn whatever_stands_behind_the_end_is_dropped() {
+    for forged in [true, false] {
+        let (ours, mut theirs) = beside_rustls(Role::Controlling).await;
+        let (mut reader, _writer) = ours.into_inner();
+        let mut room = Vec::new();
+        if forged {
+            room.extend([23, 3, 3, 0, 32]);
+        } else if let TlsStream::Server(stream) = &mut theirs {
+            let connection = stream.get_mut().1;
+            connection.send_close_notify();
+            connection.write_tls(&mut room).unwrap();
+        }
+        room.resize(600 * 1024, 0);
+        assert_eq!(reader.open_in_place(&mut room), 0);
+        let ended = reader.read(&mut room).await;
+        if forged {
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        } else {
+            assert_eq!(ended.unwrap(), 0);
+        }
+    }
+}
+
 /// A session and its movers, on its first path.
 fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Mover); 2] {
     [moving::stream(a), moving::stream(b)]
