@@ -299,9 +299,11 @@ impl AsyncWrite for SealedWriter {
         if this.shut_down {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        this.sealer.seal(bytes, &mut this.sealed)?;
+        let sealed = this.sealer.seal(bytes, &mut this.sealed);
         // Whatever the kernel does not take now goes with the next call.
-        match this.poll_send(context) {
+        let sent = this.poll_send(context);
+        sealed?;
+        match sent {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(bytes.len())),
         }

@@ -246,7 +246,8 @@ async fn tapped(tamper: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, io::Error) {
     to_b.shutdown().await.unwrap();
     let mut heard = Vec::new();
     let error = b.read_to_end(&mut heard).await.unwrap_err();
-    b.shutdown().await.unwrap();
+    // As who writes does: the first error ends it.
+    let _ = b.write_all(b"three").await;
     drop(b);
     back.await.unwrap().unwrap();
     // The other end is told by an alert.
