@@ -28,6 +28,7 @@ use crate::port_mapping::PortMapping;
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
 use crate::server::is_wrong_key;
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
+use crate::socket::is_pair_in_use;
 
 /// How long the first introduction may take: the other side has 10 s to answer.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -453,10 +454,9 @@ impl Driver {
 }
 
 fn dial_failure(error: &io::Error) -> DialFailure {
-    match error.kind() {
-        io::ErrorKind::AddrNotAvailable => DialFailure::AddressInUse,
-        io::ErrorKind::AddrInUse if cfg!(windows) => DialFailure::AddressInUse,
-        _ => DialFailure::Other,
+    match is_pair_in_use(error) {
+        true => DialFailure::AddressInUse,
+        false => DialFailure::Other,
     }
 }
 
