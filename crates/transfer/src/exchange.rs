@@ -81,12 +81,19 @@ where
 }
 
 /// Runs the exchange to its end and leaves nothing behind.
-async fn supervise<R: AsyncRead + Unpin>(
+async fn supervise<R: AsyncRead + Send + Unpin + 'static>(
     shared: Arc<Shared>,
     reader: Reader<R>,
     writer: JoinHandle<std::io::Result<()>>,
 ) {
-    let ended = converse(&shared, reader, writer).await;
+    let writing = writer.abort_handle();
+    // A task of its own: should it fail, the application hears of an end all the same.
+    let conversation = tokio::spawn(converse(Arc::clone(&shared), reader, writer));
+    let ended = conversation.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "the exchange is lost");
+        Ended::Lost("the reader ended".to_owned())
+    });
+    writing.abort();
     shared.end_all(&ended).await;
     let reason = match ended {
         Ended::Closed(_) => None,
@@ -99,10 +106,10 @@ async fn supervise<R: AsyncRead + Unpin>(
 }
 
 /// Reads and writes until either ends or the application wants an end, and says
-/// goodbye. When it returns the reader is gone, and with it the hold that one
+/// goodbye; the writer may be at it still. When it returns the reader is gone, and with it the hold that one
 /// in the midst of a frame has on a transfer's pipeline.
 async fn converse<R: AsyncRead + Unpin>(
-    shared: &Shared,
+    shared: Arc<Shared>,
     mut reader: Reader<R>,
     mut writer: JoinHandle<std::io::Result<()>>,
 ) -> Ended {
@@ -136,7 +143,6 @@ async fn converse<R: AsyncRead + Unpin>(
     };
     if tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await.is_err() {
         tracing::debug!("the peer did not end in time");
-        writer.abort();
     }
     ended
 }

@@ -4,6 +4,9 @@
 //! outcome of something begun, a word from the server, the agent's timer), tell
 //! the agent, repeat. Every decision is the agent's.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::future::pending;
 use std::io;
@@ -16,9 +19,7 @@ use pinhole_proto::agent::{
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::{
-    ClientMessage, IntroductionFailure, PeerIdentity, Reachability, RelayToken, Role,
-};
+use pinhole_proto::rendezvous::{ClientMessage, PeerIdentity, Reachability, RelayToken, Role};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
 
@@ -28,6 +29,7 @@ use crate::port_mapping::PortMapping;
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
 use crate::server::is_wrong_key;
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
+use crate::socket::is_pair_in_use;
 
 /// How long the first introduction may take: the other side has 10 s to answer.
 const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -45,7 +47,8 @@ pub(super) struct Driver {
     /// The newest round that was prepared for.
     newest_round: u8,
     introduced: bool,
-    server_gone: bool,
+    /// No further round will come. Nothing more is heard of the server.
+    rounds_over: bool,
     started_at: Instant,
     /// Who waits for the outcome, until it is known.
     result: Option<oneshot::Sender<Result<Accepted, ConnectError>>>,
@@ -83,7 +86,7 @@ impl Driver {
             inbox,
             newest_round: 1,
             introduced: false,
-            server_gone: false,
+            rounds_over: false,
             started_at: Instant::now(),
             result: Some(result),
             hellos: HashMap::new(),
@@ -98,6 +101,10 @@ impl Driver {
             live.tell(&self.sockets.report);
         }
         let outcome = match ended {
+            Err(ConnectError::Introduction(reason)) if self.introduced => {
+                debug!(%reason, "no further round");
+                self.no_path()
+            }
             Err(error) => error,
             Ok(()) => self.no_path(),
         };
@@ -138,10 +145,12 @@ impl Driver {
                 Some(outcome) = self.sockets.next_outcome() => {
                     self.handle_outcome(outcome).await?;
                 }
-                message = self.inbox.next(), if !self.server_gone => {
+                message = self.inbox.next(), if !self.rounds_over => {
                     self.handle_message(message)?;
                 }
-                () = abandoned(&mut self.result, self.live.as_deref()) => return Ok(()),
+                () = abandoned(&mut self.result, self.live.as_deref()), if self.moving == 0 => {
+                    return Ok(());
+                }
                 () = tokio::time::sleep_until(wake_at.into()) => {
                     if !self.introduced {
                         return Err(ConnectError::ServerSilent);
@@ -159,8 +168,11 @@ impl Driver {
         let now = Instant::now();
         match outcome {
             Outcome::Prepared(round, prepared) => {
-                let prepared = prepared.map_err(ConnectError::LocalPort)?;
-                return self.ask(round, prepared).await;
+                let asked = match prepared {
+                    Ok(prepared) => self.ask(round, prepared).await,
+                    Err(error) => Err(ConnectError::LocalPort(error)),
+                };
+                return self.bear(asked);
             }
             Outcome::Dialled {
                 check,
@@ -256,6 +268,24 @@ impl Driver {
     }
 
     fn handle_message(&mut self, message: Option<AttemptMessage>) -> Result<(), ConnectError> {
+        let heard = self.hear(message);
+        self.bear(heard)
+    }
+
+    /// What keeps a round from coming is not the end where there is a session: it
+    /// may be moving, and the round before may still bring something.
+    fn bear(&mut self, result: Result<(), ConnectError>) -> Result<(), ConnectError> {
+        match result {
+            Err(error) if self.introduced && self.live.is_some() => {
+                debug!(%error, "no further round");
+                self.rounds_over = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn hear(&mut self, message: Option<AttemptMessage>) -> Result<(), ConnectError> {
         match message {
             Some(AttemptMessage::Invited { round }) => {
                 let is_next = round == self.newest_round + 1 && round <= Agent::MAX_ROUNDS;
@@ -271,9 +301,11 @@ impl Driver {
                 relay,
                 start_in,
             }) => return self.introduced(round, &peer, candidates, relay, start_in),
-            Some(AttemptMessage::Failed(reason)) => return Err(self.not_introduced(reason)),
+            Some(AttemptMessage::Failed(reason)) => {
+                return Err(ConnectError::Introduction(reason));
+            }
             None if !self.introduced => return Err(ConnectError::Disconnected),
-            None => self.server_gone = true,
+            None => self.rounds_over = true,
         }
         Ok(())
     }
@@ -378,9 +410,8 @@ impl Driver {
             session: live.id,
         });
         self.moving += 1;
-        live.keep(mapping);
-        self.sockets
-            .move_session(live, authenticated, hello, self.wanted.role);
+        let to = (authenticated, mapping);
+        self.sockets.move_session(live, to, hello, self.wanted.role);
         Ok(())
     }
 
@@ -409,12 +440,13 @@ impl Driver {
         Ok(())
     }
 
-    fn moved(&mut self, path: &SessionPath, result: io::Result<()>) {
+    fn moved(&mut self, path: &SessionPath, result: io::Result<Option<PortMapping>>) {
         self.moving -= 1;
         let Some(live) = &self.live else { return };
         match result {
-            Ok(()) => {
+            Ok(mapping) => {
                 debug!(kind = %path.kind, "the session has moved");
+                live.keep(mapping);
                 live.moved(SessionPath {
                     report: self.sockets.report.clone(),
                     ..path.clone()
@@ -423,14 +455,6 @@ impl Driver {
             }
             Err(error) => debug!(%error, kind = %path.kind, "the session could not be moved"),
         }
-    }
-
-    fn not_introduced(&mut self, reason: IntroductionFailure) -> ConnectError {
-        if self.introduced {
-            debug!(%reason, "no further round");
-            return self.no_path();
-        }
-        ConnectError::Introduction(reason)
     }
 
     fn no_path(&mut self) -> ConnectError {
@@ -453,10 +477,9 @@ impl Driver {
 }
 
 fn dial_failure(error: &io::Error) -> DialFailure {
-    match error.kind() {
-        io::ErrorKind::AddrNotAvailable => DialFailure::AddressInUse,
-        io::ErrorKind::AddrInUse if cfg!(windows) => DialFailure::AddressInUse,
-        _ => DialFailure::Other,
+    match is_pair_in_use(error) {
+        true => DialFailure::AddressInUse,
+        false => DialFailure::Other,
     }
 }
 

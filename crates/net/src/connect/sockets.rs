@@ -46,8 +46,9 @@ pub(super) enum Outcome {
     Relay(u8, Result<Box<RelayStream>, RelayError>),
     /// On the controlled side with what the other one has said then.
     Handshake(ConnectionId, io::Result<(Authenticated, Option<Hello>)>),
-    /// The session was to be moved there.
-    Moved(Box<SessionPath>, io::Result<()>),
+    /// The session was to be moved there; with the mapping of the port that it
+    /// uses now.
+    Moved(Box<SessionPath>, io::Result<Option<PortMapping>>),
 }
 
 /// A round's local side.
@@ -343,7 +344,7 @@ impl Sockets {
     pub(super) fn move_session(
         &mut self,
         live: Arc<LiveSession>,
-        to: Authenticated,
+        (to, mapping): (Authenticated, Option<PortMapping>),
         hello: Hello,
         role: Role,
     ) {
@@ -353,7 +354,7 @@ impl Sockets {
                 Role::Controlling => live.mover.lead(to.stream, &hello).await,
                 Role::Controlled => live.mover.follow(to.stream).await,
             };
-            Outcome::Moved(path, moved)
+            Outcome::Moved(path, moved.map(|()| mapping))
         });
     }
 }

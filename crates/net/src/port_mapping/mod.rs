@@ -79,6 +79,13 @@ impl PortMapping {
     pub(crate) fn external(&self) -> Option<SocketAddr> {
         *self.0.borrow()
     }
+
+    /// One that is closed to its other end when it is released.
+    #[cfg(test)]
+    pub(crate) fn granted() -> (watch::Sender<Option<SocketAddr>>, Self) {
+        let (sender, external) = watch::channel(None);
+        (sender, Self(external))
+    }
 }
 
 impl PortMapper {

@@ -11,10 +11,15 @@
 //! Each direction is read on the old path to its authenticated end, and then
 //! goes on with the first byte behind hello or READY on the new one: nothing is
 //! lost, repeated or reordered, and nobody waits for a round trip.
+//!
+//! The controlling side may give a move up (READY is late, the new connection
+//! breaks) without the other one ever knowing. Therefore it begins the next only
+//! when its reader has gone on, which proves that the other side's has, too: a
+//! move that is agreed on but not made when the next hello comes is one that was
+//! given up, and the newest is the only one that counts.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -23,7 +28,7 @@ use pinhole_proto::hello::Hello;
 use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Join, ReadBuf, join,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -31,9 +36,10 @@ use super::sealed::{SealedReader, SealedStream, SealedWriter};
 
 /// How long what was written to a path that is left may take to leave.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long the other side may take to say that it is ready to move.
+/// How long the move before may take to be made, and then the other side to say
+/// that it is ready for this one.
 const READY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Moves that may be agreed on before the reader has made the first.
+/// Moves that may be agreed on before anyone reads.
 const MOVES: usize = 4;
 
 /// The bytes of a [`Session`](super::Session): one stream each way, whatever
@@ -46,8 +52,9 @@ pub type SessionStream = Box<Join<SessionReader, SessionWriter>>;
 #[derive(Debug)]
 pub struct SessionReader {
     current: SealedReader,
-    moves: mpsc::Receiver<Move>,
-    expecting: Arc<AtomicBool>,
+    moves: mpsc::Receiver<Agreed>,
+    /// The newest of them.
+    next: Option<Agreed>,
     /// Weak here and in the mover: the connection ends with its user.
     writer: Weak<WriterSlot>,
 }
@@ -56,13 +63,23 @@ pub struct SessionReader {
 #[derive(Debug)]
 pub struct SessionWriter(Arc<WriterSlot>);
 
-/// What becomes of the reader at the end of its path.
+/// Where the session goes on, once that is certain. Dropped when it does not.
+type Agreed = oneshot::Receiver<Next>;
+
+/// The reader goes on there.
 #[derive(Debug)]
-enum Move {
-    /// It goes on there, and the writer with it, if it has not gone before.
-    To(Box<(SealedReader, Option<SealedWriter>)>),
-    /// What was expected has failed: look again.
-    Off,
+struct Next {
+    reader: SealedReader,
+    rest: Rest,
+}
+
+/// What is to be done when the reader has gone on.
+#[derive(Debug)]
+enum Rest {
+    /// Controlling side: the writer went first, and now another move may begin.
+    Turn(OwnedMutexGuard<()>),
+    /// Controlled side: the writer follows.
+    Writer(Box<SealedWriter>),
 }
 
 /// The writer that is in use. Locked only while something is handed over,
@@ -82,9 +99,9 @@ struct Slot {
 /// Moves a session to another path.
 #[derive(Debug)]
 pub(crate) struct Mover {
-    moves: mpsc::Sender<Move>,
-    /// A reader that has come to the end of its path waits for the next.
-    expecting: Arc<AtomicBool>,
+    moves: mpsc::Sender<Agreed>,
+    /// Controlling side: held from hello until the reader has gone on.
+    turn: Arc<tokio::sync::Mutex<()>>,
     writer: Weak<WriterSlot>,
 }
 
@@ -92,7 +109,6 @@ pub(crate) struct Mover {
 pub(super) fn stream(first: SealedStream) -> (SessionStream, Mover) {
     let (reader, writer) = first.into_inner();
     let (sender, moves) = mpsc::channel(MOVES);
-    let expecting = Arc::new(AtomicBool::new(false));
     let writer = Arc::new(WriterSlot(Mutex::new(Slot {
         writer,
         waiting: None,
@@ -101,12 +117,12 @@ pub(super) fn stream(first: SealedStream) -> (SessionStream, Mover) {
     let reader = SessionReader {
         current: reader,
         moves,
-        expecting: expecting.clone(),
+        next: None,
         writer: Arc::downgrade(&writer),
     };
     let mover = Mover {
         moves: sender,
-        expecting,
+        turn: Arc::default(),
         writer: Arc::downgrade(&writer),
     };
     (Box::new(join(reader, SessionWriter(writer))), mover)
@@ -115,6 +131,7 @@ pub(super) fn stream(first: SealedStream) -> (SessionStream, Mover) {
 impl Mover {
     /// Controlling side: says `hello` on the new path and moves there.
     pub(crate) async fn lead(&self, path: SealedStream, hello: &Hello) -> io::Result<()> {
+        let turn = self.turn().await?;
         let (mut reader, mut writer) = path.into_inner();
         writer.write_all(&hello.encode()).await?;
         writer.flush().await?;
@@ -124,34 +141,39 @@ impl Mover {
         }
         // The reader first: the other side ends the old path once this one has.
         // Who does not read any more may still write.
-        let _ = self.pass(Move::To(Box::new((reader, None)))).await;
+        if let Ok(agree) = self.announce().await {
+            let rest = Rest::Turn(turn);
+            let _ = agree.send(Next { reader, rest });
+        }
         replace(&self.writer, writer);
         Ok(())
+    }
+
+    /// Waits until the move before is made.
+    pub(super) async fn turn(&self) -> io::Result<OwnedMutexGuard<()>> {
+        let turn = timeout(READY_TIMEOUT, self.turn.clone().lock_owned()).await;
+        turn.map_err(|_| io::ErrorKind::TimedOut.into())
     }
 
     /// Controlled side: agrees to move to a path on which the other side has
     /// said hello.
     pub(crate) async fn follow(&self, path: SealedStream) -> io::Result<()> {
         let (reader, mut writer) = path.into_inner();
-        self.expecting.store(true, Ordering::Release);
-        let ready = async {
-            writer.write_all(&[Hello::READY]).await?;
-            writer.flush().await
-        };
-        let ready = ready.await;
-        let next = match &ready {
-            Ok(()) => Move::To(Box::new((reader, Some(writer)))),
-            Err(_) => Move::Off,
-        };
-        // The word is in the channel before nobody expects it any more.
-        let passed = self.pass(next).await;
-        self.expecting.store(false, Ordering::Release);
-        ready.and(passed)
+        // Before READY, whereupon the old path may end.
+        let agree = self.announce().await?;
+        writer.write_all(&[Hello::READY]).await?;
+        writer.flush().await?;
+        let rest = Rest::Writer(Box::new(writer));
+        let agreed = agree.send(Next { reader, rest });
+        agreed.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
-    async fn pass(&self, next: Move) -> io::Result<()> {
+    /// Has the reader wait at the end of its path for what comes of this.
+    async fn announce(&self) -> io::Result<oneshot::Sender<Next>> {
+        let (agree, agreed) = oneshot::channel();
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-        self.moves.send(next).await.map_err(gone)
+        self.moves.send(agreed).await.map_err(gone)?;
+        Ok(agree)
     }
 
     /// Returns when the session's reader is gone, and with it the session.
@@ -209,24 +231,33 @@ impl AsyncRead for SessionReader {
         let this = self.get_mut();
         loop {
             let before = buffer.filled().len();
-            ready!(Pin::new(&mut this.current).poll_read(context, buffer))?;
+            let read = Pin::new(&mut this.current).poll_read(context, buffer);
+            // After it: what is agreed on is announced before the path ends.
+            while let Poll::Ready(Some(newest)) = this.moves.poll_recv(context) {
+                this.next = Some(newest);
+            }
+            ready!(read)?;
             if buffer.filled().len() > before || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
-            // Before the channel: what is passed is there when nobody expects it.
-            let is_expecting = this.expecting.load(Ordering::Acquire);
-            match this.moves.poll_recv(context) {
-                Poll::Ready(Some(Move::To(next))) => {
-                    let (reader, writer) = *next;
-                    this.current = reader;
-                    if let Some(writer) = writer {
-                        replace(&this.writer, writer);
-                    }
-                }
-                Poll::Ready(Some(Move::Off)) => {}
-                Poll::Pending if is_expecting => return Poll::Pending,
-                Poll::Pending | Poll::Ready(None) => return Poll::Ready(Ok(())),
+            let Some(agreed) = &mut this.next else {
+                return Poll::Ready(Ok(()));
+            };
+            let agreed = ready!(Pin::new(agreed).poll(context));
+            this.next = None;
+            if let Ok(next) = agreed {
+                this.go_on(next);
             }
+        }
+    }
+}
+
+impl SessionReader {
+    fn go_on(&mut self, next: Next) {
+        self.current = next.reader;
+        match next.rest {
+            Rest::Turn(turn) => drop(turn),
+            Rest::Writer(writer) => replace(&self.writer, *writer),
         }
     }
 }

@@ -28,6 +28,8 @@ const SEALED_BYTES_MAX: usize = CONTENT_BYTES_MAX + 256;
 pub(super) const LONGEST_BYTES: usize = HEADER_BYTES + SEALED_BYTES_MAX;
 /// What a record has beyond its content: header, type and tag.
 const OVERHEAD_BYTES: usize = HEADER_BYTES + 1 + TAG_BYTES;
+/// Records in a row that bring the reader nothing: as many as rustls takes.
+const DATALESS_RECORDS_MAX: u8 = 32;
 /// `warning` and `fatal` (RFC 8446, 6), of which TLS 1.3 makes no use.
 const ALERT_LEVELS: [u8; 2] = [1, 2];
 
@@ -51,6 +53,8 @@ pub(super) enum RecordError {
     Unexpected,
     #[error("a message that TLS does not know")]
     Malformed,
+    #[error("a message with a value that it must not have")]
+    Illegal,
     #[error("the peer has ended the connection: {0:?}")]
     Alert(AlertDescription),
 }
@@ -63,6 +67,7 @@ impl RecordError {
             Self::TooLong => Some(AlertDescription::RecordOverflow),
             Self::Unexpected => Some(AlertDescription::UnexpectedMessage),
             Self::Malformed => Some(AlertDescription::DecodeError),
+            Self::Illegal => Some(AlertDescription::IllegalParameter),
             Self::Alert(_) => None,
         }
     }
@@ -141,11 +146,13 @@ pub(super) fn directions(
         cipher: Cipher::new(secrets.rx)?,
         shared: shared.clone(),
         peer_closed,
+        dataless_records: 0,
     };
     let sealer = Sealer {
         cipher: Cipher::new(secrets.tx)?,
         shared,
         limit,
+        closed: false,
     };
     Ok((opener, sealer))
 }
@@ -198,10 +205,13 @@ pub(super) struct Sealer {
     shared: SharedState,
     /// Records after which the key is replaced (RFC 8446, 5.5).
     limit: u64,
+    /// The last that is sent is sealed.
+    closed: bool,
 }
 
 impl Sealer {
-    /// Seals `plaintext` behind what is in `sealed`.
+    /// Seals `plaintext` behind what is in `sealed`; after an error of the opener
+    /// what tells the peer why instead, which has to be sent all the same.
     pub(super) fn seal(&mut self, plaintext: &[u8], sealed: &mut Vec<u8>) -> io::Result<()> {
         let (failed, key_update_due) = {
             let mut shared = self.shared.lock();
@@ -209,6 +219,7 @@ impl Sealer {
             (shared.failed.is_some(), due)
         };
         if failed {
+            self.close(sealed)?;
             return Err(io::ErrorKind::NotConnected.into());
         }
         sealed.reserve(sealed_bytes(plaintext.len()));
@@ -226,6 +237,9 @@ impl Sealer {
 
     /// Seals the last that is sent: that nothing follows, or why.
     pub(super) fn close(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
+        if std::mem::replace(&mut self.closed, true) {
+            return Ok(());
+        }
         let [warning, fatal] = ALERT_LEVELS;
         let failed = self.shared.lock().failed;
         let alert = match failed.map(RecordError::alert) {
@@ -277,6 +291,8 @@ pub(super) struct Opener {
     shared: SharedState,
     /// The peer has said that nothing more follows.
     pub(super) peer_closed: bool,
+    /// Without a record between them that brought data.
+    dataless_records: u8,
 }
 
 /// A record that was opened.
@@ -329,23 +345,33 @@ impl Opener {
     /// Looks at what was sealed: the content, its type, and zeros (RFC 8446,
     /// 5.2). Returns how much of it is for the reader.
     fn take(&mut self, inner: &[u8]) -> Result<usize, RecordError> {
-        let end = inner.iter().rposition(|byte| *byte != 0);
-        let end = end.ok_or(RecordError::Unexpected)?;
-        if end > CONTENT_BYTES_MAX {
+        if inner.len() > CONTENT_BYTES_MAX + 1 {
             return Err(RecordError::TooLong);
         }
+        let end = inner.iter().rposition(|byte| *byte != 0);
+        let end = end.ok_or(RecordError::Unexpected)?;
         let (content, behind) = inner.split_at(end);
         match behind.first().map(|kind| ContentType::from(*kind)) {
-            Some(ContentType::ApplicationData) => Ok(content.len()),
-            Some(ContentType::Alert) => self.take_alert(content).map(|()| 0),
-            Some(ContentType::Handshake) => self.take_messages(content).map(|()| 0),
+            Some(ContentType::ApplicationData) => {
+                self.dataless_records = 0;
+                return Ok(content.len());
+            }
+            Some(ContentType::Alert) => self.take_alert(content)?,
+            Some(ContentType::Handshake) => self.take_messages(content)?,
+            _ => return Err(RecordError::Unexpected),
+        }
+        self.dataless_records += 1;
+        match self.dataless_records {
+            ..=DATALESS_RECORDS_MAX => Ok(0),
             _ => Err(RecordError::Unexpected),
         }
     }
 
     fn take_alert(&mut self, content: &[u8]) -> Result<(), RecordError> {
-        let &[_, alert] = content else {
-            return Err(RecordError::Malformed);
+        let alert = match *content {
+            [_, alert] => alert,
+            [] => return Err(RecordError::Unexpected),
+            _ => return Err(RecordError::Malformed),
         };
         match AlertDescription::from(alert) {
             AlertDescription::CloseNotify => self.peer_closed = true,
@@ -386,10 +412,11 @@ impl Opener {
         match (kind, &shared.keys) {
             // What follows a new key is sealed with it.
             (HandshakeType::KeyUpdate, _) if rest.is_empty() => {
-                let &[asked @ (0 | 1)] = body else {
-                    return Err(RecordError::Malformed);
+                shared.key_update_due |= match *body {
+                    [asked @ (0 | 1)] => asked == 1,
+                    [_] => return Err(RecordError::Illegal),
+                    _ => return Err(RecordError::Malformed),
                 };
-                shared.key_update_due |= asked == 1;
                 let next = shared.keys.next_to_open();
                 let next = next.ok().and_then(|next| Cipher::new(next).ok());
                 self.cipher = next.ok_or(RecordError::Unexpected)?;

@@ -193,24 +193,35 @@ impl SealedReader {
         let count = ready!(self.transport.poll_some(context, &mut behind))?;
         front.copy_from_slice(begun);
         let end = begun.len() + count;
+        let opened_bytes = self.open_in_place(room.get_mut(..end).unwrap_or_default());
+        buffer.advance(opened_bytes);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens the records in `room`, and has their plaintext at its start. Returns
+    /// how much that is.
+    pub(super) fn open_in_place(&mut self, room: &mut [u8]) -> usize {
         let (mut start, mut opened) = (0, 0);
-        while !self.opener.peer_closed {
-            let room = room.get_mut(opened..end).unwrap_or_default();
-            match self.opener.open(room, start - opened) {
+        let begun = loop {
+            // Nothing counts behind an end, however much there is.
+            if self.opener.peer_closed {
+                break &[][..];
+            }
+            let behind = room.get_mut(opened..).unwrap_or_default();
+            match self.opener.open(behind, start - opened) {
                 Ok(Some(record)) => {
                     start += record.record_bytes;
                     opened += record.data_bytes;
                 }
-                Ok(None) => break,
+                Ok(None) => break room.get(start..).unwrap_or_default(),
                 Err(error) => {
                     self.failed = Some(error);
-                    break;
+                    break &[];
                 }
             }
-        }
-        self.arrived.keep(room.get(start..end).unwrap_or_default());
-        buffer.advance(opened);
-        Poll::Ready(Ok(()))
+        };
+        self.arrived.keep(begun);
+        opened
     }
 }
 
@@ -288,9 +299,11 @@ impl AsyncWrite for SealedWriter {
         if this.shut_down {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        this.sealer.seal(bytes, &mut this.sealed)?;
+        let sealed = this.sealer.seal(bytes, &mut this.sealed);
         // Whatever the kernel does not take now goes with the next call.
-        match this.poll_send(context) {
+        let sent = this.poll_send(context);
+        sealed?;
+        match sent {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(bytes.len())),
         }

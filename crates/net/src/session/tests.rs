@@ -246,7 +246,8 @@ async fn tapped(tamper: impl FnOnce(&mut Vec<u8>)) -> (Vec<u8>, io::Error) {
     to_b.shutdown().await.unwrap();
     let mut heard = Vec::new();
     let error = b.read_to_end(&mut heard).await.unwrap_err();
-    b.shutdown().await.unwrap();
+    // As who writes does: the first error ends it.
+    let _ = b.write_all(b"three").await;
     drop(b);
     back.await.unwrap().unwrap();
     // The other end is told by an alert.
@@ -342,6 +343,31 @@ async fn a_write_that_was_given_up_leaves_the_stream_whole() {
     assert!(heard[..written] == whole && heard.ends_with(b"end"));
 }
 
+/// More than is ever kept for the next read.
+#[tokio::test]
+async fn whatever_stands_behind_the_end_is_dropped() {
+    for forged in [true, false] {
+        let (ours, mut theirs) = beside_rustls(Role::Controlling).await;
+        let (mut reader, _writer) = ours.into_inner();
+        let mut room = Vec::new();
+        if forged {
+            room.extend([23, 3, 3, 0, 32]);
+        } else if let TlsStream::Server(stream) = &mut theirs {
+            let connection = stream.get_mut().1;
+            connection.send_close_notify();
+            connection.write_tls(&mut room).unwrap();
+        }
+        room.resize(600 * 1024, 0);
+        assert_eq!(reader.open_in_place(&mut room), 0);
+        let ended = reader.read(&mut room).await;
+        if forged {
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        } else {
+            assert_eq!(ended.unwrap(), 0);
+        }
+    }
+}
+
 /// A session and its movers, on its first path.
 fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Mover); 2] {
     [moving::stream(a), moving::stream(b)]
@@ -392,22 +418,15 @@ async fn read_pattern(mut reader: SessionReader) -> usize {
     }
 }
 
-/// Both directions are full while the session moves again and again.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
+/// Both directions of a session are full while `move_it` is made.
+async fn under_load(move_it: impl AsyncFn(&Mover, &Mover)) {
     let (a, b) = streams().await;
     let [(a, a_mover), (b, b_mover)] = sessions(a, b);
     let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_inner(), b.into_inner());
     let stopped = Arc::new(AtomicBool::new(false));
     let written = [a_writer, b_writer].map(|one| tokio::spawn(write_until(one, stopped.clone())));
     let read = [b_reader, a_reader].map(|one| tokio::spawn(read_pattern(one)));
-    for _ in 0..20 {
-        let (to, heard) = next_path().await;
-        let follow = async { b_mover.follow(heard.await).await };
-        let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
-        led.unwrap();
-        followed.unwrap();
-    }
+    move_it(&a_mover, &b_mover).await;
     stopped.store(true, Ordering::Relaxed);
     for (written, read) in written.into_iter().zip(read) {
         let both = async { (written.await.unwrap(), read.await.unwrap()) };
@@ -416,6 +435,59 @@ async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
         assert_eq!(written, read);
         assert!(read > 1_000_000, "only {read} bytes");
     }
+}
+
+async fn go_on(a_mover: &Mover, b_mover: &Mover) {
+    let (to, heard) = next_path().await;
+    let follow = async { b_mover.follow(heard.await).await };
+    let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+    led.unwrap();
+    followed.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
+    under_load(async |a_mover, b_mover| {
+        for _ in 0..20 {
+            go_on(a_mover, b_mover).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moves_that_are_begun_at_once_are_made_one_after_the_other() {
+    under_load(async |a_mover, b_mover| {
+        for _ in 0..10 {
+            let moves = [(); 3].map(|()| go_on(a_mover, b_mover));
+            let [one, two, three] = moves;
+            tokio::join!(one, two, three);
+        }
+    })
+    .await;
+}
+
+/// The other side has agreed to it and cannot know, whether the path is closed then
+/// or merely silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_is_given_up_does_not_stand_in_the_way_of_the_next() {
+    under_load(async |a_mover, b_mover| {
+        let mut silent = Vec::new();
+        for closed in [true, false].repeat(6) {
+            let (mut to, heard) = next_path().await;
+            let turn = a_mover.turn().await.unwrap();
+            let give_up = async {
+                to.write_all(&HELLO.encode()).await.unwrap();
+                assert_eq!(to.read_u8().await.unwrap(), Hello::READY);
+                silent.extend((!closed).then_some(to));
+            };
+            let follow = async { b_mover.follow(heard.await).await };
+            tokio::join!(give_up, follow).1.unwrap();
+            drop(turn);
+            go_on(a_mover, b_mover).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub struct CheckId(u32);
 /// Why a dial did not come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DialFailure {
-    /// `EADDRNOTAVAIL`, or Windows's `WSAEADDRINUSE`: a connection between
+    /// `EADDRNOTAVAIL`, or `EADDRINUSE` elsewhere than on Linux: a connection between
     /// these two addresses exists already.
     AddressInUse,
     /// Anything else: refused, unreachable, timed out.

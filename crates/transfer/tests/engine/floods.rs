@@ -1,12 +1,19 @@
 //! A peer that floods, one that says nothing, and one that breaks off in the
 //! middle of a frame, in every state.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use pinhole_transfer::{
     ExchangeError, ExchangeEvent, Party, Side, TransferError, frame::ChunkHeader, merkle::Digest,
 };
 use tempfile::tempdir;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     liar::{Liar, MIB, accepted, id, pair},
@@ -248,5 +255,50 @@ async fn silence_in_any_state_holds_nobody_up() {
     });
     for end in ends.collect::<Vec<_>>() {
         end.await.unwrap();
+    }
+}
+
+/// A stream that has a fault of its own.
+struct Faulty(tokio::io::DuplexStream);
+
+impl AsyncRead for Faulty {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        panic!("a fault of the stream");
+    }
+}
+
+impl AsyncWrite for Faulty {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_is_lost_ends_the_exchange_on_both_sides() {
+    let (left, right) = tokio::io::duplex(4096);
+    let mut alice = Peer::over(Faulty(left), Side::Initiator);
+    let mut bob = Peer::over(right, Side::Responder);
+    for peer in [&mut alice, &mut bob] {
+        let reason = peer.closed().await;
+        assert!(
+            matches!(reason, Some(ExchangeError::ConnectionLost(_))),
+            "{reason:?}"
+        );
     }
 }

@@ -107,33 +107,41 @@ fn padding_is_not_handed_out() {
 
 #[test]
 fn what_has_no_place_after_the_handshake_ends_the_connection_with_a_reason() {
-    use RecordError::{Alert, Malformed, TooLong, Unexpected};
+    use RecordError::{Alert, Illegal, Malformed, TooLong, Unexpected};
     let long = vec![1; CONTENT_BYTES_MAX + 1];
     let renewed_and_more = [KEY_UPDATE, KEY_UPDATE].concat();
-    let cases: [(u8, &[u8], RecordError); 14] = [
+    let padded = [&[1, DATA][..], &[0; CONTENT_BYTES_MAX]].concat();
+    let cases: [(u8, &[u8], RecordError); 17] = [
         (HANDSHAKE, &[], Unexpected),
         (HANDSHAKE, &KEY_UPDATE[..3], Unexpected),
         (HANDSHAKE, &KEY_UPDATE[..4], Unexpected),
         (HANDSHAKE, &renewed_and_more, Unexpected),
-        (HANDSHAKE, &[24, 0, 0, 1, 2], Malformed),
+        (HANDSHAKE, &[24, 0, 0, 1, 2], Illegal),
+        (HANDSHAKE, &[24, 0, 0, 0], Malformed),
         (HANDSHAKE, &[24, 0, 0, 2, 0, 0], Malformed),
         (HANDSHAKE, &[24, 0xff, 0xff, 0xff, 0], Unexpected),
         (HANDSHAKE, &[11, 0, 0, 0], Unexpected),
         (HANDSHAKE, &[4, 0, 0, 0], Unexpected),
         (ALERT, &[2, 80], Alert(AlertDescription::InternalError)),
         (ALERT, &[1], Malformed),
+        (ALERT, &[], Unexpected),
         (20, &[1], Unexpected),
         (0, &[], Unexpected),
         (DATA, &long, TooLong),
+        (0, &padded, TooLong),
     ];
     for (kind, content, expected) in cases {
         let [(mut told, mut sealer), (mut opener, mut answering)] = ends();
         let mut record = sealed(&mut sealer, kind, content);
         assert_eq!(error_of(opener.open(&mut record, 0)), expected);
-        let refused = answering.seal(b"more", &mut Vec::new()).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::NotConnected);
         let mut last = Vec::new();
+        let refused = answering.seal(b"more", &mut last).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::NotConnected);
+        // Said once, whatever else is tried.
+        let said_bytes = last.len();
+        answering.seal(b"more", &mut last).unwrap_err();
         answering.close(&mut last).unwrap();
+        assert_eq!(last.len(), said_bytes);
         let told = told.open(&mut last, 0);
         match expected.alert() {
             Some(alert) => assert_eq!(error_of(told), Alert(alert)),
@@ -145,6 +153,32 @@ fn what_has_no_place_after_the_handshake_ends_the_connection_with_a_reason() {
 fn error_of(opened: io::Result<Option<Opened>>) -> RecordError {
     let error = opened.unwrap_err();
     *error.get_ref().unwrap().downcast_ref().unwrap()
+}
+
+#[test]
+fn records_without_data_are_not_taken_for_ever() {
+    let update: (u8, &[u8]) = (HANDSHAKE, &KEY_UPDATE);
+    for (kind, content) in [update, (ALERT, &[1, 90])] {
+        let [(_, mut sealer), (mut opener, _)] = ends();
+        let mut say = |kind, content: &[u8]| {
+            let mut record = sealed(&mut sealer, kind, content);
+            if kind == HANDSHAKE {
+                let next = sealer.shared.lock().keys.next_to_seal().unwrap();
+                sealer.cipher = Cipher::new(next).unwrap();
+            }
+            opener.open(&mut record, 0)
+        };
+        for _ in 0..2 {
+            for _ in 0..DATALESS_RECORDS_MAX {
+                say(kind, content).unwrap();
+            }
+            say(DATA, b"data").unwrap();
+        }
+        for _ in 0..DATALESS_RECORDS_MAX {
+            say(kind, content).unwrap();
+        }
+        assert_eq!(error_of(say(kind, content)), RecordError::Unexpected);
+    }
 }
 
 #[test]
