@@ -17,8 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
-use crate::connection::TlsStream;
-use crate::relay::Side;
+use crate::connection::Half;
 use crate::storage::Names;
 
 /// An encoded frame, shared by all who receive it.
@@ -76,10 +75,10 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Refused(Refusal),
-    /// Takes the other side's stream and passes bytes between the two.
-    First(oneshot::Receiver<(TlsStream, Side)>),
-    /// Gives its stream away.
-    Second(oneshot::Sender<(TlsStream, Side)>),
+    /// Takes the other side's connection and passes bytes between the two.
+    First(oneshot::Receiver<Half>),
+    /// Gives its connection away.
+    Second(oneshot::Sender<Half>),
 }
 
 struct Claim {
