@@ -55,9 +55,10 @@ pub const MAX_UNANSWERED_PINGS: u8 = 2;
 /// Most peers in one [`ServerMessage::Roster`]; about 30 KiB.
 pub const ROSTER_PAGE_PEERS: usize = 256;
 
-/// One control connection, from its first message to its end. Never reused.
+/// One control connection, from its first message to its end. Numbered by the
+/// owner of the [`Registry`]; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(u64);
+pub struct SessionId(pub u64);
 
 /// What the owner of a [`Registry`] has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,7 +156,6 @@ pub struct Registry {
     /// Never removed early: a timer whose subject is gone does nothing.
     timers: BTreeSet<(Instant, Timer)>,
     actions: VecDeque<Action>,
-    last_session: u64,
     last_nonce: u64,
     shutting_down: bool,
     has_no_relay: bool,
@@ -204,9 +204,7 @@ impl Registry {
     }
 
     /// A control connection wants to log in.
-    pub fn handle_log_in(&mut self, now: Instant, log_in: LogIn) -> SessionId {
-        self.last_session += 1;
-        let session = SessionId(self.last_session);
+    pub fn handle_log_in(&mut self, now: Instant, session: SessionId, log_in: LogIn) {
         let LogIn { key, name, .. } = log_in;
         self.observed.connected(key, log_in.observed.ip());
         let identity = PeerIdentity {
@@ -235,7 +233,6 @@ impl Registry {
         } else {
             self.close(session, Some(Refusal::Version));
         }
-        session
     }
 
     /// The outcome of [`Action::ClaimName`]: the key the name is bound to, or
@@ -346,10 +343,9 @@ impl Registry {
     }
 
     /// A relay connection has shown its token.
-    pub fn handle_relay(&mut self, now: Instant, key: PeerKey, token: RelayToken) -> RelayId {
-        let (relay, action) = self.relay.arrive(now, key, token);
-        self.actions.extend(action);
-        relay
+    pub fn handle_relay(&mut self, now: Instant, relay: RelayId, key: PeerKey, token: RelayToken) {
+        self.actions
+            .extend(self.relay.arrive(now, relay, key, token));
     }
 
     /// A relay connection has ended before it was paired.

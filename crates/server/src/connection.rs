@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::registry::{LogIn, SessionId};
+use pinhole_proto::registry::{LogIn, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use pinhole_proto::tls::peer_key;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -36,9 +37,15 @@ pub(crate) struct Context {
     pub(crate) registrar: mpsc::Sender<Input>,
     /// Becomes true when the server goes down.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// The number of the next connection that needs one.
+    pub(crate) next_id: AtomicU64,
 }
 
 impl Context {
+    fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Completes when the server goes down.
     pub(crate) async fn stopped(&self) {
         let mut stopping = self.stopping.clone();
@@ -277,14 +284,13 @@ async fn control(
     log_in: LogIn,
 ) -> Result<(), ConnectionError> {
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
-    let (id, session) = oneshot::channel();
+    let session = SessionId(context.fresh_id());
     let input = Input::LogIn {
+        session,
         log_in,
         outgoing,
-        session: id,
     };
     tell(context, input).await?;
-    let session = session.await.map_err(|_| ConnectionError::Stopping)?;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let ended = tokio::select! {
         ended = read_messages(context, &mut reader, &mut decoder, session) => ended,
@@ -444,16 +450,15 @@ async fn relay(
     decoder: Decoder,
     token: RelayToken,
 ) -> Result<(), ConnectionError> {
-    let (id, relay) = oneshot::channel();
+    let relay = RelayId(context.fresh_id());
     let (verdict, decided) = oneshot::channel();
     let input = Input::Relay {
+        relay,
         key: half.side.key,
         token,
-        relay: id,
         verdict,
     };
     tell(context, input).await?;
-    let relay = relay.await.map_err(|_| ConnectionError::Stopping)?;
     let verdict = tokio::select! {
         verdict = decided => verdict.map_err(|_| ConnectionError::Stopping)?,
         ended = wait_for_end(context, &mut half.stream, decoder) => {

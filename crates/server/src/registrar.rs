@@ -34,9 +34,9 @@ const CLAIMS: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Input {
     LogIn {
+        session: SessionId,
         log_in: LogIn,
         outgoing: mpsc::Sender<Frame>,
-        session: oneshot::Sender<SessionId>,
     },
     Claimed {
         session: SessionId,
@@ -57,9 +57,9 @@ pub(crate) enum Input {
         key: PeerKey,
     },
     Relay {
+        relay: RelayId,
         key: PeerKey,
         token: RelayToken,
-        relay: oneshot::Sender<RelayId>,
         verdict: oneshot::Sender<Verdict>,
     },
     RelayDisconnected {
@@ -170,15 +170,12 @@ impl Registrar {
         let now = Instant::now();
         match input {
             Input::LogIn {
+                session,
                 log_in,
                 outgoing,
-                session,
             } => {
-                let id = self.registry.handle_log_in(now, log_in);
-                self.outgoing.insert(id, outgoing);
-                if session.send(id).is_err() {
-                    self.drop_session(id);
-                }
+                self.outgoing.insert(session, outgoing);
+                self.registry.handle_log_in(now, session, log_in);
             }
             Input::Claimed { session, owner } => self.registry.handle_claim(now, session, owner),
             Input::Message { session, message } => match self.fresh_token() {
@@ -192,16 +189,13 @@ impl Registrar {
             Input::Observation { key, address } => self.registry.handle_observation(key, address),
             Input::ObservationEnded { key } => self.registry.handle_observation_ended(key),
             Input::Relay {
+                relay,
                 key,
                 token,
-                relay,
                 verdict,
             } => {
-                let id = self.registry.handle_relay(now, key, token);
-                self.verdicts.insert(id, verdict);
-                if relay.send(id).is_err() {
-                    self.drop_relay(id);
-                }
+                self.verdicts.insert(relay, verdict);
+                self.registry.handle_relay(now, relay, key, token);
             }
             Input::RelayDisconnected { relay } => self.drop_relay(relay),
             Input::RelayEnded { keys, reason } => self.registry.handle_relay_ended(keys, reason),

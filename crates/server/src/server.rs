@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pinhole_proto::candidate::is_other_address;
@@ -78,6 +79,7 @@ pub async fn run(
         limits,
         registrar,
         stopping,
+        next_id: AtomicU64::new(0),
     });
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {

@@ -22,6 +22,7 @@ struct World {
     claims: Vec<(SessionId, PeerName, PeerKey)>,
     storage_is_slow: bool,
     tokens: u8,
+    last_id: u64,
 }
 
 fn key(number: u8) -> PeerKey {
@@ -70,6 +71,7 @@ impl World {
             claims: Vec::new(),
             storage_is_slow: false,
             tokens: 0,
+            last_id: 0,
         }
     }
 
@@ -114,7 +116,13 @@ impl World {
             version: PROTOCOL_VERSION,
             name: name(who),
         };
-        let session = self.registry.handle_log_in(self.now, log_in);
+        self.ask(log_in)
+    }
+
+    fn ask(&mut self, log_in: LogIn) -> SessionId {
+        self.last_id += 1;
+        let session = SessionId(self.last_id);
+        self.registry.handle_log_in(self.now, session, log_in);
         self.drain();
         session
     }
@@ -201,7 +209,9 @@ impl World {
     }
 
     fn relay(&mut self, key: PeerKey, token: RelayToken) -> RelayId {
-        let relay = self.registry.handle_relay(self.now, key, token);
+        self.last_id += 1;
+        let relay = RelayId(self.last_id);
+        self.registry.handle_relay(self.now, relay, key, token);
         self.drain();
         relay
     }

@@ -122,8 +122,7 @@ fn another_version_and_a_broken_storage_are_told_apart() {
         version: PROTOCOL_VERSION + 1,
         name: name("alice"),
     };
-    let session = world.registry.handle_log_in(world.now, log_in);
-    world.drain();
+    let session = world.ask(log_in);
     assert_eq!(world.closed.get(&session), Some(&Some(Refusal::Version)));
     world.storage_is_slow = true;
     let session = world.log_in("alice", key(1), "198.51.100.1:1000");
