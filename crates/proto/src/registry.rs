@@ -64,8 +64,8 @@ pub struct SessionId(pub u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Bind `name` to `key` unless it is bound already, durably, and report the
-    /// key it is bound to with [`Registry::handle_claim`]. Claims are answered
-    /// in the order in which they were asked.
+    /// key it is bound to with [`Registry::handle_claim`]. Claims of a name are
+    /// answered in the order in which they were asked.
     ClaimName {
         /// Who asks.
         session: SessionId,
@@ -73,6 +73,8 @@ pub enum Action {
         name: PeerName,
         /// The key the session proved.
         key: PeerKey,
+        /// From where it did.
+        address: IpAddr,
     },
     /// Queue `message` for each of these sessions. A session whose queue is
     /// full is reported with [`Registry::handle_disconnected`].
@@ -206,7 +208,8 @@ impl Registry {
     /// A control connection wants to log in.
     pub fn handle_log_in(&mut self, now: Instant, session: SessionId, log_in: LogIn) {
         let LogIn { key, name, .. } = log_in;
-        self.observed.connected(key, log_in.observed.ip());
+        let address = log_in.observed.ip();
+        self.observed.connected(key, address);
         let identity = PeerIdentity {
             name: name.clone(),
             key,
@@ -228,16 +231,25 @@ impl Registry {
         if self.shutting_down {
             self.close(session, Some(Refusal::ShuttingDown));
         } else if log_in.version == PROTOCOL_VERSION {
-            self.actions
-                .push_back(Action::ClaimName { session, name, key });
+            self.actions.push_back(Action::ClaimName {
+                session,
+                name,
+                key,
+                address,
+            });
         } else {
             self.close(session, Some(Refusal::Version));
         }
     }
 
     /// The outcome of [`Action::ClaimName`]: the key the name is bound to, or
-    /// `None` when that could not be found out.
-    pub fn handle_claim(&mut self, now: Instant, session: SessionId, owner: Option<PeerKey>) {
+    /// why it is bound to none.
+    pub fn handle_claim(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        owner: Result<PeerKey, Refusal>,
+    ) {
         // A session may have ended while its name was looked up.
         let Some(claimant) = self.sessions.get(&session) else {
             return;
@@ -247,11 +259,11 @@ impl Registry {
             return;
         }
         match owner {
-            None => return self.close(session, Some(Refusal::Internal)),
-            Some(owner) if owner != key => {
+            Err(refusal) => return self.close(session, Some(refusal)),
+            Ok(owner) if owner != key => {
                 return self.close(session, Some(Refusal::NameTaken));
             }
-            Some(_) => {}
+            Ok(_) => {}
         }
         // The newest login of a key wins. To the others nothing changes.
         let older = self.online.insert(name, session);

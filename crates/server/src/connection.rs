@@ -159,6 +159,9 @@ async fn serve_speaking(
         _of_key: of_key,
     };
     match first {
+        ClientMessage::LogIn { .. } if !context.admission.admit_login(arrival.observed.ip()) => {
+            refuse(context, stream, Refusal::Limited).await
+        }
         ClientMessage::LogIn { version, name } => {
             let log_in = LogIn {
                 key,

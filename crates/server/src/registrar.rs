@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use pinhole_proto::frame::{self, FrameKind};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::{Action, LogIn, Registry, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -17,8 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
+use crate::claims::{Claim, Claims, Clerk};
 use crate::connection::Half;
-use crate::storage::Names;
 
 /// An encoded frame, shared by all who receive it.
 pub(crate) type Frame = Arc<[u8]>;
@@ -27,8 +26,6 @@ pub(crate) type Frame = Arc<[u8]>;
 const INBOX_INPUTS: usize = 1024;
 /// Frames that may wait for one client. A client further behind does not read.
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
-/// Claims that may wait for the disk; further logins are turned away.
-const CLAIMS: usize = 1024;
 
 /// What connections and the storage tell the registrar.
 #[derive(Debug)]
@@ -40,7 +37,7 @@ pub(crate) enum Input {
     },
     Claimed {
         session: SessionId,
-        owner: Option<PeerKey>,
+        owner: Result<PeerKey, Refusal>,
     },
     Message {
         session: SessionId,
@@ -81,23 +78,16 @@ pub(crate) enum Verdict {
     Second(oneshot::Sender<Half>),
 }
 
-struct Claim {
-    session: SessionId,
-    name: PeerName,
-    key: PeerKey,
-}
-
 /// Starts the registrar and the thread that owns the names. Both end when
 /// `stopping` becomes true.
 pub(crate) fn start(
-    names: Names,
+    (claims, clerk): (Claims, Clerk),
     registry: Registry,
     stopping: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
-    let (claims, waiting) = mpsc::channel(CLAIMS);
     let answers = inbox.clone();
-    let storage = tokio::task::spawn_blocking(move || answer_claims(names, waiting, &answers));
+    let storage = tokio::task::spawn_blocking(move || clerk.run(&answers));
     let registrar = tokio::spawn(Registrar::new(registry, claims).run(inputs, stopping));
     let ended = async {
         for ended in [registrar.await, storage.await] {
@@ -109,34 +99,16 @@ pub(crate) fn start(
     (inbox, ended)
 }
 
-fn answer_claims(
-    mut names: Names,
-    mut waiting: mpsc::Receiver<Claim>,
-    answers: &mpsc::Sender<Input>,
-) {
-    while let Some(Claim { session, name, key }) = waiting.blocking_recv() {
-        let owner = names.claim(&name, key);
-        let owner = owner.inspect_err(|error| error!("claiming {name}: {error}"));
-        let claimed = Input::Claimed {
-            session,
-            owner: owner.ok(),
-        };
-        if answers.blocking_send(claimed).is_err() {
-            return;
-        }
-    }
-}
-
 struct Registrar {
     registry: Registry,
-    claims: mpsc::Sender<Claim>,
+    claims: Claims,
     outgoing: BTreeMap<SessionId, mpsc::Sender<Frame>>,
     verdicts: BTreeMap<RelayId, oneshot::Sender<Verdict>>,
     random: SystemRandom,
 }
 
 impl Registrar {
-    fn new(registry: Registry, claims: mpsc::Sender<Claim>) -> Self {
+    fn new(registry: Registry, claims: Claims) -> Self {
         Self {
             registry,
             claims,
@@ -205,7 +177,17 @@ impl Registrar {
     fn act(&mut self) {
         while let Some(action) = self.registry.poll_action() {
             match action {
-                Action::ClaimName { session, name, key } => self.claim(session, name, key),
+                Action::ClaimName {
+                    session,
+                    name,
+                    key,
+                    address,
+                } => self.claim(Claim {
+                    session,
+                    name,
+                    key,
+                    address,
+                }),
                 Action::Send { to, message } => self.send(&to, &message),
                 Action::Close { session, refusal } => self.close(session, refusal),
                 Action::PairRelay { first, second } => self.pair(first, second),
@@ -216,11 +198,12 @@ impl Registrar {
         }
     }
 
-    fn claim(&mut self, session: SessionId, name: PeerName, key: PeerKey) {
-        info!(%name, key = %key.fingerprint(), "login");
-        if self.claims.try_send(Claim { session, name, key }).is_err() {
-            error!("the disk does not keep up with the logins");
-            self.registry.handle_claim(Instant::now(), session, None);
+    fn claim(&mut self, claim: Claim) {
+        let session = claim.session;
+        info!(name = %claim.name, key = %claim.key.fingerprint(), "login");
+        if let Err(refusal) = self.claims.ask(claim) {
+            let now = Instant::now();
+            self.registry.handle_claim(now, session, Err(refusal));
         }
     }
 

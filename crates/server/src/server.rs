@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::admission::Admission;
+use crate::claims::claims;
 use crate::connection::{Arrival, Context, Place, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
@@ -69,7 +70,7 @@ pub async fn run(
         true => Registry::new(),
         false => Registry::new().without_relay(),
     };
-    let (registrar, ended) = registrar::start(names, registry, stopping.clone());
+    let (registrar, ended) = registrar::start(claims(names, &limits), registry, stopping.clone());
     let relay = Arc::new(Relay::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),

@@ -78,7 +78,9 @@ impl World {
     fn drain(&mut self) {
         while let Some(action) = self.registry.poll_action() {
             match action {
-                Action::ClaimName { session, name, key } => self.claims.push((session, name, key)),
+                Action::ClaimName {
+                    session, name, key, ..
+                } => self.claims.push((session, name, key)),
                 Action::Send { to, message } => {
                     assert!(!to.is_empty());
                     for session in to {
@@ -104,7 +106,7 @@ impl World {
     fn settle_claims(&mut self) {
         for (session, name, key) in std::mem::take(&mut self.claims) {
             let owner = *self.names.entry(name).or_insert(key);
-            self.registry.handle_claim(self.now, session, Some(owner));
+            self.registry.handle_claim(self.now, session, Ok(owner));
         }
     }
 
