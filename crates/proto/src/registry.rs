@@ -55,16 +55,17 @@ pub const MAX_UNANSWERED_PINGS: u8 = 2;
 /// Most peers in one [`ServerMessage::Roster`]; about 30 KiB.
 pub const ROSTER_PAGE_PEERS: usize = 256;
 
-/// One control connection, from its first message to its end. Never reused.
+/// One control connection, from its first message to its end. Numbered by the
+/// owner of the [`Registry`]; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(u64);
+pub struct SessionId(pub u64);
 
 /// What the owner of a [`Registry`] has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Bind `name` to `key` unless it is bound already, durably, and report the
-    /// key it is bound to with [`Registry::handle_claim`]. Claims are answered
-    /// in the order in which they were asked.
+    /// key it is bound to with [`Registry::handle_claim`]. Claims of a name are
+    /// answered in the order in which they were asked.
     ClaimName {
         /// Who asks.
         session: SessionId,
@@ -72,6 +73,8 @@ pub enum Action {
         name: PeerName,
         /// The key the session proved.
         key: PeerKey,
+        /// From where it did.
+        address: IpAddr,
     },
     /// Queue `message` for each of these sessions. A session whose queue is
     /// full is reported with [`Registry::handle_disconnected`].
@@ -155,7 +158,6 @@ pub struct Registry {
     /// Never removed early: a timer whose subject is gone does nothing.
     timers: BTreeSet<(Instant, Timer)>,
     actions: VecDeque<Action>,
-    last_session: u64,
     last_nonce: u64,
     shutting_down: bool,
     has_no_relay: bool,
@@ -204,11 +206,10 @@ impl Registry {
     }
 
     /// A control connection wants to log in.
-    pub fn handle_log_in(&mut self, now: Instant, log_in: LogIn) -> SessionId {
-        self.last_session += 1;
-        let session = SessionId(self.last_session);
+    pub fn handle_log_in(&mut self, now: Instant, session: SessionId, log_in: LogIn) {
         let LogIn { key, name, .. } = log_in;
-        self.observed.connected(key, log_in.observed.ip());
+        let address = log_in.observed.ip();
+        self.observed.connected(key, address);
         let identity = PeerIdentity {
             name: name.clone(),
             key,
@@ -230,17 +231,25 @@ impl Registry {
         if self.shutting_down {
             self.close(session, Some(Refusal::ShuttingDown));
         } else if log_in.version == PROTOCOL_VERSION {
-            self.actions
-                .push_back(Action::ClaimName { session, name, key });
+            self.actions.push_back(Action::ClaimName {
+                session,
+                name,
+                key,
+                address,
+            });
         } else {
             self.close(session, Some(Refusal::Version));
         }
-        session
     }
 
     /// The outcome of [`Action::ClaimName`]: the key the name is bound to, or
-    /// `None` when that could not be found out.
-    pub fn handle_claim(&mut self, now: Instant, session: SessionId, owner: Option<PeerKey>) {
+    /// why it is bound to none.
+    pub fn handle_claim(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        owner: Result<PeerKey, Refusal>,
+    ) {
         // A session may have ended while its name was looked up.
         let Some(claimant) = self.sessions.get(&session) else {
             return;
@@ -250,11 +259,11 @@ impl Registry {
             return;
         }
         match owner {
-            None => return self.close(session, Some(Refusal::Internal)),
-            Some(owner) if owner != key => {
+            Err(refusal) => return self.close(session, Some(refusal)),
+            Ok(owner) if owner != key => {
                 return self.close(session, Some(Refusal::NameTaken));
             }
-            Some(_) => {}
+            Ok(_) => {}
         }
         // The newest login of a key wins. To the others nothing changes.
         let older = self.online.insert(name, session);
@@ -346,10 +355,9 @@ impl Registry {
     }
 
     /// A relay connection has shown its token.
-    pub fn handle_relay(&mut self, now: Instant, key: PeerKey, token: RelayToken) -> RelayId {
-        let (relay, action) = self.relay.arrive(now, key, token);
-        self.actions.extend(action);
-        relay
+    pub fn handle_relay(&mut self, now: Instant, relay: RelayId, key: PeerKey, token: RelayToken) {
+        self.actions
+            .extend(self.relay.arrive(now, relay, key, token));
     }
 
     /// A relay connection has ended before it was paired.

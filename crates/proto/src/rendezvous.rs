@@ -367,9 +367,15 @@ pub enum Refusal {
     /// The client speaks another version.
     #[error("the server speaks another version of the protocol; update Pinhole")]
     Version,
-    /// Too many connections from this address or of this key.
-    #[error("too many connections or requests; try again in a minute")]
+    /// Too many connections, logins or new names of this address or this key
+    /// for now.
+    #[error(
+        "too many connections or requests at the moment, from your network or in all; try again in a minute"
+    )]
     Limited,
+    /// The key has as many names as it may.
+    #[error("you have as many names there as its operator allows; use one of them")]
+    TooManyNames,
     /// The relay token is unknown, used, expired, or another key's.
     #[error("the relay does not know this token")]
     Token,

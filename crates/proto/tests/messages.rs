@@ -100,6 +100,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Replaced,
         Refusal::Version,
         Refusal::Limited,
+        Refusal::TooManyNames,
         Refusal::Token,
         Refusal::RelayBytes,
         Refusal::RelayTime,

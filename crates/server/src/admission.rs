@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use pinhole_proto::key::PeerKey;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::Limits;
+use crate::pace::Pace;
 
 /// At most so many at once for each value of `K`.
 #[derive(Debug)]
@@ -97,6 +99,7 @@ pub(crate) struct Admission {
     by_address: Arc<Cap<Network>>,
     handshakes_by_address: Arc<Cap<Network>>,
     by_key: Arc<Cap<PeerKey>>,
+    logins: Pace<Network>,
 }
 
 impl Admission {
@@ -107,6 +110,7 @@ impl Admission {
             by_address: Cap::new(limits.connections_per_address),
             handshakes_by_address: Cap::new(limits.handshakes_per_address),
             by_key: Cap::new(limits.connections_per_key),
+            logins: Pace::new(limits.logins_per_address),
         }
     }
 
@@ -127,6 +131,11 @@ impl Admission {
     /// Room for another connection of `key`.
     pub(crate) fn admit_key(&self, key: PeerKey) -> Option<Permit<PeerKey>> {
         self.by_key.take(key)
+    }
+
+    /// Whether another login may come from `address` now.
+    pub(crate) fn admit_login(&self, address: IpAddr) -> bool {
+        self.logins.take(Instant::now(), network(address))
     }
 }
 

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::registry::{LogIn, SessionId};
+use pinhole_proto::registry::{LogIn, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use pinhole_proto::tls::peer_key;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -16,13 +17,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
-use crate::admission::{Admission, Admitted, Handshaking};
+use crate::admission::{Admission, Admitted, Handshaking, Permit};
 use crate::limits::Limits;
 use crate::probe::{Asker, Prober};
 use crate::registrar::{Frame, Input, OUTGOING_FRAMES, Verdict, encoded};
 use crate::relay::{CarryError, Relay, Side};
 
-pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 const READ_BYTES: usize = 4 * 1024;
 
@@ -36,9 +37,15 @@ pub(crate) struct Context {
     pub(crate) registrar: mpsc::Sender<Input>,
     /// Becomes true when the server goes down.
     pub(crate) stopping: watch::Receiver<bool>,
+    /// The number of the next connection that needs one.
+    pub(crate) next_id: AtomicU64,
 }
 
 impl Context {
+    fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Completes when the server goes down.
     pub(crate) async fn stopped(&self) {
         let mut stopping = self.stopping.clone();
@@ -60,6 +67,21 @@ pub(crate) struct Place {
     pub(crate) observer_ports: Vec<u16>,
     /// Another address that is listened on.
     pub(crate) other_address: Option<IpAddr>,
+}
+
+/// What a connection holds as long as its socket lives, whichever task has it.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _admitted: Admitted,
+    _of_key: Permit<PeerKey>,
+}
+
+/// A relay connection, one of the two of a pair.
+#[derive(Debug)]
+pub(crate) struct Half {
+    stream: TlsStream,
+    side: Side,
+    _held: Held,
 }
 
 /// Why a connection ended before its time.
@@ -104,21 +126,23 @@ pub(crate) async fn serve(
     };
     let ended = match spoken {
         Ok(Ok(0)) => Err(ConnectionError::Empty),
-        Ok(Ok(_)) => Box::pin(serve_speaking(context, tcp, arrival, handshaking, deadline)).await,
+        Ok(Ok(_)) => {
+            let speaking = serve_speaking(context, tcp, arrival, (admitted, handshaking), deadline);
+            Box::pin(speaking).await
+        }
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(ConnectionError::Slow),
     };
     if let Err(error) = ended {
         debug!(%observed, "connection ended: {error}");
     }
-    drop(admitted);
 }
 
 async fn serve_speaking(
     context: &Context,
     tcp: TcpStream,
     arrival: Arrival,
-    handshaking: Handshaking,
+    (admitted, handshaking): (Admitted, Handshaking),
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
     let opened = tokio::select! {
@@ -127,10 +151,17 @@ async fn serve_speaking(
     };
     let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
     drop(handshaking);
-    let Some(_permit) = context.admission.admit_key(key) else {
+    let Some(of_key) = context.admission.admit_key(key) else {
         return refuse(context, stream, Refusal::Limited).await;
     };
+    let held = Held {
+        _admitted: admitted,
+        _of_key: of_key,
+    };
     match first {
+        ClientMessage::LogIn { .. } if !context.admission.admit_login(arrival.observed.ip()) => {
+            refuse(context, stream, Refusal::Limited).await
+        }
         ClientMessage::LogIn { version, name } => {
             let log_in = LogIn {
                 key,
@@ -148,12 +179,17 @@ async fn serve_speaking(
                 came_to: stream.get_ref().0.local_addr()?.ip().to_canonical(),
                 other_address: arrival.place.other_address,
             };
-            observe(context, stream, decoder, asker).await
+            observe(context, stream, decoder, asker, held).await
         }
         ClientMessage::Relay { token } => {
             let address = arrival.observed.ip();
             let side = Side { key, address };
-            relay(context, stream, decoder, side, token).await
+            let half = Half {
+                stream,
+                side,
+                _held: held,
+            };
+            relay(context, half, decoder, token).await
         }
         ClientMessage::Probe { .. } => Err(ConnectionError::FirstMessage("probe")),
         ClientMessage::Introduce { .. } => Err(ConnectionError::FirstMessage("introduce")),
@@ -251,14 +287,13 @@ async fn control(
     log_in: LogIn,
 ) -> Result<(), ConnectionError> {
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
-    let (id, session) = oneshot::channel();
+    let session = SessionId(context.fresh_id());
     let input = Input::LogIn {
+        session,
         log_in,
         outgoing,
-        session: id,
     };
     tell(context, input).await?;
-    let session = session.await.map_err(|_| ConnectionError::Stopping)?;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let ended = tokio::select! {
         ended = read_messages(context, &mut reader, &mut decoder, session) => ended,
@@ -308,6 +343,7 @@ async fn observe(
     mut stream: TlsStream,
     mut decoder: Decoder,
     asker: Asker,
+    held: Held,
 ) -> Result<(), ConnectionError> {
     // First the registrar: the client may use the address as soon as it has it.
     let Asker { key, observed, .. } = asker;
@@ -326,7 +362,12 @@ async fn observe(
     match ended {
         Ok(Some(token)) => {
             let side = Side { key, address };
-            relay(context, stream, decoder, side, token).await
+            let half = Half {
+                stream,
+                side,
+                _held: held,
+            };
+            relay(context, half, decoder, token).await
         }
         Ok(None) => Ok(()),
         Err(ConnectionError::Stopping) => refuse(context, stream, Refusal::ShuttingDown).await,
@@ -408,65 +449,62 @@ async fn wait_for_end(
 
 async fn relay(
     context: &Context,
-    mut stream: TlsStream,
+    mut half: Half,
     decoder: Decoder,
-    side: Side,
     token: RelayToken,
 ) -> Result<(), ConnectionError> {
-    let (id, relay) = oneshot::channel();
+    let relay = RelayId(context.fresh_id());
     let (verdict, decided) = oneshot::channel();
     let input = Input::Relay {
-        key: side.key,
+        relay,
+        key: half.side.key,
         token,
-        relay: id,
         verdict,
     };
     tell(context, input).await?;
-    let relay = relay.await.map_err(|_| ConnectionError::Stopping)?;
     let verdict = tokio::select! {
         verdict = decided => verdict.map_err(|_| ConnectionError::Stopping)?,
-        ended = wait_for_end(context, &mut stream, decoder) => {
+        ended = wait_for_end(context, &mut half.stream, decoder) => {
             // The registrar is gone only when it has forgotten all relays.
             let _: Result<(), _> = tell(context, Input::RelayDisconnected { relay }).await;
             return match ended {
                 Err(ConnectionError::Stopping) => {
-                    refuse(context, stream, Refusal::ShuttingDown).await
+                    refuse(context, half.stream, Refusal::ShuttingDown).await
                 }
                 ended => ended,
             };
         }
     };
     match verdict {
-        Verdict::Refused(reason) => refuse(context, stream, reason).await,
+        Verdict::Refused(reason) => refuse(context, half.stream, reason).await,
         Verdict::Second(give) => {
-            let given = give.send((stream, side));
+            let given = give.send(half);
             given.map_err(|_| ConnectionError::Empty)
         }
         Verdict::First(take) => {
             let other = take.await.map_err(|_| ConnectionError::Empty)?;
-            Box::pin(meet(context, (stream, side), other)).await
+            Box::pin(meet(context, half, other)).await
         }
     }
 }
 
 /// Both sides of a relay are here.
-async fn meet(
-    context: &Context,
-    (mut a, a_side): (TlsStream, Side),
-    (mut b, b_side): (TlsStream, Side),
-) -> Result<(), ConnectionError> {
-    let pair = match context.relay.admit([a_side, b_side]) {
+async fn meet(context: &Context, mut a: Half, mut b: Half) -> Result<(), ConnectionError> {
+    let pair = match context.relay.admit([a.side, b.side]) {
         Ok(pair) => pair,
         Err(reason) => {
-            let refused = tokio::join!(refuse(context, a, reason), refuse(context, b, reason));
+            let refused = tokio::join!(
+                refuse(context, a.stream, reason),
+                refuse(context, b.stream, reason)
+            );
             return refused.0.and(refused.1);
         }
     };
-    for side in [&mut a, &mut b] {
-        write_message(context, side, &ServerMessage::RelayPaired).await?;
+    for half in [&mut a, &mut b] {
+        write_message(context, &mut half.stream, &ServerMessage::RelayPaired).await?;
     }
     let carried = tokio::select! {
-        carried = context.relay.carry(&pair, &mut a, &mut b) => carried,
+        carried = context.relay.carry(&pair, &mut a.stream, &mut b.stream) => carried,
         () = context.stopped() => return Err(ConnectionError::Stopping),
     };
     match carried {

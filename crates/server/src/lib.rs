@@ -20,15 +20,19 @@
 //! | `admission` | counts connections by address and by key |
 //! | `connection` | one connection, from TLS to its end |
 //! | `registrar` | the task that owns the registry |
+//! | `claims` | which claims of names wait, and which are granted |
 //! | `probe` | connects back to clients that ask for it |
 //! | `relay` | passes bytes between two peers, within its limits |
 //! | `quota`, `throttle` | bytes a day for each two keys; bytes a second |
+//! | `pace` | how often something may happen |
 
 mod admission;
+mod claims;
 mod connection;
 pub mod data_dir;
 pub mod limits;
 pub mod listener;
+mod pace;
 mod probe;
 mod quota;
 mod registrar;
@@ -38,5 +42,5 @@ pub mod storage;
 mod throttle;
 
 pub use data_dir::DataDir;
-pub use limits::{Limits, RelayLimits};
+pub use limits::{Limits, Rate, RelayLimits};
 pub use server::{ServeError, run};

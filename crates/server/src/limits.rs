@@ -3,6 +3,15 @@
 
 use std::time::Duration;
 
+/// So many at once, and one more whenever so long has passed.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    /// As many as can follow each other without a pause.
+    pub at_once: u32,
+    /// The time after which one more may come.
+    pub interval: Duration,
+}
+
 /// What one client, one address, and all of them together may take.
 ///
 /// "Address" is one IPv4 address or one IPv6 /64: what one household has.
@@ -30,6 +39,18 @@ pub struct Limits {
     /// Connections of one key: a control connection, two observations for each
     /// prepared port, and a relay for each session.
     pub connections_per_key: usize,
+    /// How often somebody at one address may log in. All who share an address
+    /// come at once when the server is back; those beyond try again by
+    /// themselves. Everybody hears of each, so it is far less than the frames
+    /// that may wait for a client.
+    pub logins_per_address: Rate,
+    /// How often a name may be bound from one address. That is for good, and
+    /// costs a write to the disk.
+    pub new_names_per_address: Rate,
+    /// Names of one key.
+    pub names_per_key: u32,
+    /// Logins of one address that wait until their name is looked up.
+    pub claims_per_address: usize,
     /// How long the server tries to connect back to a client that asks for it.
     pub probe_timeout: Duration,
     /// Clients at a time to which it tries that.
@@ -52,6 +73,16 @@ impl Default for Limits {
             connections_per_address: 1_024,
             handshakes_per_address: 256,
             connections_per_key: 128,
+            logins_per_address: Rate {
+                at_once: 256,
+                interval: Duration::from_millis(250),
+            },
+            new_names_per_address: Rate {
+                at_once: 256,
+                interval: Duration::from_secs(60),
+            },
+            names_per_key: 32,
+            claims_per_address: 128,
             // A lost segment is sent again after one second.
             probe_timeout: Duration::from_millis(2_500),
             probes: 256,

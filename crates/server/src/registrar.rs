@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use pinhole_proto::frame::{self, FrameKind};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::{Action, LogIn, Registry, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -17,9 +16,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info};
 
-use crate::connection::TlsStream;
-use crate::relay::Side;
-use crate::storage::Names;
+use crate::claims::{Claim, Claims, Clerk};
+use crate::connection::Half;
 
 /// An encoded frame, shared by all who receive it.
 pub(crate) type Frame = Arc<[u8]>;
@@ -28,20 +26,18 @@ pub(crate) type Frame = Arc<[u8]>;
 const INBOX_INPUTS: usize = 1024;
 /// Frames that may wait for one client. A client further behind does not read.
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
-/// Claims that may wait for the disk; further logins are turned away.
-const CLAIMS: usize = 1024;
 
 /// What connections and the storage tell the registrar.
 #[derive(Debug)]
 pub(crate) enum Input {
     LogIn {
+        session: SessionId,
         log_in: LogIn,
         outgoing: mpsc::Sender<Frame>,
-        session: oneshot::Sender<SessionId>,
     },
     Claimed {
         session: SessionId,
-        owner: Option<PeerKey>,
+        owner: Result<PeerKey, Refusal>,
     },
     Message {
         session: SessionId,
@@ -58,9 +54,9 @@ pub(crate) enum Input {
         key: PeerKey,
     },
     Relay {
+        relay: RelayId,
         key: PeerKey,
         token: RelayToken,
-        relay: oneshot::Sender<RelayId>,
         verdict: oneshot::Sender<Verdict>,
     },
     RelayDisconnected {
@@ -76,29 +72,22 @@ pub(crate) enum Input {
 #[derive(Debug)]
 pub(crate) enum Verdict {
     Refused(Refusal),
-    /// Takes the other side's stream and passes bytes between the two.
-    First(oneshot::Receiver<(TlsStream, Side)>),
-    /// Gives its stream away.
-    Second(oneshot::Sender<(TlsStream, Side)>),
-}
-
-struct Claim {
-    session: SessionId,
-    name: PeerName,
-    key: PeerKey,
+    /// Takes the other side's connection and passes bytes between the two.
+    First(oneshot::Receiver<Half>),
+    /// Gives its connection away.
+    Second(oneshot::Sender<Half>),
 }
 
 /// Starts the registrar and the thread that owns the names. Both end when
 /// `stopping` becomes true.
 pub(crate) fn start(
-    names: Names,
+    (claims, clerk): (Claims, Clerk),
     registry: Registry,
     stopping: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
-    let (claims, waiting) = mpsc::channel(CLAIMS);
     let answers = inbox.clone();
-    let storage = tokio::task::spawn_blocking(move || answer_claims(names, waiting, &answers));
+    let storage = tokio::task::spawn_blocking(move || clerk.run(&answers));
     let registrar = tokio::spawn(Registrar::new(registry, claims).run(inputs, stopping));
     let ended = async {
         for ended in [registrar.await, storage.await] {
@@ -110,34 +99,16 @@ pub(crate) fn start(
     (inbox, ended)
 }
 
-fn answer_claims(
-    mut names: Names,
-    mut waiting: mpsc::Receiver<Claim>,
-    answers: &mpsc::Sender<Input>,
-) {
-    while let Some(Claim { session, name, key }) = waiting.blocking_recv() {
-        let owner = names.claim(&name, key);
-        let owner = owner.inspect_err(|error| error!("claiming {name}: {error}"));
-        let claimed = Input::Claimed {
-            session,
-            owner: owner.ok(),
-        };
-        if answers.blocking_send(claimed).is_err() {
-            return;
-        }
-    }
-}
-
 struct Registrar {
     registry: Registry,
-    claims: mpsc::Sender<Claim>,
+    claims: Claims,
     outgoing: BTreeMap<SessionId, mpsc::Sender<Frame>>,
     verdicts: BTreeMap<RelayId, oneshot::Sender<Verdict>>,
     random: SystemRandom,
 }
 
 impl Registrar {
-    fn new(registry: Registry, claims: mpsc::Sender<Claim>) -> Self {
+    fn new(registry: Registry, claims: Claims) -> Self {
         Self {
             registry,
             claims,
@@ -171,15 +142,12 @@ impl Registrar {
         let now = Instant::now();
         match input {
             Input::LogIn {
+                session,
                 log_in,
                 outgoing,
-                session,
             } => {
-                let id = self.registry.handle_log_in(now, log_in);
-                self.outgoing.insert(id, outgoing);
-                if session.send(id).is_err() {
-                    self.drop_session(id);
-                }
+                self.outgoing.insert(session, outgoing);
+                self.registry.handle_log_in(now, session, log_in);
             }
             Input::Claimed { session, owner } => self.registry.handle_claim(now, session, owner),
             Input::Message { session, message } => match self.fresh_token() {
@@ -193,16 +161,13 @@ impl Registrar {
             Input::Observation { key, address } => self.registry.handle_observation(key, address),
             Input::ObservationEnded { key } => self.registry.handle_observation_ended(key),
             Input::Relay {
+                relay,
                 key,
                 token,
-                relay,
                 verdict,
             } => {
-                let id = self.registry.handle_relay(now, key, token);
-                self.verdicts.insert(id, verdict);
-                if relay.send(id).is_err() {
-                    self.drop_relay(id);
-                }
+                self.verdicts.insert(relay, verdict);
+                self.registry.handle_relay(now, relay, key, token);
             }
             Input::RelayDisconnected { relay } => self.drop_relay(relay),
             Input::RelayEnded { keys, reason } => self.registry.handle_relay_ended(keys, reason),
@@ -212,7 +177,17 @@ impl Registrar {
     fn act(&mut self) {
         while let Some(action) = self.registry.poll_action() {
             match action {
-                Action::ClaimName { session, name, key } => self.claim(session, name, key),
+                Action::ClaimName {
+                    session,
+                    name,
+                    key,
+                    address,
+                } => self.claim(Claim {
+                    session,
+                    name,
+                    key,
+                    address,
+                }),
                 Action::Send { to, message } => self.send(&to, &message),
                 Action::Close { session, refusal } => self.close(session, refusal),
                 Action::PairRelay { first, second } => self.pair(first, second),
@@ -223,11 +198,12 @@ impl Registrar {
         }
     }
 
-    fn claim(&mut self, session: SessionId, name: PeerName, key: PeerKey) {
-        info!(%name, key = %key.fingerprint(), "login");
-        if self.claims.try_send(Claim { session, name, key }).is_err() {
-            error!("the disk does not keep up with the logins");
-            self.registry.handle_claim(Instant::now(), session, None);
+    fn claim(&mut self, claim: Claim) {
+        let session = claim.session;
+        info!(name = %claim.name, key = %claim.key.fingerprint(), "login");
+        if let Err(refusal) = self.claims.ask(claim) {
+            let now = Instant::now();
+            self.registry.handle_claim(now, session, Err(refusal));
         }
     }
 

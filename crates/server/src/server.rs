@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pinhole_proto::candidate::is_other_address;
@@ -18,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::admission::Admission;
+use crate::claims::claims;
 use crate::connection::{Arrival, Context, Place, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
@@ -68,7 +70,7 @@ pub async fn run(
         true => Registry::new(),
         false => Registry::new().without_relay(),
     };
-    let (registrar, ended) = registrar::start(names, registry, stopping.clone());
+    let (registrar, ended) = registrar::start(claims(names, &limits), registry, stopping.clone());
     let relay = Arc::new(Relay::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
@@ -78,6 +80,7 @@ pub async fn run(
         limits,
         registrar,
         stopping,
+        next_id: AtomicU64::new(0),
     });
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {

@@ -13,6 +13,7 @@ const SCHEMA: &str = "
         key TEXT NOT NULL,
         registered_at_s INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS names_by_key ON names (key);
 ";
 /// SQLite's own note of the schema's version.
 const SCHEMA_VERSION: u32 = 1;
@@ -79,7 +80,22 @@ impl Names {
         Ok(self.owner(name)?.unwrap_or(key))
     }
 
-    fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, StorageError> {
+    /// How many names are bound to `key`.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn count_of(&self, key: PeerKey) -> Result<u32, StorageError> {
+        let mut statement = self
+            .0
+            .prepare_cached("SELECT count(*) FROM names WHERE key = ?1")?;
+        Ok(statement.query_row(params![key.to_string()], |row| row.get(0))?)
+    }
+
+    /// The key to which `name` is bound, if it is.
+    ///
+    /// # Errors
+    /// When the table cannot be read, or holds a damaged key.
+    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, StorageError> {
         let mut statement = self
             .0
             .prepare_cached("SELECT key FROM names WHERE name = ?1")?;

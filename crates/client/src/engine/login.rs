@@ -322,16 +322,14 @@ struct Attempt {
 
 impl Attempt {
     async fn stay_logged_in(mut self) {
-        let mut failures_in_a_row = 0;
+        let mut retries = Retries::of(self.identity.key());
         let mut was_logged_in = false;
-        let mut hasty_until = Instant::now();
         let mut is_told_of_haste = false;
         let mut approach = None;
         loop {
-            let is_hasty = Instant::now() < hasty_until;
-            let failure = match self.log_in(approach.take(), is_hasty).await {
+            let failure = match self.log_in(approach.take(), retries.are_hasty()).await {
                 Ok((rendezvous, logged_in, events)) => {
-                    failures_in_a_row = 0;
+                    retries.failures_in_a_row = 0;
                     is_told_of_haste = false;
                     was_logged_in = true;
                     // From now on only this very server will do.
@@ -345,7 +343,7 @@ impl Attempt {
                     match self.forward(&rendezvous, events).await {
                         End::Disconnected(failure) => failure,
                         End::Silent(fresh) => {
-                            hasty_until = Instant::now() + HASTE;
+                            retries.hurry();
                             approach = fresh;
                             silent()
                         }
@@ -357,15 +355,11 @@ impl Attempt {
                 self.tell(LoginInput::Failed { failure }).await;
                 return;
             }
-            let is_hasty = Instant::now() < hasty_until;
-            let retry_in = if approach.is_some() {
-                Duration::ZERO
-            } else if is_hasty {
-                HASTY_RETRY
-            } else {
-                failures_in_a_row += 1;
-                retry_delay(failures_in_a_row - 1, self.identity.key())
+            let retry_in = match approach {
+                Some(_) => Duration::ZERO,
+                None => retries.after(&failure),
             };
+            let is_hasty = retries.are_hasty();
             // Of many short attempts the user hears once.
             if !(is_hasty && is_told_of_haste) {
                 let lost = LoginInput::Disconnected { failure, retry_in };
@@ -374,7 +368,7 @@ impl Attempt {
             is_told_of_haste = is_hasty;
             tokio::select! {
                 () = tokio::time::sleep(retry_in) => {}
-                () = self.check.notified() => hasty_until = Instant::now() + HASTE,
+                () = self.check.notified() => retries.hurry(),
             }
         }
     }
@@ -504,6 +498,45 @@ fn silent() -> Failure {
     }
 }
 
+/// When a login that is gone is tried again.
+struct Retries {
+    key: PeerKey,
+    failures_in_a_row: u32,
+    hasty_until: Instant,
+}
+
+impl Retries {
+    fn of(key: PeerKey) -> Self {
+        Self {
+            key,
+            failures_in_a_row: 0,
+            hasty_until: Instant::now(),
+        }
+    }
+
+    fn hurry(&mut self) {
+        self.hasty_until = Instant::now() + HASTE;
+    }
+
+    fn are_hasty(&self) -> bool {
+        Instant::now() < self.hasty_until
+    }
+
+    /// How long to wait after this failure.
+    fn after(&mut self, failure: &Failure) -> Duration {
+        // A server that refuses need not be looked for, and wants time.
+        if matches!(failure, Failure::ServerRefused { .. }) {
+            self.hasty_until = Instant::now();
+        }
+        if self.are_hasty() {
+            return HASTY_RETRY;
+        }
+        let delay = retry_delay(self.failures_in_a_row, self.key);
+        self.failures_in_a_row += 1;
+        delay
+    }
+}
+
 /// Trying again will not mend these.
 const fn is_final(failure: &Failure) -> bool {
     matches!(
@@ -526,4 +559,25 @@ fn retry_delay(failures_in_a_row: u32, key: PeerKey) -> Duration {
         .copied()
         .unwrap_or(0);
     base + base.mul_f64(f64::from(share) / 256.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refuses_is_asked_again_but_not_in_haste() {
+        let (name, server) = ("alice".parse().unwrap(), "server.test".parse().unwrap());
+        let error = LogInError::Refused(Refusal::Limited);
+        let refused = explain::log_in(&name, &server, &error);
+        assert!(!is_final(&refused));
+        let words = "The server refused: too many connections or requests at the moment, from your network or in all; try again in a minute.";
+        assert_eq!(refused.to_string(), words);
+
+        let mut retries = Retries::of(PeerKey::from_bytes([0; 32]));
+        retries.hurry();
+        assert_eq!(retries.after(&silent()), HASTY_RETRY);
+        let waits = [1, 2, 4, 8].map(Duration::from_secs);
+        assert_eq!([(); 4].map(|()| retries.after(&refused)), waits);
+    }
 }

@@ -176,11 +176,12 @@ impl Reader {
     /// Runs until the connection ends or nobody receives the events, and
     /// tells why it ended.
     pub(super) async fn run(mut self) {
-        let given_up = self.given_up.clone();
+        let (given_up, events) = (self.given_up.clone(), self.events.clone());
         let reason = loop {
             let step = tokio::select! {
                 step = self.step() => step,
                 () = given_up.notified() => break None,
+                () = events.closed() => break None,
             };
             match step {
                 Ok(Some(event)) => {

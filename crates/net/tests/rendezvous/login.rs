@@ -85,6 +85,24 @@ async fn another_server_key_is_refused_whichever_way_it_is_known() {
 }
 
 #[tokio::test]
+async fn who_receives_no_events_is_not_online_whoever_else_has_the_handle() {
+    let server = Server::start();
+    let alice = Client::new(&server, "alice").await;
+    let mut bob = Client::new(&server, "bob").await;
+    let RendezvousEvent::Roster(_) = bob.event().await else {
+        panic!("no roster");
+    };
+    // Nothing more comes that alice's side would have to pass on.
+    let handle = alice.rendezvous.clone();
+    drop(alice);
+    let RendezvousEvent::Offline(name) = bob.event().await else {
+        panic!("alice's end not announced");
+    };
+    assert_eq!(name.as_str(), "alice");
+    drop(handle);
+}
+
+#[tokio::test]
 async fn the_end_of_the_server_is_told_with_its_reason() {
     let server = Server::start();
     let mut alice = Client::new(&server, "alice").await;

@@ -11,9 +11,10 @@ use super::Action;
 /// How long after an introduction both sides must have shown its token.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 
-/// One relay connection, from its token to its pairing or end. Never reused.
+/// One relay connection, from its token to its pairing or end. Numbered by the
+/// owner of the registry; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RelayId(pub(super) u64);
+pub struct RelayId(pub u64);
 
 #[derive(Debug)]
 struct Ticket {
@@ -27,7 +28,6 @@ struct Ticket {
 pub(super) struct Relay {
     tickets: BTreeMap<RelayToken, Ticket>,
     waiting: BTreeMap<RelayId, RelayToken>,
-    last: u64,
 }
 
 impl Relay {
@@ -47,33 +47,32 @@ impl Relay {
     pub(super) fn arrive(
         &mut self,
         now: Instant,
+        relay: RelayId,
         key: PeerKey,
         token: RelayToken,
-    ) -> (RelayId, Option<Action>) {
-        self.last += 1;
-        let relay = RelayId(self.last);
+    ) -> Option<Action> {
         let refused = Action::CloseRelay {
             relay,
             refusal: Refusal::Token,
         };
         let Some(ticket) = self.tickets.get_mut(&token) else {
-            return (relay, Some(refused));
+            return Some(refused);
         };
         let taken = ticket.waiting.map(|(_, side)| side);
         let side = (0..ticket.keys.len())
             .find(|&side| ticket.keys.get(side) == Some(&key) && taken != Some(side));
         let Some(side) = side.filter(|_| now < ticket.expires_at) else {
-            return (relay, Some(refused));
+            return Some(refused);
         };
         let Some((first, _)) = ticket.waiting else {
             ticket.waiting = Some((relay, side));
             self.waiting.insert(relay, token);
-            return (relay, None);
+            return None;
         };
         self.tickets.remove(&token);
         self.waiting.remove(&first);
         let second = relay;
-        (relay, Some(Action::PairRelay { first, second }))
+        Some(Action::PairRelay { first, second })
     }
 
     /// A side that leaves has used its half of the token, so nobody can be

@@ -22,6 +22,7 @@ struct World {
     claims: Vec<(SessionId, PeerName, PeerKey)>,
     storage_is_slow: bool,
     tokens: u8,
+    last_id: u64,
 }
 
 fn key(number: u8) -> PeerKey {
@@ -70,13 +71,16 @@ impl World {
             claims: Vec::new(),
             storage_is_slow: false,
             tokens: 0,
+            last_id: 0,
         }
     }
 
     fn drain(&mut self) {
         while let Some(action) = self.registry.poll_action() {
             match action {
-                Action::ClaimName { session, name, key } => self.claims.push((session, name, key)),
+                Action::ClaimName {
+                    session, name, key, ..
+                } => self.claims.push((session, name, key)),
                 Action::Send { to, message } => {
                     assert!(!to.is_empty());
                     for session in to {
@@ -102,7 +106,7 @@ impl World {
     fn settle_claims(&mut self) {
         for (session, name, key) in std::mem::take(&mut self.claims) {
             let owner = *self.names.entry(name).or_insert(key);
-            self.registry.handle_claim(self.now, session, Some(owner));
+            self.registry.handle_claim(self.now, session, Ok(owner));
         }
     }
 
@@ -114,7 +118,13 @@ impl World {
             version: PROTOCOL_VERSION,
             name: name(who),
         };
-        let session = self.registry.handle_log_in(self.now, log_in);
+        self.ask(log_in)
+    }
+
+    fn ask(&mut self, log_in: LogIn) -> SessionId {
+        self.last_id += 1;
+        let session = SessionId(self.last_id);
+        self.registry.handle_log_in(self.now, session, log_in);
         self.drain();
         session
     }
@@ -201,7 +211,9 @@ impl World {
     }
 
     fn relay(&mut self, key: PeerKey, token: RelayToken) -> RelayId {
-        let relay = self.registry.handle_relay(self.now, key, token);
+        self.last_id += 1;
+        let relay = RelayId(self.last_id);
+        self.registry.handle_relay(self.now, relay, key, token);
         self.drain();
         relay
     }

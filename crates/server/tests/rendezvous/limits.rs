@@ -140,6 +140,36 @@ async fn an_address_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
+async fn throwaway_keys_do_not_log_in_without_end() {
+    let server = Server::default();
+    for number in 0..1000 {
+        let name = format!("peer{number}");
+        let mut client = Client::asking(server.address(), &identity(), &name).await;
+        if let ServerMessage::Refused { reason } = client.hear().await {
+            assert_eq!(reason, Refusal::Limited);
+            return server.stop().await;
+        }
+    }
+    panic!("a thousand have logged in");
+}
+
+#[tokio::test]
+async fn who_has_all_the_names_that_it_may_keeps_them() {
+    let server = Server::start(Limits {
+        names_per_key: 1,
+        ..Limits::default()
+    });
+    let alice = identity();
+    let first = Client::log_in(server.address(), &alice, "alice").await;
+    let mut second = Client::asking(server.address(), &alice, "eve").await;
+    assert_eq!(second.refusal().await, Refusal::TooManyNames);
+    drop(first);
+    Client::log_in(server.address(), &alice, "alice").await;
+    Client::log_in(server.address(), &identity(), "eve").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_is_dropped() {
     let limits = Limits {
         write_timeout: SHORT,

@@ -8,8 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::Server;
 use super::client::{Client, identity, introduction, relay_only};
 
-/// The token of a fresh introduction of two new peers.
-async fn token(server: &Server, alice: &Identity, bob: &Identity) -> RelayToken {
+/// The token of a fresh introduction of two new peers, and their sessions.
+async fn introduced(
+    server: &Server,
+    alice: &Identity,
+    bob: &Identity,
+) -> (RelayToken, [Client; 2]) {
     let mut a = Client::log_in(server.address(), alice, "alice").await;
     let mut b = Client::log_in(server.address(), bob, "bob").await;
     let introduce = ClientMessage::Introduce {
@@ -29,9 +33,14 @@ async fn token(server: &Server, alice: &Identity, bob: &Identity) -> RelayToken 
     match b.hear().await {
         ServerMessage::Introduced {
             relay: Some(token), ..
-        } => token,
+        } => (token, [a, b]),
         other => panic!("{other:?}"),
     }
+}
+
+/// The token of an introduction of two peers who are gone.
+async fn token(server: &Server, alice: &Identity, bob: &Identity) -> RelayToken {
+    introduced(server, alice, bob).await.0
 }
 
 /// Two sides that have shown a fresh token.
@@ -152,6 +161,27 @@ async fn an_observation_turns_into_a_relay_connection() {
     let mut heard = [0; 7];
     b.stream.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"through");
+}
+
+#[tokio::test]
+async fn both_sides_of_a_pair_count_among_the_connections_of_their_keys() {
+    let server = Server::start(Limits {
+        connections_per_key: 2,
+        ..Limits::default()
+    });
+    let (alice, bob) = (identity(), identity());
+    let (token, _sessions) = introduced(&server, &alice, &bob).await;
+    let relay = ClientMessage::Relay { token };
+    let mut first = Client::begin(server.address(), &alice, &relay).await;
+    let mut second = Client::begin(server.address(), &bob, &relay).await;
+    for side in [&mut first, &mut second] {
+        assert_eq!(side.hear().await, ServerMessage::RelayPaired);
+    }
+    for key in [&alice, &bob] {
+        let mut third = Client::begin(server.address(), key, &ClientMessage::Observe).await;
+        assert_eq!(third.refusal().await, Refusal::Limited);
+    }
+    server.stop().await;
 }
 
 fn limited(relay: RelayLimits) -> Server {

@@ -63,7 +63,7 @@ impl World {
     fn step(&mut self, step: Step) {
         // Any session there ever was, the ended ones too.
         let session = |n: u8, last: u64| SessionId(u64::from(n) % (last + 1));
-        let last = self.registry.last_session;
+        let last = self.last_id;
         match step {
             Step::LogIn { who, key: number } => {
                 self.log_in(&format!("peer{who}"), key(number), "198.51.100.1:1000");

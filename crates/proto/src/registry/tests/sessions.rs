@@ -113,7 +113,7 @@ fn of_a_hundred_logins_of_one_key_the_newest_stays() {
 }
 
 #[test]
-fn another_version_and_a_broken_storage_are_told_apart() {
+fn another_version_and_a_name_that_cannot_be_had_are_told_apart() {
     let mut world = World::new();
     let log_in = LogIn {
         key: key(1),
@@ -122,14 +122,17 @@ fn another_version_and_a_broken_storage_are_told_apart() {
         version: PROTOCOL_VERSION + 1,
         name: name("alice"),
     };
-    let session = world.registry.handle_log_in(world.now, log_in);
-    world.drain();
+    let session = world.ask(log_in);
     assert_eq!(world.closed.get(&session), Some(&Some(Refusal::Version)));
     world.storage_is_slow = true;
-    let session = world.log_in("alice", key(1), "198.51.100.1:1000");
-    world.registry.handle_claim(world.now, session, None);
-    world.drain();
-    assert_eq!(world.closed.get(&session), Some(&Some(Refusal::Internal)));
+    for refusal in [Refusal::Internal, Refusal::Limited, Refusal::TooManyNames] {
+        let session = world.log_in("alice", key(1), "198.51.100.1:1000");
+        world
+            .registry
+            .handle_claim(world.now, session, Err(refusal));
+        world.drain();
+        assert_eq!(world.closed.get(&session), Some(&Some(refusal)));
+    }
 }
 
 #[test]
