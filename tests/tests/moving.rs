@@ -64,7 +64,6 @@ impl Road<'_> {
 
 /// How a transfer went on that was disturbed.
 struct Story {
-    scale: Scale,
     sent: Ended,
     received: Ended,
     /// The longest time in which nothing new arrived.
@@ -187,7 +186,6 @@ fn disturbed(scale: Scale, name: &str, begins: &str, act: fn(&mut Road) -> Insta
     let gaps = news.windows(2).map(|pair| (pair[1] - pair[0], pair[1]));
     let (stall, ended) = gaps.max().expect("more than one line");
     let story = Story {
-        scale,
         stall,
         after_return: ended.saturating_duration_since(back),
         resent: received.event("completed")["resent_bytes"]

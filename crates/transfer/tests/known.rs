@@ -15,7 +15,7 @@ use pinhole_transfer::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    sync::mpsc,
+    sync::{Mutex, mpsc},
     time::timeout,
 };
 
@@ -27,8 +27,12 @@ const PASSES: u64 = 200 * MIB;
 /// again.
 const NOT_DURABLE: u64 = 64 * MIB + 2 * MIB;
 
+/// What the process reads is counted for one test at a time.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_known_is_not_read_again() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let (file, into) = (folder.path().join("film"), folder.path().join("into"));
     fs::create_dir(&into).unwrap();
@@ -51,6 +55,7 @@ async fn what_is_known_is_not_read_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_meanwhile_is_read_again() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let (file, into) = (folder.path().join("film"), folder.path().join("into"));
     fs::create_dir(&into).unwrap();
