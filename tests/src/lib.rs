@@ -1,7 +1,7 @@
 //! What the end-to-end tests and the benchmark share: a NAT laboratory made of
 //! network namespaces ([`lab`]), the real binaries as processes ([`process`]),
 //! a server with its peers made of both ([`scene`], [`pair`]), and a
-//! screen with mouse and keyboard (`screen`).
+//! screen with mouse and keyboard (`screen`), and a line that can be cut ([`wire`]).
 //!
 //! A test that needs root says so and passes where it has none; see
 //! [`lab::unavailable`].
@@ -17,3 +17,4 @@ pub mod scene;
 #[cfg(target_os = "linux")]
 pub mod screen;
 pub mod tree;
+pub mod wire;

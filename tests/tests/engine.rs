@@ -1,140 +1,17 @@
 //! Two engines, as a face runs them, and the real server between them: what
 //! happens when servers restart, identities move, and keys change.
 
-use std::collections::BTreeSet;
+mod person;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use person::Person;
 use pinhole_client::{
-    AcceptPolicy, Client, Command, Direction, Event, Events, Failure, LoginState, Options,
-    Overrides, PathKind, PeerView, Snapshot, Stage, TransferId,
+    AcceptPolicy, Command, Direction, Event, Failure, LoginState, PathKind, Snapshot, Stage,
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_tests::tree;
-
-/// One running engine and its profile.
-struct Person {
-    client: Client,
-    events: Events,
-    profile: PathBuf,
-}
-
-impl Person {
-    /// Starts the engine of a profile in the scene's folder and logs in.
-    async fn log_in(scene: &Scene, profile: &str, name: &str) -> Self {
-        let mut person = Self::start(scene, profile);
-        person.command(Command::LogIn {
-            name: name.parse().expect("a name"),
-            server: scene.server_address.parse().expect("an address"),
-        });
-        person.logged_in().await;
-        person
-    }
-
-    fn start(scene: &Scene, profile: &str) -> Self {
-        let profile = scene.folder.path().join(profile);
-        let options = Options {
-            data_dir: Some(profile.clone()),
-            overrides: Overrides {
-                nearby: Some(false),
-                ..Overrides::default()
-            },
-        };
-        let (client, events) = pinhole_client::start(options, || {}).expect("an engine");
-        Self {
-            client,
-            events,
-            profile,
-        }
-    }
-
-    fn command(&self, command: Command) {
-        self.client.command(command).expect("room for a command");
-    }
-
-    /// The first event that `wanted` takes.
-    async fn event<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
-        let mut seen = Vec::new();
-        let search = async {
-            loop {
-                let event = self.events.next().await.expect("a running engine");
-                if let Some(found) = wanted(&event) {
-                    return found;
-                }
-                seen.push(event);
-            }
-        };
-        let found = tokio::time::timeout(SOON, search).await;
-        found.unwrap_or_else(|_| panic!("not among {seen:#?}"))
-    }
-
-    async fn logged_in(&mut self) {
-        self.event(|e| matches!(e, Event::LoggedIn { .. }).then_some(()))
-            .await;
-    }
-
-    async fn offered(&mut self) -> TransferId {
-        self.event(|e| match e {
-            Event::Offered { transfer } => Some(*transfer),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn finished(&mut self) -> Option<Failure> {
-        self.event(|e| match e {
-            Event::Finished { failure, .. } => Some(failure.clone()),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Waits until this peer is shown as `wanted` says.
-    async fn sees(&mut self, name: &str, wanted: impl Fn(&PeerView) -> bool) -> PeerView {
-        let named = |s: &Snapshot| {
-            let mut peers = s.peers.iter();
-            let found = peers.find(|p| p.identity.name.as_str() == name && wanted(p));
-            found.cloned()
-        };
-        self.shows(|s| named(s).is_some()).await;
-        named(&self.client.snapshot()).unwrap_or_else(|| panic!("{name} gone again"))
-    }
-
-    /// Waits until the snapshot is as `wanted` says.
-    async fn shows(&mut self, wanted: impl Fn(&Snapshot) -> bool) {
-        let search = async {
-            while !wanted(&self.client.snapshot()) {
-                assert!(self.client.changed().await, "the engine has ended");
-            }
-        };
-        let found = tokio::time::timeout(SOON, search).await;
-        found.unwrap_or_else(|_| panic!("never shown: {:#?}", self.client.snapshot()));
-    }
-
-    async fn send(&mut self, to: &str, file: &Path) {
-        let peer = self.sees(to, |_| true).await.identity.key;
-        let paths = vec![file.to_owned()];
-        self.command(Command::Send { peer, paths });
-    }
-
-    fn accept(&self, transfer: TransferId) {
-        self.command(Command::Accept {
-            transfer,
-            into: None,
-            unwanted: BTreeSet::new(),
-            existing: None,
-        });
-    }
-
-    fn received(&self, name: &str) -> Vec<u8> {
-        fs::read(self.profile.join("received").join(name)).expect("the received file")
-    }
-
-    fn end(self) {
-        self.client.shut_down(self.events);
-    }
-}
 
 #[tokio::test]
 async fn a_server_that_restarts_is_found_again() {

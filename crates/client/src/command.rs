@@ -61,7 +61,7 @@ pub enum Command {
     },
     /// Stop a transfer for a while, or let it go on.
     Pause {
-        /// In stage [`crate::Stage::Transferring`].
+        /// In stage [`crate::Stage::Transferring`], or begun and reconnecting.
         transfer: TransferId,
         /// Whether this side wants it to stop.
         paused: bool,

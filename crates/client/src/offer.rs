@@ -45,6 +45,29 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
     }
 }
 
+/// Whether two offers are of the same files and folders, as far as their names and
+/// sizes tell.
+pub(crate) fn is_same(one: &Manifest, other: &Manifest) -> bool {
+    let listing = |manifest: &Manifest| (manifest.count(), manifest.total_bytes());
+    let mut both = one.entries().iter().zip(other.entries());
+    listing(one) == listing(other)
+        && both.all(|(one, other)| {
+            one.path() == other.path() && one.file_size_bytes() == other.file_size_bytes()
+        })
+}
+
+/// What is still of interest of an offer when its transfer has ended. Many may
+/// have, and the entries of one take megabytes.
+pub(crate) fn in_short(offer: &OfferView) -> OfferView {
+    OfferView {
+        title: offer.title.clone(),
+        skipped: offer.skipped.clone(),
+        entries: Vec::new(),
+        top_level: Vec::new(),
+        ..*offer
+    }
+}
+
 fn summary(manifest: &Manifest) -> OfferView {
     let paths = manifest.entries().iter().map(|entry| entry.path().as_str());
     OfferView {

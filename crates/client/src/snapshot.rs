@@ -165,7 +165,8 @@ pub struct TransferView {
     pub claimed: bool,
     /// Which way.
     pub direction: Direction,
-    /// What is offered, in full. Empty while [`Stage::Preparing`].
+    /// What is offered: in full until it has ended, then without its entries.
+    /// Sending, empty while [`Stage::Preparing`].
     pub offer: Arc<OfferView>,
     /// How far it is.
     pub stage: Stage,
@@ -183,7 +184,8 @@ pub struct TransferView {
 pub enum Stage {
     /// Ours, waiting until the peer is online; kept across restarts.
     Queued,
-    /// Reading the list of files to be sent.
+    /// Reading the list of files to be sent, or making ready the folder that is
+    /// received into.
     Preparing,
     /// Connecting to the peer.
     Connecting,
@@ -275,7 +277,7 @@ pub struct OfferView {
     /// Bytes in all.
     pub bytes: u64,
     /// Receiving: how many names at the top level are taken in the download
-    /// folder.
+    /// folder. Known from [`crate::Event::Offered`] on.
     pub existing: u32,
     /// Sending: what was left out and why (links, special files), one line each.
     pub skipped: Vec<String>,

@@ -454,7 +454,8 @@ pub(crate) fn stage(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
     match (&transfer.stage, transfer.direction) {
         (Stage::Queued, _) => format!("Waiting until {peer} is online"),
-        (Stage::Preparing, _) => "Reading the list of files…".to_owned(),
+        (Stage::Preparing, Direction::Sending) => "Reading the list of files…".to_owned(),
+        (Stage::Preparing, Direction::Receiving) => "Getting the folder ready…".to_owned(),
         (Stage::Connecting, _) => format!("Connecting to {peer}…"),
         (Stage::AwaitingAnswer, _) => format!("Waiting for {peer} to accept"),
         (Stage::Reconnecting, _) => format!("Connection lost, connecting to {peer} again"),

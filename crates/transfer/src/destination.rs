@@ -11,6 +11,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use crate::{
     choices::Selection,
     disk::{self, Space},
+    journal::Places,
     manifest::{Entry, Manifest},
     message::Trouble,
     path::SafePath,
@@ -26,6 +27,7 @@ const RESERVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub struct Destination {
     pub(crate) dir: Arc<Dir>,
     pub(crate) path: PathBuf,
+    pub(crate) places: Places,
 }
 
 /// Why a folder cannot be received into.
@@ -74,12 +76,20 @@ impl Destination {
             Ok(dir) => Ok(Self {
                 dir: Arc::new(dir),
                 path: path.to_owned(),
+                places: Places::default(),
             }),
             Err(error) => Err(DestinationError::Folder {
                 path: path.to_owned(),
                 error,
             }),
         }
+    }
+
+    /// For an offer that was completed here, but whose sender may not have heard
+    /// of it: it finds everything where it is, and nothing travels again.
+    #[must_use]
+    pub fn knowing(self, places: Places) -> Self {
+        Self { places, ..self }
     }
 
     /// The path it was opened with.

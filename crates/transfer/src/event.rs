@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    journal::Places,
     manifest::Manifest,
     merkle::Digest,
     message::{DeclineReason, TransferId, Trouble},
@@ -90,6 +91,8 @@ pub struct Summary {
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,
+    /// The same, for the offer to find them should it come again.
+    pub places: Places,
 }
 
 /// One of the two sides of a transfer.

@@ -25,6 +25,7 @@ use crate::{
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::Shared,
     outgoing::Departure,
+    prepared::Prepared,
     progress::Progress,
     reader::{Ended, Reader},
     source::Source,
@@ -188,22 +189,38 @@ impl Exchange {
         destination: Destination,
         choices: Choices,
     ) -> Result<(), AcceptError> {
+        let prepared = self.prepare(id, destination, choices).await?;
+        if let Err(over) = prepared.begin() {
+            // What it goes with is the disk's.
+            let _ = tokio::task::spawn_blocking(move || drop(over)).await;
+            return Err(ExchangeError::UnknownTransfer.into());
+        }
+        Ok(())
+    }
+
+    /// The first half of [`Exchange::accept`], which may take as long as the disk
+    /// likes. Until it is [begun](Prepared::begin) the peer hears nothing of it.
+    ///
+    /// # Errors
+    /// As for [`Exchange::accept`].
+    pub async fn prepare(
+        &self,
+        id: TransferId,
+        destination: Destination,
+        choices: Choices,
+    ) -> Result<Prepared, AcceptError> {
         let shared = &self.shared;
         let (manifest, flight) = shared.begin_preparing(id)?;
         let under_way = Arc::clone(&flight);
         let prepare = move || Store::prepare(destination, manifest, &choices, under_way);
         let prepared = tokio::task::spawn_blocking(prepare).await;
-        let store = match prepared.map_err(|_| ExchangeError::Closed)? {
-            Ok(store) => store,
+        match prepared.map_err(|_| ExchangeError::Closed)? {
+            Ok(store) => Ok(Prepared::new(Arc::clone(shared), flight, store)),
             Err(error) => {
                 shared.back_to_offered(id);
-                return Err(error.into());
+                Err(error.into())
             }
-        };
-        shared.link.silence.restart();
-        let (incoming, feeds) = shared.begin_receiving(flight, store.selection(), store.have())?;
-        tokio::spawn(receive(Arc::clone(shared), incoming, store, feeds));
-        Ok(())
+        }
     }
 
     /// Does not take an offer. No event follows.
@@ -359,7 +376,7 @@ async fn on_thread<T: Send + 'static>(
 }
 
 /// Sees an accepted offer of the peer to its end.
-async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Store, feeds: Feeds) {
+pub(crate) async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Store, feeds: Feeds) {
     let id = incoming.flight.id;
     let outcome = on_thread("pinhole-receive", move || incoming.run(store, feeds)).await;
     let outcome = outcome.unwrap_or_else(|| {

@@ -128,7 +128,7 @@ impl Incoming {
         let Ok(summary) = received else {
             return Err(TransferError::ConnectionLost);
         };
-        let folder = store.display_path();
+        let (folder, places) = (store.display_path(), store.top_places());
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest().count());
@@ -136,6 +136,7 @@ impl Incoming {
                 Ok(Summary {
                     digest: self.flight.digest(),
                     paths,
+                    places,
                     resent_bytes,
                     ..summary
                 })

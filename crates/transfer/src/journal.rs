@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -62,6 +62,12 @@ pub(crate) struct Named {
     pub(crate) was_there: bool,
 }
 
+/// What the files and folders of a received offer at the top level came to be
+/// called on disk. The same offer finds them there again at a destination
+/// [that knows of it](crate::Destination::knowing).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Places(Arc<HashMap<Box<str>, Named>>);
+
 /// See the module. Locked while it exists.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -72,6 +78,8 @@ pub(crate) struct Journal {
     is_dirty: AtomicBool,
     /// What the attempt before has left.
     earlier: HashMap<Box<str>, Named>,
+    /// What this one has noted.
+    noted: Mutex<HashMap<Box<str>, Named>>,
     others: Vec<Other>,
 }
 
@@ -138,6 +146,7 @@ impl Journal {
             file,
             is_dirty: AtomicBool::new(false),
             earlier: contents.named,
+            noted: Mutex::default(),
             others,
         };
         if new && let Err(error) = journal.begin(listing, manifest) {
@@ -210,9 +219,37 @@ impl Journal {
     /// Notes what a path of the top level is called, or is about to be.
     pub(crate) fn note(&self, offered: &str, named: Named) -> io::Result<()> {
         let mut line = Vec::new();
-        let offered = offered.into();
+        let offered: Box<str> = offered.into();
+        self.noted().insert(offered.clone(), named.clone());
         write_line(&mut line, &Line::Named { offered, named })?;
         self.append(&line)
+    }
+
+    fn noted(&self) -> MutexGuard<'_, HashMap<Box<str>, Named>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the top level is called by now.
+    pub(crate) fn places(&self) -> Places {
+        let mut places = self.earlier.clone();
+        places.extend(self.noted().clone());
+        Places(Arc::new(places))
+    }
+
+    /// Goes on from where the offer was completed, unless it tells of an attempt
+    /// since.
+    pub(crate) fn go_on_from(&mut self, places: &Places) -> io::Result<()> {
+        if !self.earlier.is_empty() {
+            return Ok(());
+        }
+        let mut text = Vec::new();
+        for (offered, named) in &*places.0 {
+            let (offered, named) = (offered.clone(), named.clone());
+            write_line(&mut text, &Line::Named { offered, named })?;
+        }
+        self.append(&text)?;
+        self.earlier.clone_from(&places.0);
+        Ok(())
     }
 
     /// Makes what was noted durable.

@@ -25,7 +25,7 @@ use crate::{
     disk,
     display::display_text,
     flight::Flight,
-    journal::{Journal, Named},
+    journal::{Journal, Named, Places},
     lengths::CHUNK_BYTES,
     manifest::{Entry, Manifest},
     part::{Content, NAMES_MAX, Part, at_ns_since_1970, first_free, open_file, temporaries},
@@ -92,8 +92,12 @@ impl Store {
     ) -> Result<Self, DestinationError> {
         // A folder that takes no files should say so before the offer is
         // accepted.
-        let journal =
+        let mut journal =
             Journal::open(&destination.dir, &manifest).map_err(|error| destination.error(error))?;
+        if let Err(error) = journal.go_on_from(&destination.places) {
+            let _ = journal.remove();
+            return Err(destination.error(error));
+        }
         let unwanted = with_content(&manifest, &choices.unwanted);
         let mut store = Self {
             destination,
@@ -320,6 +324,11 @@ impl Store {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// The same, by what was offered.
+    pub(crate) fn top_places(&self) -> Places {
+        self.journal.places()
     }
 
     /// The files that are to come.

@@ -6,11 +6,13 @@
 //! ```
 //!
 //! The sender connects and offers the same again; the receiver knows the offer
-//! by its peer and its files and takes it as it took the first.
+//! by its peer and its files and takes it as it took the first. The connection may
+//! break again before it has: whatever has begun once waits for another.
 
 use std::time::Duration;
 
 use pinhole_net::{PeerKey, PeerName};
+use pinhole_transfer::Manifest;
 use tokio::time::Instant;
 
 use super::Engine;
@@ -18,10 +20,11 @@ use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer};
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::snapshot::{Direction, OfferView, Stage, TransferId};
+use crate::offer;
+use crate::snapshot::{Direction, Stage, TransferId};
 
 /// A lost transfer waits this long for a new connection.
-const WAIT: Duration = Duration::from_secs(120);
+pub(super) const WAIT: Duration = Duration::from_secs(120);
 /// And this long when the server says that the peer is gone.
 const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
 /// Between two attempts of the sender. The first follows as fast: the session
@@ -48,8 +51,16 @@ impl Engine {
     /// The connection of a transfer broke.
     pub(super) async fn lose(&mut self, id: TransferId, reason: &str) {
         let failure = self.lost(id, reason);
-        if self.reoffered(id).is_some() {
-            return self.take_again(id).await;
+        if let Some(transfer) = self.transfers.get_mut(&id)
+            && transfer.reoffered.is_some()
+        {
+            transfer.carried = None;
+            transfer.stage = Stage::Reconnecting;
+            return match transfer.is_taking {
+                // `Taken` follows.
+                true => (),
+                false => self.take_again(id),
+            };
         }
         let can_go_on = self.login.id().is_some() || self.nearby.is_running();
         // The server may have said so before the connection was seen to break.
@@ -59,7 +70,7 @@ impl Engine {
         } else {
             WAIT
         };
-        let under_way = |t: &&mut Transfer| matches!(t.stage, Stage::Transferring);
+        let under_way = |t: &&mut Transfer| t.is_under_way();
         let Some(transfer) = self.transfers.get_mut(&id).filter(under_way) else {
             return self.finish(id, Err(failure)).await;
         };
@@ -146,15 +157,16 @@ impl Engine {
         &self,
         peer: PeerKey,
         session: SessionId,
-        offer: &OfferView,
+        offer: &Manifest,
     ) -> Option<TransferId> {
         let is_it = |transfer: &&Transfer| {
-            let carried_here = transfer.carried.as_ref().map(|c| c.session) == Some(session);
+            let manifest = transfer.manifest.as_ref();
             transfer.peer.key == peer
                 && transfer.direction == Direction::Receiving
-                && matches!(transfer.stage, Stage::Transferring | Stage::Reconnecting)
-                && !carried_here
-                && transfer.offer.entries == offer.entries
+                && transfer.is_under_way()
+                && !transfer.uses(session)
+                && !transfer.is_reoffered_on(session)
+                && manifest.is_some_and(|it| offer::is_same(it, offer))
         };
         let mut all = self.transfers.iter();
         all.find(|(_, transfer)| is_it(transfer)).map(|(id, _)| *id)
@@ -166,27 +178,23 @@ impl Engine {
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return;
         };
-        transfer.reoffered = Some(carried);
-        match transfer.carried.clone() {
-            // `Finished` follows, and with it `lose`.
-            Some(broken) if broken.exchange.interrupt(broken.id).await.is_ok() => {}
-            _ => self.take_again(id).await,
+        let older = transfer.reoffered.replace(carried);
+        let (broken, is_taking) = (transfer.carried.clone(), transfer.is_taking);
+        for left in [older, broken.clone()].into_iter().flatten() {
+            // One that has ended already needs no end.
+            let _ = left.exchange.interrupt(left.id).await;
+        }
+        // Otherwise `Finished` or `Taken` follows.
+        if broken.is_none() && !is_taking {
+            self.take_again(id);
         }
     }
 
-    fn reoffered(&self, id: TransferId) -> Option<&Carried> {
-        self.transfers.get(&id)?.reoffered.as_ref()
-    }
-
-    async fn take_again(&mut self, id: TransferId) {
-        let Some(transfer) = self.transfers.get_mut(&id) else {
-            return;
-        };
-        transfer.carried = transfer.reoffered.take();
-        transfer.stage = Stage::AwaitingDecision;
-        let (Some(folder), choices) = (transfer.folder.clone(), transfer.choices.clone()) else {
-            return;
-        };
-        self.take(id, folder, choices).await;
+    pub(super) fn take_again(&mut self, id: TransferId) {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.carried = transfer.reoffered.take();
+            transfer.lost = None;
+            self.take(id);
+        }
     }
 }

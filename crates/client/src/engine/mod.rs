@@ -2,8 +2,9 @@
 //!
 //! Whatever happens (a command, a word of the server, an event of a session)
 //! reaches it as an [`Input`] through one bounded queue, is handled to the end,
-//! and shows in the next snapshot. Slow work (connecting, scanning folders)
-//! runs in tasks of its own that send their outcome as an input.
+//! and shows in the next snapshot. Slow work (connecting, scanning folders, making
+//! ready where files go) runs in tasks of its own that send their outcome as an
+//! input.
 
 mod diagnose;
 mod explain;
@@ -13,8 +14,10 @@ mod nearby;
 mod paths;
 mod queue;
 mod receiving;
+mod remains;
 mod sending;
 mod sessions;
+mod taking;
 mod transfers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -34,6 +37,7 @@ use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
 pub(crate) use self::queue::Queued;
+use self::remains::{Delivered, Holder, Left};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
@@ -93,6 +97,11 @@ pub(crate) struct Engine {
     connecting: HashSet<PeerKey>,
     vigil: paths::Vigil,
     transfers: BTreeMap<TransferId, Transfer>,
+    /// Of transfers that were cancelled while something still held it.
+    leftovers: HashMap<Holder, Left>,
+    delivered: Vec<Delivered>,
+    /// Offers of what was delivered, while they are answered.
+    answering: HashSet<(SessionId, pinhole_transfer::TransferId)>,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
     outputs: Outputs,
@@ -147,6 +156,9 @@ impl Engine {
             connecting: HashSet::new(),
             vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
+            leftovers: HashMap::new(),
+            delivered: Vec::new(),
+            answering: HashSet::new(),
             next_id: 1,
             inputs,
         };
@@ -185,6 +197,7 @@ impl Engine {
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
                 () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
+                () = sleep_until(self.next_forgetting()) => self.forget_old(),
             }
             self.publish();
         }
@@ -216,7 +229,7 @@ impl Engine {
                 into,
                 unwanted,
                 existing,
-            } => self.accept(transfer, into, unwanted, existing).await,
+            } => self.accept(transfer, into, unwanted, existing),
             Command::Pause { transfer, paused } => self.pause(transfer, paused),
             Command::Interrupt { transfer } => self.interrupt(transfer).await,
             Command::Decline { transfer } => self.decline(transfer).await,

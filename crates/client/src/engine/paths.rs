@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::sessions::{PeerSession, SessionId, SessionInput, close};
+use super::transfers::Transfer;
 use super::{Engine, Input};
 use crate::event::Event;
 use crate::snapshot::{Direction, Stage, TransferId};
@@ -230,17 +231,20 @@ impl Engine {
         let mut silent = Vec::new();
         let mut is_in_doubt = false;
         for (&id, session) in &mut self.sessions {
-            let is_moving = |t: &super::transfers::Transfer| {
-                t.uses(id) && matches!(t.stage, Stage::Transferring)
-            };
-            let is_awaited = self.transfers.values().any(is_moving);
+            let is_moving = |t: &&Transfer| matches!(t.stage, Stage::Transferring);
+            let under_way = |t: &&Transfer| t.uses(id) && t.is_under_way();
+            let under_way = || self.transfers.values().filter(under_way);
+            // One that is offered again waits for its answer, maybe of a user.
+            let is_awaited = under_way().any(|t| is_moving(&t));
+            let is_used = under_way().next().is_some();
             let silence = session.exchange.silence().min(watched);
             let patience = patience(session.exchange.usual_silence());
             let watch = &mut session.watch;
             // Seen to be so each time anew: an address may come back.
             watch.is_homeless =
                 watch.is_homeless && !is_own_address(session.handle.path().borrow().local);
-            if !is_awaited || (silence < patience / 2 && !watch.is_homeless) {
+            let is_homeless = watch.is_homeless && is_used;
+            if !is_homeless && (!is_awaited || silence < patience / 2) {
                 (watch.probe_at, watch.has_asked) = (None, false);
                 continue;
             }
@@ -248,7 +252,7 @@ impl Engine {
                 debug!(peer = %session.peer.name, ?silence, ?patience, "nothing is heard");
                 is_in_doubt = true;
             }
-            if silence < patience && !watch.is_homeless {
+            if silence < patience && !is_homeless {
                 watch.probe_at = None;
                 continue;
             }
@@ -317,7 +321,7 @@ impl Engine {
         let sent = self.transfers.iter().filter(|(_, transfer)| {
             transfer.uses(session)
                 && transfer.direction == Direction::Sending
-                && matches!(transfer.stage, Stage::Transferring)
+                && transfer.is_under_way()
         });
         sent.map(|(id, _)| *id).collect()
     }

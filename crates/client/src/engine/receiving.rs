@@ -1,37 +1,23 @@
 //! What comes through a session: the other side's offers, and how transfers go on.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, ExchangeEvent, Existing, Summary,
-    TransferError, Trouble,
-};
+use pinhole_transfer::{Destination, ExchangeEvent, Manifest, Summary, TransferError};
 
 use super::sessions::SessionId;
-use super::transfers::{Carried, Transfer};
+use super::transfers::{Carried, Transfer, TransferInput};
 use super::{Engine, explain};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
-use crate::failure::Failure;
 use crate::offer;
 use crate::settings::AcceptPolicy;
-use crate::snapshot::{Direction, OfferView, Stage, TransferId};
+use crate::snapshot::{Direction, Stage, TransferId};
 
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
-            ExchangeEvent::Offered { id, offer } => {
-                let folder = super::download_folder(&self.profile, &self.in_force());
-                let existing = Destination::open(&folder);
-                let existing = existing.map_or(0, |folder| folder.count_existing(&offer));
-                let offer = OfferView {
-                    existing,
-                    ..offer::of_manifest(&offer)
-                };
-                self.take_offer(session, id, Arc::new(offer)).await;
-            }
+            ExchangeEvent::Offered { id, offer } => self.take_offer(session, id, offer).await,
             ExchangeEvent::Text { text, .. } => self.take_text(session, text).await,
             ExchangeEvent::Paused { id, paused } => {
                 let Some(id) = self.find(session, id) else {
@@ -74,6 +60,9 @@ impl Engine {
             }
             ExchangeEvent::Finished { id, outcome } => self.end(session, id, outcome).await,
             ExchangeEvent::Closed { reason } => {
+                if reason.is_none() {
+                    self.forget_delivered(session);
+                }
                 let reason = reason.map_or("the other side ended it".to_owned(), |e| e.to_string());
                 self.fail_session(session, &reason).await;
                 self.sessions.remove(&session);
@@ -88,13 +77,16 @@ impl Engine {
         outcome: Result<Summary, TransferError>,
     ) {
         let Some(id) = self.find(session, wire_id) else {
-            return;
+            return self.end_unknown(session, wire_id, &outcome);
         };
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
         let is_begun = transfer.accepted_at.is_some();
         let is_queued = transfer.queued_on.is_some();
+        // Whatever receives has left nothing.
+        let is_cancelled =
+            transfer.is_taking && matches!(outcome, Err(TransferError::Cancelled(_)));
         let failure = |error| explain::transfer(&transfer.peer, &error);
         let failure = match outcome {
             Ok(summary) => return self.finish(id, Ok(summary)).await,
@@ -110,6 +102,9 @@ impl Engine {
             }
             Err(error) => failure(error),
         };
+        if is_cancelled {
+            self.abandon(id);
+        }
         self.finish(id, Err(failure)).await;
     }
 
@@ -117,7 +112,7 @@ impl Engine {
         &mut self,
         session: SessionId,
         wire_id: pinhole_transfer::TransferId,
-        offer: Arc<OfferView>,
+        manifest: Arc<Manifest>,
     ) {
         let Some(carrier) = self.sessions.get(&session) else {
             return;
@@ -130,16 +125,21 @@ impl Engine {
             id: wire_id,
             exchange,
         };
-        if let Some(id) = self.continued_by(peer.key, session, &offer) {
+        if let Some(id) = self.continued_by(peer.key, session, &manifest) {
             return self.go_on(id, carried).await;
+        }
+        if self.is_answered_again(peer.key, &carried, &manifest) {
+            return;
         }
         let mut transfer =
             Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
         transfer.claimed = self.is_only_claimed(&peer);
         transfer.path = Some(path);
+        let offer = offer::of_manifest(&manifest);
         transfer.progress = offer::no_progress(&offer);
         let bytes = offer.bytes;
-        transfer.offer = offer;
+        transfer.offer = Arc::new(offer);
+        transfer.manifest = Some(manifest.clone());
         transfer.carried = Some(carried);
         let id = self.add_transfer(transfer);
         let contact = self.acquaintance(&peer) == Acquaintance::Known { contact: true };
@@ -150,8 +150,27 @@ impl Engine {
             AcceptPolicy::Ask => false,
         };
         if is_trusted && settings.unasked_bytes_max.is_none_or(|max| bytes <= max) {
-            return self.accept(id, None, BTreeSet::new(), None).await;
+            return self.accept(id, None, BTreeSet::new(), None);
         }
+        self.look_at_folder(id, manifest);
+    }
+
+    /// Finds out which names are taken, before the user is asked.
+    fn look_at_folder(&self, transfer: TransferId, offer: Arc<Manifest>) {
+        let folder = super::download_folder(&self.profile, &self.in_force());
+        self.on_disk(move || {
+            let existing = Destination::open(&folder);
+            let existing = existing.map_or(0, |folder| folder.count_existing(&offer));
+            TransferInput::LookedAt { transfer, existing }
+        });
+    }
+
+    pub(super) async fn looked_at(&mut self, id: TransferId, existing: u32) {
+        let waits = |t: &&mut Transfer| matches!(t.stage, Stage::AwaitingDecision);
+        let Some(transfer) = self.transfers.get_mut(&id).filter(waits) else {
+            return;
+        };
+        Arc::make_mut(&mut transfer.offer).existing = existing;
         self.publish();
         self.emit(Event::Offered { transfer: id }).await;
     }
@@ -170,89 +189,5 @@ impl Engine {
         let id = self.add_transfer(transfer);
         self.finish(id, Ok(Summary::default())).await;
         self.emit(Event::TextReceived { transfer: id }).await;
-    }
-
-    pub(super) async fn accept(
-        &mut self,
-        id: TransferId,
-        into: Option<PathBuf>,
-        unwanted: BTreeSet<u32>,
-        existing: Option<Existing>,
-    ) {
-        let settings = self.in_force();
-        let folder = into.unwrap_or_else(|| super::download_folder(&self.profile, &settings));
-        let choices = Choices {
-            unwanted,
-            existing: existing.unwrap_or(settings.existing),
-            keeps_executable: settings.keeps_executable,
-        };
-        self.take(id, folder, choices).await;
-    }
-
-    /// Accepts an offer that waits for an answer.
-    pub(super) async fn take(&mut self, id: TransferId, folder: PathBuf, choices: Choices) {
-        let Some(carried) = self.awaiting_decision(id) else {
-            return;
-        };
-        if let Err(error) = take_into(&carried, &folder, choices.clone()).await {
-            let _ = carried
-                .exchange
-                .decline(carried.id, decline_reason(&error))
-                .await;
-            let failure = self.not_accepted(id, &folder, &error);
-            return self.finish(id, Err(failure)).await;
-        }
-        if let Some(transfer) = self.transfers.get_mut(&id) {
-            transfer.folder = Some(folder);
-            transfer.choices = choices;
-        }
-        self.begin(id);
-        self.befriend(id).await;
-        self.publish();
-        self.emit(Event::Started { transfer: id }).await;
-    }
-
-    pub(super) async fn decline(&mut self, id: TransferId) {
-        let Some(carried) = self.awaiting_decision(id) else {
-            return;
-        };
-        let _ = carried
-            .exchange
-            .decline(carried.id, DeclineReason::Declined)
-            .await;
-        self.transfers.remove(&id);
-        self.note_idleness(carried.session);
-    }
-
-    /// The offer behind `id`, if it still waits for the user.
-    fn awaiting_decision(&self, id: TransferId) -> Option<Carried> {
-        let transfer = self.transfers.get(&id)?;
-        matches!(transfer.stage, Stage::AwaitingDecision).then(|| transfer.carried.clone())?
-    }
-
-    fn not_accepted(&self, id: TransferId, folder: &Path, error: &AcceptError) -> Failure {
-        match error {
-            AcceptError::Destination(e) => Failure::LocalFiles {
-                detail: format!("Cannot receive into {}: {e}.", folder.display()),
-            },
-            AcceptError::Exchange(e) => self.lost(id, &e.to_string()),
-        }
-    }
-}
-
-async fn take_into(carried: &Carried, folder: &Path, choices: Choices) -> Result<(), AcceptError> {
-    // A folder that cannot be made cannot be opened either, which says why.
-    let _ = std::fs::create_dir_all(folder);
-    let destination = Destination::open(folder)?;
-    carried
-        .exchange
-        .accept(carried.id, destination, choices)
-        .await
-}
-
-fn decline_reason(error: &AcceptError) -> DeclineReason {
-    match error {
-        AcceptError::Destination(e) if e.trouble() == Trouble::DiskFull => DeclineReason::NoSpace,
-        _ => DeclineReason::NotWritable,
     }
 }

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pinhole_net::{PeerIdentity, PeerKey};
-use pinhole_transfer::Source;
+use pinhole_transfer::{Source, SourceError};
 
+use super::Engine;
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer, TransferInput};
-use super::{Engine, Input};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -72,15 +72,9 @@ impl Engine {
                 .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
                 .await;
         }
-        let inputs = self.inputs.clone();
-        tokio::task::spawn_blocking(move || {
-            let outcome = Source::scan(&paths);
-            let input = Input::Transfer(TransferInput::Scanned {
-                transfer: id,
-                outcome,
-            });
-            // The queue closes when the engine ends; then nobody needs this.
-            let _ = inputs.blocking_send(input);
+        self.on_disk(move || TransferInput::Scanned {
+            transfer: id,
+            outcome: Source::scan(&paths),
         });
         self.connect_for(id, &peer).await;
     }
@@ -114,10 +108,20 @@ impl Engine {
     }
 
     pub(super) async fn handle_transfer(&mut self, input: TransferInput) {
-        let TransferInput::Scanned {
-            transfer: id,
-            outcome,
-        } = input;
+        match input {
+            TransferInput::Scanned { transfer, outcome } => self.scanned(transfer, outcome).await,
+            TransferInput::LookedAt { transfer, existing } => {
+                self.looked_at(transfer, existing).await;
+            }
+            TransferInput::Taken {
+                transfer,
+                carried,
+                outcome,
+            } => self.taken(transfer, carried, outcome).await,
+        }
+    }
+
+    async fn scanned(&mut self, id: TransferId, outcome: Result<Source, SourceError>) {
         let is_awaited = |t: &&mut Transfer| matches!(t.stage, Stage::Preparing);
         let Some(transfer) = self.transfers.get_mut(&id).filter(is_awaited) else {
             return;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::paths::Watch;
+use super::transfers::Transfer;
 use super::{Engine, Input, explain};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
@@ -343,7 +344,9 @@ impl Engine {
 
     /// Starts or stops the session's idle clock.
     pub(super) fn note_idleness(&mut self, id: SessionId) {
-        let busy = self.transfers.values().any(|t| t.uses(id));
+        let uses = |t: &Transfer| t.uses(id) || t.is_reoffered_on(id);
+        let busy = self.transfers.values().any(uses)
+            || self.answering.iter().any(|(session, _)| *session == id);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.idle_since = match (busy, session.idle_since) {
                 (true, _) => None,

@@ -1,11 +1,14 @@
 //! Transfers: what one is, and what both directions share.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::{Choices, Exchange, Paused, Source, SourceError, Summary};
+use pinhole_transfer::{
+    AcceptError, Choices, Exchange, Manifest, Paused, Prepared, Source, SourceError, Summary,
+};
 use tokio::time::Instant;
 
 use super::Engine;
@@ -14,6 +17,7 @@ use super::sessions::SessionId;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::HistoryEntry;
+use crate::offer;
 use crate::snapshot::{
     Completion, Direction, OfferView, Progress, Stage, TransferId, TransferView,
 };
@@ -28,6 +32,14 @@ pub(crate) enum TransferInput {
     Scanned {
         transfer: TransferId,
         outcome: Result<Source, SourceError>,
+    },
+    /// It is known how many names of an offer are taken.
+    LookedAt { transfer: TransferId, existing: u32 },
+    /// The disk is ready for an accepted offer, or is not to be.
+    Taken {
+        transfer: TransferId,
+        carried: Carried,
+        outcome: Result<Box<Prepared>, AcceptError>,
     },
 }
 
@@ -52,13 +64,20 @@ pub(crate) struct Transfer {
     pub(super) carried: Option<Carried>,
     /// The connection was lost, and how long it waits for a new one.
     pub(super) lost: Option<Lost>,
+    /// Receiving: what is offered, until it ends.
+    pub(super) manifest: Option<Arc<Manifest>>,
+    /// Receiving: an offer of it is being taken.
+    pub(super) is_taking: bool,
     /// Receiving: an offer that continues this one.
     pub(super) reoffered: Option<Carried>,
     /// Receiving: where to.
     pub(super) folder: Option<PathBuf>,
     /// Receiving: what of it, and how.
     pub(super) choices: Choices,
+    /// When it began to move, on whatever connection.
     pub(super) accepted_at: Option<Instant>,
+    /// The user wants it to stand still, on whatever connection.
+    pub(super) wants_pause: bool,
     pub(super) progress: Progress,
 }
 
@@ -68,6 +87,18 @@ pub(crate) struct Carried {
     pub(super) session: SessionId,
     pub(super) id: pinhole_transfer::TransferId,
     pub(super) exchange: Exchange,
+}
+
+impl Carried {
+    pub(super) fn is(&self, session: SessionId, id: pinhole_transfer::TransferId) -> bool {
+        self.session == session && self.id == id
+    }
+}
+
+impl fmt::Debug for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} on {:?}", self.id, self.session)
+    }
 }
 
 impl Transfer {
@@ -85,10 +116,13 @@ impl Transfer {
             source: None,
             carried: None,
             lost: None,
+            manifest: None,
+            is_taking: false,
             reoffered: None,
             folder: None,
             choices: Choices::default(),
             accepted_at: None,
+            wants_pause: false,
             progress: Progress::default(),
         }
     }
@@ -97,6 +131,17 @@ impl Transfer {
     pub(super) fn uses(&self, session: SessionId) -> bool {
         let carried_by = self.carried.as_ref().map(|c| c.session);
         carried_by == Some(session) && !self.stage.is_final()
+    }
+
+    /// Whether it has begun to move, and has not ended: it outlives its
+    /// connection.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.accepted_at.is_some() && !self.stage.is_final()
+    }
+
+    /// Whether another offer on this session is to continue it.
+    pub(super) fn is_reoffered_on(&self, session: SessionId) -> bool {
+        self.reoffered.as_ref().map(|c| c.session) == Some(session)
     }
 
     pub(super) fn sample_progress(&mut self) {
@@ -136,6 +181,7 @@ impl Engine {
             // Only a session that is over refuses, and then there is nothing to cancel.
             let _ = carried.exchange.cancel(carried.id).await;
         }
+        self.abandon(id);
         self.finish(id, Err(Failure::Cancelled)).await;
     }
 
@@ -161,13 +207,18 @@ impl Engine {
     }
 
     pub(super) fn pause(&mut self, id: TransferId, paused: bool) {
-        if let Some(transfer) = self.transfers.get_mut(&id)
-            && let Some(carried) = &transfer.carried
-        {
-            // One that has ended meanwhile needs no pause.
+        let under_way = |t: &&mut Transfer| t.is_under_way();
+        let Some(transfer) = self.transfers.get_mut(&id).filter(under_way) else {
+            return;
+        };
+        transfer.wants_pause = paused;
+        if let Some(carried) = &transfer.carried {
+            // One that has ended meanwhile needs no pause, and one that is being
+            // offered again gets it when it begins.
             let _ = carried.exchange.pause(carried.id, paused);
             transfer.sample_progress();
         }
+        transfer.progress.paused.by_us = paused;
     }
 
     /// The program ends, or the login. What has arrived is kept for another day,
@@ -197,6 +248,7 @@ impl Engine {
 
     /// The session is gone, and with it what it carried.
     pub(super) async fn fail_session(&mut self, session: SessionId, reason: &str) {
+        self.answering.retain(|(of, _)| *of != session);
         let carried: Vec<_> = self
             .transfers
             .iter()
@@ -224,6 +276,10 @@ impl Engine {
         let elapsed = transfer
             .accepted_at
             .map_or(Duration::ZERO, |at| at.elapsed());
+        let places = match &outcome {
+            Ok(summary) => Some(summary.places.clone()),
+            Err(_) => None,
+        };
         let failure = match outcome {
             Ok(summary) => {
                 transfer.stage = Stage::Completed(Completion {
@@ -249,10 +305,11 @@ impl Engine {
         transfer.source = None;
         let is_of_queue = transfer.queued_on.is_some();
         transfer.lost = None;
-        let session = transfer.carried.take().map(|c| c.session);
-        if let Some(session) = session {
-            self.note_idleness(session);
+        transfer.offer = Arc::new(offer::in_short(&transfer.offer));
+        if let Some(places) = places {
+            self.note_delivered(id, places);
         }
+        self.let_go_of_offers(id, failure.as_ref()).await;
         self.remember(id).await;
         if is_of_queue {
             self.store_queue().await;
@@ -263,6 +320,29 @@ impl Engine {
             failure,
         })
         .await;
+    }
+
+    /// Nothing carries a transfer that has ended, and an offer that was to continue
+    /// it is answered.
+    async fn let_go_of_offers(&mut self, id: TransferId, failure: Option<&Failure>) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        let peer = transfer.peer.key;
+        let offer = transfer.manifest.take();
+        transfer.choices = Choices::default();
+        let (carried, again) = (transfer.carried.take(), transfer.reoffered.take());
+        if let (Some(again), Some(offer)) = (&again, offer) {
+            // Only a session that is over refuses.
+            let _ = match failure {
+                None if self.is_answered_again(peer, again, &offer) => Ok(()),
+                Some(Failure::Cancelled) => again.exchange.cancel(again.id).await,
+                _ => again.exchange.interrupt(again.id).await,
+            };
+        }
+        for Carried { session, .. } in carried.into_iter().chain(again) {
+            self.note_idleness(session);
+        }
     }
 
     async fn remember(&mut self, id: TransferId) {
@@ -280,6 +360,10 @@ impl Engine {
             transfer.stage = Stage::Transferring;
             transfer.lost = None;
             transfer.accepted_at.get_or_insert_with(Instant::now);
+            if let Some(carried) = transfer.carried.as_ref().filter(|_| transfer.wants_pause) {
+                // One that has ended meanwhile needs no pause.
+                let _ = carried.exchange.pause(carried.id, true);
+            }
         }
     }
 
@@ -301,11 +385,7 @@ impl Engine {
         session: SessionId,
         id: pinhole_transfer::TransferId,
     ) -> Option<TransferId> {
-        let carries = |t: &Transfer| {
-            t.carried
-                .as_ref()
-                .is_some_and(|c| c.session == session && c.id == id)
-        };
+        let carries = |t: &Transfer| t.carried.as_ref().is_some_and(|c| c.is(session, id));
         self.transfers
             .iter()
             .find(|(_, t)| carries(t))
@@ -343,9 +423,12 @@ impl Engine {
         let is_still = |progress: &Progress| {
             progress.paused != Paused::default() && progress.bytes_per_second == Some(0)
         };
-        self.transfers
-            .values()
-            .any(|t| matches!(t.stage, Stage::Transferring) && !is_still(&t.progress))
+        self.transfers.values().any(|t| match t.stage {
+            Stage::Transferring => !is_still(&t.progress),
+            // Nothing to sample, but its way is watched.
+            Stage::AwaitingAnswer => t.is_under_way(),
+            _ => false,
+        })
     }
 
     pub(super) fn sample_progress(&mut self) {

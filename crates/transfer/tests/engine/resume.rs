@@ -10,7 +10,8 @@ use std::{
 };
 
 use pinhole_transfer::{
-    ExchangeError, Party, Side, Summary, TransferError, TransferId, frame::FrameKind,
+    Choices, Destination, ExchangeError, Party, Places, Side, Summary, TransferError, TransferId,
+    frame::FrameKind,
 };
 use tempfile::tempdir;
 use tokio::{
@@ -441,4 +442,48 @@ async fn what_is_here_is_compared_before_the_rest_is_sent() {
         kinds.push(liar.hear_kind().await);
     }
     assert!(kinds.contains(&FrameKind::Digests), "{kinds:?}");
+}
+
+#[tokio::test]
+async fn what_an_attempt_has_left_can_be_removed() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let file = from.path().join("f");
+    fs::write(&file, noise(8 * MIB, 1)).unwrap();
+    let (alice, mut bob, _wire) = cut_after(4 * MIB as u64);
+    alice.send(&[file]).await;
+    let (id, offer) = bob.offered().await;
+    bob.accept(id, into.path()).await;
+    assert_eq!(bob.finished(id).await, Err(TransferError::ConnectionLost));
+    assert_ne!(names(into.path()).len(), 0);
+    let folder = Destination::open(into.path()).unwrap();
+    folder.discard(offer, &Choices::default()).unwrap();
+    assert_eq!(names(into.path()).len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_here_whole_is_found_where_it_came_to_be() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let paths = ["d", "f"].map(|name| from.path().join(name));
+    fs::create_dir(&paths[0]).unwrap();
+    fs::write(paths[0].join("inside"), noise(2 * MIB, 1)).unwrap();
+    fs::write(&paths[1], noise(2 * MIB, 2)).unwrap();
+    fs::write(into.path().join("f"), "another").unwrap();
+    fs::create_dir(into.path().join("d")).unwrap();
+    let (mut alice, mut bob) = pair();
+    let (_, received) = transfer(&mut alice, &mut bob, &paths, into.path()).await;
+    let once = tree(into.path());
+    for (places, copies) in [(received.places.clone(), 0), (Places::default(), 2)] {
+        let id = alice.send(&paths).await;
+        bob.offered().await;
+        let folder = Destination::open(into.path()).unwrap().knowing(places);
+        let accepted = bob.exchange.accept(id, folder, Choices::default());
+        accepted.await.unwrap();
+        let again = bob.finished(id).await.unwrap();
+        let sent = alice.finished(id).await.unwrap();
+        assert_eq!((sent.files, sent.skipped_files), (2, 0));
+        assert_eq!((sent.resent_bytes, sent.digest), (0, received.digest));
+        let is_same = again.places == received.places;
+        assert_eq!(is_same, copies == 0);
+        assert_eq!(tree(into.path()) == once, copies == 0);
+    }
 }

@@ -1,0 +1,198 @@
+//! Taking an offer. What the disk has to do with it runs beside the engine, for a
+//! disk may hang; [`Taken`](super::transfers::TransferInput::Taken) tells of it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use pinhole_transfer::{
+    AcceptError, Choices, DeclineReason, Destination, DestinationError, Existing, Prepared, Trouble,
+};
+use tokio::task::spawn_blocking;
+
+use super::remains::Holder;
+use super::transfers::{Carried, TransferInput};
+use super::{Engine, Input};
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::snapshot::{Stage, TransferId};
+
+impl Engine {
+    pub(super) fn accept(
+        &mut self,
+        id: TransferId,
+        into: Option<PathBuf>,
+        unwanted: BTreeSet<u32>,
+        existing: Option<Existing>,
+    ) {
+        if self.awaiting_decision(id).is_none() {
+            return;
+        }
+        let settings = self.in_force();
+        let folder = into.unwrap_or_else(|| super::download_folder(&self.profile, &settings));
+        let choices = Choices {
+            unwanted,
+            existing: existing.unwrap_or(settings.existing),
+            keeps_executable: settings.keeps_executable,
+        };
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.folder = Some(folder);
+            transfer.choices = choices;
+            transfer.stage = Stage::Preparing;
+        }
+        self.take(id);
+    }
+
+    /// Takes the offer that carries a transfer, into its folder.
+    pub(super) fn take(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        let (Some(carried), Some(folder)) = (transfer.carried.clone(), transfer.folder.clone())
+        else {
+            return;
+        };
+        transfer.is_taking = true;
+        let (inputs, choices) = (self.inputs.clone(), transfer.choices.clone());
+        tokio::spawn(async move {
+            let outcome = prepare(&carried, folder, choices).await;
+            let taken = TransferInput::Taken {
+                transfer: id,
+                carried,
+                outcome,
+            };
+            // The queue closes when the engine ends; then nobody needs this.
+            let _ = inputs.send(Input::Transfer(taken)).await;
+        });
+    }
+
+    /// The place on the disk is ready, or cannot be. Meanwhile the offer may have
+    /// ended, or another may continue the transfer.
+    pub(super) async fn taken(
+        &mut self,
+        id: TransferId,
+        carried: Carried,
+        outcome: Result<Box<Prepared>, AcceptError>,
+    ) {
+        let transfer = self.transfers.get(&id);
+        let is_wanted = transfer.is_some_and(|t| {
+            let current = t.carried.as_ref();
+            !t.stage.is_final() && current.is_some_and(|c| c.is(carried.session, carried.id))
+        });
+        let outcome = match outcome {
+            Ok(prepared) if is_wanted => match prepared.begin() {
+                Ok(()) => return self.begin_receiving(id).await,
+                Err(over) => return self.let_go(id, carried, over),
+            },
+            Ok(prepared) => return self.let_go(id, carried, prepared),
+            Err(error) => error,
+        };
+        if let Some(left) = self.leftovers.remove(&Holder::Taking(id)) {
+            self.discard(left);
+        }
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.is_taking = false;
+        if !is_wanted {
+            if transfer.reoffered.is_some() {
+                self.take_again(id);
+            }
+            return;
+        }
+        match outcome {
+            AcceptError::Destination(error) => self.refuse(id, &carried, &error).await,
+            AcceptError::Exchange(error) => self.lose(id, &error.to_string()).await,
+        }
+    }
+
+    async fn begin_receiving(&mut self, id: TransferId) {
+        if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.is_taking = false;
+        }
+        self.begin(id);
+        self.befriend(id).await;
+        self.publish();
+        self.emit(Event::Started { transfer: id }).await;
+    }
+
+    /// Puts away what was prepared in vain, and says so when it is done: until then
+    /// another attempt would find everything in use.
+    fn let_go(&mut self, id: TransferId, carried: Carried, prepared: Box<Prepared>) {
+        let left = self.leftovers.remove(&Holder::Taking(id));
+        self.on_disk(move || {
+            match left {
+                Some(_) => prepared.discard(),
+                None => drop(prepared),
+            }
+            TransferInput::Taken {
+                transfer: id,
+                carried,
+                outcome: Err(pinhole_transfer::ExchangeError::UnknownTransfer.into()),
+            }
+        });
+    }
+
+    /// The folder does not serve.
+    async fn refuse(&mut self, id: TransferId, carried: &Carried, error: &DestinationError) {
+        let reason = match error.trouble() {
+            Trouble::DiskFull => DeclineReason::NoSpace,
+            _ => DeclineReason::NotWritable,
+        };
+        let _ = carried.exchange.decline(carried.id, reason).await;
+        let folder = self.transfers.get(&id).and_then(|t| t.folder.clone());
+        let folder = folder.unwrap_or_default();
+        let failure = Failure::LocalFiles {
+            detail: format!("Cannot receive into {}: {error}.", folder.display()),
+        };
+        self.finish(id, Err(failure)).await;
+    }
+
+    pub(super) async fn decline(&mut self, id: TransferId) {
+        let Some(carried) = self.awaiting_decision(id) else {
+            return;
+        };
+        let _ = carried
+            .exchange
+            .decline(carried.id, DeclineReason::Declined)
+            .await;
+        self.transfers.remove(&id);
+        self.note_idleness(carried.session);
+    }
+
+    /// The offer behind `id`, if it still waits for the user.
+    fn awaiting_decision(&self, id: TransferId) -> Option<Carried> {
+        let transfer = self.transfers.get(&id)?;
+        matches!(transfer.stage, Stage::AwaitingDecision).then(|| transfer.carried.clone())?
+    }
+
+    /// Runs what the disk has to do where it may take its time.
+    pub(super) fn on_disk(&self, work: impl FnOnce() -> TransferInput + Send + 'static) {
+        let inputs = self.inputs.clone();
+        spawn_blocking(move || {
+            // The queue closes when the engine ends; then nobody needs this.
+            let _ = inputs.blocking_send(Input::Transfer(work()));
+        });
+    }
+}
+
+async fn prepare(
+    carried: &Carried,
+    folder: PathBuf,
+    choices: Choices,
+) -> Result<Box<Prepared>, AcceptError> {
+    let destination = open(folder).await?;
+    let prepared = carried.exchange.prepare(carried.id, destination, choices);
+    prepared.await.map(Box::new)
+}
+
+/// The folder at this path, made if there is none.
+pub(super) async fn open(folder: PathBuf) -> Result<Destination, AcceptError> {
+    let opened = spawn_blocking(move || make_and_open(&folder)).await;
+    Ok(opened.map_err(|_| pinhole_transfer::ExchangeError::Closed)??)
+}
+
+fn make_and_open(folder: &Path) -> Result<Destination, DestinationError> {
+    // A folder that cannot be made cannot be opened either, which says why.
+    let _ = std::fs::create_dir_all(folder);
+    Destination::open(folder)
+}
