@@ -161,7 +161,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Message::Accept { transfer } => self.accepted(transfer).await?,
             Message::Decline { transfer, reason } => {
                 self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
-                self.stop(transfer, TransferError::Declined(reason)).await;
+                self.stop(transfer, TransferError::Declined(reason));
             }
             Message::FileEnd {
                 transfer,
@@ -190,7 +190,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     CancelReason::Verification => TransferError::Verification(Party::Peer),
                     CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
                 };
-                self.stop(transfer, reason).await;
+                self.stop(transfer, reason);
             }
             Message::Alive => {}
             Message::Close { violation: None } => return Err(Ended::Closed(Party::Peer)),
@@ -204,8 +204,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     /// One that has ended already needs no end.
-    async fn stop(&mut self, id: TransferId, reason: TransferError) {
-        let _ = self.shared.stop(id, reason).await;
+    fn stop(&self, id: TransferId, reason: TransferError) {
+        let _ = self.shared.stop(id, reason);
     }
 
     fn announced(
