@@ -146,6 +146,19 @@ pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether both belong to the same user.
+#[cfg(unix)]
+pub(crate) fn have_same_owner(one: &File, other: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(one.metadata()?.uid() == other.metadata()?.uid())
+}
+
+/// Whether both belong to the same user; as [`is_ours`].
+#[cfg(not(unix))]
+pub(crate) fn have_same_owner(_: &File, _: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
 /// Whether the disk has failed to answer, so that nothing is known.
 #[cfg(unix)]
 pub(crate) fn has_failed(error: &io::Error) -> bool {

@@ -21,7 +21,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     disk,
     manifest::{ENTRIES_MAX, Entry, Manifest},
-    part::{first_of, open_file, open_own, own_suffix},
+    own::open_own,
+    part::{first_of, open_file, own_suffix},
     path::SafePath,
 };
 

@@ -28,6 +28,7 @@ mod lanes;
 mod link;
 mod open;
 mod outgoing;
+mod own;
 mod part;
 mod reader;
 mod store;
