@@ -216,6 +216,11 @@ impl Journal {
         self.append(&line)
     }
 
+    /// A file on the destination's file system, open for as long as this is.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Makes what was noted durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         if self.is_dirty.swap(false, Ordering::Relaxed) {

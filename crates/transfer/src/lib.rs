@@ -32,6 +32,7 @@ mod own;
 mod part;
 mod reader;
 mod store;
+mod sync;
 mod writer;
 
 pub mod choices;

@@ -251,13 +251,21 @@ impl Part {
         }
     }
 
-    /// Gives the file the time it had on the other side.
-    pub(crate) fn set_time(&self, modified_ns: Option<i64>) -> io::Result<()> {
-        match modified_ns.and_then(at_ns_since_1970) {
-            Some(modified) if self.temporary.is_some() => {
-                self.file.set_times(FileTimes::new().set_modified(modified))
-            }
-            _ => Ok(()),
+    /// Gives the file the time it had on the other side, where the file system lets
+    /// it have one.
+    pub(crate) fn set_time(&self, modified_ns: Option<i64>) {
+        if let Some(modified) = modified_ns.and_then(at_ns_since_1970)
+            && self.temporary.is_some()
+            && let Err(error) = self.file.set_times(FileTimes::new().set_modified(modified))
+        {
+            tracing::debug!(%error, "file without its time");
+        }
+    }
+
+    /// Makes a program of it, where the file system knows such a thing.
+    pub(crate) fn set_executable(&self) {
+        if let Err(error) = disk::set_executable(&self.file) {
+            tracing::debug!(%error, "not executable");
         }
     }
 
