@@ -207,6 +207,20 @@ pub(crate) const fn has_failed(_: &io::Error) -> bool {
     false
 }
 
+/// Whether something cannot be read because another has locked it.
+#[cfg(windows)]
+pub(crate) fn is_in_use(error: &io::Error) -> bool {
+    const ERROR_LOCK_VIOLATION: i32 = 33;
+    error.raw_os_error() == Some(ERROR_LOCK_VIOLATION)
+}
+
+/// Whether something cannot be read because another has locked it: only Windows
+/// keeps from reading.
+#[cfg(not(windows))]
+pub(crate) const fn is_in_use(_: &io::Error) -> bool {
+    false
+}
+
 /// Lets the kernel forget what has been read, or made durable, of a huge file:
 /// kept in memory it would push out what others use. A length of zero is
 /// everything from `offset_bytes` on.

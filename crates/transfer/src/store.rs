@@ -1,7 +1,8 @@
 //! Where received files go. Everything is reached through a held handle of the
 //! destination, name by name and without following links; a file is written
 //! under a temporary name, made durable, and only then given its own, which
-//! replaces nothing unless the user wants that. What an earlier attempt has left is found first.
+//! replaces nothing unless the user wants that. What an earlier attempt has left is
+//! found first.
 
 mod folders;
 mod moved;
@@ -237,9 +238,12 @@ impl Store {
     /// Of what is left then, some may be of files that have other names by now.
     fn find_by_size(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
+        // Folder by folder, so that each is looked into once.
+        let mut files = files.to_vec();
+        files.sort_by_key(|(_, path, _)| path.parent());
         // Those of the folder looked into last.
         let mut there: Option<(Arc<Dir>, Vec<String>)> = None;
-        for &(number, path, size_bytes) in files {
+        for (number, path, size_bytes) in files {
             if size_bytes <= u64::from(CHUNK_BYTES)
                 || self.unwanted.contains(&number)
                 || self.have.contains_key(&number)
