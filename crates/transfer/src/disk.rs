@@ -3,7 +3,7 @@
 
 use std::{fs::File, io, time::SystemTime};
 
-use cap_std::fs::{Dir, Metadata};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 
 /// From this size on a file is not kept in memory behind the transfer.
 #[cfg(target_os = "linux")]
@@ -48,8 +48,35 @@ pub(crate) fn rename_new(
             other => return other.map_err(Into::into),
         }
     }
-    from_dir.hard_link(from, to_dir, to)?;
-    from_dir.remove_file(from)
+    match from_dir.hard_link(from, to_dir, to) {
+        Ok(()) => from_dir.remove_file(from),
+        Err(error) if lacks_hard_links(&error) => rename_over_own((from_dir, from), (to_dir, to)),
+        Err(error) => Err(error),
+    }
+}
+
+/// As FAT does. Where it is this user who may not, nothing else works either.
+fn lacks_hard_links(error: &io::Error) -> bool {
+    #[cfg(windows)]
+    const OTHERS: &[i32] = &[1, 50]; // ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED
+    #[cfg(unix)]
+    const OTHERS: &[i32] = &[rustix::io::Errno::NOTSUP.raw_os_error()];
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+    ) || error
+        .raw_os_error()
+        .is_some_and(|code| OTHERS.contains(&code))
+}
+
+/// Takes the new name with an empty file, which is replaced then. After a crash
+/// in between it is left.
+fn rename_over_own((from_dir, from): (&Dir, &str), (to_dir, to): (&Dir, &str)) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    drop(to_dir.open_with(to, options.write(true).create_new(true))?);
+    from_dir.rename(from, to_dir, to).inspect_err(|_| {
+        let _ = to_dir.remove_file(to);
+    })
 }
 
 #[cfg(unix)]

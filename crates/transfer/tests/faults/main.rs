@@ -98,6 +98,26 @@ fn files_come_without_times_and_rights_where_they_may_have_none() {
     }
 }
 
+#[test]
+fn nothing_is_replaced_where_the_file_system_would() {
+    let offered = Offered::new();
+    for there in [There::Nothing, There::Moved, There::Old] {
+        let into = offered.destination(there);
+        let attempt = || offered.attempt(into.path(), there);
+        let Ok((attempt, calls)) = injector::run(into.path(), Plan::Replaces, attempt) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: a file system that replaces");
+            return;
+        };
+        let is_told = |name: &str| calls.iter().any(|call| call.name == name);
+        assert_eq!(is_told("linkat"), there != There::Old);
+        let what = format!("{there:?}: {attempt:?}");
+        offered.check_whole(into.path(), there, &what);
+        offered.check_told(&attempt, into.path(), &what);
+        assert!(attempt.failed.is_empty(), "{what}");
+        assert_eq!(parts(into.path()), Vec::<PathBuf>::new(), "{what}");
+    }
+}
+
 /// One that is opened to ask whether something was lost knows of nothing that
 /// was lost before.
 #[test]
@@ -351,7 +371,7 @@ impl Offered {
     fn check_plan(&self, plan: Plan, attempt: &Attempt, calls: &[Call], into: &Path, what: &str) {
         let is_complete = attempt.received.is_ok() && attempt.failed.is_empty();
         let failed = match plan {
-            Plan::Nothing | Plan::Lacks(_) | Plan::Refuses(_) => &[],
+            Plan::Nothing | Plan::Lacks(_) | Plan::Refuses(_) | Plan::Replaces => &[],
             Plan::Once(at) => calls.get(at..=at).unwrap_or_default(),
             Plan::FromThenOn(at) => calls.get(at..).unwrap_or_default(),
             Plan::Full(at) => {
