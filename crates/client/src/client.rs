@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::command::Command;
 use crate::engine::{Engine, Outputs};
 use crate::event::Event;
+use crate::limits;
 use crate::profile::{Profile, ProfileError};
 use crate::settings::Overrides;
 use crate::snapshot::Snapshot;
@@ -78,6 +79,7 @@ pub fn start(
     options: Options,
     wake: impl Fn() + Send + Sync + 'static,
 ) -> Result<(Client, Events), StartError> {
+    limits::raise_open_files();
     let profile = Profile::open(options.data_dir.as_deref())?;
     let (commands, command_queue) = mpsc::channel(COMMAND_QUEUE);
     let (inputs, input_queue) = mpsc::channel(INPUT_QUEUE);

@@ -19,6 +19,7 @@ mod engine;
 pub mod event;
 pub mod failure;
 pub mod history;
+mod limits;
 mod offer;
 pub mod profile;
 pub mod settings;

@@ -1,17 +1,13 @@
 //! What the standard library does not do with folders and file systems, a
 //! small function for each, with what other systems do instead.
 
-use std::{fs::File, io, sync::Arc, time::SystemTime};
+use std::{fs::File, io, time::SystemTime};
 
-use cap_std::fs::{Dir, Metadata};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-/// Up to so many files or folders are made durable one by one; more, together.
-pub(crate) const FEW: u32 = 8;
 /// From this size on a file is not kept in memory behind the transfer.
 #[cfg(target_os = "linux")]
 const HUGE_BYTES: u64 = 8 << 30;
-/// Whether the kernel can make a whole file system durable.
-pub(crate) const SYNCS_TOGETHER: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Room on a file system.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +48,35 @@ pub(crate) fn rename_new(
             other => return other.map_err(Into::into),
         }
     }
-    from_dir.hard_link(from, to_dir, to)?;
-    from_dir.remove_file(from)
+    match from_dir.hard_link(from, to_dir, to) {
+        Ok(()) => from_dir.remove_file(from),
+        Err(error) if lacks_hard_links(&error) => rename_over_own((from_dir, from), (to_dir, to)),
+        Err(error) => Err(error),
+    }
+}
+
+/// As FAT does. Where it is this user who may not, nothing else works either.
+fn lacks_hard_links(error: &io::Error) -> bool {
+    #[cfg(windows)]
+    const OTHERS: &[i32] = &[1, 50]; // ERROR_INVALID_FUNCTION, ERROR_NOT_SUPPORTED
+    #[cfg(unix)]
+    const OTHERS: &[i32] = &[rustix::io::Errno::NOTSUP.raw_os_error()];
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported
+    ) || error
+        .raw_os_error()
+        .is_some_and(|code| OTHERS.contains(&code))
+}
+
+/// Takes the new name with an empty file, which is replaced then. After a crash
+/// in between it is left.
+fn rename_over_own((from_dir, from): (&Dir, &str), (to_dir, to): (&Dir, &str)) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    drop(to_dir.open_with(to, options.write(true).create_new(true))?);
+    from_dir.rename(from, to_dir, to).inspect_err(|_| {
+        let _ = to_dir.remove_file(to);
+    })
 }
 
 #[cfg(unix)]
@@ -77,30 +100,20 @@ pub(crate) fn set_folder_time(_: &Dir, _: SystemTime) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the content of `files` durable, all on the file system of `dir`, and
-/// tells of each. Many at once are left to the kernel to order; one by one
-/// each would wait for the disk.
-pub(crate) fn sync_files<'a>(
-    dir: &Dir,
-    files: impl ExactSizeIterator<Item = &'a File>,
-) -> Vec<io::Result<()>> {
-    // After an error each file is asked, which also tells which one it was.
-    if are_many(files.len()) && sync_file_system(dir).is_ok() {
-        return files.map(|_| Ok(())).collect();
-    }
-    files.map(File::sync_all).collect()
+/// Makes the content of a file durable.
+#[cfg(not(windows))]
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    file.sync_all()
 }
 
-/// Makes the names in `folders` durable, all on the file system of `dir`.
-pub(crate) fn sync_folders(dir: &Dir, folders: &[Arc<Dir>]) -> io::Result<()> {
-    if are_many(folders.len()) {
-        return sync_file_system(dir);
+/// Makes the content of a file durable. Windows wants a handle for that which
+/// may write; one that may not belongs to a file that was finished before.
+#[cfg(windows)]
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        other => other,
     }
-    folders.iter().try_for_each(|folder| sync_folder(folder))
-}
-
-fn are_many(count: usize) -> bool {
-    SYNCS_TOGETHER && count > FEW as usize
 }
 
 /// Makes the names in a folder durable.
@@ -119,17 +132,67 @@ pub(crate) fn sync_folder(_: &Dir) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes everything on the file system of `dir` durable.
+/// Makes everything on the file system of `file` durable.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(crate) fn sync_file_system(dir: &Dir) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(readable(dir)?)?)
+pub(crate) fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
 }
 
-/// Makes everything on the file system of `dir` durable: not here, see
-/// [`SYNCS_TOGETHER`].
+/// Makes everything on the file system of `file` durable: no other system can.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(crate) fn sync_file_system(_: &Dir) -> io::Result<()> {
+pub(crate) fn sync_file_system(_: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Whether [`sync_file_system`] tells of what could not be written: Linux does
+/// from 5.8 on.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn tells_of_errors() -> bool {
+    static TELLS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *TELLS.get_or_init(|| {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+        release.is_ok_and(|release| is_release_from(&release, (5, 8)))
+    })
+}
+
+/// Whether [`sync_file_system`] tells of what could not be written.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) const fn tells_of_errors() -> bool {
+    false
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn is_release_from(release: &str, first: (u32, u32)) -> bool {
+    let mut numbers = release.split(|sign: char| !sign.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    let version = number().zip(number());
+    version.is_some_and(|version| version >= first)
+}
+
+/// On which file system a file is.
+#[cfg(unix)]
+pub(crate) fn device(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(file.metadata()?.dev())
+}
+
+/// On which file system a file is: not asked here, see [`sync_file_system`].
+#[cfg(not(unix))]
+pub(crate) fn device(_: &File) -> io::Result<u64> {
+    Ok(0)
+}
+
+/// On which file system a folder is.
+#[cfg(unix)]
+pub(crate) fn folder_device(dir: &Dir) -> io::Result<u64> {
+    use cap_std::fs::MetadataExt;
+    Ok(dir.dir_metadata()?.dev())
+}
+
+/// On which file system a folder is; as [`device`].
+#[cfg(not(unix))]
+pub(crate) fn folder_device(_: &Dir) -> io::Result<u64> {
+    Ok(0)
 }
 
 /// Whether `file` belongs to the user this runs as.
@@ -146,6 +209,19 @@ pub(crate) fn is_ours(_: &File) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether both belong to the same user.
+#[cfg(unix)]
+pub(crate) fn have_same_owner(one: &File, other: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(one.metadata()?.uid() == other.metadata()?.uid())
+}
+
+/// Whether both belong to the same user; as [`is_ours`].
+#[cfg(not(unix))]
+pub(crate) fn have_same_owner(_: &File, _: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
 /// Whether the disk has failed to answer, so that nothing is known.
 #[cfg(unix)]
 pub(crate) fn has_failed(error: &io::Error) -> bool {
@@ -155,6 +231,20 @@ pub(crate) fn has_failed(error: &io::Error) -> bool {
 /// Whether the disk has failed to answer: not told apart here.
 #[cfg(not(unix))]
 pub(crate) const fn has_failed(_: &io::Error) -> bool {
+    false
+}
+
+/// Whether something cannot be read because another has locked it.
+#[cfg(windows)]
+pub(crate) fn is_in_use(error: &io::Error) -> bool {
+    const ERROR_LOCK_VIOLATION: i32 = 33;
+    error.raw_os_error() == Some(ERROR_LOCK_VIOLATION)
+}
+
+/// Whether something cannot be read because another has locked it: only Windows
+/// keeps from reading.
+#[cfg(not(windows))]
+pub(crate) const fn is_in_use(_: &io::Error) -> bool {
     false
 }
 
@@ -323,4 +413,25 @@ pub(crate) fn write_at(file: &File, mut data: &[u8], mut offset_bytes: u64) -> i
         data = data.split_at(written).1;
     }
     Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for (release, is_from) in [
+            ("5.8.0\n", true),
+            ("5.10.0-28-amd64\n", true),
+            ("6.1-rc3\n", true),
+            ("5.8+\n", true),
+            ("5.7.19\n", false),
+            ("4.19.0-26-amd64\n", false),
+            ("", false),
+            ("linux\n", false),
+        ] {
+            assert_eq!(is_release_from(release, (5, 8)), is_from, "{release}");
+        }
+    }
 }

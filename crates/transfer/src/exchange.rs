@@ -256,7 +256,7 @@ impl Exchange {
     }
 
     /// Ends a transfer of either direction and removes what is unfinished.
-    /// `Finished` follows.
+    /// `Finished` follows. Never waits for whoever takes the events.
     ///
     /// # Errors
     /// There is no such transfer, or it is an offer that was not answered yet.
@@ -281,7 +281,7 @@ impl Exchange {
         error: TransferError,
         reason: CancelReason,
     ) -> Result<(), ExchangeError> {
-        self.shared.stop(id, error).await?;
+        self.shared.stop(id, error)?;
         self.shared.link.say(Message::Cancel {
             transfer: id,
             reason,
@@ -407,7 +407,7 @@ pub(crate) async fn deliver(shared: Arc<Shared>, (outgoing, answers): Departure)
             reason,
         });
         // It may have ended otherwise meanwhile.
-        let _ = shared.stop(id, no_thread()).await;
+        let _ = shared.stop(id, no_thread());
     }
 }
 

@@ -21,7 +21,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     disk,
     manifest::{ENTRIES_MAX, Entry, Manifest},
-    part::{first_of, open_file, open_own, own_suffix},
+    own::open_own,
+    part::{first_of, open_file, own_suffix},
     path::SafePath,
 };
 
@@ -72,7 +73,8 @@ pub struct Places(Arc<HashMap<Box<str>, Named>>);
 #[derive(Debug)]
 pub(crate) struct Journal {
     dir: Arc<Dir>,
-    name: String,
+    /// None where no later attempt can find it.
+    name: Option<String>,
     file: File,
     end_bytes: Mutex<u64>,
     is_dirty: AtomicBool,
@@ -106,7 +108,7 @@ struct Contents {
 impl Journal {
     /// That of this offer: of these paths and sizes. A new one when there is
     /// none, or when another transfer uses it. Nothing is looked for but under
-    /// [`JOURNALS_MAX`] names.
+    /// [`JOURNALS_MAX`] names, and nothing is left under others.
     pub(crate) fn open(dir: &Arc<Dir>, manifest: &Manifest) -> io::Result<Self> {
         let sizes = sizes_of(manifest);
         let name_of = |number: u32| own_suffix(sizes.clone().chain_update(number.to_be_bytes()));
@@ -125,13 +127,10 @@ impl Journal {
             Some((name, file)) => {
                 let contents = Contents::read(&file, false)?;
                 others.retain(|name| contents.before.contains(name));
-                (name, file, contents)
+                (Some(name), file, contents)
             }
             None => {
-                let (name, file) = first_of(|number| {
-                    let name = name_of(number);
-                    create(dir, &name).map(|file| (name, file))
-                })?;
+                let (name, file) = create_one(dir, name_of)?;
                 (name, file, Contents::default())
             }
         };
@@ -252,6 +251,11 @@ impl Journal {
         Ok(())
     }
 
+    /// A file on the destination's file system, open for as long as this is.
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Makes what was noted durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         if self.is_dirty.swap(false, Ordering::Relaxed) {
@@ -266,7 +270,10 @@ impl Journal {
         for other in self.others.iter().filter(|other| other.is_used()) {
             self.dir.remove_file(&other.name)?;
         }
-        self.dir.remove_file(&self.name)
+        match &self.name {
+            Some(name) => self.dir.remove_file(name),
+            None => Ok(()),
+        }
     }
 }
 
@@ -368,17 +375,17 @@ fn listing_of(manifest: &Manifest) -> String {
 /// Of which paths and sizes the journal under a name is; `None` when there is
 /// none, or none that we may look at. Not locked, because it may be in use.
 fn listing_in(dir: &Dir, name: &str) -> io::Result<Option<String>> {
-    match open_file(dir, name) {
-        Ok(file) => read_listing(&file),
+    match open_file(dir, name).and_then(|file| read_listing(&file)) {
         Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-            ) =>
+            if disk::is_in_use(&error)
+                || matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
         {
             Ok(None)
         }
-        Err(error) => Err(error),
+        other => other,
     }
 }
 
@@ -401,6 +408,19 @@ fn open_left(dir: &Dir, name: &str) -> io::Result<Option<File>> {
     }
 }
 
+/// A new one, under the first name that is free. When none of those is that are
+/// looked up, it has none: this attempt can use it, and no later one could find
+/// it.
+fn create_one(dir: &Dir, name_of: impl Fn(u32) -> String) -> io::Result<(Option<String>, File)> {
+    let (number, file) = first_of(|number| Ok((number, create(dir, &name_of(number))?)))?;
+    let name = name_of(number);
+    if number < JOURNALS_MAX {
+        return Ok((Some(name), file));
+    }
+    dir.remove_file(&name)?;
+    Ok((None, file))
+}
+
 /// A new one, or what there is of one that was cut short before its first line.
 fn create(dir: &Dir, name: &str) -> io::Result<File> {
     let file = open_own(dir, name, true)?;
@@ -409,4 +429,50 @@ fn create(dir: &Dir, name: &str) -> io::Result<File> {
     }
     file.set_len(0)?;
     Ok(file)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use cap_std::ambient_authority;
+
+    use super::*;
+    use crate::manifest::ManifestBuilder;
+
+    fn offer(path: &str) -> Manifest {
+        let mut builder = ManifestBuilder::default();
+        let file = Entry::File {
+            path: SafePath::parse(path).unwrap(),
+            size_bytes: 5,
+            modified_ns: None,
+            executable: false,
+        };
+        builder.push(file).unwrap();
+        builder.build()
+    }
+
+    #[test]
+    fn no_more_are_left_than_are_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
+        let dir = Arc::new(dir);
+        let count = || std::fs::read_dir(folder.path()).unwrap().count();
+        let open = |number: u32| Journal::open(&dir, &offer(&number.to_string())).unwrap();
+        let all: Vec<_> = (0..JOURNALS_MAX + 3).map(open).collect();
+        assert_eq!(count(), JOURNALS_MAX as usize);
+        for journal in &all {
+            let name = "a name".to_owned();
+            let was_there = false;
+            journal.note("a", Named { name, was_there }).unwrap();
+            journal.sync().unwrap();
+        }
+        drop(all);
+        assert_eq!(count(), JOURNALS_MAX as usize);
+        let found = open(JOURNALS_MAX - 1);
+        assert!(found.earlier("a").is_some());
+        open(JOURNALS_MAX).remove().unwrap();
+        assert_eq!(count(), JOURNALS_MAX as usize);
+        found.remove().unwrap();
+        assert_eq!(count(), JOURNALS_MAX as usize - 1);
+    }
 }

@@ -28,10 +28,12 @@ mod lanes;
 mod link;
 mod open;
 mod outgoing;
+mod own;
 mod part;
 mod prepared;
 mod reader;
 mod store;
+mod sync;
 mod writer;
 
 pub mod choices;

@@ -147,13 +147,21 @@ impl Frame {
     }
 }
 
-/// Control messages waiting for the connection. It never holds more than a few
-/// messages a transfer and one for each file that failed: acknowledgements are
-/// cumulative, so that a newer one takes the place of an older.
+/// Control messages waiting for the connection. Of what this side has to say it
+/// never holds more than a few messages a transfer and one for each file that
+/// failed or is compared: acknowledgements are cumulative, so that a newer one
+/// takes the place of an older. What the peer has asked for is counted.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    waiting: Mutex<VecDeque<Message>>,
+    waiting: Mutex<Waiting>,
     pub(crate) filled: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Each with whether it is an answer.
+    messages: VecDeque<(Message, bool)>,
+    answers: usize,
 }
 
 impl Outbox {
@@ -162,25 +170,38 @@ impl Outbox {
         if let Message::Durable { transfer, .. } = message {
             // It goes to the end: whoever hears it must have heard before of
             // every failure that it covers.
-            waiting.retain(
-                |other| !matches!(other, Message::Durable { transfer: of, .. } if *of == transfer),
-            );
+            waiting.messages.retain(|(other, is_answer)| {
+                *is_answer
+                    || !matches!(other, Message::Durable { transfer: of, .. } if *of == transfer)
+            });
         }
-        waiting.push_back(message);
+        waiting.messages.push_back((message, false));
         drop(waiting);
         self.filled.notify_one();
     }
 
-    /// How many messages wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting().len()
+    /// As [`Outbox::push`], for what the peer has asked for. `false`, and it is
+    /// not said, when `most` of those wait already.
+    pub(crate) fn push_answer(&self, message: Message, most: usize) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.answers >= most {
+            return false;
+        }
+        waiting.messages.push_back((message, true));
+        waiting.answers += 1;
+        drop(waiting);
+        self.filled.notify_one();
+        true
     }
 
     pub(crate) fn pop(&self) -> Option<Message> {
-        self.waiting().pop_front()
+        let mut waiting = self.waiting();
+        let (message, is_answer) = waiting.messages.pop_front()?;
+        waiting.answers -= usize::from(is_answer);
+        Some(message)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Message>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

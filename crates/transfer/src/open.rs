@@ -2,6 +2,8 @@
 //! wishes come from [`crate::exchange`], the peer's words from
 //! [`crate::reader`].
 
+mod ending;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     choices::Selection,
-    event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError},
+    event::{ExchangeError, ExchangeEvent, Summary, TransferError},
     exchange::TRANSFERS_MAX,
     flight::Flight,
     frame::DigestItem,
@@ -20,7 +22,6 @@ use crate::{
     manifest::{Manifest, ManifestBuilder},
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
     outgoing::{Answer, Departure, Outgoing, Sent},
-    reader::Ended,
     receiver::Receiver,
     sender::Sender,
     source::Source,
@@ -35,7 +36,7 @@ const PAGE: usize = 8192;
 pub(crate) struct Shared {
     side: Side,
     pub(crate) link: Arc<Link>,
-    /// An accepted transfer has ended.
+    /// An accepted transfer has ended, or the application was told of an end.
     landed: Notify,
     open: Mutex<Open>,
 }
@@ -52,6 +53,8 @@ pub(crate) struct Open {
     texts: BTreeSet<TransferId>,
     pub(crate) outgoing: HashMap<TransferId, OpenOutgoing>,
     pub(crate) incoming: HashMap<TransferId, OpenIncoming>,
+    /// Ends of transfers for which the application's queue had no room yet.
+    untold: usize,
 }
 
 pub(crate) struct OpenOutgoing {
@@ -217,6 +220,7 @@ impl Shared {
                 texts: BTreeSet::new(),
                 outgoing: HashMap::new(),
                 incoming: HashMap::new(),
+                untold: 0,
             }),
         }
     }
@@ -492,71 +496,6 @@ impl Shared {
         let is_accepted = outgoing.is_none_or(|it| it.machine.is_accepted());
         drop(open);
         self.flight(id).filter(|_| is_accepted)
-    }
-
-    /// Ends a transfer of either direction early. An accepted one of the peer
-    /// ends when its pipeline has cleaned up behind it; any other at once. Of
-    /// one that was only announced nobody has heard.
-    pub(crate) async fn stop(
-        &self,
-        id: TransferId,
-        reason: TransferError,
-    ) -> Result<(), ExchangeError> {
-        {
-            let mut open = self.open();
-            if let Some(outgoing) = open.outgoing.remove(&id) {
-                outgoing.flight.stop(reason.clone());
-            } else if !open.texts.remove(&id) {
-                match open.incoming.get_mut(&id) {
-                    Some(receiving @ OpenIncoming::Receiving { .. }) => {
-                        receiving.stop(reason);
-                        return Ok(());
-                    }
-                    Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
-                    Some(OpenIncoming::Announced { .. }) => {
-                        open.incoming.remove(&id);
-                        return Ok(());
-                    }
-                    None => return Err(ExchangeError::UnknownTransfer),
-                };
-            }
-        }
-        let outcome = Err(reason);
-        self.link
-            .emit(ExchangeEvent::Finished { id, outcome })
-            .await;
-        Ok(())
-    }
-
-    /// Ends everything, and returns when it has ended.
-    pub(crate) async fn end_all(&self, ended: &Ended) {
-        let reason = match ended {
-            Ended::Closed(party) => TransferError::Interrupted(*party),
-            Ended::Lost(_) => TransferError::ConnectionLost,
-            Ended::Violation(_) => TransferError::Violation(Party::Peer),
-            Ended::Reported(_) => TransferError::Violation(Party::Us),
-        };
-        let ids: Vec<_> = {
-            let mut open = self.open();
-            open.is_over = true;
-            open.outgoing
-                .keys()
-                .chain(open.incoming.keys())
-                .chain(&open.texts)
-                .copied()
-                .collect()
-        };
-        for id in ids {
-            // One that has ended meanwhile is as good.
-            let _ = self.stop(id, reason.clone()).await;
-        }
-        loop {
-            let landed = self.landed.notified();
-            if self.open().incoming.is_empty() {
-                return;
-            }
-            landed.await;
-        }
     }
 }
 

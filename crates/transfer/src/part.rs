@@ -2,9 +2,9 @@
 //! left of it when the transfer breaks off.
 //!
 //! A temporary is named after the file and its size, so that a later attempt
-//! finds it, even if the file has another name by then, and locked while it is in use, so that two attempts never share
-//! one. What is in it needs no record: before a chunk of it counts, it is held
-//! against the sender's digest.
+//! finds it, even if the file has another name by then, and locked while it is in
+//! use, so that two attempts never share one. What is in it needs no record: before
+//! a chunk of it counts, it is held against the sender's digest.
 
 use std::{
     fs::{File, FileTimes},
@@ -13,8 +13,8 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use cap_fs_ext::{FollowSymlinks, MetadataExt, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, Metadata, OpenOptions};
+use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
+use cap_std::fs::{Dir, OpenOptions};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     flight::Flight,
     known::{Chunks, Known},
     lengths::CHUNK_BYTES,
+    own::open_own,
     path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
 };
 
@@ -283,13 +284,21 @@ impl Part {
         }
     }
 
-    /// Gives the file the time it had on the other side.
-    pub(crate) fn set_time(&self, modified_ns: Option<i64>) -> io::Result<()> {
-        match modified_ns.and_then(at_ns_since_1970) {
-            Some(modified) if self.temporary.is_some() => {
-                self.file.set_times(FileTimes::new().set_modified(modified))
-            }
-            _ => Ok(()),
+    /// Gives the file the time it had on the other side, where the file system lets
+    /// it have one.
+    pub(crate) fn set_time(&self, modified_ns: Option<i64>) {
+        if let Some(modified) = modified_ns.and_then(at_ns_since_1970)
+            && self.temporary.is_some()
+            && let Err(error) = self.file.set_times(FileTimes::new().set_modified(modified))
+        {
+            tracing::debug!(%error, "file without its time");
+        }
+    }
+
+    /// Makes a program of it, where the file system knows such a thing.
+    pub(crate) fn set_executable(&self) {
+        if let Err(error) = disk::set_executable(&self.file) {
+            tracing::debug!(%error, "not executable");
         }
     }
 
@@ -390,56 +399,6 @@ pub(crate) fn own_suffix(hash: Sha256) -> String {
     let digest = hash.finalize();
     let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
     format!(".{}{PART_SUFFIX}", digest.collect::<String>())
-}
-
-/// Opens a file of our own for reading and writing and locks it. Fails with
-/// `AlreadyExists` where it is somebody else's, or in use.
-pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).follow(FollowSymlinks::No);
-    #[cfg(unix)]
-    {
-        use cap_std::fs::OpenOptionsExt;
-        // Never executable; the user's mask takes away more.
-        options.mode(0o644);
-    }
-    let taken = || io::Error::from(io::ErrorKind::AlreadyExists);
-    let mut is_new = creates;
-    let file = match dir.open_with(name, options.clone().create_new(creates)) {
-        Err(error) if creates && error.kind() == io::ErrorKind::AlreadyExists => {
-            is_new = false;
-            dir.open_with(name, &options).map_err(|_| taken())?
-        }
-        other => other?,
-    };
-    let file = file.into_std();
-    match file.try_lock() {
-        Ok(()) => {}
-        // A file system without locks; what is new is in no other hands.
-        Err(std::fs::TryLockError::Error(_)) if is_new => return Ok(file),
-        Err(std::fs::TryLockError::Error(error)) if disk::has_failed(&error) => return Err(error),
-        Err(_) => return Err(taken()),
-    }
-    match is_own(dir, name, &file) {
-        Ok(true) => Ok(file),
-        Err(error) if is_new => {
-            // Nothing is in it yet, and nobody else would put it away.
-            let _ = dir.remove_file(name);
-            Err(error)
-        }
-        Err(error) if disk::has_failed(&error) => Err(error),
-        _ => Err(taken()),
-    }
-}
-
-/// Whether a locked file still has its name, and neither another name nor
-/// another owner.
-fn is_own(dir: &Dir, name: &str, file: &File) -> io::Result<bool> {
-    let metadata = Metadata::from_file(file)?;
-    // Until it was locked, another could rename it or put it away.
-    let named = dir.symlink_metadata(name)?;
-    let is_same = (named.dev(), named.ino()) == (metadata.dev(), metadata.ino());
-    Ok(is_same && metadata.is_file() && metadata.nlink() == 1 && disk::is_ours(file)?)
 }
 
 fn is_file_there(dir: &Dir, name: &str) -> io::Result<bool> {

@@ -38,8 +38,8 @@ const RECEIVE_BUFFERS: usize = 5;
 const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::manifest::PATHS_BYTES_MAX;
 /// Most entries in all of them: each takes memory however short its path.
 const OPEN_ENTRIES_MAX: u32 = 2 * ENTRIES_MAX;
-/// Most messages that wait while the peer asks for more answers. An honest one
-/// waits for some, and takes them.
+/// Most answers that wait while the peer asks for more. An honest one waits for
+/// some, and takes them.
 const ANSWERS_WAITING_MAX: usize = 4096;
 
 /// Why reading has ended.
@@ -161,7 +161,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Message::Accept { transfer } => self.accepted(transfer).await?,
             Message::Decline { transfer, reason } => {
                 self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
-                self.stop(transfer, TransferError::Declined(reason)).await;
+                self.stop(transfer, TransferError::Declined(reason));
             }
             Message::FileEnd {
                 transfer,
@@ -190,7 +190,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     CancelReason::Verification => TransferError::Verification(Party::Peer),
                     CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
                 };
-                self.stop(transfer, reason).await;
+                self.stop(transfer, reason);
             }
             Message::Alive => {}
             Message::Close { violation: None } => return Err(Ended::Closed(Party::Peer)),
@@ -204,8 +204,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     /// One that has ended already needs no end.
-    async fn stop(&mut self, id: TransferId, reason: TransferError) {
-        let _ = self.shared.stop(id, reason).await;
+    fn stop(&self, id: TransferId, reason: TransferError) {
+        let _ = self.shared.stop(id, reason);
     }
 
     fn announced(
@@ -267,12 +267,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Says what the peer has asked for, as often as it likes.
     fn answer(&self, message: Message) -> Result<(), Violation> {
-        let link = &self.shared.link;
-        if link.outbox.len() >= ANSWERS_WAITING_MAX {
-            return Err(Violation::Flood);
+        let outbox = &self.shared.link.outbox;
+        match outbox.push_answer(message, ANSWERS_WAITING_MAX) {
+            true => Ok(()),
+            false => Err(Violation::Flood),
         }
-        link.say(message);
-        Ok(())
     }
 
     async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
@@ -415,12 +414,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(entry);
-            // Nothing more needs to be said of it.
-            open.answer(Answer {
-                entry,
-                chunks: u32::MAX,
-                differing: Vec::new(),
-            });
+            if is_news {
+                // Nothing more needs to be said of it.
+                open.answer(Answer {
+                    entry,
+                    chunks: u32::MAX,
+                    differing: Vec::new(),
+                });
+            }
             let entry = open.source.manifest().entry(entry);
             Ok(entry.filter(|_| is_news).map(|entry| entry.path().clone()))
         })?;
@@ -462,5 +463,69 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 .await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::{link::Link, message::Side, outgoing::Departure, source::Source};
+
+    fn reader() -> Reader<tokio::io::Empty> {
+        let (link, ..) = Link::new(crate::Resources::default());
+        let shared = Arc::new(Shared::new(Side::Initiator, link));
+        Reader::new(tokio::io::empty(), shared)
+    }
+
+    /// An offer of one file that the peer has taken.
+    fn accepted(reader: &Reader<tokio::io::Empty>) -> (TransferId, Departure) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(u64::from(ALONG_BYTES_MAX) + 1).unwrap();
+        let source = Arc::new(Source::scan(&[path]).unwrap());
+        let (flight, along) = reader.shared.open_outgoing(&source).unwrap();
+        assert!(along.is_none());
+        let departure = reader.with_outgoing(flight.id, |open| {
+            let Accepted { have, .. } = open.machine.accepted()?;
+            Ok(open.depart(&reader.shared.link, have))
+        });
+        (flight.id, departure.unwrap().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_failure_said_over_and_over_takes_no_room() {
+        let mut reader = reader();
+        let (transfer, (_outgoing, answers)) = accepted(&reader);
+        for _ in 0..1000 {
+            let failed = Message::FileFailed {
+                transfer,
+                entry: 0,
+                trouble: Trouble::Io,
+            };
+            assert!(reader.message(failed).await.is_ok());
+        }
+        assert_eq!(answers.len(), 1);
+    }
+
+    #[test]
+    fn what_this_side_has_to_say_is_no_flood() {
+        let reader = reader();
+        let id = |id| TransferId::from_wire(id);
+        for entry in 0..10_000 {
+            reader.shared.link.say(Message::Compared {
+                transfer: id(0),
+                entry,
+                chunks: 1,
+                differing: Vec::new(),
+            });
+        }
+        for _ in 0..ANSWERS_WAITING_MAX {
+            assert!(reader.decline_busy(id(1)).is_ok());
+        }
+        assert!(matches!(reader.decline_busy(id(1)), Err(Violation::Flood)));
+        while reader.shared.link.outbox.pop().is_some() {}
+        assert!(reader.decline_busy(id(1)).is_ok());
     }
 }

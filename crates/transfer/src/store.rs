@@ -1,7 +1,8 @@
 //! Where received files go. Everything is reached through a held handle of the
 //! destination, name by name and without following links; a file is written
 //! under a temporary name, made durable, and only then given its own, which
-//! replaces nothing unless the user wants that. What an earlier attempt has left is found first.
+//! replaces nothing unless the user wants that. What an earlier attempt has left is
+//! found first.
 
 mod folders;
 mod moved;
@@ -30,6 +31,7 @@ use crate::{
     manifest::{Entry, Manifest},
     part::{Content, NAMES_MAX, Part, at_ns_since_1970, first_free, open_file, temporaries},
     path::SafePath,
+    sync::FileSystem,
 };
 
 /// Most parts of an earlier attempt that are taken up. They are open files,
@@ -240,9 +242,12 @@ impl Store {
     /// Of what is left then, some may be of files that have other names by now.
     fn find_by_size(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
+        // Folder by folder, so that each is looked into once.
+        let mut files = files.to_vec();
+        files.sort_by_key(|(_, path, _)| path.parent());
         // Those of the folder looked into last.
         let mut there: Option<(Arc<Dir>, Vec<String>)> = None;
-        for &(number, path, size_bytes) in files {
+        for (number, path, size_bytes) in files {
             if size_bytes <= u64::from(CHUNK_BYTES)
                 || self.unwanted.contains(&number)
                 || self.have.contains_key(&number)
@@ -458,13 +463,20 @@ impl Store {
         &self,
         parts: impl ExactSizeIterator<Item = &'a Part>,
     ) -> Vec<io::Result<()>> {
-        disk::sync_files(&self.destination.dir, parts.map(|part| &*part.file))
+        self.file_system().sync_files(parts.map(|part| &*part.file))
     }
 
     /// Makes the names in `folders` durable.
     pub(crate) fn sync_folders(&self, folders: &[Arc<Dir>]) -> io::Result<()> {
         self.journal.sync()?;
-        disk::sync_folders(&self.destination.dir, folders)
+        self.file_system().sync_folders(folders)
+    }
+
+    fn file_system(&self) -> FileSystem<'_> {
+        FileSystem {
+            held: self.journal.file(),
+            dir: &self.destination.dir,
+        }
     }
 
     /// Gives the folders their times and makes all of them durable. The files
@@ -472,29 +484,52 @@ impl Store {
     pub(crate) fn finish(mut self) -> io::Result<Vec<PathBuf>> {
         // What goes changes the time of the folder it is in.
         self.remove_left_folders();
-        let mut folders = Folders::default();
-        let together = self.manifest.folders() > disk::FEW && disk::SYNCS_TOGETHER;
-        // Deepest first: what is made inside a folder changes its time.
-        for (_, path, modified_ns) in self.folders_inside_out() {
-            let dir = folders.enter(&self, Some(path.as_str()))?;
-            if let Some(modified) = modified_ns.and_then(at_ns_since_1970) {
-                disk::set_folder_time(dir, modified)?;
-            }
-            if !together {
-                disk::sync_folder(dir)?;
-            }
-        }
+        self.set_folder_times()?;
+        self.sync_own_folders()?;
         // Where this disk did not take a file, the offer may come again.
         if !self.flight.has_failed_here() {
             self.journal.remove()?;
         }
-        if together {
-            disk::sync_file_system(&self.destination.dir)?;
-        } else if self.manifest.folders() > 0 {
+        if self.manifest.folders() > 0 {
             disk::sync_folder(&self.destination.dir)?;
         }
         self.finished = true;
         Ok(self.top_names())
+    }
+
+    /// Those that were there before keep theirs.
+    fn set_folder_times(&self) -> io::Result<()> {
+        let mut folders = Folders::default();
+        // Deepest first: what is made inside a folder changes its time.
+        for (number, path, modified_ns) in self.folders_inside_out() {
+            let modified = modified_ns.and_then(at_ns_since_1970);
+            if let Some(modified) = modified.filter(|_| !self.kept.contains(&number))
+                && let Err(error) =
+                    disk::set_folder_time(folders.enter(self, Some(path.as_str()))?, modified)
+            {
+                // Everything is there all the same.
+                tracing::debug!(%error, path = path.display_text(), "folder without its time");
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_own_folders(&self) -> io::Result<()> {
+        let system = self.file_system();
+        let count = self.wanted_folders() as usize;
+        let are_durable = system.sync_many(count).is_some();
+        // Only what was there before can be a mount point.
+        if are_durable && self.merged.is_empty() {
+            return Ok(());
+        }
+        let mut folders = Folders::default();
+        for (_, path, _) in self.folders_inside_out() {
+            let dir = folders.enter(self, Some(path.as_str()))?;
+            if !are_durable || !system.holds(dir) {
+                disk::sync_folder(dir)?;
+            }
+        }
+        Ok(())
     }
 
     /// The folders that are wanted, with their times; those inside others first.

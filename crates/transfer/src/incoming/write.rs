@@ -182,9 +182,9 @@ impl<'a> WriteStage<'a> {
         part.mark_received();
         let offered = self.incoming.manifest().entry(entry);
         if offered.is_some_and(Entry::is_executable) && self.store.keeps_executable() {
-            disk::set_executable(&part.file)?;
+            part.set_executable();
         }
-        part.set_time(offered.and_then(Entry::modified_ns))?;
+        part.set_time(offered.and_then(Entry::modified_ns));
         Ok(part)
     }
 

@@ -3,7 +3,7 @@
 //! of the file at once, and then those chunks that the receiver asks for.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     convert::Infallible,
     fs::File,
     sync::{Arc, mpsc},
@@ -83,12 +83,16 @@ impl Waiting {
         // Of an empty file nothing is said.
         while chunks > 0 && self.early.get(&entry).is_none_or(|it| it.chunks < chunks) {
             let mut answer = self.answers.blocking_recv()?;
-            if let Some(before) = self.early.remove(&answer.entry) {
-                let differing = [before.differing, answer.differing];
-                answer.differing = differing.concat();
-                answer.chunks = answer.chunks.max(before.chunks);
+            match self.early.entry(answer.entry) {
+                Entry::Occupied(mut before) => {
+                    let before = before.get_mut();
+                    before.differing.append(&mut answer.differing);
+                    before.chunks = before.chunks.max(answer.chunks);
+                }
+                Entry::Vacant(early) => {
+                    early.insert(answer);
+                }
             }
-            self.early.insert(answer.entry, answer);
         }
         let answer = self.early.remove(&entry);
         Some(answer.map(|it| it.differing).unwrap_or_default())

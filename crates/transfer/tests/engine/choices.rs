@@ -1,6 +1,11 @@
 //! What a receiver can want of an offer, and when.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use crate::{
     liar::MIB,
@@ -112,9 +117,27 @@ async fn what_is_there_can_be_replaced() {
     let times = |root: &Path| {
         let tree = tree(root);
         let of = |path: &str| tree[Path::new(path)].1;
-        (of("a"), of("d/e/y"), of("d/e"))
+        (of("a"), of("d/e/y"))
     };
     assert_eq!(times(into.path()), times(from.path()));
+}
+
+#[tokio::test]
+async fn a_folder_that_was_there_keeps_its_time() {
+    for choice in [Existing::Replace, Existing::Skip] {
+        let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+        write(from.path(), &[("d/e/y", "new"), ("d/new/z", "new")]);
+        write(into.path(), &[("d/e/x", "old")]);
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for folder in ["d/e", "d/new", "d"] {
+            let folder = fs::File::open(from.path().join(folder)).unwrap();
+            folder.set_modified(long_ago).unwrap();
+        }
+        transfer(from.path(), into.path(), existing(choice)).await;
+        let time = |path: &str| tree(into.path())[Path::new(path)].1;
+        assert!(time("d/e") > long_ago && time("d") > long_ago);
+        assert_eq!(time("d/new"), long_ago);
+    }
 }
 
 #[tokio::test]

@@ -73,6 +73,51 @@ async fn words_whose_acknowledgements_are_not_heard_end_the_connection() {
     .await;
 }
 
+/// Whoever ends a transfer may be the one who would have to take the events that
+/// the queue is full of.
+#[tokio::test]
+async fn a_transfer_is_ended_although_nobody_takes_events() {
+    const TEXTS: u32 = 1000;
+    let from = tempdir().unwrap();
+    let path = from.path().join("a");
+    std::fs::write(&path, "a").unwrap();
+    let (mut liar, mut bob) = pair();
+    let cancelled = bob.send(std::slice::from_ref(&path)).await;
+    let interrupted = bob.send(&[path]).await;
+    for number in 0..TEXTS {
+        let id = number * 2;
+        liar.json(&format!(r#"{{"type":"text","transfer":{id},"text":""}}"#))
+            .await;
+    }
+    while bob.events.len() < bob.events.max_capacity() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let ended = async {
+        bob.exchange.cancel(cancelled).await.unwrap();
+        bob.exchange.interrupt(interrupted).await.unwrap();
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(10), ended).await;
+    in_time.expect("an end without anybody who takes events");
+    liar.json(r#"{"type":"close"}"#).await;
+
+    let (mut texts, mut outcomes) = (0, Vec::new());
+    loop {
+        match bob.event().await {
+            ExchangeEvent::Text { .. } => texts += 1,
+            ExchangeEvent::Finished { id, outcome } => outcomes.push((id, outcome)),
+            ExchangeEvent::Closed { reason } => break assert_eq!(reason, None),
+            other => panic!("{other:?}"),
+        }
+    }
+    let expected = [
+        (cancelled, Err(TransferError::Cancelled(Party::Us))),
+        (interrupted, Err(TransferError::Interrupted(Party::Us))),
+    ];
+    assert_eq!(outcomes, expected);
+    assert_eq!(texts, TEXTS);
+    assert!(bob.events.is_empty(), "the end is the last");
+}
+
 /// However short their paths are, entries take memory.
 #[tokio::test]
 async fn offers_of_very_many_entries_at_once_are_declined() {

@@ -28,6 +28,11 @@ pub(crate) enum Plan {
     Full(usize),
     /// The file system does not know this one call.
     Lacks(usize),
+    /// It lets this user make no call of this name.
+    Refuses(&'static str),
+    /// It has no hard links and replaces whatever has a name, as some drivers of
+    /// FAT.
+    Replaces,
 }
 
 /// One call on something in the folder.
@@ -261,7 +266,7 @@ impl Plan {
     /// The number of the first call that fails.
     pub(crate) const fn at(self) -> usize {
         match self {
-            Self::Nothing => usize::MAX,
+            Self::Nothing | Self::Refuses(_) | Self::Replaces => usize::MAX,
             Self::Once(at) | Self::FromThenOn(at) | Self::Full(at) | Self::Lacks(at) => at,
         }
     }
@@ -270,6 +275,9 @@ impl Plan {
         match self {
             Self::Once(at) if number == at => Some(Failure::Error(libc::EIO)),
             Self::Lacks(at) if number == at => Some(Failure::Error(libc::EOPNOTSUPP)),
+            Self::Refuses(name) if call.name == name => Some(Failure::Error(libc::EPERM)),
+            Self::Replaces if call.name == "renameat2" => Some(Failure::Error(libc::EINVAL)),
+            Self::Replaces if call.name == "linkat" => Some(Failure::Error(libc::EPERM)),
             Self::FromThenOn(at) if number >= at => Some(Failure::Error(libc::EIO)),
             Self::Full(at) if number == at && call.name == "pwrite64" => Some(Failure::Half),
             Self::Full(at) if number >= at && call.takes_room => Some(Failure::Error(libc::ENOSPC)),

@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -74,6 +75,75 @@ fn a_full_folder_is_not_looked_through() {
     // All of it would be 30 and more; no other call goes by what is there.
     assert!(listings <= 10, "{listings} lists of names were asked for");
     assert!(calls.len() < 1000, "{} calls", calls.len());
+}
+
+/// As on FAT, or in a folder of another user in which this one may write.
+#[test]
+fn files_come_without_times_and_rights_where_they_may_have_none() {
+    let offered = Offered::new();
+    for refused in ["utimensat", "fchmod"] {
+        for there in [There::Nothing, There::Old] {
+            let into = offered.destination(there);
+            let attempt = || offered.attempt(into.path(), there);
+            let plan = Plan::Refuses(refused);
+            let Ok((attempt, calls)) = injector::run(into.path(), plan, attempt) else {
+                let _ = writeln!(std::io::stderr(), "SKIPPED: calls that are refused");
+                return;
+            };
+            assert!(calls.iter().any(|call| call.name == refused), "{refused}");
+            let received = attempt.received.expect(refused);
+            let counts = (received.files as usize, received.failed_files);
+            assert_eq!(counts, (offered.content.len(), 0), "{refused}");
+            assert_eq!(parts(into.path()), Vec::<PathBuf>::new());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_replaced_where_the_file_system_would() {
+    let offered = Offered::new();
+    for there in [There::Nothing, There::Moved, There::Old] {
+        let into = offered.destination(there);
+        let attempt = || offered.attempt(into.path(), there);
+        let Ok((attempt, calls)) = injector::run(into.path(), Plan::Replaces, attempt) else {
+            let _ = writeln!(std::io::stderr(), "SKIPPED: a file system that replaces");
+            return;
+        };
+        let is_told = |name: &str| calls.iter().any(|call| call.name == name);
+        assert_eq!(is_told("linkat"), there != There::Old);
+        let what = format!("{there:?}: {attempt:?}");
+        offered.check_whole(into.path(), there, &what);
+        offered.check_told(&attempt, into.path(), &what);
+        assert!(attempt.failed.is_empty(), "{what}");
+        assert_eq!(parts(into.path()), Vec::<PathBuf>::new(), "{what}");
+    }
+}
+
+/// One that is opened to ask whether something was lost knows of nothing that
+/// was lost before.
+#[test]
+fn what_was_lost_is_asked_of_a_file_that_was_open_before() {
+    let [from, into] = [(); 2].map(|()| folder());
+    let set = from.path().join("set");
+    for number in 0..20 {
+        fs::create_dir_all(set.join(number.to_string())).unwrap();
+    }
+    let attempt = || attempt_over(&[set], into.path(), u64::MAX, Existing::Rename);
+    let Ok((attempt, calls)) = injector::run(into.path(), Plan::Nothing, attempt) else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: which files are asked");
+        return;
+    };
+    attempt.received.unwrap();
+    let asked = calls.iter().position(|call| call.name == "syncfs").unwrap();
+    let path = &calls[asked].path;
+    assert!(
+        path.to_string_lossy().ends_with(".pinhole-part"),
+        "{path:?}"
+    );
+    let is_opened = |call: &Call| call.name.starts_with("openat") && call.path == *path;
+    let opened = calls.iter().rposition(is_opened).unwrap();
+    let is_made = |call: &Call| call.name == "mkdirat";
+    assert!(opened < calls.iter().position(is_made).unwrap());
 }
 
 fn fail_everywhere(stride: usize) {
@@ -171,6 +241,8 @@ impl Offered {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, data).unwrap();
         }
+        let program = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(from.path().join("set/z"), program).unwrap();
         let paths = ["alone.bin", "report.txt", "set"].map(|name| from.path().join(name));
         Self {
             from,
@@ -300,7 +372,7 @@ impl Offered {
     fn check_plan(&self, plan: Plan, attempt: &Attempt, calls: &[Call], into: &Path, what: &str) {
         let is_complete = attempt.received.is_ok() && attempt.failed.is_empty();
         let failed = match plan {
-            Plan::Nothing | Plan::Lacks(_) => &[],
+            Plan::Nothing | Plan::Lacks(_) | Plan::Refuses(_) | Plan::Replaces => &[],
             Plan::Once(at) => calls.get(at..=at).unwrap_or_default(),
             Plan::FromThenOn(at) => calls.get(at..).unwrap_or_default(),
             Plan::Full(at) => {
@@ -386,6 +458,7 @@ async fn received(
                 let destination = Destination::open(into).map_err(AcceptError::from);
                 let choices = Choices {
                     existing,
+                    keeps_executable: true,
                     ..Choices::default()
                 };
                 let accepted = match destination {

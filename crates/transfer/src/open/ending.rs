@@ -1,0 +1,96 @@
+//! How transfers end early, and all of them with the exchange.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::{Open, OpenIncoming, Shared};
+use crate::{
+    event::{ExchangeError, ExchangeEvent, Party, TransferError},
+    message::TransferId,
+    reader::Ended,
+};
+
+impl Shared {
+    /// Ends a transfer of either direction early. An accepted one of the peer
+    /// ends when its pipeline has cleaned up behind it; any other at once. Of
+    /// one that was only announced nobody has heard. Never waits.
+    pub(crate) fn stop(
+        self: &Arc<Self>,
+        id: TransferId,
+        reason: TransferError,
+    ) -> Result<(), ExchangeError> {
+        let mut open = self.open();
+        if let Some(outgoing) = open.outgoing.remove(&id) {
+            outgoing.flight.stop(reason.clone());
+        } else if !open.texts.remove(&id) {
+            match open.incoming.get_mut(&id) {
+                Some(receiving @ OpenIncoming::Receiving { .. }) => {
+                    receiving.stop(reason);
+                    return Ok(());
+                }
+                Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
+                Some(OpenIncoming::Announced { .. }) => {
+                    open.incoming.remove(&id);
+                    return Ok(());
+                }
+                None => return Err(ExchangeError::UnknownTransfer),
+            };
+        }
+        let outcome = Err(reason);
+        self.tell(&mut open, ExchangeEvent::Finished { id, outcome });
+        Ok(())
+    }
+
+    /// Tells the application, which may be who ends the transfer: if it had to
+    /// wait for room it would wait for itself. What has no room goes behind what
+    /// waits for some already.
+    fn tell(self: &Arc<Self>, open: &mut Open, event: ExchangeEvent) {
+        // When the application has dropped its end, nobody wants to know.
+        let Err(TrySendError::Full(event)) = self.link.events.try_send(event) else {
+            return;
+        };
+        open.untold += 1;
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            shared.link.emit(event).await;
+            shared.open().untold -= 1;
+            shared.landed.notify_one();
+        });
+    }
+
+    /// Ends everything, and returns when it has ended and the application was
+    /// told.
+    pub(crate) async fn end_all(self: &Arc<Self>, ended: &Ended) {
+        let reason = match ended {
+            Ended::Closed(party) => TransferError::Interrupted(*party),
+            Ended::Lost(_) => TransferError::ConnectionLost,
+            Ended::Violation(_) => TransferError::Violation(Party::Peer),
+            Ended::Reported(_) => TransferError::Violation(Party::Us),
+        };
+        let ids: Vec<_> = {
+            let mut open = self.open();
+            open.is_over = true;
+            open.outgoing
+                .keys()
+                .chain(open.incoming.keys())
+                .chain(&open.texts)
+                .copied()
+                .collect()
+        };
+        for id in ids {
+            // One that has ended meanwhile is as good.
+            let _ = self.stop(id, reason.clone());
+        }
+        loop {
+            let landed = self.landed.notified();
+            {
+                let open = self.open();
+                if open.incoming.is_empty() && open.untold == 0 {
+                    return;
+                }
+            }
+            landed.await;
+        }
+    }
+}
