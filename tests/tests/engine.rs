@@ -27,6 +27,7 @@ impl Person {
         person.command(Command::LogIn {
             name: name.parse().expect("a name"),
             server: scene.server_address.parse().expect("an address"),
+            patient: false,
         });
         person.logged_in().await;
         person
@@ -233,7 +234,11 @@ async fn another_key_at_the_servers_address_is_refused() {
     scene.start_server();
     let mut alice = Person::start(&scene, "a");
     let name = "alice".parse().expect("a name");
-    alice.command(Command::LogIn { name, server });
+    alice.command(Command::LogIn {
+        name,
+        server,
+        patient: true,
+    });
     let failure = alice.event(|e| match e {
         Event::LogInFailed { failure } => Some(failure.clone()),
         _ => None,

@@ -284,3 +284,27 @@ fn a_disk_that_fills_up_meanwhile() {
     fs::remove_file(disk.0.join("ballast")).expect("the ballast");
     assert_nothing_final(&disk.0);
 }
+
+#[test]
+fn a_server_that_is_away_at_first_is_waited_for_by_who_waits() {
+    let mut scene = Scene::on_loopback();
+    scene.stop_server();
+    let (alice, bob) = alice_and_bob(&scene);
+    let file = scene.file("file", b"content");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 6, "Cannot reach");
+    assert_failed(&alice.start(&["peers"]).end(SOON), 6, "Cannot reach");
+
+    let inbox = bob.inbox.to_str().expect("a folder in UTF-8");
+    let arguments = ["receive", "--into", inbox, "--accept", "all", "--once"];
+    let mut receiving = bob.start(&arguments);
+    let mut sending = alice.start(&["send", "--wait", "bob", file.to_str().expect("UTF-8")]);
+    for waiting in [&mut receiving, &mut sending] {
+        let away = waiting.event("disconnected", SOON);
+        let reason = away["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("Cannot reach"), "{away}");
+    }
+    scene.start_server();
+    assert_eq!(sending.end(SOON).code, Some(0));
+    assert_eq!(receiving.end(SOON).code, Some(0));
+    assert_eq!(fs::read(bob.inbox.join("file")).expect("it"), b"content");
+}

@@ -10,7 +10,13 @@ use crate::arguments::Common;
 use crate::display;
 use crate::exit::Exit;
 use crate::prompt::{self, Answer, Prompt};
-use crate::terminal::{Terminal, Wake};
+use crate::terminal::{Presence, Terminal, Wake};
+
+/// There to be found, for as long as it takes.
+const PRESENCE: Presence = Presence {
+    announces: true,
+    patient: true,
+};
 
 /// Offers that wait for the user; the first one has been put to them.
 struct Offers {
@@ -24,7 +30,7 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
-    let online = match terminal.go_online(common, true)? {
+    let online = match terminal.go_online(common, PRESENCE)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };

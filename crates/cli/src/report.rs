@@ -127,17 +127,27 @@ impl Report {
         self.say(&format!("{why} Only people nearby can be reached."));
     }
 
-    pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration) {
+    /// There is no connection to the server, and there will be another attempt.
+    /// People hear of it only when it `is_news`.
+    pub(crate) fn disconnected(
+        &self,
+        failure: &Failure,
+        retry_in: Duration,
+        (is_news, is_nearby): (bool, bool),
+    ) {
         if self.json {
             let retry_in_ms = millis(retry_in);
             self.line(&Line::Disconnected {
                 reason: failure.to_string(),
                 retry_in_ms,
             });
-        } else {
+        } else if is_news {
+            let meanwhile = match is_nearby {
+                true => " Meanwhile only people nearby can be reached.",
+                false => "",
+            };
             self.say(&format!(
-                "{failure} Trying again in {}.",
-                display::time(retry_in)
+                "{failure} Trying again until it is there.{meanwhile}"
             ));
         }
     }

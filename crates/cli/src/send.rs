@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::peers::NEARBY_PATIENCE;
-use crate::terminal::{Online, Terminal, Wake};
+use crate::terminal::{Online, Presence, Terminal, Wake};
 
 /// What is sent.
 enum Parcel {
@@ -91,7 +91,11 @@ pub(crate) async fn send(
         Ok(parcel) => parcel,
         Err(exit) => return Ok(exit),
     };
-    let online = match terminal.go_online(common, false)? {
+    let presence = Presence {
+        announces: false,
+        patient: task.wait,
+    };
+    let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
@@ -213,6 +217,11 @@ impl Sending {
                     self.login = Some(Login::Failed(failure));
                     self.go_on(terminal)?;
                 }
+                Wake::Event(event @ Event::Disconnected { .. }) => {
+                    terminal.tell(&event);
+                    self.server_is_away(event);
+                    self.go_on(terminal)?;
+                }
                 Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
                 Wake::Event(Event::CommandFailed { failure }) => {
                     self.refused(terminal, failure);
@@ -225,6 +234,13 @@ impl Sending {
                 Wake::Event(event) => terminal.tell(&event),
                 Wake::Changed => self.go_on(terminal)?,
             }
+        }
+    }
+
+    /// Whoever is nearby need not wait for it.
+    fn server_is_away(&mut self, event: Event) {
+        if let (Some(Login::UnderWay), Event::Disconnected { failure, .. }) = (&self.login, event) {
+            self.login = Some(Login::Failed(failure));
         }
     }
 

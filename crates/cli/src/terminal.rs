@@ -16,6 +16,17 @@ pub(crate) struct Terminal<'a> {
     events: &'a mut Events,
     pub(crate) report: &'a mut Report,
     interrupts: &'a mut Interrupts,
+    /// The user knows that the server is away.
+    is_outage_told: bool,
+}
+
+/// How somebody goes online.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Presence {
+    /// To be found by people nearby.
+    pub(crate) announces: bool,
+    /// Waits also for the server, should it be away.
+    pub(crate) patient: bool,
 }
 
 /// How people are reached.
@@ -59,6 +70,7 @@ impl<'a> Terminal<'a> {
             events,
             report,
             interrupts,
+            is_outage_told: false,
         }
     }
 
@@ -76,12 +88,11 @@ impl<'a> Terminal<'a> {
     }
 
     /// Begins to log in, where there is a server, and to look for people
-    /// nearby; `announces` for being found by them. `Err(exit)` inside when that
-    /// is where it ends.
+    /// nearby. `Err(exit)` inside when that is where it ends.
     pub(crate) fn go_online(
         &mut self,
         common: &Common,
-        announces: bool,
+        Presence { announces, patient }: Presence,
     ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
         let server = common.server.clone();
@@ -107,10 +118,19 @@ impl<'a> Terminal<'a> {
         };
         if nearby {
             let name = name.clone();
-            self.client.command(Command::GoNearby { name, announces })?;
+            let alone = server.is_none();
+            self.client.command(Command::GoNearby {
+                name,
+                announces,
+                alone,
+            })?;
         }
         match server {
-            Some(server) => self.client.command(Command::LogIn { name, server })?,
+            Some(server) => self.client.command(Command::LogIn {
+                name,
+                server,
+                patient,
+            })?,
             None => self.report.nearby_only(None),
         }
         Ok(Ok(online))
@@ -223,11 +243,15 @@ impl<'a> Terminal<'a> {
                 server,
                 observed,
             } => {
+                self.is_outage_told = false;
                 self.report.logged_in(name, server, *observed);
             }
             Event::Nearby { name, port } => self.report.nearby(name, *port),
             Event::Disconnected { failure, retry_in } => {
-                self.report.disconnected(failure, *retry_in);
+                let is_news = !std::mem::replace(&mut self.is_outage_told, true);
+                let is_nearby = self.client.snapshot().nearby.is_some();
+                self.report
+                    .disconnected(failure, *retry_in, (is_news, is_nearby));
             }
             Event::Connected {
                 peer,

@@ -29,7 +29,8 @@ pub enum Event {
         /// The TCP port at which they can reach us, if they can find us, too.
         port: Option<u16>,
     },
-    /// Logging in failed for a reason that trying again will not mend.
+    /// Logging in failed for a reason that trying again will not mend, or at the
+    /// first attempt of a login that is not patient.
     LogInFailed {
         /// Why.
         failure: Failure,

@@ -205,8 +205,16 @@ impl Engine {
 
     async fn handle_command(&mut self, command: Command) {
         match command {
-            Command::LogIn { name, server } => self.log_in(name, server).await,
-            Command::GoNearby { name, announces } => self.go_nearby(name, announces).await,
+            Command::LogIn {
+                name,
+                server,
+                patient,
+            } => self.log_in(name, server, patient).await,
+            Command::GoNearby {
+                name,
+                announces,
+                alone,
+            } => self.go_nearby(name, announces, alone).await,
             Command::SetNearby { on } => self.set_nearby(on).await,
             Command::LogOut => self.log_out().await,
             Command::Send { peer, paths } => self.send(peer, paths).await,

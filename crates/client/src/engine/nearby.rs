@@ -74,7 +74,7 @@ impl Neighbourhood {
 
 impl Engine {
     /// As the user asks for it.
-    pub(super) async fn go_nearby(&mut self, name: PeerName, announces: bool) {
+    pub(super) async fn go_nearby(&mut self, name: PeerName, announces: bool, alone: bool) {
         if !self.in_force().allows_nearby() {
             let detail = "People nearby are not looked for: it is switched off, or only the relay may be used, which hides your address.";
             let failure = Failure::NotPossible {
@@ -82,7 +82,7 @@ impl Engine {
             };
             return self.emit(Event::CommandFailed { failure }).await;
         }
-        if self.settings.name.as_ref() != Some(&name) {
+        if alone && self.settings.name.as_ref() != Some(&name) {
             self.settings.name = Some(name.clone());
             self.store_settings().await;
         }
