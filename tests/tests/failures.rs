@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pinhole_tests::process::Ended;
+use pinhole_tests::process::{Ended, Process};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
+use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -113,9 +114,46 @@ fn a_peer_whose_key_has_changed() {
     scene.forget_names();
     let mut impostor = scene.peer("impostor");
     "bob".clone_into(&mut impostor.name);
-    let _receiving = impostor.receive(&[]);
-    assert_failed(&alice.send("bob", &[&file]).end(SOON), 7, "key has changed");
+    let waiting = impostor.receive(&[]);
+    let refused = alice.send("bob", &[&file]).end(SOON);
+    assert_failed(&refused, 7, "key has changed");
     assert_nothing_final(&impostor.inbox);
+
+    // The other way round it is said, too.
+    let (known, now) = (fingerprint(&bob), fingerprint_of(waiting, &impostor));
+    let advice = format!("pinhole trust bob {}", now.as_str().expect("text"));
+    assert_failed(&refused, 7, &advice);
+    let mut receiving = alice.receive(&[]);
+    let sent = impostor.send("alice", &[&file]).end(SOON);
+    assert_failed(&sent, 7, "another key under your name");
+    let told = receiving.event("key_refused", SOON);
+    assert_eq!(told["peer"], "bob");
+    assert_eq!((&told["known"], &told["fingerprint"]), (&known, &now));
+    receiving.interrupt();
+    receiving.wait(SOON);
+
+    let trust = |fingerprint: &Value| {
+        let fingerprint = fingerprint.as_str().expect("text");
+        alice.start(&["trust", "bob", fingerprint]).end(SOON)
+    };
+    assert_failed(&trust(&now), 4, "bob");
+    let receiving = impostor.receive(&["--once"]);
+    assert_failed(&trust(&known), 7, "Nothing was changed");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 7, "key has changed");
+    assert_eq!(trust(&now).event("trusted")["fingerprint"], now);
+    assert_eq!(alice.send("bob", &[&file]).end(SOON).code, Some(0));
+    assert_eq!(receiving.end(SOON).code, Some(0));
+}
+
+fn fingerprint(peer: &Peer<'_>) -> Value {
+    peer.start(&["id"]).end(SOON).event("id")["fingerprint"].clone()
+}
+
+/// The same of one that is running, which ends.
+fn fingerprint_of(running: Process, peer: &Peer<'_>) -> Value {
+    running.interrupt();
+    let _ = running.end(SOON);
+    fingerprint(peer)
 }
 
 #[test]

@@ -442,7 +442,9 @@ fn a_refused_name_is_not_remembered() {
     let refused = mallory.start(&["peers"]).end(SOON);
     assert_eq!(refused.code, Some(3), "{refused:#?}");
     let mut id = lab.command(Host::A, &binary("pinhole"));
-    id.args(["--json", "--data-dir"]).arg(&mallory.profile).arg("id");
+    id.args(["--json", "--data-dir"])
+        .arg(&mallory.profile)
+        .arg("id");
     let id = Process::start("mallory", id).end(SOON);
     assert_eq!(id.event("id")["name"], Value::Null);
 }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pinhole_client::{AcceptPolicy, Existing, PathPolicy, PeerName, ServerAddress};
+use pinhole_client::{AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress};
 
 use crate::amount;
 
@@ -104,6 +104,11 @@ pub(crate) enum Task {
     /// Somebody whose key has changed since you met is marked. Compare
     /// fingerprints over another channel before you trust a new one.
     Peers,
+    /// Trust the key that somebody you know has now, instead of the one from before.
+    ///
+    /// They have to be online or nearby. Compare the fingerprint with them over
+    /// another channel: it is what `pinhole id` shows them.
+    Trust(Trust),
     /// Show your own name, key and fingerprint.
     ///
     /// The fingerprint is what others compare to be sure that you are you.
@@ -166,6 +171,20 @@ pub(crate) struct Send {
     /// What to send; folders go whole.
     #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// What `trust` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Trust {
+    /// Wait until the peer is online instead of failing when it is not.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Whose key.
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: PeerName,
+    /// What the key has to be.
+    #[arg(value_name = "FINGERPRINT")]
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// Names with commas between them, which none holds.

@@ -13,6 +13,7 @@ mod receive;
 mod report;
 mod send;
 mod terminal;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -96,6 +97,7 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
         Task::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         Task::History { clear } => history::history(&mut face, clear).await,
         Task::Peers => peers::list(&mut face, common).await,
+        Task::Trust(task) => trust::trust(&mut face, common, task).await,
         Task::Send(task) => send::send(&mut face, common, task).await,
         Task::Receive(task) => receive::receive(&mut face, common, task.once).await,
     }
@@ -125,6 +127,8 @@ fn overrides(arguments: &Arguments) -> Overrides {
             receive_limit: receive.limit,
             ..common
         },
-        Task::Peers | Task::Id | Task::Doctor { .. } | Task::History { .. } => common,
+        Task::Peers | Task::Trust(_) | Task::Id | Task::Doctor { .. } | Task::History { .. } => {
+            common
+        }
     }
 }

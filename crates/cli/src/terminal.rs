@@ -1,8 +1,10 @@
 //! The running engine as the commands see it, with Ctrl-C.
 
+use std::collections::HashSet;
+
 use anyhow::Context as _;
 use pinhole_client::{
-    Client, Command, Direction, Event, Events, Failure, Stage, TransferId, TransferView,
+    Client, Command, Direction, Event, Events, Failure, PeerKey, Stage, TransferId, TransferView,
 };
 
 use crate::arguments::Common;
@@ -18,6 +20,8 @@ pub(crate) struct Terminal<'a> {
     interrupts: &'a mut Interrupts,
     /// The user knows that the server is away.
     is_outage_told: bool,
+    /// Those of whom the user knows that they were not let in.
+    refused_keys: HashSet<PeerKey>,
 }
 
 /// How somebody goes online.
@@ -71,6 +75,7 @@ impl<'a> Terminal<'a> {
             report,
             interrupts,
             is_outage_told: false,
+            refused_keys: HashSet::new(),
         }
     }
 
@@ -269,6 +274,11 @@ impl<'a> Terminal<'a> {
                 local,
                 remote,
             } => self.report.moved(peer, *path, (*local, *remote)),
+            Event::KeyRefused { peer, known } => {
+                if self.refused_keys.insert(peer.key) {
+                    self.report.key_refused(peer, *known);
+                }
+            }
             Event::Started { transfer } => {
                 if let Some(transfer) = self.transfer(*transfer) {
                     self.report.started(&transfer);

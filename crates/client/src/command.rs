@@ -106,7 +106,8 @@ pub enum Command {
     },
     /// Forget what was sent and received.
     ClearHistory,
-    /// The user has made sure that a peer's changed key is right: pin the new one.
+    /// The user has made sure that a peer's key is right: pin it, instead of
+    /// another one if there is one.
     TrustNewKey {
         /// The new key, as the snapshot shows it.
         peer: PeerKey,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
-use pinhole_net::{PathKind, PeerIdentity, PeerName, ServerAddress};
+use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
 
 use crate::failure::Failure;
 use crate::snapshot::TransferId;
@@ -66,6 +66,14 @@ pub enum Event {
         local: SocketAddr,
         /// The other end's (the relay server's, on a relayed path).
         remote: SocketAddr,
+    },
+    /// Somebody wanted to connect under a name for which another key is pinned,
+    /// and was not let in.
+    KeyRefused {
+        /// Who.
+        peer: PeerIdentity,
+        /// Of the key pinned.
+        known: Fingerprint,
     },
     /// A peer offers something and the user has to decide: it waits in
     /// [`crate::Stage::AwaitingDecision`]. What the accept policy takes begins

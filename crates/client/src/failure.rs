@@ -1,6 +1,6 @@
 //! Why something did not happen, in words that say what to do.
 
-use pinhole_net::{PeerName, ServerAddress};
+use pinhole_net::{Fingerprint, PeerIdentity, PeerKey, PeerName, ServerAddress};
 
 /// Why something did not happen. `Display` is a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,6 +63,10 @@ pub enum Failure {
     PeerKeyChanged {
         /// Who.
         peer: PeerName,
+        /// Of the key pinned.
+        known: Fingerprint,
+        /// Of the key that there is now.
+        now: Fingerprint,
     },
     /// The other side would not connect: it knows another key under our name.
     #[error(
@@ -164,4 +168,15 @@ pub enum Failure {
         /// Why not.
         detail: String,
     },
+}
+
+impl Failure {
+    /// This peer's key is not the one pinned.
+    pub(crate) fn key_changed(peer: &PeerIdentity, pinned: PeerKey) -> Self {
+        Self::PeerKeyChanged {
+            peer: peer.name.clone(),
+            known: pinned.fingerprint(),
+            now: peer.key.fingerprint(),
+        }
+    }
 }

@@ -39,6 +39,15 @@ pub(super) enum Line<'a> {
         remote: SocketAddr,
         elapsed_ms: u64,
     },
+    KeyRefused {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+        known: Fingerprint,
+    },
+    Trusted {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,

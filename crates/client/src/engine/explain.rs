@@ -62,7 +62,7 @@ fn refused(refusal: Refusal) -> Failure {
 
 /// Why there is no session with a peer.
 pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectError) -> Failure {
-    let peer = peer.name.clone();
+    let (identity, peer) = (peer, peer.name.clone());
     match error {
         ConnectError::Disconnected | ConnectError::ServerSilent => Failure::ServerLost {
             reason: error.to_string(),
@@ -80,7 +80,13 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Introduction(IntroductionFailure::Limited) => Failure::ServerRefused {
             reason: error.to_string(),
         },
-        ConnectError::WrongPeerKey { found: Some(_), .. } => Failure::PeerKeyChanged { peer },
+        ConnectError::WrongPeerKey {
+            found: Some(found), ..
+        } => Failure::PeerKeyChanged {
+            peer,
+            known: identity.key.fingerprint(),
+            now: found.fingerprint(),
+        },
         ConnectError::WrongPeerKey { found: None, .. } | ConnectError::OtherName { .. } => {
             Failure::PeerNotAuthentic { peer }
         }

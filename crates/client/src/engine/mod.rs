@@ -308,6 +308,9 @@ impl Engine {
         let Some(identity) = self.identity_of(peer) else {
             return;
         };
+        if let Acquaintance::Known { .. } = self.acquaintance(&identity) {
+            return;
+        }
         match self.server_of(&identity) {
             Some(server) => self.contacts.replace(server, &identity),
             None => self.contacts.replace_nearby(&identity),

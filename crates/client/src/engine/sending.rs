@@ -50,8 +50,8 @@ impl Engine {
         transfer.offer = Arc::new(offer::of_text(&text));
         transfer.text = Some(text.into());
         let id = self.add_transfer(transfer);
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
-            let failure = Failure::PeerKeyChanged { peer: peer.name };
+        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
+            let failure = Failure::key_changed(&peer, pinned);
             return self.finish(id, Err(failure)).await;
         }
         match self.session_with(peer.key) {
@@ -67,10 +67,9 @@ impl Engine {
         };
         transfer.stage = Stage::Preparing;
         let (peer, paths) = (transfer.peer.clone(), transfer.paths.clone());
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
-            return self
-                .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
-                .await;
+        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
+            let failure = Failure::key_changed(&peer, pinned);
+            return self.finish(id, Err(failure)).await;
         }
         let inputs = self.inputs.clone();
         tokio::task::spawn_blocking(move || {

@@ -190,10 +190,11 @@ impl Engine {
         let peer = invitation.from().clone();
         let server = self.login.server_key();
         let acquaintance = server.map(|server| self.contacts.acquaintance(server, &peer));
-        if let Some(Acquaintance::KeyChanged { .. }) = acquaintance {
+        if let Some(Acquaintance::KeyChanged { pinned }) = acquaintance {
             info!(peer = %peer.name, "refused an invitation: the key has changed");
             rendezvous.refuse(invitation).await;
-            return;
+            let known = pinned.fingerprint();
+            return self.emit(Event::KeyRefused { peer, known }).await;
         }
         let inputs = self.inputs.clone();
         let (era, sharing) = (self.era, self.host_sharing(&peer));
