@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
-use pinhole_tests::process::Ended;
-#[cfg(unix)]
-use pinhole_tests::process::Process;
+use pinhole_tests::process::{Ended, Process, binary};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -442,5 +440,76 @@ fn the_history_tells_which_way_and_how_fast() {
             entry["elapsed_ms"].is_u64() && entry["digest"].is_string(),
             "{entry}"
         );
+    }
+}
+
+#[test]
+fn variables_switch_things_off_and_say_nothing_when_they_are_empty() {
+    let scene = Scene::on_loopback();
+    let mut command = std::process::Command::new(binary("pinhole"));
+    command
+        .args(["--json", "--data-dir"])
+        .arg(scene.folder.path());
+    command.arg("id").env("PINHOLE_NO_PORT_MAPPING", "1");
+    for empty in ["SERVER", "NAME", "PATH", "DATA_DIR", "NO_NEARBY"] {
+        command.env(format!("PINHOLE_{empty}"), "");
+    }
+    let ended = Process::start("pinhole", command).end(SOON);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(ended.event("id")["name"], Value::Null);
+}
+
+#[test]
+fn only_the_end_of_the_first_offer_ends_who_receives_once() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive(&["--once"]);
+    let large = large_file(&scene, "large", 6_000_000);
+    let sending = alice.start(&["send", "--limit", "2M", "bob", text(&large)]);
+    receiving.event("started", SOON);
+    let small = scene.file("small", b"content");
+    completed(&scene.peer("carol").send("bob", &[&small]).end(SOON));
+    completed(&sending.end(SOON));
+    assert_eq!(completed(&receiving.end(SOON))["peer"], "alice");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_d_declines_one_offer_only() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let inbox = text(&bob.inbox).to_owned();
+    let arguments = ["receive", "--into", &inbox, "--accept", "ask"];
+    let mut receiving = Process::on_terminal("bob", &bob.command(&arguments));
+    receiving.event("logged_in", SOON);
+    let file = scene.file("file", b"content");
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("offered", SOON);
+    receiving.type_keys("\u{4}");
+    assert_failed(&sending.end(SOON), 5, "declined");
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("offered", SOON);
+    receiving.type_line("y");
+    completed(&sending.end(SOON));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn whoever_is_asked_can_skip_and_replace_what_is_there() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let file = scene.file("file", b"new");
+    let inbox = text(&bob.inbox).to_owned();
+    let arguments = ["receive", "--into", &inbox, "--accept", "ask"];
+    let mut receiving = Process::on_terminal("bob", &bob.command(&arguments));
+    receiving.event("logged_in", SOON);
+    for (answer, expected) in [("s", "old"), ("r", "new")] {
+        fs::write(bob.inbox.join("file"), "old").expect("a file");
+        let sending = alice.send("bob", &[&file]);
+        let offered = receiving.event("offered", SOON);
+        assert_eq!(offered["existing_names"], serde_json::json!(["file"]));
+        receiving.type_line(answer);
+        completed(&sending.end(SOON));
+        assert_inbox(&bob, &[("file", expected)]);
     }
 }

@@ -243,6 +243,30 @@ fn a_source_that_vanishes_meanwhile() {
     assert_eq!(arrived, expected, "the other file arrives all the same");
 }
 
+#[test]
+fn what_is_left_out_is_said_and_what_could_not_be_read_counts_as_failed() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let top = scene.folder.path().join("top");
+    // Deeper than an offer may be.
+    let deep = (0..260).fold(top.clone(), |path, _| path.join("d"));
+    fs::create_dir_all(&deep).expect("folders");
+    fs::write(top.join("file"), "content").expect("a file");
+    std::os::unix::fs::symlink("file", top.join("link")).expect("a link");
+    let receiving = bob.receive(&["--once"]);
+    let ended = alice.send("bob", &[&top]).end(SOON);
+    assert_eq!(ended.code, Some(8), "{ended:#?}");
+    assert_eq!(ended.event("completed")["failed_files"], 1);
+    assert_eq!(receiving.end(SOON).code, Some(0));
+    let left_out: Vec<_> = ended
+        .events
+        .iter()
+        .filter(|event| event["event"] == "left_out")
+        .map(|event| event["reason"].as_str().expect("a reason"))
+        .collect();
+    assert_eq!(left_out, ["its path is too long", "a link"]);
+}
+
 /// A small file system of its own in memory, unmounted when dropped.
 struct Disk(PathBuf);
 

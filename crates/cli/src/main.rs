@@ -18,7 +18,6 @@ mod trust;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use pinhole_client::{AcceptPolicy, Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
@@ -29,16 +28,16 @@ use crate::report::Report;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     init_logging();
     let mut report = Report::new(arguments.common.json);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
-        report.error(&format!("{error:#}"));
-        if error.is::<StartError>() {
-            Exit::LocalFiles
-        } else {
-            Exit::Trouble
-        }
+        let (kind, exit) = match error.is::<StartError>() {
+            true => ("profile", Exit::LocalFiles),
+            false => ("trouble", Exit::Trouble),
+        };
+        report.error(kind, &format!("{error:#}"));
+        exit
     });
     exit.into()
 }
@@ -60,7 +59,7 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
             Ok(proxy) => overrides.proxy = Some(proxy),
             Err(error) => {
                 let error: ProxyTextError = error;
-                report.error(&format!("--proxy: {error}"));
+                report.error("usage", &format!("--proxy: {error}"));
                 return Ok(Exit::Usage);
             }
         }

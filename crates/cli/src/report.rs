@@ -10,7 +10,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pinhole_client::snapshot::Completion;
+use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
     Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome,
     PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId,
@@ -18,6 +18,7 @@ use pinhole_client::{
 };
 
 use self::bar::{Bar, Shown};
+pub(crate) use self::line::Until;
 use self::line::{Entry, Line};
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::display;
@@ -236,6 +237,7 @@ impl Report {
                 folders: offer.folders,
                 bytes: offer.bytes,
                 existing: offer.existing,
+                existing_names: &offer.existing_names,
                 entries: entries.collect(),
             });
         }
@@ -343,6 +345,7 @@ impl Report {
         if self.json {
             self.line(&Line::FileFailed {
                 path,
+                kind: failure.kind(),
                 reason: failure.to_string(),
             });
         } else {
@@ -378,20 +381,53 @@ impl Report {
 
     /// Why a command ends, or why a transfer with `peer` does.
     pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
-        self.ended(peer, &words::failure(failure));
+        self.ended(peer, failure.kind(), &words::failure(failure));
     }
 
-    pub(crate) fn error(&mut self, reason: &str) {
-        self.ended(None, reason);
+    pub(crate) fn error(&mut self, kind: &str, reason: &str) {
+        self.ended(None, kind, reason);
     }
 
-    pub(crate) fn ended(&mut self, peer: Option<&PeerName>, reason: &str) {
+    pub(crate) fn ended(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str) {
         self.clear_bar();
         if self.json {
-            self.line(&Line::Failed { peer, reason });
+            self.line(&Line::Failed { peer, kind, reason });
         } else {
             self.say(&format!("pinhole: {reason}"));
         }
+    }
+
+    /// Something did not go as it should; what was asked for goes on.
+    pub(crate) fn warning(&self, failure: &Failure) {
+        let reason = words::failure(failure);
+        if self.json {
+            let kind = failure.kind();
+            return self.line(&Line::Warning { kind, reason });
+        }
+        self.say(&reason);
+    }
+
+    /// The other side is waited for.
+    pub(crate) fn waiting(&self, peer: &PeerName, until: Until) {
+        if self.json {
+            return self.line(&Line::Waiting { peer, until });
+        }
+        self.say(&match until {
+            Until::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
+            Until::Accepted => format!("waiting for {peer} to accept"),
+        });
+    }
+
+    /// Something found is not sent.
+    pub(crate) fn left_out(&self, peer: &PeerName, left_out: &LeftOut) {
+        if self.json {
+            return self.line(&Line::LeftOut {
+                peer,
+                path: &left_out.path,
+                reason: &left_out.reason,
+            });
+        }
+        self.say(&format!("left out: {left_out}"));
     }
 
     pub(crate) fn note(&self, text: &str) {

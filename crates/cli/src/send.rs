@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::peers::NEARBY_PATIENCE;
+use crate::report::Until;
 use crate::terminal::{Online, Presence, Terminal, Wake};
 
 /// What is sent.
@@ -133,7 +134,11 @@ async fn parcel_of(
         }
     };
     Ok(parcel.map_err(|Unusable { reason, exit }| {
-        terminal.report.error(&reason);
+        let kind = match exit {
+            Exit::LocalFiles => "local_files",
+            _ => "usage",
+        };
+        terminal.report.error(kind, &reason);
         exit
     }))
 }
@@ -166,7 +171,7 @@ enum Login {
 struct Recipient {
     name: PeerName,
     state: State,
-    /// What the user knows is waited for.
+    /// What the user knows.
     told: Vec<String>,
 }
 
@@ -318,6 +323,8 @@ impl Sending {
             _ => false,
         };
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {
+            // An offer may be over before it could be looked at.
+            recipient.left_out(terminal, &transfer);
             recipient.state = State::Ended(terminal.finish(&transfer));
         }
     }
@@ -387,7 +394,9 @@ impl Recipient {
                 "{} is nearby; no server confirms the name. Its fingerprint: {fingerprint}",
                 self.name
             );
-            self.tell(terminal, note);
+            if self.is_news(&note) {
+                terminal.report.note(&note);
+            }
         }
     }
 
@@ -405,6 +414,7 @@ impl Recipient {
         transfer: &TransferView,
         waits: bool,
     ) -> anyhow::Result<()> {
+        self.left_out(terminal, transfer);
         match transfer.stage {
             Stage::Queued if waits => self.wait(terminal),
             Stage::Queued => {
@@ -412,13 +422,8 @@ impl Recipient {
                 terminal.client.command(Command::Cancel { transfer })?;
                 self.offline(terminal);
             }
-            Stage::AwaitingAnswer => {
-                let note = format!("waiting for {} to accept", self.name);
-                if self.tell(terminal, note) {
-                    for skipped in &transfer.offer.skipped {
-                        terminal.report.note(&format!("left out: {skipped}"));
-                    }
-                }
+            Stage::AwaitingAnswer if self.is_news("accepted") => {
+                terminal.report.waiting(&self.name, Until::Accepted);
             }
             _ => {}
         }
@@ -426,16 +431,26 @@ impl Recipient {
     }
 
     fn wait(&mut self, terminal: &Terminal<'_>) {
-        let note = format!("waiting until {} is online; Ctrl-C ends", self.name);
-        self.tell(terminal, note);
+        if self.is_news("online") {
+            terminal.report.waiting(&self.name, Until::Online);
+        }
     }
 
-    /// Says it once. Returns whether this was the time.
-    fn tell(&mut self, terminal: &Terminal<'_>, note: String) -> bool {
-        let is_news = !self.told.contains(&note);
+    /// Says what of it is not sent.
+    fn left_out(&mut self, terminal: &Terminal<'_>, transfer: &TransferView) {
+        let left_out = &transfer.offer.left_out;
+        if !left_out.is_empty() && self.is_news("left out") {
+            for one in left_out {
+                terminal.report.left_out(&self.name, one);
+            }
+        }
+    }
+
+    /// Whether the user was not told yet.
+    fn is_news(&mut self, what: &str) -> bool {
+        let is_news = !self.told.iter().any(|told| told == what);
         if is_news {
-            terminal.report.note(&note);
-            self.told.push(note);
+            self.told.push(what.to_owned());
         }
         is_news
     }

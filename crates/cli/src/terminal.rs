@@ -104,8 +104,10 @@ impl<'a> Terminal<'a> {
         let server = server.or_else(|| snapshot.settings.server.clone());
         let nearby = snapshot.settings.allows_nearby();
         if server.is_none() && !nearby {
-            self.report
-                .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
+            self.report.error(
+                "usage",
+                "no server: pass --server HOST:PORT or set PINHOLE_SERVER",
+            );
             return Ok(Err(Exit::Usage));
         }
         let Some(name) = common
@@ -114,7 +116,7 @@ impl<'a> Terminal<'a> {
             .or_else(|| snapshot.settings.name.clone())
         else {
             self.report
-                .error("no name: pass --name NAME or set PINHOLE_NAME");
+                .error("usage", "no name: pass --name NAME or set PINHOLE_NAME");
             return Ok(Err(Exit::Usage));
         };
         let online = Online {
@@ -199,6 +201,11 @@ impl<'a> Terminal<'a> {
         Exit::from(failure)
     }
 
+    pub(crate) fn is_receiving(&self, id: TransferId) -> bool {
+        let transfer = self.transfer(id);
+        transfer.is_some_and(|transfer| transfer.direction == Direction::Receiving)
+    }
+
     pub(crate) fn transfer(&self, id: TransferId) -> Option<TransferView> {
         self.client
             .snapshot()
@@ -229,7 +236,7 @@ impl<'a> Terminal<'a> {
                         "Stopped. What has arrived from {peer} is kept; when both do the same again, it goes on from there."
                     ),
                 };
-                self.report.ended(Some(peer), &reason);
+                self.report.ended(Some(peer), failure.kind(), &reason);
                 Exit::from(failure)
             }
             Stage::Failed(failure) => {
@@ -285,7 +292,7 @@ impl<'a> Terminal<'a> {
                 }
             }
             Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
-            Event::CommandFailed { failure } => self.report.note(&failure.to_string()),
+            Event::CommandFailed { failure } => self.report.warning(failure),
             Event::TextReceived { transfer } => {
                 if let Some(transfer) = self.transfer(*transfer) {
                     self.report.text(&transfer);

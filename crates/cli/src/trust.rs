@@ -6,6 +6,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::arguments::{Common, Trust};
 use crate::exit::Exit;
 use crate::peers::NEARBY_PATIENCE;
+use crate::report::Until;
 use crate::terminal::{Presence, Terminal, Wake};
 
 /// Pins the key that a peer has now, if it is the one that the user has
@@ -25,7 +26,7 @@ pub(crate) async fn trust(
         Err(exit) => return Ok(exit),
     };
     let mut waits_for = online;
-    let mut pinned = None;
+    let (mut pinned, mut is_waiting) = (None, false);
     loop {
         let snapshot = terminal.client.snapshot();
         let may_show = waits_for.server || waits_for.nearby;
@@ -47,6 +48,10 @@ pub(crate) async fn trust(
             Found::Nobody if !may_show && !task.wait => {
                 let peer = task.peer.to_string();
                 return Ok(terminal.fail(&Failure::PeerOffline { peer }));
+            }
+            Found::Nobody if !may_show && !is_waiting => {
+                is_waiting = true;
+                terminal.report.waiting(&task.peer, Until::Online);
             }
             Found::Same(_) | Found::Other(_) | Found::Nobody => {}
         }
@@ -105,6 +110,8 @@ fn refuse(terminal: &mut Terminal<'_>, peer: &PeerView, wanted: Fingerprint) -> 
     let (name, found) = (&peer.identity.name, peer.identity.key.fingerprint());
     let reason =
         format!("The fingerprint of {name} is {found}, not {wanted}. Nothing was changed.");
-    terminal.report.ended(Some(name), &reason);
+    terminal
+        .report
+        .ended(Some(name), "other_fingerprint", &reason);
     Exit::Verification
 }

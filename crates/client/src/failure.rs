@@ -171,6 +171,37 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A word for programs. It stays, whatever becomes of the sentence.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NameTaken { .. } => "name_taken",
+            Self::ServerUnreachable { .. } => "server_unreachable",
+            Self::Proxy { .. } => "proxy",
+            Self::ServerKeyChanged { .. } => "server_key_changed",
+            Self::ServerLost { .. } => "server_lost",
+            Self::ServerRefused { .. } => "server_refused",
+            Self::Replaced => "replaced",
+            Self::PeerOffline { .. } => "peer_offline",
+            Self::PeerKeyChanged { .. } => "peer_key_changed",
+            Self::RefusedByPeer { .. } => "refused_by_peer",
+            Self::PeerNotAuthentic { .. } => "peer_not_authentic",
+            Self::NoPath { .. } => "no_path",
+            Self::Declined { .. } => "declined",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+            Self::InterruptedByPeer { .. } => "interrupted_by_peer",
+            Self::CancelledByPeer { .. } => "cancelled_by_peer",
+            Self::Verification { .. } => "verification",
+            Self::LocalFiles { .. } => "local_files",
+            Self::RemoteFiles { .. } => "remote_files",
+            Self::ConnectionLost { .. } => "connection_lost",
+            Self::RelayEnded { .. } => "relay_ended",
+            Self::Profile { .. } => "profile",
+            Self::NotPossible { .. } => "not_possible",
+        }
+    }
+
     /// This peer's key is not the one pinned.
     pub(crate) fn key_changed(peer: &PeerIdentity, pinned: PeerKey) -> Self {
         Self::PeerKeyChanged {

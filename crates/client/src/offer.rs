@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use pinhole_transfer::display::display_text;
 use pinhole_transfer::{Manifest, Source};
 
-use crate::snapshot::{EntryView, OfferView, Progress, TopView};
+use crate::snapshot::{EntryView, LeftOut, OfferView, Progress, TopView};
 
 /// What is sent, as the sender sees it. The entries, which it knows, would be
 /// the largest thing here.
 pub(crate) fn of_source(source: &Source) -> OfferView {
-    let skipped = source
-        .skipped()
-        .iter()
-        .map(|s| format!("{} ({})", display_text(&s.path.to_string_lossy()), s.reason))
-        .collect();
+    let left_out = source.skipped().iter().map(|skipped| LeftOut {
+        path: display_text(&skipped.path.to_string_lossy()),
+        reason: skipped.reason.to_string(),
+        failed: skipped.reason.is_failure(),
+    });
     OfferView {
-        skipped,
+        left_out: left_out.collect(),
         ..summary(source.manifest())
     }
 }

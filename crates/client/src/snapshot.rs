@@ -218,7 +218,8 @@ pub struct Completion {
     pub bytes: u64,
     /// Bytes that travelled more than once.
     pub resent_bytes: u64,
-    /// Files that were offered and failed one by one; the others are there.
+    /// Files that failed one by one, or could not even be offered; the others
+    /// are there.
     pub failed_files: u64,
     /// Files that the receiver did not want.
     pub skipped_files: u64,
@@ -277,8 +278,37 @@ pub struct OfferView {
     /// Receiving: how many names at the top level are taken in the download
     /// folder.
     pub existing: u32,
-    /// Sending: what was left out and why (links, special files), one line each.
-    pub skipped: Vec<String>,
+    /// The first few of these names.
+    pub existing_names: Vec<String>,
+    /// Sending: what was found and left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl OfferView {
+    /// How much was left out although it should have been sent.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        let failed = self.left_out.iter().filter(|left_out| left_out.failed);
+        failed.count() as u64
+    }
+}
+
+/// Something that was found where files were to be sent, and is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where, safe to show.
+    pub path: String,
+    /// Why, in a few words.
+    pub reason: String,
+    /// It should have been sent, and could not; links and special files should
+    /// not.
+    pub failed: bool,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.path, self.reason)
+    }
 }
 
 /// A file or folder at the top level of an offer.

@@ -88,14 +88,14 @@ impl Destination {
         &self.path
     }
 
-    /// How many of the offer's files and folders at the top level have names
-    /// that are taken here. Blocks.
+    /// The offer's files and folders at the top level whose names are taken here.
+    /// Blocks.
     #[must_use]
-    pub fn count_existing(&self, offer: &Manifest) -> u32 {
+    pub fn existing<'a>(&self, offer: &'a Manifest) -> Vec<&'a SafePath> {
         let entries = offer.entries().iter().map(Entry::path);
         let top_names = entries.filter(|path| path.parent().is_none());
         let is_taken = |path: &&SafePath| self.dir.symlink_metadata(path.name()).is_ok();
-        u32::try_from(top_names.filter(is_taken).count()).unwrap_or(u32::MAX)
+        top_names.filter(is_taken).collect()
     }
 
     /// `here_bytes` of the offer are on the disk already.

@@ -56,7 +56,21 @@ pub(super) enum Line<'a> {
         folders: u64,
         bytes: u64,
         existing: u32,
+        existing_names: &'a [String],
         entries: Vec<Entry<'a>>,
+    },
+    Waiting {
+        peer: &'a PeerName,
+        until: Until,
+    },
+    LeftOut {
+        peer: &'a PeerName,
+        path: &'a str,
+        reason: &'a str,
+    },
+    Warning {
+        kind: &'a str,
+        reason: String,
     },
     Reconnecting {
         peer: &'a PeerName,
@@ -84,6 +98,7 @@ pub(super) enum Line<'a> {
     },
     FileFailed {
         path: &'a str,
+        kind: &'a str,
         reason: String,
     },
     Completed {
@@ -101,6 +116,7 @@ pub(super) enum Line<'a> {
     Failed {
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<&'a PeerName>,
+        kind: &'a str,
         reason: &'a str,
     },
     Peer {
@@ -120,6 +136,16 @@ pub(super) enum Line<'a> {
         key: PeerKey,
         fingerprint: Fingerprint,
     },
+}
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Until {
+    /// The peer comes online.
+    Online,
+    /// It takes the offer.
+    Accepted,
 }
 
 #[derive(Debug, Serialize)]

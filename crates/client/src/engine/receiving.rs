@@ -19,15 +19,20 @@ use crate::offer;
 use crate::settings::AcceptPolicy;
 use crate::snapshot::{Direction, OfferView, Stage, TransferId};
 
+/// Of the names that are taken so many are named.
+const EXISTING_NAMED: usize = 3;
+
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
             ExchangeEvent::Offered { id, offer } => {
                 let folder = super::download_folder(&self.profile, &self.in_force());
-                let existing = Destination::open(&folder);
-                let existing = existing.map_or(0, |folder| folder.count_existing(&offer));
+                let folder = Destination::open(&folder).ok();
+                let existing = folder.map_or_else(Vec::new, |it| it.existing(&offer));
+                let names = existing.iter().take(EXISTING_NAMED);
                 let offer = OfferView {
-                    existing,
+                    existing: u32::try_from(existing.len()).unwrap_or(u32::MAX),
+                    existing_names: names.map(|path| path.display_text()).collect(),
                     ..offer::of_manifest(&offer)
                 };
                 self.take_offer(session, id, Arc::new(offer)).await;

@@ -233,7 +233,7 @@ impl Engine {
                         None => summary.bytes,
                     },
                     resent_bytes: summary.resent_bytes,
-                    failed_files: u64::from(summary.failed_files),
+                    failed_files: u64::from(summary.failed_files) + transfer.offer.unsent(),
                     skipped_files: u64::from(summary.skipped_files),
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
