@@ -76,6 +76,11 @@ fn what_is_there_gets_a_neighbour_with_a_number() {
     let (bob, sent, received) = send_beside_existing(&scene, "rename");
     assert_eq!(completed(&sent)["skipped_files"], 0);
     assert_eq!(completed(&received)["files"], 2);
+    let paths = ["report (1).pdf", "notes.txt"].map(|name| bob.inbox.join(name));
+    let mut told: Vec<String> =
+        serde_json::from_value(completed(&received)["paths"].clone()).expect("paths");
+    told.sort();
+    assert_eq!(told, [text(&paths[1]), text(&paths[0])]);
     let expected = [
         ("notes.txt", "new"),
         ("report (1).pdf", "the new one"),
@@ -244,7 +249,15 @@ fn assert_ctrl_c_keeps(scene: &Scene, at_receiver: bool) {
     let receiving = bob.receive(&["--once"]);
     let sent = send().end(SOON);
     let (sent, received) = (completed(&sent).clone(), receiving.end(SOON));
-    assert_eq!(completed(&received)["resent_bytes"], 0);
+    let received = completed(&received);
+    assert_eq!(received["resent_bytes"], 0);
+    for side in [&sent, received] {
+        let here_bytes = side["here_bytes"].as_u64();
+        assert!(
+            (Some(24_000_000)..Some(SIZE_BYTES)).contains(&here_bytes),
+            "{side}"
+        );
+    }
     // At 20 bytes a microsecond, with half a second for everything else.
     let most_ms = (SIZE_BYTES - 24_000_000) / 20_000 + 500;
     let elapsed_ms = sent["elapsed_ms"].as_u64().expect("a time");

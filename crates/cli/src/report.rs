@@ -358,10 +358,13 @@ impl Report {
         self.told.remove(&transfer.id);
         if self.json {
             let folder = completion.folder.as_ref();
+            let paths = completion.paths.iter();
+            let paths = paths.map(|path| path.display().to_string());
             return self.line(&Line::Completed {
                 peer: &transfer.peer.name,
                 files: completion.files,
                 bytes: completion.bytes,
+                here_bytes: completion.here_bytes,
                 resent_bytes: completion.resent_bytes,
                 failed_files: completion.failed_files,
                 skipped_files: completion.skipped_files,
@@ -369,6 +372,7 @@ impl Report {
                 path: transfer.path,
                 digest: completion.digest.as_deref(),
                 folder: folder.map(|folder| folder.display().to_string()),
+                paths: paths.collect(),
             });
         }
         self.print(&outcome(transfer, completion));
@@ -483,7 +487,8 @@ impl Report {
         let size = display::size(entry.bytes);
         let path = entry.path.map(|path| path.to_string()).unwrap_or_default();
         let elapsed = entry.elapsed_ms.filter(|&elapsed_ms| elapsed_ms > 0);
-        let speed = elapsed.map(|ms| display::speed(entry.bytes, Duration::from_millis(ms)));
+        let travelled = entry.bytes.saturating_sub(entry.here_bytes);
+        let speed = elapsed.map(|ms| display::speed(travelled, Duration::from_millis(ms)));
         let speed = speed.unwrap_or_default();
         let _ = writeln!(
             std::io::stdout(),

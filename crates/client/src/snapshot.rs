@@ -210,12 +210,14 @@ impl Stage {
 }
 
 /// What a completed transfer amounted to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
     /// Files transferred.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Those of them that were there before, and did not travel.
+    pub here_bytes: u64,
     /// Bytes that travelled more than once.
     pub resent_bytes: u64,
     /// Files that failed one by one, or could not even be offered; the others
@@ -229,6 +231,16 @@ pub struct Completion {
     pub elapsed: Duration,
     /// Received: what to open: the folder that holds what arrived.
     pub folder: Option<PathBuf>,
+    /// Received: the top level as it is named on disk.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Completion {
+    /// The bytes that travelled during this transfer.
+    #[must_use]
+    pub const fn travelled_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.here_bytes)
+    }
 }
 
 /// How far the bytes are.
@@ -236,6 +248,8 @@ pub struct Completion {
 pub struct Progress {
     /// Sent and acknowledged, or received and verified.
     pub bytes_done: u64,
+    /// Those of them that the receiver had already. They have no speed.
+    pub here_bytes: u64,
     /// Of how many.
     pub bytes_total: u64,
     /// Whole files so far.

@@ -76,6 +76,8 @@ pub struct Summary {
     pub folders: u32,
     /// Bytes of the files delivered.
     pub bytes: u64,
+    /// Those of them that the receiver had already, and that did not travel.
+    pub here_bytes: u64,
     /// Bytes that travelled although the receiver had something in their
     /// place: it was not what is being sent.
     pub resent_bytes: u64,

@@ -132,11 +132,11 @@ impl Incoming {
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest().count());
-                let resent_bytes = self.flight.resent_bytes();
                 Ok(Summary {
                     digest: self.flight.digest(),
                     paths,
-                    resent_bytes,
+                    here_bytes: self.flight.here_bytes(),
+                    resent_bytes: self.flight.resent_bytes(),
                     ..summary
                 })
             }

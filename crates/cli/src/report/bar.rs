@@ -82,7 +82,14 @@ pub(super) fn title(transfer: &TransferView) -> String {
         Direction::Sending => "to",
         Direction::Receiving => "from",
     };
-    format!("{} {way} {}", transfer.offer.title, transfer.peer.name)
+    let (offer, peer) = (&transfer.offer, &transfer.peer.name);
+    // Only a part of it may be wanted.
+    match transfer.progress.files_total {
+        wanted if wanted < offer.files => {
+            format!("{wanted} of {} files {way} {peer}", offer.files)
+        }
+        _ => format!("{} {way} {peer}", offer.title),
+    }
 }
 
 fn message(transfer: &TransferView) -> String {

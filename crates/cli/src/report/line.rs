@@ -105,6 +105,7 @@ pub(super) enum Line<'a> {
         peer: &'a PeerName,
         files: u64,
         bytes: u64,
+        here_bytes: u64,
         resent_bytes: u64,
         failed_files: u64,
         skipped_files: u64,
@@ -112,6 +113,7 @@ pub(super) enum Line<'a> {
         path: Option<PathKind>,
         digest: Option<&'a str>,
         folder: Option<String>,
+        paths: Vec<String>,
     },
     Failed {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -60,6 +60,8 @@ pub(crate) struct Transfer {
     pub(super) choices: Choices,
     pub(super) accepted_at: Option<Instant>,
     pub(super) progress: Progress,
+    /// Once it has gone on: what the receiver had before it began.
+    pub(super) had_bytes: Option<u64>,
 }
 
 /// The session that carries a transfer, and its name there.
@@ -90,6 +92,7 @@ impl Transfer {
             choices: Choices::default(),
             accepted_at: None,
             progress: Progress::default(),
+            had_bytes: None,
         }
     }
 
@@ -232,12 +235,14 @@ impl Engine {
                         Some(text) => text.len() as u64,
                         None => summary.bytes,
                     },
+                    here_bytes: transfer.had_bytes.unwrap_or(summary.here_bytes),
                     resent_bytes: summary.resent_bytes,
                     failed_files: u64::from(summary.failed_files) + transfer.offer.unsent(),
                     skipped_files: u64::from(summary.skipped_files),
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
                     folder: transfer.folder.clone(),
+                    paths: summary.paths,
                 });
                 None
             }
@@ -279,7 +284,15 @@ impl Engine {
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.stage = Stage::Transferring;
             transfer.lost = None;
+            // What has come over a lost connection has travelled.
+            if transfer.accepted_at.is_some() {
+                transfer
+                    .had_bytes
+                    .get_or_insert(transfer.progress.here_bytes);
+            }
             transfer.accepted_at.get_or_insert_with(Instant::now);
+            // What of the offer is wanted.
+            transfer.sample_progress();
         }
     }
 
@@ -360,6 +373,7 @@ impl Engine {
 fn progress_view(now: pinhole_transfer::Progress) -> Progress {
     Progress {
         bytes_done: now.bytes_done,
+        here_bytes: now.here_bytes,
         bytes_total: now.bytes_total,
         files_done: u64::from(now.files_done),
         files_total: u64::from(now.files_total),
