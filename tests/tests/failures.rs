@@ -86,6 +86,49 @@ fn a_missing_source() {
     let _receiving = bob.receive(&[]);
     let missing = scene.folder.path().join("not there");
     assert_failed(&alice.send("bob", &[&missing]).end(SOON), 8, "not there");
+    let file = scene.file("file", b"content");
+    let inside = file.join("inside");
+    assert_failed(&alice.send("bob", &[&inside]).end(SOON), 8, "no folder");
+}
+
+#[test]
+fn a_source_that_is_never_sent() {
+    let scene = Scene::on_loopback();
+    let alice = scene.peer("alice");
+    let link = scene.folder.path().join("lnk");
+    std::os::unix::fs::symlink("/etc", &link).expect("a link");
+    for path in [link.clone(), link.join("")] {
+        let ended = alice.send("bob", &[&path]).end(SOON);
+        assert_failed(&ended, 8, "links are not sent");
+        assert_eq!(ended.events.len(), 1, "nobody was asked: {ended:#?}");
+    }
+    let special = alice.send("bob", &[Path::new("/dev/null")]).end(SOON);
+    assert_failed(&special, 8, "not a regular file");
+}
+
+#[test]
+fn a_destination_that_is_no_folder() {
+    let scene = Scene::on_loopback();
+    let file = scene.file("file", b"content");
+    let into = file.to_str().expect("UTF-8");
+    let ended = scene
+        .peer("bob")
+        .start(&["receive", "--into", into])
+        .end(SOON);
+    assert_failed(
+        &ended,
+        8,
+        &format!("Cannot receive into {into}: not a folder."),
+    );
+    assert_eq!(ended.events.len(), 1, "nobody was asked: {ended:#?}");
+}
+
+#[test]
+fn ourselves() {
+    let scene = Scene::on_loopback();
+    let file = scene.file("file", b"content");
+    let ended = scene.peer("alice").send("alice", &[&file]).end(SOON);
+    assert_failed(&ended, 1, "you yourself");
 }
 
 #[test]
@@ -164,7 +207,8 @@ fn a_server_with_another_key_than_the_address_says() {
     let mut alice = scene.peer("alice");
     alice.server_address = format!("{address}#{fingerprint}");
     let ended = alice.start(&["peers"]).end(SOON);
-    assert_failed(&ended, 7, "key");
+    assert_failed(&ended, 7, "another key than");
+    assert_eq!(ended.event("failed")["kind"], "server_key_changed");
 }
 
 #[test]
@@ -320,7 +364,7 @@ fn a_disk_that_is_too_small() {
     let receiving = bob.receive_into(&disk.0, &["--once"]);
     let file = sparse_file(&scene, "large", 1 << 30);
     assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "free space");
-    assert_failed(&receiving.end(SOON), 8, "bytes are needed");
+    assert_failed(&receiving.end(SOON), 8, "GB are needed and 6");
     assert_eq!(fs::read_dir(&disk.0).expect("the disk").count(), 0);
 }
 

@@ -1,10 +1,9 @@
 //! The command line.
 
-use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, OsStr, Resettable};
 use clap::{
     Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
@@ -40,7 +39,7 @@ fn without_empty_variables(command: Command) -> Command {
     let forget = |arg: Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
         match value.is_some_and(|value| value.is_empty()) {
-            true => arg.env(None::<&'static OsStr>),
+            true => arg.env(Resettable::<OsStr>::Reset),
             false => arg,
         }
     };

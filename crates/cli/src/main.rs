@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod history;
 mod interrupts;
+mod parcel;
 mod peers;
 mod prompt;
 mod receive;

@@ -30,6 +30,10 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
+    // Whoever offers something should not be the first to find out.
+    if let Err(failure) = terminal.client.check_download_folder() {
+        return Ok(terminal.fail(&failure));
+    }
     let online = match terminal.go_online(common, PRESENCE)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),

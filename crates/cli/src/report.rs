@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
-    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome,
-    PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId,
-    TransferView, display_lines,
+    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, Outcome, PathKind,
+    PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
+    display_lines,
 };
 
 use self::bar::{Bar, Shown};

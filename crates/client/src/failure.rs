@@ -28,9 +28,7 @@ pub enum Failure {
         reason: String,
     },
     /// The server's key is not the one in its address, or not the one pinned.
-    #[error(
-        "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
-    )]
+    #[error("{}", server_key_changed(server))]
     ServerKeyChanged {
         /// Which.
         server: ServerAddress,
@@ -129,11 +127,11 @@ pub enum Failure {
         detail: String,
     },
     /// A file or folder on the other side could not be read or written.
-    #[error("{peer} reports: {detail}")]
+    #[error("{peer} {detail}")]
     RemoteFiles {
         /// Who.
         peer: PeerName,
-        /// As the other side put it, made safe to show.
+        /// What it says or could not do, after its name.
         detail: String,
     },
     /// The connection broke.
@@ -168,6 +166,18 @@ pub enum Failure {
         /// Why not.
         detail: String,
     },
+}
+
+fn server_key_changed(server: &ServerAddress) -> String {
+    match server.fingerprint() {
+        Some(fingerprint) => format!(
+            "The server at {} has another key than {fingerprint}. Ask its operator for the right fingerprint.",
+            server.host_port()
+        ),
+        None => format!(
+            "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
+        ),
+    }
 }
 
 impl Failure {

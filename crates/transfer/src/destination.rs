@@ -11,6 +11,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use crate::{
     choices::Selection,
     disk::{self, Space},
+    display::display_size,
     manifest::{Entry, Manifest},
     message::Trouble,
     path::SafePath,
@@ -32,7 +33,7 @@ pub struct Destination {
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// It cannot be opened, or something in it cannot be made.
-    #[error("{}: {}", path.display(), Trouble::of(error))]
+    #[error("{}: {}", path.display(), folder_trouble(error))]
     Folder {
         /// Which folder.
         path: PathBuf,
@@ -40,13 +41,21 @@ pub enum DestinationError {
         error: io::Error,
     },
     /// The offer does not fit.
-    #[error("{needed_bytes} bytes are needed and {available_bytes} are free")]
+    #[error("{} are needed and {} are free", display_size(*needed_bytes), display_size(*available_bytes))]
     NoSpace {
         /// What the offer needs, with a reserve for others.
         needed_bytes: u64,
         /// What this user may still use.
         available_bytes: u64,
     },
+}
+
+/// What is wrong with a folder.
+fn folder_trouble(error: &io::Error) -> String {
+    match Trouble::of(error) {
+        Trouble::NotAFile => "not a folder".to_owned(),
+        trouble => trouble.to_string(),
+    }
 }
 
 impl DestinationError {

@@ -330,7 +330,7 @@ impl Incoming {
         let reason = TransferError::LocalFile {
             path,
             trouble,
-            detail: error.to_string(),
+            detail: Trouble::detail_of(error),
         };
         self.shared.stop_receiving(self.flight.id, reason.clone());
         self.cancel(CancelReason::Disk(trouble));

@@ -34,6 +34,7 @@ use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
 pub(crate) use self::queue::Queued;
+pub(crate) use self::receiving::{not_opened, open_folder};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, ExchangeEvent, Existing, Summary,
-    TransferError, Trouble,
+    AcceptError, Choices, DeclineReason, Destination, DestinationError, ExchangeEvent, Existing,
+    Summary, TransferError, Trouble,
 };
 
 use super::sessions::SessionId;
@@ -237,22 +237,36 @@ impl Engine {
 
     fn not_accepted(&self, id: TransferId, folder: &Path, error: &AcceptError) -> Failure {
         match error {
-            AcceptError::Destination(e) => Failure::LocalFiles {
-                detail: format!("Cannot receive into {}: {e}.", folder.display()),
-            },
+            AcceptError::Destination(e) => not_opened(folder, e),
             AcceptError::Exchange(e) => self.lost(id, &e.to_string()),
         }
     }
 }
 
 async fn take_into(carried: &Carried, folder: &Path, choices: Choices) -> Result<(), AcceptError> {
-    // A folder that cannot be made cannot be opened either, which says why.
-    let _ = std::fs::create_dir_all(folder);
-    let destination = Destination::open(folder)?;
+    let destination = open_folder(folder)?;
     carried
         .exchange
         .accept(carried.id, destination, choices)
         .await
+}
+
+/// The folder to receive into, made if need be. Blocks.
+pub(crate) fn open_folder(folder: &Path) -> Result<Destination, DestinationError> {
+    // A folder that cannot be made cannot be opened either, which says why.
+    let _ = std::fs::create_dir_all(folder);
+    Destination::open(folder)
+}
+
+/// Why a folder cannot be received into.
+pub(crate) fn not_opened(folder: &Path, error: &DestinationError) -> Failure {
+    let detail = match error {
+        DestinationError::Folder { .. } => format!("Cannot receive into {error}."),
+        DestinationError::NoSpace { .. } => {
+            format!("Cannot receive into {}: {error}.", folder.display())
+        }
+    };
+    Failure::LocalFiles { detail }
 }
 
 fn decline_reason(error: &AcceptError) -> DeclineReason {

@@ -279,15 +279,14 @@ impl Engine {
         if is_news {
             self.store_contacts().await;
         }
-        self.emit(Event::Connected {
+        let path = session.path;
+        let connected = Event::Connected {
             peer: peer.clone(),
-            path: session.path,
+            path,
             local: session.local,
             remote: session.remote,
             elapsed: session.elapsed,
-        })
-        .await;
-        let path = session.path;
+        };
         let resources = self.resources.clone();
         let (exchange, mut events) =
             pinhole_transfer::start(session.stream.into_inner(), side, resources);
@@ -317,7 +316,9 @@ impl Engine {
                 watch: Watch::new(path),
             },
         );
+        // That one is lost is told before that another is there.
         self.leave_silent_sessions(key, id).await;
+        self.emit(connected).await;
         self.offer_waiting(key, id).await;
     }
 
