@@ -221,3 +221,38 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_is_the_name_of_the_variant() {
+        let peer = || "bob".parse().unwrap();
+        for (failure, kind) in [
+            (Failure::Cancelled, "cancelled"),
+            (Failure::Declined { peer: peer() }, "declined"),
+            (
+                Failure::PeerNotAuthentic { peer: peer() },
+                "peer_not_authentic",
+            ),
+        ] {
+            assert_eq!(failure.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_server_with_another_key_than_was_said_has_not_changed_it() {
+        let said = |server: &str| {
+            let server = server.parse().unwrap();
+            Failure::ServerKeyChanged { server }.to_string()
+        };
+        assert!(said("example.org").contains("its key has changed"));
+        let fingerprint = PeerKey::from_bytes([1; 32]).fingerprint();
+        let said = said(&format!("example.org#{fingerprint}"));
+        assert!(
+            said.contains("another key than") && !said.contains("changed"),
+            "{said}"
+        );
+    }
+}
