@@ -10,7 +10,7 @@ use crate::arguments::Common;
 use crate::display;
 use crate::exit::Exit;
 use crate::prompt::{self, Answer, Prompt};
-use crate::terminal::{Presence, Terminal, Wake};
+use crate::terminal::{Online, Presence, Terminal, Wake};
 
 /// There to be found, for as long as it takes.
 const PRESENCE: Presence = Presence {
@@ -22,6 +22,15 @@ const PRESENCE: Presence = Presence {
 struct Offers {
     prompt: Prompt,
     waiting: VecDeque<TransferId>,
+}
+
+/// What receives.
+struct Receiving {
+    online: Online,
+    offers: Offers,
+    once: bool,
+    /// The one that counts with `once`.
+    first: Option<TransferId>,
 }
 
 /// Waits for offers and takes or declines them, for ever or `once`.
@@ -42,70 +51,101 @@ pub(crate) async fn receive(
     terminal
         .report
         .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
-    let mut offers = Offers {
-        prompt: Prompt::new(),
-        waiting: VecDeque::new(),
+    let receiving = Receiving {
+        online,
+        offers: Offers {
+            prompt: Prompt::new(),
+            waiting: VecDeque::new(),
+        },
+        once,
+        first: None,
     };
-    // The one that counts with `once`.
-    let mut first = None;
-    loop {
-        let wake = tokio::select! {
-            wake = terminal.wait() => wake?,
-            line = offers.prompt.line(), if !offers.waiting.is_empty() => {
-                let declined = offers.answered(terminal, line.as_deref())?;
-                if once && declined.is_some() && declined == first {
-                    return Ok(Exit::Declined);
-                }
-                continue;
-            }
-        };
-        match wake {
-            Wake::Interrupted => {
-                terminal.report.withdraw_question();
-                let is_begun =
-                    |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
-                terminal.interrupt(is_begun).await?;
-                return Ok(Exit::Interrupted);
-            }
-            Wake::Event(Event::Offered { transfer }) => {
-                let is_first = *first.get_or_insert(transfer) == transfer;
-                if Prompt::has_reader() {
-                    offers.add(terminal, transfer);
-                } else {
-                    decline(terminal, transfer)?;
-                    if once && is_first {
+    receiving.run(terminal).await
+}
+
+impl Receiving {
+    async fn run(mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<Exit> {
+        loop {
+            let wake = tokio::select! {
+                wake = terminal.wait() => wake?,
+                line = self.offers.prompt.line(), if !self.offers.waiting.is_empty() => {
+                    let declined = self.offers.answered(terminal, line.as_deref())?;
+                    if declined.is_some_and(|declined| self.is_what_counts(declined)) {
                         return Ok(Exit::Declined);
                     }
+                    continue;
+                }
+            };
+            match wake {
+                Wake::Interrupted => {
+                    terminal.report.withdraw_question();
+                    let is_begun = |t: &TransferView| {
+                        matches!(t.stage, Stage::Transferring | Stage::Reconnecting)
+                    };
+                    terminal.interrupt(is_begun).await?;
+                    return Ok(Exit::Interrupted);
+                }
+                Wake::Event(event) => {
+                    if let Some(exit) = self.handle(terminal, &event)? {
+                        return Ok(exit);
+                    }
+                }
+                Wake::Changed => {
+                    let snapshot = terminal.client.snapshot();
+                    terminal.report.progress(&snapshot);
                 }
             }
-            Wake::Event(Event::Finished { transfer, .. }) => {
-                let received = finished(terminal, &mut offers, transfer)?;
-                if let (true, Some(exit)) = (once && first == Some(transfer), received) {
-                    return Ok(exit);
+        }
+    }
+
+    /// Whether the program ends with this offer.
+    fn is_what_counts(&self, transfer: TransferId) -> bool {
+        self.once && self.first == Some(transfer)
+    }
+
+    /// Does what an event asks for. Returns how the program ends, when it does.
+    fn handle(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        event: &Event,
+    ) -> anyhow::Result<Option<Exit>> {
+        match *event {
+            Event::Offered { transfer } => {
+                self.first.get_or_insert(transfer);
+                if Prompt::has_reader() {
+                    self.offers.add(terminal, transfer);
+                    return Ok(None);
                 }
+                decline(terminal, transfer)?;
+                Ok(self.is_what_counts(transfer).then_some(Exit::Declined))
             }
-            Wake::Event(event @ Event::TextReceived { transfer }) => {
-                terminal.tell(&event);
-                if once && first.is_none() {
-                    return Ok(Exit::Done);
+            Event::Finished { transfer, .. } => {
+                let received = finished(terminal, &mut self.offers, transfer)?;
+                if received.is_some() {
+                    // It may have come to nothing before it began.
+                    self.first.get_or_insert(transfer);
+                }
+                Ok(received.filter(|_| self.is_what_counts(transfer)))
+            }
+            Event::TextReceived { transfer } => {
+                terminal.tell(event);
+                if self.once && self.first.is_none() {
+                    return Ok(Some(Exit::Done));
                 }
                 terminal.client.command(Command::Dismiss { transfer })?;
+                Ok(None)
             }
-            Wake::Event(event) => {
-                if let Event::Started { transfer } = event
-                    && first.is_none()
+            _ => {
+                if let Event::Started { transfer } = *event
                     && terminal.is_receiving(transfer)
                 {
-                    first = Some(transfer);
+                    self.first.get_or_insert(transfer);
                 }
-                if let Some(exit) = terminal.is_cut_off(online, &event) {
-                    return Ok(exit);
+                let exit = terminal.is_cut_off(self.online, event);
+                if exit.is_none() {
+                    terminal.tell(event);
                 }
-                terminal.tell(&event);
-            }
-            Wake::Changed => {
-                let snapshot = terminal.client.snapshot();
-                terminal.report.progress(&snapshot);
+                Ok(exit)
             }
         }
     }
