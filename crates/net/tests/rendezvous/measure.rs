@@ -76,6 +76,7 @@ async fn that_sends_no_probes(answer: Option<ServerMessage>) -> ServerAddress {
                         Some(ClientMessage::Observe) => Some(ServerMessage::Observed {
                             address,
                             other_address: None,
+                            observer_ports: Vec::new(),
                         }),
                         Some(_) => answer.clone(),
                     };
