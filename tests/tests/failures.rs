@@ -409,6 +409,7 @@ fn a_server_that_is_away_at_first_is_waited_for_by_who_waits() {
         let reason = away["reason"].as_str().unwrap_or_default();
         assert!(reason.contains("Cannot reach"), "{away}");
     }
+    assert_eq!(sending.event("waiting", SOON)["until"], "online");
     scene.start_server();
     assert_eq!(sending.end(SOON).code, Some(0));
     assert_eq!(receiving.end(SOON).code, Some(0));
