@@ -114,9 +114,16 @@ impl Process {
     /// # Panics
     /// When the process was not started on a terminal.
     pub fn type_line(&mut self, line: &str) {
+        self.type_keys(&format!("{line}\n"));
+    }
+
+    /// Presses these keys: Ctrl-D is `\u{4}`.
+    ///
+    /// # Panics
+    /// When the process was not started on a terminal.
+    pub fn type_keys(&mut self, keys: &str) {
         let mut input = self.child.stdin.as_ref().expect("a terminal");
-        let typed = writeln!(input, "{line}");
-        typed.expect("typing");
+        input.write_all(keys.as_bytes()).expect("typing");
     }
 
     fn spawn(label: &str, mut command: Command) -> Self {

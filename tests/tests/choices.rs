@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
-use pinhole_tests::process::Ended;
-#[cfg(unix)]
-use pinhole_tests::process::Process;
+use pinhole_tests::process::{Ended, Process, binary};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -78,6 +76,11 @@ fn what_is_there_gets_a_neighbour_with_a_number() {
     let (bob, sent, received) = send_beside_existing(&scene, "rename");
     assert_eq!(completed(&sent)["skipped_files"], 0);
     assert_eq!(completed(&received)["files"], 2);
+    let paths = ["report (1).pdf", "notes.txt"].map(|name| bob.inbox.join(name));
+    let mut told: Vec<String> =
+        serde_json::from_value(completed(&received)["paths"].clone()).expect("paths");
+    told.sort();
+    assert_eq!(told, [text(&paths[1]), text(&paths[0])]);
     let expected = [
         ("notes.txt", "new"),
         ("report (1).pdf", "the new one"),
@@ -246,7 +249,15 @@ fn assert_ctrl_c_keeps(scene: &Scene, at_receiver: bool) {
     let receiving = bob.receive(&["--once"]);
     let sent = send().end(SOON);
     let (sent, received) = (completed(&sent).clone(), receiving.end(SOON));
-    assert_eq!(completed(&received)["resent_bytes"], 0);
+    let received = completed(&received);
+    assert_eq!(received["resent_bytes"], 0);
+    for side in [&sent, received] {
+        let here_bytes = side["here_bytes"].as_u64();
+        assert!(
+            (Some(24_000_000)..Some(SIZE_BYTES)).contains(&here_bytes),
+            "{side}"
+        );
+    }
     // At 20 bytes a microsecond, with half a second for everything else.
     let most_ms = (SIZE_BYTES - 24_000_000) / 20_000 + 500;
     let elapsed_ms = sent["elapsed_ms"].as_u64().expect("a time");
@@ -442,5 +453,76 @@ fn the_history_tells_which_way_and_how_fast() {
             entry["elapsed_ms"].is_u64() && entry["digest"].is_string(),
             "{entry}"
         );
+    }
+}
+
+#[test]
+fn variables_switch_things_off_and_say_nothing_when_they_are_empty() {
+    let scene = Scene::on_loopback();
+    let mut command = std::process::Command::new(binary("pinhole"));
+    command
+        .args(["--json", "--data-dir"])
+        .arg(scene.folder.path());
+    command.arg("id").env("PINHOLE_NO_PORT_MAPPING", "1");
+    for empty in ["SERVER", "NAME", "PATH", "DATA_DIR", "NO_NEARBY"] {
+        command.env(format!("PINHOLE_{empty}"), "");
+    }
+    let ended = Process::start("pinhole", command).end(SOON);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(ended.event("id")["name"], Value::Null);
+}
+
+#[test]
+fn only_the_end_of_the_first_offer_ends_who_receives_once() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut receiving = bob.receive(&["--once"]);
+    let large = large_file(&scene, "large", 6_000_000);
+    let sending = alice.start(&["send", "--limit", "2M", "bob", text(&large)]);
+    receiving.event("started", SOON);
+    let small = scene.file("small", b"content");
+    completed(&scene.peer("carol").send("bob", &[&small]).end(SOON));
+    completed(&sending.end(SOON));
+    assert_eq!(completed(&receiving.end(SOON))["peer"], "alice");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ctrl_d_declines_one_offer_only() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let inbox = text(&bob.inbox).to_owned();
+    let arguments = ["receive", "--into", &inbox, "--accept", "ask"];
+    let mut receiving = Process::on_terminal("bob", &bob.command(&arguments));
+    receiving.event("logged_in", SOON);
+    let file = scene.file("file", b"content");
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("offered", SOON);
+    receiving.type_keys("\u{4}");
+    assert_failed(&sending.end(SOON), 5, "declined");
+    let sending = alice.send("bob", &[&file]);
+    receiving.event("offered", SOON);
+    receiving.type_line("y");
+    completed(&sending.end(SOON));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn whoever_is_asked_can_skip_and_replace_what_is_there() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let file = scene.file("file", b"new");
+    let inbox = text(&bob.inbox).to_owned();
+    let arguments = ["receive", "--into", &inbox, "--accept", "ask"];
+    let mut receiving = Process::on_terminal("bob", &bob.command(&arguments));
+    receiving.event("logged_in", SOON);
+    for (answer, expected) in [("s", "old"), ("r", "new")] {
+        fs::write(bob.inbox.join("file"), "old").expect("a file");
+        let sending = alice.send("bob", &[&file]);
+        let offered = receiving.event("offered", SOON);
+        assert_eq!(offered["existing_names"], serde_json::json!(["file"]));
+        receiving.type_line(answer);
+        completed(&sending.end(SOON));
+        assert_inbox(&bob, &[("file", expected)]);
     }
 }

@@ -77,15 +77,21 @@ async fn a_changed_key_blocks_both_directions_until_the_user_decides() {
     let mut other_bob = Person::log_in(&scene, "other-b", "bob").await;
     let changed = alice.sees("bob", |p| p.changed_from.is_some()).await;
     alice.send("bob", &file).await;
-    let peer = changed.identity.name;
-    let blocked = Some(Failure::PeerKeyChanged { peer });
-    assert_eq!(alice.finished().await, blocked);
+    let (peer, now) = (changed.identity.name, changed.identity.key.fingerprint());
+    let known = changed.changed_from.expect("another key");
+    let blocked = Failure::PeerKeyChanged { peer, known, now };
+    assert_eq!(alice.finished().await, Some(blocked));
     other_bob.send("alice", &file).await;
     let refused = other_bob.finished().await;
     assert!(
         matches!(refused, Some(Failure::RefusedByPeer { .. })),
         "{refused:?}"
     );
+    let told = alice.event(|e| match e {
+        Event::KeyRefused { peer, known } => Some((peer.key.fingerprint(), *known)),
+        _ => None,
+    });
+    assert_eq!(told.await, (now, known));
 
     let peer = changed.identity.key;
     alice.command(Command::TrustNewKey { peer });
@@ -110,7 +116,11 @@ async fn another_key_at_the_servers_address_is_refused() {
     scene.start_server();
     let mut alice = Person::start(&scene, "a");
     let name = "alice".parse().expect("a name");
-    alice.command(Command::LogIn { name, server });
+    alice.command(Command::LogIn {
+        name,
+        server,
+        patient: true,
+    });
     let failure = alice.event(|e| match e {
         Event::LogInFailed { failure } => Some(failure.clone()),
         _ => None,

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pinhole_tests::process::Ended;
+use pinhole_tests::process::{Ended, Process};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
+use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -85,6 +86,49 @@ fn a_missing_source() {
     let _receiving = bob.receive(&[]);
     let missing = scene.folder.path().join("not there");
     assert_failed(&alice.send("bob", &[&missing]).end(SOON), 8, "not there");
+    let file = scene.file("file", b"content");
+    let inside = file.join("inside");
+    assert_failed(&alice.send("bob", &[&inside]).end(SOON), 8, "no folder");
+}
+
+#[test]
+fn a_source_that_is_never_sent() {
+    let scene = Scene::on_loopback();
+    let alice = scene.peer("alice");
+    let link = scene.folder.path().join("lnk");
+    std::os::unix::fs::symlink("/etc", &link).expect("a link");
+    for path in [link.clone(), link.join("")] {
+        let ended = alice.send("bob", &[&path]).end(SOON);
+        assert_failed(&ended, 8, "links are not sent");
+        assert_eq!(ended.events.len(), 1, "nobody was asked: {ended:#?}");
+    }
+    let special = alice.send("bob", &[Path::new("/dev/null")]).end(SOON);
+    assert_failed(&special, 8, "not a regular file");
+}
+
+#[test]
+fn a_destination_that_is_no_folder() {
+    let scene = Scene::on_loopback();
+    let file = scene.file("file", b"content");
+    let into = file.to_str().expect("UTF-8");
+    let ended = scene
+        .peer("bob")
+        .start(&["receive", "--into", into])
+        .end(SOON);
+    assert_failed(
+        &ended,
+        8,
+        &format!("Cannot receive into {into}: not a folder."),
+    );
+    assert_eq!(ended.events.len(), 1, "nobody was asked: {ended:#?}");
+}
+
+#[test]
+fn ourselves() {
+    let scene = Scene::on_loopback();
+    let file = scene.file("file", b"content");
+    let ended = scene.peer("alice").send("alice", &[&file]).end(SOON);
+    assert_failed(&ended, 1, "you yourself");
 }
 
 #[test]
@@ -113,9 +157,46 @@ fn a_peer_whose_key_has_changed() {
     scene.forget_names();
     let mut impostor = scene.peer("impostor");
     "bob".clone_into(&mut impostor.name);
-    let _receiving = impostor.receive(&[]);
-    assert_failed(&alice.send("bob", &[&file]).end(SOON), 7, "key has changed");
+    let waiting = impostor.receive(&[]);
+    let refused = alice.send("bob", &[&file]).end(SOON);
+    assert_failed(&refused, 7, "key has changed");
     assert_nothing_final(&impostor.inbox);
+
+    // The other way round it is said, too.
+    let (known, now) = (fingerprint(&bob), fingerprint_of(waiting, &impostor));
+    let advice = format!("pinhole trust bob {}", now.as_str().expect("text"));
+    assert_failed(&refused, 7, &advice);
+    let mut receiving = alice.receive(&[]);
+    let sent = impostor.send("alice", &[&file]).end(SOON);
+    assert_failed(&sent, 7, "another key under your name");
+    let told = receiving.event("key_refused", SOON);
+    assert_eq!(told["peer"], "bob");
+    assert_eq!((&told["known"], &told["fingerprint"]), (&known, &now));
+    receiving.interrupt();
+    receiving.wait(SOON);
+
+    let trust = |fingerprint: &Value| {
+        let fingerprint = fingerprint.as_str().expect("text");
+        alice.start(&["trust", "bob", fingerprint]).end(SOON)
+    };
+    assert_failed(&trust(&now), 4, "bob");
+    let receiving = impostor.receive(&["--once"]);
+    assert_failed(&trust(&known), 7, "Nothing was changed");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 7, "key has changed");
+    assert_eq!(trust(&now).event("trusted")["fingerprint"], now);
+    assert_eq!(alice.send("bob", &[&file]).end(SOON).code, Some(0));
+    assert_eq!(receiving.end(SOON).code, Some(0));
+}
+
+fn fingerprint(peer: &Peer<'_>) -> Value {
+    peer.start(&["id"]).end(SOON).event("id")["fingerprint"].clone()
+}
+
+/// The same of one that is running, which ends.
+fn fingerprint_of(running: Process, peer: &Peer<'_>) -> Value {
+    running.interrupt();
+    let _ = running.end(SOON);
+    fingerprint(peer)
 }
 
 #[test]
@@ -126,7 +207,8 @@ fn a_server_with_another_key_than_the_address_says() {
     let mut alice = scene.peer("alice");
     alice.server_address = format!("{address}#{fingerprint}");
     let ended = alice.start(&["peers"]).end(SOON);
-    assert_failed(&ended, 7, "key");
+    assert_failed(&ended, 7, "another key than");
+    assert_eq!(ended.event("failed")["kind"], "server_key_changed");
 }
 
 #[test]
@@ -205,6 +287,30 @@ fn a_source_that_vanishes_meanwhile() {
     assert_eq!(arrived, expected, "the other file arrives all the same");
 }
 
+#[test]
+fn what_is_left_out_is_said_and_what_could_not_be_read_counts_as_failed() {
+    let scene = Scene::on_loopback();
+    let (alice, bob) = alice_and_bob(&scene);
+    let top = scene.folder.path().join("top");
+    // Deeper than an offer may be.
+    let deep = (0..260).fold(top.clone(), |path, _| path.join("d"));
+    fs::create_dir_all(&deep).expect("folders");
+    fs::write(top.join("file"), "content").expect("a file");
+    std::os::unix::fs::symlink("file", top.join("link")).expect("a link");
+    let receiving = bob.receive(&["--once"]);
+    let ended = alice.send("bob", &[&top]).end(SOON);
+    assert_eq!(ended.code, Some(8), "{ended:#?}");
+    assert_eq!(ended.event("completed")["failed_files"], 1);
+    assert_eq!(receiving.end(SOON).code, Some(0));
+    let left_out: Vec<_> = ended
+        .events
+        .iter()
+        .filter(|event| event["event"] == "left_out")
+        .map(|event| event["reason"].as_str().expect("a reason"))
+        .collect();
+    assert_eq!(left_out, ["its path is too long", "a link"]);
+}
+
 /// A small file system of its own in memory, unmounted when dropped.
 struct Disk(PathBuf);
 
@@ -258,7 +364,7 @@ fn a_disk_that_is_too_small() {
     let receiving = bob.receive_into(&disk.0, &["--once"]);
     let file = sparse_file(&scene, "large", 1 << 30);
     assert_failed(&alice.send("bob", &[&file]).end(SOON), 8, "free space");
-    assert_failed(&receiving.end(SOON), 8, "bytes are needed");
+    assert_failed(&receiving.end(SOON), 8, "GB are needed and 6");
     assert_eq!(fs::read_dir(&disk.0).expect("the disk").count(), 0);
 }
 
@@ -283,4 +389,29 @@ fn a_disk_that_fills_up_meanwhile() {
     assert_failed(&receiving.end(SOON), 8, "full");
     fs::remove_file(disk.0.join("ballast")).expect("the ballast");
     assert_nothing_final(&disk.0);
+}
+
+#[test]
+fn a_server_that_is_away_at_first_is_waited_for_by_who_waits() {
+    let mut scene = Scene::on_loopback();
+    scene.stop_server();
+    let (alice, bob) = alice_and_bob(&scene);
+    let file = scene.file("file", b"content");
+    assert_failed(&alice.send("bob", &[&file]).end(SOON), 6, "Cannot reach");
+    assert_failed(&alice.start(&["peers"]).end(SOON), 6, "Cannot reach");
+
+    let inbox = bob.inbox.to_str().expect("a folder in UTF-8");
+    let arguments = ["receive", "--into", inbox, "--accept", "all", "--once"];
+    let mut receiving = bob.start(&arguments);
+    let mut sending = alice.start(&["send", "--wait", "bob", file.to_str().expect("UTF-8")]);
+    for waiting in [&mut receiving, &mut sending] {
+        let away = waiting.event("disconnected", SOON);
+        let reason = away["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("Cannot reach"), "{away}");
+    }
+    assert_eq!(sending.event("waiting", SOON)["until"], "online");
+    scene.start_server();
+    assert_eq!(sending.end(SOON).code, Some(0));
+    assert_eq!(receiving.end(SOON).code, Some(0));
+    assert_eq!(fs::read(bob.inbox.join("file")).expect("it"), b"content");
 }

@@ -74,6 +74,15 @@ struct Story {
 }
 
 impl Story {
+    /// That a connection is lost is said before that another is there.
+    fn is_told_in_order(&self) {
+        let mut events = self.sent.events.iter();
+        let lost = events.rposition(|event| event["event"] == "reconnecting");
+        let mut events = self.sent.events.iter();
+        let there = events.rposition(|event| event["event"] == "connected");
+        assert!(lost < there, "{:#?}", without_progress(&self.sent));
+    }
+
     fn goes_on_soon(&self) {
         assert!(
             self.after_return < AFTER_RETURN,
@@ -254,7 +263,10 @@ const SENDERS_NAT_REBOOTS: Case = Case {
         road.lab.reboot(Host::A);
         Instant::now()
     },
-    holds: Story::goes_on_soon,
+    holds: |story| {
+        story.goes_on_soon();
+        story.is_told_in_order();
+    },
 };
 
 const RECEIVERS_NAT_REBOOTS: Case = Case {

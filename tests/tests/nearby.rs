@@ -429,3 +429,22 @@ fn switched_off_nothing_is_announced_or_asked() {
         assert!(multicast_packets(&lab, host) > 0, "the counter counts");
     }
 }
+
+#[test]
+fn a_refused_name_is_not_remembered() {
+    let Some(lab) = one_lan() else { return };
+    let scene = Scene::in_lab(&lab);
+    let folder = tempfile::tempdir().expect("a folder");
+    let bob = Person::new(&lab, Host::B, "bob", folder.path(), "bob").at(&scene);
+    let (mut receiving, _) = bob.receive();
+    receiving.event("logged_in", SOON);
+    let mallory = Person::new(&lab, Host::A, "bob", folder.path(), "mallory").at(&scene);
+    let refused = mallory.start(&["peers"]).end(SOON);
+    assert_eq!(refused.code, Some(3), "{refused:#?}");
+    let mut id = lab.command(Host::A, &binary("pinhole"));
+    id.args(["--json", "--data-dir"])
+        .arg(&mallory.profile)
+        .arg("id");
+    let id = Process::start("mallory", id).end(SOON);
+    assert_eq!(id.event("id")["name"], Value::Null);
+}

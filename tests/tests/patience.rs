@@ -29,6 +29,7 @@ impl Person {
         person.command(Command::LogIn {
             name: name.parse().expect("a name"),
             server: scene.server_address.parse().expect("an address"),
+            patient: false,
         });
         person
             .event(|e| matches!(e, Event::LoggedIn { .. }).then_some(()))

@@ -73,6 +73,7 @@ impl Alice {
         self.command(Command::LogIn {
             name: "alice".parse().expect("a name"),
             server: scene.server_address.parse().expect("an address"),
+            patient: false,
         });
         self.event(|e| matches!(e, Event::LoggedIn { .. }).then_some(()));
         // Whoever is logged in has a port ready and observed a moment later.

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use pinhole_client::{AcceptPolicy, Existing, PathPolicy, PeerName, ServerAddress};
+use clap::builder::{FalseyValueParser, OsStr, Resettable};
+use clap::{
+    Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
+use pinhole_client::{AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress};
 
 use crate::amount;
 
@@ -22,6 +24,28 @@ pub(crate) struct Arguments {
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) task: Task,
+}
+
+impl Arguments {
+    /// Of this process. Ends it when they make no sense, or only ask for help.
+    pub(crate) fn of_process() -> Self {
+        let mut matches = without_empty_variables(Self::command()).get_matches();
+        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// An environment variable that is set to nothing counts as not set.
+fn without_empty_variables(command: Command) -> Command {
+    let forget = |arg: Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        match value.is_some_and(|value| value.is_empty()) {
+            true => arg.env(Resettable::<OsStr>::Reset),
+            false => arg,
+        }
+    };
+    command
+        .mut_args(forget)
+        .mut_subcommands(|subcommand| subcommand.mut_args(forget))
 }
 
 const EXIT_CODES: &str = "\
@@ -75,7 +99,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, env = "PINHOLE_NO_NEARBY", value_parser = FalseyValueParser::new())]
     pub(crate) no_nearby: bool,
     /// Do not ask the router to forward ports (PCP, NAT-PMP, UPnP).
-    #[arg(long, global = true, env = "PINHOLE_NO_PORT_MAPPING")]
+    #[arg(long, global = true, env = "PINHOLE_NO_PORT_MAPPING", value_parser = FalseyValueParser::new())]
     pub(crate) no_port_mapping: bool,
     /// Print one JSON object a line instead of text.
     #[arg(long, global = true)]
@@ -95,7 +119,8 @@ pub(crate) enum Task {
     /// Wait for offers and receive them.
     ///
     /// Asks on the terminal before anything is taken; of an offer of several
-    /// things you can take some by their numbers. Files appear under their
+    /// things you can take some by their numbers; where names are taken, `s` skips
+    /// and `r` replaces. Files appear under their
     /// names when they are whole, and nothing is overwritten unless you say so.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
@@ -104,6 +129,11 @@ pub(crate) enum Task {
     /// Somebody whose key has changed since you met is marked. Compare
     /// fingerprints over another channel before you trust a new one.
     Peers,
+    /// Trust the key that somebody you know has now, instead of the one from before.
+    ///
+    /// They have to be online or nearby. Compare the fingerprint with them over
+    /// another channel: it is what `pinhole id` shows them.
+    Trust(Trust),
     /// Show your own name, key and fingerprint.
     ///
     /// The fingerprint is what others compare to be sure that you are you.
@@ -166,6 +196,20 @@ pub(crate) struct Send {
     /// What to send; folders go whole.
     #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+/// What `trust` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Trust {
+    /// Wait until the peer is online instead of failing when it is not.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Whose key.
+    #[arg(value_name = "PEER")]
+    pub(crate) peer: PeerName,
+    /// What the key has to be.
+    #[arg(value_name = "FINGERPRINT")]
+    pub(crate) fingerprint: Fingerprint,
 }
 
 /// Names with commas between them, which none holds.
@@ -261,8 +305,6 @@ fn existing(word: &str) -> Result<Existing, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -28,9 +28,10 @@ pub(crate) async fn doctor(
     }
     let server = common.server.clone();
     if server.is_none() && terminal.client.snapshot().settings.server.is_none() {
-        terminal
-            .report
-            .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
+        terminal.report.error(
+            "usage",
+            "no server: pass --server HOST:PORT or set PINHOLE_SERVER",
+        );
         return Ok(Exit::Usage);
     }
     terminal.client.command(Command::Diagnose { server })?;

@@ -14,10 +14,14 @@ pub(crate) async fn history(terminal: &mut Terminal<'_>, clear: bool) -> anyhow:
                 return Ok(Exit::Interrupted);
             }
         }
+        terminal.report.note("the history is empty now");
         return Ok(Exit::Done);
     }
     for entry in terminal.client.snapshot().history.iter() {
         terminal.report.history(entry);
+    }
+    if terminal.client.snapshot().history.is_empty() {
+        terminal.report.note("nothing was sent or received yet");
     }
     Ok(Exit::Done)
 }

@@ -7,17 +7,18 @@ mod doctor;
 mod exit;
 mod history;
 mod interrupts;
+mod parcel;
 mod peers;
 mod prompt;
 mod receive;
 mod report;
 mod send;
 mod terminal;
+mod trust;
 
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use pinhole_client::{AcceptPolicy, Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
@@ -28,16 +29,16 @@ use crate::report::Report;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::of_process();
     init_logging();
     let mut report = Report::new(arguments.common.json);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
-        report.error(&format!("{error:#}"));
-        if error.is::<StartError>() {
-            Exit::LocalFiles
-        } else {
-            Exit::Trouble
-        }
+        let (kind, exit) = match error.is::<StartError>() {
+            true => ("profile", Exit::LocalFiles),
+            false => ("trouble", Exit::Trouble),
+        };
+        report.error(kind, &format!("{error:#}"));
+        exit
     });
     exit.into()
 }
@@ -59,7 +60,7 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
             Ok(proxy) => overrides.proxy = Some(proxy),
             Err(error) => {
                 let error: ProxyTextError = error;
-                report.error(&format!("--proxy: {error}"));
+                report.error("usage", &format!("--proxy: {error}"));
                 return Ok(Exit::Usage);
             }
         }
@@ -96,6 +97,7 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
         Task::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         Task::History { clear } => history::history(&mut face, clear).await,
         Task::Peers => peers::list(&mut face, common).await,
+        Task::Trust(task) => trust::trust(&mut face, common, task).await,
         Task::Send(task) => send::send(&mut face, common, task).await,
         Task::Receive(task) => receive::receive(&mut face, common, task.once).await,
     }
@@ -125,6 +127,8 @@ fn overrides(arguments: &Arguments) -> Overrides {
             receive_limit: receive.limit,
             ..common
         },
-        Task::Peers | Task::Id | Task::Doctor { .. } | Task::History { .. } => common,
+        Task::Peers | Task::Trust(_) | Task::Id | Task::Doctor { .. } | Task::History { .. } => {
+            common
+        }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::terminal::{Terminal, Wake};
+use crate::terminal::{Presence, Terminal, Wake};
 
 /// Whoever is nearby has answered by then. Most do at once; who has answered
 /// somebody else within the last second waits until it is over (RFC 6762, 6).
@@ -16,7 +16,11 @@ pub(crate) const NEARBY_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Lists who is online or nearby.
 pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<Exit> {
     let patience = Instant::now() + NEARBY_PATIENCE;
-    let online = match terminal.go_online(common, false)? {
+    let presence = Presence {
+        announces: false,
+        patient: false,
+    };
+    let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };

@@ -3,18 +3,20 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, IsTerminal as _};
 
+use pinhole_client::Existing;
 use tokio::sync::mpsc;
 
 /// Answers to questions put one at a time.
 pub(crate) struct Prompt {
-    /// What is typed, from the first question on; nothing more comes at its end.
+    /// What is typed, from the first question on.
     lines: Option<mpsc::UnboundedReceiver<String>>,
 }
 
 /// What the user wants of an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
-    Yes,
+    /// All of it. Where names are taken, perhaps otherwise than the settings say.
+    Yes(Option<Existing>),
     No,
     /// The items with these numbers, counted from 1.
     Only(BTreeSet<usize>),
@@ -36,12 +38,17 @@ impl Prompt {
         while lines.try_recv().is_ok() {}
     }
 
-    /// Waits for the next line; `None` when there are no more.
+    /// Waits for the next line; `None` at an end of the input. At a terminal that
+    /// is no more than a Ctrl-D, and more may follow.
     pub(crate) async fn line(&mut self) -> Option<String> {
-        match &mut self.lines {
-            Some(lines) => lines.recv().await,
-            None => std::future::pending().await,
+        let Some(lines) = &mut self.lines else {
+            return std::future::pending().await;
+        };
+        let line = lines.recv().await;
+        if line.is_none() {
+            self.lines = Some(read_lines());
         }
+        line
     }
 }
 
@@ -58,10 +65,13 @@ fn read_lines() -> mpsc::UnboundedReceiver<String> {
     lines
 }
 
-/// What a line says to an offer of so many items; `None` when it makes no sense.
-pub(crate) fn answer(line: &str, items: usize) -> Option<Answer> {
+/// What a line says to an offer of so many items, of which some names may be
+/// taken; `None` when it makes no sense.
+pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer> {
     match line.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Some(Answer::Yes),
+        "y" | "yes" => Some(Answer::Yes(None)),
+        "s" | "skip" if is_taken => Some(Answer::Yes(Some(Existing::Skip))),
+        "r" | "replace" if is_taken => Some(Answer::Yes(Some(Existing::Replace))),
         "" | "n" | "no" => Some(Answer::No),
         numbers => {
             let mut chosen = BTreeSet::new();
@@ -87,8 +97,10 @@ mod tests {
     fn lines_become_answers() {
         let only = |numbers: &[usize]| Some(Answer::Only(numbers.iter().copied().collect()));
         for (line, expected) in [
-            ("y", Some(Answer::Yes)),
-            (" YES ", Some(Answer::Yes)),
+            ("y", Some(Answer::Yes(None))),
+            (" YES ", Some(Answer::Yes(None))),
+            ("s", Some(Answer::Yes(Some(Existing::Skip)))),
+            ("Replace", Some(Answer::Yes(Some(Existing::Replace)))),
             ("", Some(Answer::No)),
             ("N", Some(Answer::No)),
             ("2", only(&[2])),
@@ -103,7 +115,8 @@ mod tests {
             ("-", None),
             ("perhaps", None),
         ] {
-            assert_eq!(answer(line, 5), expected, "{line:?}");
+            assert_eq!(answer(line, 5, true), expected, "{line:?}");
         }
+        assert_eq!(answer("s", 5, false), None, "nothing to skip");
     }
 }

@@ -10,12 +10,27 @@ use crate::arguments::Common;
 use crate::display;
 use crate::exit::Exit;
 use crate::prompt::{self, Answer, Prompt};
-use crate::terminal::{Terminal, Wake};
+use crate::terminal::{Online, Presence, Terminal, Wake};
+
+/// There to be found, for as long as it takes.
+const PRESENCE: Presence = Presence {
+    announces: true,
+    patient: true,
+};
 
 /// Offers that wait for the user; the first one has been put to them.
 struct Offers {
     prompt: Prompt,
     waiting: VecDeque<TransferId>,
+}
+
+/// What receives.
+struct Receiving {
+    online: Online,
+    offers: Offers,
+    once: bool,
+    /// The one that counts with `once`.
+    first: Option<TransferId>,
 }
 
 /// Waits for offers and takes or declines them, for ever or `once`.
@@ -24,7 +39,11 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
-    let online = match terminal.go_online(common, true)? {
+    // Whoever offers something should not be the first to find out.
+    if let Err(failure) = terminal.client.check_download_folder() {
+        return Ok(terminal.fail(&failure));
+    }
+    let online = match terminal.go_online(common, PRESENCE)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
@@ -32,60 +51,101 @@ pub(crate) async fn receive(
     terminal
         .report
         .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
-    let mut offers = Offers {
-        prompt: Prompt::new(),
-        waiting: VecDeque::new(),
+    let receiving = Receiving {
+        online,
+        offers: Offers {
+            prompt: Prompt::new(),
+            waiting: VecDeque::new(),
+        },
+        once,
+        first: None,
     };
-    loop {
-        let wake = tokio::select! {
-            wake = terminal.wait() => wake?,
-            line = offers.prompt.line(), if !offers.waiting.is_empty() => {
-                if offers.answered(terminal, line.as_deref())? == Some(false) && once {
-                    return Ok(Exit::Declined);
-                }
-                continue;
-            }
-        };
-        match wake {
-            Wake::Interrupted => {
-                terminal.report.withdraw_question();
-                let is_begun =
-                    |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
-                terminal.interrupt(is_begun).await?;
-                return Ok(Exit::Interrupted);
-            }
-            Wake::Event(Event::Offered { transfer }) => {
-                if Prompt::has_reader() {
-                    offers.add(terminal, transfer);
-                } else {
-                    decline(terminal, transfer)?;
-                    if once {
+    receiving.run(terminal).await
+}
+
+impl Receiving {
+    async fn run(mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<Exit> {
+        loop {
+            let wake = tokio::select! {
+                wake = terminal.wait() => wake?,
+                line = self.offers.prompt.line(), if !self.offers.waiting.is_empty() => {
+                    let declined = self.offers.answered(terminal, line.as_deref())?;
+                    if declined.is_some_and(|declined| self.is_what_counts(declined)) {
                         return Ok(Exit::Declined);
                     }
+                    continue;
+                }
+            };
+            match wake {
+                Wake::Interrupted => {
+                    terminal.report.withdraw_question();
+                    let is_begun = |t: &TransferView| {
+                        matches!(t.stage, Stage::Transferring | Stage::Reconnecting)
+                    };
+                    terminal.interrupt(is_begun).await?;
+                    return Ok(Exit::Interrupted);
+                }
+                Wake::Event(event) => {
+                    if let Some(exit) = self.handle(terminal, &event)? {
+                        return Ok(exit);
+                    }
+                }
+                Wake::Changed => {
+                    let snapshot = terminal.client.snapshot();
+                    terminal.report.progress(&snapshot);
                 }
             }
-            Wake::Event(Event::Finished { transfer, .. }) => {
-                let received = finished(terminal, &mut offers, transfer)?;
-                if let (true, Some(exit)) = (once, received) {
-                    return Ok(exit);
+        }
+    }
+
+    /// Whether the program ends with this offer.
+    fn is_what_counts(&self, transfer: TransferId) -> bool {
+        self.once && self.first == Some(transfer)
+    }
+
+    /// Does what an event asks for. Returns how the program ends, when it does.
+    fn handle(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        event: &Event,
+    ) -> anyhow::Result<Option<Exit>> {
+        match *event {
+            Event::Offered { transfer } => {
+                self.first.get_or_insert(transfer);
+                if Prompt::has_reader() {
+                    self.offers.add(terminal, transfer);
+                    return Ok(None);
                 }
+                decline(terminal, transfer)?;
+                Ok(self.is_what_counts(transfer).then_some(Exit::Declined))
             }
-            Wake::Event(event @ Event::TextReceived { transfer }) => {
-                terminal.tell(&event);
-                if once {
-                    return Ok(Exit::Done);
+            Event::Finished { transfer, .. } => {
+                let received = finished(terminal, &mut self.offers, transfer)?;
+                if received.is_some() {
+                    // It may have come to nothing before it began.
+                    self.first.get_or_insert(transfer);
+                }
+                Ok(received.filter(|_| self.is_what_counts(transfer)))
+            }
+            Event::TextReceived { transfer } => {
+                terminal.tell(event);
+                if self.once && self.first.is_none() {
+                    return Ok(Some(Exit::Done));
                 }
                 terminal.client.command(Command::Dismiss { transfer })?;
+                Ok(None)
             }
-            Wake::Event(event) => {
-                if let Some(exit) = terminal.is_cut_off(online, &event) {
-                    return Ok(exit);
+            _ => {
+                if let Event::Started { transfer } = *event
+                    && terminal.is_receiving(transfer)
+                {
+                    self.first.get_or_insert(transfer);
                 }
-                terminal.tell(&event);
-            }
-            Wake::Changed => {
-                let snapshot = terminal.client.snapshot();
-                terminal.report.progress(&snapshot);
+                let exit = terminal.is_cut_off(self.online, event);
+                if exit.is_none() {
+                    terminal.tell(event);
+                }
+                Ok(exit)
             }
         }
     }
@@ -142,50 +202,54 @@ impl Offers {
         terminal.report.offered(&transfer);
         if offer.existing > 0 {
             let existing = terminal.client.snapshot().settings.existing;
-            terminal.report.note(&what_exists(offer.existing, existing));
+            terminal.report.note(&what_exists(offer, existing));
         }
         self.prompt.clear();
         terminal.report.ask(question(&transfer));
     }
 
-    /// Carries the user's answer out and goes on to the next offer. Returns
-    /// whether the offer was taken, `None` when the answer made no sense.
+    /// Carries the user's answer out and goes on to the next offer. Returns the
+    /// offer that was declined, if one was.
     fn answered(
         &mut self,
         terminal: &mut Terminal<'_>,
         line: Option<&str>,
-    ) -> anyhow::Result<Option<bool>> {
-        terminal.report.is_answered();
+    ) -> anyhow::Result<Option<TransferId>> {
+        match line {
+            Some(_) => terminal.report.is_answered(),
+            None => terminal.report.withdraw_question(),
+        }
         let first = self.waiting.front();
         let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) else {
             return Ok(None);
         };
-        let items = transfer.offer.top_level.len();
-        let Some(answer) = prompt::answer(line.unwrap_or_default(), items) else {
-            let hint = match items {
-                0 | 1 => "Answer y or n.".to_owned(),
-                _ => format!("Answer y, n, or some of the numbers 1 to {items}."),
-            };
-            terminal.report.note(&hint);
+        let offer = &transfer.offer;
+        let items = offer.top_level.len();
+        let line = line.unwrap_or_default();
+        let Some(answer) = prompt::answer(line, items, offer.existing > 0) else {
+            terminal.report.note(&hint(offer));
             terminal.report.ask(question(&transfer));
             return Ok(None);
         };
         self.waiting.pop_front();
-        let is_taken = answer != Answer::No;
-        let transfer_id = transfer.id;
-        if is_taken {
-            terminal.client.command(Command::Accept {
-                transfer: transfer_id,
-                into: None,
-                unwanted: unwanted(&transfer.offer, &answer),
-                existing: None,
-            })?;
-        } else {
-            let reason = format!("Declined what {} offered.", transfer.peer.name);
-            turn_down(terminal, &transfer, &reason)?;
-        }
+        let existing = match answer {
+            Answer::Yes(existing) => existing,
+            Answer::Only(_) => None,
+            Answer::No => {
+                let reason = format!("Declined what {} offered.", transfer.peer.name);
+                turn_down(terminal, &transfer, &reason)?;
+                self.ask(terminal);
+                return Ok(Some(transfer.id));
+            }
+        };
+        terminal.client.command(Command::Accept {
+            transfer: transfer.id,
+            into: None,
+            unwanted: unwanted(offer, &answer),
+            existing,
+        })?;
         self.ask(terminal);
-        Ok(Some(is_taken))
+        Ok(None)
     }
 }
 
@@ -211,7 +275,9 @@ fn turn_down(
     transfer: &TransferView,
     reason: &str,
 ) -> anyhow::Result<()> {
-    terminal.report.ended(Some(&transfer.peer.name), reason);
+    terminal
+        .report
+        .ended(Some(&transfer.peer.name), "turned_down", reason);
     let transfer = transfer.id;
     terminal.client.command(Command::Decline { transfer })?;
     Ok(())
@@ -226,21 +292,34 @@ fn question(transfer: &TransferView) -> String {
         2 => ", or the number of one",
         _ => ", or numbers: 1,3-5",
     };
-    format!("Accept {what}, {size} from {peer}? [y/N{numbers}] ")
+    let taken = if offer.existing > 0 { "/s/r" } else { "" };
+    format!("Accept {what}, {size} from {peer}? [y/N{taken}{numbers}] ")
 }
 
-/// What becomes of names that are taken.
-fn what_exists(count: u32, existing: Existing) -> String {
-    let names = match count {
-        1 => "1 name is taken here already".to_owned(),
-        count => format!("{count} names are taken here already"),
+/// What can be answered.
+fn hint(offer: &OfferView) -> String {
+    let taken = if offer.existing > 0 { ", s, r" } else { "" };
+    match offer.top_level.len() {
+        0 | 1 => format!("Answer y, n{taken}."),
+        items => format!("Answer y, n{taken}, or some of the numbers 1 to {items}."),
+    }
+}
+
+/// Which names are taken, and what can become of them.
+fn what_exists(offer: &OfferView, existing: Existing) -> String {
+    let named = offer.existing_names.join(", ");
+    let more = u64::from(offer.existing).saturating_sub(offer.existing_names.len() as u64);
+    let names = match (offer.existing, more) {
+        (1, _) => format!("{named} is here already"),
+        (_, 0) => format!("{named} are here already"),
+        (_, more) => format!("{named} and {more} more are here already"),
     };
-    let then = match existing {
-        Existing::Rename => "the new one gets a number (--existing skip or replace would not)",
-        Existing::Skip => "the file that is here stays and the new one is skipped",
-        Existing::Replace => "the new file replaces the one that is here",
+    let yes = match existing {
+        Existing::Rename => "gives the new one a number",
+        Existing::Skip => "skips the new one",
+        Existing::Replace => "replaces the old one",
     };
-    format!("{names}: {then}")
+    format!("{names}: y {yes}, s skips the new one, r replaces the old one")
 }
 
 /// The places of what was not chosen.
@@ -252,4 +331,26 @@ fn unwanted(offer: &OfferView, answer: &Answer) -> BTreeSet<u32> {
     tops.filter(|(_, number)| !chosen.contains(number))
         .map(|(top, _)| top.entry)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_taken_are_named() {
+        let offer = |existing, names: &[&str]| OfferView {
+            existing,
+            existing_names: names.iter().map(|&name| name.to_owned()).collect(),
+            ..OfferView::default()
+        };
+        for (offer, begin) in [
+            (offer(1, &["a"]), "a is here already: y gives"),
+            (offer(2, &["a", "b"]), "a, b are here already: y gives"),
+            (offer(9, &["a", "b"]), "a, b and 7 more are here already: y"),
+        ] {
+            let said = what_exists(&offer, Existing::Rename);
+            assert!(said.starts_with(begin), "{said}");
+        }
+    }
 }

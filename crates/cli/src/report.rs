@@ -3,25 +3,25 @@
 mod bar;
 mod line;
 mod network;
+mod words;
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pinhole_client::snapshot::Completion;
+use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
-    Attempt, Diagnosis, Direction, Failure, HistoryEntry, OfferView, Outcome, PathKind,
+    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, Outcome, PathKind,
     PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
     display_lines,
 };
 
 use self::bar::{Bar, Shown};
+pub(crate) use self::line::Until;
 use self::line::{Entry, Line};
+use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::display;
-
-/// Of a larger offer only so much is listed.
-const LISTED_MAX: usize = 100;
 
 /// Prints. Text about what goes on is for standard error, results are for
 /// standard output; with `--json` everything is for standard output.
@@ -127,17 +127,27 @@ impl Report {
         self.say(&format!("{why} Only people nearby can be reached."));
     }
 
-    pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration) {
+    /// There is no connection to the server, and there will be another attempt.
+    /// People hear of it only when it `is_news`.
+    pub(crate) fn disconnected(
+        &self,
+        failure: &Failure,
+        retry_in: Duration,
+        (is_news, is_nearby): (bool, bool),
+    ) {
         if self.json {
             let retry_in_ms = millis(retry_in);
             self.line(&Line::Disconnected {
                 reason: failure.to_string(),
                 retry_in_ms,
             });
-        } else {
+        } else if is_news {
+            let meanwhile = match is_nearby {
+                true => " Meanwhile only people nearby can be reached.",
+                false => "",
+            };
             self.say(&format!(
-                "{failure} Trying again in {}.",
-                display::time(retry_in)
+                "{failure} Trying again until it is there.{meanwhile}"
             ));
         }
     }
@@ -187,6 +197,30 @@ impl Report {
         }
     }
 
+    /// Somebody under a known name has another key and was not let in.
+    pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::KeyRefused {
+                peer: name,
+                fingerprint,
+                known,
+            });
+        }
+        let trust = words::trust(name.as_str(), known, fingerprint);
+        self.say(&format!(
+            "refused {name}, whose key has changed. It may be a new device, or somebody else. {trust}"
+        ));
+    }
+
+    /// A key is trusted from now on.
+    pub(crate) fn trusted(&self, name: &PeerName, fingerprint: Fingerprint) {
+        if self.json {
+            return self.line(&Line::Trusted { name, fingerprint });
+        }
+        self.print(&format!("{name} is {fingerprint} from now on"));
+    }
+
     /// An offer that somebody has to decide on.
     pub(crate) fn offered(&self, transfer: &TransferView) {
         let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);
@@ -203,6 +237,7 @@ impl Report {
                 folders: offer.folders,
                 bytes: offer.bytes,
                 existing: offer.existing,
+                existing_names: &offer.existing_names,
                 entries: entries.collect(),
             });
         }
@@ -310,6 +345,7 @@ impl Report {
         if self.json {
             self.line(&Line::FileFailed {
                 path,
+                kind: failure.kind(),
                 reason: failure.to_string(),
             });
         } else {
@@ -322,10 +358,13 @@ impl Report {
         self.told.remove(&transfer.id);
         if self.json {
             let folder = completion.folder.as_ref();
+            let paths = completion.paths.iter();
+            let paths = paths.map(|path| path.display().to_string());
             return self.line(&Line::Completed {
                 peer: &transfer.peer.name,
                 files: completion.files,
                 bytes: completion.bytes,
+                here_bytes: completion.here_bytes,
                 resent_bytes: completion.resent_bytes,
                 failed_files: completion.failed_files,
                 skipped_files: completion.skipped_files,
@@ -333,6 +372,7 @@ impl Report {
                 path: transfer.path,
                 digest: completion.digest.as_deref(),
                 folder: folder.map(|folder| folder.display().to_string()),
+                paths: paths.collect(),
             });
         }
         self.print(&outcome(transfer, completion));
@@ -345,20 +385,53 @@ impl Report {
 
     /// Why a command ends, or why a transfer with `peer` does.
     pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
-        self.ended(peer, &failure.to_string());
+        self.ended(peer, failure.kind(), &words::failure(failure));
     }
 
-    pub(crate) fn error(&mut self, reason: &str) {
-        self.ended(None, reason);
+    pub(crate) fn error(&mut self, kind: &str, reason: &str) {
+        self.ended(None, kind, reason);
     }
 
-    pub(crate) fn ended(&mut self, peer: Option<&PeerName>, reason: &str) {
+    pub(crate) fn ended(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str) {
         self.clear_bar();
         if self.json {
-            self.line(&Line::Failed { peer, reason });
+            self.line(&Line::Failed { peer, kind, reason });
         } else {
             self.say(&format!("pinhole: {reason}"));
         }
+    }
+
+    /// Something did not go as it should; what was asked for goes on.
+    pub(crate) fn warning(&self, failure: &Failure) {
+        let reason = words::failure(failure);
+        if self.json {
+            let kind = failure.kind();
+            return self.line(&Line::Warning { kind, reason });
+        }
+        self.say(&reason);
+    }
+
+    /// The other side is waited for.
+    pub(crate) fn waiting(&self, peer: &PeerName, until: Until) {
+        if self.json {
+            return self.line(&Line::Waiting { peer, until });
+        }
+        self.say(&match until {
+            Until::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
+            Until::Accepted => format!("waiting for {peer} to accept"),
+        });
+    }
+
+    /// Something found is not sent.
+    pub(crate) fn left_out(&self, peer: &PeerName, left_out: &LeftOut) {
+        if self.json {
+            return self.line(&Line::LeftOut {
+                peer,
+                path: &left_out.path,
+                reason: &left_out.reason,
+            });
+        }
+        self.say(&format!("left out: {left_out}"));
     }
 
     pub(crate) fn note(&self, text: &str) {
@@ -414,7 +487,8 @@ impl Report {
         let size = display::size(entry.bytes);
         let path = entry.path.map(|path| path.to_string()).unwrap_or_default();
         let elapsed = entry.elapsed_ms.filter(|&elapsed_ms| elapsed_ms > 0);
-        let speed = elapsed.map(|ms| display::speed(entry.bytes, Duration::from_millis(ms)));
+        let travelled = entry.bytes.saturating_sub(entry.here_bytes);
+        let speed = elapsed.map(|ms| display::speed(travelled, Duration::from_millis(ms)));
         let speed = speed.unwrap_or_default();
         let _ = writeln!(
             std::io::stdout(),
@@ -464,137 +538,4 @@ impl Report {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn summary(offer: &OfferView) -> String {
-    format!(
-        "{}, {}",
-        display::count(offer.files, offer.folders),
-        display::size(offer.bytes)
-    )
-}
-
-/// The path for people.
-fn path_in_words(path: PathKind) -> &'static str {
-    match path {
-        PathKind::Lan => "directly, on your network",
-        PathKind::Ipv6 => "directly, over IPv6",
-        PathKind::Mapped => "directly, by a port that the router opened",
-        PathKind::Punched => "directly, through both NATs",
-        PathKind::Relay => "through the relay",
-    }
-}
-
-/// The lines that tell what is in an offer, numbered where it can be chosen
-/// from. Of a large one only the top level.
-fn listing(offer: &OfferView) -> Vec<String> {
-    let is_whole = offer.entries.len() <= LISTED_MAX;
-    let mut tops = offer.top_level.iter().zip(1..).peekable();
-    let mut lines = Vec::new();
-    for (entry, place) in offer.entries.iter().zip(0..) {
-        let top = tops.next_if(|(top, _)| top.entry == place);
-        if top.is_none() && !is_whole {
-            continue;
-        }
-        let number = match top {
-            Some((_, number)) if offer.top_level.len() > 1 => number.to_string(),
-            _ => String::new(),
-        };
-        let line = match (entry.size_bytes, top) {
-            (Some(size), _) => format!("{:>12}  {}", display::size(size), entry.path),
-            (None, Some((top, _))) => {
-                let (size, files) = (display::size(top.bytes), display::count(top.files, 0));
-                format!("{size:>12}  {}/ ({files})", entry.path)
-            }
-            (None, None) => format!("{:>12}  {}/", "", entry.path),
-        };
-        lines.push(format!("{number:>4}{line}"));
-    }
-    lines
-}
-
-/// How a transfer went, in one line.
-fn outcome(transfer: &TransferView, completion: &Completion) -> String {
-    let Completion { bytes, elapsed, .. } = *completion;
-    let mark = if completion.failed_files == 0 {
-        "✓"
-    } else {
-        "!"
-    };
-    let into = match (&completion.folder, transfer.direction) {
-        (Some(folder), Direction::Receiving) => format!(" into {}", folder.display()),
-        _ => String::new(),
-    };
-    let what = format!("{mark} {}{into}", bar::title(transfer));
-    let skipped = match (completion.skipped_files, transfer.direction) {
-        (0, _) => String::new(),
-        (count, Direction::Sending) => {
-            let files = display::count(count, 0);
-            format!(", {files} skipped by {}", transfer.peer.name)
-        }
-        (count, Direction::Receiving) => format!(", {} skipped", display::count(count, 0)),
-    };
-    if completion.files == 0 && completion.skipped_files > 0 {
-        return format!("{what}: nothing was sent{skipped}");
-    }
-    let way = transfer.path.map_or("", path_in_words);
-    if transfer.text.is_some() {
-        return format!("{mark} text to {}, {way}", transfer.peer.name);
-    }
-    let (size, time) = (display::size(bytes), display::time(elapsed));
-    let speed = display::speed(bytes, elapsed);
-    format!("{what}: {size} in {time}, {speed}, {way}{skipped}")
-}
-
-#[cfg(test)]
-mod tests {
-    use pinhole_client::TopView;
-    use pinhole_client::snapshot::EntryView;
-
-    use super::*;
-
-    fn offer(entries: &[(&str, Option<u64>)], top_level: Vec<TopView>) -> OfferView {
-        let entries = entries.iter().map(|&(path, size_bytes)| EntryView {
-            path: path.to_owned(),
-            size_bytes,
-            folder: None,
-        });
-        OfferView {
-            entries: entries.collect(),
-            top_level,
-            ..OfferView::default()
-        }
-    }
-
-    fn top(entry: u32, files: u64, bytes: u64) -> TopView {
-        TopView {
-            entry,
-            files,
-            bytes,
-        }
-    }
-
-    #[test]
-    fn what_can_be_chosen_has_a_number() {
-        let entries = [("d", None), ("d/one", Some(1)), ("f", Some(2000))];
-        let two = offer(&entries, vec![top(0, 1, 1), top(2, 1, 2000)]);
-        let expected = [
-            "   1         1 B  d/ (1 file)",
-            "             1 B  d/one",
-            "   2     2.00 kB  f",
-        ];
-        assert_eq!(listing(&two), expected);
-        let one = offer(&entries[2..], vec![top(0, 1, 2000)]);
-        assert_eq!(listing(&one), ["         2.00 kB  f"]);
-    }
-
-    #[test]
-    fn of_a_large_offer_only_the_top_level_is_listed() {
-        let mut entries = vec![("d", None)];
-        entries.resize(200, ("d/one", Some(1)));
-        entries.push(("f", Some(2)));
-        let large = offer(&entries, vec![top(0, 199, 199), top(200, 1, 2)]);
-        let expected = ["   1       199 B  d/ (199 files)", "   2         2 B  f"];
-        assert_eq!(listing(&large), expected);
-    }
 }

@@ -1,85 +1,17 @@
 //! `pinhole send`: the same to one or several.
 
-use std::io::Read as _;
-use std::path::PathBuf;
-
 use pinhole_client::{
-    Command, Direction, Event, Failure, PeerKey, PeerName, PeerView, Stage, TEXT_BYTES_MAX,
-    TransferId, TransferView,
+    Command, Direction, Event, Failure, PeerKey, PeerName, PeerView, Stage, TransferId,
+    TransferView,
 };
 use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
+use crate::parcel::{Parcel, parcel_of};
 use crate::peers::NEARBY_PATIENCE;
-use crate::terminal::{Online, Terminal, Wake};
-
-/// What is sent.
-enum Parcel {
-    Files(Vec<PathBuf>),
-    Text(String),
-}
-
-/// Why there is nothing to send, and how the program ends then.
-#[derive(Debug)]
-struct Unusable {
-    reason: String,
-    exit: Exit,
-}
-
-impl Parcel {
-    /// What the arguments name. Reads standard input when they say so. Blocks.
-    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, Unusable> {
-        let Some(text) = text else {
-            let is_missing = |path: &&PathBuf| std::fs::symlink_metadata(path).is_err();
-            return match paths.iter().find(is_missing) {
-                Some(path) => Err(Unusable {
-                    reason: format!("{}: no such file or folder", path.display()),
-                    exit: Exit::LocalFiles,
-                }),
-                None => Ok(Self::Files(paths)),
-            };
-        };
-        let text = if text == "-" { typed()? } else { text };
-        let usage = |reason: String| Unusable {
-            reason,
-            exit: Exit::Usage,
-        };
-        match text.len() {
-            0 => Err(usage("there are no words to send".to_owned())),
-            1..=TEXT_BYTES_MAX => Ok(Self::Text(text)),
-            _ => Err(usage(format!(
-                "the text is longer than {TEXT_BYTES_MAX} bytes; send it as a file"
-            ))),
-        }
-    }
-
-    fn command(&self, peer: PeerKey) -> Command {
-        match self {
-            Self::Files(paths) => Command::Send {
-                peer,
-                paths: paths.clone(),
-            },
-            Self::Text(text) => Command::SendText {
-                peer,
-                text: text.clone(),
-            },
-        }
-    }
-}
-
-/// Standard input, but not much more than can be sent.
-fn typed() -> Result<String, Unusable> {
-    let mut text = String::new();
-    let mut input = std::io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
-    match input.read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(error) => Err(Unusable {
-            reason: format!("cannot read the text from standard input: {error}"),
-            exit: Exit::LocalFiles,
-        }),
-    }
-}
+use crate::report::Until;
+use crate::terminal::{Online, Presence, Terminal, Wake};
 
 /// Sends it and waits until everything is durable everywhere.
 pub(crate) async fn send(
@@ -91,7 +23,11 @@ pub(crate) async fn send(
         Ok(parcel) => parcel,
         Err(exit) => return Ok(exit),
     };
-    let online = match terminal.go_online(common, false)? {
+    let presence = Presence {
+        announces: false,
+        patient: task.wait,
+    };
+    let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
@@ -100,38 +36,21 @@ pub(crate) async fn send(
         state: State::Waiting,
         told: Vec::new(),
     });
+    let snapshot = terminal.client.snapshot();
     let sending = Sending {
         parcel,
         waits: task.wait,
+        own_name: common
+            .name
+            .clone()
+            .or_else(|| snapshot.settings.name.clone()),
         recipients: recipients.collect(),
         // The profile may have transfers of its own that waited for their peers.
-        others: terminal.client.snapshot().transfers.last().map(|t| t.id),
+        others: snapshot.transfers.last().map(|t| t.id),
         login: online.server.then_some(Login::UnderWay),
         searches_nearby: online.nearby,
     };
     sending.run(terminal, online).await
-}
-
-/// Reads what is to be sent; `Err(exit)` inside when that is where it ends.
-async fn parcel_of(
-    terminal: &mut Terminal<'_>,
-    text: Option<String>,
-    paths: Vec<PathBuf>,
-) -> anyhow::Result<Result<Parcel, Exit>> {
-    // Before anything is asked of others.
-    let mut reading = tokio::task::spawn_blocking(|| Parcel::of(text, paths));
-    let parcel = loop {
-        tokio::select! {
-            parcel = &mut reading => break parcel?,
-            wake = terminal.wait() => if let Wake::Interrupted = wake? {
-                return Ok(Err(Exit::Interrupted));
-            },
-        }
-    };
-    Ok(parcel.map_err(|Unusable { reason, exit }| {
-        terminal.report.error(&reason);
-        exit
-    }))
 }
 
 fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
@@ -143,6 +62,7 @@ struct Sending {
     parcel: Parcel,
     /// Whether to wait for whoever is not online.
     waits: bool,
+    own_name: Option<PeerName>,
     recipients: Vec<Recipient>,
     /// The last transfer that was there before.
     others: Option<TransferId>,
@@ -162,7 +82,7 @@ enum Login {
 struct Recipient {
     name: PeerName,
     state: State,
-    /// What the user knows is waited for.
+    /// What the user knows.
     told: Vec<String>,
 }
 
@@ -213,6 +133,11 @@ impl Sending {
                     self.login = Some(Login::Failed(failure));
                     self.go_on(terminal)?;
                 }
+                Wake::Event(event @ Event::Disconnected { .. }) => {
+                    terminal.tell(&event);
+                    self.server_is_away(event);
+                    self.go_on(terminal)?;
+                }
                 Wake::Event(Event::LogInFailed { failure }) => return Ok(terminal.fail(&failure)),
                 Wake::Event(Event::CommandFailed { failure }) => {
                     self.refused(terminal, failure);
@@ -225,6 +150,13 @@ impl Sending {
                 Wake::Event(event) => terminal.tell(&event),
                 Wake::Changed => self.go_on(terminal)?,
             }
+        }
+    }
+
+    /// Whoever is nearby need not wait for it.
+    fn server_is_away(&mut self, event: Event) {
+        if let (Some(Login::UnderWay), Event::Disconnected { failure, .. }) = (&self.login, event) {
+            self.login = Some(Login::Failed(failure));
         }
     }
 
@@ -278,6 +210,9 @@ impl Sending {
                     }
                     Choice::NotYet => {}
                     Choice::Several => recipient.ambiguous(terminal),
+                    Choice::Nobody if self.own_name.as_ref() == Some(&recipient.name) => {
+                        recipient.is_ourselves(terminal);
+                    }
                     Choice::Nobody if self.waits => recipient.wait(terminal),
                     Choice::Nobody => match &self.login {
                         Some(Login::Failed(failure)) => recipient.fail(terminal, failure),
@@ -302,6 +237,8 @@ impl Sending {
             _ => false,
         };
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {
+            // An offer may be over before it could be looked at.
+            recipient.left_out(terminal, &transfer);
             recipient.state = State::Ended(terminal.finish(&transfer));
         }
     }
@@ -371,8 +308,15 @@ impl Recipient {
                 "{} is nearby; no server confirms the name. Its fingerprint: {fingerprint}",
                 self.name
             );
-            self.tell(terminal, note);
+            if self.is_news(&note) {
+                terminal.report.note(&note);
+            }
         }
+    }
+
+    fn is_ourselves(&mut self, terminal: &mut Terminal<'_>) {
+        let detail = format!("{} is you yourself. To whom is it to go?", self.name);
+        self.fail(terminal, &Failure::NotPossible { detail });
     }
 
     fn ambiguous(&mut self, terminal: &mut Terminal<'_>) {
@@ -389,6 +333,7 @@ impl Recipient {
         transfer: &TransferView,
         waits: bool,
     ) -> anyhow::Result<()> {
+        self.left_out(terminal, transfer);
         match transfer.stage {
             Stage::Queued if waits => self.wait(terminal),
             Stage::Queued => {
@@ -396,13 +341,8 @@ impl Recipient {
                 terminal.client.command(Command::Cancel { transfer })?;
                 self.offline(terminal);
             }
-            Stage::AwaitingAnswer => {
-                let note = format!("waiting for {} to accept", self.name);
-                if self.tell(terminal, note) {
-                    for skipped in &transfer.offer.skipped {
-                        terminal.report.note(&format!("left out: {skipped}"));
-                    }
-                }
+            Stage::AwaitingAnswer if self.is_news("accepted") => {
+                terminal.report.waiting(&self.name, Until::Accepted);
             }
             _ => {}
         }
@@ -410,16 +350,26 @@ impl Recipient {
     }
 
     fn wait(&mut self, terminal: &Terminal<'_>) {
-        let note = format!("waiting until {} is online; Ctrl-C ends", self.name);
-        self.tell(terminal, note);
+        if self.is_news("online") {
+            terminal.report.waiting(&self.name, Until::Online);
+        }
     }
 
-    /// Says it once. Returns whether this was the time.
-    fn tell(&mut self, terminal: &Terminal<'_>, note: String) -> bool {
-        let is_news = !self.told.contains(&note);
+    /// Says what of it is not sent.
+    fn left_out(&mut self, terminal: &Terminal<'_>, transfer: &TransferView) {
+        let left_out = &transfer.offer.left_out;
+        if !left_out.is_empty() && self.is_news("left out") {
+            for one in left_out {
+                terminal.report.left_out(&self.name, one);
+            }
+        }
+    }
+
+    /// Whether the user was not told yet.
+    fn is_news(&mut self, what: &str) -> bool {
+        let is_news = !self.told.iter().any(|told| told == what);
         if is_news {
-            terminal.report.note(&note);
-            self.told.push(note);
+            self.told.push(what.to_owned());
         }
         is_news
     }

@@ -1,8 +1,10 @@
 //! The running engine as the commands see it, with Ctrl-C.
 
+use std::collections::HashSet;
+
 use anyhow::Context as _;
 use pinhole_client::{
-    Client, Command, Direction, Event, Events, Failure, Stage, TransferId, TransferView,
+    Client, Command, Direction, Event, Events, Failure, PeerKey, Stage, TransferId, TransferView,
 };
 
 use crate::arguments::Common;
@@ -16,6 +18,19 @@ pub(crate) struct Terminal<'a> {
     events: &'a mut Events,
     pub(crate) report: &'a mut Report,
     interrupts: &'a mut Interrupts,
+    /// The user knows that the server is away.
+    is_outage_told: bool,
+    /// Those of whom the user knows that they were not let in.
+    refused_keys: HashSet<PeerKey>,
+}
+
+/// How somebody goes online.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Presence {
+    /// To be found by people nearby.
+    pub(crate) announces: bool,
+    /// Waits also for the server, should it be away.
+    pub(crate) patient: bool,
 }
 
 /// How people are reached.
@@ -59,6 +74,8 @@ impl<'a> Terminal<'a> {
             events,
             report,
             interrupts,
+            is_outage_told: false,
+            refused_keys: HashSet::new(),
         }
     }
 
@@ -76,20 +93,21 @@ impl<'a> Terminal<'a> {
     }
 
     /// Begins to log in, where there is a server, and to look for people
-    /// nearby; `announces` for being found by them. `Err(exit)` inside when that
-    /// is where it ends.
+    /// nearby. `Err(exit)` inside when that is where it ends.
     pub(crate) fn go_online(
         &mut self,
         common: &Common,
-        announces: bool,
+        Presence { announces, patient }: Presence,
     ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
         let server = common.server.clone();
         let server = server.or_else(|| snapshot.settings.server.clone());
         let nearby = snapshot.settings.allows_nearby();
         if server.is_none() && !nearby {
-            self.report
-                .error("no server: pass --server HOST:PORT or set PINHOLE_SERVER");
+            self.report.error(
+                "usage",
+                "no server: pass --server HOST:PORT or set PINHOLE_SERVER",
+            );
             return Ok(Err(Exit::Usage));
         }
         let Some(name) = common
@@ -98,7 +116,7 @@ impl<'a> Terminal<'a> {
             .or_else(|| snapshot.settings.name.clone())
         else {
             self.report
-                .error("no name: pass --name NAME or set PINHOLE_NAME");
+                .error("usage", "no name: pass --name NAME or set PINHOLE_NAME");
             return Ok(Err(Exit::Usage));
         };
         let online = Online {
@@ -107,10 +125,19 @@ impl<'a> Terminal<'a> {
         };
         if nearby {
             let name = name.clone();
-            self.client.command(Command::GoNearby { name, announces })?;
+            let alone = server.is_none();
+            self.client.command(Command::GoNearby {
+                name,
+                announces,
+                alone,
+            })?;
         }
         match server {
-            Some(server) => self.client.command(Command::LogIn { name, server })?,
+            Some(server) => self.client.command(Command::LogIn {
+                name,
+                server,
+                patient,
+            })?,
             None => self.report.nearby_only(None),
         }
         Ok(Ok(online))
@@ -174,6 +201,11 @@ impl<'a> Terminal<'a> {
         Exit::from(failure)
     }
 
+    pub(crate) fn is_receiving(&self, id: TransferId) -> bool {
+        let transfer = self.transfer(id);
+        transfer.is_some_and(|transfer| transfer.direction == Direction::Receiving)
+    }
+
     pub(crate) fn transfer(&self, id: TransferId) -> Option<TransferView> {
         self.client
             .snapshot()
@@ -204,7 +236,7 @@ impl<'a> Terminal<'a> {
                         "Stopped. What has arrived from {peer} is kept; when both do the same again, it goes on from there."
                     ),
                 };
-                self.report.ended(Some(peer), &reason);
+                self.report.ended(Some(peer), failure.kind(), &reason);
                 Exit::from(failure)
             }
             Stage::Failed(failure) => {
@@ -223,11 +255,15 @@ impl<'a> Terminal<'a> {
                 server,
                 observed,
             } => {
+                self.is_outage_told = false;
                 self.report.logged_in(name, server, *observed);
             }
             Event::Nearby { name, port } => self.report.nearby(name, *port),
             Event::Disconnected { failure, retry_in } => {
-                self.report.disconnected(failure, *retry_in);
+                let is_news = !std::mem::replace(&mut self.is_outage_told, true);
+                let is_nearby = self.client.snapshot().nearby.is_some();
+                self.report
+                    .disconnected(failure, *retry_in, (is_news, is_nearby));
             }
             Event::Connected {
                 peer,
@@ -245,13 +281,18 @@ impl<'a> Terminal<'a> {
                 local,
                 remote,
             } => self.report.moved(peer, *path, (*local, *remote)),
+            Event::KeyRefused { peer, known } => {
+                if self.refused_keys.insert(peer.key) {
+                    self.report.key_refused(peer, *known);
+                }
+            }
             Event::Started { transfer } => {
                 if let Some(transfer) = self.transfer(*transfer) {
                     self.report.started(&transfer);
                 }
             }
             Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
-            Event::CommandFailed { failure } => self.report.note(&failure.to_string()),
+            Event::CommandFailed { failure } => self.report.warning(failure),
             Event::TextReceived { transfer } => {
                 if let Some(transfer) = self.transfer(*transfer) {
                     self.report.text(&transfer);

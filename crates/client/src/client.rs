@@ -8,8 +8,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 use crate::command::Command;
-use crate::engine::{Engine, Outputs};
+use crate::engine::{Engine, Outputs, make_and_open, not_opened};
 use crate::event::Event;
+use crate::failure::Failure;
 use crate::limits;
 use crate::profile::{Profile, ProfileError};
 use crate::settings::Overrides;
@@ -41,7 +42,14 @@ pub enum StartError {
     Profile(#[from] ProfileError),
     /// The system gave no thread.
     #[error("cannot start the engine: {0}")]
-    Runtime(#[from] std::io::Error),
+    Runtime(std::io::Error),
+}
+
+// Without `source()`, for the sentence says it already.
+impl From<std::io::Error> for StartError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Runtime(error)
+    }
 }
 
 /// The command could not be handed over.
@@ -125,6 +133,17 @@ impl Client {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.borrow().clone()
+    }
+
+    /// Makes the download folder if need be, and makes sure that it can be
+    /// received into. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn check_download_folder(&self) -> Result<(), Failure> {
+        let folder = self.snapshot().download_folder.clone();
+        let opened = make_and_open(&folder);
+        opened.map(drop).map_err(|e| not_opened(&folder, &e))
     }
 
     /// Waits until the state has changed since the last call. Returns `false`

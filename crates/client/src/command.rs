@@ -20,6 +20,9 @@ pub enum Command {
         name: PeerName,
         /// Where the rendezvous server is.
         server: ServerAddress,
+        /// Keep trying also while the first attempts fail. Otherwise the first
+        /// decides.
+        patient: bool,
     },
     /// Look for people nearby, with or without a server. Goes on until
     /// [`Command::LogOut`].
@@ -28,6 +31,9 @@ pub enum Command {
         name: PeerName,
         /// Whether to be found by them, too.
         announces: bool,
+        /// Nobody but them is to be reached: the name is kept for the next time.
+        /// A login keeps it itself, once the server has granted it.
+        alone: bool,
     },
     /// End the login, nearby, and every transfer; back to the first screen.
     LogOut,
@@ -100,7 +106,8 @@ pub enum Command {
     },
     /// Forget what was sent and received.
     ClearHistory,
-    /// The user has made sure that a peer's changed key is right: pin the new one.
+    /// The user has made sure that a peer's key is right: pin it, instead of
+    /// another one if there is one.
     TrustNewKey {
         /// The new key, as the snapshot shows it.
         peer: PeerKey,

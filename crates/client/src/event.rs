@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
-use pinhole_net::{PathKind, PeerIdentity, PeerName, ServerAddress};
+use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
 
 use crate::failure::Failure;
 use crate::snapshot::TransferId;
@@ -29,7 +29,8 @@ pub enum Event {
         /// The TCP port at which they can reach us, if they can find us, too.
         port: Option<u16>,
     },
-    /// Logging in failed for a reason that trying again will not mend.
+    /// Logging in failed for a reason that trying again will not mend, or at the
+    /// first attempt of a login that is not patient.
     LogInFailed {
         /// Why.
         failure: Failure,
@@ -65,6 +66,14 @@ pub enum Event {
         local: SocketAddr,
         /// The other end's (the relay server's, on a relayed path).
         remote: SocketAddr,
+    },
+    /// Somebody wanted to connect under a name for which another key is pinned,
+    /// and was not let in.
+    KeyRefused {
+        /// Who.
+        peer: PeerIdentity,
+        /// Of the key pinned.
+        known: Fingerprint,
     },
     /// A peer offers something and the user has to decide: it waits in
     /// [`crate::Stage::AwaitingDecision`]. What the accept policy takes begins

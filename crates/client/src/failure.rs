@@ -1,6 +1,6 @@
 //! Why something did not happen, in words that say what to do.
 
-use pinhole_net::{PeerName, ServerAddress};
+use pinhole_net::{Fingerprint, PeerIdentity, PeerKey, PeerName, ServerAddress};
 
 /// Why something did not happen. `Display` is a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,9 +28,7 @@ pub enum Failure {
         reason: String,
     },
     /// The server's key is not the one in its address, or not the one pinned.
-    #[error(
-        "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
-    )]
+    #[error("{}", server_key_changed(server))]
     ServerKeyChanged {
         /// Which.
         server: ServerAddress,
@@ -63,6 +61,10 @@ pub enum Failure {
     PeerKeyChanged {
         /// Who.
         peer: PeerName,
+        /// Of the key pinned.
+        known: Fingerprint,
+        /// Of the key that there is now.
+        now: Fingerprint,
     },
     /// The other side would not connect: it knows another key under our name.
     #[error(
@@ -125,11 +127,11 @@ pub enum Failure {
         detail: String,
     },
     /// A file or folder on the other side could not be read or written.
-    #[error("{peer} reports: {detail}")]
+    #[error("{peer} {detail}")]
     RemoteFiles {
         /// Who.
         peer: PeerName,
-        /// As the other side put it, made safe to show.
+        /// What it says or could not do, after its name.
         detail: String,
     },
     /// The connection broke.
@@ -164,4 +166,93 @@ pub enum Failure {
         /// Why not.
         detail: String,
     },
+}
+
+fn server_key_changed(server: &ServerAddress) -> String {
+    match server.fingerprint() {
+        Some(fingerprint) => format!(
+            "The server at {} has another key than {fingerprint}. Ask its operator for the right fingerprint.",
+            server.host_port()
+        ),
+        None => format!(
+            "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
+        ),
+    }
+}
+
+impl Failure {
+    /// A word for programs. It stays, whatever becomes of the sentence.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::NameTaken { .. } => "name_taken",
+            Self::ServerUnreachable { .. } => "server_unreachable",
+            Self::Proxy { .. } => "proxy",
+            Self::ServerKeyChanged { .. } => "server_key_changed",
+            Self::ServerLost { .. } => "server_lost",
+            Self::ServerRefused { .. } => "server_refused",
+            Self::Replaced => "replaced",
+            Self::PeerOffline { .. } => "peer_offline",
+            Self::PeerKeyChanged { .. } => "peer_key_changed",
+            Self::RefusedByPeer { .. } => "refused_by_peer",
+            Self::PeerNotAuthentic { .. } => "peer_not_authentic",
+            Self::NoPath { .. } => "no_path",
+            Self::Declined { .. } => "declined",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+            Self::InterruptedByPeer { .. } => "interrupted_by_peer",
+            Self::CancelledByPeer { .. } => "cancelled_by_peer",
+            Self::Verification { .. } => "verification",
+            Self::LocalFiles { .. } => "local_files",
+            Self::RemoteFiles { .. } => "remote_files",
+            Self::ConnectionLost { .. } => "connection_lost",
+            Self::RelayEnded { .. } => "relay_ended",
+            Self::Profile { .. } => "profile",
+            Self::NotPossible { .. } => "not_possible",
+        }
+    }
+
+    /// This peer's key is not the one pinned.
+    pub(crate) fn key_changed(peer: &PeerIdentity, pinned: PeerKey) -> Self {
+        Self::PeerKeyChanged {
+            peer: peer.name.clone(),
+            known: pinned.fingerprint(),
+            now: peer.key.fingerprint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kind_is_the_name_of_the_variant() {
+        let peer = || "bob".parse().unwrap();
+        for (failure, kind) in [
+            (Failure::Cancelled, "cancelled"),
+            (Failure::Declined { peer: peer() }, "declined"),
+            (
+                Failure::PeerNotAuthentic { peer: peer() },
+                "peer_not_authentic",
+            ),
+        ] {
+            assert_eq!(failure.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_server_with_another_key_than_was_said_has_not_changed_it() {
+        let said = |server: &str| {
+            let server = server.parse().unwrap();
+            Failure::ServerKeyChanged { server }.to_string()
+        };
+        assert!(said("example.org").contains("its key has changed"));
+        let fingerprint = PeerKey::from_bytes([1; 32]).fingerprint();
+        let said = said(&format!("example.org#{fingerprint}"));
+        assert!(
+            said.contains("another key than") && !said.contains("changed"),
+            "{said}"
+        );
+    }
 }

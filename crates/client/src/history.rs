@@ -29,6 +29,9 @@ pub struct HistoryEntry {
     pub files: u64,
     /// Bytes transferred, or offered when it failed.
     pub bytes: u64,
+    /// Those of them that were there before, and did not travel.
+    #[serde(default)]
+    pub here_bytes: u64,
     /// Which way the bytes went, if there was a connection.
     pub path: Option<PathKind>,
     /// From acceptance to the end; absent when it was never accepted.
@@ -101,6 +104,10 @@ impl HistoryEntry {
             title: transfer.offer.title.clone(),
             files,
             bytes,
+            here_bytes: match &transfer.stage {
+                Stage::Completed(done) => done.here_bytes,
+                _ => 0,
+            },
             path: transfer.path,
             elapsed_ms: elapsed.map(|e| u64::try_from(e.as_millis()).unwrap_or(u64::MAX)),
             digest,
@@ -179,6 +186,7 @@ mod tests {
             title: "film\n.mp4".to_owned(),
             files: 1,
             bytes: number,
+            here_bytes: 0,
             path: Some(PathKind::Punched),
             elapsed_ms: Some(1),
             digest: None,

@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use pinhole_transfer::display::display_text;
 use pinhole_transfer::{Manifest, Source};
 
-use crate::snapshot::{EntryView, OfferView, Progress, TopView};
+use crate::snapshot::{EntryView, LeftOut, OfferView, Progress, TopView};
 
 /// What is sent, as the sender sees it. The entries, which it knows, would be
 /// the largest thing here.
 pub(crate) fn of_source(source: &Source) -> OfferView {
-    let skipped = source
-        .skipped()
-        .iter()
-        .map(|s| format!("{} ({})", display_text(&s.path.to_string_lossy()), s.reason))
-        .collect();
+    let left_out = source.skipped().iter().map(|skipped| LeftOut {
+        path: display_text(&skipped.path.to_string_lossy()),
+        reason: skipped.reason.to_string(),
+        failed: skipped.reason.is_failure(),
+    });
     OfferView {
-        skipped,
+        left_out: left_out.collect(),
         ..summary(source.manifest())
     }
 }
@@ -61,9 +61,10 @@ pub(crate) fn is_same(one: &Manifest, other: &Manifest) -> bool {
 pub(crate) fn in_short(offer: &OfferView) -> OfferView {
     OfferView {
         title: offer.title.clone(),
-        skipped: offer.skipped.clone(),
+        left_out: offer.left_out.clone(),
         entries: Vec::new(),
         top_level: Vec::new(),
+        existing_names: Vec::new(),
         ..*offer
     }
 }

@@ -44,12 +44,12 @@ pub enum ProfileError {
         holder: String,
     },
     /// A file of it could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {error}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// A file of it does not hold what it should.
     #[error("{} is damaged ({detail}). Move it away to start afresh", path.display())]
@@ -188,9 +188,9 @@ impl Profile {
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
-    move |source| ProfileError::Io {
+    move |error| ProfileError::Io {
         path: path.to_owned(),
-        source,
+        error,
     }
 }
 
@@ -239,7 +239,7 @@ fn lock(folder: &Path) -> Result<File, ProfileError> {
                 holder,
             });
         }
-        Err(TryLockError::Error(source)) => return Err(at(&path)(source)),
+        Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
     }
     let write_id = |file: &mut File| {
         file.set_len(0)?;
@@ -351,6 +351,16 @@ mod tests {
         let text = profile.load_settings().unwrap_err().to_string();
         assert!(text.contains("settings.json"), "{text}");
         assert_eq!(fs::read_to_string(&settings).unwrap(), "{ not json");
+    }
+
+    #[test]
+    fn the_cause_is_said_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Profile::open(Some(&file)).unwrap_err();
+        assert!(std::error::Error::source(&error).is_none(), "{error}");
+        assert!(error.to_string().starts_with(&file.display().to_string()));
     }
 
     #[cfg(unix)]

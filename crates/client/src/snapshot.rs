@@ -212,15 +212,18 @@ impl Stage {
 }
 
 /// What a completed transfer amounted to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Completion {
     /// Files transferred.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Those of them that were there before, and did not travel.
+    pub here_bytes: u64,
     /// Bytes that travelled more than once.
     pub resent_bytes: u64,
-    /// Files that were offered and failed one by one; the others are there.
+    /// Files that failed one by one, or could not even be offered; the others
+    /// are there.
     pub failed_files: u64,
     /// Files that the receiver did not want.
     pub skipped_files: u64,
@@ -230,6 +233,16 @@ pub struct Completion {
     pub elapsed: Duration,
     /// Received: what to open: the folder that holds what arrived.
     pub folder: Option<PathBuf>,
+    /// Received: the top level as it is named on disk.
+    pub paths: Vec<PathBuf>,
+}
+
+impl Completion {
+    /// The bytes that travelled during this transfer.
+    #[must_use]
+    pub const fn travelled_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.here_bytes)
+    }
 }
 
 /// How far the bytes are.
@@ -237,6 +250,8 @@ pub struct Completion {
 pub struct Progress {
     /// Sent and acknowledged, or received and verified.
     pub bytes_done: u64,
+    /// Those of them that the receiver had already. They have no speed.
+    pub here_bytes: u64,
     /// Of how many.
     pub bytes_total: u64,
     /// Whole files so far.
@@ -279,8 +294,37 @@ pub struct OfferView {
     /// Receiving: how many names at the top level are taken in the download
     /// folder. Known from [`crate::Event::Offered`] on.
     pub existing: u32,
-    /// Sending: what was left out and why (links, special files), one line each.
-    pub skipped: Vec<String>,
+    /// The first few of these names.
+    pub existing_names: Vec<String>,
+    /// Sending: what was found and left out.
+    pub left_out: Vec<LeftOut>,
+}
+
+impl OfferView {
+    /// How much was left out although it should have been sent.
+    #[must_use]
+    pub fn unsent(&self) -> u64 {
+        let failed = self.left_out.iter().filter(|left_out| left_out.failed);
+        failed.count() as u64
+    }
+}
+
+/// Something that was found where files were to be sent, and is not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where, safe to show.
+    pub path: String,
+    /// Why, in a few words.
+    pub reason: String,
+    /// It should have been sent, and could not; links and special files should
+    /// not.
+    pub failed: bool,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.path, self.reason)
+    }
 }
 
 /// A file or folder at the top level of an offer.

@@ -158,6 +158,7 @@ impl App {
             | Event::Disconnected { .. }
             | Event::Connected { .. }
             | Event::Moved { .. }
+            | Event::KeyRefused { .. }
             | Event::Started { .. }
             | Event::PausedByPeer { .. }
             | Event::Reconnecting { .. }

@@ -45,7 +45,11 @@ impl Form {
         match (name, server) {
             (Ok(name), Ok(server)) => {
                 self.complaint = None;
-                Some(Command::LogIn { name, server })
+                Some(Command::LogIn {
+                    name,
+                    server,
+                    patient: false,
+                })
             }
             (Err(error), _) => {
                 self.complaint = Some(Complaint::Name(error.to_string()));
@@ -67,6 +71,7 @@ impl Form {
                 let go = Command::GoNearby {
                     name,
                     announces: true,
+                    alone: true,
                 };
                 switch.into_iter().chain([go]).collect()
             }

@@ -341,8 +341,8 @@ pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
     };
     let mut parts = vec![whom, ago(now_s.saturating_sub(entry.ended_at_s))];
     parts.push(size(entry.bytes));
-    if let Some(rate) =
-        (entry.bytes.saturating_mul(1000)).checked_div(entry.elapsed_ms.unwrap_or(0))
+    let travelled = entry.bytes.saturating_sub(entry.here_bytes);
+    if let Some(rate) = (travelled.saturating_mul(1000)).checked_div(entry.elapsed_ms.unwrap_or(0))
     {
         parts.push(speed(rate));
     }
@@ -526,8 +526,11 @@ pub(crate) fn completion(done: &Completion) -> String {
     }
     parts.push(format!("in {}", duration(done.elapsed)));
     let millis = done.elapsed.as_millis();
-    if let Some(rate) = (u128::from(done.bytes) * 1000).checked_div(millis) {
+    if let Some(rate) = (u128::from(done.travelled_bytes()) * 1000).checked_div(millis) {
         parts.push(speed(u64::try_from(rate).unwrap_or(u64::MAX)));
+    }
+    if done.here_bytes > 0 {
+        parts.push(format!("{} were there already", size(done.here_bytes)));
     }
     if done.skipped_files > 0 {
         parts.push(format!("{} skipped", count(done.skipped_files, 0)));

@@ -203,8 +203,9 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
         }
         _ => {}
     }
-    let left_out = transfer.offer.skipped.iter();
-    lines(ui, left_out, None);
+    let left_out = transfer.offer.left_out.iter().map(ToString::to_string);
+    let left_out: Vec<String> = left_out.collect();
+    lines(ui, left_out.iter(), None);
     if !failed.is_empty() {
         lines(ui, failed.iter(), Some(&text::files_failed(failed.len())));
     }

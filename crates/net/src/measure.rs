@@ -34,6 +34,8 @@ const HTTPS: u16 = 443;
 /// Most addresses of the server in each family: two show whether a mapping
 /// depends on the address.
 const MAX_ADDRESSES: usize = 2;
+/// Of the ports that the server tells, at most so many.
+const MAX_PORTS: usize = 4;
 /// How many fresh local ports are observed.
 const FRESH_PORTS: usize = 4;
 /// How long one address may take to connect, and then to answer.
@@ -94,6 +96,7 @@ impl Examination {
         let connector = pinned.and_then(Result::ok).unwrap_or(connector);
         let others = other_places(&knocked);
         knocked.extend(knock(&connector, &others).await);
+        forget_guess(&mut knocked, &self.server.ports());
         let reached: Vec<SocketAddr> = knocked
             .iter()
             .filter(|knocked| matches!(knocked.knock.answer, KnockAnswer::Reached { .. }))
@@ -145,8 +148,8 @@ fn own_addresses() -> Vec<IpAddr> {
     own
 }
 
-/// Where to knock: the server's port, the next one (on which a server observes,
-/// unless its operator chose otherwise), and HTTPS's.
+/// Where to knock first: the server's port, the next one (on which a server
+/// observes, unless it tells otherwise), and HTTPS's.
 fn places(addresses: &[IpAddr], ports: &[u16]) -> Vec<SocketAddr> {
     let few = |is_ipv6| {
         let of_family = addresses.iter().filter(move |ip| ip.is_ipv6() == is_ipv6);
@@ -162,26 +165,45 @@ fn places(addresses: &[IpAddr], ports: &[u16]) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// Where to knock besides: at the addresses that the server has told, on the
-/// ports on which it was reached. No server may aim us at a network of our own.
+/// Where to knock besides: on the ports that the server has told, and at the
+/// addresses that it has told on the ports on which it was reached. No server may
+/// aim us at a network of our own.
 fn other_places(knocked: &[Knocked]) -> Vec<SocketAddr> {
     let mut places: Vec<SocketAddr> = Vec::new();
     for Knocked {
         knock,
         other_address,
+        ports,
         ..
     } in knocked
     {
-        let Some(other) = *other_address else {
-            continue;
-        };
-        let place = SocketAddr::new(other, knock.address.port());
-        let is_known = knocked.iter().any(|known| known.knock.address == place);
-        if is_other_address(knock.address.ip(), other) && !is_known && !places.contains(&place) {
-            places.push(place);
+        let own = knock.address.ip();
+        let other = other_address.filter(|&other| is_other_address(own, other));
+        let on_ports = |ip| ports.iter().map(move |&port| SocketAddr::new(ip, port));
+        let elsewhere = other.map(|other| SocketAddr::new(other, knock.address.port()));
+        let all = on_ports(own).chain(elsewhere);
+        for place in all.chain(other.into_iter().flat_map(on_ports)) {
+            let is_known = knocked.iter().any(|known| known.knock.address == place);
+            if !is_known && !places.contains(&place) {
+                places.push(place);
+            }
         }
     }
     places
+}
+
+/// Where the server listens on other ports than was guessed, that it was not found
+/// at the guessed one says nothing.
+fn forget_guess(knocked: &mut Vec<Knocked>, asked: &[u16]) {
+    let told: Vec<u16> = knocked.iter().flat_map(|it| it.ports.clone()).collect();
+    if told.is_empty() {
+        return;
+    }
+    knocked.retain(|Knocked { knock, .. }| {
+        let port = knock.address.port();
+        let is_reached = matches!(knock.answer, KnockAnswer::Reached { .. });
+        is_reached || port == HTTPS || asked.contains(&port) || told.contains(&port)
+    });
 }
 
 /// Has the server connect back, on IPv4, and from two addresses if it can.
@@ -206,6 +228,8 @@ struct Knocked {
     key: Option<PeerKey>,
     /// Another address that the server told.
     other_address: Option<IpAddr>,
+    /// The ports that it told.
+    ports: Vec<u16>,
 }
 
 async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knocked> {
@@ -221,7 +245,7 @@ async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knocked> 
 
 async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
     let began = Instant::now();
-    let (mut key, mut other_address) = (None, None);
+    let (mut key, mut other_address, mut ports) = (None, None, Vec::new());
     let answer = match timeout(KNOCK_TIMEOUT, TcpStream::connect(address)).await {
         Err(_) => KnockAnswer::Silent,
         Ok(Err(error)) => not_connected(&error),
@@ -231,6 +255,8 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
                 Ok(Ok((stream, seen))) => {
                     key = tls::peer_key(stream.get_ref().1.peer_certificates());
                     other_address = seen.other_address.map(|ip| ip.to_canonical());
+                    ports = seen.observer_ports;
+                    ports.truncate(MAX_PORTS);
                     KnockAnswer::Reached { connect_ms }
                 }
                 Ok(Err(error)) => KnockAnswer::NotTheServer {
@@ -246,6 +272,7 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
         knock: Knock { address, answer },
         key,
         other_address,
+        ports,
     }
 }
 
@@ -265,6 +292,7 @@ pub(crate) struct Seen {
     /// From where it sees the connection come.
     address: SocketAddr,
     other_address: Option<IpAddr>,
+    observer_ports: Vec<u16>,
 }
 
 /// Makes an observation connection of this one.
@@ -278,11 +306,13 @@ pub(crate) async fn observe_over(
         ServerMessage::Observed {
             address,
             other_address,
+            observer_ports,
         } => Ok((
             stream,
             Seen {
                 address,
                 other_address,
+                observer_ports,
             },
         )),
         _ => Err(WireError::Unexpected),
@@ -379,16 +409,45 @@ mod tests {
         assert_eq!(texts(&[u16::MAX]).len(), 6);
     }
 
-    /// Where to knock after a server at the first address has told the second.
-    fn told(at: &str, other_address: &str) -> Vec<String> {
-        let knocked = |at: &str, other_address: Option<&str>| Knocked {
+    fn knocked(at: &str, other_address: Option<&str>) -> Knocked {
+        Knocked {
             knock: Knock {
                 address: at.parse().unwrap(),
                 answer: KnockAnswer::Reached { connect_ms: 50 },
             },
             key: None,
             other_address: other_address.map(|ip| ip.parse().unwrap()),
-        };
+            ports: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_ports_that_the_server_tells_count_instead_of_the_guess() {
+        let mut all = vec![
+            Knocked {
+                ports: vec![4747, 9000],
+                ..knocked("203.0.113.1:4747", Some("203.0.113.2"))
+            },
+            knocked("203.0.113.1:4748", None),
+        ];
+        all[1].knock.answer = KnockAnswer::Refused;
+        let places = other_places(&all);
+        let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            places,
+            ["203.0.113.1:9000", "203.0.113.2:4747", "203.0.113.2:9000"]
+        );
+        forget_guess(&mut all, &[4747]);
+        assert_eq!(all.len(), 1);
+        all[0].ports.clear();
+        all.push(knocked("203.0.113.1:4748", None));
+        all[1].knock.answer = KnockAnswer::Refused;
+        forget_guess(&mut all, &[4747]);
+        assert_eq!(all.len(), 2, "an older server tells none");
+    }
+
+    /// Where to knock after a server at the first address has told the second.
+    fn told(at: &str, other_address: &str) -> Vec<String> {
         let known = knocked("203.0.113.3:4747", None);
         let places = other_places(&[known, knocked(at, Some(other_address))]);
         places.iter().map(ToString::to_string).collect()

@@ -322,6 +322,9 @@ impl Diagnosis {
         if !self.measurements.is_server_reached() {
             return Reach::Nobody;
         }
+        if self.measurements.is_server_here() {
+            return Reach::Unknown;
+        }
         if self.has_useful_mapping() {
             return Reach::Everybody;
         }
@@ -362,6 +365,12 @@ impl Diagnosis {
 impl Measurements {
     fn is_server_reached(&self) -> bool {
         self.knocks.iter().any(Knock::is_reached)
+    }
+
+    /// Whether all that was reached is this very machine.
+    fn is_server_here(&self) -> bool {
+        let mut reached = self.knocks.iter().filter(|knock| knock.is_reached());
+        self.is_server_reached() && reached.all(|knock| knock.address.ip().is_loopback())
     }
 
     fn v4(&self) -> impl Iterator<Item = &Observation> {

@@ -269,6 +269,10 @@ pub enum ServerMessage {
         /// address.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         other_address: Option<IpAddr>,
+        /// Every port the server observes on, as in [`ServerMessage::LoggedIn`].
+        /// Older servers do not say.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        observer_ports: Vec<u16>,
     },
     /// Answers a [`ClientMessage::Probe`] when the probes are over: whether each
     /// found somebody who answered. `None` is said of one that was not sent,

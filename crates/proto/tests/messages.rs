@@ -142,7 +142,11 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
     let roster = (vec(peer(), 0..20), any::<bool>());
     let invitation = (introduction(), any::<u8>(), peer());
     let failed = (introduction(), introduction_failure());
-    let observed = (address(), option::of(any::<IpAddr>()));
+    let observed = (
+        address(),
+        option::of(any::<IpAddr>()),
+        vec(any::<u16>(), 0..4),
+    );
     let probed = (option::of(any::<bool>()), option::of(any::<bool>()));
     prop_oneof![
         logged_in.prop_map(|(observed, observer_ports)| ServerMessage::LoggedIn {
@@ -150,10 +154,13 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             observer_ports,
         }),
         refusal().prop_map(|reason| ServerMessage::Refused { reason }),
-        observed.prop_map(|(address, other_address)| ServerMessage::Observed {
-            address,
-            other_address,
-        }),
+        observed.prop_map(
+            |(address, other_address, observer_ports)| ServerMessage::Observed {
+                address,
+                other_address,
+                observer_ports,
+            }
+        ),
         probed.prop_map(|(other_port, other_address)| ServerMessage::Probed {
             other_port,
             other_address,

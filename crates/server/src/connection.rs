@@ -179,7 +179,8 @@ async fn serve_speaking(
                 came_to: stream.get_ref().0.local_addr()?.ip().to_canonical(),
                 other_address: arrival.place.other_address,
             };
-            observe(context, stream, decoder, asker, held).await
+            let ports = arrival.place.observer_ports;
+            observe(context, stream, decoder, (asker, ports), held).await
         }
         ClientMessage::Relay { token } => {
             let address = arrival.observed.ip();
@@ -342,7 +343,7 @@ async fn observe(
     context: &Context,
     mut stream: TlsStream,
     mut decoder: Decoder,
-    asker: Asker,
+    (asker, observer_ports): (Asker, Vec<u16>),
     held: Held,
 ) -> Result<(), ConnectionError> {
     // First the registrar: the client may use the address as soon as it has it.
@@ -352,6 +353,7 @@ async fn observe(
     let told = ServerMessage::Observed {
         address: observed,
         other_address: asker.other_address,
+        observer_ports,
     };
     let ended = match write_message(context, &mut stream, &told).await {
         Ok(()) => until_token(context, &mut stream, &mut decoder, asker).await,

@@ -11,6 +11,7 @@ use cap_std::{ambient_authority, fs::Dir};
 use crate::{
     choices::Selection,
     disk::{self, Space},
+    display::display_size,
     journal::Places,
     manifest::{Entry, Manifest},
     message::Trouble,
@@ -34,7 +35,7 @@ pub struct Destination {
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     /// It cannot be opened, or something in it cannot be made.
-    #[error("{}: {}", path.display(), Trouble::of(error))]
+    #[error("{}: {}", path.display(), folder_trouble(error))]
     Folder {
         /// Which folder.
         path: PathBuf,
@@ -42,13 +43,21 @@ pub enum DestinationError {
         error: io::Error,
     },
     /// The offer does not fit.
-    #[error("{needed_bytes} bytes are needed and {available_bytes} are free")]
+    #[error("{} are needed and {} are free", display_size(*needed_bytes), display_size(*available_bytes))]
     NoSpace {
         /// What the offer needs, with a reserve for others.
         needed_bytes: u64,
         /// What this user may still use.
         available_bytes: u64,
     },
+}
+
+/// What is wrong with a folder.
+fn folder_trouble(error: &io::Error) -> String {
+    match Trouble::of(error) {
+        Trouble::NotAFile => "not a folder".to_owned(),
+        trouble => trouble.to_string(),
+    }
 }
 
 impl DestinationError {
@@ -98,14 +107,14 @@ impl Destination {
         &self.path
     }
 
-    /// How many of the offer's files and folders at the top level have names
-    /// that are taken here. Blocks.
+    /// The offer's files and folders at the top level whose names are taken here.
+    /// Blocks.
     #[must_use]
-    pub fn count_existing(&self, offer: &Manifest) -> u32 {
+    pub fn existing<'a>(&self, offer: &'a Manifest) -> Vec<&'a SafePath> {
         let entries = offer.entries().iter().map(Entry::path);
         let top_names = entries.filter(|path| path.parent().is_none());
         let is_taken = |path: &&SafePath| self.dir.symlink_metadata(path.name()).is_ok();
-        u32::try_from(top_names.filter(is_taken).count()).unwrap_or(u32::MAX)
+        top_names.filter(is_taken).collect()
     }
 
     /// `here_bytes` of the offer are on the disk already.

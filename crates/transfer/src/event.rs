@@ -77,6 +77,8 @@ pub struct Summary {
     pub folders: u32,
     /// Bytes of the files delivered.
     pub bytes: u64,
+    /// Those of them that the receiver had already, and that did not travel.
+    pub here_bytes: u64,
     /// Bytes that travelled although the receiver had something in their
     /// place: it was not what is being sent.
     pub resent_bytes: u64,
@@ -108,11 +110,11 @@ pub enum Party {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FileError {
     /// This side could not read or write it.
-    #[error("{trouble} ({detail})")]
+    #[error("{trouble}{}", in_brackets(detail))]
     Local {
         /// Why, in short.
         trouble: Trouble,
-        /// What the system said.
+        /// What else is to be said of it, if anything.
         detail: String,
     },
     /// The peer could not read or write it.
@@ -134,8 +136,15 @@ impl From<std::io::Error> for FileError {
     fn from(error: std::io::Error) -> Self {
         Self::Local {
             trouble: Trouble::of(&error),
-            detail: error.to_string(),
+            detail: Trouble::detail_of(&error),
         }
+    }
+}
+
+fn in_brackets(detail: &str) -> String {
+    match detail {
+        "" => String::new(),
+        detail => format!(" ({detail})"),
     }
 }
 
@@ -157,13 +166,13 @@ pub enum TransferError {
     #[error("verification failed")]
     Verification(Party),
     /// This side's disk or files do not serve.
-    #[error("{path}: {trouble} ({detail})")]
+    #[error("{path}: {trouble}{}", in_brackets(detail))]
     LocalFile {
         /// What this was about, fit to be shown.
         path: String,
         /// Why, in short.
         trouble: Trouble,
-        /// What the system said.
+        /// What else is to be said of it, if anything.
         detail: String,
     },
     /// The peer's disk or files do not serve.

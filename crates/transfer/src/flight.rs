@@ -26,6 +26,8 @@ pub(crate) struct Flight {
     /// What the chunks of files were found to be.
     pub(crate) known: Known,
     bytes_done: AtomicU64,
+    /// Those of them that the receiver had already.
+    here_bytes: AtomicU64,
     bytes_total: AtomicU64,
     files_done: AtomicU32,
     files_total: AtomicU32,
@@ -58,6 +60,7 @@ impl Flight {
             id,
             known,
             bytes_done: AtomicU64::new(0),
+            here_bytes: AtomicU64::new(0),
             bytes_total: AtomicU64::new(manifest.total_bytes()),
             files_done: AtomicU32::new(0),
             files_total: AtomicU32::new(manifest.files()),
@@ -187,9 +190,15 @@ impl Flight {
     /// Notes what the comparison of chunks has shown: so many bytes need not
     /// travel, and so many must although something was in their place.
     pub(crate) fn add_compared(&self, same_bytes: u64, differing_bytes: u64) {
+        // First, so that what is compared never looks as if it had travelled.
+        self.here_bytes.fetch_add(same_bytes, Ordering::Relaxed);
         self.add_bytes(same_bytes);
         self.resent_bytes
             .fetch_add(differing_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn here_bytes(&self) -> u64 {
+        self.here_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn resent_bytes(&self) -> u64 {
@@ -222,11 +231,13 @@ impl Flight {
     pub(crate) fn progress(&self, now: Instant) -> Progress {
         let bytes_done = self.bytes_done.load(Ordering::Relaxed);
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes_per_second = speed.sample(now, bytes_done);
+        let here_bytes = self.here_bytes();
+        let bytes_per_second = speed.sample(now, bytes_done.saturating_sub(here_bytes));
         let bytes_total = self.bytes_total.load(Ordering::Relaxed);
         let bytes_left = bytes_total.saturating_sub(bytes_done);
         Progress {
             bytes_done,
+            here_bytes,
             bytes_total,
             files_done: self.files_done.load(Ordering::Relaxed),
             files_total: self.files_total.load(Ordering::Relaxed),
@@ -234,5 +245,31 @@ impl Flight {
             time_left: bytes_per_second.and_then(|speed| time_left(bytes_left, speed)),
             paused: *self.paused(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{manifest::ManifestBuilder, message::Side};
+
+    #[test]
+    fn only_what_travels_has_a_speed() {
+        let manifest = ManifestBuilder::default().build();
+        let flight = Flight::new(
+            TransferId::first(Side::Initiator),
+            &manifest,
+            Known::default(),
+        );
+        let start = Instant::now();
+        flight.progress(start);
+        flight.add_compared(900_000_000, 0);
+        flight.add_bytes(1_000);
+        let progress = flight.progress(start + Duration::from_secs(1));
+        assert_eq!(progress.bytes_done, 900_001_000);
+        assert_eq!(progress.here_bytes, 900_000_000);
+        assert_eq!(progress.bytes_per_second, Some(1_000));
     }
 }

@@ -132,12 +132,12 @@ impl Incoming {
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest().count());
-                let resent_bytes = self.flight.resent_bytes();
                 Ok(Summary {
                     digest: self.flight.digest(),
                     paths,
                     places,
-                    resent_bytes,
+                    here_bytes: self.flight.here_bytes(),
+                    resent_bytes: self.flight.resent_bytes(),
                     ..summary
                 })
             }
@@ -331,7 +331,7 @@ impl Incoming {
         let reason = TransferError::LocalFile {
             path,
             trouble,
-            detail: error.to_string(),
+            detail: Trouble::detail_of(error),
         };
         self.shared.stop_receiving(self.flight.id, reason.clone());
         self.cancel(CancelReason::Disk(trouble));

@@ -273,6 +273,15 @@ impl Trouble {
         }
     }
 
+    /// What the system's error says beyond that. Nothing where it would only say
+    /// the same again.
+    pub(crate) fn detail_of(error: &std::io::Error) -> String {
+        match Self::of(error) {
+            Self::Io | Self::NotAFile | Self::TooLarge => error.to_string(),
+            _ => String::new(),
+        }
+    }
+
     /// Whether no file of the transfer can fare better.
     #[must_use]
     pub const fn is_of_the_disk(self) -> bool {
@@ -364,6 +373,17 @@ mod tests {
         let json = r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"along":true}"#;
         assert_eq!(serde_json::to_string(&offer).unwrap(), json);
         assert_eq!(serde_json::from_str::<Message>(json).unwrap(), offer);
+    }
+
+    #[test]
+    fn the_same_is_not_said_twice() {
+        use crate::event::FileError;
+        let said = |number| FileError::from(std::io::Error::from_raw_os_error(number)).to_string();
+        assert_eq!(said(13), "permission denied");
+        if cfg!(unix) {
+            let said = said(5);
+            assert!(said.starts_with("could not be read or written ("), "{said}");
+        }
     }
 
     #[test]

@@ -332,6 +332,7 @@ impl Shared {
             digest: outgoing.flight.digest(),
             failed_files: outgoing.machine.failed_files(),
             skipped_files: outgoing.machine.skipped_files(),
+            here_bytes: outgoing.flight.here_bytes(),
             resent_bytes: outgoing.flight.resent_bytes(),
             ..Summary::default()
         })

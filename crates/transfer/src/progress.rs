@@ -11,6 +11,8 @@ pub struct Progress {
     /// Bytes handed to the connection, or arrived from it; those that the receiver
     /// had already count once they are compared.
     pub bytes_done: u64,
+    /// Those of them that the receiver had already. They have no speed.
+    pub here_bytes: u64,
     /// Bytes of all files that travel.
     pub bytes_total: u64,
     /// Files durable on the receiving side, failed ones included.

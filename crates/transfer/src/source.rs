@@ -76,6 +76,17 @@ pub enum SkipReason {
     Unreadable(Trouble),
 }
 
+impl SkipReason {
+    /// Whether it should have been sent, and could not.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        match self {
+            Self::TooLong | Self::Unreadable(_) => true,
+            Self::Link | Self::Special | Self::Unfinished => false,
+        }
+    }
+}
+
 /// What will be offered, and where it was found.
 #[derive(Debug)]
 pub struct Source {

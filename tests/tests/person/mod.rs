@@ -44,6 +44,7 @@ impl Person {
         self.command(Command::LogIn {
             name: name.parse().expect("a name"),
             server: server.parse().expect("an address"),
+            patient: false,
         });
         self.logged_in().await;
     }

@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use console::Term;
+use indicatif::{
+    DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
+};
 use pinhole_client::{Direction, Progress, Snapshot, Stage, TransferView};
 
 use crate::display;
 
-/// The bar needs room, too.
+/// A longer title loses its middle.
 const TITLE_CHARS: usize = 40;
+/// Of a title so much is always shown.
+const TITLE_CHARS_MIN: usize = 12;
+/// What is behind the bar changes; up to this length the title stays as it is.
+const PACE_CHARS: usize = 20;
+/// A shorter bar shows nothing.
+const BAR_CHARS: usize = 8;
+/// The share, and what parts it all.
+const OTHER_CHARS: usize = " 100%".len() + 3 * "  ".len();
 
 /// The bar and what it is of.
 pub(super) struct Bar {
@@ -20,7 +31,8 @@ pub(super) struct Bar {
 pub(super) struct Shown {
     title: String,
     progress: Progress,
-    message: String,
+    files: String,
+    pace: String,
 }
 
 impl Shown {
@@ -29,7 +41,8 @@ impl Shown {
         if let Some(all) = snapshot.overall() {
             return Some(Self {
                 title: format!("{} transfers", all.transfers),
-                message: joined(&[files(&all.progress), pace(&all.progress)]),
+                files: files(&all.progress),
+                pace: pace(&all.progress),
                 progress: all.progress,
             });
         }
@@ -42,8 +55,32 @@ impl Shown {
         Some(Self {
             title: title(moving),
             progress: moving.progress,
-            message: message(moving),
+            files: files(&moving.progress),
+            pace: pace_of(moving),
         })
+    }
+
+    /// The title and what is said behind the bar, so that in so many columns
+    /// there is room for the bar: the files are said if there is room for them,
+    /// too.
+    fn fitting(&self, columns: usize) -> (String, String) {
+        let progress = &self.progress;
+        let (done, total) = (progress.bytes_done, progress.bytes_total);
+        let amounts = format!("{}/{}", DecimalBytes(done), DecimalBytes(total));
+        let taken = OTHER_CHARS + BAR_CHARS + amounts.len();
+        let room = columns.saturating_sub(taken);
+        let all = [&*self.files, &*self.pace]
+            .iter()
+            .filter(|part| !part.is_empty())
+            .copied()
+            .collect::<Vec<_>>()
+            .join(", ");
+        let fits = |message: &String| TITLE_CHARS_MIN + message.chars().count() <= room;
+        let message = [all, self.pace.clone()].into_iter().find(fits);
+        let message = message.unwrap_or_default();
+        let left = room.saturating_sub(message.chars().count().max(PACE_CHARS));
+        let title = display::shortened(&self.title, left.clamp(TITLE_CHARS_MIN, TITLE_CHARS));
+        (title, message)
     }
 }
 
@@ -60,7 +97,7 @@ impl Bar {
         }
         Self {
             title: shown.title.clone(),
-            bar: bar.with_prefix(display::shortened(&shown.title, TITLE_CHARS)),
+            bar,
         }
     }
 
@@ -72,7 +109,10 @@ impl Bar {
     pub(super) fn show(&self, shown: &Shown) {
         self.bar.set_length(shown.progress.bytes_total);
         self.bar.set_position(shown.progress.bytes_done);
-        self.bar.set_message(shown.message.clone());
+        let columns = usize::from(Term::stderr().size().1);
+        let (title, message) = shown.fitting(columns);
+        self.bar.set_prefix(title);
+        self.bar.set_message(message);
     }
 }
 
@@ -82,12 +122,20 @@ pub(super) fn title(transfer: &TransferView) -> String {
         Direction::Sending => "to",
         Direction::Receiving => "from",
     };
-    format!("{} {way} {}", transfer.offer.title, transfer.peer.name)
+    let (offer, peer) = (&transfer.offer, &transfer.peer.name);
+    // Only a part of it may be wanted.
+    match transfer.progress.files_total {
+        wanted @ 1.. if wanted < offer.files => {
+            format!("{wanted} of {} files {way} {peer}", offer.files)
+        }
+        _ => format!("{} {way} {peer}", offer.title),
+    }
 }
 
-fn message(transfer: &TransferView) -> String {
+/// How fast it goes, or why it does not.
+fn pace_of(transfer: &TransferView) -> String {
     let (progress, peer) = (&transfer.progress, &transfer.peer.name);
-    let pace = if let Stage::Reconnecting = transfer.stage {
+    if let Stage::Reconnecting = transfer.stage {
         format!("connecting to {peer} again")
     } else if progress.paused.by_peer {
         format!("paused by {peer}")
@@ -100,8 +148,7 @@ fn message(transfer: &TransferView) -> String {
         }
     } else {
         pace(progress)
-    };
-    joined(&[files(progress), pace])
+    }
 }
 
 fn files(progress: &Progress) -> String {
@@ -126,10 +173,39 @@ fn pace(progress: &Progress) -> String {
     }
 }
 
-fn joined(parts: &[String]) -> String {
-    let said: Vec<_> = parts.iter().filter(|part| !part.is_empty()).collect();
-    said.iter()
-        .map(|s| s.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(title: &str) -> Shown {
+        Shown {
+            title: title.to_owned(),
+            progress: Progress {
+                bytes_done: 345_000_000,
+                bytes_total: 1_230_000_000,
+                ..Progress::default()
+            },
+            files: "12 of 130 files".to_owned(),
+            pace: "98.20 MB/s, 3m left".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_bar_has_room_in_a_narrow_terminal() {
+        let amounts = "345.00 MB/1.23 GB".len();
+        for (columns, files_are_said) in [(80, false), (100, true), (200, true)] {
+            let (title, message) = shown("holiday photos and 129 more to bob").fitting(columns);
+            let taken = title.chars().count() + amounts + message.len() + OTHER_CHARS;
+            assert!(taken + BAR_CHARS <= columns, "{title} {message}");
+            assert_eq!(message.contains("files"), files_are_said, "{message}");
+            assert!(message.ends_with("3m left"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_short_title_is_whole_and_a_tiny_terminal_no_trouble() {
+        assert_eq!(shown("film.mp4 to bob").fitting(80).0, "film.mp4 to bob");
+        let (title, message) = shown("film.mp4 to bob").fitting(10);
+        assert_eq!((title.chars().count(), &*message), (TITLE_CHARS_MIN, ""));
+    }
 }

@@ -39,6 +39,15 @@ pub(super) enum Line<'a> {
         remote: SocketAddr,
         elapsed_ms: u64,
     },
+    KeyRefused {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+        known: Fingerprint,
+    },
+    Trusted {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
@@ -47,7 +56,21 @@ pub(super) enum Line<'a> {
         folders: u64,
         bytes: u64,
         existing: u32,
+        existing_names: &'a [String],
         entries: Vec<Entry<'a>>,
+    },
+    Waiting {
+        peer: &'a PeerName,
+        until: Until,
+    },
+    LeftOut {
+        peer: &'a PeerName,
+        path: &'a str,
+        reason: &'a str,
+    },
+    Warning {
+        kind: &'a str,
+        reason: String,
     },
     Reconnecting {
         peer: &'a PeerName,
@@ -75,12 +98,14 @@ pub(super) enum Line<'a> {
     },
     FileFailed {
         path: &'a str,
+        kind: &'a str,
         reason: String,
     },
     Completed {
         peer: &'a PeerName,
         files: u64,
         bytes: u64,
+        here_bytes: u64,
         resent_bytes: u64,
         failed_files: u64,
         skipped_files: u64,
@@ -88,10 +113,12 @@ pub(super) enum Line<'a> {
         path: Option<PathKind>,
         digest: Option<&'a str>,
         folder: Option<String>,
+        paths: Vec<String>,
     },
     Failed {
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<&'a PeerName>,
+        kind: &'a str,
         reason: &'a str,
     },
     Peer {
@@ -113,8 +140,78 @@ pub(super) enum Line<'a> {
     },
 }
 
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Until {
+    /// The peer comes online.
+    Online,
+    /// It takes the offer.
+    Accepted,
+}
+
 #[derive(Debug, Serialize)]
 pub(super) struct Entry<'a> {
     pub(super) path: &'a str,
     pub(super) size_bytes: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    /// The fields of every event that is written out here. Of one that only wraps
+    /// something else there are none.
+    fn declared() -> BTreeMap<String, Vec<String>> {
+        let source = include_str!("line.rs");
+        let (_, variants) = source.split_once("enum Line<'a> {\n").unwrap();
+        let (variants, _) = variants.split_once("\n}\n").unwrap();
+        let mut events = BTreeMap::new();
+        let mut last = String::new();
+        for line in variants.lines() {
+            let indent = line.len() - line.trim_start().len();
+            let word = line.trim_start().split([' ', '(', ':', ',']).next();
+            let word = word.unwrap().to_owned();
+            if indent == 4 && word.starts_with(char::is_uppercase) {
+                last = snake_case(&word);
+                events.insert(last.clone(), Vec::new());
+            } else if indent == 8 && word.starts_with(char::is_lowercase) {
+                events.get_mut(&last).unwrap().push(word);
+            }
+        }
+        events
+    }
+
+    fn snake_case(name: &str) -> String {
+        let mut snake = String::new();
+        for character in name.chars() {
+            if character.is_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.extend(character.to_lowercase());
+        }
+        snake
+    }
+
+    #[test]
+    fn the_readme_names_every_event_and_its_fields() {
+        let readme = include_str!("../../../../README.md");
+        let (_, table) = readme
+            .split_once("| event | fields | when |\n|---|---|---|\n")
+            .unwrap();
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        let words = |cell: &str| {
+            cell.split_whitespace()
+                .map(|it| it.trim_matches('`').to_owned())
+                .collect::<Vec<_>>()
+        };
+        let told: BTreeMap<_, _> = rows
+            .map(|row| {
+                let mut cells = row.split('|').skip(1);
+                let event = words(cells.next().unwrap()).remove(0);
+                (event, words(cells.next().unwrap()))
+            })
+            .collect();
+        assert_eq!(told, declared());
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinhole_client::{Attempt, Diagnosis, Finding, Tone};
 
-use super::path_in_words;
+use super::words::path_in_words;
 use crate::display;
 
 /// Characters of a line that people read without effort.

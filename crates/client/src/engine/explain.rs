@@ -4,7 +4,7 @@ use pinhole_net::{
     ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathPolicy, PeerIdentity,
     PeerName, Refusal, Report, ServerAddress, ServerConnectError, Way,
 };
-use pinhole_transfer::{FileError, Party, TransferError};
+use pinhole_transfer::{DeclineReason, FileError, Party, TransferError};
 
 use crate::failure::Failure;
 
@@ -62,7 +62,7 @@ fn refused(refusal: Refusal) -> Failure {
 
 /// Why there is no session with a peer.
 pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectError) -> Failure {
-    let peer = peer.name.clone();
+    let (identity, peer) = (peer, peer.name.clone());
     match error {
         ConnectError::Disconnected | ConnectError::ServerSilent => Failure::ServerLost {
             reason: error.to_string(),
@@ -80,7 +80,13 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Introduction(IntroductionFailure::Limited) => Failure::ServerRefused {
             reason: error.to_string(),
         },
-        ConnectError::WrongPeerKey { found: Some(_), .. } => Failure::PeerKeyChanged { peer },
+        ConnectError::WrongPeerKey {
+            found: Some(found), ..
+        } => Failure::PeerKeyChanged {
+            peer,
+            known: identity.key.fingerprint(),
+            now: found.fingerprint(),
+        },
         ConnectError::WrongPeerKey { found: None, .. } | ConnectError::OtherName { .. } => {
             Failure::PeerNotAuthentic { peer }
         }
@@ -143,10 +149,10 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
     let peer = peer.name.clone();
     match error {
         TransferError::Declined(reason) => match reason {
-            pinhole_transfer::DeclineReason::Declined => Failure::Declined { peer },
+            DeclineReason::Declined => Failure::Declined { peer },
             other => Failure::RemoteFiles {
                 peer,
-                detail: format!("{other}."),
+                detail: format!("{}.", not_taken(*other)),
             },
         },
         TransferError::Cancelled(Party::Us) => Failure::Cancelled,
@@ -161,7 +167,7 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
         },
         TransferError::PeerFile(trouble) => Failure::RemoteFiles {
             peer,
-            detail: format!("{trouble}."),
+            detail: format!("reports: {trouble}."),
         },
         TransferError::ConnectionLost => Failure::ConnectionLost {
             peer,
@@ -174,6 +180,17 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
     }
 }
 
+/// What the other side did, or could not do.
+const fn not_taken(reason: DeclineReason) -> &'static str {
+    match reason {
+        DeclineReason::Declined => "declined",
+        DeclineReason::Unanswered => "did not answer",
+        DeclineReason::NoSpace => "has not enough free space",
+        DeclineReason::NotWritable => "cannot write to the folder it receives into",
+        DeclineReason::Busy => "has too many transfers open",
+    }
+}
+
 /// Why one file did not make it.
 pub(super) fn file(peer: &PeerIdentity, error: &FileError) -> Failure {
     match error {
@@ -182,7 +199,7 @@ pub(super) fn file(peer: &PeerIdentity, error: &FileError) -> Failure {
         },
         FileError::Peer(trouble) => Failure::RemoteFiles {
             peer: peer.name.clone(),
-            detail: trouble.to_string(),
+            detail: format!("reports: {trouble}"),
         },
     }
 }

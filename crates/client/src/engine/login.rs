@@ -151,7 +151,7 @@ impl Drop for Login {
 }
 
 impl Engine {
-    pub(super) async fn log_in(&mut self, name: PeerName, server: ServerAddress) {
+    pub(super) async fn log_in(&mut self, name: PeerName, server: ServerAddress, patient: bool) {
         if self.login.id.is_some() {
             self.log_out().await;
         }
@@ -168,6 +168,7 @@ impl Engine {
             port_mapper: self.port_mapper.clone(),
             name: name.clone(),
             server: server.clone(),
+            patient,
         };
         let task = tokio::spawn(attempt.stay_logged_in());
         self.login.id = Some(id);
@@ -318,12 +319,14 @@ struct Attempt {
     port_mapper: PortMapper,
     name: PeerName,
     server: ServerAddress,
+    /// See [`crate::Command::LogIn`].
+    patient: bool,
 }
 
 impl Attempt {
     async fn stay_logged_in(mut self) {
         let mut retries = Retries::of(self.identity.key());
-        let mut was_logged_in = false;
+        let mut keeps_trying = self.patient;
         let mut is_told_of_haste = false;
         let mut approach = None;
         loop {
@@ -331,7 +334,7 @@ impl Attempt {
                 Ok((rendezvous, logged_in, events)) => {
                     retries.failures_in_a_row = 0;
                     is_told_of_haste = false;
-                    was_logged_in = true;
+                    keeps_trying = true;
                     // From now on only this very server will do.
                     self.expect = Expect::Key(logged_in.server_key);
                     let first = LoginInput::LoggedIn {
@@ -351,7 +354,7 @@ impl Attempt {
                 }
                 Err(failure) => failure,
             };
-            if !was_logged_in || is_final(&failure) {
+            if !keeps_trying || is_final(&failure) {
                 self.tell(LoginInput::Failed { failure }).await;
                 return;
             }

@@ -39,6 +39,7 @@ use self::nearby::{NearbyId, Neighbourhood};
 pub(crate) use self::queue::Queued;
 use self::remains::{Delivered, Holder, Left};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
+pub(crate) use self::taking::{make_and_open, not_opened};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
 use crate::command::Command;
@@ -218,8 +219,16 @@ impl Engine {
 
     async fn handle_command(&mut self, command: Command) {
         match command {
-            Command::LogIn { name, server } => self.log_in(name, server).await,
-            Command::GoNearby { name, announces } => self.go_nearby(name, announces).await,
+            Command::LogIn {
+                name,
+                server,
+                patient,
+            } => self.log_in(name, server, patient).await,
+            Command::GoNearby {
+                name,
+                announces,
+                alone,
+            } => self.go_nearby(name, announces, alone).await,
             Command::SetNearby { on } => self.set_nearby(on).await,
             Command::LogOut => self.log_out().await,
             Command::Send { peer, paths } => self.send(peer, paths).await,
@@ -313,6 +322,9 @@ impl Engine {
         let Some(identity) = self.identity_of(peer) else {
             return;
         };
+        if let Acquaintance::Known { .. } = self.acquaintance(&identity) {
+            return;
+        }
         match self.server_of(&identity) {
             Some(server) => self.contacts.replace(server, &identity),
             None => self.contacts.replace_nearby(&identity),

@@ -74,7 +74,7 @@ impl Neighbourhood {
 
 impl Engine {
     /// As the user asks for it.
-    pub(super) async fn go_nearby(&mut self, name: PeerName, announces: bool) {
+    pub(super) async fn go_nearby(&mut self, name: PeerName, announces: bool, alone: bool) {
         if !self.in_force().allows_nearby() {
             let detail = "People nearby are not looked for: it is switched off, or only the relay may be used, which hides your address.";
             let failure = Failure::NotPossible {
@@ -82,7 +82,7 @@ impl Engine {
             };
             return self.emit(Event::CommandFailed { failure }).await;
         }
-        if self.settings.name.as_ref() != Some(&name) {
+        if alone && self.settings.name.as_ref() != Some(&name) {
             self.settings.name = Some(name.clone());
             self.store_settings().await;
         }
@@ -158,7 +158,7 @@ impl Engine {
                 self.nearby.peers = peers.collect();
                 self.send_queued().await;
             }
-            NearbyEvent::Visitor(visitor) => self.take_visitor(visitor),
+            NearbyEvent::Visitor(visitor) => self.take_visitor(visitor).await,
         }
     }
 
@@ -170,7 +170,7 @@ impl Engine {
     }
 
     /// Lets somebody in, unless the key is not the one known under the name.
-    fn take_visitor(&self, visitor: Visitor) {
+    async fn take_visitor(&self, visitor: Visitor) {
         let Some(own_name) = self.nearby.name() else {
             return;
         };
@@ -183,10 +183,11 @@ impl Engine {
         }
         let named_by_server = self.online().find(|peer| peer.key == said.key);
         let peer = named_by_server.unwrap_or_else(|| said.clone());
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
+        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
             info!(peer = %peer.name, "refused somebody nearby: the key has changed");
             tokio::spawn(visitor.refuse());
-            return;
+            let known = pinned.fingerprint();
+            return self.emit(Event::KeyRefused { peer, known }).await;
         }
         let (era, vouched) = (self.era, self.is_on_server(&peer));
         let inputs = self.inputs.clone();

@@ -14,6 +14,9 @@ use crate::offer;
 use crate::settings::AcceptPolicy;
 use crate::snapshot::{Direction, Stage, TransferId};
 
+/// Of the names that are taken so many are named.
+const EXISTING_NAMED: usize = 3;
+
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
@@ -159,18 +162,24 @@ impl Engine {
     fn look_at_folder(&self, transfer: TransferId, offer: Arc<Manifest>) {
         let folder = super::download_folder(&self.profile, &self.in_force());
         self.on_disk(move || {
-            let existing = Destination::open(&folder);
-            let existing = existing.map_or(0, |folder| folder.count_existing(&offer));
-            TransferInput::LookedAt { transfer, existing }
+            let folder = Destination::open(&folder).ok();
+            let existing = folder.map_or_else(Vec::new, |it| it.existing(&offer));
+            let names = existing.iter().take(EXISTING_NAMED);
+            TransferInput::LookedAt {
+                transfer,
+                existing: u32::try_from(existing.len()).unwrap_or(u32::MAX),
+                names: names.map(|path| path.display_text()).collect(),
+            }
         });
     }
 
-    pub(super) async fn looked_at(&mut self, id: TransferId, existing: u32) {
+    pub(super) async fn looked_at(&mut self, id: TransferId, existing: u32, names: Vec<String>) {
         let waits = |t: &&mut Transfer| matches!(t.stage, Stage::AwaitingDecision);
         let Some(transfer) = self.transfers.get_mut(&id).filter(waits) else {
             return;
         };
-        Arc::make_mut(&mut transfer.offer).existing = existing;
+        let offer = Arc::make_mut(&mut transfer.offer);
+        (offer.existing, offer.existing_names) = (existing, names);
         self.publish();
         self.emit(Event::Offered { transfer: id }).await;
     }

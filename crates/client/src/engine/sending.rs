@@ -50,8 +50,8 @@ impl Engine {
         transfer.offer = Arc::new(offer::of_text(&text));
         transfer.text = Some(text.into());
         let id = self.add_transfer(transfer);
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
-            let failure = Failure::PeerKeyChanged { peer: peer.name };
+        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
+            let failure = Failure::key_changed(&peer, pinned);
             return self.finish(id, Err(failure)).await;
         }
         match self.session_with(peer.key) {
@@ -67,10 +67,9 @@ impl Engine {
         };
         transfer.stage = Stage::Preparing;
         let (peer, paths) = (transfer.peer.clone(), transfer.paths.clone());
-        if let Acquaintance::KeyChanged { .. } = self.acquaintance(&peer) {
-            return self
-                .finish(id, Err(Failure::PeerKeyChanged { peer: peer.name }))
-                .await;
+        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
+            let failure = Failure::key_changed(&peer, pinned);
+            return self.finish(id, Err(failure)).await;
         }
         self.on_disk(move || TransferInput::Scanned {
             transfer: id,
@@ -110,8 +109,12 @@ impl Engine {
     pub(super) async fn handle_transfer(&mut self, input: TransferInput) {
         match input {
             TransferInput::Scanned { transfer, outcome } => self.scanned(transfer, outcome).await,
-            TransferInput::LookedAt { transfer, existing } => {
-                self.looked_at(transfer, existing).await;
+            TransferInput::LookedAt {
+                transfer,
+                existing,
+                names,
+            } => {
+                self.looked_at(transfer, existing, names).await;
             }
             TransferInput::Taken {
                 transfer,

@@ -191,10 +191,11 @@ impl Engine {
         let peer = invitation.from().clone();
         let server = self.login.server_key();
         let acquaintance = server.map(|server| self.contacts.acquaintance(server, &peer));
-        if let Some(Acquaintance::KeyChanged { .. }) = acquaintance {
+        if let Some(Acquaintance::KeyChanged { pinned }) = acquaintance {
             info!(peer = %peer.name, "refused an invitation: the key has changed");
             rendezvous.refuse(invitation).await;
-            return;
+            let known = pinned.fingerprint();
+            return self.emit(Event::KeyRefused { peer, known }).await;
         }
         let inputs = self.inputs.clone();
         let (era, sharing) = (self.era, self.host_sharing(&peer));
@@ -279,15 +280,14 @@ impl Engine {
         if is_news {
             self.store_contacts().await;
         }
-        self.emit(Event::Connected {
+        let path = session.path;
+        let connected = Event::Connected {
             peer: peer.clone(),
-            path: session.path,
+            path,
             local: session.local,
             remote: session.remote,
             elapsed: session.elapsed,
-        })
-        .await;
-        let path = session.path;
+        };
         let resources = self.resources.clone();
         let (exchange, mut events) =
             pinhole_transfer::start(session.stream.into_inner(), side, resources);
@@ -317,7 +317,9 @@ impl Engine {
                 watch: Watch::new(path),
             },
         );
+        // That one is lost is told before that another is there.
         self.leave_silent_sessions(key, id).await;
+        self.emit(connected).await;
         self.offer_waiting(key, id).await;
     }
 

@@ -141,9 +141,7 @@ impl Engine {
         let _ = carried.exchange.decline(carried.id, reason).await;
         let folder = self.transfers.get(&id).and_then(|t| t.folder.clone());
         let folder = folder.unwrap_or_default();
-        let failure = Failure::LocalFiles {
-            detail: format!("Cannot receive into {}: {error}.", folder.display()),
-        };
+        let failure = not_opened(&folder, error);
         self.finish(id, Err(failure)).await;
     }
 
@@ -191,8 +189,20 @@ pub(super) async fn open(folder: PathBuf) -> Result<Destination, AcceptError> {
     Ok(opened.map_err(|_| pinhole_transfer::ExchangeError::Closed)??)
 }
 
-fn make_and_open(folder: &Path) -> Result<Destination, DestinationError> {
+/// The folder to receive into, made if need be. Blocks.
+pub(crate) fn make_and_open(folder: &Path) -> Result<Destination, DestinationError> {
     // A folder that cannot be made cannot be opened either, which says why.
     let _ = std::fs::create_dir_all(folder);
     Destination::open(folder)
+}
+
+/// Why a folder cannot be received into.
+pub(crate) fn not_opened(folder: &Path, error: &DestinationError) -> Failure {
+    let detail = match error {
+        DestinationError::Folder { .. } => format!("Cannot receive into {error}."),
+        DestinationError::NoSpace { .. } => {
+            format!("Cannot receive into {}: {error}.", folder.display())
+        }
+    };
+    Failure::LocalFiles { detail }
 }

@@ -33,8 +33,12 @@ pub(crate) enum TransferInput {
         transfer: TransferId,
         outcome: Result<Source, SourceError>,
     },
-    /// It is known how many names of an offer are taken.
-    LookedAt { transfer: TransferId, existing: u32 },
+    /// It is known how many names of an offer are taken, and the first of them.
+    LookedAt {
+        transfer: TransferId,
+        existing: u32,
+        names: Vec<String>,
+    },
     /// The disk is ready for an accepted offer, or is not to be.
     Taken {
         transfer: TransferId,
@@ -79,6 +83,8 @@ pub(crate) struct Transfer {
     /// The user wants it to stand still, on whatever connection.
     pub(super) wants_pause: bool,
     pub(super) progress: Progress,
+    /// Once it has gone on: what the receiver had before it began.
+    pub(super) had_bytes: Option<u64>,
 }
 
 /// The session that carries a transfer, and its name there.
@@ -124,6 +130,7 @@ impl Transfer {
             accepted_at: None,
             wants_pause: false,
             progress: Progress::default(),
+            had_bytes: None,
         }
     }
 
@@ -288,12 +295,14 @@ impl Engine {
                         Some(text) => text.len() as u64,
                         None => summary.bytes,
                     },
+                    here_bytes: transfer.had_bytes.unwrap_or(summary.here_bytes),
                     resent_bytes: summary.resent_bytes,
-                    failed_files: u64::from(summary.failed_files),
+                    failed_files: u64::from(summary.failed_files) + transfer.offer.unsent(),
                     skipped_files: u64::from(summary.skipped_files),
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
                     folder: transfer.folder.clone(),
+                    paths: summary.paths,
                 });
                 None
             }
@@ -359,11 +368,19 @@ impl Engine {
         if let Some(transfer) = self.transfers.get_mut(&id) {
             transfer.stage = Stage::Transferring;
             transfer.lost = None;
+            // What has come over a lost connection has travelled.
+            if transfer.accepted_at.is_some() {
+                transfer
+                    .had_bytes
+                    .get_or_insert(transfer.progress.here_bytes);
+            }
             transfer.accepted_at.get_or_insert_with(Instant::now);
             if let Some(carried) = transfer.carried.as_ref().filter(|_| transfer.wants_pause) {
                 // One that has ended meanwhile needs no pause.
                 let _ = carried.exchange.pause(carried.id, true);
             }
+            // What of the offer is wanted.
+            transfer.sample_progress();
         }
     }
 
@@ -443,6 +460,7 @@ impl Engine {
 fn progress_view(now: pinhole_transfer::Progress) -> Progress {
     Progress {
         bytes_done: now.bytes_done,
+        here_bytes: now.here_bytes,
         bytes_total: now.bytes_total,
         files_done: u64::from(now.files_done),
         files_total: u64::from(now.files_total),

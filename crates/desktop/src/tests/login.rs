@@ -17,6 +17,7 @@ fn logs_in_by_keyboard_alone() {
     let expected = Command::LogIn {
         name: "alice".parse().unwrap(),
         server: server(),
+        patient: false,
     };
     assert_eq!(play.commands(), [expected]);
 }

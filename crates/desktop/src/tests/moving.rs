@@ -9,6 +9,7 @@ fn halfway(direction: Direction) -> TransferView {
     let mut running = transfer(ID.0, direction, Stage::Transferring);
     running.progress = Progress {
         bytes_done: HALF,
+        here_bytes: 0,
         bytes_total: 2 * HALF,
         files_done: 0,
         files_total: 1,

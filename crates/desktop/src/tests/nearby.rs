@@ -31,6 +31,7 @@ fn the_first_screen_does_without_a_server() {
     let go = Command::GoNearby {
         name: "alice".parse().unwrap(),
         announces: true,
+        alone: true,
     };
     assert_eq!(play.commands(), std::slice::from_ref(&go));
     play.change(|s| s.settings.nearby = false);

@@ -259,12 +259,14 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
     let done = Completion {
         files: 1,
         bytes: 734_003_200,
+        here_bytes: 0,
         skipped_files: 3,
         resent_bytes: 0,
         failed_files: 1,
         digest: None,
         elapsed: Duration::from_secs(10),
         folder: Some("/home/alice/Downloads".into()),
+        paths: Vec::new(),
     };
     let refused = Failure::Declined {
         peer: "bob".parse().unwrap(),

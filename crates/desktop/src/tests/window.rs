@@ -199,6 +199,7 @@ fn history_is_shown_newest_first_and_cleared_by_the_second_click() {
         title: title.to_owned(),
         files: 1,
         bytes: 734_003_200,
+        here_bytes: 0,
         path: Some(PathKind::Punched),
         elapsed_ms: Some(10_000),
         digest: None,

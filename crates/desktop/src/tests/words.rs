@@ -107,12 +107,14 @@ fn received_words_are_shown_safely_and_copied_as_they_came() {
     let done = Completion {
         files: 0,
         bytes: 0,
+        here_bytes: 0,
         skipped_files: 0,
         resent_bytes: 0,
         failed_files: 0,
         elapsed: Duration::ZERO,
         digest: None,
         folder: None,
+        paths: Vec::new(),
     };
     let (mut harness, play) = window(with_peers());
     play.change(|s| {

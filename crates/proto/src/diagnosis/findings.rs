@@ -14,7 +14,7 @@ const HTTPS: u16 = 443;
 pub(super) fn findings(diagnosis: &Diagnosis) -> Vec<Finding> {
     let mut findings = vec![reach(diagnosis)];
     findings.extend(server(diagnosis));
-    if diagnosis.reach != Reach::Nobody {
+    if diagnosis.reach != Reach::Nobody && !diagnosis.measurements.is_server_here() {
         findings.extend(address(diagnosis));
         findings.extend(mapping(diagnosis));
         findings.extend(filtering(diagnosis));
@@ -45,6 +45,12 @@ impl Finding {
 }
 
 fn reach(diagnosis: &Diagnosis) -> Finding {
+    if diagnosis.measurements.is_server_here() {
+        let text = "The server is on this computer: connections to it do not leave it, and tell \
+                    nothing of the network.";
+        let found = finding(Tone::Neutral, "What works", text);
+        return found.advise("Measure with a server on another network.");
+    }
     let (tone, text) = match diagnosis.reach {
         Reach::Nobody if diagnosis.measurements.proxy.is_some() => (
             Tone::Trouble,

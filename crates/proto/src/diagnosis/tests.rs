@@ -460,3 +460,21 @@ fn who_lets_others_in_is_reached_by_more_of_them() {
         assert!(words.contains(said), "{said}: {words}");
     }
 }
+
+#[test]
+fn a_server_on_this_machine_tells_nothing_of_the_network() {
+    let local = address("127.0.0.1:40000");
+    let observation = |port| Observation {
+        local,
+        server: ([127, 0, 0, 1], port).into(),
+        seen: local,
+    };
+    let diagnosis = Diagnosis::of(Measurements {
+        knocks: vec![reached("127.0.0.1:4747"), reached("127.0.0.1:4748")],
+        ..measured(vec![observation(4747), observation(4748)])
+    });
+    assert_eq!(diagnosis.reach, Reach::Unknown);
+    let words = words(&diagnosis);
+    assert!(words.contains("tell nothing of the network"), "{words}");
+    assert_eq!(diagnosis.findings.len(), 2, "{words}");
+}

@@ -1,6 +1,7 @@
 //! Names and presence.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use pinhole_proto::rendezvous::{
     ClientMessage, PROTOCOL_VERSION, PeerIdentity, Refusal, ServerMessage,
@@ -39,10 +40,14 @@ async fn both_ports_tell_the_address_they_see() {
     let server = Server::default();
     let alice = identity();
     for &address in &server.addresses {
+        let ports = server.addresses.iter().map(SocketAddr::port);
+        let mut observer_ports: Vec<u16> = ports.collect();
+        observer_ports.sort_by_key(|&port| port != address.port());
         let mut observation = Client::begin(address, &alice, &ClientMessage::Observe).await;
         let expected = ServerMessage::Observed {
             address: observation.local,
             other_address: None,
+            observer_ports,
         };
         assert_eq!(observation.hear().await, expected);
     }

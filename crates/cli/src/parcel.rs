@@ -1,0 +1,134 @@
+//! What `send` sends.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use pinhole_client::{Command, PeerKey, TEXT_BYTES_MAX};
+
+use crate::exit::Exit;
+use crate::terminal::{Terminal, Wake};
+
+/// What is sent.
+pub(crate) enum Parcel {
+    Files(Vec<PathBuf>),
+    Text(String),
+}
+
+/// Why there is nothing to send, and how the program ends then.
+#[derive(Debug)]
+struct Unusable {
+    reason: String,
+    exit: Exit,
+}
+
+impl Parcel {
+    /// What the arguments name. Reads standard input when they say so. Blocks.
+    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, Unusable> {
+        let Some(text) = text else {
+            let mut troubles = paths.iter().filter_map(|path| trouble(path));
+            return match troubles.next() {
+                Some(reason) => Err(Unusable {
+                    reason,
+                    exit: Exit::LocalFiles,
+                }),
+                None => Ok(Self::Files(paths)),
+            };
+        };
+        let text = if text == "-" { typed()? } else { text };
+        let usage = |reason: String| Unusable {
+            reason,
+            exit: Exit::Usage,
+        };
+        match text.len() {
+            0 => Err(usage("there are no words to send".to_owned())),
+            1..=TEXT_BYTES_MAX => Ok(Self::Text(text)),
+            _ => Err(usage(format!(
+                "the text is longer than {TEXT_BYTES_MAX} bytes; send it as a file"
+            ))),
+        }
+    }
+
+    pub(crate) fn command(&self, peer: PeerKey) -> Command {
+        match self {
+            Self::Files(paths) => Command::Send {
+                peer,
+                paths: paths.clone(),
+            },
+            Self::Text(text) => Command::SendText {
+                peer,
+                text: text.clone(),
+            },
+        }
+    }
+}
+
+/// Why this path cannot be sent. Links are not followed, not even here: who may
+/// write beside what is to be sent, as in `send bob *`, could send anything else.
+fn trouble(path: &Path) -> Option<String> {
+    // Without a slash at its end, which would follow a link.
+    let named: PathBuf = path.components().collect();
+    let readable = |kind: std::fs::FileType| match kind {
+        kind if kind.is_dir() => std::fs::read_dir(&named).map(drop),
+        _ => File::open(&named).map(drop),
+    };
+    let why = match std::fs::symlink_metadata(&named).map(|it| it.file_type()) {
+        Ok(kind) if kind.is_symlink() => {
+            "a link; links are not sent. Name what it leads to.".to_owned()
+        }
+        Ok(kind) if !kind.is_dir() && !kind.is_file() => {
+            "not a regular file; only files and folders are sent".to_owned()
+        }
+        Ok(kind) => in_words(&readable(kind).err()?),
+        Err(error) => in_words(&error),
+    };
+    Some(format!("{}: {why}", path.display()))
+}
+
+fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "no such file or folder".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::NotADirectory => "it leads through something that is no folder".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// Standard input, but not much more than can be sent.
+fn typed() -> Result<String, Unusable> {
+    let mut text = String::new();
+    let mut input = io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
+    match input.read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Unusable {
+            reason: format!("cannot read the text from standard input: {error}"),
+            exit: Exit::LocalFiles,
+        }),
+    }
+}
+
+/// Reads what is to be sent; `Err(exit)` inside when that is where it ends.
+pub(crate) async fn parcel_of(
+    terminal: &mut Terminal<'_>,
+    text: Option<String>,
+    paths: Vec<PathBuf>,
+) -> anyhow::Result<Result<Parcel, Exit>> {
+    // Before anything is asked of others.
+    let mut reading = tokio::task::spawn_blocking(|| Parcel::of(text, paths));
+    let parcel = loop {
+        tokio::select! {
+            parcel = &mut reading => break parcel?,
+            wake = terminal.wait() => if let Wake::Interrupted = wake? {
+                return Ok(Err(Exit::Interrupted));
+            },
+        }
+    };
+    Ok(parcel.map_err(|Unusable { reason, exit }| {
+        let kind = match exit {
+            Exit::LocalFiles => "local_files",
+            _ => "usage",
+        };
+        terminal.report.error(kind, &reason);
+        exit
+    }))
+}

@@ -1,0 +1,252 @@
+//! Sentences about transfers.
+
+use std::collections::HashSet;
+
+use pinhole_client::snapshot::Completion;
+use pinhole_client::{
+    Direction, Failure, Fingerprint, OfferView, PathKind, TransferView, display_text,
+};
+
+use super::bar;
+use crate::display;
+
+/// Of a larger offer only so much is listed.
+pub(super) const LISTED_MAX: usize = 100;
+/// Of several new names only so many are said.
+const NAMES_SAID: usize = 3;
+
+/// A failure, with what can be done about it on the command line.
+pub(super) fn failure(failure: &Failure) -> String {
+    match failure {
+        Failure::PeerKeyChanged { peer, known, now } => {
+            let trust = trust(peer.as_str(), *known, *now);
+            format!("{failure} {trust}")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// How to trust a key that has changed.
+pub(super) fn trust(peer: &str, known: Fingerprint, now: Fingerprint) -> String {
+    format!(
+        "The fingerprint was {known} and is {now}. Once it is confirmed: pinhole trust {peer} {now}"
+    )
+}
+
+pub(super) fn summary(offer: &OfferView) -> String {
+    format!(
+        "{}, {}",
+        display::count(offer.files, offer.folders),
+        display::size(offer.bytes)
+    )
+}
+
+/// The path for people.
+pub(super) fn path_in_words(path: PathKind) -> &'static str {
+    match path {
+        PathKind::Lan => "directly, on your network",
+        PathKind::Ipv6 => "directly, over IPv6",
+        PathKind::Mapped => "directly, by a port that the router opened",
+        PathKind::Punched => "directly, through both NATs",
+        PathKind::Relay => "through the relay",
+    }
+}
+
+/// The lines that tell what is in an offer, numbered where it can be chosen
+/// from. Of a large one only the top level.
+pub(super) fn listing(offer: &OfferView) -> Vec<String> {
+    let is_whole = offer.entries.len() <= LISTED_MAX;
+    let mut tops = offer.top_level.iter().zip(1..).peekable();
+    let mut lines = Vec::new();
+    for (entry, place) in offer.entries.iter().zip(0..) {
+        let top = tops.next_if(|(top, _)| top.entry == place);
+        if top.is_none() && !is_whole {
+            continue;
+        }
+        let number = match top {
+            Some((_, number)) if offer.top_level.len() > 1 => number.to_string(),
+            _ => String::new(),
+        };
+        let line = match (entry.size_bytes, top) {
+            (Some(size), _) => format!("{:>12}  {}", display::size(size), entry.path),
+            (None, Some((top, _))) => {
+                let (size, files) = (display::size(top.bytes), display::count(top.files, 0));
+                format!("{size:>12}  {}/ ({files})", entry.path)
+            }
+            (None, None) => format!("{:>12}  {}/", "", entry.path),
+        };
+        lines.push(format!("{number:>4}{line}"));
+    }
+    lines
+}
+
+/// How a transfer went, in one line.
+pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> String {
+    let mark = if completion.failed_files == 0 {
+        "✓"
+    } else {
+        "!"
+    };
+    let into = match (&completion.folder, transfer.direction) {
+        (Some(folder), Direction::Receiving) => {
+            let names = stored_as(transfer, completion);
+            format!(" into {}{names}", folder.display())
+        }
+        _ => String::new(),
+    };
+    let what = format!("{mark} {}{into}", bar::title(transfer));
+    let skipped = match (completion.skipped_files, transfer.direction) {
+        (0, _) => String::new(),
+        (count, Direction::Sending) => {
+            let files = display::count(count, 0);
+            format!(", {files} skipped by {}", transfer.peer.name)
+        }
+        (count, Direction::Receiving) => format!(", {} skipped", display::count(count, 0)),
+    };
+    if completion.files == 0 && completion.skipped_files + completion.failed_files > 0 {
+        return format!("{what}: nothing was sent{skipped}");
+    }
+    let way = transfer.path.map_or("", path_in_words);
+    if transfer.text.is_some() {
+        return format!("{mark} text to {}, {way}", transfer.peer.name);
+    }
+    let here = match completion.here_bytes {
+        0 => String::new(),
+        here => format!("{} were there already, ", display::size(here)),
+    };
+    let (bytes, elapsed) = (completion.travelled_bytes(), completion.elapsed);
+    let (size, time) = (display::size(bytes), display::time(elapsed));
+    let speed = display::speed(bytes, elapsed);
+    format!("{what}: {here}{size} in {time}, {speed}, {way}{skipped}")
+}
+
+/// The names at the top level that are not those offered.
+fn stored_as(transfer: &TransferView, completion: &Completion) -> String {
+    let offer = &transfer.offer;
+    let tops = offer.top_level.iter();
+    let tops = tops.filter_map(|top| offer.entries.get(usize::try_from(top.entry).ok()?));
+    let offered: HashSet<&str> = tops.map(|entry| entry.path.as_str()).collect();
+    let names = completion.paths.iter().filter_map(|path| path.file_name());
+    let names = names.map(|name| display_text(&name.to_string_lossy()));
+    let others: Vec<_> = names.filter(|name| !offered.contains(&**name)).collect();
+    match others.split_at_checked(NAMES_SAID) {
+        Some((said, more @ [_, ..])) => {
+            format!(" as {} and {} more", said.join(", "), more.len())
+        }
+        _ if others.is_empty() => String::new(),
+        _ => format!(" as {}", others.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use pinhole_client::snapshot::EntryView;
+    use pinhole_client::{PeerIdentity, PeerKey, Progress, Stage, TopView, TransferId};
+
+    use super::*;
+
+    fn offer(entries: &[(&str, Option<u64>)], top_level: Vec<TopView>) -> OfferView {
+        let entries = entries.iter().map(|&(path, size_bytes)| EntryView {
+            path: path.to_owned(),
+            size_bytes,
+            folder: None,
+        });
+        OfferView {
+            entries: entries.collect(),
+            top_level,
+            ..OfferView::default()
+        }
+    }
+
+    fn top(entry: u32, files: u64, bytes: u64) -> TopView {
+        TopView {
+            entry,
+            files,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn what_can_be_chosen_has_a_number() {
+        let entries = [("d", None), ("d/one", Some(1)), ("f", Some(2000))];
+        let two = offer(&entries, vec![top(0, 1, 1), top(2, 1, 2000)]);
+        let expected = [
+            "   1         1 B  d/ (1 file)",
+            "             1 B  d/one",
+            "   2     2.00 kB  f",
+        ];
+        assert_eq!(listing(&two), expected);
+        let one = offer(&entries[2..], vec![top(0, 1, 2000)]);
+        assert_eq!(listing(&one), ["         2.00 kB  f"]);
+    }
+
+    #[test]
+    fn of_a_large_offer_only_the_top_level_is_listed() {
+        let mut entries = vec![("d", None)];
+        entries.resize(200, ("d/one", Some(1)));
+        entries.push(("f", Some(2)));
+        let large = offer(&entries, vec![top(0, 199, 199), top(200, 1, 2)]);
+        let expected = ["   1       199 B  d/ (199 files)", "   2         2 B  f"];
+        assert_eq!(listing(&large), expected);
+    }
+
+    fn received(offer: OfferView, completion: &Completion) -> String {
+        let transfer = TransferView {
+            id: TransferId(1),
+            peer: PeerIdentity {
+                name: "alice".parse().unwrap(),
+                key: PeerKey::from_bytes([1; 32]),
+            },
+            claimed: false,
+            direction: Direction::Receiving,
+            progress: Progress {
+                files_total: completion.files + completion.failed_files,
+                ..Progress::default()
+            },
+            offer: offer.into(),
+            stage: Stage::Completed(completion.clone()),
+            path: Some(PathKind::Lan),
+            text: None,
+        };
+        outcome(&transfer, completion)
+    }
+
+    #[test]
+    fn the_end_says_the_new_name_and_what_was_there() {
+        let file = OfferView {
+            title: "a.bin".to_owned(),
+            files: 1,
+            ..offer(&[("a.bin", Some(20))], vec![top(0, 1, 20)])
+        };
+        let completion = Completion {
+            files: 1,
+            bytes: 20_000_000,
+            here_bytes: 11_500_000,
+            elapsed: Duration::from_secs(2),
+            folder: Some("/in".into()),
+            paths: vec!["/in/a (1).bin".into()],
+            ..Completion::default()
+        };
+        assert_eq!(
+            received(file.clone(), &completion),
+            "✓ a.bin from alice into /in as a (1).bin: 11.50 MB were there already, 8.50 MB in 2.00 s, 4.25 MB/s, directly, on your network"
+        );
+        let failed = Completion {
+            failed_files: 1,
+            ..Completion::default()
+        };
+        assert_eq!(
+            received(file.clone(), &failed),
+            "! a.bin from alice: nothing was sent"
+        );
+        let part = OfferView {
+            title: "a.bin and 129 more".to_owned(),
+            files: 130,
+            ..file
+        };
+        let said = received(part, &completion);
+        assert!(said.starts_with("✓ 1 of 130 files from alice"), "{said}");
+    }
+}

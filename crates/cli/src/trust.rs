@@ -1,0 +1,117 @@
+//! `pinhole trust`.
+
+use pinhole_client::{Command, Event, Failure, Fingerprint, PeerName, PeerView};
+use tokio::time::{Instant, sleep_until};
+
+use crate::arguments::{Common, Trust};
+use crate::exit::Exit;
+use crate::peers::NEARBY_PATIENCE;
+use crate::report::Until;
+use crate::terminal::{Presence, Terminal, Wake};
+
+/// Pins the key that a peer has now, if it is the one that the user has
+/// confirmed.
+pub(crate) async fn trust(
+    terminal: &mut Terminal<'_>,
+    common: &Common,
+    task: Trust,
+) -> anyhow::Result<Exit> {
+    let patience = Instant::now() + NEARBY_PATIENCE;
+    let presence = Presence {
+        announces: false,
+        patient: task.wait,
+    };
+    let online = match terminal.go_online(common, presence)? {
+        Ok(online) => online,
+        Err(exit) => return Ok(exit),
+    };
+    let mut waits_for = online;
+    let (mut pinned, mut is_waiting) = (None, false);
+    loop {
+        let snapshot = terminal.client.snapshot();
+        let may_show = waits_for.server || waits_for.nearby;
+        match find(&snapshot.peers, &task.peer, task.fingerprint) {
+            Found::Same(peer)
+                if peer.changed_from.is_none() && pinned == Some(peer.identity.key) =>
+            {
+                terminal.report.trusted(&task.peer, task.fingerprint);
+                return Ok(Exit::Done);
+            }
+            Found::Same(peer) if pinned.is_none() => {
+                let key = peer.identity.key;
+                terminal
+                    .client
+                    .command(Command::TrustNewKey { peer: key })?;
+                pinned = Some(key);
+            }
+            Found::Other(peer) if !may_show => return Ok(refuse(terminal, peer, task.fingerprint)),
+            Found::Nobody if !may_show && !task.wait => {
+                let peer = task.peer.to_string();
+                return Ok(terminal.fail(&Failure::PeerOffline { peer }));
+            }
+            Found::Nobody if !may_show && !is_waiting => {
+                is_waiting = true;
+                terminal.report.waiting(&task.peer, Until::Online);
+            }
+            Found::Same(_) | Found::Other(_) | Found::Nobody => {}
+        }
+        let wake = tokio::select! {
+            wake = terminal.wait() => wake?,
+            () = sleep_until(patience), if waits_for.nearby => {
+                waits_for.nearby = false;
+                continue;
+            }
+        };
+        match wake {
+            Wake::Interrupted => return Ok(Exit::Interrupted),
+            Wake::Changed => {}
+            Wake::Event(Event::CommandFailed { failure }) if pinned.is_some() => {
+                return Ok(terminal.fail(&failure));
+            }
+            Wake::Event(event) => {
+                if let Some(exit) = terminal.is_cut_off(online, &event) {
+                    return Ok(exit);
+                }
+                if let Event::LoggedIn { .. }
+                | Event::LogInFailed { .. }
+                | Event::Disconnected { .. } = event
+                {
+                    waits_for.server = false;
+                }
+                terminal.tell(&event);
+            }
+        }
+    }
+}
+
+/// Who has the name.
+enum Found<'a> {
+    /// With the right key.
+    Same(&'a PeerView),
+    /// With another one.
+    Other(&'a PeerView),
+    Nobody,
+}
+
+fn find<'a>(peers: &'a [PeerView], name: &PeerName, fingerprint: Fingerprint) -> Found<'a> {
+    let named = || {
+        let online = peers.iter().filter(|peer| peer.online);
+        online.filter(|peer| peer.identity.name == *name)
+    };
+    let is_same = |peer: &&PeerView| peer.identity.key.fingerprint() == fingerprint;
+    match (named().find(is_same), named().next()) {
+        (Some(same), _) => Found::Same(same),
+        (None, Some(other)) => Found::Other(other),
+        (None, None) => Found::Nobody,
+    }
+}
+
+fn refuse(terminal: &mut Terminal<'_>, peer: &PeerView, wanted: Fingerprint) -> Exit {
+    let (name, found) = (&peer.identity.name, peer.identity.key.fingerprint());
+    let reason =
+        format!("The fingerprint of {name} is {found}, not {wanted}. Nothing was changed.");
+    terminal
+        .report
+        .ended(Some(name), "other_fingerprint", &reason);
+    Exit::Verification
+}
