@@ -99,8 +99,10 @@ impl Part {
             let temporary = temporary_name(name, &size_suffix(size_bytes, number));
             open_own(dir, &temporary, true).map(|file| (temporary, file))
         })?;
-        let part = Self::new(dir, Some(temporary), file, size_bytes, flight);
+        let mut part = Self::new(dir, Some(temporary), file, size_bytes, flight);
         part.file.set_len(0)?;
+        // It may have been another's before.
+        part.chunks = Arc::default();
         Ok(part)
     }
 
