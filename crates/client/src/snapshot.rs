@@ -235,6 +235,8 @@ pub struct Completion {
     pub folder: Option<PathBuf>,
     /// Received: the top level as it is named on disk.
     pub paths: Vec<PathBuf>,
+    /// Received: those of their names that are not as offered, safe to show.
+    pub new_names: Vec<String>,
 }
 
 impl Completion {

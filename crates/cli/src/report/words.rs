@@ -1,7 +1,5 @@
 //! Sentences about transfers.
 
-use std::collections::HashSet;
-
 use pinhole_client::snapshot::Completion;
 use pinhole_client::{
     Direction, Failure, Fingerprint, OfferView, PathKind, TransferView, display_text,
@@ -89,7 +87,7 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
     };
     let into = match (&completion.folder, transfer.direction) {
         (Some(folder), Direction::Receiving) => {
-            let names = stored_as(transfer, completion);
+            let names = stored_as(completion);
             format!(" into {}{names}", folder.display())
         }
         _ => String::new(),
@@ -121,14 +119,8 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
 }
 
 /// The names at the top level that are not those offered.
-fn stored_as(transfer: &TransferView, completion: &Completion) -> String {
-    let offer = &transfer.offer;
-    let tops = offer.top_level.iter();
-    let tops = tops.filter_map(|top| offer.entries.get(usize::try_from(top.entry).ok()?));
-    let offered: HashSet<&str> = tops.map(|entry| entry.path.as_str()).collect();
-    let names = completion.paths.iter().filter_map(|path| path.file_name());
-    let names = names.map(|name| display_text(&name.to_string_lossy()));
-    let others: Vec<_> = names.filter(|name| !offered.contains(&**name)).collect();
+fn stored_as(completion: &Completion) -> String {
+    let others = &completion.new_names;
     match others.split_at_checked(NAMES_SAID) {
         Some((said, more @ [_, ..])) => {
             format!(" as {} and {} more", said.join(", "), more.len())
@@ -226,7 +218,7 @@ mod tests {
             here_bytes: 11_500_000,
             elapsed: Duration::from_secs(2),
             folder: Some("/in".into()),
-            paths: vec!["/in/a (1).bin".into()],
+            new_names: vec!["a (1).bin".to_owned()],
             ..Completion::default()
         };
         assert_eq!(

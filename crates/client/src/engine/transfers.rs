@@ -33,10 +33,11 @@ pub(crate) enum TransferInput {
         transfer: TransferId,
         outcome: Result<Source, SourceError>,
     },
-    /// It is known how many names of an offer are taken, and the first of them.
+    /// It is known how many names of an offer are taken.
     LookedAt {
         transfer: TransferId,
         existing: u32,
+        /// The first of them.
         names: Vec<String>,
     },
     /// The disk is ready for an accepted offer, or is not to be.
@@ -302,6 +303,7 @@ impl Engine {
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
                     folder: transfer.folder.clone(),
+                    new_names: offer::new_names(&transfer.offer, &summary.paths),
                     paths: summary.paths,
                 });
                 None

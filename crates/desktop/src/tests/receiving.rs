@@ -267,6 +267,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         elapsed: Duration::from_secs(10),
         folder: Some("/home/alice/Downloads".into()),
         paths: Vec::new(),
+        new_names: Vec::new(),
     };
     let refused = Failure::Declined {
         peer: "bob".parse().unwrap(),
