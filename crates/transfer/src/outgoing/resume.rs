@@ -193,6 +193,10 @@ impl Outgoing {
                 }
             }
         }
+        // Given up meanwhile: the receiver may not have compared all of it.
+        if self.is_unwanted(entry) {
+            return Some(Err(FileError::Peer(Trouble::Io)));
+        }
         if let Err(error) = reader.check_unchanged(entry, &file) {
             return Some(Err(error));
         }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, TransferError};
+use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, TransferError, frame::FrameKind};
 use tempfile::tempdir;
 
 use crate::{
@@ -217,4 +217,27 @@ async fn assert_found_out(paths: &[PathBuf], what: &str, said: Vec<String>) {
         matches!(reason, Some(ExchangeError::Violation(_))),
         "{what}: {reason:?}"
     );
+}
+
+/// It may be at the comparison still, and would take its end for a lie.
+#[tokio::test]
+async fn a_file_that_the_receiver_gave_up_is_not_ended_as_if_it_were_whole() {
+    let from = tempdir().unwrap();
+    let paths = [from.path().join("a")];
+    std::fs::write(&paths[0], noise(2 * MIB, 5)).unwrap();
+    let (mut liar, bob) = pair();
+    bob.send(&paths).await;
+    assert_eq!(liar.hear().await["type"], "offer");
+    assert_eq!(liar.hear().await["type"], "entries");
+    liar.json(&have("[[0,2]]")).await;
+    liar.json(ACCEPT).await;
+    while liar.hear_kind().await != FrameKind::Digests {}
+    liar.json(&failed(0)).await;
+    let said = loop {
+        match liar.hear().await["type"].take() {
+            alive if alive == "alive" => {}
+            said => break said,
+        }
+    };
+    assert_eq!(said, "file_failed");
 }
