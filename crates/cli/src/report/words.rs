@@ -1,9 +1,7 @@
 //! Sentences about transfers.
 
 use pinhole_client::snapshot::Completion;
-use pinhole_client::{
-    Direction, Failure, Fingerprint, OfferView, PathKind, TransferView, display_text,
-};
+use pinhole_client::{Direction, Failure, Fingerprint, OfferView, PathKind, TransferView};
 
 use super::bar;
 use crate::display;
