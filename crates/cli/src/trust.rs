@@ -7,7 +7,7 @@ use crate::arguments::{Common, Trust};
 use crate::exit::Exit;
 use crate::peers::NEARBY_PATIENCE;
 use crate::report::Until;
-use crate::terminal::{Presence, Terminal, Wake};
+use crate::terminal::{Online, Presence, Terminal, Wake};
 
 /// Pins the key that a peer has now, if it is the one that the user has
 /// confirmed.
@@ -55,33 +55,47 @@ pub(crate) async fn trust(
             }
             Found::Same(_) | Found::Other(_) | Found::Nobody => {}
         }
-        let wake = tokio::select! {
-            wake = terminal.wait() => wake?,
-            () = sleep_until(patience), if waits_for.nearby => {
-                waits_for.nearby = false;
-                continue;
-            }
-        };
-        match wake {
-            Wake::Interrupted => return Ok(Exit::Interrupted),
-            Wake::Changed => {}
-            Wake::Event(Event::CommandFailed { failure }) if pinned.is_some() => {
-                return Ok(terminal.fail(&failure));
-            }
-            Wake::Event(event) => {
-                if let Some(exit) = terminal.is_cut_off(online, &event) {
-                    return Ok(exit);
-                }
-                if let Event::LoggedIn { .. }
-                | Event::LogInFailed { .. }
-                | Event::Disconnected { .. } = event
-                {
-                    waits_for.server = false;
-                }
-                terminal.tell(&event);
-            }
+        let end = listen(terminal, online, &mut waits_for, patience, pinned.is_some());
+        if let Some(exit) = end.await? {
+            return Ok(exit);
         }
     }
+}
+
+/// Waits for the next thing that happens. Returns how it ends, if it does.
+async fn listen(
+    terminal: &mut Terminal<'_>,
+    online: Online,
+    waits_for: &mut Online,
+    patience: Instant,
+    is_pinned: bool,
+) -> anyhow::Result<Option<Exit>> {
+    let wake = tokio::select! {
+        wake = terminal.wait() => wake?,
+        () = sleep_until(patience), if waits_for.nearby => {
+            waits_for.nearby = false;
+            return Ok(None);
+        }
+    };
+    match wake {
+        Wake::Interrupted => return Ok(Some(Exit::Interrupted)),
+        Wake::Changed => {}
+        Wake::Event(Event::CommandFailed { failure }) if is_pinned => {
+            return Ok(Some(terminal.fail(&failure)));
+        }
+        Wake::Event(event) => {
+            if let Some(exit) = terminal.is_cut_off(online, &event) {
+                return Ok(Some(exit));
+            }
+            if let Event::LoggedIn { .. } | Event::LogInFailed { .. } | Event::Disconnected { .. } =
+                event
+            {
+                waits_for.server = false;
+            }
+            terminal.tell(&event);
+        }
+    }
+    Ok(None)
 }
 
 /// Who has the name.

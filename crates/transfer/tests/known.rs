@@ -13,6 +13,7 @@ use std::{
 use pinhole_transfer::{
     Choices, Destination, ExchangeEvent, Resources, Side, Source, Summary, TransferError, start,
 };
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::{Mutex, mpsc},
@@ -33,14 +34,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_known_is_not_read_again() {
     let _alone = ALONE.lock().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (file, into) = (folder.path().join("film"), folder.path().join("into"));
-    fs::create_dir(&into).unwrap();
-    write_content(&file);
-    let resources = [Resources::default(), Resources::default()];
-
-    let broken = send(&file, &into, &resources, PASSES).await;
-    assert_eq!(broken, Err(TransferError::ConnectionLost));
+    let (_folder, file, into, resources) = broken_off().await;
     let before = read_by_this_process();
     let summary = send(&file, &into, &resources, u64::MAX).await.unwrap();
     let read = read_by_this_process() - before;
@@ -56,14 +50,7 @@ async fn what_is_known_is_not_read_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_meanwhile_is_read_again() {
     let _alone = ALONE.lock().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (file, into) = (folder.path().join("film"), folder.path().join("into"));
-    fs::create_dir(&into).unwrap();
-    write_content(&file);
-    let resources = [Resources::default(), Resources::default()];
-    let broken = send(&file, &into, &resources, PASSES).await;
-    assert_eq!(broken, Err(TransferError::ConnectionLost));
-
+    let (_folder, file, into, resources) = broken_off().await;
     let part = fs::read_dir(&into).unwrap();
     let part = part.map(|it| it.unwrap().path());
     let part = part.max_by_key(|it| it.metadata().unwrap().len()).unwrap();
@@ -72,6 +59,19 @@ async fn what_was_changed_meanwhile_is_read_again() {
     let summary = send(&file, &into, &resources, u64::MAX).await.unwrap();
     assert_eq!(summary.resent_bytes, 2 * MIB);
     assert!(fs::read(into.join("film")).unwrap() == fs::read(&file).unwrap());
+}
+
+/// A file, the folder that it goes to, and what both sides keep in mind when the
+/// connection has broken.
+async fn broken_off() -> (TempDir, PathBuf, PathBuf, [Resources; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, into) = (folder.path().join("film"), folder.path().join("into"));
+    fs::create_dir(&into).unwrap();
+    write_content(&file);
+    let resources = [Resources::default(), Resources::default()];
+    let broken = send(&file, &into, &resources, PASSES).await;
+    assert_eq!(broken, Err(TransferError::ConnectionLost));
+    (folder, file, into, resources)
 }
 
 /// Other bytes in the same place, and the time of before.
