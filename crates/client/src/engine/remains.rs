@@ -19,6 +19,11 @@ use super::transfers::{Carried, Transfer};
 use crate::offer;
 use crate::snapshot::TransferId;
 
+/// Most deliveries that are remembered, and most entries in all of them: a peer
+/// may finish many, and the entries of one take megabytes.
+const DELIVERED_MAX: usize = 32;
+const DELIVERED_ENTRIES_MAX: u32 = 500_000;
+
 /// Unfinished files, and where they are.
 #[derive(Debug)]
 pub(crate) struct Left {
@@ -125,6 +130,7 @@ impl Engine {
             places,
             forget_at: now + WAIT,
         });
+        keep_newest(&mut self.delivered);
     }
 
     /// The sender has said goodbye on this session, and so has heard everything.
@@ -179,6 +185,18 @@ impl Engine {
     }
 }
 
+/// As many of the last as may be remembered.
+fn keep_newest(delivered: &mut Vec<Delivered>) {
+    let mut entries: u32 = 0;
+    let newest = delivered.iter().rev().take(DELIVERED_MAX);
+    let kept = newest.take_while(|it| {
+        entries = entries.saturating_add(it.offer.count());
+        entries <= DELIVERED_ENTRIES_MAX
+    });
+    let kept = kept.count();
+    delivered.drain(..delivered.len() - kept);
+}
+
 async fn take_whole(
     carried: &Carried,
     folder: PathBuf,
@@ -188,4 +206,40 @@ async fn take_whole(
     let destination = open(folder).await?.knowing(places);
     let accepted = carried.exchange.accept(carried.id, destination, choices);
     accepted.await
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use pinhole_transfer::manifest::ManifestBuilder;
+
+    use super::*;
+
+    fn delivered(number: u64, entries: u32) -> Delivered {
+        let mut builder = ManifestBuilder::default();
+        for entry in 0..entries {
+            let entry = format!(r#"{{"file":{{"path":"{entry}","size_bytes":0}}}}"#);
+            builder.push(serde_json::from_str(&entry).unwrap()).unwrap();
+        }
+        Delivered {
+            peer: PeerKey::from_bytes([1; 32]),
+            session: SessionId(number),
+            offer: Arc::new(builder.build()),
+            folder: PathBuf::new(),
+            choices: Choices::default(),
+            places: Places::default(),
+            forget_at: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn what_was_delivered_is_remembered_within_bounds() {
+        let sessions = |all: &[Delivered]| Vec::from_iter(all.iter().map(|it| it.session.0));
+        let mut many = Vec::from_iter((0..40).map(|number| delivered(number, 1)));
+        keep_newest(&mut many);
+        assert_eq!(sessions(&many), Vec::from_iter(8..40));
+        let mut large = Vec::from_iter((0..3).map(|number| delivered(number, 200_000)));
+        keep_newest(&mut large);
+        assert_eq!(sessions(&large), [1, 2]);
+    }
 }

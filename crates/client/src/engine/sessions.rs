@@ -31,7 +31,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Names a session while the engine runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SessionId(u64);
+pub(crate) struct SessionId(pub(super) u64);
 
 /// Ends when the user logs out, and with it every attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
