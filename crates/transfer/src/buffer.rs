@@ -1,10 +1,7 @@
 //! Reused buffers of one chunk each. Their number bounds what a transfer holds
 //! in memory, and waiting for one is what slows a fast stage down.
 
-use std::{
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::ops::Range;
 
 use tokio::sync::mpsc;
 
@@ -16,47 +13,32 @@ const PAGE_BYTES: usize = 4096;
 /// Room for data.
 pub(crate) const DATA_BYTES: usize = CHUNK_BYTES as usize;
 
-/// A fixed number of buffers, allocated when first taken. The one that came back
-/// last is taken first: more of it is still in a core's cache.
+/// A fixed number of buffers, allocated when first taken.
 pub(crate) struct Pool {
-    /// One for each buffer that is free.
-    free: mpsc::Receiver<()>,
-    shelf: Arc<Shelf>,
-}
-
-struct Shelf {
-    bytes: Mutex<Vec<Vec<u8>>>,
-    freed: mpsc::Sender<()>,
-}
-
-impl Shelf {
-    fn bytes(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    free: mpsc::Receiver<Vec<u8>>,
+    back: mpsc::Sender<Vec<u8>>,
 }
 
 impl Pool {
     pub(crate) fn new(count: usize) -> Self {
-        let (freed, free) = mpsc::channel(count);
+        let (back, free) = mpsc::channel(count);
         for _ in 0..count {
             // There is room for all of them.
-            let _ = freed.try_send(());
+            let _ = back.try_send(Vec::new());
         }
-        let bytes = Mutex::default();
-        let shelf = Arc::new(Shelf { bytes, freed });
-        Self { free, shelf }
+        Self { free, back }
     }
 
     /// Waits for a buffer. `None` never happens while the pool exists.
     pub(crate) async fn take(&mut self) -> Option<Buffer> {
-        self.free.recv().await?;
-        Some(Buffer::new(&self.shelf))
+        let bytes = self.free.recv().await?;
+        Some(Buffer::new(bytes, self.back.clone()))
     }
 
     /// As [`Pool::take`], on a thread of its own.
     pub(crate) fn take_blocking(&mut self) -> Option<Buffer> {
-        self.free.blocking_recv()?;
-        Some(Buffer::new(&self.shelf))
+        let bytes = self.free.blocking_recv()?;
+        Some(Buffer::new(bytes, self.back.clone()))
     }
 }
 
@@ -65,19 +47,18 @@ impl Pool {
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     data_start: usize,
-    /// Where it goes back to; `None` for one that no pool counts.
-    shelf: Option<Arc<Shelf>>,
+    /// `None` for one that no pool counts.
+    back: Option<mpsc::Sender<Vec<u8>>>,
 }
 
 impl Buffer {
-    fn new(shelf: &Arc<Shelf>) -> Self {
-        let mut bytes = shelf.bytes().pop().unwrap_or_default();
+    fn new(mut bytes: Vec<u8>, back: mpsc::Sender<Vec<u8>>) -> Self {
         bytes.resize(2 * PAGE_BYTES + DATA_BYTES, 0);
         let past_page = bytes.as_ptr().addr() % PAGE_BYTES;
         Self {
             bytes,
             data_start: 2 * PAGE_BYTES - past_page,
-            shelf: Some(Arc::clone(shelf)),
+            back: Some(back),
         }
     }
 
@@ -87,7 +68,7 @@ impl Buffer {
         Self {
             bytes: vec![0; data_bytes],
             data_start: 0,
-            shelf: None,
+            back: None,
         }
     }
 
@@ -127,10 +108,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(shelf) = &self.shelf {
-            shelf.bytes().push(std::mem::take(&mut self.bytes));
+        if let Some(back) = &self.back {
             // Fails only when the pool is gone, and then nobody needs it.
-            let _ = shelf.freed.try_send(());
+            let _ = back.try_send(std::mem::take(&mut self.bytes));
         }
     }
 }
@@ -156,11 +136,7 @@ mod tests {
         assert_eq!(alone.data_mut().len(), 1);
         drop(alone);
         assert!(pool.free.try_recv().is_err(), "no third");
-        let came_back_last = first.data().as_ptr();
-        drop(second);
         drop(first);
-        let again = pool.take_blocking().unwrap();
-        assert_eq!(again.data().as_ptr(), came_back_last);
         assert!(pool.take_blocking().is_some());
     }
 }
