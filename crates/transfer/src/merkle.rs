@@ -17,7 +17,7 @@ const LEAF: [u8; 1] = [0];
 const NODE: [u8; 1] = [1];
 
 /// Bytes of a leaf of the tree, but for a file's last.
-pub const LEAF_BYTES: usize = 64 * 1024;
+pub const LEAF_BYTES: usize = 32 * 1024;
 /// Leaves of a whole chunk. A power of two, or a chunk would be no node.
 const CHUNK_LEAVES: usize = CHUNK_BYTES as usize / LEAF_BYTES;
 const _: () = assert!(CHUNK_LEAVES.is_power_of_two());
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn a_chunk_is_the_node_over_its_leaves() {
         const LENGTHS: [usize; 14] = [
-            0, 1, 55, 56, 63, 64, 65_535, 65_536, 65_537, 131_072, 196_609, 1_048_575, 1_048_576,
+            0, 1, 55, 56, 63, 64, 32_767, 32_768, 32_769, 65_536, 196_609, 1_048_575, 1_048_576,
             1_048_577,
         ];
         let bytes: Vec<u8> = (0..1_048_577u32).map(|n| (n % 251) as u8).collect();

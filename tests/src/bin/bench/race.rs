@@ -1,13 +1,14 @@
 //! The same files by every contender in turn, over one bridge without delay.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use pinhole_tests::lab::{Host, Lab, Plan, Router};
-use pinhole_tests::tree;
+use pinhole_tests::{process, tree};
 use tempfile::TempDir;
 
 use crate::contenders::{
@@ -111,6 +112,31 @@ impl Score {
     }
 }
 
+/// Memory for what is about to be written, see the binary `warm`. Ends when
+/// dropped.
+struct Warm(Child);
+
+impl Warm {
+    fn start(folder: &Path, bytes: u64) -> Result<Self> {
+        let mut warm = Command::new(process::binary("warm"));
+        warm.arg(folder).arg(bytes.to_string());
+        let child = warm.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut warm = Self(child.context("warm")?);
+        let mut said = String::new();
+        let stdout = warm.0.stdout.as_mut().context("no output")?;
+        BufReader::new(stdout).read_line(&mut said)?;
+        ensure!(said == "warm\n", "no memory for {bytes} bytes");
+        Ok(warm)
+    }
+}
+
+impl Drop for Warm {
+    fn drop(&mut self) {
+        // Closes its input first.
+        let _ = self.0.wait();
+    }
+}
+
 fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -> Result<()> {
     let lab = Lab::build(Plan::one_lan(Router::HOME).delayed(Duration::ZERO));
     for host in [Host::A, Host::B] {
@@ -128,12 +154,15 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
         folder,
         source,
     };
+    let bytes = bytes_of(source)?;
     for _ in 0..asked.runs {
         for (contender, score) in contenders.iter().zip(&mut scores) {
             // What the run before has written must not go to the disk now.
             ensure!(Command::new("sync").status()?.success(), "sync");
             let into = tempfile::tempdir_in(ground.folder)?;
+            let warm = Warm::start(ground.folder, bytes)?;
             let run = (contender.send)(&ground, into.path()).context(contender.name)?;
+            drop(warm);
             if let Some(arrived) = &run.arrived {
                 let same = is_same(source, arrived);
                 ensure!(
@@ -145,7 +174,6 @@ fn race(asked: &Asked, folder: &Path, source: &Path, contenders: &[Contender]) -
             score.add(&run);
         }
     }
-    let bytes = bytes_of(source)?;
     for (contender, score) in contenders.iter().zip(&scores) {
         print(contender.name, score, bytes);
     }
