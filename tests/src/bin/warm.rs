@@ -65,17 +65,8 @@ mod linux {
         (0..bytes.div_ceil(BLOCK_BYTES)).map(|_| block()).collect()
     }
 
-    /// Of large pages, which are given back in no time.
-    #[allow(unsafe_code)]
     fn block() -> Vec<u8> {
         let mut block = vec![0; BLOCK_BYTES as usize];
-        let inner = block.as_ptr_range();
-        let start = inner.start.addr().next_multiple_of(PAGE_BYTES);
-        let whole_bytes = (inner.end.addr() - start) / PAGE_BYTES * PAGE_BYTES;
-        let pages = inner.start.with_addr(start).cast_mut();
-        // SAFETY: the pages lie within the block; this changes nothing in them, and
-        // without large pages it does nothing.
-        unsafe { libc::madvise(pages.cast(), whole_bytes, libc::MADV_HUGEPAGE) };
         for page in block.chunks_mut(PAGE_BYTES) {
             if let Some(first) = page.first_mut() {
                 *first = 1;
