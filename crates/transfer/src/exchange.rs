@@ -23,8 +23,8 @@ use crate::{
     link::{Bulk, Frame, Link, Resources},
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
-    open::Shared,
-    outgoing::Departure,
+    open::{Leaving, Shared},
+    outgoing::{Ahead, Departure, Forerun},
     prepared::Prepared,
     progress::Progress,
     reader::{Ended, Reader},
@@ -154,14 +154,29 @@ impl Exchange {
     /// # Errors
     /// The exchange is over, or [`TRANSFERS_MAX`] are open.
     pub async fn send(&self, source: Source) -> Result<TransferId, ExchangeError> {
+        self.offer(source, true)
+    }
+
+    /// As [`Exchange::send`], for an offer that was under way before: the receiver
+    /// is likely to have what would go ahead of its answer.
+    ///
+    /// # Errors
+    /// As for [`Exchange::send`].
+    pub async fn send_again(&self, source: Source) -> Result<TransferId, ExchangeError> {
+        self.offer(source, false)
+    }
+
+    fn offer(&self, source: Source, may_go_ahead: bool) -> Result<TransferId, ExchangeError> {
         let source = Arc::new(source);
-        let (flight, departure) = self.shared.open_outgoing(&source)?;
+        let (flight, leaving) = self.shared.open_outgoing(&source, may_go_ahead)?;
         let id = flight.id;
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             send_pages(&shared.link, flight, source).await;
-            if let Some(departure) = departure {
-                deliver(shared, departure).await;
+            match leaving {
+                Leaving::Nothing => {}
+                Leaving::FirstChunk(forerun) => send_ahead(shared, forerun).await,
+                Leaving::Everything(departure) => deliver(shared, departure).await,
             }
         });
         Ok(id)
@@ -262,7 +277,7 @@ impl Exchange {
     /// There is no such transfer, or it is an offer that was not answered yet.
     pub async fn cancel(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::Cancelled(Party::Us);
-        self.end(id, error, CancelReason::Cancelled).await
+        self.shared.cancel(id, error, CancelReason::Cancelled)
     }
 
     /// As [`Exchange::cancel`], but the receiver keeps what it has, and the
@@ -272,21 +287,7 @@ impl Exchange {
     /// As for [`Exchange::cancel`].
     pub async fn interrupt(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::Interrupted(Party::Us);
-        self.end(id, error, CancelReason::Interrupted).await
-    }
-
-    async fn end(
-        &self,
-        id: TransferId,
-        error: TransferError,
-        reason: CancelReason,
-    ) -> Result<(), ExchangeError> {
-        self.shared.stop(id, error)?;
-        self.shared.link.say(Message::Cancel {
-            transfer: id,
-            reason,
-        });
-        Ok(())
+        self.shared.cancel(id, error, CancelReason::Interrupted)
     }
 
     /// How far a transfer is; `None` when there is no such transfer under way.
@@ -352,6 +353,7 @@ async fn send_pages(link: &Link, flight: Arc<Flight>, source: Arc<Source>) {
             flight: Arc::clone(&flight),
             frame: Frame::Message(encoded),
             file_bytes: 0,
+            is_ahead: false,
         };
         if link.bulk.send(bulk).await.is_err() {
             // The exchange is over, and ends all transfers.
@@ -396,19 +398,61 @@ pub(crate) async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Stor
 
 /// Sends the files of an offer that was accepted, or with which they come
 /// along.
-pub(crate) async fn deliver(shared: Arc<Shared>, (outgoing, answers): Departure) {
+pub(crate) async fn deliver(shared: Arc<Shared>, departure: Departure) {
+    let Departure {
+        mut outgoing,
+        answers,
+        ahead,
+    } = departure;
     let id = outgoing.flight.id;
+    if let Some((ahead, goes_on)) = ahead {
+        let Ok(ahead) = ahead.await else {
+            // The transfer is over.
+            return;
+        };
+        outgoing.ahead = Some(ahead).filter(|_| goes_on);
+    }
     let telling = Arc::clone(&shared);
     let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));
     if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
-        let reason = CancelReason::Disk(Trouble::Io);
-        shared.link.say(Message::Cancel {
-            transfer: id,
-            reason,
-        });
-        // It may have ended otherwise meanwhile.
-        let _ = shared.stop(id, no_thread());
+        give_up(&shared, id);
     }
+}
+
+/// Sends what goes ahead of the answer to an offer, and tells those who send the
+/// rest.
+async fn send_ahead(shared: Arc<Shared>, (outgoing, gone): Forerun) {
+    let flight = Arc::clone(&outgoing.flight);
+    let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
+    let Some((frame, outcome)) = read.flatten() else {
+        if flight.stopped().is_none() {
+            give_up(&shared, flight.id);
+        }
+        return;
+    };
+    let (ahead, file_bytes) = match outcome {
+        Ok((digest, file_bytes)) => (Ahead::Chunk(digest), file_bytes),
+        Err(error) => {
+            // Before the receiver can hear of it.
+            shared.failed_ahead(flight.id, error).await;
+            (Ahead::Failure, 0)
+        }
+    };
+    let bulk = Bulk {
+        flight,
+        frame,
+        file_bytes,
+        is_ahead: true,
+    };
+    if shared.link.bulk.send(bulk).await.is_ok() {
+        // Nobody waits when the transfer is over.
+        let _ = gone.send(ahead);
+    }
+}
+
+fn give_up(shared: &Arc<Shared>, id: TransferId) {
+    // It may have ended otherwise meanwhile.
+    let _ = shared.cancel(id, no_thread(), CancelReason::Disk(Trouble::Io));
 }
 
 fn no_thread() -> TransferError {

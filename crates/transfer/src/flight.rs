@@ -26,6 +26,9 @@ pub(crate) struct Flight {
     /// What the chunks of files were found to be.
     pub(crate) known: Known,
     bytes_done: AtomicU64,
+    /// Bytes that went ahead of the answer, and whether they count.
+    ahead_bytes: AtomicU64,
+    counts_ahead: AtomicBool,
     /// Those of them that the receiver had already.
     here_bytes: AtomicU64,
     bytes_total: AtomicU64,
@@ -60,6 +63,8 @@ impl Flight {
             id,
             known,
             bytes_done: AtomicU64::new(0),
+            ahead_bytes: AtomicU64::new(0),
+            counts_ahead: AtomicBool::new(false),
             here_bytes: AtomicU64::new(0),
             bytes_total: AtomicU64::new(manifest.total_bytes()),
             files_done: AtomicU32::new(0),
@@ -224,12 +229,30 @@ impl Flight {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Notes bytes that go ahead of the answer.
+    pub(crate) fn add_ahead(&self, bytes: u64) {
+        self.ahead_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The files go on behind those.
+    pub(crate) fn count_ahead(&self) {
+        self.counts_ahead.store(true, Ordering::Relaxed);
+    }
+
+    fn bytes_done(&self) -> u64 {
+        let ahead_bytes = match self.counts_ahead.load(Ordering::Relaxed) {
+            true => self.ahead_bytes.load(Ordering::Relaxed),
+            false => 0,
+        };
+        self.bytes_done.load(Ordering::Relaxed) + ahead_bytes
+    }
+
     pub(crate) fn set_files(&self, files: u32) {
         self.files_done.store(files, Ordering::Relaxed);
     }
 
     pub(crate) fn progress(&self, now: Instant) -> Progress {
-        let bytes_done = self.bytes_done.load(Ordering::Relaxed);
+        let bytes_done = self.bytes_done();
         let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
         let here_bytes = self.here_bytes();
         let bytes_per_second = speed.sample(now, bytes_done.saturating_sub(here_bytes));

@@ -21,6 +21,18 @@ pub const ALONG_BYTES_MAX: u32 = 64 * 1024;
 /// Most bytes that all paths of one offer have together.
 pub const PATHS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// What of an offer's files does not wait for the answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Early {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The first chunk of the first file.
+    FirstChunk,
+    /// Every file.
+    Everything,
+}
+
 /// One file or folder of an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -105,6 +117,9 @@ pub enum ManifestError {
     /// More than [`ALONG_ENTRIES_MAX`] or [`ALONG_BYTES_MAX`] would come along.
     #[error("the offer is too large to take its files along")]
     Along,
+    /// The first file is empty, or there is none, or it comes along anyway.
+    #[error("the offer has nothing to send ahead of the answer")]
+    Ahead,
     /// The entries are not as many, or not as large, as was announced.
     #[error("the offer does not add up")]
     Sum,
@@ -174,6 +189,13 @@ impl Manifest {
         self.files > 0
             && self.count() <= ALONG_ENTRIES_MAX
             && self.total_bytes <= u64::from(ALONG_BYTES_MAX)
+    }
+
+    /// Whether the first file has a chunk that can go ahead of the answer.
+    #[must_use]
+    pub fn has_first_chunk(&self) -> bool {
+        let first = self.lengths(self.next_file(0));
+        first.is_some_and(|lengths| lengths.chunks() > 0)
     }
 
     /// The number of the first file at or behind `number`; the count when

@@ -78,6 +78,10 @@ pub enum Message {
         /// The files follow right behind the entries, before any answer.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         along: bool,
+        /// The first chunk of the first file follows right behind the entries,
+        /// or that it cannot be read. Never together with `along`.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ahead: bool,
     },
     /// A page of the offer's entries.
     Entries {
@@ -303,6 +307,7 @@ mod tests {
                     entries: 2,
                     total_bytes: 9,
                     along: false,
+                    ahead: false,
                 },
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
             ),
@@ -363,16 +368,21 @@ mod tests {
     }
 
     #[test]
-    fn an_offer_says_whether_its_files_come_along() {
-        let offer = Message::Offer {
-            transfer: TransferId::from_wire(4),
-            entries: 2,
-            total_bytes: 9,
-            along: true,
-        };
-        let json = r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"along":true}"#;
-        assert_eq!(serde_json::to_string(&offer).unwrap(), json);
-        assert_eq!(serde_json::from_str::<Message>(json).unwrap(), offer);
+    fn an_offer_says_what_comes_before_the_answer() {
+        for (along, ahead, word) in [(true, false, "along"), (false, true, "ahead")] {
+            let offer = Message::Offer {
+                transfer: TransferId::from_wire(4),
+                entries: 2,
+                total_bytes: 9,
+                along,
+                ahead,
+            };
+            let json = format!(
+                r#"{{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"{word}":true}}"#
+            );
+            assert_eq!(serde_json::to_string(&offer).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Message>(&json).unwrap(), offer);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`crate::reader`].
 
 mod ending;
+mod outgoing;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,20 +12,19 @@ use std::{
 
 use tokio::sync::{Notify, mpsc};
 
+pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
+
 use crate::{
     choices::Selection,
-    event::{ExchangeError, ExchangeEvent, Summary, TransferError},
+    event::{ExchangeError, TransferError},
     exchange::TRANSFERS_MAX,
     flight::Flight,
     frame::DigestItem,
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
-    manifest::{Manifest, ManifestBuilder},
+    manifest::{Early, Manifest, ManifestBuilder},
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
-    outgoing::{Answer, Departure, Outgoing, Sent},
     receiver::Receiver,
-    sender::Sender,
-    source::Source,
     violation::Violation,
 };
 
@@ -57,30 +57,20 @@ pub(crate) struct Open {
     untold: usize,
 }
 
-pub(crate) struct OpenOutgoing {
-    pub(crate) flight: Arc<Flight>,
-    pub(crate) source: Arc<Source>,
-    pub(crate) machine: Sender,
-    /// Files the receiver does not want, or gave up.
-    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
-    /// What the receiver misses of what it seemed to have; `None` until files
-    /// are sent.
-    pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
-}
-
 pub(crate) enum OpenIncoming {
     /// Entries are still coming.
     Announced {
         builder: ManifestBuilder,
         entries: u32,
         total_bytes: u64,
-        comes_along: bool,
+        early: Early,
     },
     /// Not answered, or the answer is being prepared.
     Offered {
         manifest: Arc<Manifest>,
         is_preparing: bool,
-        along: Option<Along>,
+        /// `None` when nothing of it comes before the answer.
+        held: Option<Held>,
     },
     /// Accepted.
     Receiving {
@@ -94,43 +84,41 @@ pub(crate) enum OpenIncoming {
     },
 }
 
-/// Files that have come along with an offer and wait for the answer to it: no
-/// more than the manifest allows, of which each comes once.
-pub(crate) struct Along {
+/// What has come of an offer before the answer to it: no more than the manifest
+/// allows of files that come along, of which each comes once, or one chunk.
+pub(crate) struct Held {
     pub(crate) machine: Receiver,
-    pub(crate) held: Vec<Work>,
+    pub(crate) work: Vec<Work>,
+    /// Bytes of a chunk, be it that the rest of it is still coming.
+    pub(crate) chunk_bytes: u64,
 }
 
-impl Along {
-    pub(crate) fn new(manifest: Arc<Manifest>) -> Self {
-        Self {
-            machine: Receiver::along(manifest),
-            held: Vec::new(),
-        }
+impl Held {
+    /// `None` where nothing comes early.
+    pub(crate) fn new(manifest: &Arc<Manifest>, early: Early) -> Option<Self> {
+        let machine = Receiver::unanswered(Arc::clone(manifest), early);
+        (early != Early::Nothing).then_some(Self {
+            machine,
+            work: Vec::new(),
+            chunk_bytes: 0,
+        })
     }
-}
 
-impl OpenOutgoing {
-    /// What sends its files, from now on.
-    pub(crate) fn depart(&mut self, link: &Arc<Link>, have: BTreeMap<u32, u32>) -> Departure {
-        let (answers, waiting) = mpsc::unbounded_channel();
-        self.answers = Some(answers);
-        let outgoing = Outgoing {
-            flight: Arc::clone(&self.flight),
-            source: Arc::clone(&self.source),
-            link: Arc::clone(link),
-            unwanted: Arc::clone(&self.unwanted),
-            have,
-            comes_along: self.machine.comes_along(),
+    /// What goes on once the offer is taken, without what is not wanted of it.
+    fn accepted(held: Option<Self>, selection: &Arc<Selection>, have: &BTreeMap<u32, u32>) -> Self {
+        let selection = Arc::clone(selection);
+        let nothing = |machine| Self {
+            machine,
+            work: Vec::new(),
+            chunk_bytes: 0,
         };
-        (outgoing, waiting)
-    }
-
-    /// Hands the receiver's answer to the threads that send.
-    pub(crate) fn answer(&self, answer: Answer) {
-        if let Some(answers) = &self.answers {
-            // They have ended when everything is sent.
-            let _ = answers.send(answer);
+        let Some(held) = held else {
+            return nothing(Receiver::new(selection, have));
+        };
+        let (machine, counts) = held.machine.accepted(selection, have);
+        match counts {
+            true => Self { machine, ..held },
+            false => nothing(machine),
         }
     }
 }
@@ -148,6 +136,15 @@ impl OpenIncoming {
             flight.stop(reason);
             *work = None;
             *digests = None;
+        }
+    }
+
+    /// Whether a chunk of it may have to be held until it is answered.
+    pub(crate) fn is_ahead(&self) -> bool {
+        match self {
+            Self::Announced { early, .. } => *early == Early::FirstChunk,
+            Self::Offered { held, .. } => held.as_ref().is_some_and(|held| held.machine.is_ahead()),
+            Self::Receiving { .. } => false,
         }
     }
 
@@ -241,37 +238,6 @@ impl Shared {
         open.outgoing.values().any(is_sent) || open.incoming.values().any(receiving)
     }
 
-    /// Gives a source an id and announces it. Its files may depart at once if
-    /// they come along.
-    pub(crate) fn open_outgoing(
-        &self,
-        source: &Arc<Source>,
-    ) -> Result<(Arc<Flight>, Option<Departure>), ExchangeError> {
-        let mut open = self.open();
-        let id = open.new_id()?;
-        let manifest = source.manifest();
-        let known = self.link.resources.known.clone();
-        let flight = Arc::new(Flight::new(id, manifest, known));
-        let along = manifest.fits_along();
-        let mut outgoing = OpenOutgoing {
-            flight: Arc::clone(&flight),
-            source: Arc::clone(source),
-            machine: Sender::new(Arc::clone(manifest), along),
-            unwanted: Arc::default(),
-            answers: None,
-        };
-        let departure = along.then(|| outgoing.depart(&self.link, BTreeMap::new()));
-        open.outgoing.insert(id, outgoing);
-        // Under the lock, so that ids reach the peer in rising order.
-        self.link.say(Message::Offer {
-            transfer: id,
-            entries: manifest.count(),
-            total_bytes: manifest.total_bytes(),
-            along,
-        });
-        Ok((flight, departure))
-    }
-
     /// Sends a few words.
     pub(crate) fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
         if text.len() > TEXT_BYTES_MAX {
@@ -289,53 +255,6 @@ impl Shared {
     /// that.
     pub(crate) fn text_arrived(&self, id: TransferId) -> bool {
         self.open().texts.remove(&id)
-    }
-
-    /// What has become of a file that is on its way out.
-    pub(crate) fn sent(&self, id: TransferId, sent: Sent) {
-        let mut open = self.open();
-        let Some(OpenOutgoing {
-            flight,
-            machine,
-            source,
-            ..
-        }) = open.outgoing.get_mut(&id)
-        else {
-            return;
-        };
-        match sent {
-            Sent::File(entry) => machine.sent(entry),
-            Sent::Failed(entry, error) => {
-                flight.add_failed(entry);
-                let is_news = machine.failed(entry);
-                let path = source
-                    .manifest()
-                    .entry(entry)
-                    .map(|entry| entry.path().clone());
-                drop(open);
-                if let Some(path) = path.filter(|_| is_news) {
-                    self.link
-                        .emit_blocking(ExchangeEvent::FileFailed { id, path, error });
-                }
-            }
-        }
-    }
-
-    /// Takes a transfer of this side out, complete.
-    pub(crate) fn complete_outgoing(&self, id: TransferId) -> Option<Summary> {
-        let outgoing = self.open().outgoing.remove(&id)?;
-        let delivered = outgoing.machine.delivered();
-        Some(Summary {
-            files: delivered.files,
-            folders: outgoing.source.manifest().folders(),
-            bytes: delivered.bytes,
-            digest: outgoing.flight.digest(),
-            failed_files: outgoing.machine.failed_files(),
-            skipped_files: outgoing.machine.skipped_files(),
-            here_bytes: outgoing.flight.here_bytes(),
-            resent_bytes: outgoing.flight.resent_bytes(),
-            ..Summary::default()
-        })
     }
 
     /// Holds an offer for the one who prepares to take it.
@@ -376,20 +295,19 @@ impl Shared {
     ) -> Result<(Incoming, Feeds), ExchangeError> {
         let id = flight.id;
         let mut open = self.open();
-        let Some(OpenIncoming::Offered {
-            manifest, along, ..
-        }) = open.incoming.get_mut(&id)
-        else {
+        let Some(OpenIncoming::Offered { manifest, held, .. }) = open.incoming.get_mut(&id) else {
             return Err(ExchangeError::UnknownTransfer);
         };
         let manifest = Arc::clone(manifest);
-        let along = along.take();
-        let comes_along = along.is_some();
-        let (machine, held) = match along {
-            Some(Along { machine, held }) => (machine, held),
-            None => (Receiver::new(Arc::clone(selection), have), Vec::new()),
-        };
+        let Held {
+            machine,
+            work: held,
+            chunk_bytes,
+        } = Held::accepted(held.take(), selection, have);
         flight.select(selection);
+        flight.add_bytes(chunk_bytes);
+        // What comes along is compared when it is here.
+        let said = Some(have).filter(|_| !machine.comes_along());
         let (work, waiting_work) = mpsc::channel(WORK);
         let (digests, waiting_digests) = mpsc::channel(DIGESTS);
         let receiving = OpenIncoming::Receiving {
@@ -400,9 +318,7 @@ impl Shared {
             machine,
         };
         open.incoming.insert(id, receiving);
-        // What comes along is compared when it is here.
-        let have = Some(have).filter(|_| !comes_along);
-        self.say_accept(id, selection, have);
+        self.say_accept(id, selection, said);
         let shared = Arc::clone(self);
         let incoming = Incoming {
             flight,
@@ -437,6 +353,30 @@ impl Shared {
             });
         }
         self.link.say(Message::Accept { transfer });
+    }
+
+    /// What the bytes of the next chunk count for from the first on.
+    pub(crate) fn counting(&self, id: TransferId) -> Option<Arc<Flight>> {
+        match self.open().incoming.get(&id) {
+            Some(OpenIncoming::Receiving {
+                flight, machine, ..
+            }) if !machine.drops_next() => Some(Arc::clone(flight)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of what comes ahead of the answer are here. They count once the
+    /// offer is taken, if they are wanted then.
+    pub(crate) fn came_ahead(&self, id: TransferId, bytes: u64) {
+        match self.open().incoming.get_mut(&id) {
+            Some(OpenIncoming::Offered {
+                held: Some(held), ..
+            }) => held.chunk_bytes += bytes,
+            Some(OpenIncoming::Receiving {
+                flight, machine, ..
+            }) if !machine.drops_next() => flight.add_bytes(bytes),
+            _ => {}
+        }
     }
 
     /// Ends an accepted transfer early: its pipeline gets no more, and ends.

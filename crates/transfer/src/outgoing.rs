@@ -2,6 +2,7 @@
 //! a thread that queues what they frame in its order, and the connection's
 //! writer behind them. None waits for another but through a full queue.
 
+mod ahead;
 mod resume;
 
 use std::{
@@ -13,8 +14,11 @@ use std::{
     thread::Builder,
 };
 
-pub(crate) use self::resume::Answer;
 use self::resume::Waiting;
+pub(crate) use self::{
+    ahead::{Ahead, Forerun},
+    resume::Answer,
+};
 use crate::{
     buffer::{Buffer, DATA_BYTES},
     disk,
@@ -29,7 +33,7 @@ use crate::{
     message::{Message, Trouble},
     source::{Source, SourceReader},
 };
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
 /// In one batch. Of the smallest files a frame would hold 26,000, and both sides
 /// keep a list of those in each that is under way.
@@ -111,10 +115,17 @@ pub(crate) struct Outgoing {
     pub(crate) have: BTreeMap<u32, u32>,
     /// It is not known yet whether the receiver wants any of them.
     pub(crate) comes_along: bool,
+    /// What went ahead of the answer, where the files go on behind it.
+    pub(crate) ahead: Option<Ahead>,
 }
 
 /// What sends the files of an offer, and how it hears of the receiver's answers.
-pub(crate) type Departure = (Outgoing, UnboundedReceiver<Answer>);
+pub(crate) struct Departure {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) answers: UnboundedReceiver<Answer>,
+    /// What goes ahead of all of them, and whether they go on behind it.
+    pub(crate) ahead: Option<(oneshot::Receiver<Ahead>, bool)>,
+}
 
 impl Outgoing {
     /// Sends every wanted file and returns when all is queued or the transfer
@@ -160,7 +171,7 @@ impl Outgoing {
         let manifest = self.source.manifest();
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut batch: Option<Batch> = None;
-        let mut entry = manifest.next_file(0);
+        let mut entry = self.read_behind(&mut reader, pieces)?;
         while let Some(lengths) = manifest.lengths(entry) {
             self.check_pause(pieces, &mut batch)?;
             let size_bytes = manifest.entry(entry)?.file_size_bytes()?;
@@ -422,6 +433,7 @@ impl Outgoing {
             flight: Arc::clone(&self.flight),
             frame,
             file_bytes: file_bytes as u64,
+            is_ahead: false,
         };
         self.link.bulk.blocking_send(bulk).ok()
     }

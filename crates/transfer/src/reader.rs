@@ -22,12 +22,12 @@ use crate::{
     heard::Heard,
     incoming::Work,
     manifest::{
-        ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Entry, ManifestBuilder, ManifestError,
+        ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder,
+        ManifestError,
     },
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
-    open::{Along, OpenIncoming, OpenOutgoing, Shared},
+    open::{Held, OpenIncoming, OpenOutgoing, Shared},
     outgoing::Answer,
-    sender::Accepted,
     violation::Violation,
 };
 
@@ -139,8 +139,15 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 entries,
                 total_bytes,
                 along,
+                ahead,
             } => {
-                self.announced(transfer, entries, total_bytes, along)?;
+                let early = match (along, ahead) {
+                    (true, true) => return Err(ManifestError::Ahead.into()),
+                    (true, false) => Early::Everything,
+                    (false, true) => Early::FirstChunk,
+                    (false, false) => Early::Nothing,
+                };
+                self.announced(transfer, entries, total_bytes, early)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
@@ -213,7 +220,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         id: TransferId,
         entries: u32,
         total_bytes: u64,
-        comes_along: bool,
+        early: Early,
     ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         open.announce(self.shared.side(), id)?;
@@ -224,8 +231,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             return Err(ManifestError::TooMany.into());
         }
         let is_large = entries > ALONG_ENTRIES_MAX || total_bytes > u64::from(ALONG_BYTES_MAX);
-        if comes_along && is_large {
+        if early == Early::Everything && is_large {
             return Err(ManifestError::Along.into());
+        }
+        // So that no more than one chunk waits for answers.
+        if early == Early::FirstChunk && open.incoming.values().any(OpenIncoming::is_ahead) {
+            return Err(Violation::State("chunk ahead of the answer"));
         }
         let open_entries: u32 = open.incoming.values().map(OpenIncoming::entries).sum();
         if open.incoming.len() >= exchange::TRANSFERS_MAX
@@ -238,7 +249,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             builder,
             entries,
             total_bytes,
-            comes_along,
+            early,
         };
         open.incoming.insert(id, announced);
         Ok(())
@@ -285,7 +296,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 builder,
                 entries,
                 total_bytes,
-                comes_along,
+                early,
             } = incoming
             else {
                 return Err(Violation::State("entries"));
@@ -306,11 +317,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             let manifest = Arc::new(std::mem::take(builder).build());
             let offer = Arc::clone(&manifest);
-            let along = comes_along.then(|| Along::new(Arc::clone(&manifest)));
+            if *early == Early::FirstChunk && !manifest.has_first_chunk() {
+                return Err(ManifestError::Ahead.into());
+            }
             *incoming = OpenIncoming::Offered {
+                held: Held::new(&manifest, *early),
                 manifest,
                 is_preparing: false,
-                along,
             };
             offer
         };
@@ -338,19 +351,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     async fn accepted(&mut self, id: TransferId) -> Result<(), Violation> {
         let link = &self.shared.link;
         let departure = self.with_outgoing(id, |open| {
-            let Accepted { selection, have } = open.machine.accepted()?;
-            open.flight.select(&selection);
-            if open.machine.comes_along() {
-                // All of them have departed.
-                return Ok(None);
-            }
-            *open.unwanted.lock().unwrap_or_else(PoisonError::into_inner) =
-                selection.skipped().clone();
-            Ok(Some(open.depart(link, have)))
+            let (have, event) = open.accepted()?;
+            // What comes along has departed.
+            let waits = !open.machine.comes_along();
+            Ok((waits.then(|| open.depart(link, have)), event))
         })?;
-        if let Some(departure) = departure {
+        if let Some((departure, event)) = departure {
             link.silence.restart();
             link.emit(ExchangeEvent::Accepted { id }).await;
+            if let Some(event) = event {
+                link.emit(event).await;
+            }
             // The writer begins to count the seconds: files may be long in coming.
             link.say(Message::Alive);
             if let Some(departure) = departure {
@@ -470,7 +481,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{link::Link, message::Side, outgoing::Departure, source::Source};
+    use crate::{link::Link, message::Side, open::Leaving, outgoing::Departure, source::Source};
 
     fn reader() -> Reader<tokio::io::Empty> {
         let (link, ..) = Link::new(crate::Resources::default());
@@ -485,10 +496,10 @@ mod tests {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(u64::from(ALONG_BYTES_MAX) + 1).unwrap();
         let source = Arc::new(Source::scan(&[path]).unwrap());
-        let (flight, along) = reader.shared.open_outgoing(&source).unwrap();
-        assert!(along.is_none());
+        let (flight, leaving) = reader.shared.open_outgoing(&source, false).unwrap();
+        assert!(matches!(leaving, Leaving::Nothing));
         let departure = reader.with_outgoing(flight.id, |open| {
-            let Accepted { have, .. } = open.machine.accepted()?;
+            let (have, _) = open.accepted()?;
             Ok(open.depart(&reader.shared.link, have))
         });
         (flight.id, departure.unwrap().unwrap())
@@ -497,7 +508,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_said_over_and_over_takes_no_room() {
         let mut reader = reader();
-        let (transfer, (_outgoing, answers)) = accepted(&reader);
+        let (transfer, departure) = accepted(&reader);
         for _ in 0..1000 {
             let failed = Message::FileFailed {
                 transfer,
@@ -506,7 +517,7 @@ mod tests {
             };
             assert!(reader.message(failed).await.is_ok());
         }
-        assert_eq!(answers.len(), 1);
+        assert_eq!(departure.answers.len(), 1);
     }
 
     #[test]

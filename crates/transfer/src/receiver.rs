@@ -4,7 +4,9 @@
 //! asked before a byte of the data is read.
 //!
 //! Files that come along with their offer are all due, whatever the receiver
-//! will choose, and each whole.
+//! will choose, and each whole. Of an offer whose first chunk goes ahead of the
+//! answer nothing else is due before either: it comes first even when the answer
+//! was given before it came, and is dropped when nobody wants it any more.
 //!
 //! Of a file that the receiver has in part, the first chunks stay out; their
 //! digests come under a cursor of their own, ahead of the data or beside it.
@@ -19,7 +21,7 @@ use std::{
 use crate::{
     choices::Selection,
     lengths::{CHUNK_BYTES, ChunkPlace},
-    manifest::{Entry, Manifest},
+    manifest::{Early, Entry, Manifest},
     violation::Violation,
 };
 
@@ -29,6 +31,8 @@ pub struct Receiver {
     selection: Arc<Selection>,
     /// Every file comes whole.
     comes_along: bool,
+    /// Nothing, or not any more: `None`.
+    ahead: Option<Ahead>,
     /// The file that is due; the count of entries when none is.
     entry: u32,
     /// The chunk of it that is due, unless only differing ones are left.
@@ -36,6 +40,18 @@ pub struct Receiver {
     had: BTreeMap<u32, Had>,
     /// The file and the chunk whose digest is due.
     digest: (u32, u32),
+}
+
+/// The first chunk of the first file, or that it cannot be read, which comes
+/// ahead of the answer to the offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    /// Neither it nor the answer is there.
+    Due,
+    /// It is here, and nothing else is due before the answer.
+    Here,
+    /// The answer was given before it came.
+    Late { is_wanted: bool },
 }
 
 /// A file of which the first chunks are here.
@@ -61,6 +77,7 @@ impl Receiver {
         let mut receiver = Self {
             selection,
             comes_along: false,
+            ahead: None,
             entry: 0,
             chunk: 0,
             had: have.iter().map(|(&e, &chunks)| (e, had(chunks))).collect(),
@@ -70,14 +87,55 @@ impl Receiver {
         receiver
     }
 
-    /// An offer whose files come along, before anybody was asked.
+    /// An offer of which something comes before anybody was asked.
     #[must_use]
-    pub fn along(manifest: Arc<Manifest>) -> Self {
+    pub fn unanswered(manifest: Arc<Manifest>, early: Early) -> Self {
         let all = Selection::without(manifest, BTreeSet::new());
         Self {
-            comes_along: true,
+            comes_along: early == Early::Everything,
+            ahead: (early == Early::FirstChunk).then_some(Ahead::Due),
             ..Self::new(Arc::new(all), &BTreeMap::new())
         }
+    }
+
+    /// The offer is taken, as by [`Receiver::new`]. Returns with what goes on
+    /// whether what is here of it counts.
+    #[must_use]
+    pub fn accepted(self, selection: Arc<Selection>, have: &BTreeMap<u32, u32>) -> (Self, bool) {
+        let Some(ahead) = self.ahead else {
+            // What comes along is sorted out when it is here.
+            return (self, true);
+        };
+        let first = selection.manifest().next_file(0);
+        let is_wanted = !selection.skipped().contains(&first) && !have.contains_key(&first);
+        let mut accepted = Self::new(selection, have);
+        if ahead != Ahead::Here {
+            accepted.ahead = Some(Ahead::Late { is_wanted });
+        } else if is_wanted {
+            accepted.move_on(self.entry);
+            // Of any other than the first nothing has come.
+            accepted.chunk = accepted.chunk.max(self.chunk);
+        }
+        (accepted, is_wanted)
+    }
+
+    /// Whether every file comes whole, and nothing is said of what is here.
+    #[must_use]
+    pub const fn comes_along(&self) -> bool {
+        self.comes_along
+    }
+
+    /// Whether it may have to wait for the answer to the offer, of which a chunk
+    /// comes ahead.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        matches!(self.ahead, Some(Ahead::Due | Ahead::Here))
+    }
+
+    /// Whether what comes next came ahead of an answer that does not want it.
+    #[must_use]
+    pub const fn drops_next(&self) -> bool {
+        matches!(self.ahead, Some(Ahead::Late { is_wanted: false }))
     }
 
     /// Whether every file has come to its end.
@@ -86,47 +144,57 @@ impl Receiver {
         self.entry == self.selection.manifest().count()
     }
 
-    /// A chunk of `data_bytes` is about to come. Returns where it goes.
+    /// A chunk of `data_bytes` is about to come. Returns where it belongs.
     ///
     /// # Errors
     /// It is not the one that is due, or not as long as it must be.
-    pub fn chunk(
-        &mut self,
+    pub fn check_chunk(
+        &self,
         entry: u32,
         index: u32,
         data_bytes: usize,
     ) -> Result<ChunkPlace, Violation> {
         self.check_due(entry)?;
         let not_due = Violation::Chunk { entry, index };
-        let lengths = self
-            .selection
-            .manifest()
-            .lengths(entry)
-            .ok_or(not_due.clone())?;
-        let is_new = self.chunk < lengths.chunks();
-        if self.comes_along {
-            return Err(not_due);
-        }
-        let differing = self.had.get_mut(&entry).map(|had| &mut had.differing);
-        let mut next_differing = differing.filter(|_| !is_new);
-        let due = match &next_differing {
-            Some(differing) => differing.front().map(|run| run.start),
-            None => Some(self.chunk),
+        let lengths = self.selection.manifest().lengths(entry);
+        let lengths = lengths.ok_or(not_due.clone())?;
+        let due = match self.had.get(&entry) {
+            _ if self.ahead.is_some() => Some(0),
+            Some(had) if self.chunk == lengths.chunks() => {
+                had.differing.front().map(|run| run.start)
+            }
+            _ => Some(self.chunk),
         };
         let place = lengths.place(index).ok_or(not_due.clone())?;
-        if due != Some(index) || place.length_bytes() != data_bytes {
+        if self.comes_along || due != Some(index) || place.length_bytes() != data_bytes {
             return Err(not_due);
         }
-        match &mut next_differing {
-            Some(differing) => {
-                if let Some(run) = differing.front_mut() {
-                    run.start += 1;
-                }
-                differing.pop_front_if(|run| Range::is_empty(run));
-            }
-            None => self.chunk += 1,
-        }
         Ok(place)
+    }
+
+    /// That chunk has come. Returns where it goes; `None` when it is not wanted.
+    ///
+    /// # Errors
+    /// As for [`Receiver::check_chunk`].
+    pub fn chunk(
+        &mut self,
+        entry: u32,
+        index: u32,
+        data_bytes: usize,
+    ) -> Result<Option<ChunkPlace>, Violation> {
+        let place = self.check_chunk(entry, index, data_bytes)?;
+        if !self.note_ahead() {
+            return Ok(None);
+        }
+        if index == self.chunk {
+            self.chunk += 1;
+        } else if let Some(Had { differing, .. }) = self.had.get_mut(&entry) {
+            if let Some(run) = differing.front_mut() {
+                run.start += 1;
+            }
+            differing.pop_front_if(|run| Range::is_empty(run));
+        }
+        Ok(Some(place))
     }
 
     /// The digest of a chunk that is here has come.
@@ -136,7 +204,8 @@ impl Receiver {
     pub fn digest(&mut self, entry: u32, index: u32) -> Result<(), Violation> {
         // A file that the sender cannot read is left in the middle.
         let is_next = (entry, index) == self.digest || (entry > self.digest.0 && index == 0);
-        if !is_next || self.had.get(&entry).is_none_or(|had| index >= had.chunks) {
+        let is_early = self.ahead.is_some();
+        if is_early || !is_next || self.had.get(&entry).is_none_or(|had| index >= had.chunks) {
             return Err(Violation::Chunk { entry, index });
         }
         self.digest = (entry, index + 1);
@@ -165,7 +234,8 @@ impl Receiver {
             .entry(entry)
             .and_then(Entry::file_size_bytes);
         let fits = declared == u64::try_from(data_bytes).ok() && data_bytes <= CHUNK_BYTES as usize;
-        if self.chunk != 0 || !fits || self.had.contains_key(&entry) {
+        let is_in_chunks = self.chunk != 0 || self.ahead.is_some();
+        if is_in_chunks || !fits || self.had.contains_key(&entry) {
             return Err(Violation::Chunk { entry, index: 0 });
         }
         self.move_on(entry + 1);
@@ -185,6 +255,7 @@ impl Receiver {
             .map(crate::lengths::Lengths::chunks);
         let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
         if self.comes_along
+            || self.ahead.is_some()
             || chunks != Some(self.chunk)
             || !self.had.get(&entry).is_none_or(is_compared)
         {
@@ -197,21 +268,35 @@ impl Receiver {
         Ok(())
     }
 
-    /// The sender gives up a file, begun or not.
+    /// The sender gives up a file, begun or not. Returns whether that matters.
     ///
     /// # Errors
     /// The file is not due.
-    pub fn file_failed(&mut self, entry: u32) -> Result<(), Violation> {
+    pub fn file_failed(&mut self, entry: u32) -> Result<bool, Violation> {
         self.check_due(entry)?;
-        self.move_on(entry + 1);
-        Ok(())
+        let matters = self.note_ahead();
+        if matters {
+            self.move_on(entry + 1);
+        }
+        Ok(matters)
     }
 
     fn check_due(&self, entry: u32) -> Result<(), Violation> {
-        if entry != self.entry || self.is_complete() {
-            return Err(Violation::Entry(entry));
-        }
-        Ok(())
+        let is_due = match self.ahead {
+            Some(Ahead::Here) => false,
+            Some(Ahead::Late { .. }) => entry == self.selection.manifest().next_file(0),
+            Some(Ahead::Due) | None => entry == self.entry && !self.is_complete(),
+        };
+        is_due.then_some(()).ok_or(Violation::Entry(entry))
+    }
+
+    /// Something that is due has come. Returns whether it is wanted, as is all
+    /// but what came ahead of another answer.
+    fn note_ahead(&mut self) -> bool {
+        let is_wanted = !self.drops_next();
+        let is_answered = self.ahead != Some(Ahead::Due);
+        self.ahead = (!is_answered).then_some(Ahead::Here);
+        is_wanted
     }
 
     /// To the first file at or behind `entry`.
@@ -243,10 +328,13 @@ mod tests {
         Arc::new(builder.build())
     }
 
-    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
+    fn selection_without(skipped: &[u32]) -> Arc<Selection> {
         let skipped = skipped.iter().copied().collect();
-        let selection = Selection::without(manifest(), skipped);
-        Receiver::new(Arc::new(selection), have)
+        Arc::new(Selection::without(manifest(), skipped))
+    }
+
+    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
+        Receiver::new(selection_without(skipped), have)
     }
 
     fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
@@ -316,7 +404,7 @@ mod tests {
     fn everything_in_order_completes() {
         let mut receiver = receiver();
         for (index, data_bytes) in [(0, MIB), (1, MIB), (2, 5)] {
-            let place = receiver.chunk(1, index, data_bytes).unwrap();
+            let place = receiver.chunk(1, index, data_bytes).unwrap().unwrap();
             assert_eq!(place.offset_bytes(), u64::from(index) * MIB as u64);
         }
         receiver.file_end(1).unwrap();
@@ -348,7 +436,7 @@ mod tests {
 
     #[test]
     fn what_comes_along_comes_whole_and_once() {
-        let mut receiver = Receiver::along(manifest());
+        let mut receiver = Receiver::unanswered(manifest(), Early::Everything);
         let no_chunk = Err(Violation::Chunk { entry: 1, index: 0 });
         assert_eq!(receiver.chunk(1, 0, MIB), no_chunk);
         receiver.file_failed(1).unwrap();
@@ -360,6 +448,146 @@ mod tests {
         receiver.small_file(3, 0).unwrap();
         assert!(receiver.is_complete());
         assert_eq!(receiver.small_file(3, 0), Err(Violation::Entry(3)));
+    }
+
+    fn with_chunk_ahead() -> Receiver {
+        Receiver::unanswered(manifest(), Early::FirstChunk)
+    }
+
+    #[test]
+    fn it_goes_on_behind_what_came_ahead() {
+        let none = BTreeMap::new();
+        for comes_first in [true, false] {
+            let mut receiver = with_chunk_ahead();
+            if comes_first {
+                assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
+            }
+            assert!(receiver.is_ahead());
+            let (mut receiver, counts) = receiver.accepted(selection_without(&[]), &none);
+            assert!(counts && !receiver.is_ahead() && !receiver.drops_next());
+            if !comes_first {
+                assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
+            }
+            assert!(receiver.chunk(1, 0, MIB).is_err(), "twice");
+            receiver.chunk(1, 1, MIB).unwrap();
+            receiver.chunk(1, 2, 5).unwrap();
+            receiver.file_end(1).unwrap();
+            receiver.small_file(2, 7).unwrap();
+
+            let mut receiver = with_chunk_ahead();
+            if comes_first {
+                assert_eq!(receiver.file_failed(1), Ok(true));
+            }
+            let (mut receiver, _) = receiver.accepted(selection_without(&[2]), &none);
+            if !comes_first {
+                assert_eq!(receiver.file_failed(1), Ok(true));
+            }
+            receiver.small_file(3, 0).unwrap();
+            assert!(receiver.is_complete());
+        }
+    }
+
+    #[test]
+    fn what_came_ahead_of_another_answer_is_as_if_it_had_not_come() {
+        let none = BTreeMap::new();
+        let have = BTreeMap::from([(1, 2)]);
+        let come = |receiver: &mut Receiver, is_failure: bool| match is_failure {
+            true => receiver.file_failed(1).unwrap(),
+            false => receiver.chunk(1, 0, MIB).unwrap().is_some(),
+        };
+        for is_failure in [true, false] {
+            for comes_first in [true, false] {
+                for (skipped, have) in [(&[1][..], &none), (&[], &have)] {
+                    let mut receiver = with_chunk_ahead();
+                    if comes_first {
+                        assert!(come(&mut receiver, is_failure));
+                    }
+                    let (mut receiver, counts) =
+                        receiver.accepted(selection_without(skipped), have);
+                    assert!(!counts);
+                    if !comes_first {
+                        assert!(receiver.drops_next());
+                        assert!(receiver.digest(1, 0).is_err(), "not behind it");
+                        assert!(receiver.small_file(2, 7).is_err(), "nor this");
+                        assert!(!come(&mut receiver, is_failure));
+                    }
+                    assert!(!receiver.drops_next());
+                    assert!(receiver.chunk(1, 0, MIB).is_err(), "no second time");
+                    if !have.is_empty() {
+                        receiver.digest(1, 0).unwrap();
+                        receiver.chunk(1, 2, 5).unwrap();
+                        receiver.compared(1, 2, &[(0, 1)]);
+                        assert!(receiver.chunk(1, 0, MIB).unwrap().is_some(), "it differs");
+                        receiver.file_end(1).unwrap();
+                    }
+                    receiver.small_file(2, 7).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_may_come_after_all_else_is_done() {
+        let skipped = selection_without(&[1, 2, 3]);
+        let (mut receiver, _) = with_chunk_ahead().accepted(skipped, &BTreeMap::new());
+        assert!(receiver.is_complete());
+        assert_eq!(receiver.chunk(1, 0, MIB), Ok(None));
+        assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn nothing_but_one_piece_of_the_first_file_comes_ahead() {
+        let is_refused = |receiver: &mut Receiver, what: &str| {
+            let refused = match what {
+                "another chunk" => receiver.chunk(1, 1, MIB).is_err(),
+                "another length" => receiver.chunk(1, 0, MIB - 1).is_err(),
+                "another file" => receiver.chunk(2, 0, 7).is_err(),
+                "a folder" => receiver.chunk(0, 0, MIB).is_err(),
+                "another failure" => receiver.file_failed(2).is_err(),
+                "a batch" => receiver.small_file(1, MIB).is_err(),
+                "an end" => receiver.file_end(1).is_err(),
+                _ => receiver.digest(1, 0).is_err(),
+            };
+            assert!(refused, "{what}");
+        };
+        for what in [
+            "another chunk",
+            "another length",
+            "another file",
+            "a folder",
+            "another failure",
+            "a batch",
+            "an end",
+            "a digest",
+        ] {
+            is_refused(&mut with_chunk_ahead(), what);
+            let mut here = with_chunk_ahead();
+            here.chunk(1, 0, MIB).unwrap();
+            assert!(here.chunk(1, 0, MIB).is_err() && here.file_failed(1).is_err());
+            is_refused(&mut here, what);
+            let mut failed = with_chunk_ahead();
+            failed.file_failed(1).unwrap();
+            is_refused(&mut failed, what);
+            assert!(!failed.is_complete());
+        }
+    }
+
+    #[test]
+    fn a_small_file_that_begins_ahead_ends_as_one_in_chunks() {
+        let mut builder = ManifestBuilder::default();
+        let entry = r#"{"file":{"path":"a","size_bytes":7}}"#;
+        builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        let all = Arc::new(Selection::without(
+            Arc::new(builder.build()),
+            BTreeSet::new(),
+        ));
+        let receiver = Receiver::unanswered(Arc::clone(all.manifest()), Early::FirstChunk);
+        let (mut receiver, _) = receiver.accepted(all, &BTreeMap::new());
+        assert!(receiver.small_file(0, 7).is_err());
+        receiver.chunk(0, 0, 7).unwrap();
+        assert!(receiver.small_file(0, 7).is_err());
+        receiver.file_end(0).unwrap();
+        assert!(receiver.is_complete());
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Files that come along with the offer are sent in either phase, the skipped
-//! ones, too. Nothing of them is believed to have arrived before `Accept`.
+//! ones, too. Nothing of them is believed to have arrived before `Accept`. A first
+//! chunk that goes ahead of the answer is forgotten if the receiver skips or has
+//! the file.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,7 @@ use std::{
 
 use crate::{
     choices::Selection,
-    manifest::{Entry, Manifest},
+    manifest::{Early, Entry, Manifest},
     violation::Violation,
 };
 
@@ -43,8 +45,8 @@ pub struct Accepted {
 pub struct Sender {
     manifest: Arc<Manifest>,
     phase: Phase,
-    /// The files do not wait for the answer.
-    comes_along: bool,
+    /// What does not wait for the answer.
+    early: Early,
     /// Entries from the first that are sent, failed or skipped.
     sent: u32,
     failed: BTreeSet<u32>,
@@ -67,15 +69,15 @@ enum Phase {
 }
 
 impl Sender {
-    /// A transfer whose offer is on its way, with the files behind it if it
-    /// `comes_along`.
+    /// A transfer whose offer is on its way, and what does not wait for the
+    /// answer behind it.
     #[must_use]
-    pub fn new(manifest: Arc<Manifest>, comes_along: bool) -> Self {
+    pub fn new(manifest: Arc<Manifest>, early: Early) -> Self {
         Self {
             sent: manifest.next_file(0),
             manifest,
             phase: Phase::Offered,
-            comes_along,
+            early,
             failed: BTreeSet::new(),
             skipped: BTreeSet::new(),
             have: BTreeMap::new(),
@@ -85,7 +87,25 @@ impl Sender {
     /// Whether the files do not wait for the answer.
     #[must_use]
     pub const fn comes_along(&self) -> bool {
-        self.comes_along
+        matches!(self.early, Early::Everything)
+    }
+
+    /// Whether the receiver may hold a chunk until it has answered.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        matches!(self.early, Early::FirstChunk) && !self.is_accepted()
+    }
+
+    /// The file behind whose first chunk it goes on because that went ahead of
+    /// the answer. `None` before that is known, and where it came to nothing.
+    #[must_use]
+    pub fn goes_on_behind(&self) -> Option<u32> {
+        let Phase::Sending { selection, .. } = &self.phase else {
+            return None;
+        };
+        let first = self.manifest.next_file(0);
+        let is_wanted = !selection.skipped().contains(&first) && !self.have.contains_key(&first);
+        (self.early == Early::FirstChunk && is_wanted).then_some(first)
     }
 
     /// Whether the receiver has taken the offer.
@@ -121,7 +141,7 @@ impl Sender {
     /// Too late, no file, more chunks than it has, out of order, or all of it
     /// comes along.
     pub fn have(&mut self, files: &[(u32, u32)]) -> Result<(), Violation> {
-        if self.is_accepted() || self.comes_along {
+        if self.is_accepted() || self.comes_along() {
             return Err(Violation::State("have"));
         }
         for &(entry, chunks) in files {
@@ -329,7 +349,7 @@ mod tests {
     use crate::manifest::ManifestBuilder;
 
     /// A folder, two files of 1 and 2 bytes, a folder, a file of 3 bytes.
-    fn sender_that(comes_along: bool) -> Sender {
+    fn sender_with(early: Early) -> Sender {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
@@ -340,11 +360,11 @@ mod tests {
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
-        Sender::new(Arc::new(builder.build()), comes_along)
+        Sender::new(Arc::new(builder.build()), early)
     }
 
     fn sender() -> Sender {
-        sender_that(false)
+        sender_with(Early::Nothing)
     }
 
     #[test]
@@ -438,7 +458,7 @@ mod tests {
         let mut builder = ManifestBuilder::default();
         let entry = r#"{"file":{"path":"large","size_bytes":4718592}}"#;
         builder.push(serde_json::from_str(entry).unwrap()).unwrap();
-        Sender::new(Arc::new(builder.build()), false)
+        Sender::new(Arc::new(builder.build()), Early::Nothing)
     }
 
     #[test]
@@ -484,7 +504,7 @@ mod tests {
 
     #[test]
     fn what_comes_along_counts_only_once_it_was_accepted() {
-        let mut sender = sender_that(true);
+        let mut sender = sender_with(Early::Everything);
         sender.sent(1);
         sender.sent(2);
         assert!(sender.failed(4));
@@ -500,7 +520,7 @@ mod tests {
 
     #[test]
     fn what_came_along_and_was_skipped_is_neither_delivered_nor_failed() {
-        let mut sender = sender_that(true);
+        let mut sender = sender_with(Early::Everything);
         assert!(sender.failed(1));
         sender.skip(&[(1, 2)]).unwrap();
         sender.accepted().unwrap();
@@ -512,6 +532,28 @@ mod tests {
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 3 });
         assert_eq!((sender.failed_files(), sender.skipped_files()), (0, 2));
+    }
+
+    #[test]
+    fn what_went_ahead_is_gone_behind_only_if_the_file_is_sent_from_its_beginning() {
+        for (skipped, have, behind) in [
+            (&[][..], &[][..], Some(1)),
+            (&[(2, 3)], &[(2, 1)], Some(1)),
+            (&[(0, 2)], &[], None),
+            (&[], &[(1, 1)], None),
+        ] {
+            let mut sender = sender_with(Early::FirstChunk);
+            assert!(sender.is_ahead());
+            assert_eq!(sender.goes_on_behind(), None, "nobody knows");
+            sender.skip(skipped).unwrap();
+            sender.have(have).unwrap();
+            sender.accepted().unwrap();
+            assert_eq!(sender.goes_on_behind(), behind);
+            assert!(!sender.is_ahead());
+        }
+        let mut sender = sender();
+        sender.accepted().unwrap();
+        assert_eq!(sender.goes_on_behind(), None);
     }
 
     #[test]

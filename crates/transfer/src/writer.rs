@@ -43,7 +43,10 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
                 return Err(io::ErrorKind::WriteZero.into());
             }
             let counted = uncounted_bytes.min(written as u64);
-            bulk.flight.add_bytes(counted);
+            match bulk.is_ahead {
+                true => bulk.flight.add_ahead(counted),
+                false => bulk.flight.add_bytes(counted),
+            }
             uncounted_bytes -= counted;
             slice = slice.split_at(written).1;
         }

@@ -167,7 +167,13 @@ impl Engine {
             }
             let is_waiting = matches!(transfer.stage, Stage::Connecting);
             let (sent, stage) = match (transfer.source.take(), &transfer.text) {
-                (Some(source), _) => (exchange.send(source).await, Stage::AwaitingAnswer),
+                (Some(source), _) => {
+                    let sent = match transfer.lost {
+                        Some(_) => exchange.send_again(source).await,
+                        None => exchange.send(source).await,
+                    };
+                    (sent, Stage::AwaitingAnswer)
+                }
                 (None, Some(text)) if is_waiting => {
                     let sent = exchange.send_text(text.as_ref().to_owned());
                     (sent, Stage::Transferring)

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::{Open, OpenIncoming, Shared};
 use crate::{
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
-    message::TransferId,
+    message::{CancelReason, Message, TransferId},
     reader::Ended,
 };
 
@@ -20,7 +20,32 @@ impl Shared {
         id: TransferId,
         reason: TransferError,
     ) -> Result<(), ExchangeError> {
+        self.stop_one(&mut self.open(), id, reason)
+    }
+
+    /// As [`Shared::stop`], and tells the peer. Under one lock: when it hears of
+    /// an offer that this side has made since, it has heard of the end before.
+    pub(crate) fn cancel(
+        self: &Arc<Self>,
+        id: TransferId,
+        error: TransferError,
+        reason: CancelReason,
+    ) -> Result<(), ExchangeError> {
         let mut open = self.open();
+        self.stop_one(&mut open, id, error)?;
+        self.link.say(Message::Cancel {
+            transfer: id,
+            reason,
+        });
+        Ok(())
+    }
+
+    fn stop_one(
+        self: &Arc<Self>,
+        open: &mut Open,
+        id: TransferId,
+        reason: TransferError,
+    ) -> Result<(), ExchangeError> {
         if let Some(outgoing) = open.outgoing.remove(&id) {
             outgoing.flight.stop(reason.clone());
         } else if !open.texts.remove(&id) {
@@ -38,7 +63,7 @@ impl Shared {
             };
         }
         let outcome = Err(reason);
-        self.tell(&mut open, ExchangeEvent::Finished { id, outcome });
+        self.tell(open, ExchangeEvent::Finished { id, outcome });
         Ok(())
     }
 

@@ -13,14 +13,13 @@ use super::{Ended, Reader};
 use crate::{
     buffer::Buffer,
     event::Party,
-    flight::Flight,
     frame::{
         self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
     },
     incoming::Work,
     manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX},
     message::TransferId,
-    open::{Along, Open, OpenIncoming},
+    open::{Held, Open, OpenIncoming},
     receiver::Receiver,
     throttle::SLICE_BYTES,
     violation::Violation,
@@ -40,14 +39,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             index,
             digest,
         } = ChunkHeader::decode(&header);
-        let mut place = None;
+        let (mut place, mut is_accepted) = (None, true);
         self.admit(transfer, "chunk", |machine| {
-            place = Some(machine.chunk(entry, index, data_bytes)?);
+            place = Some(machine.check_chunk(entry, index, data_bytes)?);
+            is_accepted = !machine.is_ahead();
             Ok(())
         })?;
-        let flight = self.shared.flight(transfer);
-        let buffer = self.buffer().await?;
-        let buffer = self.data(buffer, data_bytes, flight.as_deref()).await?;
+        // As for what comes along.
+        let buffer = match is_accepted {
+            true => self.buffer().await?,
+            false => Buffer::alone(data_bytes),
+        };
+        let buffer = self.data(buffer, data_bytes, Some(transfer)).await?;
         // Nowhere: the transfer was stopped.
         let Some(place) = place else {
             return Ok(());
@@ -102,15 +105,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         buffer.ok_or(Ended::Closed(Party::Us))
     }
 
-    /// Reads what a frame carries. It counts for the flight as it comes: on a slow
-    /// line a chunk takes seconds.
+    /// Reads what a frame carries. Of a chunk it counts as it comes: on a slow line
+    /// that takes seconds.
     async fn data(
         &mut self,
         mut buffer: Buffer,
         bytes: usize,
-        flight: Option<&Flight>,
+        chunk_of: Option<TransferId>,
     ) -> Result<Buffer, Ended> {
         let mut rest = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
+        let flight = chunk_of.and_then(|id| self.shared.counting(id));
         let limit = &self.shared.link.resources.receive;
         while !rest.is_empty() {
             let most = match limit.is_set() {
@@ -124,8 +128,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 if read == 0 {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 }
-                if let Some(flight) = flight {
-                    flight.add_bytes(read as u64);
+                match (&flight, chunk_of) {
+                    (Some(flight), _) => flight.add_bytes(read as u64),
+                    (None, Some(id)) => self.shared.came_ahead(id, read as u64),
+                    (None, None) => {}
                 }
                 slice = slice.split_at_mut(read).1;
             }
@@ -144,7 +150,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         match self.takes(&mut open, id, what)? {
-            Some(Takes::Held(along)) => ask(&mut along.machine),
+            Some(Takes::Held(held)) => ask(&mut held.machine),
             Some(Takes::Pipeline { machine, .. }) => ask(machine),
             None => Ok(()),
         }
@@ -163,9 +169,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             // Under one lock, so that the answer comes before both or behind both.
             let mut open = self.shared.open();
             match self.takes(&mut open, id, what)? {
-                Some(Takes::Held(along)) => {
-                    check_due(&mut along.machine, &work)?;
-                    along.held.push(work);
+                Some(Takes::Held(held)) => {
+                    if take(&mut held.machine, &work)? {
+                        held.work.push(work);
+                    }
                     return Ok(());
                 }
                 Some(Takes::Pipeline {
@@ -173,7 +180,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     pipeline,
                     digests,
                 }) => {
-                    check_due(machine, &work)?;
+                    if !take(machine, &work)? {
+                        return Ok(());
+                    }
                     if machine.is_complete() {
                         // For the last time.
                         *digests = None;
@@ -215,8 +224,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 digests,
             })),
             Some(OpenIncoming::Offered {
-                along: Some(along), ..
-            }) => Ok(Some(Takes::Held(along))),
+                held: Some(held), ..
+            }) => Ok(Some(Takes::Held(held))),
             Some(_) => Err(Violation::State(what)),
         }
     }
@@ -224,8 +233,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
 /// What takes the files of a transfer.
 enum Takes<'a> {
-    /// Nobody has answered the offer yet, and its files come along.
-    Held(&'a mut Along),
+    /// Nobody has answered the offer yet, of which something comes before.
+    Held(&'a mut Held),
     /// It was accepted.
     Pipeline {
         machine: &'a mut Receiver,
@@ -234,14 +243,20 @@ enum Takes<'a> {
     },
 }
 
-fn check_due(machine: &mut Receiver, work: &Work) -> Result<(), Violation> {
+/// Whether what is due is wanted, too.
+fn take(machine: &mut Receiver, work: &Work) -> Result<bool, Violation> {
     match work {
-        // It was before its data was read.
-        Work::Chunk { .. } => Ok(()),
-        Work::Batch { items, .. } => items
-            .iter()
-            .try_for_each(|item| machine.small_file(item.entry, item.data.len())),
-        Work::End { entry, .. } => machine.file_end(*entry),
+        Work::Chunk { entry, place, .. } => {
+            // Once more, since the answer to the offer may have come meanwhile.
+            let taken = machine.chunk(*entry, place.index(), place.length_bytes())?;
+            Ok(taken.is_some())
+        }
+        Work::Batch { items, .. } => {
+            let mut items = items.iter();
+            items.try_for_each(|item| machine.small_file(item.entry, item.data.len()))?;
+            Ok(true)
+        }
+        Work::End { entry, .. } => machine.file_end(*entry).map(|()| true),
         Work::Failed { entry, .. } => machine.file_failed(*entry),
     }
 }

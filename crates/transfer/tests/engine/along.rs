@@ -81,10 +81,11 @@ async fn an_offer_that_is_not_small_waits() {
         let said = liar.hear().await;
         assert_eq!(said.get("along"), None, "{what}");
         assert_eq!(liar.hear().await["type"], "entries");
+        assert_eq!(liar.hear_chunk().await.1, 0, "{what}");
         // The next thing is the answer to the acceptance.
         liar.json(r#"{"type":"accept","transfer":1}"#).await;
         assert_eq!(liar.hear().await["type"], "alive", "{what}");
-        assert!(!liar.hear_batch().await.is_empty());
+        assert_eq!(liar.hear().await["type"], "file_end", "{what}");
     }
 }
 

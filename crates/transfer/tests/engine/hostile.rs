@@ -271,6 +271,8 @@ async fn skipped_files_are_not_sent() {
     let id = bob.send(&paths).await;
     assert_eq!(liar.hear().await["type"], "offer");
     assert_eq!(liar.hear().await["type"], "entries");
+    // Ahead of the answer.
+    assert_eq!(liar.hear_chunk().await.0, 0);
     liar.json(r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#)
         .await;
     liar.json(r#"{"type":"accept","transfer":1}"#).await;

@@ -6,8 +6,9 @@ use crate::support::{Peer, names};
 use pinhole_transfer::{
     ExchangeError, Side, TransferId,
     frame::{
-        BATCH_HEADER_BYTES, BatchItem, ChunkHeader, FRAME_HEADER_BYTES, FrameHeader, FrameKind,
-        batch_items, encode_batch_header,
+        BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
+        FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
+        encode_digests,
     },
     merkle::{Digest, Tree},
 };
@@ -52,11 +53,16 @@ impl Liar {
         self.offer_as(transfer, sizes, r#","along":true"#).await;
     }
 
-    async fn offer_as(&mut self, transfer: u32, sizes: &[usize], along: &str) {
+    /// As `offer`, and its first chunk goes ahead of the answer.
+    pub(crate) async fn offer_ahead(&mut self, transfer: u32, sizes: &[usize]) {
+        self.offer_as(transfer, sizes, r#","ahead":true"#).await;
+    }
+
+    async fn offer_as(&mut self, transfer: u32, sizes: &[usize], early: &str) {
         let total: usize = sizes.iter().sum();
         let count = sizes.len();
         self.json(&format!(
-            r#"{{"type":"offer","transfer":{transfer},"entries":{count},"total_bytes":{total}{along}}}"#
+            r#"{{"type":"offer","transfer":{transfer},"entries":{count},"total_bytes":{total}{early}}}"#
         ))
         .await;
         let entries: Vec<_> = sizes
@@ -72,14 +78,43 @@ impl Liar {
     }
 
     pub(crate) async fn chunk(&mut self, entry: u32, index: u32, data: &[u8], digest: Digest) {
+        self.chunk_as(0, entry, index, data, digest).await;
+    }
+
+    /// A genuine one of that transfer.
+    pub(crate) async fn chunk_of(&mut self, transfer: u32, entry: u32, index: u32, data: &[u8]) {
+        let digest = Digest::of_chunk(data);
+        self.chunk_as(transfer, entry, index, data, digest).await;
+    }
+
+    async fn chunk_as(
+        &mut self,
+        transfer: u32,
+        entry: u32,
+        index: u32,
+        data: &[u8],
+        digest: Digest,
+    ) {
         let header = ChunkHeader {
-            transfer: id(0),
+            transfer: id(transfer),
             entry,
             index,
             digest,
         };
         self.bytes(&header.encode(data.len()).unwrap()).await;
         self.bytes(data).await;
+    }
+
+    pub(crate) async fn digests(&mut self, items: &[(u32, u32, Digest)]) {
+        let items: Vec<_> = items
+            .iter()
+            .map(|&(entry, index, digest)| DigestItem {
+                entry,
+                index,
+                digest,
+            })
+            .collect();
+        self.bytes(&encode_digests(id(0), &items).unwrap()).await;
     }
 
     /// The beginning of a chunk that would go on.
@@ -114,18 +149,53 @@ impl Liar {
         self.bytes(&items).await;
     }
 
-    /// The files of a batch that the other side sends next.
-    pub(crate) async fn hear_batch(&mut self) -> Vec<(u32, Vec<u8>)> {
+    async fn hear_frame(&mut self) -> (FrameKind, Vec<u8>) {
         let mut header = [0; FRAME_HEADER_BYTES];
         self.stream.read_exact(&mut header).await.unwrap();
         let header = FrameHeader::decode(header).unwrap();
-        assert_eq!(header.kind, FrameKind::Batch);
         let mut payload = vec![0; header.payload_bytes];
         self.stream.read_exact(&mut payload).await.unwrap();
+        (header.kind, payload)
+    }
+
+    /// The files of a batch that the other side sends next.
+    pub(crate) async fn hear_batch(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let (kind, payload) = self.hear_frame().await;
+        assert_eq!(kind, FrameKind::Batch);
         let items = &payload[BATCH_HEADER_BYTES..];
         let found = batch_items(items).unwrap();
         let file = |item: BatchItem| (item.entry, items[item.data].to_vec());
         found.into_iter().map(file).collect()
+    }
+
+    /// The chunk that the other side sends next: its file, place and data.
+    pub(crate) async fn hear_chunk(&mut self) -> (u32, u32, Vec<u8>) {
+        let (kind, payload) = self.hear_frame().await;
+        assert_eq!(kind, FrameKind::Chunk);
+        let (header, data) = payload.split_first_chunk::<CHUNK_HEADER_BYTES>().unwrap();
+        let header = ChunkHeader::decode(header);
+        (header.entry, header.index, data.to_vec())
+    }
+
+    /// What the other side says up to a batch. Returns its last word before.
+    pub(crate) async fn hear_until_batch(&mut self) -> String {
+        let mut last = String::new();
+        loop {
+            match self.hear_frame().await {
+                (FrameKind::Batch, _) => return last,
+                (FrameKind::Control, payload) => {
+                    let said: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+                    last = said["type"].as_str().unwrap().to_owned();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What the other side says next, if it is not of a file.
+    pub(crate) async fn hear_any(&mut self) -> Option<serde_json::Value> {
+        let (kind, payload) = self.hear_frame().await;
+        (kind == FrameKind::Control).then(|| serde_json::from_slice(&payload).unwrap())
     }
 
     pub(crate) async fn end(&mut self, entry: u32, chunks: &[&[u8]]) {
@@ -142,20 +212,12 @@ impl Liar {
 
     /// The kind of what the other side sends next.
     pub(crate) async fn hear_kind(&mut self) -> FrameKind {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        self.stream.read_exact(&mut header).await.unwrap();
-        let header = FrameHeader::decode(header).unwrap();
-        let mut payload = vec![0; header.payload_bytes];
-        self.stream.read_exact(&mut payload).await.unwrap();
-        header.kind
+        self.hear_frame().await.0
     }
 
     /// What the other side says next.
     pub(crate) async fn hear(&mut self) -> serde_json::Value {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        self.stream.read_exact(&mut header).await.unwrap();
-        let mut payload = vec![0; FrameHeader::decode(header).unwrap().payload_bytes];
-        self.stream.read_exact(&mut payload).await.unwrap();
+        let (_, payload) = self.hear_frame().await;
         serde_json::from_slice(&payload).unwrap()
     }
 

@@ -229,6 +229,7 @@ async fn a_file_that_the_receiver_gave_up_is_not_ended_as_if_it_were_whole() {
     bob.send(&paths).await;
     assert_eq!(liar.hear().await["type"], "offer");
     assert_eq!(liar.hear().await["type"], "entries");
+    assert_eq!(liar.hear_kind().await, FrameKind::Chunk, "ahead");
     liar.json(&have("[[0,2]]")).await;
     liar.json(ACCEPT).await;
     // Begun, but for what is not compared yet.

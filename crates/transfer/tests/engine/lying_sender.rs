@@ -47,20 +47,6 @@ async fn broken_off(into: &Path) {
     assert_eq!(bob.finished(id).await, Err(TransferError::ConnectionLost));
 }
 
-impl Liar {
-    async fn digests(&mut self, items: &[(u32, u32, Digest)]) {
-        let items: Vec<_> = items
-            .iter()
-            .map(|&(entry, index, digest)| DigestItem {
-                entry,
-                index,
-                digest,
-            })
-            .collect();
-        self.bytes(&encode_digests(id(0), &items).unwrap()).await;
-    }
-}
-
 #[tokio::test]
 async fn what_is_not_due_ends_the_connection() {
     let small = b"0123456789";

@@ -7,6 +7,7 @@
     clippy::indexing_slicing
 )]
 
+mod ahead;
 mod alive;
 mod along;
 mod choices;

@@ -434,6 +434,7 @@ async fn what_is_here_is_compared_before_the_rest_is_sent() {
     bob.send(&[file]).await;
     assert_eq!(liar.hear().await["type"], "offer");
     assert_eq!(liar.hear().await["type"], "entries");
+    assert_eq!(liar.hear_kind().await, FrameKind::Chunk, "ahead");
     liar.json(r#"{"type":"have","transfer":1,"files":[[0,12]]}"#)
         .await;
     liar.json(r#"{"type":"accept","transfer":1}"#).await;

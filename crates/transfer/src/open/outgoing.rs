@@ -1,0 +1,230 @@
+//! What this side has offered, and what leaves of it when.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Open, Shared};
+use crate::{
+    event::{ExchangeError, ExchangeEvent, FileError, Summary},
+    flight::Flight,
+    link::Link,
+    manifest::{Early, Manifest},
+    message::{Message, TransferId},
+    outgoing::{Ahead, Answer, Departure, Forerun, Outgoing, Sent},
+    sender::{Accepted, Sender},
+    source::Source,
+    violation::Violation,
+};
+
+pub(crate) struct OpenOutgoing {
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) machine: Sender,
+    /// Files the receiver does not want, or gave up.
+    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+    /// What the receiver misses of what it seemed to have; `None` until files
+    /// are sent.
+    pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
+    /// Tells what has gone ahead of the answer, once it has.
+    ahead: Option<oneshot::Receiver<Ahead>>,
+    /// Why nothing could, as long as nobody knows whether that matters.
+    failed_ahead: Option<FileError>,
+}
+
+/// What leaves without waiting for the answer to an offer.
+pub(crate) enum Leaving {
+    Nothing,
+    FirstChunk(Forerun),
+    Everything(Departure),
+}
+
+impl OpenOutgoing {
+    fn outgoing(&self, link: &Arc<Link>, have: BTreeMap<u32, u32>) -> Outgoing {
+        Outgoing {
+            flight: Arc::clone(&self.flight),
+            source: Arc::clone(&self.source),
+            link: Arc::clone(link),
+            unwanted: Arc::clone(&self.unwanted),
+            have,
+            comes_along: self.machine.comes_along(),
+            ahead: None,
+        }
+    }
+
+    /// What sends its first chunk, now.
+    fn forerun(&mut self, link: &Arc<Link>) -> Forerun {
+        let (gone, ahead) = oneshot::channel();
+        self.ahead = Some(ahead);
+        (self.outgoing(link, BTreeMap::new()), gone)
+    }
+
+    /// What sends its files, from now on.
+    pub(crate) fn depart(&mut self, link: &Arc<Link>, have: BTreeMap<u32, u32>) -> Departure {
+        let (answers, waiting) = mpsc::unbounded_channel();
+        self.answers = Some(answers);
+        let goes_on = self.machine.goes_on_behind().is_some();
+        Departure {
+            outgoing: self.outgoing(link, have),
+            answers: waiting,
+            ahead: self.ahead.take().map(|ahead| (ahead, goes_on)),
+        }
+    }
+
+    /// The receiver takes the offer. Returns what it has, and what the
+    /// application is to be told beside that.
+    pub(crate) fn accepted(
+        &mut self,
+    ) -> Result<(BTreeMap<u32, u32>, Option<ExchangeEvent>), Violation> {
+        let Accepted { selection, have } = self.machine.accepted()?;
+        self.flight.select(&selection);
+        if !self.machine.comes_along() {
+            let mut unwanted = self.unwanted.lock().unwrap_or_else(PoisonError::into_inner);
+            unwanted.clone_from(selection.skipped());
+        }
+        if self.machine.goes_on_behind().is_some() {
+            self.flight.count_ahead();
+        }
+        let failed = self.failed_ahead.take();
+        Ok((have, failed.and_then(|error| self.failed_ahead(error))))
+    }
+
+    /// The file whose first chunk should go ahead cannot be read. Returns what the
+    /// application is to be told, if anything yet.
+    pub(crate) fn failed_ahead(&mut self, error: FileError) -> Option<ExchangeEvent> {
+        match self.machine.goes_on_behind() {
+            Some(entry) => self.failed(entry, error),
+            None => {
+                self.failed_ahead = Some(error);
+                None
+            }
+        }
+    }
+
+    /// This side cannot send a file. Returns what the application is to be told,
+    /// if it is news.
+    fn failed(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
+        self.flight.add_failed(entry);
+        let is_news = self.machine.failed(entry);
+        let path = self.source.manifest().entry(entry)?.path().clone();
+        let id = self.flight.id;
+        is_news.then_some(ExchangeEvent::FileFailed { id, path, error })
+    }
+
+    /// Hands the receiver's answer to the threads that send.
+    pub(crate) fn answer(&self, answer: Answer) {
+        if let Some(answers) = &self.answers {
+            // They have ended when everything is sent.
+            let _ = answers.send(answer);
+        }
+    }
+}
+
+impl Open {
+    /// What of an offer leaves before the answer.
+    fn early(&self, manifest: &Manifest, may_go_ahead: bool) -> Early {
+        let is_ahead = |other: &OpenOutgoing| other.machine.is_ahead();
+        if manifest.fits_along() {
+            Early::Everything
+        } else if may_go_ahead
+            && manifest.has_first_chunk()
+            && !self.outgoing.values().any(is_ahead)
+        {
+            Early::FirstChunk
+        } else {
+            Early::Nothing
+        }
+    }
+}
+
+impl Shared {
+    /// Gives a source an id and announces it. Some of its files may leave at
+    /// once: a first chunk if `may_go_ahead`, and while the receiver can hold no
+    /// other.
+    pub(crate) fn open_outgoing(
+        &self,
+        source: &Arc<Source>,
+        may_go_ahead: bool,
+    ) -> Result<(Arc<Flight>, Leaving), ExchangeError> {
+        let mut open = self.open();
+        let id = open.new_id()?;
+        let manifest = source.manifest();
+        let known = self.link.resources.known.clone();
+        let flight = Arc::new(Flight::new(id, manifest, known));
+        let early = open.early(manifest, may_go_ahead);
+        let mut outgoing = OpenOutgoing {
+            flight: Arc::clone(&flight),
+            source: Arc::clone(source),
+            machine: Sender::new(Arc::clone(manifest), early),
+            unwanted: Arc::default(),
+            answers: None,
+            ahead: None,
+            failed_ahead: None,
+        };
+        let leaving = match early {
+            Early::Nothing => Leaving::Nothing,
+            Early::FirstChunk => Leaving::FirstChunk(outgoing.forerun(&self.link)),
+            Early::Everything => Leaving::Everything(outgoing.depart(&self.link, BTreeMap::new())),
+        };
+        open.outgoing.insert(id, outgoing);
+        // Under the lock, so that ids reach the peer in rising order.
+        self.link.say(Message::Offer {
+            transfer: id,
+            entries: manifest.count(),
+            total_bytes: manifest.total_bytes(),
+            along: early == Early::Everything,
+            ahead: early == Early::FirstChunk,
+        });
+        Ok((flight, leaving))
+    }
+
+    /// What has become of a file that is on its way out.
+    pub(crate) fn sent(&self, id: TransferId, sent: Sent) {
+        let mut open = self.open();
+        let Some(outgoing) = open.outgoing.get_mut(&id) else {
+            return;
+        };
+        match sent {
+            Sent::File(entry) => outgoing.machine.sent(entry),
+            Sent::Failed(entry, error) => {
+                let event = outgoing.failed(entry, error);
+                drop(open);
+                if let Some(event) = event {
+                    self.link.emit_blocking(event);
+                }
+            }
+        }
+    }
+
+    /// The file whose first chunk should go ahead of the answer cannot be read.
+    pub(crate) async fn failed_ahead(&self, id: TransferId, error: FileError) {
+        let event = {
+            let mut open = self.open();
+            let outgoing = open.outgoing.get_mut(&id);
+            outgoing.and_then(|outgoing| outgoing.failed_ahead(error))
+        };
+        if let Some(event) = event {
+            self.link.emit(event).await;
+        }
+    }
+
+    /// Takes a transfer of this side out, complete.
+    pub(crate) fn complete_outgoing(&self, id: TransferId) -> Option<Summary> {
+        let outgoing = self.open().outgoing.remove(&id)?;
+        let delivered = outgoing.machine.delivered();
+        Some(Summary {
+            files: delivered.files,
+            folders: outgoing.source.manifest().folders(),
+            bytes: delivered.bytes,
+            digest: outgoing.flight.digest(),
+            failed_files: outgoing.machine.failed_files(),
+            skipped_files: outgoing.machine.skipped_files(),
+            here_bytes: outgoing.flight.here_bytes(),
+            resent_bytes: outgoing.flight.resent_bytes(),
+            ..Summary::default()
+        })
+    }
+}

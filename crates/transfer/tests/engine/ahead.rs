@@ -1,0 +1,822 @@
+//! The first chunk of a large offer, ahead of the answer to it: what is held, what
+//! becomes of it when the answer is known, and what nobody may send so early.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use pinhole_transfer::{
+    Choices, DeclineReason, Destination, ExchangeEvent, FileError, Party, Source, Summary,
+    TransferError, TransferId, Trouble,
+    frame::{DigestItem, encode_digests},
+    merkle::Digest,
+};
+use tempfile::tempdir;
+
+use crate::{
+    liar::{Liar, MIB, assert_refused, id, pair as with_liar},
+    support::{Peer, names, noise, pair},
+};
+
+const SIZES: &[usize] = &[MIB + 5, 3];
+const FAILED: &str = r#"{"type":"file_failed","transfer":0,"entry":0,"trouble":"not_found"}"#;
+const ACCEPT: &str = r#"{"type":"accept","transfer":1}"#;
+
+fn without(unwanted: &[u32]) -> Choices {
+    Choices {
+        unwanted: unwanted.iter().copied().collect::<BTreeSet<_>>(),
+        ..Choices::default()
+    }
+}
+
+/// The first file of [`SIZES`], in chunks.
+fn chunks() -> [Vec<u8>; 2] {
+    [noise(MIB, 1), noise(5, 2)]
+}
+
+impl Liar {
+    async fn first_chunk(&mut self) {
+        let [first, _] = chunks();
+        self.chunk(0, 0, &first, Digest::of_chunk(&first)).await;
+    }
+
+    async fn rest_of_the_first_file(&mut self) {
+        let [first, second] = chunks();
+        self.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
+        self.end(0, &[&first, &second]).await;
+    }
+
+    /// Returns when the other side has read and said everything up to here.
+    async fn caught_up(&mut self, bob: &mut Peer, number: u32) {
+        let text = format!(r#"{{"type":"text","transfer":{number},"text":""}}"#);
+        self.json(&text).await;
+        while !matches!(bob.event().await, ExchangeEvent::Text { .. }) {}
+        assert_eq!(self.hear().await["type"], "durable");
+    }
+}
+
+/// Two files of noise, the first of two chunks.
+fn two_files(folder: &Path) -> [std::path::PathBuf; 2] {
+    let paths = ["a", "b"].map(|name| folder.join(name));
+    fs::write(&paths[0], chunks().concat()).unwrap();
+    fs::write(&paths[1], "abc").unwrap();
+    paths
+}
+
+/// Bob, who offers these files; the offer and its entries are heard.
+async fn offered_by_bob(paths: &[std::path::PathBuf]) -> (Liar, Peer, TransferId) {
+    let (mut liar, bob) = with_liar();
+    let id = bob.send(paths).await;
+    let said = liar.hear().await;
+    let words = (said.get("ahead"), said.get("along"));
+    assert_eq!(words, (Some(&true.into()), None));
+    assert_eq!(liar.hear().await["type"], "entries");
+    (liar, bob, id)
+}
+
+#[tokio::test]
+async fn a_large_offer_sends_its_first_chunk_and_waits_for_the_answer() {
+    let from = tempdir().unwrap();
+    let (mut liar, mut bob, id) = offered_by_bob(&two_files(from.path())).await;
+    let [first, second] = chunks();
+    assert!(liar.hear_chunk().await == (0, 0, first.clone()));
+    liar.caught_up(&mut bob, 1000).await;
+    assert_eq!(bob.exchange.progress(id).unwrap().bytes_done, 0);
+    liar.json(ACCEPT).await;
+    assert_eq!(liar.hear().await["type"], "alive");
+    assert!(bob.exchange.progress(id).unwrap().bytes_done >= MIB as u64);
+    assert!(liar.hear_chunk().await == (0, 1, second.clone()));
+    let end = liar.hear().await;
+    let mut tree = pinhole_transfer::merkle::Tree::default();
+    [first, second].map(|chunk| tree.push(Digest::of_chunk(&chunk)));
+    assert_eq!(end["root"], tree.root().to_string());
+    assert_eq!(liar.hear_batch().await, [(1, b"abc".to_vec())]);
+    let done = bob.exchange.progress(id).unwrap().bytes_done;
+    assert_eq!(done as usize, SIZES.iter().sum::<usize>());
+    liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
+        .await;
+    let summary = bob.finished(id).await.unwrap();
+    assert_eq!((summary.files, summary.bytes), (2, done));
+}
+
+#[tokio::test]
+async fn a_small_first_file_goes_ahead_whole_and_ends_like_a_large_one() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let paths = ["a", "b"].map(|name| from.path().join(name));
+    fs::write(&paths[0], "abc").unwrap();
+    fs::write(&paths[1], chunks().concat()).unwrap();
+    let (mut liar, ..) = offered_by_bob(&paths).await;
+    assert_eq!(liar.hear_chunk().await, (0, 0, b"abc".to_vec()));
+    liar.json(ACCEPT).await;
+    assert_eq!(liar.hear().await["type"], "alive");
+    let end = liar.hear().await;
+    assert_eq!(
+        (&end["type"], &end["entry"]),
+        (&"file_end".into(), &0.into())
+    );
+    assert_eq!(end["root"], Digest::of_chunk(b"abc").to_string());
+
+    let (mut alice, mut bob) = pair();
+    let summary = both_agree(&mut alice, &mut bob, &paths, into.path(), &[]).await;
+    assert_eq!(summary.files, 2);
+    assert_eq!(fs::read(into.path().join("a")).unwrap(), b"abc");
+    assert!(fs::read(into.path().join("b")).unwrap() == chunks().concat());
+}
+
+#[tokio::test]
+async fn what_is_not_wanted_of_it_does_not_count() {
+    let from = tempdir().unwrap();
+    let paths = two_files(from.path());
+    for (said, left) in [
+        (r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#, 3),
+        (
+            r#"{"type":"have","transfer":1,"files":[[0,2]]}"#,
+            SIZES[0] + 3,
+        ),
+    ] {
+        let (mut liar, bob, id) = offered_by_bob(&paths).await;
+        assert_eq!(liar.hear_chunk().await.1, 0);
+        liar.json(said).await;
+        liar.json(ACCEPT).await;
+        assert_eq!(liar.hear().await["type"], "alive");
+        let progress = bob.exchange.progress(id).unwrap();
+        assert_eq!(progress.bytes_total as usize, left);
+        assert!(progress.bytes_done <= 3, "{progress:?}");
+    }
+}
+
+/// The answer comes before or behind what goes ahead of it, and sooner than the
+/// sender may know what to say of it.
+#[tokio::test]
+async fn what_came_ahead_is_held_and_written_only_once_it_was_accepted() {
+    for is_early in [true, false] {
+        let into = tempdir().unwrap();
+        let (mut liar, mut bob) = with_liar();
+        liar.offer_ahead(0, SIZES).await;
+        let (id, _) = bob.offered().await;
+        if is_early {
+            liar.first_chunk().await;
+            liar.caught_up(&mut bob, 1000).await;
+            assert_eq!(names(into.path()), Vec::<String>::new());
+            assert!(bob.exchange.progress(id).is_none());
+        }
+        bob.accept(id, into.path()).await;
+        let done = bob.exchange.progress(id).unwrap().bytes_done;
+        assert_eq!(done, if is_early { MIB as u64 } else { 0 });
+        if !is_early {
+            liar.first_chunk().await;
+        }
+        liar.rest_of_the_first_file().await;
+        liar.batch(&[(1, b"abc")]).await;
+        let summary = bob.finished(id).await.unwrap();
+        assert_eq!((summary.files, summary.bytes as usize), (2, MIB + 8));
+        assert!(fs::read(into.path().join("0")).unwrap() == chunks().concat());
+        assert_eq!(names(into.path()), ["0", "1"]);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_the_midst_of_it_counts_what_has_come() {
+    let into = tempdir().unwrap();
+    for (unwanted, counted) in [(&[][..], MIB as u64 / 2), (&[0], 0)] {
+        let (mut liar, mut bob) = with_liar();
+        liar.offer_ahead(0, SIZES).await;
+        let (id, _) = bob.offered().await;
+        let [first, _] = chunks();
+        liar.half_a_chunk(0, 0, &first).await;
+        // Until bob has begun to wait for the rest, which is not there.
+        while bob.exchange.silence() < std::time::Duration::from_millis(100) {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        bob.accept_some(id, into.path(), without(unwanted)).await;
+        let done = bob.exchange.progress(id).unwrap().bytes_done;
+        assert_eq!(done, counted);
+        liar.bytes(&first[MIB / 2..]).await;
+        if counted > 0 {
+            liar.rest_of_the_first_file().await;
+        }
+        liar.batch(&[(1, b"abc")]).await;
+        let summary = bob.finished(id).await.unwrap();
+        assert_eq!(summary.files, 2 - unwanted.len() as u32);
+    }
+    assert_eq!(names(into.path()), ["0", "1", "1 (1)"]);
+}
+
+#[tokio::test]
+async fn what_came_ahead_and_is_skipped_is_dropped() {
+    for is_early in [true, false] {
+        for is_failure in [true, false] {
+            let into = tempdir().unwrap();
+            let (mut liar, mut bob) = with_liar();
+            liar.offer_ahead(0, SIZES).await;
+            let (id, _) = bob.offered().await;
+            if !is_early {
+                bob.accept_some(id, into.path(), without(&[0])).await;
+            }
+            match is_failure {
+                true => liar.json(FAILED).await,
+                false => liar.first_chunk().await,
+            }
+            if is_early {
+                liar.caught_up(&mut bob, 1000).await;
+                bob.accept_some(id, into.path(), without(&[0])).await;
+            }
+            assert_eq!(bob.exchange.progress(id).unwrap().bytes_done, 0);
+            liar.batch(&[(1, b"abc")]).await;
+            let summary = bob.finished(id).await.unwrap();
+            assert_eq!((summary.files, summary.bytes), (1, 3), "{is_early}");
+            assert_eq!((summary.skipped_files, summary.failed_files), (1, 0));
+            assert!(bob.failed.is_empty(), "{:?}", bob.failed);
+            assert_eq!(names(into.path()), ["1"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_came_ahead_is_told_once() {
+    for is_early in [true, false] {
+        let into = tempdir().unwrap();
+        let (mut liar, mut bob) = with_liar();
+        liar.offer_ahead(0, SIZES).await;
+        let (id, _) = bob.offered().await;
+        if !is_early {
+            bob.accept(id, into.path()).await;
+        }
+        liar.json(FAILED).await;
+        if is_early {
+            liar.caught_up(&mut bob, 1000).await;
+            bob.accept(id, into.path()).await;
+        }
+        liar.batch(&[(1, b"abc")]).await;
+        let summary = bob.finished(id).await.unwrap();
+        assert_eq!((summary.files, summary.failed_files), (1, 1));
+        assert_eq!(bob.failed.len(), 1, "{:?}", bob.failed);
+        assert_eq!(names(into.path()), ["1"]);
+    }
+}
+
+#[tokio::test]
+async fn what_came_ahead_and_is_here_is_dropped() {
+    for is_early in [true, false] {
+        for is_failure in [true, false] {
+            let into = tempdir().unwrap();
+            let (mut liar, mut bob) = with_liar();
+            liar.offer_ahead(0, SIZES).await;
+            let id = bob.accept_next(into.path()).await;
+            liar.first_chunk().await;
+            drop(liar);
+            bob.finished(id).await.unwrap_err();
+            assert_ne!(names(into.path()).len(), 0, "it is kept");
+
+            let (mut liar, mut bob) = with_liar();
+            liar.offer_ahead(0, SIZES).await;
+            let (id, _) = bob.offered().await;
+            if !is_early {
+                bob.accept(id, into.path()).await;
+            }
+            match is_failure {
+                true => liar.json(FAILED).await,
+                false => liar.first_chunk().await,
+            }
+            if is_early {
+                liar.caught_up(&mut bob, 1000).await;
+                bob.accept(id, into.path()).await;
+            }
+            assert_eq!(liar.hear().await["files"], serde_json::json!([[0, 1]]));
+            assert_eq!(liar.hear().await["type"], "accept");
+            let [first, second] = chunks();
+            liar.digests(&[(0, 0, Digest::of_chunk(&first))]).await;
+            assert_eq!(liar.hear().await["type"], "compared");
+            assert_eq!(bob.exchange.progress(id).unwrap().bytes_done, MIB as u64);
+            liar.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
+            liar.end(0, &[&first, &second]).await;
+            liar.batch(&[(1, b"abc")]).await;
+            let summary = bob.finished(id).await.unwrap();
+            assert_eq!((summary.files, summary.resent_bytes), (2, 0));
+            assert!(bob.failed.is_empty(), "{:?}", bob.failed);
+            assert!(fs::read(into.path().join("0")).unwrap() == chunks().concat());
+        }
+    }
+}
+
+/// Sends these files and returns what both sides say of it.
+async fn both_agree(
+    alice: &mut Peer,
+    bob: &mut Peer,
+    paths: &[std::path::PathBuf],
+    into: &Path,
+    unwanted: &[u32],
+) -> Summary {
+    let source = Source::scan(paths).unwrap();
+    both_agree_about(alice, bob, source, into, unwanted).await
+}
+
+async fn both_agree_about(
+    alice: &mut Peer,
+    bob: &mut Peer,
+    source: Source,
+    into: &Path,
+    unwanted: &[u32],
+) -> Summary {
+    let id = alice.exchange.send(source).await.unwrap();
+    let (of, _) = bob.offered().await;
+    assert_eq!(of, id);
+    bob.accept_some(id, into, without(unwanted)).await;
+    let received = bob.finished(id).await.unwrap();
+    let sent = alice.finished(id).await.unwrap();
+    assert_eq!(sent.digest, received.digest);
+    let counted = |summary: &Summary| {
+        let numbers = (summary.files, summary.skipped_files, summary.failed_files);
+        (numbers, summary.bytes, summary.resent_bytes)
+    };
+    assert_eq!(counted(&sent), counted(&received));
+    received
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_agree_about_what_went_ahead() {
+    for what in [
+        "wanted",
+        "skipped",
+        "gone",
+        "gone and skipped",
+        "all skipped",
+    ] {
+        for _ in 0..20 {
+            let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+            let paths = two_files(from.path());
+            let source = Source::scan(&paths).unwrap();
+            if what.starts_with("gone") {
+                fs::remove_file(&paths[0]).unwrap();
+            }
+            let unwanted = match what {
+                "all skipped" => &[0, 1][..],
+                "skipped" | "gone and skipped" => &[0],
+                _ => &[],
+            };
+            let (mut alice, mut bob) = pair();
+            let summary =
+                both_agree_about(&mut alice, &mut bob, source, into.path(), unwanted).await;
+            let counted = (summary.files, summary.skipped_files, summary.failed_files);
+            let (expected, failures) = match what {
+                "wanted" => ((2, 0, 0), 0),
+                "gone" => ((1, 0, 1), 1),
+                "all skipped" => ((0, 2, 0), 0),
+                _ => ((1, 1, 0), 0),
+            };
+            assert_eq!(counted, expected, "{what}");
+            for peer in [&alice, &bob] {
+                assert_eq!(peer.failed.len(), failures, "{what}: {:?}", peer.failed);
+            }
+            // The exchange serves on.
+            let paths = two_files(from.path());
+            let summary = both_agree(&mut alice, &mut bob, &paths, into.path(), &[]).await;
+            assert_eq!(summary.files, 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_changes_before_the_answer_fails() {
+    let from = tempdir().unwrap();
+    let paths = two_files(from.path());
+    let (mut liar, mut bob, id) = offered_by_bob(&paths).await;
+    assert_eq!(liar.hear_chunk().await.1, 0);
+    fs::write(&paths[0], "something else").unwrap();
+    liar.json(ACCEPT).await;
+    assert_eq!(liar.hear().await["type"], "alive");
+    let said = liar.hear().await;
+    let failed = (&said["type"], &said["trouble"]);
+    assert_eq!(failed, (&"file_failed".into(), &"changed".into()));
+    assert_eq!(liar.hear_batch().await, [(1, b"abc".to_vec())]);
+    liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
+        .await;
+    let summary = bob.finished(id).await.unwrap();
+    assert_eq!((summary.files, summary.failed_files), (1, 1));
+    assert_eq!(bob.failed.len(), 1);
+
+    let into = tempdir().unwrap();
+    let (mut liar, mut bob) = with_liar();
+    liar.offer_ahead(0, SIZES).await;
+    liar.first_chunk().await;
+    let id = bob.accept_next(into.path()).await;
+    liar.json(&FAILED.replace("not_found", "changed")).await;
+    liar.batch(&[(1, b"abc")]).await;
+    let summary = bob.finished(id).await.unwrap();
+    assert_eq!((summary.files, summary.failed_files), (1, 1));
+    let why: Vec<_> = bob.failed.iter().map(|(_, error)| error.clone()).collect();
+    assert_eq!(why, [FileError::Peer(Trouble::Changed)]);
+    assert_eq!(names(into.path()), ["1"]);
+}
+
+/// Before the threads that send have begun, the receiver may have said all that
+/// it has to say of what went ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_receiver_may_be_faster_than_who_sends_the_rest() {
+    let from = tempdir().unwrap();
+    let paths = two_files(from.path());
+    for _ in 0..50 {
+        let (mut liar, mut bob, id) = offered_by_bob(&paths).await;
+        assert_eq!(liar.hear_chunk().await.1, 0);
+        liar.json(ACCEPT).await;
+        liar.json(r#"{"type":"file_failed","transfer":1,"entry":0,"trouble":"io"}"#)
+            .await;
+        liar.json(r#"{"type":"durable","transfer":1,"entries":1}"#)
+            .await;
+        // The file comes to an end, one or the other, and then the next.
+        let last = liar.hear_until_batch().await;
+        assert!(matches!(&*last, "file_failed" | "file_end"), "{last}");
+        liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
+            .await;
+        let summary = bob.finished(id).await.unwrap();
+        assert_eq!((summary.files, summary.failed_files), (1, 1));
+        assert_eq!(bob.failed.len(), 1);
+    }
+    let source = || Source::scan(&two_files(from.path())).unwrap();
+    for _ in 0..50 {
+        let (mut liar, mut bob) = with_liar();
+        let gone = source();
+        fs::remove_file(&paths[0]).unwrap();
+        let id = bob.exchange.send(gone).await.unwrap();
+        for said in ["offer", "entries", "file_failed"] {
+            assert_eq!(liar.hear().await["type"], said);
+        }
+        liar.json(ACCEPT).await;
+        liar.json(r#"{"type":"durable","transfer":1,"entries":1}"#)
+            .await;
+        assert_eq!(liar.hear().await["type"], "alive");
+        assert_eq!(liar.hear_batch().await, [(1, b"abc".to_vec())]);
+        liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
+            .await;
+        let summary = bob.finished(id).await.unwrap();
+        assert_eq!((summary.files, summary.failed_files), (1, 1));
+        assert_eq!(bob.failed.len(), 1);
+    }
+}
+
+/// What comes late for an offer that has ended is ignored, and the next one may
+/// come with its first chunk.
+#[tokio::test]
+async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
+    for is_held in [true, false] {
+        for what in ["declined", "cancelled", "cancelled here", "lost"] {
+            let into = tempdir().unwrap();
+            let (mut liar, mut bob) = with_liar();
+            liar.offer_ahead(0, SIZES).await;
+            let (id, _) = bob.offered().await;
+            if is_held {
+                liar.first_chunk().await;
+                liar.caught_up(&mut bob, 1000).await;
+            }
+            match what {
+                "declined" => {
+                    let why = DeclineReason::Declined;
+                    bob.exchange.decline(id, why).await.unwrap();
+                }
+                "cancelled" => {
+                    liar.json(r#"{"type":"cancel","transfer":0,"reason":"cancelled"}"#)
+                        .await;
+                    let error = bob.finished(id).await.unwrap_err();
+                    assert_eq!(error, TransferError::Cancelled(Party::Peer));
+                }
+                "cancelled here" => {
+                    bob.exchange.cancel(id).await.unwrap();
+                    let error = bob.finished(id).await.unwrap_err();
+                    assert_eq!(error, TransferError::Cancelled(Party::Us));
+                }
+                _ => {
+                    drop(liar);
+                    let error = bob.finished(id).await.unwrap_err();
+                    assert_eq!(error, TransferError::ConnectionLost);
+                    assert!(names(into.path()).is_empty());
+                    continue;
+                }
+            }
+            if !is_held {
+                liar.first_chunk().await;
+            }
+            liar.offer_ahead(2000, &[3, MIB]).await;
+            let next = bob.accept_next(into.path()).await;
+            liar.chunk_of(2000, 0, 0, b"abc").await;
+            let cancel = r#"{"type":"cancel","transfer":2000,"reason":"cancelled"}"#;
+            liar.json(cancel).await;
+            let error = bob.finished(next).await.unwrap_err();
+            assert_eq!(error, TransferError::Cancelled(Party::Peer), "{what}");
+            assert!(names(into.path()).is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_that_does_not_serve_costs_nothing_of_what_is_held() {
+    let into = tempdir().unwrap();
+    let (mut liar, mut bob) = with_liar();
+    liar.offer_ahead(0, SIZES).await;
+    let (id, _) = bob.offered().await;
+    liar.first_chunk().await;
+    liar.caught_up(&mut bob, 1000).await;
+    let folder = tempdir().unwrap();
+    let gone = Destination::open(folder.path()).unwrap();
+    drop(folder);
+    let accepted = bob.exchange.accept(id, gone, Choices::default()).await;
+    assert!(accepted.is_err());
+    bob.accept(id, into.path()).await;
+    liar.rest_of_the_first_file().await;
+    liar.batch(&[(1, b"abc")]).await;
+    assert_eq!(bob.finished(id).await.unwrap().files, 2);
+}
+
+#[tokio::test]
+async fn a_lost_connection_keeps_what_came_ahead_of_an_answer() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let (mut liar, mut bob) = with_liar();
+    liar.offer_ahead(0, SIZES).await;
+    let (id, _) = bob.offered().await;
+    liar.first_chunk().await;
+    liar.caught_up(&mut bob, 1000).await;
+    bob.accept(id, into.path()).await;
+    drop(liar);
+    let error = bob.finished(id).await.unwrap_err();
+    assert_eq!(error, TransferError::ConnectionLost);
+
+    // The same offer of somebody honest finds it.
+    for (path, name) in two_files(from.path()).iter().zip(["0", "1"]) {
+        fs::rename(path, from.path().join(name)).unwrap();
+    }
+    let paths = ["0", "1"].map(|name| from.path().join(name));
+    let (mut alice, mut bob) = pair();
+    let summary = both_agree(&mut alice, &mut bob, &paths, into.path(), &[]).await;
+    let counted = (summary.files, summary.here_bytes, summary.resent_bytes);
+    assert_eq!(counted, (2, MIB as u64, 0));
+    assert!(fs::read(into.path().join("0")).unwrap() == chunks().concat());
+}
+
+/// Hears what bob says up to this offer, and whether its chunk goes ahead.
+async fn goes_ahead(liar: &mut Liar, id: TransferId) -> bool {
+    let number = serde_json::to_value(id).unwrap();
+    loop {
+        if let Some(said) = liar.hear_any().await
+            && said["type"] == "offer"
+            && said["transfer"] == number
+        {
+            return said.get("ahead").is_some();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_second_chunk_goes_ahead_until_the_first_is_answered() {
+    let from = tempdir().unwrap();
+    let paths = two_files(from.path());
+    let (mut liar, mut bob) = with_liar();
+    for what in ["accept", "decline", "cancel", "cancelled", "interrupted"] {
+        let first = bob.send(&paths).await;
+        assert!(goes_ahead(&mut liar, first).await, "{what}");
+        let second = bob.send(&paths).await;
+        assert!(!goes_ahead(&mut liar, second).await, "{what}");
+        let number = serde_json::to_value(first).unwrap();
+        match what {
+            "cancelled" => bob.exchange.cancel(first).await.unwrap(),
+            "interrupted" => bob.exchange.interrupt(first).await.unwrap(),
+            _ => {
+                let reason = match what {
+                    "accept" => "",
+                    "decline" => r#","reason":"declined""#,
+                    _ => r#","reason":"cancelled""#,
+                };
+                liar.json(&format!(
+                    r#"{{"type":"{what}","transfer":{number}{reason}}}"#
+                ))
+                .await;
+            }
+        }
+        loop {
+            match bob.event().await {
+                ExchangeEvent::Accepted { id } | ExchangeEvent::Finished { id, .. }
+                    if id == first =>
+                {
+                    break;
+                }
+                _ => {}
+            }
+        }
+        if what == "accept" {
+            bob.exchange.cancel(first).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_offer_made_again_sends_nothing_ahead() {
+    let from = tempdir().unwrap();
+    let (mut liar, bob) = with_liar();
+    let source = Source::scan(&two_files(from.path())).unwrap();
+    let id = bob.exchange.send_again(source).await.unwrap();
+    assert!(!goes_ahead(&mut liar, id).await);
+}
+
+/// Whatever the order in which one offer is taken back and another made, the
+/// other side hears of the end first.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_offers_may_think_better_of_it_at_any_time() {
+    let from = tempdir().unwrap();
+    let paths = two_files(from.path());
+    let (mut alice, mut bob) = pair();
+    let drain = tokio::spawn(async move { bob.closed().await });
+    let mut last = alice.send(&paths).await;
+    for _ in 0..300 {
+        let exchange = alice.exchange.clone();
+        let cancelling = tokio::spawn(async move { exchange.cancel(last).await.unwrap() });
+        let next = alice.send(&paths).await;
+        cancelling.await.unwrap();
+        assert_eq!(
+            alice.finished(last).await,
+            Err(TransferError::Cancelled(Party::Us))
+        );
+        last = next;
+    }
+    alice.exchange.close().await;
+    assert_eq!(drain.await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_may_not_come_ahead_ends_the_connection() {
+    for is_accepted in [false, true] {
+        for what in [
+            "another chunk",
+            "another file",
+            "another length",
+            "a batch",
+            "the end of the file",
+            "a digest",
+            "a failure of another file",
+            "a failure twice",
+            "failed and then sent",
+            "the chunk twice",
+        ] {
+            let into = tempdir().unwrap();
+            let (mut liar, mut bob) = with_liar();
+            liar.offer_ahead(0, SIZES).await;
+            let (id, _) = bob.offered().await;
+            if is_accepted {
+                bob.accept(id, into.path()).await;
+            }
+            say_wrong(&mut liar, what).await;
+            assert_refused(liar, bob, into.path(), what).await;
+        }
+    }
+    for what in ["the next chunk", "the next file", "a failure of the rest"] {
+        let into = tempdir().unwrap();
+        let (mut liar, mut bob) = with_liar();
+        liar.offer_ahead(0, SIZES).await;
+        bob.offered().await;
+        let [_, second] = chunks();
+        match what {
+            "the next chunk" => {
+                liar.first_chunk().await;
+                liar.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
+            }
+            "the next file" => {
+                liar.json(FAILED).await;
+                liar.batch(&[(1, b"abc")]).await;
+            }
+            _ => {
+                liar.first_chunk().await;
+                liar.json(FAILED).await;
+            }
+        }
+        assert_refused(liar, bob, into.path(), what).await;
+    }
+}
+
+async fn say_wrong(liar: &mut Liar, what: &str) {
+    let [first, second] = chunks();
+    let digest = Digest::of_chunk(&first);
+    match what {
+        "another chunk" => liar.chunk(0, 1, &second, digest).await,
+        "another file" => liar.chunk(1, 0, b"abc", digest).await,
+        "another length" => liar.chunk(0, 0, &first[1..], digest).await,
+        "a batch" => liar.batch(&[(1, b"abc")]).await,
+        "the end of the file" => liar.end(0, &[]).await,
+        "a digest" => {
+            let item = DigestItem {
+                entry: 0,
+                index: 0,
+                digest,
+            };
+            liar.bytes(&encode_digests(id(0), &[item]).unwrap()).await;
+        }
+        "a failure of another file" => {
+            liar.json(&FAILED.replace(r#""entry":0"#, r#""entry":1"#))
+                .await;
+        }
+        "a failure twice" => {
+            liar.json(FAILED).await;
+            liar.json(FAILED).await;
+        }
+        "failed and then sent" => {
+            liar.json(FAILED).await;
+            liar.first_chunk().await;
+        }
+        _ => {
+            liar.first_chunk().await;
+            liar.first_chunk().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_offer_that_has_no_first_chunk_or_one_too_many_is_none() {
+    let offer = |transfer: u32, entries: u32, bytes: usize, words: &str| {
+        format!(
+            r#"{{"type":"offer","transfer":{transfer},"entries":{entries},"total_bytes":{bytes}{words}}}"#
+        )
+    };
+    let folder = r#"{"type":"entries","transfer":0,"entries":[{"folder":{"path":"a"}}]}"#;
+    let ahead = r#","ahead":true"#;
+    for what in [
+        "along, too",
+        "an empty first file",
+        "no file",
+        "a second before the entries",
+        "a second before the chunk",
+        "a second while one is held",
+        "the chunk before the entries",
+        "said to be false, and sent",
+    ] {
+        let into = tempdir().unwrap();
+        let (mut liar, mut bob) = with_liar();
+        match what {
+            "along, too" => {
+                let both = format!(r#"{ahead},"along":true"#);
+                liar.json(&offer(0, 1, 3, &both)).await;
+            }
+            "an empty first file" => liar.offer_ahead(0, &[0, MIB]).await,
+            "no file" => {
+                liar.json(&offer(0, 1, 0, ahead)).await;
+                liar.json(folder).await;
+            }
+            "a second before the entries" => {
+                liar.json(&offer(0, 1, MIB, ahead)).await;
+                liar.json(&offer(2, 1, MIB, ahead)).await;
+            }
+            "a second before the chunk" => {
+                liar.offer_ahead(0, SIZES).await;
+                bob.offered().await;
+                liar.offer_ahead(2, SIZES).await;
+            }
+            "a second while one is held" => {
+                liar.offer_ahead(0, SIZES).await;
+                bob.offered().await;
+                liar.first_chunk().await;
+                liar.offer_ahead(2, SIZES).await;
+            }
+            "the chunk before the entries" => {
+                liar.json(&offer(0, 2, MIB + 8, ahead)).await;
+                liar.first_chunk().await;
+            }
+            _ => {
+                liar.offer(SIZES).await;
+                bob.offered().await;
+                liar.first_chunk().await;
+            }
+        }
+        assert_refused(liar, bob, into.path(), what).await;
+    }
+}
+
+#[tokio::test]
+async fn what_came_ahead_and_is_not_genuine_is_never_kept() {
+    for is_early in [true, false] {
+        let into = tempdir().unwrap();
+        let (mut liar, mut bob) = with_liar();
+        liar.offer_ahead(0, SIZES).await;
+        let (id, _) = bob.offered().await;
+        if !is_early {
+            bob.accept(id, into.path()).await;
+        }
+        let [first, _] = chunks();
+        liar.chunk(0, 0, &first, Digest::of_chunk(b"another")).await;
+        if is_early {
+            liar.caught_up(&mut bob, 1000).await;
+            bob.accept(id, into.path()).await;
+        }
+        let outcome = bob.finished(id).await;
+        assert_eq!(outcome, Err(TransferError::Verification(Party::Us)));
+        assert!(names(into.path()).is_empty());
+    }
+}
+
+/// Between what is due and where it goes nobody else may come: here the answer to
+/// the offer is given while its first chunk arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_ahead_may_come_while_the_offer_is_accepted() {
+    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
+    let paths = two_files(from.path());
+    let (mut alice, mut bob) = pair();
+    for number in 0..200 {
+        let unwanted = if number % 3 == 0 { &[0][..] } else { &[] };
+        both_agree(&mut alice, &mut bob, &paths, into.path(), unwanted).await;
+        for name in names(into.path()) {
+            fs::remove_file(into.path().join(name)).unwrap();
+        }
+    }
+}
