@@ -24,7 +24,7 @@ use crate::{
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::{Leaving, Shared},
-    outgoing::{Ahead, Departure, Forerun},
+    outgoing::{Ahead, Departure, First, Forerun},
     prepared::Prepared,
     progress::Progress,
     reader::{Ended, Reader},
@@ -424,18 +424,23 @@ pub(crate) async fn deliver(shared: Arc<Shared>, departure: Departure) {
 async fn send_ahead(shared: Arc<Shared>, (outgoing, gone): Forerun) {
     let flight = Arc::clone(&outgoing.flight);
     let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
-    let Some((frame, outcome)) = read.flatten() else {
+    let Some(First {
+        frame,
+        file_bytes,
+        outcome,
+    }) = read.flatten()
+    else {
         if flight.stopped().is_none() {
             give_up(&shared, flight.id);
         }
         return;
     };
-    let (ahead, file_bytes) = match outcome {
-        Ok((digest, file_bytes)) => (Ahead::Chunk(digest), file_bytes),
+    let ahead = match outcome {
+        Ok(digest) => Ahead::Chunk(digest),
         Err(error) => {
             // Before the receiver can hear of it.
             shared.failed_ahead(flight.id, error).await;
-            (Ahead::Failure, 0)
+            Ahead::Failure
         }
     };
     let bulk = Bulk {

@@ -33,6 +33,21 @@ pub enum Early {
     Everything,
 }
 
+impl Early {
+    /// What the words of an offer promise.
+    ///
+    /// # Errors
+    /// Both at once.
+    pub const fn promised(along: bool, ahead: bool) -> Result<Self, ManifestError> {
+        match (along, ahead) {
+            (false, false) => Ok(Self::Nothing),
+            (false, true) => Ok(Self::FirstChunk),
+            (true, false) => Ok(Self::Everything),
+            (true, true) => Err(ManifestError::Ahead),
+        }
+    }
+}
+
 /// One file or folder of an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

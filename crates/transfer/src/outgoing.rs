@@ -16,7 +16,7 @@ use std::{
 
 use self::resume::Waiting;
 pub(crate) use self::{
-    ahead::{Ahead, Forerun},
+    ahead::{Ahead, First, Forerun},
     resume::Answer,
 };
 use crate::{

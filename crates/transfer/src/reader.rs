@@ -141,12 +141,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 along,
                 ahead,
             } => {
-                let early = match (along, ahead) {
-                    (true, true) => return Err(ManifestError::Ahead.into()),
-                    (true, false) => Early::Everything,
-                    (false, true) => Early::FirstChunk,
-                    (false, false) => Early::Nothing,
-                };
+                let early = Early::promised(along, ahead)?;
                 self.announced(transfer, entries, total_bytes, early)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
@@ -187,18 +182,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             Message::Durable { transfer, entries } => self.durable(transfer, entries).await?,
             Message::Pause { transfer, paused } => self.paused(transfer, paused).await?,
-            Message::Cancel { transfer, reason } => {
-                self.shared
-                    .open()
-                    .check_was_open(self.shared.side(), transfer)?;
-                let reason = match reason {
-                    CancelReason::Cancelled => TransferError::Cancelled(Party::Peer),
-                    CancelReason::Interrupted => TransferError::Interrupted(Party::Peer),
-                    CancelReason::Verification => TransferError::Verification(Party::Peer),
-                    CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
-                };
-                self.stop(transfer, reason);
-            }
+            Message::Cancel { transfer, reason } => self.cancelled(transfer, reason)?,
             Message::Alive => {}
             Message::Close { violation: None } => return Err(Ended::Closed(Party::Peer)),
             Message::Close {
@@ -207,6 +191,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 return Err(Ended::Reported(display_text(&words)));
             }
         }
+        Ok(())
+    }
+
+    fn cancelled(&self, id: TransferId, reason: CancelReason) -> Result<(), Violation> {
+        self.shared.open().check_was_open(self.shared.side(), id)?;
+        let reason = match reason {
+            CancelReason::Cancelled => TransferError::Cancelled(Party::Peer),
+            CancelReason::Interrupted => TransferError::Interrupted(Party::Peer),
+            CancelReason::Verification => TransferError::Verification(Party::Peer),
+            CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
+        };
+        self.stop(id, reason);
         Ok(())
     }
 

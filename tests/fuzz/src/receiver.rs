@@ -10,6 +10,7 @@ use pinhole_transfer::{
     Manifest,
     choices::Selection,
     lengths::{CHUNK_BYTES, ChunkPlace},
+    manifest::Early,
     receiver::Receiver,
 };
 
@@ -34,18 +35,46 @@ struct Record<'a> {
     last_digest: Option<(u32, u32)>,
 }
 
+impl<'a> Record<'a> {
+    fn of(manifest: &'a Manifest) -> Self {
+        Self {
+            manifest,
+            files: BTreeMap::new(),
+            ended: None,
+            last_digest: None,
+        }
+    }
+
+    /// Says what is wanted and what is here of it.
+    fn answer(&mut self, choices: &mut Choices<'_>) -> (BTreeSet<u32>, BTreeMap<u32, u32>) {
+        let mut have = BTreeMap::new();
+        let skipped = choices.byte();
+        let is_skipped = |entry: &u32| skipped >> (entry % 8) & 1 == 1;
+        for entry in files(self.manifest).filter(|entry| !is_skipped(entry)) {
+            let chunks = self.manifest.lengths(entry).expect("a file").chunks();
+            let here = choices.below(chunks + 2).checked_sub(1);
+            let here = here.filter(|&here| here > 0 || chunks == 0);
+            have.extend(here.map(|here| (entry, here)));
+            let file = File {
+                have: here,
+                ..File::default()
+            };
+            self.files.insert(entry, file);
+        }
+        (files(self.manifest).filter(is_skipped).collect(), have)
+    }
+}
+
 /// A manifest, and what the sender does when its files come along.
 fn hold_along(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
     let all = files(&manifest).map(|entry| (entry, File::default()));
     let mut record = Record {
-        manifest: &manifest,
         files: all.collect(),
-        ended: None,
-        last_digest: None,
+        ..Record::of(&manifest)
     };
-    let mut receiver = Receiver::along(manifest.clone());
+    let mut receiver = Receiver::unanswered(manifest.clone(), Early::Everything);
     record.check_complete(&receiver);
     while choices.are_left() {
         record.step(&mut receiver, &mut choices);
@@ -55,33 +84,114 @@ fn hold_along(bytes: &[u8]) {
     }
 }
 
+/// What was let through ahead of the answer or late.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Chunk,
+    Failure,
+}
+
+/// Tries something while only what goes ahead may come. Returns what was let
+/// through, and whether it is wanted.
+fn come_ahead(
+    receiver: &mut Receiver,
+    manifest: &Manifest,
+    choices: &mut Choices<'_>,
+) -> Option<(Ahead, bool)> {
+    let first = files(manifest).next().expect("a file");
+    let (what, entry, index) = (choices.byte(), choices.number(), choices.number());
+    let place = manifest.lengths(first).and_then(|it| it.place(0));
+    let bytes = match what & 0x40 {
+        0 => place.map_or(0, ChunkPlace::length_bytes),
+        _ => choices.byte() as usize,
+    };
+    let is_first = entry == first;
+    match what % 5 {
+        0 => {
+            let came = receiver.chunk(entry, index, bytes).ok()?;
+            assert!(is_first && index == 0);
+            assert_eq!(Some(bytes), place.map(ChunkPlace::length_bytes));
+            assert!(came.is_none() || came == place);
+            Some((Ahead::Chunk, came.is_some()))
+        }
+        1 => {
+            let matters = receiver.file_failed(entry).ok()?;
+            assert!(is_first);
+            Some((Ahead::Failure, matters))
+        }
+        2 => {
+            assert!(receiver.digest(entry, index).is_err());
+            None
+        }
+        3 => {
+            assert!(receiver.small_file(entry, bytes).is_err());
+            None
+        }
+        _ => {
+            assert!(receiver.file_end(entry).is_err());
+            None
+        }
+    }
+}
+
+/// A manifest, and what the sender does when its first chunk goes ahead of the
+/// answer: before that, and after.
+fn hold_ahead(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let manifest = choices.manifest();
+    let Some(first) = files(&manifest)
+        .next()
+        .filter(|_| manifest.has_first_chunk())
+    else {
+        return;
+    };
+    let mut receiver = Receiver::unanswered(manifest.clone(), Early::FirstChunk);
+    let mut came = None;
+    for _ in 0..choices.below(4) {
+        assert!(receiver.is_ahead() && !receiver.drops_next());
+        if let Some((what, is_wanted)) = come_ahead(&mut receiver, &manifest, &mut choices) {
+            assert!(came.is_none() && is_wanted, "more than one");
+            came = Some(what);
+        }
+    }
+    let mut record = Record::of(&manifest);
+    let (skipped, have) = record.answer(&mut choices);
+    let is_wanted = !skipped.contains(&first) && !have.contains_key(&first);
+    let selection = Selection::without(manifest.clone(), skipped);
+    let (mut receiver, counts) = receiver.accepted(Arc::new(selection), &have);
+    assert_eq!(counts, is_wanted);
+    while came.is_none() && choices.are_left() {
+        assert_eq!(receiver.drops_next(), !is_wanted);
+        record.check_complete(&receiver);
+        let late = come_ahead(&mut receiver, &manifest, &mut choices);
+        came = late.map(|(what, is_taken)| {
+            assert_eq!(is_taken, is_wanted);
+            what
+        });
+    }
+    match came.filter(|_| is_wanted) {
+        Some(Ahead::Chunk) => {
+            record.file(first).came.insert(0);
+        }
+        Some(Ahead::Failure) => record.ended = Some(first),
+        None => {}
+    }
+    while choices.are_left() {
+        record.check_complete(&receiver);
+        record.step(&mut receiver, &mut choices);
+    }
+    record.check_complete(&receiver);
+}
+
 /// A manifest, what is wanted and what is here of it, and what the sender does
 /// then.
 pub fn hold(bytes: &[u8]) {
     hold_along(bytes);
+    hold_ahead(bytes);
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
-    let mut record = Record {
-        manifest: &manifest,
-        files: BTreeMap::new(),
-        ended: None,
-        last_digest: None,
-    };
-    let mut have = BTreeMap::new();
-    let skipped = choices.byte();
-    let is_skipped = |entry: &u32| skipped >> (entry % 8) & 1 == 1;
-    for entry in files(&manifest).filter(|entry| !is_skipped(entry)) {
-        let chunks = manifest.lengths(entry).expect("a file").chunks();
-        let here = choices.below(chunks + 2).checked_sub(1);
-        let here = here.filter(|&here| here > 0 || chunks == 0);
-        have.extend(here.map(|here| (entry, here)));
-        let file = File {
-            have: here,
-            ..File::default()
-        };
-        record.files.insert(entry, file);
-    }
-    let skipped = files(&manifest).filter(is_skipped).collect();
+    let mut record = Record::of(&manifest);
+    let (skipped, have) = record.answer(&mut choices);
     let selection = Selection::without(manifest.clone(), skipped);
     let mut receiver = Receiver::new(Arc::new(selection), &have);
     record.check_complete(&receiver);
@@ -141,7 +251,8 @@ impl Record<'_> {
                 }
             }
             _ => {
-                if receiver.file_failed(entry).is_ok() {
+                if let Ok(matters) = receiver.file_failed(entry) {
+                    assert!(matters);
                     assert_eq!(self.due(), Some(entry));
                     self.ended = Some(entry);
                 }
@@ -161,6 +272,7 @@ impl Record<'_> {
         let Ok(given) = receiver.chunk(entry, index, bytes) else {
             return;
         };
+        let given = given.expect("what is due is wanted");
         assert_eq!((self.due(), Some(given)), (Some(entry), place));
         assert_eq!((given.length_bytes(), given.index()), (bytes, index));
         let end = given.offset_bytes() + bytes as u64;

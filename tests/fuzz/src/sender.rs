@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pinhole_transfer::{
     Manifest,
+    manifest::Early,
     sender::{Delivered, Sender},
 };
 
@@ -12,7 +13,7 @@ use super::{Choices, files, size_bytes};
 
 struct Record<'a> {
     manifest: &'a Manifest,
-    comes_along: bool,
+    early: Early,
     is_accepted: bool,
     have: BTreeMap<u32, (u32, u32)>,
     skipped: BTreeSet<u32>,
@@ -23,18 +24,22 @@ struct Record<'a> {
 }
 
 /// A manifest, and what the receiver says then, while this side sends; from the
-/// answer on, and with files that come along.
+/// answer on, with a first chunk ahead of it, and with files that come along.
 pub fn hold(bytes: &[u8]) {
-    hold_if(bytes, false);
-    hold_if(bytes, true);
+    hold_with(bytes, Early::Nothing);
+    hold_with(bytes, Early::FirstChunk);
+    hold_with(bytes, Early::Everything);
 }
 
-fn hold_if(bytes: &[u8], comes_along: bool) {
+fn hold_with(bytes: &[u8], early: Early) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
+    if early == Early::FirstChunk && !manifest.has_first_chunk() {
+        return;
+    }
     let mut record = Record {
         manifest: &manifest,
-        comes_along,
+        early,
         is_accepted: false,
         have: BTreeMap::new(),
         skipped: BTreeSet::new(),
@@ -43,12 +48,13 @@ fn hold_if(bytes: &[u8], comes_along: bool) {
         durable: 0,
         delivered: Delivered::default(),
     };
-    let mut sender = Sender::new(manifest.clone(), comes_along);
+    let mut sender = Sender::new(manifest.clone(), early);
     while choices.are_left() {
         if !record.step(&mut sender, &mut choices) {
             // A lie; an exchange ends with it.
             return;
         }
+        record.check_early(&sender);
         assert_eq!(sender.delivered(), record.delivered);
         assert_eq!(sender.failed_files() as usize, record.failed.len());
         assert!(record.delivered.bytes <= manifest.total_bytes());
@@ -57,10 +63,26 @@ fn hold_if(bytes: &[u8], comes_along: bool) {
 }
 
 impl Record<'_> {
+    fn comes_along(&self) -> bool {
+        self.early == Early::Everything
+    }
+
+    /// It goes on behind what went ahead exactly when the receiver does.
+    fn check_early(&self, sender: &Sender) {
+        let is_ahead = self.early == Early::FirstChunk;
+        assert_eq!(sender.is_ahead(), is_ahead && !self.is_accepted);
+        let is_wanted = |entry: &u32| {
+            let is_whole = !self.skipped.contains(entry) && !self.have.contains_key(entry);
+            is_ahead && self.is_accepted && is_whole
+        };
+        let first = files(self.manifest).next();
+        assert_eq!(sender.goes_on_behind(), first.filter(is_wanted));
+    }
+
     /// The next file of which this side has not told what became of it.
     fn due(&self) -> Option<u32> {
         let is_left = |entry: &u32| {
-            (self.comes_along || !self.skipped.contains(entry)) && !self.sent.contains(entry)
+            (self.comes_along() || !self.skipped.contains(entry)) && !self.sent.contains(entry)
         };
         files(self.manifest).find(is_left)
     }
@@ -100,7 +122,7 @@ impl Record<'_> {
     fn have(&mut self, sender: &mut Sender, files: &[(u32, u32)]) -> bool {
         let is_believed = sender.have(files).is_ok();
         if is_believed {
-            assert!(!self.is_accepted && !self.comes_along);
+            assert!(!self.is_accepted && !self.comes_along());
             for &(entry, chunks) in files {
                 let lengths = self.manifest.lengths(entry).expect("a file");
                 assert!(chunks <= lengths.chunks());
@@ -143,7 +165,7 @@ impl Record<'_> {
 
     /// This side sends the next file, or cannot.
     fn own(&mut self, sender: &mut Sender, is_sent: bool) {
-        let may_send = self.is_accepted || self.comes_along;
+        let may_send = self.is_accepted || self.comes_along();
         let Some(entry) = self.due().filter(|_| may_send) else {
             return;
         };

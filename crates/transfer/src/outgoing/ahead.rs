@@ -1,13 +1,14 @@
 //! The first chunk of an offer, which goes ahead of the answer to it, and the
 //! rest of its file once the answer is known.
 
-use std::{fs::File, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::{Framed, Outgoing, Piece, read_whole};
 use crate::{
     event::FileError,
+    frame,
     known::Chunks,
     lanes::Entrance,
     lengths::ChunkPlace,
@@ -29,10 +30,17 @@ pub(crate) enum Ahead {
     Failure,
 }
 
+/// What is about to go ahead.
+pub(crate) struct First {
+    pub(crate) frame: Frame,
+    pub(crate) file_bytes: u64,
+    pub(crate) outcome: Result<Digest, FileError>,
+}
+
 impl Outgoing {
-    /// What is to go ahead, as a frame and as what is remembered of it. `None`
-    /// when there is nothing to be sent. Blocks.
-    pub(crate) fn read_ahead(&self) -> Option<(Frame, Result<(Digest, u64), FileError>)> {
+    /// Reads the first chunk, or finds that it cannot. `None` when nothing is to be
+    /// sent. Blocks.
+    pub(crate) fn read_ahead(&self) -> Option<First> {
         let entry = self.source.manifest().next_file(0);
         let place = self.source.manifest().lengths(entry)?.place(0)?;
         let mut buffer = self.buffer()?;
@@ -40,26 +48,30 @@ impl Outgoing {
             return None;
         }
         let room = buffer.data_mut().get_mut(..place.length_bytes())?;
-        match self.read_first(entry, place, room) {
-            Ok((_file, known)) => match self.frame_chunk(entry, place, buffer, &known)? {
-                Framed::Chunk {
-                    frame,
-                    digest,
-                    file_bytes,
-                    ..
-                } => Some((frame, Ok((digest, file_bytes as u64)))),
-                _ => None,
-            },
+        let known = match self.read_first(entry, place, room) {
+            Ok(known) => known,
             Err(error) => {
                 let failed = Message::FileFailed {
                     transfer: self.flight.id,
                     entry,
                     trouble: error.trouble(),
                 };
-                let frame = Frame::Message(crate::frame::encode_message(&failed).ok()?);
-                Some((frame, Err(error)))
+                return Some(First {
+                    frame: Frame::Message(frame::encode_message(&failed).ok()?),
+                    file_bytes: 0,
+                    outcome: Err(error),
+                });
             }
-        }
+        };
+        let Framed::Chunk { frame, digest, .. } = self.frame_chunk(entry, place, buffer, &known)?
+        else {
+            return None;
+        };
+        Some(First {
+            frame,
+            file_bytes: place.length_bytes() as u64,
+            outcome: Ok(digest),
+        })
     }
 
     fn read_first(
@@ -67,11 +79,10 @@ impl Outgoing {
         entry: u32,
         place: ChunkPlace,
         room: &mut [u8],
-    ) -> Result<(File, Arc<Chunks>), FileError> {
+    ) -> Result<Arc<Chunks>, FileError> {
         let file = SourceReader::new(Arc::clone(&self.source)).open(entry)?;
         read_whole(&file, room, place.offset_bytes())?;
-        let known = self.link.resources.known.recall(&file);
-        Ok((file, known))
+        Ok(self.link.resources.known.recall(&file))
     }
 
     /// Reads on behind what has gone ahead. Returns where the files go on. `None`

@@ -19,6 +19,7 @@ mod hostile;
 #[cfg(unix)]
 mod lanes;
 mod liar;
+mod lying_ahead;
 mod lying_receiver;
 mod lying_sender;
 mod moves;

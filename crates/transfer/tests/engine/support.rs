@@ -63,6 +63,13 @@ impl Peer {
             .unwrap()
     }
 
+    pub(crate) async fn send_again(&self, paths: &[PathBuf]) -> TransferId {
+        self.exchange
+            .send_again(Source::scan(paths).unwrap())
+            .await
+            .unwrap()
+    }
+
     pub(crate) async fn offered(&mut self) -> (TransferId, Arc<Manifest>) {
         match self.event().await {
             ExchangeEvent::Offered { id, offer } => (id, offer),
@@ -134,6 +141,26 @@ pub(crate) async fn transfer(
     into: &Path,
 ) -> (Summary, Summary) {
     let id = alice.send(paths).await;
+    carried(alice, bob, id, into).await
+}
+
+/// Sends again what was under way before.
+pub(crate) async fn transfer_again(
+    alice: &mut Peer,
+    bob: &mut Peer,
+    paths: &[PathBuf],
+    into: &Path,
+) -> (Summary, Summary) {
+    let id = alice.send_again(paths).await;
+    carried(alice, bob, id, into).await
+}
+
+async fn carried(
+    alice: &mut Peer,
+    bob: &mut Peer,
+    id: TransferId,
+    into: &Path,
+) -> (Summary, Summary) {
     bob.accept_next(into).await;
     let received = bob.finished(id).await.unwrap();
     let sent = alice.finished(id).await.unwrap();
