@@ -6,9 +6,9 @@
 //! 1. [`source`] finds it and makes an entry of the [`manifest`] of it, under
 //!    a [`path::SafePath`];
 //! 2. [`exchange`] offers the manifest as [`message`]s in [`frame`]s;
-//! 3. once accepted, or at once where little comes along with its offer,
-//!    `outgoing` reads it in the [`lengths`] of chunks, hashes them ([`merkle`])
-//!    and queues them for `writer`;
+//! 3. once accepted, or at once where little comes along with its offer (and the
+//!    first chunk of the first file in any case), `outgoing` reads it in the
+//!    [`lengths`] of chunks, hashes them ([`merkle`]) and queues them for `writer`;
 //! 4. on the other side `reader` asks the [`receiver`] whether each is due and
 //!    hands it to `incoming`, which verifies and writes it to a temporary of
 //!    the `store`, makes it durable, gives it its name and says so;

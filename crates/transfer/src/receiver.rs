@@ -31,7 +31,7 @@ pub struct Receiver {
     selection: Arc<Selection>,
     /// Every file comes whole.
     comes_along: bool,
-    /// Nothing, or not any more: `None`.
+    /// What comes ahead of the answer; `None` for nothing, or no more.
     ahead: Option<Ahead>,
     /// The file that is due; the count of entries when none is.
     entry: u32,
