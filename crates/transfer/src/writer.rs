@@ -20,6 +20,11 @@ use crate::{
 /// more often, the sooner it notices that the way is broken.
 const ALIVE_INTERVAL: Duration = Duration::from_millis(250);
 
+/// So much of what goes ahead of an answer is written, and with that sealed, for
+/// itself: nothing of a record can be read before all of it has come, and a new
+/// connection does not send a whole one, of 16 KiB, without waiting.
+const FIRST_BYTES: usize = 4 * 1024;
+
 /// Writes what carries files. Their bytes count as the connection takes them: on
 /// a slow line a chunk takes seconds.
 async fn write_bulk<W: AsyncWrite + Unpin>(
@@ -29,12 +34,15 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut rest = bulk.frame.bytes();
     let mut uncounted_bytes = bulk.file_bytes;
+    let mut is_first = bulk.is_ahead;
     while !rest.is_empty() {
         let is_limited = limit.is_set();
-        let most = match is_limited {
-            true => rest.len().min(SLICE_BYTES),
-            false => rest.len(),
+        let most = match (std::mem::take(&mut is_first), is_limited) {
+            (true, _) => FIRST_BYTES,
+            (false, true) => SLICE_BYTES,
+            (false, false) => rest.len(),
         };
+        let most = rest.len().min(most);
         limit.pass(most).await;
         let (mut slice, behind) = rest.split_at(most);
         while !slice.is_empty() {
@@ -94,6 +102,72 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
             && next.flight.stopped().is_none()
         {
             write_bulk(&mut stream, &next, &link.resources.send).await?;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use super::*;
+    use crate::{
+        flight::Flight,
+        known::Known,
+        link::Frame,
+        manifest::ManifestBuilder,
+        message::{Side, TransferId},
+    };
+
+    /// Takes everything, and keeps how much each time.
+    struct Writes(Vec<usize>);
+
+    impl AsyncWrite for Writes {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.len());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_ahead_of_an_answer_can_be_read_without_the_rest() {
+        const BYTES: usize = 100_000;
+        let manifest = ManifestBuilder::default().build();
+        let id = TransferId::first(Side::Initiator);
+        for (is_ahead, expected) in [
+            (true, &[FIRST_BYTES, BYTES - FIRST_BYTES][..]),
+            (false, &[BYTES]),
+        ] {
+            let bulk = Bulk {
+                flight: Arc::new(Flight::new(id, &manifest, Known::default())),
+                frame: Frame::Message(vec![0; BYTES]),
+                file_bytes: BYTES as u64,
+                is_ahead,
+            };
+            let mut writes = Writes(Vec::new());
+            let limit = Throttle::default();
+            write_bulk(&mut writes, &bulk, &limit).await.unwrap();
+            assert_eq!(writes.0, expected);
+            let done = || bulk.flight.progress(std::time::Instant::now()).bytes_done;
+            assert_eq!(done(), if is_ahead { 0 } else { BYTES as u64 });
+            bulk.flight.count_ahead();
+            assert_eq!(done(), BYTES as u64);
         }
     }
 }
