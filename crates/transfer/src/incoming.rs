@@ -94,6 +94,8 @@ enum Written {
     Failed,
     /// Much of a file that is still being written.
     Some { entry: u32, content: Content },
+    /// What has come of a file of which no more will come.
+    Rest { _part: Part },
 }
 
 /// What the connection brings to an accepted transfer.

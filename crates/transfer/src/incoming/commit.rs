@@ -29,6 +29,7 @@ impl Incoming {
             if let Some((entry, content)) = take_last_unfinished(&mut group) {
                 self.sync_some(entry, &content);
             }
+            group.retain(|written| !matches!(written, Written::Rest { .. }));
             for _ in &group {
                 next = self.selection.next_file(next + 1);
             }
@@ -77,7 +78,7 @@ impl Incoming {
             match written {
                 Written::Part { entry, part } => parts.push((entry, part)),
                 Written::Failed => summary.failed_files += 1,
-                Written::Some { .. } => {}
+                Written::Some { .. } | Written::Rest { .. } => {}
             }
         }
         let synced = store.sync(parts.iter().map(|(_, part)| part));

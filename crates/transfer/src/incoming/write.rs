@@ -57,6 +57,16 @@ impl<'a> WriteStage<'a> {
     }
 
     pub(super) fn run(mut self, verified: impl Iterator<Item = Verified>) -> Result<(), Stopped> {
+        let outcome = self.write_all(verified);
+        // Whether it is of use shows only when the next stage has made durable what
+        // it has of it.
+        if let Some(part) = self.open.take() {
+            self.hand_on(Written::Rest { _part: part })?;
+        }
+        outcome
+    }
+
+    fn write_all(&mut self, verified: impl Iterator<Item = Verified>) -> Result<(), Stopped> {
         for piece in verified {
             self.incoming.check_stopped()?;
             match piece {

@@ -12,6 +12,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     path::{Path, PathBuf},
     sync::mpsc,
+    time::Duration,
 };
 
 /// What fails.
@@ -45,6 +46,16 @@ pub(crate) struct Call {
     /// Whether it can fail because the disk is full.
     pub(crate) takes_room: bool,
 }
+
+impl Call {
+    fn is_sync(&self) -> bool {
+        matches!(self.name, "fsync" | "fdatasync" | "syncfs")
+    }
+}
+
+/// A disk tries for a while before it says that it could not: much else comes to
+/// its end meanwhile.
+const SYNC_FAILS_AFTER: Duration = Duration::from_millis(50);
 
 /// How the arguments name what a call is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -175,6 +186,9 @@ fn watch(listener: &OwnedFd, folder: &Path, plan: Plan) -> io::Result<Vec<Call>>
         };
         if let Some(call) = call(&question.data, folder) {
             if let Some(failure) = plan.failure(calls.len(), &call) {
+                if call.is_sync() {
+                    std::thread::sleep(SYNC_FAILS_AFTER);
+                }
                 answer.flags = 0;
                 match failure {
                     Failure::Error(error) => answer.error = -error,
