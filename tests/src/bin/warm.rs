@@ -23,7 +23,7 @@ mod linux {
 
     use anyhow::{Context, Result};
 
-    const BLOCK_BYTES: u64 = 64 << 20;
+    const BLOCK_BYTES: usize = 64 << 20;
     const PAGE_BYTES: usize = 4096;
     /// At most so much is free before it is written to: more than is written until
     /// the next look.
@@ -45,7 +45,7 @@ mod linux {
         while ended.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             let written_bytes = used_bytes(&folder)?.saturating_sub(begun_bytes);
             while given_bytes < written_bytes && held.pop().is_some() {
-                given_bytes += BLOCK_BYTES;
+                given_bytes += BLOCK_BYTES as u64;
             }
         }
         Ok(())
@@ -62,11 +62,11 @@ mod linux {
     }
 
     fn blocks(bytes: u64) -> Vec<Vec<u8>> {
-        (0..bytes.div_ceil(BLOCK_BYTES)).map(|_| block()).collect()
+        (0..bytes.div_ceil(BLOCK_BYTES as u64)).map(|_| block()).collect()
     }
 
     fn block() -> Vec<u8> {
-        let mut block = vec![0; BLOCK_BYTES as usize];
+        let mut block = vec![0; BLOCK_BYTES];
         for page in block.chunks_mut(PAGE_BYTES) {
             if let Some(first) = page.first_mut() {
                 *first = 1;
