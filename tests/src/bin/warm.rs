@@ -62,7 +62,9 @@ mod linux {
     }
 
     fn blocks(bytes: u64) -> Vec<Vec<u8>> {
-        (0..bytes.div_ceil(BLOCK_BYTES as u64)).map(|_| block()).collect()
+        (0..bytes.div_ceil(BLOCK_BYTES as u64))
+            .map(|_| block())
+            .collect()
     }
 
     fn block() -> Vec<u8> {
