@@ -1,15 +1,15 @@
 //! Memory that is there when it is asked for. The host of a virtual machine may
 //! take back what its guest leaves free for some seconds (free page reporting);
-//! who writes there next waits for it, page by page, up to four times as long as
-//! the writing takes. In a race the contender that comes after a pause would pay.
+//! who writes there next waits for it, page by page: 4 GiB took up to six times as
+//! long. In a race the contender that comes after a pause would pay.
 //!
 //! ```text
 //! warm FOLDER BYTES    # says "warm", and ends with its input
 //! ```
 //!
-//! Holds memory for so much to be written into the file system of the folder,
-//! which is one in memory, and gives it back a little ahead of that. A process of
-//! its own, because a child's peak of memory is never less than its parent's.
+//! Holds memory for so much to be written into the file system of the folder, which
+//! is one in memory or goes through it, and gives it back a little ahead of that. A
+//! process of its own, because a child's peak of memory is never less than its parent's.
 
 #[cfg(target_os = "linux")]
 mod linux {

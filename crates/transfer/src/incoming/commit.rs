@@ -29,6 +29,7 @@ impl Incoming {
             if let Some((entry, content)) = take_last_unfinished(&mut group) {
                 self.sync_some(entry, &content);
             }
+            // Let go of only now that its disk has said what it says.
             group.retain(|written| !matches!(written, Written::Rest { .. }));
             for _ in &group {
                 next = self.selection.next_file(next + 1);

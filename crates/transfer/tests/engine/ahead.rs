@@ -1,30 +1,23 @@
-//! The first chunk of a large offer, ahead of the answer to it: what is held, what
-//! becomes of it when the answer is known, and what nobody may send so early.
+//! The first chunk of a large offer, ahead of the answer to it: what the receiver
+//! holds, and what becomes of it when the answer is known.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use pinhole_transfer::{
-    Choices, DeclineReason, Destination, ExchangeEvent, FileError, Party, Source, Summary,
-    TransferError, TransferId, Trouble, merkle::Digest,
+    Choices, DeclineReason, Destination, FileError, Party, Source, Summary, TransferError,
+    TransferId, Trouble, merkle::Digest,
 };
 use tempfile::tempdir;
 
 use crate::{
-    liar::{Liar, MIB, pair as with_liar},
-    support::{Peer, names, noise, pair},
+    liar::{FAILED, Liar, MIB, pair as with_liar},
+    support::{Peer, names, noise, pair, without},
 };
 
 pub(crate) const SIZES: &[usize] = &[MIB + 5, 3];
-pub(crate) const FAILED: &str =
-    r#"{"type":"file_failed","transfer":0,"entry":0,"trouble":"not_found"}"#;
-const ACCEPT: &str = r#"{"type":"accept","transfer":1}"#;
-
-fn without(unwanted: &[u32]) -> Choices {
-    Choices {
-        unwanted: unwanted.iter().copied().collect::<BTreeSet<_>>(),
-        ..Choices::default()
-    }
-}
 
 /// The first file of [`SIZES`], in chunks.
 pub(crate) fn chunks() -> [Vec<u8>; 2] {
@@ -42,106 +35,36 @@ impl Liar {
         self.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
         self.end(0, &[&first, &second]).await;
     }
-
-    /// Returns when the other side has read and said everything up to here.
-    pub(crate) async fn caught_up(&mut self, bob: &mut Peer, number: u32) {
-        let text = format!(r#"{{"type":"text","transfer":{number},"text":""}}"#);
-        self.json(&text).await;
-        while !matches!(bob.event().await, ExchangeEvent::Text { .. }) {}
-        assert_eq!(self.hear().await["type"], "durable");
-    }
 }
 
 /// Two files of noise, the first of two chunks.
-fn two_files(folder: &Path) -> [std::path::PathBuf; 2] {
+pub(crate) fn two_files(folder: &Path) -> [PathBuf; 2] {
     let paths = ["a", "b"].map(|name| folder.join(name));
     fs::write(&paths[0], chunks().concat()).unwrap();
     fs::write(&paths[1], "abc").unwrap();
     paths
 }
 
-/// Bob, who offers these files; the offer and its entries are heard.
-async fn offered_by_bob(paths: &[std::path::PathBuf]) -> (Liar, Peer, TransferId) {
-    let (mut liar, bob) = with_liar();
-    let id = bob.send(paths).await;
-    let said = liar.hear().await;
-    let words = (said.get("ahead"), said.get("along"));
-    assert_eq!(words, (Some(&true.into()), None));
-    assert_eq!(liar.hear().await["type"], "entries");
-    (liar, bob, id)
-}
-
-#[tokio::test]
-async fn a_large_offer_sends_its_first_chunk_and_waits_for_the_answer() {
-    let from = tempdir().unwrap();
-    let (mut liar, mut bob, id) = offered_by_bob(&two_files(from.path())).await;
-    let [first, second] = chunks();
-    assert!(liar.hear_chunk().await == (0, 0, first.clone()));
-    liar.caught_up(&mut bob, 1000).await;
-    assert_eq!(bob.exchange.progress(id).unwrap().bytes_done, 0);
-    liar.json(ACCEPT).await;
-    assert_eq!(liar.hear().await["type"], "alive");
-    assert!(bob.exchange.progress(id).unwrap().bytes_done >= MIB as u64);
-    assert!(liar.hear_chunk().await == (0, 1, second.clone()));
-    let end = liar.hear().await;
-    let mut tree = pinhole_transfer::merkle::Tree::default();
-    for chunk in [first, second] {
-        tree.push(Digest::of_chunk(&chunk));
+/// Offers [`SIZES`], and has bob answer before or behind what goes ahead.
+async fn answered(
+    (liar, bob): (&mut Liar, &mut Peer),
+    (is_early, is_failure): (bool, bool),
+    (into, unwanted): (&Path, &[u32]),
+) -> TransferId {
+    liar.offer_ahead(0, SIZES).await;
+    let (id, _) = bob.offered().await;
+    if !is_early {
+        bob.accept_some(id, into, without(unwanted)).await;
     }
-    assert_eq!(end["root"], tree.root().to_string());
-    assert_eq!(liar.hear_batch().await, [(1, b"abc".to_vec())]);
-    let done = bob.exchange.progress(id).unwrap().bytes_done;
-    assert_eq!(done as usize, SIZES.iter().sum::<usize>());
-    liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
-        .await;
-    let summary = bob.finished(id).await.unwrap();
-    assert_eq!((summary.files, summary.bytes), (2, done));
-}
-
-#[tokio::test]
-async fn a_small_first_file_goes_ahead_whole_and_ends_like_a_large_one() {
-    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
-    let paths = ["a", "b"].map(|name| from.path().join(name));
-    fs::write(&paths[0], "abc").unwrap();
-    fs::write(&paths[1], chunks().concat()).unwrap();
-    let (mut liar, _bob, _) = offered_by_bob(&paths).await;
-    assert_eq!(liar.hear_chunk().await, (0, 0, b"abc".to_vec()));
-    liar.json(ACCEPT).await;
-    assert_eq!(liar.hear().await["type"], "alive");
-    let end = liar.hear().await;
-    assert_eq!(
-        (&end["type"], &end["entry"]),
-        (&"file_end".into(), &0.into())
-    );
-    assert_eq!(end["root"], Digest::of_chunk(b"abc").to_string());
-
-    let (mut alice, mut bob) = pair();
-    let summary = both_agree(&mut alice, &mut bob, &paths, into.path(), &[]).await;
-    assert_eq!(summary.files, 2);
-    assert_eq!(fs::read(into.path().join("a")).unwrap(), b"abc");
-    assert!(fs::read(into.path().join("b")).unwrap() == chunks().concat());
-}
-
-#[tokio::test]
-async fn what_is_not_wanted_of_it_does_not_count() {
-    let from = tempdir().unwrap();
-    let paths = two_files(from.path());
-    for (said, left) in [
-        (r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#, 3),
-        (
-            r#"{"type":"have","transfer":1,"files":[[0,2]]}"#,
-            SIZES[0] + 3,
-        ),
-    ] {
-        let (mut liar, bob, id) = offered_by_bob(&paths).await;
-        assert_eq!(liar.hear_chunk().await.1, 0);
-        liar.json(said).await;
-        liar.json(ACCEPT).await;
-        assert_eq!(liar.hear().await["type"], "alive");
-        let progress = bob.exchange.progress(id).unwrap();
-        assert_eq!(progress.bytes_total as usize, left);
-        assert!(progress.bytes_done <= 3, "{progress:?}");
+    match is_failure {
+        true => liar.json(FAILED).await,
+        false => liar.first_chunk().await,
     }
+    if is_early {
+        liar.caught_up(bob).await;
+        bob.accept_some(id, into, without(unwanted)).await;
+    }
+    id
 }
 
 /// The answer comes before or behind what goes ahead of it, and sooner than the
@@ -155,7 +78,7 @@ async fn what_came_ahead_is_held_and_written_only_once_it_was_accepted() {
         let (id, _) = bob.offered().await;
         if is_early {
             liar.first_chunk().await;
-            liar.caught_up(&mut bob, 1000).await;
+            liar.caught_up(&mut bob).await;
             assert_eq!(names(into.path()), Vec::<String>::new());
             assert!(bob.exchange.progress(id).is_none());
         }
@@ -207,19 +130,8 @@ async fn what_came_ahead_and_is_skipped_is_dropped() {
         for is_failure in [true, false] {
             let into = tempdir().unwrap();
             let (mut liar, mut bob) = with_liar();
-            liar.offer_ahead(0, SIZES).await;
-            let (id, _) = bob.offered().await;
-            if !is_early {
-                bob.accept_some(id, into.path(), without(&[0])).await;
-            }
-            match is_failure {
-                true => liar.json(FAILED).await,
-                false => liar.first_chunk().await,
-            }
-            if is_early {
-                liar.caught_up(&mut bob, 1000).await;
-                bob.accept_some(id, into.path(), without(&[0])).await;
-            }
+            let when = (is_early, is_failure);
+            let id = answered((&mut liar, &mut bob), when, (into.path(), &[0])).await;
             assert_eq!(bob.exchange.progress(id).unwrap().bytes_done, 0);
             liar.batch(&[(1, b"abc")]).await;
             let summary = bob.finished(id).await.unwrap();
@@ -236,16 +148,8 @@ async fn a_failure_that_came_ahead_is_told_once() {
     for is_early in [true, false] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_ahead(0, SIZES).await;
-        let (id, _) = bob.offered().await;
-        if !is_early {
-            bob.accept(id, into.path()).await;
-        }
-        liar.json(FAILED).await;
-        if is_early {
-            liar.caught_up(&mut bob, 1000).await;
-            bob.accept(id, into.path()).await;
-        }
+        let when = (is_early, true);
+        let id = answered((&mut liar, &mut bob), when, (into.path(), &[])).await;
         liar.batch(&[(1, b"abc")]).await;
         let summary = bob.finished(id).await.unwrap();
         assert_eq!((summary.files, summary.failed_files), (1, 1));
@@ -271,19 +175,8 @@ async fn what_came_ahead_and_is_here_is_dropped() {
             assert_ne!(names(into.path()).len(), 0, "it is kept");
 
             let (mut liar, mut bob) = with_liar();
-            liar.offer_ahead(0, SIZES).await;
-            let (id, _) = bob.offered().await;
-            if !is_early {
-                bob.accept(id, into.path()).await;
-            }
-            match is_failure {
-                true => liar.json(FAILED).await,
-                false => liar.first_chunk().await,
-            }
-            if is_early {
-                liar.caught_up(&mut bob, 1000).await;
-                bob.accept(id, into.path()).await;
-            }
+            let when = (is_early, is_failure);
+            let id = answered((&mut liar, &mut bob), when, (into.path(), &[])).await;
             assert_eq!(liar.hear().await["files"], serde_json::json!([[0, 1]]));
             assert_eq!(liar.hear().await["type"], "accept");
             let [first, second] = chunks();
@@ -302,10 +195,10 @@ async fn what_came_ahead_and_is_here_is_dropped() {
 }
 
 /// Sends these files and returns what both sides say of it.
-async fn both_agree(
+pub(crate) async fn both_agree(
     alice: &mut Peer,
     bob: &mut Peer,
-    paths: &[std::path::PathBuf],
+    paths: &[PathBuf],
     into: &Path,
     unwanted: &[u32],
 ) -> Summary {
@@ -379,24 +272,7 @@ async fn both_sides_agree_about_what_went_ahead() {
 }
 
 #[tokio::test]
-async fn a_file_that_changes_before_the_answer_fails() {
-    let from = tempdir().unwrap();
-    let paths = two_files(from.path());
-    let (mut liar, mut bob, id) = offered_by_bob(&paths).await;
-    assert_eq!(liar.hear_chunk().await.1, 0);
-    fs::write(&paths[0], "something else").unwrap();
-    liar.json(ACCEPT).await;
-    assert_eq!(liar.hear().await["type"], "alive");
-    let said = liar.hear().await;
-    let failed = (&said["type"], &said["trouble"]);
-    assert_eq!(failed, (&"file_failed".into(), &"changed".into()));
-    assert_eq!(liar.hear_batch().await, [(1, b"abc".to_vec())]);
-    liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
-        .await;
-    let summary = bob.finished(id).await.unwrap();
-    assert_eq!((summary.files, summary.failed_files), (1, 1));
-    assert_eq!(bob.failed.len(), 1);
-
+async fn a_file_that_changed_before_the_answer_is_not_kept() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
     liar.offer_ahead(0, SIZES).await;
@@ -411,51 +287,6 @@ async fn a_file_that_changes_before_the_answer_fails() {
     assert_eq!(names(into.path()), ["1"]);
 }
 
-/// Before the threads that send have begun, the receiver may have said all that
-/// it has to say of what went ahead.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_receiver_may_be_faster_than_who_sends_the_rest() {
-    let from = tempdir().unwrap();
-    let paths = two_files(from.path());
-    for _ in 0..50 {
-        let (mut liar, mut bob, id) = offered_by_bob(&paths).await;
-        assert_eq!(liar.hear_chunk().await.1, 0);
-        liar.json(ACCEPT).await;
-        liar.json(r#"{"type":"file_failed","transfer":1,"entry":0,"trouble":"io"}"#)
-            .await;
-        liar.json(r#"{"type":"durable","transfer":1,"entries":1}"#)
-            .await;
-        // The file comes to an end, one or the other, and then the next.
-        let last = liar.hear_until_batch().await;
-        assert!(matches!(&*last, "file_failed" | "file_end"), "{last}");
-        liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
-            .await;
-        let summary = bob.finished(id).await.unwrap();
-        assert_eq!((summary.files, summary.failed_files), (1, 1));
-        assert_eq!(bob.failed.len(), 1);
-    }
-    let source = || Source::scan(&two_files(from.path())).unwrap();
-    for _ in 0..50 {
-        let (mut liar, mut bob) = with_liar();
-        let gone = source();
-        fs::remove_file(&paths[0]).unwrap();
-        let id = bob.exchange.send(gone).await.unwrap();
-        for said in ["offer", "entries", "file_failed"] {
-            assert_eq!(liar.hear().await["type"], said);
-        }
-        liar.json(ACCEPT).await;
-        liar.json(r#"{"type":"durable","transfer":1,"entries":1}"#)
-            .await;
-        assert_eq!(liar.hear().await["type"], "alive");
-        assert_eq!(liar.hear_batch().await, [(1, b"abc".to_vec())]);
-        liar.json(r#"{"type":"durable","transfer":1,"entries":2}"#)
-            .await;
-        let summary = bob.finished(id).await.unwrap();
-        assert_eq!((summary.files, summary.failed_files), (1, 1));
-        assert_eq!(bob.failed.len(), 1);
-    }
-}
-
 /// What comes late for an offer that has ended is ignored, and the next one may
 /// come with its first chunk.
 #[tokio::test]
@@ -468,7 +299,7 @@ async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
             let (id, _) = bob.offered().await;
             if is_held {
                 liar.first_chunk().await;
-                liar.caught_up(&mut bob, 1000).await;
+                liar.caught_up(&mut bob).await;
             }
             match what {
                 "declined" => {
@@ -516,7 +347,7 @@ async fn a_folder_that_does_not_serve_costs_nothing_of_what_is_held() {
     liar.offer_ahead(0, SIZES).await;
     let (id, _) = bob.offered().await;
     liar.first_chunk().await;
-    liar.caught_up(&mut bob, 1000).await;
+    liar.caught_up(&mut bob).await;
     let folder = tempdir().unwrap();
     let gone = Destination::open(folder.path()).unwrap();
     drop(folder);
@@ -535,7 +366,7 @@ async fn a_lost_connection_keeps_what_came_ahead_of_an_answer() {
     liar.offer_ahead(0, SIZES).await;
     let (id, _) = bob.offered().await;
     liar.first_chunk().await;
-    liar.caught_up(&mut bob, 1000).await;
+    liar.caught_up(&mut bob).await;
     bob.accept(id, into.path()).await;
     drop(liar);
     let error = bob.finished(id).await.unwrap_err();
@@ -551,94 +382,6 @@ async fn a_lost_connection_keeps_what_came_ahead_of_an_answer() {
     let counted = (summary.files, summary.here_bytes, summary.resent_bytes);
     assert_eq!(counted, (2, MIB as u64, 0));
     assert!(fs::read(into.path().join("0")).unwrap() == chunks().concat());
-}
-
-/// Hears what bob says up to this offer, and whether its chunk goes ahead.
-async fn goes_ahead(liar: &mut Liar, id: TransferId) -> bool {
-    let number = serde_json::to_value(id).unwrap();
-    loop {
-        if let Some(said) = liar.hear_any().await
-            && said["type"] == "offer"
-            && said["transfer"] == number
-        {
-            return said.get("ahead").is_some();
-        }
-    }
-}
-
-#[tokio::test]
-async fn no_second_chunk_goes_ahead_until_the_first_is_answered() {
-    let from = tempdir().unwrap();
-    let paths = two_files(from.path());
-    let (mut liar, mut bob) = with_liar();
-    for what in ["accept", "decline", "cancel", "cancelled", "interrupted"] {
-        let first = bob.send(&paths).await;
-        assert!(goes_ahead(&mut liar, first).await, "{what}");
-        let second = bob.send(&paths).await;
-        assert!(!goes_ahead(&mut liar, second).await, "{what}");
-        let number = serde_json::to_value(first).unwrap();
-        match what {
-            "cancelled" => bob.exchange.cancel(first).await.unwrap(),
-            "interrupted" => bob.exchange.interrupt(first).await.unwrap(),
-            _ => {
-                let reason = match what {
-                    "accept" => "",
-                    "decline" => r#","reason":"declined""#,
-                    _ => r#","reason":"cancelled""#,
-                };
-                liar.json(&format!(
-                    r#"{{"type":"{what}","transfer":{number}{reason}}}"#
-                ))
-                .await;
-            }
-        }
-        loop {
-            match bob.event().await {
-                ExchangeEvent::Accepted { id } | ExchangeEvent::Finished { id, .. }
-                    if id == first =>
-                {
-                    break;
-                }
-                _ => {}
-            }
-        }
-        if what == "accept" {
-            bob.exchange.cancel(first).await.unwrap();
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_offer_made_again_sends_nothing_ahead() {
-    let from = tempdir().unwrap();
-    let (mut liar, bob) = with_liar();
-    let source = Source::scan(&two_files(from.path())).unwrap();
-    let id = bob.exchange.send_again(source).await.unwrap();
-    assert!(!goes_ahead(&mut liar, id).await);
-}
-
-/// Whatever the order in which one offer is taken back and another made, the
-/// other side hears of the end first.
-#[tokio::test(flavor = "multi_thread")]
-async fn who_offers_may_think_better_of_it_at_any_time() {
-    let from = tempdir().unwrap();
-    let paths = two_files(from.path());
-    let (mut alice, mut bob) = pair();
-    let drain = tokio::spawn(async move { bob.closed().await });
-    let mut last = alice.send(&paths).await;
-    for _ in 0..300 {
-        let exchange = alice.exchange.clone();
-        let cancelling = tokio::spawn(async move { exchange.cancel(last).await.unwrap() });
-        let next = alice.send(&paths).await;
-        cancelling.await.unwrap();
-        assert_eq!(
-            alice.finished(last).await,
-            Err(TransferError::Cancelled(Party::Us))
-        );
-        last = next;
-    }
-    alice.exchange.close().await;
-    assert_eq!(drain.await.unwrap(), None);
 }
 
 /// Between what is due and where it goes nobody else may come: here the answer to

@@ -1,36 +1,19 @@
 //! Files that come along with their offer: what is held, what becomes of it when
 //! the answer is known, and what nobody may send so early.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use pinhole_transfer::{
     Choices, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
-    frame::{BatchItem, DigestItem, encode_batch_header, encode_digests},
+    frame::{BatchItem, encode_batch_header},
     merkle::Digest,
 };
 use tempfile::tempdir;
 
 use crate::{
-    liar::{Liar, MIB, assert_refused, id, pair as with_liar},
-    support::{Peer, names, noise, pair, transfer},
+    liar::{FAILED, Liar, MIB, assert_refused, id, pair as with_liar},
+    support::{names, noise, pair, transfer, without},
 };
-
-const FAILED: &str = r#"{"type":"file_failed","transfer":0,"entry":0,"trouble":"not_found"}"#;
-
-fn without(unwanted: &[u32]) -> Choices {
-    Choices {
-        unwanted: unwanted.iter().copied().collect::<BTreeSet<_>>(),
-        ..Choices::default()
-    }
-}
-
-/// Returns when bob has read everything that was said before.
-async fn caught_up(liar: &mut Liar, bob: &mut Peer) {
-    liar.json(r#"{"type":"text","transfer":1000,"text":""}"#)
-        .await;
-    while !matches!(bob.event().await, ExchangeEvent::Text { .. }) {}
-    assert_eq!(liar.hear().await["type"], "durable");
-}
 
 #[tokio::test]
 async fn a_small_offer_does_not_wait_for_the_answer() {
@@ -103,7 +86,7 @@ async fn what_came_along_is_held_and_written_only_once_it_was_accepted() {
         liar.batch(&[(1, b"abc"), (2, b"")]).await;
         liar.batch(&[(3, b"abcde")]).await;
         if is_early {
-            caught_up(&mut liar, &mut bob).await;
+            liar.caught_up(&mut bob).await;
             assert_eq!(names(into.path()), Vec::<String>::new());
             bob.accept_some(id, into.path(), without(&[0, 2])).await;
         }
@@ -198,7 +181,7 @@ async fn an_offer_that_ends_unanswered_takes_its_files_with_it() {
         liar.offer_along(0, &[4, 3]).await;
         let (id, _) = bob.offered().await;
         liar.batch(&[(0, b"abcd")]).await;
-        caught_up(&mut liar, &mut bob).await;
+        liar.caught_up(&mut bob).await;
         match what {
             "declined" => {
                 let why = DeclineReason::Declined;
@@ -346,14 +329,7 @@ async fn say_wrong(liar: &mut Liar, what: &str) {
     match what {
         "a chunk" => liar.chunk(0, 0, b"abcd", digest).await,
         "the end of a file" => liar.end(0, &[]).await,
-        "a digest" => {
-            let item = DigestItem {
-                entry: 0,
-                index: 0,
-                digest,
-            };
-            liar.bytes(&encode_digests(id(0), &[item]).unwrap()).await;
-        }
+        "a digest" => liar.digests(&[(0, 0, digest)]).await,
         "a file twice" => liar.batch(&[(0, b"abcd"), (0, b"abcd")]).await,
         "failed and then sent" => {
             liar.json(FAILED).await;
@@ -408,7 +384,7 @@ async fn what_came_along_and_is_not_genuine_is_never_kept() {
         .await;
     liar.bytes(&items).await;
     let (id, _) = bob.offered().await;
-    caught_up(&mut liar, &mut bob).await;
+    liar.caught_up(&mut bob).await;
     bob.accept(id, into.path()).await;
     let outcome = bob.finished(id).await;
     assert_eq!(outcome, Err(TransferError::Verification(Party::Us)));

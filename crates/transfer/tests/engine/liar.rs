@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::{Peer, names};
 use pinhole_transfer::{
-    ExchangeError, Side, TransferId,
+    ExchangeError, ExchangeEvent, Side, TransferId,
     frame::{
         BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
         FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
@@ -15,6 +15,8 @@ use pinhole_transfer::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 pub(crate) const MIB: usize = 1024 * 1024;
+pub(crate) const FAILED: &str =
+    r#"{"type":"file_failed","transfer":0,"entry":0,"trouble":"not_found"}"#;
 
 /// The lying side of a connection.
 pub(crate) struct Liar {
@@ -115,6 +117,14 @@ impl Liar {
             })
             .collect();
         self.bytes(&encode_digests(id(0), &items).unwrap()).await;
+    }
+
+    /// Returns when bob has read everything that was said before.
+    pub(crate) async fn caught_up(&mut self, bob: &mut Peer) {
+        self.json(r#"{"type":"text","transfer":1000,"text":""}"#)
+            .await;
+        while !matches!(bob.event().await, ExchangeEvent::Text { .. }) {}
+        assert_eq!(self.hear().await["type"], "durable");
     }
 
     /// The beginning of a chunk that would go on.

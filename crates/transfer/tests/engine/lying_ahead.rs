@@ -1,15 +1,11 @@
 //! A sender that lies about what goes ahead of the answer to its offer.
 
-use pinhole_transfer::{
-    Party, TransferError,
-    frame::{DigestItem, encode_digests},
-    merkle::Digest,
-};
+use pinhole_transfer::{Party, TransferError, merkle::Digest};
 use tempfile::tempdir;
 
 use crate::{
-    ahead::{FAILED, SIZES, chunks},
-    liar::{Liar, MIB, assert_refused, id, pair},
+    ahead::{SIZES, chunks},
+    liar::{FAILED, Liar, MIB, assert_refused, pair},
     support::names,
 };
 
@@ -72,14 +68,7 @@ async fn say_wrong(liar: &mut Liar, what: &str) {
         "another length" => liar.chunk(0, 0, &first[1..], digest).await,
         "a batch" => liar.batch(&[(1, b"abc")]).await,
         "the end of the file" => liar.end(0, &[]).await,
-        "a digest" => {
-            let item = DigestItem {
-                entry: 0,
-                index: 0,
-                digest,
-            };
-            liar.bytes(&encode_digests(id(0), &[item]).unwrap()).await;
-        }
+        "a digest" => liar.digests(&[(0, 0, digest)]).await,
         "a failure of another file" => {
             liar.json(&FAILED.replace(r#""entry":0"#, r#""entry":1"#))
                 .await;
@@ -172,7 +161,7 @@ async fn what_came_ahead_and_is_not_genuine_is_never_kept() {
         let [first, _] = chunks();
         liar.chunk(0, 0, &first, Digest::of_chunk(b"another")).await;
         if is_early {
-            liar.caught_up(&mut bob, 1000).await;
+            liar.caught_up(&mut bob).await;
             bob.accept(id, into.path()).await;
         }
         let outcome = bob.finished(id).await;

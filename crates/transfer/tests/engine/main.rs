@@ -8,6 +8,7 @@
 )]
 
 mod ahead;
+mod ahead_sent;
 mod alive;
 mod along;
 mod choices;

@@ -124,6 +124,14 @@ impl Peer {
     }
 }
 
+/// Everything but these.
+pub(crate) fn without(unwanted: &[u32]) -> Choices {
+    Choices {
+        unwanted: unwanted.iter().copied().collect(),
+        ..Choices::default()
+    }
+}
+
 /// Alice and bob over a stream in memory.
 pub(crate) fn pair() -> (Peer, Peer) {
     let (left, right): (DuplexStream, DuplexStream) = tokio::io::duplex(256 * 1024);
