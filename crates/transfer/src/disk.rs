@@ -1,9 +1,13 @@
 //! What the standard library does not do with folders and file systems, a
 //! small function for each, with what other systems do instead.
 
+mod direct;
+
 use std::{fs::File, io, time::SystemTime};
 
 use cap_std::fs::{Dir, Metadata, OpenOptions};
+
+pub(crate) use self::direct::Direct;
 
 /// From this size on a file is not kept in memory behind the transfer.
 #[cfg(target_os = "linux")]

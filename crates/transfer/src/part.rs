@@ -18,7 +18,7 @@ use cap_std::fs::{Dir, OpenOptions};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    disk,
+    disk::{self, Direct},
     flight::Flight,
     known::{Chunks, Known},
     lengths::CHUNK_BYTES,
@@ -50,6 +50,8 @@ pub(crate) struct Part {
     /// `None` once it has its own.
     temporary: Option<String>,
     pub(crate) file: Arc<File>,
+    /// For what is written to a large one.
+    direct: Option<Direct>,
     /// What its chunks are known to be.
     pub(crate) chunks: Arc<Chunks>,
     /// Why what is in it cannot be relied on.
@@ -180,6 +182,7 @@ impl Part {
             temporary,
             chunks: flight.known.recall(&file),
             file: Arc::new(file),
+            direct: None,
             spoilt: Arc::default(),
             size_bytes,
             flight: Arc::clone(flight),
@@ -260,9 +263,26 @@ impl Part {
         self.size_bytes - self.room_bytes()
     }
 
-    /// Sets aside the room that is missing.
-    pub(crate) fn reserve(&self) -> io::Result<()> {
-        disk::reserve(&self.file, self.size_bytes)
+    /// Sets aside the room that is missing, into which much is going to be
+    /// written.
+    pub(crate) fn reserve(&mut self) -> io::Result<()> {
+        disk::reserve(&self.file, self.size_bytes)?;
+        self.direct = Direct::open(&self.file);
+        Ok(())
+    }
+
+    /// Writes all of `data` from `offset_bytes` on.
+    pub(crate) fn write_at(&mut self, data: &[u8], offset_bytes: u64) -> io::Result<()> {
+        if let Some(direct) = &self.direct
+            && Direct::takes(data, offset_bytes)
+        {
+            match direct.write_at(data, offset_bytes) {
+                // The file system has changed its mind.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
+                other => return other,
+            }
+        }
+        disk::write_at(&self.file, data, offset_bytes)
     }
 
     /// Removes it.

@@ -145,10 +145,10 @@ impl<'a> WriteStage<'a> {
             self.unchecked_bytes = 0;
             self.store.check_reserve()?;
         }
-        let part = self.part(entry)?;
+        let mut part = self.part(entry)?;
         part.chunks.forget(index);
         let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
-        disk::write_at(&part.file, data, offset_bytes)?;
+        part.write_at(data, offset_bytes)?;
         part.chunks.wrote(index, digest);
         self.open = Some(part);
         Ok(())

@@ -21,7 +21,7 @@ impl Store {
 
     /// The part, with room set aside for all of it, if it is large: a disk that
     /// is too full says so before it is written.
-    pub(super) fn with_room(&self, part: Part) -> io::Result<Part> {
+    pub(super) fn with_room(&self, mut part: Part) -> io::Result<Part> {
         if part.is_reserved() {
             self.destination.check_room(part.missing_bytes())?;
             part.reserve()?;
