@@ -273,13 +273,19 @@ impl Part {
 
     /// Writes all of `data` from `offset_bytes` on.
     pub(crate) fn write_at(&mut self, data: &[u8], offset_bytes: u64) -> io::Result<()> {
-        if let Some(direct) = &self.direct
+        if let Some(direct) = &mut self.direct
             && Direct::takes(data, offset_bytes)
         {
+            use io::ErrorKind::{InvalidInput, Unsupported};
             match direct.write_at(data, offset_bytes) {
-                // The file system has changed its mind.
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.direct = None,
-                other => return other,
+                Ok(is_slow) => {
+                    self.direct.take_if(|_| is_slow);
+                    return Ok(());
+                }
+                Err(error) if matches!(error.kind(), InvalidInput | Unsupported) => {
+                    self.direct = None;
+                }
+                Err(error) => return Err(error),
             }
         }
         disk::write_at(&self.file, data, offset_bytes)

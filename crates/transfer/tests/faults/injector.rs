@@ -43,6 +43,8 @@ pub(crate) struct Call {
     pub(crate) path: PathBuf,
     /// Where to, of a write.
     pub(crate) offset_bytes: u64,
+    /// Whether the file is one that was opened to be written past the page cache.
+    pub(crate) is_direct: bool,
     /// Whether it can fail because the disk is full.
     pub(crate) takes_room: bool,
 }
@@ -230,7 +232,7 @@ fn call(data: &libc::seccomp_data, folder: &Path) -> Option<Call> {
     let opened = fs::read_link(format!("/proc/self/fd/{}", descriptor(data)));
     let path = match about {
         OpenFile => opened.ok()?,
-        FolderAndName => opened.unwrap_or_default().join(text(data.args[1])),
+        FolderAndName => followed(opened.unwrap_or_default().join(text(data.args[1]))),
     };
     let takes_room = match *name {
         "pwrite64" | "pwritev" | "pwritev2" | "fallocate" | "mkdirat" | "renameat2" | "linkat" => {
@@ -246,8 +248,23 @@ fn call(data: &libc::seccomp_data, folder: &Path) -> Option<Call> {
         name,
         path: path.components().collect(),
         offset_bytes: if *name == "pwrite64" { data.args[3] } else { 0 },
+        is_direct: *about == OpenFile && is_direct(descriptor(data)),
         takes_room,
     })
+}
+
+/// What an open file is, where it is named by its number.
+fn followed(path: PathBuf) -> PathBuf {
+    match path.starts_with("/proc/self/fd") {
+        true => fs::read_link(&path).unwrap_or(path),
+        false => path,
+    }
+}
+
+fn is_direct(file: RawFd) -> bool {
+    // SAFETY: it only looks at the flags of a file, which its user waits for.
+    let flags = unsafe { libc::fcntl(file, libc::F_GETFL) };
+    flags >= 0 && flags & libc::O_DIRECT != 0
 }
 
 fn creates() -> u64 {

@@ -1,5 +1,5 @@
-//! Room that is set aside for a large file before it is written, on a disk: in
-//! memory it is not.
+//! Large files on a disk: room is set aside before they are written, and they are
+//! written past the page cache. In memory it is not so.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 };
 
 use pinhole_transfer::Existing;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{AtFlags, FallocateFlags, StatxFlags, fallocate, statx};
 use tempfile::TempDir;
 
 use crate::{
@@ -190,4 +190,99 @@ fn a_file_that_is_soon_written_needs_no_room_set_aside() {
     };
     assert_eq!(attempt.received.map(|it| it.files), Ok(1));
     assert!(calls.iter().all(|call| call.name != "fallocate"));
+}
+
+impl Large {
+    /// Whether this disk can be written to past the page cache. Where it cannot it
+    /// is said aloud.
+    fn can_direct(&self) -> bool {
+        let file = fs::File::open(&self.path).unwrap();
+        let stat = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).unwrap();
+        let can = (1..=4096).contains(&stat.stx_dio_offset_align);
+        if !can {
+            skipped("writes past the page cache, which this file system cannot");
+        }
+        can
+    }
+
+    /// Attempts it without a break, after which it is there; `None` where
+    /// nothing can be counted.
+    fn arrives(&self, plan: Plan) -> Option<Vec<Call>> {
+        let (attempt, calls) = self.attempt(plan, u64::MAX).ok()?;
+        let what = format!("{plan:?}: {attempt:?}");
+        assert!(attempt.failed.is_empty() && attempt.sent.is_ok(), "{what}");
+        let arrived = self.into.path().join("large");
+        let [arrived_as, sent] = [&arrived, &self.path].map(|path| fs::read(path).unwrap());
+        assert!(arrived_as == sent, "{what}");
+        fs::remove_file(arrived).unwrap();
+        Some(calls)
+    }
+}
+
+fn is_direct_write(call: &Call) -> bool {
+    call.name == "pwrite64" && call.is_direct
+}
+
+/// Where in the calls the chunk of this index is written.
+fn write_of(calls: &[Call], index: usize) -> usize {
+    let begin = (index * CHUNK) as u64;
+    let is_write = |call: &Call| call.name == "pwrite64" && call.offset_bytes == begin;
+    let mut calls = calls.iter();
+    calls
+        .position(|call| is_of_file(&call.path) && is_write(call))
+        .unwrap()
+}
+
+#[test]
+fn a_large_file_is_written_past_the_page_cache() {
+    let Some(large) = Large::new(RESERVED_BYTES + 1) else {
+        return;
+    };
+    let Some(calls) = large.arrives(Plan::Nothing).filter(|_| large.can_direct()) else {
+        return;
+    };
+    let last = RESERVED_BYTES / CHUNK;
+    // The first may have come ahead of the answer, and lie where it was held.
+    for index in 1..last {
+        assert!(is_direct_write(&calls[write_of(&calls, index)]), "{index}");
+    }
+    assert!(
+        !is_direct_write(&calls[write_of(&calls, last)]),
+        "not whole"
+    );
+
+    // It cannot be opened a second time.
+    let is_opened = |call: &Call| call.name.starts_with("openat") && is_of_file(&call.path);
+    let begun = write_of(&calls, 0);
+    let opened = calls[..begun].iter().rposition(is_opened).unwrap();
+    let calls = large.arrives(Plan::Once(opened)).unwrap();
+    assert!(!calls.iter().any(is_direct_write));
+
+    // The file system does not take it after all.
+    let fifth = write_of(&calls, 5);
+    let calls = large.arrives(Plan::Lacks(fifth)).unwrap();
+    assert!(is_direct_write(&calls[fifth]));
+    assert!(!calls[fifth + 1..].iter().any(is_direct_write));
+}
+
+#[test]
+fn what_a_disk_took_of_a_file_written_past_the_page_cache_is_of_use() {
+    let Some(large) = Large::new(RESERVED_BYTES + CHUNK) else {
+        return;
+    };
+    let Some(calls) = large.arrives(Plan::Nothing).filter(|_| large.can_direct()) else {
+        return;
+    };
+    let fifth = write_of(&calls, 5);
+    for plan in [Plan::Full(fifth), Plan::FromThenOn(fifth)] {
+        let (attempt, calls) = large.attempt(plan, u64::MAX).unwrap();
+        let what = format!("{plan:?}: {attempt:?}");
+        assert!(is_direct_write(&calls[fifth]), "{what}");
+        let told = attempt.received.expect_err(&what);
+        if matches!(plan, Plan::Full(_)) {
+            assert!(told.contains("the disk is full"), "{what}");
+        }
+        assert!(files(large.into.path()).is_empty(), "{what}");
+        large.complete(&what);
+    }
 }
