@@ -6,9 +6,9 @@
 //! pipeline send ADDRESS:PORT FILE         # prints MB/s until all is written
 //! ```
 //!
-//! Blocking threads pass buffers of 1 MiB on: read, SHA-256 as Pinhole's chunks, AES-128-GCM in
-//! place in records of 16 KiB, TCP, open in place, SHA-256, write. The key is a
-//! constant: this measures, it does not protect.
+//! Blocking threads pass buffers of 1 MiB on: read, SHA-256 as Pinhole's chunks,
+//! AES-128-GCM by Pinhole's library in records of 16 KiB, TCP, open in place,
+//! SHA-256, write. The key is a constant: this measures, it does not protect.
 
 #![allow(
     clippy::indexing_slicing,
@@ -24,13 +24,14 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use pinhole_net::aead::{Algorithm, Key, NONCE_BYTES, TAG_BYTES};
 use pinhole_transfer::merkle::Digest;
-use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
 const CHUNK_BYTES: usize = 1 << 20;
 const RECORD_BYTES: usize = 16 << 10;
-const TAG_BYTES: usize = 16;
-const SEALED_BYTES: usize = CHUNK_BYTES / RECORD_BYTES * (RECORD_BYTES + TAG_BYTES);
+/// What a record is longer by: a byte that tells its kind, and the tag.
+const OVERHEAD_BYTES: usize = 1 + TAG_BYTES;
+const SEALED_BYTES: usize = CHUNK_BYTES / RECORD_BYTES * (RECORD_BYTES + OVERHEAD_BYTES);
 const PAGE_BYTES: usize = 4096;
 /// Buffers on each side.
 const BUFFERS: usize = 6;
@@ -78,51 +79,40 @@ fn flow(filled: usize) -> Flow {
 }
 
 struct Cipher {
-    key: LessSafeKey,
+    key: Key,
     sequence: u64,
 }
 
 impl Cipher {
     fn new() -> Self {
-        let key = UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("16 bytes are a key");
-        Self {
-            key: LessSafeKey::new(key),
-            sequence: 0,
-        }
+        let key = Key::new(Algorithm::Aes128Gcm, &[7; 16]).expect("16 bytes are a key");
+        Self { key, sequence: 0 }
     }
 
-    fn nonce(&mut self) -> Nonce {
-        let mut nonce = [0; 12];
+    fn nonce(&mut self) -> [u8; NONCE_BYTES] {
+        let mut nonce = [0; NONCE_BYTES];
         nonce[4..].copy_from_slice(&self.sequence.to_be_bytes());
         self.sequence += 1;
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
 
-    /// Seals each record where it lies; the tags follow the chunk.
-    fn seal(&mut self, buffer: &mut Buffer) {
-        let length = buffer.length;
-        let (plaintext, tags) = buffer.room().split_at_mut(length);
-        let records = plaintext.chunks_mut(RECORD_BYTES);
-        for (record, room) in records.zip(tags.chunks_mut(TAG_BYTES)) {
+    fn seal(&mut self, plaintext: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
+        for record in plaintext.chunks(RECORD_BYTES) {
             let nonce = self.nonce();
-            let tag = self
-                .key
-                .seal_in_place_separate_tag(nonce, Aad::empty(), record);
-            room.copy_from_slice(tag.expect("not too long").as_ref());
+            self.key.seal(nonce, &[], (record, 0), sealed)?;
         }
+        Ok(())
     }
 
-    fn open(&mut self, buffer: &mut Buffer) -> Result<()> {
-        let length = buffer.length;
-        let (plaintext, tags) = buffer.room().split_at_mut(length);
-        let records = plaintext.chunks_mut(RECORD_BYTES);
-        for (record, tag) in records.zip(tags.chunks(TAG_BYTES)) {
-            let tag = Tag::try_from(tag).ok().context("no tag")?;
-            let nonce = self.nonce();
-            let opened = self
-                .key
-                .open_in_place_separate_tag(nonce, Aad::empty(), tag, record, 0..);
-            ensure!(opened.is_ok(), "a record does not open");
+    /// Opens the records that fill `room`, and has their plaintext at its start.
+    fn open(&mut self, room: &mut [u8]) -> Result<()> {
+        let (mut start, mut opened) = (0, 0);
+        while start < room.len() {
+            let end = room.len().min(start + RECORD_BYTES + OVERHEAD_BYTES);
+            let (nonce, record) = (self.nonce(), &mut room[opened..end]);
+            let plaintext = self.key.open_within(nonce, &[], record, start - opened..)?;
+            opened += plaintext.len() - 1;
+            start = end;
         }
         Ok(())
     }
@@ -130,7 +120,7 @@ impl Cipher {
 
 /// The length on the wire of a sealed chunk.
 const fn sealed_bytes(length: usize) -> usize {
-    length + length.div_ceil(RECORD_BYTES) * TAG_BYTES
+    length + length.div_ceil(RECORD_BYTES) * OVERHEAD_BYTES
 }
 
 fn send(mut stream: TcpStream, mut file: File) -> Result<()> {
@@ -159,14 +149,15 @@ fn send(mut stream: TcpStream, mut file: File) -> Result<()> {
             Ok(())
         });
         let mut cipher = Cipher::new();
+        let mut sealed = Vec::with_capacity(SEALED_BYTES);
         for mut buffer in to_send {
             let length = u32::try_from(buffer.length)?;
             stream.write_all(&length.to_be_bytes())?;
             stream.write_all(&buffer.digest)?;
-            cipher.seal(&mut buffer);
-            let sealed_bytes = sealed_bytes(buffer.length);
-            stream.write_all(&buffer.room()[..sealed_bytes])?;
+            sealed.clear();
+            cipher.seal(buffer.plaintext(), &mut sealed)?;
             let _ = free.send(buffer);
+            stream.write_all(&sealed)?;
         }
         Ok(())
     })?;
@@ -210,8 +201,9 @@ fn receive(mut stream: TcpStream, mut file: File) -> Result<()> {
             buffer.length = usize::try_from(u32::from_be_bytes(length))?;
             ensure!(buffer.length <= CHUNK_BYTES, "too long");
             let sealed_bytes = sealed_bytes(buffer.length);
-            stream.read_exact(&mut buffer.room()[..sealed_bytes])?;
-            cipher.open(&mut buffer)?;
+            let sealed = &mut buffer.room()[..sealed_bytes];
+            stream.read_exact(sealed)?;
+            cipher.open(sealed)?;
             left -= buffer.length as u64;
             received.send(buffer)?;
         }

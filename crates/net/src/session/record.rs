@@ -1,7 +1,7 @@
 //! The record layer of TLS 1.3 (RFC 8446, 5) for what follows the handshake.
 //! rustls makes the handshake and derives the keys; its own record layer copies
-//! each byte twice to seal it and once to open it. This one copies it once, and
-//! not at all.
+//! each byte twice to seal it and once to open it. This one leaves it to the
+//! cipher, which copies it once at most.
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,6 @@ mod tests;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ring::aead::{self, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
@@ -18,8 +17,9 @@ use rustls::{
     SupportedCipherSuite,
 };
 
+use crate::aead::{Algorithm, Key, NONCE_BYTES, TAG_BYTES};
+
 const HEADER_BYTES: usize = 5;
-const TAG_BYTES: usize = 16;
 /// Plaintext in one record, without its type and padding (RFC 8446, 5.1).
 const CONTENT_BYTES_MAX: usize = 1 << 14;
 /// Ciphertext in one record (RFC 8446, 5.2).
@@ -159,8 +159,8 @@ pub(super) fn directions(
 
 /// One key, and the number of the next record under it.
 struct Cipher {
-    key: LessSafeKey,
-    iv: [u8; NONCE_LEN],
+    key: Key,
+    iv: [u8; NONCE_BYTES],
     sequence: u64,
 }
 
@@ -168,35 +168,29 @@ impl Cipher {
     fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> io::Result<Self> {
         use ConnectionTrafficSecrets as Secrets;
         let (algorithm, key, iv) = match &secrets {
-            Secrets::Aes128Gcm { key, iv } => (&aead::AES_128_GCM, key, iv),
-            Secrets::Aes256Gcm { key, iv } => (&aead::AES_256_GCM, key, iv),
-            Secrets::Chacha20Poly1305 { key, iv } => (&aead::CHACHA20_POLY1305, key, iv),
+            Secrets::Aes128Gcm { key, iv } => (Algorithm::Aes128Gcm, key, iv),
+            Secrets::Aes256Gcm { key, iv } => (Algorithm::Aes256Gcm, key, iv),
+            Secrets::Chacha20Poly1305 { key, iv } => (Algorithm::ChaCha20Poly1305, key, iv),
             _ => return Err(io::ErrorKind::Unsupported.into()),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(refused)?;
         Ok(Self {
-            key: LessSafeKey::new(key),
+            key: Key::new(algorithm, key.as_ref()).map_err(io::Error::other)?,
             iv: iv.as_ref().try_into().map_err(io::Error::other)?,
             sequence,
         })
     }
 
     /// The nonce of the next record (RFC 8446, 5.3).
-    fn nonce(&mut self) -> Nonce {
+    fn nonce(&mut self) -> [u8; NONCE_BYTES] {
         let mut nonce = self.iv;
-        let counted = nonce.iter_mut().skip(NONCE_LEN - size_of::<u64>());
+        let counted = nonce.iter_mut().skip(NONCE_BYTES - size_of::<u64>());
         for (byte, of_sequence) in counted.zip(self.sequence.to_be_bytes()) {
             *byte ^= of_sequence;
         }
         // No key comes near the end: `Sealer::limit`.
         self.sequence += 1;
-        Nonce::assume_unique_for_key(nonce)
+        nonce
     }
-}
-
-/// A key or plaintext of the wrong length, which neither has here.
-fn refused(_: ring::error::Unspecified) -> io::Error {
-    io::Error::other("the cipher refuses")
 }
 
 /// Seals what is sent.
@@ -268,14 +262,9 @@ impl Sealer {
         let [high, low] = length.to_be_bytes();
         let header = [ContentType::ApplicationData.into(), 3, 3, high, low];
         sealed.extend_from_slice(&header);
-        let start = sealed.len();
-        sealed.extend_from_slice(content);
-        sealed.push(kind.into());
         let (nonce, key) = (self.cipher.nonce(), &self.cipher.key);
-        let inner = sealed.get_mut(start..).unwrap_or_default();
-        let tag = key.seal_in_place_separate_tag(nonce, Aad::from(header), inner);
-        sealed.extend_from_slice(tag.map_err(refused)?.as_ref());
-        Ok(())
+        key.seal(nonce, &header, (content, kind.into()), sealed)
+            .map_err(io::Error::other)
     }
 
     /// Has the key replaced after this many records.
@@ -334,7 +323,7 @@ impl Opener {
         };
         let (nonce, key) = (self.cipher.nonce(), &self.cipher.key);
         let sealed = record + HEADER_BYTES..;
-        let inner = key.open_within(nonce, Aad::from(header), room, sealed);
+        let inner = key.open_within(nonce, &header, room, sealed);
         let data_bytes = self.take(inner.map_err(|_| RecordError::Forged)?)?;
         Ok(Some(Opened {
             record_bytes,

@@ -217,7 +217,7 @@ fn what_other_libraries_send_besides_is_passed_over() {
 #[test]
 fn every_cipher_opens_what_it_has_sealed() {
     let secrets = |algorithm: usize| {
-        let (key, iv) = (AeadKey::from([7; 32]), Iv::from([1; NONCE_LEN]));
+        let (key, iv) = (AeadKey::from([7; 32]), Iv::from([1; NONCE_BYTES]));
         match algorithm {
             0 => ConnectionTrafficSecrets::Aes256Gcm { key, iv },
             _ => ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv },
