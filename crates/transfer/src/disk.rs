@@ -7,7 +7,7 @@ use std::{fs::File, io, time::SystemTime};
 
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-pub(crate) use self::direct::Direct;
+pub(crate) use self::direct::{Direct, Pace};
 
 /// From this size on a file is not kept in memory behind the transfer.
 #[cfg(target_os = "linux")]

@@ -18,7 +18,7 @@ use cap_std::fs::{Dir, OpenOptions};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    disk::{self, Direct},
+    disk::{self, Direct, Pace},
     flight::Flight,
     known::{Chunks, Known},
     lengths::CHUNK_BYTES,
@@ -50,7 +50,7 @@ pub(crate) struct Part {
     /// `None` once it has its own.
     temporary: Option<String>,
     pub(crate) file: Arc<File>,
-    /// For what is written to a large one.
+    /// Past the page cache, where that is possible.
     direct: Option<Direct>,
     /// What its chunks are known to be.
     pub(crate) chunks: Arc<Chunks>,
@@ -263,30 +263,35 @@ impl Part {
         self.size_bytes - self.room_bytes()
     }
 
-    /// Sets aside the room that is missing, into which much is going to be
-    /// written.
-    pub(crate) fn reserve(&mut self) -> io::Result<()> {
-        disk::reserve(&self.file, self.size_bytes)?;
-        self.direct = Direct::open(&self.file);
-        Ok(())
+    /// Sets aside the room that is missing.
+    pub(crate) fn reserve(&self) -> io::Result<()> {
+        disk::reserve(&self.file, self.size_bytes)
     }
 
-    /// Writes all of `data` from `offset_bytes` on.
-    pub(crate) fn write_at(&mut self, data: &[u8], offset_bytes: u64) -> io::Result<()> {
-        if let Some(direct) = &mut self.direct
-            && Direct::takes(data, offset_bytes)
-        {
-            use io::ErrorKind::{InvalidInput, Unsupported};
-            match direct.write_at(data, offset_bytes) {
-                Ok(is_slow) => {
-                    self.direct.take_if(|_| is_slow);
-                    return Ok(());
-                }
-                Err(error) if matches!(error.kind(), InvalidInput | Unsupported) => {
-                    self.direct = None;
-                }
-                Err(error) => return Err(error),
+    /// Has whole chunks written past the page cache, if there are several and
+    /// the disk lets them.
+    pub(crate) fn write_directly(&mut self) {
+        if self.size_bytes > u64::from(CHUNK_BYTES) {
+            self.direct = Direct::open(&self.file);
+        }
+    }
+
+    /// Writes all of `data` from `offset_bytes` on, at the `pace` of its disk.
+    pub(crate) fn write_at(
+        &mut self,
+        data: &[u8],
+        offset_bytes: u64,
+        pace: &mut Pace,
+    ) -> io::Result<()> {
+        use io::ErrorKind::{InvalidInput, Unsupported};
+        let direct = self.direct.as_ref();
+        match direct.map(|direct| direct.write_at(data, offset_bytes, pace)) {
+            Some(Ok(true)) => return Ok(()),
+            Some(Err(error)) if !matches!(error.kind(), InvalidInput | Unsupported) => {
+                return Err(error);
             }
+            Some(Err(_)) => self.direct = None,
+            Some(Ok(false)) | None => {}
         }
         disk::write_at(&self.file, data, offset_bytes)
     }

@@ -385,14 +385,14 @@ impl Store {
         path: &SafePath,
     ) -> io::Result<Part> {
         if let Some(part) = self.take_part(entry) {
-            return self.with_room(part);
+            return self.ready(part);
         }
         let offered = self.manifest.entry(entry);
         let size_bytes = offered.and_then(Entry::file_size_bytes);
         let dir = folders.enter(self, path.parent())?;
         let size_bytes = size_bytes.unwrap_or_default();
         let part = Part::create(dir, path.name(), size_bytes, &self.flight)?;
-        self.with_room(part)
+        self.ready(part)
     }
 
     /// What is left of a temporary file, if it was not taken before.

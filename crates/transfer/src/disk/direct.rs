@@ -13,34 +13,44 @@ use std::{
 const ALIGN_BYTES: usize = 4096;
 
 /// So much is written before a disk is judged.
-const JUDGED_BYTES: usize = 64 * 1024 * 1024;
+const JUDGED_BYTES: u64 = 64 * 1024 * 1024;
 /// What takes longer for that (256 MB/s) gains more by what the page cache
 /// gathers for it, an array that computes parity above all, than copying costs.
 const SLOW: Duration = Duration::from_millis(262);
+/// So much is written to a slow disk as usual before it is tried again.
+const SLOW_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// A second way to write to a file.
 #[derive(Debug)]
-pub(crate) struct Direct {
-    file: File,
-    pace: Pace,
-}
+pub(crate) struct Direct(File);
 
-/// How fast a disk has been of late.
+/// How fast the disk has been of late, over all files that are written past the
+/// page cache.
 #[derive(Debug, Default)]
-struct Pace {
-    written_bytes: usize,
+pub(crate) struct Pace {
+    written_bytes: u64,
     spent: Duration,
+    /// What is still to be written as usual.
+    usual_bytes: u64,
 }
 
 impl Pace {
-    /// Counts a write. Whether the disk is slow.
-    fn add(&mut self, written_bytes: usize, spent: Duration) -> bool {
+    /// Whether the next so many bytes better go past the page cache.
+    fn allows(&mut self, next_bytes: u64) -> bool {
+        let is_fast = self.usual_bytes == 0;
+        self.usual_bytes = self.usual_bytes.saturating_sub(next_bytes);
+        is_fast
+    }
+
+    fn add(&mut self, written_bytes: u64, spent: Duration) {
         self.written_bytes += written_bytes;
         self.spent += spent;
-        if self.written_bytes < JUDGED_BYTES {
-            return false;
+        if self.written_bytes >= JUDGED_BYTES {
+            if self.spent > SLOW {
+                self.usual_bytes = SLOW_BYTES;
+            }
+            (self.written_bytes, self.spent) = (0, Duration::ZERO);
         }
-        std::mem::take(self).spent > SLOW
     }
 }
 
@@ -64,10 +74,7 @@ impl Direct {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let flags = OFlags::DIRECT.bits().cast_signed();
         let opened = File::options().write(true).custom_flags(flags).open(path);
-        Some(Self {
-            file: opened.ok()?,
-            pace: Pace::default(),
-        })
+        opened.map(Self).ok()
     }
 
     /// `None`: on no other system.
@@ -76,41 +83,62 @@ impl Direct {
         None
     }
 
-    /// Whether `data` at this offset can be written like this.
-    pub(crate) fn takes(data: &[u8], offset_bytes: u64) -> bool {
-        let is_aligned = |number: usize| number.is_multiple_of(ALIGN_BYTES);
-        is_aligned(data.as_ptr().addr())
-            && is_aligned(data.len())
-            && offset_bytes.is_multiple_of(ALIGN_BYTES as u64)
-    }
-
-    /// Writes all of `data` from `offset_bytes` on. `true` when the disk is one
-    /// that is better written to as usual.
+    /// Writes all of `data` from `offset_bytes` on. `false` where it is better,
+    /// or can only be, written as usual.
     ///
     /// # Errors
     /// Also `InvalidInput` and `Unsupported`, where the file system does not take
     /// it like this after all.
-    pub(crate) fn write_at(&mut self, data: &[u8], offset_bytes: u64) -> io::Result<bool> {
+    pub(crate) fn write_at(
+        &self,
+        data: &[u8],
+        offset_bytes: u64,
+        pace: &mut Pace,
+    ) -> io::Result<bool> {
+        let length_bytes = data.len() as u64;
+        if !is_aligned(data, offset_bytes) || !pace.allows(length_bytes) {
+            return Ok(false);
+        }
         let begin = Instant::now();
-        super::write_at(&self.file, data, offset_bytes)?;
-        Ok(self.pace.add(data.len(), begin.elapsed()))
+        super::write_at(&self.0, data, offset_bytes)?;
+        pace.add(length_bytes, begin.elapsed());
+        Ok(true)
     }
+}
+
+fn is_aligned(data: &[u8], offset_bytes: u64) -> bool {
+    let is_aligned = |number: usize| number.is_multiple_of(ALIGN_BYTES);
+    is_aligned(data.as_ptr().addr())
+        && is_aligned(data.len())
+        && offset_bytes.is_multiple_of(ALIGN_BYTES as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1024 * 1024;
+
     #[test]
     fn a_disk_is_judged_by_what_it_has_done_of_late() {
         let mut pace = Pace::default();
-        let mut write = |count, each| (0..count).any(|_| pace.add(JUDGED_BYTES / 64, each));
+        let mut write = |mib: u64, each| {
+            (0..mib).all(|_| {
+                let is_allowed = pace.allows(MIB);
+                if is_allowed {
+                    pace.add(MIB, each);
+                }
+                is_allowed
+            })
+        };
         let (fast, slow) = (SLOW / 65, SLOW / 60);
-        assert!(!write(6400, fast));
+        assert!(write(6400, fast));
         // One long pause is borne, if what is around it is fast.
-        assert!(!write(1, SLOW / 2) && !write(63, fast / 2));
-        assert!(!write(63, slow));
-        assert!(write(1, slow));
-        assert!(!write(64, fast), "begins anew");
+        assert!(write(1, SLOW / 2) && write(63, fast / 2));
+        assert!(write(64, slow), "not judged before");
+        for _ in 0..SLOW_BYTES / MIB {
+            assert!(!write(1, fast));
+        }
+        assert!(write(64, fast), "tried again");
     }
 }

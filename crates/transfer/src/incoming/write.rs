@@ -8,7 +8,7 @@ use std::{
 
 use super::{Incoming, Stopped, Verified, Written};
 use crate::{
-    disk,
+    disk::{self, Pace},
     lengths::CHUNK_BYTES,
     manifest::Entry,
     merkle::Digest,
@@ -32,6 +32,7 @@ pub(super) struct WriteStage<'a> {
     open: Option<Part>,
     /// A file that failed here, while the rest of it still arrives.
     given_up: Option<u32>,
+    pace: Pace,
     unchecked_bytes: u64,
     unsynced_bytes: u64,
     synced_at: Instant,
@@ -50,6 +51,7 @@ impl<'a> WriteStage<'a> {
             folders: Folders::default(),
             open: None,
             given_up: None,
+            pace: Pace::default(),
             unchecked_bytes: 0,
             unsynced_bytes: 0,
             synced_at: Instant::now(),
@@ -148,7 +150,7 @@ impl<'a> WriteStage<'a> {
         let mut part = self.part(entry)?;
         part.chunks.forget(index);
         let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
-        part.write_at(data, offset_bytes)?;
+        part.write_at(data, offset_bytes, &mut self.pace)?;
         part.chunks.wrote(index, digest);
         self.open = Some(part);
         Ok(())

@@ -19,13 +19,14 @@ impl Store {
         here_bytes.sum()
     }
 
-    /// The part, with room set aside for all of it, if it is large: a disk that
-    /// is too full says so before it is written.
-    pub(super) fn with_room(&self, mut part: Part) -> io::Result<Part> {
+    /// The part, ready to be written. Room is set aside for all of it, if it is
+    /// large: a disk that is too full says so before.
+    pub(super) fn ready(&self, mut part: Part) -> io::Result<Part> {
         if part.is_reserved() {
             self.destination.check_room(part.missing_bytes())?;
             part.reserve()?;
         }
+        part.write_directly();
         Ok(part)
     }
 

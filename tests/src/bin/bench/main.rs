@@ -72,6 +72,11 @@ mod scenarios {
             "10,000 files of 4 KiB, on disk",
             race::files_disk,
         ),
+        (
+            "photos",
+            "4,000 MiB in files (of 8 MiB unless --mib says otherwise), on disk",
+            race::photos,
+        ),
         ("many", "100,000 files of 1 KiB: memory", race::many),
         (
             "tiny",

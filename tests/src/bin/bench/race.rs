@@ -49,6 +49,13 @@ pub(crate) fn files_disk(asked: &Asked) -> Result<()> {
     race(asked, ground.path(), &source, &[TAR, RSYNC, PINHOLE])
 }
 
+pub(crate) fn photos(asked: &Asked) -> Result<()> {
+    let ground = on_disk()?;
+    let each_mib = asked.mib.unwrap_or(8);
+    let source = many_files(ground.path(), 4000 / each_mib, each_mib << 20)?;
+    race(asked, ground.path(), &source, &[TAR, RSYNC, PINHOLE])
+}
+
 pub(crate) fn many(asked: &Asked) -> Result<()> {
     let ground = memory()?;
     let source = many_files(ground.path(), 100_000, 1024)?;
