@@ -64,10 +64,10 @@ impl Direct {
         use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 
         let stat = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
-        let wants = [stat.stx_dio_mem_align, stat.stx_dio_offset_align];
-        // Zero for a file that cannot.
-        let fits = |wants| ALIGN_BYTES.is_multiple_of(wants as usize) && wants > 0;
-        if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || !wants.into_iter().all(fits) {
+        let mut wanted = [stat.stx_dio_mem_align, stat.stx_dio_offset_align].into_iter();
+        // Of zero, which says that it cannot, nothing else is a multiple.
+        let fits = wanted.all(|align| ALIGN_BYTES.is_multiple_of(align as usize));
+        if stat.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || !fits {
             return None;
         }
         // Its name may be another's by now; the open file is not.
