@@ -8,7 +8,7 @@ use ring::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 
 /// The length of a nonce.
 pub const NONCE_BYTES: usize = 12;
-/// What is sealed is longer than what it was by so much.
+/// The length of a tag.
 pub const TAG_BYTES: usize = 16;
 
 /// The ciphers of TLS 1.3 (RFC 8446, B.4).
@@ -78,8 +78,21 @@ impl Key {
     /// tag behind them. No nonce may be used twice with a key.
     ///
     /// # Errors
-    /// The plaintext is longer than the cipher allows.
+    /// The plaintext is longer than the cipher allows. Nothing of it is left in
+    /// `sealed` then.
     pub fn seal(
+        &self,
+        nonce: [u8; NONCE_BYTES],
+        aad: &[u8],
+        inner: (&[u8], u8),
+        sealed: &mut Vec<u8>,
+    ) -> Result<(), Refused> {
+        let start = sealed.len();
+        self.try_seal(nonce, aad, inner, sealed)
+            .inspect_err(|_| sealed.truncate(start))
+    }
+
+    fn try_seal(
         &self,
         nonce: [u8; NONCE_BYTES],
         aad: &[u8],
