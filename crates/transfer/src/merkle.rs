@@ -16,7 +16,7 @@ const NODE: [u8; 1] = [1];
 
 /// Bytes of a leaf of a chunk, but for its last. Of whole 32 KiB, those that are
 /// read side by side would meet in one set of a core's cache, and hashing take a
-/// fifth longer.
+/// tenth longer, or more.
 pub const LEAF_BYTES: usize = 32 * 1024 - 64;
 /// Leaves that are hashed side by side: as many as the widest processors do.
 const SIDE_BY_SIDE: usize = 32;
