@@ -268,9 +268,9 @@ impl Part {
         disk::reserve(&self.file, self.size_bytes)
     }
 
-    /// Has whole chunks written past the page cache, if there are several and
-    /// the disk lets them.
-    pub(crate) fn write_directly(&mut self) {
+    /// Opens the way past the page cache for whole chunks, if there are several
+    /// and the disk lets them.
+    pub(crate) fn open_direct(&mut self) {
         if self.size_bytes > u64::from(CHUNK_BYTES) {
             self.direct = Direct::open(&self.file);
         }

@@ -26,7 +26,7 @@ impl Store {
             self.destination.check_room(part.missing_bytes())?;
             part.reserve()?;
         }
-        part.write_directly();
+        part.open_direct();
         Ok(part)
     }
 
