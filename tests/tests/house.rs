@@ -11,11 +11,15 @@ use serde_json::Value;
 
 /// Who may use whom. Tests may use all; nothing uses them.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("pinhole-proto", &[]),
-    ("pinhole-net", &["pinhole-proto"]),
-    ("pinhole-transfer", &[]),
-    ("pinhole-server", &["pinhole-proto"]),
-    ("pinhole-client", &["pinhole-net", "pinhole-transfer"]),
+    ("pinhole-budget", &[]),
+    ("pinhole-proto", &["pinhole-budget"]),
+    ("pinhole-net", &["pinhole-budget", "pinhole-proto"]),
+    ("pinhole-transfer", &["pinhole-budget"]),
+    ("pinhole-server", &["pinhole-budget", "pinhole-proto"]),
+    (
+        "pinhole-client",
+        &["pinhole-budget", "pinhole-net", "pinhole-transfer"],
+    ),
     ("pinhole-cli", &["pinhole-client"]),
     ("pinhole-desktop", &["pinhole-client"]),
 ];
@@ -29,6 +33,11 @@ struct Ban {
 }
 
 const BANS: &[Ban] = &[
+    Ban {
+        folder: "crates/budget/src",
+        except: &[],
+        words: &["tokio", "Instant::now", "SystemTime", "Mutex", "std::fs"],
+    },
     Ban {
         folder: "crates/proto/src",
         except: &[],

@@ -32,6 +32,7 @@ impl From<&Failure> for Exit {
             Failure::NameTaken { .. } => Self::NameTaken,
             Failure::PeerOffline { .. } => Self::PeerOffline,
             Failure::Declined { .. }
+            | Failure::NeedsPermission { .. }
             | Failure::CancelledByPeer { .. }
             | Failure::InterruptedByPeer { .. } => Self::Declined,
             Failure::ServerUnreachable { .. }
@@ -39,6 +40,7 @@ impl From<&Failure> for Exit {
             | Failure::RelayEnded { .. }
             | Failure::ServerLost { .. }
             | Failure::NoPath { .. }
+            | Failure::PeerBusy { .. }
             | Failure::ConnectionLost { .. } => Self::NoPath,
             Failure::ServerKeyChanged { .. }
             | Failure::PeerKeyChanged { .. }

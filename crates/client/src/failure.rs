@@ -74,6 +74,20 @@ pub enum Failure {
         /// Who.
         peer: PeerName,
     },
+    /// The other side's user has to allow the connection first.
+    #[error(
+        "{peer} has to allow you to connect first, and has been told that you asked. Try again when they have."
+    )]
+    NeedsPermission {
+        /// Who.
+        peer: PeerName,
+    },
+    /// The other side has too much to do.
+    #[error("{peer}'s Pinhole is busy with too many connections. Try again in a minute.")]
+    PeerBusy {
+        /// Who.
+        peer: PeerName,
+    },
     /// Whoever answered did not hold the key the server introduced.
     #[error("Whoever answered as {peer} could not prove it. Nothing was sent.")]
     PeerNotAuthentic {
@@ -195,6 +209,8 @@ impl Failure {
             Self::PeerOffline { .. } => "peer_offline",
             Self::PeerKeyChanged { .. } => "peer_key_changed",
             Self::RefusedByPeer { .. } => "refused_by_peer",
+            Self::NeedsPermission { .. } => "needs_permission",
+            Self::PeerBusy { .. } => "peer_busy",
             Self::PeerNotAuthentic { .. } => "peer_not_authentic",
             Self::NoPath { .. } => "no_path",
             Self::Declined { .. } => "declined",

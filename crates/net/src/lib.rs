@@ -73,5 +73,7 @@ pub use pinhole_proto::diagnosis;
 pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};
-pub use pinhole_proto::rendezvous::{HostSharing, IntroductionFailure, PeerIdentity, Refusal};
+pub use pinhole_proto::rendezvous::{
+    HostSharing, IntroductionFailure, PeerIdentity, Refusal, RefuseReason,
+};
 pub use pinhole_proto::tls::{Expect, Identity, IdentityError};

@@ -282,6 +282,7 @@ impl Registry {
         let logged_in = ServerMessage::LoggedIn {
             observed: newcomer.observed,
             observer_ports: newcomer.observer_ports.clone(),
+            relay: !self.has_no_relay,
         };
         self.send(session, logged_in);
         let others: Vec<_> = self.others(session).collect();
@@ -328,7 +329,10 @@ impl Registry {
                 round,
                 reachability,
             } => self.answer(now, session, introduction, round, reachability, fresh_token),
-            ClientMessage::Refuse { introduction } => self.refuse(session, introduction),
+            ClientMessage::Refuse {
+                introduction,
+                reason,
+            } => self.refuse(session, introduction, reason),
             ClientMessage::Ping { nonce } => self.send(session, ServerMessage::Pong { nonce }),
             ClientMessage::Pong { nonce } => sender.pong(now, nonce),
             ClientMessage::LogIn { .. }

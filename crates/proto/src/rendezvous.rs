@@ -220,6 +220,8 @@ pub enum ClientMessage {
     Refuse {
         /// From the invitation.
         introduction: IntroductionId,
+        /// Passed on to the inviter.
+        reason: RefuseReason,
     },
     /// To be answered at once by [`ServerMessage::Pong`]: shows whether the
     /// connection still leads to the server.
@@ -254,6 +256,8 @@ pub enum ServerMessage {
         observed: SocketAddr,
         /// Every port the server observes on, the one of this connection first.
         observer_ports: Vec<u16>,
+        /// Whether the server offers a relay.
+        relay: bool,
     },
     /// The connection ends because of this.
     Refused {
@@ -397,6 +401,31 @@ pub enum Refusal {
     Internal,
 }
 
+/// Why an invitation is turned down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefuseReason {
+    /// Another key is known under the inviter's name.
+    KeyMismatch,
+    /// The user has to allow it first, and is told that somebody asks.
+    NeedsPermission,
+    /// Too many invitations or sessions at the moment.
+    Busy,
+    /// Nobody is here for this inviter, who is told that the peer is offline.
+    Unavailable,
+}
+
+impl From<RefuseReason> for IntroductionFailure {
+    fn from(reason: RefuseReason) -> Self {
+        match reason {
+            RefuseReason::KeyMismatch => Self::KeyMismatch,
+            RefuseReason::NeedsPermission => Self::NeedsPermission,
+            RefuseReason::Busy => Self::Busy,
+            RefuseReason::Unavailable => Self::Offline,
+        }
+    }
+}
+
 /// Why two peers were not introduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -405,9 +434,15 @@ pub enum IntroductionFailure {
     /// so that names cannot be told from each other.
     #[error("nobody of that name is online")]
     Offline,
-    /// The other side turned the invitation down.
-    #[error("the other side refused the connection")]
-    Refused,
+    /// The other side knows another key under the inviter's name.
+    #[error("the other side knows another key under your name")]
+    KeyMismatch,
+    /// The other side's user has to allow the connection first, and has been told.
+    #[error("the other side has to allow the connection first")]
+    NeedsPermission,
+    /// The other side has too much to do at the moment.
+    #[error("the other side is busy; try again in a minute")]
+    Busy,
     /// The other side did not answer in time.
     #[error("the other side did not answer")]
     TimedOut,

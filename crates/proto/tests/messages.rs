@@ -9,7 +9,7 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
     ClientMessage, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, ProbeToken,
-    Reachability, Refusal, RelayToken, Role, ServerMessage,
+    Reachability, Refusal, RefuseReason, RelayToken, Role, ServerMessage,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -88,7 +88,10 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
                 reachability,
             }
         ),
-        introduction().prop_map(|introduction| ClientMessage::Refuse { introduction }),
+        introduction().prop_map(|introduction| ClientMessage::Refuse {
+            introduction,
+            reason: RefuseReason::Busy,
+        }),
         any::<u64>().prop_map(|nonce| ClientMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
     ]
@@ -112,7 +115,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
 fn introduction_failure() -> impl Strategy<Value = IntroductionFailure> {
     select(vec![
         IntroductionFailure::Offline,
-        IntroductionFailure::Refused,
+        IntroductionFailure::KeyMismatch,
         IntroductionFailure::TimedOut,
         IntroductionFailure::Limited,
     ])
@@ -152,6 +155,7 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
         logged_in.prop_map(|(observed, observer_ports)| ServerMessage::LoggedIn {
             observed,
             observer_ports,
+            relay: true,
         }),
         refusal().prop_map(|reason| ServerMessage::Refused { reason }),
         observed.prop_map(

@@ -70,9 +70,12 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
             peer: peer.to_string(),
         },
-        ConnectError::Introduction(IntroductionFailure::Refused) | ConnectError::Refused { .. } => {
-            Failure::RefusedByPeer { peer }
+        ConnectError::Introduction(IntroductionFailure::KeyMismatch)
+        | ConnectError::Refused { .. } => Failure::RefusedByPeer { peer },
+        ConnectError::Introduction(IntroductionFailure::NeedsPermission) => {
+            Failure::NeedsPermission { peer }
         }
+        ConnectError::Introduction(IntroductionFailure::Busy) => Failure::PeerBusy { peer },
         ConnectError::Introduction(IntroductionFailure::TimedOut) => Failure::NoPath {
             peer,
             detail: "it did not answer. It may have just gone offline; try again.".to_owned(),

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pinhole_net::{
     Accepted, ConnectError, HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity,
-    PeerKey, PeerName, Refusal, Rendezvous, Report, Session, SessionHandle, SessionPath,
+    PeerKey, PeerName, Refusal, RefuseReason, Rendezvous, Report, Session, SessionHandle,
+    SessionPath,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Side};
 use tokio::sync::watch;
@@ -193,7 +194,9 @@ impl Engine {
         let acquaintance = server.map(|server| self.contacts.acquaintance(server, &peer));
         if let Some(Acquaintance::KeyChanged { pinned }) = acquaintance {
             info!(peer = %peer.name, "refused an invitation: the key has changed");
-            rendezvous.refuse(invitation).await;
+            rendezvous
+                .refuse(invitation, RefuseReason::KeyMismatch)
+                .await;
             let known = pinned.fingerprint();
             return self.emit(Event::KeyRefused { peer, known }).await;
         }

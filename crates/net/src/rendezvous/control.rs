@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::rendezvous::{
-    ClientMessage, IntroductionFailure, IntroductionId, PeerIdentity, RelayToken, ServerMessage,
+    ClientMessage, IntroductionFailure, IntroductionId, PeerIdentity, RefuseReason, RelayToken,
+    ServerMessage,
 };
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -279,7 +280,11 @@ impl Reader {
         }
         // Too many, or our side of this attempt is over: no need to let the other
         // one wait.
-        self.say(ClientMessage::Refuse { introduction });
+        let reason = RefuseReason::Busy;
+        self.say(ClientMessage::Refuse {
+            introduction,
+            reason,
+        });
         None
     }
 

@@ -10,8 +10,8 @@ use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    ClientMessage, HostSharing, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Refusal, Role,
-    ServerMessage,
+    ClientMessage, HostSharing, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Refusal,
+    RefuseReason, Role, ServerMessage,
 };
 use pinhole_proto::tls::{Expect, Identity};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -71,6 +71,8 @@ pub struct LoggedIn {
     pub observed: std::net::SocketAddr,
     /// The server's key, to be pinned.
     pub server_key: PeerKey,
+    /// Whether the server offers a relay.
+    pub relay: bool,
 }
 
 /// Why a login failed.
@@ -303,9 +305,13 @@ impl Rendezvous {
 
     /// Turns an invitation down. Nothing happens when the connection to the
     /// server is gone: then the invitation is, too.
-    pub async fn refuse(&self, invitation: Invitation) {
+    pub async fn refuse(&self, invitation: Invitation, reason: RefuseReason) {
         let introduction = invitation.introduction;
-        let _ = self.say(ClientMessage::Refuse { introduction }).await;
+        let refuse = ClientMessage::Refuse {
+            introduction,
+            reason,
+        };
+        let _ = self.say(refuse).await;
     }
 
     /// Asks the server whether it is there, and returns when it says anything:
@@ -384,7 +390,11 @@ impl Approach {
         let mut decoder = wire::server_decoder();
         let asked_at = Instant::now();
         let answer = ask_for_name(&mut self.stream, &mut decoder, &self.log_in.name);
-        let (observed, observer_ports) = timeout(LOG_IN_TIMEOUT, answer)
+        let Answer {
+            observed,
+            observer_ports,
+            relay,
+        } = timeout(LOG_IN_TIMEOUT, answer)
             .await
             .unwrap_or(Err(WireError::Silent.into()))?;
         let round_trip = asked_at.elapsed();
@@ -399,6 +409,7 @@ impl Approach {
             name: self.log_in.name.clone(),
             observed,
             server_key: self.server_key,
+            relay,
         };
         let (rendezvous, events) = self.begin(decoder, round_trip);
         Ok((rendezvous, logged_in, events))
@@ -452,13 +463,22 @@ fn introduction_id() -> Result<IntroductionId, ConnectError> {
     Ok(IntroductionId::from_random(id))
 }
 
-/// Logs in on a fresh control connection. Returns our public address and the
-/// ports on which the server observes.
+/// What the server says to a login.
+struct Answer {
+    /// Our public address.
+    observed: std::net::SocketAddr,
+    /// The ports on which the server observes.
+    observer_ports: Vec<u16>,
+    /// Whether it offers a relay.
+    relay: bool,
+}
+
+/// Logs in on a fresh control connection.
 async fn ask_for_name(
     stream: &mut TlsStream<TcpStream>,
     decoder: &mut Decoder,
     name: &PeerName,
-) -> Result<(std::net::SocketAddr, Vec<u16>), LogInError> {
+) -> Result<Answer, LogInError> {
     let log_in = ClientMessage::LogIn {
         version: PROTOCOL_VERSION,
         name: name.clone(),
@@ -469,7 +489,14 @@ async fn ask_for_name(
             ServerMessage::LoggedIn {
                 observed,
                 observer_ports,
-            } => return Ok((observed, observer_ports)),
+                relay,
+            } => {
+                return Ok(Answer {
+                    observed,
+                    observer_ports,
+                    relay,
+                });
+            }
             ServerMessage::Refused {
                 reason: Refusal::NameTaken,
             } => return Err(LogInError::NameTaken(name.clone())),

@@ -97,6 +97,7 @@ async fn victim() -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
         let logged_in = ServerMessage::LoggedIn {
             observed,
             observer_ports: vec![4747],
+            relay: true,
         };
         control.say(&logged_in).await;
         control

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    Answer, ConnectError, HostSharing, IntroductionFailure, PathKind, PathPolicy, Tried, Way,
+    Answer, ConnectError, HostSharing, IntroductionFailure, PathKind, PathPolicy, RefuseReason,
+    Tried, Way,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -127,13 +128,13 @@ async fn a_refusal_is_told_as_such() {
     let refusing = bob.rendezvous.clone();
     let refusing = async {
         let invitation = bob.invitation().await;
-        refusing.refuse(invitation).await;
+        refusing.refuse(invitation, RefuseReason::KeyMismatch).await;
     };
     let both = async { tokio::join!(inviting, refusing) };
     let error = timeout(PATIENCE, both).await.unwrap().0.unwrap_err();
     let refused = matches!(
         error,
-        ConnectError::Introduction(IntroductionFailure::Refused)
+        ConnectError::Introduction(IntroductionFailure::KeyMismatch)
     );
     assert!(refused, "{error}");
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use crate::candidate::{Candidate, CandidateKind, is_global, same_network};
 use crate::name::PeerName;
 use crate::rendezvous::{
-    HostSharing, IntroductionFailure, IntroductionId, Reachability, RelayToken, Role, ServerMessage,
+    HostSharing, IntroductionFailure, IntroductionId, Reachability, RefuseReason, RelayToken, Role,
+    ServerMessage,
 };
 
 use super::observed::Observed;
@@ -189,12 +190,12 @@ impl Registry {
         self.send(invited, to_invited);
     }
 
-    pub(super) fn refuse(&mut self, invited: SessionId, id: IntroductionId) {
+    pub(super) fn refuse(&mut self, invited: SessionId, id: IntroductionId, reason: RefuseReason) {
         let introduction = self.introductions.get(&id);
         if introduction.is_some_and(|it| it.invited == invited)
             && let Some(introduction) = self.take_introduction(id)
         {
-            self.fail(introduction.inviter, id, IntroductionFailure::Refused);
+            self.fail(introduction.inviter, id, reason.into());
         }
     }
 

@@ -7,7 +7,7 @@ mod sessions;
 
 use super::*;
 use crate::candidate::{Candidate, CandidateKind};
-use crate::rendezvous::{HostSharing, IntroductionFailure, Reachability, Role};
+use crate::rendezvous::{HostSharing, IntroductionFailure, Reachability, RefuseReason, Role};
 
 /// A registry with a clock, a names table and every session's mailbox.
 struct World {

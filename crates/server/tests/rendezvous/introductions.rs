@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::rendezvous::{
-    ClientMessage, HostSharing, IntroductionFailure, Reachability, Role, ServerMessage,
+    ClientMessage, HostSharing, IntroductionFailure, Reachability, RefuseReason, Role,
+    ServerMessage,
 };
 
 use super::Server;
@@ -91,9 +92,10 @@ async fn who_is_not_there_or_does_not_want_is_told() {
     bob.hear().await; // the invitation
     let refuse = ClientMessage::Refuse {
         introduction: introduction(2),
+        reason: RefuseReason::KeyMismatch,
     };
     bob.say(&refuse).await;
-    let refused = failed(2, IntroductionFailure::Refused);
+    let refused = failed(2, IntroductionFailure::KeyMismatch);
     assert_eq!(alice.hear().await, refused);
     server.stop().await;
 }

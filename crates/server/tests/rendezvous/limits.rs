@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pinhole_proto::frame::{FrameKind, encode};
-use pinhole_proto::rendezvous::{ClientMessage, Refusal, ServerMessage};
+use pinhole_proto::rendezvous::{ClientMessage, Refusal, RefuseReason, ServerMessage};
 use pinhole_server::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -87,6 +87,7 @@ async fn a_connection_may_not_begin_in_the_middle() {
         ClientMessage::Pong { nonce: 1 },
         ClientMessage::Refuse {
             introduction: introduction(1),
+            reason: RefuseReason::Busy,
         },
     ] {
         let mut client = Client::begin(server.address(), &identity(), &message).await;

@@ -29,6 +29,7 @@ async fn a_login_is_told_its_address_and_both_ports() {
         let expected = ServerMessage::LoggedIn {
             observed: alice.local,
             observer_ports: vec![own.port(), other.port()],
+            relay: true,
         };
         assert_eq!(alice.hear().await, expected);
     }

@@ -42,7 +42,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 reachability,
             }
         }),
-        1 => id.prop_map(|introduction| ClientMessage::Refuse { introduction }),
+        1 => id.prop_map(|introduction| ClientMessage::Refuse {
+            introduction,
+            reason: RefuseReason::Busy,
+        }),
         1 => any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
         1 => Just(ClientMessage::Observe),
     ];

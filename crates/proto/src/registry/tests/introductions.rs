@@ -242,13 +242,14 @@ fn a_refusal_reaches_the_inviter_and_only_the_invited_can_refuse() {
     world.introduce(alice, 7, 1, "bob", reachability(&[]));
     let refuse = ClientMessage::Refuse {
         introduction: introduction(7),
+        reason: RefuseReason::KeyMismatch,
     };
     world.say(carol, refuse.clone());
     world.say(alice, refuse.clone());
     world.answer(carol, 7, 1, reachability(&[]));
     assert_eq!(world.take_mail(alice), vec![]);
     world.say(bob, refuse);
-    let expected = failed(7, IntroductionFailure::Refused);
+    let expected = failed(7, IntroductionFailure::KeyMismatch);
     assert_eq!(world.take_mail(alice), vec![expected]);
 }
 

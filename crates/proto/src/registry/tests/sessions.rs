@@ -19,6 +19,7 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
     let expected = ServerMessage::LoggedIn {
         observed: address("198.51.100.2:2000"),
         observer_ports: vec![4747, 4748],
+        relay: true,
     };
     assert_eq!(*logged_in, expected);
     let peers = vec![peer("alice", 1)];

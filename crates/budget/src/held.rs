@@ -1,0 +1,342 @@
+//! Things that are held for others.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::IpAddr;
+
+use crate::subnet::{Subnet, subnets};
+
+/// What may be held at a time. A cost is 1 for a thing, or its size.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// In all.
+    pub total: u64,
+    /// Of the total, what only those who are known may use.
+    pub reserved: u64,
+    /// For one key, known or not.
+    pub per_key: u64,
+    /// For the networks of those who are not known.
+    pub per_subnet: SubnetBounds,
+}
+
+/// What one network may hold. The IPv4 /24 has no bound of its own: a provider's
+/// customers share it. It is what gives way first when the budget is full.
+#[derive(Debug, Clone, Copy)]
+pub struct SubnetBounds {
+    /// One IPv4 address.
+    pub ipv4: u64,
+    /// One IPv6 /64.
+    pub ipv6_64: u64,
+    /// One IPv6 /56.
+    pub ipv6_56: u64,
+    /// One IPv6 /48.
+    pub ipv6_48: u64,
+}
+
+impl SubnetBounds {
+    /// No bound but the total.
+    pub const UNBOUNDED: Self = Self::uniform(u64::MAX);
+
+    /// The same for every network.
+    #[must_use]
+    pub const fn uniform(most: u64) -> Self {
+        Self {
+            ipv4: most,
+            ipv6_64: most,
+            ipv6_56: most,
+            ipv6_48: most,
+        }
+    }
+
+    const fn of(&self, subnet: Subnet) -> u64 {
+        match subnet.prefix_bits() {
+            32 => self.ipv4,
+            64 => self.ipv6_64,
+            56 => self.ipv6_56,
+            48 => self.ipv6_48,
+            _ => u64::MAX,
+        }
+    }
+}
+
+/// Whom something counts against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner<K> {
+    /// Its key, once it has proven one.
+    pub key: Option<K>,
+    /// Where it comes from; `None` where that is not known, as over a relay.
+    pub address: Option<IpAddr>,
+    /// Whether it is known (a contact, a key that is logged in): it may use the
+    /// reserve, is not counted against its network, and never gives way.
+    pub is_known: bool,
+}
+
+/// One thing that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// Something that may be held.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "what has given way has to be ended"]
+pub struct Taken {
+    /// To be given back at its end.
+    pub ticket: Ticket,
+    /// What had to give way. Their tickets are no longer held.
+    pub evicted: Vec<Ticket>,
+}
+
+/// Why something may not be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// The key holds as much as one may.
+    #[error("this key holds as much as one key may")]
+    Key,
+    /// The network holds as much as one may.
+    #[error("{0} holds as much as one network may")]
+    Subnet(Subnet),
+    /// Everybody together holds as much as may be, and nobody a larger part than the
+    /// one who asks.
+    #[error("as much is held as may be in all")]
+    Total,
+}
+
+/// Newcomers who share a fate when the budget is full: the widest network, or the key
+/// where no address is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Group<K> {
+    Subnet(Subnet),
+    Key(K),
+    Nobody,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    owner: Owner<K>,
+    cost: u64,
+}
+
+/// Counts what is held, against keys and networks.
+#[derive(Debug)]
+pub struct Budget<K> {
+    bounds: Bounds,
+    next_ticket: u64,
+    used: u64,
+    held: HashMap<Ticket, Held<K>>,
+    by_key: HashMap<K, u64>,
+    by_subnet: HashMap<Subnet, u64>,
+    groups: BTreeMap<Group<K>, (u64, BTreeSet<Ticket>)>,
+    by_weight: BTreeSet<(u64, Group<K>)>,
+}
+
+impl<K: Copy + Ord + Hash> Budget<K> {
+    /// Nothing is held yet.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            next_ticket: 0,
+            used: 0,
+            held: HashMap::new(),
+            by_key: HashMap::new(),
+            by_subnet: HashMap::new(),
+            groups: BTreeMap::new(),
+            by_weight: BTreeSet::new(),
+        }
+    }
+
+    /// What is held in all.
+    #[must_use]
+    pub const fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// What this key holds.
+    #[must_use]
+    pub fn used_by_key(&self, key: K) -> u64 {
+        self.by_key.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Counts something that `owner` wants held. When the budget is full, the
+    /// heaviest newcomers give way, the latest of theirs first, as long as they hold
+    /// more than `owner` would.
+    ///
+    /// # Errors
+    /// Says which bound was met; then nothing has changed.
+    pub fn take(&mut self, owner: Owner<K>, cost: u64) -> Result<Taken, Full> {
+        self.check_owner(&owner, cost)?;
+        let evicted = self.make_room(&owner, cost)?;
+        for ticket in &evicted {
+            self.give_back(*ticket);
+        }
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.count(ticket, owner, cost);
+        Ok(Taken { ticket, evicted })
+    }
+
+    /// Something is no longer held. A ticket that has given way already is ignored.
+    pub fn give_back(&mut self, ticket: Ticket) {
+        let Some(Held { owner, cost }) = self.held.remove(&ticket) else {
+            return;
+        };
+        self.used -= cost;
+        if let Some(key) = owner.key {
+            subtract(&mut self.by_key, key, cost);
+        }
+        if owner.is_known {
+            return;
+        }
+        for subnet in owner.address.into_iter().flat_map(subnets) {
+            subtract(&mut self.by_subnet, subnet, cost);
+        }
+        let group = group(&owner);
+        let (mut weight, mut tickets) = self.groups.remove(&group).unwrap_or_default();
+        self.by_weight.remove(&(weight, group));
+        weight -= cost;
+        tickets.remove(&ticket);
+        if !tickets.is_empty() {
+            self.groups.insert(group, (weight, tickets));
+            self.by_weight.insert((weight, group));
+        }
+    }
+
+    /// The owner has proven a key, or become known, since it was counted.
+    ///
+    /// # Errors
+    /// The new key holds as much as one may; then nothing has changed.
+    pub fn reassign(&mut self, ticket: Ticket, owner: Owner<K>) -> Result<(), Full> {
+        let Some(held) = self.held.get(&ticket) else {
+            return Ok(());
+        };
+        let cost = held.cost;
+        let is_same_key = held.owner.key == owner.key;
+        if let Some(key) = owner.key.filter(|_| !is_same_key)
+            && self.used_by_key(key).saturating_add(cost) > self.bounds.per_key
+        {
+            return Err(Full::Key);
+        }
+        self.give_back(ticket);
+        self.count(ticket, owner, cost);
+        Ok(())
+    }
+
+    fn check_owner(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {
+        let exceeds = |used: u64, most: u64| used.saturating_add(cost) > most;
+        if let Some(key) = owner.key
+            && exceeds(self.used_by_key(key), self.bounds.per_key)
+        {
+            return Err(Full::Key);
+        }
+        if owner.is_known {
+            return Ok(());
+        }
+        let over = |subnet: &Subnet| {
+            let used = self.by_subnet.get(subnet).copied().unwrap_or(0);
+            exceeds(used, self.bounds.per_subnet.of(*subnet))
+        };
+        let mut all = owner.address.into_iter().flat_map(subnets);
+        all.find(over).map_or(Ok(()), |it| Err(Full::Subnet(it)))
+    }
+
+    /// Who has to give way.
+    fn make_room(&self, owner: &Owner<K>, cost: u64) -> Result<Vec<Ticket>, Full> {
+        let reserved = if owner.is_known {
+            0
+        } else {
+            self.bounds.reserved
+        };
+        let room = self.bounds.total.saturating_sub(reserved);
+        if cost > room {
+            return Err(Full::Total);
+        }
+        let mut excess = (self.used + cost).saturating_sub(room);
+        let mut evicted = Vec::new();
+        let own_group = (!owner.is_known).then(|| group(owner));
+        let own_weight = own_group.and_then(|it| Some(self.groups.get(&it)?.0));
+        let own_weight = own_weight.unwrap_or(0).saturating_add(cost);
+        for (weight, group) in self.by_weight.iter().rev() {
+            if excess == 0 {
+                break;
+            }
+            // Down to what the one who asks would hold; those who are known ask for
+            // what is theirs.
+            let mut spare = match owner.is_known {
+                true => *weight,
+                false => weight.saturating_sub(own_weight),
+            };
+            let Some((_, tickets)) = self.groups.get(group).filter(|_| spare > 0) else {
+                break;
+            };
+            for ticket in self.heaviest_first(tickets) {
+                let cost = self.held.get(&ticket).map_or(0, |held| held.cost);
+                if excess == 0 || spare == 0 {
+                    break;
+                }
+                excess = excess.saturating_sub(cost);
+                spare = spare.saturating_sub(cost);
+                evicted.push(ticket);
+            }
+        }
+        if excess > 0 {
+            return Err(Full::Total);
+        }
+        Ok(evicted)
+    }
+
+    /// The tickets of one group: of its narrowest network that holds most first, the
+    /// latest first.
+    fn heaviest_first(&self, tickets: &BTreeSet<Ticket>) -> Vec<Ticket> {
+        let weight = |ticket: &Ticket| {
+            let owner = self.held.get(ticket).map(|held| held.owner);
+            let subnet = owner.and_then(|owner| subnets(owner.address?).first().copied());
+            subnet.and_then(|subnet| self.by_subnet.get(&subnet).copied())
+        };
+        let mut all: Vec<_> = tickets
+            .iter()
+            .map(|ticket| (weight(ticket), *ticket))
+            .collect();
+        all.sort_unstable_by(|one, other| other.cmp(one));
+        all.into_iter().map(|(_, ticket)| ticket).collect()
+    }
+
+    fn count(&mut self, ticket: Ticket, owner: Owner<K>, cost: u64) {
+        self.used += cost;
+        if let Some(key) = owner.key {
+            *self.by_key.entry(key).or_default() += cost;
+        }
+        self.held.insert(ticket, Held { owner, cost });
+        if owner.is_known {
+            return;
+        }
+        for subnet in owner.address.into_iter().flat_map(subnets) {
+            *self.by_subnet.entry(subnet).or_default() += cost;
+        }
+        let group = group(&owner);
+        let (weight, tickets) = self.groups.entry(group).or_default();
+        self.by_weight.remove(&(*weight, group));
+        *weight += cost;
+        tickets.insert(ticket);
+        self.by_weight.insert((*weight, group));
+    }
+}
+
+fn group<K: Copy>(owner: &Owner<K>) -> Group<K> {
+    let widest = owner.address.and_then(|it| subnets(it).last().copied());
+    match (widest, owner.key) {
+        (Some(subnet), _) => Group::Subnet(subnet),
+        (None, Some(key)) => Group::Key(key),
+        (None, None) => Group::Nobody,
+    }
+}
+
+fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K, cost: u64) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= cost;
+        if *count == 0 {
+            counts.remove(&key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

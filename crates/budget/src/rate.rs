@@ -1,0 +1,108 @@
+//! How often something may happen.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::{Duration, Instant};
+
+/// So many at once, and one more whenever so long has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// As many as can follow each other without a pause.
+    pub burst: u32,
+    /// The time after which one more may come.
+    pub interval: Duration,
+}
+
+/// Limits how often something happens, for each value of `K` (the generic cell rate
+/// algorithm of ITU-T I.371).
+#[derive(Debug)]
+pub struct RateLimiter<K> {
+    rate: Rate,
+    keys_max: usize,
+    /// When all that was granted would have been at the steady rate. An entry is
+    /// dropped once that is past.
+    due: HashMap<K, Instant>,
+    swept_at: Option<Instant>,
+}
+
+impl<K: Eq + Hash> RateLimiter<K> {
+    /// Remembers at most `keys_max` keys. While all of them are in use, others are
+    /// refused: bound the keys themselves where anybody can make them up.
+    #[must_use]
+    pub fn new(rate: Rate, keys_max: usize) -> Self {
+        Self {
+            rate,
+            keys_max,
+            due: HashMap::new(),
+            swept_at: None,
+        }
+    }
+
+    /// Counts one more for `key`, unless there have been as many as may be.
+    pub fn take(&mut self, now: Instant, key: K) -> bool {
+        self.sweep(now);
+        if self.due.len() >= self.keys_max && !self.due.contains_key(&key) {
+            return false;
+        }
+        let Rate { burst, interval } = self.rate;
+        let due = self.due.get(&key).map_or(now, |&due| due.max(now)) + interval;
+        let is_granted = due <= now + interval * burst;
+        if is_granted {
+            self.due.insert(key, due);
+        }
+        is_granted
+    }
+
+    /// How many keys are remembered.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.due.len()
+    }
+
+    /// Once an interval at most: each sweep looks at every key.
+    fn sweep(&mut self, now: Instant) {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= self.rate.interval;
+        if self.swept_at.is_none_or(is_due) || self.due.len() >= self.keys_max {
+            self.due.retain(|_, due| *due > now);
+            self.swept_at = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limiter(keys_max: usize) -> RateLimiter<&'static str> {
+        let rate = Rate {
+            burst: 3,
+            interval: SECOND,
+        };
+        RateLimiter::new(rate, keys_max)
+    }
+
+    #[test]
+    fn a_burst_passes_at_once_and_then_one_each_interval() {
+        let mut limiter = limiter(10);
+        let begin = Instant::now();
+        let mut pass = |now, key| (0..10).filter(|_| limiter.take(now, key)).count();
+        assert_eq!(pass(begin, "a"), 3);
+        assert_eq!(pass(begin, "b"), 3, "each key has its own");
+        assert_eq!(pass(begin + SECOND - Duration::from_nanos(1), "a"), 0);
+        assert_eq!(pass(begin + SECOND, "a"), 1);
+        assert_eq!(pass(begin + 3 * SECOND, "a"), 2);
+        assert_eq!(pass(begin + 60 * SECOND, "a"), 3, "and no more");
+    }
+
+    #[test]
+    fn a_key_that_has_its_whole_burst_back_is_forgotten() {
+        let mut limiter = limiter(2);
+        let begin = Instant::now();
+        assert!(limiter.take(begin, "a") && limiter.take(begin, "b"));
+        assert!(!limiter.take(begin, "c"), "no room for a third key");
+        assert!(limiter.take(begin + SECOND, "c"));
+        assert_eq!(limiter.keys(), 1);
+    }
+}
