@@ -139,7 +139,7 @@ proptest! {
     #[test]
     fn counts_stay_true_and_within_bounds(steps in steps()) {
         let mut budget = Budget::new(BOUNDS);
-        let mut held = Vec::new();
+        let mut held: Vec<(Ticket, Owner<u8>, u64)> = Vec::new();
         for step in steps {
             match step {
                 Step::Take { network, key, is_known, cost } => {
@@ -151,7 +151,7 @@ proptest! {
                     if let Ok(taken) = budget.take(owner, cost) {
                         for gone in &taken.evicted {
                             let place = held.iter().position(|(it, ..)| it == gone);
-                            let (_, evicted, _): (Ticket, Owner<u8>, u64) = held.remove(place.unwrap());
+                            let (_, evicted, _) = held.remove(place.unwrap());
                             prop_assert!(!evicted.is_known);
                         }
                         held.push((taken.ticket, owner, cost));
