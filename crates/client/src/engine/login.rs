@@ -54,6 +54,7 @@ pub(crate) enum LoginInput {
         rendezvous: Rendezvous,
         server_key: PeerKey,
         observed: SocketAddr,
+        has_relay: bool,
     },
     Failed {
         failure: Failure,
@@ -78,6 +79,8 @@ pub(crate) struct Login {
     id: Option<LoginId>,
     state: LoginState,
     server_key: Option<PeerKey>,
+    /// The server offers a relay.
+    has_relay: bool,
     /// Empty while not logged in.
     rendezvous: watch::Sender<Option<Rendezvous>>,
     /// Logged in, but the roster has not come yet: tell the face when it has.
@@ -93,6 +96,7 @@ impl Login {
             id: None,
             state,
             server_key: None,
+            has_relay: false,
             rendezvous: watch::Sender::new(None),
             observed: None,
             task: None,
@@ -107,6 +111,11 @@ impl Login {
     /// The key of the server we are, or were last, logged in to.
     pub(crate) const fn server_key(&self) -> Option<PeerKey> {
         self.server_key
+    }
+
+    /// Whether that server offers a relay.
+    pub(crate) const fn has_relay(&self) -> bool {
+        self.has_relay
     }
 
     /// Which login this is, if there is one.
@@ -210,7 +219,9 @@ impl Engine {
                 rendezvous,
                 server_key,
                 observed,
+                has_relay,
             } => {
+                self.login.has_relay = has_relay;
                 self.login.rendezvous.send_replace(Some(rendezvous));
                 self.probe_again();
                 self.login.server_key = Some(server_key);
@@ -341,6 +352,7 @@ impl Attempt {
                         rendezvous: rendezvous.clone(),
                         server_key: logged_in.server_key,
                         observed: logged_in.observed,
+                        has_relay: logged_in.relay,
                     };
                     self.tell(first).await;
                     match self.forward(&rendezvous, events).await {
