@@ -88,6 +88,13 @@ impl Contacts {
             })
     }
 
+    /// The keys of everybody between whom and us an offer went through.
+    pub fn keys(&self) -> impl Iterator<Item = PeerKey> {
+        let names = self.peers.values().chain(std::iter::once(&self.nearby));
+        let pins = names.flat_map(BTreeMap::values);
+        pins.filter(|pin| pin.contact).map(|pin| pin.key)
+    }
+
     /// Pins a peer met for the first time. Never replaces a pin. Returns
     /// whether anything changed.
     pub fn meet(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {

@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
-    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
+    KnownKeys, LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper,
+    ProxyChoice,
 };
 use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
@@ -95,6 +96,8 @@ pub(crate) struct Engine {
     sessions: HashMap<SessionId, PeerSession>,
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
+    /// The keys of contacts, as the network knows them.
+    known: KnownKeys,
     connecting: HashSet<PeerKey>,
     vigil: paths::Vigil,
     transfers: BTreeMap<TransferId, Transfer>,
@@ -154,6 +157,7 @@ impl Engine {
             era: Era::default(),
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             connecting: HashSet::new(),
             vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
@@ -163,6 +167,7 @@ impl Engine {
             next_id: 1,
             inputs,
         };
+        engine.known.set(engine.contacts.keys());
         engine.obey_limits();
         engine.obey_port_mapping();
         engine.load_queue()?;
@@ -338,6 +343,7 @@ impl Engine {
     }
 
     async fn store_contacts(&mut self) {
+        self.known.set(self.contacts.keys());
         let stored = self.profile.store_contacts(&self.contacts);
         self.report_profile(stored).await;
     }

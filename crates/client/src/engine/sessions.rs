@@ -204,7 +204,7 @@ impl Engine {
         let (era, sharing) = (self.era, self.host_sharing(&peer));
         let policy = self.path_policy();
         tokio::spawn(async move {
-            let outcome = match rendezvous.accept(invitation, sharing).await {
+            let outcome = match rendezvous.accept(invitation, sharing, policy).await {
                 Ok(Accepted::Session(session)) => Ok(session),
                 // Whoever watches the session knows.
                 Ok(Accepted::Moved) => return,
