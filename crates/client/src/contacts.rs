@@ -139,6 +139,12 @@ impl Contacts {
             })
     }
 
+    /// The keys of everybody whom the user has chosen.
+    pub fn keys(&self) -> impl Iterator<Item = PeerKey> {
+        let names = self.peers.values().chain(std::iter::once(&self.nearby));
+        names.flat_map(BTreeMap::values).map(|pin| pin.key)
+    }
+
     /// Pins a peer that the user has chosen for the first time. Never replaces a
     /// pin. Returns whether anything changed: not where [`PEERS_MAX`] are pinned.
     pub fn meet(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {

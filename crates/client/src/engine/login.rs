@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    Approach, Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
-    PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal, Rendezvous,
-    RendezvousEvent, ServerAddress,
+    Approach, Expect, Identity, Invitation, KnownKeys, LiveSessions, LogIn, LogInError, LoggedIn,
+    PathPolicy, PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal,
+    Rendezvous, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -173,6 +173,7 @@ impl Engine {
             path: self.path_policy(),
             proxy: self.proxy.subscribe(),
             sessions: self.live_sessions.clone(),
+            known: self.known.clone(),
             check: self.login.check.clone(),
             port_mapper: self.port_mapper.clone(),
             name: name.clone(),
@@ -326,6 +327,7 @@ struct Attempt {
     /// The user may change it while we try to connect again.
     proxy: watch::Receiver<ProxyChoice>,
     sessions: LiveSessions,
+    known: KnownKeys,
     check: Arc<Notify>,
     port_mapper: PortMapper,
     name: PeerName,
@@ -411,6 +413,7 @@ impl Attempt {
             path: self.path,
             proxy: self.proxy.borrow().clone(),
             sessions: self.sessions.clone(),
+            known: self.known.clone(),
             port_mapper: Some(self.port_mapper.clone()),
         };
         let approached = if is_hasty {

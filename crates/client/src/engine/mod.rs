@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
-    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
+    KnownKeys, LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper,
+    ProxyChoice,
 };
 use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
@@ -100,6 +101,8 @@ pub(crate) struct Engine {
     sessions: HashMap<SessionId, PeerSession>,
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
+    /// The keys of contacts, as the network knows them.
+    known: KnownKeys,
     connecting: HashSet<PeerKey>,
     admission: Admission,
     permissions: Permissions,
@@ -161,6 +164,7 @@ impl Engine {
             era: Era::default(),
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             connecting: HashSet::new(),
             admission: Admission::default(),
             permissions: Permissions::default(),
@@ -172,6 +176,7 @@ impl Engine {
             next_id: 1,
             inputs,
         };
+        engine.known.set(engine.contacts.keys());
         engine.obey_limits();
         engine.obey_port_mapping();
         engine.load_queue()?;
@@ -357,6 +362,7 @@ impl Engine {
     }
 
     async fn store_contacts(&mut self) {
+        self.known.set(self.contacts.keys());
         let stored = self.profile.store_contacts(&self.contacts);
         self.report_profile(stored).await;
     }

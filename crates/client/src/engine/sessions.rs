@@ -211,13 +211,14 @@ impl Engine {
             }
         };
         let owner = self.owner(peer.key, None, standing.is_chosen());
-        if !self.has_room_for_session(peer.key, owner) {
+        let is_new = !invitation.may_move_a_session();
+        if is_new && !self.has_room_for_session(peer.key, owner) {
             return rendezvous.refuse(invitation, RefuseReason::Busy).await;
         }
         let inputs = self.inputs.clone();
         let (era, sharing) = (self.era, self.host_sharing(&peer));
         tokio::spawn(async move {
-            let outcome = match rendezvous.accept(invitation, sharing).await {
+            let outcome = match rendezvous.accept(invitation, sharing, policy).await {
                 Ok(Accepted::Session(session)) => Ok(session),
                 // Whoever watches the session knows.
                 Ok(Accepted::Moved) => return,
