@@ -101,8 +101,6 @@ pub(crate) struct Engine {
     /// Of transfers that were cancelled while something still held it.
     leftovers: HashMap<Holder, Left>,
     delivered: Vec<Delivered>,
-    /// Offers of what was delivered, while they are answered.
-    answering: HashSet<(SessionId, pinhole_transfer::TransferId)>,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
     outputs: Outputs,
@@ -159,7 +157,6 @@ impl Engine {
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
             delivered: Vec::new(),
-            answering: HashSet::new(),
             next_id: 1,
             inputs,
         };

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use pinhole_transfer::merkle::Digest;
 use pinhole_transfer::{Destination, ExchangeEvent, Manifest, Summary, TransferError};
 
 use super::sessions::SessionId;
@@ -20,7 +21,9 @@ const EXISTING_NAMED: usize = 3;
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
-            ExchangeEvent::Offered { id, offer } => self.take_offer(session, id, offer).await,
+            ExchangeEvent::Offered { id, offer, sent } => {
+                self.take_offer(session, id, offer, sent).await;
+            }
             ExchangeEvent::Text { text, .. } => self.take_text(session, text).await,
             ExchangeEvent::Paused { id, paused } => {
                 let Some(id) = self.find(session, id) else {
@@ -116,6 +119,7 @@ impl Engine {
         session: SessionId,
         wire_id: pinhole_transfer::TransferId,
         manifest: Arc<Manifest>,
+        sent: Option<Digest>,
     ) {
         let Some(carrier) = self.sessions.get(&session) else {
             return;
@@ -127,11 +131,12 @@ impl Engine {
             session,
             id: wire_id,
             exchange,
+            sent,
         };
         if let Some(id) = self.continued_by(peer.key, session, &manifest) {
             return self.go_on(id, carried).await;
         }
-        if self.is_answered_again(peer.key, &carried, &manifest) {
+        if self.is_acknowledged(peer.key, &carried, &manifest) {
             return;
         }
         let mut transfer =

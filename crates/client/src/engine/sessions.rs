@@ -8,7 +8,7 @@ use pinhole_net::{
     PeerKey, PeerName, Refusal, RefuseReason, Rendezvous, Report, Session, SessionHandle,
     SessionPath,
 };
-use pinhole_transfer::{Exchange, ExchangeEvent, Side};
+use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Side};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
@@ -292,8 +292,14 @@ impl Engine {
             elapsed: session.elapsed,
         };
         let resources = self.resources.clone();
+        let owner = Owner {
+            key: Some(*peer.key.as_bytes()),
+            // Over a relay it is the relay's.
+            address: (path != PathKind::Relay).then(|| session.remote.ip()),
+            is_known: self.acquaintance(&peer) == Acquaintance::Known { contact: true },
+        };
         let (exchange, mut events) =
-            pinhole_transfer::start(session.stream.into_inner(), side, resources);
+            pinhole_transfer::start(session.stream.into_inner(), side, owner, resources);
         self.watch_path(id, &session.handle);
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -350,8 +356,7 @@ impl Engine {
     /// Starts or stops the session's idle clock.
     pub(super) fn note_idleness(&mut self, id: SessionId) {
         let uses = |t: &Transfer| t.uses(id) || t.is_reoffered_on(id);
-        let busy = self.transfers.values().any(uses)
-            || self.answering.iter().any(|(session, _)| *session == id);
+        let busy = self.transfers.values().any(uses);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.idle_since = match (busy, session.idle_since) {
                 (true, _) => None,
