@@ -3,14 +3,14 @@
 
 mod person;
 
-use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use person::Person;
 use pinhole_client::{
-    AcceptPolicy, Command, Event, Failure, PathKind, PeerIdentity, Snapshot, Stage, Strangers,
-    TransferId, TransferView,
+    AcceptPolicy, Command, Event, Existing, Failure, PathKind, PeerIdentity, Snapshot, Stage,
+    Strangers, TransferId, TransferView,
 };
 use pinhole_net::{
     Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy, ProxyChoice, Rendezvous,
@@ -18,7 +18,8 @@ use pinhole_net::{
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_transfer::{
-    DeclineReason, Exchange, ExchangeEvent, Resources, Side, Source, TransferError,
+    DeclineReason, Exchange, ExchangeEvent, Owner, Resources, ResumeState, Side, Source,
+    TransferError,
 };
 use tokio::sync::mpsc;
 
@@ -58,8 +59,14 @@ impl Rogue {
                 .connect(target.name.clone(), target.key, HostSharing::Always);
         let session = connected.await.expect("a session");
         let stream = session.stream.into_inner();
+        let nobody = Owner {
+            key: None,
+            address: None,
+            is_known: false,
+        };
+        let resources = Resources::default();
         let (exchange, events) =
-            pinhole_transfer::start(stream, Side::Initiator, Resources::default());
+            pinhole_transfer::start(stream, Side::Initiator, nobody, resources);
         Raid { exchange, events }
     }
 }
@@ -483,11 +490,131 @@ async fn the_words_of_a_contact_are_paced() {
     bob.end();
 }
 
-fn everything(paths: &[&std::path::Path]) -> Source {
-    let paths = Vec::from_iter(paths.iter().map(|path| path.to_path_buf()));
-    Source::scan(&paths).expect("files")
+/// The files of a folder, with what is in them.
+fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut all: Vec<_> = entries
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs::read(entry.path()).expect("a file"))
+        })
+        .collect();
+    all.sort();
+    all
 }
 
-fn nothing_unwanted() -> BTreeSet<u32> {
-    BTreeSet::new()
+/// Bob has said yes to one offer of mallory's. Whatever she offers afterwards, and
+/// whenever, is a question, and nothing comes of it; and what she may hear once more
+/// she hears for two minutes at most.
+async fn a_yes_is_not_used_again(lasts: Duration) {
+    const REMEMBERED: Duration = Duration::from_secs(120);
+    let scene = Scene::on_loopback();
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.command(Command::SetExisting {
+        existing: Existing::Replace,
+    });
+    let target = own_identity(&bob, "bob");
+    let rogue = Rogue::log_in(&scene, "mallory").await;
+    let mut raid = rogue.raid(&target).await;
+    let file = |folder: &str, name: &str, content: &[u8]| {
+        let folder = scene.folder.path().join(folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(name), content).expect("a file");
+        folder.join(name)
+    };
+    let reviewed = file("1", "report", b"reviewed");
+    let source = |path: &Path| Source::scan(&[path.to_owned()]).expect("a file");
+    let said = ResumeState::default();
+    let sent = raid.exchange.send_resumable(source(&reviewed), &said).await;
+    let sent = sent.expect("an offer");
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(bob.finished().await, None);
+    let delivered = Instant::now();
+    let is_sent = |e: &ExchangeEvent| matches!(e, ExchangeEvent::Finished { id, outcome: Ok(_) } if *id == sent);
+    while !is_sent(&raid.event().await) {}
+
+    let fresh = ResumeState::default;
+    let attacks = [
+        ("the same", reviewed.clone(), None),
+        ("other content", file("2", "report", b"poisoned"), None),
+        (
+            "other content as delivered",
+            file("2", "report", b"poisoned"),
+            Some(said.clone()),
+        ),
+        (
+            "another size",
+            file("3", "report", b"longer than reviewed"),
+            None,
+        ),
+        (
+            "another size as delivered",
+            file("3", "report", b"longer than reviewed"),
+            Some(said.clone()),
+        ),
+        ("another name", file("4", "passwords", b"reviewed"), None),
+        ("the same as delivered", reviewed, Some(said)),
+    ];
+    let inbox = bob.profile.join("received");
+    let (mut round, mut was_told) = (0, false);
+    while round < 2 || delivered.elapsed() < lasts {
+        // Afterwards the user has taken it away.
+        if round == 1 {
+            fs::remove_file(inbox.join("report")).expect("the file");
+        }
+        let before = listing(&inbox);
+        for (attack, path, resume) in &attacks {
+            if round % 2 == 0 {
+                raid.exchange.close().await;
+                raid = rogue.raid(&target).await;
+            }
+            let resume = resume.clone().unwrap_or_else(fresh);
+            let offer = raid.exchange.send_resumable(source(path), &resume).await;
+            let offer = offer.expect("an offer");
+            let begin = delivered.elapsed();
+            let mut was_asked = false;
+            let outcome = loop {
+                tokio::select! {
+                    question = bob.offered() => {
+                        was_asked = true;
+                        bob.decline(question);
+                    }
+                    event = raid.event() => match event {
+                        ExchangeEvent::Finished { id, outcome } if id == offer => break outcome,
+                        ExchangeEvent::Accepted { .. } => panic!("{attack} was accepted"),
+                        _ => {}
+                    },
+                }
+            };
+            if was_asked {
+                let declined = TransferError::Declined(DeclineReason::Declined);
+                assert_eq!(outcome, Err(declined), "{attack}");
+            } else {
+                assert!(
+                    attack.ends_with("as delivered"),
+                    "nobody was asked: {attack}"
+                );
+                assert!(begin < REMEMBERED, "{attack} after {begin:?}");
+                was_told = true;
+            }
+            assert_eq!(listing(&inbox), before, "{attack}");
+        }
+        round += 1;
+        tokio::time::sleep((lasts / 60).max(Duration::from_millis(50))).await;
+    }
+    assert!(was_told, "what was delivered can be heard once more");
+    bob.end();
+}
+
+#[tokio::test]
+async fn one_yes_is_a_yes_to_one_offer() {
+    a_yes_is_not_used_again(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+#[ignore = "five minutes, in tests/nightly.sh"]
+async fn one_yes_is_a_yes_to_one_offer_for_five_minutes() {
+    a_yes_is_not_used_again(Duration::from_secs(300)).await;
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    choices::Choices,
+    choices::{Choices, Selection},
     destination::{Destination, DestinationError},
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
@@ -332,10 +332,23 @@ impl Exchange {
         self.shared.cancel(id, error, CancelReason::Interrupted)
     }
 
+    /// What the receiver wants of a transfer under way; `None` before it has said so.
+    #[must_use]
+    pub fn selection(&self, id: TransferId) -> Option<Arc<Selection>> {
+        self.shared.flight(id)?.selection()
+    }
+
     /// How far a transfer is; `None` when there is no such transfer under way.
     #[must_use]
     pub fn progress(&self, id: TransferId) -> Option<Progress> {
         Some(self.shared.flight(id)?.progress(Instant::now()))
+    }
+
+    /// Whether nothing is open in either direction: no transfer, no words, no offer of
+    /// which the list of files is still coming.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.is_idle()
     }
 
     /// How long the peer has been waited for in vain. While files are under way

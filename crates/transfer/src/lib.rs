@@ -55,7 +55,7 @@ pub mod source;
 pub mod throttle;
 pub mod violation;
 
-pub use choices::{Choices, Existing};
+pub use choices::{Choices, Existing, Selection};
 pub use destination::{Destination, DestinationError};
 pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};

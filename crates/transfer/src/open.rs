@@ -245,6 +245,12 @@ impl Shared {
         open.outgoing.values().any(is_sent) || open.incoming.values().any(receiving)
     }
 
+    /// Whether nothing is open in either direction.
+    pub(crate) fn is_idle(&self) -> bool {
+        let open = self.open();
+        open.outgoing.is_empty() && open.incoming.is_empty() && open.texts.is_empty()
+    }
+
     /// Sends a few words.
     pub(crate) fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
         if text.len() > TEXT_BYTES_MAX {

@@ -428,8 +428,12 @@ impl Engine {
                 // One that has ended meanwhile needs no pause.
                 let _ = carried.exchange.pause(carried.id, true);
             }
-            // What of the offer is wanted.
             transfer.sample_progress();
+            let carried = transfer.carried.as_ref();
+            let selection = carried.and_then(|it| it.exchange.selection(it.id));
+            if let Some(title) = selection.and_then(|it| offer::title_of_wanted(&it)) {
+                Arc::make_mut(&mut transfer.offer).title = title;
+            }
         }
     }
 
