@@ -67,8 +67,11 @@ impl HistoryEntry {
     pub(crate) fn of(transfer: &TransferView, ended_at: SystemTime) -> Option<Self> {
         let (files, bytes, elapsed, digest, outcome, folder) = match &transfer.stage {
             Stage::Completed(done) => {
-                let outcome = Outcome::Completed {
-                    failed_files: done.failed_files,
+                let outcome = match (done.files, done.failed_files) {
+                    (0, failed @ 1..) => Outcome::Failed {
+                        reason: format!("None of {failed} files arrived."),
+                    },
+                    (_, failed_files) => Outcome::Completed { failed_files },
                 };
                 (
                     done.files,
