@@ -10,12 +10,15 @@ mod interrupts;
 mod parcel;
 mod peers;
 mod prompt;
+mod reader;
 mod receive;
 mod report;
 mod send;
 mod terminal;
 mod trust;
+mod tty;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -29,7 +32,14 @@ use crate::report::Report;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::of_process();
+    let arguments = match Arguments::of_process() {
+        Ok(arguments) => arguments,
+        Err(unusable) => {
+            let mut report = Report::new(unusable.json);
+            report.unusable(&unusable.text);
+            return told(Exit::Usage, &mut report).into();
+        }
+    };
     init_logging();
     let mut report = Report::new(arguments.common.json);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
@@ -40,7 +50,18 @@ fn main() -> ExitCode {
         report.error(kind, &format!("{error:#}"));
         exit
     });
-    exit.into()
+    told(exit, &mut report).into()
+}
+
+/// How it ends, when its results may not have been written.
+fn told(exit: Exit, report: &mut Report) -> Exit {
+    let Some(why) = report.lost().map(ToString::to_string) else {
+        return exit;
+    };
+    if exit == Exit::Done {
+        report.unheard(&format!("Cannot write to standard output: {why}."));
+    }
+    exit.max(Exit::Trouble)
 }
 
 /// Logs go to standard error, and only when `PINHOLE_LOG` asks for them: what
@@ -49,6 +70,7 @@ fn init_logging() {
     let filter = EnvFilter::try_from_env("PINHOLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr)
         .init();
 }
@@ -81,7 +103,7 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
         tokio::select! {
             _ = goodbye => {}
             // Whoever is in such a hurry need not wait for goodbyes.
-            () = interrupts.next() => {}
+            _ = interrupts.next() => {}
         }
         exit
     });

@@ -1,16 +1,25 @@
 //! `pinhole receive`.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use pinhole_client::{
     Command, Direction, Event, Existing, OfferView, Stage, TransferId, TransferView,
 };
 
 use crate::arguments::Common;
-use crate::display;
+use tokio::time::Instant;
+
 use crate::exit::Exit;
-use crate::prompt::{self, Answer, Prompt};
+use crate::interrupts::Interrupt;
+use crate::prompt::{self, Answer, Prompt, Typed};
+use crate::reader::Reader;
 use crate::terminal::{Online, Presence, Terminal, Wake};
+use crate::{display, tty};
+
+/// A question that takes the place of another is not answered before the user can
+/// have seen it.
+const SEEN_AFTER: Duration = Duration::from_millis(500);
 
 /// There to be found, for as long as it takes.
 const PRESENCE: Presence = Presence {
@@ -22,12 +31,17 @@ const PRESENCE: Presence = Presence {
 struct Offers {
     prompt: Prompt,
     waiting: VecDeque<TransferId>,
+    /// When the question was put, if it took the place of another that was not
+    /// answered: what is typed may still be meant for that one.
+    replaced_at: Option<Instant>,
 }
 
 /// What receives.
 struct Receiving {
     online: Online,
     offers: Offers,
+    /// Of what is printed. What nobody would hear of is not taken.
+    reader: Reader,
     once: bool,
     /// The one that counts with `once`.
     first: Option<TransferId>,
@@ -56,7 +70,9 @@ pub(crate) async fn receive(
         offers: Offers {
             prompt: Prompt::new(),
             waiting: VecDeque::new(),
+            replaced_at: None,
         },
+        reader: Reader::of_results(),
         once,
         first: None,
     };
@@ -66,10 +82,17 @@ pub(crate) async fn receive(
 impl Receiving {
     async fn run(mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<Exit> {
         loop {
+            if let Some(error) = terminal.report.lost() {
+                let why = error.to_string();
+                return self.unheard(terminal, &why).await;
+            }
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
-                line = self.offers.prompt.line(), if !self.offers.waiting.is_empty() => {
-                    let declined = self.offers.answered(terminal, line.as_deref())?;
+                () = self.reader.gone() => {
+                    return self.unheard(terminal, "nobody reads it any more").await;
+                }
+                typed = self.offers.prompt.next() => {
+                    let declined = self.offers.typed(terminal, typed)?;
                     if declined.is_some_and(|declined| self.is_what_counts(declined)) {
                         return Ok(Exit::Declined);
                     }
@@ -77,13 +100,13 @@ impl Receiving {
                 }
             };
             match wake {
-                Wake::Interrupted => {
-                    terminal.report.withdraw_question();
-                    let is_begun = |t: &TransferView| {
-                        matches!(t.stage, Stage::Transferring | Stage::Reconnecting)
-                    };
-                    terminal.interrupt(is_begun).await?;
-                    return Ok(Exit::Interrupted);
+                Wake::Interrupted(by) => {
+                    put_off(terminal).await?;
+                    return Ok(match by {
+                        // That is how a service ends.
+                        Interrupt::System if !self.once => Exit::Done,
+                        _ => Exit::Interrupted,
+                    });
                 }
                 Wake::Event(event) => {
                     if let Some(exit) = self.handle(terminal, &event)? {
@@ -96,6 +119,16 @@ impl Receiving {
                 }
             }
         }
+    }
+
+    /// Ends because nobody would learn what is received.
+    async fn unheard(&self, terminal: &mut Terminal<'_>, why: &str) -> anyhow::Result<Exit> {
+        put_off(terminal).await?;
+        let reason = format!(
+            "Cannot write to standard output: {why}. Nothing is received any more, for nobody would hear of it."
+        );
+        terminal.report.unheard(&reason);
+        Ok(Exit::Trouble)
     }
 
     /// Whether the program ends with this offer.
@@ -151,6 +184,15 @@ impl Receiving {
     }
 }
 
+/// Puts off what has begun. What waits for an answer goes with the program.
+async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
+    terminal.report.withdraw_question();
+    let is_begun =
+        |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
+    terminal.interrupt(is_begun).await?;
+    Ok(())
+}
+
 /// Tells how a transfer has ended. Returns the exit code of one that was
 /// received; words are told, and dismissed, by an event of their own.
 fn finished(
@@ -169,7 +211,7 @@ fn finished(
     let exit = terminal.finish(&view);
     terminal.client.command(Command::Dismiss { transfer })?;
     if was_asked {
-        offers.ask(terminal);
+        offers.replace(terminal);
     }
     Ok(is_received.then_some(exit))
 }
@@ -187,25 +229,68 @@ impl Offers {
         let was_asked = self.waiting.front() == Some(&transfer);
         self.waiting.retain(|&waiting| waiting != transfer);
         if was_asked {
+            self.prompt.close();
             terminal.report.withdraw_question();
         }
         was_asked
     }
 
+    /// Puts the next offer before the user in place of one that was not answered.
+    fn replace(&mut self, terminal: &mut Terminal<'_>) {
+        self.ask(terminal);
+        self.replaced_at = Some(Instant::now());
+    }
+
     /// Puts the first waiting offer before the user.
     fn ask(&mut self, terminal: &mut Terminal<'_>) {
+        self.replaced_at = None;
         let first = self.waiting.front();
         let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) else {
-            return;
+            return self.prompt.close();
         };
-        let offer = &transfer.offer;
+        self.prompt.open();
         terminal.report.offered(&transfer);
+        let offer = &transfer.offer;
         if offer.existing > 0 {
             let existing = terminal.client.snapshot().settings.existing;
-            terminal.report.note(&what_exists(offer, existing));
+            terminal.report.hint(&what_exists(offer, existing));
         }
-        self.prompt.clear();
-        terminal.report.ask(question(&transfer));
+        put(terminal, &transfer);
+    }
+
+    /// Does what comes from the terminal. Returns the offer that was declined, if one
+    /// was.
+    fn typed(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        typed: Typed,
+    ) -> anyhow::Result<Option<TransferId>> {
+        let line = match typed {
+            Typed::Line(line) => Some(line),
+            Typed::End => None,
+            Typed::InFront => {
+                let first = self.waiting.front();
+                if let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) {
+                    put(terminal, &transfer);
+                }
+                return Ok(None);
+            }
+        };
+        let replaced_at = self.replaced_at.take();
+        let is_seen = replaced_at.is_none_or(|at| at.elapsed() >= SEEN_AFTER);
+        let is_empty = line.as_ref().is_none_or(|line| line.trim().is_empty());
+        if is_seen && !(replaced_at.is_some() && is_empty) {
+            return self.answered(terminal, line.as_deref());
+        }
+        terminal.report.withdraw_question();
+        let first = self.waiting.front();
+        if let Some(transfer) = first.and_then(|&id| terminal.transfer(id)) {
+            terminal
+                .report
+                .hint("The offer before is gone, and this is another one:");
+            put(terminal, &transfer);
+        }
+        Ok(None)
     }
 
     /// Carries the user's answer out and goes on to the next offer. Returns the
@@ -227,8 +312,8 @@ impl Offers {
         let items = offer.top_level.len();
         let line = line.unwrap_or_default();
         let Some(answer) = prompt::answer(line, items, offer.existing > 0) else {
-            terminal.report.note(&hint(offer));
-            terminal.report.ask(question(&transfer));
+            terminal.report.hint(&hint(offer));
+            put(terminal, &transfer);
             return Ok(None);
         };
         self.waiting.pop_front();
@@ -253,16 +338,31 @@ impl Offers {
     }
 }
 
+/// Puts the question about an offer, if it can be answered.
+fn put(terminal: &mut Terminal<'_>, transfer: &TransferView) {
+    if tty::is_in_background() {
+        let peer = &transfer.peer.name;
+        terminal.report.hint(&format!(
+            "{peer} waits for an answer, and Pinhole runs in the background: bring it to the foreground (fg) to answer."
+        ));
+    } else {
+        terminal.report.ask(&question(transfer));
+    }
+}
+
 /// Turns an offer down because nobody can be asked.
 fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<()> {
     let Some(transfer) = terminal.transfer(transfer) else {
         return Ok(());
     };
     let peer = &transfer.peer.name;
-    let size = display::size(transfer.offer.bytes);
+    let (size, bytes) = (display::size(transfer.offer.bytes), transfer.offer.bytes);
     let snapshot = terminal.client.snapshot();
     let max = snapshot.settings.unasked_bytes_max;
     let why = match max.filter(|&max| transfer.offer.bytes > max) {
+        Some(max) if display::size(max) == size => {
+            format!("its {bytes} bytes are more than the {max} of --max-size")
+        }
         Some(max) => format!("it is more than {}", display::size(max)),
         None => "use --accept contacts or --accept all".to_owned(),
     };
@@ -293,7 +393,7 @@ fn question(transfer: &TransferView) -> String {
         _ => ", or numbers: 1,3-5",
     };
     let taken = if offer.existing > 0 { "/s/r" } else { "" };
-    format!("Accept {what}, {size} from {peer}? [y/N{taken}{numbers}] ")
+    format!("Accept {what}, {size} from {peer}? [y/N{taken}{numbers}]")
 }
 
 /// What can be answered.

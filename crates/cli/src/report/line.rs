@@ -48,6 +48,10 @@ pub(super) enum Line<'a> {
         name: &'a PeerName,
         fingerprint: Fingerprint,
     },
+    Claimed {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
@@ -146,6 +150,8 @@ pub(super) enum Line<'a> {
 pub(crate) enum Until {
     /// The peer comes online.
     Online,
+    /// It receives: it is there, but does not, or has gone away.
+    Receiving,
     /// It takes the offer.
     Accepted,
 }
