@@ -220,6 +220,15 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         Ok(())
     }
 
+    /// Whether [`Budget::take`] would count this now.
+    ///
+    /// # Errors
+    /// Says which bound would be met.
+    pub fn has_room(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {
+        self.check_owner(owner, cost)?;
+        self.make_room(owner, cost).map(drop)
+    }
+
     fn check_owner(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {
         let exceeds = |used: u64, most: u64| used.saturating_add(cost) > most;
         if let Some(key) = owner.key

@@ -9,11 +9,13 @@
 //! | [`client`] | starting the engine, and the handle a face holds |
 //! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
 //! | `engine` | the one task that owns all state, by concern: login, nearby, sessions, transfers |
+//! | `consent` | what may happen without asking, and what only after a yes |
 //! | [`profile`], [`settings`], [`contacts`], [`history`], [`attempts`] | what survives a restart |
 
 pub mod attempts;
 pub mod client;
 pub mod command;
+mod consent;
 pub mod contacts;
 mod engine;
 pub mod event;
@@ -41,7 +43,7 @@ pub use pinhole_transfer::{
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };
-pub use settings::{AcceptPolicy, Overrides, Settings};
+pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};
 pub use snapshot::{
     Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TopView, TransferId,
     TransferView,

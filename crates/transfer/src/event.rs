@@ -24,7 +24,8 @@ pub enum ExchangeEvent {
         offer: Arc<Manifest>,
     },
     /// The peer has sent a few words. Nothing was done to make them fit to be
-    /// shown. No `Finished` follows.
+    /// shown. To be taken or declined; `Finished` follows only when the peer takes
+    /// them back, or the exchange ends before that.
     Text {
         /// The transfer.
         id: TransferId,

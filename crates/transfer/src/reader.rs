@@ -162,6 +162,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             Message::Accept { transfer } => self.accepted(transfer).await?,
             Message::Decline { transfer, reason } => {
+                if self.shared.text_is_answered(transfer) {
+                    let outcome = Err(TransferError::Declined(reason));
+                    self.text_finished(transfer, outcome).await;
+                    return Ok(());
+                }
                 self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
                 self.stop(transfer, TransferError::Declined(reason));
             }
@@ -256,12 +261,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Violation::Text(text.len()));
         }
+        if !self.shared.keep_text(id) {
+            return self.decline_busy(id);
+        }
         let link = &self.shared.link;
         link.emit(ExchangeEvent::Text { id, text }).await;
-        self.answer(Message::Durable {
-            transfer: id,
-            entries: 0,
-        })
+        Ok(())
+    }
+
+    /// Words of this side were answered.
+    async fn text_finished(&mut self, id: TransferId, outcome: Result<Summary, TransferError>) {
+        let event = ExchangeEvent::Finished { id, outcome };
+        self.shared.link.emit(event).await;
     }
 
     fn decline_busy(&self, id: TransferId) -> Result<(), Violation> {
@@ -443,10 +454,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn durable(&mut self, id: TransferId, entries: u32) -> Result<(), Violation> {
-        if entries == 0 && self.shared.text_arrived(id) {
-            let outcome = Ok(Summary::default());
-            let event = ExchangeEvent::Finished { id, outcome };
-            self.shared.link.emit(event).await;
+        if entries == 0 && self.shared.text_is_answered(id) {
+            self.text_finished(id, Ok(Summary::default())).await;
             return Ok(());
         }
         let is_complete = self.with_outgoing(id, |open| {

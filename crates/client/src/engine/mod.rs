@@ -6,12 +6,14 @@
 //! ready where files go) runs in tasks of its own that send their outcome as an
 //! input.
 
+mod admission;
 mod diagnose;
 mod explain;
 mod going_on;
 mod login;
 mod nearby;
 mod paths;
+mod permissions;
 mod queue;
 mod receiving;
 mod remains;
@@ -27,15 +29,18 @@ use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
-    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
+    KnownKeys, LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper,
+    ProxyChoice,
 };
 use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::admission::Admission;
 use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
+use self::permissions::Permissions;
 pub(crate) use self::queue::Queued;
 use self::remains::{Delivered, Holder, Left};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
@@ -43,6 +48,7 @@ pub(crate) use self::taking::{make_and_open, not_opened};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
 use crate::command::Command;
+use crate::consent::Yes;
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
@@ -95,7 +101,11 @@ pub(crate) struct Engine {
     sessions: HashMap<SessionId, PeerSession>,
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
+    /// The keys of contacts, as the network knows them.
+    known: KnownKeys,
     connecting: HashSet<PeerKey>,
+    admission: Admission,
+    permissions: Permissions,
     vigil: paths::Vigil,
     transfers: BTreeMap<TransferId, Transfer>,
     /// Of transfers that were cancelled while something still held it.
@@ -154,7 +164,10 @@ impl Engine {
             era: Era::default(),
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             connecting: HashSet::new(),
+            admission: Admission::default(),
+            permissions: Permissions::default(),
             vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
@@ -163,6 +176,7 @@ impl Engine {
             next_id: 1,
             inputs,
         };
+        engine.known.set(engine.contacts.keys());
         engine.obey_limits();
         engine.obey_port_mapping();
         engine.load_queue()?;
@@ -238,10 +252,20 @@ impl Engine {
                 into,
                 unwanted,
                 existing,
-            } => self.accept(transfer, into, unwanted, existing),
+            } => {
+                let chosen = (into, unwanted, existing);
+                self.accept(transfer, chosen, Yes::User).await;
+            }
+            Command::TextShown { transfer } => self.text_shown(transfer).await,
             Command::Pause { transfer, paused } => self.pause(transfer, paused),
             Command::Interrupt { transfer } => self.interrupt(transfer).await,
             Command::Decline { transfer } => self.decline(transfer).await,
+            Command::DeclineAll => self.decline_all().await,
+            Command::Allow { peer } => self.allow(peer),
+            Command::Block { peer } => self.block(peer).await,
+            Command::Unblock { peer } => self.unblock(peer).await,
+            Command::Forget { peer } => self.forget(peer).await,
+            Command::SetStrangers { strangers } => self.set_strangers(strangers).await,
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
@@ -338,6 +362,7 @@ impl Engine {
     }
 
     async fn store_contacts(&mut self) {
+        self.known.set(self.contacts.keys());
         let stored = self.profile.store_contacts(&self.contacts);
         self.report_profile(stored).await;
     }
@@ -456,6 +481,8 @@ impl Engine {
             attempts: self.attempts.entries(),
             is_diagnosing: self.diagnosing.is_running,
             diagnosis: self.diagnosing.last.clone(),
+            asking: self.permissions.asking(),
+            blocked: self.contacts.blocked(),
             ..snapshot(
                 &self.profile,
                 self.in_force(),
@@ -504,6 +531,8 @@ fn snapshot(
         key,
         peers,
         transfers,
+        asking: Vec::new(),
+        blocked: Vec::new(),
         history: history.entries(),
         attempts: Arc::default(),
         is_diagnosing: false,
