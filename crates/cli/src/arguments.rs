@@ -12,7 +12,8 @@ use clap::{
     Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
 use pinhole_client::{
-    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, display_text,
+    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers,
+    display_text,
 };
 
 use crate::amount;
@@ -206,7 +207,8 @@ pub(crate) enum Task {
     ///
     /// Asks on the terminal before anything is taken; of an offer of several
     /// things you can take some by their numbers; where names are taken, `s` skips
-    /// and `r` replaces. Files appear under their
+    /// and `r` replaces; `b` blocks the peer, and `none` declines all that strangers
+    /// want. Words of strangers are a question, too. Files appear under their
     /// names when they are whole, and nothing is overwritten unless you say so.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
@@ -220,6 +222,26 @@ pub(crate) enum Task {
     /// They have to be online or nearby. Compare the fingerprint with them over
     /// another channel: it is what `pinhole id` shows them.
     Trust(Trust),
+    /// List whom you have chosen: by accepting, sending or trusting; and who is blocked.
+    Contacts,
+    /// Hear nothing of somebody any more: to them you are offline.
+    Block {
+        /// Who: a contact, or somebody in the history.
+        #[arg(value_name = "PEER[#FINGERPRINT]")]
+        whom: Whom,
+    },
+    /// Hear of somebody again.
+    Unblock {
+        /// Who is blocked.
+        #[arg(value_name = "PEER[#FINGERPRINT]")]
+        whom: Whom,
+    },
+    /// Remove somebody from the contacts: they are a stranger again.
+    Forget {
+        /// Whom.
+        #[arg(value_name = "PEER[#FINGERPRINT]")]
+        whom: Whom,
+    },
     /// Show your own name, key and fingerprint.
     ///
     /// The fingerprint is what others compare to be sure that you are you.
@@ -354,6 +376,10 @@ pub(crate) struct Receive {
     /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
     #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
     pub(crate) max_size: Option<u64>,
+    /// How to answer people you have not chosen yet: over the relay, which hides your address
+    /// until you accept something (the default); directly; or only once you let them connect.
+    #[arg(long, env = "PINHOLE_STRANGERS", value_name = "relay|direct|ask", value_parser = strangers)]
+    pub(crate) strangers: Option<Strangers>,
     /// Where a name is taken: give the new file a number (the default), skip it, or replace the old one.
     #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
     pub(crate) existing: Option<Existing>,
@@ -417,6 +443,21 @@ fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum StrangersWord {
+    Relay,
+    Direct,
+    Ask,
+}
+
+fn strangers(word: &str) -> Result<Strangers, String> {
+    Ok(match one_of::<StrangersWord>(word)? {
+        StrangersWord::Relay => Strangers::Relay,
+        StrangersWord::Direct => Strangers::Direct,
+        StrangersWord::Ask => Strangers::Ask,
+    })
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum ExistingWord {
     Rename,
     Skip,
@@ -468,6 +509,7 @@ mod tests {
             ("--path", "x", "auto, direct, relay"),
             ("--accept", "x", "ask, contacts, all"),
             ("--existing", "x", "rename, skip, replace"),
+            ("--strangers", "x", "relay, direct, ask"),
         ] {
             let line = ["pinhole", "receive", option, value];
             let error = Arguments::try_parse_from(line).unwrap_err().to_string();

@@ -8,6 +8,7 @@ mod exit;
 mod history;
 mod interrupts;
 mod parcel;
+mod people;
 mod peers;
 mod prompt;
 mod reader;
@@ -28,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::arguments::{Arguments, Task};
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
+use crate::people::Wish;
 use crate::report::Report;
 use crate::terminal::Terminal;
 
@@ -119,6 +121,10 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
         Task::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         Task::History { clear } => history::history(&mut face, clear).await,
         Task::Peers => peers::list(&mut face, common).await,
+        Task::Contacts => Ok(people::contacts(&face)),
+        Task::Block { whom } => people::wish(&mut face, Wish::Block, &whom).await,
+        Task::Unblock { whom } => people::wish(&mut face, Wish::Unblock, &whom).await,
+        Task::Forget { whom } => people::wish(&mut face, Wish::Forget, &whom).await,
         Task::Trust(task) => trust::trust(&mut face, common, task).await,
         Task::Send(task) => send::send(&mut face, common, task).await,
         Task::Receive(task) => receive::receive(&mut face, common, task.once).await,
@@ -147,10 +153,9 @@ fn overrides(arguments: &Arguments) -> Overrides {
             existing: receive.existing,
             keeps_executable: receive.executable.then_some(true),
             receive_limit: receive.limit,
+            strangers: receive.strangers,
             ..common
         },
-        Task::Peers | Task::Trust(_) | Task::Id | Task::Doctor { .. } | Task::History { .. } => {
-            common
-        }
+        _ => common,
     }
 }

@@ -39,6 +39,10 @@ pub(crate) enum Answer {
     /// All of it. Where names are taken, perhaps otherwise than the settings say.
     Yes(Option<Existing>),
     No,
+    /// And nothing more of this peer.
+    Block,
+    /// Nor anything else that strangers have offered.
+    NoStranger,
     /// The items with these numbers, counted from 1.
     Only(BTreeSet<usize>),
 }
@@ -120,6 +124,8 @@ pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer>
         "s" | "skip" if is_taken => Some(Answer::Yes(Some(Existing::Skip))),
         "r" | "replace" if is_taken => Some(Answer::Yes(Some(Existing::Replace))),
         "" | "n" | "no" => Some(Answer::No),
+        "b" | "block" => Some(Answer::Block),
+        "none" => Some(Answer::NoStranger),
         numbers => {
             let mut chosen = BTreeSet::new();
             for part in numbers.split(',').map(str::trim) {
@@ -150,6 +156,8 @@ mod tests {
             ("Replace", Some(Answer::Yes(Some(Existing::Replace)))),
             ("", Some(Answer::No)),
             ("N", Some(Answer::No)),
+            ("b", Some(Answer::Block)),
+            ("none", Some(Answer::NoStranger)),
             ("2", only(&[2])),
             ("1,3-5", only(&[1, 3, 4, 5])),
             (" 1 , 4 - 5 ", only(&[1, 4, 5])),

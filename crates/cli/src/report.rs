@@ -283,6 +283,8 @@ impl Report {
                 peer: &peer.name,
                 fingerprint: peer.key.fingerprint(),
                 claimed,
+                stranger: transfer.stranger,
+                text: transfer.is_text,
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
@@ -295,6 +297,12 @@ impl Report {
             let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
             self.show(&format!(
                 "somebody nearby who calls itself {name}; no server confirms it. Fingerprint: {fingerprint}"
+            ));
+        }
+        if transfer.is_text {
+            let (name, size) = (&peer.name, display::size(offer.bytes));
+            return self.show(&format!(
+                "{name} has something to say ({size}), and is nobody you have chosen yet"
             ));
         }
         self.show(&format!("{} offers {}:", peer.name, summary(offer)));
@@ -492,6 +500,43 @@ impl Report {
         self.say(&format!(
             "{name} is nearby; no server confirms the name. Its fingerprint: {fingerprint}"
         ));
+    }
+
+    /// A stranger wants to connect and was told to wait until it may.
+    pub(crate) fn asked(&self, peer: &PeerIdentity) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Asked {
+                peer: name,
+                fingerprint,
+            });
+        }
+        self.show(&format!(
+            "{name} wants to connect, and is nobody you have chosen yet. Fingerprint: {fingerprint}"
+        ));
+    }
+
+    /// Somebody the user has chosen, or blocked.
+    pub(crate) fn contact(&self, peer: &PeerIdentity, blocked: bool) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Contact {
+                name,
+                fingerprint,
+                blocked,
+            });
+        }
+        let note = if blocked { "  blocked" } else { "" };
+        self.print(&format!("{name:<32}  {fingerprint}{note}"));
+    }
+
+    /// Somebody is a stranger from now on.
+    pub(crate) fn forgotten(&self, peer: &PeerIdentity) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Forgotten { name, fingerprint });
+        }
+        self.print(&format!("{name:<32}  {fingerprint}  is a stranger from now on"));
     }
 
     /// The other side is waited for.

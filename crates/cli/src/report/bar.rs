@@ -60,7 +60,7 @@ impl Shown {
         let mut transfers = snapshot.transfers.iter();
         // A few words are there before anybody could look.
         let is_moving = |t: &&TransferView| {
-            matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && t.text.is_none()
+            matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && !t.is_text
         };
         let moving = transfers.find(is_moving)?;
         Some(Self {

@@ -52,10 +52,16 @@ pub(super) enum Line<'a> {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
     },
+    Asked {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
         claimed: bool,
+        stranger: bool,
+        text: bool,
         files: u64,
         folders: u64,
         bytes: u64,
@@ -133,6 +139,15 @@ pub(super) enum Line<'a> {
         key_changed: bool,
         nearby: bool,
         claimed: bool,
+    },
+    Contact {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+        blocked: bool,
+    },
+    Forgotten {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
     },
     History(&'a HistoryEntry),
     Diagnosis(&'a Diagnosis),

@@ -142,7 +142,7 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
         return format!("{what}: {nothing}{skipped}");
     }
     let way = transfer.path.map_or("", path_in_words);
-    if transfer.text.is_some() {
+    if transfer.is_text {
         return format!("{mark} text to {}, {way}", transfer.peer.name);
     }
     let here = match completion.here_bytes {
