@@ -71,6 +71,18 @@ pub struct Owner<K> {
     pub is_known: bool,
 }
 
+impl<K> Owner<K> {
+    /// A key that is not known, from nobody knows where.
+    #[must_use]
+    pub const fn stranger(key: K) -> Self {
+        Self {
+            key: Some(key),
+            address: None,
+            is_known: false,
+        }
+    }
+}
+
 /// One thing that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);

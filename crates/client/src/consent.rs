@@ -5,7 +5,6 @@
 //! or these digests, for so long. PROTOCOL.md ("Consent") has it in words. Everything
 //! that needs a yes asks here; nothing here has a clock, a disk or a network.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{PathPolicy, PeerKey, RefuseReason};
@@ -22,10 +21,9 @@ use crate::settings::{AcceptPolicy, Settings, Strangers};
 pub(crate) const DELIVERY_REMEMBERED: Duration = Duration::from_secs(120);
 /// A stranger who was allowed to connect may do so for this long.
 pub(crate) const ALLOWED_FOR: Duration = Duration::from_secs(60 * 60);
-/// Most deliveries that are remembered, and most entries in all of them: a peer
-/// may finish many, and the entries of one take megabytes.
-const DELIVERIES_MAX: usize = 32;
-const DELIVERIES_ENTRIES_MAX: u32 = 500_000;
+/// Most deliveries that are remembered, in all and of one key.
+const DELIVERIES_MAX: usize = 256;
+const DELIVERIES_OF_ONE_MAX: usize = 32;
 
 /// What the user has to do with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,71 +174,45 @@ pub(crate) fn is_accepted(
 
 /// What was received to its end a short while ago. Its sender may have missed that.
 #[derive(Debug, Default)]
-pub(crate) struct Deliveries(Vec<Delivery>);
+pub(crate) struct Deliveries(Vec<(Delivery, Instant)>);
 
-#[derive(Debug)]
-struct Delivery {
-    peer: PeerKey,
-    offer: Arc<Manifest>,
-    digest: Digest,
-    forget_at: Instant,
+/// All that tells one delivery from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Delivery {
+    /// Whose.
+    pub(crate) peer: PeerKey,
+    /// Which files and folders: [`Manifest::listing`].
+    pub(crate) listing: Digest,
+    /// And what was in them.
+    pub(crate) content: Digest,
 }
 
 impl Deliveries {
     /// Notes one, for [`DELIVERY_REMEMBERED`].
-    pub(crate) fn add(
-        &mut self,
-        peer: PeerKey,
-        offer: Arc<Manifest>,
-        digest: Digest,
-        now: Instant,
-    ) {
+    pub(crate) fn add(&mut self, delivery: Delivery, now: Instant) {
         self.forget_old(now);
-        self.0.push(Delivery {
-            peer,
-            offer,
-            digest,
-            forget_at: now + DELIVERY_REMEMBERED,
-        });
-        self.keep_newest();
+        let is_of_peer = |(it, _): &(Delivery, Instant)| it.peer == delivery.peer;
+        let of_peer = self.0.iter().filter(|it| is_of_peer(it)).count();
+        if of_peer >= DELIVERIES_OF_ONE_MAX
+            && let Some(oldest) = self.0.iter().position(is_of_peer)
+        {
+            self.0.remove(oldest);
+        }
+        if self.0.len() >= DELIVERIES_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((delivery, now + DELIVERY_REMEMBERED));
     }
 
-    /// Whether this very thing was delivered: to this key's order, with the same
-    /// paths and sizes, and with the same content.
-    pub(crate) fn has(
-        &self,
-        peer: PeerKey,
-        offer: &Manifest,
-        digest: Digest,
-        now: Instant,
-    ) -> bool {
-        let is_it = |it: &Delivery| {
-            it.digest == digest
-                && it.forget_at > now
-                && is_accepted((it.peer, &it.offer), (peer, offer))
-        };
-        self.0.iter().any(is_it)
+    /// Whether this very thing was delivered: by the same key, the same paths and
+    /// sizes, with the same content. To ask does not make it last.
+    pub(crate) fn has(&self, delivery: Delivery, now: Instant) -> bool {
+        let mut all = self.0.iter();
+        all.any(|&(it, forget_at)| it == delivery && now < forget_at)
     }
 
-    /// When the next one is to be forgotten.
-    pub(crate) fn next_forgetting(&self) -> Option<Instant> {
-        self.0.iter().map(|it| it.forget_at).min()
-    }
-
-    pub(crate) fn forget_old(&mut self, now: Instant) {
-        self.0.retain(|it| it.forget_at > now);
-    }
-
-    /// As many of the last as may be remembered.
-    fn keep_newest(&mut self) {
-        let mut entries: u32 = 0;
-        let newest = self.0.iter().rev().take(DELIVERIES_MAX);
-        let kept = newest.take_while(|it| {
-            entries = entries.saturating_add(it.offer.count());
-            entries <= DELIVERIES_ENTRIES_MAX
-        });
-        let kept = kept.count();
-        self.0.drain(..self.0.len() - kept);
+    fn forget_old(&mut self, now: Instant) {
+        self.0.retain(|&(_, forget_at)| now < forget_at);
     }
 }
 

@@ -23,8 +23,10 @@ use crate::{
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
     manifest::{Early, Manifest, ManifestBuilder},
+    merkle::Digest,
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
     receiver::Receiver,
+    resume::ResumeState,
     violation::Violation,
 };
 
@@ -64,6 +66,7 @@ pub(crate) enum OpenIncoming {
         entries: u32,
         total_bytes: u64,
         early: Early,
+        sent: Option<Digest>,
     },
     /// Not answered, or the answer is being prepared.
     Offered {
@@ -282,6 +285,7 @@ impl Shared {
     pub(crate) fn begin_preparing(
         &self,
         id: TransferId,
+        resume: &ResumeState,
     ) -> Result<(Arc<Manifest>, Arc<Flight>), ExchangeError> {
         match self.open().incoming.get_mut(&id) {
             Some(OpenIncoming::Offered {
@@ -291,7 +295,8 @@ impl Shared {
             }) => {
                 *is_preparing = true;
                 let known = self.link.resources.known.clone();
-                let flight = Flight::new(id, manifest, known);
+                let owner = self.link.owner_key();
+                let flight = Flight::new(id, manifest, known, owner, resume.clone());
                 Ok((Arc::clone(manifest), Arc::new(flight)))
             }
             _ => Err(ExchangeError::UnknownTransfer),
@@ -421,15 +426,17 @@ impl Shared {
     }
 
     /// Takes out an offer that nobody is about to take.
-    pub(crate) fn remove_offer(&self, id: TransferId) -> Result<(), ExchangeError> {
+    pub(crate) fn remove_offer(&self, id: TransferId) -> Result<Arc<Manifest>, ExchangeError> {
         let mut open = self.open();
         match open.incoming.get(&id) {
             Some(OpenIncoming::Offered {
                 is_preparing: false,
+                manifest,
                 ..
             }) => {
+                let manifest = Arc::clone(manifest);
                 open.incoming.remove(&id);
-                Ok(())
+                Ok(manifest)
             }
             _ => Err(ExchangeError::UnknownTransfer),
         }

@@ -25,6 +25,7 @@ use crate::{
         ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder,
         ManifestError,
     },
+    merkle::Digest,
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
     open::{Held, OpenIncoming, OpenOutgoing, Shared},
     outgoing::Answer,
@@ -140,9 +141,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 total_bytes,
                 along,
                 ahead,
+                sent,
             } => {
                 let early = Early::promised(along, ahead)?;
-                self.announced(transfer, entries, total_bytes, early)?;
+                self.announced(transfer, entries, total_bytes, early, sent)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
@@ -222,6 +224,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         entries: u32,
         total_bytes: u64,
         early: Early,
+        sent: Option<Digest>,
     ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         open.announce(self.shared.side(), id)?;
@@ -251,6 +254,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             entries,
             total_bytes,
             early,
+            sent,
         };
         open.incoming.insert(id, announced);
         Ok(())
@@ -293,7 +297,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
-        let offer = {
+        let (offer, sent) = {
             let mut open = self.shared.open();
             let open_bytes: usize = open.incoming.values().map(OpenIncoming::paths_bytes).sum();
             let Some(incoming) = open.incoming.get_mut(&id) else {
@@ -304,6 +308,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 entries,
                 total_bytes,
                 early,
+                sent,
             } = incoming
             else {
                 return Err(Violation::State("entries"));
@@ -327,16 +332,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if *early == Early::FirstChunk && !manifest.has_first_chunk() {
                 return Err(ManifestError::Ahead.into());
             }
+            let sent = *sent;
             *incoming = OpenIncoming::Offered {
                 held: Held::new(&manifest, *early),
                 manifest,
                 is_preparing: false,
             };
-            offer
+            (offer, sent)
         };
         self.shared
             .link
-            .emit(ExchangeEvent::Offered { id, offer })
+            .emit(ExchangeEvent::Offered { id, offer, sent })
             .await;
         Ok(())
     }
@@ -489,7 +495,10 @@ mod tests {
     use crate::{link::Link, message::Side, open::Leaving, outgoing::Departure, source::Source};
 
     fn reader() -> Reader<tokio::io::Empty> {
-        let (link, ..) = Link::new(crate::Resources::default());
+        let (link, ..) = Link::new(
+            crate::Resources::default(),
+            pinhole_budget::Owner::stranger([1; 32]),
+        );
         let shared = Arc::new(Shared::new(Side::Initiator, link));
         Reader::new(tokio::io::empty(), shared)
     }
@@ -501,7 +510,10 @@ mod tests {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(u64::from(ALONG_BYTES_MAX) + 1).unwrap();
         let source = Arc::new(Source::scan(&[path]).unwrap());
-        let (flight, leaving) = reader.shared.open_outgoing(&source, false).unwrap();
+        let resume = crate::ResumeState::default();
+        // As an offer that was under way before: nothing goes ahead.
+        resume.begin();
+        let (flight, leaving) = reader.shared.open_outgoing(&source, &resume).unwrap();
         assert!(matches!(leaving, Leaving::Nothing));
         let departure = reader.with_outgoing(flight.id, |open| {
             let (have, _) = open.accepted()?;

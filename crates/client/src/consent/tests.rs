@@ -166,60 +166,84 @@ fn key(byte: u8) -> PeerKey {
     PeerKey::from_bytes([byte; 32])
 }
 
-fn offer(paths: &[&str], size_bytes: u64) -> Arc<Manifest> {
+fn offer(paths: &[&str], size_bytes: u64) -> Manifest {
     let mut builder = ManifestBuilder::default();
     for path in paths {
         let entry = format!(r#"{{"file":{{"path":"{path}","size_bytes":{size_bytes}}}}}"#);
         builder.push(serde_json::from_str(&entry).unwrap()).unwrap();
     }
-    Arc::new(builder.build())
+    builder.build()
+}
+
+fn delivery(peer: u8, paths: &[&str], size_bytes: u64, content: &[u8]) -> Delivery {
+    Delivery {
+        peer: key(peer),
+        listing: offer(paths, size_bytes).listing(),
+        content: Digest::of_chunk(content),
+    }
+}
+
+#[test]
+fn an_offer_is_what_was_accepted_by_key_paths_and_sizes() {
+    let accepted = offer(&["a", "b"], 7);
+    let table = [
+        (1, offer(&["a", "b"], 7), true),
+        (2, offer(&["a", "b"], 7), false),
+        (1, offer(&["a", "b"], 8), false),
+        (1, offer(&["a", "c"], 7), false),
+        (1, offer(&["a"], 7), false),
+        (1, offer(&["a", "b", "c"], 7), false),
+        (1, offer(&["b", "a"], 7), false),
+    ];
+    for (peer, offered, expected) in table {
+        let is_it = is_accepted((key(1), &accepted), (key(peer), &offered));
+        assert_eq!(is_it, expected, "{peer} {offered:?}");
+    }
 }
 
 #[test]
 fn a_delivery_is_known_by_all_of_it_and_for_a_fixed_time() {
-    let (begin, content) = (Instant::now(), Digest::of_chunk(b"content"));
+    let begin = Instant::now();
+    let said = delivery(1, &["a", "b"], 7, b"content");
     let mut deliveries = Deliveries::default();
-    deliveries.add(key(1), offer(&["a", "b"], 7), content, begin);
+    deliveries.add(said, begin);
     let end = begin + DELIVERY_REMEMBERED;
     let just_before = end.checked_sub(Duration::from_nanos(1)).unwrap();
-    let has = |peer, paths: &[&str], size, digest, now| {
-        deliveries.has(peer, &offer(paths, size), digest, now)
-    };
     // Asking does not make it last.
     for now in [begin, just_before, just_before] {
-        assert!(has(key(1), &["a", "b"], 7, content, now));
+        assert!(deliveries.has(said, now));
     }
-    let other = Digest::of_chunk(b"other content");
-    let table = [
-        has(key(1), &["a", "b"], 7, content, end),
-        has(key(2), &["a", "b"], 7, content, begin),
-        has(key(1), &["a", "b"], 7, other, begin),
-        has(key(1), &["a", "b"], 8, content, begin),
-        has(key(1), &["a", "c"], 7, content, begin),
-        has(key(1), &["a"], 7, content, begin),
-        has(key(1), &["a", "b", "c"], 7, content, begin),
-    ];
-    assert_eq!(table, [false; 7]);
-    assert_eq!(deliveries.next_forgetting(), Some(end));
-    deliveries.forget_old(end);
-    assert_eq!(deliveries.next_forgetting(), None);
+    assert!(!deliveries.has(said, end));
+    for other in [
+        delivery(2, &["a", "b"], 7, b"content"),
+        delivery(1, &["a", "b"], 7, b"other content"),
+        delivery(1, &["a", "b"], 8, b"content"),
+        delivery(1, &["a", "c"], 7, b"content"),
+        delivery(1, &["a"], 7, b"content"),
+        delivery(1, &["a", "b", "c"], 7, b"content"),
+    ] {
+        assert!(!deliveries.has(other, begin), "{other:?}");
+    }
+    deliveries.add(delivery(3, &["c"], 1, b"later"), end);
+    assert_eq!(deliveries.0.len(), 1, "what is old is forgotten");
 }
 
 #[test]
-fn deliveries_are_remembered_within_bounds() {
+fn one_key_s_deliveries_do_not_push_out_those_of_others() {
     let now = Instant::now();
-    let kept = |deliveries: &Deliveries| Vec::from_iter(deliveries.0.iter().map(|it| it.digest));
-    let digest = |number: u32| Digest::of_chunk(&number.to_be_bytes());
-    let mut many = Deliveries::default();
-    for number in 0..40 {
-        many.add(key(1), offer(&["a"], 1), digest(number), now);
+    let mut deliveries = Deliveries::default();
+    let numbered = |peer, number: u32| delivery(peer, &["a"], 1, &number.to_be_bytes());
+    deliveries.add(numbered(1, 0), now);
+    for number in 0..1000 {
+        deliveries.add(numbered(2, number), now);
     }
-    assert_eq!(kept(&many), Vec::from_iter((8..40).map(digest)));
-    let paths = Vec::from_iter((0..200_000).map(|number| number.to_string()));
-    let large = offer(&Vec::from_iter(paths.iter().map(String::as_str)), 0);
-    let mut few = Deliveries::default();
-    for number in 0..3 {
-        few.add(key(1), large.clone(), digest(number), now);
+    assert!(deliveries.has(numbered(1, 0), now));
+    let kept = (0..1000).filter(|&number| deliveries.has(numbered(2, number), now));
+    assert_eq!(Vec::from_iter(kept), Vec::from_iter(968..1000));
+    for peer in 3..=255 {
+        for number in 0..2 {
+            deliveries.add(numbered(peer, number), now);
+        }
     }
-    assert_eq!(kept(&few), [1, 2].map(digest));
+    assert_eq!(deliveries.0.len(), DELIVERIES_MAX);
 }

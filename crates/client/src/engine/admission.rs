@@ -103,12 +103,12 @@ impl Admission {
 }
 
 impl Engine {
-    /// Whether a session with this peer would be let in. `address` is where it comes
-    /// from, where that is known.
-    pub(super) fn has_room_for_session(&self, peer: PeerKey, owner: Owner<PeerKey>) -> bool {
+    /// Whether a session would be let in.
+    pub(super) fn has_room_for_session(&self, owner: Owner<PeerKey>) -> bool {
+        let oldest = || self.replaceable_session(owner.key?);
         match self.admission.sessions.has_room(&owner, 1) {
             Ok(()) => true,
-            Err(Full::Key) => self.replaceable_session(peer).is_some(),
+            Err(Full::Key) => oldest().is_some(),
             Err(_) => false,
         }
     }
@@ -140,13 +140,9 @@ impl Engine {
     /// The peer of these sessions has become known: they keep their places.
     pub(super) fn keep_sessions_of(&mut self, peer: PeerKey) {
         for session in self.sessions.values().filter(|s| s.peer.key == peer) {
-            let owner = Owner {
-                key: Some(peer),
-                address: None,
-                is_known: true,
-            };
+            let known = owner(peer, None, true);
             // The key is the same, and so is what it holds.
-            let _ = self.admission.sessions.reassign(session.ticket, owner);
+            let _ = self.admission.sessions.reassign(session.ticket, known);
         }
     }
 
@@ -230,18 +226,17 @@ impl Engine {
             self.standing_on(session).is_chosen(),
         ))
     }
+}
 
-    /// Against whom something counts.
-    pub(super) const fn owner(
-        &self,
-        peer: PeerKey,
-        address: Option<IpAddr>,
-        is_known: bool,
-    ) -> Owner<PeerKey> {
-        Owner {
-            key: Some(peer),
-            address,
-            is_known,
-        }
+/// Against whom something counts.
+pub(super) const fn owner(
+    peer: PeerKey,
+    address: Option<IpAddr>,
+    is_known: bool,
+) -> Owner<PeerKey> {
+    Owner {
+        key: Some(peer),
+        address,
+        is_known,
     }
 }

@@ -42,13 +42,13 @@ use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
 use self::permissions::Permissions;
 pub(crate) use self::queue::Queued;
-use self::remains::{Delivered, Holder, Left};
+use self::remains::{Holder, Left};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 pub(crate) use self::taking::{make_and_open, not_opened};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
 use crate::command::Command;
-use crate::consent::Yes;
+use crate::consent::{Deliveries, Yes};
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
@@ -112,9 +112,7 @@ pub(crate) struct Engine {
     transfers: BTreeMap<TransferId, Transfer>,
     /// Of transfers that were cancelled while something still held it.
     leftovers: HashMap<Holder, Left>,
-    delivered: Vec<Delivered>,
-    /// Offers of what was delivered, while they are answered.
-    answering: HashSet<(SessionId, pinhole_transfer::TransferId)>,
+    delivered: Deliveries,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
     outputs: Outputs,
@@ -174,8 +172,7 @@ impl Engine {
             vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
-            delivered: Vec::new(),
-            answering: HashSet::new(),
+            delivered: Deliveries::default(),
             next_id: 1,
             inputs,
         };
@@ -215,7 +212,6 @@ impl Engine {
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
                 () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
-                () = sleep_until(self.next_forgetting()) => self.forget_old(),
             }
             self.publish();
         }

@@ -7,6 +7,7 @@ use pinhole_transfer::Side;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
+use super::admission::owner;
 use super::sessions::SessionInput;
 use super::{Engine, Input, explain};
 use crate::consent::Standing;
@@ -174,8 +175,8 @@ impl Engine {
         let named_by_server = self.online().find(|peer| peer.key == said.key);
         let peer = named_by_server.unwrap_or_else(|| said.clone());
         let standing = self.standing(&peer);
-        let owner = self.owner(peer.key, None, standing.is_chosen());
-        if standing == Standing::Blocked || !self.has_room_for_session(peer.key, owner) {
+        let owner = owner(peer.key, None, standing.is_chosen());
+        if standing == Standing::Blocked || !self.has_room_for_session(owner) {
             info!(peer = %peer.name, ?standing, "refused somebody nearby");
             tokio::spawn(visitor.refuse());
             return;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pinhole_net::PeerIdentity;
+use pinhole_transfer::merkle::Digest;
 use pinhole_transfer::{
     DeclineReason, Destination, ExchangeEvent, Manifest, Summary, TransferError,
 };
@@ -22,7 +23,9 @@ const EXISTING_NAMED: usize = 3;
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
-            ExchangeEvent::Offered { id, offer } => self.take_offer(session, id, offer).await,
+            ExchangeEvent::Offered { id, offer, sent } => {
+                self.take_offer(session, id, offer, sent).await;
+            }
             ExchangeEvent::Text { id, text } => self.take_text(session, id, text).await,
             ExchangeEvent::Paused { id, paused } => {
                 let Some(id) = self.find(session, id) else {
@@ -45,6 +48,7 @@ impl Engine {
                 self.begin(id);
                 self.note_yes(id, Yes::User).await;
                 self.improve_at_once(session);
+                self.improve_paths();
                 self.publish();
                 self.emit(Event::Started { transfer: id }).await;
             }
@@ -66,9 +70,6 @@ impl Engine {
             }
             ExchangeEvent::Finished { id, outcome } => self.end(session, id, outcome).await,
             ExchangeEvent::Closed { reason } => {
-                if reason.is_none() {
-                    self.forget_delivered(session);
-                }
                 let reason = reason.map_or("the other side ended it".to_owned(), |e| e.to_string());
                 self.fail_session(session, &reason).await;
                 self.remove_session(session);
@@ -119,6 +120,7 @@ impl Engine {
         session: SessionId,
         wire_id: pinhole_transfer::TransferId,
         manifest: Arc<Manifest>,
+        sent: Option<Digest>,
     ) {
         let Some(carrier) = self.sessions.get(&session) else {
             return;
@@ -130,11 +132,12 @@ impl Engine {
             session,
             id: wire_id,
             exchange,
+            sent,
         };
         if let Some(id) = self.continued_by(peer.key, session, &manifest) {
             return self.go_on(id, carried).await;
         }
-        if self.is_answered_again(peer.key, &carried, &manifest) {
+        if self.is_acknowledged(peer.key, &carried, &manifest) {
             return;
         }
         let offer = offer::of_manifest(&manifest);
@@ -242,6 +245,7 @@ impl Engine {
             session,
             id: wire_id,
             exchange,
+            sent: None,
         };
         let mut transfer = self.received(&peer, carried, standing);
         transfer.path = Some(path);

@@ -170,11 +170,8 @@ impl Engine {
             let is_waiting = matches!(transfer.stage, Stage::Connecting);
             let (sent, stage) = match (transfer.source.take(), &transfer.text) {
                 (Some(source), _) => {
-                    let sent = match transfer.lost {
-                        Some(_) => exchange.send_again(source).await,
-                        None => exchange.send(source).await,
-                    };
-                    (sent, Stage::AwaitingAnswer)
+                    let sent = exchange.send_resumable(source, &transfer.resume);
+                    (sent.await, Stage::AwaitingAnswer)
                 }
                 (None, Some(text)) if is_waiting => {
                     let sent = exchange.send_text(text.as_ref().to_owned());
@@ -193,6 +190,7 @@ impl Engine {
                         session,
                         id: wire_id,
                         exchange,
+                        sent: None,
                     });
                 }
                 Err(e) => failed.push((id, e)),

@@ -9,11 +9,12 @@ use pinhole_net::{
     PeerKey, PeerName, Refusal, RefuseReason, Rendezvous, Report, Session, SessionHandle,
     SessionPath,
 };
-use pinhole_transfer::{Exchange, ExchangeEvent, Side};
-use tokio::sync::watch;
+use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Side};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
+use super::admission::owner;
 use super::paths::Watch;
 use super::transfers::Transfer;
 use super::{Engine, Input, explain};
@@ -210,9 +211,9 @@ impl Engine {
                 return self.tell_refused(peer, reason, acquaintance).await;
             }
         };
-        let owner = self.owner(peer.key, None, standing.is_chosen());
+        let owner = owner(peer.key, None, standing.is_chosen());
         let is_new = !invitation.may_move_a_session();
-        if is_new && !self.has_room_for_session(peer.key, owner) {
+        if is_new && !self.has_room_for_session(owner) {
             return rendezvous.refuse(invitation, RefuseReason::Busy).await;
         }
         let inputs = self.inputs.clone();
@@ -308,8 +309,9 @@ impl Engine {
     ) {
         let server = self.login.server_key().filter(|_| vouched);
         let is_chosen = side == Side::Initiator || self.standing(&peer).is_chosen();
+        // Over a relay it is the relay's.
         let address = (session.path != PathKind::Relay).then(|| session.remote.ip());
-        let owner = self.owner(peer.key, address, is_chosen);
+        let owner = owner(peer.key, address, is_chosen);
         let Some(ticket) = self.admit_session(owner).await else {
             let failure = Failure::NotPossible {
                 detail: "Too many connections are open.".to_owned(),
@@ -326,21 +328,15 @@ impl Engine {
             elapsed: session.elapsed,
         };
         let resources = self.resources.clone();
-        let (exchange, mut events) =
-            pinhole_transfer::start(session.stream.into_inner(), side, resources);
+        let owner = Owner {
+            key: Some(*peer.key.as_bytes()),
+            address,
+            is_known: is_chosen,
+        };
+        let (exchange, events) =
+            pinhole_transfer::start(session.stream.into_inner(), side, owner, resources);
         self.watch_path(id, &session.handle);
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                let input = SessionInput::Exchange { session: id, event };
-                if inputs.send(Input::Session(input)).await.is_err() {
-                    return;
-                }
-            }
-            let _ = inputs
-                .send(Input::Session(SessionInput::Ended { session: id }))
-                .await;
-        });
+        self.pass_on(id, events);
         let key = peer.key;
         let idle_since = Some(Instant::now());
         self.sessions.insert(
@@ -360,6 +356,21 @@ impl Engine {
         self.leave_silent_sessions(key, id).await;
         self.emit(connected).await;
         self.offer_waiting(key, id).await;
+    }
+
+    /// Has whatever comes through a session come in.
+    fn pass_on(&self, session: SessionId, mut events: mpsc::Receiver<ExchangeEvent>) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let input = SessionInput::Exchange { session, event };
+                if inputs.send(Input::Session(input)).await.is_err() {
+                    return;
+                }
+            }
+            let ended = SessionInput::Ended { session };
+            let _ = inputs.send(Input::Session(ended)).await;
+        });
     }
 
     /// The server has ended the relay to this peer. What it carried does not go
@@ -386,8 +397,7 @@ impl Engine {
     /// Starts or stops the session's idle clock.
     pub(super) fn note_idleness(&mut self, id: SessionId) {
         let uses = |t: &Transfer| t.uses(id) || t.is_reoffered_on(id);
-        let busy = self.transfers.values().any(uses)
-            || self.answering.iter().any(|(session, _)| *session == id);
+        let busy = self.transfers.values().any(uses);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.idle_since = match (busy, session.idle_since) {
                 (true, _) => None,

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, DestinationError, Existing, Prepared, Trouble,
+    AcceptError, Choices, DeclineReason, Destination, DestinationError, Existing, Prepared,
+    ResumeState, Trouble,
 };
 use tokio::task::spawn_blocking;
 
@@ -61,8 +62,9 @@ impl Engine {
         };
         transfer.is_taking = true;
         let (inputs, choices) = (self.inputs.clone(), transfer.choices.clone());
+        let resume = transfer.resume.clone();
         tokio::spawn(async move {
-            let outcome = prepare(&carried, folder, choices).await;
+            let outcome = prepare(&carried, folder, choices, &resume).await;
             let taken = TransferInput::Taken {
                 transfer: id,
                 carried,
@@ -197,9 +199,11 @@ async fn prepare(
     carried: &Carried,
     folder: PathBuf,
     choices: Choices,
+    resume: &ResumeState,
 ) -> Result<Box<Prepared>, AcceptError> {
     let destination = open(folder).await?;
-    let prepared = carried.exchange.prepare(carried.id, destination, choices);
+    let exchange = &carried.exchange;
+    let prepared = exchange.prepare(carried.id, destination, choices, resume);
     prepared.await.map(Box::new)
 }
 

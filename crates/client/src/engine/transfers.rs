@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
+use pinhole_transfer::merkle::Digest;
 use pinhole_transfer::{
-    AcceptError, Choices, Exchange, Manifest, Paused, Prepared, Source, SourceError, Summary,
+    AcceptError, Choices, Exchange, Manifest, Paused, Prepared, ResumeState, Source, SourceError,
+    Summary,
 };
 use tokio::time::Instant;
 
@@ -89,6 +91,8 @@ pub(crate) struct Transfer {
     pub(super) folder: Option<PathBuf>,
     /// Receiving: what of it, and how.
     pub(super) choices: Choices,
+    /// What its attempts share, on whatever connection.
+    pub(super) resume: ResumeState,
     /// When it began to move, on whatever connection.
     pub(super) accepted_at: Option<Instant>,
     /// The user wants it to stand still, on whatever connection.
@@ -104,6 +108,8 @@ pub(crate) struct Carried {
     pub(super) session: SessionId,
     pub(super) id: pinhole_transfer::TransferId,
     pub(super) exchange: Exchange,
+    /// Receiving: what the peer says it has sent of it before, all of it.
+    pub(super) sent: Option<Digest>,
 }
 
 impl Carried {
@@ -141,6 +147,7 @@ impl Transfer {
             reoffered: None,
             folder: None,
             choices: Choices::default(),
+            resume: ResumeState::default(),
             accepted_at: None,
             wants_pause: false,
             progress: Progress::default(),
@@ -281,7 +288,6 @@ impl Engine {
 
     /// The session is gone, and with it what it carried.
     pub(super) async fn fail_session(&mut self, session: SessionId, reason: &str) {
-        self.answering.retain(|(of, _)| *of != session);
         let carried: Vec<_> = self
             .transfers
             .iter()
@@ -309,8 +315,8 @@ impl Engine {
         let elapsed = transfer
             .accepted_at
             .map_or(Duration::ZERO, |at| at.elapsed());
-        let places = match &outcome {
-            Ok(summary) => Some(summary.places.clone()),
+        let delivered = match &outcome {
+            Ok(summary) => summary.digest,
             Err(_) => None,
         };
         let failure = match outcome {
@@ -342,8 +348,8 @@ impl Engine {
         let is_of_queue = transfer.queued_on.is_some();
         transfer.lost = None;
         transfer.offer = Arc::new(offer::in_short(&transfer.offer));
-        if let Some(places) = places {
-            self.note_delivered(id, places);
+        if let Some(digest) = delivered {
+            self.note_delivered(id, digest);
         }
         self.let_go_of_offers(id, failure.as_ref()).await;
         self.remember(id).await;
@@ -371,7 +377,7 @@ impl Engine {
         if let (Some(again), Some(offer)) = (&again, offer) {
             // Only a session that is over refuses.
             let _ = match failure {
-                None if self.is_answered_again(peer, again, &offer) => Ok(()),
+                None if self.is_acknowledged(peer, again, &offer) => Ok(()),
                 Some(Failure::Cancelled) => again.exchange.cancel(again.id).await,
                 _ => again.exchange.interrupt(again.id).await,
             };

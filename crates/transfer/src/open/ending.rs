@@ -47,6 +47,7 @@ impl Shared {
         reason: TransferError,
     ) -> Result<(), ExchangeError> {
         if let Some(outgoing) = open.outgoing.remove(&id) {
+            outgoing.note_sent();
             outgoing.flight.stop(reason.clone());
         } else if !open.texts.remove(&id) {
             match open.incoming.get_mut(&id) {
