@@ -33,6 +33,8 @@ pub struct Snapshot {
     /// Strangers that were told they need permission to connect, oldest first, until
     /// they are allowed or declined: at most 64.
     pub asking: Vec<PeerIdentity>,
+    /// Whom the user has chosen, on every server and nearby, ordered by name.
+    pub contacts: Arc<Vec<PeerIdentity>>,
     /// Keys that were blocked, ordered by the names they had then.
     pub blocked: Vec<PeerIdentity>,
     /// Every transfer that has ended, oldest first, also of earlier runs.

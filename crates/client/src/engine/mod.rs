@@ -85,6 +85,8 @@ pub(crate) struct Engine {
     profile: Profile,
     settings: Settings,
     contacts: Contacts,
+    /// As the snapshot has them.
+    pinned: Arc<Vec<PeerIdentity>>,
     history: History,
     attempts: Attempts,
     diagnosing: Diagnosing,
@@ -149,6 +151,7 @@ impl Engine {
             proxy: watch::Sender::new(settings.with(&overrides).proxy),
             profile,
             settings,
+            pinned: Arc::new(contacts.pinned()),
             contacts,
             history,
             attempts,
@@ -358,6 +361,7 @@ impl Engine {
     }
 
     async fn store_contacts(&mut self) {
+        self.pinned = Arc::new(self.contacts.pinned());
         self.known.set(self.contacts.keys());
         let stored = self.profile.store_contacts(&self.contacts);
         self.report_profile(stored).await;
@@ -478,6 +482,7 @@ impl Engine {
             is_diagnosing: self.diagnosing.is_running,
             diagnosis: self.diagnosing.last.clone(),
             asking: self.permissions.asking(),
+            contacts: self.pinned.clone(),
             blocked: self.contacts.blocked(),
             ..snapshot(
                 &self.profile,
@@ -528,6 +533,7 @@ fn snapshot(
         peers,
         transfers,
         asking: Vec::new(),
+        contacts: Arc::default(),
         blocked: Vec::new(),
         history: history.entries(),
         attempts: Arc::default(),

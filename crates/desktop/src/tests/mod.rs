@@ -109,6 +109,7 @@ fn logged_out() -> Snapshot {
         peers: Vec::new(),
         transfers: Vec::new(),
         asking: Vec::new(),
+        contacts: Arc::default(),
         blocked: Vec::new(),
         history: Arc::default(),
         attempts: Arc::default(),
