@@ -158,6 +158,9 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
                 detail: format!("{}.", not_taken(*other)),
             },
         },
+        TransferError::GaveWay => Failure::NotPossible {
+            detail: format!("{peer}'s offer was declined unasked: {error}."),
+        },
         TransferError::Cancelled(Party::Us) => Failure::Cancelled,
         TransferError::Interrupted(Party::Us) => Failure::Interrupted,
         TransferError::Cancelled(Party::Peer) => Failure::CancelledByPeer { peer },

@@ -336,6 +336,7 @@ impl Engine {
                     folder: transfer.folder.clone(),
                     new_names: offer::new_names(&transfer.offer, &summary.paths),
                     paths: summary.paths,
+                    renamed: summary.renamed,
                 });
                 None
             }
