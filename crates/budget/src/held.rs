@@ -71,6 +71,18 @@ pub struct Owner<K> {
     pub is_known: bool,
 }
 
+impl<K> Owner<K> {
+    /// A key that is not known, from nobody knows where.
+    #[must_use]
+    pub const fn stranger(key: K) -> Self {
+        Self {
+            key: Some(key),
+            address: None,
+            is_known: false,
+        }
+    }
+}
+
 /// One thing that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
@@ -218,6 +230,15 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         self.give_back(ticket);
         self.count(ticket, owner, cost);
         Ok(())
+    }
+
+    /// Whether [`Budget::take`] would count this now.
+    ///
+    /// # Errors
+    /// Says which bound would be met.
+    pub fn has_room(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {
+        self.check_owner(owner, cost)?;
+        self.make_room(owner, cost).map(drop)
     }
 
     fn check_owner(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {

@@ -129,6 +129,7 @@ impl Receiving {
             }
             Event::TextReceived { transfer } => {
                 terminal.tell(event);
+                terminal.client.command(Command::TextShown { transfer })?;
                 if self.once && self.first.is_none() {
                     return Ok(Some(Exit::Done));
                 }

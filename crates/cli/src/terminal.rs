@@ -309,6 +309,7 @@ impl<'a> Terminal<'a> {
                 }
             }
             Event::Offered { .. }
+            | Event::Asked { .. }
             | Event::LogInFailed { .. }
             | Event::Finished { .. }
             | Event::Diagnosed { .. } => {}

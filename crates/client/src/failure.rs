@@ -132,7 +132,7 @@ pub enum Failure {
     },
     /// Bytes did not match their digests.
     #[error(
-        "What arrived does not match what was sent: {detail}. Nothing was kept; send it again."
+        "What arrived does not match what was sent: {detail}. Nothing was kept; it has to be sent again."
     )]
     Verification {
         /// Which file.
@@ -154,7 +154,7 @@ pub enum Failure {
     },
     /// The connection broke.
     #[error(
-        "The connection to {peer} was lost: {reason}. Send it again; it goes on where it stopped."
+        "The connection to {peer} was lost: {reason}. Once it is sent again, it goes on where it stopped."
     )]
     ConnectionLost {
         /// Who.
@@ -164,7 +164,7 @@ pub enum Failure {
     },
     /// The server stopped relaying.
     #[error(
-        "The relay between you and {peer} has ended: {reason}. Send it again tomorrow, or from a network that lets you connect directly; it goes on where it stopped."
+        "The relay between you and {peer} has ended: {reason}. Sent again tomorrow, or from a network that lets you connect directly, it goes on where it stopped."
     )]
     RelayEnded {
         /// Who.

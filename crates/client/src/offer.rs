@@ -136,6 +136,15 @@ pub(crate) fn of_text(text: &str) -> OfferView {
     }
 }
 
+/// A few words that nobody has agreed to see yet.
+pub(crate) fn of_unread_text(text: &str) -> OfferView {
+    OfferView {
+        title: "a message".to_owned(),
+        bytes: text.len() as u64,
+        ..OfferView::default()
+    }
+}
+
 /// Nothing yet, of everything offered.
 pub(crate) fn no_progress(offer: &OfferView) -> Progress {
     Progress {

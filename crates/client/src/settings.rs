@@ -28,6 +28,8 @@ pub struct Settings {
     /// The most bytes of an offer that is taken without asking; any other
     /// waits for the user. `None` for no such limit.
     pub unasked_bytes_max: Option<u64>,
+    /// How the invitations of strangers are answered.
+    pub strangers: Strangers,
     /// What happens where something of the same name is there already, unless
     /// the user says otherwise for one offer.
     pub existing: Existing,
@@ -55,6 +57,7 @@ impl Default for Settings {
             proxy: ProxyChoice::default(),
             accept: AcceptPolicy::default(),
             unasked_bytes_max: None,
+            strangers: Strangers::default(),
             existing: Existing::default(),
             keeps_executable: false,
             send_limit: None,
@@ -76,6 +79,8 @@ pub struct Overrides {
     pub accept: Option<AcceptPolicy>,
     /// See [`Settings::unasked_bytes_max`].
     pub unasked_bytes_max: Option<u64>,
+    /// See [`Settings::strangers`].
+    pub strangers: Option<Strangers>,
     /// See [`Settings::download_folder`].
     pub download_folder: Option<PathBuf>,
     /// See [`Settings::existing`].
@@ -113,6 +118,7 @@ impl Settings {
             proxy: overrides.proxy.as_ref().unwrap_or(&self.proxy).clone(),
             accept: overrides.accept.unwrap_or(self.accept),
             unasked_bytes_max: overrides.unasked_bytes_max.or(self.unasked_bytes_max),
+            strangers: overrides.strangers.unwrap_or(self.strangers),
             existing: overrides.existing.unwrap_or(self.existing),
             keeps_executable: overrides.keeps_executable.unwrap_or(self.keeps_executable),
             send_limit: overrides.send_limit.or(self.send_limit),
@@ -134,4 +140,19 @@ pub enum AcceptPolicy {
     Contacts,
     /// Everybody's.
     All,
+}
+
+/// How the invitation of a key is answered that the user has not chosen yet, by
+/// sending to it, accepting something of it, or trusting it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strangers {
+    /// Over the relay alone, which hides our addresses; once the user accepts
+    /// something, on the direct path. Where there is no relay, as with `Ask`.
+    #[default]
+    Relay,
+    /// As that of a contact: a stranger learns our addresses.
+    Direct,
+    /// Not before the user has allowed it ([`crate::Command::Allow`]).
+    Ask,
 }

@@ -30,6 +30,11 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
+    /// Strangers that were told they need permission to connect, oldest first, until
+    /// they are allowed or declined: at most 64.
+    pub asking: Vec<PeerIdentity>,
+    /// Keys that were blocked, ordered by the names they had then.
+    pub blocked: Vec<PeerIdentity>,
     /// Every transfer that has ended, oldest first, also of earlier runs.
     pub history: Arc<Vec<HistoryEntry>>,
     /// The last attempts to connect, oldest first, also of earlier runs.
@@ -163,6 +168,9 @@ pub struct TransferView {
     pub peer: PeerIdentity,
     /// See [`PeerView::claimed`]; as it was when the offer came.
     pub claimed: bool,
+    /// Receiving: the user has not chosen this key before, by sending to it,
+    /// accepting something of it, or trusting it; as it was when the offer came.
+    pub stranger: bool,
     /// Which way.
     pub direction: Direction,
     /// What is offered: in full until it has ended, then without its entries.
@@ -174,8 +182,11 @@ pub struct TransferView {
     pub path: Option<PathKind>,
     /// Bytes and files so far.
     pub progress: Progress,
-    /// A few words that were sent instead of files, as they came: not fit to be
-    /// shown without [`crate::display_lines`].
+    /// A few words instead of files.
+    pub is_text: bool,
+    /// Those words as they came: not fit to be shown without
+    /// [`crate::display_lines`]. Absent while they wait for
+    /// [`crate::Command::Accept`].
     pub text: Option<Arc<str>>,
 }
 

@@ -226,9 +226,11 @@ impl App {
 
     fn handle(&mut self, ctx: &egui::Context, event: Event) {
         match event {
-            Event::Offered { .. } | Event::TextReceived { .. } => ctx.send_viewport_cmd(
-                ViewportCommand::RequestUserAttention(UserAttentionType::Informational),
-            ),
+            Event::Offered { .. } | Event::Asked { .. } => attract(ctx),
+            Event::TextReceived { transfer } => {
+                self.send(Command::TextShown { transfer });
+                attract(ctx);
+            }
             Event::FileFailed {
                 transfer,
                 path,
@@ -612,4 +614,10 @@ fn own_name(snapshot: &Snapshot) -> Option<String> {
             snapshot.nearby.as_ref().map(ToString::to_string)
         }
     }
+}
+
+/// Asks the user to look at the window.
+fn attract(ctx: &egui::Context) {
+    let attention = UserAttentionType::Informational;
+    ctx.send_viewport_cmd(ViewportCommand::RequestUserAttention(attention));
 }

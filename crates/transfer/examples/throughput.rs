@@ -14,7 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pinhole_transfer::{Choices, Destination, ExchangeEvent, Resources, Side, Source, start};
+use pinhole_transfer::{
+    Choices, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,
+};
 use tokio::net::{TcpListener, TcpStream};
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -96,8 +98,14 @@ async fn send(path: &Path, scratch: &Path, lanes: usize) -> Outcome<Duration> {
         lanes,
         ..Resources::default()
     };
-    let (alice, mut at_alice) = start(dialled.into_split(), Side::Initiator, resources());
-    let (bob, mut at_bob) = start(accepted.into_split(), Side::Responder, resources());
+    let (alice, mut at_alice) = {
+        let owner = Owner::stranger([2; 32]);
+        start(dialled.into_split(), Side::Initiator, owner, resources())
+    };
+    let (bob, mut at_bob) = {
+        let owner = Owner::stranger([1; 32]);
+        start(accepted.into_split(), Side::Responder, owner, resources())
+    };
 
     let started = Instant::now();
     let source = Source::scan(&[path.to_owned()])?;

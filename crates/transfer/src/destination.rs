@@ -12,7 +12,6 @@ use crate::{
     choices::Selection,
     disk::{self, Space},
     display::display_size,
-    journal::Places,
     manifest::{Entry, Manifest},
     message::Trouble,
     path::SafePath,
@@ -28,7 +27,6 @@ const RESERVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub struct Destination {
     pub(crate) dir: Arc<Dir>,
     pub(crate) path: PathBuf,
-    pub(crate) places: Places,
 }
 
 /// Why a folder cannot be received into.
@@ -55,7 +53,7 @@ pub enum DestinationError {
 /// What is wrong with a folder.
 fn folder_trouble(error: &io::Error) -> String {
     match Trouble::of(error) {
-        Trouble::NotAFile => "not a folder".to_owned(),
+        Trouble::NotAFile | Trouble::NotAFolder => "not a folder".to_owned(),
         trouble => trouble.to_string(),
     }
 }
@@ -85,20 +83,12 @@ impl Destination {
             Ok(dir) => Ok(Self {
                 dir: Arc::new(dir),
                 path: path.to_owned(),
-                places: Places::default(),
             }),
             Err(error) => Err(DestinationError::Folder {
                 path: path.to_owned(),
                 error,
             }),
         }
-    }
-
-    /// For an offer that was completed here, but whose sender may not have heard
-    /// of it: it finds everything where it is, and nothing travels again.
-    #[must_use]
-    pub fn knowing(self, places: Places) -> Self {
-        Self { places, ..self }
     }
 
     /// The path it was opened with.

@@ -3,7 +3,6 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    journal::Places,
     manifest::Manifest,
     merkle::Digest,
     message::{DeclineReason, TransferId, Trouble},
@@ -22,9 +21,14 @@ pub enum ExchangeEvent {
         id: TransferId,
         /// Everything it would bring.
         offer: Arc<Manifest>,
+        /// The peer has sent all of this before, and lacks the last word: the
+        /// [digest](Summary::digest) of what it has sent. If this side has received
+        /// just that, [`acknowledge`](crate::Exchange::acknowledge) says so.
+        sent: Option<Digest>,
     },
     /// The peer has sent a few words. Nothing was done to make them fit to be
-    /// shown. No `Finished` follows.
+    /// shown. To be taken or declined; `Finished` follows only when the peer takes
+    /// them back, or the exchange ends before that.
     Text {
         /// The transfer.
         id: TransferId,
@@ -44,16 +48,18 @@ pub enum ExchangeEvent {
         /// Whether it wants it to stop.
         paused: bool,
     },
-    /// One file did not make it; the rest goes on.
+    /// One file, or a folder that nothing was to go into, did not make it; the rest
+    /// goes on.
     FileFailed {
         /// The transfer.
         id: TransferId,
-        /// Which file.
+        /// Which one.
         path: SafePath,
         /// Why.
         error: FileError,
     },
-    /// The transfer is over.
+    /// The transfer is over. Of an offer that was acknowledged at once no
+    /// `Accepted` came before.
     Finished {
         /// The transfer.
         id: TransferId,
@@ -82,7 +88,8 @@ pub struct Summary {
     /// Bytes that travelled although the receiver had something in their
     /// place: it was not what is being sent.
     pub resent_bytes: u64,
-    /// Files that did not make it; a `FileFailed` told of each.
+    /// Files, and folders that nothing was to go into, that did not make it; a
+    /// `FileFailed` told of each.
     pub failed_files: u32,
     /// Files that the receiver did not want.
     pub skipped_files: u32,
@@ -93,8 +100,6 @@ pub struct Summary {
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,
-    /// The same, for the offer to find them should it come again.
-    pub places: Places,
 }
 
 /// One of the two sides of a transfer.
@@ -132,12 +137,13 @@ impl FileError {
     }
 }
 
+/// One that was put into an [`std::io::Error`] comes out as it was.
 impl From<std::io::Error> for FileError {
     fn from(error: std::io::Error) -> Self {
-        Self::Local {
+        error.downcast().unwrap_or_else(|error| Self::Local {
             trouble: Trouble::of(&error),
             detail: Trouble::detail_of(&error),
-        }
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     flight::Flight,
     frame,
     incoming::{Feeds, Incoming},
-    link::{Bulk, Frame, Link, Resources},
+    link::{Bulk, Frame, Link, PeerOwner, Resources},
     manifest::Entry,
     message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
     open::{Leaving, Shared},
@@ -28,6 +28,7 @@ use crate::{
     prepared::Prepared,
     progress::Progress,
     reader::{Ended, Reader},
+    resume::ResumeState,
     source::Source,
     store::Store,
     writer,
@@ -63,17 +64,20 @@ pub enum AcceptError {
 }
 
 /// Starts the exchange over the two halves of an authenticated and encrypted
-/// stream, within a tokio runtime. The peers must not be on the same side.
+/// stream, within a tokio runtime. The peers must not be on the same side. `owner`
+/// is the peer: what it leaves unfinished is named after its key, and nobody else's
+/// offers find it.
 pub fn start<R, W>(
     stream: (R, W),
     side: Side,
+    owner: PeerOwner,
     resources: Resources,
 ) -> (Exchange, mpsc::Receiver<ExchangeEvent>)
 where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (link, bulk, events) = Link::new(resources);
+    let (link, bulk, events) = Link::new(resources, owner);
     let shared = Arc::new(Shared::new(side, link));
     let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared), bulk));
     let reader = Reader::new(stream.0, Arc::clone(&shared));
@@ -154,21 +158,22 @@ impl Exchange {
     /// # Errors
     /// The exchange is over, or [`TRANSFERS_MAX`] are open.
     pub async fn send(&self, source: Source) -> Result<TransferId, ExchangeError> {
-        self.offer(source, true)
+        self.send_resumable(source, &ResumeState::default()).await
     }
 
-    /// As [`Exchange::send`], for an offer that was under way before: the receiver
-    /// is likely to have what would go ahead of its answer.
+    /// As [`Exchange::send`], for a transfer that is to go on after its connection
+    /// broke: each attempt gets the same `resume`. If all of the offer was sent before
+    /// and only the last word of the receiver is missing, the offer says so.
     ///
     /// # Errors
     /// As for [`Exchange::send`].
-    pub async fn send_again(&self, source: Source) -> Result<TransferId, ExchangeError> {
-        self.offer(source, false)
-    }
-
-    fn offer(&self, source: Source, may_go_ahead: bool) -> Result<TransferId, ExchangeError> {
+    pub async fn send_resumable(
+        &self,
+        source: Source,
+        resume: &ResumeState,
+    ) -> Result<TransferId, ExchangeError> {
         let source = Arc::new(source);
-        let (flight, leaving) = self.shared.open_outgoing(&source, may_go_ahead)?;
+        let (flight, leaving) = self.shared.open_outgoing(&source, resume)?;
         let id = flight.id;
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
@@ -182,14 +187,29 @@ impl Exchange {
         Ok(id)
     }
 
-    /// Sends a few words instead of files. `Finished` follows when they have
-    /// reached the peer's application.
+    /// Sends a few words instead of files. `Finished` follows when the peer's
+    /// application has taken or declined them.
     ///
     /// # Errors
     /// The words are too many, the exchange is over, or [`TRANSFERS_MAX`] are
     /// open.
     pub fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
         self.shared.send_text(text)
+    }
+
+    /// Tells the peer that its words have been taken. No event follows.
+    ///
+    /// # Errors
+    /// There are no such words, or they were answered.
+    pub fn take_text(&self, id: TransferId) -> Result<(), ExchangeError> {
+        let taken = Message::Durable {
+            transfer: id,
+            entries: 0,
+        };
+        match self.shared.answer_text(id, taken) {
+            true => Ok(()),
+            false => Err(ExchangeError::UnknownTransfer),
+        }
     }
 
     /// Takes an offer, or the part of it that is wanted. Returns when the folder
@@ -204,7 +224,8 @@ impl Exchange {
         destination: Destination,
         choices: Choices,
     ) -> Result<(), AcceptError> {
-        let prepared = self.prepare(id, destination, choices).await?;
+        let resume = ResumeState::default();
+        let prepared = self.prepare(id, destination, choices, &resume).await?;
         if let Err(over) = prepared.begin() {
             // What it goes with is the disk's.
             let _ = tokio::task::spawn_blocking(move || drop(over)).await;
@@ -215,6 +236,8 @@ impl Exchange {
 
     /// The first half of [`Exchange::accept`], which may take as long as the disk
     /// likes. Until it is [begun](Prepared::begin) the peer hears nothing of it.
+    /// Each attempt at an offer that was accepted once gets the same `resume`: what
+    /// was received under it is neither looked at nor written again.
     ///
     /// # Errors
     /// As for [`Exchange::accept`].
@@ -223,9 +246,10 @@ impl Exchange {
         id: TransferId,
         destination: Destination,
         choices: Choices,
+        resume: &ResumeState,
     ) -> Result<Prepared, AcceptError> {
         let shared = &self.shared;
-        let (manifest, flight) = shared.begin_preparing(id)?;
+        let (manifest, flight) = shared.begin_preparing(id, resume)?;
         let under_way = Arc::clone(&flight);
         let prepare = move || Store::prepare(destination, manifest, &choices, under_way);
         let prepared = tokio::task::spawn_blocking(prepare).await;
@@ -238,19 +262,37 @@ impl Exchange {
         }
     }
 
-    /// Does not take an offer. No event follows.
+    /// Does not take an offer, or words. No event follows.
     ///
     /// # Errors
-    /// There is no such offer, or it was answered.
+    /// There is no such offer and no such words, or they were answered.
     pub async fn decline(
         &self,
         id: TransferId,
         reason: DeclineReason,
     ) -> Result<(), ExchangeError> {
-        self.shared.remove_offer(id)?;
-        self.shared.link.say(Message::Decline {
+        let declined = Message::Decline {
             transfer: id,
             reason,
+        };
+        if !self.shared.answer_text(id, declined.clone()) {
+            self.shared.remove_offer(id)?;
+            self.shared.link.say(declined);
+        }
+        Ok(())
+    }
+
+    /// Answers an offer whose `sent` is what this side has received from this peer
+    /// already: nothing of it is looked at, and the peer has it delivered. No event
+    /// follows.
+    ///
+    /// # Errors
+    /// There is no such offer, or it was answered.
+    pub fn acknowledge(&self, id: TransferId) -> Result<(), ExchangeError> {
+        let manifest = self.shared.remove_offer(id)?;
+        self.shared.link.say(Message::Durable {
+            transfer: id,
+            entries: manifest.count(),
         });
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::{
     merkle::{Digest, Tree},
     message::TransferId,
     progress::{Paused, Progress, Speed, time_left},
+    resume::ResumeState,
 };
 
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub(crate) struct Flight {
     pub(crate) id: TransferId,
     /// What the chunks of files were found to be.
     pub(crate) known: Known,
+    /// Who sends it, after whom parts are named.
+    pub(crate) owner: [u8; 32],
+    /// What the attempts before have left in memory.
+    pub(crate) resume: ResumeState,
     bytes_done: AtomicU64,
     /// Bytes that went ahead of the answer, and whether they count.
     ahead_bytes: AtomicU64,
@@ -48,7 +53,7 @@ pub(crate) struct Flight {
 
 /// What the files amount to. Of a hundred thousand no list is kept: only those
 /// whose fate is open wait to be added to the tree.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Roots {
     /// Files that have come to their end, in the order of the manifest.
     open: VecDeque<(u32, Digest)>,
@@ -58,10 +63,18 @@ struct Roots {
 }
 
 impl Flight {
-    pub(crate) fn new(id: TransferId, manifest: &Manifest, known: Known) -> Self {
+    pub(crate) fn new(
+        id: TransferId,
+        manifest: &Manifest,
+        known: Known,
+        owner: [u8; 32],
+        resume: ResumeState,
+    ) -> Self {
         Self {
             id,
             known,
+            owner,
+            resume,
             bytes_done: AtomicU64::new(0),
             ahead_bytes: AtomicU64::new(0),
             counts_ahead: AtomicBool::new(false),
@@ -171,25 +184,22 @@ impl Flight {
         self.roots().failed.insert(entry);
     }
 
-    /// The first `entries` of the manifest need no more care.
-    pub(crate) fn settle(&self, entries: u32) {
-        // Of what came along with the offer some may not have been wanted.
-        let selection = self.selection.get();
-        let is_skipped = |entry: &u32| selection.is_some_and(|it| it.skipped().contains(entry));
-        let mut roots = self.roots();
-        while let Some((entry, root)) = roots.open.pop_front_if(|(entry, _)| *entry < entries) {
-            if !roots.failed.contains(&entry) && !is_skipped(&entry) {
-                roots.tree.push(root);
-                roots.files += 1;
-            }
-        }
-        roots.failed = roots.failed.split_off(&entries);
+    /// The first `entries` of the manifest need no more care. Returns those of their
+    /// files that made it and were not settled before.
+    pub(crate) fn settle(&self, entries: u32) -> Vec<(u32, Digest)> {
+        self.roots().settle(entries, self.selection.get())
+    }
+
+    /// What all files amount to that have come to their end; `None` for no files.
+    pub(crate) fn digest_of_sent(&self) -> Option<Digest> {
+        let mut roots = self.roots().clone();
+        roots.settle(u32::MAX, self.selection.get());
+        roots.digest()
     }
 
     /// What the files that made it amount to; `None` for no files.
     pub(crate) fn digest(&self) -> Option<Digest> {
-        let roots = self.roots();
-        (roots.files > 0).then(|| roots.tree.root())
+        self.roots().digest()
     }
 
     /// Notes what the comparison of chunks has shown: so many bytes need not
@@ -271,6 +281,27 @@ impl Flight {
     }
 }
 
+impl Roots {
+    fn settle(&mut self, entries: u32, selection: Option<&Arc<Selection>>) -> Vec<(u32, Digest)> {
+        // Of what came along with the offer some may not have been wanted.
+        let is_skipped = |entry: &u32| selection.is_some_and(|it| it.skipped().contains(entry));
+        let mut settled = Vec::new();
+        while let Some((entry, root)) = self.open.pop_front_if(|(entry, _)| *entry < entries) {
+            if !self.failed.contains(&entry) && !is_skipped(&entry) {
+                self.tree.push(root);
+                self.files += 1;
+                settled.push((entry, root));
+            }
+        }
+        self.failed = self.failed.split_off(&entries);
+        settled
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        (self.files > 0).then(|| self.tree.root())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -285,6 +316,8 @@ mod tests {
             TransferId::first(Side::Initiator),
             &manifest,
             Known::default(),
+            [0; 32],
+            ResumeState::default(),
         );
         let start = Instant::now();
         flight.progress(start);

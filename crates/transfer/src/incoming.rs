@@ -81,15 +81,22 @@ enum Verified {
     End {
         entry: u32,
     },
+    /// The peer cannot send it.
     Failed {
         entry: u32,
         error: FileError,
+    },
+    /// It is not what an earlier attempt has received.
+    Changed {
+        entry: u32,
     },
 }
 
 enum Written {
     /// A file that needs no more bytes.
     Part { entry: u32, part: Part },
+    /// One that was made durable by an earlier attempt.
+    Settled { entry: u32 },
     /// A file that will get none.
     Failed,
     /// Much of a file that is still being written.
@@ -130,14 +137,13 @@ impl Incoming {
         let Ok(summary) = received else {
             return Err(TransferError::ConnectionLost);
         };
-        let (folder, places) = (store.display_path(), store.top_places());
+        let folder = store.display_path();
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest().count());
                 Ok(Summary {
                     digest: self.flight.digest(),
                     paths,
-                    places,
                     here_bytes: self.flight.here_bytes(),
                     resent_bytes: self.flight.resent_bytes(),
                     ..summary
@@ -271,7 +277,10 @@ impl Incoming {
                     return Err(self.not_genuine());
                 }
                 self.flight.add_root(entry, root);
-                Verified::End { entry }
+                match self.flight.resume.differs(self.manifest(), entry, root) {
+                    true => Verified::Changed { entry },
+                    false => Verified::End { entry },
+                }
             }
             Work::Failed { entry, trouble } => {
                 *tree = None;
@@ -305,14 +314,18 @@ impl Incoming {
             self.disk_failed(path.unwrap_or_default(), &error);
             return Err(Stopped);
         }
-        let transfer = self.flight.id;
-        self.shared.link.say(Message::FileFailed {
-            transfer,
-            entry,
-            trouble,
-        });
-        self.tell_failed(entry, error.into());
+        self.refuse(entry, error.into());
         Ok(())
+    }
+
+    /// This side does not take a file. The rest goes on.
+    fn refuse(&self, entry: u32, error: FileError) {
+        self.shared.link.say(Message::FileFailed {
+            transfer: self.flight.id,
+            entry,
+            trouble: error.trouble(),
+        });
+        self.tell_failed(entry, error);
     }
 
     fn tell_failed(&self, entry: u32, error: FileError) {

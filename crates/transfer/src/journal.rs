@@ -9,7 +9,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -63,12 +63,6 @@ pub(crate) struct Named {
     pub(crate) was_there: bool,
 }
 
-/// What the files and folders of a received offer at the top level came to be
-/// called on disk. The same offer finds them there again at a destination
-/// [that knows of it](crate::Destination::knowing).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places(Arc<HashMap<Box<str>, Named>>);
-
 /// See the module. Locked while it exists.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -80,8 +74,6 @@ pub(crate) struct Journal {
     is_dirty: AtomicBool,
     /// What the attempt before has left.
     earlier: HashMap<Box<str>, Named>,
-    /// What this one has noted.
-    noted: Mutex<HashMap<Box<str>, Named>>,
     others: Vec<Other>,
 }
 
@@ -106,11 +98,12 @@ struct Contents {
 }
 
 impl Journal {
-    /// That of this offer: of these paths and sizes. A new one when there is
-    /// none, or when another transfer uses it. Nothing is looked for but under
-    /// [`JOURNALS_MAX`] names, and nothing is left under others.
-    pub(crate) fn open(dir: &Arc<Dir>, manifest: &Manifest) -> io::Result<Self> {
-        let sizes = sizes_of(manifest);
+    /// That of this offer: of these paths and sizes, by this owner. A new one when
+    /// there is none, or when another transfer uses it. Nothing is looked for but
+    /// under [`JOURNALS_MAX`] names, which nobody else's offers have, and nothing is
+    /// left under others.
+    pub(crate) fn open(dir: &Arc<Dir>, manifest: &Manifest, owner: &[u8; 32]) -> io::Result<Self> {
+        let sizes = sizes_of(manifest, owner);
         let name_of = |number: u32| own_suffix(sizes.clone().chain_update(number.to_be_bytes()));
         let listing = listing_of(manifest);
         let mut own = None;
@@ -145,7 +138,6 @@ impl Journal {
             file,
             is_dirty: AtomicBool::new(false),
             earlier: contents.named,
-            noted: Mutex::default(),
             others,
         };
         if new && let Err(error) = journal.begin(listing, manifest) {
@@ -218,37 +210,9 @@ impl Journal {
     /// Notes what a path of the top level is called, or is about to be.
     pub(crate) fn note(&self, offered: &str, named: Named) -> io::Result<()> {
         let mut line = Vec::new();
-        let offered: Box<str> = offered.into();
-        self.noted().insert(offered.clone(), named.clone());
+        let offered = offered.into();
         write_line(&mut line, &Line::Named { offered, named })?;
         self.append(&line)
-    }
-
-    fn noted(&self) -> MutexGuard<'_, HashMap<Box<str>, Named>> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the top level is called by now.
-    pub(crate) fn places(&self) -> Places {
-        let mut places = self.earlier.clone();
-        places.extend(self.noted().clone());
-        Places(Arc::new(places))
-    }
-
-    /// Goes on from where the offer was completed, unless it tells of an attempt
-    /// since.
-    pub(crate) fn go_on_from(&mut self, places: &Places) -> io::Result<()> {
-        if !self.earlier.is_empty() {
-            return Ok(());
-        }
-        let mut text = Vec::new();
-        for (offered, named) in &*places.0 {
-            let (offered, named) = (offered.clone(), named.clone());
-            write_line(&mut text, &Line::Named { offered, named })?;
-        }
-        self.append(&text)?;
-        self.earlier.clone_from(&places.0);
-        Ok(())
     }
 
     /// A file on the destination's file system, open for as long as this is.
@@ -346,12 +310,13 @@ fn write_line(text: &mut Vec<u8>, line: &Line) -> io::Result<()> {
     Ok(serde_json::to_writer(text, line)?)
 }
 
-/// What stays as it is when something in an offer is moved or renamed.
-fn sizes_of(manifest: &Manifest) -> Sha256 {
+/// What stays as it is when something in an offer is moved or renamed: whose it is,
+/// and the sizes of its files.
+fn sizes_of(manifest: &Manifest, owner: &[u8; 32]) -> Sha256 {
     let entries = manifest.entries().iter();
     let mut sizes: Vec<_> = entries.filter_map(Entry::file_size_bytes).collect();
     sizes.sort_unstable();
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::new_with_prefix(b"journal").chain_update(owner);
     for size_bytes in sizes {
         hash.update(size_bytes.to_be_bytes());
     }
@@ -359,17 +324,7 @@ fn sizes_of(manifest: &Manifest) -> Sha256 {
 }
 
 fn listing_of(manifest: &Manifest) -> String {
-    let mut listing = Sha256::new();
-    for entry in manifest.entries() {
-        listing.update(entry.path().as_str());
-        // No path holds these bytes.
-        match entry.file_size_bytes() {
-            Some(size_bytes) => listing.update(format!("\0{size_bytes}\n")),
-            None => listing.update("\n"),
-        }
-    }
-    let digest = listing.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    manifest.listing().to_string()
 }
 
 /// Of which paths and sizes the journal under a name is; `None` when there is
@@ -457,7 +412,8 @@ mod tests {
         let dir = Dir::open_ambient_dir(folder.path(), ambient_authority()).unwrap();
         let dir = Arc::new(dir);
         let count = || std::fs::read_dir(folder.path()).unwrap().count();
-        let open = |number: u32| Journal::open(&dir, &offer(&number.to_string())).unwrap();
+        let open =
+            |number: u32| Journal::open(&dir, &offer(&number.to_string()), &[1; 32]).unwrap();
         let all: Vec<_> = (0..JOURNALS_MAX + 3).map(open).collect();
         assert_eq!(count(), JOURNALS_MAX as usize);
         for journal in &all {

@@ -11,6 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use pinhole_budget::Owner;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
@@ -31,6 +32,10 @@ const SEND_BUFFERS: usize = 5;
 const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
 const EVENTS: usize = 256;
+
+/// Whose exchange it is: what the peer is counted by, and after whom what it leaves
+/// unfinished is named. Nothing here looks into it.
+pub type PeerOwner = Owner<[u8; 32]>;
 
 /// What several exchanges share. Clones are the same.
 #[derive(Debug, Clone)]
@@ -64,6 +69,7 @@ pub(crate) struct Link {
     pub(crate) events: mpsc::Sender<ExchangeEvent>,
     pub(crate) send_buffers: Mutex<Pool>,
     pub(crate) resources: Resources,
+    pub(crate) owner: PeerOwner,
     /// How long the peer has been waited for.
     pub(crate) silence: Silence,
     /// The application wants an end.
@@ -75,6 +81,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(
         resources: Resources,
+        owner: PeerOwner,
     ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
         let resources = Resources {
             lanes: resources.lanes.clamp(1, LANES_MAX),
@@ -88,6 +95,7 @@ impl Link {
             events,
             send_buffers: Mutex::new(Pool::new(SEND_BUFFERS + resources.lanes)),
             resources,
+            owner,
             silence: Silence::default(),
             closing: Notify::new(),
             ended: watch::Sender::new(false),
@@ -97,6 +105,10 @@ impl Link {
 }
 
 impl Link {
+    pub(crate) fn owner_key(&self) -> [u8; 32] {
+        self.owner.key.unwrap_or_default()
+    }
+
     /// Tells the application. When it has dropped its end, the exchange is
     /// about to end and nobody wants to know.
     pub(crate) async fn emit(&self, event: ExchangeEvent) {

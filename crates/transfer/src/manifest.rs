@@ -7,8 +7,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::{lengths::Lengths, path::SafePath};
+use crate::{lengths::Lengths, merkle::Digest, path::SafePath};
 
 /// Most files and folders in one offer.
 pub const ENTRIES_MAX: u32 = 250_000;
@@ -196,6 +197,22 @@ impl Manifest {
     #[must_use]
     pub const fn paths_bytes(&self) -> usize {
         self.paths_bytes
+    }
+
+    /// A digest of the paths and sizes: two offers of the same one are of the same
+    /// files and folders, as far as their names and sizes tell.
+    #[must_use]
+    pub fn listing(&self) -> Digest {
+        let mut listing = Sha256::new();
+        for entry in &self.entries {
+            listing.update(entry.path().as_str());
+            // No path holds these bytes.
+            match entry.file_size_bytes() {
+                Some(size_bytes) => listing.update(format!("\0{size_bytes}\n")),
+                None => listing.update("\n"),
+            }
+        }
+        Digest::from_bytes(listing.finalize().into())
     }
 
     /// Whether the files can come along with the offer, and there are any.

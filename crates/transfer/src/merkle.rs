@@ -123,7 +123,7 @@ impl TryFrom<String> for Digest {
 
 /// The tree over a file's chunk digests, or over those from some chunk on,
 /// growing by one chunk at a time and holding no more than two digests a level.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Tree {
     /// The number of the chunk that is added next.
     next: u64,

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{manifest::Entry, merkle::Digest};
+use crate::{event::FileError, manifest::Entry, merkle::Digest};
 
 /// Which of the two peers this is. It decides whose transfer ids are even; the
 /// inviter is the initiator.
@@ -82,6 +82,11 @@ pub enum Message {
         /// or that it cannot be read. Never together with `along`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ahead: bool,
+        /// All of this was sent before, on a connection that broke: the tree over
+        /// the roots of the files that were. A receiver that has received just
+        /// that may answer with `Durable` of all entries.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent: Option<Digest>,
     },
     /// A page of the offer's entries.
     Entries {
@@ -243,15 +248,21 @@ pub enum Trouble {
     /// A link, a device or the like stands where a file was.
     #[error("not a regular file")]
     NotAFile,
+    /// A file, a link or the like stands where a folder should be.
+    #[error("not a folder")]
+    NotAFolder,
     /// No room left.
     #[error("the disk is full")]
     DiskFull,
     /// The disk takes no writes.
     #[error("the disk is read-only")]
     ReadOnly,
-    /// The file system cannot hold a file this large or a name this long.
+    /// The file system cannot hold a file this large.
     #[error("too large for the file system")]
     TooLarge,
+    /// The file system cannot hold a name this long.
+    #[error("the name is too long for the file system")]
+    NameTooLong,
     /// Anything else the system reported.
     #[error("could not be read or written")]
     Io,
@@ -262,13 +273,19 @@ impl Trouble {
     #[must_use]
     pub fn of(error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
+        let inner = error.get_ref();
+        if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<FileError>()) {
+            return error.trouble();
+        }
         match error.kind() {
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::PermissionDenied => Self::PermissionDenied,
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull,
             ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
-            ErrorKind::FileTooLarge | ErrorKind::InvalidFilename => Self::TooLarge,
-            ErrorKind::IsADirectory | ErrorKind::NotADirectory => Self::NotAFile,
+            ErrorKind::FileTooLarge => Self::TooLarge,
+            ErrorKind::InvalidFilename => Self::NameTooLong,
+            ErrorKind::IsADirectory => Self::NotAFile,
+            ErrorKind::NotADirectory => Self::NotAFolder,
             #[cfg(unix)]
             _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
                 Self::NotAFile
@@ -308,8 +325,24 @@ mod tests {
                     total_bytes: 9,
                     along: false,
                     ahead: false,
+                    sent: None,
                 },
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
+            ),
+            (
+                Message::Offer {
+                    transfer,
+                    entries: 1,
+                    total_bytes: 9,
+                    along: false,
+                    ahead: false,
+                    sent: Some(Digest::from_bytes([0x5a; 32])),
+                },
+                concat!(
+                    r#"{"type":"offer","transfer":4,"entries":1,"total_bytes":9,"sent":""#,
+                    "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+                    r#""}"#
+                ),
             ),
             (
                 Message::Accept { transfer },
@@ -376,6 +409,7 @@ mod tests {
                 total_bytes: 9,
                 along,
                 ahead,
+                sent: None,
             };
             let json = format!(
                 r#"{{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"{word}":true}}"#
@@ -402,6 +436,7 @@ mod tests {
             r#"{"type":"offer","transfer":-1,"entries":2,"total_bytes":9}"#,
             r#"{"type":"offer","transfer":1,"entries":4294967296,"total_bytes":9}"#,
             r#"{"type":"offer","transfer":1,"entries":1,"total_bytes":1e30}"#,
+            r#"{"type":"offer","transfer":1,"entries":1,"total_bytes":1,"sent":"5a"}"#,
             r#"{"type":"entries","transfer":1,"entries":[{"file":{"path":"../x","size_bytes":1}}]}"#,
             r#"{"type":"entries","transfer":1,"entries":[{"link":{"path":"x"}}]}"#,
             r#"{"type":"file_end","transfer":1,"entry":0,"root":"00"}"#,

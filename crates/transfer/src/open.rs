@@ -23,8 +23,10 @@ use crate::{
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
     manifest::{Early, Manifest, ManifestBuilder},
+    merkle::Digest,
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
     receiver::Receiver,
+    resume::ResumeState,
     violation::Violation,
 };
 
@@ -49,7 +51,7 @@ pub(crate) struct Open {
     next: Option<TransferId>,
     /// The last id the peer gave out.
     last_of_peer: Option<TransferId>,
-    /// Words of this side that were not acknowledged yet.
+    /// Words of either side that were not answered yet.
     texts: BTreeSet<TransferId>,
     pub(crate) outgoing: HashMap<TransferId, OpenOutgoing>,
     pub(crate) incoming: HashMap<TransferId, OpenIncoming>,
@@ -64,6 +66,7 @@ pub(crate) enum OpenIncoming {
         entries: u32,
         total_bytes: u64,
         early: Early,
+        sent: Option<Digest>,
     },
     /// Not answered, or the answer is being prepared.
     Offered {
@@ -173,11 +176,15 @@ impl Open {
             return Err(ExchangeError::Closed);
         }
         let id = self.next.ok_or(ExchangeError::TooManyTransfers)?;
-        if self.outgoing.len() + self.texts.len() >= TRANSFERS_MAX {
+        if self.outgoing.len() + self.texts_of(id.side()) >= TRANSFERS_MAX {
             return Err(ExchangeError::TooManyTransfers);
         }
         self.next = id.next();
         Ok(id)
+    }
+
+    fn texts_of(&self, side: Side) -> usize {
+        self.texts.iter().filter(|id| id.side() == side).count()
     }
 
     /// Notes a new id of the peer.
@@ -251,16 +258,34 @@ impl Shared {
         Ok(transfer)
     }
 
-    /// The peer has these words of this side. Whether they were waiting for
+    /// The peer answers these words of this side. Whether they were waiting for
     /// that.
-    pub(crate) fn text_arrived(&self, id: TransferId) -> bool {
-        self.open().texts.remove(&id)
+    pub(crate) fn text_is_answered(&self, id: TransferId) -> bool {
+        id.side() == self.side && self.open().texts.remove(&id)
+    }
+
+    /// Words of the peer wait for their answer, unless too many do.
+    pub(crate) fn keep_text(&self, id: TransferId) -> bool {
+        let mut open = self.open();
+        let has_room = open.texts_of(id.side()) < TRANSFERS_MAX;
+        has_room && open.texts.insert(id)
+    }
+
+    /// Answers words of the peer. Whether they were waiting for that.
+    pub(crate) fn answer_text(&self, id: TransferId, answer: Message) -> bool {
+        let mut open = self.open();
+        let was_waiting = id.side() != self.side && open.texts.remove(&id);
+        if was_waiting {
+            self.link.say(answer);
+        }
+        was_waiting
     }
 
     /// Holds an offer for the one who prepares to take it.
     pub(crate) fn begin_preparing(
         &self,
         id: TransferId,
+        resume: &ResumeState,
     ) -> Result<(Arc<Manifest>, Arc<Flight>), ExchangeError> {
         match self.open().incoming.get_mut(&id) {
             Some(OpenIncoming::Offered {
@@ -270,7 +295,8 @@ impl Shared {
             }) => {
                 *is_preparing = true;
                 let known = self.link.resources.known.clone();
-                let flight = Flight::new(id, manifest, known);
+                let owner = self.link.owner_key();
+                let flight = Flight::new(id, manifest, known, owner, resume.clone());
                 Ok((Arc::clone(manifest), Arc::new(flight)))
             }
             _ => Err(ExchangeError::UnknownTransfer),
@@ -400,15 +426,17 @@ impl Shared {
     }
 
     /// Takes out an offer that nobody is about to take.
-    pub(crate) fn remove_offer(&self, id: TransferId) -> Result<(), ExchangeError> {
+    pub(crate) fn remove_offer(&self, id: TransferId) -> Result<Arc<Manifest>, ExchangeError> {
         let mut open = self.open();
         match open.incoming.get(&id) {
             Some(OpenIncoming::Offered {
                 is_preparing: false,
+                manifest,
                 ..
             }) => {
+                let manifest = Arc::clone(manifest);
                 open.incoming.remove(&id);
-                Ok(())
+                Ok(manifest)
             }
             _ => Err(ExchangeError::UnknownTransfer),
         }

@@ -1,10 +1,11 @@
 //! Temporaries: where a file is written before it has its name, and what is
 //! left of it when the transfer breaks off.
 //!
-//! A temporary is named after the file and its size, so that a later attempt
-//! finds it, even if the file has another name by then, and locked while it is in
-//! use, so that two attempts never share one. What is in it needs no record: before
-//! a chunk of it counts, it is held against the sender's digest.
+//! A temporary is named after the file, its size and whose it is, so that a later
+//! attempt finds it, even if the file has another name by then, and nobody else's
+//! does; and locked while it is in use, so that two attempts never share one. What is
+//! in it needs no record: before a chunk of it counts, it is held against the sender's
+//! digest. What is behind the end of the file is cut off before.
 
 use std::{
     fs::{File, FileTimes},
@@ -23,7 +24,7 @@ use crate::{
     known::{Chunks, Known},
     lengths::CHUNK_BYTES,
     own::open_own,
-    path::{NAME_BYTES_MAX, PART_SUFFIX, numbered, shortened},
+    path::{PART_SUFFIX, numbered, shortened},
 };
 
 /// How often another name is tried where one is taken.
@@ -37,6 +38,10 @@ const TEMPORARIES_MAX: usize = 1024;
 /// So many names of a folder are looked through for temporaries of renamed files.
 /// It may be the user's, and hold millions.
 pub(crate) const NAMES_MAX: usize = 4096;
+
+/// The name of a temporary is no longer than so much, or than the file's own: where
+/// a file system takes the one it takes the other.
+const NAME_BYTES: usize = 64;
 
 /// For a file of more bytes than so many chunks room is set aside. A smaller one
 /// is soon written.
@@ -98,7 +103,7 @@ impl Part {
         flight: &Arc<Flight>,
     ) -> io::Result<Self> {
         let (temporary, file) = first_of(|number| {
-            let temporary = temporary_name(name, &size_suffix(size_bytes, number));
+            let temporary = temporary_name(name, &suffix(&flight.owner, size_bytes, number));
             open_own(dir, &temporary, true).map(|file| (temporary, file))
         })?;
         let mut part = Self::new(dir, Some(temporary), file, size_bytes, flight);
@@ -119,7 +124,7 @@ impl Part {
         flight: &Arc<Flight>,
     ) -> io::Result<Option<Self>> {
         for number in 0..FOUND_MAX {
-            let temporary = temporary_name(name, &size_suffix(size_bytes, number));
+            let temporary = temporary_name(name, &suffix(&flight.owner, size_bytes, number));
             let found = Self::take_up(dir, temporary, size_bytes, flight)
                 .and_then(|part| Ok((part.try_count_chunks()?, part)));
             match found {
@@ -131,8 +136,8 @@ impl Part {
         Ok(None)
     }
 
-    /// What an earlier attempt at a file of this size, whatever its name, has
-    /// left among the `temporaries`.
+    /// What an earlier attempt of the same owner at a file of this size, whatever its
+    /// name, has left among the `temporaries`.
     pub(crate) fn find_renamed(
         dir: &Arc<Dir>,
         size_bytes: u64,
@@ -140,7 +145,7 @@ impl Part {
         flight: &Arc<Flight>,
     ) -> Option<Self> {
         (0..FOUND_MAX).find_map(|number| {
-            let suffix = size_suffix(size_bytes, number);
+            let suffix = suffix(&flight.owner, size_bytes, number);
             let mut fitting = temporaries.iter().filter(|name| name.ends_with(&suffix));
             fitting.find_map(|name| {
                 let part = Self::take_up(dir, name.clone(), size_bytes, flight).ok();
@@ -156,6 +161,7 @@ impl Part {
         flight: &Arc<Flight>,
     ) -> io::Result<Self> {
         let file = open_own(dir, &temporary, false)?;
+        cut(&file, size_bytes)?;
         Ok(Self::new(dir, Some(temporary), file, size_bytes, flight))
     }
 
@@ -202,7 +208,8 @@ impl Part {
             return Ok(());
         };
         let temporary = first_of(|number| {
-            let temporary = temporary_name(name, &size_suffix(self.size_bytes, number));
+            let suffix = suffix(&self.flight.owner, self.size_bytes, number);
+            let temporary = temporary_name(name, &suffix);
             disk::rename_new((&self.dir, old), (dir, &temporary)).map(|()| temporary)
         })?;
         self.temporary = Some(temporary);
@@ -415,15 +422,26 @@ pub(crate) fn open_file(dir: &Dir, name: &str) -> io::Result<File> {
     Ok(dir.open_with(name, &options)?.into_std())
 }
 
-/// What the names of temporaries for files of this size end in.
-fn size_suffix(size_bytes: u64, number: u32) -> String {
-    let hash = Sha256::new_with_prefix(size_bytes.to_be_bytes());
+/// Takes away what is behind the end of a file of this size, if anything. Returns
+/// whether there was.
+fn cut(file: &File, size_bytes: u64) -> io::Result<bool> {
+    let is_longer = file.metadata()?.len() > size_bytes;
+    if is_longer {
+        file.set_len(size_bytes)?;
+    }
+    Ok(is_longer)
+}
+
+/// What the names of this owner's temporaries for files of this size end in.
+fn suffix(owner: &[u8; 32], size_bytes: u64, number: u32) -> String {
+    let hash = Sha256::new_with_prefix(b"part").chain_update(owner);
+    let hash = hash.chain_update(size_bytes.to_be_bytes());
     own_suffix(hash.chain_update(number.to_be_bytes()))
 }
 
 /// `.<name>.<digest>.pinhole-part`
 fn temporary_name(name: &str, suffix: &str) -> String {
-    let room = NAME_BYTES_MAX - suffix.len() - 1;
+    let room = name.len().max(NAME_BYTES) - suffix.len() - 1;
     format!(".{}{suffix}", shortened(name, room))
 }
 

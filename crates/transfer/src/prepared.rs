@@ -12,6 +12,7 @@ use crate::{
     manifest::Manifest,
     message::{Side, TransferId},
     open::Shared,
+    resume::ResumeState,
     store::Store,
 };
 
@@ -67,14 +68,25 @@ impl Prepared {
 }
 
 impl Destination {
-    /// Removes what attempts at an offer have left unfinished here, when none is
-    /// under way. Blocks.
+    /// Removes what attempts at an offer of this owner have left unfinished here, when
+    /// none is under way. Blocks.
     ///
     /// # Errors
     /// The folder does not let itself be looked through.
-    pub fn discard(self, offer: Arc<Manifest>, choices: &Choices) -> Result<(), DestinationError> {
+    pub fn discard(
+        self,
+        offer: Arc<Manifest>,
+        choices: &Choices,
+        owner: [u8; 32],
+    ) -> Result<(), DestinationError> {
         let nobodys = TransferId::first(Side::Initiator);
-        let flight = Arc::new(Flight::new(nobodys, &offer, Known::default()));
+        let flight = Arc::new(Flight::new(
+            nobodys,
+            &offer,
+            Known::default(),
+            owner,
+            ResumeState::default(),
+        ));
         flight.stop(TransferError::Cancelled(Party::Us));
         // What it finds goes with it.
         Store::prepare(self, offer, choices, flight).map(drop)

@@ -25,6 +25,7 @@ use crate::{
         ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder,
         ManifestError,
     },
+    merkle::Digest,
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
     open::{Held, OpenIncoming, OpenOutgoing, Shared},
     outgoing::Answer,
@@ -140,9 +141,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 total_bytes,
                 along,
                 ahead,
+                sent,
             } => {
                 let early = Early::promised(along, ahead)?;
-                self.announced(transfer, entries, total_bytes, early)?;
+                self.announced(transfer, entries, total_bytes, early, sent)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
@@ -162,6 +164,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             Message::Accept { transfer } => self.accepted(transfer).await?,
             Message::Decline { transfer, reason } => {
+                if self.shared.text_is_answered(transfer) {
+                    let outcome = Err(TransferError::Declined(reason));
+                    self.text_finished(transfer, outcome).await;
+                    return Ok(());
+                }
                 self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
                 self.stop(transfer, TransferError::Declined(reason));
             }
@@ -217,6 +224,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         entries: u32,
         total_bytes: u64,
         early: Early,
+        sent: Option<Digest>,
     ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         open.announce(self.shared.side(), id)?;
@@ -246,6 +254,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             entries,
             total_bytes,
             early,
+            sent,
         };
         open.incoming.insert(id, announced);
         Ok(())
@@ -256,12 +265,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Violation::Text(text.len()));
         }
+        if !self.shared.keep_text(id) {
+            return self.decline_busy(id);
+        }
         let link = &self.shared.link;
         link.emit(ExchangeEvent::Text { id, text }).await;
-        self.answer(Message::Durable {
-            transfer: id,
-            entries: 0,
-        })
+        Ok(())
+    }
+
+    /// Words of this side were answered.
+    async fn text_finished(&mut self, id: TransferId, outcome: Result<Summary, TransferError>) {
+        let event = ExchangeEvent::Finished { id, outcome };
+        self.shared.link.emit(event).await;
     }
 
     fn decline_busy(&self, id: TransferId) -> Result<(), Violation> {
@@ -282,7 +297,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
-        let offer = {
+        let (offer, sent) = {
             let mut open = self.shared.open();
             let open_bytes: usize = open.incoming.values().map(OpenIncoming::paths_bytes).sum();
             let Some(incoming) = open.incoming.get_mut(&id) else {
@@ -293,6 +308,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 entries,
                 total_bytes,
                 early,
+                sent,
             } = incoming
             else {
                 return Err(Violation::State("entries"));
@@ -316,16 +332,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if *early == Early::FirstChunk && !manifest.has_first_chunk() {
                 return Err(ManifestError::Ahead.into());
             }
+            let sent = *sent;
             *incoming = OpenIncoming::Offered {
                 held: Held::new(&manifest, *early),
                 manifest,
                 is_preparing: false,
             };
-            offer
+            (offer, sent)
         };
         self.shared
             .link
-            .emit(ExchangeEvent::Offered { id, offer })
+            .emit(ExchangeEvent::Offered { id, offer, sent })
             .await;
         Ok(())
     }
@@ -443,10 +460,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn durable(&mut self, id: TransferId, entries: u32) -> Result<(), Violation> {
-        if entries == 0 && self.shared.text_arrived(id) {
-            let outcome = Ok(Summary::default());
-            let event = ExchangeEvent::Finished { id, outcome };
-            self.shared.link.emit(event).await;
+        if entries == 0 && self.shared.text_is_answered(id) {
+            self.text_finished(id, Ok(Summary::default())).await;
             return Ok(());
         }
         let is_complete = self.with_outgoing(id, |open| {
@@ -480,7 +495,10 @@ mod tests {
     use crate::{link::Link, message::Side, open::Leaving, outgoing::Departure, source::Source};
 
     fn reader() -> Reader<tokio::io::Empty> {
-        let (link, ..) = Link::new(crate::Resources::default());
+        let (link, ..) = Link::new(
+            crate::Resources::default(),
+            pinhole_budget::Owner::stranger([1; 32]),
+        );
         let shared = Arc::new(Shared::new(Side::Initiator, link));
         Reader::new(tokio::io::empty(), shared)
     }
@@ -492,7 +510,10 @@ mod tests {
         let file = std::fs::File::create(&path).unwrap();
         file.set_len(u64::from(ALONG_BYTES_MAX) + 1).unwrap();
         let source = Arc::new(Source::scan(&[path]).unwrap());
-        let (flight, leaving) = reader.shared.open_outgoing(&source, false).unwrap();
+        let resume = crate::ResumeState::default();
+        // As an offer that was under way before: nothing goes ahead.
+        resume.begin();
+        let (flight, leaving) = reader.shared.open_outgoing(&source, &resume).unwrap();
         assert!(matches!(leaving, Leaving::Nothing));
         let departure = reader.with_outgoing(flight.id, |open| {
             let (have, _) = open.accepted()?;

@@ -31,6 +31,19 @@ pub struct Delivered {
     pub bytes: u64,
 }
 
+impl Delivered {
+    /// Those of these entries that are files and wanted.
+    fn add(&mut self, selection: &Selection, entries: impl Iterator<Item = u32>) {
+        for number in entries.filter(|number| !selection.skipped().contains(number)) {
+            let entry = selection.manifest().entry(number);
+            if let Some(size_bytes) = entry.and_then(Entry::file_size_bytes) {
+                self.files += 1;
+                self.bytes += size_bytes;
+            }
+        }
+    }
+}
+
 /// What the receiver said when it took the offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -50,11 +63,14 @@ pub struct Sender {
     /// Entries from the first that are sent, failed or skipped.
     sent: u32,
     failed: BTreeSet<u32>,
+    failed_folders: BTreeSet<u32>,
     /// Files that the receiver does not want.
     skipped: BTreeSet<u32>,
     /// Of which files the receiver has how many chunks, and how many of them
     /// it has compared.
     have: BTreeMap<u32, (u32, u32)>,
+    /// The receiver may have received all of it before.
+    was_sent: bool,
 }
 
 #[derive(Debug)]
@@ -79,9 +95,19 @@ impl Sender {
             phase: Phase::Offered,
             early,
             failed: BTreeSet::new(),
+            failed_folders: BTreeSet::new(),
             skipped: BTreeSet::new(),
             have: BTreeMap::new(),
+            was_sent: false,
         }
+    }
+
+    /// All of it was sent before, and the offer says so: the receiver may say at
+    /// once that it has it.
+    #[must_use]
+    pub fn sent_before(mut self) -> Self {
+        self.was_sent = true;
+        self
     }
 
     /// Whether the files do not wait for the answer.
@@ -262,11 +288,11 @@ impl Sender {
         };
     }
 
-    /// The receiver could not keep the file `entry`. Returns whether that is
-    /// news.
+    /// The receiver could not keep the file, or make the folder, `entry`. Returns
+    /// whether that is news.
     ///
     /// # Errors
-    /// A file that this side did not begin to send, or that is durable.
+    /// A file that this side did not begin to send, or what is durable or skipped.
     pub fn peer_failed(&mut self, entry: u32) -> Result<bool, Violation> {
         let Phase::Sending {
             durable, selection, ..
@@ -274,12 +300,18 @@ impl Sender {
         else {
             return Err(Violation::State("file_failed"));
         };
-        let is_file = matches!(self.manifest.entry(entry), Some(Entry::File { .. }));
-        let due = *durable..=self.sent;
-        if !is_file || !due.contains(&entry) || selection.skipped().contains(&entry) {
+        let (failed, due) = match self.manifest.entry(entry) {
+            Some(Entry::File { .. }) => (&mut self.failed, *durable..=self.sent),
+            // Those are made before anything is sent.
+            Some(Entry::Folder { .. }) => {
+                (&mut self.failed_folders, *durable..=self.manifest.count())
+            }
+            None => return Err(Violation::Entry(entry)),
+        };
+        if !due.contains(&entry) || selection.skipped().contains(&entry) {
             return Err(Violation::Entry(entry));
         }
-        Ok(self.failed.insert(entry))
+        Ok(failed.insert(entry))
     }
 
     /// The receiver has made the first `entries` durable. Returns whether
@@ -294,7 +326,8 @@ impl Sender {
             delivered,
         } = &mut self.phase
         else {
-            return Err(Violation::State("durable"));
+            let is_all = self.was_sent && entries == self.manifest.count();
+            return is_all.then_some(true).ok_or(Violation::State("durable"));
         };
         let failed = &self.failed;
         // One that the receiver gave up may still be on its way.
@@ -305,17 +338,27 @@ impl Sender {
         if entries > due || entries < *durable {
             return Err(Violation::Durable(entries));
         }
-        for number in *durable..entries {
-            if let Some(size_bytes) = self.manifest.entry(number).and_then(Entry::file_size_bytes)
-                && !selection.skipped().contains(&number)
-                && !failed.contains(&number)
-            {
-                delivered.files += 1;
-                delivered.bytes += size_bytes;
-            }
-        }
+        let newly = (*durable..entries).filter(|number| !failed.contains(number));
+        delivered.add(selection, newly);
         *durable = entries;
         Ok(entries == self.manifest.count())
+    }
+
+    /// What will have been delivered when the receiver has all that was sent; `None`
+    /// before everything was.
+    #[must_use]
+    pub fn all_sent(&self) -> Option<Delivered> {
+        let Phase::Sending {
+            selection, durable, ..
+        } = &self.phase
+        else {
+            return None;
+        };
+        let all = self.manifest.count();
+        let mut delivered = self.delivered();
+        let rest = (*durable..all).filter(|number| !self.failed.contains(number));
+        delivered.add(selection, rest);
+        (self.sent == all).then_some(delivered)
     }
 
     /// How many files the receiver does not want.
@@ -331,6 +374,12 @@ impl Sender {
     #[must_use]
     pub fn failed_files(&self) -> u32 {
         u32::try_from(self.failed.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How many folders the receiver could not make.
+    #[must_use]
+    pub fn failed_folders(&self) -> u32 {
+        u32::try_from(self.failed_folders.len()).unwrap_or(u32::MAX)
     }
 
     /// What is durable on the other side.

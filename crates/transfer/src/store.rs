@@ -16,7 +16,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cap_fs_ext::DirExt;
 use cap_std::fs::Dir;
 
 pub(crate) use self::folders::Folders;
@@ -24,12 +23,14 @@ pub(crate) use self::folders::Folders;
 use crate::{
     choices::{Choices, Existing, Selection, with_content},
     destination::{Destination, DestinationError},
+    disk,
     display::display_text,
+    event::FileError,
     flight::Flight,
-    journal::{Journal, Named, Places},
-    lengths::CHUNK_BYTES,
+    journal::Journal,
+    lengths::{CHUNK_BYTES, Lengths},
     manifest::{Entry, Manifest},
-    part::{Content, NAMES_MAX, Part, first_free, open_file, temporaries},
+    part::{Content, NAMES_MAX, Part, open_file, temporaries},
     path::SafePath,
 };
 
@@ -59,6 +60,10 @@ pub(crate) struct Store {
     merged: HashSet<Box<str>>,
     /// Folders that were there before, at any level.
     kept: BTreeSet<u32>,
+    /// Folders that are not there, by their paths, and why.
+    absent: HashMap<Box<str>, FileError>,
+    /// Those of them that could not be made and nothing was to go into.
+    failed_folders: Vec<(u32, FileError)>,
     /// The top level as it came to be named on disk.
     top_names: Mutex<Vec<PathBuf>>,
     /// How many chunks of which files an earlier attempt has left.
@@ -73,6 +78,9 @@ pub(crate) struct Store {
 /// What an earlier attempt has left of a file.
 #[derive(Debug)]
 enum Found {
+    /// An attempt of this transfer has made it durable. Whatever has become of it, it
+    /// is not looked at any more.
+    Settled,
     /// A part, until it is written on, and its content, until it is compared.
     Part(Option<Part>, Content),
     /// The whole file under this name. It is not written to any more.
@@ -93,12 +101,8 @@ impl Store {
     ) -> Result<Self, DestinationError> {
         // A folder that takes no files should say so before the offer is
         // accepted.
-        let mut journal =
-            Journal::open(&destination.dir, &manifest).map_err(|error| destination.error(error))?;
-        if let Err(error) = journal.go_on_from(&destination.places) {
-            let _ = journal.remove();
-            return Err(destination.error(error));
-        }
+        let journal = Journal::open(&destination.dir, &manifest, &flight.owner)
+            .map_err(|error| destination.error(error))?;
         let unwanted = with_content(&manifest, &choices.unwanted);
         let mut store = Self {
             destination,
@@ -113,6 +117,8 @@ impl Store {
             resumed: HashSet::new(),
             merged: HashSet::new(),
             kept: BTreeSet::new(),
+            absent: HashMap::new(),
+            failed_folders: Vec::new(),
             top_names: Mutex::default(),
             have: BTreeMap::new(),
             found: Mutex::default(),
@@ -129,72 +135,6 @@ impl Store {
             .destination
             .check_space(&store.selection, store.here_bytes())?;
         Ok(store)
-    }
-
-    fn make_folders(&mut self) -> io::Result<()> {
-        let mut folders = Folders::default();
-        let manifest = Arc::clone(&self.manifest);
-        for (entry, number) in manifest.entries().iter().zip(0..) {
-            let Entry::Folder { path, .. } = entry else {
-                continue;
-            };
-            if self.unwanted.contains(&number) {
-                continue;
-            }
-            if path.parent().is_none() {
-                self.make_top_folder(number, path.name())?;
-                continue;
-            }
-            let made = folders.enter(self, path.parent())?.create_dir(path.name());
-            match made {
-                Err(error)
-                    if error.kind() == io::ErrorKind::AlreadyExists
-                        && self.has_earlier_content(path) =>
-                {
-                    if self.merged.contains(path.top()) {
-                        self.kept.insert(number);
-                    }
-                }
-                other => other?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether there can be anything in the folders of this path.
-    fn has_earlier_content(&self, path: &SafePath) -> bool {
-        self.resumed.contains(path.top()) || self.merged.contains(path.top())
-    }
-
-    fn make_top_folder(&mut self, entry: u32, offered: &str) -> io::Result<()> {
-        let dir = &self.destination.dir;
-        let earlier = match self.journal.earlier(offered) {
-            Some(named) => folder_there(dir, &named.name)?.then_some(named),
-            None => None,
-        };
-        let named = if let Some(named) = earlier {
-            self.resumed.insert(offered.into());
-            named.clone()
-        } else {
-            let goes_into = self.existing != Existing::Rename;
-            let was_there = goes_into && folder_there(dir, offered)?;
-            let name = match was_there {
-                true => offered.to_owned(),
-                false => first_free(offered, |name| dir.create_dir(name))?,
-            };
-            Named { name, was_there }
-        };
-        if !self.journal.says(offered, &named) {
-            self.journal.note(offered, named.clone())?;
-        }
-        let Named { name, was_there } = named;
-        if was_there {
-            self.merged.insert(offered.into());
-            self.kept.insert(entry);
-        }
-        self.note_top(&name);
-        self.top_folders.insert(offered.into(), name);
-        Ok(())
     }
 
     /// Looks for what an earlier attempt has left, where it can be any.
@@ -221,7 +161,15 @@ impl Store {
     fn find_by_name(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
         for &(number, path, size_bytes) in files {
-            let dir = Arc::clone(folders.enter(self, path.parent())?);
+            if self.settle(number, path) {
+                continue;
+            }
+            let dir = match folders.enter(self, path.parent()) {
+                Ok(dir) => Arc::clone(dir),
+                Err(error) if disk::has_failed(&error) => return Err(error),
+                // The file fails when it comes.
+                Err(_) => continue,
+            };
             let is_ours = match path.parent() {
                 None => self.journal.earlier(path.name()).is_some(),
                 Some(_) => !self.merged.contains(path.top()),
@@ -236,6 +184,21 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whether a file is settled; then it counts as it was received.
+    fn settle(&mut self, entry: u32, path: &SafePath) -> bool {
+        let chunks = self.manifest.lengths(entry).map(Lengths::chunks);
+        let (Some(chunks), Some(_)) = (chunks, self.flight.resume.settled(entry)) else {
+            return false;
+        };
+        if path.parent().is_none()
+            && let Some(named) = self.journal.earlier(path.name())
+        {
+            self.note_top(&named.name);
+        }
+        self.add_found(entry, chunks, Found::Settled);
+        true
     }
 
     /// Of what is left then, some may be of files that have other names by now.
@@ -253,7 +216,9 @@ impl Store {
             {
                 continue;
             }
-            let dir = folders.enter(self, path.parent())?;
+            let Ok(dir) = folders.enter(self, path.parent()) else {
+                continue;
+            };
             let is_same = |(looked_into, _): &&(Arc<Dir>, _)| Arc::ptr_eq(looked_into, dir);
             if there.as_ref().filter(is_same).is_none() {
                 there = Some((Arc::clone(dir), temporaries(dir, NAMES_MAX)));
@@ -330,25 +295,31 @@ impl Store {
             .clone()
     }
 
-    /// The same, by what was offered.
-    pub(crate) fn top_places(&self) -> Places {
-        self.journal.places()
-    }
-
     /// The files that are to come.
     pub(crate) const fn selection(&self) -> &Arc<Selection> {
         &self.selection
     }
 
-    /// How many folders are wanted.
-    pub(crate) fn wanted_folders(&self) -> u32 {
-        let stay_out = self.unwanted.len() - self.selection.skipped().len();
-        self.manifest.folders() - u32::try_from(stay_out).unwrap_or_default()
+    /// How many folders are wanted and there.
+    pub(crate) fn folders(&self) -> u32 {
+        let unwanted = self.unwanted.len() - self.selection.skipped().len();
+        let stay_out = u32::try_from(unwanted + self.absent.len()).unwrap_or(u32::MAX);
+        self.manifest.folders().saturating_sub(stay_out)
+    }
+
+    /// Folders that could not be made and that nothing was to go into, and why.
+    pub(crate) fn failed_folders(&self) -> &[(u32, FileError)] {
+        &self.failed_folders
     }
 
     /// Whether programs stay programs.
     pub(crate) const fn keeps_executable(&self) -> bool {
         self.keeps_executable
+    }
+
+    /// Whether an attempt of this transfer has made the file `entry` durable.
+    pub(crate) fn is_settled(&self, entry: u32) -> bool {
+        matches!(self.found().get(&entry), Some(Found::Settled))
     }
 
     /// How many chunks of which files an earlier attempt has left.
@@ -371,7 +342,7 @@ impl Store {
                 let (folder, name) = split(place);
                 open_file(folders.enter_place(self, folder)?, name)?
             }
-            None => return Err(io::ErrorKind::NotFound.into()),
+            Some(Found::Settled) | None => return Err(io::ErrorKind::NotFound.into()),
         };
         Ok((Content::finished(file, &self.flight.known), true))
     }
@@ -443,16 +414,5 @@ fn split(place: &str) -> (Option<&str>, &str) {
     match place.rsplit_once('/') {
         Some((folder, name)) => (Some(folder), name),
         None => (None, place),
-    }
-}
-
-/// Whether there is a folder of this name. One that cannot be entered is an
-/// error: what an earlier attempt has left in it would be left for good.
-fn folder_there(dir: &Dir, name: &str) -> io::Result<bool> {
-    match dir.symlink_metadata(name) {
-        Ok(metadata) if metadata.is_dir() => dir.open_dir_nofollow(name).map(|_| true),
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }

@@ -155,7 +155,13 @@ mod tests {
             (false, &[BYTES]),
         ] {
             let bulk = Bulk {
-                flight: Arc::new(Flight::new(id, &manifest, Known::default())),
+                flight: Arc::new(Flight::new(
+                    id,
+                    &manifest,
+                    Known::default(),
+                    [0; 32],
+                    crate::ResumeState::default(),
+                )),
                 frame: Frame::Message(vec![0; BYTES]),
                 file_bytes: BYTES as u64,
                 is_ahead,

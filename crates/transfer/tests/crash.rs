@@ -23,7 +23,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, Resources, Side, Source, Summary, start,
+    Choices, Destination, Exchange, ExchangeEvent, Owner, Resources, Side, Source, Summary, start,
 };
 use tokio::sync::mpsc;
 
@@ -67,7 +67,12 @@ async fn child() {
     } else {
         Side::Responder
     };
-    let (exchange, events) = start(stream.unwrap().into_split(), side, Resources::default());
+    let (exchange, events) = start(
+        stream.unwrap().into_split(),
+        side,
+        Owner::stranger([1; 32]),
+        Resources::default(),
+    );
     if is_sender {
         let mut paths: Vec<_> = fs::read_dir(&folder)
             .unwrap()

@@ -11,7 +11,8 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, ExchangeEvent, Resources, Side, Source, Summary, TransferError, start,
+    Choices, Destination, ExchangeEvent, Owner, Resources, Side, Source, Summary, TransferError,
+    start,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -95,8 +96,14 @@ async fn send(
     let (right, right_end) = duplex(64 * 1024);
     let pumping = tokio::spawn(pump(left_end, right_end, passes));
     let [of_alice, of_bob] = resources.clone();
-    let (alice, mut at_alice) = start(tokio::io::split(left), Side::Initiator, of_alice);
-    let (bob, mut at_bob) = start(tokio::io::split(right), Side::Responder, of_bob);
+    let (alice, mut at_alice) = {
+        let owner = Owner::stranger([2; 32]);
+        start(tokio::io::split(left), Side::Initiator, owner, of_alice)
+    };
+    let (bob, mut at_bob) = {
+        let owner = Owner::stranger([1; 32]);
+        start(tokio::io::split(right), Side::Responder, owner, of_bob)
+    };
     let source = Source::scan(&[PathBuf::from(file)]).unwrap();
     alice.send(source).await.unwrap();
     let id = loop {

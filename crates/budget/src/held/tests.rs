@@ -76,6 +76,20 @@ fn when_it_is_full_the_heaviest_newcomer_gives_way_to_a_lighter_one() {
 }
 
 #[test]
+fn to_ask_for_room_takes_none() {
+    let mut budget = Budget::new(BOUNDS);
+    fill(&mut budget, from("198.51.100.1"));
+    fill(&mut budget, from("198.51.100.2"));
+    let used = budget.used();
+    assert_eq!(budget.has_room(&from("203.0.113.1"), 1), Ok(()));
+    assert!(matches!(
+        budget.has_room(&from("198.51.100.1"), 1),
+        Err(Full::Subnet(_))
+    ));
+    assert_eq!(budget.used(), used);
+}
+
+#[test]
 fn nobody_gives_way_to_an_equal() {
     let mut budget = Budget::new(BOUNDS);
     for number in 1..=8 {

@@ -190,6 +190,7 @@ mod tests {
                 key: PeerKey::from_bytes([1; 32]),
             },
             claimed: false,
+            stranger: false,
             direction: Direction::Receiving,
             progress: Progress {
                 files_total: completion.files + completion.failed_files,
@@ -198,6 +199,7 @@ mod tests {
             offer: offer.into(),
             stage: Stage::Completed(completion.clone()),
             path: Some(PathKind::Lan),
+            is_text: false,
             text: None,
         };
         outcome(&transfer, completion)

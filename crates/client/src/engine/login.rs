@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    Approach, Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
-    PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal, Rendezvous,
-    RendezvousEvent, ServerAddress,
+    Approach, Expect, Identity, Invitation, KnownKeys, LiveSessions, LogIn, LogInError, LoggedIn,
+    PathPolicy, PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal,
+    Rendezvous, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -54,6 +54,7 @@ pub(crate) enum LoginInput {
         rendezvous: Rendezvous,
         server_key: PeerKey,
         observed: SocketAddr,
+        has_relay: bool,
     },
     Failed {
         failure: Failure,
@@ -78,6 +79,8 @@ pub(crate) struct Login {
     id: Option<LoginId>,
     state: LoginState,
     server_key: Option<PeerKey>,
+    /// The server offers a relay.
+    has_relay: bool,
     /// Empty while not logged in.
     rendezvous: watch::Sender<Option<Rendezvous>>,
     /// Logged in, but the roster has not come yet: tell the face when it has.
@@ -93,6 +96,7 @@ impl Login {
             id: None,
             state,
             server_key: None,
+            has_relay: false,
             rendezvous: watch::Sender::new(None),
             observed: None,
             task: None,
@@ -107,6 +111,11 @@ impl Login {
     /// The key of the server we are, or were last, logged in to.
     pub(crate) const fn server_key(&self) -> Option<PeerKey> {
         self.server_key
+    }
+
+    /// Whether that server offers a relay.
+    pub(crate) const fn has_relay(&self) -> bool {
+        self.has_relay
     }
 
     /// Which login this is, if there is one.
@@ -164,6 +173,7 @@ impl Engine {
             path: self.path_policy(),
             proxy: self.proxy.subscribe(),
             sessions: self.live_sessions.clone(),
+            known: self.known.clone(),
             check: self.login.check.clone(),
             port_mapper: self.port_mapper.clone(),
             name: name.clone(),
@@ -210,7 +220,9 @@ impl Engine {
                 rendezvous,
                 server_key,
                 observed,
+                has_relay,
             } => {
+                self.login.has_relay = has_relay;
                 self.login.rendezvous.send_replace(Some(rendezvous));
                 self.probe_again();
                 self.login.server_key = Some(server_key);
@@ -315,6 +327,7 @@ struct Attempt {
     /// The user may change it while we try to connect again.
     proxy: watch::Receiver<ProxyChoice>,
     sessions: LiveSessions,
+    known: KnownKeys,
     check: Arc<Notify>,
     port_mapper: PortMapper,
     name: PeerName,
@@ -341,6 +354,7 @@ impl Attempt {
                         rendezvous: rendezvous.clone(),
                         server_key: logged_in.server_key,
                         observed: logged_in.observed,
+                        has_relay: logged_in.relay,
                     };
                     self.tell(first).await;
                     match self.forward(&rendezvous, events).await {
@@ -399,6 +413,7 @@ impl Attempt {
             path: self.path,
             proxy: self.proxy.borrow().clone(),
             sessions: self.sessions.clone(),
+            known: self.known.clone(),
             port_mapper: Some(self.port_mapper.clone()),
         };
         let approached = if is_hasty {

@@ -6,12 +6,14 @@
 //! ready where files go) runs in tasks of its own that send their outcome as an
 //! input.
 
+mod admission;
 mod diagnose;
 mod explain;
 mod going_on;
 mod login;
 mod nearby;
 mod paths;
+mod permissions;
 mod queue;
 mod receiving;
 mod remains;
@@ -27,22 +29,26 @@ use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
-    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
+    KnownKeys, LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper,
+    ProxyChoice,
 };
 use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::admission::Admission;
 use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
+use self::permissions::Permissions;
 pub(crate) use self::queue::Queued;
-use self::remains::{Delivered, Holder, Left};
+use self::remains::{Holder, Left};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 pub(crate) use self::taking::{make_and_open, not_opened};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
 use crate::command::Command;
+use crate::consent::{Deliveries, Yes};
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
@@ -95,14 +101,16 @@ pub(crate) struct Engine {
     sessions: HashMap<SessionId, PeerSession>,
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
+    /// The keys of contacts, as the network knows them.
+    known: KnownKeys,
     connecting: HashSet<PeerKey>,
+    admission: Admission,
+    permissions: Permissions,
     vigil: paths::Vigil,
     transfers: BTreeMap<TransferId, Transfer>,
     /// Of transfers that were cancelled while something still held it.
     leftovers: HashMap<Holder, Left>,
-    delivered: Vec<Delivered>,
-    /// Offers of what was delivered, while they are answered.
-    answering: HashSet<(SessionId, pinhole_transfer::TransferId)>,
+    delivered: Deliveries,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
     outputs: Outputs,
@@ -154,15 +162,18 @@ impl Engine {
             era: Era::default(),
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             connecting: HashSet::new(),
+            admission: Admission::default(),
+            permissions: Permissions::default(),
             vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
-            delivered: Vec::new(),
-            answering: HashSet::new(),
+            delivered: Deliveries::default(),
             next_id: 1,
             inputs,
         };
+        engine.known.set(engine.contacts.keys());
         engine.obey_limits();
         engine.obey_port_mapping();
         engine.load_queue()?;
@@ -198,7 +209,6 @@ impl Engine {
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
                 () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
-                () = sleep_until(self.next_forgetting()) => self.forget_old(),
             }
             self.publish();
         }
@@ -238,10 +248,20 @@ impl Engine {
                 into,
                 unwanted,
                 existing,
-            } => self.accept(transfer, into, unwanted, existing),
+            } => {
+                let chosen = (into, unwanted, existing);
+                self.accept(transfer, chosen, Yes::User).await;
+            }
+            Command::TextShown { transfer } => self.text_shown(transfer).await,
             Command::Pause { transfer, paused } => self.pause(transfer, paused),
             Command::Interrupt { transfer } => self.interrupt(transfer).await,
             Command::Decline { transfer } => self.decline(transfer).await,
+            Command::DeclineAll => self.decline_all().await,
+            Command::Allow { peer } => self.allow(peer),
+            Command::Block { peer } => self.block(peer).await,
+            Command::Unblock { peer } => self.unblock(peer).await,
+            Command::Forget { peer } => self.forget(peer).await,
+            Command::SetStrangers { strangers } => self.set_strangers(strangers).await,
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
@@ -344,6 +364,7 @@ impl Engine {
     }
 
     async fn store_contacts(&mut self) {
+        self.known.set(self.contacts.keys());
         let stored = self.profile.store_contacts(&self.contacts);
         self.report_profile(stored).await;
     }
@@ -462,6 +483,8 @@ impl Engine {
             attempts: self.attempts.entries(),
             is_diagnosing: self.diagnosing.is_running,
             diagnosis: self.diagnosing.last.clone(),
+            asking: self.permissions.asking(),
+            blocked: self.contacts.blocked(),
             ..snapshot(
                 &self.profile,
                 self.in_force(),
@@ -510,6 +533,8 @@ fn snapshot(
         key,
         peers,
         transfers,
+        asking: Vec::new(),
+        blocked: Vec::new(),
         history: history.entries(),
         attempts: Arc::default(),
         is_diagnosing: false,

@@ -9,6 +9,7 @@ use pinhole_transfer::{Source, SourceError};
 use super::Engine;
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer, TransferInput};
+use crate::consent::Yes;
 use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -48,6 +49,7 @@ impl Engine {
         };
         let mut transfer = Transfer::new(peer.clone(), Direction::Sending, Stage::Connecting);
         transfer.offer = Arc::new(offer::of_text(&text));
+        transfer.is_text = true;
         transfer.text = Some(text.into());
         let id = self.add_transfer(transfer);
         if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
@@ -160,7 +162,7 @@ impl Engine {
         else {
             return;
         };
-        let mut failed = Vec::new();
+        let (mut sent_ones, mut failed) = (Vec::new(), Vec::new());
         for (&id, transfer) in &mut self.transfers {
             if transfer.peer.key != peer {
                 continue;
@@ -168,11 +170,8 @@ impl Engine {
             let is_waiting = matches!(transfer.stage, Stage::Connecting);
             let (sent, stage) = match (transfer.source.take(), &transfer.text) {
                 (Some(source), _) => {
-                    let sent = match transfer.lost {
-                        Some(_) => exchange.send_again(source).await,
-                        None => exchange.send(source).await,
-                    };
-                    (sent, Stage::AwaitingAnswer)
+                    let sent = exchange.send_resumable(source, &transfer.resume);
+                    (sent.await, Stage::AwaitingAnswer)
                 }
                 (None, Some(text)) if is_waiting => {
                     let sent = exchange.send_text(text.as_ref().to_owned());
@@ -182,6 +181,7 @@ impl Engine {
             };
             match sent {
                 Ok(wire_id) => {
+                    sent_ones.push(id);
                     transfer.stage = stage;
                     transfer.lost = None;
                     transfer.path = Some(path);
@@ -190,10 +190,14 @@ impl Engine {
                         session,
                         id: wire_id,
                         exchange,
+                        sent: None,
                     });
                 }
                 Err(e) => failed.push((id, e)),
             }
+        }
+        for id in sent_ones {
+            self.note_yes(id, Yes::User).await;
         }
         for (id, error) in failed {
             if self.tries_again(id) {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
+use pinhole_transfer::merkle::Digest;
 use pinhole_transfer::{
-    AcceptError, Choices, Exchange, Manifest, Paused, Prepared, Source, SourceError, Summary,
+    AcceptError, Choices, Exchange, Manifest, Paused, Prepared, ResumeState, Source, SourceError,
+    Summary,
 };
 use tokio::time::Instant;
 
 use super::Engine;
 use super::going_on::Lost;
 use super::sessions::SessionId;
+use crate::consent::Yes;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::HistoryEntry;
@@ -24,6 +27,9 @@ use crate::snapshot::{
 
 /// Finished transfers beyond this many leave the list, oldest first.
 const MAX_TRANSFERS: usize = 1_000;
+
+/// As many of what strangers have offered and nobody has accepted.
+const MAX_UNWANTED: usize = 32;
 
 /// What the tasks around transfers report.
 #[derive(Debug)]
@@ -53,6 +59,8 @@ pub(crate) struct Transfer {
     pub(super) peer: PeerIdentity,
     /// Receiving: its name is only what it says of itself.
     pub(super) claimed: bool,
+    /// Receiving: the user had not chosen its key when this came.
+    pub(super) stranger: bool,
     pub(super) direction: Direction,
     pub(super) offer: Arc<OfferView>,
     pub(super) stage: Stage,
@@ -60,7 +68,11 @@ pub(crate) struct Transfer {
     /// Sending: what was asked for, should it have to be sent again.
     pub(super) paths: Vec<PathBuf>,
     /// A few words instead of files.
+    pub(super) is_text: bool,
+    /// Those words.
     pub(super) text: Option<Arc<str>>,
+    /// Receiving: why it may be taken, once it may.
+    pub(super) yes: Option<Yes>,
     /// Sending: the server on which the peer was offline.
     pub(super) queued_on: Option<PeerKey>,
     /// Sending: what was scanned and waits for a session.
@@ -79,6 +91,8 @@ pub(crate) struct Transfer {
     pub(super) folder: Option<PathBuf>,
     /// Receiving: what of it, and how.
     pub(super) choices: Choices,
+    /// What its attempts share, on whatever connection.
+    pub(super) resume: ResumeState,
     /// When it began to move, on whatever connection.
     pub(super) accepted_at: Option<Instant>,
     /// The user wants it to stand still, on whatever connection.
@@ -94,6 +108,8 @@ pub(crate) struct Carried {
     pub(super) session: SessionId,
     pub(super) id: pinhole_transfer::TransferId,
     pub(super) exchange: Exchange,
+    /// Receiving: what the peer says it has sent of it before, all of it.
+    pub(super) sent: Option<Digest>,
 }
 
 impl Carried {
@@ -113,12 +129,15 @@ impl Transfer {
         Self {
             peer,
             claimed: false,
+            stranger: false,
             direction,
             offer: Arc::default(),
             stage,
             path: None,
             paths: Vec::new(),
+            is_text: false,
             text: None,
+            yes: None,
             queued_on: None,
             source: None,
             carried: None,
@@ -128,11 +147,22 @@ impl Transfer {
             reoffered: None,
             folder: None,
             choices: Choices::default(),
+            resume: ResumeState::default(),
             accepted_at: None,
             wants_pause: false,
             progress: Progress::default(),
             had_bytes: None,
         }
+    }
+
+    /// Whether its words may be shown.
+    fn may_be_shown(&self) -> bool {
+        self.direction == Direction::Sending || self.yes.is_some()
+    }
+
+    /// Whether it came of a stranger, and nobody has said yes to it.
+    fn is_unwanted(&self) -> bool {
+        self.stranger && self.yes.is_none()
     }
 
     /// Whether the session must stay up for this transfer.
@@ -165,12 +195,14 @@ impl Transfer {
             id,
             peer: self.peer.clone(),
             claimed: self.claimed,
+            stranger: self.stranger,
             direction: self.direction,
             offer: self.offer.clone(),
             stage: self.stage.clone(),
             path: self.path,
             progress: self.progress,
-            text: self.text.clone(),
+            is_text: self.is_text,
+            text: self.text.clone().filter(|_| self.may_be_shown()),
         }
     }
 }
@@ -256,7 +288,6 @@ impl Engine {
 
     /// The session is gone, and with it what it carried.
     pub(super) async fn fail_session(&mut self, session: SessionId, reason: &str) {
-        self.answering.retain(|(of, _)| *of != session);
         let carried: Vec<_> = self
             .transfers
             .iter()
@@ -284,8 +315,8 @@ impl Engine {
         let elapsed = transfer
             .accepted_at
             .map_or(Duration::ZERO, |at| at.elapsed());
-        let places = match &outcome {
-            Ok(summary) => Some(summary.places.clone()),
+        let delivered = match &outcome {
+            Ok(summary) => summary.digest,
             Err(_) => None,
         };
         let failure = match outcome {
@@ -317,8 +348,8 @@ impl Engine {
         let is_of_queue = transfer.queued_on.is_some();
         transfer.lost = None;
         transfer.offer = Arc::new(offer::in_short(&transfer.offer));
-        if let Some(places) = places {
-            self.note_delivered(id, places);
+        if let Some(digest) = delivered {
+            self.note_delivered(id, digest);
         }
         self.let_go_of_offers(id, failure.as_ref()).await;
         self.remember(id).await;
@@ -346,7 +377,7 @@ impl Engine {
         if let (Some(again), Some(offer)) = (&again, offer) {
             // Only a session that is over refuses.
             let _ = match failure {
-                None if self.is_answered_again(peer, again, &offer) => Ok(()),
+                None if self.is_acknowledged(peer, again, &offer) => Ok(()),
                 Some(Failure::Cancelled) => again.exchange.cancel(again.id).await,
                 _ => again.exchange.interrupt(again.id).await,
             };
@@ -360,9 +391,25 @@ impl Engine {
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
+        if transfer.is_unwanted() {
+            return self.forget_unwanted();
+        }
+        if transfer.stranger && !self.admission.keeps_of_stranger() {
+            return;
+        }
         if let Some(entry) = HistoryEntry::of(&transfer.view(id), SystemTime::now()) {
             let stored = self.history.add(&self.profile, entry);
             self.report_profile(stored).await;
+        }
+    }
+
+    /// Of what strangers have offered in vain only the last stay on the list.
+    fn forget_unwanted(&mut self) {
+        let is_over = |t: &Transfer| t.is_unwanted() && t.stage.is_final();
+        let over = self.transfers.iter().filter(|(_, t)| is_over(t));
+        let over: Vec<_> = over.map(|(id, _)| *id).collect();
+        for id in over.iter().rev().skip(MAX_UNWANTED) {
+            self.transfers.remove(id);
         }
     }
 
@@ -383,19 +430,6 @@ impl Engine {
             }
             // What of the offer is wanted.
             transfer.sample_progress();
-        }
-    }
-
-    pub(super) async fn befriend(&mut self, id: TransferId) {
-        let Some(transfer) = self.transfers.get(&id) else {
-            return;
-        };
-        let is_news = match self.server_of(&transfer.peer) {
-            Some(server) => self.contacts.befriend(server, &transfer.peer),
-            None => self.contacts.befriend_nearby(&transfer.peer),
-        };
-        if is_news {
-            self.store_contacts().await;
         }
     }
 

@@ -120,6 +120,8 @@ fn logged_out() -> Snapshot {
         key: key(1),
         peers: Vec::new(),
         transfers: Vec::new(),
+        asking: Vec::new(),
+        blocked: Vec::new(),
         history: Arc::default(),
         attempts: Arc::default(),
         is_diagnosing: false,
@@ -171,11 +173,13 @@ fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
         id: TransferId(id),
         peer: identity("bob", 2),
         claimed: false,
+        stranger: false,
         direction,
         offer: offer(&[("holiday.mp4", 734_003_200)]),
         stage,
         path: Some(PathKind::Punched),
         progress: Progress::default(),
+        is_text: false,
         text: None,
     }
 }

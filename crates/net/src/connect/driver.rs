@@ -74,11 +74,11 @@ impl Driver {
         let (live, attempt) = wanted.improve.take().unzip();
         let agent = match &live {
             Some(live) => Agent::improving(live.kind(), timing),
-            None => Agent::new(wanted.role, rendezvous.path(), timing),
+            None => Agent::new(wanted.role, wanted.policy, timing),
         };
         Self {
             agent,
-            sockets: Sockets::new(rendezvous.clone(), wanted.role, wanted.peer.key),
+            sockets: Sockets::new(rendezvous.clone(), &wanted),
             rendezvous,
             live,
             attempt,
@@ -315,7 +315,7 @@ impl Driver {
         let reachability = Reachability {
             candidates: self.sockets.add_round(round, prepared),
             share_host: self.wanted.share_host,
-            relay: self.rendezvous.path() != PathPolicy::DirectOnly && self.live.is_none(),
+            relay: self.wanted.policy != PathPolicy::DirectOnly && self.live.is_none(),
         };
         let introduction = self.wanted.introduction;
         let message = match self.wanted.role {

@@ -7,6 +7,7 @@ mod sockets;
 use std::io;
 use std::sync::Arc;
 
+use pinhole_proto::agent::PathPolicy;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
@@ -84,6 +85,9 @@ pub(crate) struct Wanted {
     pub(crate) role: Role,
     pub(crate) peer: PeerIdentity,
     pub(crate) share_host: HostSharing,
+    /// Which paths this attempt may take. Only the relay: then nothing of it tells
+    /// the other side where this one is.
+    pub(crate) policy: PathPolicy,
     /// There is one already, and this attempt looks for a better path.
     pub(crate) improve: Option<(Arc<LiveSession>, OwnedSemaphorePermit)>,
 }
@@ -101,7 +105,7 @@ pub enum Accepted {
 /// better path when there is a session. Ends with the last of its callers and
 /// of the session.
 pub(crate) async fn run(rendezvous: &Rendezvous, wanted: Wanted) -> Result<Accepted, ConnectError> {
-    let inbox = rendezvous.register(wanted.introduction)?;
+    let inbox = rendezvous.register(&wanted)?;
     let (result, outcome) = oneshot::channel();
     let driver = driver::Driver::new(rendezvous.clone(), wanted, inbox, result);
     tokio::spawn(driver.run());

@@ -98,6 +98,11 @@ impl LiveSession {
         });
     }
 
+    /// Whether it is up, and this peer's to move.
+    fn is_controlled_by(&self, peer: PeerKey) -> bool {
+        self.role == Role::Controlled && self.peer.key == peer && !self.mover.is_closed()
+    }
+
     pub(crate) fn kind(&self) -> PathKind {
         self.path.borrow().kind
     }
@@ -119,8 +124,14 @@ impl LiveSessions {
     /// controlled by it.
     pub(crate) fn find(&self, id: IntroductionId, peer: PeerKey) -> Option<Arc<LiveSession>> {
         let found = self.lock().get(&id).and_then(Weak::upgrade)?;
-        let is_theirs = found.role == Role::Controlled && found.peer.key == peer;
-        (is_theirs && !found.mover.is_closed()).then_some(found)
+        found.is_controlled_by(peer).then_some(found)
+    }
+
+    /// Whether there is any that this peer may move.
+    pub(crate) fn has_any_of(&self, peer: PeerKey) -> bool {
+        let sessions = self.lock();
+        let mut up = sessions.values().filter_map(Weak::upgrade);
+        up.any(|session| session.is_controlled_by(peer))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IntroductionId, Weak<LiveSession>>> {

@@ -9,6 +9,7 @@
 mod hostile;
 mod login;
 mod measure;
+mod private;
 mod proxy;
 mod scene;
 mod sessions;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, LiveSessions, LogIn,
-    LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice, Rendezvous, RendezvousEvent,
+    Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, KnownKeys, LiveSessions,
+    LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice, Rendezvous, RendezvousEvent,
     ServerAddress, Session, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
@@ -71,6 +71,7 @@ impl Server {
             name: name.parse().unwrap(),
             path,
             sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
             port_mapper: None,
         }
@@ -135,7 +136,9 @@ pub(crate) async fn connect(
     let accepting = async {
         let invitation = to.invitation().await;
         assert_eq!(invitation.from().key, from.key);
-        let accepted = other.accept(invitation, HostSharing::SameNetwork).await;
+        let accepted = other
+            .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto)
+            .await;
         accepted.map(begun)
     };
     let both = async { tokio::join!(inviting, accepting) };

@@ -129,7 +129,7 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
     let accepting = tokio::spawn(async move {
         let invitation = bob.invitation().await;
         rendezvous
-            .accept(invitation, HostSharing::SameNetwork)
+            .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto)
             .await
     });
     // Bob dials this in vain: nobody listens there.

@@ -16,7 +16,8 @@ impl Incoming {
         written: &mpsc::Receiver<Written>,
     ) -> Result<Summary, Stopped> {
         let mut summary = Summary {
-            folders: store.wanted_folders(),
+            folders: store.folders(),
+            failed_files: self.refuse_folders(store),
             skipped_files: self.selection.skipped_files(),
             ..Summary::default()
         };
@@ -36,7 +37,7 @@ impl Incoming {
             }
             self.commit_group(store, group, &mut summary)?;
             self.flight.set_files(summary.files + summary.failed_files);
-            self.flight.settle(next);
+            self.flight.resume.settle(self.flight.settle(next));
             // The last acknowledgement waits for the folders.
             if next < self.manifest().count() {
                 self.acknowledge(next);
@@ -49,6 +50,15 @@ impl Incoming {
         } else {
             Err(Stopped)
         }
+    }
+
+    /// Tells of the folders that could not be made. Returns how many.
+    fn refuse_folders(&self, store: &Store) -> u32 {
+        let failed = store.failed_folders();
+        for (entry, error) in failed {
+            self.refuse(*entry, error.clone());
+        }
+        u32::try_from(failed.len()).unwrap_or(u32::MAX)
     }
 
     /// Makes durable what has come of a file so far.
@@ -78,6 +88,10 @@ impl Incoming {
         for written in group {
             match written {
                 Written::Part { entry, part } => parts.push((entry, part)),
+                Written::Settled { entry } => {
+                    summary.files += 1;
+                    summary.bytes += self.size_bytes(entry);
+                }
                 Written::Failed => summary.failed_files += 1,
                 Written::Some { .. } | Written::Rest { .. } => {}
             }

@@ -66,6 +66,8 @@ struct Left {
     entry: u32,
     /// `None` when it cannot be read any more; then all of it differs.
     content: Option<Content>,
+    /// It is not looked at: the root of what comes tells whether it is the same.
+    is_settled: bool,
     /// A finished file must stay as it is. If anything in it differs, all of
     /// it is sent again, so that its digests wait here until it is compared.
     waiting: Option<Vec<DigestItem>>,
@@ -74,6 +76,9 @@ struct Left {
 
 impl Left {
     fn has(&self, lengths: Lengths, item: &DigestItem, buffer: &mut [u8]) -> bool {
+        if self.is_settled {
+            return true;
+        }
         let Some(Content { file, chunks, .. }) = &self.content else {
             return false;
         };
@@ -125,6 +130,15 @@ impl Incoming {
     }
 
     fn open_left(&self, store: &Store, folders: &mut Folders, entry: u32) -> Left {
+        if store.is_settled(entry) {
+            return Left {
+                entry,
+                content: None,
+                is_settled: true,
+                waiting: None,
+                differs: false,
+            };
+        }
         let path = self.path(entry);
         let opened = path.and_then(|path| store.left(folders, entry, path));
         let (content, is_whole) = match opened {
@@ -137,6 +151,7 @@ impl Incoming {
         Left {
             entry,
             content,
+            is_settled: false,
             waiting: is_whole.then(Vec::new),
             differs: false,
         }

@@ -9,9 +9,12 @@ use std::{
 use super::{Incoming, Stopped, Verified, Written};
 use crate::{
     disk::{self, Pace},
+    event::FileError,
+    frame::BatchItem,
     lengths::CHUNK_BYTES,
     manifest::Entry,
     merkle::Digest,
+    message::Trouble,
     part::Part,
     store::{Folders, Store},
 };
@@ -84,6 +87,10 @@ impl<'a> WriteStage<'a> {
                 }
                 Verified::Batch { items, buffer } => {
                     for item in items {
+                        if self.store.is_settled(item.entry) {
+                            self.settled_again(&item)?;
+                            continue;
+                        }
                         let data = buffer.data().get(item.data).unwrap_or_default();
                         if !self.is_here(item.entry, data) {
                             self.chunk(item.entry, data, 0, item.digest)?;
@@ -93,6 +100,7 @@ impl<'a> WriteStage<'a> {
                     }
                 }
                 Verified::End { entry } => self.end(entry)?,
+                Verified::Changed { entry } => self.changed(entry)?,
                 Verified::Failed { entry, error } => {
                     // Whatever it has become, it is not what this was.
                     let part = self.open.take();
@@ -107,6 +115,27 @@ impl<'a> WriteStage<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A file that was made durable by an earlier attempt has come along again.
+    fn settled_again(&self, item: &BatchItem) -> Result<(), Stopped> {
+        let flight = &self.incoming.flight;
+        let (manifest, entry) = (self.incoming.manifest(), item.entry);
+        if flight.resume.differs(manifest, entry, item.digest) {
+            return self.changed(entry);
+        }
+        flight.add_compared(item.data.len() as u64, 0);
+        self.hand_on(Written::Settled { entry })
+    }
+
+    /// A file is not what an earlier attempt has made durable, and stays as it was.
+    fn changed(&self, entry: u32) -> Result<(), Stopped> {
+        let error = FileError::Local {
+            trouble: Trouble::Changed,
+            detail: "it was received before, and was something else then".to_owned(),
+        };
+        self.incoming.refuse(entry, error);
+        self.hand_on(Written::Failed)
     }
 
     /// Whether an earlier attempt has left just this file, whole. It was not
@@ -176,6 +205,9 @@ impl<'a> WriteStage<'a> {
     fn end(&mut self, entry: u32) -> Result<(), Stopped> {
         if self.given_up == Some(entry) {
             return Ok(());
+        }
+        if self.store.is_settled(entry) {
+            return self.hand_on(Written::Settled { entry });
         }
         match self.complete(entry) {
             Ok(part) => self.hand_on(Written::Part { entry, part }),

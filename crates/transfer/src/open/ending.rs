@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Shared {
-    /// Ends a transfer of either direction early. An accepted one of the peer
+    /// Ends a transfer of either direction early, or words. An accepted one of the peer
     /// ends when its pipeline has cleaned up behind it; any other at once. Of
     /// one that was only announced nobody has heard. Never waits.
     pub(crate) fn stop(
@@ -47,6 +47,7 @@ impl Shared {
         reason: TransferError,
     ) -> Result<(), ExchangeError> {
         if let Some(outgoing) = open.outgoing.remove(&id) {
+            outgoing.note_sent();
             outgoing.flight.stop(reason.clone());
         } else if !open.texts.remove(&id) {
             match open.incoming.get_mut(&id) {

@@ -9,13 +9,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Open, Shared};
 use crate::{
-    event::{ExchangeError, ExchangeEvent, FileError, Summary},
+    event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
     link::Link,
     manifest::{Early, Manifest},
     message::{Message, TransferId},
     outgoing::{Ahead, Answer, Departure, Forerun, Outgoing, Sent},
-    sender::{Accepted, Sender},
+    resume::{self, ResumeState},
+    sender::{Accepted, Delivered, Sender},
     source::Source,
     violation::Violation,
 };
@@ -114,6 +115,40 @@ impl OpenOutgoing {
         is_news.then_some(ExchangeEvent::FileFailed { id, path, error })
     }
 
+    /// What it comes to once `delivered` is on the other side.
+    fn summary(&self, delivered: Delivered) -> Summary {
+        let failed_folders = self.machine.failed_folders();
+        Summary {
+            files: delivered.files,
+            folders: self.source.manifest().folders() - failed_folders,
+            bytes: delivered.bytes,
+            digest: self.flight.digest(),
+            failed_files: self.machine.failed_files() + failed_folders,
+            skipped_files: self.machine.skipped_files(),
+            here_bytes: self.flight.here_bytes(),
+            resent_bytes: self.flight.resent_bytes(),
+            ..Summary::default()
+        }
+    }
+
+    /// It ends early. Notes for the next attempt that everything was sent, if it was:
+    /// only the receiver's last word may be missing.
+    pub(super) fn note_sent(&self) {
+        if let Some(delivered) = self.machine.all_sent()
+            && let Some(digest) = self.flight.digest_of_sent()
+        {
+            let summary = Summary {
+                digest: Some(digest),
+                ..self.summary(delivered)
+            };
+            self.flight.resume.note_sent(resume::Sent {
+                manifest: Arc::clone(self.source.manifest()),
+                digest,
+                summary,
+            });
+        }
+    }
+
     /// Hands the receiver's answer to the threads that send.
     pub(crate) fn answer(&self, answer: Answer) {
         if let Some(answers) = &self.answers {
@@ -142,23 +177,29 @@ impl Open {
 
 impl Shared {
     /// Gives a source an id and announces it. Some of its files may leave at
-    /// once: a first chunk if `may_go_ahead`, and while the receiver can hold no
-    /// other.
+    /// once: a first chunk while the receiver can hold no other, unless the transfer
+    /// was under way before, when the receiver is likely to have it.
     pub(crate) fn open_outgoing(
         &self,
         source: &Arc<Source>,
-        may_go_ahead: bool,
+        resume: &ResumeState,
     ) -> Result<(Arc<Flight>, Leaving), ExchangeError> {
         let mut open = self.open();
         let id = open.new_id()?;
         let manifest = source.manifest();
         let known = self.link.resources.known.clone();
-        let flight = Arc::new(Flight::new(id, manifest, known));
-        let early = open.early(manifest, may_go_ahead);
+        let owner = self.link.owner_key();
+        let flight = Arc::new(Flight::new(id, manifest, known, owner, resume.clone()));
+        let early = open.early(manifest, resume.begin());
+        let sent = resume.sent(manifest).map(|sent| sent.digest);
+        let machine = Sender::new(Arc::clone(manifest), early);
         let mut outgoing = OpenOutgoing {
             flight: Arc::clone(&flight),
             source: Arc::clone(source),
-            machine: Sender::new(Arc::clone(manifest), early),
+            machine: match sent {
+                Some(_) => machine.sent_before(),
+                None => machine,
+            },
             unwanted: Arc::default(),
             answers: None,
             ahead: None,
@@ -177,6 +218,7 @@ impl Shared {
             total_bytes: manifest.total_bytes(),
             along: early == Early::Everything,
             ahead: early == Early::FirstChunk,
+            sent,
         });
         Ok((flight, leaving))
     }
@@ -214,17 +256,12 @@ impl Shared {
     /// Takes a transfer of this side out, complete.
     pub(crate) fn complete_outgoing(&self, id: TransferId) -> Option<Summary> {
         let outgoing = self.open().outgoing.remove(&id)?;
-        let delivered = outgoing.machine.delivered();
-        Some(Summary {
-            files: delivered.files,
-            folders: outgoing.source.manifest().folders(),
-            bytes: delivered.bytes,
-            digest: outgoing.flight.digest(),
-            failed_files: outgoing.machine.failed_files(),
-            skipped_files: outgoing.machine.skipped_files(),
-            here_bytes: outgoing.flight.here_bytes(),
-            resent_bytes: outgoing.flight.resent_bytes(),
-            ..Summary::default()
-        })
+        if !outgoing.machine.is_accepted() {
+            let sent = outgoing.flight.resume.sent(outgoing.source.manifest())?;
+            // What comes along is on its way, in vain.
+            outgoing.flight.stop(TransferError::Cancelled(Party::Us));
+            return Some(sent.summary);
+        }
+        Some(outgoing.summary(outgoing.machine.delivered()))
     }
 }

@@ -102,7 +102,7 @@ impl Store {
 
     fn sync_own_folders(&self) -> io::Result<()> {
         let system = self.file_system();
-        let count = self.wanted_folders() as usize;
+        let count = self.folders() as usize;
         let are_durable = system.sync_many(count).is_some();
         // Only what was there before can be a mount point.
         if are_durable && self.merged.is_empty() {
@@ -118,10 +118,12 @@ impl Store {
         Ok(())
     }
 
-    /// The folders that are wanted, with their times; those inside others first.
+    /// The folders that are wanted and there, with their times; those inside others first.
     fn folders_inside_out(&self) -> impl Iterator<Item = (u32, &SafePath, Option<i64>)> {
         let folder = |number| match self.manifest.entry(number)? {
-            Entry::Folder { path, modified_ns } if !self.unwanted.contains(&number) => {
+            Entry::Folder { path, modified_ns }
+                if !self.unwanted.contains(&number) && !self.absent.contains_key(path.as_str()) =>
+            {
                 Some((number, path, *modified_ns))
             }
             _ => None,

@@ -207,8 +207,7 @@ async fn no_second_chunk_goes_ahead_until_the_first_is_answered() {
 async fn an_offer_made_again_sends_nothing_ahead() {
     let from = tempdir().unwrap();
     let (mut liar, bob) = with_liar();
-    let source = Source::scan(&two_files(from.path())).unwrap();
-    let id = bob.exchange.send_again(source).await.unwrap();
+    let id = bob.send_again(&two_files(from.path())).await;
     assert!(!goes_ahead(&mut liar, id).await);
 }
 

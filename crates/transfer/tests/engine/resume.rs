@@ -10,7 +10,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, ExchangeError, Party, Places, Side, Summary, TransferError, TransferId,
+    Choices, Destination, ExchangeError, Party, Side, Summary, TransferError, TransferId,
     frame::FrameKind,
 };
 use tempfile::tempdir;
@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     liar,
-    support::{Peer, names, noise, pair, transfer, transfer_again, tree},
+    support::{ALICE, Peer, names, noise, pair, transfer, transfer_again, tree},
 };
 
 const MIB: usize = 1024 * 1024;
@@ -458,34 +458,6 @@ async fn what_an_attempt_has_left_can_be_removed() {
     assert_eq!(bob.finished(id).await, Err(TransferError::ConnectionLost));
     assert_ne!(names(into.path()).len(), 0);
     let folder = Destination::open(into.path()).unwrap();
-    folder.discard(offer, &Choices::default()).unwrap();
+    folder.discard(offer, &Choices::default(), ALICE).unwrap();
     assert_eq!(names(into.path()).len(), 0);
-}
-
-#[tokio::test]
-async fn what_is_here_whole_is_found_where_it_came_to_be() {
-    let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
-    let paths = ["d", "f"].map(|name| from.path().join(name));
-    fs::create_dir(&paths[0]).unwrap();
-    fs::write(paths[0].join("inside"), noise(2 * MIB, 1)).unwrap();
-    fs::write(&paths[1], noise(2 * MIB, 2)).unwrap();
-    fs::write(into.path().join("f"), "another").unwrap();
-    fs::create_dir(into.path().join("d")).unwrap();
-    let (mut alice, mut bob) = pair();
-    let (_, received) = transfer(&mut alice, &mut bob, &paths, into.path()).await;
-    let once = tree(into.path());
-    for (places, copies) in [(received.places.clone(), 0), (Places::default(), 2)] {
-        let id = alice.send(&paths).await;
-        bob.offered().await;
-        let folder = Destination::open(into.path()).unwrap().knowing(places);
-        let accepted = bob.exchange.accept(id, folder, Choices::default());
-        accepted.await.unwrap();
-        let again = bob.finished(id).await.unwrap();
-        let sent = alice.finished(id).await.unwrap();
-        assert_eq!((sent.files, sent.skipped_files), (2, 0));
-        assert_eq!((sent.resent_bytes, sent.digest), (0, received.digest));
-        let is_same = again.places == received.places;
-        assert_eq!(is_same, copies == 0);
-        assert_eq!(tree(into.path()) == once, copies == 0);
-    }
 }

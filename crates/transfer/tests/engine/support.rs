@@ -9,13 +9,17 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, FileError, Manifest, Resources, SafePath, Side,
-    Source, Summary, TransferError, TransferId,
+    Choices, Destination, Exchange, ExchangeEvent, FileError, Manifest, Owner, PeerOwner,
+    Resources, ResumeState, SafePath, Side, Source, Summary, TransferError, TransferId,
 };
 use tokio::{io::DuplexStream, sync::mpsc};
 
 /// Nothing in these tests takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The keys of the two.
+pub(crate) const ALICE: [u8; 32] = [1; 32];
+pub(crate) const BOB: [u8; 32] = [2; 32];
 
 /// One side of an exchange.
 pub(crate) struct Peer {
@@ -37,7 +41,20 @@ impl Peer {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        let (exchange, events) = pinhole_transfer::start(tokio::io::split(stream), side, resources);
+        let key = match side {
+            Side::Initiator => BOB,
+            Side::Responder => ALICE,
+        };
+        Self::with(stream, side, Owner::stranger(key), resources)
+    }
+
+    /// Over a stream to this peer.
+    pub(crate) fn with<S>(stream: S, side: Side, owner: PeerOwner, resources: Resources) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = tokio::io::split(stream);
+        let (exchange, events) = pinhole_transfer::start(stream, side, owner, resources);
         Self {
             exchange,
             events,
@@ -64,15 +81,22 @@ impl Peer {
     }
 
     pub(crate) async fn send_again(&self, paths: &[PathBuf]) -> TransferId {
-        self.exchange
-            .send_again(Source::scan(paths).unwrap())
-            .await
-            .unwrap()
+        self.send_resumable(paths, &begun(paths).await).await
+    }
+
+    pub(crate) async fn send_resumable(
+        &self,
+        paths: &[PathBuf],
+        resume: &ResumeState,
+    ) -> TransferId {
+        let source = Source::scan(paths).unwrap();
+        let sent = self.exchange.send_resumable(source, resume);
+        sent.await.unwrap()
     }
 
     pub(crate) async fn offered(&mut self) -> (TransferId, Arc<Manifest>) {
         match self.event().await {
-            ExchangeEvent::Offered { id, offer } => (id, offer),
+            ExchangeEvent::Offered { id, offer, .. } => (id, offer),
             other => panic!("{other:?} instead of an offer"),
         }
     }
@@ -122,6 +146,14 @@ impl Peer {
             }
         }
     }
+}
+
+/// What is remembered of a transfer that has begun on another connection.
+async fn begun(paths: &[PathBuf]) -> ResumeState {
+    let (alice, _bob) = pair();
+    let resume = ResumeState::default();
+    alice.send_resumable(paths, &resume).await;
+    resume
 }
 
 /// Everything but these.

@@ -25,8 +25,8 @@ use std::{
 
 use injector::{Call, Plan};
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Existing, Resources,
-    Side, Source, Summary, TransferError, start,
+    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Existing, Owner,
+    Resources, Side, Source, Summary, TransferError, start,
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, sync::mpsc};
@@ -410,11 +410,13 @@ fn attempt_over(paths: &[PathBuf], into: &Path, breaks_after: u64, existing: Exi
         let (alice, mut sending) = start(
             tokio::io::split(left),
             Side::Initiator,
+            Owner::stranger([2; 32]),
             Resources::default(),
         );
         let (bob, mut receiving) = start(
             (read.take(breaks_after), write),
             Side::Responder,
+            Owner::stranger([1; 32]),
             Resources::default(),
         );
         let source = Source::scan(paths).unwrap();
