@@ -16,6 +16,7 @@ pub struct Settings {
     /// The server used last.
     pub server: Option<ServerAddress>,
     /// Where accepted files go; `None` for the default of the profile.
+    #[serde(with = "crate::profile::stored_path::optional")]
     pub download_folder: Option<PathBuf>,
     /// Which paths to peers may be used.
     pub path: PathPolicy,

@@ -321,7 +321,7 @@ impl Engine {
             self.note_delivered(id, places);
         }
         self.let_go_of_offers(id, failure.as_ref()).await;
-        self.remember(id).await;
+        self.remember(id);
         if is_of_queue {
             self.store_queue().await;
         }
@@ -356,13 +356,12 @@ impl Engine {
         }
     }
 
-    async fn remember(&mut self, id: TransferId) {
+    fn remember(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
         if let Some(entry) = HistoryEntry::of(&transfer.view(id), SystemTime::now()) {
-            let stored = self.history.add(&self.profile, entry);
-            self.report_profile(stored).await;
+            self.history.add(&self.writer, entry);
         }
     }
 
