@@ -353,7 +353,7 @@ impl Engine {
             self.note_delivered(id, digest);
         }
         self.let_go_of_offers(id, failure.as_ref()).await;
-        self.remember(id).await;
+        self.remember(id);
         if is_of_queue {
             self.store_queue().await;
         }
@@ -388,7 +388,7 @@ impl Engine {
         }
     }
 
-    async fn remember(&mut self, id: TransferId) {
+    fn remember(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
@@ -399,8 +399,7 @@ impl Engine {
             return;
         }
         if let Some(entry) = HistoryEntry::of(&transfer.view(id), SystemTime::now()) {
-            let stored = self.history.add(&self.profile, entry);
-            self.report_profile(stored).await;
+            self.history.add(&self.writer, entry);
         }
     }
 
