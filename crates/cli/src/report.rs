@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
-    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, PathKind,
-    PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
+    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, PathKind, PeerIdentity,
+    PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
 };
 
 use self::bar::{Bar, Shown};
@@ -289,6 +289,7 @@ impl Report {
                 folders: offer.folders,
                 bytes: offer.bytes,
                 existing: offer.existing,
+                unread: offer.unread,
                 existing_names: &offer.existing_names,
                 entries: entries.collect(),
             });
@@ -312,6 +313,9 @@ impl Report {
         }
         if let Some(more @ 1..) = lines.len().checked_sub(LISTED_MAX) {
             self.show(&format!("… and {more} more"));
+        }
+        if offer.unread > 0 {
+            self.say(&words::unread(transfer.direction, &peer.name, offer.unread));
         }
     }
 
@@ -429,6 +433,7 @@ impl Report {
                 here_bytes: completion.here_bytes,
                 resent_bytes: completion.resent_bytes,
                 failed_files: completion.failed_files,
+                unread: completion.unread,
                 skipped_files: completion.skipped_files,
                 elapsed_ms: millis(completion.elapsed),
                 path: transfer.path,
@@ -442,6 +447,13 @@ impl Report {
         if completion.failed_files > 0 {
             let failed = files(completion.failed_files);
             self.say(&format!("{failed} could not be transferred"));
+        }
+        if completion.unread > 0 {
+            self.say(&words::unread(
+                transfer.direction,
+                &transfer.peer.name,
+                completion.unread,
+            ));
         }
     }
 
@@ -536,7 +548,9 @@ impl Report {
         if self.json {
             return self.line(&Line::Forgotten { name, fingerprint });
         }
-        self.print(&format!("{name:<32}  {fingerprint}  is a stranger from now on"));
+        self.print(&format!(
+            "{name:<32}  {fingerprint}  is a stranger from now on"
+        ));
     }
 
     /// The other side is waited for.

@@ -220,7 +220,7 @@ impl<'a> Terminal<'a> {
         match &transfer.stage {
             Stage::Completed(completion) => {
                 self.report.completed(transfer, completion);
-                if completion.failed_files == 0 {
+                if completion.missing() == 0 {
                     Exit::Done
                 } else {
                     Exit::LocalFiles

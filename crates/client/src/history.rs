@@ -53,7 +53,7 @@ pub struct HistoryEntry {
 pub enum Outcome {
     /// Everything is durable on the receiving side, but for this many files.
     Completed {
-        /// Files that failed one by one.
+        /// Files and folders that should be there and are not.
         failed_files: u64,
     },
     /// Not, for this reason.
@@ -72,7 +72,9 @@ impl HistoryEntry {
                     (0, failed @ 1..) => Outcome::Failed {
                         reason: format!("None of {failed} files arrived."),
                     },
-                    (_, failed_files) => Outcome::Completed { failed_files },
+                    _ => Outcome::Completed {
+                        failed_files: done.missing(),
+                    },
                 };
                 (
                     done.files,

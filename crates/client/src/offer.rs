@@ -86,6 +86,7 @@ fn summary(manifest: &Manifest) -> OfferView {
         files: u64::from(manifest.files()),
         folders: u64::from(manifest.folders()),
         bytes: manifest.total_bytes(),
+        unread: u64::from(manifest.unread()),
         ..OfferView::default()
     }
 }

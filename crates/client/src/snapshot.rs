@@ -235,9 +235,11 @@ pub struct Completion {
     pub here_bytes: u64,
     /// Bytes that travelled more than once.
     pub resent_bytes: u64,
-    /// Files that failed one by one, or could not even be offered; the others
-    /// are there.
+    /// Files that failed one by one; the others are there.
     pub failed_files: u64,
+    /// Files and folders that the sender could not read, or name, and so could not
+    /// even offer.
+    pub unread: u64,
     /// Files that the receiver did not want.
     pub skipped_files: u64,
     /// What was delivered, in short; equal on both sides. `None` for no files.
@@ -257,6 +259,12 @@ pub struct Completion {
 }
 
 impl Completion {
+    /// How many files and folders should be there and are not.
+    #[must_use]
+    pub const fn missing(&self) -> u64 {
+        self.failed_files + self.unread
+    }
+
     /// The bytes that travelled during this transfer.
     #[must_use]
     pub const fn travelled_bytes(&self) -> u64 {
@@ -317,15 +325,9 @@ pub struct OfferView {
     pub existing_names: Vec<String>,
     /// Sending: what was found and left out.
     pub left_out: Vec<LeftOut>,
-}
-
-impl OfferView {
-    /// How much was left out although it should have been sent.
-    #[must_use]
-    pub fn unsent(&self) -> u64 {
-        let failed = self.left_out.iter().filter(|left_out| left_out.failed);
-        failed.count() as u64
-    }
+    /// How many files and folders should be in it, but could not be read or named by
+    /// the sender.
+    pub unread: u64,
 }
 
 /// Something that was found where files were to be sent, and is not sent.

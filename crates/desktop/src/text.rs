@@ -621,6 +621,9 @@ pub(crate) fn completion(done: &Completion) -> String {
     if done.skipped_files > 0 {
         parts.push(format!("{} skipped", count(done.skipped_files, 0)));
     }
+    if done.unread > 0 {
+        parts.push(format!("{} could not be read by the sender", done.unread));
+    }
     parts.join("  ·  ")
 }
 

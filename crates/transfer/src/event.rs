@@ -98,6 +98,9 @@ pub struct Summary {
     /// files, in the order of the manifest. Equal on both sides; `None` for no
     /// files.
     pub digest: Option<Digest>,
+    /// On the receiving side, the folder that they are in, by the path that it has
+    /// in the end.
+    pub folder: Option<PathBuf>,
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,

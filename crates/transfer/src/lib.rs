@@ -54,6 +54,7 @@ pub mod receiver;
 pub mod sender;
 pub mod source;
 pub mod throttle;
+mod version;
 pub mod violation;
 
 pub use choices::{Choices, Existing, Selection};

@@ -142,10 +142,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 total_bytes,
                 along,
                 ahead,
+                unread,
                 sent,
             } => {
                 let early = Early::promised(along, ahead)?;
-                self.announced(transfer, entries, total_bytes, early, sent)?;
+                let mut builder = ManifestBuilder::default();
+                builder.leave_out(unread);
+                let announced = (entries, total_bytes);
+                self.announced(transfer, builder, announced, early, sent)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
@@ -222,8 +226,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     fn announced(
         &self,
         id: TransferId,
-        entries: u32,
-        total_bytes: u64,
+        builder: ManifestBuilder,
+        (entries, total_bytes): (u32, u64),
         early: Early,
         sent: Option<Digest>,
     ) -> Result<(), Violation> {
@@ -259,7 +263,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             return self.decline_busy(id);
         };
         let announced = Announced {
-            builder: ManifestBuilder::default(),
+            builder,
             entries,
             total_bytes,
             early,

@@ -2,7 +2,8 @@
 
 use pinhole_client::snapshot::Completion;
 use pinhole_client::{
-    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, TransferView,
+    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName,
+    TransferView,
 };
 
 use super::bar;
@@ -33,7 +34,9 @@ pub(crate) fn plain(sentence: &str) -> String {
     while let Some((before, behind)) = rest.split_once(BEGIN) {
         shown.push_str(before);
         let digits = behind.find(|c: char| !c.is_ascii_digit());
-        let end = digits.filter(|&end| end > 0).map(|end| behind.split_at(end));
+        let end = digits
+            .filter(|&end| end > 0)
+            .map(|end| behind.split_at(end));
         rest = match end.and_then(|(_, end)| end.strip_prefix(')')) {
             Some(rest) => rest,
             None => {
@@ -112,7 +115,7 @@ pub(super) fn listing(offer: &OfferView) -> Vec<String> {
 
 /// How a transfer went, in one line.
 pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> String {
-    let mark = if completion.failed_files == 0 {
+    let mark = if completion.missing() == 0 {
         "✓"
     } else {
         "!"
@@ -153,6 +156,15 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
     let (size, time) = (display::size(bytes), display::time(elapsed));
     let speed = display::speed(bytes, elapsed);
     format!("{what}: {here}{size} in {time}, {speed}, {way}{skipped}")
+}
+
+/// What belongs to an offer and is not in it.
+pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> String {
+    let (who, what) = match direction {
+        Direction::Sending => ("this side", "are not sent"),
+        Direction::Receiving => (peer.as_str(), "do not come"),
+    };
+    format!("files and folders that {who} could not read or name, and that {what}: {unread}")
 }
 
 /// The names at the top level that are not those offered.
@@ -249,7 +261,10 @@ mod tests {
         for (sentence, expected) in [
             ("refused (os error 111). Try again.", "refused. Try again."),
             ("a (os error 1); b (os error 22)", "a; b"),
-            ("it is (os error x) and (os error 1", "it is (os error x) and (os error 1"),
+            (
+                "it is (os error x) and (os error 1",
+                "it is (os error x) and (os error 1",
+            ),
             ("(os error ) ", "(os error ) "),
         ] {
             assert_eq!(plain(sentence), expected);

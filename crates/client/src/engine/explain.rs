@@ -4,7 +4,7 @@ use pinhole_net::{
     ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathPolicy, PeerIdentity,
     PeerName, Refusal, Report, ServerAddress, ServerConnectError, Way,
 };
-use pinhole_transfer::{DeclineReason, FileError, Party, TransferError};
+use pinhole_transfer::{DeclineReason, FileError, Party, TransferError, Trouble};
 
 use crate::failure::Failure;
 
@@ -172,12 +172,12 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
         TransferError::Verification(_) => Failure::Verification {
             detail: error.to_string(),
         },
-        TransferError::LocalFile { .. } => Failure::LocalFiles {
-            detail: format!("{error}."),
+        TransferError::LocalFile { trouble, .. } => Failure::LocalFiles {
+            detail: format!("{error}.{}", what_is_kept(*trouble)),
         },
         TransferError::PeerFile(trouble) => Failure::RemoteFiles {
             peer,
-            detail: format!("reports: {trouble}."),
+            detail: format!("reports: {trouble}.{}", what_is_kept(*trouble)),
         },
         TransferError::ConnectionLost => Failure::ConnectionLost {
             peer,
@@ -187,6 +187,14 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
             peer,
             reason: error.to_string(),
         },
+    }
+}
+
+/// What becomes of what has arrived on a disk that takes no more.
+const fn what_is_kept(trouble: Trouble) -> &'static str {
+    match trouble.leaves_room_later() {
+        true => " What has arrived is kept; sent again, it goes on from there.",
+        false => "",
     }
 }
 

@@ -147,7 +147,7 @@ impl Engine {
     /// The folder does not serve.
     async fn refuse(&mut self, id: TransferId, carried: &Carried, error: &DestinationError) {
         let reason = match error.trouble() {
-            Trouble::DiskFull => DeclineReason::NoSpace,
+            Trouble::DiskFull | Trouble::Quota | Trouble::TooManyFiles => DeclineReason::NoSpace,
             _ => DeclineReason::NotWritable,
         };
         let _ = carried.exchange.decline(carried.id, reason).await;

@@ -263,6 +263,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         skipped_files: 3,
         resent_bytes: 0,
         failed_files: 1,
+        unread: 0,
         digest: None,
         elapsed: Duration::from_secs(10),
         folder: Some("/home/alice/Downloads".into()),

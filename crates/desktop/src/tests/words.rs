@@ -111,6 +111,7 @@ fn received_words_are_shown_safely_and_copied_as_they_came() {
         skipped_files: 0,
         resent_bytes: 0,
         failed_files: 0,
+        unread: 0,
         elapsed: Duration::ZERO,
         digest: None,
         folder: None,
