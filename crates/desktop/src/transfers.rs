@@ -91,7 +91,7 @@ fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::
     let paused = transfer.progress.paused != Paused::default();
     match (&transfer.stage, transfer.direction) {
         (Stage::Completed(_), _) if transfer.text.is_some() => (Icon::Bubble, palette.accent),
-        (Stage::Completed(done), _) if done.failed_files > 0 || !failed.is_empty() => {
+        (Stage::Completed(done), _) if done.missing() > 0 || !failed.is_empty() => {
             (Icon::Warning, palette.warning)
         }
         (Stage::Completed(_), _) => (Icon::Check, palette.accent),

@@ -136,7 +136,7 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
         }
         (count, Direction::Receiving) => format!(", {} skipped", display::count(count, 0)),
     };
-    if completion.files == 0 && completion.skipped_files + completion.failed_files > 0 {
+    if completion.files == 0 && completion.skipped_files + completion.missing() > 0 {
         let nothing = match (transfer.direction, transfer.progress.bytes_done) {
             (Direction::Sending, 0) => "nothing was sent",
             (Direction::Receiving, 0) => "nothing was received",
