@@ -286,6 +286,21 @@ impl Contacts {
         all
     }
 
+    /// Whoever is pinned, on whatever server and nearby, ordered by name; each name and
+    /// key once.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<PeerIdentity> {
+        let everywhere = self.peers.values().chain(std::iter::once(&self.nearby));
+        let all = everywhere.flatten().map(|(name, pin)| PeerIdentity {
+            name: name.clone(),
+            key: pin.key,
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(|one, other| (&one.name, one.key).cmp(&(&other.name, other.key)));
+        all.dedup();
+        all
+    }
+
     fn is_full(&self) -> bool {
         self.pins() >= PEERS_MAX
     }

@@ -38,7 +38,11 @@ pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
     ProxyTextError, ServerAddress,
 };
-pub use pinhole_transfer::{Existing, Paused, display::display_lines, message::TEXT_BYTES_MAX};
+pub use pinhole_transfer::{
+    Existing, Paused, Renamed,
+    display::{display_lines, display_text, is_hidden},
+    message::TEXT_BYTES_MAX,
+};
 pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};
 pub use snapshot::{
     Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TopView, TransferId,

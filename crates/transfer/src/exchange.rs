@@ -297,6 +297,12 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether the peer counts from now on as one that is known. What it has offered
+    /// before stays counted as it was.
+    pub fn set_known(&self, is_known: bool) {
+        self.shared.link.set_known(is_known);
+    }
+
     /// Has the sender of a transfer of either direction stop for a while, or go
     /// on. It goes on when neither side wants it to stop.
     ///

@@ -48,10 +48,20 @@ pub(super) enum Line<'a> {
         name: &'a PeerName,
         fingerprint: Fingerprint,
     },
+    Claimed {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
+    Asked {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
         claimed: bool,
+        stranger: bool,
+        text: bool,
         files: u64,
         folders: u64,
         bytes: u64,
@@ -130,6 +140,15 @@ pub(super) enum Line<'a> {
         nearby: bool,
         claimed: bool,
     },
+    Contact {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+        blocked: bool,
+    },
+    Forgotten {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     History(&'a HistoryEntry),
     Diagnosis(&'a Diagnosis),
     Attempt(&'a Attempt),
@@ -146,6 +165,8 @@ pub(super) enum Line<'a> {
 pub(crate) enum Until {
     /// The peer comes online.
     Online,
+    /// It receives: it is there, but does not, or has gone away.
+    Receiving,
     /// It takes the offer.
     Accepted,
 }

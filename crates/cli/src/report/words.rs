@@ -1,7 +1,9 @@
 //! Sentences about transfers.
 
 use pinhole_client::snapshot::Completion;
-use pinhole_client::{Direction, Failure, Fingerprint, OfferView, PathKind, TransferView};
+use pinhole_client::{
+    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, TransferView,
+};
 
 use super::bar;
 use crate::display;
@@ -18,7 +20,39 @@ pub(super) fn failure(failure: &Failure) -> String {
             let trust = trust(peer.as_str(), *known, *now);
             format!("{failure} {trust}")
         }
-        other => other.to_string(),
+        other => plain(&other.to_string()),
+    }
+}
+
+/// A sentence without the numbers that the standard library puts behind the
+/// system's words, as in "Connection refused (os error 111)".
+pub(crate) fn plain(sentence: &str) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut shown = String::with_capacity(sentence.len());
+    let mut rest = sentence;
+    while let Some((before, behind)) = rest.split_once(BEGIN) {
+        shown.push_str(before);
+        let digits = behind.find(|c: char| !c.is_ascii_digit());
+        let end = digits.filter(|&end| end > 0).map(|end| behind.split_at(end));
+        rest = match end.and_then(|(_, end)| end.strip_prefix(')')) {
+            Some(rest) => rest,
+            None => {
+                shown.push_str(BEGIN);
+                behind
+            }
+        };
+    }
+    shown + rest
+}
+
+/// How a transfer of the history has ended.
+pub(super) fn end(entry: &HistoryEntry) -> String {
+    match &entry.outcome {
+        Outcome::Completed { failed_files: 0 } => "✓".to_owned(),
+        Outcome::Completed { failed_files } => {
+            format!("! {} failed", display::count(*failed_files, 0))
+        }
+        Outcome::Failed { reason } => plain(reason),
     }
 }
 
@@ -100,10 +134,15 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
         (count, Direction::Receiving) => format!(", {} skipped", display::count(count, 0)),
     };
     if completion.files == 0 && completion.skipped_files + completion.failed_files > 0 {
-        return format!("{what}: nothing was sent{skipped}");
+        let nothing = match (transfer.direction, transfer.progress.bytes_done) {
+            (Direction::Sending, 0) => "nothing was sent",
+            (Direction::Receiving, 0) => "nothing was received",
+            _ => "no file is complete",
+        };
+        return format!("{what}: {nothing}{skipped}");
     }
     let way = transfer.path.map_or("", path_in_words);
-    if transfer.text.is_some() {
+    if transfer.is_text {
         return format!("{mark} text to {}, {way}", transfer.peer.name);
     }
     let here = match completion.here_bytes {
@@ -206,6 +245,18 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_errors_are_for_nobody() {
+        for (sentence, expected) in [
+            ("refused (os error 111). Try again.", "refused. Try again."),
+            ("a (os error 1); b (os error 22)", "a; b"),
+            ("it is (os error x) and (os error 1", "it is (os error x) and (os error 1"),
+            ("(os error ) ", "(os error ) "),
+        ] {
+            assert_eq!(plain(sentence), expected);
+        }
+    }
+
+    #[test]
     fn the_end_says_the_new_name_and_what_was_there() {
         let file = OfferView {
             title: "a.bin".to_owned(),
@@ -231,7 +282,7 @@ mod tests {
         };
         assert_eq!(
             received(file.clone(), &failed),
-            "! a.bin from alice: nothing was sent"
+            "! a.bin from alice: nothing was received"
         );
         let part = OfferView {
             title: "a.bin and 129 more".to_owned(),
