@@ -127,8 +127,8 @@ impl Person {
         self.command(Command::Decline { transfer });
     }
 
-    fn contacts_file(&self) -> String {
-        fs::read_to_string(self.profile.join("contacts.json")).expect("contacts")
+    fn contacts(&self) -> Vec<PeerIdentity> {
+        self.client.snapshot().contacts.to_vec()
     }
 }
 
@@ -183,14 +183,13 @@ async fn whoever_comes_by_is_not_pinned() {
     let mut scene = Scene::on_loopback();
     let file = scene.file("gift.txt", b"gift");
     let mut bob = Person::log_in(&scene, "b", "bob").await;
-    let before = bob.contacts_file();
     let mut visitor = Person::log_in(&scene, "visitor", "carol").await;
     visitor.send("bob", &file).await;
     let offer = bob.offered().await;
     bob.decline(offer);
     assert!(visitor.finished().await.is_some());
     visitor.end();
-    assert_eq!(bob.contacts_file(), before);
+    assert_eq!(bob.contacts(), []);
 
     // The name is another's now, and that one is not refused.
     scene.forget_names();
@@ -200,15 +199,10 @@ async fn whoever_comes_by_is_not_pinned() {
     let offer = bob.offered().await;
     bob.accept(offer);
     assert_eq!(carol.finished().await, None);
-    let key = carol.client.snapshot().key.to_string();
-    assert!(
-        bob.contacts_file().contains(&key),
-        "the user has chosen her"
-    );
-    let peer = own_identity(&carol, "carol").key;
-    bob.command(Command::Forget { peer });
-    bob.sees("carol", |p| !p.contact).await;
-    assert!(!bob.contacts_file().contains(&key));
+    let her = own_identity(&carol, "carol");
+    assert_eq!(bob.contacts(), [her.clone()], "the user has chosen her");
+    bob.command(Command::Forget { peer: her.key });
+    bob.shows(|s| s.contacts.is_empty()).await;
     carol.end();
     bob.end();
 }
@@ -218,16 +212,21 @@ async fn a_standing_yes_pins_nobody() {
     let scene = Scene::on_loopback();
     let mut alice = Person::log_in(&scene, "a", "alice").await;
     let mut bob = Person::log_in(&scene, "b", "bob").await;
-    let before = bob.contacts_file();
     bob.command(Command::SetAcceptPolicy {
         policy: AcceptPolicy::All,
     });
     alice.send("bob", &scene.file("a.txt", b"a")).await;
     assert_eq!(alice.finished().await, None);
     assert_eq!(bob.received("a.txt"), b"a");
-    assert_eq!(bob.contacts_file(), before);
+    assert_eq!(bob.contacts(), []);
+    let (contacts, key) = (
+        bob.profile.join("contacts.json"),
+        own_identity(&alice, "alice").key,
+    );
     alice.end();
     bob.end();
+    let stored = fs::read_to_string(contacts).expect("the server is there");
+    assert!(!stored.contains(&key.to_string()), "{stored}");
 }
 
 #[tokio::test]

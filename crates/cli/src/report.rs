@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
-    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, PathKind,
-    PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
+    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, PathKind, PeerIdentity,
+    PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
 };
 
 use self::bar::{Bar, Shown};
@@ -536,7 +536,9 @@ impl Report {
         if self.json {
             return self.line(&Line::Forgotten { name, fingerprint });
         }
-        self.print(&format!("{name:<32}  {fingerprint}  is a stranger from now on"));
+        self.print(&format!(
+            "{name:<32}  {fingerprint}  is a stranger from now on"
+        ));
     }
 
     /// The other side is waited for.
