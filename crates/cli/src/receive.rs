@@ -181,7 +181,8 @@ impl Receiving {
     /// A stranger wants to connect.
     fn asked(&mut self, terminal: &mut Terminal<'_>, peer: &PeerIdentity) {
         if Prompt::has_reader() {
-            self.questions.add(terminal, Question::Stranger(peer.clone()));
+            self.questions
+                .add(terminal, Question::Stranger(peer.clone()));
             return;
         }
         terminal.report.asked(peer);
@@ -194,8 +195,7 @@ impl Receiving {
 /// Puts off what has begun. What waits for an answer goes with the program.
 async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     terminal.report.withdraw_question();
-    let is_begun =
-        |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
+    let is_begun = |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
     terminal.interrupt(is_begun).await?;
     Ok(())
 }
@@ -239,7 +239,11 @@ fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<
         Some(max) => format!("it is more than {}", display::size(max)),
         None => "use --accept contacts or --accept all".to_owned(),
     };
-    let what = if transfer.is_text { "words".to_owned() } else { size };
+    let what = if transfer.is_text {
+        "words".to_owned()
+    } else {
+        size
+    };
     let reason = format!("Declined {what} from {peer}, for there is nobody to ask: {why}.");
     turn_down(terminal, &transfer, &reason)
 }

@@ -75,7 +75,9 @@ impl Recipient {
         let State::Resting(until) = self.state else {
             return;
         };
-        let mut named = peers.iter().filter(|peer| peer.identity.name == self.whom.name);
+        let mut named = peers
+            .iter()
+            .filter(|peer| peer.identity.name == self.whom.name);
         let is_away = !named.any(|peer| peer.online);
         if is_away {
             self.pause = FIRST_PAUSE;
@@ -199,7 +201,8 @@ impl Recipient {
         let pause = self.pause.min(longest);
         self.pause = (2 * pause).min(longest);
         self.state = State::Resting(Instant::now() + pause);
-        self.told.retain(|told| told != "online" && told != "accepted");
+        self.told
+            .retain(|told| told != "online" && told != "accepted");
         if self.passing.replace(failure.kind()) != Some(failure.kind()) {
             if !matches!(failure, Failure::PeerOffline { .. }) {
                 terminal.report.warning(failure);
