@@ -104,7 +104,10 @@ fn nothing_is_received_when_nobody_reads_what_is_told() {
     let (alice, bob) = alice_and_bob(&scene);
     let inbox = text(&bob.inbox).to_owned();
     let mut command = bob.command(&["receive", "--into", &inbox, "--accept", "all"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut receiving = command.spawn().expect("pinhole");
     let mut lines = BufReader::new(receiving.stdout.take().expect("piped"));
     let mut first = String::new();
@@ -129,7 +132,10 @@ fn words_that_cannot_be_shown_are_not_taken() {
     let inbox = text(&bob.inbox).to_owned();
     let mut command = for_people(&bob, &["receive", "--into", &inbox]);
     let full = File::options().write(true).open("/dev/full").expect("full");
-    let receiving = command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+    let receiving = command
+        .stdin(Stdio::null())
+        .stdout(full)
+        .stderr(Stdio::piped());
     let receiving = receiving.spawn().expect("pinhole");
     let sent = alice.start(&["send", "--wait", "bob", "--text", "words"]);
     let ended = receiving.wait_with_output().expect("its end");
@@ -164,7 +170,9 @@ fn in_the_background_an_offer_waits_and_stops_nothing() {
     let (alice, bob) = alice_and_bob(&scene);
     let inbox = text(&bob.inbox).to_owned();
     let command = bob.command(&["receive", "--into", &inbox, "--accept", "ask"]);
-    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
     let words: Vec<&str> = words.map(|word| word.to_str().expect("UTF-8")).collect();
     let line = format!(
         "PINHOLE_NO_NEARBY=1 {} & echo $!; while read -r line; do $line; done",
@@ -194,7 +202,10 @@ fn in_the_background_an_offer_waits_and_stops_nothing() {
     shell.type_line("y");
     let sent = sending.end(SOON);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
-    assert_eq!(fs::read(bob.inbox.join("file")).expect("the file"), b"content");
+    assert_eq!(
+        fs::read(bob.inbox.join("file")).expect("the file"),
+        b"content"
+    );
     drop(asked);
 }
 
@@ -225,7 +236,11 @@ fn what_was_typed_for_one_offer_answers_no_other() {
         receiving.type_line("n");
         let declined = from_carol.end(SOON);
         assert_ended(&declined, 5, "declined", "declined");
-        assert_eq!(fs::read_dir(&bob.inbox).expect("the inbox").count(), 0, "{before:?} {after:?}");
+        assert_eq!(
+            fs::read_dir(&bob.inbox).expect("the inbox").count(),
+            0,
+            "{before:?} {after:?}"
+        );
     }
 }
 
@@ -238,10 +253,15 @@ fn words_of_others_stand_behind_a_gutter() {
     befriend(&scene, &alice, &bob);
     let inbox = text(&bob.inbox).to_owned();
     let mut command = for_people(&bob, &["receive", "--into", &inbox, "--once"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let receiving = command.spawn().expect("pinhole");
     let words = "x\ncarol writes:\n✓ bank.pdf from carol into /home\r\n\u{9b}2Jy";
-    let sent = alice.start(&["send", "--wait", "bob", "--text", words]).end(SOON);
+    let sent = alice
+        .start(&["send", "--wait", "bob", "--text", words])
+        .end(SOON);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
     let received = receiving.wait_with_output().expect("its end");
     let expected = [
@@ -290,8 +310,15 @@ fn a_locale_of_ascii_is_shown_ascii() {
     assert_eq!(sent.status.code(), Some(0));
     assert_eq!(receiving.end(SOON).code, Some(0));
     let said = shown(&sent.stdout) + &shown(&sent.stderr);
-    assert!(said.is_ascii() && said.contains("ok: \\u{732b}.txt to bob"), "{said}");
-    for (arguments, locale) in [(&["history"][..], "C"), (&["--help"], "POSIX"), (&["send", "--help"], "C")] {
+    assert!(
+        said.is_ascii() && said.contains("ok: \\u{732b}.txt to bob"),
+        "{said}"
+    );
+    for (arguments, locale) in [
+        (&["history"][..], "C"),
+        (&["--help"], "POSIX"),
+        (&["send", "--help"], "C"),
+    ] {
         let mut command = for_people(&alice, arguments);
         command.env("LC_ALL", locale);
         let output = run(command);
@@ -339,14 +366,25 @@ fn a_question_is_put_where_the_user_sees_it() {
     let (alice, bob) = alice_and_bob(&scene);
     let inbox = text(&bob.inbox).to_owned();
     let command = for_people(&bob, &["receive", "--into", &inbox, "--once"]);
-    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
     let words: Vec<&str> = words.map(|word| word.to_str().expect("UTF-8")).collect();
     let log = scene.folder.path().join("log");
-    let line = format!("PINHOLE_NO_NEARBY=1 {} 2> {}", words.join(" "), log.display());
+    let line = format!(
+        "PINHOLE_NO_NEARBY=1 {} 2> {}",
+        words.join(" "),
+        log.display()
+    );
     let mut shell = Command::new("sh");
     shell.args(["-c", &line]);
     let mut receiving = Process::on_terminal("sh", &shell);
-    let sending = alice.start(&["send", "--wait", "bob", text(&scene.file("file", b"content"))]);
+    let sending = alice.start(&[
+        "send",
+        "--wait",
+        "bob",
+        text(&scene.file("file", b"content")),
+    ]);
     loop {
         if receiving.line(SOON).contains("file") {
             break;
@@ -388,7 +426,10 @@ fn an_option_counts_whatever_its_variable_says() {
         ("PINHOLE_PATH", "nowhere", &["id", "--path", "direct"]),
     ] {
         let mut command = Command::new(binary("pinhole"));
-        command.arg("--json").arg("--data-dir").arg(scene.folder.path().join("profile"));
+        command
+            .arg("--json")
+            .arg("--data-dir")
+            .arg(scene.folder.path().join("profile"));
         command.args(arguments).env(variable, value);
         let ended = Process::start("pinhole", command).end(SOON);
         assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:#?}");
@@ -412,7 +453,15 @@ fn what_is_named_twice_arrives_once() {
     let receiving = bob.receive(&["--once"]);
     let slash = format!("{}/", text(&folder));
     let again = format!("{slash}../a");
-    let arguments = ["send", "bob", text(&file), text(&file), &again, text(&folder), &slash];
+    let arguments = [
+        "send",
+        "bob",
+        text(&file),
+        text(&file),
+        &again,
+        text(&folder),
+        &slash,
+    ];
     let sent = alice.start(&arguments).end(SOON);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
     assert_eq!(sent.event("completed")["files"], 2);
@@ -460,7 +509,10 @@ fn a_size_beside_the_limit_is_told_exactly() {
     assert_eq!(alice.send("bob", &[&large]).end(SOON).code, Some(5));
     let told = receiving.event("failed", SOON);
     let reason = told["reason"].as_str().expect("a reason");
-    assert!(reason.contains("3001 bytes") && reason.contains("3000"), "{reason}");
+    assert!(
+        reason.contains("3001 bytes") && reason.contains("3000"),
+        "{reason}"
+    );
 }
 
 // How it ends.
@@ -528,7 +580,10 @@ fn waiting_goes_on_while_the_other_does_something_else() {
     let _receiving = bob.receive(&[]);
     let sent = waiting.end(SOON);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
-    assert!(start.elapsed() < Duration::from_secs(5), "it is tried at once");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it is tried at once"
+    );
 }
 
 #[test]
@@ -568,7 +623,10 @@ fn waiting_goes_on_when_the_receiver_goes_away_in_the_middle() {
     let sent = waiting.end(SOON);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
     let arrived = fs::read(bob.inbox.join("large")).expect("the file");
-    assert!(arrived == fs::read(&file).expect("the original"), "they differ");
+    assert!(
+        arrived == fs::read(&file).expect("the original"),
+        "they differ"
+    );
 }
 
 /// A name that is no text.

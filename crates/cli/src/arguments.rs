@@ -398,7 +398,8 @@ pub(crate) struct Receive {
 fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
     T::from_str(word, true).map_err(|_| {
         let values = T::value_variants().iter();
-        let values = values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
+        let values =
+            values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
         format!("it is one of: {}", values.collect::<Vec<_>>().join(", "))
     })
 }
@@ -537,7 +538,12 @@ mod tests {
     fn an_option_counts_before_two_dashes_only() {
         let words = ["pinhole", "--name=a", "send", "--json", "--", "--path"];
         let words = words.map(OsString::from);
-        for (long, expected) in [("name", true), ("json", true), ("path", false), ("na", false)] {
+        for (long, expected) in [
+            ("name", true),
+            ("json", true),
+            ("path", false),
+            ("na", false),
+        ] {
             assert_eq!(is_given(&words, long), expected, "{long}");
         }
     }

@@ -104,7 +104,9 @@ fn not_one(terminal: &mut Terminal<'_>, whom: &Whom, meant: &[&PeerIdentity]) ->
     let reason = if meant.is_empty() {
         format!("Nobody called {name} is known here. `pinhole contacts` and `history` list who is.")
     } else {
-        let keys = meant.iter().map(|peer| format!("{name}#{}", peer.key.fingerprint()));
+        let keys = meant
+            .iter()
+            .map(|peer| format!("{name}#{}", peer.key.fingerprint()));
         let keys: Vec<_> = keys.collect();
         format!("Several are called {name}. Say which: {}.", keys.join(", "))
     };

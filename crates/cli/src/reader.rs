@@ -14,9 +14,7 @@ impl Reader {
         use tokio::io::{Interest, unix::AsyncFd};
         let pipe = std::io::stdout().as_fd().try_clone_to_owned();
         let watched = pipe.and_then(|pipe| AsyncFd::with_interest(pipe, Interest::ERROR));
-        Self {
-            pipe: watched.ok(),
-        }
+        Self { pipe: watched.ok() }
     }
 
     /// Of standard output. That it is gone shows when something is written.

@@ -3,9 +3,7 @@
 mod choice;
 mod recipient;
 
-use pinhole_client::{
-    Command, Direction, Event, Failure, PeerName, TransferId, TransferView,
-};
+use pinhole_client::{Command, Direction, Event, Failure, PeerName, TransferId, TransferView};
 use tokio::time::{Instant, sleep_until};
 
 use self::choice::{Choice, Reach, choose};
@@ -116,7 +114,9 @@ impl Sending {
                     self.login = Some(Login::Done);
                     self.go_on(terminal)?;
                 }
-                Wake::Event(Event::LogInFailed { failure }) if self.online.goes_on_after(&failure) => {
+                Wake::Event(Event::LogInFailed { failure })
+                    if self.online.goes_on_after(&failure) =>
+                {
                     self.login = Some(Login::Failed(failure));
                     self.go_on(terminal)?;
                 }
@@ -201,9 +201,7 @@ impl Sending {
                     Choice::Nobody if self.own_name.as_ref() == Some(&recipient.whom.name) => {
                         recipient.is_ourselves(terminal);
                     }
-                    Choice::Nobody | Choice::Unconfirmed(_) | Choice::OtherKey(_)
-                        if self.waits =>
-                    {
+                    Choice::Nobody | Choice::Unconfirmed(_) | Choice::OtherKey(_) if self.waits => {
                         recipient.wait(terminal);
                     }
                     Choice::Unconfirmed(peer) => recipient.unconfirmed(terminal, peer),

@@ -75,7 +75,11 @@ impl Shown {
     fn line(&self) -> String {
         let (done, total) = (self.progress.bytes_done, self.progress.bytes_total);
         let share = (u128::from(done) * 100).checked_div(u128::from(total));
-        let parts = [format!("{}% of {}", share.unwrap_or(100), self.title), self.files.clone(), self.pace.clone()];
+        let parts = [
+            format!("{}% of {}", share.unwrap_or(100), self.title),
+            self.files.clone(),
+            self.pace.clone(),
+        ];
         let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
         parts.join(", ")
     }
@@ -122,11 +126,7 @@ impl Bar {
     }
 
     /// Shows how far it is. Returns a line to be said where there is no bar.
-    pub(super) fn show(
-        &mut self,
-        shown: &Shown,
-        plain: impl Fn(&str) -> String,
-    ) -> Option<String> {
+    pub(super) fn show(&mut self, shown: &Shown, plain: impl Fn(&str) -> String) -> Option<String> {
         match &mut self.kind {
             Kind::Drawn(bar) => {
                 bar.set_length(shown.progress.bytes_total);
@@ -287,6 +287,9 @@ mod tests {
     #[test]
     fn where_there_is_no_bar_a_line_says_how_far_it_is() {
         let line = shown("film.mp4 to bob").line();
-        assert_eq!(line, "28% of film.mp4 to bob, 12 of 130 files, 98.20 MB/s, 3m left");
+        assert_eq!(
+            line,
+            "28% of film.mp4 to bob, 12 of 130 files, 98.20 MB/s, 3m left"
+        );
     }
 }

@@ -86,7 +86,11 @@ impl Output {
     fn shown(&self, text: &str, columns: Option<usize>, indent: &str) -> String {
         let line = display_lines(&text.replace('\n', "\\u{a}").replace('\r', "\\u{d}"));
         let line = if self.is_ascii { ascii(&line) } else { line };
-        let indent = if self.is_ascii { ascii(indent) } else { indent.to_owned() };
+        let indent = if self.is_ascii {
+            ascii(indent)
+        } else {
+            indent.to_owned()
+        };
         match columns {
             Some(columns) if columns >= COLUMNS_MIN => rows(&line, columns, &indent),
             _ => line,
@@ -100,7 +104,8 @@ fn columns() -> usize {
 
 fn columns_of_results() -> Option<usize> {
     let out = io::stdout();
-    out.is_terminal().then(|| usize::from(Term::stdout().size().1))
+    out.is_terminal()
+        .then(|| usize::from(Term::stdout().size().1))
 }
 
 /// Whether the user's locale says that there is nothing but ASCII. Where none is
@@ -217,7 +222,10 @@ mod tests {
         let shown = |text| output(false).shown(text, None, "");
         assert_eq!(shown("a\nbob writes:"), "a\\u{a}bob writes:");
         assert_eq!(shown("a\r\nb"), "a\\u{d}\\u{a}b");
-        assert_eq!(shown("\u{1b}[2J\u{9b}x\u{202e}"), "\\u{1b}[2J\\u{9b}x\\u{202e}");
+        assert_eq!(
+            shown("\u{1b}[2J\u{9b}x\u{202e}"),
+            "\\u{1b}[2J\\u{9b}x\\u{202e}"
+        );
     }
 
     #[test]
@@ -227,12 +235,21 @@ mod tests {
         let mut lines = shown.lines();
         assert_eq!(lines.next(), Some("word word word word"));
         assert!(lines.clone().all(|line| line.starts_with("│ ")), "{shown}");
-        assert!(shown.lines().all(|line| measure_text_width(line) <= 20), "{shown}");
+        assert!(
+            shown.lines().all(|line| measure_text_width(line) <= 20),
+            "{shown}"
+        );
         assert_eq!(shown.matches('x').count(), 50);
         let wide = output(false).shown(&"猫".repeat(30), Some(20), INDENT);
-        assert!(wide.lines().all(|line| measure_text_width(line) <= 20), "{wide}");
+        assert!(
+            wide.lines().all(|line| measure_text_width(line) <= 20),
+            "{wide}"
+        );
         assert_eq!(wide.matches('猫').count(), 30);
-        assert_eq!(output(false).shown("four words in five", Some(5), INDENT), "four words in five");
+        assert_eq!(
+            output(false).shown("four words in five", Some(5), INDENT),
+            "four words in five"
+        );
     }
 
     #[test]

@@ -33,7 +33,9 @@ pub(crate) fn plain(sentence: &str) -> String {
     while let Some((before, behind)) = rest.split_once(BEGIN) {
         shown.push_str(before);
         let digits = behind.find(|c: char| !c.is_ascii_digit());
-        let end = digits.filter(|&end| end > 0).map(|end| behind.split_at(end));
+        let end = digits
+            .filter(|&end| end > 0)
+            .map(|end| behind.split_at(end));
         rest = match end.and_then(|(_, end)| end.strip_prefix(')')) {
             Some(rest) => rest,
             None => {
@@ -249,7 +251,10 @@ mod tests {
         for (sentence, expected) in [
             ("refused (os error 111). Try again.", "refused. Try again."),
             ("a (os error 1); b (os error 22)", "a; b"),
-            ("it is (os error x) and (os error 1", "it is (os error x) and (os error 1"),
+            (
+                "it is (os error x) and (os error 1",
+                "it is (os error x) and (os error 1",
+            ),
             ("(os error ) ", "(os error ) "),
         ] {
             assert_eq!(plain(sentence), expected);

@@ -133,7 +133,12 @@ impl Engine {
         let of_transfers = self.transfers.values().map(|t| &t.peer);
         let (pinned, history) = (self.contacts.pinned(), self.history.entries());
         let met = pinned.iter().chain(history.iter().map(|entry| &entry.peer));
-        let mut others = self.permissions.asking.iter().chain(of_transfers).chain(met);
+        let mut others = self
+            .permissions
+            .asking
+            .iter()
+            .chain(of_transfers)
+            .chain(met);
         let known = self.identity_of(key);
         let Some(peer) = known.or_else(|| others.find(|peer| peer.key == key).cloned()) else {
             return;
