@@ -79,6 +79,7 @@ stage bad_line long pinhole-tests topologies a_bad_line_connects_twenty_times_of
 stage crowd long pinhole-tests crowd two_hundred_people_behind_twenty_routers_connect_at_once
 # In the build that people run: the other takes more memory.
 stage patience long pinhole-tests patience an_offer_on_an_idle_session_waits_longer_than_that_would
+stage consent long pinhole-tests faults_consent one_yes_is_a_yes_to_one_offer_for_five_minutes
 stage timing long pinhole-tests timing connections_stand_and_bytes_arrive_in_so_many_round_trips
 stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
 profile=--release

@@ -39,7 +39,7 @@ pub use pinhole_net::{
     ProxyTextError, ServerAddress,
 };
 pub use pinhole_transfer::{
-    Existing, Paused,
+    Existing, Paused, Renamed,
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };

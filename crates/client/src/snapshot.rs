@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
-use pinhole_transfer::Paused;
+use pinhole_transfer::{Paused, Renamed};
 use serde::{Deserialize, Serialize};
 
 use crate::attempts::Attempt;
@@ -250,6 +250,10 @@ pub struct Completion {
     pub paths: Vec<PathBuf>,
     /// Received: those of their names that are not as offered, safe to show.
     pub new_names: Vec<String>,
+    /// Files and folders that got another name on their way, safe to show: of what
+    /// was sent, the name here and the one offered; of what was received, the one
+    /// offered and the one here.
+    pub renamed: Renamed,
 }
 
 impl Completion {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{
-    Command, Event, LoginState, PeerKey, PeerView, Snapshot, Stage, TransferId, TransferView,
+    Command, Event, LoginState, PeerKey, PeerName, PeerView, Snapshot, Stage, TransferId,
+    TransferView,
 };
 
 use crate::action::{Action, Sheet};
@@ -16,7 +17,9 @@ use crate::bridge::Bridge;
 use crate::choice::Choice;
 use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
+use crate::leave::{self, Leaving};
 use crate::message::Draft;
+use crate::sheets::Sheets;
 use crate::transfers::FileFailures;
 use crate::{
     header, history, login, message, offer, paste, peers, send_sheet, settings, text, theme,
@@ -25,6 +28,9 @@ use crate::{
 
 /// How long a drop waits for the window system to say where it fell.
 const DROP_PATIENCE: Duration = Duration::from_millis(250);
+/// How long a question is in sight before it can be answered: longer than a
+/// double click takes.
+const SECONDS_TO_READ: f64 = 0.5;
 /// How many failed files of one transfer are remembered.
 const MOST_FILE_FAILURES: usize = 1_000;
 /// How many events are taken before a frame is drawn.
@@ -37,7 +43,10 @@ pub(crate) struct App {
     form: login::Form,
     dialogs: Dialogs,
     hover: Hover,
-    sheet: Option<Sheet>,
+    sheets: Sheets,
+    asked: Asked,
+    /// The user wants it closed, whatever is under way.
+    is_quitting: bool,
     postponed: HashSet<TransferId>,
     choices: HashMap<TransferId, Choice>,
     failures: FileFailures,
@@ -45,6 +54,30 @@ pub(crate) struct App {
     drop: Option<Drop>,
     title: String,
     font_asked_for: bool,
+}
+
+/// The question that is to be seen, and since when.
+#[derive(Debug, Default)]
+struct Asked {
+    what: Option<egui::Id>,
+    since_s: f64,
+}
+
+impl Asked {
+    /// Whether this question has been in sight long enough to be answered: a
+    /// click that comes sooner was meant for what stood there before.
+    fn is_ready(&mut self, ctx: &egui::Context, what: egui::Id) -> bool {
+        let now_s = ctx.input(|input| input.time);
+        if self.what != Some(what) {
+            self.what = Some(what);
+            self.since_s = now_s;
+        }
+        let wait_s = self.since_s + SECONDS_TO_READ - now_s;
+        if wait_s > 0.0 {
+            ctx.request_repaint_after(Duration::from_secs_f64(wait_s));
+        }
+        wait_s <= 0.0
+    }
 }
 
 /// Files that were dropped and do not know yet to whom they go.
@@ -84,7 +117,9 @@ impl App {
             snapshot,
             dialogs: Dialogs::new(cc.egui_ctx.clone()),
             hover: Hover::new(cc),
-            sheet: None,
+            sheets: Sheets::default(),
+            asked: Asked::default(),
+            is_quitting: false,
             postponed: HashSet::new(),
             choices: HashMap::new(),
             failures: FileFailures::new(),
@@ -93,31 +128,58 @@ impl App {
             title: text::window_title(None),
             font_asked_for: false,
         };
-        if prefill.log_in
-            && let Some(command) = app.form.submit()
+        let settings = &app.snapshot.settings;
+        let again = settings.auto_log_in && app.form.is_as_remembered(settings);
+        let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
+        // What was used last has worked: it is kept at until it does again.
+        if (prefill.log_in || again && is_out)
+            && let Some(command) = app.form.submit(again)
         {
             app.send(command);
         }
         app
     }
 
-    fn send(&mut self, command: Command) {
-        if let Err(busy) = self.bridge.command(command) {
+    /// Whether the engine has taken it; if not, a notice says so.
+    fn send(&mut self, command: Command) -> bool {
+        let taken = self.bridge.command(command);
+        if let Err(busy) = taken {
             self.notice = Some(busy.to_owned());
         }
+        taken.is_ok()
     }
 
     fn apply(&mut self, ctx: &egui::Context, action: Action) {
         match action {
             Action::Command(command) => {
-                if matches!(command, Command::Send { .. } | Command::SendText { .. }) {
-                    self.sheet = None;
-                }
                 self.send(command);
             }
+            Action::Say { peer, text } => {
+                if self.send(Command::SendText { peer, text }) {
+                    self.sheets.discard();
+                }
+            }
             Action::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
-            Action::Open(sheet) => self.sheet = Some(sheet),
-            Action::CloseSheet => self.sheet = None,
+            Action::Open(sheet) => self.sheets.open(sheet),
+            Action::CloseSheet => self.sheets.close(),
+            Action::DiscardSheet => self.sheets.discard(),
+            Action::Leave(leaving) => {
+                if leave::under_way(&self.snapshot).next().is_some() {
+                    self.sheets.open(Sheet::Leave(leaving));
+                } else {
+                    self.leave(ctx, leaving);
+                }
+            }
+            Action::LeaveNow(leaving) => self.leave(ctx, leaving),
+            Action::TrustServer(server) => {
+                self.form.trust(&server);
+                match self.form.submit(false) {
+                    Some(command) => {
+                        self.send(command);
+                    }
+                    None => self.sheets.open(Sheet::LogIn),
+                }
+            }
             Action::Postpone(transfer) => {
                 self.postponed.insert(transfer);
             }
@@ -133,6 +195,33 @@ impl App {
         }
         // What an action changes may stand above it in the window.
         ctx.request_repaint();
+    }
+
+    fn leave(&mut self, ctx: &egui::Context, leaving: Leaving) {
+        for command in leaving.commands() {
+            self.send(command);
+        }
+        if leaving == Leaving::Quit {
+            self.is_quitting = true;
+            ctx.send_viewport_cmd(ViewportCommand::Close);
+        }
+    }
+
+    /// The window's own button was pressed: something may be under way.
+    fn close_or_ask(&mut self, ctx: &egui::Context) {
+        let is_asked_to = ctx.input(|input| input.viewport().close_requested());
+        let would_lose = || {
+            let mut running = leave::under_way(&self.snapshot);
+            running.next().is_some() || self.sheets.unsent().next().is_some()
+        };
+        if is_asked_to && !self.is_quitting && would_lose() {
+            ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            // The taskbar can close it while it is out of sight.
+            if ctx.input(|input| input.viewport().minimized) == Some(true) {
+                ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+            }
+            self.sheets.open(Sheet::Leave(Leaving::Quit));
+        }
     }
 
     fn handle(&mut self, ctx: &egui::Context, event: Event) {
@@ -182,15 +271,8 @@ impl App {
         self.failures.retain(|transfer, _| known.contains(transfer));
         self.postponed.retain(|transfer| known.contains(transfer));
         self.choices.retain(|transfer, _| known.contains(transfer));
-        if let Some(Sheet::Trust { peer, .. }) = &self.sheet
-            && !self
-                .snapshot
-                .peers
-                .iter()
-                .any(|p| p.identity.key == *peer && p.changed_from.is_some())
-        {
-            self.sheet = None;
-        }
+        let is_logged_in = matches!(self.snapshot.login, LoginState::LoggedIn { .. });
+        self.sheets.obey(&self.snapshot, is_logged_in);
         self.look_for_glyphs(ctx);
         let title = text::window_title(own_name(&self.snapshot).as_deref());
         if title != self.title {
@@ -246,20 +328,30 @@ impl App {
             });
             (dropped, pasted)
         });
-        if !dropped.is_empty() {
-            // One drop of several files may come in several frames.
-            let drop = self.drop.get_or_insert_with(|| Drop {
-                paths: Vec::new(),
-                fallen: Instant::now(),
-            });
-            drop.paths.extend(dropped);
+        self.take_dropped(dropped);
+        if let Some(fallen) = self.hover.take_fallen() {
+            if !fallen.refused.is_empty() {
+                self.notice = Some(text::refused_drop(&fallen.refused, fallen.paths.is_empty()));
+            }
+            self.take_dropped(fallen.paths);
         }
         let paths = paste::paths(pasted.as_deref()?);
         if paths.is_empty() {
             return pasted;
         }
-        self.sheet = Some(send_sheet::question(&self.snapshot, paths));
+        self.sheets.ask_to_whom(&self.snapshot, paths);
         None
+    }
+
+    fn take_dropped(&mut self, paths: Vec<PathBuf>) {
+        if !paths.is_empty() {
+            // One drop of several files may come in several frames.
+            let drop = self.drop.get_or_insert_with(|| Drop {
+                paths: Vec::new(),
+                fallen: Instant::now(),
+            });
+            drop.paths.extend(paths);
+        }
     }
 
     /// Pasted words go to the peer under the pointer or the keyboard's focus.
@@ -299,17 +391,18 @@ impl App {
                 .iter()
                 .find(|peer| peer.identity.key == key)
         });
-        Some(match peer {
-            Some(peer) => send_sheet::to_peer(peer, &drop.paths),
-            None => Action::Open(send_sheet::question(&self.snapshot, drop.paths)),
-        })
+        match peer {
+            Some(peer) => Some(send_sheet::to_peer(peer, &drop.paths)),
+            None => {
+                self.sheets.ask_to_whom(&self.snapshot, drop.paths);
+                ctx.request_repaint();
+                None
+            }
+        }
     }
 
     fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
-        let waiting = match &self.sheet {
-            Some(Sheet::Send { paths, .. }) => Some(text::paths_title(paths)),
-            _ => None,
-        };
+        let waiting = self.sheets.waiting().map(text::paths_title);
         login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
     }
 
@@ -351,8 +444,12 @@ impl App {
         outcome
     }
 
-    /// The offer's question comes first: somebody waits for the answer.
+    /// What lies over the window. An offer's question comes first, for somebody
+    /// waits for the answer; only closing the window comes before it.
     fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
+        if matches!(self.sheets.top(), Some(Sheet::Leave(_))) {
+            return self.sheet(ui);
+        }
         let offers: Vec<&TransferView> = self
             .snapshot
             .transfers
@@ -362,26 +459,52 @@ impl App {
             })
             .collect();
         if let Some(first) = offers.first() {
-            if let Some(Sheet::Message(draft)) = &mut self.sheet {
+            if let Some(Sheet::Message(draft)) = self.sheets.top_mut() {
                 draft.lose_focus();
             }
+            // Whatever moves the buttons makes it another question.
+            let what = ("offer", first.id, first.offer.existing > 0);
+            let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique(what));
             let choice = self.choices.entry(first.id);
             let choice = choice.or_insert_with(|| Choice::of(&first.offer));
-            return offer::show(ui, &self.snapshot, first, choice, offers.len() - 1);
+            let others = offers.len() - 1;
+            return offer::show(ui, &self.snapshot, first, choice, others, is_ready);
         }
-        match &mut self.sheet {
+        self.sheet(ui)
+    }
+
+    /// The topmost of the sheets that the user has opened.
+    fn sheet(&mut self, ui: &Ui) -> Vec<Action> {
+        let what = match self.sheets.top() {
+            Some(Sheet::Trust { peer, .. }) => Some(egui::Id::unique(("trust", peer.as_bytes()))),
+            Some(Sheet::Leave(_)) => Some(egui::Id::unique("leave")),
+            Some(Sheet::History { clearing }) => Some(egui::Id::unique(("history", clearing))),
+            _ => None,
+        };
+        let is_ready = what.is_none_or(|what| self.asked.is_ready(ui.ctx(), what));
+        if what.is_none() {
+            self.asked = Asked::default();
+        }
+        let unsent: Vec<PeerName> = self.sheets.unsent().cloned().collect();
+        match self.sheets.top_mut() {
             Some(Sheet::Message(draft)) => message::show(ui, &self.snapshot, draft),
             Some(Sheet::Send { paths, chosen }) => {
                 send_sheet::show(ui, &self.snapshot, paths, chosen)
             }
             Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
-            Some(Sheet::History { clearing }) => history::show(ui, &self.snapshot, clearing),
+            Some(Sheet::History { clearing }) => {
+                history::show(ui, &self.snapshot, clearing, is_ready)
+            }
+            Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
+            Some(Sheet::Leave(leaving)) => {
+                leave::show(ui, &self.snapshot, *leaving, &unsent, is_ready)
+            }
             Some(Sheet::Trust { peer, paths }) => self
                 .snapshot
                 .peers
                 .iter()
                 .find(|p| p.identity.key == *peer)
-                .map(|peer| trust::show(ui, peer, paths))
+                .map(|peer| trust::show(ui, peer, paths, is_ready))
                 .unwrap_or_default(),
             None => Vec::new(),
         }
@@ -432,14 +555,17 @@ impl eframe::App for App {
         }
         while let Some(answer) = self.dialogs.next_answer() {
             match answer {
-                Answer::Command(command) => self.send(command),
+                Answer::Command(command) => {
+                    self.send(command);
+                }
                 Answer::Files(paths) => {
-                    self.sheet = Some(send_sheet::question(&self.snapshot, paths));
+                    self.sheets.ask_to_whom(&self.snapshot, paths);
                 }
                 Answer::Trouble(words) => self.notice = Some(words),
             }
         }
         self.take_snapshot(ctx);
+        self.close_or_ask(ctx);
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
@@ -459,8 +585,8 @@ impl eframe::App for App {
                 actions.extend(self.first_screen(ui));
             });
             // The others have nobody to be for yet.
-            if matches!(self.sheet, Some(Sheet::Settings(_))) {
-                actions.extend(self.sheets(ui));
+            if let Some(Sheet::Settings(_) | Sheet::Leave(_)) = self.sheets.top() {
+                actions.extend(self.sheet(ui));
             }
         }
         actions.extend(self.resolve_drop(ui.ctx(), under_pointer));

@@ -1,11 +1,14 @@
 //! The first screen: a name and a server.
 
 use egui::{Align, Key, Layout, RichText, TextEdit, TextStyle, Ui, Vec2};
-use pinhole_client::{Command, LoginState, PathPolicy, PeerName, ServerAddress, Snapshot};
+use pinhole_client::{
+    Command, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
+};
 
 use crate::action::{Action, Sheet};
 use crate::icon::aperture;
-use crate::{settings, text, theme};
+use crate::leave::Leaving;
+use crate::{header, settings, sheet, text, theme};
 
 const COLUMN_WIDTH: f32 = 340.0;
 
@@ -38,8 +41,21 @@ impl Form {
         }
     }
 
-    /// The command that logs in with what is typed, or a complaint.
-    pub(crate) fn submit(&mut self) -> Option<Command> {
+    /// Whether it says what was used last.
+    pub(crate) fn is_as_remembered(&self, settings: &Settings) -> bool {
+        let name = self.name.trim().parse::<PeerName>().ok();
+        let server = self.server.trim().parse::<ServerAddress>().ok();
+        name.is_some() && name == settings.name && server.is_some() && server == settings.server
+    }
+
+    /// Takes this server in place of the one typed: its key has been looked at.
+    pub(crate) fn trust(&mut self, server: &ServerAddress) {
+        self.server = server.to_string();
+    }
+
+    /// The command that logs in with what is typed, or a complaint. A `patient`
+    /// login keeps trying also while the first attempts fail.
+    pub(crate) fn submit(&mut self, patient: bool) -> Option<Command> {
         let name = self.name.trim().parse::<PeerName>();
         let server = self.server.trim().parse::<ServerAddress>();
         match (name, server) {
@@ -48,7 +64,7 @@ impl Form {
                 Some(Command::LogIn {
                     name,
                     server,
-                    patient: false,
+                    patient,
                 })
             }
             (Err(error), _) => {
@@ -73,7 +89,8 @@ impl Form {
                     announces: true,
                     alone: true,
                 };
-                switch.into_iter().chain([go]).collect()
+                let stays_out = Command::SetAutoLogIn { on: false };
+                switch.into_iter().chain([stays_out, go]).collect()
             }
             Err(error) => {
                 self.complaint = Some(Complaint::Name(error.to_string()));
@@ -118,10 +135,10 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     ui.add_space(theme::GAP_SECTION);
     let actions = ui
         .with_layout(Layout::top_down(Align::Min), |ui| match &snapshot.login {
-            LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
-            LoginState::LoggedOut { failure } => {
-                let failure = failure.as_ref().map(ToString::to_string);
-                let mut actions = fields(ui, form, snapshot, failure.as_deref(), waiting);
+            LoginState::LoggingIn { name, server } => logging_in(ui, name, server),
+            LoginState::LoggedOut { .. } => {
+                let mut actions = settings_button(ui, snapshot);
+                actions.splice(0..0, fields(ui, form, snapshot, waiting));
                 if snapshot.settings.path != PathPolicy::RelayOnly {
                     actions.extend(without_server(ui, form, snapshot.settings.nearby));
                 }
@@ -143,25 +160,46 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     actions
 }
 
-fn logging_in(ui: &mut Ui, server: &str) -> Vec<Action> {
+/// Draws what the screen asks for over the people nearby.
+pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<Action> {
+    sheet::show(ui, "log in", |ui| {
+        ui.label(RichText::new(text::LOG_IN_TO_SERVER).heading().size(19.0));
+        ui.add_space(theme::GAP_LARGE);
+        let mut actions = match &snapshot.login {
+            LoginState::LoggingIn { name, server } => return logging_in(ui, name, server),
+            _ => fields(ui, form, snapshot, None),
+        };
+        ui.vertical_centered(|ui| {
+            if theme::button(ui, text::CANCEL).clicked() {
+                actions.push(Action::CloseSheet);
+            }
+        });
+        actions
+    })
+}
+
+fn logging_in(ui: &mut Ui, name: &PeerName, server: &ServerAddress) -> Vec<Action> {
     ui.vertical_centered(|ui| {
-        ui.label(text::logging_in(server));
+        ui.label(text::logging_in_as(name.as_str(), &server.host_port()));
         ui.add_space(theme::GAP_LARGE);
         if theme::button(ui, text::CANCEL).clicked() {
-            return vec![Action::Command(Command::LogOut)];
+            return vec![Action::Leave(Leaving::GiveUp)];
         }
         Vec::new()
     })
     .inner
 }
 
-fn fields(
-    ui: &mut Ui,
-    form: &mut Form,
-    snapshot: &Snapshot,
-    failure: Option<&str>,
-    waiting: Option<&str>,
-) -> Vec<Action> {
+fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+    let settings = ui
+        .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
+        .inner;
+    let form = || settings::Form::of(&snapshot.settings);
+    let settings = settings.then(|| Action::Open(Sheet::Settings(form())));
+    settings.into_iter().collect()
+}
+
+fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
     let (bad_name, bad_server) = match &form.complaint {
         Some(Complaint::Name(reason)) => (Some(reason.clone()), None),
         Some(Complaint::Server(reason)) => (None, Some(reason.clone())),
@@ -194,17 +232,13 @@ fn fields(
         }
     }
     ui.add_space(theme::GAP_SMALL);
-    // What waits to be sent is a sheet, too: another would take its place.
-    let settings = waiting.is_none()
-        && ui
-            .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
-            .inner;
-    if settings {
-        let form = settings::Form::of(&snapshot.settings);
-        return vec![Action::Open(Sheet::Settings(form))];
-    }
+    let failure = match &snapshot.login {
+        LoginState::LoggedOut { failure } => failure.as_ref().map(ToString::to_string),
+        _ => None,
+    };
+    let mut actions = Vec::new();
     for (shown, color) in [
-        (failure.map(str::to_owned), theme::palette(ui).danger),
+        (failure, theme::palette(ui).danger),
         (
             waiting.map(text::waiting_to_be_sent),
             theme::palette(ui).accent,
@@ -215,15 +249,20 @@ fn fields(
             ui.label(RichText::new(shown).color(color));
         }
     }
+    actions.extend(header::trust_server(ui, snapshot));
+    ui.add_space(theme::GAP_SMALL);
     let enter = ui.input(|input| input.key_pressed(Key::Enter));
     if button.clicked() || enter && (name.lost_focus() || server.lost_focus()) {
-        match form.submit() {
-            Some(command) => return vec![Action::Command(command)],
+        match form.submit(false) {
+            Some(command) => {
+                let at_start = Command::SetAutoLogIn { on: true };
+                actions.extend([at_start, command].map(Action::Command));
+            }
             None if form.name.trim().parse::<PeerName>().is_err() => name.request_focus(),
             None => server.request_focus(),
         }
     }
-    Vec::new()
+    actions
 }
 
 fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Action> {

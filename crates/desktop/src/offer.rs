@@ -21,13 +21,15 @@ const CLAIMED_HEIGHT: f32 = 40.0;
 /// What the question about existing names needs.
 const EXISTING_HEIGHT: f32 = 70.0;
 
-/// Draws the question over the window. `others` more offers wait.
+/// Draws the question over the window. `others` more offers wait. What is
+/// clicked or pressed before the question `is_ready` was meant for something else.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     transfer: &TransferView,
     choice: &mut Choice,
     others: usize,
+    is_ready: bool,
 ) -> Vec<Action> {
     let ctx = ui.ctx();
     let screen = ctx.content_rect();
@@ -37,7 +39,7 @@ pub(crate) fn show(
         .show(ctx, |ui| {
             // What is left of the window's width inside the sheet's frame.
             ui.set_width(WIDTH.min(screen.width() - 96.0));
-            let by_keyboard = by_keyboard(ui, choice);
+            let by_keyboard = by_keyboard(ui) && is_ready;
             who(ui, transfer);
             ui.add_space(theme::GAP_LARGE);
             amount(ui, &offer.entries, choice);
@@ -62,7 +64,12 @@ pub(crate) fn show(
             let folder = theme::elided(ui, &folder, &TextStyle::Small, ui.available_width());
             ui.label(theme::muted(ui, folder));
             ui.add_space(theme::GAP_LARGE);
-            let actions = answer(ui, transfer, choice, by_keyboard);
+            let answer = |ui: &mut Ui| answer(ui, transfer, choice, by_keyboard);
+            let mut actions = ui.add_enabled_ui(is_ready, answer).inner;
+            let escape = ui.input_mut(|i| i.consume_key(Modifiers::NONE, Key::Escape));
+            if escape && is_ready {
+                actions.push(Action::Postpone(transfer.id));
+            }
             ui.add_space(theme::GAP);
             ui.label(theme::muted(ui, text::DECIDE_LATER));
             if others > 0 {
@@ -76,11 +83,10 @@ pub(crate) fn show(
 /// Whether the offer is accepted from the keyboard. Looked at before the box
 /// that has the focus takes the key for a click, and only when the focus is in
 /// this question: the key may have been meant for what lay here a moment ago.
-fn by_keyboard(ui: &Ui, choice: &mut Choice) -> bool {
-    let was_shown = std::mem::replace(&mut choice.is_shown, true);
+fn by_keyboard(ui: &Ui) -> bool {
     let has_focus = ui.memory(|memory| memory.focused().is_some());
     let pressed = ui.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::Enter));
-    pressed && was_shown && has_focus
+    pressed && has_focus
 }
 
 fn who(ui: &mut Ui, transfer: &TransferView) {
@@ -224,8 +230,5 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
             }
         });
     });
-    if ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape)) {
-        actions.push(Action::Postpone(id));
-    }
     actions
 }

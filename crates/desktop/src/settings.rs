@@ -6,6 +6,7 @@ use pinhole_client::{
 };
 
 use crate::action::{Action, Question};
+use crate::leave::Leaving;
 use crate::{connection, sheet, text, theme};
 
 const RADIO_HEIGHT: f32 = 26.0;
@@ -109,17 +110,22 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
             if theme::primary_button(ui, text::CLOSE, true).clicked() {
                 actions.push(Action::CloseSheet);
             }
-            if matches!(snapshot.login, LoginState::LoggedOut { .. }) {
+            if is_on_first_screen(snapshot) {
                 return;
             }
             let log_out = theme::button(ui, text::LOG_OUT).on_hover_text(text::LOG_OUT_HELP);
             if log_out.clicked() {
-                actions.push(Action::Command(Command::LogOut));
                 actions.push(Action::CloseSheet);
+                actions.push(Action::Leave(Leaving::LogOut));
             }
         });
         actions
     })
+}
+
+/// Whether there is nothing to log out of.
+fn is_on_first_screen(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.login, LoginState::LoggedOut { .. }) && snapshot.nearby.is_none()
 }
 
 fn fingerprint(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
@@ -220,7 +226,13 @@ fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
     let now = snapshot.settings.nearby;
     let tick = theme::tick_box(ui, now, false, RichText::new(text::FIND_NEARBY));
     if tick.clicked() {
-        actions.push(Action::Command(Command::SetNearby { on: !now }));
+        // Without a server there is nobody else, and no other screen to be on.
+        let is_all = matches!(snapshot.login, LoginState::LoggedOut { .. });
+        actions.push(if now && is_all && snapshot.nearby.is_some() {
+            Action::Leave(Leaving::Nearby)
+        } else {
+            Action::Command(Command::SetNearby { on: !now })
+        });
     }
     ui.add(egui::Label::new(theme::muted(ui, text::FIND_NEARBY_HELP)).wrap());
 }

@@ -129,6 +129,17 @@ pub(crate) const AS_SYSTEM: &str = "as the system";
 pub(crate) const LOG_OUT: &str = "Log out";
 pub(crate) const LOG_OUT_HELP: &str = "Ends every transfer that is still running.";
 
+pub(crate) const LOG_IN_TO_SERVER: &str = "Log in to a server";
+pub(crate) const KEEP_GOING: &str = "Keep going";
+pub(crate) const STOP_AND_QUIT: &str = "Stop and quit";
+pub(crate) const STOP_AND_LOG_OUT: &str = "Stop and log out";
+pub(crate) const STOP_AND_LEAVE: &str = "Stop and switch off";
+pub(crate) const PARTS_ARE_KEPT: &str =
+    "It would stop. What has arrived is kept: sent again, it goes on from there.";
+pub(crate) const DISCARD: &str = "Discard";
+
+pub(crate) const TRUST_SERVER: &str = "Log in with the new key";
+pub(crate) const SERVER_KEY_HELP: &str = "A server has a new key after it was set up anew, but also when somebody poses as it. Ask whoever runs it to read you its fingerprint, and go on only if it is the first of these.";
 pub(crate) const NEW_FINGERPRINT: &str = "The fingerprint now";
 pub(crate) const OLD_FINGERPRINT: &str = "The fingerprint until now";
 pub(crate) const TRUST: &str = "Trust the new key";
@@ -136,6 +147,8 @@ pub(crate) const DO_NOT_TRUST: &str = "Not now";
 
 pub(crate) const NO_DIALOG: &str = "No file dialog could be opened. Install xdg-desktop-portal or zenity, or drop the files on the window.";
 pub(crate) const NO_FONT: &str = "Some characters cannot be shown: no font here has them. On Debian and Ubuntu, install fonts-noto-cjk and fonts-noto-core.";
+pub(crate) const UNREADABLE_DROP: &str = "The program that the files come from has not said which they are. Drop them again, or use the Send files button.";
+pub(crate) const NOTHING_IN_THE_DROP: &str = "No file was named in what was dropped.";
 pub(crate) const NOT_LOGGED_IN: &str = "Log in first, then choose who gets them.";
 pub(crate) const ENGINE_BUSY: &str = "Pinhole has too much to do at the moment. Try again.";
 pub(crate) const ENGINE_ENDED: &str =
@@ -148,7 +161,41 @@ pub(crate) fn window_title(name: Option<&str>) -> String {
     name.map_or_else(|| APP.to_owned(), |name| format!("{APP} - {name}"))
 }
 
+/// Over the question whether to leave.
+pub(crate) fn would_stop(transfers: usize) -> String {
+    match transfers {
+        0 => "Nothing is under way any more.".to_owned(),
+        1 => "1 transfer is still under way.".to_owned(),
+        n => format!("{n} transfers are still under way."),
+    }
+}
+
+/// One that would stop, in a line.
+pub(crate) fn under_way(transfer: &TransferView) -> String {
+    let title = title(transfer);
+    let stage = stage(transfer);
+    match title.as_str() {
+        "" => stage,
+        title => format!("{title}: {stage}"),
+    }
+}
+
+/// How many there are besides those named.
+pub(crate) fn and_more(more: usize) -> String {
+    format!("and {more} more")
+}
+
+/// A message that would be lost.
+pub(crate) fn message_unsent(peer: &str) -> String {
+    format!("Your message to {peer} has not been sent, and would be lost.")
+}
+
 /// While the first login is under way.
+pub(crate) fn logging_in_as(name: &str, server: &str) -> String {
+    format!("Logging in to {server} as {name}…")
+}
+
+/// While a login is under way.
 pub(crate) fn logging_in(server: &str) -> String {
     format!("Logging in to {server}…")
 }
@@ -282,7 +329,7 @@ pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
 }
 
 /// A local name with what would disturb a line replaced.
-fn displayable(name: &str) -> String {
+pub(crate) fn displayable(name: &str) -> String {
     let disturbs = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -290,6 +337,45 @@ fn displayable(name: &str) -> String {
     name.chars()
         .map(|c| if disturbs(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// A dropped address that is no file here.
+pub(crate) fn not_a_file(address: &str) -> String {
+    format!("{address} is not a file on this computer: save it here first.")
+}
+
+/// A dropped file that cannot be looked at.
+pub(crate) fn not_readable(path: &str, reason: &str) -> String {
+    format!("{path}: {reason}.")
+}
+
+/// A dropped list that is too long.
+pub(crate) fn too_many_dropped(more: usize) -> String {
+    format!("{more} more files are too many at once: drop the folder that holds them.")
+}
+
+/// What of a drop cannot be sent.
+pub(crate) fn refused_drop(refused: &[String], is_all: bool) -> String {
+    const NAMED: usize = 3;
+    let what = if is_all {
+        "Nothing of what was dropped can be sent."
+    } else {
+        "Not everything that was dropped can be sent."
+    };
+    let mut parts = vec![what.to_owned()];
+    parts.extend(refused.iter().take(NAMED).cloned());
+    match refused.len().saturating_sub(NAMED) {
+        0 => {}
+        more => parts.push(format!("And {more} more like these.")),
+    }
+    parts.join(" ")
+}
+
+/// What the system says is wrong, without its number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let words = error.to_string();
+    let end = words.find(" (os error").unwrap_or(words.len());
+    words.get(..end).unwrap_or_default().to_owned()
 }
 
 /// While files wait for the login.
@@ -546,6 +632,14 @@ pub(crate) fn files_failed(n: usize) -> String {
     }
 }
 
+/// Over the names under which things were saved, when they are not as offered.
+pub(crate) fn renamed(n: usize) -> String {
+    match n {
+        1 => "1 name had to change here. It is now:".to_owned(),
+        n => format!("{n} names had to change here. They are now:"),
+    }
+}
+
 /// Why a changed key matters.
 pub(crate) fn key_changed(peer: &str) -> String {
     format!(
@@ -569,8 +663,8 @@ pub(crate) fn grouped(fingerprint: &str) -> String {
 }
 
 /// A folder could not be shown.
-pub(crate) fn cannot_open(folder: &std::path::Path, reason: &str) -> String {
-    format!("Cannot open {}: {reason}", folder.display())
+pub(crate) fn cannot_open(folder: &std::path::Path, error: &std::io::Error) -> String {
+    format!("Cannot open {}: {}", folder.display(), reason(error))
 }
 
 #[cfg(test)]

@@ -53,7 +53,10 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     fn new(mut bytes: Vec<u8>, back: mpsc::Sender<Vec<u8>>) -> Self {
-        bytes.resize(2 * PAGE_BYTES + DATA_BYTES, 0);
+        if bytes.is_empty() {
+            // Not written: nothing takes memory before it holds data.
+            bytes = vec![0; 2 * PAGE_BYTES + DATA_BYTES];
+        }
         let past_page = bytes.as_ptr().addr() % PAGE_BYTES;
         Self {
             bytes,

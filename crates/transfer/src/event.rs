@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    display::display_text,
     manifest::Manifest,
     merkle::Digest,
     message::{DeclineReason, TransferId, Trouble},
@@ -100,6 +101,31 @@ pub struct Summary {
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,
+    /// Of the sender, what is offered under another name than it has; of the
+    /// receiver, what got another name than it was offered under.
+    pub renamed: Renamed,
+}
+
+/// Files and folders that got another name on their way, by their paths, fit to be
+/// shown. What is in a folder that got another is not among them for that.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renamed {
+    /// The first of them: the path before and the one that it got.
+    pub first: Vec<(String, String)>,
+    /// How many there are.
+    pub count: u64,
+}
+
+impl Renamed {
+    /// So many are named.
+    pub const NAMED_MAX: usize = 100;
+
+    pub(crate) fn add(&mut self, before: &str, now: &str) {
+        self.count += 1;
+        if self.first.len() < Self::NAMED_MAX {
+            self.first.push((display_text(before), display_text(now)));
+        }
+    }
 }
 
 /// One of the two sides of a transfer.
@@ -160,6 +186,9 @@ pub enum TransferError {
     /// The peer did not take the offer.
     #[error("{0}")]
     Declined(DeclineReason),
+    /// So much was offered at once that this offer was declined unasked.
+    #[error("too much was offered at once")]
+    GaveWay,
     /// One side ended it.
     #[error("cancelled by {}", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
     Cancelled(Party),

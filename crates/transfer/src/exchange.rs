@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    choices::Choices,
+    choices::{Choices, Selection},
     destination::{Destination, DestinationError},
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
@@ -297,6 +297,12 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether the peer counts from now on as one that is known. What it has offered
+    /// before stays counted as it was.
+    pub fn set_known(&self, is_known: bool) {
+        self.shared.link.set_known(is_known);
+    }
+
     /// Has the sender of a transfer of either direction stop for a while, or go
     /// on. It goes on when neither side wants it to stop.
     ///
@@ -332,10 +338,23 @@ impl Exchange {
         self.shared.cancel(id, error, CancelReason::Interrupted)
     }
 
+    /// What the receiver wants of a transfer under way; `None` before it has said so.
+    #[must_use]
+    pub fn selection(&self, id: TransferId) -> Option<Arc<Selection>> {
+        self.shared.flight(id)?.selection()
+    }
+
     /// How far a transfer is; `None` when there is no such transfer under way.
     #[must_use]
     pub fn progress(&self, id: TransferId) -> Option<Progress> {
         Some(self.shared.flight(id)?.progress(Instant::now()))
+    }
+
+    /// Whether nothing is open in either direction: no transfer, no words, no offer of
+    /// which the list of files is still coming.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.is_idle()
     }
 
     /// How long the peer has been waited for in vain. While files are under way

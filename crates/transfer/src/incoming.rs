@@ -137,13 +137,14 @@ impl Incoming {
         let Ok(summary) = received else {
             return Err(TransferError::ConnectionLost);
         };
-        let folder = store.display_path();
+        let (folder, renamed) = (store.display_path(), store.renamed());
         match store.finish() {
             Ok(paths) => {
                 self.acknowledge(self.manifest().count());
                 Ok(Summary {
                     digest: self.flight.digest(),
                     paths,
+                    renamed,
                     here_bytes: self.flight.here_bytes(),
                     resent_bytes: self.flight.resent_bytes(),
                     ..summary

@@ -32,6 +32,8 @@ const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const JOURNALS_MAX: u32 = 8;
 /// Longer than its first line.
 const LISTING_BYTES_MAX: u64 = 128;
+/// No line is longer: a path, of which each byte may have to be escaped.
+const LINE_BYTES_MAX: u64 = 32 * 1024;
 /// So much of a new one is written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
@@ -278,7 +280,7 @@ impl Contents {
         let mut contents = Self::default();
         let mut reader = BufReader::new(file.take(JOURNAL_BYTES_MAX));
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line)? > 0 {
+        while read_line(&mut reader, &mut line)? {
             let parsed = serde_json::from_slice(&line);
             line.clear();
             let has_room = with_entries && contents.entries.len() < ENTRIES_MAX as usize;
@@ -297,6 +299,12 @@ impl Contents {
         }
         Ok(contents)
     }
+}
+
+/// Reads the next line, or as much of a longer one as any of a journal has. Returns
+/// whether there is one.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    Ok(reader.take(LINE_BYTES_MAX).read_until(b'\n', line)? > 0)
 }
 
 /// Whether nothing but one name below the destination is meant.

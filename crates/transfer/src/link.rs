@@ -8,7 +8,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use pinhole_budget::Owner;
@@ -22,6 +25,7 @@ use crate::{
     known::Known,
     lanes::{self, LANES_MAX},
     message::Message,
+    offers::OfferBudget,
     throttle::Throttle,
 };
 
@@ -49,6 +53,8 @@ pub struct Resources {
     pub lanes: usize,
     /// What the chunks of files were found to be.
     pub known: Known,
+    /// What the offers that wait for an answer take.
+    pub offers: OfferBudget,
 }
 
 impl Default for Resources {
@@ -58,6 +64,7 @@ impl Default for Resources {
             receive: Arc::default(),
             lanes: lanes::fitting(),
             known: Known::default(),
+            offers: OfferBudget::default(),
         }
     }
 }
@@ -69,7 +76,8 @@ pub(crate) struct Link {
     pub(crate) events: mpsc::Sender<ExchangeEvent>,
     pub(crate) send_buffers: Mutex<Pool>,
     pub(crate) resources: Resources,
-    pub(crate) owner: PeerOwner,
+    owner: PeerOwner,
+    is_known: AtomicBool,
     /// How long the peer has been waited for.
     pub(crate) silence: Silence,
     /// The application wants an end.
@@ -96,6 +104,7 @@ impl Link {
             send_buffers: Mutex::new(Pool::new(SEND_BUFFERS + resources.lanes)),
             resources,
             owner,
+            is_known: AtomicBool::new(owner.is_known),
             silence: Silence::default(),
             closing: Notify::new(),
             ended: watch::Sender::new(false),
@@ -105,6 +114,17 @@ impl Link {
 }
 
 impl Link {
+    pub(crate) fn owner(&self) -> PeerOwner {
+        Owner {
+            is_known: self.is_known.load(Ordering::Relaxed),
+            ..self.owner
+        }
+    }
+
+    pub(crate) fn set_known(&self, is_known: bool) {
+        self.is_known.store(is_known, Ordering::Relaxed);
+    }
+
     pub(crate) fn owner_key(&self) -> [u8; 32] {
         self.owner.key.unwrap_or_default()
     }
@@ -149,6 +169,10 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
+    pub(crate) const fn carries_files(&self) -> bool {
+        matches!(self, Self::Data { .. })
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Message(bytes) => bytes,

@@ -22,9 +22,10 @@ use crate::{
     frame::DigestItem,
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
-    manifest::{Early, Manifest, ManifestBuilder},
+    manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError},
     merkle::Digest,
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
+    offers::OfferRoom,
     receiver::Receiver,
     resume::ResumeState,
     violation::Violation,
@@ -61,19 +62,15 @@ pub(crate) struct Open {
 
 pub(crate) enum OpenIncoming {
     /// Entries are still coming.
-    Announced {
-        builder: ManifestBuilder,
-        entries: u32,
-        total_bytes: u64,
-        early: Early,
-        sent: Option<Digest>,
-    },
+    Announced(Announced),
     /// Not answered, or the answer is being prepared.
     Offered {
         manifest: Arc<Manifest>,
         is_preparing: bool,
         /// `None` when nothing of it comes before the answer.
         held: Option<Held>,
+        /// What it takes counts until it is answered.
+        _room: OfferRoom,
     },
     /// Accepted.
     Receiving {
@@ -85,6 +82,48 @@ pub(crate) enum OpenIncoming {
         /// As `work`.
         digests: Option<mpsc::Sender<Vec<DigestItem>>>,
     },
+}
+
+/// An offer whose entries are still coming.
+pub(crate) struct Announced {
+    pub(crate) builder: ManifestBuilder,
+    pub(crate) entries: u32,
+    pub(crate) total_bytes: u64,
+    pub(crate) early: Early,
+    pub(crate) sent: Option<Digest>,
+    pub(crate) room: OfferRoom,
+}
+
+impl Announced {
+    /// Adds the next entries. Returns whether those were the last.
+    pub(crate) fn add(&mut self, page: Vec<Entry>) -> Result<bool, Violation> {
+        for entry in page {
+            self.builder.push(entry)?;
+        }
+        let announced = usize::try_from(self.entries).unwrap_or(usize::MAX);
+        let is_complete = self.builder.count() >= announced;
+        let adds_up =
+            self.builder.count() == announced && self.builder.total_bytes() == self.total_bytes;
+        match is_complete && !adds_up {
+            true => Err(ManifestError::Sum.into()),
+            false => Ok(is_complete),
+        }
+    }
+
+    /// The offer, all of it, as it waits for an answer.
+    pub(crate) fn complete(self) -> Result<(Arc<Manifest>, OpenIncoming), Violation> {
+        let manifest = Arc::new(self.builder.build());
+        if self.early == Early::FirstChunk && !manifest.has_first_chunk() {
+            return Err(ManifestError::Ahead.into());
+        }
+        let offered = OpenIncoming::Offered {
+            manifest: Arc::clone(&manifest),
+            is_preparing: false,
+            held: Held::new(&manifest, self.early),
+            _room: self.room,
+        };
+        Ok((manifest, offered))
+    }
 }
 
 /// What has come of an offer before the answer to it: no more than the manifest
@@ -145,7 +184,7 @@ impl OpenIncoming {
     /// Whether a chunk of it may have to be held until it is answered.
     pub(crate) fn is_ahead(&self) -> bool {
         match self {
-            Self::Announced { early, .. } => *early == Early::FirstChunk,
+            Self::Announced(announced) => announced.early == Early::FirstChunk,
             Self::Offered { held, .. } => held.as_ref().is_some_and(|held| held.machine.is_ahead()),
             Self::Receiving { .. } => false,
         }
@@ -154,14 +193,14 @@ impl OpenIncoming {
     /// How many entries it has, or will have.
     pub(crate) fn entries(&self) -> u32 {
         match self {
-            Self::Announced { entries, .. } => *entries,
+            Self::Announced(announced) => announced.entries,
             Self::Offered { manifest, .. } | Self::Receiving { manifest, .. } => manifest.count(),
         }
     }
 
     pub(crate) fn paths_bytes(&self) -> usize {
         match self {
-            Self::Announced { builder, .. } => builder.paths_bytes(),
+            Self::Announced(announced) => announced.builder.paths_bytes(),
             Self::Offered { manifest, .. } | Self::Receiving { manifest, .. } => {
                 manifest.paths_bytes()
             }
@@ -243,6 +282,12 @@ impl Shared {
         let is_sent = |one: &OpenOutgoing| one.machine.is_accepted();
         let receiving = |one: &OpenIncoming| matches!(one, OpenIncoming::Receiving { .. });
         open.outgoing.values().any(is_sent) || open.incoming.values().any(receiving)
+    }
+
+    /// Whether nothing is open in either direction.
+    pub(crate) fn is_idle(&self) -> bool {
+        let open = self.open();
+        open.outgoing.is_empty() && open.incoming.is_empty() && open.texts.is_empty()
     }
 
     /// Sends a few words.

@@ -98,8 +98,9 @@ fn is_own(dir: &Dir, name: &str, file: &File) -> io::Result<bool> {
         && (disk::is_ours(file)? || is_as_good_as_ours(dir, file)?))
 }
 
-/// Until it was locked, another could rename it or put it away.
-fn has_name(dir: &Dir, name: &str, file: &File) -> io::Result<bool> {
+/// Whether the file is still under this name: another could rename it or put it
+/// away.
+pub(crate) fn has_name(dir: &Dir, name: &str, file: &File) -> io::Result<bool> {
     let metadata = Metadata::from_file(file)?;
     let named = dir.symlink_metadata(name)?;
     Ok((named.dev(), named.ino()) == (metadata.dev(), metadata.ino()))

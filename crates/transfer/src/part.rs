@@ -20,11 +20,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     disk::{self, Direct, Pace},
+    event::FileError,
     flight::Flight,
     known::{Chunks, Known},
     lengths::CHUNK_BYTES,
-    own::open_own,
-    path::{PART_SUFFIX, numbered, shortened},
+    message::Trouble,
+    own::{has_name, open_own},
+    path::{PART_SUFFIX, numbered, numbered_within, shortened},
 };
 
 /// How often another name is tried where one is taken.
@@ -303,6 +305,28 @@ impl Part {
         disk::write_at(&self.file, data, offset_bytes)
     }
 
+    /// Takes away what others have put behind the end of the file.
+    pub(crate) fn cut(&self) -> io::Result<()> {
+        match self.temporary {
+            Some(_) => cut(&self.file, self.size_bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails where others have made it longer or shorter than its file, or have put
+    /// something else in its place.
+    fn check_whole(&self, temporary: &str) -> io::Result<()> {
+        let is_whole = self.file.metadata()?.len() == self.size_bytes
+            && has_name(&self.dir, temporary, &self.file)?;
+        if is_whole {
+            return Ok(());
+        }
+        Err(io::Error::other(FileError::Local {
+            trouble: Trouble::Io,
+            detail: "another program has changed it meanwhile".to_owned(),
+        }))
+    }
+
     /// Removes it.
     pub(crate) fn discard(mut self) {
         self.is_unwanted = true;
@@ -352,7 +376,10 @@ impl Part {
         intend: impl Fn(&str) -> io::Result<()>,
     ) -> io::Result<Option<String>> {
         let (dir, old) = match (&self.temporary, &self.elsewhere) {
-            (Some(temporary), _) => (&self.dir, temporary),
+            (Some(temporary), _) => {
+                self.check_whole(temporary)?;
+                (&self.dir, temporary)
+            }
             (None, Some((dir, name))) => (dir, name),
             (None, None) => return Ok(None),
         };
@@ -386,6 +413,10 @@ impl Drop for Part {
                 tracing::debug!(%error, temporary, "room stays set aside");
             }
             self.flight.known.remember(&self.file, &self.chunks);
+            return;
+        }
+        // What others have put in its place is theirs.
+        if !has_name(&self.dir, &temporary, &self.file).unwrap_or(true) {
             return;
         }
         if let Err(error) = self.dir.remove_file(&temporary) {
@@ -422,14 +453,12 @@ pub(crate) fn open_file(dir: &Dir, name: &str) -> io::Result<File> {
     Ok(dir.open_with(name, &options)?.into_std())
 }
 
-/// Takes away what is behind the end of a file of this size, if anything. Returns
-/// whether there was.
-fn cut(file: &File, size_bytes: u64) -> io::Result<bool> {
-    let is_longer = file.metadata()?.len() > size_bytes;
-    if is_longer {
-        file.set_len(size_bytes)?;
+/// Takes away what is behind the end of a file of this size.
+fn cut(file: &File, size_bytes: u64) -> io::Result<()> {
+    match file.metadata()?.len() > size_bytes {
+        true => file.set_len(size_bytes),
+        false => Ok(()),
     }
-    Ok(is_longer)
 }
 
 /// What the names of this owner's temporaries for files of this size end in.
@@ -463,12 +492,18 @@ fn is_file_there(dir: &Dir, name: &str) -> io::Result<bool> {
 /// Runs `make` with `name`, or with the first numbered one that is free.
 pub(crate) fn first_free(name: &str, make: impl Fn(&str) -> io::Result<()>) -> io::Result<String> {
     first_of(|number| {
-        let name = if number == 0 {
-            name.to_owned()
-        } else {
-            numbered(name, number)
-        };
-        make(&name).map(|()| name)
+        if number == 0 {
+            return make(name).map(|()| name.to_owned());
+        }
+        let longer = numbered(name, number);
+        match make(&longer) {
+            // Where the name itself fits, the number takes the place of its end.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+                let as_long = numbered_within(name, number, name.len());
+                make(&as_long).map(|()| as_long)
+            }
+            made => made.map(|()| longer),
+        }
     })
 }
 

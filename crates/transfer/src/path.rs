@@ -240,7 +240,12 @@ pub(crate) fn fitting_name(name: &str, top_level: bool) -> String {
 
 /// `report.pdf` as `report (2).pdf`, at most [`NAME_BYTES_MAX`] long.
 pub(crate) fn numbered(name: &str, number: u32) -> String {
-    with_suffix(name, NAME_BYTES_MAX, &format!(" ({number})"))
+    numbered_within(name, number, NAME_BYTES_MAX)
+}
+
+/// The same, at most `bytes_max` long.
+pub(crate) fn numbered_within(name: &str, number: u32, bytes_max: usize) -> String {
+    with_suffix(name, bytes_max, &format!(" ({number})"))
 }
 
 /// Puts `suffix` between stem and extension, shortening the stem to fit.
@@ -250,7 +255,7 @@ fn with_suffix(name: &str, bytes_max: usize, suffix: &str) -> String {
         Some(dot) if dot > 0 && name.len() - dot <= EXTENSION_BYTES_MAX => name.split_at(dot),
         _ => (name, ""),
     };
-    let room = bytes_max - suffix.len() - extension.len();
+    let room = bytes_max.saturating_sub(suffix.len() + extension.len());
     format!("{}{suffix}{extension}", shortened(stem, room))
 }
 

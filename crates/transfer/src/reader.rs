@@ -27,7 +27,8 @@ use crate::{
     },
     merkle::Digest,
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
-    open::{Held, OpenIncoming, OpenOutgoing, Shared},
+    offers::{Holder, OfferRoom},
+    open::{Announced, OpenIncoming, OpenOutgoing, Shared},
     outgoing::Answer,
     violation::Violation,
 };
@@ -41,7 +42,7 @@ const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::manifest::PATHS_BYTES_MAX;
 const OPEN_ENTRIES_MAX: u32 = 2 * ENTRIES_MAX;
 /// Most answers that wait while the peer asks for more. An honest one waits for
 /// some, and takes them.
-const ANSWERS_WAITING_MAX: usize = 4096;
+pub(crate) const ANSWERS_WAITING_MAX: usize = 4096;
 
 /// Why reading has ended.
 pub(crate) enum Ended {
@@ -248,15 +249,26 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         {
             return self.decline_busy(id);
         }
-        let builder = ManifestBuilder::default();
-        let announced = OpenIncoming::Announced {
-            builder,
+        let link = &self.shared.link;
+        let holder = Holder {
+            at: Arc::downgrade(&self.shared),
+            id,
+        };
+        let mut room = OfferRoom::new(link.resources.offers.clone(), holder);
+        let Ok(displaced) = room.announce(link.owner(), early, total_bytes) else {
+            return self.decline_busy(id);
+        };
+        let announced = Announced {
+            builder: ManifestBuilder::default(),
             entries,
             total_bytes,
             early,
             sent,
+            room,
         };
-        open.incoming.insert(id, announced);
+        open.incoming.insert(id, OpenIncoming::Announced(announced));
+        drop(open);
+        displace(displaced);
         Ok(())
     }
 
@@ -297,54 +309,50 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
-        let (offer, sent) = {
-            let mut open = self.shared.open();
-            let open_bytes: usize = open.incoming.values().map(OpenIncoming::paths_bytes).sum();
-            let Some(incoming) = open.incoming.get_mut(&id) else {
-                return open.check_was_open(self.shared.side(), id);
-            };
-            let OpenIncoming::Announced {
-                builder,
-                entries,
-                total_bytes,
-                early,
-                sent,
-            } = incoming
-            else {
-                return Err(Violation::State("entries"));
-            };
-            if open_bytes > OPEN_PATHS_BYTES_MAX {
-                open.incoming.remove(&id);
-                return self.decline_busy(id);
-            }
-            for entry in page {
-                builder.push(entry)?;
-            }
-            let announced = usize::try_from(*entries).unwrap_or(usize::MAX);
-            if builder.count() < announced {
-                return Ok(());
-            }
-            if builder.count() > announced || builder.total_bytes() != *total_bytes {
-                return Err(ManifestError::Sum.into());
-            }
-            let manifest = Arc::new(std::mem::take(builder).build());
-            let offer = Arc::clone(&manifest);
-            if *early == Early::FirstChunk && !manifest.has_first_chunk() {
-                return Err(ManifestError::Ahead.into());
-            }
-            let sent = *sent;
-            *incoming = OpenIncoming::Offered {
-                held: Held::new(&manifest, *early),
-                manifest,
-                is_preparing: false,
-            };
-            (offer, sent)
-        };
-        self.shared
-            .link
-            .emit(ExchangeEvent::Offered { id, offer, sent })
-            .await;
+        let (displaced, event) = self.add_entries(id, page)?;
+        displace(displaced);
+        if let Some(event) = event {
+            self.shared.link.emit(event).await;
+        }
         Ok(())
+    }
+
+    /// Adds a page to an offer. Returns which others have to give way, and what the
+    /// application is to be told when that was the last.
+    fn add_entries(
+        &self,
+        id: TransferId,
+        page: Vec<Entry>,
+    ) -> Result<(Vec<Holder>, Option<ExchangeEvent>), Violation> {
+        let mut open = self.shared.open();
+        let open_bytes: usize = open.incoming.values().map(OpenIncoming::paths_bytes).sum();
+        let announced = match open.incoming.get_mut(&id) {
+            Some(OpenIncoming::Announced(announced)) => announced,
+            Some(_) => return Err(Violation::State("entries")),
+            None => {
+                open.check_was_open(self.shared.side(), id)?;
+                return Ok((Vec::new(), None));
+            }
+        };
+        let displaced = match announced.room.add(self.shared.link.owner(), &page) {
+            Ok(displaced) if open_bytes <= OPEN_PATHS_BYTES_MAX => displaced,
+            _ => {
+                open.incoming.remove(&id);
+                self.decline_busy(id)?;
+                return Ok((Vec::new(), None));
+            }
+        };
+        if !announced.add(page)? {
+            return Ok((displaced, None));
+        }
+        let mut event = None;
+        if let Some(OpenIncoming::Announced(announced)) = open.incoming.remove(&id) {
+            let sent = announced.sent;
+            let (offer, offered) = announced.complete()?;
+            open.incoming.insert(id, offered);
+            event = Some(ExchangeEvent::Offered { id, offer, sent });
+        }
+        Ok((displaced, event))
     }
 
     /// Asks a transfer of this side. `None` when it has ended.
@@ -485,6 +493,15 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 .await;
         }
         Ok(())
+    }
+}
+
+/// Has these offers declined unasked. Nothing may be locked.
+fn displace(offers: Vec<Holder>) {
+    for Holder { at, id } in offers {
+        if let Some(shared) = at.upgrade() {
+            shared.give_way(id);
+        }
     }
 }
 

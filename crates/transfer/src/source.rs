@@ -22,7 +22,7 @@ use cap_std::{
 
 use crate::{
     disk,
-    event::FileError,
+    event::{FileError, Renamed},
     manifest::{Entry, Manifest, ManifestBuilder, ManifestError},
     message::Trouble,
     path::{SafePath, fitting_name, is_part, numbered},
@@ -433,6 +433,22 @@ impl SourceReader {
 }
 
 impl Source {
+    /// What is offered under another name than it has here.
+    #[must_use]
+    pub fn renamed(&self) -> Renamed {
+        let mut renamed = Renamed::default();
+        for (place, entry) in self.places.iter().zip(self.manifest.entries()) {
+            if let Some(name) = &place.name {
+                let (name, path) = (name.to_string_lossy(), entry.path());
+                match path.parent() {
+                    Some(folder) => renamed.add(&format!("{folder}/{name}"), path.as_str()),
+                    None => renamed.add(&name, path.as_str()),
+                }
+            }
+        }
+        renamed
+    }
+
     fn place(&self, entry: u32) -> io::Result<&Place> {
         let place = usize::try_from(entry)
             .ok()

@@ -25,7 +25,7 @@ use crate::{
     destination::{Destination, DestinationError},
     disk,
     display::display_text,
-    event::FileError,
+    event::{FileError, Renamed},
     flight::Flight,
     journal::Journal,
     lengths::{CHUNK_BYTES, Lengths},
@@ -66,6 +66,8 @@ pub(crate) struct Store {
     failed_folders: Vec<(u32, FileError)>,
     /// The top level as it came to be named on disk.
     top_names: Mutex<Vec<PathBuf>>,
+    /// What got another name than it was offered under, at any level.
+    renamed: Mutex<Renamed>,
     /// How many chunks of which files an earlier attempt has left.
     have: BTreeMap<u32, u32>,
     /// Where they are.
@@ -120,6 +122,7 @@ impl Store {
             absent: HashMap::new(),
             failed_folders: Vec::new(),
             top_names: Mutex::default(),
+            renamed: Mutex::default(),
             have: BTreeMap::new(),
             found: Mutex::default(),
             found_parts: 0,
@@ -195,7 +198,7 @@ impl Store {
         if path.parent().is_none()
             && let Some(named) = self.journal.earlier(path.name())
         {
-            self.note_top(&named.name);
+            self.note_name(path, &named.name);
         }
         self.add_found(entry, chunks, Found::Settled);
         true
@@ -274,12 +277,34 @@ impl Store {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_top(&self, name: &str) {
-        let path = self.destination.path.join(name);
-        self.top_names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(path);
+    /// Notes what a file, or a folder at the top level, is called on disk.
+    fn note_name(&self, path: &SafePath, name: &str) {
+        let is_top = path.parent().is_none();
+        if is_top {
+            let path = self.destination.path.join(name);
+            let top_names = self.top_names.lock();
+            let mut top_names = top_names.unwrap_or_else(PoisonError::into_inner);
+            top_names.push(path);
+        }
+        if name != path.name() {
+            let top = self.top_folders.get(path.top()).filter(|_| !is_top);
+            let folder = path.parent().unwrap_or_default();
+            let below = folder.strip_prefix(path.top()).unwrap_or_default();
+            let now = match top {
+                Some(top) => format!("{top}{below}/{name}"),
+                None => name.to_owned(),
+            };
+            self.lock_renamed().add(path.as_str(), &now);
+        }
+    }
+
+    fn lock_renamed(&self) -> MutexGuard<'_, Renamed> {
+        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has got another name than it was offered under.
+    pub(crate) fn renamed(&self) -> Renamed {
+        self.lock_renamed().clone()
     }
 
     /// The destination, fit to be shown.
@@ -395,9 +420,7 @@ impl Store {
         };
         let dir = folders.enter(self, path.parent())?;
         let file = open_file(dir, &name)?;
-        if path.parent().is_none() {
-            self.note_top(&name);
-        }
+        self.note_name(path, &name);
         Ok(Some(Part::finished(dir, file, &self.flight)))
     }
 }

@@ -14,24 +14,28 @@ use super::{Choices, files, size_bytes};
 struct Record<'a> {
     manifest: &'a Manifest,
     early: Early,
+    was_sent: bool,
     is_accepted: bool,
     have: BTreeMap<u32, (u32, u32)>,
     skipped: BTreeSet<u32>,
     failed: BTreeSet<u32>,
+    failed_folders: BTreeSet<u32>,
     sent: BTreeSet<u32>,
     durable: u32,
     delivered: Delivered,
 }
 
 /// A manifest, and what the receiver says then, while this side sends; from the
-/// answer on, with a first chunk ahead of it, and with files that come along.
+/// answer on, with a first chunk ahead of it, and with files that come along; and of
+/// what was sent before.
 pub fn hold(bytes: &[u8]) {
-    hold_with(bytes, Early::Nothing);
-    hold_with(bytes, Early::FirstChunk);
-    hold_with(bytes, Early::Everything);
+    for early in [Early::Nothing, Early::FirstChunk, Early::Everything] {
+        hold_with(bytes, early, false);
+        hold_with(bytes, early, true);
+    }
 }
 
-fn hold_with(bytes: &[u8], early: Early) {
+fn hold_with(bytes: &[u8], early: Early, was_sent: bool) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
     if early == Early::FirstChunk && !manifest.has_first_chunk() {
@@ -40,15 +44,20 @@ fn hold_with(bytes: &[u8], early: Early) {
     let mut record = Record {
         manifest: &manifest,
         early,
+        was_sent,
         is_accepted: false,
         have: BTreeMap::new(),
         skipped: BTreeSet::new(),
         failed: BTreeSet::new(),
+        failed_folders: BTreeSet::new(),
         sent: BTreeSet::new(),
         durable: 0,
         delivered: Delivered::default(),
     };
     let mut sender = Sender::new(manifest.clone(), early);
+    if was_sent {
+        sender = sender.sent_before();
+    }
     while choices.are_left() {
         if !record.step(&mut sender, &mut choices) {
             // A lie; an exchange ends with it.
@@ -57,6 +66,10 @@ fn hold_with(bytes: &[u8], early: Early) {
         record.check_early(&sender);
         assert_eq!(sender.delivered(), record.delivered);
         assert_eq!(sender.failed_files() as usize, record.failed.len());
+        assert_eq!(
+            sender.failed_folders() as usize,
+            record.failed_folders.len()
+        );
         assert!(record.delivered.bytes <= manifest.total_bytes());
         assert!(record.delivered.files + sender.failed_files() <= manifest.files());
     }
@@ -183,12 +196,18 @@ impl Record<'_> {
         let is_wanted = |entry: &u32| !self.skipped.contains(entry);
         let mut wanted = files(self.manifest).filter(is_wanted);
         let due = wanted.find(|entry| !self.sent.contains(entry));
-        let is_begun = self.sent.contains(&entry) || due == Some(entry);
+        // Folders are there before anything is sent.
+        let is_folder = entry < self.manifest.count() && size_bytes(self.manifest, entry).is_none();
+        let is_begun = is_folder || self.sent.contains(&entry) || due == Some(entry);
         let can = self.is_accepted && is_begun && is_wanted(&entry) && entry >= self.durable;
         let told = sender.peer_failed(entry);
         assert_eq!(told.is_ok(), can, "{entry}");
         told.is_ok_and(|is_news| {
-            assert_eq!(is_news, self.failed.insert(entry));
+            let failed = match is_folder {
+                true => &mut self.failed_folders,
+                false => &mut self.failed,
+            };
+            assert_eq!(is_news, failed.insert(entry));
             true
         })
     }
@@ -217,13 +236,20 @@ impl Record<'_> {
     }
 
     fn durable(&mut self, sender: &mut Sender, entries: u32) -> bool {
-        let can = self.is_accepted && (self.durable..=self.limit()).contains(&entries);
+        let can = match self.is_accepted {
+            true => (self.durable..=self.limit()).contains(&entries),
+            false => self.was_sent && entries == self.manifest.count(),
+        };
         let told = sender.durable(entries);
         assert_eq!(told.is_ok(), can, "{entries} of {}", self.limit());
         let Ok(is_complete) = told else {
             return false;
         };
         assert_eq!(is_complete, entries == self.manifest.count());
+        if !self.is_accepted {
+            // It is over, and counts as it did before.
+            return false;
+        }
         for entry in self.durable..entries {
             let size = size_bytes(self.manifest, entry);
             let size = size.filter(|_| !self.skipped.contains(&entry));

@@ -15,9 +15,13 @@ pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
         reason,
     };
     match error {
-        LogInError::Connect(ServerConnectError::WrongKey { .. }) => Failure::ServerKeyChanged {
-            server: server.clone(),
-        },
+        LogInError::Connect(ServerConnectError::WrongKey { known, shown, .. }) => {
+            Failure::ServerKeyChanged {
+                server: server.clone(),
+                known: *known,
+                shown: *shown,
+            }
+        }
         LogInError::Connect(ServerConnectError::Unresolved { reason, .. }) => {
             unreachable(format!("its name is not known ({reason})"))
         }
@@ -157,6 +161,9 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
                 peer,
                 detail: format!("{}.", not_taken(*other)),
             },
+        },
+        TransferError::GaveWay => Failure::NotPossible {
+            detail: format!("{peer}'s offer was declined unasked: {error}."),
         },
         TransferError::Cancelled(Party::Us) => Failure::Cancelled,
         TransferError::Interrupted(Party::Us) => Failure::Interrupted,

@@ -34,7 +34,9 @@ use pinhole_net::{
 };
 use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::warn;
 
 use self::admission::Admission;
 use self::diagnose::Diagnosing;
@@ -53,7 +55,7 @@ use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::History;
-use crate::profile::{Profile, ProfileError};
+use crate::profile::{Profile, ProfileError, ProfileWriter};
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::{PeerView, Snapshot, TransferId};
 
@@ -61,6 +63,9 @@ use crate::snapshot::{PeerView, Snapshot, TransferId};
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the router may take at the end to close the ports it opened.
 const PORTS_RELEASED_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the disk may take at the end to store what has changed.
+const PROFILE_STORED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Everything that reaches the engine.
 #[derive(Debug)]
@@ -76,6 +81,8 @@ pub(crate) enum Input {
     Session(SessionInput),
     Transfer(TransferInput),
     Diagnosed(Arc<Diagnosis>),
+    /// Something of the profile could not be stored.
+    NotStored(ProfileError),
     /// The addresses of this machine are others now.
     Network,
 }
@@ -83,6 +90,7 @@ pub(crate) enum Input {
 /// The engine's state.
 pub(crate) struct Engine {
     profile: Profile,
+    writer: ProfileWriter,
     settings: Settings,
     contacts: Contacts,
     /// As the snapshot has them.
@@ -137,6 +145,13 @@ impl Engine {
         let contacts = profile.load_contacts()?;
         let history = History::load(&profile)?;
         let attempts = Attempts::load(&profile);
+        let failures = inputs.clone();
+        let writer = profile.writer(move |error| {
+            // The engine does not take inputs any more when it ends.
+            if let Err(refused) = failures.try_send(Input::NotStored(error)) {
+                warn!(?refused, "nobody hears that the profile is not stored");
+            }
+        })?;
         let login = Login::logged_out();
         let first = snapshot(
             &profile,
@@ -150,6 +165,7 @@ impl Engine {
             outputs: outputs(Arc::new(first)),
             proxy: watch::Sender::new(settings.with(&overrides).proxy),
             profile,
+            writer,
             settings,
             pinned: Arc::new(contacts.pinned()),
             contacts,
@@ -217,6 +233,11 @@ impl Engine {
         }
         self.log_out().await;
         self.port_mapper.all_released(PORTS_RELEASED_TIMEOUT).await;
+        let writer = self.writer;
+        let finished = spawn_blocking(move || writer.finish(PROFILE_STORED_TIMEOUT));
+        if !finished.await.unwrap_or(false) {
+            warn!("the disk does not answer: the latest changes of the profile are lost");
+        }
     }
 
     async fn handle(&mut self, input: Input) {
@@ -225,6 +246,7 @@ impl Engine {
             Input::Nearby { id, event } => self.handle_nearby(id, event).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
+            Input::NotStored(error) => self.report_profile(Err(error)).await,
             Input::Network => self.network_changed(),
             Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
@@ -270,8 +292,7 @@ impl Engine {
             Command::Dismiss { transfer } => self.dismiss(transfer),
             Command::Diagnose { server } => self.diagnose(server).await,
             Command::ClearHistory => {
-                let cleared = self.history.clear(&self.profile);
-                self.report_profile(cleared).await;
+                self.history.clear(&self.writer);
             }
             Command::TrustNewKey { peer } => self.trust_new_key(peer).await,
             Command::SetDownloadFolder { folder } => {
@@ -299,6 +320,12 @@ impl Engine {
                 self.settings.keeps_executable = keeps;
                 self.overrides.keeps_executable = None;
                 self.store_settings().await;
+            }
+            Command::SetAutoLogIn { on } => {
+                if self.settings.auto_log_in != on {
+                    self.settings.auto_log_in = on;
+                    self.store_settings().await;
+                }
             }
             Command::SetPortMapping { enabled } => {
                 self.settings.port_mapping = enabled;
@@ -356,14 +383,14 @@ impl Engine {
     }
 
     async fn store_settings(&mut self) {
-        let stored = self.profile.store_settings(&self.settings);
+        let stored = self.writer.store_settings(&self.settings);
         self.report_profile(stored).await;
     }
 
     async fn store_contacts(&mut self) {
         self.pinned = Arc::new(self.contacts.pinned());
         self.known.set(self.contacts.keys());
-        let stored = self.profile.store_contacts(&self.contacts);
+        let stored = self.writer.store_contacts(&self.contacts);
         self.report_profile(stored).await;
     }
 

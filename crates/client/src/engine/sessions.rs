@@ -419,8 +419,16 @@ impl Engine {
         let is_idle = |s: &PeerSession| s.idle_since.is_some_and(|at| at + IDLE_SESSION <= now);
         let idle = self.sessions.iter().filter(|(_, session)| is_idle(session));
         let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
-        for session in idle.into_iter().filter_map(|id| self.remove_session(id)) {
-            tokio::spawn(close(session.exchange));
+        for id in idle {
+            // The list of files of an offer may be long in coming.
+            match self.sessions.get_mut(&id) {
+                Some(session) if !session.exchange.is_idle() => session.idle_since = Some(now),
+                _ => {
+                    if let Some(session) = self.remove_session(id) {
+                        tokio::spawn(close(session.exchange));
+                    }
+                }
+            }
         }
     }
 

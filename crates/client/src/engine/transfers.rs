@@ -336,6 +336,7 @@ impl Engine {
                     folder: transfer.folder.clone(),
                     new_names: offer::new_names(&transfer.offer, &summary.paths),
                     paths: summary.paths,
+                    renamed: summary.renamed,
                 });
                 None
             }
@@ -352,7 +353,7 @@ impl Engine {
             self.note_delivered(id, digest);
         }
         self.let_go_of_offers(id, failure.as_ref()).await;
-        self.remember(id).await;
+        self.remember(id);
         if is_of_queue {
             self.store_queue().await;
         }
@@ -387,7 +388,7 @@ impl Engine {
         }
     }
 
-    async fn remember(&mut self, id: TransferId) {
+    fn remember(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
@@ -398,8 +399,7 @@ impl Engine {
             return;
         }
         if let Some(entry) = HistoryEntry::of(&transfer.view(id), SystemTime::now()) {
-            let stored = self.history.add(&self.profile, entry);
-            self.report_profile(stored).await;
+            self.history.add(&self.writer, entry);
         }
     }
 
@@ -428,8 +428,12 @@ impl Engine {
                 // One that has ended meanwhile needs no pause.
                 let _ = carried.exchange.pause(carried.id, true);
             }
-            // What of the offer is wanted.
             transfer.sample_progress();
+            let carried = transfer.carried.as_ref();
+            let selection = carried.and_then(|it| it.exchange.selection(it.id));
+            if let Some(title) = selection.and_then(|it| offer::title_of_wanted(&it)) {
+                Arc::make_mut(&mut transfer.offer).title = title;
+            }
         }
     }
 

@@ -223,6 +223,7 @@ impl<'a> WriteStage<'a> {
             Some(whole) if self.open.is_none() => whole,
             _ => self.part(entry)?,
         };
+        part.cut()?;
         part.mark_received();
         let offered = self.incoming.manifest().entry(entry);
         if offered.is_some_and(Entry::is_executable) && self.store.keeps_executable() {

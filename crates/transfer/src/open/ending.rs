@@ -7,8 +7,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use super::{Open, OpenIncoming, Shared};
 use crate::{
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
-    message::{CancelReason, Message, TransferId},
-    reader::Ended,
+    message::{CancelReason, DeclineReason, Message, TransferId},
+    reader::{ANSWERS_WAITING_MAX, Ended},
 };
 
 impl Shared {
@@ -56,7 +56,7 @@ impl Shared {
                     return Ok(());
                 }
                 Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
-                Some(OpenIncoming::Announced { .. }) => {
+                Some(OpenIncoming::Announced(_)) => {
                     open.incoming.remove(&id);
                     return Ok(());
                 }
@@ -66,6 +66,31 @@ impl Shared {
         let outcome = Err(reason);
         self.tell(open, ExchangeEvent::Finished { id, outcome });
         Ok(())
+    }
+
+    /// Declines an offer unasked: others need the room. One that is about to be taken
+    /// stays.
+    pub(crate) fn give_way(self: &Arc<Self>, id: TransferId) {
+        let mut open = self.open();
+        let is_offered = match open.incoming.get(&id) {
+            Some(OpenIncoming::Announced(_)) => false,
+            Some(OpenIncoming::Offered {
+                is_preparing: false,
+                ..
+            }) => true,
+            _ => return,
+        };
+        open.incoming.remove(&id);
+        let decline = Message::Decline {
+            transfer: id,
+            reason: DeclineReason::Busy,
+        };
+        // Where so many answers wait that this finds no room nobody takes them.
+        let _ = self.link.outbox.push_answer(decline, ANSWERS_WAITING_MAX);
+        if is_offered {
+            let outcome = Err(TransferError::GaveWay);
+            self.tell(&mut open, ExchangeEvent::Finished { id, outcome });
+        }
     }
 
     /// Tells the application, which may be who ends the transfer: if it had to

@@ -127,6 +127,7 @@ impl OpenOutgoing {
             skipped_files: self.machine.skipped_files(),
             here_bytes: self.flight.here_bytes(),
             resent_bytes: self.flight.resent_bytes(),
+            renamed: self.source.renamed(),
             ..Summary::default()
         }
     }

@@ -36,10 +36,8 @@ impl Store {
         {
             journal.use_it();
         }
-        if let Some(name) = part.publish(path.name(), replaces, intend)?
-            && is_top
-        {
-            self.note_top(&name);
+        if let Some(name) = part.publish(path.name(), replaces, intend)? {
+            self.note_name(path, &name);
         }
         Ok(())
     }

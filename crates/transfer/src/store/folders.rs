@@ -28,7 +28,7 @@ impl Store {
             }
             let makes = !received.contains(path.as_str());
             let made = match path.parent() {
-                None => self.top_folder(number, path.name(), makes),
+                None => self.top_folder(number, path, makes),
                 Some(_) => self.inner_folder(&mut folders, number, path, makes),
             };
             if let Err(error) = made {
@@ -73,7 +73,8 @@ impl Store {
         self.resumed.contains(path.top()) || self.merged.contains(path.top())
     }
 
-    fn top_folder(&mut self, entry: u32, offered: &str, makes: bool) -> io::Result<()> {
+    fn top_folder(&mut self, entry: u32, path: &SafePath, makes: bool) -> io::Result<()> {
+        let offered = path.name();
         let dir = &self.destination.dir;
         let earlier = match self.journal.earlier(offered) {
             Some(named) => folder_there(dir, &named.name)?.then_some(named),
@@ -101,7 +102,7 @@ impl Store {
             self.merged.insert(offered.into());
             self.kept.insert(entry);
         }
-        self.note_top(&name);
+        self.note_name(path, &name);
         self.top_folders.insert(offered.into(), name);
         Ok(())
     }

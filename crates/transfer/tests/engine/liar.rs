@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::{Peer, names};
 use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Side, TransferId,
+    ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
     frame::{
         BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
         FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
@@ -26,6 +26,14 @@ pub(crate) struct Liar {
 pub(crate) fn pair() -> (Liar, Peer) {
     let (left, right) = tokio::io::duplex(8 * MIB);
     (Liar { stream: left }, Peer::over(right, Side::Responder))
+}
+
+/// Beside bob, on a connection with the peer who has this key.
+pub(crate) fn pair_of(key: [u8; 32], resources: Resources) -> (Liar, Peer) {
+    let (left, right) = tokio::io::duplex(8 * MIB);
+    let owner = Owner::stranger(key);
+    let bob = Peer::with(right, Side::Responder, owner, resources);
+    (Liar { stream: left }, bob)
 }
 
 pub(crate) fn id(id: u32) -> TransferId {
@@ -60,7 +68,8 @@ impl Liar {
         self.offer_as(transfer, sizes, r#","ahead":true"#).await;
     }
 
-    async fn offer_as(&mut self, transfer: u32, sizes: &[usize], early: &str) {
+    /// As `offer`, with these words more.
+    pub(crate) async fn offer_as(&mut self, transfer: u32, sizes: &[usize], early: &str) {
         let total: usize = sizes.iter().sum();
         let count = sizes.len();
         self.json(&format!(

@@ -25,6 +25,13 @@ mod lying_receiver;
 mod lying_sender;
 mod moves;
 mod names;
+mod offers;
+mod once;
+mod owners;
+#[cfg(unix)]
+mod parts;
+#[cfg(unix)]
+mod places;
 #[cfg(unix)]
 mod races;
 mod resume;

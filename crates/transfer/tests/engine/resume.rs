@@ -27,12 +27,12 @@ use crate::{
 const MIB: usize = 1024 * 1024;
 
 /// A connection that passes so many bytes of alice's and then breaks.
-struct Wire {
-    passed: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+pub(crate) struct Wire {
+    pub(crate) passed: Arc<AtomicU64>,
+    pub(crate) task: JoinHandle<()>,
 }
 
-fn cut_after(bytes: u64) -> (Peer, Peer, Wire) {
+pub(crate) fn cut_after(bytes: u64) -> (Peer, Peer, Wire) {
     let (left, left_end) = tokio::io::duplex(64 * 1024);
     let (right, right_end) = tokio::io::duplex(64 * 1024);
     let passed = Arc::new(AtomicU64::new(0));

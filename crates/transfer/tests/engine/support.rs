@@ -112,6 +112,19 @@ impl Peer {
             .unwrap();
     }
 
+    /// As an attempt at what was accepted before.
+    pub(crate) async fn accept_again(
+        &self,
+        id: TransferId,
+        into: &Path,
+        choices: Choices,
+        resume: &ResumeState,
+    ) {
+        let destination = Destination::open(into).unwrap();
+        let prepared = self.exchange.prepare(id, destination, choices, resume);
+        prepared.await.unwrap().begin().unwrap();
+    }
+
     pub(crate) async fn accept_next(&mut self, into: &Path) -> TransferId {
         let (id, _) = self.offered().await;
         self.accept(id, into).await;

@@ -146,6 +146,25 @@ async fn either_side_can_limit_the_speed() {
     seconds(resources, Resources::default()).await;
 }
 
+/// Until the list of files has come, nobody is asked.
+#[tokio::test]
+async fn an_offer_does_not_wait_for_the_limit() {
+    let from = tempdir().unwrap();
+    fs::write(from.path().join("a"), noise(40, 1)).unwrap();
+    let (left, right) = tokio::io::duplex(64 * 1024);
+    let resources = Resources::default();
+    resources.send.set(Some(1));
+    let alice = Peer::limited(left, Side::Initiator, resources);
+    let mut bob = Peer::over(right, Side::Responder);
+    assert!(alice.exchange.is_idle() && bob.exchange.is_idle());
+    let begin = Instant::now();
+    let id = alice.send(&[from.path().join("a")]).await;
+    assert_eq!(bob.offered().await.0, id);
+    // Forty bytes at one a second.
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+    assert!(!alice.exchange.is_idle() && !bob.exchange.is_idle());
+}
+
 /// On a slow line a chunk takes seconds, in which the bar must not stand still.
 #[tokio::test]
 async fn a_chunk_counts_as_it_comes() {

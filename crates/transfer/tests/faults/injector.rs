@@ -31,6 +31,8 @@ pub(crate) enum Plan {
     Lacks(usize),
     /// It lets this user make no call of this name.
     Refuses(&'static str),
+    /// Its names have at most so many bytes.
+    ShortNames(usize),
     /// It has no hard links and replaces whatever has a name, as some drivers of
     /// FAT.
     Replaces,
@@ -45,6 +47,8 @@ pub(crate) struct Call {
     pub(crate) offset_bytes: u64,
     /// Whether the file is one that was opened to be written past the page cache.
     pub(crate) is_direct: bool,
+    /// The longest name that it is given.
+    pub(crate) name_bytes: usize,
     /// Whether it can fail because the disk is full.
     pub(crate) takes_room: bool,
 }
@@ -244,8 +248,16 @@ fn call(data: &libc::seccomp_data, folder: &Path) -> Option<Call> {
         "openat2" => unsafe { *(data.args[2] as *const u64) & creates() != 0 },
         _ => false,
     };
+    let mut given = vec![path.clone()];
+    if matches!(*name, "renameat2" | "linkat") {
+        given.push(text(data.args[3]));
+    }
+    let lengths = given
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.len()));
     path.starts_with(folder).then(|| Call {
         name,
+        name_bytes: lengths.max().unwrap_or_default(),
         path: path.components().collect(),
         offset_bytes: if *name == "pwrite64" { data.args[3] } else { 0 },
         is_direct: *about == OpenFile && is_direct(descriptor(data)),
@@ -297,7 +309,7 @@ impl Plan {
     /// The number of the first call that fails.
     pub(crate) const fn at(self) -> usize {
         match self {
-            Self::Nothing | Self::Refuses(_) | Self::Replaces => usize::MAX,
+            Self::Nothing | Self::Refuses(_) | Self::ShortNames(_) | Self::Replaces => usize::MAX,
             Self::Once(at) | Self::FromThenOn(at) | Self::Full(at) | Self::Lacks(at) => at,
         }
     }
@@ -307,6 +319,9 @@ impl Plan {
             Self::Once(at) if number == at => Some(Failure::Error(libc::EIO)),
             Self::Lacks(at) if number == at => Some(Failure::Error(libc::EOPNOTSUPP)),
             Self::Refuses(name) if call.name == name => Some(Failure::Error(libc::EPERM)),
+            Self::ShortNames(most) if call.name_bytes > most => {
+                Some(Failure::Error(libc::ENAMETOOLONG))
+            }
             Self::Replaces if call.name == "renameat2" => Some(Failure::Error(libc::EINVAL)),
             Self::Replaces if call.name == "linkat" => Some(Failure::Error(libc::EPERM)),
             Self::FromThenOn(at) if number >= at => Some(Failure::Error(libc::EIO)),

@@ -12,6 +12,7 @@
 
 mod injector;
 mod room;
+mod short;
 mod spoilt;
 
 use std::{
@@ -372,7 +373,11 @@ impl Offered {
     fn check_plan(&self, plan: Plan, attempt: &Attempt, calls: &[Call], into: &Path, what: &str) {
         let is_complete = attempt.received.is_ok() && attempt.failed.is_empty();
         let failed = match plan {
-            Plan::Nothing | Plan::Lacks(_) | Plan::Refuses(_) | Plan::Replaces => &[],
+            Plan::Nothing
+            | Plan::Lacks(_)
+            | Plan::Refuses(_)
+            | Plan::ShortNames(_)
+            | Plan::Replaces => &[],
             Plan::Once(at) => calls.get(at..=at).unwrap_or_default(),
             Plan::FromThenOn(at) => calls.get(at..).unwrap_or_default(),
             Plan::Full(at) => {

@@ -1,0 +1,148 @@
+//! What all offers that wait for an answer may take together, on whatever
+//! connections. When it is full, the newcomer whose offers take most gives way.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use pinhole_budget::{Bounds, Budget, Full, SubnetBounds, Taken, Ticket};
+
+use crate::{
+    lengths::CHUNK_BYTES,
+    link::PeerOwner,
+    manifest::{Early, Entry},
+    message::TransferId,
+    open::Shared,
+};
+
+const MIB: u64 = 1024 * 1024;
+/// What an entry takes beside its path, in the list of the offer and in that of the
+/// paths that were named.
+const ENTRY_BYTES: u64 = 128;
+/// What an offer takes at least.
+const OFFER_BYTES: u64 = 1024;
+/// At most so much is counted ahead of what has come.
+const STEP_BYTES: u64 = MIB;
+
+/// The bounds of what unanswered offers take in memory. The largest offer that there
+/// may be takes less than 48 MiB, which one newcomer can have as long as no other
+/// wants room.
+const BOUNDS: Bounds = Bounds {
+    total: 80 * MIB,
+    reserved: 32 * MIB,
+    per_key: 48 * MIB,
+    per_subnet: SubnetBounds::UNBOUNDED,
+};
+
+/// Counts what the unanswered offers of all peers take. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct OfferBudget(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    budget: Budget<[u8; 32]>,
+    holders: HashMap<Ticket, Holder>,
+}
+
+/// An offer, and where it waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    pub(crate) at: Weak<Shared>,
+    pub(crate) id: TransferId,
+}
+
+impl Default for OfferBudget {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(State {
+            budget: Budget::new(BOUNDS),
+            holders: HashMap::new(),
+        })))
+    }
+}
+
+impl OfferBudget {
+    /// How many bytes of memory all unanswered offers take.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().budget.used()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one offer takes. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct OfferRoom {
+    offers: OfferBudget,
+    holder: Holder,
+    tickets: Vec<Ticket>,
+    used_bytes: u64,
+    counted_bytes: u64,
+}
+
+impl OfferRoom {
+    /// Of an offer of which nothing is there yet.
+    pub(crate) const fn new(offers: OfferBudget, holder: Holder) -> Self {
+        Self {
+            offers,
+            holder,
+            tickets: Vec::new(),
+            used_bytes: 0,
+            counted_bytes: 0,
+        }
+    }
+
+    /// The offer is announced. Returns which others have to give way, once nothing
+    /// is locked.
+    pub(crate) fn announce(
+        &mut self,
+        owner: PeerOwner,
+        early: Early,
+        total_bytes: u64,
+    ) -> Result<Vec<Holder>, Full> {
+        let held_bytes = match early {
+            Early::Nothing => 0,
+            Early::FirstChunk => total_bytes.min(u64::from(CHUNK_BYTES)),
+            Early::Everything => total_bytes,
+        };
+        self.grow(owner, OFFER_BYTES + held_bytes)
+    }
+
+    /// More entries have come. Returns as [`OfferRoom::announce`].
+    pub(crate) fn add(&mut self, owner: PeerOwner, page: &[Entry]) -> Result<Vec<Holder>, Full> {
+        let paths = page.iter().map(|entry| entry.path().as_str().len() as u64);
+        let bytes = paths.map(|bytes| ENTRY_BYTES + bytes).sum();
+        self.grow(owner, bytes)
+    }
+
+    fn grow(&mut self, owner: PeerOwner, bytes: u64) -> Result<Vec<Holder>, Full> {
+        self.used_bytes += bytes;
+        let Some(missing_bytes) = self.used_bytes.checked_sub(self.counted_bytes) else {
+            return Ok(Vec::new());
+        };
+        // In few steps: each is a ticket.
+        let step_bytes = missing_bytes.max(self.counted_bytes.min(STEP_BYTES));
+        let mut state = self.offers.state();
+        let Taken { ticket, evicted } = state.budget.take(owner, step_bytes)?;
+        let evicted = evicted.iter().filter_map(|it| state.holders.remove(it));
+        let evicted = evicted.collect();
+        state.holders.insert(ticket, self.holder.clone());
+        drop(state);
+        self.tickets.push(ticket);
+        self.counted_bytes += step_bytes;
+        Ok(evicted)
+    }
+}
+
+impl Drop for OfferRoom {
+    fn drop(&mut self) {
+        let mut state = self.offers.state();
+        for ticket in self.tickets.drain(..) {
+            state.budget.give_back(ticket);
+            state.holders.remove(&ticket);
+        }
+    }
+}
