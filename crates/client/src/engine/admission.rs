@@ -220,11 +220,8 @@ impl Engine {
         let session = self.sessions.get(&session)?;
         let is_direct = session.path != PathKind::Relay;
         let remote = is_direct.then(|| session.handle.path().borrow().remote.ip());
-        Some(self.owner(
-            session.peer.key,
-            remote,
-            self.standing_on(session).is_chosen(),
-        ))
+        let is_chosen = self.standing_on(session).is_chosen();
+        Some(owner(session.peer.key, remote, is_chosen))
     }
 }
 

@@ -208,13 +208,14 @@ impl Engine {
         }
     }
 
-    /// The peer has agreed to what is offered on this session, and so to a direct path:
-    /// it is looked for at once.
+    /// Both sides of this session have agreed to something, and so to a direct path: it
+    /// is looked for at once.
     pub(super) fn improve_at_once(&mut self, session: SessionId) {
         if let Some(session) = self.sessions.get_mut(&session)
             && session.path == PathKind::Relay
         {
             session.watch.improve_at = Some(Instant::now());
+            self.improve_paths();
         }
     }
 

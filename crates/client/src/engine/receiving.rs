@@ -48,7 +48,6 @@ impl Engine {
                 self.begin(id);
                 self.note_yes(id, Yes::User).await;
                 self.improve_at_once(session);
-                self.improve_paths();
                 self.publish();
                 self.emit(Event::Started { transfer: id }).await;
             }

@@ -308,7 +308,12 @@ impl Engine {
         session: Session,
     ) {
         let server = self.login.server_key().filter(|_| vouched);
-        let is_chosen = side == Side::Initiator || self.standing(&peer).is_chosen();
+        let standing = self.standing(&peer);
+        if side == Side::Responder && standing == Standing::Blocked {
+            debug!(peer = %peer.name, "blocked while it was connecting");
+            return;
+        }
+        let is_chosen = side == Side::Initiator || standing.is_chosen();
         // Over a relay it is the relay's.
         let address = (session.path != PathKind::Relay).then(|| session.remote.ip());
         let owner = owner(peer.key, address, is_chosen);

@@ -123,6 +123,10 @@ impl Engine {
         if let Some(yes) = self.transfers.get(&id).and_then(|t| t.yes) {
             self.note_yes(id, yes).await;
         }
+        let carried = self.transfers.get(&id).and_then(|t| t.carried.as_ref());
+        if let Some(session) = carried.map(|carried| carried.session) {
+            self.improve_at_once(session);
+        }
         self.publish();
         self.emit(Event::Started { transfer: id }).await;
     }
