@@ -23,7 +23,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pinhole_client::{AcceptPolicy, Options, Overrides, ProxyTextError, StartError};
+use pinhole_client::{Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Task};
@@ -137,12 +137,11 @@ fn overrides(arguments: &Arguments) -> Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
         port_mapping: arguments.common.no_port_mapping.then_some(false),
+        takes_nothing: !matches!(arguments.task, Task::Receive(_)),
         ..Overrides::default()
     };
     match &arguments.task {
         Task::Send(send) => Overrides {
-            // Whatever is offered meanwhile is declined; see there.
-            accept: Some(AcceptPolicy::Ask),
             send_limit: send.limit,
             ..common
         },

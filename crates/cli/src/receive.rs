@@ -1,25 +1,18 @@
 //! `pinhole receive`.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
+mod questions;
+mod sentences;
 
-use pinhole_client::{
-    Command, Direction, Event, Existing, OfferView, Stage, TransferId, TransferView,
-};
+use pinhole_client::{Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView};
 
+use self::questions::{Question, Questions};
 use crate::arguments::Common;
-use tokio::time::Instant;
-
+use crate::display;
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
-use crate::prompt::{self, Answer, Prompt, Typed};
+use crate::prompt::Prompt;
 use crate::reader::Reader;
 use crate::terminal::{Online, Presence, Terminal, Wake};
-use crate::{display, tty};
-
-/// A question that takes the place of another is not answered before the user can
-/// have seen it.
-const SEEN_AFTER: Duration = Duration::from_millis(500);
 
 /// There to be found, for as long as it takes.
 const PRESENCE: Presence = Presence {
@@ -195,7 +188,8 @@ impl Receiving {
 /// Puts off what has begun. What waits for an answer goes with the program.
 async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     terminal.report.withdraw_question();
-    let is_begun = |t: &TransferView| matches!(t.stage, Stage::Transferring | Stage::Reconnecting);
+    let is_moving = |stage: &Stage| matches!(stage, Stage::Transferring | Stage::Reconnecting);
+    let is_begun = |t: &TransferView| is_moving(&t.stage) && !t.is_text;
     terminal.interrupt(is_begun).await?;
     Ok(())
 }

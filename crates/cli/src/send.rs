@@ -130,10 +130,6 @@ impl Sending {
                     self.refused(terminal, failure);
                     self.go_on(terminal)?;
                 }
-                Wake::Event(Event::Offered { transfer }) => {
-                    // Whoever sends is not there to decide, and soon gone.
-                    terminal.client.command(Command::Decline { transfer })?;
-                }
                 Wake::Event(event) => terminal.tell(&event),
                 Wake::Changed => self.go_on(terminal)?,
             }

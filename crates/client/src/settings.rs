@@ -96,6 +96,8 @@ pub struct Overrides {
     pub nearby: Option<bool>,
     /// See [`Settings::port_mapping`].
     pub port_mapping: Option<bool>,
+    /// This run only sends, or asks: whoever wants to send to it finds nobody there.
+    pub takes_nothing: bool,
 }
 
 impl Settings {

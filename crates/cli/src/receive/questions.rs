@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use pinhole_client::{
-    Command, OfferView, PeerIdentity, Snapshot, TransferId, TransferView,
-};
+use pinhole_client::{Command, OfferView, PeerIdentity, Snapshot, TransferId, TransferView};
 use tokio::time::Instant;
 
 use super::sentences::{hint, question, what_exists};

@@ -27,9 +27,9 @@ pub(super) fn hint(offer: &OfferView) -> String {
     let taken = if offer.existing > 0 { ", s, r" } else { "" };
     match offer.top_level.len() {
         0 | 1 => format!("Answer y, n{taken}, or b to block them."),
-        items => format!(
-            "Answer y, n{taken}, some of the numbers 1 to {items}, or b to block them."
-        ),
+        items => {
+            format!("Answer y, n{taken}, some of the numbers 1 to {items}, or b to block them.")
+        }
     }
 }
 

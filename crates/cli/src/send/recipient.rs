@@ -29,6 +29,8 @@ pub(super) struct Recipient {
     pause: Duration,
     /// The last attempt.
     last: Option<TransferId>,
+    /// The present attempt was accepted.
+    is_accepted: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -53,6 +55,7 @@ impl Recipient {
             passing: None,
             pause: FIRST_PAUSE,
             last: None,
+            is_accepted: false,
         }
     }
 
@@ -148,6 +151,7 @@ impl Recipient {
             Stage::AwaitingAnswer if self.is_news("accepted") => {
                 terminal.report.waiting(&self.whom.name, Until::Accepted);
             }
+            Stage::Transferring if !transfer.is_text => self.is_accepted = true,
             _ => {}
         }
         Ok(())
@@ -178,8 +182,14 @@ impl Recipient {
     ) {
         self.last = Some(transfer.id);
         let is_online = is_online(terminal, &transfer.peer.key);
+        // Before it has accepted, a peer that does not want it declines.
+        let has_left = |failure: &Failure| {
+            matches!(failure, Failure::CancelledByPeer { .. }) && !self.is_accepted
+        };
         match &transfer.stage {
-            Stage::Failed(failure) if waits && is_passing(failure, is_online) => {
+            Stage::Failed(failure)
+                if waits && (has_left(failure) || is_passing(failure, is_online)) =>
+            {
                 if transfer.progress.bytes_done > 0 {
                     (self.pause, self.passing) = (FIRST_PAUSE, None);
                 }
@@ -201,6 +211,7 @@ impl Recipient {
         let pause = self.pause.min(longest);
         self.pause = (2 * pause).min(longest);
         self.state = State::Resting(Instant::now() + pause);
+        self.is_accepted = false;
         self.told
             .retain(|told| told != "online" && told != "accepted");
         if self.passing.replace(failure.kind()) != Some(failure.kind()) {

@@ -157,6 +157,10 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
     match error {
         TransferError::Declined(reason) => match reason {
             DeclineReason::Declined => Failure::Declined { peer },
+            // It only sends, or asks.
+            DeclineReason::Unanswered => Failure::PeerOffline {
+                peer: peer.to_string(),
+            },
             other => Failure::RemoteFiles {
                 peer,
                 detail: format!("{}.", not_taken(*other)),

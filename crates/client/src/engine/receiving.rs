@@ -23,6 +23,11 @@ const EXISTING_NAMED: usize = 3;
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
+            ExchangeEvent::Offered { id, .. } | ExchangeEvent::Text { id, .. }
+                if self.overrides.takes_nothing =>
+            {
+                self.take_nothing(session, id).await;
+            }
             ExchangeEvent::Offered { id, offer, sent } => {
                 self.take_offer(session, id, offer, sent).await;
             }
@@ -112,6 +117,15 @@ impl Engine {
             self.abandon(id);
         }
         self.finish(id, Err(failure)).await;
+    }
+
+    /// Turns down what comes to somebody who is not there to take it.
+    async fn take_nothing(&self, session: SessionId, id: pinhole_transfer::TransferId) {
+        if let Some(carrier) = self.sessions.get(&session) {
+            let exchange = carrier.exchange().clone();
+            // Only a session that is over refuses.
+            let _ = exchange.decline(id, DeclineReason::Unanswered).await;
+        }
     }
 
     async fn take_offer(

@@ -198,6 +198,11 @@ impl Engine {
             return;
         };
         let peer = invitation.from().clone();
+        let is_new = !invitation.may_move_a_session();
+        if is_new && self.overrides.takes_nothing {
+            let unavailable = RefuseReason::Unavailable;
+            return rendezvous.refuse(invitation, unavailable).await;
+        }
         let acquaintance = self.contacts.acquaintance(server, &peer);
         let standing = Standing::of(acquaintance, self.contacts.is_blocked(peer.key));
         let is_allowed = self.permissions.is_allowed(peer.key, Instant::now());
@@ -212,7 +217,6 @@ impl Engine {
             }
         };
         let owner = owner(peer.key, None, standing.is_chosen());
-        let is_new = !invitation.may_move_a_session();
         if is_new && !self.has_room_for_session(owner) {
             return rendezvous.refuse(invitation, RefuseReason::Busy).await;
         }
