@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pinhole_net::{Nearby, NearbyConfig, NearbyEvent, PeerIdentity, PeerKey, PeerName, Visitor};
+use pinhole_net::{
+    Nearby, NearbyConfig, NearbyEvent, PeerIdentity, PeerKey, PeerName, RefuseReason, Visitor,
+};
 use pinhole_transfer::Side;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
@@ -96,6 +98,7 @@ impl Engine {
             identity: self.profile.identity().clone(),
             name: name.clone(),
             announces,
+            known: self.known.clone(),
         });
         let (nearby, mut events) = match started {
             Ok(started) => started,
@@ -178,12 +181,16 @@ impl Engine {
         let owner = owner(peer.key, None, standing.is_chosen());
         if standing == Standing::Blocked || !self.has_room_for_session(owner) {
             info!(peer = %peer.name, ?standing, "refused somebody nearby");
-            tokio::spawn(visitor.refuse());
+            let reason = match standing {
+                Standing::Blocked => RefuseReason::Unavailable,
+                _ => RefuseReason::Busy,
+            };
+            tokio::spawn(visitor.refuse(reason));
             return;
         }
         if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
             info!(peer = %peer.name, "refused somebody nearby: the key has changed");
-            tokio::spawn(visitor.refuse());
+            tokio::spawn(visitor.refuse(RefuseReason::KeyMismatch));
             let known = pinned.fingerprint();
             return self.emit(Event::KeyRefused { peer, known }).await;
         }

@@ -14,3 +14,4 @@ mod proxy;
 mod scene;
 mod sessions;
 mod strangers;
+mod stress;

@@ -87,6 +87,8 @@ pub(crate) struct Client {
     pub(crate) rendezvous: Rendezvous,
     pub(crate) logged_in: LoggedIn,
     pub(crate) events: mpsc::Receiver<RendezvousEvent>,
+    /// Whom this client knows.
+    pub(crate) known: KnownKeys,
     pub(crate) key: PeerKey,
 }
 
@@ -98,11 +100,13 @@ impl Client {
     pub(crate) async fn with_path(server: &Server, name: &str, path: PathPolicy) -> Self {
         let identity = identity();
         let log_in = server.log_in(name, &identity, path);
+        let known = log_in.known.clone();
         let (rendezvous, logged_in, events) = Rendezvous::log_in(log_in).await.unwrap();
         Self {
             rendezvous,
             logged_in,
             events,
+            known,
             key: identity.key(),
         }
     }
