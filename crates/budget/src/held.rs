@@ -181,13 +181,13 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         };
         self.used -= cost;
         if let Some(key) = owner.key {
-            subtract(&mut self.by_key, key, cost);
+            subtract(&mut self.by_key, &key, cost);
         }
         if owner.is_known {
             return;
         }
         for subnet in owner.address.into_iter().flat_map(subnets) {
-            subtract(&mut self.by_subnet, subnet, cost);
+            subtract(&mut self.by_subnet, &subnet, cost);
         }
         let group = group(&owner);
         let (mut weight, mut tickets) = self.groups.remove(&group).unwrap_or_default();
@@ -348,11 +348,11 @@ fn group<K: Copy>(owner: &Owner<K>) -> Group<K> {
     }
 }
 
-fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K, cost: u64) {
-    if let Some(count) = counts.get_mut(&key) {
+fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: &K, cost: u64) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= cost;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }
