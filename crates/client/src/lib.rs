@@ -33,6 +33,7 @@ pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
 pub use history::{HistoryEntry, Outcome};
+pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,

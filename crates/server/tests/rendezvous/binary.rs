@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::{Client, identity};
 
 /// Ended by force when a test fails.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -25,11 +25,15 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn spawn(data_dir: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_pinhole-server"))
-            .arg("--data-dir")
-            .arg(data_dir)
-            .args(arguments)
+    pub(crate) fn spawn(data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pinhole-server"));
+        command.arg("--data-dir").arg(data_dir).args(arguments);
+        Self::start(command)
+    }
+
+    pub(crate) fn start(mut command: Command) -> Self {
+        let child = command
+            .env("RUST_LOG", "debug")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -37,14 +41,33 @@ impl Process {
         Self(child)
     }
 
-    fn first_line(&mut self) -> String {
+    /// The rest of what it says on standard error, once it has ended with this code.
+    pub(crate) fn stderr_to_end(mut self, code: Option<i32>) -> String {
+        let mut said = String::new();
+        let stderr = self.0.stderr.as_mut().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(self.0.wait().unwrap().code(), code, "{said}");
+        said
+    }
+
+    /// What it has said on standard error by the time a signal has ended it.
+    pub(crate) fn log(self) -> String {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.stderr_to_end(Some(0))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn first_line(&mut self) -> String {
         let stdout = self.0.stdout.as_mut().unwrap();
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         line
     }
 
-    fn listening(&mut self) -> (Vec<SocketAddr>, Fingerprint) {
+    pub(crate) fn listening(&mut self) -> (Vec<SocketAddr>, Fingerprint) {
         let line = self.first_line();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["event"], "listening", "{line}");
@@ -54,7 +77,7 @@ impl Process {
     }
 
     /// Sends the signal; returns how the process ended and how long it took.
-    fn end(mut self, signal: Signal) -> (ExitStatus, Duration) {
+    pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, Duration) {
         let begin = Instant::now();
         kill_process(Pid::from_child(&self.0), signal).unwrap();
         let status = self.0.wait().unwrap();
@@ -62,7 +85,7 @@ impl Process {
     }
 }
 
-const ANY_PORT: [&str; 3] = ["--json", "--listen", "127.0.0.1:0"];
+pub(crate) const ANY_PORT: [&str; 3] = ["--json", "--listen", "127.0.0.1:0"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_politely_and_names_and_key_survive() {
@@ -86,6 +109,32 @@ async fn a_signal_ends_it_politely_and_names_and_key_survive() {
     Client::log_in(addresses[0], &owner, "alice").await;
     let (status, _) = server.end(Signal::INT);
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_ends_it_as_politely_unless_it_was_started_to_outlive_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, _) = server.listening();
+    let owner = identity();
+    let mut alice = Client::log_in(addresses[0], &owner, "alice").await;
+    let told = tokio::spawn(async move { alice.refusal().await });
+    let (status, _) = server.end(Signal::HUP);
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(told.await.unwrap(), Refusal::ShuttingDown);
+
+    let mut nohup = Command::new("sh");
+    nohup
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_pinhole-server"))
+        .arg("--data-dir")
+        .arg(dir.path())
+        .args(ANY_PORT);
+    let mut server = Process::start(nohup);
+    let (addresses, _) = server.listening();
+    kill_process(Pid::from_child(&server.0), Signal::HUP).unwrap();
+    Client::log_in(addresses[0], &owner, "alice").await;
+    assert_eq!(server.end(Signal::TERM).0.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,13 +178,24 @@ fn a_data_dir_in_use_is_refused_and_named() {
     assert!(stderr.contains(&named), "{stderr}");
 }
 
+/// What it says on standard error until its end, which must be a failure.
+fn failure(data_dir: &Path, arguments: &[&str]) -> String {
+    let mut server = Process::spawn(data_dir, arguments);
+    let mut said = String::new();
+    let stdout = server.0.stdout.as_mut().unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "nobody is told that it listens");
+    server.stderr_to_end(Some(1))
+}
+
 #[test]
 fn an_address_that_cannot_be_had_is_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Process::spawn(dir.path(), &["--listen", "203.0.113.1:4747"]);
-    let mut stderr = String::new();
-    let log = server.0.stderr.as_mut().unwrap();
-    log.read_to_string(&mut stderr).unwrap();
-    assert_eq!(server.0.wait().unwrap().code(), Some(1));
+    let stderr = failure(dir.path(), &["--listen", "203.0.113.1:4747"]);
     assert!(stderr.contains("203.0.113.1:4747"), "{stderr}");
+    assert_eq!(
+        stderr.matches("os error").count(),
+        1,
+        "the cause once: {stderr}"
+    );
 }

@@ -9,9 +9,13 @@ mod binary;
 mod client;
 mod introductions;
 mod limits;
+mod operation;
 mod probes;
+mod proxies;
 mod relay;
 mod sessions;
+#[cfg(target_os = "linux")]
+mod strangers;
 
 use std::net::SocketAddr;
 use std::time::Duration;
