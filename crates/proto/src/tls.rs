@@ -131,8 +131,6 @@ pub fn client_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
-    // A session seals with its own record layer.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -159,8 +157,6 @@ pub fn server_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    // A session seals with its own record layer.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
