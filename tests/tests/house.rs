@@ -13,7 +13,11 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("pinhole-budget", &[]),
     ("pinhole-proto", &["pinhole-budget"]),
-    ("pinhole-net", &["pinhole-budget", "pinhole-proto"]),
+    ("pinhole-tls", &[]),
+    (
+        "pinhole-net",
+        &["pinhole-budget", "pinhole-proto", "pinhole-tls"],
+    ),
     ("pinhole-transfer", &["pinhole-budget"]),
     ("pinhole-server", &["pinhole-budget", "pinhole-proto"]),
     (
@@ -53,6 +57,18 @@ const BANS: &[Ban] = &[
             "rand::",
             "std::fs",
             "File::",
+        ],
+    },
+    Ban {
+        folder: "crates/tls/src",
+        except: &[],
+        words: &[
+            "tokio",
+            "std::io",
+            "std::net",
+            "std::fs",
+            "Instant::now",
+            "SystemTime",
         ],
     },
     Ban {

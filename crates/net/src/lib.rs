@@ -26,10 +26,8 @@
 //! | `known` | for whom something is kept free when strangers take the rest |
 //! | `network` | changes of this machine's networks |
 //! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
-//! | [`aead`] | sealing and opening, by the faster of two libraries |
 //! | `session` | mutual authentication, and the session that comes of it |
 
-pub mod aead;
 mod candidates;
 mod connect;
 mod dial;

@@ -214,8 +214,8 @@ impl Server {
             let wrong = tls::wrong_key(&error).map(wrong_key);
             wrong.unwrap_or_else(|| broken(error.to_string()))
         })?;
-        let key = tls::peer_key(stream.get_ref().1.peer_certificates());
-        let key = key.ok_or_else(|| broken("it showed no key".into()))?;
+        let key = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS);
+        let key = key.map_err(|error| broken(error.to_string()))?;
         if server.fingerprint().is_some_and(|f| f != key.fingerprint()) {
             return Err(wrong_key(key));
         }
@@ -317,11 +317,15 @@ fn connector(identity: &Identity, expect: Expect) -> Result<TlsConnector, rustls
     tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
 }
 
-async fn handshake<S>(connector: &TlsConnector, tcp: S) -> io::Result<TlsStream<S>>
+/// Makes a TCP connection to a server a secure one that speaks our protocol.
+pub(crate) async fn handshake<S>(connector: &TlsConnector, tcp: S) -> io::Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    within(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await
+    let stream = within(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await?;
+    let proven = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS);
+    proven.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(stream)
 }
 
 /// Whether a TLS handshake ended because the other end holds another key than

@@ -11,7 +11,7 @@ use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::{LogIn, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
-use pinhole_proto::tls::peer_key;
+use pinhole_proto::tls::{ALPN_RENDEZVOUS, Unproven, proven_key};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -104,8 +104,8 @@ pub(crate) enum ConnectionError {
     Slow,
     #[error("does not read")]
     DoesNotRead,
-    #[error("showed no Ed25519 key")]
-    NoKey,
+    #[error("{0}")]
+    Unproven(#[from] Unproven),
     #[error("closed before its first message")]
     Empty,
     #[error("began with {0}, which is no beginning")]
@@ -251,7 +251,7 @@ async fn open(
 ) -> Result<(TlsStream, Decoder, PeerKey, ClientMessage), ConnectionError> {
     let mut stream = tls.accept(tcp).await?;
     let (_, session) = stream.get_ref();
-    let key = peer_key(session.peer_certificates()).ok_or(ConnectionError::NoKey)?;
+    let key = proven_key(session, ALPN_RENDEZVOUS)?;
     let mut decoder = Decoder::new(FrameKind::Client);
     let first = read_message(&mut stream, &mut decoder).await?;
     let (first, _) = first.ok_or(ConnectionError::Empty)?;

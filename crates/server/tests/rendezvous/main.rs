@@ -7,6 +7,7 @@
 
 mod binary;
 mod client;
+mod impostors;
 mod introductions;
 mod limits;
 mod operation;
