@@ -112,7 +112,8 @@ fn with_variable(error: &clap::Error) -> String {
     let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else {
         return text;
     };
-    let command = Arguments::command();
+    let mut command = Arguments::command();
+    command.build();
     let of_subcommands = command.get_subcommands().flat_map(Command::get_arguments);
     let mut arguments = command.get_arguments().chain(of_subcommands);
     let variable = arguments

@@ -1,37 +1,52 @@
 //! Whoever reads standard output, for as long as somebody does.
 
+use tokio::sync::oneshot;
+
 /// Tells when nobody reads results any more, also while there are none.
 pub(crate) struct Reader {
-    #[cfg(unix)]
-    pipe: Option<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>>,
+    gone: oneshot::Receiver<()>,
 }
 
 impl Reader {
-    /// Of standard output. A file is always there.
-    #[cfg(unix)]
+    /// Of standard output.
     pub(crate) fn of_results() -> Self {
-        use std::os::fd::AsFd as _;
-        use tokio::io::{Interest, unix::AsyncFd};
-        let pipe = std::io::stdout().as_fd().try_clone_to_owned();
-        let watched = pipe.and_then(|pipe| AsyncFd::with_interest(pipe, Interest::ERROR));
-        Self { pipe: watched.ok() }
-    }
-
-    /// Of standard output. That it is gone shows when something is written.
-    #[cfg(not(unix))]
-    pub(crate) const fn of_results() -> Self {
-        Self {}
+        let (sender, gone) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            if wait_until_gone() {
+                // Without a receiver nobody waits for it.
+                let _ = sender.send(());
+            }
+        });
+        Self { gone }
     }
 
     /// Returns when it is gone.
-    pub(crate) async fn gone(&self) {
-        #[cfg(unix)]
-        if let Some(pipe) = &self.pipe {
-            let gone = pipe.ready(tokio::io::Interest::ERROR).await;
-            if gone.is_ok() {
-                return;
-            }
+    pub(crate) async fn gone(&mut self) {
+        if (&mut self.gone).await.is_err() {
+            std::future::pending().await
         }
-        std::future::pending().await
     }
+}
+
+/// Waits for the end of whoever reads a pipe or a socket; a file has none. Returns
+/// whether it came.
+#[cfg(unix)]
+fn wait_until_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let stdout = std::io::stdout();
+    loop {
+        // That the other end is gone is told whether it is asked for or not.
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(ready) => return ready > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// It shows when something is written.
+#[cfg(not(unix))]
+fn wait_until_gone() -> bool {
+    false
 }

@@ -65,7 +65,7 @@ impl Report {
     /// Says on standard error why the program ends, whatever becomes of results.
     pub(crate) fn unheard(&mut self, reason: &str) {
         self.clear_bar();
-        self.say(&format!("pinhole: {}", words::plain(reason)));
+        self.say(&format!("pinhole: {}", plain(reason)));
     }
 
     fn line(&self, line: &Line<'_>) {
@@ -446,7 +446,7 @@ impl Report {
 
     pub(crate) fn ended(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str) {
         self.clear_bar();
-        let reason = &words::plain(reason);
+        let reason = &plain(reason);
         if self.json {
             self.line(&Line::Failed { peer, kind, reason });
         }

@@ -3,7 +3,7 @@
 mod choice;
 mod recipient;
 
-use pinhole_client::{Command, Direction, Event, Failure, PeerName, TransferId, TransferView};
+use pinhole_client::{Direction, Event, Failure, PeerName, TransferId, TransferView};
 use tokio::time::{Instant, sleep_until};
 
 use self::choice::{Choice, Reach, choose};
