@@ -20,10 +20,10 @@ const MIB: u64 = 1024 * 1024;
 /// What an entry takes beside its path, in the list of the offer and in that of the
 /// paths that were named.
 const ENTRY_BYTES: u64 = 128;
-/// What an offer takes at least.
+/// What an offer takes beside its entries.
 const OFFER_BYTES: u64 = 1024;
-/// At most so much is counted ahead of what has come.
-const STEP_BYTES: u64 = MIB;
+/// So much is counted ahead of what has come: each step is a ticket.
+const STEP_BYTES: u64 = 256 * 1024;
 
 /// The bounds of what unanswered offers take in memory. The largest offer that there
 /// may be takes less than 48 MiB, which one newcomer can have as long as no other
@@ -101,6 +101,7 @@ impl OfferRoom {
         &mut self,
         owner: PeerOwner,
         early: Early,
+        entries: u32,
         total_bytes: u64,
     ) -> Result<Vec<Holder>, Full> {
         let held_bytes = match early {
@@ -108,23 +109,30 @@ impl OfferRoom {
             Early::FirstChunk => total_bytes.min(u64::from(CHUNK_BYTES)),
             Early::Everything => total_bytes,
         };
-        self.grow(owner, OFFER_BYTES + held_bytes)
+        // Of a small offer the entries are counted at once.
+        let ahead_bytes = (2 * ENTRY_BYTES * u64::from(entries)).min(STEP_BYTES);
+        self.grow(owner, OFFER_BYTES + held_bytes, ahead_bytes)
     }
 
     /// More entries have come. Returns as [`OfferRoom::announce`].
     pub(crate) fn add(&mut self, owner: PeerOwner, page: &[Entry]) -> Result<Vec<Holder>, Full> {
         let paths = page.iter().map(|entry| entry.path().as_str().len() as u64);
         let bytes = paths.map(|bytes| ENTRY_BYTES + bytes).sum();
-        self.grow(owner, bytes)
+        self.grow(owner, bytes, STEP_BYTES)
     }
 
-    fn grow(&mut self, owner: PeerOwner, bytes: u64) -> Result<Vec<Holder>, Full> {
+    /// Counts `bytes` more, and so many ahead if it has to count at all.
+    fn grow(
+        &mut self,
+        owner: PeerOwner,
+        bytes: u64,
+        ahead_bytes: u64,
+    ) -> Result<Vec<Holder>, Full> {
         self.used_bytes += bytes;
-        let Some(missing_bytes) = self.used_bytes.checked_sub(self.counted_bytes) else {
+        if self.used_bytes <= self.counted_bytes {
             return Ok(Vec::new());
-        };
-        // In few steps: each is a ticket.
-        let step_bytes = missing_bytes.max(self.counted_bytes.min(STEP_BYTES));
+        }
+        let step_bytes = self.used_bytes - self.counted_bytes + ahead_bytes;
         let mut state = self.offers.state();
         let Taken { ticket, evicted } = state.budget.take(owner, step_bytes)?;
         let evicted = evicted.iter().filter_map(|it| state.holders.remove(it));

@@ -259,7 +259,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             id,
         };
         let mut room = OfferRoom::new(link.resources.offers.clone(), holder);
-        let Ok(displaced) = room.announce(link.owner(), early, total_bytes) else {
+        let Ok(displaced) = room.announce(link.owner(), early, entries, total_bytes) else {
             return self.decline_busy(id);
         };
         let announced = Announced {

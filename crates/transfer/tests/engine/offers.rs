@@ -78,7 +78,7 @@ async fn the_heaviest_stranger_gives_way_to_others() {
     offer_many(&mut heavy, 0, ENTRIES).await;
     let id = offered(&mut at_heavy).await;
     let (mut light, mut at_light) = pair_of([2; 32], resources.clone());
-    offer_many(&mut light, 0, 100_000).await;
+    offer_many(&mut light, 0, 200_000).await;
     offered(&mut at_light).await;
     assert!(is_declined_as_busy(&mut heavy).await);
     let gave_way = Err(TransferError::GaveWay);

@@ -24,7 +24,7 @@ async fn another_peers_part_is_not_found_measured_taken_or_removed() {
             fs::write(&path, noise(8 * MIB, 1)).unwrap();
             broken_off(std::slice::from_ref(&path), into.path(), 5 * MIB).await;
             let before = tree(into.path());
-            assert_eq!(parts(into.path()).len(), 2, "a part and a journal");
+            assert_eq!(parts(into.path()).len(), 1, "a part");
 
             let (mut mallory, mut bob) = pair_of(MALLORY, Resources::default());
             mallory.offer(&[8 * MIB]).await;

@@ -102,14 +102,17 @@ async fn what_is_published_has_the_size_and_the_content_that_were_sent() {
         for (harm, does) in HARMS {
             let what = format!("{harm} (journal: {is_journal})");
             let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
-            let (path, precious) = (from.path().join("large"), into.path().join("mine"));
-            fs::write(&path, noise(SIZE, 1)).unwrap();
+            let precious = into.path().join("mine");
+            // Of what is finished a journal tells.
+            let paths = ["first", "large"].map(|name| from.path().join(name));
+            fs::write(&paths[0], noise(2 * MIB, 2)).unwrap();
+            fs::write(&paths[1], noise(SIZE, 1)).unwrap();
             fs::write(&precious, PRECIOUS).unwrap();
-            broken_off(std::slice::from_ref(&path), into.path(), 6 * MIB).await;
+            broken_off(&paths, into.path(), 8 * MIB).await;
             does(&left(into.path(), is_journal), &precious);
 
-            let (sent, received, _) = completed(&[path], into.path()).await;
-            assert_eq!((sent.files, received.files), (1, 1), "{what}");
+            let (sent, received, _) = completed(&paths, into.path()).await;
+            assert_eq!((sent.files, received.files), (2, 2), "{what}");
             let arrived = fs::read(into.path().join("large")).unwrap();
             assert_eq!(arrived.len(), SIZE, "{what}");
             assert!(arrived == noise(SIZE, 1), "{what}");
