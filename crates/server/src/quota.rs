@@ -47,8 +47,8 @@ impl Quota {
         }
     }
 
-    /// Counts `bytes` for these two; whether all concerned still had as many. If not,
-    /// nothing is left for these two; the others keep what they have.
+    /// Counts `bytes` for these two; whether all concerned still had as many. Two that
+    /// have not have nothing left; the others keep what they have.
     pub(crate) fn take(
         &self,
         now: Instant,
@@ -65,12 +65,11 @@ impl Quota {
         };
         let is_granted = accounts.iter().all(|account| fits(&all, account));
         for (account, most) in accounts {
-            let used = match is_granted {
-                true => bytes,
-                false if matches!(account, Account::Pair(_)) => most,
-                false => 0,
-            };
-            add(&mut all, now, account, used.min(most));
+            if is_granted {
+                add(&mut all, now, account, bytes);
+            } else if matches!(account, Account::Pair(_)) && !fits(&all, &(account, most)) {
+                add(&mut all, now, account, most);
+            }
         }
         is_granted
     }

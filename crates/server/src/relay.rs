@@ -342,15 +342,13 @@ mod tests {
         let refused = relay.admit([inviter(9).key, inviter(4).key], same_house, false);
         assert_eq!(refused.unwrap_err(), Refusal::Limited, "of one address");
         let of_the_invited = of(2, 1).unwrap();
-        let full = of(7, 2).unwrap_err();
-        assert_eq!(
-            full,
-            Refusal::Limited,
-            "nobody has more than this one would"
-        );
+        let third = of(7, 2).unwrap();
+        assert!(held[1].slot.is_evicted(), "who has most gives way");
+        let full = of(8, 2).unwrap_err();
+        assert_eq!(full, Refusal::Limited, "nobody gives way to an equal");
         let keys = [6, 2].map(|number| inviter(number).key);
         let known = relay.admit(keys, inviter(6), true).unwrap();
-        drop((held, of_the_invited, known));
+        drop((held, of_the_invited, third, known));
         of(1, 2).unwrap();
     }
 

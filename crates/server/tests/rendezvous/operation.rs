@@ -162,6 +162,7 @@ async fn nobody_floods_the_log_or_writes_lines_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pinhole-server"));
     command.arg("--data-dir").arg(dir.path()).args(ANY_PORT);
+    command.env("RUST_LOG", "debug");
     let mut server = Process::start(command);
     let (addresses, _) = server.listening();
     let alice = identity();
