@@ -269,6 +269,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         folder: Some("/home/alice/Downloads".into()),
         paths: Vec::new(),
         new_names: Vec::new(),
+        renamed: Renamed::default(),
     };
     let refused = Failure::Declined {
         peer: "bob".parse().unwrap(),

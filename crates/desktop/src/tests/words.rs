@@ -117,6 +117,7 @@ fn received_words_are_shown_safely_and_copied_as_they_came() {
         folder: None,
         paths: Vec::new(),
         new_names: Vec::new(),
+        renamed: Renamed::default(),
     };
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
