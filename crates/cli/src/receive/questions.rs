@@ -14,7 +14,7 @@ use crate::tty;
 
 /// A question that takes the place of another is not answered before the user can
 /// have seen it.
-const SEEN_AFTER: Duration = Duration::from_millis(500);
+const SEEN_AFTER: Duration = Duration::from_secs(2);
 
 /// What somebody has to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
