@@ -280,7 +280,7 @@ impl Part {
     /// Opens the way past the page cache for whole chunks, if there are several
     /// and the disk lets them.
     pub(crate) fn open_direct(&mut self) {
-        if self.size_bytes > u64::from(CHUNK_BYTES) {
+        if self.takes_long() {
             self.direct = Direct::open(&self.file);
         }
     }
@@ -305,20 +305,26 @@ impl Part {
         disk::write_at(&self.file, data, offset_bytes)
     }
 
+    /// Whether it has more than one chunk, so that others find the time to touch it.
+    const fn takes_long(&self) -> bool {
+        self.size_bytes > CHUNK_BYTES as u64
+    }
+
     /// Takes away what others have put behind the end of the file.
     pub(crate) fn cut(&self) -> io::Result<()> {
         match self.temporary {
-            Some(_) => cut(&self.file, self.size_bytes),
-            None => Ok(()),
+            Some(_) if self.takes_long() => cut(&self.file, self.size_bytes),
+            _ => Ok(()),
         }
     }
 
     /// Fails where others have made it longer or shorter than its file, or have put
     /// something else in its place.
     fn check_whole(&self, temporary: &str) -> io::Result<()> {
-        let is_whole = self.file.metadata()?.len() == self.size_bytes
-            && has_name(&self.dir, temporary, &self.file)?;
-        if is_whole {
+        let is_whole = self.file.metadata()?.len() == self.size_bytes;
+        // One that was begun a moment ago is not looked for: of many small files it
+        // would cost time.
+        if is_whole && (!self.takes_long() || has_name(&self.dir, temporary, &self.file)?) {
             return Ok(());
         }
         Err(io::Error::other(FileError::Local {
@@ -407,7 +413,7 @@ impl Drop for Part {
         let Some(temporary) = self.temporary.take() else {
             return;
         };
-        let is_of_use = self.size_bytes > u64::from(CHUNK_BYTES) && self.count_chunks() > 0;
+        let is_of_use = self.takes_long() && self.count_chunks() > 0;
         let is_good = self.spoilt.get().is_none() && !self.is_unwanted;
         if is_of_use && is_good && self.flight.keeps_parts() {
             if self.is_reserved()

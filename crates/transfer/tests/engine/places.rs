@@ -103,6 +103,32 @@ async fn what_is_no_folder_costs_only_what_was_to_go_into_it() {
     }
 }
 
+/// A file system that is mounted below the folder is written to as any folder.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_point_is_a_folder_as_any() {
+    for existing in [Existing::Skip, Existing::Replace] {
+        let scene = Scene::new(&["w/a", "w/sub/x", "w/sub/deep/y", "w/z"]);
+        let at = scene.into.path().join("w/sub");
+        fs::create_dir_all(&at).unwrap();
+        let mount = |program: &str, arguments: &[&str]| {
+            let mut command = std::process::Command::new(program);
+            let output = command.args(arguments).arg(&at).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        if !mount("mount", &["-t", "tmpfs", "-o", "size=16m", "tmpfs"]) {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "SKIPPED: mounting needs root on Linux");
+            return;
+        }
+        let [(sent, _), (received, failed)] = scene.sent(&["w"], existing).await;
+        let arrived = ["w/a", "w/sub/x", "w/sub/deep/y", "w/z"].map(|path| scene.holds(path));
+        assert!(mount("umount", &[]));
+        assert_eq!((sent.files, received.files), (4, 4), "{failed:?}");
+        assert_eq!(arrived, [true; 4], "{existing:?}");
+    }
+}
+
 /// A file is never replaced by what is no file, nor the other way about.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_file_is_not_replaced_by_one() {
