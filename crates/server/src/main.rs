@@ -210,10 +210,28 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pinhole-server: {error:#}");
+            eprintln!("pinhole-server: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, each said once: some repeat those below them.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let is_new = said
+            .rsplit(": ")
+            .next()
+            .is_none_or(|last| !cause.contains(last));
+        if said.is_empty() {
+            said = cause;
+        } else if is_new {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
 }
 
 fn backup(folder: &std::path::Path, data_dir: Option<PathBuf>) -> anyhow::Result<()> {

@@ -256,6 +256,7 @@ async fn who_has_all_the_names_that_it_may_keeps_them() {
 async fn a_client_that_does_not_read_is_dropped() {
     let limits = Limits {
         write_timeout: SHORT,
+        session_bytes_per_second: 1 << 30,
         ..Limits::default()
     };
     let server = Server::start(limits);
