@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pinhole_proto::key::PeerKey;
+use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
@@ -56,6 +56,10 @@ pub enum ServerConnectError {
     WrongKey {
         /// As it was asked for.
         server: ServerAddress,
+        /// Of the key expected.
+        known: Option<Fingerprint>,
+        /// Of the key that it shows, not proven.
+        shown: Option<Fingerprint>,
     },
     /// Somebody answered, but not as a rendezvous server does.
     #[error("the server {server} did not complete the secure connection: {reason}")]
@@ -176,20 +180,24 @@ impl Server {
             server: server.clone(),
             reason,
         };
-        let wrong_key = || ServerConnectError::WrongKey {
+        let known = match self.expect {
+            Expect::AnyKey => server.fingerprint(),
+            Expect::Key(key) => Some(key.fingerprint()),
+            Expect::Fingerprint(fingerprint) => Some(fingerprint),
+        };
+        let wrong_key = |shown: PeerKey| ServerConnectError::WrongKey {
             server: server.clone(),
+            known,
+            shown: Some(shown.fingerprint()),
         };
         let stream = self.secure(tcp).await.map_err(|error| {
-            if is_wrong_key(&error) {
-                wrong_key()
-            } else {
-                broken(error.to_string())
-            }
+            let wrong = tls::wrong_key(&error).map(wrong_key);
+            wrong.unwrap_or_else(|| broken(error.to_string()))
         })?;
         let key = tls::peer_key(stream.get_ref().1.peer_certificates());
         let key = key.ok_or_else(|| broken("it showed no key".into()))?;
         if server.fingerprint().is_some_and(|f| f != key.fingerprint()) {
-            return Err(wrong_key());
+            return Err(wrong_key(key));
         }
         let expect = Expect::Key(key);
         let proven = Self {
@@ -290,13 +298,7 @@ where
 /// Whether a TLS handshake ended because the other end holds another key than
 /// the one expected.
 pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
-    let tls = error.get_ref().and_then(|e| e.downcast_ref());
-    matches!(
-        tls,
-        Some(rustls::Error::InvalidCertificate(
-            rustls::CertificateError::ApplicationVerificationFailure
-        ))
-    )
+    tls::wrong_key(error).is_some()
 }
 
 async fn reach_directly(

@@ -20,8 +20,8 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::key::{Fingerprint, PeerKey};
@@ -104,6 +104,26 @@ impl Expect {
             Self::Key(expected) => expected == *key,
             Self::Fingerprint(expected) => expected == key.fingerprint(),
         }
+    }
+}
+
+/// The other end holds another key than the one expected.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the other end holds another key than the one expected")]
+struct WrongKey {
+    shown: PeerKey,
+}
+
+/// The key that was shown instead of the one expected, if that is why a handshake
+/// failed. Nobody has proven to hold it.
+#[must_use]
+pub fn wrong_key(error: &std::io::Error) -> Option<PeerKey> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => {
+            let wrong: &WrongKey = why.downcast_ref()?;
+            Some(wrong.shown)
+        }
+        _ => None,
     }
 }
 
@@ -215,7 +235,8 @@ impl RawKeyVerifier {
         if self.expect.admits(&key) {
             Ok(())
         } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+            let wrong = OtherError(Arc::new(WrongKey { shown: key }));
+            Err(CertificateError::Other(wrong).into())
         }
     }
 

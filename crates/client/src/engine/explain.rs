@@ -15,9 +15,13 @@ pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
         reason,
     };
     match error {
-        LogInError::Connect(ServerConnectError::WrongKey { .. }) => Failure::ServerKeyChanged {
-            server: server.clone(),
-        },
+        LogInError::Connect(ServerConnectError::WrongKey { known, shown, .. }) => {
+            Failure::ServerKeyChanged {
+                server: server.clone(),
+                known: *known,
+                shown: *shown,
+            }
+        }
         LogInError::Connect(ServerConnectError::Unresolved { reason, .. }) => {
             unreachable(format!("its name is not known ({reason})"))
         }
