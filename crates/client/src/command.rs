@@ -190,6 +190,12 @@ pub enum Command {
         /// From now on.
         on: bool,
     },
+    /// Change and store whether a face that is used daily logs in by itself when
+    /// it is started.
+    SetAutoLogIn {
+        /// From now on.
+        on: bool,
+    },
     /// Change and store whether the router is asked to forward ports, from now
     /// on.
     SetPortMapping {

@@ -15,6 +15,8 @@ pub struct Settings {
     pub name: Option<PeerName>,
     /// The server used last.
     pub server: Option<ServerAddress>,
+    /// A face that is used daily logs in with them by itself when it is started.
+    pub auto_log_in: bool,
     /// Where accepted files go; `None` for the default of the profile.
     pub download_folder: Option<PathBuf>,
     /// Which paths to peers may be used.
@@ -49,6 +51,7 @@ impl Default for Settings {
         Self {
             name: None,
             server: None,
+            auto_log_in: true,
             download_folder: None,
             path: PathPolicy::default(),
             proxy: ProxyChoice::default(),
@@ -109,6 +112,7 @@ impl Settings {
         Self {
             name: self.name.clone(),
             server: self.server.clone(),
+            auto_log_in: self.auto_log_in,
             download_folder: folder.or(self.download_folder.as_ref()).cloned(),
             path: overrides.path.unwrap_or(self.path),
             proxy: overrides.proxy.as_ref().unwrap_or(&self.proxy).clone(),

@@ -297,6 +297,12 @@ impl Engine {
                 self.overrides.keeps_executable = None;
                 self.store_settings().await;
             }
+            Command::SetAutoLogIn { on } => {
+                if self.settings.auto_log_in != on {
+                    self.settings.auto_log_in = on;
+                    self.store_settings().await;
+                }
+            }
             Command::SetPortMapping { enabled } => {
                 self.settings.port_mapping = enabled;
                 self.overrides.port_mapping = None;
