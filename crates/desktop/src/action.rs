@@ -41,6 +41,12 @@ pub(crate) enum Action {
     Postpone(TransferId),
     /// Ask an offer's question again.
     LookAt(TransferId),
+    /// Put the question about strangers away; a card keeps it in reach.
+    PutOffStrangers,
+    /// Turn down whatever strangers want.
+    DeclineStrangers,
+    /// Ask the question about strangers again.
+    LookAtStrangers,
     /// Into the clipboard.
     Copy(String),
     /// Put the notice away.
@@ -98,6 +104,11 @@ pub(crate) enum Sheet {
     },
     /// The settings, as typed.
     Settings(settings::Form),
+    /// Contacts, and who is blocked.
+    Known {
+        /// The contact whose removal was asked for once.
+        forgetting: Option<PeerKey>,
+    },
     /// What was sent and received.
     History {
         /// Clearing it was asked for once.

@@ -1,16 +1,14 @@
 //! The application: draws the latest snapshot and applies what the views ask for.
 
+mod drops;
+mod questions;
+
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
-use pinhole_client::{
-    Command, Event, LoginState, PeerKey, PeerName, PeerView, Snapshot, Stage, TransferId,
-    TransferView,
-};
+use pinhole_client::{Command, Event, LoginState, PeerKey, Snapshot, TransferId};
 
 use crate::action::{Action, Sheet};
 use crate::bridge::Bridge;
@@ -18,19 +16,13 @@ use crate::choice::Choice;
 use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
 use crate::leave::{self, Leaving};
-use crate::message::Draft;
 use crate::sheets::Sheets;
+use crate::strangers::PutOff;
 use crate::transfers::FileFailures;
-use crate::{
-    header, history, login, message, offer, paste, peers, send_sheet, settings, text, theme,
-    transfers, trust,
-};
+use crate::{header, login, peers, text, theme, transfers};
+use drops::Drop;
+use questions::Asked;
 
-/// How long a drop waits for the window system to say where it fell.
-const DROP_PATIENCE: Duration = Duration::from_millis(250);
-/// How long a question is in sight before it can be answered: longer than a
-/// double click takes.
-const SECONDS_TO_READ: f64 = 0.5;
 /// How many failed files of one transfer are remembered.
 const MOST_FILE_FAILURES: usize = 1_000;
 /// How many events are taken before a frame is drawn.
@@ -47,43 +39,19 @@ pub(crate) struct App {
     asked: Asked,
     /// The user wants it closed, whatever is under way.
     is_quitting: bool,
-    postponed: HashSet<TransferId>,
+    put_off: PutOff,
+    /// The stranger's offer that the user wants to see by itself.
+    looked_at: Option<TransferId>,
+    /// The rows of the question about strangers, and when they moved last.
+    rows: Vec<PeerKey>,
+    rows_asked: Asked,
+    rows_moved: u64,
     choices: HashMap<TransferId, Choice>,
     failures: FileFailures,
     notice: Option<String>,
     drop: Option<Drop>,
     title: String,
     font_asked_for: bool,
-}
-
-/// The question that is to be seen, and since when.
-#[derive(Debug, Default)]
-struct Asked {
-    what: Option<egui::Id>,
-    since_s: f64,
-}
-
-impl Asked {
-    /// Whether this question has been in sight long enough to be answered: a
-    /// click that comes sooner was meant for what stood there before.
-    fn is_ready(&mut self, ctx: &egui::Context, what: egui::Id) -> bool {
-        let now_s = ctx.input(|input| input.time);
-        if self.what != Some(what) {
-            self.what = Some(what);
-            self.since_s = now_s;
-        }
-        let wait_s = self.since_s + SECONDS_TO_READ - now_s;
-        if wait_s > 0.0 {
-            ctx.request_repaint_after(Duration::from_secs_f64(wait_s));
-        }
-        wait_s <= 0.0
-    }
-}
-
-/// Files that were dropped and do not know yet to whom they go.
-struct Drop {
-    paths: Vec<PathBuf>,
-    fallen: Instant,
 }
 
 /// What the first screen is filled with.
@@ -120,7 +88,11 @@ impl App {
             sheets: Sheets::default(),
             asked: Asked::default(),
             is_quitting: false,
-            postponed: HashSet::new(),
+            put_off: PutOff::default(),
+            looked_at: None,
+            rows: Vec::new(),
+            rows_asked: Asked::default(),
+            rows_moved: 0,
             choices: HashMap::new(),
             failures: FileFailures::new(),
             notice: None,
@@ -181,11 +153,21 @@ impl App {
                 }
             }
             Action::Postpone(transfer) => {
-                self.postponed.insert(transfer);
+                self.put_off.offers.insert(transfer);
             }
             Action::LookAt(transfer) => {
-                self.postponed.remove(&transfer);
+                self.put_off.offers.remove(&transfer);
+                self.looked_at = Some(transfer);
             }
+            Action::PutOffStrangers => {
+                self.put_off.all(&self.snapshot);
+                self.put_off.be_quiet(ctx.input(|input| input.time));
+            }
+            Action::DeclineStrangers => {
+                self.send(Command::DeclineAll);
+                self.put_off.be_quiet(ctx.input(|input| input.time));
+            }
+            Action::LookAtStrangers => self.put_off.none(&self.snapshot),
             Action::Copy(text) => {
                 ctx.copy_text(text);
                 self.notice = Some(text::COPIED.to_owned());
@@ -269,7 +251,7 @@ impl App {
         self.snapshot = snapshot;
         let known: HashSet<TransferId> = self.snapshot.transfers.iter().map(|t| t.id).collect();
         self.failures.retain(|transfer, _| known.contains(transfer));
-        self.postponed.retain(|transfer| known.contains(transfer));
+        self.put_off.obey(&self.snapshot);
         self.choices.retain(|transfer, _| known.contains(transfer));
         let is_logged_in = matches!(self.snapshot.login, LoginState::LoggedIn { .. });
         self.sheets.obey(&self.snapshot, is_logged_in);
@@ -309,96 +291,6 @@ impl App {
     /// Whether there may be people to see.
     fn is_among_people(&self) -> bool {
         own_name(&self.snapshot).is_some()
-    }
-
-    /// Takes files that fell on the window or were pasted into it. What was
-    /// pasted is returned when it is anything else.
-    fn take_files(&mut self, ctx: &egui::Context) -> Option<String> {
-        let typing = ctx.text_edit_focused();
-        let (dropped, pasted) = ctx.input(|input| {
-            let dropped: Vec<PathBuf> = input
-                .raw
-                .dropped_files
-                .iter()
-                .map(|file| file.path().to_owned())
-                .collect();
-            let pasted = input.events.iter().find_map(|event| match event {
-                egui::Event::Paste(text) if !typing => Some(text.clone()),
-                _ => None,
-            });
-            (dropped, pasted)
-        });
-        self.take_dropped(dropped);
-        if let Some(fallen) = self.hover.take_fallen() {
-            if !fallen.refused.is_empty() {
-                self.notice = Some(text::refused_drop(&fallen.refused, fallen.paths.is_empty()));
-            }
-            self.take_dropped(fallen.paths);
-        }
-        let paths = paste::paths(pasted.as_deref()?);
-        if paths.is_empty() {
-            return pasted;
-        }
-        self.sheets.ask_to_whom(&self.snapshot, paths);
-        None
-    }
-
-    fn take_dropped(&mut self, paths: Vec<PathBuf>) {
-        if !paths.is_empty() {
-            // One drop of several files may come in several frames.
-            let drop = self.drop.get_or_insert_with(|| Drop {
-                paths: Vec::new(),
-                fallen: Instant::now(),
-            });
-            drop.paths.extend(paths);
-        }
-    }
-
-    /// Pasted words go to the peer under the pointer or the keyboard's focus.
-    fn open_draft(
-        &self,
-        ctx: &egui::Context,
-        words: &str,
-        list: &peers::Outcome,
-    ) -> Option<Action> {
-        // A question lies over the list.
-        if ctx.memory(|memory| memory.top_modal_layer().is_some()) {
-            return None;
-        }
-        let key = list.under_pointer.or(list.focused)?;
-        let peer = |p: &&PeerView| p.identity.key == key && p.changed_from.is_none();
-        let peer = self.snapshot.peers.iter().find(peer)?;
-        let draft = Draft::to(peer.identity.clone(), words);
-        Some(Action::Open(Sheet::Message(draft)))
-    }
-
-    /// Sends a drop to the peer it fell on, or asks to whom.
-    fn resolve_drop(
-        &mut self,
-        ctx: &egui::Context,
-        under_pointer: Option<PeerKey>,
-    ) -> Option<Action> {
-        let drop = self.drop.take()?;
-        let position_known = ctx.input(|input| input.pointer.latest_pos().is_some());
-        if self.is_among_people() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {
-            ctx.request_repaint_after(Duration::from_millis(20));
-            self.drop = Some(drop);
-            return None;
-        }
-        let peer = under_pointer.and_then(|key| {
-            self.snapshot
-                .peers
-                .iter()
-                .find(|peer| peer.identity.key == key)
-        });
-        match peer {
-            Some(peer) => Some(send_sheet::to_peer(peer, &drop.paths)),
-            None => {
-                self.sheets.ask_to_whom(&self.snapshot, drop.paths);
-                ctx.request_repaint();
-                None
-            }
-        }
     }
 
     fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
@@ -442,72 +334,6 @@ impl App {
             peers::hover_hint(ui, known);
         }
         outcome
-    }
-
-    /// What lies over the window. An offer's question comes first, for somebody
-    /// waits for the answer; only closing the window comes before it.
-    fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
-        if matches!(self.sheets.top(), Some(Sheet::Leave(_))) {
-            return self.sheet(ui);
-        }
-        let offers: Vec<&TransferView> = self
-            .snapshot
-            .transfers
-            .iter()
-            .filter(|t| {
-                matches!(t.stage, Stage::AwaitingDecision) && !self.postponed.contains(&t.id)
-            })
-            .collect();
-        if let Some(first) = offers.first() {
-            if let Some(Sheet::Message(draft)) = self.sheets.top_mut() {
-                draft.lose_focus();
-            }
-            // Whatever moves the buttons makes it another question.
-            let what = ("offer", first.id, first.offer.existing > 0);
-            let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique(what));
-            let choice = self.choices.entry(first.id);
-            let choice = choice.or_insert_with(|| Choice::of(&first.offer));
-            let others = offers.len() - 1;
-            return offer::show(ui, &self.snapshot, first, choice, others, is_ready);
-        }
-        self.sheet(ui)
-    }
-
-    /// The topmost of the sheets that the user has opened.
-    fn sheet(&mut self, ui: &Ui) -> Vec<Action> {
-        let what = match self.sheets.top() {
-            Some(Sheet::Trust { peer, .. }) => Some(egui::Id::unique(("trust", peer.as_bytes()))),
-            Some(Sheet::Leave(_)) => Some(egui::Id::unique("leave")),
-            Some(Sheet::History { clearing }) => Some(egui::Id::unique(("history", clearing))),
-            _ => None,
-        };
-        let is_ready = what.is_none_or(|what| self.asked.is_ready(ui.ctx(), what));
-        if what.is_none() {
-            self.asked = Asked::default();
-        }
-        let unsent: Vec<PeerName> = self.sheets.unsent().cloned().collect();
-        match self.sheets.top_mut() {
-            Some(Sheet::Message(draft)) => message::show(ui, &self.snapshot, draft),
-            Some(Sheet::Send { paths, chosen }) => {
-                send_sheet::show(ui, &self.snapshot, paths, chosen)
-            }
-            Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
-            Some(Sheet::History { clearing }) => {
-                history::show(ui, &self.snapshot, clearing, is_ready)
-            }
-            Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
-            Some(Sheet::Leave(leaving)) => {
-                leave::show(ui, &self.snapshot, *leaving, &unsent, is_ready)
-            }
-            Some(Sheet::Trust { peer, paths }) => self
-                .snapshot
-                .peers
-                .iter()
-                .find(|p| p.identity.key == *peer)
-                .map(|peer| trust::show(ui, peer, paths, is_ready))
-                .unwrap_or_default(),
-            None => Vec::new(),
-        }
     }
 
     fn notice(&self, ui: &mut Ui) -> Vec<Action> {

@@ -164,94 +164,57 @@ mod tests {
         }
     }
 
-    fn hovering(list: Option<Dropped>) -> Drag {
+    fn begun() -> Drag {
         let mut drag = Drag::default();
         drag.enter();
         assert!(drag.hover(AT, 7), "the list is asked for");
         assert!(!drag.hover(AT, 8), "once");
+        drag
+    }
+
+    fn hovering(list: Option<Dropped>) -> Drag {
+        let mut drag = begun();
         drag.read(7, list);
+        drag
+    }
+
+    fn dropped(mut drag: Drag) -> Drag {
+        drag.drop_here(Instant::now());
         drag
     }
 
     #[test]
     fn every_drop_ends_in_files_or_in_words() {
-        let now = Instant::now();
-        type Story = fn(&mut Drag, Instant);
-        let nothing: Dropped = Dropped::default();
-        let stories: [(&str, Option<Option<Dropped>>, Story, usize, usize); 6] = [
-            (
-                "read, then dropped",
-                Some(Some(files())),
-                |d, now| d.drop_here(now),
-                1,
-                0,
-            ),
-            (
-                "refused by the source",
-                Some(None),
-                |d, now| d.drop_here(now),
-                0,
-                1,
-            ),
-            (
-                "an empty list",
-                Some(Some(nothing)),
-                |d, now| d.drop_here(now),
-                0,
-                1,
-            ),
-            (
-                "dropped, then read",
-                None,
-                |d, now| {
-                    d.drop_here(now);
-                    d.leave();
-                    d.read(7, Some(files()));
-                },
-                1,
-                0,
-            ),
-            (
-                "dropped, never read, and another drag comes",
-                None,
-                |d, now| {
-                    d.drop_here(now);
-                    d.enter();
-                },
-                0,
-                1,
-            ),
-            (
-                "the list of an earlier drag does not pass for this one's",
-                None,
-                |d, now| {
-                    d.drop_here(now);
-                    d.read(6, Some(files()));
-                    d.look(now + LIST_PATIENCE);
-                    d.drop_here(now);
-                },
-                0,
-                1,
-            ),
-        ];
-        for (story, list, happens, paths, refused) in stories {
-            let mut drag = match list {
-                Some(list) => hovering(list),
-                None => {
-                    let mut drag = Drag::default();
-                    drag.enter();
-                    drag.hover(AT, 7);
-                    drag
-                }
-            };
-            happens(&mut drag, now);
-            let fallen = drag.look(now).fallen.expect(story);
-            assert_eq!(
-                (fallen.paths.len(), fallen.refused.len()),
-                (paths, refused),
-                "{story}"
-            );
-            assert_eq!(drag.look(now), Look::default(), "{story}: once");
+        let late = |mut drag: Drag| {
+            drag.leave();
+            drag.read(7, Some(files()));
+            drag
+        };
+        let another = |mut drag: Drag| {
+            drag.enter();
+            drag
+        };
+        let of_an_earlier_one = |mut drag: Drag| {
+            drag.read(6, Some(files()));
+            drag.enter();
+            drag
+        };
+        let unhovered = Drag::default();
+        let nothing = Some(Dropped::default());
+        for (story, mut drag, paths, refused) in [
+            ("read first", dropped(hovering(Some(files()))), 1, 0),
+            ("not given by the source", dropped(hovering(None)), 0, 1),
+            ("an empty list", dropped(hovering(nothing)), 0, 1),
+            ("never hovered", dropped(unhovered), 0, 1),
+            ("read afterwards", late(dropped(begun())), 1, 0),
+            ("never read", another(dropped(begun())), 0, 1),
+            ("another's list", of_an_earlier_one(dropped(begun())), 0, 1),
+        ] {
+            let fallen = drag.look(Instant::now()).fallen.expect(story);
+            let seen = (fallen.paths.len(), fallen.refused.len());
+            assert_eq!(seen, (paths, refused), "{story}");
+            let again = drag.look(Instant::now());
+            assert_eq!(again, Look::default(), "{story}: once");
         }
     }
 

@@ -99,7 +99,8 @@ fn row(ui: &mut Ui, peer: &PeerIdentity, buttons: impl FnOnce(&mut Ui)) {
             ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
                 let name = RichText::new(peer.name.as_str()).text_style(theme::title());
                 let fingerprint = text::grouped(&peer.key.fingerprint().to_string());
-                ui.add(Label::new(name).truncate()).on_hover_text(fingerprint);
+                ui.add(Label::new(name).truncate())
+                    .on_hover_text(fingerprint);
             });
         });
     });

@@ -2,7 +2,7 @@
 
 use egui::{Align, Key, Layout, RichText, TextEdit, TextStyle, Ui, Vec2};
 use pinhole_client::{
-    Command, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
+    Command, Failure, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
 };
 
 use crate::action::{Action, Sheet};
@@ -127,13 +127,17 @@ pub(crate) fn show(
 }
 
 fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
-    aperture(ui, 72.0);
-    ui.add_space(theme::GAP_LARGE);
-    ui.heading(text::APP);
-    ui.add_space(theme::GAP_SMALL);
-    ui.label(RichText::new(text::TAGLINE).color(theme::palette(ui).muted));
+    // What has to be decided about the server's key is in sight without scrolling.
+    let mut actions = key_changed(ui, snapshot);
+    if actions.is_none() {
+        aperture(ui, 72.0);
+        ui.add_space(theme::GAP_LARGE);
+        ui.heading(text::APP);
+        ui.add_space(theme::GAP_SMALL);
+        ui.label(RichText::new(text::TAGLINE).color(theme::palette(ui).muted));
+    }
     ui.add_space(theme::GAP_SECTION);
-    let actions = ui
+    let asked = ui
         .with_layout(Layout::top_down(Align::Min), |ui| match &snapshot.login {
             LoginState::LoggingIn { name, server } => logging_in(ui, name, server),
             LoginState::LoggedOut { .. } => {
@@ -157,7 +161,27 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
             .color(theme::palette(ui).muted),
     )
     .on_hover_text(text::FINGERPRINT_HELP);
-    actions
+    actions.get_or_insert_default().extend(asked);
+    actions.unwrap_or_default()
+}
+
+/// The question about a server's changed key; `None` where there is none.
+fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
+    let LoginState::LoggedOut {
+        failure: Some(failure @ Failure::ServerKeyChanged { .. }),
+    } = &snapshot.login
+    else {
+        return None;
+    };
+    let card = theme::warning_card(ui).show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        ui.with_layout(Layout::top_down(Align::Min), |ui| {
+            ui.add(egui::Label::new(failure.to_string()).wrap());
+            header::trust_server(ui, snapshot)
+        })
+        .inner
+    });
+    Some(card.inner.into_iter().collect())
 }
 
 /// Draws what the screen asks for over the people nearby.
@@ -165,10 +189,12 @@ pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<A
     sheet::show(ui, "log in", |ui| {
         ui.label(RichText::new(text::LOG_IN_TO_SERVER).heading().size(19.0));
         ui.add_space(theme::GAP_LARGE);
-        let mut actions = match &snapshot.login {
-            LoginState::LoggingIn { name, server } => return logging_in(ui, name, server),
-            _ => fields(ui, form, snapshot, None),
-        };
+        if let LoginState::LoggingIn { name, server } = &snapshot.login {
+            return logging_in(ui, name, server);
+        }
+        let mut actions = key_changed(ui, snapshot).unwrap_or_default();
+        ui.add_space(theme::GAP);
+        actions.extend(fields(ui, form, snapshot, None));
         ui.vertical_centered(|ui| {
             if theme::button(ui, text::CANCEL).clicked() {
                 actions.push(Action::CloseSheet);
@@ -233,6 +259,10 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     }
     ui.add_space(theme::GAP_SMALL);
     let failure = match &snapshot.login {
+        // Told above.
+        LoginState::LoggedOut {
+            failure: Some(Failure::ServerKeyChanged { .. }),
+        } => None,
         LoginState::LoggedOut { failure } => failure.as_ref().map(ToString::to_string),
         _ => None,
     };
@@ -249,14 +279,15 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
             ui.label(RichText::new(shown).color(color));
         }
     }
-    actions.extend(header::trust_server(ui, snapshot));
     ui.add_space(theme::GAP_SMALL);
     let enter = ui.input(|input| input.key_pressed(Key::Enter));
     if button.clicked() || enter && (name.lost_focus() || server.lost_focus()) {
         match form.submit(false) {
             Some(command) => {
-                let at_start = Command::SetAutoLogIn { on: true };
-                actions.extend([at_start, command].map(Action::Command));
+                let is_new = !snapshot.settings.auto_log_in;
+                let at_start = is_new.then_some(Command::SetAutoLogIn { on: true });
+                let commands = at_start.into_iter().chain([command]);
+                actions.extend(commands.map(Action::Command));
             }
             None if form.name.trim().parse::<PeerName>().is_err() => name.request_focus(),
             None => server.request_focus(),

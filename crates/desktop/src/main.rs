@@ -14,6 +14,7 @@ mod header;
 mod history;
 mod hover;
 mod icon;
+mod known;
 mod leave;
 mod login;
 mod message;
@@ -24,6 +25,7 @@ mod send_sheet;
 mod settings;
 mod sheet;
 mod sheets;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod text;

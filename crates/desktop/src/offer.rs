@@ -10,7 +10,7 @@ use pinhole_client::{Command, Existing, Snapshot, TransferView};
 use crate::action::{Action, Question};
 use crate::choice::{Choice, Tick};
 use crate::settings::existing_choice;
-use crate::{text, theme};
+use crate::{strangers, text, theme};
 
 const WIDTH: f32 = 480.0;
 const LINE_HEIGHT: f32 = 26.0;
@@ -18,6 +18,8 @@ const LINE_HEIGHT: f32 = 26.0;
 const AROUND_THE_LIST: f32 = 460.0;
 /// What the warning about a name that nobody confirms needs.
 const CLAIMED_HEIGHT: f32 = 40.0;
+/// What another row of buttons needs.
+const BLOCK_HEIGHT: f32 = 42.0;
 /// What the question about existing names needs.
 const EXISTING_HEIGHT: f32 = 70.0;
 
@@ -51,6 +53,9 @@ pub(crate) fn show(
             }
             if transfer.claimed {
                 height -= CLAIMED_HEIGHT;
+            }
+            if transfer.stranger {
+                height -= BLOCK_HEIGHT;
             }
             let height = height.clamp(LINE_HEIGHT, 10.0 * LINE_HEIGHT);
             entries(ui, &offer.entries, choice, height);
@@ -219,6 +224,9 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
         }
         if theme::button(ui, text::DECLINE).clicked() {
             actions.push(Action::Command(Command::Decline { transfer: id }));
+        }
+        if transfer.stranger {
+            actions.extend(strangers::block(ui, transfer.peer.key));
         }
         ui.add_enabled_ui(something, |ui| {
             if theme::quiet_button(ui, text::SAVE_ELSEWHERE).clicked() {

@@ -2,10 +2,10 @@
 
 use egui::{Align, Layout, RichText, ScrollArea, TextEdit, TextStyle, ThemePreference, Ui, Vec2};
 use pinhole_client::{
-    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Settings, Snapshot,
+    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Settings, Snapshot, Strangers,
 };
 
-use crate::action::{Action, Question};
+use crate::action::{Action, Question, Sheet};
 use crate::leave::Leaving;
 use crate::{connection, sheet, text, theme};
 
@@ -101,6 +101,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 ui.add_space(theme::GAP_LARGE);
                 nearby(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
+                strangers(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
                 connection::show(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
@@ -176,6 +178,24 @@ fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<A
         && let Some(bytes) = amount(ui, text::UNASKED_MAX, &mut form.unasked_max)
     {
         actions.push(Action::Command(Command::SetUnaskedBytesMax { bytes }));
+    }
+}
+
+/// Who may reach the user how, who is known, and who is not heard.
+fn strangers(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+    if heading_with_button(ui, text::PEOPLE_UNKNOWN, text::CONTACTS_AND_BLOCKED) {
+        actions.push(Action::Open(Sheet::Known { forgetting: None }));
+    }
+    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
+    let now = snapshot.settings.strangers;
+    for (strangers, words) in [
+        (Strangers::Relay, text::STRANGERS_RELAY),
+        (Strangers::Direct, text::STRANGERS_DIRECT),
+        (Strangers::Ask, text::STRANGERS_ASK),
+    ] {
+        if theme::radio(ui, now == strangers, words).clicked() {
+            actions.push(Action::Command(Command::SetStrangers { strangers }));
+        }
     }
 }
 

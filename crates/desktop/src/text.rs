@@ -1,5 +1,10 @@
 //! Every word the application shows, and how numbers are put into words.
 
+mod drops;
+mod keys;
+mod leave;
+mod strangers;
+
 use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, Overall};
@@ -7,6 +12,11 @@ use pinhole_client::{
     Attempt, Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress,
     Stage, TEXT_BYTES_MAX, TransferView,
 };
+
+pub(crate) use drops::*;
+pub(crate) use keys::*;
+pub(crate) use leave::*;
+pub(crate) use strangers::*;
 
 use crate::choice::Amount;
 
@@ -130,25 +140,10 @@ pub(crate) const LOG_OUT: &str = "Log out";
 pub(crate) const LOG_OUT_HELP: &str = "Ends every transfer that is still running.";
 
 pub(crate) const LOG_IN_TO_SERVER: &str = "Log in to a server";
-pub(crate) const KEEP_GOING: &str = "Keep going";
-pub(crate) const STOP_AND_QUIT: &str = "Stop and quit";
-pub(crate) const STOP_AND_LOG_OUT: &str = "Stop and log out";
-pub(crate) const STOP_AND_LEAVE: &str = "Stop and switch off";
-pub(crate) const PARTS_ARE_KEPT: &str =
-    "It would stop. What has arrived is kept: sent again, it goes on from there.";
 pub(crate) const DISCARD: &str = "Discard";
-
-pub(crate) const TRUST_SERVER: &str = "Log in with the new key";
-pub(crate) const SERVER_KEY_HELP: &str = "A server has a new key after it was set up anew, but also when somebody poses as it. Ask whoever runs it to read you its fingerprint, and go on only if it is the first of these.";
-pub(crate) const NEW_FINGERPRINT: &str = "The fingerprint now";
-pub(crate) const OLD_FINGERPRINT: &str = "The fingerprint until now";
-pub(crate) const TRUST: &str = "Trust the new key";
-pub(crate) const DO_NOT_TRUST: &str = "Not now";
 
 pub(crate) const NO_DIALOG: &str = "No file dialog could be opened. Install xdg-desktop-portal or zenity, or drop the files on the window.";
 pub(crate) const NO_FONT: &str = "Some characters cannot be shown: no font here has them. On Debian and Ubuntu, install fonts-noto-cjk and fonts-noto-core.";
-pub(crate) const UNREADABLE_DROP: &str = "The program that the files come from has not said which they are. Drop them again, or use the Send files button.";
-pub(crate) const NOTHING_IN_THE_DROP: &str = "No file was named in what was dropped.";
 pub(crate) const NOT_LOGGED_IN: &str = "Log in first, then choose who gets them.";
 pub(crate) const ENGINE_BUSY: &str = "Pinhole has too much to do at the moment. Try again.";
 pub(crate) const ENGINE_ENDED: &str =
@@ -159,35 +154,6 @@ pub(crate) const QUIT: &str = "Quit";
 /// The window's title.
 pub(crate) fn window_title(name: Option<&str>) -> String {
     name.map_or_else(|| APP.to_owned(), |name| format!("{APP} - {name}"))
-}
-
-/// Over the question whether to leave.
-pub(crate) fn would_stop(transfers: usize) -> String {
-    match transfers {
-        0 => "Nothing is under way any more.".to_owned(),
-        1 => "1 transfer is still under way.".to_owned(),
-        n => format!("{n} transfers are still under way."),
-    }
-}
-
-/// One that would stop, in a line.
-pub(crate) fn under_way(transfer: &TransferView) -> String {
-    let title = title(transfer);
-    let stage = stage(transfer);
-    match title.as_str() {
-        "" => stage,
-        title => format!("{title}: {stage}"),
-    }
-}
-
-/// How many there are besides those named.
-pub(crate) fn and_more(more: usize) -> String {
-    format!("and {more} more")
-}
-
-/// A message that would be lost.
-pub(crate) fn message_unsent(peer: &str) -> String {
-    format!("Your message to {peer} has not been sent, and would be lost.")
 }
 
 /// While the first login is under way.
@@ -337,38 +303,6 @@ pub(crate) fn displayable(name: &str) -> String {
     name.chars()
         .map(|c| if disturbs(c) { '\u{fffd}' } else { c })
         .collect()
-}
-
-/// A dropped address that is no file here.
-pub(crate) fn not_a_file(address: &str) -> String {
-    format!("{address} is not a file on this computer: save it here first.")
-}
-
-/// A dropped file that cannot be looked at.
-pub(crate) fn not_readable(path: &str, reason: &str) -> String {
-    format!("{path}: {reason}.")
-}
-
-/// A dropped list that is too long.
-pub(crate) fn too_many_dropped(more: usize) -> String {
-    format!("{more} more files are too many at once: drop the folder that holds them.")
-}
-
-/// What of a drop cannot be sent.
-pub(crate) fn refused_drop(refused: &[String], is_all: bool) -> String {
-    const NAMED: usize = 3;
-    let what = if is_all {
-        "Nothing of what was dropped can be sent."
-    } else {
-        "Not everything that was dropped can be sent."
-    };
-    let mut parts = vec![what.to_owned()];
-    parts.extend(refused.iter().take(NAMED).cloned());
-    match refused.len().saturating_sub(NAMED) {
-        0 => {}
-        more => parts.push(format!("And {more} more like these.")),
-    }
-    parts.join(" ")
 }
 
 /// What the system says is wrong, without its number.
@@ -641,28 +575,6 @@ pub(crate) fn renamed(n: usize) -> String {
         1 => "1 name had to change here. It is now:".to_owned(),
         n => format!("{n} names had to change here. They are now:"),
     }
-}
-
-/// Why a changed key matters.
-pub(crate) fn key_changed(peer: &str) -> String {
-    format!(
-        "{peer} has another key than last time. That is so after a new installation or on a new computer, but also when somebody else uses the name. Ask {peer}, by phone or in person, to read you their fingerprint, and trust the new key only if it is the first of these."
-    )
-}
-
-/// The heading of the decision on a changed key.
-pub(crate) fn is_this_still(peer: &str) -> String {
-    format!("Is this still {peer}?")
-}
-
-/// A fingerprint in groups of four, to be read aloud.
-pub(crate) fn grouped(fingerprint: &str) -> String {
-    let chars: Vec<char> = fingerprint.chars().collect();
-    chars
-        .chunks(4)
-        .map(|group| group.iter().collect::<String>())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 /// A folder could not be shown.

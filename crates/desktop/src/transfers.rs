@@ -9,7 +9,7 @@ use pinhole_client::{
 
 use crate::action::{Action, Question, Sheet};
 use crate::icon::{Icon, badge};
-use crate::{text, theme};
+use crate::{strangers, text, theme};
 
 /// Which files of a transfer failed and why, one line each.
 pub(crate) type FileFailures = HashMap<TransferId, Vec<String>>;
@@ -44,7 +44,11 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
     if snapshot.transfers.is_empty() {
         ui.label(RichText::new(text::NO_TRANSFERS).color(theme::palette(ui).muted));
     }
-    for transfer in snapshot.transfers.iter().rev() {
+    let strangers = strangers::card(ui, snapshot);
+    let are_grouped = strangers.is_some();
+    actions.extend(strangers.unwrap_or_default());
+    let shown = snapshot.transfers.iter().rev();
+    for transfer in shown.filter(|t| !(are_grouped && strangers::is_waiting(t))) {
         ui.push_id(transfer.id, |ui| {
             let failed = failures.get(&transfer.id).map_or(&[][..], Vec::as_slice);
             theme::card(ui).show(ui, |ui| {

@@ -62,7 +62,7 @@ pub(crate) fn server(
     ui.add_space(theme::GAP_SMALL);
     ui.add(egui::Label::new(theme::muted(ui, text::SERVER_KEY_HELP)).wrap());
     ui.add_space(theme::GAP_SMALL);
-    let trusted = server.clone().with_fingerprint(shown?);
+    let trusted = server.with_fingerprint(shown?);
     let clicked = theme::button(ui, text::TRUST_SERVER).clicked();
     clicked.then_some(Action::TrustServer(trusted))
 }

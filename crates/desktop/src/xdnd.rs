@@ -162,7 +162,8 @@ impl Reader {
         let [_, _, point, time, _] = message.data.as_data32();
         let asks = if kind == self.atoms.XdndPosition {
             // Both halves are coordinates on the screen.
-            let [x, y] = [point >> 16, point & 0xffff].map(|n| n as u16 as i16);
+            let half = |n: u32| u16::try_from(n & 0xffff).unwrap_or_default().cast_signed();
+            let (x, y) = (half(point >> 16), half(point));
             let at = self.x.translate_coordinates(self.root, self.window, x, y)?;
             let at = at.reply()?;
             let position = (f32::from(at.dst_x), f32::from(at.dst_y));

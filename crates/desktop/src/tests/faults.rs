@@ -3,15 +3,13 @@
 
 use std::path::PathBuf;
 
-use egui::ViewportCommand;
-
 use super::*;
 
 /// The steps of the harness are this long, in seconds of the window's clock.
 const STEP_S: f32 = 0.02;
 
 /// A window whose clock goes in small steps.
-fn slowly(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
+pub(super) fn slowly(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
     let play = Play::new(snapshot);
     let given = play.clone();
     let mut harness = Harness::builder()
@@ -26,7 +24,7 @@ fn slowly(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
     (harness, play)
 }
 
-fn wait(harness: &mut Harness<'_, App>, seconds: f32) {
+pub(super) fn wait(harness: &mut Harness<'_, App>, seconds: f32) {
     let mut left = seconds;
     while left > 0.0 {
         harness.step();
@@ -34,11 +32,11 @@ fn wait(harness: &mut Harness<'_, App>, seconds: f32) {
     }
 }
 
-fn shows(harness: &Harness<'_, App>, label: &str) -> bool {
+pub(super) fn shows(harness: &Harness<'_, App>, label: &str) -> bool {
     harness.query_all_by_label(label).next().is_some()
 }
 
-fn shows_part(harness: &Harness<'_, App>, label: &str) -> bool {
+pub(super) fn shows_part(harness: &Harness<'_, App>, label: &str) -> bool {
     harness.query_all_by_label_contains(label).next().is_some()
 }
 
@@ -399,113 +397,12 @@ fn a_double_click_clears_no_history() {
     assert!(shows(&harness, text::CLEAR_FOR_GOOD));
 }
 
-fn stages() -> Vec<(Stage, bool)> {
-    vec![
-        (Stage::Queued, false),
-        (Stage::Preparing, true),
-        (Stage::Connecting, true),
-        (Stage::AwaitingAnswer, true),
-        (Stage::Transferring, true),
-        (Stage::Reconnecting, true),
-        (Stage::Completed(Completion::default()), false),
-        (Stage::Failed(Failure::Cancelled), false),
-    ]
-}
-
-fn close(harness: &mut Harness<'_, App>) {
-    let root = egui::ViewportId::ROOT;
-    let viewport = harness.input_mut().viewports.entry(root).or_default();
-    viewport.events.push(egui::ViewportEvent::Close);
-    harness.step();
-}
-
-fn asked_to(harness: &Harness<'_, App>, wanted: &ViewportCommand) -> bool {
-    let outputs = harness.output().viewport_output.values();
-    outputs
-        .flat_map(|output| &output.commands)
-        .any(|it| it == wanted)
-}
-
-#[test]
-fn closing_asks_while_something_is_under_way_and_only_then() {
-    for (stage, asks) in stages() {
-        let at = format!("{stage:?}");
-        let (mut harness, play) = slowly(with_peers());
-        play.change(|s| s.transfers = vec![transfer(1, Direction::Sending, stage)]);
-        harness.run();
-        close(&mut harness);
-        assert_eq!(
-            asked_to(&harness, &ViewportCommand::CancelClose),
-            asks,
-            "{at}"
-        );
-        harness.run();
-        assert_eq!(shows(&harness, text::KEEP_GOING), asks, "{at}");
-        if !asks {
-            continue;
-        }
-        wait(&mut harness, 1.0);
-        click(&mut harness, text::KEEP_GOING);
-        assert!(!shows(&harness, text::KEEP_GOING), "{at}");
-        close(&mut harness);
-        wait(&mut harness, 1.0);
-        harness.get_by_label(text::STOP_AND_QUIT).click();
-        harness.step();
-        let mut closes = false;
-        for _ in 0..5 {
-            closes |= asked_to(&harness, &ViewportCommand::Close);
-            harness.step();
-        }
-        assert!(closes, "{at}");
-        close(&mut harness);
-        let canceled = asked_to(&harness, &ViewportCommand::CancelClose);
-        assert!(!canceled, "{at}: the user has said so");
-    }
-}
-
-#[test]
-fn logging_out_asks_while_something_is_under_way_and_only_then() {
-    for (stage, asks) in stages() {
-        let at = format!("{stage:?}");
-        let (mut harness, play) = slowly(with_peers());
-        play.change(|s| s.transfers = vec![transfer(1, Direction::Sending, stage)]);
-        harness.run();
-        click(&mut harness, text::SETTINGS);
-        click(&mut harness, text::LOG_OUT);
-        let out = [Command::SetAutoLogIn { on: false }, Command::LogOut];
-        if asks {
-            assert_eq!(play.commands(), [], "{at}");
-            wait(&mut harness, 1.0);
-            click(&mut harness, text::STOP_AND_LOG_OUT);
-        }
-        assert_eq!(play.commands(), out, "{at}");
-    }
-}
-
-#[test]
-fn switching_people_nearby_off_while_there_is_nobody_else_asks_too() {
-    let (mut harness, play) = slowly(Snapshot {
-        nearby: Some("alice".parse().unwrap()),
-        transfers: vec![transfer(1, Direction::Sending, Stage::Transferring)],
-        ..logged_out()
-    });
-    click(&mut harness, text::SETTINGS);
-    harness.get_by_label(text::FIND_NEARBY).scroll_to_me();
-    harness.run();
-    click(&mut harness, text::FIND_NEARBY);
-    assert_eq!(play.commands(), []);
-    wait(&mut harness, 1.0);
-    click(&mut harness, text::STOP_AND_LEAVE);
-    let off = [Command::SetNearby { on: false }, Command::LogOut];
-    assert_eq!(play.commands(), off);
-}
-
 fn field(harness: &Harness<'_, App>) -> String {
     let field = harness.get_by_role(Role::MultilineTextInput);
     field.accesskit_node().value().unwrap_or_default()
 }
 
-fn begun() -> (Harness<'static, App>, Play) {
+pub(super) fn begun() -> (Harness<'static, App>, Play) {
     let (mut harness, play) = slowly(with_peers());
     click(&mut harness, "Message to bob");
     harness.event(Input::Text("hello".to_owned()));
@@ -591,15 +488,6 @@ fn pasted_words_follow_those_that_were_begun() {
     assert_eq!(field(&harness), "hello\nworld");
 }
 
-#[test]
-fn closing_asks_before_a_message_is_lost() {
-    let (mut harness, _play) = begun();
-    close(&mut harness);
-    assert!(asked_to(&harness, &ViewportCommand::CancelClose));
-    harness.run();
-    assert!(shows_part(&harness, "Your message to bob"));
-}
-
 fn drop_named(harness: &mut Harness<'_, App>, name: &str) {
     let file = Arc::new(Dropped(PathBuf::from(name)));
     harness.hover_at(egui::pos2(240.0, 700.0));
@@ -616,8 +504,7 @@ fn a_second_drop_adds_to_the_first() {
         drop_named(&mut harness, "/tmp/1.txt");
         drop_named(&mut harness, "/tmp/2.txt");
         drop_named(&mut harness, "/tmp/1.txt");
-        harness.event(Input::Paste("/tmp/3.txt".to_owned()));
-        harness.run();
+        drop_named(&mut harness, "/tmp/3.txt");
         assert!(shows_part(&harness, "1.txt and 2 more"));
         play.change(|s| *s = with_peers());
         harness.run();

@@ -2,11 +2,13 @@
 //! keyboard and drops, found by the names that a screen reader reads.
 
 mod faults;
+mod leaving;
 mod login;
 mod moving;
 mod nearby;
 mod receiving;
 mod sending;
+mod strangers;
 mod window;
 mod words;
 
@@ -121,7 +123,6 @@ fn logged_out() -> Snapshot {
         peers: Vec::new(),
         transfers: Vec::new(),
         asking: Vec::new(),
-        contacts: Arc::default(),
         blocked: Vec::new(),
         history: Arc::default(),
         attempts: Arc::default(),
@@ -210,6 +211,8 @@ fn window_sized(
     let given = play.clone();
     let mut harness = Harness::builder()
         .with_size(size)
+        // A question that was drawn once can be answered in the next step.
+        .with_step_dt(0.5)
         .with_max_steps(12)
         .build_eframe(|cc| {
             let snapshot = given.snapshot();

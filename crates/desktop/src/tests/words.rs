@@ -49,9 +49,10 @@ fn pasted_words_go_to_the_peer_under_the_pointer_or_the_focus() {
     harness.run();
     harness.event(Input::Paste("and this".to_owned()));
     harness.run();
-    assert_eq!(field(&harness), "and this");
+    let both = "see\nthis\nand this";
+    assert_eq!(field(&harness), both);
     click(&mut harness, text::SEND);
-    assert_eq!(play.commands(), [said("and this")]);
+    assert_eq!(play.commands(), [said(both)]);
 }
 
 #[test]
