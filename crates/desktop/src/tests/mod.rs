@@ -121,6 +121,7 @@ fn logged_out() -> Snapshot {
         fingerprint: key(1).fingerprint(),
         key: key(1),
         peers: Vec::new(),
+        contacts: Arc::default(),
         transfers: Vec::new(),
         asking: Vec::new(),
         blocked: Vec::new(),
