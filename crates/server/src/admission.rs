@@ -230,14 +230,14 @@ mod tests {
             .map(|network| address(&format!("198.51.{network}.1")))
             .collect();
         let held = fill(&admission, &crowd);
-        assert_eq!(held.len(), 12_288, "all but the reserve");
+        assert_eq!(held.len(), 9_216, "all but the reserve");
         let honest: Vec<_> = (0..250)
             .map(|number| {
                 let from = address(&format!("203.0.113.{number}"));
                 admission.connect(key(number), from).unwrap()
             })
             .collect();
-        assert_eq!(are_held(&held), 12_288 - honest.len());
+        assert_eq!(are_held(&held), 9_216 - honest.len());
         let again = fill(&admission, &crowd);
         assert_eq!(again.len(), 0, "and not to the crowd");
         assert_eq!(are_held(&honest), 250);
@@ -249,7 +249,7 @@ mod tests {
         let mut held = Vec::new();
         for network in 0..16 {
             let from = address(&format!("198.51.{network}.1"));
-            held.extend((0..256).map(|_| admission.arrive(from).unwrap()));
+            held.extend((0..128).map(|_| admission.arrive(from).unwrap()));
         }
         let handshake = admission.arrive(address("203.0.113.1")).unwrap();
         assert!(!handshake.is_evicted());

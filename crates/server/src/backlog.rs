@@ -9,7 +9,7 @@ use crate::registrar::Frame;
 
 /// What may wait for all clients together. Beyond it, the one for whom most waits does
 /// not read.
-const MAX_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 32 << 20;
 /// What a frame takes that waits for others, too.
 const SHARED_FRAME_BYTES: u64 = 64;
 

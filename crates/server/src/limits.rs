@@ -102,10 +102,10 @@ impl Default for Limits {
                     ipv6_56: 1_024,
                     ipv6_48: 2_048,
                 },
-                ..bounds(16_384, 4_096, 128, 0)
+                ..bounds(12_288, 3_072, 128, 0)
             },
-            handshakes: bounds(4_096, 0, u64::MAX, 256),
-            regulars: bounds(16_384, 0, 24, 384),
+            handshakes: bounds(2_048, 0, u64::MAX, 256),
+            regulars: bounds(12_288, 0, 24, 384),
             regular_after: Duration::from_secs(24 * 60 * 60),
             sessions: bounds(2_048, 512, 32, 256),
             strange_observations: bounds(2_048, 0, 32, 128),
@@ -202,7 +202,7 @@ mod tests {
         } = many.connections;
         assert_eq!(
             (total, reserved, many.handshakes.total),
-            (16_384, 4_096, 4_096)
+            (12_288, 3_072, 2_048)
         );
     }
 }

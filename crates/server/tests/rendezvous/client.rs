@@ -43,6 +43,13 @@ pub(crate) fn log_in(name: &str) -> ClientMessage {
     }
 }
 
+/// A connection from an address of loopback that stands for a network of its own.
+pub(crate) async fn socket_from(own: [u8; 4], server: SocketAddr) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.bind(SocketAddr::from((own, 0))).ok()?;
+    socket.connect(server).await.ok()
+}
+
 pub(crate) struct Client {
     pub(crate) stream: TlsStream<TcpStream>,
     pub(crate) local: SocketAddr,
@@ -89,9 +96,8 @@ impl Client {
         identity: &Identity,
         first: &ClientMessage,
     ) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((own, 0))).unwrap();
-        let mut client = Self::over(socket.connect(server).await.unwrap(), identity).await;
+        let tcp = socket_from(own, server).await.unwrap();
+        let mut client = Self::over(tcp, identity).await;
         client.say(first).await;
         client
     }
@@ -103,9 +109,7 @@ impl Client {
         identity: &Identity,
         first: &ClientMessage,
     ) -> Option<Self> {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((own, 0))).unwrap();
-        let tcp = socket.connect(server).await.ok()?;
+        let tcp = socket_from(own, server).await?;
         let local = tcp.local_addr().ok()?;
         let config = client_config(identity, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
         let connector = TlsConnector::from(config);
