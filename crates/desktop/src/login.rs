@@ -141,8 +141,8 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
         .with_layout(Layout::top_down(Align::Min), |ui| match &snapshot.login {
             LoginState::LoggingIn { name, server } => logging_in(ui, name, server),
             LoginState::LoggedOut { .. } => {
-                let mut actions = settings_button(ui, snapshot);
-                actions.splice(0..0, fields(ui, form, snapshot, waiting));
+                let mut actions = fields(ui, form, snapshot, waiting);
+                actions.extend(settings_button(ui, snapshot));
                 if snapshot.settings.path != PathPolicy::RelayOnly {
                     actions.extend(without_server(ui, form, snapshot.settings.nearby));
                 }

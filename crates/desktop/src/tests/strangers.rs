@@ -1,5 +1,6 @@
 //! People whom the user has not chosen: one question, and what may be answered.
 
+use super::faults::{slowly, wait};
 use super::*;
 
 fn stranger(name: &str, n: u8) -> TransferView {
@@ -134,14 +135,14 @@ fn words_of_a_stranger_are_behind_a_question() {
 /// Whoever comes or goes, a click that was meant for one row hits no other.
 #[test]
 fn rows_that_move_are_other_rows() {
-    let (mut harness, play) = window_sized(with_peers(), SIZE, Prefill::default());
+    let (mut harness, play) = slowly(with_peers());
     play.change(|s| {
         s.asking = (0..4)
             .map(|n| identity(&format!("person{n}"), 20 + n))
             .collect()
     });
     harness.run();
-    read(&mut harness);
+    wait(&mut harness, 1.0);
     let rect = |harness: &Harness<'_, App>, label: &str| harness.get_by_label(label).rect();
     let before = (
         rect(&harness, "Allow person1 to connect"),
