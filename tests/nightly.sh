@@ -2,7 +2,7 @@
 # What takes too long for tests/run.sh: a thousand kills, every failing call,
 # every pair of routers twenty times, and thrice with one that opens ports, two
 # gibibytes through everything that can happen on the road, two hundred people
-# at once, the times that connections take, the largest offers, and a minute of
+# at once, a crowd of strangers against a server, the times that connections take, the largest offers, and a minute of
 # fuzzing for each target. Ends with a summary, and fails when one of them has.
 # Linux and root only; with FUZZ_SECONDS it takes another time for each target.
 set -eu
@@ -77,8 +77,10 @@ stage mapped long pinhole-tests mapped every_pair_with_a_router_that_opens_ports
 stage moving long pinhole-tests moving two_gibibytes_survive_all_of_it
 stage bad_line long pinhole-tests topologies a_bad_line_connects_twenty_times_of_twenty
 stage crowd long pinhole-tests crowd two_hundred_people_behind_twenty_routers_connect_at_once
+stage strangers long pinhole-server rendezvous strangers::a_crowd_of_strangers_takes_nothing_in_a_minute_from_a_server_of_full_size
 # In the build that people run: the other takes more memory.
 stage patience long pinhole-tests patience an_offer_on_an_idle_session_waits_longer_than_that_would
+stage consent long pinhole-tests faults_consent one_yes_is_a_yes_to_one_offer_for_five_minutes
 stage timing long pinhole-tests timing connections_stand_and_bytes_arrive_in_so_many_round_trips
 stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
 profile=--release

@@ -17,7 +17,11 @@ fi
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
     rustup component add rustfmt clippy
 
+# Compiled without optimisation: it checks for a second and compiles for minutes.
+cargo deny --version >/dev/null 2>&1 || cargo install --locked --debug --quiet cargo-deny
+
 cargo fmt --all --check
+cargo deny --locked --offline check --hide-inclusion-graph bans licenses sources
 cargo clippy --workspace --all-targets --locked -- -D warnings
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 # The end-to-end tests run these binaries.

@@ -142,9 +142,13 @@ impl Scene {
     /// # Panics
     /// When it does not start.
     pub fn start_server(&mut self) {
+        self.start_server_with(&[]);
+    }
+
+    fn start_server_with(&mut self, arguments: &[&str]) {
         let (address, _) = self.server_address.split_once('#').expect("a fingerprint");
         let place = Place::Loopback(std::marker::PhantomData);
-        self.server = start_server(place, &[address], &[], &self.server_data_dir());
+        self.server = start_server(place, &[address], arguments, &self.server_data_dir());
         self.server.event("listening", SOON);
     }
 
@@ -172,7 +176,7 @@ impl Scene {
     pub fn forget_names(&mut self) {
         self.stop_server();
         fs::remove_file(self.server_data_dir().join("names.sqlite")).expect("the names");
-        self.start_server();
+        self.start_server_with(&["--start-afresh"]);
     }
 
     /// Where the server keeps its key and its names.

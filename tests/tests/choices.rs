@@ -388,15 +388,30 @@ fn several_get_the_same_and_the_exit_code_is_of_the_worst() {
 }
 
 #[test]
-fn words_arrive_without_being_asked_for() {
+fn words_of_strangers_arrive_with_a_yes() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
     let inbox = text(&bob.inbox);
-    let mut receiving = bob.start(&["receive", "--into", inbox, "--accept", "ask", "--once"]);
-    receiving.event("logged_in", SOON);
+    let receive = |accept| {
+        let arguments = ["receive", "--into", inbox, "--accept", accept, "--once"];
+        let mut receiving = bob.start(&arguments);
+        receiving.event("logged_in", SOON);
+        receiving
+    };
     let words = "https://example.org/?a=b\nand 猫";
-    let sent = alice.start(&["send", "bob", "--text", words]).end(SOON);
-    assert_eq!(completed(&sent)["bytes"], words.len());
+    let send = || alice.start(&["send", "bob", "--text", words]).end(SOON);
+    // Nobody can be asked there.
+    let receiving = receive("ask");
+    assert_eq!(send().event("failed")["kind"], "declined");
+    let received = receiving.end(SOON);
+    assert!(received.code != Some(0), "{received:#?}");
+    assert!(
+        !format!("{received:?}").contains("example.org"),
+        "{received:#?}"
+    );
+
+    let receiving = receive("all");
+    assert_eq!(completed(&send())["bytes"], words.len());
     let received = receiving.end(SOON);
     assert_eq!(received.code, Some(0), "{received:#?}");
     let told = received.event("text");

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,10 @@ const LONG: Duration = Duration::from_secs(120);
 const BUTTON_EDGE: usize = 50;
 /// A peer's row is 68 pixels high, with rounded corners and an outline.
 const ROW_BODY: usize = 40;
+/// Behind a notice, in light.
+const WARNING_TINT: Colour = [0xFD, 0xF1, 0xD8];
+/// Nothing but a notice has such a line of it.
+const NOTICE_EDGE: usize = 200;
 /// Left of the buttons and right of the monogram.
 const IN_A_ROW_X: i32 = 200;
 
@@ -295,4 +300,149 @@ fn a_part_of_an_offer_is_taken_and_paused_by_keyboard() {
     let received = arrived(&profile, "2 wanted.bin");
     assert!(fs::read(&received).expect("received") == fs::read(&wanted).expect("sent"));
     assert_eq!(find(&profile, "1 unwanted.bin"), None);
+}
+
+/// A list of files as a program hands it over when they are dropped, and what is
+/// to come of it.
+struct Handed {
+    what: &'static str,
+    list: Vec<u8>,
+    /// What bob gets.
+    arrives: Vec<String>,
+    /// The window says what it cannot send.
+    complains: bool,
+}
+
+/// Lists that programs make, well-formed and not, of files in this folder.
+fn handed(folder: &Path) -> Vec<Handed> {
+    let file = |name: &str| {
+        fs::write(folder.join(name), name).expect("a file");
+        format!("{}/{name}", folder.display())
+    };
+    let case = |what, list: String, arrives: &[&str], complains| Handed {
+        what,
+        list: list.into_bytes(),
+        arrives: arrives.iter().map(|&name| name.to_owned()).collect(),
+        complains,
+    };
+    let missing = format!("file://{}/missing.txt\r\n", folder.display());
+    let mut cases = vec![
+        case(
+            "a host and a comment",
+            format!("# made by hand\r\nfile://localhost{}\r\n", file("a.txt")),
+            &["a.txt"],
+            false,
+        ),
+        case(
+            "lines that end as in Unix",
+            format!("file://{}\nfile://{}\n", file("b.txt"), file("c.txt")),
+            &["b.txt", "c.txt"],
+            false,
+        ),
+        case(
+            "a file that is gone",
+            format!("{missing}file://{}\r\n", file("d.txt")),
+            &["d.txt"],
+            true,
+        ),
+        case(
+            "an address of the web",
+            format!("http://example.org/x\r\nfile://{}\r\n", file("e.txt")),
+            &["e.txt"],
+            true,
+        ),
+        case(
+            "nothing but an address of the web",
+            "http://example.org/x\r\n".to_owned(),
+            &[],
+            true,
+        ),
+        case("nothing but what is gone", missing.clone(), &[], true),
+        case(
+            "nothing but a comment",
+            "# nothing\r\n".to_owned(),
+            &[],
+            true,
+        ),
+        case("nothing at all", String::new(), &[], true),
+    ];
+    let odd = std::ffi::OsStr::from_bytes(b"odd-\xff.txt");
+    fs::write(folder.join(odd), "odd").expect("a file");
+    let list = format!(
+        "file://{}/odd-%FF.txt\r\nfile://{}\r\n",
+        folder.display(),
+        file("f.txt")
+    );
+    cases.push(case("a name that is not UTF-8", list, &["f.txt"], false));
+    // More than goes into one property: it comes in pieces.
+    let many: Vec<String> = (0..2_500)
+        .map(|n| format!("{n}-{}.txt", "x".repeat(120)))
+        .collect();
+    let list: String = many
+        .iter()
+        .map(|name| format!("file://{}\r\n", file(name)))
+        .collect();
+    assert!(list.len() > 300_000);
+    let [first, last] = [many.first(), many.last()].map(|name| name.expect("some").as_str());
+    cases.push(case("a very long list", list, &[first, last], false));
+    cases
+}
+
+/// Drags what this list names from another program and drops it there.
+fn drop_list(stage: &Stage, onto: &Window, at: (i32, i32), list: &[u8]) {
+    let file = stage.scene.file("dropped.list", list);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("xdnd/source.py");
+    let mut command = stage.screen.command("/usr/bin/python3");
+    command.arg(script).args(["40", "790", "--list"]).arg(file);
+    let mut source = Process::start("source of files", command);
+    source.event("ready", SOON);
+    let from = stage.screen.window("source of files");
+    stage.screen.begin_drag(&from, (60, 40));
+    source.event("begun", SOON);
+    stage.screen.point(onto, at);
+    source.event("given", SOON);
+    stage.screen.point(onto, (at.0 + 9, at.1));
+    stage.screen.release();
+    source.event("ended", SOON);
+}
+
+/// The button that puts a notice away: at its right end.
+fn dismiss(stage: &Stage, window: &Window, (_, top): (usize, usize)) {
+    let at = (400, i32::try_from(top).expect("on the screen") + 26);
+    stage.screen.click(window, at);
+    stage.until_seen(window, "no notice", |picture| {
+        picture
+            .line_of(WARNING_TINT, NOTICE_EDGE)
+            .is_none()
+            .then_some(())
+    });
+}
+
+#[test]
+fn every_drop_ends_in_files_or_in_words() {
+    let Some(stage) = Stage::set(LIGHT) else {
+        return;
+    };
+    let folder = stage.scene.folder.path().join("to-drop");
+    fs::create_dir_all(&folder).expect("a folder");
+    let bob = stage.scene.peer("bob");
+    let _receiving = bob.receive(&[]);
+    let (_alice, alice) = stage.log_in("alice", 0);
+    let row = stage.until_seen(&alice, "bob", |picture| {
+        let rows = picture.pieces_in_column(RIGHT_OF_THE_BUTTONS_X, stage.theme.card, ROW_BODY);
+        Some((IN_A_ROW_X, i32::try_from(*rows.first()?).ok()?))
+    });
+    for handed in handed(&folder) {
+        let what = handed.what;
+        drop_list(&stage, &alice, row, &handed.list);
+        for name in &handed.arrives {
+            arrived(&bob.inbox, name);
+        }
+        if handed.complains {
+            let notice = |picture: &Picture| picture.line_of(WARNING_TINT, NOTICE_EDGE);
+            let card = stage.until_seen(&alice, what, notice);
+            stage.screenshot(&alice, &format!("7-{}", what.replace(' ', "-")));
+            dismiss(&stage, &alice, card);
+        }
+    }
 }

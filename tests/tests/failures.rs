@@ -288,7 +288,7 @@ fn a_source_that_vanishes_meanwhile() {
 }
 
 #[test]
-fn what_is_left_out_is_said_and_what_could_not_be_read_counts_as_failed() {
+fn what_is_left_out_is_said_and_what_could_not_be_read_is_counted() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
     let top = scene.folder.path().join("top");
@@ -300,8 +300,11 @@ fn what_is_left_out_is_said_and_what_could_not_be_read_counts_as_failed() {
     let receiving = bob.receive(&["--once"]);
     let ended = alice.send("bob", &[&top]).end(SOON);
     assert_eq!(ended.code, Some(8), "{ended:#?}");
-    assert_eq!(ended.event("completed")["failed_files"], 1);
-    assert_eq!(receiving.end(SOON).code, Some(0));
+    assert_eq!(ended.event("completed")["unread"], 1);
+    // The receiver hears of it, too.
+    let received = receiving.end(SOON);
+    assert_eq!(received.code, Some(8), "{received:#?}");
+    assert_eq!(received.event("completed")["unread"], 1);
     let left_out: Vec<_> = ended
         .events
         .iter()

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use pinhole_net::PeerKey;
 use pinhole_tests::lab::{self, Host, Lab, Plan, Router};
 use pinhole_tests::process::{Ended, Process, binary};
 use pinhole_tests::scene::{SOON, Scene};
@@ -270,6 +271,49 @@ fn a_dead_server_does_not_part_those_who_are_near() {
     let refused = alice.send("bob", &file(folder.path(), "secret"));
     assert_eq!(refused.code, Some(7), "{refused:#?}");
     assert_eq!(mallory.received(), [""; 0]);
+}
+
+#[test]
+fn a_name_of_a_server_is_filled_by_nobody_who_only_claims_it() {
+    let Some(lab) = one_lan() else { return };
+    let mut scene = Scene::in_lab(&lab);
+    let folder = tempfile::tempdir().expect("a folder");
+    let alice = Person::new(&lab, Host::A, "alice", folder.path(), "alice").at(&scene);
+    let bob = Person::new(&lab, Host::B, "bob", folder.path(), "bob").at(&scene);
+    let mallory = Person::new(&lab, Host::B, "bob", folder.path(), "mallory");
+    // The name is bob's there, and he is away.
+    let known = bob.start(&["--no-nearby", "peers"]).end(SOON);
+    assert_eq!(known.code, Some(0), "{known:#?}");
+    let (_, fingerprint) = mallory.id();
+    let (_receiving, _) = mallory.receive();
+    let secret = file(folder.path(), "secret");
+    let refuse = |sent: &Ended| {
+        assert_eq!(sent.code, Some(4), "{sent:#?}");
+        assert_eq!(sent.event("failed")["kind"], "claimed", "{sent:#?}");
+        let reason = sent.event("failed")["reason"].to_string();
+        assert!(reason.contains(&format!("bob#{fingerprint}")), "{reason}");
+    };
+    refuse(&alice.send("bob", &secret));
+    let secret_text = secret.to_str().expect("UTF-8");
+    let mut waiting = alice.start(&["send", "--wait", "bob", secret_text]);
+    waiting.event("waiting", SOON);
+    waiting.interrupt();
+    assert_eq!(waiting.wait(SOON), Some(130));
+    scene.stop_server();
+    refuse(&alice.send("bob", &secret));
+    let unheard = alice.start(&["peers"]).end(SOON);
+    assert_eq!(unheard.code, Some(6), "{unheard:#?}");
+    assert_eq!(unheard.event("peer")["claimed"], true, "{unheard:#?}");
+    assert_eq!(mallory.received(), [""; 0]);
+
+    // Who says whom he means gets what he asks for.
+    let wrong = PeerKey::from_bytes([7; 32]).fingerprint();
+    let refused = alice.send(&format!("bob#{wrong}"), &secret);
+    assert_eq!(refused.code, Some(7), "{refused:#?}");
+    let sent = alice.send(&format!("bob#{fingerprint}"), &secret);
+    assert_eq!(sent.code, Some(0), "{sent:#?}");
+    assert_eq!(sent.event("claimed")["fingerprint"], fingerprint.as_str());
+    assert_eq!(mallory.received(), ["secret"]);
 }
 
 #[test]

@@ -2,6 +2,9 @@
 """A window to drag files from, as a file manager does: text/uri-list over XDND.
 
     source.py X Y FILES...
+    source.py X Y --list FILE
+
+The second form hands over the list in FILE as it stands, byte for byte.
 
 Prints one JSON line for each step: ready, begun, given (the target has taken
 the files), ended.
@@ -23,7 +26,11 @@ def report(event):
 
 
 def give(_widget, _context, selection, _info, _time):
-    selection.set_uris([pathlib.Path(path).absolute().as_uri() for path in sys.argv[3:]])
+    if sys.argv[3] == "--list":
+        listed = pathlib.Path(sys.argv[4]).read_bytes()
+        selection.set(selection.get_target(), 8, listed)
+    else:
+        selection.set_uris([pathlib.Path(path).absolute().as_uri() for path in sys.argv[3:]])
     report("given")
 
 

@@ -193,13 +193,13 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         };
         self.used -= cost;
         if let Some(key) = owner.key {
-            subtract(&mut self.by_key, key, cost);
+            subtract(&mut self.by_key, &key, cost);
         }
         if owner.is_known {
             return;
         }
         for subnet in owner.address.into_iter().flat_map(subnets) {
-            subtract(&mut self.by_subnet, subnet, cost);
+            subtract(&mut self.by_subnet, &subnet, cost);
         }
         let group = group(&owner);
         let (mut weight, mut tickets) = self.groups.remove(&group).unwrap_or_default();
@@ -230,6 +230,15 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         self.give_back(ticket);
         self.count(ticket, owner, cost);
         Ok(())
+    }
+
+    /// Whether [`Budget::take`] would count this now.
+    ///
+    /// # Errors
+    /// Says which bound would be met.
+    pub fn has_room(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {
+        self.check_owner(owner, cost)?;
+        self.make_room(owner, cost).map(drop)
     }
 
     fn check_owner(&self, owner: &Owner<K>, cost: u64) -> Result<(), Full> {
@@ -271,9 +280,10 @@ impl<K: Copy + Ord + Hash> Budget<K> {
                 break;
             }
             // Down to what the one who asks would hold; those who are known ask for
-            // what is theirs.
+            // what is theirs. Within one's own group the heavier address gives way.
             let mut spare = match owner.is_known {
                 true => *weight,
+                false if Some(*group) == own_group => self.heavier_neighbours(owner, cost),
                 false => weight.saturating_sub(own_weight),
             };
             let Some((_, tickets)) = self.groups.get(group).filter(|_| spare > 0) else {
@@ -293,6 +303,24 @@ impl<K: Copy + Ord + Hash> Budget<K> {
             return Err(Full::Total);
         }
         Ok(evicted)
+    }
+
+    /// By how much the heaviest of the narrowest networks of the owner's group is
+    /// heavier than the owner's would be.
+    fn heavier_neighbours(&self, owner: &Owner<K>, cost: u64) -> u64 {
+        let narrowest = |address| subnets(address).first().copied();
+        let weight = |subnet: Subnet| self.by_subnet.get(&subnet).copied().unwrap_or(0);
+        let own = owner.address.and_then(narrowest).map_or(0, weight);
+        let tickets = self.groups.get(&group(owner)).map(|(_, tickets)| tickets);
+        let owners = tickets
+            .into_iter()
+            .flatten()
+            .filter_map(|it| self.held.get(it));
+        let addresses = owners.filter_map(|held| held.owner.address);
+        let heaviest = addresses.filter_map(narrowest).map(weight).max();
+        heaviest
+            .unwrap_or(0)
+            .saturating_sub(own.saturating_add(cost))
     }
 
     /// The tickets of one group: of its narrowest network that holds most first, the
@@ -341,11 +369,11 @@ fn group<K: Copy>(owner: &Owner<K>) -> Group<K> {
     }
 }
 
-fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K, cost: u64) {
-    if let Some(count) = counts.get_mut(&key) {
+fn subtract<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: &K, cost: u64) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= cost;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
 }

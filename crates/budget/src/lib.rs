@@ -11,9 +11,12 @@
 //!   for each key.
 //! * [`ByteRate`]: bytes a second.
 //!
+//! [`amount`] reads such amounts as people type them.
+//!
 //! `governor` covers the second alone: it counts no things that are given back, and
 //! knows no reserve and no eviction.
 
+pub mod amount;
 mod bytes;
 mod held;
 mod rate;
@@ -21,5 +24,5 @@ mod subnet;
 
 pub use bytes::ByteRate;
 pub use held::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
-pub use rate::{Rate, RateLimiter};
+pub use rate::{Rate, RateLimiter, SubnetRateLimiter};
 pub use subnet::{Subnet, subnets};

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use crate::subnet::{Subnet, subnets};
 
 /// So many at once, and one more whenever so long has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,17 +43,22 @@ impl<K: Eq + Hash> RateLimiter<K> {
 
     /// Counts one more for `key`, unless there have been as many as may be.
     pub fn take(&mut self, now: Instant, key: K) -> bool {
-        self.sweep(now);
-        if self.due.len() >= self.keys_max && !self.due.contains_key(&key) {
-            return false;
-        }
-        let Rate { burst, interval } = self.rate;
-        let due = self.due.get(&key).map_or(now, |&due| due.max(now)) + interval;
-        let is_granted = due <= now + interval * burst;
-        if is_granted {
+        let granted = self.next(now, &key);
+        if let Some(due) = granted {
             self.due.insert(key, due);
         }
-        is_granted
+        granted.is_some()
+    }
+
+    /// What `take` would note for `key`; `None` when it would refuse.
+    fn next(&mut self, now: Instant, key: &K) -> Option<Instant> {
+        self.sweep(now);
+        if self.due.len() >= self.keys_max && !self.due.contains_key(key) {
+            return None;
+        }
+        let Rate { burst, interval } = self.rate;
+        let due = self.due.get(key).map_or(now, |&due| due.max(now)) + interval;
+        Some(due).filter(|due| *due <= now + interval * burst)
     }
 
     /// How many keys are remembered.
@@ -69,7 +77,48 @@ impl<K: Eq + Hash> RateLimiter<K> {
     }
 }
 
+/// Limits how often something happens for each network: an IPv4 address and an IPv6
+/// /64 as the rate says, a /56 twice and a /48 four times as often. An IPv4 /24 has no
+/// rate of its own: a provider's customers share it.
+#[derive(Debug)]
+pub struct SubnetRateLimiter([RateLimiter<Subnet>; 3]);
+
+impl SubnetRateLimiter {
+    /// Remembers at most `networks_max` networks of each size.
+    #[must_use]
+    pub fn new(rate: Rate, networks_max: usize) -> Self {
+        let times = |factor: u32| {
+            let rate = Rate {
+                burst: rate.burst.saturating_mul(factor),
+                interval: rate.interval / factor,
+            };
+            RateLimiter::new(rate, networks_max)
+        };
+        Self([times(1), times(2), times(4)])
+    }
+
+    /// Counts one more for the networks of `address`, unless one of them has had as
+    /// many as may be; then it counts for none.
+    pub fn take(&mut self, now: Instant, address: IpAddr) -> bool {
+        let all = subnets(address);
+        let subnets = all.iter().filter(|subnet| subnet.prefix_bits() != 24);
+        let mut granted = [None; 3];
+        let each = self.0.iter_mut().zip(subnets).zip(&mut granted);
+        for ((limiter, &subnet), slot) in each {
+            let Some(due) = limiter.next(now, &subnet) else {
+                return false;
+            };
+            *slot = Some((subnet, due));
+        }
+        for (limiter, granted) in self.0.iter_mut().zip(granted) {
+            limiter.due.extend(granted);
+        }
+        true
+    }
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -104,5 +153,29 @@ mod tests {
         assert!(!limiter.take(begin, "c"), "no room for a third key");
         assert!(limiter.take(begin + SECOND, "c"));
         assert_eq!(limiter.keys(), 1);
+    }
+
+    #[test]
+    fn the_many_networks_of_one_home_are_limited_together() {
+        let rate = Rate {
+            burst: 3,
+            interval: SECOND,
+        };
+        let mut limiter = SubnetRateLimiter::new(rate, 100);
+        let now = Instant::now();
+        let mut pass = |address: &str| {
+            let address: IpAddr = address.parse().unwrap();
+            (0..20).filter(|_| limiter.take(now, address)).count()
+        };
+        assert_eq!(pass("198.51.100.1"), 3);
+        assert_eq!(pass("198.51.100.2"), 3, "a neighbour has its own");
+        assert_eq!(pass("2001:db8::1"), 3);
+        assert_eq!(pass("2001:db8::2"), 0, "the same /64");
+        assert_eq!(pass("2001:db8:0:1::1"), 3, "the /56 has twice as many");
+        assert_eq!(pass("2001:db8:0:2::1"), 0);
+        assert_eq!(pass("2001:db8:0:100::1"), 3);
+        assert_eq!(pass("2001:db8:0:200::1"), 3, "the /48 four times");
+        assert_eq!(pass("2001:db8:0:300::1"), 0);
+        assert_eq!(pass("2001:db8:1::1"), 3);
     }
 }

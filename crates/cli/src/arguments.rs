@@ -1,13 +1,20 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::builder::{FalseyValueParser, OsStr, Resettable};
+use clap::builder::{
+    FalseyValueParser, OsStr, PathBufValueParser, Resettable, TypedValueParser as _,
+};
+use clap::error::{ContextKind, ContextValue};
 use clap::{
     Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
-use pinhole_client::{AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress};
+use pinhole_client::{
+    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers,
+    display_text,
+};
 
 use crate::amount;
 
@@ -26,19 +33,44 @@ pub(crate) struct Arguments {
     pub(crate) task: Task,
 }
 
+/// Arguments that make no sense.
+#[derive(Debug)]
+pub(crate) struct Unusable {
+    /// Why, with what would make sense.
+    pub(crate) text: String,
+    /// Whether JSON was asked for.
+    pub(crate) json: bool,
+}
+
 impl Arguments {
-    /// Of this process. Ends it when they make no sense, or only ask for help.
-    pub(crate) fn of_process() -> Self {
-        let mut matches = without_empty_variables(Self::command()).get_matches();
-        Self::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit())
+    /// Of this process. Ends it when they only ask for help.
+    pub(crate) fn of_process() -> Result<Self, Unusable> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        Self::of(&words).map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            Unusable {
+                text: without_hidden(&with_variable(&error), &words),
+                json: is_given(&words, "json"),
+            }
+        })
+    }
+
+    fn of(words: &[OsString]) -> Result<Self, clap::Error> {
+        let command = with_variables_that_count(Self::command(), words);
+        let mut matches = command.try_get_matches_from(words)?;
+        Self::from_arg_matches_mut(&mut matches)
     }
 }
 
-/// An environment variable that is set to nothing counts as not set.
-fn without_empty_variables(command: Command) -> Command {
+/// An environment variable that is set to nothing counts as not set, and what it says
+/// does not matter where the option is given: not even if it makes no sense.
+fn with_variables_that_count(command: Command, words: &[OsString]) -> Command {
     let forget = |arg: Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
-        match value.is_some_and(|value| value.is_empty()) {
+        let is_said = arg.get_long().is_some_and(|long| is_given(words, long));
+        match is_said || value.is_some_and(|value| value.is_empty()) {
             true => arg.env(Resettable::<OsStr>::Reset),
             false => arg,
         }
@@ -48,6 +80,61 @@ fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(|subcommand| subcommand.mut_args(forget))
 }
 
+/// Whether an option stands among the words.
+fn is_given(words: &[OsString], long: &str) -> bool {
+    let mut words = words.iter().take_while(|word| *word != "--");
+    words.any(|word| {
+        let word = word.to_string_lossy();
+        let option = word.strip_prefix("--").unwrap_or_default();
+        option.split('=').next() == Some(long)
+    })
+}
+
+/// With the words that were given as they can be shown: a `*` may have put any name
+/// among them.
+fn without_hidden(text: &str, words: &[OsString]) -> String {
+    let mut shown = text.to_owned();
+    for word in words {
+        let word = word.to_string_lossy();
+        for part in [&*word, word.split('=').next().unwrap_or_default()] {
+            let safe = display_text(part);
+            if safe != part && !part.is_empty() {
+                shown = shown.replace(part, &safe);
+            }
+        }
+    }
+    shown
+}
+
+/// What is wrong, and the variable that says it when no option does.
+fn with_variable(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else {
+        return text;
+    };
+    let mut command = Arguments::command();
+    command.build();
+    let of_subcommands = command.get_subcommands().flat_map(Command::get_arguments);
+    let mut arguments = command.get_arguments().chain(of_subcommands);
+    let variable = arguments
+        .find(|arg| arg.to_string() == *wrong)
+        .and_then(Arg::get_env)
+        .filter(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()));
+    match (variable, error.get(ContextKind::InvalidValue)) {
+        (Some(variable), Some(ContextValue::String(value)))
+            if std::env::var_os(variable).is_some_and(|it| it.to_string_lossy() == *value) =>
+        {
+            let variable = variable.to_string_lossy();
+            text.replacen(
+                &format!("'{wrong}'"),
+                &format!("'{wrong}' (from the variable {variable})"),
+                1,
+            )
+        }
+        _ => text,
+    }
+}
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    done: for send, everything is safely on the other side's disk, or
@@ -55,12 +142,13 @@ Exit codes:
   1    anything not named below
   2    usage
   3    the name belongs to somebody else
-  4    the peer is unknown or offline
+  4    the peer is unknown or offline, or only claims its name while there is a
+       server that could confirm it
   5    declined or cancelled by the other side
   6    no path, to the server or to the peer
   7    verification failed: a key or the data is not what it should be
   8    trouble with a file or folder
-  130  interrupted
+  130  interrupted; `receive` ends with 0 when the system ends it (SIGTERM, SIGHUP)
 
 The last server and name are remembered in the profile.";
 
@@ -80,7 +168,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, env = "PINHOLE_NAME")]
     pub(crate) name: Option<PeerName>,
     /// Where identity, contacts and settings are kept, instead of your own profile.
-    #[arg(long, global = true, env = "PINHOLE_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, env = "PINHOLE_DATA_DIR", value_name = "DIR", value_parser = PathBufValueParser::new().map(expanded))]
     pub(crate) data_dir: Option<PathBuf>,
     /// Which paths may be used: any, never the relay, or only the relay (which hides your address).
     #[arg(long, global = true, env = "PINHOLE_PATH", value_name = "auto|direct|relay", value_parser = path_policy)]
@@ -120,7 +208,8 @@ pub(crate) enum Task {
     ///
     /// Asks on the terminal before anything is taken; of an offer of several
     /// things you can take some by their numbers; where names are taken, `s` skips
-    /// and `r` replaces. Files appear under their
+    /// and `r` replaces; `b` blocks the peer, and `none` declines all that strangers
+    /// want. Words of strangers are a question, too. Files appear under their
     /// names when they are whole, and nothing is overwritten unless you say so.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
@@ -134,6 +223,26 @@ pub(crate) enum Task {
     /// They have to be online or nearby. Compare the fingerprint with them over
     /// another channel: it is what `pinhole id` shows them.
     Trust(Trust),
+    /// List whom you have chosen: by accepting, sending or trusting; and who is blocked.
+    Contacts,
+    /// Hear nothing of somebody any more: to them you are offline.
+    Block {
+        /// Who: a contact, or somebody in the history.
+        #[arg(value_name = "PEER[#FINGERPRINT]")]
+        whom: Whom,
+    },
+    /// Hear of somebody again.
+    Unblock {
+        /// Who is blocked.
+        #[arg(value_name = "PEER[#FINGERPRINT]")]
+        whom: Whom,
+    },
+    /// Remove somebody from the contacts: they are a stranger again.
+    Forget {
+        /// Whom.
+        #[arg(value_name = "PEER[#FINGERPRINT]")]
+        whom: Whom,
+    },
     /// Show your own name, key and fingerprint.
     ///
     /// The fingerprint is what others compare to be sure that you are you.
@@ -164,7 +273,7 @@ const SEND_EXAMPLES: &str = "\
 Examples:
   pinhole send bob holiday.mp4 photos/       a file and a whole folder
   pinhole send bob,carol report.pdf          to two people; the exit code is the worst
-  pinhole send bob --text 'https://…'        a few words, with no question asked
+  pinhole send bob --text 'https://...'      a few words
   date | pinhole send bob --text -           what another program says
   pinhole send --wait --limit 2M bob disk.img
                                              tonight, and easy on the line";
@@ -181,7 +290,7 @@ Examples:
 /// What `send` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Wait until the peer is online instead of failing when it is not.
+    /// Wait until the peer receives, as often as it goes away before all is there.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
@@ -190,8 +299,9 @@ pub(crate) struct Send {
     /// Send these words instead of files; `-` for what standard input says.
     #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
     pub(crate) text: Option<String>,
-    /// To whom; to several at once with commas between their names.
-    #[arg(value_name = "PEER[,PEER...]")]
+    /// To whom; to several at once with commas between their names. With #FINGERPRINT
+    /// only to whoever has that key, whether a server confirms the name or not.
+    #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
     pub(crate) peers: Peers,
     /// What to send; folders go whole.
     #[arg(required_unless_present = "text", value_name = "PATH")]
@@ -214,21 +324,44 @@ pub(crate) struct Trust {
 
 /// Names with commas between them, which none holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Peers(pub(crate) Vec<PeerName>);
+pub(crate) struct Peers(pub(crate) Vec<Whom>);
+
+/// A name, and perhaps the key that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Whom {
+    pub(crate) name: PeerName,
+    pub(crate) fingerprint: Option<Fingerprint>,
+}
 
 impl FromStr for Peers {
-    type Err = <PeerName as FromStr>::Err;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut names = Vec::new();
-        for name in text.split(',') {
-            let name = name.parse()?;
+        let mut all = Vec::new();
+        for one in text.split(',') {
+            let whom = one.parse()?;
             // Said twice is meant once.
-            if !names.contains(&name) {
-                names.push(name);
+            if !all.contains(&whom) {
+                all.push(whom);
             }
         }
-        Ok(Self(names))
+        Ok(Self(all))
+    }
+}
+
+impl FromStr for Whom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, fingerprint) = match text.split_once('#') {
+            Some((name, fingerprint)) => (name, Some(fingerprint)),
+            None => (text, None),
+        };
+        let fingerprint = fingerprint.map(Fingerprint::from_str).transpose();
+        Ok(Self {
+            name: name.parse().map_err(|error| format!("{error}"))?,
+            fingerprint: fingerprint.map_err(|error| format!("{error}"))?,
+        })
     }
 }
 
@@ -236,7 +369,7 @@ impl FromStr for Peers {
 #[derive(Debug, Args)]
 pub(crate) struct Receive {
     /// The folder to put files in.
-    #[arg(long, env = "PINHOLE_INTO", value_name = "DIR")]
+    #[arg(long, env = "PINHOLE_INTO", value_name = "DIR", value_parser = PathBufValueParser::new().map(expanded))]
     pub(crate) into: Option<PathBuf>,
     /// Whose offers to take without asking: nobody's, those of people accepted before, everybody's.
     #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
@@ -244,6 +377,10 @@ pub(crate) struct Receive {
     /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
     #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
     pub(crate) max_size: Option<u64>,
+    /// How to answer people you have not chosen yet: over the relay, which hides your address
+    /// until you accept something (the default); directly; or only once you let them connect.
+    #[arg(long, env = "PINHOLE_STRANGERS", value_name = "relay|direct|ask", value_parser = strangers)]
+    pub(crate) strangers: Option<Strangers>,
     /// Where a name is taken: give the new file a number (the default), skip it, or replace the old one.
     #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
     pub(crate) existing: Option<Existing>,
@@ -258,6 +395,25 @@ pub(crate) struct Receive {
     pub(crate) once: bool,
 }
 
+/// One of a few words, in whatever case.
+fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
+    T::from_str(word, true).map_err(|_| {
+        let values = T::value_variants().iter();
+        let values =
+            values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
+        format!("it is one of: {}", values.collect::<Vec<_>>().join(", "))
+    })
+}
+
+/// With the home folder in place of the `~` that a shell leaves in `--into=~/Videos`.
+fn expanded(path: PathBuf) -> PathBuf {
+    match (path.strip_prefix("~"), std::env::home_dir()) {
+        (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum PathWord {
     Auto,
@@ -266,7 +422,7 @@ enum PathWord {
 }
 
 fn path_policy(word: &str) -> Result<PathPolicy, String> {
-    Ok(match PathWord::from_str(word, false)? {
+    Ok(match one_of::<PathWord>(word)? {
         PathWord::Auto => PathPolicy::Auto,
         PathWord::Direct => PathPolicy::DirectOnly,
         PathWord::Relay => PathPolicy::RelayOnly,
@@ -281,10 +437,25 @@ enum AcceptWord {
 }
 
 fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
-    Ok(match AcceptWord::from_str(word, false)? {
+    Ok(match one_of::<AcceptWord>(word)? {
         AcceptWord::Ask => AcceptPolicy::Ask,
         AcceptWord::Contacts => AcceptPolicy::Contacts,
         AcceptWord::All => AcceptPolicy::All,
+    })
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StrangersWord {
+    Relay,
+    Direct,
+    Ask,
+}
+
+fn strangers(word: &str) -> Result<Strangers, String> {
+    Ok(match one_of::<StrangersWord>(word)? {
+        StrangersWord::Relay => Strangers::Relay,
+        StrangersWord::Direct => Strangers::Direct,
+        StrangersWord::Ask => Strangers::Ask,
     })
 }
 
@@ -296,7 +467,7 @@ enum ExistingWord {
 }
 
 fn existing(word: &str) -> Result<Existing, String> {
-    Ok(match ExistingWord::from_str(word, false)? {
+    Ok(match one_of::<ExistingWord>(word)? {
         ExistingWord::Rename => Existing::Rename,
         ExistingWord::Skip => Existing::Skip,
         ExistingWord::Replace => Existing::Replace,
@@ -319,8 +490,63 @@ mod tests {
             panic!("something else");
         };
         assert_eq!(send.peers, "bob,carol".parse().unwrap());
+        assert!(send.peers.0.iter().all(|whom| whom.fingerprint.is_none()));
         assert_eq!(send.peers.0.len(), 2);
         assert_eq!(send.paths.len(), 2);
+    }
+
+    #[test]
+    fn a_fingerprint_stands_behind_a_name() {
+        let fingerprint = pinhole_client::PeerKey::from_bytes([7; 32]).fingerprint();
+        let peers: Peers = format!("bob#{fingerprint},carol").parse().unwrap();
+        let known: Vec<_> = peers.0.iter().map(|whom| whom.fingerprint).collect();
+        assert_eq!(known, [Some(fingerprint), None]);
+        assert!("bob#".parse::<Peers>().is_err());
+        assert!(format!("#{fingerprint}").parse::<Peers>().is_err());
+    }
+
+    #[test]
+    fn a_wrong_word_is_answered_with_the_right_ones() {
+        for (option, value, words) in [
+            ("--path", "x", "auto, direct, relay"),
+            ("--accept", "x", "ask, contacts, all"),
+            ("--existing", "x", "rename, skip, replace"),
+            ("--strangers", "x", "relay, direct, ask"),
+        ] {
+            let line = ["pinhole", "receive", option, value];
+            let error = Arguments::try_parse_from(line).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        let line = ["pinhole", "receive", "--accept", "ALL"];
+        assert!(Arguments::try_parse_from(line).is_ok());
+    }
+
+    #[test]
+    fn the_home_folder_is_where_a_tilde_says() {
+        let home = std::env::home_dir().expect("a home folder");
+        for (said, expected) in [
+            ("~", home.clone()),
+            ("~/x/y", home.join("x/y")),
+            ("./~/x", "./~/x".into()),
+            ("~x", "~x".into()),
+            ("/x/~", "/x/~".into()),
+        ] {
+            assert_eq!(expanded(said.into()), expected);
+        }
+    }
+
+    #[test]
+    fn an_option_counts_before_two_dashes_only() {
+        let words = ["pinhole", "--name=a", "send", "--json", "--", "--path"];
+        let words = words.map(OsString::from);
+        for (long, expected) in [
+            ("name", true),
+            ("json", true),
+            ("path", false),
+            ("na", false),
+        ] {
+            assert_eq!(is_given(&words, long), expected, "{long}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use console::measure_text_width;
 use indicatif::{DecimalBytes, HumanDuration};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -57,17 +58,27 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
     }
 }
 
-/// At most `max_chars`, with the middle left out: the end of a name tells what
+/// At most so many columns, with the middle left out: the end of a name tells what
 /// it is.
-pub(crate) fn shortened(text: &str, max_chars: usize) -> String {
-    let count = text.chars().count();
-    if count <= max_chars {
+pub(crate) fn shortened(text: &str, max_columns: usize) -> String {
+    if measure_text_width(text) <= max_columns {
         return text.to_owned();
     }
-    let head = max_chars / 2;
-    let tail = max_chars.saturating_sub(head + 1);
-    let end: String = text.chars().skip(count - tail).collect();
-    text.chars().take(head).chain(['…']).collect::<String>() + &end
+    let head_max = max_columns / 2;
+    let head = fitting(text.chars(), head_max);
+    let tail = fitting(text.chars().rev(), max_columns.saturating_sub(head_max + 1));
+    let tail = tail.chars().rev();
+    head.chars().chain(['…']).chain(tail).collect()
+}
+
+/// As many of them as fit.
+fn fitting(characters: impl Iterator<Item = char>, max_columns: usize) -> String {
+    let mut columns = 0;
+    let fits = |character: &char| {
+        columns += measure_text_width(character.encode_utf8(&mut [0; 4]));
+        columns <= max_columns
+    };
+    characters.take_while(fits).collect()
 }
 
 #[cfg(test)]
@@ -81,7 +92,8 @@ mod tests {
             shortened("a very long film.mp4 to bob", 15),
             "a very … to bob"
         );
-        assert_eq!(shortened("猫猫猫猫猫猫", 5), "猫猫…猫猫");
+        assert_eq!(shortened("猫猫猫猫猫猫", 9), "猫猫…猫猫");
+        assert_eq!(shortened("猫猫猫猫猫猫", 12), "猫猫猫猫猫猫");
     }
 
     #[test]

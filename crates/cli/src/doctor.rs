@@ -4,13 +4,14 @@ use pinhole_client::{Command, Event, diagnosis::Reach};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
+use crate::peers;
 use crate::terminal::{Terminal, Wake};
 
 /// How many of the last connections are shown below a diagnosis.
 const SHOWN_CONNECTIONS: usize = 3;
 
 /// Measures what the network does and says what follows, or only shows what
-/// the last attempts to connect have tried.
+/// the last attempts to connect have tried. Without a server it looks who is nearby.
 pub(crate) async fn doctor(
     terminal: &mut Terminal<'_>,
     common: &Common,
@@ -28,11 +29,8 @@ pub(crate) async fn doctor(
     }
     let server = common.server.clone();
     if server.is_none() && terminal.client.snapshot().settings.server.is_none() {
-        terminal.report.error(
-            "usage",
-            "no server: pass --server HOST:PORT or set PINHOLE_SERVER",
-        );
-        return Ok(Exit::Usage);
+        // What the internet lets through only a server can tell.
+        return peers::list(terminal, common).await;
     }
     terminal.client.command(Command::Diagnose { server })?;
     terminal.report.note("measuring, this takes a few seconds");
@@ -40,7 +38,7 @@ pub(crate) async fn doctor(
         match terminal.wait().await? {
             Wake::Event(Event::Diagnosed { diagnosis }) => break diagnosis,
             Wake::Event(Event::CommandFailed { failure }) => return Ok(terminal.fail(&failure)),
-            Wake::Interrupted => return Ok(Exit::Interrupted),
+            Wake::Interrupted(_) => return Ok(Exit::Interrupted),
             Wake::Event(_) | Wake::Changed => {}
         }
     };

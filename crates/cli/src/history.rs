@@ -10,7 +10,7 @@ pub(crate) async fn history(terminal: &mut Terminal<'_>, clear: bool) -> anyhow:
     if clear {
         terminal.client.command(Command::ClearHistory)?;
         while !terminal.client.snapshot().history.is_empty() {
-            if let Wake::Interrupted = terminal.wait().await? {
+            if let Wake::Interrupted(_) = terminal.wait().await? {
                 return Ok(Exit::Interrupted);
             }
         }

@@ -1,4 +1,13 @@
-//! Ctrl-C, as often as it comes.
+//! Ctrl-C, and the system's wish that the program should end.
+
+/// Who wants the program to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interrupt {
+    /// Whoever sits before it.
+    User,
+    /// The system, or what started it: the ordinary end of a service.
+    System,
+}
 
 /// Hears Ctrl-C and the system's wish that the program should end, from when
 /// it is made; what comes between two calls counts, too.
@@ -7,6 +16,9 @@ pub(crate) struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    /// The terminal is gone. Not heard of where that is to be survived (`nohup`).
+    #[cfg(unix)]
+    hangup: Option<tokio::signal::unix::Signal>,
     #[cfg(windows)]
     interrupt: tokio::signal::windows::CtrlC,
 }
@@ -15,9 +27,14 @@ impl Interrupts {
     #[cfg(unix)]
     pub(crate) fn listen() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
+        let hangup = match survives_hangup() {
+            true => None,
+            false => Some(signal(SignalKind::hangup())?),
+        };
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup,
         })
     }
 
@@ -29,13 +46,37 @@ impl Interrupts {
     }
 
     /// Returns at the next one.
-    pub(crate) async fn next(&mut self) {
-        #[cfg(unix)]
+    #[cfg(unix)]
+    pub(crate) async fn next(&mut self) -> Interrupt {
+        let hung_up = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Interrupt::User,
+            _ = self.terminate.recv() => Interrupt::System,
+            _ = hung_up => Interrupt::System,
         }
-        #[cfg(windows)]
-        self.interrupt.recv().await;
     }
+
+    /// Returns at the next one.
+    #[cfg(windows)]
+    pub(crate) async fn next(&mut self) -> Interrupt {
+        self.interrupt.recv().await;
+        Interrupt::User
+    }
+}
+
+/// Whether whoever started the process has it ignore that its terminal goes away.
+/// Where the system does not tell it, it does not.
+#[cfg(unix)]
+fn survives_hangup() -> bool {
+    /// The lowest bit is of the signal with number 1, which is SIGHUP.
+    const HANGUP_BIT: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & HANGUP_BIT != 0)
 }

@@ -9,27 +9,39 @@ mod history;
 mod interrupts;
 mod parcel;
 mod peers;
+mod people;
 mod prompt;
+mod reader;
 mod receive;
 mod report;
 mod send;
 mod terminal;
 mod trust;
+mod tty;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pinhole_client::{AcceptPolicy, Options, Overrides, ProxyTextError, StartError};
+use pinhole_client::{Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Task};
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
+use crate::people::Wish;
 use crate::report::Report;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::of_process();
+    let arguments = match Arguments::of_process() {
+        Ok(arguments) => arguments,
+        Err(unusable) => {
+            let mut report = Report::new(unusable.json);
+            report.unusable(&unusable.text);
+            return told(Exit::Usage, &mut report).into();
+        }
+    };
     init_logging();
     let mut report = Report::new(arguments.common.json);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
@@ -40,7 +52,18 @@ fn main() -> ExitCode {
         report.error(kind, &format!("{error:#}"));
         exit
     });
-    exit.into()
+    told(exit, &mut report).into()
+}
+
+/// How it ends, when its results may not have been written.
+fn told(exit: Exit, report: &mut Report) -> Exit {
+    let Some(why) = report.lost().map(ToString::to_string) else {
+        return exit;
+    };
+    if exit == Exit::Done {
+        report.unheard(&format!("Cannot write to standard output: {why}."));
+    }
+    exit.max(Exit::Trouble)
 }
 
 /// Logs go to standard error, and only when `PINHOLE_LOG` asks for them: what
@@ -49,6 +72,7 @@ fn init_logging() {
     let filter = EnvFilter::try_from_env("PINHOLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr)
         .init();
 }
@@ -81,7 +105,7 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
         tokio::select! {
             _ = goodbye => {}
             // Whoever is in such a hurry need not wait for goodbyes.
-            () = interrupts.next() => {}
+            _ = interrupts.next() => {}
         }
         exit
     });
@@ -97,6 +121,10 @@ async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result
         Task::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         Task::History { clear } => history::history(&mut face, clear).await,
         Task::Peers => peers::list(&mut face, common).await,
+        Task::Contacts => Ok(people::contacts(&face)),
+        Task::Block { whom } => people::wish(&mut face, Wish::Block, &whom).await,
+        Task::Unblock { whom } => people::wish(&mut face, Wish::Unblock, &whom).await,
+        Task::Forget { whom } => people::wish(&mut face, Wish::Forget, &whom).await,
         Task::Trust(task) => trust::trust(&mut face, common, task).await,
         Task::Send(task) => send::send(&mut face, common, task).await,
         Task::Receive(task) => receive::receive(&mut face, common, task.once).await,
@@ -109,12 +137,11 @@ fn overrides(arguments: &Arguments) -> Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
         port_mapping: arguments.common.no_port_mapping.then_some(false),
+        takes_nothing: !matches!(arguments.task, Task::Receive(_)),
         ..Overrides::default()
     };
     match &arguments.task {
         Task::Send(send) => Overrides {
-            // Whatever is offered meanwhile is declined; see there.
-            accept: Some(AcceptPolicy::Ask),
             send_limit: send.limit,
             ..common
         },
@@ -125,10 +152,9 @@ fn overrides(arguments: &Arguments) -> Overrides {
             existing: receive.existing,
             keeps_executable: receive.executable.then_some(true),
             receive_limit: receive.limit,
+            strangers: receive.strangers,
             ..common
         },
-        Task::Peers | Task::Trust(_) | Task::Id | Task::Doctor { .. } | Task::History { .. } => {
-            common
-        }
+        _ => common,
     }
 }

@@ -1,10 +1,11 @@
 //! What `send` sends.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use pinhole_client::{Command, PeerKey, TEXT_BYTES_MAX};
+use pinhole_client::{Command, PeerKey, TEXT_BYTES_MAX, display_text};
 
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
@@ -32,7 +33,7 @@ impl Parcel {
                     reason,
                     exit: Exit::LocalFiles,
                 }),
-                None => Ok(Self::Files(paths)),
+                None => Ok(Self::Files(each_once(paths))),
             };
         };
         let text = if text == "-" { typed()? } else { text };
@@ -82,7 +83,30 @@ fn trouble(path: &Path) -> Option<String> {
         Ok(kind) => in_words(&readable(kind).err()?),
         Err(error) => in_words(&error),
     };
-    Some(format!("{}: {why}", path.display()))
+    let named = display_text(&path.to_string_lossy());
+    Some(format!("{named}: {why}"))
+}
+
+/// Each of them once, however often and in whatever way it is named.
+fn each_once(paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut places = HashSet::new();
+    let is_new = |path: &PathBuf| places.insert(place(path));
+    paths.into_iter().filter(is_new).collect()
+}
+
+/// Where something is, wherever it is looked at from. It may itself be a link, which is
+/// not followed.
+fn place(path: &Path) -> PathBuf {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let found = match path.file_name() {
+        Some(name) => parent.canonicalize().map(|parent| parent.join(name)),
+        // As `..`
+        None => path.canonicalize(),
+    };
+    found.unwrap_or_else(|_| path.to_owned())
 }
 
 fn in_words(error: &io::Error) -> String {
@@ -90,7 +114,7 @@ fn in_words(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "no such file or folder".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::NotADirectory => "it leads through something that is no folder".to_owned(),
-        _ => error.to_string(),
+        _ => crate::report::plain(&error.to_string()),
     }
 }
 
@@ -118,7 +142,7 @@ pub(crate) async fn parcel_of(
     let parcel = loop {
         tokio::select! {
             parcel = &mut reading => break parcel?,
-            wake = terminal.wait() => if let Wake::Interrupted = wake? {
+            wake = terminal.wait() => if let Wake::Interrupted(_) = wake? {
                 return Ok(Err(Exit::Interrupted));
             },
         }
@@ -131,4 +155,24 @@ pub(crate) async fn parcel_of(
         terminal.report.error(kind, &reason);
         exit
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_named_twice_is_sent_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("fo")).unwrap();
+        for file in ["a", "b", "fo/a"] {
+            std::fs::write(at(file), file).unwrap();
+        }
+        let named = ["a", "./a", "fo", "fo/", "fo/../a", "b", "fo/a", "fo/."];
+        let kept = each_once(named.iter().map(|name| at(name)).collect());
+        assert_eq!(kept, ["a", "fo", "b", "fo/a"].map(at));
+        let absent = [at("none"), at("none")];
+        assert_eq!(each_once(absent.to_vec()), absent[..1]);
+    }
 }

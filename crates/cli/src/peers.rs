@@ -25,11 +25,12 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         Err(exit) => return Ok(exit),
     };
     let mut waits_for = online;
+    let mut is_complete = true;
     while waits_for.server || waits_for.nearby {
         let event = tokio::select! {
             wake = terminal.wait() => match wake? {
                 Wake::Event(event) => event,
-                Wake::Interrupted => return Ok(Exit::Interrupted),
+                Wake::Interrupted(_) => return Ok(Exit::Interrupted),
                 Wake::Changed => continue,
             },
             () = sleep_until(patience), if waits_for.nearby => {
@@ -42,18 +43,29 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         }
         if let Event::LoggedIn { .. } | Event::LogInFailed { .. } = event {
             waits_for.server = false;
+            is_complete = matches!(event, Event::LoggedIn { .. });
         }
         terminal.tell(&event);
     }
     let snapshot = terminal.client.snapshot();
-    let online: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();
-    for peer in &online {
+    let peers: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();
+    for peer in &peers {
         terminal.report.peer(peer);
     }
-    if online.is_empty() {
-        terminal.report.note("nobody else is online or nearby");
+    if peers.is_empty() {
+        terminal.report.note(match (is_complete && online.server, online.nearby) {
+            (true, true) => "nobody else is online or nearby",
+            (true, false) => "nobody else is online",
+            (false, _) => {
+                "nobody else is nearby; if somebody should be, a firewall may not let UDP port 5353 through"
+            }
+        });
     }
-    Ok(Exit::Done)
+    Ok(match is_complete {
+        true => Exit::Done,
+        // Whoever is online could not be asked for.
+        false => Exit::NoPath,
+    })
 }
 
 /// Shows the profile's own identity.

@@ -1,15 +1,36 @@
 //! What the user answers on the terminal.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, IsTerminal as _};
+use std::io::{IsTerminal as _, stdin};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use pinhole_client::Existing;
 use tokio::sync::mpsc;
 
-/// Answers to questions put one at a time.
+use crate::tty;
+
+/// How often a reader looks whether its question still stands, and whether it may
+/// read.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Answers to questions put one at a time. What is typed belongs to one question: to
+/// the one that stood when it was typed.
 pub(crate) struct Prompt {
-    /// What is typed, from the first question on.
-    lines: Option<mpsc::UnboundedReceiver<String>>,
+    /// What is typed in answer to the question that stands.
+    typed: Option<mpsc::Receiver<Typed>>,
+}
+
+/// What comes from the terminal.
+#[derive(Debug)]
+pub(crate) enum Typed {
+    Line(String),
+    /// Ctrl-D.
+    End,
+    /// The process has been brought to the foreground, and the question can be
+    /// answered from now on.
+    InFront,
 }
 
 /// What the user wants of an offer.
@@ -18,51 +39,81 @@ pub(crate) enum Answer {
     /// All of it. Where names are taken, perhaps otherwise than the settings say.
     Yes(Option<Existing>),
     No,
+    /// And nothing more of this peer.
+    Block,
+    /// Nor anything else that strangers have offered.
+    NoStranger,
     /// The items with these numbers, counted from 1.
     Only(BTreeSet<usize>),
 }
 
 impl Prompt {
     pub(crate) const fn new() -> Self {
-        Self { lines: None }
+        Self { typed: None }
     }
 
     /// Whether anybody can answer.
     pub(crate) fn has_reader() -> bool {
-        std::io::stdin().is_terminal()
+        stdin().is_terminal()
     }
 
     /// Makes ready for a new question: what was typed before it is no answer.
-    pub(crate) fn clear(&mut self) {
-        let lines = self.lines.get_or_insert_with(read_lines);
-        while lines.try_recv().is_ok() {}
+    pub(crate) fn open(&mut self) {
+        // The reader of the question before ends, whatever it has read.
+        let (question, typed) = mpsc::channel(1);
+        self.typed = Some(typed);
+        tty::forget_typed();
+        // Reading cannot be called off, so it has a thread of its own.
+        tokio::task::spawn_blocking(move || read_for(&question));
     }
 
-    /// Waits for the next line; `None` at an end of the input. At a terminal that
-    /// is no more than a Ctrl-D, and more may follow.
-    pub(crate) async fn line(&mut self) -> Option<String> {
-        let Some(lines) = &mut self.lines else {
-            return std::future::pending().await;
+    /// There is no question any more.
+    pub(crate) fn close(&mut self) {
+        self.typed = None;
+    }
+
+    /// Waits for what is typed next.
+    pub(crate) async fn next(&mut self) -> Typed {
+        let typed = match &mut self.typed {
+            Some(typed) => typed.recv().await,
+            None => None,
         };
-        let line = lines.recv().await;
-        if line.is_none() {
-            self.lines = Some(read_lines());
+        match typed {
+            Some(typed) => typed,
+            None => std::future::pending().await,
         }
-        line
     }
 }
 
-/// Reads the terminal on a thread of its own, for that cannot be called off.
-fn read_lines() -> mpsc::UnboundedReceiver<String> {
-    let (sender, lines) = mpsc::unbounded_channel();
-    tokio::task::spawn_blocking(move || {
-        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
+/// Reads the terminal for as long as the question stands, but never from the
+/// background: whoever does that is stopped, with everything that it was doing.
+fn read_for(question: &mpsc::Sender<Typed>) {
+    /// A reader may be about to find out that its question is gone.
+    static READER: Mutex<()> = Mutex::new(());
+    let _only_one = READER.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut was_behind = false;
+    while !question.is_closed() {
+        if tty::is_in_background() {
+            was_behind = true;
+            thread::sleep(TICK);
+            continue;
         }
-    });
-    lines
+        if std::mem::take(&mut was_behind) && question.blocking_send(Typed::InFront).is_err() {
+            return;
+        }
+        let may_read = tty::has_input(TICK) && !question.is_closed() && !tty::is_in_background();
+        if may_read && question.blocking_send(read_line()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_line() -> Typed {
+    let mut line = String::new();
+    match stdin().read_line(&mut line) {
+        Ok(0) | Err(_) => Typed::End,
+        Ok(_) => Typed::Line(line),
+    }
 }
 
 /// What a line says to an offer of so many items, of which some names may be
@@ -73,6 +124,8 @@ pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer>
         "s" | "skip" if is_taken => Some(Answer::Yes(Some(Existing::Skip))),
         "r" | "replace" if is_taken => Some(Answer::Yes(Some(Existing::Replace))),
         "" | "n" | "no" => Some(Answer::No),
+        "b" | "block" => Some(Answer::Block),
+        "none" => Some(Answer::NoStranger),
         numbers => {
             let mut chosen = BTreeSet::new();
             for part in numbers.split(',').map(str::trim) {
@@ -103,6 +156,8 @@ mod tests {
             ("Replace", Some(Answer::Yes(Some(Existing::Replace)))),
             ("", Some(Answer::No)),
             ("N", Some(Answer::No)),
+            ("b", Some(Answer::Block)),
+            ("none", Some(Answer::NoStranger)),
             ("2", only(&[2])),
             ("1,3-5", only(&[1, 3, 4, 5])),
             (" 1 , 4 - 5 ", only(&[1, 4, 5])),

@@ -3,30 +3,40 @@
 mod bar;
 mod line;
 mod network;
+mod output;
+mod people;
 mod words;
 
 use std::collections::HashMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
-    Attempt, Diagnosis, Direction, Failure, Fingerprint, HistoryEntry, Outcome, PathKind,
-    PeerIdentity, PeerKey, PeerName, ServerAddress, Snapshot, Stage, TransferId, TransferView,
-    display_lines,
+    Attempt, Diagnosis, Direction, Failure, HistoryEntry, PathKind, PeerIdentity, PeerName,
+    ServerAddress, Snapshot, Stage, TransferId, TransferView,
 };
 
 use self::bar::{Bar, Shown};
 pub(crate) use self::line::Until;
 use self::line::{Entry, Line};
+use self::output::Output;
+pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
-use crate::display;
+use crate::{display, tty};
+
+/// Before every line that somebody else has written.
+const GUTTER: &str = "│ ";
 
 /// Prints. Text about what goes on is for standard error, results are for
 /// standard output; with `--json` everything is for standard output.
 pub(crate) struct Report {
     json: bool,
+    output: Output,
+    /// Where questions are put when standard error goes elsewhere.
+    tty: Option<File>,
     bar: Option<Bar>,
     /// With `--json`: the bytes and files told last.
     told: HashMap<TransferId, (u64, u64)>,
@@ -36,50 +46,87 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn new(json: bool) -> Self {
+        let is_seen = io::stderr().is_terminal() || !io::stdin().is_terminal();
         Self {
             json,
+            output: Output::of_process(),
+            tty: if is_seen { None } else { tty::open() },
             bar: None,
             told: HashMap::new(),
             question: None,
         }
     }
 
+    /// Why standard output takes no results any more, if it does not.
+    pub(crate) fn lost(&self) -> Option<&io::Error> {
+        self.output.lost()
+    }
+
+    /// Says on standard error why the program ends, whatever becomes of results.
+    pub(crate) fn unheard(&mut self, reason: &str) {
+        self.clear_bar();
+        self.say(&format!("pinhole: {}", plain(reason)));
+    }
+
     fn line(&self, line: &Line<'_>) {
-        // A reader that has gone away is no reason to end a transfer.
         if let Ok(text) = serde_json::to_string(line) {
-            let _ = writeln!(std::io::stdout(), "{text}");
+            self.output.json(&text);
         }
     }
 
     fn say(&self, text: &str) {
-        let mut out = std::io::stderr();
+        let text = self.output.note(text);
+        let mut out = io::stderr();
         let _ = match (&self.bar, &self.question) {
-            (_, Some(question)) => write!(out, "\n{text}\n{question}"),
-            (Some(bar), None) => bar.bar.suspend(|| writeln!(out, "{text}")),
-            (None, None) => writeln!(out, "{text}"),
+            (_, Some(question)) if self.tty.is_none() => write!(out, "\n{text}\n{question}"),
+            (Some(bar), None) => bar.suspend(|| writeln!(out, "{text}")),
+            _ => writeln!(out, "{text}"),
         };
     }
 
-    /// A result, for standard output.
+    /// Says what belongs to a question, where the user sees that.
+    fn show(&self, text: &str) {
+        self.say(text);
+        if let Some(mut tty) = self.tty.as_ref() {
+            let _ = writeln!(tty, "{}", self.output.note(text));
+        }
+    }
+
+    /// Writes a part of a line to where the user sees it.
+    fn put(&self, text: &str) {
+        let _ = match self.tty.as_ref() {
+            Some(mut tty) => write!(tty, "{text}"),
+            None => write!(io::stderr(), "{text}"),
+        };
+    }
+
+    /// A result of one line, for standard output.
     fn print(&self, text: &str) {
-        let mut out = std::io::stdout();
-        if let Some(question) = &self.question {
-            let _ = writeln!(std::io::stderr());
-            let _ = writeln!(out, "{text}");
-            let _ = write!(std::io::stderr(), "{question}");
-        } else {
-            let _ = writeln!(out, "{text}");
+        self.beside_question(|| self.output.result(text));
+    }
+
+    /// Writes to standard output, and puts the question again behind it.
+    fn beside_question(&self, write: impl FnOnce()) {
+        let question = self.question.as_ref();
+        let question = question.filter(|_| io::stdout().is_terminal());
+        if question.is_some() {
+            self.put("\n");
+        }
+        write();
+        if let Some(question) = question {
+            self.put(question);
         }
     }
 
     /// Puts a question and leaves the cursor behind it.
-    pub(crate) fn ask(&mut self, question: String) {
+    pub(crate) fn ask(&mut self, question: &str) {
         self.clear_bar();
         if self.json {
             // Lines of JSON may follow at any time.
-            return self.say(&question);
+            return self.show(question);
         }
-        let _ = write!(std::io::stderr(), "{question}");
+        let question = self.output.note(question) + " ";
+        self.put(&question);
         self.question = Some(question);
     }
 
@@ -91,8 +138,13 @@ impl Report {
     /// The question is of no interest any more.
     pub(crate) fn withdraw_question(&mut self) {
         if self.question.take().is_some() {
-            let _ = writeln!(std::io::stderr());
+            self.put("\n");
         }
+    }
+
+    /// Says what belongs to a question.
+    pub(crate) fn hint(&self, text: &str) {
+        self.show(text);
     }
 
     pub(crate) fn logged_in(&self, name: &PeerName, server: &ServerAddress, observed: SocketAddr) {
@@ -120,10 +172,10 @@ impl Report {
     /// There is no server, or none that answers.
     pub(crate) fn nearby_only(&self, failure: Option<&Failure>) {
         if self.json {
-            let reason = failure.map(ToString::to_string);
+            let reason = failure.map(words::failure);
             return self.line(&Line::NearbyOnly { reason });
         }
-        let why = failure.map_or_else(|| "No server is set.".to_owned(), ToString::to_string);
+        let why = failure.map_or_else(|| "No server is set.".to_owned(), words::failure);
         self.say(&format!("{why} Only people nearby can be reached."));
     }
 
@@ -138,7 +190,7 @@ impl Report {
         if self.json {
             let retry_in_ms = millis(retry_in);
             self.line(&Line::Disconnected {
-                reason: failure.to_string(),
+                reason: words::failure(failure),
                 retry_in_ms,
             });
         } else if is_news {
@@ -146,9 +198,8 @@ impl Report {
                 true => " Meanwhile only people nearby can be reached.",
                 false => "",
             };
-            self.say(&format!(
-                "{failure} Trying again until it is there.{meanwhile}"
-            ));
+            let why = words::failure(failure);
+            self.say(&format!("{why} Trying again until it is there.{meanwhile}"));
         }
     }
 
@@ -197,30 +248,6 @@ impl Report {
         }
     }
 
-    /// Somebody under a known name has another key and was not let in.
-    pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
-        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
-        if self.json {
-            return self.line(&Line::KeyRefused {
-                peer: name,
-                fingerprint,
-                known,
-            });
-        }
-        let trust = words::trust(name.as_str(), known, fingerprint);
-        self.say(&format!(
-            "refused {name}, whose key has changed. It may be a new device, or somebody else. {trust}"
-        ));
-    }
-
-    /// A key is trusted from now on.
-    pub(crate) fn trusted(&self, name: &PeerName, fingerprint: Fingerprint) {
-        if self.json {
-            return self.line(&Line::Trusted { name, fingerprint });
-        }
-        self.print(&format!("{name} is {fingerprint} from now on"));
-    }
-
     /// An offer that somebody has to decide on.
     pub(crate) fn offered(&self, transfer: &TransferView) {
         let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);
@@ -233,27 +260,39 @@ impl Report {
                 peer: &peer.name,
                 fingerprint: peer.key.fingerprint(),
                 claimed,
+                stranger: transfer.stranger,
+                text: transfer.is_text,
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
                 existing: offer.existing,
+                unread: offer.unread,
                 existing_names: &offer.existing_names,
                 entries: entries.collect(),
             });
         }
         if claimed {
             let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
-            self.say(&format!(
+            self.show(&format!(
                 "somebody nearby who calls itself {name}; no server confirms it. Fingerprint: {fingerprint}"
             ));
         }
-        self.say(&format!("{} offers {}:", peer.name, summary(offer)));
+        if transfer.is_text {
+            let (name, size) = (&peer.name, display::size(offer.bytes));
+            return self.show(&format!(
+                "{name} has something to say ({size}), and is nobody you have chosen yet"
+            ));
+        }
+        self.show(&format!("{} offers {}:", peer.name, summary(offer)));
         let lines = listing(offer);
         for line in lines.iter().take(LISTED_MAX) {
-            self.say(line);
+            self.show(line);
         }
         if let Some(more @ 1..) = lines.len().checked_sub(LISTED_MAX) {
-            self.say(&format!("… and {more} more"));
+            self.show(&format!("… and {more} more"));
+        }
+        if offer.unread > 0 {
+            self.say(&words::unread(transfer.direction, &peer.name, offer.unread));
         }
     }
 
@@ -275,7 +314,7 @@ impl Report {
             return self.line(&Line::Text { peer, text });
         }
         self.say(&format!("{peer} writes:"));
-        self.print(&display_lines(text));
+        self.beside_question(|| self.output.lines(text, GUTTER));
     }
 
     /// Bytes begin to move.
@@ -288,7 +327,7 @@ impl Report {
                 folders: offer.folders,
                 bytes: offer.bytes,
             });
-        } else if !std::io::stderr().is_terminal() {
+        } else if !io::stderr().is_terminal() {
             self.say(&format!("{}: {}", bar::title(transfer), summary(offer)));
         }
     }
@@ -298,7 +337,7 @@ impl Report {
             for transfer in &snapshot.transfers {
                 self.tell_progress(transfer);
             }
-        } else if std::io::stderr().is_terminal() {
+        } else if io::stderr().is_terminal() {
             self.show_progress(snapshot);
         }
     }
@@ -319,17 +358,20 @@ impl Report {
     }
 
     fn show_progress(&mut self, snapshot: &Snapshot) {
-        // The bar would be drawn over the question.
-        let shown = Shown::of(snapshot).filter(|_| self.question.is_none());
-        let Some(shown) = shown else {
+        // The bar would be drawn over the question, or over what another program shows.
+        let is_free = self.question.is_none() && !tty::is_in_background();
+        let Some(shown) = Shown::of(snapshot).filter(|_| is_free) else {
             return;
         };
         if !self.bar.as_ref().is_some_and(|bar| bar.is_of(&shown)) {
             self.clear_bar();
         }
-        self.bar
-            .get_or_insert_with(|| Bar::new(&shown))
-            .show(&shown);
+        let bar = self
+            .bar
+            .get_or_insert_with(|| Bar::new(&shown, self.output.is_ascii()));
+        if let Some(line) = bar.show(&shown, |text| self.output.plain(text)) {
+            self.say(&line);
+        }
     }
 
     /// The other side has stopped a transfer for a while, or lets it go on.
@@ -346,10 +388,11 @@ impl Report {
             self.line(&Line::FileFailed {
                 path,
                 kind: failure.kind(),
-                reason: failure.to_string(),
+                reason: words::failure(failure),
             });
         } else {
-            self.say(&format!("not transferred: {path}: {failure}"));
+            let why = words::failure(failure);
+            self.say(&format!("not transferred: {path}: {why}"));
         }
     }
 
@@ -367,12 +410,14 @@ impl Report {
                 here_bytes: completion.here_bytes,
                 resent_bytes: completion.resent_bytes,
                 failed_files: completion.failed_files,
+                unread: completion.unread,
                 skipped_files: completion.skipped_files,
                 elapsed_ms: millis(completion.elapsed),
                 path: transfer.path,
                 digest: completion.digest.as_deref(),
                 folder: folder.map(|folder| folder.display().to_string()),
                 paths: paths.collect(),
+                new_names: &completion.new_names,
             });
         }
         self.print(&outcome(transfer, completion));
@@ -380,6 +425,13 @@ impl Report {
         if completion.failed_files > 0 {
             let failed = files(completion.failed_files);
             self.say(&format!("{failed} could not be transferred"));
+        }
+        if completion.unread > 0 {
+            self.say(&words::unread(
+                transfer.direction,
+                &transfer.peer.name,
+                completion.unread,
+            ));
         }
     }
 
@@ -394,11 +446,26 @@ impl Report {
 
     pub(crate) fn ended(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str) {
         self.clear_bar();
+        let reason = &plain(reason);
         if self.json {
             self.line(&Line::Failed { peer, kind, reason });
-        } else {
+        }
+        // Somebody has to hear of it.
+        if !self.json || self.lost().is_some() {
             self.say(&format!("pinhole: {reason}"));
         }
+    }
+
+    /// Why the arguments make no sense, with what would.
+    pub(crate) fn unusable(&mut self, text: &str) {
+        if !self.json {
+            return text.lines().for_each(|line| self.say(line));
+        }
+        let (reason, _) = text.split_once("\n\nUsage:").unwrap_or((text, ""));
+        let (reason, _) = reason.split_once("\n\nFor more").unwrap_or((reason, ""));
+        let words: Vec<&str> = reason.split_whitespace().collect();
+        let reason = words.join(" ");
+        self.error("usage", reason.trim_start_matches("error: "));
     }
 
     /// Something did not go as it should; what was asked for goes on.
@@ -418,6 +485,7 @@ impl Report {
         }
         self.say(&match until {
             Until::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
+            Until::Receiving => format!("waiting until {peer} receives; Ctrl-C ends"),
             Until::Accepted => format!("waiting for {peer} to accept"),
         });
     }
@@ -440,35 +508,6 @@ impl Report {
         }
     }
 
-    pub(crate) fn peer(&self, peer: &pinhole_client::PeerView) {
-        let (name, key) = (&peer.identity.name, peer.identity.key);
-        let fingerprint = key.fingerprint();
-        let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
-        let (nearby, claimed) = (peer.nearby, peer.claimed);
-        if self.json {
-            return self.line(&Line::Peer {
-                name,
-                key,
-                fingerprint,
-                contact,
-                key_changed,
-                nearby,
-                claimed,
-            });
-        }
-        let note = match (key_changed, contact) {
-            (true, _) => "  KEY HAS CHANGED",
-            (false, true) => "  contact",
-            (false, false) => "",
-        };
-        let place = match (nearby, claimed) {
-            (true, true) => "  nearby, name not confirmed by a server",
-            (true, false) => "  nearby",
-            (false, _) => "",
-        };
-        let _ = writeln!(std::io::stdout(), "{name:<32}  {fingerprint}{note}{place}");
-    }
-
     pub(crate) fn history(&self, entry: &HistoryEntry) {
         if self.json {
             return self.line(&Line::History(entry));
@@ -479,28 +518,23 @@ impl Report {
             Direction::Sending => "to  ",
             Direction::Receiving => "from",
         };
-        let end = match &entry.outcome {
-            Outcome::Completed { failed_files: 0 } => "✓".to_owned(),
-            Outcome::Completed { failed_files } => format!("✓ but {failed_files} failed"),
-            Outcome::Failed { reason } => reason.clone(),
-        };
+        let end = words::end(entry);
         let size = display::size(entry.bytes);
         let path = entry.path.map(|path| path.to_string()).unwrap_or_default();
         let elapsed = entry.elapsed_ms.filter(|&elapsed_ms| elapsed_ms > 0);
         let travelled = entry.bytes.saturating_sub(entry.here_bytes);
         let speed = elapsed.map(|ms| display::speed(travelled, Duration::from_millis(ms)));
         let speed = speed.unwrap_or_default();
-        let _ = writeln!(
-            std::io::stdout(),
+        self.print(&format!(
             "{when}  {way} {peer:<16}  {size:>10}  {path:<7}  {speed:>13}  {title}  {end}"
-        );
+        ));
     }
 
     pub(crate) fn diagnosis(&self, diagnosis: &Diagnosis) {
         if self.json {
             self.line(&Line::Diagnosis(diagnosis));
         } else {
-            self.print(&network::diagnosis(diagnosis));
+            self.output.lines(&network::diagnosis(diagnosis), "");
         }
     }
 
@@ -508,30 +542,13 @@ impl Report {
         if self.json {
             self.line(&Line::Attempt(attempt));
         } else {
-            self.print(&network::attempt(attempt));
+            self.output.lines(&network::attempt(attempt), "");
         }
-    }
-
-    pub(crate) fn id(&self, name: Option<&PeerName>, key: PeerKey) {
-        let fingerprint = key.fingerprint();
-        if self.json {
-            return self.line(&Line::Id {
-                name,
-                key,
-                fingerprint,
-            });
-        }
-        let shown = name.map_or("(none yet; pass --name)", PeerName::as_str);
-        let mut out = std::io::stdout();
-        let _ = writeln!(
-            out,
-            "name         {shown}\nkey          {key}\nfingerprint  {fingerprint}"
-        );
     }
 
     fn clear_bar(&mut self) {
         if let Some(bar) = self.bar.take() {
-            bar.bar.finish_and_clear();
+            bar.clear();
         }
     }
 }

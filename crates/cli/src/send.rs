@@ -1,16 +1,17 @@
 //! `pinhole send`: the same to one or several.
 
-use pinhole_client::{
-    Command, Direction, Event, Failure, PeerKey, PeerName, PeerView, Stage, TransferId,
-    TransferView,
-};
+mod choice;
+mod recipient;
+
+use pinhole_client::{Direction, Event, Failure, PeerName, TransferId, TransferView};
 use tokio::time::{Instant, sleep_until};
 
+use self::choice::{Choice, Reach, choose};
+use self::recipient::{Recipient, State};
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::parcel::{Parcel, parcel_of};
 use crate::peers::NEARBY_PATIENCE;
-use crate::report::Until;
 use crate::terminal::{Online, Presence, Terminal, Wake};
 
 /// Sends it and waits until everything is durable everywhere.
@@ -31,11 +32,7 @@ pub(crate) async fn send(
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
-    let recipients = task.peers.0.into_iter().map(|name| Recipient {
-        name,
-        state: State::Waiting,
-        told: Vec::new(),
-    });
+    let recipients = task.peers.0.into_iter().map(Recipient::new);
     let snapshot = terminal.client.snapshot();
     let sending = Sending {
         parcel,
@@ -49,8 +46,9 @@ pub(crate) async fn send(
         others: snapshot.transfers.last().map(|t| t.id),
         login: online.server.then_some(Login::UnderWay),
         searches_nearby: online.nearby,
+        online,
     };
-    sending.run(terminal, online).await
+    sending.run(terminal).await
 }
 
 fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
@@ -70,6 +68,7 @@ struct Sending {
     login: Option<Login>,
     /// Whoever is nearby may not have answered yet.
     searches_nearby: bool,
+    online: Online,
 }
 
 /// How the login stands.
@@ -79,41 +78,27 @@ enum Login {
     Failed(Failure),
 }
 
-struct Recipient {
-    name: PeerName,
-    state: State,
-    /// What the user knows.
-    told: Vec<String>,
-}
-
-#[derive(Clone, Copy)]
-enum State {
-    /// Until the peer is online.
-    Waiting,
-    /// The engine is to send; there is no transfer yet. Only one recipient at a
-    /// time, so that it is clear whom a refusal concerns.
-    Asked(PeerKey),
-    Running(TransferId),
-    Ended(Exit),
-}
-
 impl Sending {
-    async fn run(mut self, terminal: &mut Terminal<'_>, online: Online) -> anyhow::Result<Exit> {
+    async fn run(mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<Exit> {
         let patience = Instant::now() + NEARBY_PATIENCE;
         self.go_on(terminal)?;
         loop {
             if let Some(exit) = self.exit() {
                 return Ok(exit);
             }
+            let again_at = self.recipients.iter().filter_map(Recipient::again_at).min();
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
                 () = sleep_until(patience), if self.searches_nearby => {
                     self.searches_nearby = false;
                     Wake::Changed
                 }
+                () = sleep_until(again_at.unwrap_or(patience)), if again_at.is_some() => {
+                    Wake::Changed
+                }
             };
             match wake {
-                Wake::Interrupted => {
+                Wake::Interrupted(_) => {
                     let others = self.others;
                     if !terminal.interrupt(|t| is_ours(t, others)).await? {
                         terminal.fail(&Failure::Cancelled);
@@ -129,7 +114,9 @@ impl Sending {
                     self.login = Some(Login::Done);
                     self.go_on(terminal)?;
                 }
-                Wake::Event(Event::LogInFailed { failure }) if online.goes_on_after(&failure) => {
+                Wake::Event(Event::LogInFailed { failure })
+                    if self.online.goes_on_after(&failure) =>
+                {
                     self.login = Some(Login::Failed(failure));
                     self.go_on(terminal)?;
                 }
@@ -142,10 +129,6 @@ impl Sending {
                 Wake::Event(Event::CommandFailed { failure }) => {
                     self.refused(terminal, failure);
                     self.go_on(terminal)?;
-                }
-                Wake::Event(Event::Offered { transfer }) => {
-                    // Whoever sends is not there to decide, and soon gone.
-                    terminal.client.command(Command::Decline { transfer })?;
                 }
                 Wake::Event(event) => terminal.tell(&event),
                 Wake::Changed => self.go_on(terminal)?,
@@ -175,32 +158,33 @@ impl Sending {
     /// Does what the latest snapshot allows, and shows how far it is.
     fn go_on(&mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
         let snapshot = terminal.client.snapshot();
-        let mut transfers = snapshot.transfers.iter();
         let mut is_asking = false;
         for recipient in &mut self.recipients {
+            recipient.rest_is_over(&snapshot.peers);
             if let State::Asked(key) = recipient.state {
                 let is_theirs = |t: &&TransferView| is_ours(t, self.others) && t.peer.key == key;
-                match transfers.clone().find(is_theirs) {
-                    Some(transfer) => recipient.state = State::Running(transfer.id),
-                    None => is_asking = true,
+                // One that was given up before may still be there.
+                match snapshot.transfers.iter().rfind(is_theirs) {
+                    Some(transfer) if recipient.is_new(transfer.id) => {
+                        recipient.state = State::Running(transfer.id);
+                    }
+                    _ => is_asking = true,
                 }
             }
             if let State::Running(id) = recipient.state
-                && let Some(transfer) = transfers.find(|t| t.id == id)
+                && let Some(transfer) = snapshot.transfers.iter().find(|t| t.id == id)
             {
                 recipient.watch(terminal, transfer, self.waits)?;
             }
         }
+        let reach = Reach {
+            has_server: self.online.server,
+            is_settled: !matches!(self.login, Some(Login::UnderWay)),
+            searches_nearby: self.searches_nearby,
+        };
         for recipient in &mut self.recipients {
             if let (State::Waiting, false) = (recipient.state, is_asking) {
-                let is_settled = !matches!(self.login, Some(Login::UnderWay));
-                let named = choose(
-                    &snapshot.peers,
-                    &recipient.name,
-                    is_settled,
-                    self.searches_nearby,
-                );
-                match named {
+                match choose(&snapshot.peers, &recipient.whom, reach) {
                     Choice::Peer(peer) => {
                         recipient.introduce(terminal, peer);
                         let key = peer.identity.key;
@@ -210,13 +194,17 @@ impl Sending {
                     }
                     Choice::NotYet => {}
                     Choice::Several => recipient.ambiguous(terminal),
-                    Choice::Nobody if self.own_name.as_ref() == Some(&recipient.name) => {
+                    Choice::Nobody if self.own_name.as_ref() == Some(&recipient.whom.name) => {
                         recipient.is_ourselves(terminal);
                     }
-                    Choice::Nobody if self.waits => recipient.wait(terminal),
+                    Choice::Nobody | Choice::Unconfirmed(_) | Choice::OtherKey(_) if self.waits => {
+                        recipient.wait(terminal);
+                    }
+                    Choice::Unconfirmed(peer) => recipient.unconfirmed(terminal, peer),
+                    Choice::OtherKey(peer) => recipient.other_key(terminal, peer),
                     Choice::Nobody => match &self.login {
                         Some(Login::Failed(failure)) => recipient.fail(terminal, failure),
-                        _ => recipient.offline(terminal),
+                        _ => recipient.absent(terminal, self.online),
                     },
                 }
             }
@@ -239,7 +227,7 @@ impl Sending {
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {
             // An offer may be over before it could be looked at.
             recipient.left_out(terminal, &transfer);
-            recipient.state = State::Ended(terminal.finish(&transfer));
+            recipient.finished(terminal, &transfer, self.waits);
         }
     }
 
@@ -252,209 +240,10 @@ impl Sending {
             (None, _) | (_, Failure::Profile { .. }) => {
                 terminal.tell(&Event::CommandFailed { failure });
             }
-            (Some(recipient), Failure::PeerOffline { .. }) => recipient.offline(terminal),
+            (Some(recipient), Failure::PeerOffline { .. }) if self.waits => {
+                recipient.rest(terminal, &failure);
+            }
             (Some(recipient), _) => recipient.fail(terminal, &failure),
-        }
-    }
-}
-
-/// Whom a name means now.
-enum Choice<'a> {
-    Peer(&'a PeerView),
-    /// That may show in a moment.
-    NotYet,
-    /// Several, of whom none is known.
-    Several,
-    Nobody,
-}
-
-/// Whom a name means: whoever a server names so, or we know; only then who
-/// calls itself so, nearby. `is_settled` says whether the server has been
-/// asked.
-fn choose<'a>(
-    peers: &'a [PeerView],
-    name: &PeerName,
-    is_settled: bool,
-    searches_nearby: bool,
-) -> Choice<'a> {
-    let named = || {
-        peers
-            .iter()
-            .filter(|p| p.online && p.identity.name == *name)
-    };
-    let with_right_key = || named().filter(|peer| peer.changed_from.is_none());
-    if let Some(peer) = with_right_key().find(|peer| !peer.claimed) {
-        return Choice::Peer(peer);
-    }
-    if !is_settled {
-        return Choice::NotYet;
-    }
-    let mut strangers = with_right_key();
-    match (strangers.next(), strangers.next()) {
-        (Some(_), Some(_)) => Choice::Several,
-        (Some(stranger), None) => Choice::Peer(stranger),
-        (None, _) if searches_nearby => Choice::NotYet,
-        // The engine refuses, and says why.
-        (None, _) => named().next().map_or(Choice::Nobody, Choice::Peer),
-    }
-}
-
-impl Recipient {
-    /// Says of whom is only known what it says of itself.
-    fn introduce(&mut self, terminal: &Terminal<'_>, peer: &PeerView) {
-        if peer.claimed {
-            let fingerprint = peer.identity.key.fingerprint();
-            let note = format!(
-                "{} is nearby; no server confirms the name. Its fingerprint: {fingerprint}",
-                self.name
-            );
-            if self.is_news(&note) {
-                terminal.report.note(&note);
-            }
-        }
-    }
-
-    fn is_ourselves(&mut self, terminal: &mut Terminal<'_>) {
-        let detail = format!("{} is you yourself. To whom is it to go?", self.name);
-        self.fail(terminal, &Failure::NotPossible { detail });
-    }
-
-    fn ambiguous(&mut self, terminal: &mut Terminal<'_>) {
-        let detail = format!(
-            "Several people nearby call themselves {}, and none is known. Ask all but one to choose another name, or use a server.",
-            self.name
-        );
-        self.fail(terminal, &Failure::NotPossible { detail });
-    }
-
-    fn watch(
-        &mut self,
-        terminal: &mut Terminal<'_>,
-        transfer: &TransferView,
-        waits: bool,
-    ) -> anyhow::Result<()> {
-        self.left_out(terminal, transfer);
-        match transfer.stage {
-            Stage::Queued if waits => self.wait(terminal),
-            Stage::Queued => {
-                let transfer = transfer.id;
-                terminal.client.command(Command::Cancel { transfer })?;
-                self.offline(terminal);
-            }
-            Stage::AwaitingAnswer if self.is_news("accepted") => {
-                terminal.report.waiting(&self.name, Until::Accepted);
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn wait(&mut self, terminal: &Terminal<'_>) {
-        if self.is_news("online") {
-            terminal.report.waiting(&self.name, Until::Online);
-        }
-    }
-
-    /// Says what of it is not sent.
-    fn left_out(&mut self, terminal: &Terminal<'_>, transfer: &TransferView) {
-        let left_out = &transfer.offer.left_out;
-        if !left_out.is_empty() && self.is_news("left out") {
-            for one in left_out {
-                terminal.report.left_out(&self.name, one);
-            }
-        }
-    }
-
-    /// Whether the user was not told yet.
-    fn is_news(&mut self, what: &str) -> bool {
-        let is_news = !self.told.iter().any(|told| told == what);
-        if is_news {
-            self.told.push(what.to_owned());
-        }
-        is_news
-    }
-
-    fn offline(&mut self, terminal: &mut Terminal<'_>) {
-        let peer = self.name.to_string();
-        self.fail(terminal, &Failure::PeerOffline { peer });
-    }
-
-    fn fail(&mut self, terminal: &mut Terminal<'_>, failure: &Failure) {
-        terminal.report.failed(Some(&self.name), failure);
-        self.state = State::Ended(Exit::from(failure));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use pinhole_client::{PeerIdentity, PeerKey};
-
-    use super::*;
-
-    fn peer(key: u8) -> PeerView {
-        PeerView {
-            identity: PeerIdentity {
-                name: "bob".parse().unwrap(),
-                key: PeerKey::from_bytes([key; 32]),
-            },
-            online: true,
-            nearby: false,
-            claimed: false,
-            contact: false,
-            changed_from: None,
-            path: None,
-        }
-    }
-
-    fn claimed(key: u8) -> PeerView {
-        PeerView {
-            nearby: true,
-            claimed: true,
-            ..peer(key)
-        }
-    }
-
-    fn changed(key: u8) -> PeerView {
-        PeerView {
-            changed_from: Some(peer(1).identity.key.fingerprint()),
-            ..claimed(key)
-        }
-    }
-
-    /// The first byte of the key that `bob` means, or a word.
-    fn chosen(peers: &[PeerView], is_settled: bool, searches_nearby: bool) -> String {
-        let name = "bob".parse().unwrap();
-        match choose(peers, &name, is_settled, searches_nearby) {
-            Choice::Peer(peer) => peer.identity.key.as_bytes()[0].to_string(),
-            Choice::NotYet => "not yet".to_owned(),
-            Choice::Several => "several".to_owned(),
-            Choice::Nobody => "nobody".to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_name_means_whom_a_server_confirms_before_who_only_claims_it() {
-        let offline = PeerView {
-            online: false,
-            ..peer(1)
-        };
-        for (peers, is_settled, searches_nearby, expected) in [
-            (vec![], false, true, "not yet"),
-            (vec![], true, true, "not yet"),
-            (vec![], true, false, "nobody"),
-            (vec![offline], true, false, "nobody"),
-            (vec![claimed(2), peer(1)], false, true, "1"),
-            (vec![changed(2), peer(1)], false, true, "1"),
-            // The server may know another.
-            (vec![claimed(2)], false, true, "not yet"),
-            (vec![claimed(2)], true, true, "2"),
-            (vec![claimed(2), claimed(3)], true, true, "several"),
-            // The right one may show yet; else the engine refuses.
-            (vec![changed(2)], true, true, "not yet"),
-            (vec![changed(2)], true, false, "2"),
-        ] {
-            let found = chosen(&peers, is_settled, searches_nearby);
-            assert_eq!(found, expected, "{peers:#?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use pinhole_client::{
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::interrupts::Interrupts;
+use crate::interrupts::{Interrupt, Interrupts};
 use crate::report::Report;
 
 /// Engine and output together.
@@ -59,7 +59,7 @@ pub(crate) enum Wake {
     Event(Event),
     /// The snapshot is new.
     Changed,
-    Interrupted,
+    Interrupted(Interrupt),
 }
 
 impl<'a> Terminal<'a> {
@@ -84,7 +84,7 @@ impl<'a> Terminal<'a> {
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Wake> {
         tokio::select! {
             biased;
-            () = self.interrupts.next() => Ok(Wake::Interrupted),
+            by = self.interrupts.next() => Ok(Wake::Interrupted(by)),
             event = self.events.next() => {
                 event.map(Wake::Event).context("the engine ended unexpectedly; run with PINHOLE_LOG=debug")
             }
@@ -178,7 +178,7 @@ impl<'a> Terminal<'a> {
         }
         while !running.is_empty() {
             match self.wait().await? {
-                Wake::Interrupted => break,
+                Wake::Interrupted(_) => break,
                 Wake::Event(event) => self.tell(&event),
                 Wake::Changed => {}
             }
@@ -220,7 +220,7 @@ impl<'a> Terminal<'a> {
         match &transfer.stage {
             Stage::Completed(completion) => {
                 self.report.completed(transfer, completion);
-                if completion.failed_files == 0 {
+                if completion.missing() == 0 {
                     Exit::Done
                 } else {
                     Exit::LocalFiles
@@ -309,6 +309,7 @@ impl<'a> Terminal<'a> {
                 }
             }
             Event::Offered { .. }
+            | Event::Asked { .. }
             | Event::LogInFailed { .. }
             | Event::Finished { .. }
             | Event::Diagnosed { .. } => {}

@@ -78,7 +78,7 @@ async fn listen(
         }
     };
     match wake {
-        Wake::Interrupted => return Ok(Some(Exit::Interrupted)),
+        Wake::Interrupted(_) => return Ok(Some(Exit::Interrupted)),
         Wake::Changed => {}
         Wake::Event(Event::CommandFailed { failure }) if is_pinned => {
             return Ok(Some(terminal.fail(&failure)));

@@ -8,7 +8,7 @@ use pinhole_net::{Answer, PathKind, PeerName, Report, Way};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use crate::profile::{Profile, ProfileError};
+use crate::profile::{Profile, ProfileError, ProfileWriter};
 
 /// So many are kept.
 const KEPT: usize = 20;
@@ -125,12 +125,16 @@ impl Attempts {
         self.entries.clone()
     }
 
-    pub(crate) fn add(&mut self, profile: &Profile, attempt: Attempt) -> Result<(), ProfileError> {
+    pub(crate) fn add(
+        &mut self,
+        writer: &ProfileWriter,
+        attempt: Attempt,
+    ) -> Result<(), ProfileError> {
         let entries = Arc::make_mut(&mut self.entries);
         entries.push(attempt);
         let too_many = entries.len().saturating_sub(KEPT);
         entries.drain(..too_many);
-        profile.store_attempts(entries)
+        writer.store_attempts(entries)
     }
 }
 
@@ -184,12 +188,14 @@ mod tests {
         let profile = Profile::open(Some(folder.path())).unwrap();
         let bob: PeerName = "bob".parse().unwrap();
         let mut attempts = Attempts::load(&profile);
+        let writer = profile.writer(|error| panic!("{error}")).unwrap();
         let report = report(&[(dialled(1), Answer::Silence)]);
         let total = KEPT as u64 + 5;
         for n in 0..total {
             let attempt = Attempt::failed(n, (&bob, true), &report);
-            attempts.add(&profile, attempt).unwrap();
+            attempts.add(&writer, attempt).unwrap();
         }
+        assert!(writer.finish(Duration::from_secs(30)));
         let again = Attempts::load(&profile).entries();
         assert_eq!(again, attempts.entries());
         assert_eq!(again.len(), KEPT);

@@ -7,7 +7,7 @@ use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
 use pinhole_transfer::Existing;
 
-use crate::settings::AcceptPolicy;
+use crate::settings::{AcceptPolicy, Strangers};
 use crate::snapshot::TransferId;
 
 /// What a face asks of the engine. None of them answers directly: what comes
@@ -52,7 +52,8 @@ pub enum Command {
         /// At most [`crate::TEXT_BYTES_MAX`] of them.
         text: String,
     },
-    /// Take an offer, or a part of it.
+    /// Take an offer, or a part of it. Words that wait are shown: none of the other
+    /// fields counts for them.
     Accept {
         /// In stage [`crate::Stage::AwaitingDecision`].
         transfer: TransferId,
@@ -72,10 +73,43 @@ pub enum Command {
         /// Whether this side wants it to stop.
         paused: bool,
     },
-    /// Turn an offer down.
+    /// Turn an offer down, or words that wait.
     Decline {
         /// In stage [`crate::Stage::AwaitingDecision`].
         transfer: TransferId,
+    },
+    /// The words of [`crate::Event::TextReceived`] have been shown: their sender hears
+    /// that they have arrived. Without it, it does not.
+    TextShown {
+        /// Which.
+        transfer: TransferId,
+    },
+    /// Turn down everything that strangers offer ([`crate::TransferView::stranger`]),
+    /// and take everybody off [`crate::Snapshot::asking`].
+    DeclineAll,
+    /// Let a stranger connect who is in [`crate::Snapshot::asking`]: the next
+    /// invitations of this key are answered, for an hour. The stranger has to try
+    /// again, and whatever it offers then is a question of its own.
+    Allow {
+        /// Whom.
+        peer: PeerKey,
+    },
+    /// Hear nothing of this key any more: what it has offered is turned down, its
+    /// sessions end, and it finds us offline. Stored, until [`Command::Unblock`].
+    Block {
+        /// Anybody in the snapshot.
+        peer: PeerKey,
+    },
+    /// Take a block back.
+    Unblock {
+        /// One of [`crate::Snapshot::blocked`].
+        peer: PeerKey,
+    },
+    /// Remove a key from the contacts, on every server and nearby. It is a stranger
+    /// again.
+    Forget {
+        /// Any key that is pinned.
+        peer: PeerKey,
     },
     /// End a transfer that has not finished, in either direction.
     Cancel {
@@ -128,6 +162,11 @@ pub enum Command {
         /// From now on.
         policy: AcceptPolicy,
     },
+    /// Change and store how the invitations of strangers are answered.
+    SetStrangers {
+        /// From now on.
+        strangers: Strangers,
+    },
     /// Change and store the most bytes of an offer that is taken without
     /// asking.
     SetUnaskedBytesMax {
@@ -148,6 +187,12 @@ pub enum Command {
     /// Change and store whether people on the same network find each other
     /// without a server.
     SetNearby {
+        /// From now on.
+        on: bool,
+    },
+    /// Change and store whether a face that is used daily logs in by itself when
+    /// it is started.
+    SetAutoLogIn {
         /// From now on.
         on: bool,
     },

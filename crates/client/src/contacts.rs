@@ -1,7 +1,8 @@
-//! Keys that were met before, kept in `contacts.json` of the profile.
+//! Keys that the user has chosen or blocked, kept in `contacts.json` of the profile.
 //!
-//! Trust on first use: the first key met under a name is pinned, and another
-//! one is refused until the user decides. Names mean something only on their
+//! Trust on first use: the first key that the user sends to, accepts something of,
+//! or trusts under a name is pinned, and another one is refused until the user
+//! decides. Nobody is pinned for having come by. Names mean something only on their
 //! server, so a pin is `(server, name, key)`.
 //!
 //! Nearby, without a server, a name is what its holder says. There every pin
@@ -13,9 +14,14 @@ use std::collections::BTreeMap;
 use pinhole_net::{PeerIdentity, PeerKey, PeerName, ServerAddress};
 use serde::{Deserialize, Serialize};
 
-/// Every server and peer met before.
+/// Most peers that are pinned, and most that are blocked.
+const PEERS_MAX: usize = 10_000;
+/// Since this format, only the user's choice pins a peer.
+const FORMAT: u32 = 1;
+
+/// Every server met before, and every peer that the user has chosen or blocked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct Contacts {
     /// The key met at each `host:port`.
     servers: BTreeMap<String, PeerKey>,
@@ -23,26 +29,71 @@ pub struct Contacts {
     peers: BTreeMap<PeerKey, BTreeMap<PeerName, Pin>>,
     /// Peers met nearby.
     nearby: BTreeMap<PeerName, Pin>,
+    /// Keys of whom nothing is to be heard, with the names they had.
+    blocked: BTreeMap<PeerKey, PeerName>,
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(default)]
+    format: u32,
+    #[serde(default)]
+    servers: BTreeMap<String, PeerKey>,
+    #[serde(default)]
+    peers: BTreeMap<PeerKey, BTreeMap<PeerName, Pin>>,
+    #[serde(default)]
+    nearby: BTreeMap<PeerName, Pin>,
+    #[serde(default)]
+    blocked: BTreeMap<PeerKey, PeerName>,
+}
+
+impl From<Stored> for Contacts {
+    fn from(stored: Stored) -> Self {
+        let mut contacts = Self {
+            servers: stored.servers,
+            peers: stored.peers,
+            nearby: stored.nearby,
+            blocked: stored.blocked,
+        };
+        // Whoever connected was pinned then, without the user's doing.
+        if stored.format < FORMAT {
+            contacts.retain(|_, pin| pin.contact);
+        }
+        contacts
+    }
+}
+
+impl From<Contacts> for Stored {
+    fn from(contacts: Contacts) -> Self {
+        Self {
+            format: FORMAT,
+            servers: contacts.servers,
+            peers: contacts.peers,
+            nearby: contacts.nearby,
+            blocked: contacts.blocked,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Pin {
     key: PeerKey,
-    /// An offer went through between us.
+    /// An offer of files went through between us.
     contact: bool,
 }
 
 /// What is known of a peer's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acquaintance {
-    /// Never met under this name on this server.
+    /// No key is pinned under this name on this server.
     New,
-    /// Met with this very key.
+    /// This very key is.
     Known {
         /// An offer went through between us.
         contact: bool,
     },
-    /// Met with another key.
+    /// Another one is.
     KeyChanged {
         /// That one.
         pinned: PeerKey,
@@ -88,10 +139,16 @@ impl Contacts {
             })
     }
 
-    /// Pins a peer met for the first time. Never replaces a pin. Returns
-    /// whether anything changed.
+    /// The keys of everybody whom the user has chosen.
+    pub fn keys(&self) -> impl Iterator<Item = PeerKey> {
+        let names = self.peers.values().chain(std::iter::once(&self.nearby));
+        names.flat_map(BTreeMap::values).map(|pin| pin.key)
+    }
+
+    /// Pins a peer that the user has chosen for the first time. Never replaces a
+    /// pin. Returns whether anything changed: not where [`PEERS_MAX`] are pinned.
     pub fn meet(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
-        if self.acquaintance(server, peer) != Acquaintance::New {
+        if self.acquaintance(server, peer) != Acquaintance::New || self.is_full() {
             return false;
         }
         self.replace(server, peer);
@@ -156,7 +213,7 @@ impl Contacts {
 
     /// As `meet`, nearby.
     pub fn meet_nearby(&mut self, peer: &PeerIdentity) -> bool {
-        if self.acquaintance_nearby(peer) != Acquaintance::New {
+        if self.acquaintance_nearby(peer) != Acquaintance::New || self.is_full() {
             return false;
         }
         self.replace_nearby(peer);
@@ -186,6 +243,79 @@ impl Contacts {
             }
         }
         is_news
+    }
+
+    /// Removes every pin of this key. Returns whether there was one.
+    pub fn forget(&mut self, key: PeerKey) -> bool {
+        let before = self.pins();
+        self.retain(|_, pin| pin.key != key);
+        self.pins() < before
+    }
+
+    /// Notes that nothing is to be heard of this key. Returns whether anything
+    /// changed: not where [`PEERS_MAX`] are blocked.
+    pub fn block(&mut self, peer: &PeerIdentity) -> bool {
+        let has_room = self.blocked.len() < PEERS_MAX;
+        let is_news = has_room && !self.is_blocked(peer.key);
+        if is_news {
+            self.blocked.insert(peer.key, peer.name.clone());
+        }
+        is_news
+    }
+
+    /// Takes [`Contacts::block`] back. Returns whether anything changed.
+    pub fn unblock(&mut self, key: PeerKey) -> bool {
+        self.blocked.remove(&key).is_some()
+    }
+
+    /// Whether nothing is to be heard of this key.
+    #[must_use]
+    pub fn is_blocked(&self, key: PeerKey) -> bool {
+        self.blocked.contains_key(&key)
+    }
+
+    /// Of whom nothing is to be heard, ordered by name.
+    #[must_use]
+    pub fn blocked(&self) -> Vec<PeerIdentity> {
+        let all = self.blocked.iter().map(|(&key, name)| PeerIdentity {
+            name: name.clone(),
+            key,
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// Whoever is pinned, on whatever server and nearby, ordered by name; each name and
+    /// key once.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<PeerIdentity> {
+        let everywhere = self.peers.values().chain(std::iter::once(&self.nearby));
+        let all = everywhere.flatten().map(|(name, pin)| PeerIdentity {
+            name: name.clone(),
+            key: pin.key,
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(|one, other| (&one.name, one.key).cmp(&(&other.name, other.key)));
+        all.dedup();
+        all
+    }
+
+    fn is_full(&self) -> bool {
+        self.pins() >= PEERS_MAX
+    }
+
+    fn pins(&self) -> usize {
+        let on_servers: usize = self.peers.values().map(BTreeMap::len).sum();
+        on_servers + self.nearby.len()
+    }
+
+    fn retain(&mut self, keep: impl Fn(&PeerName, &Pin) -> bool) {
+        for names in self.peers.values_mut() {
+            names.retain(|name, pin| keep(name, pin));
+        }
+        self.peers.retain(|_, names| !names.is_empty());
+        self.nearby.retain(|name, pin| keep(name, pin));
     }
 }
 
@@ -265,6 +395,68 @@ mod tests {
             Acquaintance::KeyChanged { pinned: bob.key },
             "nor does a decision made there"
         );
+    }
+
+    #[test]
+    fn what_came_by_before_the_user_chose_is_no_pin() {
+        let (bob, visitor) = (peer("bob", 1), peer("carol", 2));
+        let (server, pin) = (
+            PeerKey::from_bytes([9; 32]),
+            |peer: &PeerIdentity, contact| {
+                let pin = serde_json::json!({ "key": peer.key, "contact": contact });
+                serde_json::json!({ peer.name.as_str(): pin })
+            },
+        );
+        let old = serde_json::json!({
+            "peers": { server.to_string(): pin(&bob, true) },
+            "nearby": pin(&visitor, false),
+        });
+        let contacts: Contacts = serde_json::from_value(old).unwrap();
+        let known = Acquaintance::Known { contact: true };
+        assert_eq!(contacts.acquaintance(server, &bob), known);
+        let carol = peer("carol", 3);
+        assert_eq!(contacts.acquaintance_nearby(&carol), Acquaintance::New);
+
+        let mut chosen = Contacts::default();
+        assert!(chosen.meet(server, &carol) && chosen.block(&visitor));
+        let stored = serde_json::to_value(&chosen).unwrap();
+        assert_eq!(serde_json::from_value::<Contacts>(stored).unwrap(), chosen);
+    }
+
+    #[test]
+    fn whoever_is_forgotten_is_new_everywhere() {
+        let (here, there) = (PeerKey::from_bytes([8; 32]), PeerKey::from_bytes([9; 32]));
+        let (bob, carol) = (peer("bob", 1), peer("carol", 2));
+        let mut contacts = Contacts::default();
+        assert!(contacts.meet(here, &bob) && contacts.meet_nearby(&carol));
+        assert!(contacts.meet(there, &bob) && !contacts.meet_nearby(&bob));
+        assert!(contacts.forget(bob.key) && !contacts.forget(bob.key));
+        assert_eq!(contacts.acquaintance(here, &bob), Acquaintance::New);
+        assert_eq!(contacts.acquaintance_nearby(&bob), Acquaintance::New);
+        let known = Acquaintance::Known { contact: false };
+        assert_eq!(contacts.acquaintance_nearby(&carol), known);
+    }
+
+    #[test]
+    fn pins_and_blocks_are_bounded() {
+        let mut contacts = Contacts::default();
+        let numbered = |number: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            PeerIdentity {
+                name: format!("n{number}").parse().unwrap(),
+                key: PeerKey::from_bytes(key),
+            }
+        };
+        for number in 0..PEERS_MAX {
+            assert!(contacts.meet_nearby(&numbered(number)));
+            assert!(contacts.block(&numbered(number)));
+        }
+        let more = numbered(PEERS_MAX);
+        assert!(!contacts.meet_nearby(&more) && !contacts.block(&more));
+        assert!(contacts.is_blocked(numbered(0).key) && !contacts.is_blocked(more.key));
+        assert!(contacts.forget(numbered(0).key) && contacts.meet_nearby(&more));
+        assert!(contacts.unblock(numbered(0).key) && contacts.block(&more));
     }
 
     #[test]

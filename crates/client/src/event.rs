@@ -75,8 +75,16 @@ pub enum Event {
         /// Of the key pinned.
         known: Fingerprint,
     },
+    /// A stranger wants to connect, and was told that it needs permission: it is in
+    /// [`crate::Snapshot::asking`]. [`crate::Command::Allow`] lets it in when it tries
+    /// again.
+    Asked {
+        /// Who.
+        peer: PeerIdentity,
+    },
     /// A peer offers something and the user has to decide: it waits in
-    /// [`crate::Stage::AwaitingDecision`]. What the accept policy takes begins
+    /// [`crate::Stage::AwaitingDecision`]. Of a stranger that may be words, too
+    /// ([`crate::TransferView::is_text`]). What the accept policy takes begins
     /// with [`Event::Started`] instead.
     Offered {
         /// Which.
@@ -87,7 +95,9 @@ pub enum Event {
         /// Which.
         transfer: TransferId,
     },
-    /// A peer has sent a few words; they stand in the snapshot.
+    /// A few words may be shown: a peer that the user has chosen has sent them, or
+    /// the user has accepted them. They stand in the snapshot.
+    /// [`crate::Command::TextShown`] is to follow, and then [`Event::Finished`].
     TextReceived {
         /// Which.
         transfer: TransferId,

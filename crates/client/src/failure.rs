@@ -28,10 +28,14 @@ pub enum Failure {
         reason: String,
     },
     /// The server's key is not the one in its address, or not the one pinned.
-    #[error("{}", server_key_changed(server))]
+    #[error("{}", server_key_changed(server, *known, *shown))]
     ServerKeyChanged {
         /// Which.
         server: ServerAddress,
+        /// Of the key that it should have.
+        known: Option<Fingerprint>,
+        /// Of the key that it shows.
+        shown: Option<Fingerprint>,
     },
     /// The connection to the server broke.
     #[error("Lost the connection to the server: {reason}.")]
@@ -128,7 +132,7 @@ pub enum Failure {
     },
     /// Bytes did not match their digests.
     #[error(
-        "What arrived does not match what was sent: {detail}. Nothing was kept; send it again."
+        "What arrived does not match what was sent: {detail}. Nothing was kept; it has to be sent again."
     )]
     Verification {
         /// Which file.
@@ -150,7 +154,7 @@ pub enum Failure {
     },
     /// The connection broke.
     #[error(
-        "The connection to {peer} was lost: {reason}. Send it again; it goes on where it stopped."
+        "The connection to {peer} was lost: {reason}. Once it is sent again, it goes on where it stopped."
     )]
     ConnectionLost {
         /// Who.
@@ -160,7 +164,7 @@ pub enum Failure {
     },
     /// The server stopped relaying.
     #[error(
-        "The relay between you and {peer} has ended: {reason}. Send it again tomorrow, or from a network that lets you connect directly; it goes on where it stopped."
+        "The relay between you and {peer} has ended: {reason}. Sent again tomorrow, or from a network that lets you connect directly, it goes on where it stopped."
     )]
     RelayEnded {
         /// Who.
@@ -182,14 +186,24 @@ pub enum Failure {
     },
 }
 
-fn server_key_changed(server: &ServerAddress) -> String {
-    match server.fingerprint() {
-        Some(fingerprint) => format!(
-            "The server at {} has another key than {fingerprint}. Ask its operator for the right fingerprint.",
-            server.host_port()
+fn server_key_changed(
+    server: &ServerAddress,
+    known: Option<Fingerprint>,
+    shown: Option<Fingerprint>,
+) -> String {
+    let place = server.host_port();
+    let told = |what: &str, fingerprint: Option<Fingerprint>| {
+        fingerprint.map_or_else(String::new, |it| format!(" {what} {it}."))
+    };
+    let shows = told("It shows", shown);
+    match (server.fingerprint(), shown) {
+        (Some(fingerprint), _) => format!(
+            "The server at {place} has another key than {fingerprint}.{shows} Ask its operator for the right fingerprint."
         ),
-        None => format!(
-            "The server {server} is not the one you know: its key has changed. If its operator confirms the new key, log in with HOST:PORT#FINGERPRINT."
+        (None, shown) => format!(
+            "The server {place} is not the one you know: its key has changed.{}{shows} If its operator confirms the new key, log in with {place}#{}.",
+            told("It was", known),
+            shown.map_or_else(|| "FINGERPRINT".to_owned(), |it| it.to_string()),
         ),
     }
 }
@@ -261,10 +275,26 @@ mod tests {
     fn a_server_with_another_key_than_was_said_has_not_changed_it() {
         let said = |server: &str| {
             let server = server.parse().unwrap();
-            Failure::ServerKeyChanged { server }.to_string()
+            let of = |n| Some(PeerKey::from_bytes([n; 32]).fingerprint());
+            let (known, shown) = (of(1), of(2));
+            Failure::ServerKeyChanged {
+                server,
+                known,
+                shown,
+            }
+            .to_string()
         };
-        assert!(said("example.org").contains("its key has changed"));
         let fingerprint = PeerKey::from_bytes([1; 32]).fingerprint();
+        let new = PeerKey::from_bytes([2; 32]).fingerprint();
+        let changed = said("example.org");
+        assert!(changed.contains("its key has changed"), "{changed}");
+        let both = [
+            format!("It was {fingerprint}. It shows {new}."),
+            format!("log in with example.org:4747#{new}."),
+        ];
+        for told in both {
+            assert!(changed.contains(&told), "{told}: {changed}");
+        }
         let said = said(&format!("example.org#{fingerprint}"));
         assert!(
             said.contains("another key than") && !said.contains("changed"),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pinhole_net::{PathKind, PeerIdentity};
 use serde::{Deserialize, Serialize};
 
-use crate::profile::{Profile, ProfileError};
+use crate::profile::{Profile, ProfileError, ProfileWriter, stored_path};
 use crate::snapshot::{Direction, Stage, TransferView};
 
 /// At twice this many entries, the older half goes.
@@ -43,6 +43,7 @@ pub struct HistoryEntry {
     /// How it ended.
     pub outcome: Outcome,
     /// Received: the folder that holds what arrived.
+    #[serde(default, with = "stored_path::optional")]
     pub folder: Option<PathBuf>,
 }
 
@@ -52,7 +53,7 @@ pub struct HistoryEntry {
 pub enum Outcome {
     /// Everything is durable on the receiving side, but for this many files.
     Completed {
-        /// Files that failed one by one.
+        /// Files and folders that should be there and are not.
         failed_files: u64,
     },
     /// Not, for this reason.
@@ -67,8 +68,13 @@ impl HistoryEntry {
     pub(crate) fn of(transfer: &TransferView, ended_at: SystemTime) -> Option<Self> {
         let (files, bytes, elapsed, digest, outcome, folder) = match &transfer.stage {
             Stage::Completed(done) => {
-                let outcome = Outcome::Completed {
-                    failed_files: done.failed_files,
+                let outcome = match (done.files, done.failed_files) {
+                    (0, failed @ 1..) => Outcome::Failed {
+                        reason: format!("None of {failed} files arrived."),
+                    },
+                    _ => Outcome::Completed {
+                        failed_files: done.missing(),
+                    },
                 };
                 (
                     done.files,
@@ -141,24 +147,20 @@ impl History {
         self.entries.clone()
     }
 
-    pub(crate) fn add(
-        &mut self,
-        profile: &Profile,
-        entry: HistoryEntry,
-    ) -> Result<(), ProfileError> {
+    pub(crate) fn add(&mut self, writer: &ProfileWriter, entry: HistoryEntry) {
         let line = line(&entry);
         let entries = Arc::make_mut(&mut self.entries);
         entries.push(entry);
         if entries.len() < 2 * KEPT_ENTRIES {
-            return profile.append_history(&line);
+            return writer.append_history(&line);
         }
         entries.drain(..KEPT_ENTRIES);
-        profile.replace_history(&entries.iter().map(self::line).collect::<String>())
+        writer.replace_history(entries.iter().map(self::line).collect());
     }
 
-    pub(crate) fn clear(&mut self, profile: &Profile) -> Result<(), ProfileError> {
+    pub(crate) fn clear(&mut self, writer: &ProfileWriter) {
         self.entries = Arc::default();
-        profile.replace_history("")
+        writer.replace_history(String::new());
     }
 }
 
@@ -195,22 +197,51 @@ mod tests {
         }
     }
 
+    /// The history after `change`, as it is read anew.
+    fn stored(profile: &Profile, change: impl FnOnce(&ProfileWriter)) -> Arc<Vec<HistoryEntry>> {
+        let writer = profile.writer(|error| panic!("{error}")).unwrap();
+        change(&writer);
+        assert!(writer.finish(Duration::from_secs(30)));
+        History::load(profile).unwrap().entries()
+    }
+
     #[test]
-    fn entries_survive_a_restart_and_a_line_cut_off_by_a_crash() {
+    fn entries_survive_a_restart_and_lines_cut_off_by_a_crash() {
         let folder = tempfile::tempdir().unwrap();
         let profile = Profile::open(Some(folder.path())).unwrap();
         let mut history = History::load(&profile).unwrap();
-        history.add(&profile, entry(1)).unwrap();
-        history.add(&profile, entry(2)).unwrap();
-        let mut again = History::load(&profile).unwrap();
-        assert_eq!(*again.entries(), [entry(1), entry(2)]);
-        profile.append_history("{\"ended_at_s\":3,\"pe").unwrap();
+        let after = stored(&profile, |writer| {
+            history.add(writer, entry(1));
+            history.add(writer, entry(2));
+        });
+        assert_eq!(*after, [entry(1), entry(2)]);
+        let torn = stored(&profile, |writer| {
+            writer.append_history("{\"ended_at_s\":3,\"pe")
+        });
+        assert_eq!(*torn, [entry(1), entry(2)]);
+        let next = stored(&profile, |writer| history.add(writer, entry(4)));
         assert_eq!(
-            *History::load(&profile).unwrap().entries(),
-            [entry(1), entry(2)]
+            *next,
+            [entry(1), entry(2), entry(4)],
+            "the torn line is alone"
         );
-        again.clear(&profile).unwrap();
-        assert!(History::load(&profile).unwrap().entries().is_empty());
+        assert!(stored(&profile, |writer| history.clear(writer)).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_went_into_a_folder_whose_name_is_no_text_is_kept() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::open(Some(folder.path())).unwrap();
+        let into = std::ffi::OsString::from_vec(b"/in\xff".to_vec());
+        let entry = HistoryEntry {
+            folder: Some(into.into()),
+            ..entry(1)
+        };
+        let mut history = History::load(&profile).unwrap();
+        let after = stored(&profile, |writer| history.add(writer, entry.clone()));
+        assert_eq!(*after, [entry]);
     }
 
     #[test]
@@ -219,10 +250,10 @@ mod tests {
         let profile = Profile::open(Some(folder.path())).unwrap();
         let many = u64::try_from(2 * KEPT_ENTRIES - 1).unwrap();
         let lines: String = (0..many).map(|n| line(&entry(n))).collect();
-        profile.replace_history(&lines).unwrap();
+        let before = stored(&profile, |writer| writer.replace_history(lines));
+        assert_eq!(before.len(), 2 * KEPT_ENTRIES - 1);
         let mut history = History::load(&profile).unwrap();
-        history.add(&profile, entry(many)).unwrap();
-        let stored = History::load(&profile).unwrap().entries();
+        let stored = stored(&profile, |writer| history.add(writer, entry(many)));
         assert_eq!(stored, history.entries());
         assert_eq!(stored.len(), KEPT_ENTRIES);
         assert_eq!(stored.last(), Some(&entry(many)));

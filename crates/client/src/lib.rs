@@ -9,11 +9,13 @@
 //! | [`client`] | starting the engine, and the handle a face holds |
 //! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
 //! | `engine` | the one task that owns all state, by concern: login, nearby, sessions, transfers |
+//! | `consent` | what may happen without asking, and what only after a yes |
 //! | [`profile`], [`settings`], [`contacts`], [`history`], [`attempts`] | what survives a restart |
 
 pub mod attempts;
 pub mod client;
 pub mod command;
+mod consent;
 pub mod contacts;
 mod engine;
 pub mod event;
@@ -31,15 +33,18 @@ pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
 pub use history::{HistoryEntry, Outcome};
+pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
     Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
     ProxyTextError, ServerAddress,
 };
 pub use pinhole_transfer::{
-    Existing, Paused, Renamed, display::display_lines, message::TEXT_BYTES_MAX,
+    Existing, Paused, Renamed,
+    display::{display_lines, display_text, is_hidden},
+    message::TEXT_BYTES_MAX,
 };
-pub use settings::{AcceptPolicy, Overrides, Settings};
+pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};
 pub use snapshot::{
     Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TopView, TransferId,
     TransferView,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use pinhole_transfer::display::display_text;
-use pinhole_transfer::{Manifest, Source};
+use pinhole_transfer::{Manifest, Selection, Source};
 
 use crate::snapshot::{EntryView, LeftOut, OfferView, Progress, TopView};
 
@@ -86,6 +86,7 @@ fn summary(manifest: &Manifest) -> OfferView {
         files: u64::from(manifest.files()),
         folders: u64::from(manifest.folders()),
         bytes: manifest.total_bytes(),
+        unread: u64::from(manifest.unread()),
         ..OfferView::default()
     }
 }
@@ -113,6 +114,20 @@ fn top_level(manifest: &Manifest) -> Vec<TopView> {
     all
 }
 
+/// The title of what is wanted of an offer; `None` when that is everything, or
+/// nothing.
+pub(crate) fn title_of_wanted(selection: &Selection) -> Option<String> {
+    if selection.skipped_files() == 0 || selection.files() == 0 {
+        return None;
+    }
+    let entries = (0..).zip(selection.manifest().entries());
+    let wanted = entries.filter(|(number, entry)| {
+        entry.file_size_bytes().is_some() && !selection.skipped().contains(number)
+    });
+    let paths = wanted.map(|(_, entry)| entry.path().as_str());
+    Some(title(paths.filter_map(|path| path.split('/').next())))
+}
+
 /// What will be offered, before it has been looked at.
 pub(crate) fn of_paths(paths: &[PathBuf]) -> OfferView {
     let name = |path: &PathBuf| {
@@ -131,6 +146,15 @@ pub(crate) fn of_text(text: &str) -> OfferView {
     let first = text.lines().find(|line| !line.trim().is_empty());
     OfferView {
         title: display_text(first.unwrap_or_default()),
+        bytes: text.len() as u64,
+        ..OfferView::default()
+    }
+}
+
+/// A few words that nobody has agreed to see yet.
+pub(crate) fn of_unread_text(text: &str) -> OfferView {
+    OfferView {
+        title: "a message".to_owned(),
         bytes: text.len() as u64,
         ..OfferView::default()
     }
@@ -210,6 +234,32 @@ mod tests {
         let offer = of_manifest(&builder.build());
         let folders: Vec<_> = offer.entries.iter().map(|entry| entry.folder).collect();
         assert_eq!(folders, [None, Some(0), Some(1), Some(0), None]);
+    }
+
+    #[test]
+    fn the_title_of_a_part_names_what_is_wanted() {
+        let mut builder = ManifestBuilder::default();
+        for entry in [
+            r#"{"file":{"path":"photo.jpg","size_bytes":1}}"#,
+            r#"{"folder":{"path":"d"}}"#,
+            r#"{"file":{"path":"d/1","size_bytes":1}}"#,
+            r#"{"file":{"path":"d/2","size_bytes":1}}"#,
+            r#"{"file":{"path":"f","size_bytes":4}}"#,
+        ] {
+            builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        }
+        let manifest = std::sync::Arc::new(builder.build());
+        for (skipped, expected) in [
+            (vec![], None),
+            (vec![0], Some("d and 1 more")),
+            (vec![0, 2, 3], Some("f")),
+            (vec![4], Some("photo.jpg and 1 more")),
+            (vec![0, 2, 3, 4], None),
+        ] {
+            let skipped = skipped.into_iter().collect();
+            let selection = Selection::without(manifest.clone(), skipped);
+            assert_eq!(title_of_wanted(&selection).as_deref(), expected);
+        }
     }
 
     #[test]

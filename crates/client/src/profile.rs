@@ -1,8 +1,12 @@
 //! The profile directory: identity, settings, contacts. One process at a time.
 
+pub(crate) mod stored_path;
+mod writer;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use directories::{ProjectDirs, UserDirs};
 use pinhole_net::{Identity, generate_identity};
@@ -12,6 +16,8 @@ use crate::attempts::Attempt;
 use crate::contacts::Contacts;
 use crate::engine::Queued;
 use crate::settings::Settings;
+
+pub(crate) use writer::ProfileWriter;
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.pkcs8";
@@ -29,7 +35,7 @@ pub struct Profile {
     folder: PathBuf,
     default_download_folder: PathBuf,
     identity: Identity,
-    _lock: File,
+    lock: Arc<File>,
 }
 
 /// Why a profile cannot be opened or written.
@@ -52,7 +58,7 @@ pub enum ProfileError {
         error: io::Error,
     },
     /// A file of it does not hold what it should.
-    #[error("{} is damaged ({detail}). Move it away to start afresh", path.display())]
+    #[error("{} is damaged ({detail}). {}", path.display(), remedy(path))]
     Damaged {
         /// Which.
         path: PathBuf,
@@ -77,12 +83,13 @@ impl Profile {
         };
         make_private_folder(&folder).map_err(at(&folder))?;
         let lock = lock(&folder)?;
+        tighten(&folder);
         let identity = load_or_create_identity(&folder.join(IDENTITY_FILE))?;
         Ok(Self {
             folder,
             default_download_folder,
             identity,
-            _lock: lock,
+            lock: Arc::new(lock),
         })
     }
 
@@ -106,14 +113,6 @@ impl Profile {
         load_json(&self.folder.join(SETTINGS_FILE))
     }
 
-    /// Stores the settings.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the old one then stays.
-    pub fn store_settings(&self, settings: &Settings) -> Result<(), ProfileError> {
-        store_json(&self.folder.join(SETTINGS_FILE), settings)
-    }
-
     /// The stored contacts, or none.
     ///
     /// # Errors
@@ -122,44 +121,14 @@ impl Profile {
         load_json(&self.folder.join(CONTACTS_FILE))
     }
 
-    /// Stores the contacts.
-    ///
-    /// # Errors
-    /// When the file cannot be written; the old one then stays.
-    pub fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
-        store_json(&self.folder.join(CONTACTS_FILE), contacts)
-    }
-
     /// What waited for its peer when the last run ended.
     pub(crate) fn load_queue(&self) -> Result<Vec<Queued>, ProfileError> {
         load_json(&self.folder.join(QUEUE_FILE))
     }
 
-    /// Stores what waits for its peer.
-    pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
-        store_json(&self.folder.join(QUEUE_FILE), queue)
-    }
-
     /// The last attempts to connect.
     pub(crate) fn load_attempts(&self) -> Result<Vec<Attempt>, ProfileError> {
         load_json(&self.folder.join(ATTEMPTS_FILE))
-    }
-
-    /// Stores the last attempts to connect. Not durably: connecting does not
-    /// wait for a disk, and what a power cut takes of them is no loss.
-    pub(crate) fn store_attempts(&self, attempts: &[Attempt]) -> Result<(), ProfileError> {
-        let path = self.folder.join(ATTEMPTS_FILE);
-        let store = || {
-            let text = serde_json::to_vec(attempts).map_err(io::Error::other)?;
-            let temporary = path.with_extension("new");
-            let mut file = private_file()
-                .create(true)
-                .truncate(true)
-                .open(&temporary)?;
-            file.write_all(&text)?;
-            fs::rename(&temporary, &path)
-        };
-        store().map_err(at(&path))
     }
 
     /// The lines of the stored history.
@@ -169,23 +138,108 @@ impl Profile {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Adds a line to the stored history.
-    pub(crate) fn append_history(&self, line: &str) -> Result<(), ProfileError> {
-        let path = self.folder.join(HISTORY_FILE);
-        let append = || {
-            let mut file = private_file().append(true).create(true).open(&path)?;
-            file.write_all(line.as_bytes())?;
-            file.sync_data()
-        };
-        append().map_err(at(&path))
-    }
-
-    /// Replaces the stored history.
-    pub(crate) fn replace_history(&self, lines: &str) -> Result<(), ProfileError> {
-        let path = self.folder.join(HISTORY_FILE);
-        write_durably(&path, lines.as_bytes()).map_err(at(&path))
+    /// Starts what writes into the profile from now on. `report` hears of what could
+    /// not be written, on another thread, and must not block.
+    pub(crate) fn writer(
+        &self,
+        report: impl Fn(ProfileError) + Send + 'static,
+    ) -> Result<ProfileWriter, ProfileError> {
+        let started = ProfileWriter::start(self.folder.clone(), self.lock.clone(), report);
+        started.map_err(at(&self.folder))
     }
 }
+
+impl ProfileWriter {
+    /// Has the settings stored.
+    pub(crate) fn store_settings(&self, settings: &Settings) -> Result<(), ProfileError> {
+        self.store(SETTINGS_FILE, settings, true)
+    }
+
+    /// Has the contacts stored.
+    pub(crate) fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
+        self.store(CONTACTS_FILE, contacts, true)
+    }
+
+    /// Has stored what waits for its peer.
+    pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
+        self.store(QUEUE_FILE, queue, true)
+    }
+
+    /// Has the last attempts to connect stored. Not durably: what a power cut takes of
+    /// them is no loss.
+    pub(crate) fn store_attempts(&self, attempts: &[Attempt]) -> Result<(), ProfileError> {
+        self.store(ATTEMPTS_FILE, attempts, false)
+    }
+
+    fn store<T: Serialize + ?Sized>(
+        &self,
+        file: &'static str,
+        value: &T,
+        is_durable: bool,
+    ) -> Result<(), ProfileError> {
+        let text = serde_json::to_vec_pretty(value);
+        let text = text.map_err(|e| at(Path::new(file))(io::Error::other(e)))?;
+        self.replace(file, text, is_durable);
+        Ok(())
+    }
+}
+
+/// What to do about a damaged file: what it holds decides.
+fn remedy(path: &Path) -> &'static str {
+    match path.file_name().and_then(std::ffi::OsStr::to_str) {
+        Some(IDENTITY_FILE) => {
+            "It is your key, and your names belong to it: put back a copy of it from a backup. Only if there is none, move it away; Pinhole then makes another key, for which your names are taken"
+        }
+        Some(CONTACTS_FILE) => {
+            "It holds the keys of the people and servers you know: put back a copy of it from a backup. Only if there is none, move it away; Pinhole then takes everybody for a stranger, so compare fingerprints again"
+        }
+        Some(QUEUE_FILE) => {
+            "It holds what waits for people who are offline: put back a copy of it, or move it away and send that again"
+        }
+        _ => "Put back a copy of it from a backup, or move it away; Pinhole then uses defaults",
+    }
+}
+
+/// Makes an existing profile private, which one that was copied may not be. A folder
+/// that holds other things, too, is not ours to close.
+#[cfg(unix)]
+fn tighten(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let ours = [
+        LOCK_FILE,
+        IDENTITY_FILE,
+        SETTINGS_FILE,
+        CONTACTS_FILE,
+        QUEUE_FILE,
+        ATTEMPTS_FILE,
+        HISTORY_FILE,
+    ];
+    let restrict = |path: &Path, mode: u32| {
+        let restricted = match fs::metadata(path) {
+            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = restricted {
+            tracing::warn!(path = %path.display(), %error, "others may read it");
+        }
+    };
+    for file in ours {
+        restrict(&folder.join(file), 0o600);
+    }
+    let is_ours = |entry: io::Result<fs::DirEntry>| {
+        let name = entry.map(|entry| entry.file_name());
+        name.is_ok_and(|name| name == "received" || ours.iter().any(|file| name == *file))
+    };
+    if fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_ours)) {
+        restrict(folder, 0o700);
+    }
+}
+
+/// Windows keeps a user's folder from other users by itself.
+#[cfg(not(unix))]
+const fn tighten(_folder: &Path) {}
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
     move |error| ProfileError::Io {
@@ -273,11 +327,6 @@ fn load_json<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ProfileErr
     })
 }
 
-fn store_json<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), ProfileError> {
-    let text = serde_json::to_vec_pretty(value).map_err(|e| at(path)(io::Error::other(e)))?;
-    write_durably(path, &text).map_err(at(path))
-}
-
 /// The whole file, or `None` when there is none.
 fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
@@ -290,14 +339,38 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Replaces the file as a whole: a crash leaves the old or the new one.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Adds lines to a file, durably. A line that a crash cut off stays on its own.
+fn append_lines(path: &Path, lines: &str) -> io::Result<()> {
+    let mut file = private_file().append(true).create(true).open(path)?;
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(io::SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    let separator = if last == [b'\n'] { "" } else { "\n" };
+    file.write_all(format!("{separator}{lines}").as_bytes())?;
+    file.sync_data()
+}
+
+fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
     let temporary = path.with_extension("new");
     let mut file = private_file()
         .create(true)
         .truncate(true)
         .open(&temporary)?;
     file.write_all(bytes)?;
+    Ok((temporary, file))
+}
+
+/// Replaces the file as a whole. A power cut may leave it empty.
+fn replace_quickly(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (temporary, _) = write_temporary(path, bytes)?;
+    fs::rename(&temporary, path)
+}
+
+/// Replaces the file as a whole: a crash leaves the old or the new one.
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (temporary, file) = write_temporary(path, bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     #[cfg(unix)]
@@ -322,7 +395,9 @@ mod tests {
             proxy: "http://alice:pass%40word@proxy:3128".parse().unwrap(),
             ..Settings::default()
         };
-        first.store_settings(&settings).unwrap();
+        let writer = first.writer(|error| panic!("{error}")).unwrap();
+        writer.store_settings(&settings).unwrap();
+        assert!(writer.finish(std::time::Duration::from_secs(30)));
         drop(first);
         let second = Profile::open(Some(&path)).unwrap();
         assert_eq!(second.identity().key(), key);
@@ -354,6 +429,19 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_told_to_throw_away_what_cannot_be_replaced() {
+        for file in [IDENTITY_FILE, CONTACTS_FILE] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(file), "{ not json").unwrap();
+            let opened = Profile::open(Some(folder.path()));
+            let loaded = opened.and_then(|profile| profile.load_contacts().map(drop));
+            let text = loaded.unwrap_err().to_string();
+            assert!(text.contains("backup"), "{text}");
+            assert!(text.contains("Only if there is none"), "{text}");
+        }
+    }
+
+    #[test]
     fn the_cause_is_said_once() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
@@ -373,5 +461,27 @@ mod tests {
         let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path.join(IDENTITY_FILE)), 0o600);
         assert_eq!(mode(&path), 0o700);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_profile_that_others_could_read_is_made_private() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let set = |p: &Path, mode| fs::set_permissions(p, fs::Permissions::from_mode(mode));
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        let of_others = folder.path().join("holiday.jpg");
+        for (other, expected) in [(false, 0o700), (true, 0o755)] {
+            drop(Profile::open(Some(folder.path())).unwrap());
+            let identity = folder.path().join(IDENTITY_FILE);
+            set(&identity, 0o644).unwrap();
+            set(folder.path(), 0o755).unwrap();
+            if other {
+                fs::write(&of_others, "").unwrap();
+            }
+            drop(Profile::open(Some(folder.path())).unwrap());
+            assert_eq!(mode(&identity), 0o600);
+            assert_eq!(mode(folder.path()), expected, "other things there: {other}");
+        }
     }
 }

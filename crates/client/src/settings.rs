@@ -15,7 +15,10 @@ pub struct Settings {
     pub name: Option<PeerName>,
     /// The server used last.
     pub server: Option<ServerAddress>,
+    /// A face that is used daily logs in with them by itself when it is started.
+    pub auto_log_in: bool,
     /// Where accepted files go; `None` for the default of the profile.
+    #[serde(with = "crate::profile::stored_path::optional")]
     pub download_folder: Option<PathBuf>,
     /// Which paths to peers may be used.
     pub path: PathPolicy,
@@ -26,6 +29,8 @@ pub struct Settings {
     /// The most bytes of an offer that is taken without asking; any other
     /// waits for the user. `None` for no such limit.
     pub unasked_bytes_max: Option<u64>,
+    /// How the invitations of strangers are answered.
+    pub strangers: Strangers,
     /// What happens where something of the same name is there already, unless
     /// the user says otherwise for one offer.
     pub existing: Existing,
@@ -47,11 +52,13 @@ impl Default for Settings {
         Self {
             name: None,
             server: None,
+            auto_log_in: true,
             download_folder: None,
             path: PathPolicy::default(),
             proxy: ProxyChoice::default(),
             accept: AcceptPolicy::default(),
             unasked_bytes_max: None,
+            strangers: Strangers::default(),
             existing: Existing::default(),
             keeps_executable: false,
             send_limit: None,
@@ -73,6 +80,8 @@ pub struct Overrides {
     pub accept: Option<AcceptPolicy>,
     /// See [`Settings::unasked_bytes_max`].
     pub unasked_bytes_max: Option<u64>,
+    /// See [`Settings::strangers`].
+    pub strangers: Option<Strangers>,
     /// See [`Settings::download_folder`].
     pub download_folder: Option<PathBuf>,
     /// See [`Settings::existing`].
@@ -87,6 +96,8 @@ pub struct Overrides {
     pub nearby: Option<bool>,
     /// See [`Settings::port_mapping`].
     pub port_mapping: Option<bool>,
+    /// This run only sends, or asks: whoever wants to send to it finds nobody there.
+    pub takes_nothing: bool,
 }
 
 impl Settings {
@@ -104,11 +115,13 @@ impl Settings {
         Self {
             name: self.name.clone(),
             server: self.server.clone(),
+            auto_log_in: self.auto_log_in,
             download_folder: folder.or(self.download_folder.as_ref()).cloned(),
             path: overrides.path.unwrap_or(self.path),
             proxy: overrides.proxy.as_ref().unwrap_or(&self.proxy).clone(),
             accept: overrides.accept.unwrap_or(self.accept),
             unasked_bytes_max: overrides.unasked_bytes_max.or(self.unasked_bytes_max),
+            strangers: overrides.strangers.unwrap_or(self.strangers),
             existing: overrides.existing.unwrap_or(self.existing),
             keeps_executable: overrides.keeps_executable.unwrap_or(self.keeps_executable),
             send_limit: overrides.send_limit.or(self.send_limit),
@@ -130,4 +143,19 @@ pub enum AcceptPolicy {
     Contacts,
     /// Everybody's.
     All,
+}
+
+/// How the invitation of a key is answered that the user has not chosen yet, by
+/// sending to it, accepting something of it, or trusting it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strangers {
+    /// Over the relay alone, which hides our addresses; once the user accepts
+    /// something, on the direct path. Where there is no relay, as with `Ask`.
+    #[default]
+    Relay,
+    /// As that of a contact: a stranger learns our addresses.
+    Direct,
+    /// Not before the user has allowed it ([`crate::Command::Allow`]).
+    Ask,
 }

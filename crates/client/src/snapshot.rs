@@ -30,6 +30,13 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
+    /// Strangers that were told they need permission to connect, oldest first, until
+    /// they are allowed or declined: at most 64.
+    pub asking: Vec<PeerIdentity>,
+    /// Whom the user has chosen, on every server and nearby, ordered by name.
+    pub contacts: Arc<Vec<PeerIdentity>>,
+    /// Keys that were blocked, ordered by the names they had then.
+    pub blocked: Vec<PeerIdentity>,
     /// Every transfer that has ended, oldest first, also of earlier runs.
     pub history: Arc<Vec<HistoryEntry>>,
     /// The last attempts to connect, oldest first, also of earlier runs.
@@ -163,6 +170,9 @@ pub struct TransferView {
     pub peer: PeerIdentity,
     /// See [`PeerView::claimed`]; as it was when the offer came.
     pub claimed: bool,
+    /// Receiving: the user has not chosen this key before, by sending to it,
+    /// accepting something of it, or trusting it; as it was when the offer came.
+    pub stranger: bool,
     /// Which way.
     pub direction: Direction,
     /// What is offered: in full until it has ended, then without its entries.
@@ -174,8 +184,11 @@ pub struct TransferView {
     pub path: Option<PathKind>,
     /// Bytes and files so far.
     pub progress: Progress,
-    /// A few words that were sent instead of files, as they came: not fit to be
-    /// shown without [`crate::display_lines`].
+    /// A few words instead of files.
+    pub is_text: bool,
+    /// Those words as they came: not fit to be shown without
+    /// [`crate::display_lines`]. Absent while they wait for
+    /// [`crate::Command::Accept`].
     pub text: Option<Arc<str>>,
 }
 
@@ -222,9 +235,11 @@ pub struct Completion {
     pub here_bytes: u64,
     /// Bytes that travelled more than once.
     pub resent_bytes: u64,
-    /// Files that failed one by one, or could not even be offered; the others
-    /// are there.
+    /// Files that failed one by one; the others are there.
     pub failed_files: u64,
+    /// Files and folders that the sender could not read, or name, and so could not
+    /// even offer.
+    pub unread: u64,
     /// Files that the receiver did not want.
     pub skipped_files: u64,
     /// What was delivered, in short; equal on both sides. `None` for no files.
@@ -244,6 +259,12 @@ pub struct Completion {
 }
 
 impl Completion {
+    /// How many files and folders should be there and are not.
+    #[must_use]
+    pub const fn missing(&self) -> u64 {
+        self.failed_files + self.unread
+    }
+
     /// The bytes that travelled during this transfer.
     #[must_use]
     pub const fn travelled_bytes(&self) -> u64 {
@@ -304,15 +325,9 @@ pub struct OfferView {
     pub existing_names: Vec<String>,
     /// Sending: what was found and left out.
     pub left_out: Vec<LeftOut>,
-}
-
-impl OfferView {
-    /// How much was left out although it should have been sent.
-    #[must_use]
-    pub fn unsent(&self) -> u64 {
-        let failed = self.left_out.iter().filter(|left_out| left_out.failed);
-        failed.count() as u64
-    }
+    /// How many files and folders should be in it, but could not be read or named by
+    /// the sender.
+    pub unread: u64,
 }
 
 /// Something that was found where files were to be sent, and is not sent.

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use egui::ThemePreference;
-use pinhole_client::{Command, Existing, PeerKey, TransferId};
+use pinhole_client::{Command, Existing, PeerKey, ServerAddress, TransferId};
 
+use crate::leave::Leaving;
 use crate::message::Draft;
 use crate::settings;
 
@@ -19,12 +20,33 @@ pub(crate) enum Action {
     Ask(Question),
     /// Show a sheet.
     Open(Sheet),
-    /// Put the sheet away.
+    /// Put the sheet away; what was typed in it stays for the next time.
     CloseSheet,
+    /// Put the sheet away, with what was typed in it.
+    DiscardSheet,
+    /// Send a few words, and put their sheet away once the engine has them.
+    Say {
+        /// To whom.
+        peer: PeerKey,
+        /// What.
+        text: String,
+    },
+    /// Leave, once the user says so if something is under way.
+    Leave(Leaving),
+    /// Leave, whatever is under way.
+    LeaveNow(Leaving),
+    /// Log in to the server under the key that it shows now.
+    TrustServer(ServerAddress),
     /// Put an offer's question away; it stays in the list of transfers.
     Postpone(TransferId),
     /// Ask an offer's question again.
     LookAt(TransferId),
+    /// Put the question about strangers away; a card keeps it in reach.
+    PutOffStrangers,
+    /// Turn down whatever strangers want.
+    DeclineStrangers,
+    /// Ask the question about strangers again.
+    LookAtStrangers,
     /// Into the clipboard.
     Copy(String),
     /// Put the notice away.
@@ -69,6 +91,10 @@ pub(crate) enum Sheet {
     },
     /// A few words to a peer.
     Message(Draft),
+    /// A name and a server, while people nearby are in sight.
+    LogIn,
+    /// Whether to leave although something is under way.
+    Leave(Leaving),
     /// Whether a peer's changed key is right.
     Trust {
         /// The key as it is now.
@@ -78,6 +104,11 @@ pub(crate) enum Sheet {
     },
     /// The settings, as typed.
     Settings(settings::Form),
+    /// Contacts, and who is blocked.
+    Known {
+        /// The contact whose removal was asked for once.
+        forgetting: Option<PeerKey>,
+    },
     /// What was sent and received.
     History {
         /// Clearing it was asked for once.

@@ -1,30 +1,28 @@
 //! The application: draws the latest snapshot and applies what the views ask for.
 
+mod drops;
+mod questions;
+
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
-use pinhole_client::{
-    Command, Event, LoginState, PeerKey, PeerView, Snapshot, Stage, TransferId, TransferView,
-};
+use pinhole_client::{Command, Event, LoginState, PeerKey, Snapshot, TransferId};
 
 use crate::action::{Action, Sheet};
 use crate::bridge::Bridge;
 use crate::choice::Choice;
 use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
-use crate::message::Draft;
+use crate::leave::{self, Leaving};
+use crate::sheets::Sheets;
+use crate::strangers::PutOff;
 use crate::transfers::FileFailures;
-use crate::{
-    header, history, login, message, offer, paste, peers, send_sheet, settings, text, theme,
-    transfers, trust,
-};
+use crate::{header, login, peers, text, theme, transfers};
+use drops::Drop;
+use questions::Asked;
 
-/// How long a drop waits for the window system to say where it fell.
-const DROP_PATIENCE: Duration = Duration::from_millis(250);
 /// How many failed files of one transfer are remembered.
 const MOST_FILE_FAILURES: usize = 1_000;
 /// How many events are taken before a frame is drawn.
@@ -37,20 +35,23 @@ pub(crate) struct App {
     form: login::Form,
     dialogs: Dialogs,
     hover: Hover,
-    sheet: Option<Sheet>,
-    postponed: HashSet<TransferId>,
+    sheets: Sheets,
+    asked: Asked,
+    /// The user wants it closed, whatever is under way.
+    is_quitting: bool,
+    put_off: PutOff,
+    /// The stranger's offer that the user wants to see by itself.
+    looked_at: Option<TransferId>,
+    /// The rows of the question about strangers, and when they moved last.
+    rows: Vec<PeerKey>,
+    rows_asked: Asked,
+    rows_moved: u64,
     choices: HashMap<TransferId, Choice>,
     failures: FileFailures,
     notice: Option<String>,
     drop: Option<Drop>,
     title: String,
     font_asked_for: bool,
-}
-
-/// Files that were dropped and do not know yet to whom they go.
-struct Drop {
-    paths: Vec<PathBuf>,
-    fallen: Instant,
 }
 
 /// What the first screen is filled with.
@@ -84,8 +85,14 @@ impl App {
             snapshot,
             dialogs: Dialogs::new(cc.egui_ctx.clone()),
             hover: Hover::new(cc),
-            sheet: None,
-            postponed: HashSet::new(),
+            sheets: Sheets::default(),
+            asked: Asked::default(),
+            is_quitting: false,
+            put_off: PutOff::default(),
+            looked_at: None,
+            rows: Vec::new(),
+            rows_asked: Asked::default(),
+            rows_moved: 0,
             choices: HashMap::new(),
             failures: FileFailures::new(),
             notice: None,
@@ -93,37 +100,74 @@ impl App {
             title: text::window_title(None),
             font_asked_for: false,
         };
-        if prefill.log_in
-            && let Some(command) = app.form.submit()
+        let settings = &app.snapshot.settings;
+        let again = settings.auto_log_in && app.form.is_as_remembered(settings);
+        let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
+        // What was used last has worked: it is kept at until it does again.
+        if (prefill.log_in || again && is_out)
+            && let Some(command) = app.form.submit(again)
         {
             app.send(command);
         }
         app
     }
 
-    fn send(&mut self, command: Command) {
-        if let Err(busy) = self.bridge.command(command) {
+    /// Whether the engine has taken it; if not, a notice says so.
+    fn send(&mut self, command: Command) -> bool {
+        let taken = self.bridge.command(command);
+        if let Err(busy) = taken {
             self.notice = Some(busy.to_owned());
         }
+        taken.is_ok()
     }
 
     fn apply(&mut self, ctx: &egui::Context, action: Action) {
         match action {
             Action::Command(command) => {
-                if matches!(command, Command::Send { .. } | Command::SendText { .. }) {
-                    self.sheet = None;
-                }
                 self.send(command);
             }
+            Action::Say { peer, text } => {
+                if self.send(Command::SendText { peer, text }) {
+                    self.sheets.discard();
+                }
+            }
             Action::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
-            Action::Open(sheet) => self.sheet = Some(sheet),
-            Action::CloseSheet => self.sheet = None,
+            Action::Open(sheet) => self.sheets.open(sheet),
+            Action::CloseSheet => self.sheets.close(),
+            Action::DiscardSheet => self.sheets.discard(),
+            Action::Leave(leaving) => {
+                if leave::under_way(&self.snapshot).next().is_some() {
+                    self.sheets.open(Sheet::Leave(leaving));
+                } else {
+                    self.leave(ctx, leaving);
+                }
+            }
+            Action::LeaveNow(leaving) => self.leave(ctx, leaving),
+            Action::TrustServer(server) => {
+                self.form.trust(&server);
+                match self.form.submit(false) {
+                    Some(command) => {
+                        self.send(command);
+                    }
+                    None => self.sheets.open(Sheet::LogIn),
+                }
+            }
             Action::Postpone(transfer) => {
-                self.postponed.insert(transfer);
+                self.put_off.offers.insert(transfer);
             }
             Action::LookAt(transfer) => {
-                self.postponed.remove(&transfer);
+                self.put_off.offers.remove(&transfer);
+                self.looked_at = Some(transfer);
             }
+            Action::PutOffStrangers => {
+                self.put_off.all(&self.snapshot);
+                self.put_off.be_quiet(ctx.input(|input| input.time));
+            }
+            Action::DeclineStrangers => {
+                self.send(Command::DeclineAll);
+                self.put_off.be_quiet(ctx.input(|input| input.time));
+            }
+            Action::LookAtStrangers => self.put_off.none(&self.snapshot),
             Action::Copy(text) => {
                 ctx.copy_text(text);
                 self.notice = Some(text::COPIED.to_owned());
@@ -135,11 +179,40 @@ impl App {
         ctx.request_repaint();
     }
 
+    fn leave(&mut self, ctx: &egui::Context, leaving: Leaving) {
+        for command in leaving.commands() {
+            self.send(command);
+        }
+        if leaving == Leaving::Quit {
+            self.is_quitting = true;
+            ctx.send_viewport_cmd(ViewportCommand::Close);
+        }
+    }
+
+    /// The window's own button was pressed: something may be under way.
+    fn close_or_ask(&mut self, ctx: &egui::Context) {
+        let is_asked_to = ctx.input(|input| input.viewport().close_requested());
+        let would_lose = || {
+            let mut running = leave::under_way(&self.snapshot);
+            running.next().is_some() || self.sheets.unsent().next().is_some()
+        };
+        if is_asked_to && !self.is_quitting && would_lose() {
+            ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            // The taskbar can close it while it is out of sight.
+            if ctx.input(|input| input.viewport().minimized) == Some(true) {
+                ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+            }
+            self.sheets.open(Sheet::Leave(Leaving::Quit));
+        }
+    }
+
     fn handle(&mut self, ctx: &egui::Context, event: Event) {
         match event {
-            Event::Offered { .. } | Event::TextReceived { .. } => ctx.send_viewport_cmd(
-                ViewportCommand::RequestUserAttention(UserAttentionType::Informational),
-            ),
+            Event::Offered { .. } | Event::Asked { .. } => attract(ctx),
+            Event::TextReceived { transfer } => {
+                self.send(Command::TextShown { transfer });
+                attract(ctx);
+            }
             Event::FileFailed {
                 transfer,
                 path,
@@ -178,17 +251,10 @@ impl App {
         self.snapshot = snapshot;
         let known: HashSet<TransferId> = self.snapshot.transfers.iter().map(|t| t.id).collect();
         self.failures.retain(|transfer, _| known.contains(transfer));
-        self.postponed.retain(|transfer| known.contains(transfer));
+        self.put_off.obey(&self.snapshot);
         self.choices.retain(|transfer, _| known.contains(transfer));
-        if let Some(Sheet::Trust { peer, .. }) = &self.sheet
-            && !self
-                .snapshot
-                .peers
-                .iter()
-                .any(|p| p.identity.key == *peer && p.changed_from.is_some())
-        {
-            self.sheet = None;
-        }
+        let is_logged_in = matches!(self.snapshot.login, LoginState::LoggedIn { .. });
+        self.sheets.obey(&self.snapshot, is_logged_in);
         self.look_for_glyphs(ctx);
         let title = text::window_title(own_name(&self.snapshot).as_deref());
         if title != self.title {
@@ -227,87 +293,8 @@ impl App {
         own_name(&self.snapshot).is_some()
     }
 
-    /// Takes files that fell on the window or were pasted into it. What was
-    /// pasted is returned when it is anything else.
-    fn take_files(&mut self, ctx: &egui::Context) -> Option<String> {
-        let typing = ctx.text_edit_focused();
-        let (dropped, pasted) = ctx.input(|input| {
-            let dropped: Vec<PathBuf> = input
-                .raw
-                .dropped_files
-                .iter()
-                .map(|file| file.path().to_owned())
-                .collect();
-            let pasted = input.events.iter().find_map(|event| match event {
-                egui::Event::Paste(text) if !typing => Some(text.clone()),
-                _ => None,
-            });
-            (dropped, pasted)
-        });
-        if !dropped.is_empty() {
-            // One drop of several files may come in several frames.
-            let drop = self.drop.get_or_insert_with(|| Drop {
-                paths: Vec::new(),
-                fallen: Instant::now(),
-            });
-            drop.paths.extend(dropped);
-        }
-        let paths = paste::paths(pasted.as_deref()?);
-        if paths.is_empty() {
-            return pasted;
-        }
-        self.sheet = Some(send_sheet::question(&self.snapshot, paths));
-        None
-    }
-
-    /// Pasted words go to the peer under the pointer or the keyboard's focus.
-    fn open_draft(
-        &self,
-        ctx: &egui::Context,
-        words: &str,
-        list: &peers::Outcome,
-    ) -> Option<Action> {
-        // A question lies over the list.
-        if ctx.memory(|memory| memory.top_modal_layer().is_some()) {
-            return None;
-        }
-        let key = list.under_pointer.or(list.focused)?;
-        let peer = |p: &&PeerView| p.identity.key == key && p.changed_from.is_none();
-        let peer = self.snapshot.peers.iter().find(peer)?;
-        let draft = Draft::to(peer.identity.clone(), words);
-        Some(Action::Open(Sheet::Message(draft)))
-    }
-
-    /// Sends a drop to the peer it fell on, or asks to whom.
-    fn resolve_drop(
-        &mut self,
-        ctx: &egui::Context,
-        under_pointer: Option<PeerKey>,
-    ) -> Option<Action> {
-        let drop = self.drop.take()?;
-        let position_known = ctx.input(|input| input.pointer.latest_pos().is_some());
-        if self.is_among_people() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {
-            ctx.request_repaint_after(Duration::from_millis(20));
-            self.drop = Some(drop);
-            return None;
-        }
-        let peer = under_pointer.and_then(|key| {
-            self.snapshot
-                .peers
-                .iter()
-                .find(|peer| peer.identity.key == key)
-        });
-        Some(match peer {
-            Some(peer) => send_sheet::to_peer(peer, &drop.paths),
-            None => Action::Open(send_sheet::question(&self.snapshot, drop.paths)),
-        })
-    }
-
     fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
-        let waiting = match &self.sheet {
-            Some(Sheet::Send { paths, .. }) => Some(text::paths_title(paths)),
-            _ => None,
-        };
+        let waiting = self.sheets.waiting().map(text::paths_title);
         login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
     }
 
@@ -347,42 +334,6 @@ impl App {
             peers::hover_hint(ui, known);
         }
         outcome
-    }
-
-    /// The offer's question comes first: somebody waits for the answer.
-    fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
-        let offers: Vec<&TransferView> = self
-            .snapshot
-            .transfers
-            .iter()
-            .filter(|t| {
-                matches!(t.stage, Stage::AwaitingDecision) && !self.postponed.contains(&t.id)
-            })
-            .collect();
-        if let Some(first) = offers.first() {
-            if let Some(Sheet::Message(draft)) = &mut self.sheet {
-                draft.lose_focus();
-            }
-            let choice = self.choices.entry(first.id);
-            let choice = choice.or_insert_with(|| Choice::of(&first.offer));
-            return offer::show(ui, &self.snapshot, first, choice, offers.len() - 1);
-        }
-        match &mut self.sheet {
-            Some(Sheet::Message(draft)) => message::show(ui, &self.snapshot, draft),
-            Some(Sheet::Send { paths, chosen }) => {
-                send_sheet::show(ui, &self.snapshot, paths, chosen)
-            }
-            Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
-            Some(Sheet::History { clearing }) => history::show(ui, &self.snapshot, clearing),
-            Some(Sheet::Trust { peer, paths }) => self
-                .snapshot
-                .peers
-                .iter()
-                .find(|p| p.identity.key == *peer)
-                .map(|peer| trust::show(ui, peer, paths))
-                .unwrap_or_default(),
-            None => Vec::new(),
-        }
     }
 
     fn notice(&self, ui: &mut Ui) -> Vec<Action> {
@@ -430,14 +381,17 @@ impl eframe::App for App {
         }
         while let Some(answer) = self.dialogs.next_answer() {
             match answer {
-                Answer::Command(command) => self.send(command),
+                Answer::Command(command) => {
+                    self.send(command);
+                }
                 Answer::Files(paths) => {
-                    self.sheet = Some(send_sheet::question(&self.snapshot, paths));
+                    self.sheets.ask_to_whom(&self.snapshot, paths);
                 }
                 Answer::Trouble(words) => self.notice = Some(words),
             }
         }
         self.take_snapshot(ctx);
+        self.close_or_ask(ctx);
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
@@ -457,8 +411,8 @@ impl eframe::App for App {
                 actions.extend(self.first_screen(ui));
             });
             // The others have nobody to be for yet.
-            if matches!(self.sheet, Some(Sheet::Settings(_))) {
-                actions.extend(self.sheets(ui));
+            if let Some(Sheet::Settings(_) | Sheet::Leave(_)) = self.sheets.top() {
+                actions.extend(self.sheet(ui));
             }
         }
         actions.extend(self.resolve_drop(ui.ctx(), under_pointer));
@@ -486,4 +440,10 @@ fn own_name(snapshot: &Snapshot) -> Option<String> {
             snapshot.nearby.as_ref().map(ToString::to_string)
         }
     }
+}
+
+/// Asks the user to look at the window.
+fn attract(ctx: &egui::Context) {
+    let attention = UserAttentionType::Informational;
+    ctx.send_viewport_cmd(ViewportCommand::RequestUserAttention(attention));
 }

@@ -23,8 +23,6 @@ pub(crate) struct Choice {
     wanted: Amount,
     /// `None` until the user says otherwise than the settings.
     pub(crate) existing: Option<Existing>,
-    /// The question has been drawn before.
-    pub(crate) is_shown: bool,
 }
 
 /// How much is wanted.
@@ -46,7 +44,6 @@ impl Choice {
                 bytes: offer.bytes,
             },
             existing: None,
-            is_shown: false,
         }
     }
 

@@ -105,8 +105,5 @@ fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
 
 fn show(folder: &PathBuf) -> Option<Answer> {
     let error = open::that_detached(folder).err()?;
-    Some(Answer::Trouble(text::cannot_open(
-        folder,
-        &error.to_string(),
-    )))
+    Some(Answer::Trouble(text::cannot_open(folder, &error)))
 }

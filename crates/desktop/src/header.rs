@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use egui::{Align, Color32, Layout, RichText, Ui};
-use pinhole_client::{LoginState, PeerName, Snapshot};
+use pinhole_client::{Failure, LoginState, PeerName, Snapshot};
 
 use crate::action::{Action, Sheet};
+use crate::leave::Leaving;
 use crate::settings::Form;
-use crate::{icon, text, theme};
+use crate::{icon, text, theme, trust};
 
 const HEIGHT: f32 = 48.0;
 
@@ -24,9 +25,10 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
         return Vec::new();
     };
     let wide = egui::Vec2::new(ui.available_width(), HEIGHT);
-    let actions = ui
+    let mut actions = ui
         .allocate_ui_with_layout(wide, Layout::right_to_left(Align::Center), |ui| {
             let settings = theme::button(ui, text::SETTINGS).clicked();
+            let way = way_on(ui, snapshot);
             ui.with_layout(Layout::top_down(Align::Min), |ui| {
                 ui.add(egui::Label::new(RichText::new(name.as_str()).heading()).truncate());
                 ui.horizontal(|ui| {
@@ -35,11 +37,9 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
                     ui.add(egui::Label::new(theme::muted(ui, status)).truncate());
                 });
             });
-            if settings {
-                vec![Action::Open(Sheet::Settings(Form::of(&snapshot.settings)))]
-            } else {
-                Vec::new()
-            }
+            let settings =
+                settings.then(|| Action::Open(Sheet::Settings(Form::of(&snapshot.settings))));
+            settings.into_iter().chain(way).collect::<Vec<_>>()
         })
         .inner;
     if let Some((when, why)) = trouble {
@@ -52,9 +52,37 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
                     .color(palette.warning),
             );
             ui.add(egui::Label::new(theme::muted(ui, why)).wrap());
+            actions.extend(trust_server(ui, snapshot));
         });
     }
     actions
+}
+
+/// Without a server there is a way to one, and away from one that does not answer.
+fn way_on(ui: &mut Ui, snapshot: &Snapshot) -> Option<Action> {
+    let (words, action) = match snapshot.login {
+        LoginState::LoggedOut { .. } => (text::LOG_IN, Action::Open(Sheet::LogIn)),
+        LoginState::LoggingIn { .. } => (text::CANCEL, Action::Leave(Leaving::GiveUp)),
+        LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => return None,
+    };
+    theme::button(ui, words).clicked().then_some(action)
+}
+
+/// Where the server shows another key: both, and what to do.
+pub(crate) fn trust_server(ui: &mut Ui, snapshot: &Snapshot) -> Option<Action> {
+    let LoginState::LoggedOut {
+        failure:
+            Some(Failure::ServerKeyChanged {
+                server,
+                known,
+                shown,
+            }),
+    } = &snapshot.login
+    else {
+        return None;
+    };
+    ui.add_space(theme::GAP_SMALL);
+    trust::server(ui, server, *known, *shown)
 }
 
 /// How one stands with the server.

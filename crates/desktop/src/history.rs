@@ -11,8 +11,14 @@ use crate::{sheet, text, theme};
 const ROW_HEIGHT: f32 = 72.0;
 
 /// Draws the list over the window, the newest first. `clearing` says that
-/// clearing it was asked for once.
-pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, clearing: &mut bool) -> Vec<Action> {
+/// clearing it was asked for once; a click before that `is_ready` belongs to the
+/// one before it.
+pub(crate) fn show(
+    ui: &Ui,
+    snapshot: &Snapshot,
+    clearing: &mut bool,
+    is_ready: bool,
+) -> Vec<Action> {
     sheet::show(ui, "history", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::HISTORY).heading().size(19.0));
@@ -47,7 +53,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, clearing: &mut bool) -> Vec<Act
             let words = [text::CLEAR_HISTORY, text::CLEAR_FOR_GOOD];
             let [first, second] = words;
             let words = if *clearing { second } else { first };
-            if theme::quiet_button(ui, words).clicked() {
+            if theme::quiet_button(ui, words).clicked() && is_ready {
                 if *clearing {
                     actions.push(Action::Command(Command::ClearHistory));
                 }

@@ -1,40 +1,59 @@
-//! Where a file hovers.
+//! Where a file hovers, and what falls.
 //!
 //! While a file is dragged over the window, winit reports no pointer position.
 //! So the window system is asked for it, only then, and the answer is handed to
-//! egui as if the pointer had moved: hovered peers light up and drops land.
+//! egui as if the pointer had moved: hovered peers light up and drops land. Under
+//! X11 the dropped list is read here, too (`xdnd.rs`).
 
+#[cfg(not(target_os = "linux"))]
 use std::time::Duration;
 
 use egui::{Event, Pos2, RawInput};
 
+use crate::paste::Dropped;
+
 /// How often the pointer is looked for while files hover.
+#[cfg(not(target_os = "linux"))]
 const EVERY: Duration = Duration::from_millis(30);
 
-/// Finds the pointer while files hover over one window.
+/// Follows what is dragged over one window.
 pub(crate) struct Hover {
+    #[cfg(target_os = "linux")]
+    watch: Option<crate::xdnd::Watch>,
+    #[cfg(not(target_os = "linux"))]
     pointer: Option<platform::Pointer>,
     hovering: bool,
+    fallen: Option<Dropped>,
 }
 
 impl Hover {
     /// For the window that is being created.
     pub(crate) fn new(cc: &eframe::CreationContext<'_>) -> Self {
         Self {
+            #[cfg(target_os = "linux")]
+            watch: crate::xdnd::Watch::new(cc),
+            #[cfg(not(target_os = "linux"))]
             pointer: platform::Pointer::new(cc),
             hovering: false,
+            fallen: None,
         }
     }
 
     /// Puts the pointer's position into the input while files hover or drop.
     pub(crate) fn amend(&mut self, ctx: &egui::Context, raw: &mut RawInput) {
+        let position = self.position(ctx, raw);
+        let fell = self.fallen.is_some() || !raw.dropped_files.is_empty();
         let hovering = !raw.hovered_files.is_empty();
         let began = hovering && !self.hovering;
-        let left = !hovering && self.hovering && raw.dropped_files.is_empty();
+        let left = !hovering && self.hovering && !fell;
         self.hovering = hovering;
-        if hovering || !raw.dropped_files.is_empty() {
-            match self.position(ctx) {
-                Some(position) => raw.events.push(Event::PointerMoved(position)),
+        if hovering || fell {
+            match position {
+                Some((x, y)) => {
+                    let scale = ctx.pixels_per_point();
+                    let position = Pos2::new(x / scale, y / scale);
+                    raw.events.push(Event::PointerMoved(position));
+                }
                 // What was known of the pointer dates from before the drag.
                 None if began => raw.events.push(Event::PointerGone),
                 None => {}
@@ -42,60 +61,37 @@ impl Hover {
         } else if left {
             raw.events.push(Event::PointerGone);
         }
-        if hovering && self.pointer.is_some() {
-            ctx.request_repaint_after(EVERY);
-        }
     }
 
-    fn position(&self, ctx: &egui::Context) -> Option<Pos2> {
-        let (x, y) = self.pointer.as_ref()?.position()?;
-        let scale = ctx.pixels_per_point();
-        Some(Pos2::new(x / scale, y / scale))
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod platform {
-    use winit::raw_window_handle::{HasWindowHandle as _, RawWindowHandle};
-    use x11rb::protocol::xproto::ConnectionExt as _;
-    use x11rb::rust_connection::RustConnection;
-
-    /// A connection to the X server of its own. Under Wayland there is none:
-    /// no file can be dragged onto a winit window there.
-    pub(super) struct Pointer {
-        connection: RustConnection,
-        window: u32,
+    /// What has fallen on the window since the last call.
+    pub(crate) const fn take_fallen(&mut self) -> Option<Dropped> {
+        self.fallen.take()
     }
 
-    impl Pointer {
-        pub(super) fn new(cc: &eframe::CreationContext<'_>) -> Option<Self> {
-            let window = match cc.window_handle().ok()?.as_raw() {
-                RawWindowHandle::Xlib(handle) => u32::try_from(handle.window).ok()?,
-                RawWindowHandle::Xcb(handle) => handle.window.get(),
-                _ => return None,
-            };
-            match x11rb::connect(None) {
-                Ok((connection, _)) => Some(Self { connection, window }),
-                Err(error) => {
-                    tracing::warn!(%error, "drops will ask to whom: no second connection to the X server");
-                    None
-                }
-            }
+    /// In physical pixels from the window's upper left corner. What winit says of
+    /// drags gives way to what is known better.
+    #[cfg(target_os = "linux")]
+    fn position(&mut self, ctx: &egui::Context, raw: &mut RawInput) -> Option<(f32, f32)> {
+        let look = self.watch.as_ref()?.look();
+        let hovered = look.hovers.then(egui::HoveredFile::default);
+        raw.hovered_files = hovered.into_iter().collect();
+        raw.dropped_files.clear();
+        if let Some(wait) = look.again_in {
+            ctx.request_repaint_after(wait);
         }
+        self.fallen = look.fallen.or(self.fallen.take());
+        look.position
+    }
 
-        /// In physical pixels from the window's upper left corner. One local
-        /// round trip, well under a millisecond.
-        pub(super) fn position(&self) -> Option<(f32, f32)> {
-            let reply = self
-                .connection
-                .query_pointer(self.window)
-                .ok()?
-                .reply()
-                .ok()?;
-            reply
-                .same_screen
-                .then(|| (f32::from(reply.win_x), f32::from(reply.win_y)))
+    /// In physical pixels from the window's upper left corner.
+    #[cfg(not(target_os = "linux"))]
+    fn position(&mut self, ctx: &egui::Context, raw: &mut RawInput) -> Option<(f32, f32)> {
+        if raw.hovered_files.is_empty() && raw.dropped_files.is_empty() {
+            return None;
         }
+        let pointer = self.pointer.as_ref()?;
+        ctx.request_repaint_after(EVERY);
+        pointer.position()
     }
 }
 

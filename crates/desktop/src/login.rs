@@ -1,11 +1,14 @@
 //! The first screen: a name and a server.
 
 use egui::{Align, Key, Layout, RichText, TextEdit, TextStyle, Ui, Vec2};
-use pinhole_client::{Command, LoginState, PathPolicy, PeerName, ServerAddress, Snapshot};
+use pinhole_client::{
+    Command, Failure, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
+};
 
 use crate::action::{Action, Sheet};
 use crate::icon::aperture;
-use crate::{settings, text, theme};
+use crate::leave::Leaving;
+use crate::{header, settings, sheet, text, theme};
 
 const COLUMN_WIDTH: f32 = 340.0;
 
@@ -38,8 +41,21 @@ impl Form {
         }
     }
 
-    /// The command that logs in with what is typed, or a complaint.
-    pub(crate) fn submit(&mut self) -> Option<Command> {
+    /// Whether it says what was used last.
+    pub(crate) fn is_as_remembered(&self, settings: &Settings) -> bool {
+        let name = self.name.trim().parse::<PeerName>().ok();
+        let server = self.server.trim().parse::<ServerAddress>().ok();
+        name.is_some() && name == settings.name && server.is_some() && server == settings.server
+    }
+
+    /// Takes this server in place of the one typed: its key has been looked at.
+    pub(crate) fn trust(&mut self, server: &ServerAddress) {
+        self.server = server.to_string();
+    }
+
+    /// The command that logs in with what is typed, or a complaint. A `patient`
+    /// login keeps trying also while the first attempts fail.
+    pub(crate) fn submit(&mut self, patient: bool) -> Option<Command> {
         let name = self.name.trim().parse::<PeerName>();
         let server = self.server.trim().parse::<ServerAddress>();
         match (name, server) {
@@ -48,7 +64,7 @@ impl Form {
                 Some(Command::LogIn {
                     name,
                     server,
-                    patient: false,
+                    patient,
                 })
             }
             (Err(error), _) => {
@@ -73,7 +89,8 @@ impl Form {
                     announces: true,
                     alone: true,
                 };
-                switch.into_iter().chain([go]).collect()
+                let stays_out = Command::SetAutoLogIn { on: false };
+                switch.into_iter().chain([stays_out, go]).collect()
             }
             Err(error) => {
                 self.complaint = Some(Complaint::Name(error.to_string()));
@@ -110,18 +127,22 @@ pub(crate) fn show(
 }
 
 fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
-    aperture(ui, 72.0);
-    ui.add_space(theme::GAP_LARGE);
-    ui.heading(text::APP);
-    ui.add_space(theme::GAP_SMALL);
-    ui.label(RichText::new(text::TAGLINE).color(theme::palette(ui).muted));
+    // What has to be decided about the server's key is in sight without scrolling.
+    let mut actions = key_changed(ui, snapshot);
+    if actions.is_none() {
+        aperture(ui, 72.0);
+        ui.add_space(theme::GAP_LARGE);
+        ui.heading(text::APP);
+        ui.add_space(theme::GAP_SMALL);
+        ui.label(RichText::new(text::TAGLINE).color(theme::palette(ui).muted));
+    }
     ui.add_space(theme::GAP_SECTION);
-    let actions = ui
+    let asked = ui
         .with_layout(Layout::top_down(Align::Min), |ui| match &snapshot.login {
-            LoginState::LoggingIn { server, .. } => logging_in(ui, &server.to_string()),
-            LoginState::LoggedOut { failure } => {
-                let failure = failure.as_ref().map(ToString::to_string);
-                let mut actions = fields(ui, form, snapshot, failure.as_deref(), waiting);
+            LoginState::LoggingIn { name, server } => logging_in(ui, name, server),
+            LoginState::LoggedOut { .. } => {
+                let mut actions = settings_button(ui, snapshot);
+                actions.splice(0..0, fields(ui, form, snapshot, waiting));
                 if snapshot.settings.path != PathPolicy::RelayOnly {
                     actions.extend(without_server(ui, form, snapshot.settings.nearby));
                 }
@@ -140,28 +161,71 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
             .color(theme::palette(ui).muted),
     )
     .on_hover_text(text::FINGERPRINT_HELP);
-    actions
+    actions.get_or_insert_default().extend(asked);
+    actions.unwrap_or_default()
 }
 
-fn logging_in(ui: &mut Ui, server: &str) -> Vec<Action> {
+/// The question about a server's changed key; `None` where there is none.
+fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
+    let LoginState::LoggedOut {
+        failure: Some(failure @ Failure::ServerKeyChanged { .. }),
+    } = &snapshot.login
+    else {
+        return None;
+    };
+    let card = theme::warning_card(ui).show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        ui.with_layout(Layout::top_down(Align::Min), |ui| {
+            ui.add(egui::Label::new(failure.to_string()).wrap());
+            header::trust_server(ui, snapshot)
+        })
+        .inner
+    });
+    Some(card.inner.into_iter().collect())
+}
+
+/// Draws what the screen asks for over the people nearby.
+pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<Action> {
+    sheet::show(ui, "log in", |ui| {
+        ui.label(RichText::new(text::LOG_IN_TO_SERVER).heading().size(19.0));
+        ui.add_space(theme::GAP_LARGE);
+        if let LoginState::LoggingIn { name, server } = &snapshot.login {
+            return logging_in(ui, name, server);
+        }
+        let mut actions = key_changed(ui, snapshot).unwrap_or_default();
+        ui.add_space(theme::GAP);
+        actions.extend(fields(ui, form, snapshot, None));
+        ui.vertical_centered(|ui| {
+            if theme::button(ui, text::CANCEL).clicked() {
+                actions.push(Action::CloseSheet);
+            }
+        });
+        actions
+    })
+}
+
+fn logging_in(ui: &mut Ui, name: &PeerName, server: &ServerAddress) -> Vec<Action> {
     ui.vertical_centered(|ui| {
-        ui.label(text::logging_in(server));
+        ui.label(text::logging_in_as(name.as_str(), &server.host_port()));
         ui.add_space(theme::GAP_LARGE);
         if theme::button(ui, text::CANCEL).clicked() {
-            return vec![Action::Command(Command::LogOut)];
+            return vec![Action::Leave(Leaving::GiveUp)];
         }
         Vec::new()
     })
     .inner
 }
 
-fn fields(
-    ui: &mut Ui,
-    form: &mut Form,
-    snapshot: &Snapshot,
-    failure: Option<&str>,
-    waiting: Option<&str>,
-) -> Vec<Action> {
+fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+    let settings = ui
+        .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
+        .inner;
+    let form = || settings::Form::of(&snapshot.settings);
+    let settings = settings.then(|| Action::Open(Sheet::Settings(form())));
+    settings.into_iter().collect()
+}
+
+fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
     let (bad_name, bad_server) = match &form.complaint {
         Some(Complaint::Name(reason)) => (Some(reason.clone()), None),
         Some(Complaint::Server(reason)) => (None, Some(reason.clone())),
@@ -194,17 +258,17 @@ fn fields(
         }
     }
     ui.add_space(theme::GAP_SMALL);
-    // What waits to be sent is a sheet, too: another would take its place.
-    let settings = waiting.is_none()
-        && ui
-            .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
-            .inner;
-    if settings {
-        let form = settings::Form::of(&snapshot.settings);
-        return vec![Action::Open(Sheet::Settings(form))];
-    }
+    let failure = match &snapshot.login {
+        // Told above.
+        LoginState::LoggedOut {
+            failure: Some(Failure::ServerKeyChanged { .. }),
+        } => None,
+        LoginState::LoggedOut { failure } => failure.as_ref().map(ToString::to_string),
+        _ => None,
+    };
+    let mut actions = Vec::new();
     for (shown, color) in [
-        (failure.map(str::to_owned), theme::palette(ui).danger),
+        (failure, theme::palette(ui).danger),
         (
             waiting.map(text::waiting_to_be_sent),
             theme::palette(ui).accent,
@@ -215,15 +279,21 @@ fn fields(
             ui.label(RichText::new(shown).color(color));
         }
     }
+    ui.add_space(theme::GAP_SMALL);
     let enter = ui.input(|input| input.key_pressed(Key::Enter));
     if button.clicked() || enter && (name.lost_focus() || server.lost_focus()) {
-        match form.submit() {
-            Some(command) => return vec![Action::Command(command)],
+        match form.submit(false) {
+            Some(command) => {
+                let is_new = !snapshot.settings.auto_log_in;
+                let at_start = is_new.then_some(Command::SetAutoLogIn { on: true });
+                let commands = at_start.into_iter().chain([command]);
+                actions.extend(commands.map(Action::Command));
+            }
             None if form.name.trim().parse::<PeerName>().is_err() => name.request_focus(),
             None => server.request_focus(),
         }
     }
-    Vec::new()
+    actions
 }
 
 fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Action> {

@@ -8,10 +8,14 @@ mod bridge;
 mod choice;
 mod connection;
 mod dialogs;
+#[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "told by X11"))]
+mod drag;
 mod header;
 mod history;
 mod hover;
 mod icon;
+mod known;
+mod leave;
 mod login;
 mod message;
 mod offer;
@@ -20,12 +24,16 @@ mod peers;
 mod send_sheet;
 mod settings;
 mod sheet;
+mod sheets;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod text;
 mod theme;
 mod transfers;
 mod trust;
+#[cfg(target_os = "linux")]
+mod xdnd;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

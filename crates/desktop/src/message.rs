@@ -1,7 +1,7 @@
 //! A few words to somebody.
 
 use egui::{Key, Modifiers, RichText, ScrollArea, TextEdit, Ui};
-use pinhole_client::{Command, PeerIdentity, Snapshot, TEXT_BYTES_MAX};
+use pinhole_client::{PeerIdentity, Snapshot, TEXT_BYTES_MAX};
 
 use crate::action::Action;
 use crate::{sheet, text, theme};
@@ -25,6 +25,26 @@ impl Draft {
             peer,
             text: text.chars().take(LONGEST_CHARS).collect(),
             focused: false,
+        }
+    }
+
+    /// To whom it is.
+    pub(crate) const fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    /// Whether there is nothing to lose.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.text.trim().is_empty()
+    }
+
+    /// Follows what was written before.
+    pub(crate) fn go_on_from(&mut self, before: Self) {
+        let begun = std::mem::replace(&mut self.text, before.text);
+        if !begun.is_empty() {
+            self.text.push('\n');
+            let room = LONGEST_CHARS.saturating_sub(self.text.chars().count());
+            self.text.extend(begun.chars().take(room));
         }
     }
 
@@ -77,13 +97,18 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<Actio
         ui.horizontal(|ui| {
             let send = theme::primary_button(ui, text::SEND, can_be_sent);
             if send.clicked() || by_keyboard && can_be_sent {
-                actions.push(Action::Command(Command::SendText {
+                actions.push(Action::Say {
                     peer: draft.peer.key,
                     text: draft.text.clone(),
-                }));
+                });
             }
-            if theme::button(ui, text::CANCEL).clicked() {
-                actions.push(Action::CloseSheet);
+            let words = if draft.is_blank() {
+                text::CANCEL
+            } else {
+                text::DISCARD
+            };
+            if theme::button(ui, words).clicked() {
+                actions.push(Action::DiscardSheet);
             }
         });
         actions

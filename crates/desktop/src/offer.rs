@@ -10,7 +10,7 @@ use pinhole_client::{Command, Existing, Snapshot, TransferView};
 use crate::action::{Action, Question};
 use crate::choice::{Choice, Tick};
 use crate::settings::existing_choice;
-use crate::{text, theme};
+use crate::{strangers, text, theme};
 
 const WIDTH: f32 = 480.0;
 const LINE_HEIGHT: f32 = 26.0;
@@ -18,16 +18,20 @@ const LINE_HEIGHT: f32 = 26.0;
 const AROUND_THE_LIST: f32 = 460.0;
 /// What the warning about a name that nobody confirms needs.
 const CLAIMED_HEIGHT: f32 = 40.0;
+/// What another row of buttons needs.
+const BLOCK_HEIGHT: f32 = 42.0;
 /// What the question about existing names needs.
 const EXISTING_HEIGHT: f32 = 70.0;
 
-/// Draws the question over the window. `others` more offers wait.
+/// Draws the question over the window. `others` more offers wait. What is
+/// clicked or pressed before the question `is_ready` was meant for something else.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     transfer: &TransferView,
     choice: &mut Choice,
     others: usize,
+    is_ready: bool,
 ) -> Vec<Action> {
     let ctx = ui.ctx();
     let screen = ctx.content_rect();
@@ -37,7 +41,7 @@ pub(crate) fn show(
         .show(ctx, |ui| {
             // What is left of the window's width inside the sheet's frame.
             ui.set_width(WIDTH.min(screen.width() - 96.0));
-            let by_keyboard = by_keyboard(ui, choice);
+            let by_keyboard = by_keyboard(ui) && is_ready;
             who(ui, transfer);
             ui.add_space(theme::GAP_LARGE);
             amount(ui, &offer.entries, choice);
@@ -49,6 +53,9 @@ pub(crate) fn show(
             }
             if transfer.claimed {
                 height -= CLAIMED_HEIGHT;
+            }
+            if transfer.stranger {
+                height -= BLOCK_HEIGHT;
             }
             let height = height.clamp(LINE_HEIGHT, 10.0 * LINE_HEIGHT);
             entries(ui, &offer.entries, choice, height);
@@ -62,7 +69,12 @@ pub(crate) fn show(
             let folder = theme::elided(ui, &folder, &TextStyle::Small, ui.available_width());
             ui.label(theme::muted(ui, folder));
             ui.add_space(theme::GAP_LARGE);
-            let actions = answer(ui, transfer, choice, by_keyboard);
+            let answer = |ui: &mut Ui| answer(ui, transfer, choice, by_keyboard);
+            let mut actions = ui.add_enabled_ui(is_ready, answer).inner;
+            let escape = ui.input_mut(|i| i.consume_key(Modifiers::NONE, Key::Escape));
+            if escape && is_ready {
+                actions.push(Action::Postpone(transfer.id));
+            }
             ui.add_space(theme::GAP);
             ui.label(theme::muted(ui, text::DECIDE_LATER));
             if others > 0 {
@@ -76,11 +88,10 @@ pub(crate) fn show(
 /// Whether the offer is accepted from the keyboard. Looked at before the box
 /// that has the focus takes the key for a click, and only when the focus is in
 /// this question: the key may have been meant for what lay here a moment ago.
-fn by_keyboard(ui: &Ui, choice: &mut Choice) -> bool {
-    let was_shown = std::mem::replace(&mut choice.is_shown, true);
+fn by_keyboard(ui: &Ui) -> bool {
     let has_focus = ui.memory(|memory| memory.focused().is_some());
     let pressed = ui.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::Enter));
-    pressed && was_shown && has_focus
+    pressed && has_focus
 }
 
 fn who(ui: &mut Ui, transfer: &TransferView) {
@@ -214,6 +225,9 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
         if theme::button(ui, text::DECLINE).clicked() {
             actions.push(Action::Command(Command::Decline { transfer: id }));
         }
+        if transfer.stranger {
+            actions.extend(strangers::block(ui, transfer.peer.key));
+        }
         ui.add_enabled_ui(something, |ui| {
             if theme::quiet_button(ui, text::SAVE_ELSEWHERE).clicked() {
                 actions.push(Action::Ask(Question::FolderInto {
@@ -224,8 +238,5 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
             }
         });
     });
-    if ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape)) {
-        actions.push(Action::Postpone(id));
-    }
     actions
 }

@@ -1,19 +1,21 @@
-//! Files in the clipboard: what a file manager's "Copy" leaves there as text.
+//! Lists of files as text: what a file manager's "Copy" leaves in the clipboard,
+//! and what programs hand over when files are dropped.
 
 use std::path::{Path, PathBuf};
 
+use crate::text;
+
 /// More pasted lines than this are not a list of files that somebody copied.
 const MOST_LINES: usize = 10_000;
+/// More dropped lines than this are not read.
+const MOST_DROPPED: usize = 200_000;
 
 /// The files named by pasted text: one absolute path or `file:` URI (RFC 8089)
 /// a line, as in `text/uri-list` (RFC 2483). Empty when the text is anything else.
 pub(crate) fn paths(text: &str) -> Vec<PathBuf> {
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines = lines(text.as_bytes());
     // GNOME's file manager puts what is to be done before the files.
-    let lines = lines.filter(|line| !matches!(*line, "copy" | "x-special/nautilus-clipboard"));
+    let lines = lines.filter(|line| !matches!(*line, b"copy" | b"x-special/nautilus-clipboard"));
     lines
         .take(MOST_LINES)
         .map(path)
@@ -21,34 +23,102 @@ pub(crate) fn paths(text: &str) -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-fn path(line: &str) -> Option<PathBuf> {
-    if let Some(rest) = line.strip_prefix("file://") {
-        // The host, if any, is this one; a file elsewhere cannot be read here.
-        let path = rest.strip_prefix("localhost").unwrap_or(rest);
-        return path.starts_with('/').then(|| unescape(path))?;
+/// What was dropped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    /// The files that are there.
+    pub(crate) paths: Vec<PathBuf>,
+    /// What cannot be sent, in words: each with the reason.
+    pub(crate) refused: Vec<String>,
+}
+
+/// Reads a dropped list (`text/uri-list`). One line that names no file costs the
+/// others nothing. Asks the file system what is there: not for the window's thread.
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "read by the system")
+)]
+pub(crate) fn dropped(list: &[u8]) -> Dropped {
+    let mut dropped = Dropped::default();
+    let mut lines = lines(list);
+    for line in lines.by_ref().take(MOST_DROPPED) {
+        let shown = || text::displayable(&String::from_utf8_lossy(line));
+        match path(line) {
+            None => dropped.refused.push(text::not_a_file(&shown())),
+            Some(path) => match path.symlink_metadata() {
+                Ok(_) => dropped.paths.push(path),
+                Err(error) => {
+                    let reason = text::reason(&error);
+                    let shown = text::displayable(&path.to_string_lossy());
+                    dropped.refused.push(text::not_readable(&shown, &reason));
+                }
+            },
+        }
     }
-    let path = Path::new(line.trim_matches('"'));
-    path.is_absolute().then(|| path.to_owned())
+    match lines.count() {
+        0 => {}
+        more => dropped.refused.push(text::too_many_dropped(more)),
+    }
+    dropped
+}
+
+/// Lines however they end, without blanks and comments.
+fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| matches!(byte, b'\r' | b'\n' | 0))
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+}
+
+fn path(line: &[u8]) -> Option<PathBuf> {
+    let scheme = line.get(..5)?;
+    if scheme.eq_ignore_ascii_case(b"file:") {
+        let rest = line.get(5..)?;
+        let path = match rest.strip_prefix(b"//") {
+            // The host, if any, is this one; a file elsewhere cannot be read here.
+            Some(rest) => {
+                let slash = rest.iter().position(|&byte| byte == b'/')?;
+                let (host, path) = rest.split_at_checked(slash)?;
+                is_here(host).then_some(path)?
+            }
+            None => rest,
+        };
+        return path.starts_with(b"/").then(|| unescape(path))?;
+    }
+    let path = line.strip_prefix(b"\"").unwrap_or(line);
+    let path = path.strip_suffix(b"\"").unwrap_or(path);
+    let path = from_bytes(path.to_owned())?;
+    Path::new(&path).is_absolute().then_some(path)
+}
+
+/// Whether a URI's host is this machine.
+fn is_here(host: &[u8]) -> bool {
+    if host.is_empty() || host.eq_ignore_ascii_case(b"localhost") {
+        return true;
+    }
+    // Some programs write the machine's own name there.
+    let own = std::fs::read("/proc/sys/kernel/hostname").unwrap_or_default();
+    own.trim_ascii().eq_ignore_ascii_case(host)
 }
 
 /// Undoes percent-encoding (RFC 3986); `None` when it is not well-formed.
-fn unescape(path: &str) -> Option<PathBuf> {
+fn unescape(path: &[u8]) -> Option<PathBuf> {
     let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
+    let mut rest = path.iter();
+    while let Some(&byte) = rest.next() {
         let byte = match byte {
             b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let mut digit = || char::from(*rest.next()?).to_digit(16);
                 u8::try_from(digit()? * 16 + digit()?).ok()?
             }
             plain => plain,
         };
         bytes.push(byte);
     }
-    from_bytes(bytes)
+    (!bytes.contains(&0)).then(|| from_bytes(bytes))?
 }
 
 #[cfg(unix)]
+#[allow(clippy::unnecessary_wraps, reason = "elsewhere there may be none")]
 fn from_bytes(bytes: Vec<u8>) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
     Some(std::ffi::OsString::from_vec(bytes).into())
@@ -67,11 +137,16 @@ mod tests {
 
     #[test]
     fn paths_and_uris_are_files_and_prose_is_not() {
-        let pasted =
-            "# comment\r\nfile:///home/a/b%20c.txt\r\nfile://localhost/d%E8%89%BE\n/plain/path\n";
-        let expected: Vec<PathBuf> = ["/home/a/b c.txt", "/d艾", "/plain/path"]
-            .map(PathBuf::from)
-            .into();
+        let pasted = "# comment\r\nfile:///home/a/b%20c.txt\r\nfile://localhost/d%E8%89%BE\n/plain/path\nfile:/one/slash\nFILE:///UPPER\n";
+        let expected: Vec<PathBuf> = [
+            "/home/a/b c.txt",
+            "/d艾",
+            "/plain/path",
+            "/one/slash",
+            "/UPPER",
+        ]
+        .map(PathBuf::from)
+        .into();
         assert_eq!(paths(pasted), expected);
         for prose in [
             "",
@@ -79,7 +154,9 @@ mod tests {
             "see /etc/passwd",
             "/a\nand b",
             "file:///bad%2",
+            "file:///nul%00",
             "file://elsewhere/x",
+            "file:relative",
             "https://example.org/x",
             "relative/path",
         ] {

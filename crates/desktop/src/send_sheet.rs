@@ -50,6 +50,7 @@ pub(crate) fn show(
                     let paths = paths.to_vec();
                     Action::Command(Command::Send { peer, paths })
                 }));
+                actions.push(Action::CloseSheet);
             }
             if theme::button(ui, text::CANCEL).clicked() {
                 actions.push(Action::CloseSheet);

@@ -2,10 +2,11 @@
 
 use egui::{Align, Layout, RichText, ScrollArea, TextEdit, TextStyle, ThemePreference, Ui, Vec2};
 use pinhole_client::{
-    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Settings, Snapshot,
+    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Settings, Snapshot, Strangers,
 };
 
-use crate::action::{Action, Question};
+use crate::action::{Action, Question, Sheet};
+use crate::leave::Leaving;
 use crate::{connection, sheet, text, theme};
 
 const RADIO_HEIGHT: f32 = 26.0;
@@ -100,6 +101,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
                 ui.add_space(theme::GAP_LARGE);
                 nearby(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
+                strangers(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
                 connection::show(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 appearance(ui, &mut actions);
@@ -109,17 +112,22 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
             if theme::primary_button(ui, text::CLOSE, true).clicked() {
                 actions.push(Action::CloseSheet);
             }
-            if matches!(snapshot.login, LoginState::LoggedOut { .. }) {
+            if is_on_first_screen(snapshot) {
                 return;
             }
             let log_out = theme::button(ui, text::LOG_OUT).on_hover_text(text::LOG_OUT_HELP);
             if log_out.clicked() {
-                actions.push(Action::Command(Command::LogOut));
                 actions.push(Action::CloseSheet);
+                actions.push(Action::Leave(Leaving::LogOut));
             }
         });
         actions
     })
+}
+
+/// Whether there is nothing to log out of.
+fn is_on_first_screen(snapshot: &Snapshot) -> bool {
+    matches!(snapshot.login, LoginState::LoggedOut { .. }) && snapshot.nearby.is_none()
 }
 
 fn fingerprint(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
@@ -173,6 +181,24 @@ fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<A
     }
 }
 
+/// Who may reach the user how, who is known, and who is not heard.
+fn strangers(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+    if heading_with_button(ui, text::PEOPLE_UNKNOWN, text::CONTACTS_AND_BLOCKED) {
+        actions.push(Action::Open(Sheet::Known { forgetting: None }));
+    }
+    ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
+    let now = snapshot.settings.strangers;
+    for (strangers, words) in [
+        (Strangers::Relay, text::STRANGERS_RELAY),
+        (Strangers::Direct, text::STRANGERS_DIRECT),
+        (Strangers::Ask, text::STRANGERS_ASK),
+    ] {
+        if theme::radio(ui, now == strangers, words).clicked() {
+            actions.push(Action::Command(Command::SetStrangers { strangers }));
+        }
+    }
+}
+
 fn existing(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
     theme::section_heading(ui, text::EXISTING);
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
@@ -220,7 +246,13 @@ fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
     let now = snapshot.settings.nearby;
     let tick = theme::tick_box(ui, now, false, RichText::new(text::FIND_NEARBY));
     if tick.clicked() {
-        actions.push(Action::Command(Command::SetNearby { on: !now }));
+        // Without a server there is nobody else, and no other screen to be on.
+        let is_all = matches!(snapshot.login, LoginState::LoggedOut { .. });
+        actions.push(if now && is_all && snapshot.nearby.is_some() {
+            Action::Leave(Leaving::Nearby)
+        } else {
+            Action::Command(Command::SetNearby { on: !now })
+        });
     }
     ui.add(egui::Label::new(theme::muted(ui, text::FIND_NEARBY_HELP)).wrap());
 }

@@ -1,5 +1,10 @@
 //! Every word the application shows, and how numbers are put into words.
 
+mod drops;
+mod keys;
+mod leave;
+mod strangers;
+
 use std::time::Duration;
 
 use pinhole_client::snapshot::{Completion, Overall};
@@ -7,6 +12,11 @@ use pinhole_client::{
     Attempt, Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress,
     Stage, TEXT_BYTES_MAX, TransferView,
 };
+
+pub(crate) use drops::*;
+pub(crate) use keys::*;
+pub(crate) use leave::*;
+pub(crate) use strangers::*;
 
 use crate::choice::Amount;
 
@@ -129,10 +139,8 @@ pub(crate) const AS_SYSTEM: &str = "as the system";
 pub(crate) const LOG_OUT: &str = "Log out";
 pub(crate) const LOG_OUT_HELP: &str = "Ends every transfer that is still running.";
 
-pub(crate) const NEW_FINGERPRINT: &str = "The fingerprint now";
-pub(crate) const OLD_FINGERPRINT: &str = "The fingerprint until now";
-pub(crate) const TRUST: &str = "Trust the new key";
-pub(crate) const DO_NOT_TRUST: &str = "Not now";
+pub(crate) const LOG_IN_TO_SERVER: &str = "Log in to a server";
+pub(crate) const DISCARD: &str = "Discard";
 
 pub(crate) const NO_DIALOG: &str = "No file dialog could be opened. Install xdg-desktop-portal or zenity, or drop the files on the window.";
 pub(crate) const NO_FONT: &str = "Some characters cannot be shown: no font here has them. On Debian and Ubuntu, install fonts-noto-cjk and fonts-noto-core.";
@@ -149,6 +157,11 @@ pub(crate) fn window_title(name: Option<&str>) -> String {
 }
 
 /// While the first login is under way.
+pub(crate) fn logging_in_as(name: &str, server: &str) -> String {
+    format!("Logging in to {server} as {name}…")
+}
+
+/// While a login is under way.
 pub(crate) fn logging_in(server: &str) -> String {
     format!("Logging in to {server}…")
 }
@@ -282,7 +295,7 @@ pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
 }
 
 /// A local name with what would disturb a line replaced.
-fn displayable(name: &str) -> String {
+pub(crate) fn displayable(name: &str) -> String {
     let disturbs = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -290,6 +303,13 @@ fn displayable(name: &str) -> String {
     name.chars()
         .map(|c| if disturbs(c) { '\u{fffd}' } else { c })
         .collect()
+}
+
+/// What the system says is wrong, without its number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let words = error.to_string();
+    let end = words.find(" (os error").unwrap_or(words.len());
+    words.get(..end).unwrap_or_default().to_owned()
 }
 
 /// While files wait for the login.
@@ -535,6 +555,9 @@ pub(crate) fn completion(done: &Completion) -> String {
     if done.skipped_files > 0 {
         parts.push(format!("{} skipped", count(done.skipped_files, 0)));
     }
+    if done.unread > 0 {
+        parts.push(format!("{} could not be read by the sender", done.unread));
+    }
     parts.join("  ·  ")
 }
 
@@ -546,31 +569,17 @@ pub(crate) fn files_failed(n: usize) -> String {
     }
 }
 
-/// Why a changed key matters.
-pub(crate) fn key_changed(peer: &str) -> String {
-    format!(
-        "{peer} has another key than last time. That is so after a new installation or on a new computer, but also when somebody else uses the name. Ask {peer}, by phone or in person, to read you their fingerprint, and trust the new key only if it is the first of these."
-    )
-}
-
-/// The heading of the decision on a changed key.
-pub(crate) fn is_this_still(peer: &str) -> String {
-    format!("Is this still {peer}?")
-}
-
-/// A fingerprint in groups of four, to be read aloud.
-pub(crate) fn grouped(fingerprint: &str) -> String {
-    let chars: Vec<char> = fingerprint.chars().collect();
-    chars
-        .chunks(4)
-        .map(|group| group.iter().collect::<String>())
-        .collect::<Vec<_>>()
-        .join(" ")
+/// Over the names under which things were saved, when they are not as offered.
+pub(crate) fn renamed(n: usize) -> String {
+    match n {
+        1 => "1 name had to change here. It is now:".to_owned(),
+        n => format!("{n} names had to change here. They are now:"),
+    }
 }
 
 /// A folder could not be shown.
-pub(crate) fn cannot_open(folder: &std::path::Path, reason: &str) -> String {
-    format!("Cannot open {}: {reason}", folder.display())
+pub(crate) fn cannot_open(folder: &std::path::Path, error: &std::io::Error) -> String {
+    format!("Cannot open {}: {}", folder.display(), reason(error))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use pinhole_client::{
 
 use crate::action::{Action, Question, Sheet};
 use crate::icon::{Icon, badge};
-use crate::{text, theme};
+use crate::{strangers, text, theme};
 
 /// Which files of a transfer failed and why, one line each.
 pub(crate) type FileFailures = HashMap<TransferId, Vec<String>>;
@@ -44,7 +44,11 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
     if snapshot.transfers.is_empty() {
         ui.label(RichText::new(text::NO_TRANSFERS).color(theme::palette(ui).muted));
     }
-    for transfer in snapshot.transfers.iter().rev() {
+    let strangers = strangers::card(ui, snapshot);
+    let are_grouped = strangers.is_some();
+    actions.extend(strangers.unwrap_or_default());
+    let shown = snapshot.transfers.iter().rev();
+    for transfer in shown.filter(|t| !(are_grouped && strangers::is_waiting(t))) {
         ui.push_id(transfer.id, |ui| {
             let failed = failures.get(&transfer.id).map_or(&[][..], Vec::as_slice);
             theme::card(ui).show(ui, |ui| {
@@ -91,7 +95,9 @@ fn picture(ui: &Ui, transfer: &TransferView, failed: &[String]) -> (Icon, egui::
     let paused = transfer.progress.paused != Paused::default();
     match (&transfer.stage, transfer.direction) {
         (Stage::Completed(_), _) if transfer.text.is_some() => (Icon::Bubble, palette.accent),
-        (Stage::Completed(_), _) if !failed.is_empty() => (Icon::Warning, palette.warning),
+        (Stage::Completed(done), _) if done.missing() > 0 || !failed.is_empty() => {
+            (Icon::Warning, palette.warning)
+        }
         (Stage::Completed(_), _) => (Icon::Check, palette.accent),
         (Stage::Failed(failure), _) if text::can_go_on(failure) => (Icon::Bars, palette.muted),
         (Stage::Failed(_), _) => (Icon::Cross, palette.danger),
@@ -203,12 +209,20 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
         }
         _ => {}
     }
+    if let Stage::Completed(done) = &transfer.stage {
+        let renamed = text::renamed(done.new_names.len());
+        lines(ui, &done.new_names, done.new_names.len(), Some(&renamed));
+    }
     let left_out = transfer.offer.left_out.iter().map(ToString::to_string);
     let left_out: Vec<String> = left_out.collect();
-    lines(ui, left_out.iter(), None);
-    if !failed.is_empty() {
-        lines(ui, failed.iter(), Some(&text::files_failed(failed.len())));
-    }
+    lines(ui, &left_out, left_out.len(), None);
+    // Of very many, not all are remembered.
+    let failures = match &transfer.stage {
+        Stage::Completed(done) => usize::try_from(done.failed_files).unwrap_or(usize::MAX),
+        _ => 0,
+    };
+    let failures = failures.max(failed.len());
+    lines(ui, failed, failures, Some(&text::files_failed(failures)));
     actions
 }
 
@@ -252,10 +266,17 @@ fn running(ui: &mut Ui, transfer: &TransferView) {
     }
 }
 
-fn lines<'a>(ui: &mut Ui, lines: impl Iterator<Item = &'a String>, heading: Option<&'a String>) {
+/// The first few of `count` lines under a heading, and how many more there are.
+fn lines(ui: &mut Ui, lines: &[String], count: usize, heading: Option<&str>) {
     const MOST: usize = 5;
+    if count == 0 {
+        return;
+    }
     let color = theme::palette(ui).warning;
-    for line in heading.into_iter().chain(lines).take(MOST + 1) {
+    let shown = lines.iter().take(MOST).map(String::as_str);
+    let more = count - lines.len().min(MOST);
+    let more = (more > 0 && !lines.is_empty()).then(|| text::and_more(more));
+    for line in heading.into_iter().chain(shown).chain(more.as_deref()) {
         ui.add(egui::Label::new(theme::muted(ui, line).color(color)).wrap());
     }
 }

@@ -23,16 +23,16 @@
 //! | `measure` | what the network does, for a diagnosis |
 //! | `connect` | one attempt to connect: the driver of the agent, and its report |
 //! | `relay` | the way through the server when there is no direct one |
+//! | `known` | for whom something is kept free when strangers take the rest |
 //! | `network` | changes of this machine's networks |
 //! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
-//! | [`aead`] | sealing and opening, by the faster of two libraries |
 //! | `session` | mutual authentication, and the session that comes of it |
 
-pub mod aead;
 mod candidates;
 mod connect;
 mod dial;
 mod identity;
+mod known;
 mod measure;
 mod nearby;
 mod network;
@@ -51,8 +51,9 @@ mod wire;
 pub use connect::{Accepted, Answer, ConnectError, Report, Tried, Way};
 pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
+pub use known::KnownKeys;
 pub use measure::Examination;
-pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
+pub use nearby::{Multicast, Nearby, NearbyConfig, NearbyEvent, Visitor, examine_multicast};
 pub use network::{NetworkWatch, is_own_address};
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};

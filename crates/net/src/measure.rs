@@ -25,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 use crate::candidates::{InterfaceAddress, interface_addresses};
 use crate::port_mapping::PortMapper;
 use crate::probes;
+use crate::server::handshake;
 use crate::server_address::ServerAddress;
 use crate::socket::{AddressReuse, LocalPort};
 use crate::wire::{self, WireError};
@@ -253,7 +254,7 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
             let connect_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             match timeout(KNOCK_TIMEOUT, observe_over(connector, tcp)).await {
                 Ok(Ok((stream, seen))) => {
-                    key = tls::peer_key(stream.get_ref().1.peer_certificates());
+                    key = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS).ok();
                     other_address = seen.other_address.map(|ip| ip.to_canonical());
                     ports = seen.observer_ports;
                     ports.truncate(MAX_PORTS);
@@ -300,7 +301,7 @@ pub(crate) async fn observe_over(
     connector: &TlsConnector,
     tcp: TcpStream,
 ) -> Result<(TlsStream<TcpStream>, Seen), WireError> {
-    let mut stream = connector.connect(tls::server_name(), tcp).await?;
+    let mut stream = handshake(connector, tcp).await?;
     wire::write_message(&mut stream, &ClientMessage::Observe).await?;
     match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
         ServerMessage::Observed {

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pinhole_proto::key::PeerKey;
+use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
@@ -21,6 +22,18 @@ use crate::socket;
 
 /// How long the server has for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a proxy has for another tunnel, having made one.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no further connection to the server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RedialError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the proxy {proxy}: {error}")]
+    Proxy { proxy: Proxy, error: ProxyError },
+}
 
 /// Why there is no authenticated connection to the server.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +69,10 @@ pub enum ServerConnectError {
     WrongKey {
         /// As it was asked for.
         server: ServerAddress,
+        /// Of the key expected.
+        known: Option<Fingerprint>,
+        /// Of the key that it shows, not proven.
+        shown: Option<Fingerprint>,
     },
     /// Somebody answered, but not as a rendezvous server does.
     #[error("the server {server} did not complete the secure connection: {reason}")]
@@ -172,24 +189,35 @@ impl Server {
         identity: &Identity,
         tcp: TcpStream,
     ) -> Result<(Self, PeerKey, TlsStream<TcpStream>), ServerConnectError> {
-        let broken = |reason: String| ServerConnectError::Handshake {
-            server: server.clone(),
-            reason,
+        let broken = |reason: String| match &self.road {
+            Road::Direct(_) => ServerConnectError::Handshake {
+                server: server.clone(),
+                reason,
+            },
+            Road::Proxied { proxy, .. } => ServerConnectError::Proxy {
+                server: server.clone(),
+                proxy: proxy.clone(),
+                error: ProxyError::Tunnel(reason),
+            },
         };
-        let wrong_key = || ServerConnectError::WrongKey {
+        let known = match self.expect {
+            Expect::AnyKey => server.fingerprint(),
+            Expect::Key(key) => Some(key.fingerprint()),
+            Expect::Fingerprint(fingerprint) => Some(fingerprint),
+        };
+        let wrong_key = |shown: PeerKey| ServerConnectError::WrongKey {
             server: server.clone(),
+            known,
+            shown: Some(shown.fingerprint()),
         };
         let stream = self.secure(tcp).await.map_err(|error| {
-            if is_wrong_key(&error) {
-                wrong_key()
-            } else {
-                broken(error.to_string())
-            }
+            let wrong = tls::wrong_key(&error).map(wrong_key);
+            wrong.unwrap_or_else(|| broken(error.to_string()))
         })?;
-        let key = tls::peer_key(stream.get_ref().1.peer_certificates());
-        let key = key.ok_or_else(|| broken("it showed no key".into()))?;
+        let key = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS);
+        let key = key.map_err(|error| broken(error.to_string()))?;
         if server.fingerprint().is_some_and(|f| f != key.fingerprint()) {
-            return Err(wrong_key());
+            return Err(wrong_key(key));
         }
         let expect = Expect::Key(key);
         let proven = Self {
@@ -225,20 +253,29 @@ impl Server {
         }
     }
 
-    /// Another TCP connection on the way that answered, from any local port.
-    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
-        let tcp = match &self.road {
+    /// Another connection on the way that answered, from any local port, that may have
+    /// to carry much.
+    pub(crate) async fn redial(&self) -> Result<ServerStream, RedialError> {
+        match &self.road {
             Road::Direct(address) => {
                 let dialled = dial::tcp(&[*address]).await;
-                dialled.map_err(|tried| io::Error::other(list(&tried)))?.1
+                let tcp = dialled.map_err(|tried| io::Error::other(list(&tried)))?.1;
+                socket::tune(&tcp)?;
+                Ok(self.secure_for_bulk(tcp).await?)
             }
             Road::Proxied { proxy, host, port } => {
-                let dialled = proxy.connect(host, *port).await;
-                dialled.map_err(|e| io::Error::other(format!("the proxy {proxy}: {e}")))?
+                let stalled = |error| RedialError::Proxy {
+                    proxy: proxy.clone(),
+                    error,
+                };
+                let tunnel = timeout(TUNNEL_TIMEOUT, proxy.connect(host, *port)).await;
+                let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer").into());
+                let tcp = tunnel.unwrap_or_else(silent).map_err(stalled)?;
+                socket::tune(&tcp)?;
+                let secured = self.secure_for_bulk(tcp).await;
+                secured.map_err(|error| stalled(ProxyError::Tunnel(error.to_string())))
             }
-        };
-        socket::tune(&tcp)?;
-        Ok(tcp)
+        }
     }
 
     /// Makes a TCP connection to the server a secure one.
@@ -280,23 +317,21 @@ fn connector(identity: &Identity, expect: Expect) -> Result<TlsConnector, rustls
     tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
 }
 
-async fn handshake<S>(connector: &TlsConnector, tcp: S) -> io::Result<TlsStream<S>>
+/// Makes a TCP connection to a server a secure one that speaks our protocol.
+pub(crate) async fn handshake<S>(connector: &TlsConnector, tcp: S) -> io::Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    within(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await
+    let stream = within(TLS_TIMEOUT, connector.connect(tls::server_name(), tcp)).await?;
+    let proven = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS);
+    proven.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok(stream)
 }
 
 /// Whether a TLS handshake ended because the other end holds another key than
 /// the one expected.
 pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
-    let tls = error.get_ref().and_then(|e| e.downcast_ref());
-    matches!(
-        tls,
-        Some(rustls::Error::InvalidCertificate(
-            rustls::CertificateError::ApplicationVerificationFailure
-        ))
-    )
+    tls::wrong_key(error).is_some()
 }
 
 async fn reach_directly(

@@ -1,10 +1,8 @@
 //! The session: one authenticated, encrypted stream of bytes between two peers,
 //! over one connection at a time.
 
-mod handshake;
 mod live;
 mod moving;
-mod record;
 mod sealed;
 #[cfg(test)]
 mod tests;
@@ -19,10 +17,10 @@ use pinhole_proto::hello::Hello;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
 use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
+use pinhole_tls::{Handshake, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connect::Report;
-use handshake::{Handshake, Step};
 use sealed::{Arrived, SealedStream};
 
 pub(crate) use live::LiveSession;
@@ -141,22 +139,22 @@ pub(crate) async fn authenticate_expecting(
     let mut handshake = match role {
         Role::Controlling => {
             let config = peer_tls::client_config(identity, expect, ALPN_PEER);
-            Handshake::client(config.map_err(io::Error::other)?)?
+            config.and_then(|config| Handshake::client(config, peer_tls::server_name()))
         }
         Role::Controlled => {
             let config = peer_tls::server_config(identity, expect, ALPN_PEER);
-            Handshake::server(config.map_err(io::Error::other)?)?
+            config.and_then(Handshake::server)
         }
-    };
+    }
+    .map_err(io::Error::other)?;
     let (local, remote) = transport.addresses()?;
     let (mut reader, mut writer) = transport.into_split();
     let mut arrived = Arrived::default();
     match shake_hands(&mut handshake, &mut reader, &mut writer, &mut arrived).await {
-        Ok(()) => {
-            let key = handshake.peer_key().ok_or(io::ErrorKind::InvalidData)?;
-            let directions = handshake.into_directions()?;
+        Ok(key) => {
+            let records = handshake.into_records().map_err(io::Error::other)?;
             let authenticated = Authenticated {
-                stream: sealed::stream(directions, (reader, writer), arrived),
+                stream: sealed::stream(records, (reader, writer), arrived),
                 local,
                 remote,
             };
@@ -171,28 +169,25 @@ pub(crate) async fn authenticate_expecting(
     }
 }
 
-/// Runs the handshake. What the peer sent right behind it has arrived.
+/// Runs the handshake; returns the key that was proven. What the peer sent right
+/// behind it has arrived.
 async fn shake_hands(
     handshake: &mut Handshake,
     reader: &mut TransportReader,
     writer: &mut TransportWriter,
     arrived: &mut Arrived,
-) -> io::Result<()> {
-    let mut plaintext = Vec::new();
+) -> io::Result<PeerKey> {
     loop {
-        let opened = |opened: &[u8]| plaintext.extend_from_slice(opened);
-        let (done_bytes, step) = handshake.step(arrived.sealed(), opened);
+        let (done_bytes, step) = handshake.step(arrived.sealed());
         arrived.consume(done_bytes);
-        let step = step?;
+        let step = step.map_err(invalid)?;
         if step == Step::Again {
             continue;
         }
         writer.write_all(&handshake.take_queued()).await?;
         writer.flush().await?;
-        match step {
-            Step::Ready => break,
-            Step::Again | Step::Blocked => {}
-            Step::Closed => return Err(io::ErrorKind::UnexpectedEof.into()),
+        if step == Step::Ready {
+            return peer_tls::proven_key(handshake.connection(), ALPN_PEER).map_err(invalid);
         }
         let count = reader.read(arrived.room()).await?;
         if count == 0 {
@@ -200,6 +195,8 @@ async fn shake_hands(
         }
         arrived.add(count);
     }
-    arrived.put_before(plaintext);
-    Ok(())
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -114,6 +114,9 @@ pub struct Timing {
     pub hold: Duration,
     /// And at most.
     pub hold_max: Duration,
+    /// And at least where both sides seem to be on one network: what is a moment away
+    /// may still be late on a busy machine.
+    pub near_hold: Duration,
     /// How long strangers wait for the peer to come first.
     pub settle: Duration,
     /// How long direct attempts have before another round is asked for, from
@@ -139,6 +142,12 @@ impl Default for Timing {
             slow_redial: Duration::from_millis(500),
             hold: Duration::from_millis(60),
             hold_max: Duration::from_secs(1),
+            near_hold: Duration::from_millis(
+                std::env::var("NEARMS")
+                    .ok()
+                    .and_then(|s| s.parse().ok())
+                    .unwrap_or(500),
+            ),
             settle: Duration::from_millis(50),
             direct: Duration::from_secs(3),
             relay: Duration::from_secs(8),
@@ -243,6 +252,7 @@ impl Agent {
             number: round.number,
             checklist,
             direct,
+            is_near: round.is_near(),
             relay_pending: relay,
             direct_ends_at: round.start_at + self.timing.direct,
             relay_ends_at: round.start_at + self.timing.relay,
@@ -327,8 +337,8 @@ impl Agent {
         }
         match (self.role, &self.round) {
             (Role::Controlling, Some(round)) => {
-                let patience = round.patience(now, &self.timing);
-                self.connections.hold(connection, now, patience);
+                let until = round.holds_until(now, &self.timing);
+                self.connections.hold(connection, until);
             }
             _ => self.select(connection),
         }

@@ -25,17 +25,57 @@ pub enum KeyTextError {
     /// Not base32, or not of the right length.
     #[error("a key has 52 characters of a-z and 2-7")]
     Key,
+    /// A key for which everybody can sign: see [`PeerKey::checked`].
+    #[error("this key belongs to nobody, because everybody can sign with it")]
+    Weak,
     /// Not base32, or not of the right length.
     #[error("a fingerprint has 32 characters of a-z and 2-7")]
     Fingerprint,
 }
 
+/// The points of small order as RFC 8032 encodes them, without the sign of x:
+/// orders 4, 1, 8, 8 and 2, then the first two once more with y not reduced.
+const SMALL_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    with_ends(0x01, 0x00, 0x00),
+    [
+        0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98,
+        0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53,
+        0xfc, 0x05,
+    ],
+    [
+        0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67,
+        0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac,
+        0x03, 0x7a,
+    ],
+    with_ends(0xec, 0xff, 0x7f),
+    with_ends(0xed, 0xff, 0x7f),
+    with_ends(0xee, 0xff, 0x7f),
+];
+
+const fn with_ends(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut bytes = [between; 32];
+    (bytes[0], bytes[31]) = (first, last);
+    bytes
+}
+
 impl PeerKey {
-    /// The key with these bytes. Whether they are a point on the curve shows
-    /// when a signature is checked with them.
+    /// The key with these bytes, which the caller knows to be sound. Bytes from
+    /// elsewhere go through [`PeerKey::checked`].
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// The key with these bytes from elsewhere. `None` when they are a point of
+    /// small order: a signature under such a key needs no private key, so that it
+    /// proves nothing. Whether they are a point on the curve at all shows when a
+    /// signature is checked with them.
+    #[must_use]
+    pub fn checked(bytes: [u8; 32]) -> Option<Self> {
+        let mut without_sign = bytes;
+        without_sign[31] &= 0x7f;
+        (!SMALL_ORDER.contains(&without_sign)).then_some(Self(bytes))
     }
 
     /// The raw public key, as RFC 8032 encodes it.
@@ -69,12 +109,12 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 macro_rules! text_form {
-    ($type:ty, $error:expr) => {
+    ($type:ty, $error:expr, $from:expr) => {
         impl std::str::FromStr for $type {
             type Err = KeyTextError;
 
             fn from_str(text: &str) -> Result<Self, KeyTextError> {
-                decode(text).map(Self).ok_or($error)
+                $from(decode(text).ok_or($error)?)
             }
         }
 
@@ -106,8 +146,12 @@ macro_rules! text_form {
     };
 }
 
-text_form!(PeerKey, KeyTextError::Key);
-text_form!(Fingerprint, KeyTextError::Fingerprint);
+text_form!(PeerKey, KeyTextError::Key, |bytes| {
+    Self::checked(bytes).ok_or(KeyTextError::Weak)
+});
+text_form!(Fingerprint, KeyTextError::Fingerprint, |bytes| Ok(Self(
+    bytes
+)));
 
 #[cfg(test)]
 mod tests {
@@ -130,5 +174,22 @@ mod tests {
             "short".parse::<Fingerprint>(),
             Err(KeyTextError::Fingerprint)
         );
+    }
+
+    #[test]
+    fn a_key_with_which_everybody_can_sign_is_no_key() {
+        for small in SMALL_ORDER {
+            for sign in [0, 0x80] {
+                let mut bytes = small;
+                bytes[31] |= sign;
+                assert_eq!(PeerKey::checked(bytes), None, "{bytes:02x?}");
+                let text = PeerKey::from_bytes(bytes).to_string();
+                assert_eq!(text.parse::<PeerKey>(), Err(KeyTextError::Weak));
+                let json = serde_json::to_string(&text).unwrap();
+                assert!(serde_json::from_str::<PeerKey>(&json).is_err());
+                bytes[15] ^= 1;
+                assert_eq!(PeerKey::checked(bytes), Some(PeerKey::from_bytes(bytes)));
+            }
+        }
     }
 }

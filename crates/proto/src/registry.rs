@@ -32,6 +32,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use pinhole_budget::{Budget, RateLimiter, SubnetRateLimiter};
+
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::rendezvous::{
@@ -39,14 +41,14 @@ use crate::rendezvous::{
     ServerMessage,
 };
 
-use introduction::{Allowance, Introduction};
+use introduction::Introduction;
 use observed::Observed;
 use relay::Relay;
 
 pub use introduction::{
-    ANSWER_TIMEOUT, INTRODUCTIONS_PER_MINUTE, MAX_PENDING_INVITATIONS, MAX_ROUNDS,
+    ANSWER_TIMEOUT, INTRODUCTIONS_OF_KEY, INTRODUCTIONS_OF_NETWORK, MAX_ROUNDS, PENDING_INVITATIONS,
 };
-pub use relay::{RelayId, TOKEN_LIFETIME};
+pub use relay::{Inviter, RelayId, TOKEN_LIFETIME};
 
 /// Time between two pings of one session.
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
@@ -54,6 +56,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 pub const MAX_UNANSWERED_PINGS: u8 = 2;
 /// Most peers in one [`ServerMessage::Roster`]; about 30 KiB.
 pub const ROSTER_PAGE_PEERS: usize = 256;
+/// Most keys and networks that a rate is remembered for.
+const RATED: usize = 65_536;
 
 /// One control connection, from its first message to its end. Numbered by the
 /// owner of the [`Registry`]; never reused.
@@ -75,6 +79,8 @@ pub enum Action {
         key: PeerKey,
         /// From where it did.
         address: IpAddr,
+        /// From [`LogIn`].
+        is_known: bool,
     },
     /// Queue `message` for each of these sessions. A session whose queue is
     /// full is reported with [`Registry::handle_disconnected`].
@@ -93,12 +99,21 @@ pub enum Action {
         /// protocol.
         refusal: Option<Refusal>,
     },
+    /// One side of a relay is here and waits for the other.
+    HoldRelay {
+        /// Which.
+        relay: RelayId,
+        /// Against whom it counts.
+        inviter: Inviter,
+    },
     /// Both sides of a relay are here: tell both and pass their bytes on.
     PairRelay {
         /// The side that came first.
         first: RelayId,
         /// The side that came second.
         second: RelayId,
+        /// Against whom it counts.
+        inviter: Inviter,
     },
     /// End a relay connection that waits for nothing any more.
     CloseRelay {
@@ -114,6 +129,8 @@ pub enum Action {
 pub struct LogIn {
     /// The key proven in the TLS handshake.
     pub key: PeerKey,
+    /// Whether the key has been here for long: then newcomers give way to it.
+    pub is_known: bool,
     /// The address the connection comes from.
     pub observed: SocketAddr,
     /// Passed on in [`ServerMessage::LoggedIn`].
@@ -127,6 +144,7 @@ pub struct LogIn {
 #[derive(Debug)]
 struct Session {
     identity: PeerIdentity,
+    is_known: bool,
     observed: SocketAddr,
     observer_ports: Vec<u16>,
     /// False while the name is being claimed.
@@ -135,9 +153,8 @@ struct Session {
     ping: Option<(u64, Instant)>,
     unanswered_pings: u8,
     rtt: Option<Duration>,
-    introductions: Allowance,
-    /// Invitations this session has not answered yet.
-    pending_invitations: usize,
+    /// Invitations this session has not answered yet, by who has sent them.
+    pending_invitations: Budget<PeerKey>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,12 +165,14 @@ enum Timer {
 }
 
 /// The server's state machine. See the [module documentation](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     sessions: BTreeMap<SessionId, Session>,
     online: BTreeMap<PeerName, SessionId>,
     observed: Observed,
     introductions: BTreeMap<IntroductionId, Introduction>,
+    introductions_of_keys: RateLimiter<PeerKey>,
+    introductions_of_networks: SubnetRateLimiter,
     relay: Relay,
     /// Never removed early: a timer whose subject is gone does nothing.
     timers: BTreeSet<(Instant, Timer)>,
@@ -163,11 +182,31 @@ pub struct Registry {
     has_no_relay: bool,
 }
 
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Registry {
     /// A registry in which nobody is logged in.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        let of_networks = SubnetRateLimiter::new(INTRODUCTIONS_OF_NETWORK, RATED);
+        Self {
+            sessions: BTreeMap::new(),
+            online: BTreeMap::new(),
+            observed: Observed::default(),
+            introductions: BTreeMap::new(),
+            introductions_of_keys: RateLimiter::new(INTRODUCTIONS_OF_KEY, RATED),
+            introductions_of_networks: of_networks,
+            relay: Relay::default(),
+            timers: BTreeSet::new(),
+            actions: VecDeque::new(),
+            last_nonce: 0,
+            shutting_down: false,
+            has_no_relay: false,
+        }
     }
 
     /// The same, but it offers nobody the relay.
@@ -206,8 +245,13 @@ impl Registry {
     }
 
     /// A control connection wants to log in.
-    pub fn handle_log_in(&mut self, now: Instant, session: SessionId, log_in: LogIn) {
-        let LogIn { key, name, .. } = log_in;
+    pub fn handle_log_in(&mut self, session: SessionId, log_in: LogIn) {
+        let LogIn {
+            key,
+            is_known,
+            name,
+            ..
+        } = log_in;
         let address = log_in.observed.ip();
         self.observed.connected(key, address);
         let identity = PeerIdentity {
@@ -218,14 +262,14 @@ impl Registry {
             session,
             Session {
                 identity,
+                is_known,
                 observed: log_in.observed,
                 observer_ports: log_in.observer_ports,
                 online: false,
                 ping: None,
                 unanswered_pings: 0,
                 rtt: None,
-                introductions: Allowance::full(now),
-                pending_invitations: 0,
+                pending_invitations: Budget::new(PENDING_INVITATIONS),
             },
         );
         if self.shutting_down {
@@ -236,6 +280,7 @@ impl Registry {
                 name,
                 key,
                 address,
+                is_known,
             });
         } else {
             self.close(session, Some(Refusal::Version));
@@ -347,6 +392,13 @@ impl Registry {
         self.forget(session);
     }
 
+    /// A session has to make room for others.
+    pub fn handle_evicted(&mut self, session: SessionId) {
+        if self.sessions.contains_key(&session) {
+            self.close(session, Some(Refusal::Limited));
+        }
+    }
+
     /// An observation connection has come from `address`. Server-reflexive
     /// candidates are passed on only for addresses seen so.
     pub fn handle_observation(&mut self, key: PeerKey, address: IpAddr) {
@@ -360,8 +412,8 @@ impl Registry {
 
     /// A relay connection has shown its token.
     pub fn handle_relay(&mut self, now: Instant, relay: RelayId, key: PeerKey, token: RelayToken) {
-        self.actions
-            .extend(self.relay.arrive(now, relay, key, token));
+        let action = self.relay.arrive(now, relay, key, token);
+        self.actions.push_back(action);
     }
 
     /// A relay connection has ended before it was paired.

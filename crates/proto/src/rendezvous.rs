@@ -357,7 +357,7 @@ pub enum ServerMessage {
     RelayEnded {
         /// The other side.
         peer: PeerKey,
-        /// [`Refusal::RelayBytes`] or [`Refusal::RelayTime`].
+        /// [`Refusal::RelayBytes`], [`Refusal::RelayTime`] or [`Refusal::Limited`].
         reason: Refusal,
     },
 }
@@ -384,11 +384,21 @@ pub enum Refusal {
     /// The key has as many names as it may.
     #[error("you have as many names there as its operator allows; use one of them")]
     TooManyNames,
+    /// Names that are registered work, but the server can register none.
+    #[error(
+        "the server cannot register new names at the moment; its operator can see why in its log. \
+         Names that are registered already work"
+    )]
+    NoNewNames,
     /// The relay token is unknown, used, expired, or another key's.
     #[error("the relay does not know this token")]
     Token,
-    /// The relay has carried its day's worth between these two keys.
-    #[error("the server's relay has carried all that its operator allows the two of you in a day")]
+    /// The relay has carried a day's worth: of these two keys, or of the inviter and
+    /// its network.
+    #[error(
+        "the server's relay has carried all that its operator allows the two of you in a day, or \
+         everybody at the sender's address"
+    )]
     RelayBytes,
     /// A relay has lasted as long as one may.
     #[error("the server's relay lasts no longer than its operator allows")]

@@ -20,8 +20,8 @@ use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName,
+    OtherError, ServerConfig, SignatureScheme,
 };
 
 use crate::key::{Fingerprint, PeerKey};
@@ -89,7 +89,7 @@ impl std::fmt::Debug for Identity {
 /// Which keys the other end of a connection may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Any; whoever calls looks at the key afterwards ([`peer_key`]).
+    /// Any; whoever calls looks at the key afterwards ([`proven_key`]).
     AnyKey,
     /// Exactly this one.
     Key(PeerKey),
@@ -104,6 +104,26 @@ impl Expect {
             Self::Key(expected) => expected == *key,
             Self::Fingerprint(expected) => expected == key.fingerprint(),
         }
+    }
+}
+
+/// The other end holds another key than the one expected.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the other end holds another key than the one expected")]
+struct WrongKey {
+    shown: PeerKey,
+}
+
+/// The key that was shown instead of the one expected, if that is why a handshake
+/// failed. Nobody has proven to hold it.
+#[must_use]
+pub fn wrong_key(error: &std::io::Error) -> Option<PeerKey> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(why))) => {
+            let wrong: &WrongKey = why.downcast_ref()?;
+            Some(wrong.shown)
+        }
+        _ => None,
     }
 }
 
@@ -131,8 +151,6 @@ pub fn client_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
-    // A session seals with its own record layer.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -159,8 +177,6 @@ pub fn server_config(
     config.alpn_protocols = vec![alpn.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    // A session seals with its own record layer.
-    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 
@@ -171,11 +187,30 @@ pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(std::net::IpAddr::from([0, 0, 0, 0]).into())
 }
 
-/// The key with which the other end of a finished handshake proved itself,
-/// from `rustls::CommonState::peer_certificates`.
-#[must_use]
-pub fn peer_key(certificates: Option<&[CertificateDer<'_>]>) -> Option<PeerKey> {
-    certificates?.first().and_then(|spki| key_of_spki(spki))
+/// Why a finished handshake has proven nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unproven {
+    /// The other end has not agreed on the protocol: TLS leaves ALPN to it.
+    #[error("the other end speaks no protocol of Pinhole")]
+    Protocol,
+    /// It has shown no Ed25519 key.
+    #[error("the other end has shown no Ed25519 key")]
+    Key,
+}
+
+/// The key with which the other end of a finished handshake has proven itself
+/// for the protocol `alpn`.
+///
+/// # Errors
+/// It has not agreed on this protocol, or has shown no key.
+pub fn proven_key(connection: &CommonState, alpn: &[u8]) -> Result<PeerKey, Unproven> {
+    if connection.alpn_protocol() != Some(alpn) {
+        return Err(Unproven::Protocol);
+    }
+    let shown = connection.peer_certificates().and_then(<[_]>::first);
+    shown
+        .and_then(|spki| key_of_spki(spki))
+        .ok_or(Unproven::Key)
 }
 
 fn spki(key: &PeerKey) -> Vec<u8> {
@@ -184,7 +219,7 @@ fn spki(key: &PeerKey) -> Vec<u8> {
 
 fn key_of_spki(spki: &[u8]) -> Option<PeerKey> {
     let key = spki.strip_prefix(&SPKI_PREFIX)?;
-    Some(PeerKey::from_bytes(key.try_into().ok()?))
+    PeerKey::checked(key.try_into().ok()?)
 }
 
 /// `ring`, with AES-128-GCM first: the fastest where AES instructions exist.
@@ -215,7 +250,8 @@ impl RawKeyVerifier {
         if self.expect.admits(&key) {
             Ok(())
         } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+            let wrong = OtherError(Arc::new(WrongKey { shown: key }));
+            Err(CertificateError::Other(wrong).into())
         }
     }
 
@@ -303,7 +339,9 @@ mod tests {
     use std::io::{Read as _, Write as _};
 
     use ring::rand::SystemRandom;
-    use rustls::{ClientConnection, ServerConnection};
+    use ring::signature::{ED25519, UnparsedPublicKey};
+    use rustls::sign::{Signer, SigningKey};
+    use rustls::{ClientConnection, ServerConnection, SignatureAlgorithm};
 
     use super::*;
 
@@ -350,8 +388,8 @@ mod tests {
             server_config(&bob, Expect::Key(alice.key()), ALPN_PEER).unwrap(),
         )
         .unwrap();
-        assert_eq!(peer_key(client.peer_certificates()), Some(bob.key()));
-        assert_eq!(peer_key(server.peer_certificates()), Some(alice.key()));
+        assert_eq!(proven_key(&client, ALPN_PEER), Ok(bob.key()));
+        assert_eq!(proven_key(&server, ALPN_PEER), Ok(alice.key()));
         client.writer().write_all(b"hello").unwrap();
         let mut wire = Vec::new();
         client.write_tls(&mut wire).unwrap();
@@ -398,5 +436,87 @@ mod tests {
         let client = client_config(&alice, Expect::AnyKey, ALPN_PEER).unwrap();
         let server = server_config(&bob, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
         assert!(handshake(client, server).is_err());
+    }
+
+    #[test]
+    fn who_leaves_the_protocol_out_has_proven_nothing() {
+        let (alice, bob) = (identity(), identity());
+        let client = client_config(&alice, Expect::AnyKey, ALPN_PEER).unwrap();
+        let server = server_config(&bob, Expect::AnyKey, ALPN_PEER).unwrap();
+        let mut silent_client = ClientConfig::clone(&client);
+        silent_client.alpn_protocols.clear();
+        let (client_end, server_end) = handshake(silent_client.into(), server.clone()).unwrap();
+        assert_eq!(proven_key(&server_end, ALPN_PEER), Err(Unproven::Protocol));
+        assert_eq!(proven_key(&client_end, ALPN_PEER), Err(Unproven::Protocol));
+        let mut silent_server = ServerConfig::clone(&server);
+        silent_server.alpn_protocols.clear();
+        let (client_end, _) = handshake(client.clone(), silent_server.into()).unwrap();
+        assert_eq!(proven_key(&client_end, ALPN_PEER), Err(Unproven::Protocol));
+        let (client_end, server_end) = handshake(client, server).unwrap();
+        assert!(proven_key(&client_end, ALPN_RENDEZVOUS).is_err());
+        assert!(proven_key(&server_end, ALPN_RENDEZVOUS).is_err());
+    }
+
+    /// Signs without a private key: under the neutral element as the key, `R` the
+    /// neutral element and `S` zero are a signature of every message.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Nobody {
+        const KEY: [u8; 32] = {
+            let mut key = [0; 32];
+            key[0] = 1;
+            key
+        };
+
+        fn identity() -> Identity {
+            let key = PeerKey::from_bytes(Self::KEY);
+            let spki = CertificateDer::from(spki(&key));
+            let certified = CertifiedKey::new(vec![spki], Arc::new(Self));
+            Identity {
+                key,
+                certified: Arc::new(certified),
+            }
+        }
+    }
+
+    impl SigningKey for Nobody {
+        fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+            Some(Box::new(Self))
+        }
+
+        fn algorithm(&self) -> SignatureAlgorithm {
+            SignatureAlgorithm::ED25519
+        }
+    }
+
+    impl Signer for Nobody {
+        fn sign(&self, _: &[u8]) -> Result<Vec<u8>, rustls::Error> {
+            Ok([Self::KEY, [0; 32]].concat())
+        }
+
+        fn scheme(&self) -> SignatureScheme {
+            SignatureScheme::ED25519
+        }
+    }
+
+    #[test]
+    fn nobody_gets_in_with_a_key_that_needs_no_private_half() {
+        let message = b"whatever";
+        let forged = Nobody.sign(message).unwrap();
+        UnparsedPublicKey::new(&ED25519, Nobody::KEY)
+            .verify(message, &forged)
+            .expect("the library lets it pass, so that the verifier has to look");
+        let (alice, nobody) = (identity(), Nobody::identity());
+        for expect in [Expect::AnyKey, Expect::Key(nobody.key())] {
+            for alpn in [ALPN_PEER, ALPN_RENDEZVOUS] {
+                let ours = server_config(&alice, expect, alpn).unwrap();
+                let theirs = client_config(&nobody, Expect::AnyKey, alpn).unwrap();
+                handshake(theirs, ours).unwrap_err();
+                let ours = client_config(&alice, expect, alpn).unwrap();
+                let theirs = server_config(&nobody, Expect::AnyKey, alpn).unwrap();
+                handshake(ours, theirs).unwrap_err();
+            }
+        }
     }
 }

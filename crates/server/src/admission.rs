@@ -1,183 +1,337 @@
-//! Counts connections, so that nobody takes more than a fair part.
+//! Who may take how much: connections, logins, and the reserve of regulars.
 
-use std::collections::HashMap;
-use std::hash::Hash;
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use pinhole_budget::{Full, Owner, RateLimiter, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::Limits;
-use crate::pace::Pace;
+use crate::slots::{Slot, Slots};
 
-/// At most so many at once for each value of `K`.
-#[derive(Debug)]
-pub(crate) struct Cap<K> {
-    most: usize,
-    counts: Mutex<HashMap<K, usize>>,
+/// Most keys and networks that a rate is remembered for: more than can be in use
+/// within the time that a rate looks back.
+pub(crate) const RATED: usize = 65_536;
+
+/// The key of a newcomer, or of somebody who has proven none, and where it is.
+pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<PeerKey> {
+    Owner {
+        key,
+        address: Some(address),
+        is_known: false,
+    }
 }
 
-/// One of those a [`Cap`] counts; given back when dropped.
+/// A connection's place, once it has proven a key.
 #[derive(Debug)]
-pub(crate) struct Permit<K: Eq + Hash> {
-    cap: Arc<Cap<K>>,
-    key: K,
+pub(crate) struct Connection {
+    slot: Slot,
+    /// Its part of the reserve, if a regular has it.
+    reserve: Mutex<Option<Slot>>,
 }
 
-impl<K: Eq + Hash + Clone> Cap<K> {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self {
-            most,
-            counts: Mutex::default(),
+impl Connection {
+    /// Completes when the connection has to make room for others.
+    pub(crate) async fn evicted(&self) {
+        self.slot.evicted().await;
+    }
+}
+
+/// The keys that have had a name for long: who fills a server with new ones cannot
+/// push them out.
+#[derive(Debug, Default)]
+pub(crate) struct Regulars(Mutex<HashSet<PeerKey>>);
+
+impl Regulars {
+    pub(crate) fn insert(&self, keys: impl IntoIterator<Item = PeerKey>) {
+        self.lock().extend(keys);
+    }
+
+    pub(crate) fn contains(&self, key: PeerKey) -> bool {
+        self.lock().contains(&key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<PeerKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Logins {
+    of_keys: RateLimiter<PeerKey>,
+    of_networks: SubnetRateLimiter,
+}
+
+/// The budgets that concern every connection.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    connections: Arc<Slots>,
+    handshakes: Arc<Slots>,
+    reserve: Arc<Slots>,
+    sessions: Arc<Slots>,
+    strange_observations: Arc<Slots>,
+    regulars: Arc<Regulars>,
+    logins: Mutex<Logins>,
+}
+
+impl Admission {
+    pub(crate) fn new(limits: &Limits, regulars: Arc<Regulars>) -> Self {
+        Self {
+            connections: Slots::new(limits.connections),
+            handshakes: Slots::new(limits.handshakes),
+            reserve: Slots::new(limits.regulars),
+            sessions: Slots::new(limits.sessions),
+            strange_observations: Slots::new(limits.strange_observations),
+            regulars,
+            logins: Mutex::new(Logins {
+                of_keys: RateLimiter::new(limits.logins_per_key, RATED),
+                of_networks: SubnetRateLimiter::new(limits.logins_per_network, RATED),
+            }),
+        }
+    }
+
+    /// Room for the handshake of a connection from `address`. Only then is it known
+    /// whose connection it is.
+    pub(crate) fn arrive(&self, address: IpAddr) -> Result<Slot, Full> {
+        self.handshakes.take(newcomer(None, address))
+    }
+
+    /// Room for a connection of this key.
+    pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<Connection, Full> {
+        let (owner, reserve) = self.owner(key, address);
+        Ok(Connection {
+            slot: self.connections.take(owner)?,
+            reserve: Mutex::new(reserve),
         })
     }
 
-    pub(crate) fn take(self: &Arc<Self>, key: K) -> Option<Permit<K>> {
-        let mut counts = lock(&self.counts);
-        let count = counts.entry(key.clone()).or_default();
-        if *count >= self.most {
-            return None;
+    /// From now on the connection counts against this key instead.
+    pub(crate) fn charge(
+        &self,
+        connection: &Connection,
+        key: PeerKey,
+        address: IpAddr,
+    ) -> Result<(), Full> {
+        let (owner, reserve) = self.owner(key, address);
+        connection.slot.reassign(owner)?;
+        *lock(&connection.reserve) = reserve;
+        Ok(())
+    }
+
+    /// Whom a connection counts against, with its part of the reserve.
+    fn owner(&self, key: PeerKey, address: IpAddr) -> (Owner<PeerKey>, Option<Slot>) {
+        let owner = newcomer(Some(key), address);
+        let reserve = match self.is_regular(key) {
+            true => self.reserve.take(owner).ok(),
+            false => None,
+        };
+        let is_known = reserve.is_some();
+        (Owner { is_known, ..owner }, reserve)
+    }
+
+    /// Whether the key has had a name for long.
+    pub(crate) fn is_regular(&self, key: PeerKey) -> bool {
+        self.regulars.contains(key)
+    }
+
+    /// Room for another session, unless there have been too many logins.
+    pub(crate) fn log_in(&self, key: PeerKey, address: IpAddr) -> Option<Slot> {
+        let now = Instant::now();
+        let is_known = self.is_regular(key);
+        let mut logins = lock(&self.logins);
+        let is_granted =
+            logins.of_keys.take(now, key) && (is_known || logins.of_networks.take(now, address));
+        drop(logins);
+        let owner = newcomer(Some(key), address);
+        let slot = || self.sessions.take(Owner { is_known, ..owner }).ok();
+        is_granted.then(slot).flatten()
+    }
+
+    /// Room for an observation of this key. Keys that are logged in need none:
+    /// their connections are counted already.
+    pub(crate) fn observe(&self, key: PeerKey, address: IpAddr) -> Result<Option<Slot>, Full> {
+        if self.sessions.used_by(key) > 0 {
+            return Ok(None);
         }
-        *count += 1;
-        drop(counts);
-        let cap = Arc::clone(self);
-        Some(Permit { cap, key })
+        let slot = self.strange_observations.take(newcomer(Some(key), address));
+        slot.map(Some)
     }
 }
 
-impl<K: Eq + Hash> Drop for Permit<K> {
-    fn drop(&mut self) {
-        let mut counts = lock(&self.cap.counts);
-        if let Some(count) = counts.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.key);
-            }
-        }
-    }
-}
-
-// A count is changed in one step, so a panic elsewhere leaves it true.
+// What is behind the locks is changed in one step, so a panic elsewhere leaves it true.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One IPv4 address, or one IPv6 /64.
-pub(crate) type Network = IpAddr;
-
-pub(crate) fn network(address: IpAddr) -> Network {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => {
-            let host_bits = u128::MAX >> 64;
-            IpAddr::V6((u128::from(v6) & !host_bits).into())
-        }
-    }
-}
-
-/// Held by a connection for its whole life.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    _one_of_all: OwnedSemaphorePermit,
-    _one_of_address: Permit<Network>,
-}
-
-/// Held by a connection until it has authenticated and said what it wants.
-#[derive(Debug)]
-pub(crate) struct Handshaking {
-    _one_of_all: OwnedSemaphorePermit,
-    _one_of_address: Permit<Network>,
-}
-
-/// All the caps of one server.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    by_address: Arc<Cap<Network>>,
-    handshakes_by_address: Arc<Cap<Network>>,
-    by_key: Arc<Cap<PeerKey>>,
-    logins: Pace<Network>,
-}
-
-impl Admission {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self {
-            connections: Arc::new(Semaphore::new(limits.connections)),
-            handshakes: Arc::new(Semaphore::new(limits.handshakes)),
-            by_address: Cap::new(limits.connections_per_address),
-            handshakes_by_address: Cap::new(limits.handshakes_per_address),
-            by_key: Cap::new(limits.connections_per_key),
-            logins: Pace::new(limits.logins_per_address),
-        }
-    }
-
-    /// Room for a connection from `address`, or `None` when a cap is reached.
-    pub(crate) fn admit(&self, address: IpAddr) -> Option<(Admitted, Handshaking)> {
-        let network = network(address);
-        let admitted = Admitted {
-            _one_of_all: self.connections.clone().try_acquire_owned().ok()?,
-            _one_of_address: self.by_address.take(network)?,
-        };
-        let handshaking = Handshaking {
-            _one_of_all: self.handshakes.clone().try_acquire_owned().ok()?,
-            _one_of_address: self.handshakes_by_address.take(network)?,
-        };
-        Some((admitted, handshaking))
-    }
-
-    /// Room for another connection of `key`.
-    pub(crate) fn admit_key(&self, key: PeerKey) -> Option<Permit<PeerKey>> {
-        self.by_key.take(key)
-    }
-
-    /// Whether another login may come from `address` now.
-    pub(crate) fn admit_login(&self, address: IpAddr) -> bool {
-        self.logins.take(Instant::now(), network(address))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use pinhole_budget::{Bounds, SubnetBounds};
+
     use super::*;
 
-    #[test]
-    fn a_cap_counts_what_is_held_and_forgets_what_is_not() {
-        let cap = Cap::new(2);
-        let held: Vec<_> = (0..2).map(|_| cap.take("a").unwrap()).collect();
-        assert!(cap.take("a").is_none());
-        assert!(cap.take("b").is_some());
-        drop(held);
-        assert!(lock(&cap.counts).is_empty());
-        assert!(cap.take("a").is_some());
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
-    #[test]
-    fn one_household_is_one_address() {
-        let same = [
-            ("198.51.100.1", "::ffff:198.51.100.1", true),
-            ("198.51.100.1", "198.51.100.2", false),
-            ("2001:db8::1", "2001:db8::ffff:0:0:1", true),
-            ("2001:db8::1", "2001:db8:0:1::1", false),
-        ];
-        for (a, b, expected) in same {
-            let network = |text: &str| network(text.parse().unwrap());
-            assert_eq!(network(a) == network(b), expected, "{a} {b}");
+    fn key(number: u8) -> PeerKey {
+        PeerKey::from_bytes([number; 32])
+    }
+
+    fn admission(limits: &Limits) -> Admission {
+        Admission::new(limits, Arc::default())
+    }
+
+    /// As many connections from `addresses` in turn as there is room for, each with a
+    /// key of its own.
+    fn fill(admission: &Admission, addresses: &[IpAddr]) -> Vec<Connection> {
+        let mut held = Vec::new();
+        let mut refused = 0;
+        for (number, &address) in (0_u64..).zip(addresses.iter().cycle()) {
+            let mut bytes = [0xff; 32];
+            bytes[..8].copy_from_slice(&number.to_be_bytes());
+            match admission.connect(PeerKey::from_bytes(bytes), address) {
+                Ok(connection) => {
+                    held.push(connection);
+                    refused = 0;
+                }
+                Err(_) => refused += 1,
+            }
+            if refused == addresses.len() {
+                break;
+            }
         }
+        held
+    }
+
+    fn are_held(connections: &[Connection]) -> usize {
+        let held = connections.iter().filter(|it| !it.slot.is_evicted());
+        held.count()
     }
 
     #[test]
-    fn silent_connections_leave_room_for_other_addresses() {
+    fn the_sixteen_networks_of_a_home_leave_the_server_to_others() {
+        let admission = admission(&Limits::default());
+        let home: Vec<_> = (0..16)
+            .map(|network| address(&format!("2001:db8:0:{network:x}::1")))
+            .collect();
+        let held = fill(&admission, &home);
+        assert_eq!(held.len(), 1_024, "what one home may have");
+        let other = admission.connect(key(1), address("198.51.100.1"));
+        assert!(other.is_ok());
+        assert_eq!(are_held(&held), 1_024);
+    }
+
+    #[test]
+    fn sixteen_networks_anywhere_give_way_to_whoever_comes() {
+        let admission = admission(&Limits::default());
+        let crowd: Vec<_> = (0..16)
+            .map(|network| address(&format!("198.51.{network}.1")))
+            .collect();
+        let held = fill(&admission, &crowd);
+        assert_eq!(held.len(), 12_288, "all but the reserve");
+        let honest: Vec<_> = (0..250)
+            .map(|number| {
+                let from = address(&format!("203.0.113.{number}"));
+                admission.connect(key(number), from).unwrap()
+            })
+            .collect();
+        assert_eq!(are_held(&held), 12_288 - honest.len());
+        let again = fill(&admission, &crowd);
+        assert_eq!(again.len(), 0, "and not to the crowd");
+        assert_eq!(are_held(&honest), 250);
+    }
+
+    #[test]
+    fn silent_connections_of_a_crowd_hold_no_handshake_against_others() {
+        let admission = admission(&Limits::default());
+        let mut held = Vec::new();
+        for network in 0..16 {
+            let from = address(&format!("198.51.{network}.1"));
+            held.extend((0..256).map(|_| admission.arrive(from).unwrap()));
+        }
+        let handshake = admission.arrive(address("203.0.113.1")).unwrap();
+        assert!(!handshake.is_evicted());
+        let evicted = held.iter().filter(|it| it.is_evicted()).count();
+        assert_eq!(evicted, 1);
+    }
+
+    #[test]
+    fn a_regular_gets_in_where_its_network_is_full_but_not_without_end() {
+        let mut limits = Limits::default();
+        limits.connections.total = 40;
+        limits.connections.reserved = 10;
+        limits.connections.per_subnet = SubnetBounds::uniform(20);
+        limits.regulars.per_key = 4;
+        let admission = admission(&limits);
+        admission.regulars.insert([key(1)]);
+        let home = address("198.51.100.1");
+        let crowd = fill(&admission, &[home]);
+        assert_eq!(crowd.len(), 20);
+        let regular: Vec<_> = (0..8)
+            .map_while(|_| admission.connect(key(1), home).ok())
+            .collect();
+        assert_eq!(regular.len(), 4, "further ones are like a newcomer's");
+        let others = fill(&admission, &[address("203.0.113.1")]);
+        assert_eq!(others.len(), 13, "up to the same as the crowd");
+        assert_eq!(are_held(&regular), 4, "who is known never gives way");
+    }
+
+    #[test]
+    fn what_was_charged_to_another_is_no_longer_ours() {
+        let mut limits = Limits::default();
+        limits.connections.per_key = 2;
+        let admission = admission(&limits);
+        let (victim, home) = (key(1), address("198.51.100.1"));
+        let (inviter, elsewhere) = (key(2), address("203.0.113.1"));
+        let connect = || admission.connect(victim, home).unwrap();
+        let relays = [connect(), connect()];
+        assert!(admission.connect(victim, home).is_err());
+        for relay in &relays {
+            admission.charge(relay, inviter, elsewhere).unwrap();
+        }
+        let third = connect();
+        let refused = admission.charge(&third, inviter, elsewhere);
+        assert_eq!(refused, Err(Full::Key));
+    }
+
+    #[test]
+    fn a_key_that_is_not_logged_in_observes_a_little() {
+        let mut limits = Limits::default();
+        limits.strange_observations = Bounds {
+            per_key: 2,
+            ..limits.strange_observations
+        };
+        let admission = admission(&limits);
+        let home = address("198.51.100.1");
+        let observe = |key| admission.observe(key, home);
+        let held = [observe(key(1)).unwrap(), observe(key(1)).unwrap()];
+        assert!(held.iter().all(Option::is_some));
+        assert_eq!(observe(key(1)).unwrap_err(), Full::Key);
+        let session = admission.log_in(key(1), home).unwrap();
+        assert!(observe(key(1)).unwrap().is_none());
+        drop(session);
+        assert!(observe(key(1)).is_err());
+    }
+
+    #[test]
+    fn regulars_log_in_where_their_network_may_not() {
         let limits = Limits {
-            handshakes_per_address: 3,
+            logins_per_network: pinhole_budget::Rate {
+                burst: 2,
+                interval: std::time::Duration::from_secs(60),
+            },
             ..Limits::default()
         };
-        let admission = Admission::new(&limits);
-        let crowd: IpAddr = "198.51.100.1".parse().unwrap();
-        let held: Vec<_> = std::iter::from_fn(|| admission.admit(crowd)).collect();
-        assert_eq!(held.len(), 3);
-        assert!(admission.admit("198.51.100.2".parse().unwrap()).is_some());
+        let admission = admission(&limits);
+        admission.regulars.insert([key(9)]);
+        let home = address("2001:db8::1");
+        let neighbour = address("2001:db8::2");
+        let held = [1, 2].map(|number| admission.log_in(key(number), home));
+        assert!(held.iter().all(Option::is_some));
+        assert!(admission.log_in(key(3), neighbour).is_none());
+        assert!(admission.log_in(key(9), neighbour).is_some());
+        assert!(admission.log_in(key(3), address("198.51.100.1")).is_some());
     }
 }

@@ -2,23 +2,27 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use pinhole_budget::{Owner, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::SessionId;
 use pinhole_proto::rendezvous::Refusal;
 use tokio::sync::mpsc;
-use tracing::{debug, error};
+use tracing::error;
 
-use crate::admission::{Cap, Network, Permit, network};
+use crate::admission::{RATED, Regulars, newcomer};
 use crate::limits::Limits;
-use crate::pace::Pace;
 use crate::registrar::Input;
+use crate::slots::{Slot, Slots};
 use crate::storage::{Names, StorageError};
 
-/// Claims that may wait for the disk; further logins are turned away.
-const WAITING: usize = 1024;
+/// Claims in the queue. There are more than may wait for the disk: those that had to
+/// give way stay in it until they are answered.
+const QUEUE: usize = 4_096;
+/// Between two looks at which keys have become regulars.
+const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a session asks for.
 #[derive(Debug)]
@@ -28,44 +32,60 @@ pub(crate) struct Claim {
     pub(crate) key: PeerKey,
     /// From where.
     pub(crate) address: IpAddr,
+    pub(crate) is_known: bool,
 }
 
 /// The way to the thread that owns the names.
 pub(crate) struct Claims {
-    waiting: mpsc::Sender<(Claim, Permit<Network>)>,
-    by_address: Arc<Cap<Network>>,
+    queue: mpsc::Sender<(Claim, Slot)>,
+    waiting: Arc<Slots>,
 }
 
 /// Decides on claims, on a thread of its own.
 pub(crate) struct Clerk {
     names: Names,
-    waiting: mpsc::Receiver<(Claim, Permit<Network>)>,
+    queue: mpsc::Receiver<(Claim, Slot)>,
     names_per_key: u32,
-    new_names: Pace<Network>,
+    names_max: u64,
+    new_names: SubnetRateLimiter,
+    regulars: Arc<Regulars>,
+    regular_after: Duration,
+    looked_at: Option<Instant>,
 }
 
-pub(crate) fn claims(names: Names, limits: &Limits) -> (Claims, Clerk) {
-    let (sender, waiting) = mpsc::channel(WAITING);
+pub(crate) fn claims(
+    names: Names,
+    limits: &Limits,
+    regulars: Arc<Regulars>,
+) -> Result<(Claims, Clerk), StorageError> {
+    let (sender, queue) = mpsc::channel(QUEUE);
     let claims = Claims {
-        waiting: sender,
-        by_address: Cap::new(limits.claims_per_address),
+        queue: sender,
+        waiting: Slots::new(limits.claims),
     };
-    let clerk = Clerk {
+    let mut clerk = Clerk {
         names,
-        waiting,
+        queue,
         names_per_key: limits.names_per_key,
-        new_names: Pace::new(limits.new_names_per_address),
+        names_max: limits.names,
+        new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
+        regulars,
+        regular_after: limits.regular_after,
+        looked_at: None,
     };
-    (claims, clerk)
+    clerk.note_regulars(Instant::now())?;
+    Ok((claims, clerk))
 }
 
 impl Claims {
     /// Has the claim wait for its answer, unless too many do already.
     pub(crate) fn ask(&self, claim: Claim) -> Result<(), Refusal> {
-        let one_of_address = self.by_address.take(network(claim.address));
-        let one_of_address = one_of_address.ok_or(Refusal::Limited)?;
-        let sent = self.waiting.try_send((claim, one_of_address));
-        sent.map_err(|_| {
+        let owner = Owner {
+            is_known: claim.is_known,
+            ..newcomer(Some(claim.key), claim.address)
+        };
+        let slot = self.waiting.take(owner).map_err(|_| Refusal::Limited)?;
+        self.queue.try_send((claim, slot)).map_err(|_| {
             error!("the disk does not keep up with the logins");
             Refusal::Internal
         })
@@ -76,9 +96,13 @@ impl Clerk {
     /// Answers claims, in the order in which they came, until nobody can make
     /// any more.
     pub(crate) fn run(mut self, answers: &mpsc::Sender<Input>) {
-        while let Some((claim, _one_of_address)) = self.waiting.blocking_recv() {
+        while let Some((claim, slot)) = self.queue.blocking_recv() {
             let session = claim.session;
-            let owner = self.decide(Instant::now(), &claim);
+            let owner = match slot.is_evicted() {
+                true => Err(Refusal::Limited),
+                false => self.decide(Instant::now(), &claim),
+            };
+            drop(slot);
             if answers
                 .blocking_send(Input::Claimed { session, owner })
                 .is_err()
@@ -91,31 +115,47 @@ impl Clerk {
     /// The key the name is bound to, now if it was not before.
     fn decide(&mut self, now: Instant, claim: &Claim) -> Result<PeerKey, Refusal> {
         let Claim { name, key, .. } = claim;
-        let failed = |error: StorageError| {
-            error!("claiming {name}: {error}");
+        let unreadable = |error: StorageError| {
+            error!("looking {name} up: {error:#}");
             Refusal::Internal
         };
-        if let Some(owner) = self.names.owner(name).map_err(failed)? {
+        self.note_regulars(now).map_err(unreadable)?;
+        if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
             return Ok(owner);
         }
-        if self.names.count_of(*key).map_err(failed)? >= self.names_per_key {
+        if self.names.count_of(*key).map_err(unreadable)? >= self.names_per_key {
             return Err(Refusal::TooManyNames);
         }
-        let network = network(claim.address);
-        if !self.new_names.take(now, network) {
-            debug!(%network, "too many new names");
+        if !self.new_names.take(now, claim.address) {
             return Err(Refusal::Limited);
         }
-        self.names.claim(name, *key).map_err(failed)
+        if self.names.count() >= self.names_max {
+            error!("{name} is refused: there are as many names as there may be");
+            return Err(Refusal::NoNewNames);
+        }
+        self.names.claim(name, *key).map_err(|error| {
+            error!("{name} cannot be registered: {error:#}");
+            Refusal::NoNewNames
+        })
+    }
+
+    /// Whoever has had a name for long enough is a regular from now on.
+    fn note_regulars(&mut self, now: Instant) -> Result<(), StorageError> {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= REGULARS_INTERVAL;
+        if self.looked_at.is_none_or(is_due) {
+            self.looked_at = Some(now);
+            let keys = self.names.new_regulars(self.regular_after)?;
+            self.regulars.insert(keys);
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use pinhole_budget::{Bounds, Rate, SubnetBounds};
 
     use super::*;
-    use crate::limits::Rate;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -125,20 +165,26 @@ mod tests {
             name: name.parse().unwrap(),
             key: PeerKey::from_bytes([key; 32]),
             address: address.parse().unwrap(),
+            is_known: false,
         }
     }
 
     fn with(limits: &Limits) -> (Claims, Clerk, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let names = Names::open(&dir.path().join("names.sqlite")).unwrap();
-        let (claims, clerk) = claims(names, limits);
+        let names = Names::create(&dir.path().join("names.sqlite")).unwrap();
+        let (claims, clerk) = claims(names, limits, Arc::default()).unwrap();
         (claims, clerk, dir)
     }
 
     #[test]
-    fn few_of_one_address_wait_and_leave_room_for_others() {
+    fn few_of_one_network_wait_and_leave_room_for_others() {
         let (claims, mut clerk, _dir) = with(&Limits {
-            claims_per_address: 2,
+            claims: Bounds {
+                total: 3,
+                reserved: 0,
+                per_key: 9,
+                per_subnet: SubnetBounds::uniform(2),
+            },
             ..Limits::default()
         });
         let ask = |address| claims.ask(claim("alice", 1, address));
@@ -146,15 +192,48 @@ mod tests {
         assert_eq!(ask("2001:db8::2"), Ok(()));
         assert_eq!(ask("2001:db8::3"), Err(Refusal::Limited));
         assert_eq!(ask("198.51.100.1"), Ok(()));
-        drop(clerk.waiting.try_recv().unwrap());
+        assert_eq!(ask("203.0.113.1"), Ok(()), "instead of the second");
+        let mut next = || clerk.queue.try_recv().unwrap().1.is_evicted();
+        assert_eq!([next(), next(), next()], [false, true, false]);
         assert_eq!(ask("2001:db8::3"), Ok(()));
+    }
+
+    #[test]
+    fn a_key_is_a_regular_s_once_its_name_is_old_enough() {
+        let (_claims, mut clerk, _dir) = with(&Limits::default());
+        let now = Instant::now();
+        clerk
+            .decide(now, &claim("alice", 1, "198.51.100.1"))
+            .unwrap();
+        clerk.note_regulars(now + HOUR).unwrap();
+        let regulars = Arc::clone(&clerk.regulars);
+        assert!(!regulars.contains(PeerKey::from_bytes([1; 32])));
+        clerk.regular_after = Duration::ZERO;
+        clerk.note_regulars(now + 2 * HOUR).unwrap();
+        assert!(regulars.contains(PeerKey::from_bytes([1; 32])));
+    }
+
+    #[test]
+    fn a_server_has_so_many_names_and_keeps_those() {
+        let (_claims, mut clerk, _dir) = with(&Limits {
+            names: 1,
+            ..Limits::default()
+        });
+        let mut decide = |name, key| {
+            let claim = claim(name, key, "198.51.100.1");
+            clerk.decide(Instant::now(), &claim)
+        };
+        let own = PeerKey::from_bytes([1; 32]);
+        assert_eq!(decide("alice", 1), Ok(own));
+        assert_eq!(decide("bob", 2), Err(Refusal::NoNewNames));
+        assert_eq!(decide("alice", 1), Ok(own));
     }
 
     #[test]
     fn an_address_gets_so_many_new_names_and_keeps_its_old_ones() {
         let (_claims, mut clerk, _dir) = with(&Limits {
-            new_names_per_address: Rate {
-                at_once: 2,
+            new_names_per_network: Rate {
+                burst: 2,
                 interval: HOUR,
             },
             ..Limits::default()

@@ -5,36 +5,49 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pinhole_budget::{ByteRate, Full};
+
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::registry::{LogIn, RelayId, SessionId};
+use pinhole_proto::registry::{LogIn, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
-use pinhole_proto::tls::peer_key;
+use pinhole_proto::tls::{ALPN_RENDEZVOUS, Unproven, proven_key};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
-use tracing::debug;
+use tracing::{debug, info};
 
-use crate::admission::{Admission, Admitted, Handshaking, Permit};
+use crate::admission::{Admission, Connection};
+use crate::backlog::{Backlogs, Queued};
 use crate::limits::Limits;
+use crate::log::ClientLog;
+use crate::meeting::{self, Half};
 use crate::probe::{Asker, Prober};
-use crate::registrar::{Frame, Input, OUTGOING_FRAMES, Verdict, encoded};
-use crate::relay::{CarryError, Relay, Side};
+use crate::proxy::Proxies;
+use crate::registrar::{Input, OUTGOING_FRAMES, encoded};
+use crate::relay::Relay;
+use crate::slots::Slot;
 
-type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 const READ_BYTES: usize = 4 * 1024;
+/// Frames that wait are written as one, up to this size: many are short, and each
+/// write costs far more than its bytes.
+const WRITE_BYTES: usize = 16 * 1024;
 
 /// What all connections share.
 pub(crate) struct Context {
     pub(crate) tls: TlsAcceptor,
     pub(crate) limits: Limits,
-    pub(crate) admission: Admission,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) prober: Prober,
     pub(crate) relay: Arc<Relay>,
     pub(crate) registrar: mpsc::Sender<Input>,
+    pub(crate) log: Arc<ClientLog>,
+    pub(crate) proxies: Proxies,
+    pub(crate) backlogs: Backlogs,
     /// Becomes true when the server goes down.
     pub(crate) stopping: watch::Receiver<bool>,
     /// The number of the next connection that needs one.
@@ -42,7 +55,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn fresh_id(&self) -> u64 {
+    pub(crate) fn fresh_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -52,11 +65,22 @@ impl Context {
         // An error says that the sender is gone: the server is, too.
         drop(stopping.wait_for(|&stopping| stopping).await);
     }
+
+    /// Completes when a connection has to end although its client did nothing wrong,
+    /// and says why.
+    pub(crate) async fn cut_off(&self, connection: &Connection) -> Refusal {
+        tokio::select! {
+            () = self.stopped() => Refusal::ShuttingDown,
+            () = connection.evicted() => Refusal::Limited,
+        }
+    }
 }
 
 /// Where a connection comes from, and what it came to.
 pub(crate) struct Arrival {
     pub(crate) observed: SocketAddr,
+    /// Whether a proxy has told it.
+    pub(crate) is_proxied: bool,
     pub(crate) place: Place,
 }
 
@@ -67,21 +91,6 @@ pub(crate) struct Place {
     pub(crate) observer_ports: Vec<u16>,
     /// Another address that is listened on.
     pub(crate) other_address: Option<IpAddr>,
-}
-
-/// What a connection holds as long as its socket lives, whichever task has it.
-#[derive(Debug)]
-pub(crate) struct Held {
-    _admitted: Admitted,
-    _of_key: Permit<PeerKey>,
-}
-
-/// A relay connection, one of the two of a pair.
-#[derive(Debug)]
-pub(crate) struct Half {
-    stream: TlsStream,
-    side: Side,
-    _held: Held,
 }
 
 /// Why a connection ended before its time.
@@ -95,26 +104,20 @@ pub(crate) enum ConnectionError {
     Slow,
     #[error("does not read")]
     DoesNotRead,
-    #[error("showed no Ed25519 key")]
-    NoKey,
+    #[error("{0}")]
+    Unproven(#[from] Unproven),
     #[error("closed before its first message")]
     Empty,
     #[error("began with {0}, which is no beginning")]
     FirstMessage(&'static str),
     #[error("sent more than it may")]
     Unexpected,
-    #[error("the server is going down")]
-    Stopping,
+    #[error("cut off: {0}")]
+    CutOff(Refusal),
 }
 
 /// Serves `tcp` until either side ends it.
-pub(crate) async fn serve(
-    context: &Context,
-    tcp: TcpStream,
-    arrival: Arrival,
-    admitted: Admitted,
-    handshaking: Handshaking,
-) {
+pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, handshake: Slot) {
     let observed = arrival.observed;
     let deadline = Instant::now() + context.limits.authenticate_timeout;
     // Silence costs next to nothing: all that TLS needs is allocated only
@@ -123,13 +126,11 @@ pub(crate) async fn serve(
     let spoken = tokio::select! {
         spoken = timeout_at(deadline, tcp.peek(&mut byte)) => spoken,
         () = context.stopped() => return,
+        () = handshake.evicted() => return,
     };
     let ended = match spoken {
         Ok(Ok(0)) => Err(ConnectionError::Empty),
-        Ok(Ok(_)) => {
-            let speaking = serve_speaking(context, tcp, arrival, (admitted, handshaking), deadline);
-            Box::pin(speaking).await
-        }
+        Ok(Ok(_)) => Box::pin(serve_speaking(context, tcp, arrival, handshake, deadline)).await,
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(ConnectionError::Slow),
     };
@@ -142,62 +143,105 @@ async fn serve_speaking(
     context: &Context,
     tcp: TcpStream,
     arrival: Arrival,
-    (admitted, handshaking): (Admitted, Handshaking),
+    handshake: Slot,
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
     let opened = tokio::select! {
         opened = timeout_at(deadline, open(&context.tls, tcp)) => opened,
-        () = context.stopped() => return Err(ConnectionError::Stopping),
+        () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
+        () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
     let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
-    drop(handshaking);
-    let Some(of_key) = context.admission.admit_key(key) else {
-        return refuse(context, stream, Refusal::Limited).await;
+    let observed = arrival.observed;
+    let connection = match context.admission.connect(key, observed.ip()) {
+        Ok(connection) => connection,
+        // In the place of its handshake it is told so.
+        Err(full) => return turn_away(context, stream, (key, observed), full).await,
     };
-    let held = Held {
-        _admitted: admitted,
-        _of_key: of_key,
-    };
+    drop(handshake);
     match first {
-        ClientMessage::LogIn { .. } if !context.admission.admit_login(arrival.observed.ip()) => {
-            refuse(context, stream, Refusal::Limited).await
-        }
         ClientMessage::LogIn { version, name } => {
+            let Some(session) = context.admission.log_in(key, observed.ip()) else {
+                note(
+                    context,
+                    (key, observed),
+                    &"login refused: too many of it or its network",
+                );
+                return refuse(context, stream, Refusal::Limited).await;
+            };
             let log_in = LogIn {
                 key,
-                observed: arrival.observed,
+                is_known: context.admission.is_regular(key),
+                observed,
                 observer_ports: arrival.place.observer_ports,
                 version,
                 name,
             };
-            control(context, stream, decoder, log_in).await
+            control(context, stream, decoder, log_in, (connection, session)).await
         }
         ClientMessage::Observe => {
+            let place = match context.admission.observe(key, observed.ip()) {
+                Ok(place) => place,
+                Err(full) => return turn_away(context, stream, (key, observed), full).await,
+            };
             let asker = Asker {
                 key,
-                observed: arrival.observed,
+                observed,
                 came_to: stream.get_ref().0.local_addr()?.ip().to_canonical(),
                 other_address: arrival.place.other_address,
+                is_proxied: arrival.is_proxied,
             };
             let ports = arrival.place.observer_ports;
-            observe(context, stream, decoder, (asker, ports), held).await
+            observe(
+                context,
+                stream,
+                decoder,
+                (asker, ports),
+                (connection, place),
+            )
+            .await
         }
         ClientMessage::Relay { token } => {
-            let address = arrival.observed.ip();
-            let side = Side { key, address };
+            let connection = Arc::new(connection);
             let half = Half {
                 stream,
-                side,
-                _held: held,
+                key,
+                connection,
             };
-            relay(context, half, decoder, token).await
+            meeting::relay(context, half, decoder, token).await
         }
-        ClientMessage::Probe { .. } => Err(ConnectionError::FirstMessage("probe")),
-        ClientMessage::Introduce { .. } => Err(ConnectionError::FirstMessage("introduce")),
-        ClientMessage::Answer { .. } => Err(ConnectionError::FirstMessage("answer")),
-        ClientMessage::Refuse { .. } => Err(ConnectionError::FirstMessage("refuse")),
-        ClientMessage::Ping { .. } => Err(ConnectionError::FirstMessage("ping")),
-        ClientMessage::Pong { .. } => Err(ConnectionError::FirstMessage("pong")),
+        other => Err(ConnectionError::FirstMessage(type_of(&other))),
+    }
+}
+
+const fn type_of(message: &ClientMessage) -> &'static str {
+    match message {
+        ClientMessage::LogIn { .. } => "log_in",
+        ClientMessage::Observe => "observe",
+        ClientMessage::Relay { .. } => "relay",
+        ClientMessage::Probe { .. } => "probe",
+        ClientMessage::Introduce { .. } => "introduce",
+        ClientMessage::Answer { .. } => "answer",
+        ClientMessage::Refuse { .. } => "refuse",
+        ClientMessage::Ping { .. } => "ping",
+        ClientMessage::Pong { .. } => "pong",
+    }
+}
+
+async fn turn_away(
+    context: &Context,
+    stream: TlsStream,
+    client: (PeerKey, SocketAddr),
+    full: Full,
+) -> Result<(), ConnectionError> {
+    note(context, client, &format_args!("connection refused: {full}"));
+    refuse(context, stream, Refusal::Limited).await
+}
+
+/// A line in the log about a client, unless there have been too many.
+fn note(context: &Context, (key, observed): (PeerKey, SocketAddr), what: &impl std::fmt::Display) {
+    if context.log.admits(observed.ip()) {
+        info!(key = %key.fingerprint(), %observed, "{what}");
     }
 }
 
@@ -207,27 +251,30 @@ async fn open(
 ) -> Result<(TlsStream, Decoder, PeerKey, ClientMessage), ConnectionError> {
     let mut stream = tls.accept(tcp).await?;
     let (_, session) = stream.get_ref();
-    let key = peer_key(session.peer_certificates()).ok_or(ConnectionError::NoKey)?;
+    let key = proven_key(session, ALPN_RENDEZVOUS)?;
     let mut decoder = Decoder::new(FrameKind::Client);
     let first = read_message(&mut stream, &mut decoder).await?;
-    let first = first.ok_or(ConnectionError::Empty)?;
+    let (first, _) = first.ok_or(ConnectionError::Empty)?;
     Ok((stream, decoder, key, first))
 }
 
-/// The next message, or `None` when the client hung up between two.
+/// The next message, or `None` when the client hung up between two. With it, how many
+/// bytes were read for it.
 async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     decoder: &mut Decoder,
-) -> Result<Option<ClientMessage>, ConnectionError> {
+) -> Result<Option<(ClientMessage, u64)>, ConnectionError> {
     let mut buffer = [0; READ_BYTES];
+    let mut bytes = 0;
     loop {
         if let Some(message) = decoder.next_message()? {
-            return Ok(Some(message));
+            return Ok(Some((message, bytes)));
         }
         let read = stream.read(&mut buffer).await?;
         if read == 0 {
             return Ok(None);
         }
+        bytes += read as u64;
         decoder.feed(buffer.get(..read).unwrap_or_default());
     }
 }
@@ -245,7 +292,7 @@ async fn write_frame(
     Ok(written.map_err(|_| ConnectionError::DoesNotRead)??)
 }
 
-async fn write_message(
+pub(crate) async fn write_message(
     context: &Context,
     stream: &mut TlsStream,
     message: &ServerMessage,
@@ -256,7 +303,7 @@ async fn write_message(
     }
 }
 
-async fn refuse(
+pub(crate) async fn refuse(
     context: &Context,
     mut stream: TlsStream,
     reason: Refusal,
@@ -276,9 +323,9 @@ async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unpin)) {
     let _: Result<(), _> = timeout(context.limits.linger_timeout, drain).await;
 }
 
-async fn tell(context: &Context, input: Input) -> Result<(), ConnectionError> {
+pub(crate) async fn tell(context: &Context, input: Input) -> Result<(), ConnectionError> {
     let told = context.registrar.send(input).await;
-    told.map_err(|_| ConnectionError::Stopping)
+    told.map_err(|_| ConnectionError::CutOff(Refusal::ShuttingDown))
 }
 
 async fn control(
@@ -286,13 +333,16 @@ async fn control(
     stream: TlsStream,
     mut decoder: Decoder,
     log_in: LogIn,
+    places: (Connection, Slot),
 ) -> Result<(), ConnectionError> {
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
     let session = SessionId(context.fresh_id());
+    let backlog = context.backlogs.of_one();
     let input = Input::LogIn {
         session,
         log_in,
         outgoing,
+        backlog: Arc::clone(&backlog),
     };
     tell(context, input).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
@@ -304,10 +354,24 @@ async fn control(
             }
             ended
         }
+        () = give_way(context, session, &places) => Ok(()),
+        () = backlog.is_cut() => Err(ConnectionError::DoesNotRead),
     };
     // The registrar is gone only when it has forgotten all sessions.
     let _: Result<(), _> = tell(context, Input::Disconnected { session }).await;
     ended
+}
+
+/// Has the session closed, with the reason, when it has to make room for others.
+/// Never completes: the session's last frame ends the connection.
+async fn give_way(context: &Context, session: SessionId, (connection, place): &(Connection, Slot)) {
+    tokio::select! {
+        () = connection.evicted() => {}
+        () = place.evicted() => {}
+    }
+    // The registrar is gone only when it has closed all sessions.
+    let _: Result<(), _> = tell(context, Input::Evicted { session }).await;
+    std::future::pending::<()>().await;
 }
 
 async fn read_messages(
@@ -316,11 +380,15 @@ async fn read_messages(
     decoder: &mut Decoder,
     session: SessionId,
 ) -> Result<(), ConnectionError> {
-    while let Some(message) = read_message(reader, decoder).await? {
+    let mut rate = ByteRate::new(Some(context.limits.session_bytes_per_second));
+    while let Some((message, bytes)) = read_message(reader, decoder).await? {
         let told = tell(context, Input::Message { session, message }).await;
         if told.is_err() {
             // The server goes down: why is still to be written.
             std::future::pending::<()>().await;
+        }
+        if let Some(due) = rate.reserve(Instant::now().into_std(), bytes) {
+            sleep_until(due.into()).await;
         }
     }
     Ok(())
@@ -329,10 +397,21 @@ async fn read_messages(
 async fn write_frames(
     context: &Context,
     writer: &mut (impl AsyncWrite + Unpin),
-    frames: &mut mpsc::Receiver<Frame>,
+    frames: &mut mpsc::Receiver<Queued>,
 ) -> Result<(), ConnectionError> {
-    while let Some(frame) = frames.recv().await {
-        write_frame(context, writer, &frame).await?;
+    while let Some(first) = frames.recv().await {
+        match frames.try_recv() {
+            Err(_) => write_frame(context, writer, &first.frame).await?,
+            Ok(second) => {
+                let mut many = [&*first.frame, &*second.frame].concat();
+                while many.len() < WRITE_BYTES
+                    && let Ok(next) = frames.try_recv()
+                {
+                    many.extend_from_slice(&next.frame);
+                }
+                write_frame(context, writer, &many).await?;
+            }
+        }
     }
     let shutdown = timeout(context.limits.write_timeout, writer.shutdown()).await;
     Ok(shutdown.map_err(|_| ConnectionError::DoesNotRead)??)
@@ -344,7 +423,7 @@ async fn observe(
     mut stream: TlsStream,
     mut decoder: Decoder,
     (asker, observer_ports): (Asker, Vec<u16>),
-    held: Held,
+    (connection, place): (Connection, Option<Slot>),
 ) -> Result<(), ConnectionError> {
     // First the registrar: the client may use the address as soon as it has it.
     let Asker { key, observed, .. } = asker;
@@ -356,24 +435,36 @@ async fn observe(
         observer_ports,
     };
     let ended = match write_message(context, &mut stream, &told).await {
-        Ok(()) => until_token(context, &mut stream, &mut decoder, asker).await,
+        Ok(()) => tokio::select! {
+            ended = until_token(context, &mut stream, &mut decoder, asker) => ended,
+            reason = context.cut_off(&connection) => Err(ConnectionError::CutOff(reason)),
+            () = evicted(place.as_ref()) => Err(ConnectionError::CutOff(Refusal::Limited)),
+        },
         Err(error) => Err(error),
     };
     // The registrar is gone only when it has forgotten all observations.
     let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
     match ended {
         Ok(Some(token)) => {
-            let side = Side { key, address };
+            drop(place);
             let half = Half {
                 stream,
-                side,
-                _held: held,
+                key,
+                connection: Arc::new(connection),
             };
-            relay(context, half, decoder, token).await
+            meeting::relay(context, half, decoder, token).await
         }
         Ok(None) => Ok(()),
-        Err(ConnectionError::Stopping) => refuse(context, stream, Refusal::ShuttingDown).await,
+        Err(ConnectionError::CutOff(reason)) => refuse(context, stream, reason).await,
         Err(error) => Err(error),
+    }
+}
+
+/// Never completes where there is no place to be given up.
+async fn evicted(place: Option<&Slot>) {
+    match place {
+        Some(place) => place.evicted().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -391,10 +482,7 @@ async fn until_token(
             Some(ClientMessage::Relay { token }) => return Ok(Some(token)),
             Some(ClientMessage::Probe { token }) if !is_probed => {
                 is_probed = true;
-                let answer = tokio::select! {
-                    answer = context.prober.probe(asker, token) => answer,
-                    () = context.stopped() => return Err(ConnectionError::Stopping),
-                };
+                let answer = context.prober.probe(asker, token).await;
                 write_message(context, stream, &answer).await?;
             }
             Some(_) => return Err(ConnectionError::Unexpected),
@@ -415,11 +503,7 @@ async fn next_wish(
     }
     // Most hang up: no buffer waits for what they might say.
     let mut byte = [0];
-    let read = tokio::select! {
-        read = stream.read(&mut byte) => read?,
-        () = context.stopped() => return Err(ConnectionError::Stopping),
-    };
-    if read == 0 {
+    if stream.read(&mut byte).await? == 0 {
         return Ok(None);
     }
     decoder.feed(&byte);
@@ -427,98 +511,6 @@ async fn next_wish(
         context.limits.authenticate_timeout,
         Box::pin(read_message(stream, decoder)),
     );
-    message.await.map_err(|_| ConnectionError::Slow)?
-}
-
-/// Returns when the client hangs up, and fails when it sends anything.
-async fn wait_for_end(
-    context: &Context,
-    stream: &mut TlsStream,
-    decoder: Decoder,
-) -> Result<(), ConnectionError> {
-    if !decoder.into_rest().is_empty() {
-        return Err(ConnectionError::Unexpected);
-    }
-    let mut byte = [0];
-    tokio::select! {
-        read = stream.read(&mut byte) => match read? {
-            0 => Ok(()),
-            _ => Err(ConnectionError::Unexpected),
-        },
-        () = context.stopped() => Err(ConnectionError::Stopping),
-    }
-}
-
-async fn relay(
-    context: &Context,
-    mut half: Half,
-    decoder: Decoder,
-    token: RelayToken,
-) -> Result<(), ConnectionError> {
-    let relay = RelayId(context.fresh_id());
-    let (verdict, decided) = oneshot::channel();
-    let input = Input::Relay {
-        relay,
-        key: half.side.key,
-        token,
-        verdict,
-    };
-    tell(context, input).await?;
-    let verdict = tokio::select! {
-        verdict = decided => verdict.map_err(|_| ConnectionError::Stopping)?,
-        ended = wait_for_end(context, &mut half.stream, decoder) => {
-            // The registrar is gone only when it has forgotten all relays.
-            let _: Result<(), _> = tell(context, Input::RelayDisconnected { relay }).await;
-            return match ended {
-                Err(ConnectionError::Stopping) => {
-                    refuse(context, half.stream, Refusal::ShuttingDown).await
-                }
-                ended => ended,
-            };
-        }
-    };
-    match verdict {
-        Verdict::Refused(reason) => refuse(context, half.stream, reason).await,
-        Verdict::Second(give) => {
-            let given = give.send(half);
-            given.map_err(|_| ConnectionError::Empty)
-        }
-        Verdict::First(take) => {
-            let other = take.await.map_err(|_| ConnectionError::Empty)?;
-            Box::pin(meet(context, half, other)).await
-        }
-    }
-}
-
-/// Both sides of a relay are here.
-async fn meet(context: &Context, mut a: Half, mut b: Half) -> Result<(), ConnectionError> {
-    let pair = match context.relay.admit([a.side, b.side]) {
-        Ok(pair) => pair,
-        Err(reason) => {
-            let refused = tokio::join!(
-                refuse(context, a.stream, reason),
-                refuse(context, b.stream, reason)
-            );
-            return refused.0.and(refused.1);
-        }
-    };
-    for half in [&mut a, &mut b] {
-        write_message(context, &mut half.stream, &ServerMessage::RelayPaired).await?;
-    }
-    let carried = tokio::select! {
-        carried = context.relay.carry(&pair, &mut a.stream, &mut b.stream) => carried,
-        () = context.stopped() => return Err(ConnectionError::Stopping),
-    };
-    match carried {
-        Ok(()) => Ok(()),
-        Err(CarryError::Io(error)) => Err(error.into()),
-        Err(CarryError::Limit(reason)) => {
-            let keys = pair.keys;
-            debug!(%reason, "a relay ends");
-            tell(context, Input::RelayEnded { keys, reason }).await?;
-            // The reason takes another way than the end: it shall be there first.
-            sleep(context.limits.linger_timeout).await;
-            Ok(())
-        }
-    }
+    let message = message.await.map_err(|_| ConnectionError::Slow)??;
+    Ok(message.map(|(message, _)| message))
 }

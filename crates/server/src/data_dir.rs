@@ -1,24 +1,46 @@
 //! The server's directory: its key, its names, and a lock on both.
+//!
+//! Key and names belong together. Without its names a server would give every name
+//! away again, and without its key it is another server to everybody. So each knows
+//! the other: the names note the key's fingerprint, and when one of the two is
+//! missing, the server says so instead of beginning anew.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use pinhole_proto::key::Fingerprint;
 use pinhole_proto::tls::{Identity, IdentityError};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
+use tracing::warn;
+
+use crate::storage::{Names, StorageError};
+
+const KEY: &str = "server.key";
+const KEY_IN_WRITING: &str = "server.key.new";
+const NAMES: &str = "names.sqlite";
+const LOCK: &str = "lock";
 
 /// Why a directory cannot be the server's.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another server runs on it.
-    #[error("{} is in use by another pinhole-server", path.display())]
+    #[error(
+        "{} is in use by another pinhole-server. Stop that one, or name another folder with \
+         --data-dir",
+        path.display()
+    )]
     InUse {
         /// The directory.
         path: PathBuf,
     },
     /// Reading or writing failed.
-    #[error("{}: {source}", path.display())]
+    #[error(
+        "{}: it cannot be read or written. Check who owns it and whether its disk works and has \
+         room, or name another folder with --data-dir",
+        path.display()
+    )]
     Io {
         /// The file or directory concerned.
         path: PathBuf,
@@ -26,39 +48,155 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// The key file is damaged.
-    #[error("{}: {source}", path.display())]
+    #[error(
+        "{}: this is no key, or a damaged one. Put a backup in its place (pinhole-server backup \
+         makes them), or name another folder with --data-dir",
+        path.display()
+    )]
     Identity {
         /// The key file.
         path: PathBuf,
         /// What is wrong with it.
         source: IdentityError,
     },
+    /// The names cannot be read or written.
+    #[error(transparent)]
+    Names(#[from] StorageError),
+    /// There is a key, but nothing of the names that belong to it.
+    #[error(
+        "{}: the names of this server are missing, though its key is there. Without them, anybody \
+         could take any name. Put a backup in their place (pinhole-server backup makes them). To \
+         begin without any names, start once with --start-afresh",
+        path.display()
+    )]
+    NoNames {
+        /// Where they should be.
+        path: PathBuf,
+    },
+    /// There are names, but not the key of their server.
+    #[error(
+        "{}: the key of this server is missing, though there are {names} names. With another key \
+         it is another server to everybody who knows it. Put a backup in its place \
+         (pinhole-server backup makes them). To keep the names under a new key, start once with \
+         --start-afresh",
+        path.display()
+    )]
+    NoKey {
+        /// Where it should be.
+        path: PathBuf,
+        /// How many.
+        names: u64,
+    },
+    /// The names are those of another server.
+    #[error(
+        "{}: these are the names of the server {theirs}, and the key beside them is that of {ours}. \
+         Put the two that belong together into one folder, or name another with --data-dir. To \
+         take these names over, start once with --start-afresh",
+        path.display()
+    )]
+    OtherServer {
+        /// The names.
+        path: PathBuf,
+        /// Whose they are.
+        theirs: Fingerprint,
+        /// Whose the key is.
+        ours: Fingerprint,
+    },
     /// The system has no randomness to make a key from.
     #[error("no key can be made: the system's random numbers are not available")]
     Random,
+    /// A backup is written to a new folder only.
+    #[error("{} is there already. Name a new folder for the backup", path.display())]
+    BackupExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There is nothing to make a backup of.
+    #[error(
+        "{}: there is no key of a server. Name the folder of the server with --data-dir",
+        path.display()
+    )]
+    NothingThere {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// What to do when the key or the names are missing although the other is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Say so.
+    Refuse,
+    /// Make it anew.
+    StartAfresh,
 }
 
 /// The server's directory, locked as long as this value lives.
 #[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
     identity: Identity,
-    _lock: File,
+    names: Names,
+    lock: File,
 }
 
 impl DataDir {
-    /// Opens and locks the directory; makes it, and a key in it, at first use.
+    /// Opens and locks the directory; makes it, with a key and an empty table of
+    /// names, at first use.
     ///
     /// # Errors
     /// Any [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        Self::open_with(path, Missing::Refuse)
+    }
+
+    /// The same, and says what to do when a part of it is missing.
+    ///
+    /// # Errors
+    /// Any [`DataDirError`].
+    pub fn open_with(path: &Path, missing: Missing) -> Result<Self, DataDirError> {
         make_private_dir(path).map_err(io_error(path))?;
         let lock = lock(path)?;
-        let identity = load_or_make_identity(path)?;
+        let (key_path, names_path) = (path.join(KEY), path.join(NAMES));
+        let key = load_identity(&key_path)?;
+        let is_empty = fs::metadata(&names_path).map_or(0, |file| file.len()) == 0;
+        if is_empty && key.is_some() && missing == Missing::Refuse {
+            return Err(DataDirError::NoNames { path: names_path });
+        }
+        let mut names = match is_empty {
+            true => {
+                make_private_file(&names_path).map_err(io_error(&names_path))?;
+                Names::create(&names_path)?
+            }
+            false => Names::open(&names_path)?,
+        };
+        let noted = names.server()?;
+        let identity = match key {
+            Some(identity) => {
+                let ours = identity.key().fingerprint();
+                check(&names, noted, ours, &names_path, missing, is_empty)?;
+                if noted != Some(ours) {
+                    names.belong_to(ours)?;
+                }
+                identity
+            }
+            None => {
+                if names.count() > 0 && missing == Missing::Refuse {
+                    let names = names.count();
+                    return Err(DataDirError::NoKey {
+                        path: key_path,
+                        names,
+                    });
+                }
+                make_identity(path, &key_path, &mut names, noted)?
+            }
+        };
+        for file in [&key_path, &names_path] {
+            make_private(file, 0o600).map_err(io_error(file))?;
+        }
         Ok(Self {
-            path: path.to_owned(),
             identity,
-            _lock: lock,
+            names,
+            lock,
         })
     }
 
@@ -68,11 +206,85 @@ impl DataDir {
         &self.identity
     }
 
-    /// Where [`crate::storage::Names`] are kept.
-    #[must_use]
-    pub fn names_path(&self) -> PathBuf {
-        self.path.join("names.sqlite")
+    /// The names, and the lock to be kept as long as they are used.
+    pub(crate) fn into_names(self) -> (Names, File) {
+        (self.names, self.lock)
     }
+}
+
+/// Whether the names are those that belong to the key `ours`.
+fn check(
+    names: &Names,
+    noted: Option<Fingerprint>,
+    ours: Fingerprint,
+    path: &Path,
+    missing: Missing,
+    is_new: bool,
+) -> Result<(), DataDirError> {
+    match noted {
+        _ if missing == Missing::StartAfresh => {
+            if is_new {
+                warn!("beginning without any names, as --start-afresh says");
+            }
+            Ok(())
+        }
+        Some(theirs) if theirs != ours => Err(DataDirError::OtherServer {
+            path: path.to_owned(),
+            theirs,
+            ours,
+        }),
+        // Earlier versions noted nothing. What they left may also be a copy that was
+        // made without its write-ahead log, in which nothing is left.
+        None if names.count() == 0 => Err(DataDirError::NoNames {
+            path: path.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the key and the names to a new directory, which then is a whole data
+/// directory. A server may be using them.
+///
+/// # Errors
+/// Any [`DataDirError`].
+pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), DataDirError> {
+    let identity = load_identity(&data_dir.join(KEY))?;
+    let identity = identity.ok_or_else(|| DataDirError::NothingThere {
+        path: data_dir.to_owned(),
+    })?;
+    let names_path = data_dir.join(NAMES);
+    if !names_path.exists() {
+        return Err(DataDirError::NoNames { path: names_path });
+    }
+    let names = Names::open(&names_path)?;
+    let ours = identity.key().fingerprint();
+    let noted = names.server()?;
+    check(&names, noted, ours, &names_path, Missing::Refuse, false)?;
+    if backup.exists() {
+        return Err(DataDirError::BackupExists {
+            path: backup.to_owned(),
+        });
+    }
+    let parent = backup.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    // Whole under its name, or not there.
+    let mut in_writing = backup.as_os_str().to_owned();
+    in_writing.push(".new");
+    let in_writing = PathBuf::from(in_writing);
+    if in_writing.exists() {
+        fs::remove_dir_all(&in_writing).map_err(io_error(&in_writing))?;
+    }
+    make_private_dir(&in_writing).map_err(io_error(&in_writing))?;
+    let copy = in_writing.join(NAMES);
+    names.copy_to(&copy)?;
+    make_private(&copy, 0o600).map_err(io_error(&copy))?;
+    let synced = File::open(&copy).and_then(|file| file.sync_all());
+    synced.map_err(io_error(&copy))?;
+    let key = fs::read(data_dir.join(KEY)).map_err(io_error(data_dir))?;
+    write_secret(&in_writing, &in_writing.join(KEY), &key).map_err(io_error(&in_writing))?;
+    fs::rename(&in_writing, backup).map_err(io_error(backup))?;
+    sync_dir(parent).map_err(io_error(parent))?;
+    Ok((ours, names.count()))
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
@@ -80,22 +292,70 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     move |source| DataDirError::Io { path, source }
 }
 
+/// Makes the directory, or closes one that is there to others.
 fn make_private_dir(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
+    if !path.is_dir() {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        return builder.create(path);
+    }
+    if holds_only_ours(path)? {
+        make_private(path, 0o700)
+    } else {
+        // Others may have to reach what is theirs: think of /tmp.
+        warn!(
+            "{} holds other things, too; it stays as open as it is. A folder of its own is safer",
+            path.display()
+        );
+        Ok(())
+    }
+}
+
+fn holds_only_ours(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if ![KEY, KEY_IN_WRITING, LOCK].contains(&&*name) && !name.starts_with(NAMES) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Takes all rights beyond `mode` away; nothing is changed where there are none.
+#[cfg(unix)]
+fn make_private(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let found = fs::metadata(path)?.permissions().mode() & 0o7777;
+    if found & !mode == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(found & mode))
+}
+
+#[cfg(not(unix))]
+fn make_private(_path: &Path, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+fn make_private_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 fn lock(dir: &Path) -> Result<File, DataDirError> {
-    let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(io_error(&path))?;
+    let path = dir.join(LOCK);
+    let file = match make_private_file(&path) {
+        // Where nothing can be written, a file that is there will do.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+        file => file,
+    };
+    let file = file.map_err(io_error(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
@@ -105,25 +365,50 @@ fn lock(dir: &Path) -> Result<File, DataDirError> {
     }
 }
 
-fn load_or_make_identity(dir: &Path) -> Result<Identity, DataDirError> {
-    let path = dir.join("server.key");
-    let document = match fs::read(&path) {
+fn load_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
+    let document = match fs::read(path) {
         Ok(document) => document,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-                .map_err(|_| DataDirError::Random)?;
-            write_secret(dir, &path, document.as_ref()).map_err(io_error(&path))?;
-            document.as_ref().to_vec()
-        }
-        Err(error) => return Err(io_error(&path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path)(error)),
     };
-    Identity::from_pkcs8(&document).map_err(|source| DataDirError::Identity { path, source })
+    let identity = Identity::from_pkcs8(&document);
+    let path = path.to_owned();
+    identity
+        .map(Some)
+        .map_err(|source| DataDirError::Identity { path, source })
+}
+
+/// The names note the key before it is there: a crash in between leaves names without
+/// a key, of which there are none yet.
+fn make_identity(
+    dir: &Path,
+    path: &Path,
+    names: &mut Names,
+    noted: Option<Fingerprint>,
+) -> Result<Identity, DataDirError> {
+    let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
+    let document = document.map_err(|_| DataDirError::Random)?;
+    let identity = Identity::from_pkcs8(document.as_ref()).map_err(|source| {
+        let path = path.to_owned();
+        DataDirError::Identity { path, source }
+    })?;
+    let new = identity.key().fingerprint();
+    match noted {
+        None => tracing::info!("a new key was made: {new}"),
+        Some(old) => warn!(
+            "the key {old} is missing; a new one was made: {new}. To everybody who knows the old \
+             one, this is another server"
+        ),
+    }
+    names.belong_to(new)?;
+    write_secret(dir, path, document.as_ref()).map_err(io_error(path))?;
+    Ok(identity)
 }
 
 /// A crash leaves either no key or a whole one: half a key would lock every
 /// client that pinned it out.
 fn write_secret(dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("key.new");
+    let temporary = dir.join(KEY_IN_WRITING);
     match fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -151,6 +436,8 @@ fn sync_dir(_dir: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use pinhole_proto::key::PeerKey;
+
     use super::*;
 
     #[test]
@@ -187,5 +474,129 @@ mod tests {
         assert!(matches!(refused, DataDirError::Identity { .. }));
         let kept = fs::read(dir.path().join("server.key")).unwrap();
         assert_eq!(kept, b"half a k");
+    }
+
+    /// A directory with a key and two names.
+    fn used() -> (tempfile::TempDir, Fingerprint) {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = DataDir::open(dir.path()).unwrap();
+        let fingerprint = opened.identity().key().fingerprint();
+        let (mut names, _lock) = opened.into_names();
+        for (name, number) in [("alice", 1), ("bob", 2)] {
+            let key = PeerKey::from_bytes([number; 32]);
+            names.claim(&name.parse().unwrap(), key).unwrap();
+        }
+        (dir, fingerprint)
+    }
+
+    fn owner(dir: &Path, name: &str) -> Option<PeerKey> {
+        let names = Names::open(&dir.join(NAMES)).unwrap();
+        names.owner(&name.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn names_that_are_gone_are_not_made_anew_unasked() {
+        for spoil in [
+            (|path| fs::remove_file(path).unwrap()) as fn(&Path),
+            |path| fs::write(path, b"").unwrap(),
+            |path| {
+                // What earlier versions left without its write-ahead log.
+                fs::remove_file(path).unwrap();
+                let empty = rusqlite::Connection::open(path).unwrap();
+                empty.pragma_update(None, "user_version", 1).unwrap();
+            },
+        ] {
+            let (dir, fingerprint) = used();
+            spoil(&dir.path().join(NAMES));
+            let refused = DataDir::open(dir.path()).unwrap_err();
+            assert!(matches!(refused, DataDirError::NoNames { .. }), "{refused}");
+            let refused = DataDir::open(dir.path()).unwrap_err();
+            assert!(
+                matches!(refused, DataDirError::NoNames { .. }),
+                "still: {refused}"
+            );
+            let afresh = DataDir::open_with(dir.path(), Missing::StartAfresh).unwrap();
+            assert_eq!(afresh.identity().key().fingerprint(), fingerprint);
+            drop(afresh);
+            DataDir::open(dir.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_gone_is_not_made_anew_unasked() {
+        let (dir, fingerprint) = used();
+        fs::remove_file(dir.path().join(KEY)).unwrap();
+        let refused = DataDir::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(refused, DataDirError::NoKey { names: 2, .. }),
+            "{refused}"
+        );
+        assert!(!dir.path().join(KEY).exists());
+        let afresh = DataDir::open_with(dir.path(), Missing::StartAfresh).unwrap();
+        assert_ne!(afresh.identity().key().fingerprint(), fingerprint);
+        drop(afresh);
+        assert!(owner(dir.path(), "alice").is_some());
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn the_names_of_another_server_are_refused() {
+        let (dir, _) = used();
+        let (other, _) = used();
+        fs::copy(other.path().join(NAMES), dir.path().join(NAMES)).unwrap();
+        let refused = DataDir::open(dir.path()).unwrap_err();
+        assert!(
+            matches!(refused, DataDirError::OtherServer { .. }),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_can_be_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        fs::remove_file(dir.path().join(KEY)).unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_backup_is_whole_while_the_names_are_in_use() {
+        let (dir, fingerprint) = used();
+        let running = DataDir::open(dir.path()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let backup = folder.path().join("backup");
+        assert_eq!(back_up(dir.path(), &backup).unwrap(), (fingerprint, 2));
+        let again = back_up(dir.path(), &backup).unwrap_err();
+        assert!(matches!(again, DataDirError::BackupExists { .. }));
+        drop(running);
+        let restored = DataDir::open(&backup).unwrap();
+        assert_eq!(restored.identity().key().fingerprint(), fingerprint);
+        drop(restored);
+        assert_eq!(owner(&backup, "bob"), owner(dir.path(), "bob"));
+        let nothing = back_up(folder.path(), &folder.path().join("other")).unwrap_err();
+        assert!(matches!(nothing, DataDirError::NothingThere { .. }));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_was_open_to_others_is_closed() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let open = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let (dir, _) = used();
+        let files = [KEY, NAMES].map(|name| dir.path().join(name));
+        assert!(files.iter().all(|file| mode(file) == 0o600), "made so");
+        open(dir.path(), 0o755);
+        files.iter().for_each(|file| open(file, 0o644));
+        drop(DataDir::open(dir.path()).unwrap());
+        assert_eq!(mode(dir.path()), 0o700);
+        assert!(files.iter().all(|file| mode(file) == 0o600));
+        fs::write(dir.path().join("mine"), b"").unwrap();
+        open(dir.path(), 0o755);
+        drop(DataDir::open(dir.path()).unwrap());
+        assert_eq!(mode(dir.path()), 0o755, "others have something there");
     }
 }

@@ -7,40 +7,46 @@
 //!
 //! ```text
 //!   listener ──► connection ──┬── control ───────┐
-//!   (caps)       (TLS, first  ├── observation ───┼──► registrar ◄──► storage
+//!   (budgets)    (TLS, first  ├── observation ───┼──► registrar ◄──► storage
 //!                 message)    └── relay ─────────┘    (the Registry)  (names)
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`listener`] | which addresses and ports are listened on |
-//! | [`data_dir`] | the server's key and the lock on its directory |
+//! | [`data_dir`] | the server's key, its names, the lock on both, and their backup |
 //! | [`storage`] | names and the keys they are bound to, in SQLite |
-//! | [`limits`] | every timeout and cap |
-//! | `admission` | counts connections by address and by key |
+//! | [`limits`] | every timeout and budget |
+//! | `admission` | who may have a connection, and who has the reserve |
+//! | `slots` | a budget whose places are given back when dropped |
+//! | `proxy` | whose connection it is that a proxy passes on |
 //! | `connection` | one connection, from TLS to its end |
+//! | `meeting` | two connections that meet at the relay |
 //! | `registrar` | the task that owns the registry |
+//! | `backlog` | the memory that waiting frames take |
 //! | `claims` | which claims of names wait, and which are granted |
 //! | `probe` | connects back to clients that ask for it |
-//! | `relay` | passes bytes between two peers, within its limits |
-//! | `quota`, `throttle` | bytes a day for each two keys; bytes a second |
-//! | `pace` | how often something may happen |
+//! | `relay`, `quota` | passes bytes between two peers; how many in a day |
+//! | `log` | which lines about clients go into the log |
 
 mod admission;
+mod backlog;
 mod claims;
 mod connection;
 pub mod data_dir;
 pub mod limits;
 pub mod listener;
-mod pace;
+mod log;
+mod meeting;
 mod probe;
+mod proxy;
 mod quota;
 mod registrar;
 mod relay;
 mod server;
+mod slots;
 pub mod storage;
-mod throttle;
 
-pub use data_dir::DataDir;
-pub use limits::{Limits, Rate, RelayLimits};
-pub use server::{ServeError, run};
+pub use data_dir::{DataDir, Missing};
+pub use limits::{Limits, RelayLimits};
+pub use server::{ServeError, run, run_behind};

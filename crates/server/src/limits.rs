@@ -1,20 +1,15 @@
-//! Every timeout and cap of the server's own; those of the protocol are in
+//! Every timeout and budget of the server's own; those of the protocol are in
 //! [`pinhole_proto::registry`].
+//!
+//! Numbers for "a network" are those of an IPv4 address or an IPv6 /64. The /56 and
+//! the /48 around it may have more, but not as much more as they have networks. An
+//! IPv4 /24 has no bound; it is whose connections give way first.
 
 use std::time::Duration;
 
-/// So many at once, and one more whenever so long has passed.
-#[derive(Debug, Clone, Copy)]
-pub struct Rate {
-    /// As many as can follow each other without a pause.
-    pub at_once: u32,
-    /// The time after which one more may come.
-    pub interval: Duration,
-}
+use pinhole_budget::{Bounds, Rate, SubnetBounds};
 
-/// What one client, one address, and all of them together may take.
-///
-/// "Address" is one IPv4 address or one IPv6 /64: what one household has.
+/// What one client, one network, and all of them together may take.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// From accepting a connection to its first message, TLS included.
@@ -22,78 +17,133 @@ pub struct Limits {
     /// How long one frame may take to be written before the client counts as
     /// one that does not read.
     pub write_timeout: Duration,
-    /// What the relay carries.
-    pub relay: RelayLimits,
     /// How long a client that was told why its connection ends may take to
     /// hang up by itself, so that the reason is not lost.
     pub linger_timeout: Duration,
-    /// Connections in all.
-    pub connections: usize,
-    /// Connections in all that have not authenticated yet.
-    pub handshakes: usize,
-    /// Connections of one address. A carrier's NAT has many users, each with
-    /// a handful of connections.
-    pub connections_per_address: usize,
-    /// Connections of one address that have not authenticated yet.
-    pub handshakes_per_address: usize,
-    /// Connections of one key: a control connection, two observations for each
-    /// prepared port, and a relay for each session.
-    pub connections_per_key: usize,
-    /// How often somebody at one address may log in. All who share an address
+    /// What the relay carries.
+    pub relay: RelayLimits,
+    /// Connections. A key has a control connection, two observations for each
+    /// prepared port, and a relay for each session to which it has invited.
+    pub connections: Bounds,
+    /// Connections that have not authenticated yet. Nobody is known among them.
+    pub handshakes: Bounds,
+    /// Connections of regulars that use the reserve; of one key, of one network.
+    /// Further ones count as those of newcomers.
+    pub regulars: Bounds,
+    /// How long a name has to be registered until its key is a regular's.
+    pub regular_after: Duration,
+    /// Control connections.
+    pub sessions: Bounds,
+    /// Observations of keys that are not logged in.
+    pub strange_observations: Bounds,
+    /// Bytes a second that are read from one control connection.
+    pub session_bytes_per_second: u64,
+    /// How often one key may log in.
+    pub logins_per_key: Rate,
+    /// How often newcomers of one network may log in. All who share an address
     /// come at once when the server is back; those beyond try again by
     /// themselves. Everybody hears of each, so it is far less than the frames
     /// that may wait for a client.
-    pub logins_per_address: Rate,
-    /// How often a name may be bound from one address. That is for good, and
+    pub logins_per_network: Rate,
+    /// Logins that wait until their name is looked up.
+    pub claims: Bounds,
+    /// How often a name may be bound from one network. That is for good, and
     /// costs a write to the disk.
-    pub new_names_per_address: Rate,
+    pub new_names_per_network: Rate,
     /// Names of one key.
     pub names_per_key: u32,
-    /// Logins of one address that wait until their name is looked up.
-    pub claims_per_address: usize,
+    /// Names in all.
+    pub names: u64,
     /// How long the server tries to connect back to a client that asks for it.
     pub probe_timeout: Duration,
     /// Clients at a time to which it tries that.
-    pub probes: usize,
-    /// How often in a minute a key may ask for it.
-    pub probes_per_key: usize,
-    /// How often in a minute all keys at one address may.
-    pub probes_per_address: usize,
+    pub probes: Bounds,
+    /// How often a key may ask for it.
+    pub probes_per_key: Rate,
+    /// How often all keys of one network may.
+    pub probes_per_network: Rate,
+    /// Lines in the log that one network can cause.
+    pub log_lines_per_network: Rate,
+    /// Lines in the log that all of them can cause.
+    pub log_lines: Rate,
+}
+
+/// As much for a network as the first number says, and twice and four times as much
+/// for the /56 and /48 around it.
+const fn widening(most: u64) -> SubnetBounds {
+    SubnetBounds {
+        ipv4: most,
+        ipv6_64: most,
+        ipv6_56: most * 2,
+        ipv6_48: most * 4,
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let bounds = |total, reserved, per_key, per_network| Bounds {
+            total,
+            reserved,
+            per_key,
+            per_subnet: widening(per_network),
+        };
+        let rate = |burst, interval| Rate { burst, interval };
         Self {
             authenticate_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
-            relay: RelayLimits::default(),
             linger_timeout: Duration::from_secs(1),
-            connections: 16_384,
-            handshakes: 4_096,
-            connections_per_address: 1_024,
-            handshakes_per_address: 256,
-            connections_per_key: 128,
-            logins_per_address: Rate {
-                at_once: 256,
-                interval: Duration::from_millis(250),
+            relay: RelayLimits::default(),
+            // Of an IPv4 address a carrier's NAT makes many users. The /56 is what
+            // one home has, however many networks it makes of it.
+            connections: Bounds {
+                per_subnet: SubnetBounds {
+                    ipv4: 1_024,
+                    ipv6_64: 1_024,
+                    ipv6_56: 1_024,
+                    ipv6_48: 2_048,
+                },
+                ..bounds(16_384, 4_096, 128, 0)
             },
-            new_names_per_address: Rate {
-                at_once: 256,
-                interval: Duration::from_secs(60),
-            },
+            handshakes: bounds(4_096, 0, u64::MAX, 256),
+            regulars: bounds(16_384, 0, 24, 384),
+            regular_after: Duration::from_secs(24 * 60 * 60),
+            sessions: bounds(2_048, 512, 32, 256),
+            strange_observations: bounds(2_048, 0, 32, 128),
+            session_bytes_per_second: 32 * 1024,
+            logins_per_key: rate(60, Duration::from_secs(1)),
+            logins_per_network: rate(256, Duration::from_millis(250)),
+            claims: bounds(1_024, 256, 32, 128),
+            new_names_per_network: rate(256, Duration::from_secs(60)),
             names_per_key: 32,
-            claims_per_address: 128,
+            names: 1_000_000,
             // A lost segment is sent again after one second.
             probe_timeout: Duration::from_millis(2_500),
-            probes: 256,
-            probes_per_key: 6,
-            probes_per_address: 30,
+            probes: bounds(256, 0, 1, 16),
+            probes_per_key: rate(6, Duration::from_secs(10)),
+            probes_per_network: rate(30, Duration::from_secs(2)),
+            log_lines_per_network: rate(60, Duration::from_secs(2)),
+            log_lines: rate(600, Duration::from_millis(100)),
         }
     }
 }
 
+impl Limits {
+    /// The same, for a process that may open so many files: connections shall be used
+    /// up before descriptors are.
+    #[must_use]
+    pub fn within_open_files(mut self, files: u64) -> Self {
+        let connections = &mut self.connections;
+        if connections.total > files / 4 * 3 {
+            connections.total = files / 4 * 3;
+            connections.reserved = connections.total / 4;
+        }
+        self.handshakes.total = self.handshakes.total.min(files / 8);
+        self
+    }
+}
+
 /// What the relay may take. A pair are two peers that meet at it; the bytes of
-/// both directions count together.
+/// both directions count together. All counts against the one who has invited.
 #[derive(Debug, Clone)]
 pub struct RelayLimits {
     /// Whether there is a relay at all.
@@ -104,17 +154,15 @@ pub struct RelayLimits {
     pub time: Option<Duration>,
     /// Bytes between the same two keys in a day.
     pub bytes_per_day: Option<u64>,
+    /// Bytes in a day for one inviter, and for all inviters of a network.
+    pub network_bytes_per_day: Option<u64>,
     /// Bytes per second of one pair.
     pub bytes_per_second: Option<u64>,
     /// Bytes per second of all pairs together, each of which gets the same
     /// share.
     pub total_bytes_per_second: Option<u64>,
     /// Pairs at a time.
-    pub pairs: usize,
-    /// Pairs of one address at a time.
-    pub pairs_per_address: usize,
-    /// Pairs of one key at a time.
-    pub pairs_per_key: usize,
+    pub pairs: Bounds,
 }
 
 impl Default for RelayLimits {
@@ -122,13 +170,39 @@ impl Default for RelayLimits {
         Self {
             offered: true,
             idle_timeout: Duration::from_secs(600),
-            time: None,
-            bytes_per_day: None,
-            bytes_per_second: None,
-            total_bytes_per_second: None,
-            pairs: 4_096,
-            pairs_per_address: 256,
-            pairs_per_key: 64,
+            time: Some(Duration::from_secs(24 * 60 * 60)),
+            bytes_per_day: Some(50_000_000_000),
+            network_bytes_per_day: Some(200_000_000_000),
+            bytes_per_second: Some(50_000_000),
+            total_bytes_per_second: Some(125_000_000),
+            pairs: Bounds {
+                total: 4_096,
+                reserved: 1_024,
+                per_key: 64,
+                per_subnet: widening(256),
+            },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_used_up_before_descriptors() {
+        let few = Limits::default().within_open_files(1_024);
+        let Bounds {
+            total, reserved, ..
+        } = few.connections;
+        assert_eq!((total, reserved, few.handshakes.total), (768, 192, 128));
+        let many = Limits::default().within_open_files(1_000_000);
+        let Bounds {
+            total, reserved, ..
+        } = many.connections;
+        assert_eq!(
+            (total, reserved, many.handshakes.total),
+            (16_384, 4_096, 4_096)
+        );
     }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::str::FromStr;
 
 use pinhole_proto::rendezvous::DEFAULT_PORT;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -16,35 +17,133 @@ const BACKLOG: i32 = 1024;
 
 /// Why an address is not listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}")]
+#[error("cannot listen on {address}")]
 pub struct BindError {
     /// The address asked for.
-    pub address: SocketAddr,
+    pub address: String,
     /// The system's word.
     pub source: io::Error,
 }
 
-/// Listens on the default port and the one after it, on every address of both
-/// families; without IPv6 when the machine has none.
+/// An address to listen on, as operators write it: with or without a port, a number
+/// or a name, or a port alone for every address of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// `None` for every address.
+    host: Option<Host>,
+    port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+/// Why a text is no [`ListenAddress`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write it like 203.0.113.1, [2001:db8::1]:4747, example.org:4747 or :4747")]
+pub struct ListenAddressError;
+
+impl FromStr for ListenAddress {
+    type Err = ListenAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ListenAddressError> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Ok(Self {
+                host: Some(Host::Ip(address.ip())),
+                port: address.port(),
+            });
+        }
+        let in_brackets = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        if let Ok(ip) = in_brackets.unwrap_or(text).parse() {
+            return Ok(Self {
+                host: Some(Host::Ip(ip)),
+                port: DEFAULT_PORT,
+            });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, port.parse().map_err(|_| ListenAddressError)?),
+            None => (text, DEFAULT_PORT),
+        };
+        let is_in_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
+        match host {
+            "" if text.is_empty() => Err(ListenAddressError),
+            "" | "*" => Ok(Self { host: None, port }),
+            name if name.chars().all(is_in_name) => Ok(Self {
+                host: Some(Host::Name(name.to_owned())),
+                port,
+            }),
+            _ => Err(ListenAddressError),
+        }
+    }
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.host {
+            None => write!(f, ":{}", self.port),
+            Some(Host::Ip(ip)) => SocketAddr::new(*ip, self.port).fmt(f),
+            Some(Host::Name(name)) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+impl ListenAddress {
+    fn addresses(&self) -> Result<Vec<SocketAddr>, BindError> {
+        let port = self.port;
+        match &self.host {
+            None => everywhere(port),
+            Some(Host::Ip(ip)) => Ok(vec![SocketAddr::new(*ip, port)]),
+            Some(Host::Name(name)) => {
+                let found = (name.as_str(), port).to_socket_addrs();
+                let found = found.map_err(|source| BindError {
+                    address: self.to_string(),
+                    source,
+                })?;
+                // IPv4 first: a client is more likely to reach it.
+                let (v6, v4): (Vec<_>, Vec<_>) = found.partition(SocketAddr::is_ipv6);
+                let mut all = [v4, v6].concat();
+                all.dedup();
+                Ok(all)
+            }
+        }
+    }
+}
+
+/// This port on every address of both families; without IPv6 when the machine has none.
+fn everywhere(port: u16) -> Result<Vec<SocketAddr>, BindError> {
+    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    match listen(v6) {
+        Ok(probe) => {
+            drop(probe);
+            Ok(vec![v4, v6])
+        }
+        Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => Err(error),
+        Err(error) => {
+            warn!("{error}: {}; serving IPv4 only", error.source);
+            Ok(vec![v4])
+        }
+    }
+}
+
+/// Listens on all of these, or on every address and the default port if there are
+/// none; on two ports of each, see [`bind`].
 ///
 /// Must be called within a tokio runtime.
 ///
 /// # Errors
-/// When a port is in use.
-pub fn bind_default() -> Result<Vec<TcpListener>, BindError> {
-    let v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, DEFAULT_PORT));
-    let v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT));
-    match listen(v6) {
-        Ok(probe) => {
-            drop(probe);
-            bind(&[v4, v6])
-        }
-        Err(error) if error.source.kind() == io::ErrorKind::AddrInUse => Err(error),
-        Err(error) => {
-            warn!("{error}; serving IPv4 only");
-            bind(&[v4])
-        }
+/// When one of them cannot be listened on.
+pub fn bind_all(asked: &[ListenAddress]) -> Result<Vec<TcpListener>, BindError> {
+    if asked.is_empty() {
+        return bind(&everywhere(DEFAULT_PORT)?);
     }
+    let mut addresses = Vec::new();
+    for address in asked {
+        addresses.extend(address.addresses()?);
+    }
+    bind(&addresses)
 }
 
 /// Listens on these addresses, in this order, and on a second port of each
@@ -76,14 +175,17 @@ fn listen_beside(address: SocketAddr) -> Result<TcpListener, BindError> {
     if let Some(port) = above {
         match listen(SocketAddr::new(address.ip(), port)) {
             Ok(listener) => return Ok(listener),
-            Err(error) => warn!("{error}; taking any free port for observation instead"),
+            Err(error) => warn!(
+                "{error}: {}; taking any free port for observation instead",
+                error.source
+            ),
         }
     }
     let any = SocketAddr::new(address.ip(), 0);
     let listener = listen(any)?;
     let source = listener.local_addr();
     let address = source.map_err(|source| BindError {
-        address: any,
+        address: any.to_string(),
         source,
     })?;
     warn!("observing on the free port {address}; a firewall has to let it through too");
@@ -108,45 +210,58 @@ fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
         socket.set_nonblocking(true)?;
         TcpListener::from_std(socket.into())
     };
-    open().map_err(|source| BindError { address, source })
+    open().map_err(|source| BindError {
+        address: address.to_string(),
+        source,
+    })
 }
 
-/// The listeners' addresses as clients on other machines may dial them: where
-/// one listens on every address, the one this machine uses towards the
-/// internet stands for all.
+/// The listeners' addresses as clients on other machines may dial them, the most
+/// useful first. Where one listens on every address, the one this machine uses towards
+/// the internet stands for all; where it has none of that family, it is left out.
 ///
 /// # Errors
 /// When the system does not tell a listener's address.
 pub fn dialable_addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
-    let dialable = |listener: &TcpListener| {
-        let address = listener.local_addr()?;
-        Ok(SocketAddr::new(dialable(address.ip()), address.port()))
+    let bound = listeners.iter().map(TcpListener::local_addr);
+    let bound = bound.collect::<io::Result<Vec<_>>>()?;
+    let dialable = |address: &SocketAddr| {
+        let ip = dialable(address.ip())?;
+        Some(SocketAddr::new(ip, address.port()))
     };
-    listeners.iter().map(dialable).collect()
+    let mut addresses: Vec<_> = bound.iter().filter_map(dialable).collect();
+    if addresses.is_empty() {
+        // Without a network, there are clients on this very machine only.
+        addresses = bound.iter().map(|it| on_loopback(*it)).collect();
+    }
+    addresses.sort_by_key(|address| address.ip().is_loopback());
+    Ok(addresses)
 }
 
-fn dialable(ip: IpAddr) -> IpAddr {
+fn on_loopback(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn dialable(ip: IpAddr) -> Option<IpAddr> {
     if !ip.is_unspecified() {
-        return ip;
+        return Some(ip);
     }
     // Connecting a UDP socket sends nothing: it only asks for the route.
-    let (any, loopback, abroad): (IpAddr, IpAddr, IpAddr) = match ip {
-        IpAddr::V4(_) => (
-            ip,
-            Ipv4Addr::LOCALHOST.into(),
-            Ipv4Addr::new(192, 0, 2, 1).into(),
-        ),
-        IpAddr::V6(_) => (
-            ip,
-            Ipv6Addr::LOCALHOST.into(),
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
-        ),
+    let abroad: IpAddr = match ip {
+        IpAddr::V4(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
     };
-    let route = UdpSocket::bind((any, 0)).and_then(|socket| {
+    let route = UdpSocket::bind((ip, 0)).and_then(|socket| {
         socket.connect((abroad, 9))?;
         socket.local_addr()
     });
-    route.map_or(loopback, |address| address.ip())
+    let own = route.ok()?.ip();
+    (!own.is_loopback() && !own.is_unspecified()).then_some(own)
 }
 
 #[cfg(test)]
@@ -218,6 +333,49 @@ mod tests {
             return;
         }
         panic!("IPv6 listeners take the IPv4 port too");
+    }
+
+    #[test]
+    fn addresses_are_read_as_operators_write_them() {
+        let shown = |text: &str| text.parse().map(|it: ListenAddress| it.to_string());
+        for (text, expected) in [
+            ("127.0.0.1", "127.0.0.1:4747"),
+            ("127.0.0.1:7001", "127.0.0.1:7001"),
+            (":7001", ":7001"),
+            ("*:7001", ":7001"),
+            ("localhost", "localhost:4747"),
+            ("localhost:7001", "localhost:7001"),
+            ("::1", "[::1]:4747"),
+            ("[::1]", "[::1]:4747"),
+            ("[::1]:7001", "[::1]:7001"),
+            ("0.0.0.0:0", "0.0.0.0:0"),
+        ] {
+            assert_eq!(shown(text), Ok(expected.to_owned()), "{text}");
+        }
+        for text in [
+            "",
+            ":",
+            "127.0.0.1:",
+            "127.0.0.1:70000",
+            "a b:1",
+            "[::1",
+            "http://a:1",
+        ] {
+            assert_eq!(shown(text), Err(ListenAddressError), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_and_ports_alone_can_be_listened_on() {
+        let local = bind_all(&["localhost:0".parse().unwrap()]).unwrap();
+        let addresses = dialable_addresses(&local).unwrap();
+        assert_eq!(addresses[0].ip(), IpAddr::from([127, 0, 0, 1]));
+        let all = bind_all(&[":0".parse().unwrap()]).unwrap();
+        let bound = all[0].local_addr().unwrap();
+        assert!(bound.ip().is_unspecified() && bound.is_ipv4());
+        let offered = dialable_addresses(&all).unwrap();
+        let by_use: Vec<_> = offered.iter().map(|it| it.ip().is_loopback()).collect();
+        assert!(by_use.is_sorted(), "{offered:?}");
     }
 
     #[tokio::test]

@@ -1,38 +1,74 @@
-//! `pinhole-server`: arguments, log and signals around [`pinhole_server::run`].
+//! `pinhole-server`: arguments, log and signals around [`pinhole_server::run_behind`].
 
-mod amount;
+mod line;
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::net::SocketAddr;
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser};
+use clap::{Args, Parser, Subcommand};
 use directories::ProjectDirs;
+use pinhole_budget::amount;
 use pinhole_proto::key::Fingerprint;
-use pinhole_server::{DataDir, Limits, RelayLimits, listener};
+use pinhole_server::data_dir::back_up;
+use pinhole_server::listener::{self, ListenAddress};
+use pinhole_server::{DataDir, Limits, Missing, RelayLimits};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 /// More pairs than any machine has connections for.
-const MAX_PAIRS: usize = 1_000_000;
+const MAX_PAIRS: u64 = 1_000_000;
 
 /// Pinhole's rendezvous server and relay: introduces peers to each other and
 /// never sees a byte of their files in the clear.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
 struct Arguments {
-    /// Listen here; can be repeated. When all addresses share one port, the
-    /// next port is listened on too, to learn about the clients' NATs. Two public
-    /// addresses of one family tell clients more about them
-    /// [default: ports 4747 and 4748 on 0.0.0.0 and [::]]
-    #[arg(long, value_name = "ADDR:PORT")]
-    listen: Vec<SocketAddr>,
+    #[command(subcommand)]
+    task: Option<Task>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Write the server's key and the names to a new folder, while it runs or not.
+    /// To restore it, stop the server and put that folder in the place of its own
+    Backup {
+        /// The folder to make. Keep it secret: who has the key can pose as the server
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        /// Where the server keeps its data [default: as for the server]
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Listen here; can be repeated. Without a port it is 4747, and :PORT means every
+    /// address. When all share one port, the next one is listened on too, to learn
+    /// about the clients' NATs. Two public addresses of one family tell clients more
+    /// about them [default: :4747]
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    listen: Vec<ListenAddress>,
     /// Where the server's key and the names are kept [default: the system's
     /// place for the data of programs]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Start although the names or the key are missing, and make anew what is: without
+    /// its names, a server gives every name to whoever comes first
+    #[arg(long)]
+    start_afresh: bool,
+    /// Read from connections of these addresses whose connection it really is, by the
+    /// PROXY protocol (version 1 or 2)
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    proxy_protocol: Vec<IpAddr>,
     /// Print the first line as JSON
     #[arg(long)]
     json: bool,
@@ -40,50 +76,114 @@ struct Arguments {
     relay: RelayArguments,
 }
 
-/// What the relay may take. Amounts are written as 500k, 2M or 10G.
+/// What the relay may take. Amounts are written as 500k, 1.5M, 2MiB or 10G.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Limits of the relay")]
+#[command(next_help_heading = "Limits of the relay (\"none\" for no limit)")]
 struct RelayArguments {
     /// Introduce peers to each other, but carry nothing for them
     #[arg(long)]
     no_relay: bool,
-    /// Carry so much between the same two peers in a day [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = amount::bytes)]
-    relay_bytes: Option<u64>,
-    /// Carry so much a second for one pair of peers [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = amount::bytes)]
-    relay_rate: Option<u64>,
-    /// Carry so much a second for all together, in even shares [default: no limit]
-    #[arg(long, value_name = "BYTES", value_parser = amount::bytes)]
-    relay_total_rate: Option<u64>,
-    /// Part two peers after so many minutes; they may meet again [default: no limit]
-    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..=100_000))]
-    relay_time: Option<u64>,
+    /// Carry so much between the same two peers in a day
+    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().bytes_per_day))]
+    relay_bytes: Amount,
+    /// Carry so much in a day for all who send from one address
+    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().network_bytes_per_day))]
+    relay_network_bytes: Amount,
+    /// Carry so much a second for one pair of peers
+    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().bytes_per_second))]
+    relay_rate: Amount,
+    /// Carry so much a second for all together, in even shares
+    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().total_bytes_per_second))]
+    relay_total_rate: Amount,
+    /// Part two peers after so many minutes; they may meet again
+    #[arg(long, value_name = "MINUTES", default_value_t = Minutes(RelayLimits::default().time))]
+    relay_time: Minutes,
     /// Carry for so many pairs of peers at a time
-    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs)]
-    relay_pairs: usize,
-    /// Of them for so many with a side at the same address
-    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs_per_address)]
-    relay_pairs_per_address: usize,
-    /// Of them for so many with the same peer
-    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs_per_key)]
-    relay_pairs_per_peer: usize,
+    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs.total)]
+    relay_pairs: u64,
+    /// Of them for so many who send from the same address
+    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs.per_subnet.ipv4)]
+    relay_pairs_per_address: u64,
+    /// Of them for so many of the same sender
+    #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs.per_key)]
+    relay_pairs_per_peer: u64,
+}
+
+/// Bytes, or no limit.
+#[derive(Debug, Clone, Copy)]
+struct Amount(Option<u64>);
+
+impl FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => match amount::bytes(text.strip_suffix("/s").unwrap_or(text))? {
+                0 => Err("nothing would ever pass; --no-relay says so to people".to_owned()),
+                bytes => Ok(Self(Some(bytes))),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("none"),
+            Some(bytes) if bytes % 1_000_000_000 == 0 => write!(f, "{}G", bytes / 1_000_000_000),
+            Some(bytes) if bytes % 1_000_000 == 0 => write!(f, "{}M", bytes / 1_000_000),
+            Some(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+/// Minutes, or no limit.
+#[derive(Debug, Clone, Copy)]
+struct Minutes(Option<Duration>);
+
+impl FromStr for Minutes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse::<u64>()) {
+            ("none", _) => Ok(Self(None)),
+            (_, Ok(minutes @ 1..=100_000)) => Ok(Self(Some(Duration::from_secs(minutes * 60)))),
+            _ => Err("it is 1 to 100000, or \"none\""),
+        }
+    }
+}
+
+impl fmt::Display for Minutes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("none"),
+            Some(time) => write!(f, "{}", time.as_secs() / 60),
+        }
+    }
 }
 
 impl From<RelayArguments> for RelayLimits {
     fn from(arguments: RelayArguments) -> Self {
-        let minutes = |count| Duration::from_secs(count * 60);
-        Self {
+        let mut limits = Self {
             offered: !arguments.no_relay,
-            time: arguments.relay_time.map(minutes),
-            bytes_per_day: arguments.relay_bytes,
-            bytes_per_second: arguments.relay_rate,
-            total_bytes_per_second: arguments.relay_total_rate,
-            pairs: arguments.relay_pairs.min(MAX_PAIRS),
-            pairs_per_address: arguments.relay_pairs_per_address,
-            pairs_per_key: arguments.relay_pairs_per_peer,
+            time: arguments.relay_time.0,
+            bytes_per_day: arguments.relay_bytes.0,
+            network_bytes_per_day: arguments.relay_network_bytes.0,
+            bytes_per_second: arguments.relay_rate.0,
+            total_bytes_per_second: arguments.relay_total_rate.0,
             ..Self::default()
-        }
+        };
+        let pairs = &mut limits.pairs;
+        pairs.total = arguments.relay_pairs.min(MAX_PAIRS);
+        pairs.reserved = pairs.reserved.min(pairs.total / 4);
+        pairs.per_key = arguments.relay_pairs_per_peer;
+        let most = arguments.relay_pairs_per_address;
+        pairs.per_subnet.ipv4 = most;
+        pairs.per_subnet.ipv6_64 = most;
+        pairs.per_subnet.ipv6_56 = most.saturating_mul(2);
+        pairs.per_subnet.ipv6_48 = most.saturating_mul(4);
+        limits
     }
 }
 
@@ -95,40 +195,83 @@ struct Listening<'a> {
     fingerprint: Fingerprint,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_writer(|| line::OneLine)
         .init();
-    raise_open_files_limit();
-    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    runtime.block_on(serve(arguments))
+    let done = match arguments.task {
+        Some(Task::Backup { folder, data_dir }) => backup(&folder, data_dir),
+        None => start(arguments.serve),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pinhole-server: {}", sentence(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
-async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+/// The error and its causes, each said once: some repeat those below them.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let is_new = said
+            .rsplit(": ")
+            .next()
+            .is_none_or(|last| !cause.contains(last));
+        if said.is_empty() {
+            said = cause;
+        } else if is_new {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    said
+}
+
+fn backup(folder: &std::path::Path, data_dir: Option<PathBuf>) -> anyhow::Result<()> {
+    let (fingerprint, names) = back_up(&data_dir_or_default(data_dir)?, folder)?;
+    let folder = folder.display();
+    writeln!(
+        io::stdout(),
+        "{folder} has the key {fingerprint} and {names} names"
+    )?;
+    Ok(())
+}
+
+fn start(arguments: Serve) -> anyhow::Result<()> {
+    let open_files = raise_open_files_limit();
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    runtime.block_on(serve(arguments, open_files))
+}
+
+async fn serve(arguments: Serve, open_files: Option<u64>) -> anyhow::Result<()> {
     // Before the first line is printed: who waits for it may end us at once.
     let shutdown = shutdown_signal().context("listening for signals")?;
-    let path = match arguments.data_dir {
-        Some(path) => path,
-        None => default_data_dir()?,
+    let path = data_dir_or_default(arguments.data_dir)?;
+    let missing = match arguments.start_afresh {
+        true => Missing::StartAfresh,
+        false => Missing::Refuse,
     };
-    let data_dir = DataDir::open(&path)?;
-    let listeners = if arguments.listen.is_empty() {
-        listener::bind_default()?
-    } else {
-        listener::bind(&arguments.listen)?
-    };
+    let data_dir = DataDir::open_with(&path, missing)?;
+    let listeners = listener::bind_all(&arguments.listen)?;
     let addresses = listener::dialable_addresses(&listeners)?;
     let fingerprint = data_dir.identity().key().fingerprint();
     announce(&addresses, fingerprint, arguments.json).context("writing to standard output")?;
-    let limits = Limits {
+    let mut limits = Limits {
         relay: arguments.relay.into(),
         ..Limits::default()
     };
-    pinhole_server::run(listeners, data_dir, limits, shutdown).await?;
+    if let Some(files) = open_files {
+        limits = limits.within_open_files(files);
+    }
+    let proxies = &arguments.proxy_protocol;
+    pinhole_server::run_behind(proxies, listeners, data_dir, limits, shutdown).await?;
     Ok(())
 }
 
@@ -153,23 +296,50 @@ fn announce(addresses: &[SocketAddr], fingerprint: Fingerprint, json: bool) -> i
     stdout.flush()
 }
 
-fn default_data_dir() -> anyhow::Result<PathBuf> {
+fn data_dir_or_default(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = asked {
+        return Ok(path);
+    }
     let dirs = ProjectDirs::from("", "", "pinhole-server");
     let dirs = dirs.context("no home directory; say where to keep data with --data-dir")?;
     Ok(dirs.data_dir().to_owned())
 }
 
+/// A hang-up ends the server as politely as the others do: there is nothing that it
+/// could read again. One that is started to outlive its terminal (nohup) outlives it.
 #[cfg(unix)]
 fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = match is_hang_up_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     Ok(async move {
+        let hung_up = async {
+            match &mut hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hung_up => {}
         }
     })
+}
+
+/// Whether who has started this process had it ignore SIGHUP. Elsewhere than on Linux
+/// the system does not tell without being asked by unsafe means.
+#[cfg(unix)]
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The first bit is that of signal 1, SIGHUP.
+    ignored.is_some_and(|mask| mask & 1 != 0)
 }
 
 #[cfg(not(unix))]
@@ -183,22 +353,26 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
 }
 
 /// Each client holds a handful of connections; the usual soft limit of 1024
-/// open files would be reached with 200 of them.
+/// open files would be reached with 200 of them. Returns the limit that holds.
 #[cfg(unix)]
-fn raise_open_files_limit() {
+fn raise_open_files_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         ..limit
     };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(
-            "the limit of open files stays at {:?}: {error}",
-            limit.current
-        );
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            let current = limit.current;
+            tracing::warn!("the limit of open files stays at {current:?}: {error}");
+            current
+        }
     }
 }
 
 #[cfg(not(unix))]
-fn raise_open_files_limit() {}
+fn raise_open_files_limit() -> Option<u64> {
+    None
+}

@@ -6,26 +6,23 @@
 //! somebody else. Each is one connection attempt of a few seconds, and costs the
 //! asker more than the server.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pinhole_budget::{RateLimiter, SubnetRateLimiter};
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ProbeOrigin, ProbeToken, ServerMessage};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::admission::{Cap, Network, Permit, network};
+use crate::admission::{RATED, newcomer};
 use crate::limits::Limits;
-
-const MINUTE: Duration = Duration::from_secs(60);
+use crate::slots::{Slot, Slots};
 
 /// Who asks to be probed, and what at.
 #[derive(Debug, Clone, Copy)]
@@ -37,55 +34,47 @@ pub(crate) struct Asker {
     pub(crate) came_to: IpAddr,
     /// The server's other address of that family, if it has one.
     pub(crate) other_address: Option<IpAddr>,
+    /// Whether it came through a proxy: what is dialled from here comes from elsewhere
+    /// than the proxy, and would tell it nothing.
+    pub(crate) is_proxied: bool,
 }
 
 /// Sends probes, within limits.
 #[derive(Debug)]
 pub(crate) struct Prober {
     timeout: Duration,
-    per_key: usize,
-    per_address: usize,
-    this_minute: Mutex<Minute>,
-    at_once: Arc<Semaphore>,
-    pending: Arc<Cap<PeerKey>>,
+    at_once: Arc<Slots>,
+    rates: Mutex<Rates>,
 }
 
-/// What was asked for since a minute began; forgotten with it, so that there is
-/// never more of it than connections that authenticate within a minute.
 #[derive(Debug)]
-struct Minute {
-    since: Instant,
-    by_key: HashMap<PeerKey, usize>,
-    by_address: HashMap<Network, usize>,
-}
-
-/// Held while probes are under way.
-struct Admitted {
-    _one_of_all: OwnedSemaphorePermit,
-    _one_of_key: Permit<PeerKey>,
+struct Rates {
+    of_keys: RateLimiter<PeerKey>,
+    of_networks: SubnetRateLimiter,
 }
 
 impl Prober {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             timeout: limits.probe_timeout,
-            per_key: limits.probes_per_key,
-            per_address: limits.probes_per_address,
-            this_minute: Mutex::new(Minute::beginning(Instant::now())),
-            at_once: Arc::new(Semaphore::new(limits.probes)),
-            pending: Cap::new(1),
+            at_once: Slots::new(limits.probes),
+            rates: Mutex::new(Rates {
+                of_keys: RateLimiter::new(limits.probes_per_key, RATED),
+                of_networks: SubnetRateLimiter::new(limits.probes_per_network, RATED),
+            }),
         }
     }
 
     /// Connects to the asker from another port and from the other address, says
     /// which is which, hangs up, and returns what came of it.
     pub(crate) async fn probe(&self, asker: Asker, token: ProbeToken) -> ServerMessage {
-        let Some(_admitted) = self.admit(Instant::now(), asker) else {
+        let none = ServerMessage::Probed {
+            other_port: None,
+            other_address: None,
+        };
+        let Some(slot) = self.admit(Instant::now(), asker) else {
             debug!(observed = %asker.observed, "no probe: too many, or not there");
-            return ServerMessage::Probed {
-                other_port: None,
-                other_address: None,
-            };
+            return none;
         };
         let from = async |ip: IpAddr, origin: ProbeOrigin| {
             reach(ip, asker.observed, &origin.hello(token), self.timeout).await
@@ -95,51 +84,26 @@ impl Prober {
             from(ip, ProbeOrigin::OtherAddress).await
         };
         let from_other_port = from(asker.came_to, ProbeOrigin::OtherPort);
-        let (other_port, other_address) = tokio::join!(from_other_port, from_other_address);
-        ServerMessage::Probed {
-            other_port,
-            other_address,
+        let both = async { tokio::join!(from_other_port, from_other_address) };
+        tokio::select! {
+            (other_port, other_address) = both => ServerMessage::Probed {
+                other_port,
+                other_address,
+            },
+            () = slot.evicted() => none,
         }
     }
 
-    fn admit(&self, now: Instant, asker: Asker) -> Option<Admitted> {
-        if !may_be_dialled(asker.observed) {
+    fn admit(&self, now: Instant, asker: Asker) -> Option<Slot> {
+        if asker.is_proxied || !may_be_dialled(asker.observed) {
             return None;
         }
-        let admitted = Admitted {
-            _one_of_all: self.at_once.clone().try_acquire_owned().ok()?,
-            _one_of_key: self.pending.take(asker.key)?,
-        };
-        let mut minute = self
-            .this_minute
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(minute.since) >= MINUTE {
-            *minute = Minute::beginning(now);
-        }
-        let address = network(asker.observed.ip());
-        let granted = count(&mut minute.by_address, address, self.per_address)
-            && count(&mut minute.by_key, asker.key, self.per_key);
-        granted.then_some(admitted)
+        let (key, address) = (asker.key, asker.observed.ip());
+        let slot = self.at_once.take(newcomer(Some(key), address)).ok()?;
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_granted = rates.of_keys.take(now, key) && rates.of_networks.take(now, address);
+        is_granted.then_some(slot)
     }
-}
-
-impl Minute {
-    fn beginning(since: Instant) -> Self {
-        Self {
-            since,
-            by_key: HashMap::new(),
-            by_address: HashMap::new(),
-        }
-    }
-}
-
-/// Counts one more, unless there were as many as may be.
-fn count<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K, most: usize) -> bool {
-    let count = counts.entry(key).or_default();
-    let granted = *count < most;
-    *count += usize::from(granted);
-    granted
 }
 
 /// Loopback is only ever seen from the server's own machine.
@@ -196,7 +160,11 @@ fn bound(from: IpAddr) -> io::Result<TcpSocket> {
 
 #[cfg(test)]
 mod tests {
+    use pinhole_budget::Rate;
+
     use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn asker(key: u8, observed: &str) -> Asker {
         Asker {
@@ -204,16 +172,19 @@ mod tests {
             observed: observed.parse().unwrap(),
             came_to: "203.0.113.1".parse().unwrap(),
             other_address: None,
+            is_proxied: false,
         }
     }
 
     fn prober() -> Prober {
-        Prober::new(&Limits {
-            probes: 5,
-            probes_per_key: 2,
-            probes_per_address: 3,
-            ..Limits::default()
-        })
+        let mut limits = Limits::default();
+        limits.probes.total = 5;
+        let rate = |burst| Rate {
+            burst,
+            interval: MINUTE,
+        };
+        (limits.probes_per_key, limits.probes_per_network) = (rate(2), rate(3));
+        Prober::new(&limits)
     }
 
     #[test]
@@ -234,10 +205,15 @@ mod tests {
             let admitted = prober.admit(Instant::now(), asker(key, observed));
             assert!(admitted.is_some(), "{observed}");
         }
+        let proxied = Asker {
+            is_proxied: true,
+            ..asker(9, "198.51.100.9:5000")
+        };
+        assert!(prober.admit(Instant::now(), proxied).is_none());
     }
 
     #[test]
-    fn a_key_and_an_address_have_so_many_a_minute() {
+    fn a_key_and_a_network_have_so_many_a_minute() {
         let prober = prober();
         let now = Instant::now();
         let is_granted = |now, key, observed| prober.admit(now, asker(key, observed)).is_some();
@@ -246,8 +222,9 @@ mod tests {
         assert!(is_granted(now, 1, home));
         assert!(!is_granted(now, 1, home), "of the key");
         assert!(!is_granted(now, 1, elsewhere), "of the key");
-        assert!(!is_granted(now, 2, home), "of the address");
-        assert!(is_granted(now, 2, elsewhere));
+        assert!(is_granted(now, 2, home));
+        assert!(!is_granted(now, 2, home), "of the network");
+        assert!(is_granted(now, 3, elsewhere));
         assert!(is_granted(now + MINUTE, 1, home));
     }
 

@@ -1,20 +1,25 @@
-//! What each two keys have had relayed within a day.
+//! What has been relayed within a day: for each two keys, each inviter, each network.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pinhole_budget::{Subnet, subnets};
 use pinhole_proto::key::PeerKey;
+use pinhole_proto::registry::Inviter;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most pairs that are remembered: about 10 MiB.
-const MAX_PAIRS: usize = 100_000;
+/// Most accounts that are kept: about 15 MiB.
+const MAX_ACCOUNTS: usize = 100_000;
 
-/// So many bytes a day for each two keys, whichever of them asks.
-#[derive(Debug)]
-pub(crate) struct Quota {
-    bytes_per_day: Option<u64>,
-    used: Mutex<HashMap<[PeerKey; 2], Used>>,
+/// Who has a day's worth of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Account {
+    /// Two keys, whichever of them invites.
+    Pair([PeerKey; 2]),
+    Inviter(PeerKey),
+    /// Where the inviter is: keys can be made without end.
+    Network(Subnet),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,53 +29,104 @@ struct Used {
     since: Instant,
 }
 
+/// So many bytes a day.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    per_pair: Option<u64>,
+    /// For one inviter, and for all of a network.
+    per_network: Option<u64>,
+    used: Mutex<HashMap<Account, Used>>,
+}
+
 impl Quota {
-    pub(crate) fn new(bytes_per_day: Option<u64>) -> Self {
+    pub(crate) fn new(per_pair: Option<u64>, per_network: Option<u64>) -> Self {
         Self {
-            bytes_per_day,
+            per_pair,
+            per_network,
             used: Mutex::default(),
         }
     }
 
-    /// Counts `bytes` for these two; whether they still had as many.
-    pub(crate) fn take(&self, now: Instant, mut keys: [PeerKey; 2], bytes: u64) -> bool {
-        let Some(bytes_per_day) = self.bytes_per_day else {
-            return true;
-        };
-        keys.sort_unstable();
+    /// Counts `bytes` for these two; whether all concerned still had as many. Two that
+    /// have not have nothing left; the others keep what they have.
+    pub(crate) fn take(
+        &self,
+        now: Instant,
+        keys: [PeerKey; 2],
+        inviter: Inviter,
+        bytes: u64,
+    ) -> bool {
+        let accounts = self.accounts(keys, inviter);
         let mut all = self.lock();
-        if !all.contains_key(&keys) && all.len() >= MAX_PAIRS {
-            make_room(&mut all, now);
-        }
-        let fresh = Used {
-            bytes: 0,
-            since: now,
+        let fits = |all: &HashMap<Account, Used>, (account, most): &(Account, u64)| {
+            let used = all.get(account).filter(|used| !used.is_over(now));
+            let used = used.map_or(0, |used| used.bytes);
+            used < *most && used.saturating_add(bytes) <= *most
         };
-        let used = all.entry(keys).or_insert(fresh);
-        if now.saturating_duration_since(used.since) >= DAY {
-            *used = fresh;
+        let is_granted = accounts.iter().all(|account| fits(&all, account));
+        for (account, most) in accounts {
+            if is_granted {
+                add(&mut all, now, account, bytes);
+            } else if matches!(account, Account::Pair(_)) && !fits(&all, &(account, most)) {
+                add(&mut all, now, account, most);
+            }
         }
-        let sum = used.bytes.saturating_add(bytes);
-        let granted = sum <= bytes_per_day && used.bytes < bytes_per_day;
-        used.bytes = sum.min(bytes_per_day);
-        granted
+        is_granted
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<[PeerKey; 2], Used>> {
+    fn accounts(&self, mut keys: [PeerKey; 2], inviter: Inviter) -> Vec<(Account, u64)> {
+        keys.sort_unstable();
+        let of_pair = self.per_pair.map(|most| (Account::Pair(keys), most));
+        let mut accounts = Vec::from_iter(of_pair);
+        if let Some(most) = self.per_network {
+            accounts.push((Account::Inviter(inviter.key), most));
+            let networks = subnets(inviter.address).into_iter();
+            // A provider's customers share it.
+            let networks = networks.filter(|subnet| subnet.prefix_bits() != 24);
+            accounts.extend(networks.map(|subnet| (Account::Network(subnet), most)));
+        }
+        accounts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Account, Used>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Forgets those whose day is over or, if there is none, who had least.
-fn make_room(all: &mut HashMap<[PeerKey; 2], Used>, now: Instant) {
-    all.retain(|_, used| now.saturating_duration_since(used.since) < DAY);
-    if all.len() >= MAX_PAIRS
-        && let Some(keys) = all
-            .iter()
-            .min_by_key(|(_, used)| used.bytes)
-            .map(|(k, _)| *k)
-    {
-        all.remove(&keys);
+impl Used {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= DAY
+    }
+}
+
+fn add(all: &mut HashMap<Account, Used>, now: Instant, account: Account, bytes: u64) {
+    if !all.contains_key(&account) && all.len() >= MAX_ACCOUNTS {
+        make_room(all, now);
+    }
+    let fresh = Used {
+        bytes: 0,
+        since: now,
+    };
+    let used = all.entry(account).or_insert(fresh);
+    if used.is_over(now) {
+        *used = fresh;
+    }
+    used.bytes = used.bytes.saturating_add(bytes);
+}
+
+/// Forgets those whose day is over or, if there are few, the half that had least.
+fn make_room(all: &mut HashMap<Account, Used>, now: Instant) {
+    all.retain(|_, used| !used.is_over(now));
+    if all.len() > MAX_ACCOUNTS / 2 {
+        let mut bytes: Vec<_> = all.values().map(|used| used.bytes).collect();
+        let middle = bytes.len() / 2;
+        let (_, &mut median, _) = bytes.select_nth_unstable(middle);
+        let mut excess = all.len() - MAX_ACCOUNTS / 2;
+        all.retain(|_, used| {
+            let is_forgotten = used.bytes <= median && excess > 0;
+            excess -= usize::from(is_forgotten);
+            !is_forgotten
+        });
     }
 }
 
@@ -78,44 +134,60 @@ fn make_room(all: &mut HashMap<[PeerKey; 2], Used>, now: Instant) {
 mod tests {
     use super::*;
 
-    fn keys(a: u8, b: u8) -> [PeerKey; 2] {
-        [a, b].map(|number| PeerKey::from_bytes([number; 32]))
+    fn key(number: u8) -> PeerKey {
+        PeerKey::from_bytes([number; 32])
+    }
+
+    fn take(quota: &Quota, now: Instant, keys: [PeerKey; 2], bytes: u64) -> bool {
+        let inviter = Inviter {
+            key: keys[0],
+            address: [192, 0, 2, 1].into(),
+        };
+        quota.take(now, keys, inviter, bytes)
     }
 
     #[test]
     fn two_keys_share_one_day_s_worth_whoever_asks() {
-        let quota = Quota::new(Some(100));
+        let quota = Quota::new(Some(100), None);
         let now = Instant::now();
-        assert!(quota.take(now, keys(1, 2), 0));
-        assert!(quota.take(now, keys(1, 2), 60));
-        assert!(quota.take(now, keys(2, 1), 40));
-        assert!(!quota.take(now, keys(1, 2), 1));
-        assert!(
-            !quota.take(now, keys(2, 1), 0),
-            "nothing is left to begin with"
-        );
-        assert!(quota.take(now, keys(1, 3), 100));
-        assert!(quota.take(now + DAY, keys(1, 2), 100));
+        let take = |now, a, b, bytes| take(&quota, now, [key(a), key(b)], bytes);
+        assert!(take(now, 1, 2, 0));
+        assert!(take(now, 1, 2, 60));
+        assert!(take(now, 2, 1, 40));
+        assert!(!take(now, 1, 2, 1));
+        assert!(!take(now, 2, 1, 0), "nothing is left to begin with");
+        assert!(take(now, 1, 3, 100));
+        assert!(take(now + DAY, 1, 2, 100));
+    }
+
+    #[test]
+    fn what_is_refused_to_a_pair_is_not_taken_from_its_network() {
+        let quota = Quota::new(Some(100), Some(150));
+        let now = Instant::now();
+        assert!(!take(&quota, now, [key(1), key(2)], 101));
+        assert!(take(&quota, now, [key(1), key(3)], 100));
+        assert!(!take(&quota, now, [key(1), key(4)], 51));
+        assert!(take(&quota, now, [key(1), key(5)], 50));
     }
 
     #[test]
     fn without_a_limit_nothing_is_kept() {
-        let quota = Quota::new(None);
-        assert!(quota.take(Instant::now(), keys(1, 2), u64::MAX));
+        let quota = Quota::new(None, None);
+        assert!(take(&quota, Instant::now(), [key(1), key(2)], u64::MAX));
         assert!(quota.lock().is_empty());
     }
 
     #[test]
     fn who_had_most_is_remembered_longest() {
-        let quota = Quota::new(Some(100));
+        let quota = Quota::new(Some(100), None);
         let now = Instant::now();
-        quota.take(now, keys(1, 2), 100);
-        for number in 0..MAX_PAIRS {
+        take(&quota, now, [key(1), key(2)], 100);
+        for number in 0..MAX_ACCOUNTS * 2 {
             let mut other = [0; 32];
             other[..8].copy_from_slice(&number.to_be_bytes());
-            quota.take(now, [PeerKey::from_bytes(other), keys(1, 2)[0]], 1);
+            take(&quota, now, [PeerKey::from_bytes(other), key(1)], 1);
+            assert!(quota.lock().len() <= MAX_ACCOUNTS);
         }
-        assert_eq!(quota.lock().len(), MAX_PAIRS);
-        assert!(!quota.take(now, keys(1, 2), 1));
+        assert!(!take(&quota, now, [key(1), key(2)], 1));
     }
 }

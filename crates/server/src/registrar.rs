@@ -3,21 +3,26 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use pinhole_proto::candidate::is_global;
 use pinhole_proto::frame::{self, FrameKind};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::registry::{Action, LogIn, Registry, RelayId, SessionId};
+use pinhole_proto::name::PeerName;
+use pinhole_proto::registry::{Action, Inviter, LogIn, Registry, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
+use crate::admission::{Admission, Connection};
+use crate::backlog::{Backlog, Backlogs, Queued};
 use crate::claims::{Claim, Claims, Clerk};
-use crate::connection::Half;
+use crate::log::ClientLog;
+use crate::meeting::Half;
 
 /// An encoded frame, shared by all who receive it.
 pub(crate) type Frame = Arc<[u8]>;
@@ -33,7 +38,8 @@ pub(crate) enum Input {
     LogIn {
         session: SessionId,
         log_in: LogIn,
-        outgoing: mpsc::Sender<Frame>,
+        outgoing: mpsc::Sender<Queued>,
+        backlog: Arc<Backlog>,
     },
     Claimed {
         session: SessionId,
@@ -42,6 +48,10 @@ pub(crate) enum Input {
     Message {
         session: SessionId,
         message: ClientMessage,
+    },
+    /// It has to make room for others.
+    Evicted {
+        session: SessionId,
     },
     Disconnected {
         session: SessionId,
@@ -57,6 +67,7 @@ pub(crate) enum Input {
         relay: RelayId,
         key: PeerKey,
         token: RelayToken,
+        connection: Arc<Connection>,
         verdict: oneshot::Sender<Verdict>,
     },
     RelayDisconnected {
@@ -73,7 +84,7 @@ pub(crate) enum Input {
 pub(crate) enum Verdict {
     Refused(Refusal),
     /// Takes the other side's connection and passes bytes between the two.
-    First(oneshot::Receiver<Half>),
+    First(oneshot::Receiver<Half>, Inviter),
     /// Gives its connection away.
     Second(oneshot::Sender<Half>),
 }
@@ -83,12 +94,25 @@ pub(crate) enum Verdict {
 pub(crate) fn start(
     (claims, clerk): (Claims, Clerk),
     registry: Registry,
+    (admission, log): (Arc<Admission>, Arc<ClientLog>),
+    backlogs: Backlogs,
     stopping: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let answers = inbox.clone();
     let storage = tokio::task::spawn_blocking(move || clerk.run(&answers));
-    let registrar = tokio::spawn(Registrar::new(registry, claims).run(inputs, stopping));
+    let registrar = Registrar {
+        registry,
+        claims,
+        admission,
+        log,
+        backlogs,
+        sessions: BTreeMap::new(),
+        relays: BTreeMap::new(),
+        has_warned: false,
+        random: SystemRandom::new(),
+    };
+    let registrar = tokio::spawn(registrar.run(inputs, stopping));
     let ended = async {
         for ended in [registrar.await, storage.await] {
             if let Err(error) = ended {
@@ -99,25 +123,45 @@ pub(crate) fn start(
     (inbox, ended)
 }
 
+/// A control connection.
+struct Session {
+    name: PeerName,
+    key: PeerKey,
+    observed: SocketAddr,
+    is_online: bool,
+    outgoing: mpsc::Sender<Queued>,
+    backlog: Arc<Backlog>,
+}
+
+impl Session {
+    /// Whether there was room for the frame: otherwise the client does not read, or is
+    /// gone.
+    fn send(&self, frame: &Frame, is_shared: bool) -> bool {
+        let queued = self.backlog.queued(frame, is_shared);
+        self.outgoing.try_send(queued).is_ok()
+    }
+}
+
+/// A relay connection that has no verdict yet.
+struct Waiting {
+    connection: Arc<Connection>,
+    verdict: oneshot::Sender<Verdict>,
+}
+
 struct Registrar {
     registry: Registry,
     claims: Claims,
-    outgoing: BTreeMap<SessionId, mpsc::Sender<Frame>>,
-    verdicts: BTreeMap<RelayId, oneshot::Sender<Verdict>>,
+    admission: Arc<Admission>,
+    log: Arc<ClientLog>,
+    backlogs: Backlogs,
+    sessions: BTreeMap<SessionId, Session>,
+    relays: BTreeMap<RelayId, Waiting>,
+    /// Whether the operator knows that there may be a proxy.
+    has_warned: bool,
     random: SystemRandom,
 }
 
 impl Registrar {
-    fn new(registry: Registry, claims: Claims) -> Self {
-        Self {
-            registry,
-            claims,
-            outgoing: BTreeMap::new(),
-            verdicts: BTreeMap::new(),
-            random: SystemRandom::new(),
-        }
-    }
-
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stopping: watch::Receiver<bool>) {
         loop {
             let due = self.registry.poll_timeout();
@@ -145,9 +189,18 @@ impl Registrar {
                 session,
                 log_in,
                 outgoing,
+                backlog,
             } => {
-                self.outgoing.insert(session, outgoing);
-                self.registry.handle_log_in(now, session, log_in);
+                let new = Session {
+                    name: log_in.name.clone(),
+                    key: log_in.key,
+                    observed: log_in.observed,
+                    is_online: false,
+                    outgoing,
+                    backlog,
+                };
+                self.sessions.insert(session, new);
+                self.registry.handle_log_in(session, log_in);
             }
             Input::Claimed { session, owner } => self.registry.handle_claim(now, session, owner),
             Input::Message { session, message } => match self.fresh_token() {
@@ -157,6 +210,7 @@ impl Registrar {
                     self.drop_session(session);
                 }
             },
+            Input::Evicted { session } => self.registry.handle_evicted(session),
             Input::Disconnected { session } => self.drop_session(session),
             Input::Observation { key, address } => self.registry.handle_observation(key, address),
             Input::ObservationEnded { key } => self.registry.handle_observation_ended(key),
@@ -164,9 +218,14 @@ impl Registrar {
                 relay,
                 key,
                 token,
+                connection,
                 verdict,
             } => {
-                self.verdicts.insert(relay, verdict);
+                let waiting = Waiting {
+                    connection,
+                    verdict,
+                };
+                self.relays.insert(relay, waiting);
                 self.registry.handle_relay(now, relay, key, token);
             }
             Input::RelayDisconnected { relay } => self.drop_relay(relay),
@@ -182,15 +241,24 @@ impl Registrar {
                     name,
                     key,
                     address,
+                    is_known,
                 } => self.claim(Claim {
                     session,
                     name,
                     key,
                     address,
+                    is_known,
                 }),
                 Action::Send { to, message } => self.send(&to, &message),
                 Action::Close { session, refusal } => self.close(session, refusal),
-                Action::PairRelay { first, second } => self.pair(first, second),
+                Action::HoldRelay { relay, inviter } => {
+                    self.charge(relay, inviter);
+                }
+                Action::PairRelay {
+                    first,
+                    second,
+                    inviter,
+                } => self.pair(first, second, inviter),
                 Action::CloseRelay { relay, refusal } => {
                     self.tell(relay, Verdict::Refused(refusal));
                 }
@@ -200,7 +268,6 @@ impl Registrar {
 
     fn claim(&mut self, claim: Claim) {
         let session = claim.session;
-        info!(name = %claim.name, key = %claim.key.fingerprint(), "login");
         if let Err(refusal) = self.claims.ask(claim) {
             let now = Instant::now();
             self.registry.handle_claim(now, session, Err(refusal));
@@ -211,50 +278,140 @@ impl Registrar {
         let Some(frame) = encoded(message) else {
             return;
         };
-        for &session in to {
-            let outgoing = self.outgoing.get(&session);
-            if outgoing.is_some_and(|outgoing| outgoing.try_send(frame.clone()).is_err()) {
-                debug!(?session, "does not read, or is gone");
-                self.drop_session(session);
+        if matches!(message, ServerMessage::LoggedIn { .. }) {
+            self.note_logins(to);
+        }
+        for &id in to {
+            let Some(session) = self.sessions.get(&id) else {
+                continue;
+            };
+            if !session.send(&frame, to.len() > 1) {
+                debug!(session = ?id, "does not read, or is gone");
+                self.drop_session(id);
             }
+        }
+        if self.backlogs.are_too_long() {
+            self.cut_longest_backlog();
+        }
+    }
+
+    fn cut_longest_backlog(&mut self) {
+        let longest = self
+            .sessions
+            .iter()
+            .max_by_key(|(_, it)| it.backlog.bytes());
+        if let Some((&id, session)) = longest {
+            session.backlog.cut();
+            self.drop_session(id);
+        }
+    }
+
+    fn note_logins(&mut self, to: &[SessionId]) {
+        for id in to {
+            let Some(session) = self.sessions.get_mut(id) else {
+                continue;
+            };
+            session.is_online = true;
+            if self.log.admits(session.observed.ip()) {
+                let (name, key) = (&session.name, session.key.fingerprint());
+                info!(%name, %key, observed = %session.observed, "logged in");
+            }
+            let (key, address) = (session.key, session.observed.ip());
+            self.look_for_a_proxy(key, address);
+        }
+    }
+
+    /// People on the internet do not come from a private address. Where several do, it
+    /// is that of whatever stands in front of the server.
+    fn look_for_a_proxy(&mut self, key: PeerKey, address: IpAddr) {
+        if self.has_warned || is_global(address) || address.is_loopback() {
+            return;
+        }
+        let is_other = |it: &Session| it.key != key && it.is_online;
+        let mut others = self.sessions.values().filter(|it| is_other(it));
+        if others.any(|it| it.observed.ip() == address) {
+            self.has_warned = true;
+            warn!(
+                "several people seem to come from {address}, which is a private address. If a \
+                 proxy or a container's network stands in front of this server, it cannot see \
+                 where people are: they connect directly less often, and one can use up what \
+                 everybody may take. Have the proxy speak the PROXY protocol, and start with \
+                 --proxy-protocol {address}"
+            );
         }
     }
 
     /// The connection ends when its queue does.
-    fn close(&mut self, session: SessionId, refusal: Option<Refusal>) {
-        debug!(?session, ?refusal, "closing");
-        let outgoing = self.outgoing.remove(&session);
+    fn close(&mut self, id: SessionId, refusal: Option<Refusal>) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        self.note_end(&session, refusal);
         let frame = refusal.and_then(|reason| encoded(&ServerMessage::Refused { reason }));
-        if let (Some(outgoing), Some(frame)) = (outgoing, frame)
-            && outgoing.try_send(frame).is_err()
+        if let Some(frame) = frame
+            && !session.send(&frame, false)
         {
-            debug!(?session, "could not be told why it is closed");
+            debug!(session = ?id, "could not be told why it is closed");
         }
     }
 
-    fn pair(&mut self, first: RelayId, second: RelayId) {
+    fn note_end(&self, session: &Session, refusal: Option<Refusal>) {
+        if !self.log.admits(session.observed.ip()) {
+            return;
+        }
+        let (name, key) = (&session.name, session.key.fingerprint());
+        let observed = session.observed;
+        match (session.is_online, refusal) {
+            (false, Some(reason)) => info!(%name, %key, %observed, "login refused: {reason}"),
+            (false, None) => info!(%name, %key, %observed, "gone before it was logged in"),
+            (true, Some(reason)) => info!(%name, %key, %observed, "logged out: {reason}"),
+            (true, None) => info!(%name, %key, %observed, "gone"),
+        }
+    }
+
+    /// Whether the connection counts against who has invited from now on; if that one
+    /// has too many, nobody is paired by it.
+    fn charge(&mut self, relay: RelayId, inviter: Inviter) -> bool {
+        let Some(waiting) = self.relays.get(&relay) else {
+            return true;
+        };
+        let Inviter { key, address } = inviter;
+        let charged = self.admission.charge(&waiting.connection, key, address);
+        if charged.is_err() {
+            self.tell(relay, Verdict::Refused(Refusal::Limited));
+            self.registry.handle_relay_disconnected(relay);
+        }
+        charged.is_ok()
+    }
+
+    fn pair(&mut self, first: RelayId, second: RelayId, inviter: Inviter) {
+        if !self.charge(second, inviter) {
+            return self.tell(first, Verdict::Refused(Refusal::Limited));
+        }
         let (give, take) = oneshot::channel();
-        self.tell(first, Verdict::First(take));
+        self.tell(first, Verdict::First(take, inviter));
         self.tell(second, Verdict::Second(give));
     }
 
     /// A side that is gone learns nothing; the other sees its half of the
     /// exchange dropped.
     fn tell(&mut self, relay: RelayId, verdict: Verdict) {
-        if let Some(waiting) = self.verdicts.remove(&relay)
-            && waiting.send(verdict).is_err()
+        if let Some(waiting) = self.relays.remove(&relay)
+            && waiting.verdict.send(verdict).is_err()
         {
             debug!(?relay, "left before it was paired");
         }
     }
 
-    fn drop_session(&mut self, session: SessionId) {
-        self.outgoing.remove(&session);
-        self.registry.handle_disconnected(session);
+    fn drop_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.note_end(&session, None);
+        }
+        self.registry.handle_disconnected(id);
     }
 
     fn drop_relay(&mut self, relay: RelayId) {
-        self.verdicts.remove(&relay);
+        self.relays.remove(&relay);
         self.registry.handle_relay_disconnected(relay);
     }
 

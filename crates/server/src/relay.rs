@@ -1,22 +1,23 @@
 //! The relay: passes bytes between two peers, as far as the operator allows.
 
 use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use pinhole_budget::{ByteRate, Full, Owner};
 use pinhole_proto::key::PeerKey;
+use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{interval, sleep};
+use tokio::sync::Mutex;
+use tokio::time::{interval, sleep, sleep_until};
 use tracing::info;
 
-use crate::admission::{Cap, Network, Permit, network};
+use crate::admission::newcomer;
 use crate::limits::RelayLimits;
 use crate::quota::Quota;
-use crate::throttle::Throttle;
+use crate::slots::{Slot, Slots};
 
 /// One read, so also the most that waits for the slower side, and one turn at
 /// a limited speed.
@@ -39,65 +40,57 @@ pub(crate) enum CarryError {
 #[derive(Debug)]
 pub(crate) struct Relay {
     limits: RelayLimits,
-    pairs: Arc<Semaphore>,
-    by_key: Arc<Cap<PeerKey>>,
-    by_address: Arc<Cap<Network>>,
+    pairs: Arc<Slots>,
     quota: Quota,
-    total: Throttle,
+    rate: StdMutex<ByteRate>,
     carried_bytes: AtomicU64,
-}
-
-/// One side of a pair.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Side {
-    pub(crate) key: PeerKey,
-    pub(crate) address: IpAddr,
 }
 
 /// Two peers that may meet. Their place is given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pair {
     pub(crate) keys: [PeerKey; 2],
-    throttle: Throttle,
+    inviter: Inviter,
+    rate: StdMutex<ByteRate>,
     /// Both directions take turns, so that a pair has one place in every queue.
     turn: Mutex<()>,
-    _one_of_all: OwnedSemaphorePermit,
-    _of_keys: [Permit<PeerKey>; 2],
-    _of_addresses: [Permit<Network>; 2],
+    slot: Slot,
 }
 
 impl Relay {
     pub(crate) fn new(limits: RelayLimits) -> Self {
         Self {
-            pairs: Arc::new(Semaphore::new(limits.pairs)),
-            by_key: Cap::new(limits.pairs_per_key),
-            by_address: Cap::new(limits.pairs_per_address),
-            quota: Quota::new(limits.bytes_per_day),
-            total: Throttle::new(limits.total_bytes_per_second),
+            pairs: Slots::new(limits.pairs),
+            quota: Quota::new(limits.bytes_per_day, limits.network_bytes_per_day),
+            rate: StdMutex::new(ByteRate::new(limits.total_bytes_per_second)),
             carried_bytes: AtomicU64::new(0),
             limits,
         }
     }
 
-    /// Room for these two to meet, or why there is none.
-    pub(crate) fn admit(&self, sides: [Side; 2]) -> Result<Pair, Refusal> {
-        let keys = sides.map(|side| side.key);
-        if !self.quota.take(Instant::now(), keys, 0) {
+    /// Room for these two to meet, or why there is none. It counts against the one who
+    /// has invited: who is invited by many shall not lose by it.
+    pub(crate) fn admit(
+        &self,
+        keys: [PeerKey; 2],
+        inviter: Inviter,
+        is_known: bool,
+    ) -> Result<Pair, Refusal> {
+        if !self.quota.take(Instant::now(), keys, inviter, 0) {
             return Err(Refusal::RelayBytes);
         }
-        let room = || {
-            let [a, b] = sides;
-            let of_address = |side: Side| self.by_address.take(network(side.address));
-            Some(Pair {
-                keys,
-                throttle: Throttle::new(self.limits.bytes_per_second),
-                turn: Mutex::default(),
-                _one_of_all: self.pairs.clone().try_acquire_owned().ok()?,
-                _of_keys: [self.by_key.take(a.key)?, self.by_key.take(b.key)?],
-                _of_addresses: [of_address(a)?, of_address(b)?],
-            })
+        let owner = Owner {
+            is_known,
+            ..newcomer(Some(inviter.key), inviter.address)
         };
-        room().ok_or(Refusal::Limited)
+        let slot = self.pairs.take(owner).map_err(|_: Full| Refusal::Limited)?;
+        Ok(Pair {
+            keys,
+            inviter,
+            rate: StdMutex::new(ByteRate::new(self.limits.bytes_per_second)),
+            turn: Mutex::default(),
+            slot,
+        })
     }
 
     /// Carries bytes both ways until both sides have ended theirs. A side that
@@ -126,6 +119,7 @@ impl Relay {
                 Err(CarryError::Io(io::ErrorKind::TimedOut.into()))
             }
             () = over(self.limits.time) => Err(CarryError::Limit(Refusal::RelayTime)),
+            () = pair.slot.evicted() => Err(CarryError::Limit(Refusal::Limited)),
         }
     }
 
@@ -142,17 +136,19 @@ impl Relay {
             if read == 0 {
                 return Ok(to.shutdown().await?);
             }
-            if !self.quota.take(Instant::now(), pair.keys, read as u64) {
+            let bytes = read as u64;
+            let now = Instant::now();
+            if !self.quota.take(now, pair.keys, pair.inviter, bytes) {
                 return Err(CarryError::Limit(Refusal::RelayBytes));
             }
             let turn = pair.turn.lock().await;
-            pair.throttle.pass(read).await;
-            self.total.pass(read).await;
+            pass(&pair.rate, bytes).await;
+            pass(&self.rate, bytes).await;
             drop(turn);
             to.write_all(buffer.get(..read).unwrap_or_default()).await?;
             to.flush().await?;
-            carried_bytes.fetch_add(read as u64, Ordering::Relaxed);
-            self.carried_bytes.fetch_add(read as u64, Ordering::Relaxed);
+            carried_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.carried_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
@@ -162,13 +158,27 @@ impl Relay {
         let mut last = (0, 0);
         loop {
             ticks.tick().await;
-            let pairs = self.limits.pairs - self.pairs.available_permits();
-            let now = (pairs, self.carried_bytes.load(Ordering::Relaxed));
+            let now = (
+                self.pairs.used(),
+                self.carried_bytes.load(Ordering::Relaxed),
+            );
             if now != last {
                 info!(pairs = now.0, bytes = now.1, "relayed since the start");
                 last = now;
             }
         }
+    }
+}
+
+/// Returns when `bytes` may pass.
+async fn pass(rate: &StdMutex<ByteRate>, bytes: u64) {
+    let reserve = || {
+        let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.reserve(Instant::now(), bytes)
+    };
+    let due = reserve();
+    if let Some(due) = due {
+        sleep_until(due.into()).await;
     }
 }
 
@@ -195,16 +205,26 @@ async fn idle(carried_bytes: &AtomicU64, limit: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use pinhole_budget::{Bounds, SubnetBounds};
     use tokio::io::{DuplexStream, duplex};
     use tokio::task::JoinHandle;
 
     use super::*;
 
-    fn side(number: u8) -> Side {
-        Side {
+    fn inviter(number: u8) -> Inviter {
+        Inviter {
             key: PeerKey::from_bytes([number; 32]),
             address: [192, 0, 2, number].into(),
         }
+    }
+
+    /// These two, invited by the first.
+    fn admit(relay: &Relay, sides: [u8; 2]) -> Result<Pair, Refusal> {
+        relay.admit(
+            sides.map(|side| inviter(side).key),
+            inviter(sides[0]),
+            false,
+        )
     }
 
     fn relay(change: impl FnOnce(&mut RelayLimits)) -> Arc<Relay> {
@@ -219,7 +239,7 @@ mod tests {
     fn meet(relay: &Arc<Relay>, sides: [u8; 2]) -> (DuplexStream, DuplexStream, Carried) {
         let (alice, a) = duplex(BUFFER_BYTES);
         let (bob, b) = duplex(BUFFER_BYTES);
-        let pair = relay.admit(sides.map(side)).unwrap();
+        let pair = admit(relay, sides).unwrap();
         let relay = relay.clone();
         let carried = tokio::spawn(async move { relay.carry(&pair, a, b).await });
         (alice, bob, carried)
@@ -291,7 +311,7 @@ mod tests {
             alice.read_exact(&mut bytes).await.unwrap();
             carried.abort();
         }
-        let refused = relay.admit([side(2), side(1)]).unwrap_err();
+        let refused = admit(&relay, [2, 1]).unwrap_err();
         assert_eq!(refused, Refusal::RelayBytes);
         let (mut alice, mut bob, carried) = meet(&relay, [1, 3]);
         alice.write_all(&[0; 1_001]).await.unwrap();
@@ -303,28 +323,63 @@ mod tests {
     }
 
     #[test]
-    fn pairs_are_counted_by_key_by_address_and_in_all() {
+    fn pairs_count_against_who_has_invited() {
         let relay = relay(|limits| {
-            (limits.pairs, limits.pairs_per_key, limits.pairs_per_address) = (3, 2, 2);
+            limits.pairs = Bounds {
+                total: 4,
+                reserved: 1,
+                per_key: 2,
+                per_subnet: SubnetBounds::uniform(2),
+            };
         });
-        let of = |a, b| relay.admit([side(a), side(b)]);
-        let one = of(1, 2).unwrap();
-        let two = of(1, 3).unwrap();
-        assert_eq!(
-            of(1, 4).unwrap_err(),
-            Refusal::Limited,
-            "a third of one key"
-        );
-        let same_house = Side {
-            key: side(9).key,
-            ..side(1)
+        let of = |a, b| admit(&relay, [a, b]);
+        let held = [of(1, 2).unwrap(), of(1, 3).unwrap()];
+        assert_eq!(of(1, 4).unwrap_err(), Refusal::Limited, "of one key");
+        let same_house = Inviter {
+            key: inviter(9).key,
+            ..inviter(1)
         };
-        let refused = relay.admit([same_house, side(4)]).unwrap_err();
-        assert_eq!(refused, Refusal::Limited, "a third of one address");
-        let three = of(4, 5).unwrap();
-        assert_eq!(of(6, 7).unwrap_err(), Refusal::Limited, "a fourth of all");
-        drop((one, two, three));
+        let refused = relay.admit([inviter(9).key, inviter(4).key], same_house, false);
+        assert_eq!(refused.unwrap_err(), Refusal::Limited, "of one address");
+        let of_the_invited = of(2, 1).unwrap();
+        let third = of(7, 2).unwrap();
+        assert!(held[1].slot.is_evicted(), "who has most gives way");
+        let full = of(8, 2).unwrap_err();
+        assert_eq!(full, Refusal::Limited, "nobody gives way to an equal");
+        let keys = [6, 2].map(|number| inviter(number).key);
+        let known = relay.admit(keys, inviter(6), true).unwrap();
+        drop((held, of_the_invited, third, known));
         of(1, 2).unwrap();
+    }
+
+    #[test]
+    fn fresh_keys_of_one_network_have_no_fresh_day() {
+        let relay = relay(|limits| {
+            limits.bytes_per_day = Some(100);
+            limits.network_bytes_per_day = Some(250);
+        });
+        let carry = |keys: [u8; 2], from: &str, bytes| {
+            let who = Inviter {
+                address: from.parse().unwrap(),
+                ..inviter(keys[0])
+            };
+            let keys = keys.map(|number| inviter(number).key);
+            relay.quota.take(Instant::now(), keys, who, bytes)
+        };
+        assert!(carry([1, 2], "2001:db8::1", 100));
+        assert!(!carry([1, 2], "2001:db8::1", 1), "of the pair");
+        assert!(carry([3, 4], "2001:db8:0:1::1", 100));
+        assert!(!carry([5, 6], "2001:db8:0:2::1", 100), "of the home");
+        assert!(carry([5, 6], "2001:db8:0:2::1", 50));
+        assert!(
+            carry([2, 5], "198.51.100.1", 100),
+            "the invited have theirs"
+        );
+        assert!(carry([1, 6], "198.51.100.2", 100));
+        assert!(
+            !carry([1, 7], "198.51.100.3", 100),
+            "of the key, wherever it is"
+        );
     }
 
     /// Bytes that went through each of the pairs within a second. In the first

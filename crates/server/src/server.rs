@@ -14,37 +14,43 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Regulars};
+use crate::backlog::Backlogs;
 use crate::claims::claims;
 use crate::connection::{Arrival, Context, Place, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
+use crate::log::ClientLog;
 use crate::probe::Prober;
+use crate::proxy::Proxies;
 use crate::registrar;
 use crate::relay::Relay;
-use crate::storage::{Names, StorageError};
+use crate::slots::Slot;
+use crate::storage::StorageError;
 
 /// How long clients may take to read why they are sent away.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed accept: the cause (no free file descriptor, mostly)
 /// goes away only with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines about what was left out of the log.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The names cannot be opened.
+    /// The names cannot be read.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
+    #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
     /// A listener does not tell its address.
-    #[error("a listener does not work: {0}")]
+    #[error("a listener does not work")]
     Listener(#[from] io::Error),
 }
 
@@ -59,24 +65,49 @@ pub async fn run(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    run_behind(&[], listeners, data_dir, limits, shutdown).await
+}
+
+/// The same, behind proxies that tell by the PROXY protocol whose connections they
+/// pass on.
+///
+/// # Errors
+/// When the server cannot start.
+pub async fn run_behind(
+    proxies: &[IpAddr],
+    listeners: Vec<TcpListener>,
+    data_dir: DataDir,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
     let tls = server_config(data_dir.identity(), Expect::AnyKey, ALPN_RENDEZVOUS)?;
     let addresses: Vec<SocketAddr> = listeners
         .iter()
         .map(TcpListener::local_addr)
         .collect::<Result<_, _>>()?;
-    let names = Names::open(&data_dir.names_path())?;
+    let (names, _lock) = data_dir.into_names();
     let (stop, stopping) = watch::channel(false);
     let registry = match limits.relay.offered {
         true => Registry::new(),
         false => Registry::new().without_relay(),
     };
-    let (registrar, ended) = registrar::start(claims(names, &limits), registry, stopping.clone());
+    let regulars: Arc<Regulars> = Arc::default();
+    let claims = claims(names, &limits, Arc::clone(&regulars))?;
+    let admission = Arc::new(Admission::new(&limits, regulars));
+    let log = Arc::new(ClientLog::new(&limits));
+    let shared = (Arc::clone(&admission), Arc::clone(&log));
+    let backlogs = Backlogs::default();
+    let stopped = stopping.clone();
+    let (registrar, ended) = registrar::start(claims, registry, shared, backlogs.clone(), stopped);
     let relay = Arc::new(Relay::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
-        admission: Admission::new(&limits),
+        admission,
         prober: Prober::new(&limits),
         relay: Arc::clone(&relay),
+        log: Arc::clone(&log),
+        proxies: Proxies::new(proxies),
+        backlogs,
         limits,
         registrar,
         stopping,
@@ -93,12 +124,21 @@ pub async fn run(
     tokio::select! {
         () = shutdown => {}
         () = relay.report() => {}
+        () = report_left_out(&log) => {}
     }
     info!(reason = %Refusal::ShuttingDown, "stopping");
     stop.send_replace(true);
     ended.await;
     while accepting.join_next().await.is_some() {}
     Ok(())
+}
+
+async fn report_left_out(log: &ClientLog) {
+    let mut ticks = interval(REPORT_INTERVAL);
+    loop {
+        ticks.tick().await;
+        log.report();
+    }
 }
 
 /// The ports listened on at the same address, `own`'s first.
@@ -125,7 +165,7 @@ async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
             accepted = listener.accept() => match accepted {
                 Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &place, &context),
                 Err(error) => {
-                    warn!("accepting a connection: {error}");
+                    context.log.accept_failed(&error);
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -145,28 +185,56 @@ async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
 
 fn begin(
     connections: &mut JoinSet<()>,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     remote: SocketAddr,
     place: &Place,
     context: &Arc<Context>,
 ) {
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-    let Some((admitted, handshaking)) = context.admission.admit(observed.ip()) else {
-        debug!(%observed, "too many connections");
-        return;
-    };
     if let Err(error) = prepare(&tcp) {
         debug!(%observed, "gone at once: {error}");
         return;
     }
     let arrival = Arrival {
         observed,
+        is_proxied: false,
         place: place.clone(),
     };
     let context = Arc::clone(context);
-    connections.spawn(async move {
-        serve(&context, tcp, arrival, admitted, handshaking).await;
-    });
+    if context.proxies.contain(remote.ip()) {
+        connections.spawn(async move {
+            match context.proxies.client(&mut tcp, observed).await {
+                Ok(client) => {
+                    let arrival = Arrival {
+                        observed: client,
+                        is_proxied: true,
+                        ..arrival
+                    };
+                    if let Some(handshake) = admit(&context, client) {
+                        serve(&context, tcp, arrival, handshake).await;
+                    }
+                }
+                Err(error) if context.log.admits(observed.ip()) => {
+                    warn!("the proxy {observed} has passed on a connection with {error}");
+                }
+                Err(_) => {}
+            }
+        });
+    } else if let Some(handshake) = admit(&context, observed) {
+        connections.spawn(async move { serve(&context, tcp, arrival, handshake).await });
+    }
+}
+
+fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
+    match context.admission.arrive(observed.ip()) {
+        Ok(handshake) => Some(handshake),
+        Err(full) => {
+            if context.log.admits(observed.ip()) {
+                info!(%observed, "connection refused before its handshake: {full}");
+            }
+            None
+        }
+    }
 }
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {

@@ -1,11 +1,12 @@
 //! Names and the keys they are bound to, in SQLite.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pinhole_proto::key::{KeyTextError, PeerKey};
+use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 use pinhole_proto::name::PeerName;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS names (
@@ -14,49 +15,134 @@ const SCHEMA: &str = "
         registered_at_s INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS names_by_key ON names (key);
+    CREATE INDEX IF NOT EXISTS names_by_time ON names (registered_at_s);
+    CREATE TABLE IF NOT EXISTS server (fingerprint TEXT NOT NULL) STRICT;
 ";
 /// SQLite's own note of the schema's version.
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 
 /// Why the names cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// SQLite's word: disk full, file damaged, no permission.
-    #[error("the names cannot be stored: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    /// SQLite cannot read or write the file.
+    #[error("{}: {}", path.display(), what(source))]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's word.
+        source: rusqlite::Error,
+    },
     /// A stored key that is none.
-    #[error("a stored key is damaged: {0}")]
-    Key(#[from] KeyTextError),
+    #[error("{}: a stored key is damaged. {RESTORE}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with the key.
+        source: KeyTextError,
+    },
     /// The file was written by a later Pinhole.
-    #[error("the names are in format {found}, this server reads {SCHEMA_VERSION}")]
+    #[error(
+        "{}: the names are in format {found}, and this server reads {SCHEMA_VERSION}. Use the newer \
+         pinhole-server, or name another folder with --data-dir",
+        path.display()
+    )]
     Version {
-        /// The file's format.
+        /// The file.
+        path: PathBuf,
+        /// Its format.
         found: u32,
     },
 }
 
+const RESTORE: &str = "Put a backup in its place (pinhole-server backup makes them), or name \
+                       another folder with --data-dir";
+
+fn what(error: &rusqlite::Error) -> String {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            format!("it is no database of names, or a damaged one. {RESTORE}")
+        }
+        Some(ErrorCode::DiskFull) => "there is no room on its disk. Names that are registered \
+             already work, new ones do not"
+            .to_owned(),
+        _ => "the names cannot be read or written. Check who owns the folder and whether its disk \
+             works, or name another folder with --data-dir"
+            .to_owned(),
+    }
+}
+
 /// The table of names. A name is bound to the first key that claims it, for
 /// good; the binding is on disk before [`Names::claim`] returns.
+///
+/// All of it is in one file whenever nothing is being written: a copy of that file is
+/// whole. (With a write-ahead log, most of it would be in another.)
 #[derive(Debug)]
-pub struct Names(Connection);
+pub struct Names {
+    connection: Connection,
+    path: PathBuf,
+    count: u64,
+    /// Up to when [`Names::new_regulars`] has told who registered a name.
+    told_until_s: i64,
+}
 
 impl Names {
-    /// Opens the table, made when it is not there yet.
+    /// Makes an empty table where there is no file, or one that holds nothing.
     ///
     /// # Errors
-    /// Any [`StorageError`] but a damaged key.
+    /// When the file cannot be written, or is no database.
+    pub fn create(path: &Path) -> Result<Self, StorageError> {
+        Self::with(path, OpenFlags::SQLITE_OPEN_CREATE)
+    }
+
+    /// Opens the table. Nothing is written when it is as this version leaves it, so
+    /// a full disk keeps nobody out who has a name.
+    ///
+    /// # Errors
+    /// When the file is not there, cannot be read, or is no database.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(5))?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
-        let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Self::with(path, OpenFlags::empty())
+    }
+
+    fn with(path: &Path, extra: OpenFlags) -> Result<Self, StorageError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || {
+            let connection = Connection::open_with_flags(path, flags | extra)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.pragma_update(None, "journal_mode", "TRUNCATE")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((connection, version))
+        };
+        let failed = |source| StorageError::Sqlite {
+            path: path.to_owned(),
+            source,
+        };
+        let (connection, found): (_, u32) = open().map_err(failed)?;
         if found > SCHEMA_VERSION {
-            return Err(StorageError::Version { found });
+            let path = path.to_owned();
+            return Err(StorageError::Version { path, found });
         }
-        connection.execute_batch(SCHEMA)?;
-        connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-        Ok(Self(connection))
+        if found < SCHEMA_VERSION {
+            let make = || {
+                connection.execute_batch(SCHEMA)?;
+                connection.pragma_update(None, "user_version", SCHEMA_VERSION)
+            };
+            make().map_err(failed)?;
+        }
+        let count = || connection.query_row("SELECT count(*) FROM names", [], |row| row.get(0));
+        let count: i64 = count().map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            count: u64::try_from(count).unwrap_or(0),
+            told_until_s: i64::MIN,
+            connection,
+        })
+    }
+
+    /// How many names there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
     }
 
     /// Binds `name` to `key` unless it is bound already; returns the key it is
@@ -68,15 +154,12 @@ impl Names {
         if let Some(owner) = self.owner(name)? {
             return Ok(owner);
         }
-        let now_s = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now_s = now_s.map_or(0, |since| {
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        });
-        self.0.execute(
+        let inserted = self.connection.execute(
             "INSERT INTO names (name, key, registered_at_s) VALUES (?1, ?2, ?3)
              ON CONFLICT (name) DO NOTHING",
-            params![name.as_str(), key.to_string(), now_s],
-        )?;
+            params![name.as_str(), key.to_string(), now_s()],
+        );
+        self.count += inserted.map_err(|error| self.failed(error))? as u64;
         Ok(self.owner(name)?.unwrap_or(key))
     }
 
@@ -85,10 +168,13 @@ impl Names {
     /// # Errors
     /// When the table cannot be read.
     pub fn count_of(&self, key: PeerKey) -> Result<u32, StorageError> {
-        let mut statement = self
-            .0
-            .prepare_cached("SELECT count(*) FROM names WHERE key = ?1")?;
-        Ok(statement.query_row(params![key.to_string()], |row| row.get(0))?)
+        let count = || {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT count(*) FROM names WHERE key = ?1")?;
+            statement.query_row(params![key.to_string()], |row| row.get(0))
+        };
+        count().map_err(|error| self.failed(error))
     }
 
     /// The key to which `name` is bound, if it is.
@@ -96,16 +182,110 @@ impl Names {
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
     pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, StorageError> {
-        let mut statement = self
-            .0
-            .prepare_cached("SELECT key FROM names WHERE name = ?1")?;
-        let mut rows = statement.query(params![name.as_str()])?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
+        let key = || {
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT key FROM names WHERE name = ?1")?;
+            let row = statement.query_row(params![name.as_str()], |row| row.get(0));
+            row.optional()
         };
-        let key: String = row.get(0)?;
-        Ok(Some(key.parse()?))
+        let key: Option<String> = key().map_err(|error| self.failed(error))?;
+        key.map(|text| self.parsed(&text)).transpose()
     }
+
+    /// The keys whose names have been registered for so long, without those that were
+    /// told before.
+    ///
+    /// # Errors
+    /// When the table cannot be read, or holds a damaged key.
+    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, StorageError> {
+        let after_s = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
+        let until_s = now_s().saturating_sub(after_s);
+        let keys = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT DISTINCT key FROM names
+                 WHERE registered_at_s > ?1 AND registered_at_s <= ?2",
+            )?;
+            let rows = statement.query_map([self.told_until_s, until_s], |row| row.get(0))?;
+            rows.collect::<Result<Vec<String>, _>>()
+        };
+        let texts = keys().map_err(|error| self.failed(error))?;
+        let keys = texts.iter().map(|text| self.parsed(text)).collect();
+        self.told_until_s = self.told_until_s.max(until_s);
+        keys
+    }
+
+    /// The key of the server whose names these are; `None` of a file that has not been
+    /// used yet, or by earlier versions only.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or the note is damaged.
+    pub fn server(&self) -> Result<Option<Fingerprint>, StorageError> {
+        let row = || {
+            let row = self
+                .connection
+                .query_row("SELECT fingerprint FROM server", [], |row| row.get(0));
+            row.optional()
+        };
+        let text: Option<String> = row().map_err(|error| self.failed(error))?;
+        text.map(|text| self.parsed(&text)).transpose()
+    }
+
+    /// Notes whose names these are.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), StorageError> {
+        let note = || {
+            let transaction = self.connection.unchecked_transaction()?;
+            transaction.execute("DELETE FROM server", [])?;
+            transaction.execute(
+                "INSERT INTO server (fingerprint) VALUES (?1)",
+                [server.to_string()],
+            )?;
+            transaction.commit()
+        };
+        note().map_err(|error| self.failed(error))
+    }
+
+    /// Writes a copy of all to a new file, also while a server uses the names.
+    ///
+    /// # Errors
+    /// When the names cannot be read or the copy cannot be written.
+    pub fn copy_to(&self, copy: &Path) -> Result<(), StorageError> {
+        let written = || {
+            let invalid = || rusqlite::Error::InvalidPath(copy.to_owned());
+            let text = copy.to_str().ok_or_else(invalid)?;
+            self.connection.execute("VACUUM INTO ?1", [text])
+        };
+        written()
+            .map(|_| ())
+            .map_err(|source| StorageError::Sqlite {
+                path: copy.to_owned(),
+                source,
+            })
+    }
+
+    fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, StorageError> {
+        text.parse().map_err(|source| StorageError::Key {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> StorageError {
+        StorageError::Sqlite {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    })
 }
 
 #[cfg(test)]
@@ -124,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
         let alice = "alice".parse().unwrap();
-        let mut names = Names::open(&path).unwrap();
+        let mut names = Names::create(&path).unwrap();
         assert_eq!(names.claim(&alice, key(1)).unwrap(), key(1));
         assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
         drop(names);
@@ -138,7 +318,7 @@ mod tests {
     fn many_claims_at_one_moment_agree_on_one_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
-        drop(Names::open(&path).unwrap());
+        drop(Names::create(&path).unwrap());
         let barrier = Barrier::new(8);
         let owners: HashSet<PeerKey> = std::thread::scope(|scope| {
             let claims: Vec<_> = (0..8)
@@ -161,10 +341,91 @@ mod tests {
     fn a_file_of_a_later_version_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
-        let names = Names::open(&path).unwrap();
-        names.0.pragma_update(None, "user_version", 2).unwrap();
+        let names = Names::create(&path).unwrap();
+        let later = SCHEMA_VERSION + 1;
+        names
+            .connection
+            .pragma_update(None, "user_version", later)
+            .unwrap();
         drop(names);
         let refused = Names::open(&path);
-        assert!(matches!(refused, Err(StorageError::Version { found: 2 })));
+        assert!(matches!(refused, Err(StorageError::Version { found, .. }) if found == later));
+    }
+
+    #[test]
+    fn a_plain_copy_of_the_file_in_use_holds_every_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("names.sqlite"), dir.path().join("copy"));
+        let mut names = Names::create(&path).unwrap();
+        let alice = "alice".parse().unwrap();
+        names.claim(&alice, key(1)).unwrap();
+        std::fs::copy(&path, &copy).unwrap();
+        let copy = Names::open(&copy).unwrap();
+        assert_eq!(copy.owner(&alice).unwrap(), Some(key(1)));
+        assert_eq!(copy.count(), 1);
+    }
+
+    #[test]
+    fn where_nothing_can_be_written_known_names_are_found_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names.sqlite");
+        let mut names = Names::create(&path).unwrap();
+        let alice: PeerName = "alice".parse().unwrap();
+        names.claim(&alice, key(1)).unwrap();
+        names
+            .connection
+            .pragma_update(None, "max_page_count", 1)
+            .unwrap();
+        let refused = (0..).find_map(|number| {
+            let name = format!("name{number}").parse().unwrap();
+            names.claim(&name, key(2)).err()
+        });
+        let words = refused.unwrap().to_string();
+        assert!(
+            words.contains("no room") && words.contains("names.sqlite"),
+            "{words}"
+        );
+        assert_eq!(names.claim(&alice, key(3)).unwrap(), key(1));
+    }
+
+    #[test]
+    fn what_an_earlier_version_has_left_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names.sqlite");
+        let earlier = Connection::open(&path).unwrap();
+        earlier.pragma_update(None, "journal_mode", "WAL").unwrap();
+        let table = "CREATE TABLE names (name TEXT PRIMARY KEY NOT NULL, key TEXT NOT NULL,
+            registered_at_s INTEGER NOT NULL) STRICT, WITHOUT ROWID; PRAGMA user_version = 1;";
+        earlier.execute_batch(table).unwrap();
+        let row = params!["alice", key(1).to_string()];
+        earlier
+            .execute("INSERT INTO names VALUES (?1, ?2, 7)", row)
+            .unwrap();
+        drop(earlier);
+        let mut names = Names::open(&path).unwrap();
+        assert_eq!(
+            names.owner(&"alice".parse().unwrap()).unwrap(),
+            Some(key(1))
+        );
+        assert_eq!((names.count(), names.server().unwrap()), (1, None));
+        names.belong_to(key(9).fingerprint()).unwrap();
+        drop(names);
+        assert!(!dir.path().join("names.sqlite-wal").exists());
+        let names = Names::open(&path).unwrap();
+        assert_eq!(names.server().unwrap(), Some(key(9).fingerprint()));
+    }
+
+    #[test]
+    fn a_regular_is_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut names = Names::create(&dir.path().join("names.sqlite")).unwrap();
+        for (name, number) in [("alice", 1), ("alice-phone", 1), ("bob", 2)] {
+            names.claim(&name.parse().unwrap(), key(number)).unwrap();
+        }
+        assert_eq!(names.new_regulars(Duration::from_secs(60)).unwrap(), []);
+        let mut told = names.new_regulars(Duration::ZERO).unwrap();
+        told.sort_unstable();
+        assert_eq!(told, [key(1), key(2)]);
+        assert_eq!(names.new_regulars(Duration::ZERO).unwrap(), []);
     }
 }

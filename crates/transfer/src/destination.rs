@@ -19,8 +19,9 @@ use crate::{
 
 /// What a file may cost beyond its bytes.
 const ENTRY_BYTES: u64 = 4096;
-/// Most bytes left free for others; less on a small disk.
-const RESERVE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Most bytes left free for others, so that they can still write what they must;
+/// less on a small disk.
+const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A folder to receive into.
 #[derive(Debug)]
@@ -41,12 +42,19 @@ pub enum DestinationError {
         error: io::Error,
     },
     /// The offer does not fit.
-    #[error("{} are needed and {} are free", display_size(*needed_bytes), display_size(*available_bytes))]
+    #[error(
+        "{} are needed and {} are free, of which {} stay free for others",
+        display_size(*needed_bytes),
+        display_size(*available_bytes),
+        display_size(*reserve_bytes)
+    )]
     NoSpace {
-        /// What the offer needs, with a reserve for others.
+        /// What the offer needs.
         needed_bytes: u64,
         /// What this user may still use.
         available_bytes: u64,
+        /// What of it is not used for offers.
+        reserve_bytes: u64,
     },
 }
 
@@ -69,8 +77,15 @@ impl DestinationError {
     }
 }
 
-fn reserve_bytes(space: Space) -> u64 {
-    (space.total_bytes / 100).min(RESERVE_BYTES_MAX)
+impl Space {
+    fn reserve_bytes(self) -> u64 {
+        (self.total_bytes / 100).min(RESERVE_BYTES_MAX)
+    }
+
+    /// Whether there is room for so much, beside what stays free.
+    fn holds(self, needed_bytes: u64) -> bool {
+        needed_bytes.saturating_add(self.reserve_bytes()) <= self.available_bytes
+    }
 }
 
 impl Destination {
@@ -117,32 +132,48 @@ impl Destination {
         let Some(space) = space else {
             return Ok(());
         };
-        let reserve_bytes = reserve_bytes(space);
         let needed_bytes = selection
             .total_bytes()
             .saturating_sub(here_bytes)
-            .saturating_add(u64::from(selection.manifest().count()) * ENTRY_BYTES)
-            .saturating_add(reserve_bytes);
-        if needed_bytes > space.available_bytes {
-            return Err(DestinationError::NoSpace {
+            .saturating_add(u64::from(selection.manifest().count()) * ENTRY_BYTES);
+        match space.holds(needed_bytes) {
+            true => Ok(()),
+            false => Err(DestinationError::NoSpace {
                 needed_bytes,
                 available_bytes: space.available_bytes,
-            });
+                reserve_bytes: space.reserve_bytes(),
+            }),
         }
-        Ok(())
     }
 
     /// Others need room, too, also while files arrive, and beside `more_bytes`
     /// that are about to be taken.
     pub(crate) fn check_room(&self, more_bytes: u64) -> io::Result<()> {
         match disk::space(&self.dir)? {
-            Some(space)
-                if space.available_bytes < reserve_bytes(space).saturating_add(more_bytes) =>
-            {
-                Err(io::ErrorKind::StorageFull.into())
-            }
+            Some(space) if !space.holds(more_bytes) => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(()),
         }
+    }
+
+    /// What is wrong here, where something could not be written: a disk may be full
+    /// of files, and what is not found may have lost the folder around it.
+    pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+        let is_gone = || disk::current_path(&self.dir, &self.path).is_none();
+        let space = || disk::space(&self.dir).ok().flatten();
+        match Trouble::of(error) {
+            Trouble::NotFound if is_gone() => Trouble::FolderGone,
+            Trouble::NotFound => Trouble::Removed,
+            Trouble::DiskFull if space().is_some_and(|it| it.is_out_of_files) => {
+                Trouble::TooManyFiles
+            }
+            other => other,
+        }
+    }
+
+    /// Where it is by now. Fails with `NotFound` when nobody can say.
+    pub(crate) fn current_path(&self) -> io::Result<PathBuf> {
+        let path = disk::current_path(&self.dir, &self.path);
+        path.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     pub(crate) fn error(&self, error: io::Error) -> DestinationError {
@@ -150,5 +181,67 @@ impl Destination {
             path: self.path.clone(),
             error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const MB: u64 = 1_000_000;
+
+    #[test]
+    fn what_stays_free_does_not_pass_for_what_is_needed() {
+        for (total_bytes, available_bytes, needed_bytes, fits) in [
+            (40_000 * MB, 200 * MB, 6, true),
+            (40_000 * MB, 200 * MB, 180 * MB, true),
+            (40_000 * MB, 200 * MB, 190 * MB, false),
+            (40_000 * MB, 16 * MB, 6, false),
+            (64 * MB, MB, 6, true),
+            (64 * MB, MB / 2, 6, false),
+        ] {
+            let space = Space {
+                total_bytes,
+                available_bytes,
+                is_out_of_files: false,
+            };
+            assert_eq!(space.holds(needed_bytes), fits, "{space:?}");
+        }
+        let error = DestinationError::NoSpace {
+            needed_bytes: 300 * MB,
+            available_bytes: 200 * MB,
+            reserve_bytes: 10 * MB,
+        };
+        assert_eq!(
+            error.to_string(),
+            "300.00 MB are needed and 200.00 MB are free, of which 10.00 MB stay free for others"
+        );
+    }
+
+    /// A folder on its disk, opened by the path it has now.
+    fn folder() -> (tempfile::TempDir, Destination) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("in")).unwrap();
+        let destination = Destination::open(&folder.path().join("in")).unwrap();
+        (folder, destination)
+    }
+
+    #[test]
+    fn a_folder_is_found_again_while_it_is_somewhere() {
+        let not_found = io::Error::from(io::ErrorKind::NotFound);
+        let (folder, destination) = folder();
+        let (before, after) = (folder.path().join("in"), folder.path().join("out"));
+        assert_eq!(destination.current_path().unwrap(), before);
+        assert_eq!(destination.trouble(&not_found), Trouble::Removed);
+        fs::rename(&before, &after).unwrap();
+        fs::create_dir(&before).unwrap();
+        if cfg!(any(target_os = "linux", target_vendor = "apple")) {
+            assert_eq!(destination.current_path().unwrap(), after);
+        }
+        fs::remove_dir(&after).unwrap();
+        assert!(destination.current_path().is_err());
+        assert_eq!(destination.trouble(&not_found), Trouble::FolderGone);
     }
 }

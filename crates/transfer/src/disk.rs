@@ -3,9 +3,17 @@
 
 mod direct;
 
-use std::{fs::File, io, time::SystemTime};
+use std::{
+    fs::{File, FileTimes},
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
-use cap_std::fs::{Dir, Metadata, OpenOptions};
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, DirBuilder, Metadata, OpenOptions},
+};
 
 pub(crate) use self::direct::{Direct, Pace};
 
@@ -19,16 +27,21 @@ pub(crate) struct Space {
     pub(crate) total_bytes: u64,
     /// What this user may still use.
     pub(crate) available_bytes: u64,
+    /// It counts its files, and this user may make no more.
+    pub(crate) is_out_of_files: bool,
 }
 
-/// The room on the file system of `dir`; `None` where it cannot be asked.
+/// The room on the file system of `dir`; `None` where it cannot be asked. One of no
+/// size at all, as that of a program that does not say, has not answered.
 #[cfg(unix)]
 pub(crate) fn space(dir: &Dir) -> io::Result<Option<Space>> {
     let stat = rustix::fs::fstatvfs(dir)?;
-    Ok(Some(Space {
+    let space = Space {
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
         available_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-    }))
+        is_out_of_files: stat.f_files > 0 && stat.f_favail == 0,
+    };
+    Ok((space.total_bytes > 0).then_some(space))
 }
 
 /// The room on the file system of `dir`; `None` where it cannot be asked.
@@ -91,10 +104,17 @@ fn readable(dir: &Dir) -> io::Result<rustix::fd::OwnedFd> {
     Ok(openat(dir, ".", flags, Mode::empty())?)
 }
 
+/// Sets when a file was last modified, and that it was read now: file systems that
+/// programs provide (FUSE) often take both times or none.
+pub(crate) fn set_modified(file: &File, modified: SystemTime) -> io::Result<()> {
+    let times = FileTimes::new().set_modified(modified);
+    file.set_times(times.set_accessed(SystemTime::now()))
+}
+
 /// Sets when a folder was last modified.
 #[cfg(unix)]
 pub(crate) fn set_folder_time(dir: &Dir, modified: SystemTime) -> io::Result<()> {
-    File::from(readable(dir)?).set_modified(modified)
+    set_modified(&File::from(readable(dir)?), modified)
 }
 
 /// Sets when a folder was last modified. Windows opens no folder for that
@@ -120,10 +140,12 @@ pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     }
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a folder durable. Fails with `PermissionDenied` for one that
+/// may not be read.
 #[cfg(unix)]
 pub(crate) fn sync_folder(dir: &Dir) -> io::Result<()> {
-    match rustix::fs::fsync(readable(dir)?) {
+    let folder = readable(dir)?;
+    match rustix::fs::fsync(folder) {
         // A file system that cannot says so; there is nothing better to do.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOTSUP) => Ok(()),
         other => other.map_err(Into::into),
@@ -135,6 +157,16 @@ pub(crate) fn sync_folder(dir: &Dir) -> io::Result<()> {
 pub(crate) fn sync_folder(_: &Dir) -> io::Result<()> {
     Ok(())
 }
+
+/// Asks for everything on every disk to be made durable.
+#[cfg(unix)]
+pub(crate) fn sync_everything() {
+    rustix::fs::sync();
+}
+
+/// Asks for everything on every disk to be made durable: Windows lets no program.
+#[cfg(not(unix))]
+pub(crate) const fn sync_everything() {}
 
 /// Makes everything on the file system of `file` durable.
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -197,6 +229,27 @@ pub(crate) fn folder_device(dir: &Dir) -> io::Result<u64> {
 #[cfg(not(unix))]
 pub(crate) fn folder_device(_: &Dir) -> io::Result<u64> {
     Ok(0)
+}
+
+/// Whether the file system of `file` makes inode numbers up, and gives a file a new
+/// one when it has forgotten the old: FAT, exFAT, what programs provide, and shares
+/// of Windows.
+#[cfg(target_os = "linux")]
+pub(crate) fn numbers_files_anew(file: &File) -> bool {
+    use rustix::fs::FsWord;
+    const FAT: FsWord = 0x4d44;
+    const EXFAT: FsWord = 0x2011_bab0;
+    const FUSE: FsWord = 0x6573_5546;
+    const CIFS: FsWord = 0xff53_4d42;
+    const SMB2: FsWord = 0xfe53_4d42;
+    let stat = rustix::fs::fstatfs(file);
+    stat.is_ok_and(|stat| [FAT, EXFAT, FUSE, CIFS, SMB2].contains(&stat.f_type))
+}
+
+/// Whether the file system of `file` makes inode numbers up: not told apart here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn numbers_files_anew(_: &File) -> bool {
+    false
 }
 
 /// Whether `file` belongs to the user this runs as.
@@ -324,6 +377,83 @@ pub(crate) fn room_bytes(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
+/// The path by which a folder is reached now; `None` where there is none any more,
+/// or the system does not tell. The one it was opened with may lead elsewhere by now.
+pub(crate) fn current_path(dir: &Dir, opened: &Path) -> Option<PathBuf> {
+    let leads_there = |path: &Path| {
+        let found = Dir::open_ambient_dir(path, ambient_authority());
+        found.is_ok_and(|found| is_same_folder(dir, &found))
+    };
+    if leads_there(opened) {
+        return Some(opened.to_owned());
+    }
+    path_of(dir).filter(|path| leads_there(path))
+}
+
+#[cfg(target_os = "linux")]
+fn path_of(dir: &Dir) -> Option<PathBuf> {
+    use std::os::fd::AsRawFd;
+    std::fs::read_link(format!("/proc/self/fd/{}", dir.as_raw_fd())).ok()
+}
+
+#[cfg(target_vendor = "apple")]
+fn path_of(dir: &Dir) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStringExt;
+    let path = rustix::fs::getpath(dir).ok()?;
+    Some(std::ffi::OsString::from_vec(path.into_bytes()).into())
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+const fn path_of(_: &Dir) -> Option<PathBuf> {
+    None
+}
+
+fn is_same_folder(one: &Dir, other: &Dir) -> bool {
+    use cap_fs_ext::MetadataExt;
+    let id = |dir: &Dir| dir.dir_metadata().map(|it| (it.dev(), it.ino()));
+    id(one).is_ok_and(|one| id(other).is_ok_and(|other| one == other))
+}
+
+/// Makes a folder that others of its group do not write to, whatever the mask
+/// of this user lets them.
+pub(crate) fn create_folder(dir: &Dir, name: &str) -> io::Result<()> {
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    {
+        use cap_std::fs::DirBuilderExt;
+        builder.mode(0o755);
+    }
+    dir.create_dir_with(name, &builder)
+}
+
+/// Gives `new` the mode and the group of the file that it is about to replace. Who
+/// could not read that one cannot read the new one: where the group cannot be kept,
+/// its members get what everybody has. What makes a program run as somebody else
+/// does not pass to content of others.
+#[cfg(unix)]
+pub(crate) fn keep_mode(new: &File, old: &Metadata) -> io::Result<()> {
+    use cap_std::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+    let now = new.metadata()?;
+    let mut mode = MetadataExt::mode(old) & 0o777;
+    let group = MetadataExt::gid(old);
+    if now.gid() != group && std::os::unix::fs::fchown(new, None, Some(group)).is_err() {
+        mode &= !0o070 | (mode & 0o007) << 3;
+    }
+    // A program that is wanted as one stays one.
+    if now.mode() & 0o100 != 0 {
+        mode |= (mode & 0o444) >> 2;
+    }
+    new.set_permissions(PermissionsExt::from_mode(mode))
+}
+
+/// Gives `new` the mode of the file that it is about to replace: Windows has none.
+#[cfg(not(unix))]
+pub(crate) fn keep_mode(_: &File, _: &Metadata) -> io::Result<()> {
+    Ok(())
+}
+
 /// Whether the owner of a file may execute it.
 #[cfg(unix)]
 pub(crate) fn is_executable(metadata: &Metadata) -> bool {
@@ -377,6 +507,15 @@ pub(crate) fn mark_received(dir: &Dir, name: &str, _: &File) -> io::Result<()> {
 #[cfg(not(any(target_vendor = "apple", windows)))]
 pub(crate) const fn mark_received(_: &Dir, _: &str, _: &File) -> io::Result<()> {
     Ok(())
+}
+
+/// Whether nothing can be read from `offset_bytes` on.
+pub(crate) fn is_end(file: &File, offset_bytes: u64) -> io::Result<bool> {
+    match read_at(file, &mut [0], offset_bytes) {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 /// Fills `room` from `offset_bytes` on.

@@ -23,6 +23,12 @@ pub fn display_lines(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Whether a character is one of those that are written out where it stands alone.
+#[must_use]
+pub fn is_hidden(character: char) -> bool {
+    needs_escape(character, None, None)
+}
+
 /// An amount of bytes in decimal units, as "1.21 GB".
 #[must_use]
 pub fn display_size(bytes: u64) -> String {

@@ -28,7 +28,8 @@ pub enum ExchangeEvent {
         sent: Option<Digest>,
     },
     /// The peer has sent a few words. Nothing was done to make them fit to be
-    /// shown. No `Finished` follows.
+    /// shown. To be taken or declined; `Finished` follows only when the peer takes
+    /// them back, or the exchange ends before that.
     Text {
         /// The transfer.
         id: TransferId,
@@ -97,6 +98,9 @@ pub struct Summary {
     /// files, in the order of the manifest. Equal on both sides; `None` for no
     /// files.
     pub digest: Option<Digest>,
+    /// On the receiving side, the folder that they are in, by the path that it has
+    /// in the end.
+    pub folder: Option<PathBuf>,
     /// On the receiving side, the top-level files and folders as they are
     /// named on disk.
     pub paths: Vec<PathBuf>,

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    choices::Choices,
+    choices::{Choices, Selection},
     destination::{Destination, DestinationError},
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
@@ -187,14 +187,29 @@ impl Exchange {
         Ok(id)
     }
 
-    /// Sends a few words instead of files. `Finished` follows when they have
-    /// reached the peer's application.
+    /// Sends a few words instead of files. `Finished` follows when the peer's
+    /// application has taken or declined them.
     ///
     /// # Errors
     /// The words are too many, the exchange is over, or [`TRANSFERS_MAX`] are
     /// open.
     pub fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
         self.shared.send_text(text)
+    }
+
+    /// Tells the peer that its words have been taken. No event follows.
+    ///
+    /// # Errors
+    /// There are no such words, or they were answered.
+    pub fn take_text(&self, id: TransferId) -> Result<(), ExchangeError> {
+        let taken = Message::Durable {
+            transfer: id,
+            entries: 0,
+        };
+        match self.shared.answer_text(id, taken) {
+            true => Ok(()),
+            false => Err(ExchangeError::UnknownTransfer),
+        }
     }
 
     /// Takes an offer, or the part of it that is wanted. Returns when the folder
@@ -247,20 +262,23 @@ impl Exchange {
         }
     }
 
-    /// Does not take an offer. No event follows.
+    /// Does not take an offer, or words. No event follows.
     ///
     /// # Errors
-    /// There is no such offer, or it was answered.
+    /// There is no such offer and no such words, or they were answered.
     pub async fn decline(
         &self,
         id: TransferId,
         reason: DeclineReason,
     ) -> Result<(), ExchangeError> {
-        self.shared.remove_offer(id)?;
-        self.shared.link.say(Message::Decline {
+        let declined = Message::Decline {
             transfer: id,
             reason,
-        });
+        };
+        if !self.shared.answer_text(id, declined.clone()) {
+            self.shared.remove_offer(id)?;
+            self.shared.link.say(declined);
+        }
         Ok(())
     }
 
@@ -320,10 +338,23 @@ impl Exchange {
         self.shared.cancel(id, error, CancelReason::Interrupted)
     }
 
+    /// What the receiver wants of a transfer under way; `None` before it has said so.
+    #[must_use]
+    pub fn selection(&self, id: TransferId) -> Option<Arc<Selection>> {
+        self.shared.flight(id)?.selection()
+    }
+
     /// How far a transfer is; `None` when there is no such transfer under way.
     #[must_use]
     pub fn progress(&self, id: TransferId) -> Option<Progress> {
         Some(self.shared.flight(id)?.progress(Instant::now()))
+    }
+
+    /// Whether nothing is open in either direction: no transfer, no words, no offer of
+    /// which the list of files is still coming.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.shared.is_idle()
     }
 
     /// How long the peer has been waited for in vain. While files are under way

@@ -94,6 +94,11 @@ impl Flight {
     }
 
     /// Only these files are wanted.
+    /// What of the offer is wanted, once that is known.
+    pub(crate) fn selection(&self) -> Option<Arc<Selection>> {
+        self.selection.get().cloned()
+    }
+
     pub(crate) fn select(&self, selection: &Arc<Selection>) {
         let _ = self.selection.set(Arc::clone(selection));
         let (files, bytes) = (selection.files(), selection.total_bytes());

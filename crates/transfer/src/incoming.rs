@@ -129,7 +129,7 @@ impl Incoming {
     /// when the transfer was stopped and has left nothing behind but what a later
     /// attempt can use.
     /// Blocks.
-    pub(crate) fn run(&self, store: Store, feeds: Feeds) -> Result<Summary, TransferError> {
+    pub(crate) fn run(&self, mut store: Store, feeds: Feeds) -> Result<Summary, TransferError> {
         let received = self.receive(&store, feeds);
         if let Some(reason) = self.flight.stopped() {
             return Err(reason.clone());
@@ -137,12 +137,13 @@ impl Incoming {
         let Ok(summary) = received else {
             return Err(TransferError::ConnectionLost);
         };
-        let (folder, renamed) = (store.display_path(), store.renamed());
+        let renamed = store.renamed();
         match store.finish() {
-            Ok(paths) => {
+            Ok((folder, paths)) => {
                 self.acknowledge(self.manifest().count());
                 Ok(Summary {
                     digest: self.flight.digest(),
+                    folder: Some(folder),
                     paths,
                     renamed,
                     here_bytes: self.flight.here_bytes(),
@@ -150,7 +151,7 @@ impl Incoming {
                     ..summary
                 })
             }
-            Err(error) => Err(self.disk_failed(folder, &error)),
+            Err(error) => Err(self.disk_failed(&store, &error)),
         }
     }
 
@@ -176,7 +177,7 @@ impl Incoming {
             let comparing = thread("compare")
                 .spawn_scoped(scope, move || self.compare(store, digests, comparisons));
             if let Err(error) = piping.and(comparing) {
-                self.disk_failed(store.display_path(), &error);
+                self.disk_failed(store, &error);
             }
             // Moved in here, so that a writing stage that waits for room ends
             // with it.
@@ -307,15 +308,13 @@ impl Incoming {
     }
 
     /// This disk does not take the file: the file fails, or all do.
-    fn file_failed(&self, entry: u32, error: io::Error) -> Result<(), Stopped> {
-        let trouble = Trouble::of(&error);
+    fn file_failed(&self, store: &Store, entry: u32, error: io::Error) -> Result<(), Stopped> {
         self.flight.fail_here();
-        if trouble.is_of_the_disk() {
-            let path = self.path(entry).map(SafePath::display_text);
-            self.disk_failed(path.unwrap_or_default(), &error);
+        if store.trouble(&error).is_of_the_disk() {
+            self.disk_failed(store, &error);
             return Err(Stopped);
         }
-        self.refuse(entry, error.into());
+        self.refuse(entry, store.file_error(error));
         Ok(())
     }
 
@@ -342,10 +341,10 @@ impl Incoming {
     }
 
     /// Nothing more can be received. Returns what the transfer ends with.
-    fn disk_failed(&self, path: String, error: &io::Error) -> TransferError {
-        let trouble = Trouble::of(error);
+    fn disk_failed(&self, store: &Store, error: &io::Error) -> TransferError {
+        let trouble = store.trouble(error);
         let reason = TransferError::LocalFile {
-            path,
+            path: store.display_path(),
             trouble,
             detail: Trouble::detail_of(error),
         };

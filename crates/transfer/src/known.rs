@@ -9,15 +9,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
-use cap_fs_ext::MetadataExt;
-use cap_std::fs::Metadata;
-
-use crate::{lengths::CHUNK_BYTES, merkle::Digest};
+use crate::{lengths::CHUNK_BYTES, merkle::Digest, version::FileVersion};
 
 /// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
 const CHUNKS_MAX: usize = 256 * 1024;
@@ -33,52 +28,21 @@ pub struct Known(Arc<Mutex<Files>>);
 
 #[derive(Debug, Default)]
 struct Files {
-    chunks: HashMap<Version, Arc<Chunks>>,
+    chunks: HashMap<FileVersion, Arc<Chunks>>,
     /// From the one remembered first.
-    order: VecDeque<Version>,
+    order: VecDeque<FileVersion>,
     cost: usize,
 }
 
-/// A file as it is at one time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Version {
-    device: u64,
-    file: u64,
-    size_bytes: u64,
-    modified: SystemTime,
-    /// Nobody can set it back. Not told by Windows.
-    changed_ns: Option<(i64, i64)>,
+/// A file of one chunk is soon read again.
+const fn is_of_use(version: &FileVersion) -> bool {
+    version.size_bytes() > CHUNK_BYTES as u64
 }
 
-impl Version {
-    fn of(file: &File) -> io::Result<Self> {
-        let metadata = Metadata::from_file(file)?;
-        #[cfg(unix)]
-        let changed_ns = {
-            use cap_std::fs::MetadataExt;
-            Some((metadata.ctime(), metadata.ctime_nsec()))
-        };
-        #[cfg(not(unix))]
-        let changed_ns = None;
-        Ok(Self {
-            device: metadata.dev(),
-            file: metadata.ino(),
-            size_bytes: metadata.len(),
-            modified: metadata.modified()?.into_std(),
-            changed_ns,
-        })
-    }
-
-    /// A file of one chunk is soon read again.
-    const fn is_of_use(&self) -> bool {
-        self.size_bytes > CHUNK_BYTES as u64
-    }
-
-    /// What it costs at most to remember it, in chunks.
-    fn cost(&self) -> usize {
-        let chunks = self.size_bytes.div_ceil(u64::from(CHUNK_BYTES));
-        FILE_COST + usize::try_from(chunks).map_or(CHUNKS_MAX, |chunks| chunks.min(CHUNKS_MAX))
-    }
+/// What it costs at most to remember this file, in chunks.
+fn cost(version: &FileVersion) -> usize {
+    let chunks = version.size_bytes().div_ceil(u64::from(CHUNK_BYTES));
+    FILE_COST + usize::try_from(chunks).map_or(CHUNKS_MAX, |chunks| chunks.min(CHUNKS_MAX))
 }
 
 impl Known {
@@ -88,7 +52,7 @@ impl Known {
 
     /// What is known of this open file as it is now, and what will be.
     pub(crate) fn recall(&self, file: &File) -> Arc<Chunks> {
-        let version = Version::of(file).ok().filter(Version::is_of_use);
+        let version = FileVersion::of(file).ok().filter(is_of_use);
         version.map_or_else(Arc::default, |version| self.files().recall(version))
     }
 
@@ -96,14 +60,14 @@ impl Known {
     /// stays as it is now: as far as the disk has it.
     pub(crate) fn remember(&self, file: &File, chunks: &Arc<Chunks>) {
         chunks.take_fresh();
-        if let Some(version) = Version::of(file).ok().filter(Version::is_of_use) {
+        if let Some(version) = FileVersion::of(file).ok().filter(is_of_use) {
             self.files().insert(version, Arc::clone(chunks));
         }
     }
 }
 
 impl Files {
-    fn recall(&mut self, version: Version) -> Arc<Chunks> {
+    fn recall(&mut self, version: FileVersion) -> Arc<Chunks> {
         if let Some(chunks) = self.chunks.get(&version) {
             return Arc::clone(chunks);
         }
@@ -112,15 +76,15 @@ impl Files {
         chunks
     }
 
-    fn insert(&mut self, version: Version, chunks: Arc<Chunks>) {
+    fn insert(&mut self, version: FileVersion, chunks: Arc<Chunks>) {
         if self.chunks.insert(version, chunks).is_none() {
             self.order.push_back(version);
-            self.cost += version.cost();
+            self.cost += cost(&version);
         }
         while self.cost > COST_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.cost -= oldest.cost();
+            self.cost -= cost(&oldest);
             self.chunks.remove(&oldest);
         }
     }

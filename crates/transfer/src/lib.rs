@@ -54,9 +54,10 @@ pub mod receiver;
 pub mod sender;
 pub mod source;
 pub mod throttle;
+mod version;
 pub mod violation;
 
-pub use choices::{Choices, Existing};
+pub use choices::{Choices, Existing, Selection};
 pub use destination::{Destination, DestinationError};
 pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Renamed, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};

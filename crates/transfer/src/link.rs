@@ -169,6 +169,10 @@ pub(crate) enum Frame {
 }
 
 impl Frame {
+    pub(crate) const fn carries_files(&self) -> bool {
+        matches!(self, Self::Data { .. })
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Message(bytes) => bytes,

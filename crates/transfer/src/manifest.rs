@@ -148,6 +148,7 @@ pub struct Manifest {
     files: u32,
     total_bytes: u64,
     paths_bytes: usize,
+    unread: u32,
 }
 
 impl Manifest {
@@ -191,6 +192,13 @@ impl Manifest {
     #[must_use]
     pub const fn total_bytes(&self) -> u64 {
         self.total_bytes
+    }
+
+    /// How many files and folders belong to it by the sender's will and are not in
+    /// it, because they could not be read or named.
+    #[must_use]
+    pub const fn unread(&self) -> u32 {
+        self.unread
     }
 
     /// The bytes of all paths together, which tell what it costs in memory.
@@ -247,6 +255,7 @@ pub struct ManifestBuilder {
     files: u32,
     total_bytes: u64,
     paths_bytes: usize,
+    unread: u32,
     /// Where each path stands, by the hash of what a file system that folds
     /// names takes it for. The key of the hash is drawn for each manifest, so
     /// that nobody makes two paths meet, and chance does in one of a billion
@@ -322,6 +331,11 @@ impl ManifestBuilder {
         self.paths_bytes
     }
 
+    /// So many files and folders should be in it, and cannot.
+    pub const fn leave_out(&mut self, unread: u32) {
+        self.unread = unread;
+    }
+
     /// The finished list.
     #[must_use]
     pub fn build(mut self) -> Manifest {
@@ -331,6 +345,7 @@ impl ManifestBuilder {
             files: self.files,
             total_bytes: self.total_bytes,
             paths_bytes: self.paths_bytes,
+            unread: self.unread,
         }
     }
 }

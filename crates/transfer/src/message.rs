@@ -63,6 +63,14 @@ impl std::fmt::Display for TransferId {
 /// escaped it fits into a frame.
 pub const TEXT_BYTES_MAX: usize = 32 * 1024;
 
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands the field over by reference"
+)]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// Everything said in a control frame. A name is never reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -82,6 +90,10 @@ pub enum Message {
         /// or that it cannot be read. Never together with `along`.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ahead: bool,
+        /// How many files and folders should be among the entries, but could not be
+        /// read or named.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        unread: u32,
         /// All of this was sent before, on a connection that broke: the tree over
         /// the roots of the files that were. A receiver that has received just
         /// that may answer with `Durable` of all entries.
@@ -248,12 +260,28 @@ pub enum Trouble {
     /// A link, a device or the like stands where a file was.
     #[error("not a regular file")]
     NotAFile,
+    /// More or less can be read of it than the system says it holds, as of what the
+    /// kernel makes up while it is read.
+    #[error("its size is not known before it is read")]
+    UnknownSize,
+    /// What had come of it, or the folder it goes into, is gone.
+    #[error("removed while it was being received")]
+    Removed,
+    /// The folder that everything goes into is gone.
+    #[error("the folder to receive into was removed or moved")]
+    FolderGone,
     /// A file, a link or the like stands where a folder should be.
     #[error("not a folder")]
     NotAFolder,
     /// No room left.
     #[error("the disk is full")]
     DiskFull,
+    /// This user may not use more of the disk.
+    #[error("the quota on the disk is used up")]
+    Quota,
+    /// There may be room, but not for one more file: all inodes are in use.
+    #[error("the disk can hold no more files")]
+    TooManyFiles,
     /// The disk takes no writes.
     #[error("the disk is read-only")]
     ReadOnly,
@@ -280,7 +308,8 @@ impl Trouble {
         match error.kind() {
             ErrorKind::NotFound => Self::NotFound,
             ErrorKind::PermissionDenied => Self::PermissionDenied,
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::DiskFull,
+            ErrorKind::StorageFull => Self::DiskFull,
+            ErrorKind::QuotaExceeded => Self::Quota,
             ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
             ErrorKind::FileTooLarge => Self::TooLarge,
             ErrorKind::InvalidFilename => Self::NameTooLong,
@@ -306,13 +335,41 @@ impl Trouble {
     /// Whether no file of the transfer can fare better.
     #[must_use]
     pub const fn is_of_the_disk(self) -> bool {
-        matches!(self, Self::DiskFull | Self::ReadOnly)
+        self.leaves_room_later() || matches!(self, Self::FolderGone)
+    }
+
+    /// Whether the transfer can go on from where it is once the user has seen to the
+    /// disk.
+    #[must_use]
+    pub const fn leaves_room_later(self) -> bool {
+        matches!(
+            self,
+            Self::DiskFull | Self::Quota | Self::TooManyFiles | Self::ReadOnly
+        )
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A disk that takes no more is not the same as a user who may use no more of it.
+    #[cfg(unix)]
+    #[test]
+    fn what_the_system_says_keeps_its_meaning() {
+        use rustix::io::Errno;
+        for (errno, trouble, is_of_the_disk, leaves_room_later) in [
+            (Errno::NOSPC, Trouble::DiskFull, true, true),
+            (Errno::DQUOT, Trouble::Quota, true, true),
+            (Errno::ROFS, Trouble::ReadOnly, true, true),
+            (Errno::NOENT, Trouble::NotFound, false, false),
+            (Errno::IO, Trouble::Io, false, false),
+        ] {
+            assert_eq!(Trouble::of(&errno.into()), trouble);
+            let of = (trouble.is_of_the_disk(), trouble.leaves_room_later());
+            assert_eq!(of, (is_of_the_disk, leaves_room_later), "{trouble}");
+        }
+    }
 
     #[test]
     fn the_wire_form_of_messages_stays() {
@@ -325,9 +382,22 @@ mod tests {
                     total_bytes: 9,
                     along: false,
                     ahead: false,
+                    unread: 0,
                     sent: None,
                 },
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
+            ),
+            (
+                Message::Offer {
+                    transfer,
+                    entries: 2,
+                    total_bytes: 9,
+                    along: false,
+                    ahead: false,
+                    unread: 3,
+                    sent: None,
+                },
+                r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"unread":3}"#,
             ),
             (
                 Message::Offer {
@@ -336,6 +406,7 @@ mod tests {
                     total_bytes: 9,
                     along: false,
                     ahead: false,
+                    unread: 0,
                     sent: Some(Digest::from_bytes([0x5a; 32])),
                 },
                 concat!(
@@ -409,6 +480,7 @@ mod tests {
                 total_bytes: 9,
                 along,
                 ahead,
+                unread: 0,
                 sent: None,
             };
             let json = format!(

@@ -52,7 +52,7 @@ pub(crate) struct Open {
     next: Option<TransferId>,
     /// The last id the peer gave out.
     last_of_peer: Option<TransferId>,
-    /// Words of this side that were not acknowledged yet.
+    /// Words of either side that were not answered yet.
     texts: BTreeSet<TransferId>,
     pub(crate) outgoing: HashMap<TransferId, OpenOutgoing>,
     pub(crate) incoming: HashMap<TransferId, OpenIncoming>,
@@ -215,11 +215,15 @@ impl Open {
             return Err(ExchangeError::Closed);
         }
         let id = self.next.ok_or(ExchangeError::TooManyTransfers)?;
-        if self.outgoing.len() + self.texts.len() >= TRANSFERS_MAX {
+        if self.outgoing.len() + self.texts_of(id.side()) >= TRANSFERS_MAX {
             return Err(ExchangeError::TooManyTransfers);
         }
         self.next = id.next();
         Ok(id)
+    }
+
+    fn texts_of(&self, side: Side) -> usize {
+        self.texts.iter().filter(|id| id.side() == side).count()
     }
 
     /// Notes a new id of the peer.
@@ -280,6 +284,12 @@ impl Shared {
         open.outgoing.values().any(is_sent) || open.incoming.values().any(receiving)
     }
 
+    /// Whether nothing is open in either direction.
+    pub(crate) fn is_idle(&self) -> bool {
+        let open = self.open();
+        open.outgoing.is_empty() && open.incoming.is_empty() && open.texts.is_empty()
+    }
+
     /// Sends a few words.
     pub(crate) fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
         if text.len() > TEXT_BYTES_MAX {
@@ -293,10 +303,27 @@ impl Shared {
         Ok(transfer)
     }
 
-    /// The peer has these words of this side. Whether they were waiting for
+    /// The peer answers these words of this side. Whether they were waiting for
     /// that.
-    pub(crate) fn text_arrived(&self, id: TransferId) -> bool {
-        self.open().texts.remove(&id)
+    pub(crate) fn text_is_answered(&self, id: TransferId) -> bool {
+        id.side() == self.side && self.open().texts.remove(&id)
+    }
+
+    /// Words of the peer wait for their answer, unless too many do.
+    pub(crate) fn keep_text(&self, id: TransferId) -> bool {
+        let mut open = self.open();
+        let has_room = open.texts_of(id.side()) < TRANSFERS_MAX;
+        has_room && open.texts.insert(id)
+    }
+
+    /// Answers words of the peer. Whether they were waiting for that.
+    pub(crate) fn answer_text(&self, id: TransferId, answer: Message) -> bool {
+        let mut open = self.open();
+        let was_waiting = id.side() != self.side && open.texts.remove(&id);
+        if was_waiting {
+            self.link.say(answer);
+        }
+        was_waiting
     }
 
     /// Holds an offer for the one who prepares to take it.

@@ -202,7 +202,7 @@ impl Outgoing {
                 self.hand_on(pieces, batch.take())?;
                 let tree = Tree::default();
                 let read = self.read_chunks(&mut reader, entry, lengths, 0, pieces)?;
-                let piece = match read.and_then(|(file, _)| reader.check_unchanged(entry, &file)) {
+                let piece = match read.and_then(|(file, _)| reader.check_read(entry, &file)) {
                     Ok(()) => Piece::End { entry, tree },
                     Err(error) => Piece::Failed { entry, error },
                 };
@@ -252,7 +252,7 @@ impl Outgoing {
             }
             let mut buffer = self.buffer()?;
             let room = buffer.data_mut().get_mut(..place.length_bytes())?;
-            if let Err(error) = read_whole(&file, room, place.offset_bytes()) {
+            if let Err(error) = reader.read(entry, &file, room, place.offset_bytes()) {
                 return Some(Err(error));
             }
             let end_bytes = place.offset_bytes() + place.length_bytes() as u64;
@@ -468,21 +468,10 @@ impl Batch {
             .data_mut()
             .get_mut(data.clone())
             .unwrap_or_default();
-        read_whole(&file, room, 0)?;
-        reader.check_unchanged(entry, &file)?;
+        reader.read(entry, &file, room, 0)?;
+        reader.check_read(entry, &file)?;
         self.used_bytes = data.end;
         self.files.push((entry, data));
         Ok(())
     }
-}
-
-/// Fills `room` from `offset_bytes` on; a file that ends early has changed.
-fn read_whole(file: &File, room: &mut [u8], offset_bytes: u64) -> Result<(), FileError> {
-    disk::read_at(file, room, offset_bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => FileError::Local {
-            trouble: Trouble::Changed,
-            detail: "it became shorter".to_owned(),
-        },
-        _ => error.into(),
-    })
 }

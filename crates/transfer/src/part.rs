@@ -8,14 +8,14 @@
 //! digest. What is behind the end of the file is cut off before.
 
 use std::{
-    fs::{File, FileTimes},
+    fs::File,
     io,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::fs::{Dir, OpenOptions};
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -359,7 +359,7 @@ impl Part {
     pub(crate) fn set_time(&self, modified_ns: Option<i64>) {
         if let Some(modified) = modified_ns.and_then(at_ns_since_1970)
             && self.temporary.is_some()
-            && let Err(error) = self.file.set_times(FileTimes::new().set_modified(modified))
+            && let Err(error) = disk::set_modified(&self.file, modified)
         {
             tracing::debug!(%error, "file without its time");
         }
@@ -389,8 +389,11 @@ impl Part {
             (None, Some((dir, name))) => (dir, name),
             (None, None) => return Ok(None),
         };
-        let name = if replaces && is_file_there(&self.dir, name)? {
+        let name = if replaces && let Some(replaced) = file_there(&self.dir, name)? {
             intend(name)?;
+            if let Err(error) = disk::keep_mode(&self.file, &replaced) {
+                tracing::debug!(%error, "a file that is replaced loses its mode");
+            }
             dir.rename(old, &self.dir, name)?;
             name.to_owned()
         } else {
@@ -487,10 +490,10 @@ pub(crate) fn own_suffix(hash: Sha256) -> String {
     format!(".{}{PART_SUFFIX}", digest.collect::<String>())
 }
 
-fn is_file_there(dir: &Dir, name: &str) -> io::Result<bool> {
+fn file_there(dir: &Dir, name: &str) -> io::Result<Option<Metadata>> {
     match dir.symlink_metadata(name) {
-        Ok(metadata) => Ok(metadata.is_file()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Ok(metadata) => Ok(Some(metadata).filter(Metadata::is_file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }

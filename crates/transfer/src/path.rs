@@ -212,7 +212,7 @@ fn is_device(name: &str) -> bool {
 /// `name`, changed as little as needed to be allowed; `top_level` names also
 /// lose a leading dot. The sending side's counterpart of the refusals.
 pub(crate) fn fitting_name(name: &str, top_level: bool) -> String {
-    let mut fitting: String = name
+    let allowed: String = name
         .chars()
         .map(|character| {
             if is_forbidden(character) {
@@ -222,10 +222,17 @@ pub(crate) fn fitting_name(name: &str, top_level: bool) -> String {
             }
         })
         .collect();
-    if fitting.len() > NAME_BYTES_MAX {
-        // Room for what is put in front and behind below.
-        fitting = with_suffix(&fitting, NAME_BYTES_MAX - 2, "");
+    let fitting = with_allowed_ends(allowed.clone(), top_level);
+    if fitting.len() <= NAME_BYTES_MAX {
+        return fitting;
     }
+    // Room for what is put in front and behind.
+    let shorter = with_suffix(&allowed, NAME_BYTES_MAX - 2, "");
+    with_allowed_ends(shorter, top_level)
+}
+
+/// At most one byte longer in front, and one behind.
+fn with_allowed_ends(mut fitting: String, top_level: bool) -> String {
     if fitting.is_empty() || fitting.ends_with(['.', ' ']) || is_part(&fitting) {
         fitting.push('_');
     }
@@ -330,6 +337,20 @@ mod tests {
         fn a_fitted_name_is_always_accepted(name in any::<String>()) {
             let fitting = fitting_name(&name, true);
             prop_assert!(SafePath::parse(&fitting).is_ok(), "{fitting:?}");
+        }
+
+        #[test]
+        fn a_long_fitted_name_is_always_accepted(
+            start in "(CON|com1|[.] ?|é|x)",
+            middle in 240usize..270,
+            end in "(|[.]|[.]{40}| |[.]txt|[.]pinhole-part|\\.{2} )",
+        ) {
+            let name = format!("{start}.{}{end}", "x".repeat(middle));
+            for top_level in [false, true] {
+                let fitting = fitting_name(&name, top_level);
+                let path = if top_level { fitting.clone() } else { format!("top/{fitting}") };
+                prop_assert!(SafePath::parse(&path).is_ok(), "{fitting:?}");
+            }
         }
 
         #[test]

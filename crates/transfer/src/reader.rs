@@ -142,10 +142,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 total_bytes,
                 along,
                 ahead,
+                unread,
                 sent,
             } => {
                 let early = Early::promised(along, ahead)?;
-                self.announced(transfer, entries, total_bytes, early, sent)?;
+                let mut builder = ManifestBuilder::default();
+                builder.leave_out(unread);
+                let announced = (entries, total_bytes);
+                self.announced(transfer, builder, announced, early, sent)?;
             }
             Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
@@ -164,10 +168,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.with_outgoing(transfer, |open| open.machine.skip(&entries))?;
             }
             Message::Accept { transfer } => self.accepted(transfer).await?,
-            Message::Decline { transfer, reason } => {
-                self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
-                self.stop(transfer, TransferError::Declined(reason));
-            }
+            Message::Decline { transfer, reason } => self.declined(transfer, reason).await?,
             Message::FileEnd {
                 transfer,
                 entry,
@@ -197,6 +198,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
+    async fn declined(&self, id: TransferId, reason: DeclineReason) -> Result<(), Violation> {
+        let error = TransferError::Declined(reason);
+        if self.shared.text_is_answered(id) {
+            self.text_finished(id, Err(error)).await;
+            return Ok(());
+        }
+        self.with_outgoing(id, |outgoing| outgoing.machine.declined())?;
+        self.stop(id, error);
+        Ok(())
+    }
+
     fn cancelled(&self, id: TransferId, reason: CancelReason) -> Result<(), Violation> {
         self.shared.open().check_was_open(self.shared.side(), id)?;
         let reason = match reason {
@@ -217,8 +229,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     fn announced(
         &self,
         id: TransferId,
-        entries: u32,
-        total_bytes: u64,
+        builder: ManifestBuilder,
+        (entries, total_bytes): (u32, u64),
         early: Early,
         sent: Option<Digest>,
     ) -> Result<(), Violation> {
@@ -254,7 +266,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             return self.decline_busy(id);
         };
         let announced = Announced {
-            builder: ManifestBuilder::default(),
+            builder,
             entries,
             total_bytes,
             early,
@@ -272,12 +284,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if text.len() > TEXT_BYTES_MAX {
             return Err(Violation::Text(text.len()));
         }
+        if !self.shared.keep_text(id) {
+            return self.decline_busy(id);
+        }
         let link = &self.shared.link;
         link.emit(ExchangeEvent::Text { id, text }).await;
-        self.answer(Message::Durable {
-            transfer: id,
-            entries: 0,
-        })
+        Ok(())
+    }
+
+    /// Words of this side were answered.
+    async fn text_finished(&mut self, id: TransferId, outcome: Result<Summary, TransferError>) {
+        let event = ExchangeEvent::Finished { id, outcome };
+        self.shared.link.emit(event).await;
     }
 
     fn decline_busy(&self, id: TransferId) -> Result<(), Violation> {
@@ -457,10 +475,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn durable(&mut self, id: TransferId, entries: u32) -> Result<(), Violation> {
-        if entries == 0 && self.shared.text_arrived(id) {
-            let outcome = Ok(Summary::default());
-            let event = ExchangeEvent::Finished { id, outcome };
-            self.shared.link.emit(event).await;
+        if entries == 0 && self.shared.text_is_answered(id) {
+            self.text_finished(id, Ok(Summary::default())).await;
             return Ok(());
         }
         let is_complete = self.with_outgoing(id, |open| {

@@ -11,7 +11,6 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
@@ -26,6 +25,7 @@ use crate::{
     manifest::{Entry, Manifest, ManifestBuilder, ManifestError},
     message::Trouble,
     path::{SafePath, fitting_name, is_part, numbered},
+    version::{self, FileVersion},
 };
 
 /// Why the given paths cannot be offered.
@@ -42,9 +42,12 @@ pub enum SourceError {
     /// More than an offer may hold.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// Nothing was named, or nothing of it can be sent.
+    /// Nothing was named.
     #[error("there is nothing to send")]
     Empty,
+    /// Nothing of what was named can be sent.
+    #[error("{}", nothing_of(.0))]
+    Nothing(Vec<Skipped>),
 }
 
 /// Something found below the given paths that is not sent.
@@ -76,6 +79,18 @@ pub enum SkipReason {
     Unreadable(Trouble),
 }
 
+/// The first of them, and how many there are.
+fn nothing_of(skipped: &[Skipped]) -> String {
+    let Some((first, more)) = skipped.split_first() else {
+        return SourceError::Empty.to_string();
+    };
+    let said = format!("{}: {}", first.path.display(), first.reason);
+    match more.len() {
+        0 => said,
+        more => format!("{said}; {more} more cannot be sent either"),
+    }
+}
+
 impl SkipReason {
     /// Whether it should have been sent, and could not.
     #[must_use]
@@ -102,6 +117,8 @@ struct Place {
     folder: Folder,
     /// Its name here, where that is not the offered one.
     name: Option<Box<OsStr>>,
+    /// What is offered of it, where it is a file.
+    version: Option<FileVersion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +139,15 @@ impl Source {
             scan.root(path)?;
         }
         if scan.builder.count() == 0 {
-            return Err(SourceError::Empty);
+            return Err(match scan.skipped.is_empty() {
+                true => SourceError::Empty,
+                false => SourceError::Nothing(scan.skipped),
+            });
         }
         scan.places.shrink_to_fit();
+        let unread = scan.skipped.iter().filter(|it| it.reason.is_failure());
+        let unread = u32::try_from(unread.count()).unwrap_or(u32::MAX);
+        scan.builder.leave_out(unread);
         Ok(Self {
             manifest: Arc::new(scan.builder.build()),
             places: scan.places,
@@ -224,10 +247,7 @@ impl Scan {
         name: &OsStr,
         metadata: &Metadata,
     ) -> Result<(), ManifestError> {
-        let modified_ns = metadata
-            .modified()
-            .ok()
-            .and_then(|time| since_1970_ns(time.into_std()));
+        let modified_ns = version::modified_ns(metadata);
         let reason = if metadata.is_symlink() {
             SkipReason::Link
         } else if !metadata.is_dir() && !metadata.is_file() {
@@ -238,6 +258,9 @@ impl Scan {
             let place = Place {
                 folder: at.folder,
                 name: (name != path.name()).then(|| name.into()),
+                version: metadata
+                    .is_file()
+                    .then(|| FileVersion::of_metadata(metadata)),
             };
             if metadata.is_dir() {
                 return self.folder(at, name, place, &path, modified_ns);
@@ -376,24 +399,51 @@ impl SourceReader {
         Ok(file)
     }
 
-    /// Whether `file` still has the size and time that were offered.
+    /// Fills `room` from `offset_bytes` on. A file that ends before has changed, or
+    /// never had the size that the system told.
+    pub(crate) fn read(
+        &self,
+        entry: u32,
+        file: &File,
+        room: &mut [u8],
+        offset_bytes: u64,
+    ) -> Result<(), FileError> {
+        match disk::read_at(file, room, offset_bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.check_unchanged(entry, file)?;
+                Err(unknown_size())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Whether all of `file` that was read is what was offered: it is still the same,
+    /// and there is nothing behind the size that was offered.
+    pub(crate) fn check_read(&self, entry: u32, file: &File) -> Result<(), FileError> {
+        self.check_unchanged(entry, file)?;
+        let offered = self.source.manifest.entry(entry);
+        let size_bytes = offered.and_then(Entry::file_size_bytes).unwrap_or_default();
+        match disk::is_end(file, size_bytes)? {
+            true => Ok(()),
+            false => {
+                self.check_unchanged(entry, file)?;
+                Err(unknown_size())
+            }
+        }
+    }
+
+    /// Whether `file` is still the one that was offered.
     pub(crate) fn check_unchanged(&self, entry: u32, file: &File) -> Result<(), FileError> {
-        let metadata = file.metadata()?;
         let local = |trouble: Trouble| FileError::Local {
             trouble,
             detail: "it is not what was offered any more".to_owned(),
         };
-        if !metadata.is_file() {
+        let now = Metadata::from_file(file)?;
+        if !now.is_file() {
             return Err(local(Trouble::NotAFile));
         }
-        let modified_ns = metadata.modified().ok().and_then(since_1970_ns);
-        match self.source.manifest.entry(entry) {
-            Some(offered)
-                if offered.file_size_bytes() == Some(metadata.len())
-                    && offered.modified_ns() == modified_ns =>
-            {
-                Ok(())
-            }
+        match self.source.place(entry)?.version {
+            Some(offered) if offered.is_still(file, &now) => Ok(()),
             _ => Err(local(Trouble::Changed)),
         }
     }
@@ -432,6 +482,13 @@ impl SourceReader {
     }
 }
 
+fn unknown_size() -> FileError {
+    FileError::Local {
+        trouble: Trouble::UnknownSize,
+        detail: String::new(),
+    }
+}
+
 impl Source {
     /// What is offered under another name than it has here.
     #[must_use]
@@ -464,16 +521,6 @@ impl Source {
         let entry = self.manifest.entry(entry);
         let name = entry.map(|entry| entry.path().name().as_ref());
         name.ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-/// Nanoseconds since 1970, where an `i64` can hold them.
-fn since_1970_ns(time: SystemTime) -> Option<i64> {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => i64::try_from(after.as_nanos()).ok(),
-        Err(before) => i64::try_from(before.duration().as_nanos())
-            .ok()?
-            .checked_neg(),
     }
 }
 
@@ -540,7 +587,7 @@ mod tests {
         use SkipReason::{Link, Special, Unfinished};
         assert_eq!(skipped, [Unfinished, Link, Link, Special]);
         let link = Source::scan(&[top.join("link")]);
-        assert!(matches!(link, Err(SourceError::Empty)));
+        assert!(matches!(link, Err(SourceError::Nothing(_))));
     }
 
     #[cfg(unix)]
@@ -634,7 +681,7 @@ mod tests {
         assert_eq!(trouble("top/linked"), Some(Trouble::NotAFile));
         assert_eq!(trouble("top/piped"), Some(Trouble::NotAFile));
         assert_eq!(trouble("top/gone"), Some(Trouble::NotFound));
-        assert_eq!(trouble("top/sub/inner"), Some(Trouble::NotAFile));
+        assert_eq!(trouble("top/sub/inner"), Some(Trouble::NotAFolder));
         assert_eq!(trouble("top/same"), None);
     }
 }

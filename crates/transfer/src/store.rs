@@ -12,7 +12,6 @@ mod room;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,6 +29,7 @@ use crate::{
     journal::Journal,
     lengths::{CHUNK_BYTES, Lengths},
     manifest::{Entry, Manifest},
+    message::Trouble,
     part::{Content, NAMES_MAX, Part, open_file, temporaries},
     path::SafePath,
 };
@@ -65,7 +65,7 @@ pub(crate) struct Store {
     /// Those of them that could not be made and nothing was to go into.
     failed_folders: Vec<(u32, FileError)>,
     /// The top level as it came to be named on disk.
-    top_names: Mutex<Vec<PathBuf>>,
+    top_names: Mutex<Vec<String>>,
     /// What got another name than it was offered under, at any level.
     renamed: Mutex<Renamed>,
     /// How many chunks of which files an earlier attempt has left.
@@ -281,10 +281,9 @@ impl Store {
     fn note_name(&self, path: &SafePath, name: &str) {
         let is_top = path.parent().is_none();
         if is_top {
-            let path = self.destination.path.join(name);
             let top_names = self.top_names.lock();
             let mut top_names = top_names.unwrap_or_else(PoisonError::into_inner);
-            top_names.push(path);
+            top_names.push(name.to_owned());
         }
         if name != path.name() {
             let top = self.top_folders.get(path.top()).filter(|_| !is_top);
@@ -307,13 +306,30 @@ impl Store {
         self.lock_renamed().clone()
     }
 
+    /// What is wrong with the disk, where something could not be written.
+    pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+        self.destination.trouble(error)
+    }
+
+    /// The same of one file, which may say so itself.
+    pub(crate) fn file_error(&self, error: io::Error) -> FileError {
+        let (said, known) = (Trouble::of(&error), self.trouble(&error));
+        match FileError::from(error) {
+            FileError::Local { trouble, detail } if trouble == said => FileError::Local {
+                trouble: known,
+                detail,
+            },
+            other => other,
+        }
+    }
+
     /// The destination, fit to be shown.
     pub(crate) fn display_path(&self) -> String {
         display_text(&self.destination.path.to_string_lossy())
     }
 
     /// The top level as it is named on disk so far.
-    pub(crate) fn top_names(&self) -> Vec<PathBuf> {
+    fn top_names(&self) -> Vec<String> {
         self.top_names
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

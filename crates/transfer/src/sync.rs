@@ -45,7 +45,26 @@ impl FileSystem<'_> {
         let mut others = folders
             .iter()
             .filter(|folder| !are_durable || !self.holds(folder));
-        others.try_for_each(|folder| disk::sync_folder(folder))
+        others.try_for_each(|folder| self.sync_folder(folder))
+    }
+
+    /// Makes the names in one folder durable. One that may be written to and not
+    /// read cannot be asked by itself; then all are that are on the same disk.
+    pub(crate) fn sync_folder(self, folder: &Dir) -> io::Result<()> {
+        match disk::sync_folder(folder) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let synced = self
+                    .holds(folder)
+                    .then(|| disk::sync_file_system(self.held));
+                synced
+                    .filter(|synced| !is_unsupported(synced))
+                    .unwrap_or_else(|| {
+                        disk::sync_everything();
+                        Ok(())
+                    })
+            }
+            other => other,
+        }
     }
 
     /// Whether a folder is on it.
@@ -65,6 +84,11 @@ impl FileSystem<'_> {
         let synced = disk::sync_file_system(self.held);
         synced.is_ok_and(|()| disk::tells_of_errors()).then_some(())
     }
+}
+
+fn is_unsupported(outcome: &io::Result<()>) -> bool {
+    let error = outcome.as_ref().err();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::Unsupported)
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -36,14 +36,17 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
     let mut uncounted_bytes = bulk.file_bytes;
     let mut is_first = bulk.is_ahead;
     while !rest.is_empty() {
-        let is_limited = limit.is_set();
+        // A list of files is none of their bytes: until it has come, nobody is asked.
+        let is_limited = limit.is_set() && bulk.frame.carries_files();
         let most = match (std::mem::take(&mut is_first), is_limited) {
             (true, _) => FIRST_BYTES,
             (false, true) => SLICE_BYTES,
             (false, false) => rest.len(),
         };
         let most = rest.len().min(most);
-        limit.pass(most).await;
+        if is_limited {
+            limit.pass(most).await;
+        }
         let (mut slice, behind) = rest.split_at(most);
         while !slice.is_empty() {
             let written = stream.write(slice).await?;

@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use pinhole_net::aead::{Algorithm, Key, NONCE_BYTES, TAG_BYTES};
+use pinhole_tls::aead::{Algorithm, Key, NONCE_BYTES, TAG_BYTES};
 use pinhole_transfer::merkle::Digest;
 
 const CHUNK_BYTES: usize = 1 << 20;

@@ -59,20 +59,47 @@ fn a_home_s_many_networks_are_one_home() {
 fn when_it_is_full_the_heaviest_newcomer_gives_way_to_a_lighter_one() {
     let mut budget = Budget::new(BOUNDS);
     let crowd = fill(&mut budget, from("198.51.100.1"));
-    let neighbour = fill(&mut budget, from("198.51.100.2"));
-    assert_eq!(
-        (crowd.len(), neighbour.len()),
-        (5, 3),
-        "the reserve is left"
-    );
+    assert_eq!(crowd.len(), 5);
+    for number in 1..=3 {
+        let taken = budget.take(from(&format!("203.0.{number}.1")), 1).unwrap();
+        assert_eq!(taken.evicted, [], "the reserve is left");
+    }
     let taken = budget.take(from("203.0.113.1"), 1).unwrap();
-    assert_eq!(
-        taken.evicted,
-        [crowd[4]],
-        "the latest of the heaviest address"
-    );
+    assert_eq!(taken.evicted, [crowd[4]], "the latest of the heaviest");
     budget.give_back(crowd[4]);
     assert_eq!(budget.used(), 8, "what gave way is not counted twice");
+}
+
+#[test]
+fn to_ask_for_room_takes_none() {
+    let mut budget = Budget::new(BOUNDS);
+    fill(&mut budget, from("198.51.100.1"));
+    fill(&mut budget, from("198.51.100.2"));
+    let used = budget.used();
+    assert_eq!(budget.has_room(&from("203.0.113.1"), 1), Ok(()));
+    assert!(matches!(
+        budget.has_room(&from("198.51.100.1"), 1),
+        Err(Full::Subnet(_))
+    ));
+    assert_eq!(budget.used(), used);
+}
+
+#[test]
+fn the_neighbours_of_a_crowd_are_not_part_of_it() {
+    let mut budget = Budget::new(BOUNDS);
+    let crowd = fill(&mut budget, from("198.51.100.1"));
+    for number in 2..=4 {
+        let taken = budget.take(from(&format!("198.51.100.{number}")), 1);
+        assert_eq!(taken.unwrap().evicted, []);
+    }
+    let neighbour = budget.take(from("198.51.100.5"), 1).unwrap();
+    assert_eq!(neighbour.evicted, [crowd[4]]);
+    let refused = budget.take(from("198.51.100.1"), 1);
+    assert_eq!(
+        refused,
+        Err(Full::Total),
+        "the crowd pushes no neighbour out"
+    );
 }
 
 #[test]

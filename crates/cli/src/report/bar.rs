@@ -1,8 +1,8 @@
 //! The one progress bar: of what moves, or of everything that moves together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use console::Term;
+use console::{Term, measure_text_width};
 use indicatif::{
     DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
 };
@@ -21,10 +21,21 @@ const BAR_CHARS: usize = 8;
 /// The share, and what parts it all.
 const OTHER_CHARS: usize = " 100%".len() + 3 * "  ".len();
 
-/// The bar and what it is of.
+/// In fewer columns a bar leaves no room for what it is of.
+const BAR_COLUMNS_MIN: usize = 48;
+/// Where there is no bar a line says now and then how far it is.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How far something is, and what it is.
 pub(super) struct Bar {
     title: String,
-    pub(super) bar: ProgressBar,
+    kind: Kind,
+}
+
+enum Kind {
+    Drawn(ProgressBar),
+    /// The terminal cannot move its cursor, or has no room: when a line was said last.
+    Lines(Option<Instant>),
 }
 
 /// What the bar shows at a moment.
@@ -49,7 +60,7 @@ impl Shown {
         let mut transfers = snapshot.transfers.iter();
         // A few words are there before anybody could look.
         let is_moving = |t: &&TransferView| {
-            matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && t.text.is_none()
+            matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && !t.is_text
         };
         let moving = transfers.find(is_moving)?;
         Some(Self {
@@ -58,6 +69,19 @@ impl Shown {
             files: files(&moving.progress),
             pace: pace_of(moving),
         })
+    }
+
+    /// As "34% of film.mp4 to bob, 98.20 MB/s, 3m left".
+    fn line(&self) -> String {
+        let (done, total) = (self.progress.bytes_done, self.progress.bytes_total);
+        let share = (u128::from(done) * 100).checked_div(u128::from(total));
+        let parts = [
+            format!("{}% of {}", share.unwrap_or(100), self.title),
+            self.files.clone(),
+            self.pace.clone(),
+        ];
+        let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join(", ")
     }
 
     /// The title and what is said behind the bar, so that in so many columns
@@ -75,29 +99,24 @@ impl Shown {
             .copied()
             .collect::<Vec<_>>()
             .join(", ");
-        let fits = |message: &String| TITLE_CHARS_MIN + message.chars().count() <= room;
+        let fits = |message: &String| TITLE_CHARS_MIN + measure_text_width(message) <= room;
         let message = [all, self.pace.clone()].into_iter().find(fits);
         let message = message.unwrap_or_default();
-        let left = room.saturating_sub(message.chars().count().max(PACE_CHARS));
+        let left = room.saturating_sub(measure_text_width(&message).max(PACE_CHARS));
         let title = display::shortened(&self.title, left.clamp(TITLE_CHARS_MIN, TITLE_CHARS));
         (title, message)
     }
 }
 
 impl Bar {
-    pub(super) fn new(shown: &Shown) -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-        let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-            let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
+    pub(super) fn new(shown: &Shown, is_ascii: bool) -> Self {
+        let kind = match has_room_for_bar() {
+            true => Kind::Drawn(drawn(is_ascii)),
+            false => Kind::Lines(None),
         };
-        let template = "{prefix}  {wide_bar} {share}  {decimal_bytes}/{decimal_total_bytes}  {msg}";
-        // The template is constant; if it were wrong the default one would serve.
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.with_key("share", percent).progress_chars("━━╌"));
-        }
         Self {
             title: shown.title.clone(),
-            bar,
+            kind,
         }
     }
 
@@ -106,14 +125,63 @@ impl Bar {
         self.title == shown.title
     }
 
-    pub(super) fn show(&self, shown: &Shown) {
-        self.bar.set_length(shown.progress.bytes_total);
-        self.bar.set_position(shown.progress.bytes_done);
-        let columns = usize::from(Term::stderr().size().1);
-        let (title, message) = shown.fitting(columns);
-        self.bar.set_prefix(title);
-        self.bar.set_message(message);
+    /// Shows how far it is. Returns a line to be said where there is no bar.
+    pub(super) fn show(&mut self, shown: &Shown, plain: impl Fn(&str) -> String) -> Option<String> {
+        match &mut self.kind {
+            Kind::Drawn(bar) => {
+                bar.set_length(shown.progress.bytes_total);
+                bar.set_position(shown.progress.bytes_done);
+                let (title, message) = shown.fitting(columns());
+                bar.set_prefix(plain(&title));
+                bar.set_message(plain(&message));
+                None
+            }
+            Kind::Lines(said_at) => {
+                let is_due = said_at.is_none_or(|at| at.elapsed() >= LINE_INTERVAL);
+                is_due.then(|| {
+                    *said_at = Some(Instant::now());
+                    shown.line()
+                })
+            }
+        }
     }
+
+    /// Writes something else above it.
+    pub(super) fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
+        match &self.kind {
+            Kind::Drawn(bar) => bar.suspend(write),
+            Kind::Lines(_) => write(),
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        if let Kind::Drawn(bar) = &self.kind {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn columns() -> usize {
+    usize::from(Term::stderr().size().1)
+}
+
+fn has_room_for_bar() -> bool {
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    !is_dumb && columns() >= BAR_COLUMNS_MIN
+}
+
+fn drawn(is_ascii: bool) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
+    };
+    let template = "{prefix}  {wide_bar} {share}  {decimal_bytes}/{decimal_total_bytes}  {msg}";
+    let characters = if is_ascii { "==-" } else { "━━╌" };
+    // The template is constant; if it were wrong the default one would serve.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.with_key("share", percent).progress_chars(characters));
+    }
+    bar
 }
 
 /// As "film.mp4 to bob".
@@ -207,5 +275,21 @@ mod tests {
         assert_eq!(shown("film.mp4 to bob").fitting(80).0, "film.mp4 to bob");
         let (title, message) = shown("film.mp4 to bob").fitting(10);
         assert_eq!((title.chars().count(), &*message), (TITLE_CHARS_MIN, ""));
+    }
+
+    #[test]
+    fn a_title_in_wide_characters_leaves_room_for_the_bar() {
+        let (title, message) = shown(&"猫".repeat(60)).fitting(80);
+        let taken = measure_text_width(&title) + "345.00 MB/1.23 GB".len() + message.len();
+        assert!(taken + OTHER_CHARS + BAR_CHARS <= 80, "{title} {message}");
+    }
+
+    #[test]
+    fn where_there_is_no_bar_a_line_says_how_far_it_is() {
+        let line = shown("film.mp4 to bob").line();
+        assert_eq!(
+            line,
+            "28% of film.mp4 to bob, 12 of 130 files, 98.20 MB/s, 3m left"
+        );
     }
 }

@@ -48,14 +48,25 @@ pub(super) enum Line<'a> {
         name: &'a PeerName,
         fingerprint: Fingerprint,
     },
+    Claimed {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
+    Asked {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
     Offered {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
         claimed: bool,
+        stranger: bool,
+        text: bool,
         files: u64,
         folders: u64,
         bytes: u64,
         existing: u32,
+        unread: u64,
         existing_names: &'a [String],
         entries: Vec<Entry<'a>>,
     },
@@ -108,12 +119,14 @@ pub(super) enum Line<'a> {
         here_bytes: u64,
         resent_bytes: u64,
         failed_files: u64,
+        unread: u64,
         skipped_files: u64,
         elapsed_ms: u64,
         path: Option<PathKind>,
         digest: Option<&'a str>,
         folder: Option<String>,
         paths: Vec<String>,
+        new_names: &'a [String],
     },
     Failed {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +142,15 @@ pub(super) enum Line<'a> {
         key_changed: bool,
         nearby: bool,
         claimed: bool,
+    },
+    Contact {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+        blocked: bool,
+    },
+    Forgotten {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
     },
     History(&'a HistoryEntry),
     Diagnosis(&'a Diagnosis),
@@ -146,6 +168,8 @@ pub(super) enum Line<'a> {
 pub(crate) enum Until {
     /// The peer comes online.
     Online,
+    /// It receives: it is there, but does not, or has gone away.
+    Receiving,
     /// It takes the offer.
     Accepted,
 }

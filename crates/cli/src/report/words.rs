@@ -1,7 +1,10 @@
 //! Sentences about transfers.
 
 use pinhole_client::snapshot::Completion;
-use pinhole_client::{Direction, Failure, Fingerprint, OfferView, PathKind, TransferView};
+use pinhole_client::{
+    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName,
+    TransferView,
+};
 
 use super::bar;
 use crate::display;
@@ -18,7 +21,41 @@ pub(super) fn failure(failure: &Failure) -> String {
             let trust = trust(peer.as_str(), *known, *now);
             format!("{failure} {trust}")
         }
-        other => other.to_string(),
+        other => plain(&other.to_string()),
+    }
+}
+
+/// A sentence without the numbers that the standard library puts behind the
+/// system's words, as in "Connection refused (os error 111)".
+pub(crate) fn plain(sentence: &str) -> String {
+    const BEGIN: &str = " (os error ";
+    let mut shown = String::with_capacity(sentence.len());
+    let mut rest = sentence;
+    while let Some((before, behind)) = rest.split_once(BEGIN) {
+        shown.push_str(before);
+        let digits = behind.find(|c: char| !c.is_ascii_digit());
+        let end = digits
+            .filter(|&end| end > 0)
+            .map(|end| behind.split_at(end));
+        rest = match end.and_then(|(_, end)| end.strip_prefix(')')) {
+            Some(rest) => rest,
+            None => {
+                shown.push_str(BEGIN);
+                behind
+            }
+        };
+    }
+    shown + rest
+}
+
+/// How a transfer of the history has ended.
+pub(super) fn end(entry: &HistoryEntry) -> String {
+    match &entry.outcome {
+        Outcome::Completed { failed_files: 0 } => "✓".to_owned(),
+        Outcome::Completed { failed_files } => {
+            format!("! {} failed", display::count(*failed_files, 0))
+        }
+        Outcome::Failed { reason } => plain(reason),
     }
 }
 
@@ -78,7 +115,7 @@ pub(super) fn listing(offer: &OfferView) -> Vec<String> {
 
 /// How a transfer went, in one line.
 pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> String {
-    let mark = if completion.failed_files == 0 {
+    let mark = if completion.missing() == 0 {
         "✓"
     } else {
         "!"
@@ -99,11 +136,16 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
         }
         (count, Direction::Receiving) => format!(", {} skipped", display::count(count, 0)),
     };
-    if completion.files == 0 && completion.skipped_files + completion.failed_files > 0 {
-        return format!("{what}: nothing was sent{skipped}");
+    if completion.files == 0 && completion.skipped_files + completion.missing() > 0 {
+        let nothing = match (transfer.direction, transfer.progress.bytes_done) {
+            (Direction::Sending, 0) => "nothing was sent",
+            (Direction::Receiving, 0) => "nothing was received",
+            _ => "no file is complete",
+        };
+        return format!("{what}: {nothing}{skipped}");
     }
     let way = transfer.path.map_or("", path_in_words);
-    if transfer.text.is_some() {
+    if transfer.is_text {
         return format!("{mark} text to {}, {way}", transfer.peer.name);
     }
     let here = match completion.here_bytes {
@@ -114,6 +156,15 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
     let (size, time) = (display::size(bytes), display::time(elapsed));
     let speed = display::speed(bytes, elapsed);
     format!("{what}: {here}{size} in {time}, {speed}, {way}{skipped}")
+}
+
+/// What belongs to an offer and is not in it.
+pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> String {
+    let (who, what) = match direction {
+        Direction::Sending => ("this side", "are not sent"),
+        Direction::Receiving => (peer.as_str(), "do not come"),
+    };
+    format!("files and folders that {who} could not read or name, and that {what}: {unread}")
 }
 
 /// The names at the top level that are not those offered.
@@ -190,6 +241,7 @@ mod tests {
                 key: PeerKey::from_bytes([1; 32]),
             },
             claimed: false,
+            stranger: false,
             direction: Direction::Receiving,
             progress: Progress {
                 files_total: completion.files + completion.failed_files,
@@ -198,9 +250,25 @@ mod tests {
             offer: offer.into(),
             stage: Stage::Completed(completion.clone()),
             path: Some(PathKind::Lan),
+            is_text: false,
             text: None,
         };
         outcome(&transfer, completion)
+    }
+
+    #[test]
+    fn numbers_of_errors_are_for_nobody() {
+        for (sentence, expected) in [
+            ("refused (os error 111). Try again.", "refused. Try again."),
+            ("a (os error 1); b (os error 22)", "a; b"),
+            (
+                "it is (os error x) and (os error 1",
+                "it is (os error x) and (os error 1",
+            ),
+            ("(os error ) ", "(os error ) "),
+        ] {
+            assert_eq!(plain(sentence), expected);
+        }
     }
 
     #[test]
@@ -229,7 +297,7 @@ mod tests {
         };
         assert_eq!(
             received(file.clone(), &failed),
-            "! a.bin from alice: nothing was sent"
+            "! a.bin from alice: nothing was received"
         );
         let part = OfferView {
             title: "a.bin and 129 more".to_owned(),

@@ -85,7 +85,7 @@ impl Engine {
     }
 
     fn keep_attempt(&mut self, attempt: Attempt) {
-        if let Err(error) = self.attempts.add(&self.profile, attempt) {
+        if let Err(error) = self.attempts.add(&self.writer, attempt) {
             warn!(%error, "an attempt to connect is not kept");
         }
     }

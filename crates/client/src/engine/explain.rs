@@ -4,7 +4,7 @@ use pinhole_net::{
     ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathPolicy, PeerIdentity,
     PeerName, Refusal, Report, ServerAddress, ServerConnectError, Way,
 };
-use pinhole_transfer::{DeclineReason, FileError, Party, TransferError};
+use pinhole_transfer::{DeclineReason, FileError, Party, TransferError, Trouble};
 
 use crate::failure::Failure;
 
@@ -15,9 +15,13 @@ pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
         reason,
     };
     match error {
-        LogInError::Connect(ServerConnectError::WrongKey { .. }) => Failure::ServerKeyChanged {
-            server: server.clone(),
-        },
+        LogInError::Connect(ServerConnectError::WrongKey { known, shown, .. }) => {
+            Failure::ServerKeyChanged {
+                server: server.clone(),
+                known: *known,
+                shown: *shown,
+            }
+        }
         LogInError::Connect(ServerConnectError::Unresolved { reason, .. }) => {
             unreachable(format!("its name is not known ({reason})"))
         }
@@ -70,8 +74,13 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
             peer: peer.to_string(),
         },
-        ConnectError::Introduction(IntroductionFailure::KeyMismatch)
-        | ConnectError::Refused { .. } => Failure::RefusedByPeer { peer },
+        ConnectError::Refused { reason, .. } => {
+            let refused = ConnectError::Introduction((*reason).into());
+            connect(identity, path, &refused)
+        }
+        ConnectError::Introduction(IntroductionFailure::KeyMismatch) => {
+            Failure::RefusedByPeer { peer }
+        }
         ConnectError::Introduction(IntroductionFailure::NeedsPermission) => {
             Failure::NeedsPermission { peer }
         }
@@ -93,6 +102,10 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::WrongPeerKey { found: None, .. } | ConnectError::OtherName { .. } => {
             Failure::PeerNotAuthentic { peer }
         }
+        ConnectError::Proxy { proxy, error } => Failure::Proxy {
+            proxy: proxy.to_string(),
+            reason: error.to_string(),
+        },
         ConnectError::NoPath { report, .. } => Failure::NoPath {
             peer,
             detail: no_path(path, report),
@@ -153,6 +166,10 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
     match error {
         TransferError::Declined(reason) => match reason {
             DeclineReason::Declined => Failure::Declined { peer },
+            // It only sends, or asks.
+            DeclineReason::Unanswered => Failure::PeerOffline {
+                peer: peer.to_string(),
+            },
             other => Failure::RemoteFiles {
                 peer,
                 detail: format!("{}.", not_taken(*other)),
@@ -168,12 +185,12 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
         TransferError::Verification(_) => Failure::Verification {
             detail: error.to_string(),
         },
-        TransferError::LocalFile { .. } => Failure::LocalFiles {
-            detail: format!("{error}."),
+        TransferError::LocalFile { trouble, .. } => Failure::LocalFiles {
+            detail: format!("{error}.{}", what_is_kept(*trouble)),
         },
         TransferError::PeerFile(trouble) => Failure::RemoteFiles {
             peer,
-            detail: format!("reports: {trouble}."),
+            detail: format!("reports: {trouble}.{}", what_is_kept(*trouble)),
         },
         TransferError::ConnectionLost => Failure::ConnectionLost {
             peer,
@@ -183,6 +200,14 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
             peer,
             reason: error.to_string(),
         },
+    }
+}
+
+/// What becomes of what has arrived on a disk that takes no more.
+const fn what_is_kept(trouble: Trouble) -> &'static str {
+    match trouble.leaves_room_later() {
+        true => " What has arrived is kept; sent again, it goes on from there.",
+        false => "",
     }
 }
 

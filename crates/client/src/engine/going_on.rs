@@ -18,13 +18,13 @@ use tokio::time::Instant;
 use super::Engine;
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer};
+use crate::consent;
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::offer;
 use crate::snapshot::{Direction, Stage, TransferId};
 
 /// A lost transfer waits this long for a new connection.
-pub(super) const WAIT: Duration = Duration::from_secs(120);
+const WAIT: Duration = Duration::from_secs(120);
 /// And this long when the server says that the peer is gone.
 const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
 /// Between two attempts of the sender. The first follows as fast: the session
@@ -160,13 +160,12 @@ impl Engine {
         offer: &Manifest,
     ) -> Option<TransferId> {
         let is_it = |transfer: &&Transfer| {
-            let manifest = transfer.manifest.as_ref();
-            transfer.peer.key == peer
-                && transfer.direction == Direction::Receiving
+            let (of, manifest) = (transfer.peer.key, transfer.manifest.as_ref());
+            transfer.direction == Direction::Receiving
                 && transfer.is_under_way()
                 && !transfer.uses(session)
                 && !transfer.is_reoffered_on(session)
-                && manifest.is_some_and(|it| offer::is_same(it, offer))
+                && manifest.is_some_and(|it| consent::is_accepted((of, it), (peer, offer)))
         };
         let mut all = self.transfers.iter();
         all.find(|(_, transfer)| is_it(transfer)).map(|(id, _)| *id)

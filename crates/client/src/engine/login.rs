@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    Approach, Expect, Identity, Invitation, LiveSessions, LogIn, LogInError, LoggedIn, PathPolicy,
-    PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal, Rendezvous,
-    RendezvousEvent, ServerAddress,
+    Approach, Expect, Identity, Invitation, KnownKeys, LiveSessions, LogIn, LogInError, LoggedIn,
+    PathPolicy, PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal,
+    Rendezvous, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -26,6 +26,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait. After a restart the clients of a large server come back
 /// spread over it.
 const LAST_RETRY: Duration = Duration::from_secs(60);
+/// Longest wait of one that only sends: its user waits for it, and there are few.
+const LAST_RETRY_OF_SENDER: Duration = Duration::from_secs(8);
 /// How long a server that is asked whether it is there has to answer before a
 /// fresh connection is made beside the old one: two round trips within these
 /// limits. The server has to answer twice on the fresh one, so an old one that
@@ -54,6 +56,7 @@ pub(crate) enum LoginInput {
         rendezvous: Rendezvous,
         server_key: PeerKey,
         observed: SocketAddr,
+        has_relay: bool,
     },
     Failed {
         failure: Failure,
@@ -78,6 +81,8 @@ pub(crate) struct Login {
     id: Option<LoginId>,
     state: LoginState,
     server_key: Option<PeerKey>,
+    /// The server offers a relay.
+    has_relay: bool,
     /// Empty while not logged in.
     rendezvous: watch::Sender<Option<Rendezvous>>,
     /// Logged in, but the roster has not come yet: tell the face when it has.
@@ -93,6 +98,7 @@ impl Login {
             id: None,
             state,
             server_key: None,
+            has_relay: false,
             rendezvous: watch::Sender::new(None),
             observed: None,
             task: None,
@@ -107,6 +113,11 @@ impl Login {
     /// The key of the server we are, or were last, logged in to.
     pub(crate) const fn server_key(&self) -> Option<PeerKey> {
         self.server_key
+    }
+
+    /// Whether that server offers a relay.
+    pub(crate) const fn has_relay(&self) -> bool {
+        self.has_relay
     }
 
     /// Which login this is, if there is one.
@@ -164,11 +175,16 @@ impl Engine {
             path: self.path_policy(),
             proxy: self.proxy.subscribe(),
             sessions: self.live_sessions.clone(),
+            known: self.known.clone(),
             check: self.login.check.clone(),
             port_mapper: self.port_mapper.clone(),
             name: name.clone(),
             server: server.clone(),
             patient,
+            last_retry: match self.overrides.takes_nothing {
+                true => LAST_RETRY_OF_SENDER,
+                false => LAST_RETRY,
+            },
         };
         let task = tokio::spawn(attempt.stay_logged_in());
         self.login.id = Some(id);
@@ -210,7 +226,9 @@ impl Engine {
                 rendezvous,
                 server_key,
                 observed,
+                has_relay,
             } => {
+                self.login.has_relay = has_relay;
                 self.login.rendezvous.send_replace(Some(rendezvous));
                 self.probe_again();
                 self.login.server_key = Some(server_key);
@@ -315,17 +333,19 @@ struct Attempt {
     /// The user may change it while we try to connect again.
     proxy: watch::Receiver<ProxyChoice>,
     sessions: LiveSessions,
+    known: KnownKeys,
     check: Arc<Notify>,
     port_mapper: PortMapper,
     name: PeerName,
     server: ServerAddress,
     /// See [`crate::Command::LogIn`].
     patient: bool,
+    last_retry: Duration,
 }
 
 impl Attempt {
     async fn stay_logged_in(mut self) {
-        let mut retries = Retries::of(self.identity.key());
+        let mut retries = Retries::of(self.identity.key(), self.last_retry);
         let mut keeps_trying = self.patient;
         let mut is_told_of_haste = false;
         let mut approach = None;
@@ -341,6 +361,7 @@ impl Attempt {
                         rendezvous: rendezvous.clone(),
                         server_key: logged_in.server_key,
                         observed: logged_in.observed,
+                        has_relay: logged_in.relay,
                     };
                     self.tell(first).await;
                     match self.forward(&rendezvous, events).await {
@@ -399,6 +420,7 @@ impl Attempt {
             path: self.path,
             proxy: self.proxy.borrow().clone(),
             sessions: self.sessions.clone(),
+            known: self.known.clone(),
             port_mapper: Some(self.port_mapper.clone()),
         };
         let approached = if is_hasty {
@@ -504,14 +526,16 @@ fn silent() -> Failure {
 /// When a login that is gone is tried again.
 struct Retries {
     key: PeerKey,
+    last_retry: Duration,
     failures_in_a_row: u32,
     hasty_until: Instant,
 }
 
 impl Retries {
-    fn of(key: PeerKey) -> Self {
+    fn of(key: PeerKey, last_retry: Duration) -> Self {
         Self {
             key,
+            last_retry,
             failures_in_a_row: 0,
             hasty_until: Instant::now(),
         }
@@ -534,7 +558,7 @@ impl Retries {
         if self.are_hasty() {
             return HASTY_RETRY;
         }
-        let delay = retry_delay(self.failures_in_a_row, self.key);
+        let delay = retry_delay(self.failures_in_a_row, self.key, self.last_retry);
         self.failures_in_a_row += 1;
         delay
     }
@@ -550,10 +574,10 @@ const fn is_final(failure: &Failure) -> bool {
 
 /// Doubles with each failure. A part of it depends on our key, so that the
 /// clients of a restarted server do not all return in the same second.
-fn retry_delay(failures_in_a_row: u32, key: PeerKey) -> Duration {
+fn retry_delay(failures_in_a_row: u32, key: PeerKey, longest: Duration) -> Duration {
     let base = FIRST_RETRY
         .saturating_mul(1 << failures_in_a_row.min(6))
-        .min(LAST_RETRY);
+        .min(longest);
     let bytes = key.as_bytes();
     let share = bytes
         .iter()
@@ -577,10 +601,17 @@ mod tests {
         let words = "The server refused: too many connections or requests at the moment, from your network or in all; try again in a minute.";
         assert_eq!(refused.to_string(), words);
 
-        let mut retries = Retries::of(PeerKey::from_bytes([0; 32]));
+        let mut retries = Retries::of(PeerKey::from_bytes([0; 32]), LAST_RETRY);
         retries.hurry();
         assert_eq!(retries.after(&silent()), HASTY_RETRY);
         let waits = [1, 2, 4, 8].map(Duration::from_secs);
         assert_eq!([(); 4].map(|()| retries.after(&refused)), waits);
+    }
+
+    #[test]
+    fn who_only_sends_never_waits_long() {
+        let mut retries = Retries::of(PeerKey::from_bytes([255; 32]), LAST_RETRY_OF_SENDER);
+        let longest = [(); 12].map(|()| retries.after(&silent()));
+        assert!(longest.iter().all(|wait| *wait <= 2 * LAST_RETRY_OF_SENDER));
     }
 }

@@ -6,12 +6,14 @@
 //! ready where files go) runs in tasks of its own that send their outcome as an
 //! input.
 
+mod admission;
 mod diagnose;
 mod explain;
 mod going_on;
 mod login;
 mod nearby;
 mod paths;
+mod permissions;
 mod queue;
 mod receiving;
 mod remains;
@@ -27,27 +29,33 @@ use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
-    LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper, ProxyChoice,
+    KnownKeys, LiveSessions, NearbyEvent, PathPolicy, PeerIdentity, PeerKey, PeerName, PortMapper,
+    ProxyChoice,
 };
 use pinhole_transfer::Resources;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::warn;
 
+use self::admission::Admission;
 use self::diagnose::Diagnosing;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
+use self::permissions::Permissions;
 pub(crate) use self::queue::Queued;
-use self::remains::{Delivered, Holder, Left};
+use self::remains::{Holder, Left};
 use self::sessions::{Era, PeerSession, SessionId, SessionInput};
 pub(crate) use self::taking::{make_and_open, not_opened};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
 use crate::command::Command;
+use crate::consent::{Deliveries, Yes};
 use crate::contacts::{Acquaintance, Contacts};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::History;
-use crate::profile::{Profile, ProfileError};
+use crate::profile::{Profile, ProfileError, ProfileWriter};
 use crate::settings::{Overrides, Settings};
 use crate::snapshot::{PeerView, Snapshot, TransferId};
 
@@ -55,6 +63,9 @@ use crate::snapshot::{PeerView, Snapshot, TransferId};
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the router may take at the end to close the ports it opened.
 const PORTS_RELEASED_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long the disk may take at the end to store what has changed.
+const PROFILE_STORED_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Everything that reaches the engine.
 #[derive(Debug)]
@@ -70,6 +81,8 @@ pub(crate) enum Input {
     Session(SessionInput),
     Transfer(TransferInput),
     Diagnosed(Arc<Diagnosis>),
+    /// Something of the profile could not be stored.
+    NotStored(ProfileError),
     /// The addresses of this machine are others now.
     Network,
 }
@@ -77,8 +90,11 @@ pub(crate) enum Input {
 /// The engine's state.
 pub(crate) struct Engine {
     profile: Profile,
+    writer: ProfileWriter,
     settings: Settings,
     contacts: Contacts,
+    /// As the snapshot has them.
+    pinned: Arc<Vec<PeerIdentity>>,
     history: History,
     attempts: Attempts,
     diagnosing: Diagnosing,
@@ -95,12 +111,16 @@ pub(crate) struct Engine {
     sessions: HashMap<SessionId, PeerSession>,
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
+    /// The keys of contacts, as the network knows them.
+    known: KnownKeys,
     connecting: HashSet<PeerKey>,
+    admission: Admission,
+    permissions: Permissions,
     vigil: paths::Vigil,
     transfers: BTreeMap<TransferId, Transfer>,
     /// Of transfers that were cancelled while something still held it.
     leftovers: HashMap<Holder, Left>,
-    delivered: Vec<Delivered>,
+    delivered: Deliveries,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
     outputs: Outputs,
@@ -125,6 +145,13 @@ impl Engine {
         let contacts = profile.load_contacts()?;
         let history = History::load(&profile)?;
         let attempts = Attempts::load(&profile);
+        let failures = inputs.clone();
+        let writer = profile.writer(move |error| {
+            // The engine does not take inputs any more when it ends.
+            if let Err(refused) = failures.try_send(Input::NotStored(error)) {
+                warn!(?refused, "nobody hears that the profile is not stored");
+            }
+        })?;
         let login = Login::logged_out();
         let first = snapshot(
             &profile,
@@ -138,7 +165,9 @@ impl Engine {
             outputs: outputs(Arc::new(first)),
             proxy: watch::Sender::new(settings.with(&overrides).proxy),
             profile,
+            writer,
             settings,
+            pinned: Arc::new(contacts.pinned()),
             contacts,
             history,
             attempts,
@@ -152,14 +181,18 @@ impl Engine {
             era: Era::default(),
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             connecting: HashSet::new(),
+            admission: Admission::default(),
+            permissions: Permissions::default(),
             vigil: paths::Vigil::default(),
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
-            delivered: Vec::new(),
+            delivered: Deliveries::default(),
             next_id: 1,
             inputs,
         };
+        engine.known.set(engine.contacts.keys());
         engine.obey_limits();
         engine.obey_port_mapping();
         engine.load_queue()?;
@@ -195,12 +228,16 @@ impl Engine {
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
                 () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
-                () = sleep_until(self.next_forgetting()) => self.forget_old(),
             }
             self.publish();
         }
         self.log_out().await;
         self.port_mapper.all_released(PORTS_RELEASED_TIMEOUT).await;
+        let writer = self.writer;
+        let finished = spawn_blocking(move || writer.finish(PROFILE_STORED_TIMEOUT));
+        if !finished.await.unwrap_or(false) {
+            warn!("the disk does not answer: the latest changes of the profile are lost");
+        }
     }
 
     async fn handle(&mut self, input: Input) {
@@ -209,6 +246,7 @@ impl Engine {
             Input::Nearby { id, event } => self.handle_nearby(id, event).await,
             Input::Session(input) => self.handle_session(input).await,
             Input::Transfer(input) => self.handle_transfer(input).await,
+            Input::NotStored(error) => self.report_profile(Err(error)).await,
             Input::Network => self.network_changed(),
             Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
@@ -235,17 +273,26 @@ impl Engine {
                 into,
                 unwanted,
                 existing,
-            } => self.accept(transfer, into, unwanted, existing),
+            } => {
+                let chosen = (into, unwanted, existing);
+                self.accept(transfer, chosen, Yes::User).await;
+            }
+            Command::TextShown { transfer } => self.text_shown(transfer).await,
             Command::Pause { transfer, paused } => self.pause(transfer, paused),
             Command::Interrupt { transfer } => self.interrupt(transfer).await,
             Command::Decline { transfer } => self.decline(transfer).await,
+            Command::DeclineAll => self.decline_all().await,
+            Command::Allow { peer } => self.allow(peer),
+            Command::Block { peer } => self.block(peer).await,
+            Command::Unblock { peer } => self.unblock(peer).await,
+            Command::Forget { peer } => self.forget(peer).await,
+            Command::SetStrangers { strangers } => self.set_strangers(strangers).await,
             Command::Cancel { transfer } => self.cancel(transfer).await,
             Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
             Command::Diagnose { server } => self.diagnose(server).await,
             Command::ClearHistory => {
-                let cleared = self.history.clear(&self.profile);
-                self.report_profile(cleared).await;
+                self.history.clear(&self.writer);
             }
             Command::TrustNewKey { peer } => self.trust_new_key(peer).await,
             Command::SetDownloadFolder { folder } => {
@@ -273,6 +320,12 @@ impl Engine {
                 self.settings.keeps_executable = keeps;
                 self.overrides.keeps_executable = None;
                 self.store_settings().await;
+            }
+            Command::SetAutoLogIn { on } => {
+                if self.settings.auto_log_in != on {
+                    self.settings.auto_log_in = on;
+                    self.store_settings().await;
+                }
             }
             Command::SetPortMapping { enabled } => {
                 self.settings.port_mapping = enabled;
@@ -330,12 +383,14 @@ impl Engine {
     }
 
     async fn store_settings(&mut self) {
-        let stored = self.profile.store_settings(&self.settings);
+        let stored = self.writer.store_settings(&self.settings);
         self.report_profile(stored).await;
     }
 
     async fn store_contacts(&mut self) {
-        let stored = self.profile.store_contacts(&self.contacts);
+        self.pinned = Arc::new(self.contacts.pinned());
+        self.known.set(self.contacts.keys());
+        let stored = self.writer.store_contacts(&self.contacts);
         self.report_profile(stored).await;
     }
 
@@ -453,6 +508,9 @@ impl Engine {
             attempts: self.attempts.entries(),
             is_diagnosing: self.diagnosing.is_running,
             diagnosis: self.diagnosing.last.clone(),
+            asking: self.permissions.asking(),
+            contacts: self.pinned.clone(),
+            blocked: self.contacts.blocked(),
             ..snapshot(
                 &self.profile,
                 self.in_force(),
@@ -501,6 +559,9 @@ fn snapshot(
         key,
         peers,
         transfers,
+        asking: Vec::new(),
+        contacts: Arc::default(),
+        blocked: Vec::new(),
         history: history.entries(),
         attempts: Arc::default(),
         is_diagnosing: false,

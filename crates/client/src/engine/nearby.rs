@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use pinhole_net::{Nearby, NearbyConfig, NearbyEvent, PeerIdentity, PeerKey, PeerName, Visitor};
+use pinhole_net::{
+    Nearby, NearbyConfig, NearbyEvent, PeerIdentity, PeerKey, PeerName, RefuseReason, Visitor,
+};
 use pinhole_transfer::Side;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
 
+use super::admission::owner;
 use super::sessions::SessionInput;
 use super::{Engine, Input, explain};
+use crate::consent::Standing;
 use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
-
-/// With so many sessions up nobody more is let in: no server counts who comes.
-const SESSIONS_MAX: usize = 32;
-/// As many of one key.
-const SESSIONS_OF_ONE_MAX: usize = 4;
 
 /// Tells late words of an earlier start from those of the current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +98,7 @@ impl Engine {
             identity: self.profile.identity().clone(),
             name: name.clone(),
             announces,
+            known: self.known.clone(),
         });
         let (nearby, mut events) = match started {
             Ok(started) => started,
@@ -175,17 +175,22 @@ impl Engine {
             return;
         };
         let said = visitor.peer();
-        let theirs = self.sessions.values().filter(|s| s.peer().key == said.key);
-        if self.sessions.len() >= SESSIONS_MAX || theirs.count() >= SESSIONS_OF_ONE_MAX {
-            info!(peer = %said.name, "refused somebody nearby: too many sessions");
-            tokio::spawn(visitor.refuse());
-            return;
-        }
         let named_by_server = self.online().find(|peer| peer.key == said.key);
         let peer = named_by_server.unwrap_or_else(|| said.clone());
+        let standing = self.standing(&peer);
+        let owner = owner(peer.key, None, standing.is_chosen());
+        if standing == Standing::Blocked || !self.has_room_for_session(owner) {
+            info!(peer = %peer.name, ?standing, "refused somebody nearby");
+            let reason = match standing {
+                Standing::Blocked => RefuseReason::Unavailable,
+                _ => RefuseReason::Busy,
+            };
+            tokio::spawn(visitor.refuse(reason));
+            return;
+        }
         if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
             info!(peer = %peer.name, "refused somebody nearby: the key has changed");
-            tokio::spawn(visitor.refuse());
+            tokio::spawn(visitor.refuse(RefuseReason::KeyMismatch));
             let known = pinned.fingerprint();
             return self.emit(Event::KeyRefused { peer, known }).await;
         }

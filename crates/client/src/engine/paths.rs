@@ -208,6 +208,17 @@ impl Engine {
         }
     }
 
+    /// Both sides of this session have agreed to something, and so to a direct path: it
+    /// is looked for at once.
+    pub(super) fn improve_at_once(&mut self, session: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&session)
+            && session.path == PathKind::Relay
+        {
+            session.watch.improve_at = Some(Instant::now());
+            self.improve_paths();
+        }
+    }
+
     /// The network of this machine has changed: nothing is believed any more
     /// that was found out before.
     pub(super) fn network_changed(&mut self) {
@@ -311,7 +322,7 @@ impl Engine {
                 self.prepare(id).await;
             }
             let is_empty = !self.transfers.values().any(|t| t.uses(session));
-            if is_empty && let Some(session) = self.sessions.remove(&session) {
+            if is_empty && let Some(session) = self.remove_session(session) {
                 tokio::spawn(close(session.exchange));
             }
         }

@@ -11,7 +11,7 @@ use super::transfers::Transfer;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::offer;
-use crate::profile::ProfileError;
+use crate::profile::{ProfileError, stored_path};
 use crate::snapshot::{Direction, Stage, TransferId};
 
 /// Files for a peer that was not online when they were to be sent.
@@ -20,6 +20,7 @@ pub(crate) struct Queued {
     /// The server on which the peer has its name.
     server: PeerKey,
     peer: PeerIdentity,
+    #[serde(with = "stored_path::list")]
     paths: Vec<PathBuf>,
 }
 
@@ -131,7 +132,7 @@ impl Engine {
                 })
             })
             .collect();
-        let stored = self.profile.store_queue(&queue);
+        let stored = self.writer.store_queue(&queue);
         self.report_profile(stored).await;
     }
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use pinhole_net::PeerIdentity;
 use pinhole_transfer::merkle::Digest;
-use pinhole_transfer::{Destination, ExchangeEvent, Manifest, Summary, TransferError};
+use pinhole_transfer::{
+    DeclineReason, Destination, ExchangeEvent, Manifest, Summary, TransferError,
+};
 
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer, TransferInput};
 use super::{Engine, explain};
-use crate::contacts::Acquaintance;
+use crate::consent::{Answer, Standing, Yes};
 use crate::event::Event;
 use crate::offer;
-use crate::settings::AcceptPolicy;
 use crate::snapshot::{Direction, Stage, TransferId};
 
 /// Of the names that are taken so many are named.
@@ -21,10 +23,15 @@ const EXISTING_NAMED: usize = 3;
 impl Engine {
     pub(super) async fn handle_exchange(&mut self, session: SessionId, event: ExchangeEvent) {
         match event {
+            ExchangeEvent::Offered { id, .. } | ExchangeEvent::Text { id, .. }
+                if self.overrides.takes_nothing =>
+            {
+                self.take_nothing(session, id).await;
+            }
             ExchangeEvent::Offered { id, offer, sent } => {
                 self.take_offer(session, id, offer, sent).await;
             }
-            ExchangeEvent::Text { text, .. } => self.take_text(session, text).await,
+            ExchangeEvent::Text { id, text } => self.take_text(session, id, text).await,
             ExchangeEvent::Paused { id, paused } => {
                 let Some(id) = self.find(session, id) else {
                     return;
@@ -44,7 +51,8 @@ impl Engine {
                     return;
                 };
                 self.begin(id);
-                self.befriend(id).await;
+                self.note_yes(id, Yes::User).await;
+                self.improve_at_once(session);
                 self.publish();
                 self.emit(Event::Started { transfer: id }).await;
             }
@@ -66,12 +74,9 @@ impl Engine {
             }
             ExchangeEvent::Finished { id, outcome } => self.end(session, id, outcome).await,
             ExchangeEvent::Closed { reason } => {
-                if reason.is_none() {
-                    self.forget_delivered(session);
-                }
                 let reason = reason.map_or("the other side ended it".to_owned(), |e| e.to_string());
                 self.fail_session(session, &reason).await;
-                self.sessions.remove(&session);
+                self.remove_session(session);
             }
         }
     }
@@ -114,6 +119,15 @@ impl Engine {
         self.finish(id, Err(failure)).await;
     }
 
+    /// Turns down what comes to somebody who is not there to take it.
+    async fn take_nothing(&self, session: SessionId, id: pinhole_transfer::TransferId) {
+        if let Some(carrier) = self.sessions.get(&session) {
+            let exchange = carrier.exchange().clone();
+            // Only a session that is over refuses.
+            let _ = exchange.decline(id, DeclineReason::Unanswered).await;
+        }
+    }
+
     async fn take_offer(
         &mut self,
         session: SessionId,
@@ -124,8 +138,8 @@ impl Engine {
         let Some(carrier) = self.sessions.get(&session) else {
             return;
         };
-        let peer = carrier.peer().clone();
-        let path = carrier.path();
+        let (peer, path) = (carrier.peer().clone(), carrier.path());
+        let standing = self.standing_on(carrier);
         let exchange = carrier.exchange().clone();
         let carried = Carried {
             session,
@@ -139,28 +153,56 @@ impl Engine {
         if self.is_acknowledged(peer.key, &carried, &manifest) {
             return;
         }
-        let mut transfer =
-            Transfer::new(peer.clone(), Direction::Receiving, Stage::AwaitingDecision);
-        transfer.claimed = self.is_only_claimed(&peer);
-        transfer.path = Some(path);
         let offer = offer::of_manifest(&manifest);
+        let answer = self.consent().offer(standing, offer.bytes);
+        if answer == Answer::Refuse {
+            // Only a session that is over refuses.
+            let _ = carried
+                .exchange
+                .decline(wire_id, DeclineReason::Declined)
+                .await;
+            return;
+        }
+        let mut transfer = self.received(&peer, carried, standing);
+        transfer.path = Some(path);
         transfer.progress = offer::no_progress(&offer);
-        let bytes = offer.bytes;
         transfer.offer = Arc::new(offer);
         transfer.manifest = Some(manifest.clone());
-        transfer.carried = Some(carried);
         let id = self.add_transfer(transfer);
-        let contact = self.acquaintance(&peer) == Acquaintance::Known { contact: true };
-        let settings = self.in_force();
-        let is_trusted = match settings.accept {
-            AcceptPolicy::All => true,
-            AcceptPolicy::Contacts => contact,
-            AcceptPolicy::Ask => false,
-        };
-        if is_trusted && settings.unasked_bytes_max.is_none_or(|max| bytes <= max) {
-            return self.accept(id, None, BTreeSet::new(), None);
+        if answer == Answer::Take {
+            let chosen = (None, BTreeSet::new(), None);
+            return self.accept(id, chosen, Yes::Standing).await;
         }
-        self.look_at_folder(id, manifest);
+        if self.ask(id, session, wire_id).await {
+            self.look_at_folder(id, manifest);
+        }
+    }
+
+    /// Something that has come, and waits.
+    fn received(&self, peer: &PeerIdentity, carried: Carried, standing: Standing) -> Transfer {
+        let server = self.sessions.get(&carried.session).and_then(|s| s.server);
+        let waiting = Stage::AwaitingDecision;
+        Transfer {
+            claimed: server.is_none() && self.is_only_claimed(peer),
+            stranger: !standing.is_chosen(),
+            carried: Some(carried),
+            ..Transfer::new(peer.clone(), Direction::Receiving, waiting)
+        }
+    }
+
+    /// Puts a question to the user, unless too many wait.
+    async fn ask(
+        &mut self,
+        id: TransferId,
+        session: SessionId,
+        wire_id: pinhole_transfer::TransferId,
+    ) -> bool {
+        if self.admit_question(id, session).await {
+            return true;
+        }
+        self.transfers.remove(&id);
+        self.refuse_as_busy(session, wire_id).await;
+        false
     }
 
     /// Finds out which names are taken, before the user is asked.
@@ -189,19 +231,76 @@ impl Engine {
         self.emit(Event::Offered { transfer: id }).await;
     }
 
-    async fn take_text(&mut self, session: SessionId, text: String) {
+    /// Words have come: those of a peer that the user has chosen are shown, those of a
+    /// stranger are an offer.
+    async fn take_text(
+        &mut self,
+        session: SessionId,
+        wire_id: pinhole_transfer::TransferId,
+        text: String,
+    ) {
         let Some(carrier) = self.sessions.get(&session) else {
             return;
         };
-        let peer = carrier.peer().clone();
-        let claimed = self.is_only_claimed(&peer);
-        let mut transfer = Transfer::new(peer, Direction::Receiving, Stage::Transferring);
-        transfer.claimed = claimed;
-        transfer.path = Some(carrier.path());
-        transfer.offer = Arc::new(offer::of_text(&text));
+        let (peer, path) = (carrier.peer().clone(), carrier.path());
+        let exchange = carrier.exchange().clone();
+        let standing = self.standing_on(carrier);
+        let answer = self.consent().words(standing);
+        let is_taken = match answer {
+            Answer::Take => self.admission.takes_words(peer.key, standing.is_chosen()),
+            Answer::Ask => true,
+            Answer::Refuse => false,
+        };
+        if !is_taken {
+            return self.refuse_as_busy(session, wire_id).await;
+        }
+        let carried = Carried {
+            session,
+            id: wire_id,
+            exchange,
+            sent: None,
+        };
+        let mut transfer = self.received(&peer, carried, standing);
+        transfer.path = Some(path);
+        transfer.is_text = true;
+        transfer.offer = Arc::new(offer::of_unread_text(&text));
         transfer.text = Some(text.into());
         let id = self.add_transfer(transfer);
-        self.finish(id, Ok(Summary::default())).await;
+        if answer == Answer::Take {
+            return self.show_text(id, Yes::Standing).await;
+        }
+        if self.ask(id, session, wire_id).await {
+            self.publish();
+            self.emit(Event::Offered { transfer: id }).await;
+        }
+    }
+
+    /// Has words shown.
+    pub(super) async fn show_text(&mut self, id: TransferId, yes: Yes) {
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        transfer.yes = Some(yes);
+        transfer.stage = Stage::Transferring;
+        let text = transfer.text.as_deref().unwrap_or_default();
+        transfer.offer = Arc::new(offer::of_text(text));
+        self.note_yes(id, yes).await;
+        self.publish();
         self.emit(Event::TextReceived { transfer: id }).await;
+    }
+
+    /// Words were shown: their sender hears of it.
+    pub(super) async fn text_shown(&mut self, id: TransferId) {
+        let is_shown = |t: &&Transfer| t.is_text && matches!(t.stage, Stage::Transferring);
+        let Some(transfer) = self.transfers.get(&id).filter(is_shown) else {
+            return;
+        };
+        let Some(carried) = transfer.carried.clone().filter(|_| transfer.yes.is_some()) else {
+            return;
+        };
+        // One that the sender has taken back meanwhile has been shown all the same.
+        let _ = carried.exchange.take_text(carried.id);
+        self.finish(id, Ok(Summary::default())).await;
+        self.note_idleness(carried.session);
     }
 }

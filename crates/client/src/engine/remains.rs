@@ -11,13 +11,10 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Engine;
-use super::going_on::WAIT;
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer};
+use crate::consent::Delivery;
 use crate::snapshot::TransferId;
-
-/// Most deliveries that are remembered.
-const DELIVERED_MAX: usize = 256;
 
 /// Unfinished files, and where they are.
 #[derive(Debug)]
@@ -35,20 +32,6 @@ pub(crate) enum Holder {
     Receiving(SessionId, pinhole_transfer::TransferId),
     /// Whatever is about to.
     Taking(TransferId),
-}
-
-/// Something received to its end, on a session that has not ended in good order
-/// since. If its last word was lost, the sender offers it again.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Delivered {
-    peer: PeerKey,
-    session: SessionId,
-    /// Which files and folders, by their paths and sizes.
-    listing: Digest,
-    /// And what was in them.
-    digest: Digest,
-    /// Never put off.
-    forget_at: Instant,
 }
 
 impl Transfer {
@@ -109,61 +92,43 @@ impl Engine {
     }
 
     /// A transfer was received to its end; its files have this digest together.
-    pub(super) fn note_delivered(&mut self, id: TransferId, digest: Digest) {
-        self.forget_old();
-        let Some(transfer) = self.transfers.get(&id) else {
-            return;
-        };
-        let (Some(offer), Some(carried)) = (&transfer.manifest, &transfer.carried) else {
-            return;
-        };
-        if self.delivered.len() >= DELIVERED_MAX {
-            self.delivered.remove(0);
+    pub(super) fn note_delivered(&mut self, id: TransferId, content: Digest) {
+        let transfer = self.transfers.get(&id);
+        let offer = transfer.and_then(|t| Some((t.peer.key, t.manifest.as_ref()?)));
+        if let Some((peer, offer)) = offer {
+            let delivery = Delivery {
+                peer,
+                listing: offer.listing(),
+                content,
+            };
+            self.delivered.add(delivery, Instant::now());
         }
-        self.delivered.push(Delivered {
-            peer: transfer.peer.key,
-            session: carried.session,
-            listing: offer.listing(),
-            digest,
-            forget_at: Instant::now() + WAIT,
-        });
-    }
-
-    /// The sender has said goodbye on this session, and so has heard everything.
-    pub(super) fn forget_delivered(&mut self, session: SessionId) {
-        self.delivered.retain(|it| it.session != session);
-    }
-
-    pub(super) fn next_forgetting(&self) -> Option<Instant> {
-        self.delivered.iter().map(|it| it.forget_at).min()
-    }
-
-    pub(super) fn forget_old(&mut self) {
-        let now = Instant::now();
-        self.delivered.retain(|it| it.forget_at > now);
     }
 
     /// Answers an offer of what this peer has delivered a short while ago, if it is
     /// one: the same files, with the same content. Nothing is looked at or written,
     /// and nobody is asked or told again.
     pub(super) fn is_acknowledged(
-        &mut self,
+        &self,
         peer: PeerKey,
         carried: &Carried,
         offer: &Manifest,
     ) -> bool {
-        self.forget_old();
-        let Some(sent) = carried.sent else {
+        let Some(content) = carried.sent else {
             return false;
         };
         let listing = offer.listing();
-        let is_it = |it: &Delivered| (it.peer, it.listing, it.digest) == (peer, listing, sent);
-        if !self.delivered.iter().any(is_it) {
-            return false;
+        let delivery = Delivery {
+            peer,
+            listing,
+            content,
+        };
+        let is_delivered = self.delivered.has(delivery, Instant::now());
+        if is_delivered {
+            debug!("offered again after its end");
+            // One that is over needs no answer.
+            let _ = carried.exchange.acknowledge(carried.id);
         }
-        debug!("offered again after its end");
-        // One that is over needs no answer.
-        let _ = carried.exchange.acknowledge(carried.id);
-        true
+        is_delivered
     }
 }

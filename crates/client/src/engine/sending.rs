@@ -9,6 +9,7 @@ use pinhole_transfer::{Source, SourceError};
 use super::Engine;
 use super::sessions::SessionId;
 use super::transfers::{Carried, Transfer, TransferInput};
+use crate::consent::Yes;
 use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -48,6 +49,7 @@ impl Engine {
         };
         let mut transfer = Transfer::new(peer.clone(), Direction::Sending, Stage::Connecting);
         transfer.offer = Arc::new(offer::of_text(&text));
+        transfer.is_text = true;
         transfer.text = Some(text.into());
         let id = self.add_transfer(transfer);
         if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
@@ -160,7 +162,7 @@ impl Engine {
         else {
             return;
         };
-        let mut failed = Vec::new();
+        let (mut sent_ones, mut failed) = (Vec::new(), Vec::new());
         for (&id, transfer) in &mut self.transfers {
             if transfer.peer.key != peer {
                 continue;
@@ -179,6 +181,7 @@ impl Engine {
             };
             match sent {
                 Ok(wire_id) => {
+                    sent_ones.push(id);
                     transfer.stage = stage;
                     transfer.lost = None;
                     transfer.path = Some(path);
@@ -192,6 +195,9 @@ impl Engine {
                 }
                 Err(e) => failed.push((id, e)),
             }
+        }
+        for id in sent_ones {
+            self.note_yes(id, Yes::User).await;
         }
         for (id, error) in failed {
             if self.tries_again(id) {

@@ -3,19 +3,22 @@
 
 use std::time::Duration;
 
+use pinhole_budget::Ticket;
 use pinhole_net::{
     Accepted, ConnectError, HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity,
     PeerKey, PeerName, Refusal, RefuseReason, Rendezvous, Report, Session, SessionHandle,
     SessionPath,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Side};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
+use super::admission::owner;
 use super::paths::Watch;
 use super::transfers::Transfer;
 use super::{Engine, Input, explain};
+use crate::consent::{Invited, Standing};
 use crate::contacts::Acquaintance;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -101,6 +104,10 @@ impl NotConnected {
 /// One session that is up.
 pub(crate) struct PeerSession {
     pub(super) peer: PeerIdentity,
+    /// The server that named the peer, if one did.
+    pub(super) server: Option<PeerKey>,
+    /// Its place among all sessions.
+    pub(super) ticket: Ticket,
     pub(super) path: PathKind,
     pub(super) exchange: Exchange,
     pub(super) handle: SessionHandle,
@@ -184,27 +191,39 @@ impl Engine {
         }
     }
 
-    /// Answers an invitation, unless the key is not the one known.
+    /// Answers an invitation, on the paths that the user agrees to.
     pub(super) async fn take_invitation(&mut self, invitation: Invitation) {
-        let Some(rendezvous) = self.login.rendezvous() else {
+        let Some((rendezvous, server)) = self.login.rendezvous().zip(self.login.server_key())
+        else {
             return;
         };
         let peer = invitation.from().clone();
-        let server = self.login.server_key();
-        let acquaintance = server.map(|server| self.contacts.acquaintance(server, &peer));
-        if let Some(Acquaintance::KeyChanged { pinned }) = acquaintance {
-            info!(peer = %peer.name, "refused an invitation: the key has changed");
-            rendezvous
-                .refuse(invitation, RefuseReason::KeyMismatch)
-                .await;
-            let known = pinned.fingerprint();
-            return self.emit(Event::KeyRefused { peer, known }).await;
+        let is_new = !invitation.may_move_a_session();
+        if is_new && self.overrides.takes_nothing {
+            let unavailable = RefuseReason::Unavailable;
+            return rendezvous.refuse(invitation, unavailable).await;
+        }
+        let acquaintance = self.contacts.acquaintance(server, &peer);
+        let standing = Standing::of(acquaintance, self.contacts.is_blocked(peer.key));
+        let is_allowed = self.permissions.is_allowed(peer.key, Instant::now());
+        let consent = self.consent();
+        let has_relay = self.login.has_relay();
+        let policy = match consent.invitation(standing, has_relay, is_allowed) {
+            Invited::Answer(policy) => policy,
+            Invited::Refuse(reason) => {
+                info!(peer = %peer.name, ?reason, "refused an invitation");
+                rendezvous.refuse(invitation, reason).await;
+                return self.tell_refused(peer, reason, acquaintance).await;
+            }
+        };
+        let owner = owner(peer.key, None, standing.is_chosen());
+        if is_new && !self.has_room_for_session(owner) {
+            return rendezvous.refuse(invitation, RefuseReason::Busy).await;
         }
         let inputs = self.inputs.clone();
         let (era, sharing) = (self.era, self.host_sharing(&peer));
-        let policy = self.path_policy();
         tokio::spawn(async move {
-            let outcome = match rendezvous.accept(invitation, sharing).await {
+            let outcome = match rendezvous.accept(invitation, sharing, policy).await {
                 Ok(Accepted::Session(session)) => Ok(session),
                 // Whoever watches the session knows.
                 Ok(Accepted::Moved) => return,
@@ -219,6 +238,23 @@ impl Engine {
             };
             let _ = inputs.send(Input::Session(input)).await;
         });
+    }
+
+    /// What the user should know of an invitation that was refused.
+    async fn tell_refused(
+        &mut self,
+        peer: PeerIdentity,
+        reason: RefuseReason,
+        acquaintance: Acquaintance,
+    ) {
+        match (reason, acquaintance) {
+            (RefuseReason::KeyMismatch, Acquaintance::KeyChanged { pinned }) => {
+                let known = pinned.fingerprint();
+                self.emit(Event::KeyRefused { peer, known }).await;
+            }
+            (RefuseReason::NeedsPermission, _) => self.ask_for_permission(peer).await,
+            _ => {}
+        }
     }
 
     /// Our own network's addresses are only for those we know.
@@ -262,7 +298,7 @@ impl Engine {
                 self.note_idleness(session);
             }
             SessionInput::Ended { session } => {
-                self.sessions.remove(&session);
+                self.remove_session(session);
                 self.fail_session(session, "the other side went away").await;
             }
         }
@@ -275,14 +311,23 @@ impl Engine {
         side: Side,
         session: Session,
     ) {
-        let id = SessionId(self.next_id());
-        let is_news = match self.login.server_key().filter(|_| vouched) {
-            Some(server) => self.contacts.meet(server, &peer),
-            None => self.contacts.meet_nearby(&peer),
-        };
-        if is_news {
-            self.store_contacts().await;
+        let server = self.login.server_key().filter(|_| vouched);
+        let standing = self.standing(&peer);
+        if side == Side::Responder && standing == Standing::Blocked {
+            debug!(peer = %peer.name, "blocked while it was connecting");
+            return;
         }
+        let is_chosen = side == Side::Initiator || standing.is_chosen();
+        // Over a relay it is the relay's.
+        let address = (session.path != PathKind::Relay).then(|| session.remote.ip());
+        let owner = owner(peer.key, address, is_chosen);
+        let Some(ticket) = self.admit_session(owner).await else {
+            let failure = Failure::NotPossible {
+                detail: "Too many connections are open.".to_owned(),
+            };
+            return self.fail_waiting(peer.key, &failure).await;
+        };
+        let id = SessionId(self.next_id());
         let path = session.path;
         let connected = Event::Connected {
             peer: peer.clone(),
@@ -294,31 +339,21 @@ impl Engine {
         let resources = self.resources.clone();
         let owner = Owner {
             key: Some(*peer.key.as_bytes()),
-            // Over a relay it is the relay's.
-            address: (path != PathKind::Relay).then(|| session.remote.ip()),
-            is_known: self.acquaintance(&peer) == Acquaintance::Known { contact: true },
+            address,
+            is_known: is_chosen,
         };
-        let (exchange, mut events) =
+        let (exchange, events) =
             pinhole_transfer::start(session.stream.into_inner(), side, owner, resources);
         self.watch_path(id, &session.handle);
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                let input = SessionInput::Exchange { session: id, event };
-                if inputs.send(Input::Session(input)).await.is_err() {
-                    return;
-                }
-            }
-            let _ = inputs
-                .send(Input::Session(SessionInput::Ended { session: id }))
-                .await;
-        });
+        self.pass_on(id, events);
         let key = peer.key;
         let idle_since = Some(Instant::now());
         self.sessions.insert(
             id,
             PeerSession {
                 peer,
+                server,
+                ticket,
                 path,
                 exchange,
                 handle: session.handle,
@@ -330,6 +365,21 @@ impl Engine {
         self.leave_silent_sessions(key, id).await;
         self.emit(connected).await;
         self.offer_waiting(key, id).await;
+    }
+
+    /// Has whatever comes through a session come in.
+    fn pass_on(&self, session: SessionId, mut events: mpsc::Receiver<ExchangeEvent>) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                let input = SessionInput::Exchange { session, event };
+                if inputs.send(Input::Session(input)).await.is_err() {
+                    return;
+                }
+            }
+            let ended = SessionInput::Ended { session };
+            let _ = inputs.send(Input::Session(ended)).await;
+        });
     }
 
     /// The server has ended the relay to this peer. What it carried does not go
@@ -375,23 +425,34 @@ impl Engine {
 
     pub(super) fn close_idle_sessions(&mut self) {
         let now = Instant::now();
-        let idle = self.sessions.extract_if(|_, session| {
-            session
-                .idle_since
-                .is_some_and(|since| since + IDLE_SESSION <= now)
-        });
-        for (_, session) in idle {
-            tokio::spawn(close(session.exchange));
+        let is_idle = |s: &PeerSession| s.idle_since.is_some_and(|at| at + IDLE_SESSION <= now);
+        let idle = self.sessions.iter().filter(|(_, session)| is_idle(session));
+        let idle: Vec<_> = idle.map(|(id, _)| *id).collect();
+        for id in idle {
+            // The list of files of an offer may be long in coming.
+            match self.sessions.get_mut(&id) {
+                Some(session) if !session.exchange.is_idle() => session.idle_since = Some(now),
+                _ => {
+                    if let Some(session) = self.remove_session(id) {
+                        tokio::spawn(close(session.exchange));
+                    }
+                }
+            }
         }
+    }
+
+    /// Takes a session off the list, and gives its place back.
+    pub(super) fn remove_session(&mut self, id: SessionId) -> Option<PeerSession> {
+        let session = self.sessions.remove(&id)?;
+        self.admission.session_ended(session.ticket);
+        Some(session)
     }
 
     pub(super) async fn end_all_sessions(&mut self) {
         self.interrupt_all().await;
-        let closing: Vec<_> = self
-            .sessions
-            .drain()
-            .map(|(_, s)| tokio::spawn(close(s.exchange)))
-            .collect();
+        let all: Vec<_> = self.sessions.keys().copied().collect();
+        let all = all.into_iter().filter_map(|id| self.remove_session(id));
+        let closing: Vec<_> = all.map(|s| tokio::spawn(close(s.exchange))).collect();
         for task in closing {
             let _ = task.await;
         }

@@ -13,21 +13,26 @@ use tokio::task::spawn_blocking;
 use super::remains::Holder;
 use super::transfers::{Carried, TransferInput};
 use super::{Engine, Input};
+use crate::consent::Yes;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::snapshot::{Stage, TransferId};
 
+/// What the user wants with an offer: where to, what not, and what to do with what
+/// is there.
+pub(super) type Chosen = (Option<PathBuf>, BTreeSet<u32>, Option<Existing>);
+
 impl Engine {
-    pub(super) fn accept(
-        &mut self,
-        id: TransferId,
-        into: Option<PathBuf>,
-        unwanted: BTreeSet<u32>,
-        existing: Option<Existing>,
-    ) {
+    /// There is a yes to an offer, or to words.
+    pub(super) async fn accept(&mut self, id: TransferId, chosen: Chosen, yes: Yes) {
         if self.awaiting_decision(id).is_none() {
             return;
         }
+        let is_text = self.transfers.get(&id).is_some_and(|t| t.is_text);
+        if is_text {
+            return self.show_text(id, yes).await;
+        }
+        let (into, unwanted, existing) = chosen;
         let settings = self.in_force();
         let folder = into.unwrap_or_else(|| super::download_folder(&self.profile, &settings));
         let choices = Choices {
@@ -36,10 +41,13 @@ impl Engine {
             keeps_executable: settings.keeps_executable,
         };
         if let Some(transfer) = self.transfers.get_mut(&id) {
+            transfer.yes = Some(yes);
             transfer.folder = Some(folder);
             transfer.choices = choices;
             transfer.stage = Stage::Preparing;
         }
+        // Before the peer can hear of it, and look for a direct path.
+        self.note_yes(id, yes).await;
         self.take(id);
     }
 
@@ -112,7 +120,13 @@ impl Engine {
             transfer.is_taking = false;
         }
         self.begin(id);
-        self.befriend(id).await;
+        if let Some(yes) = self.transfers.get(&id).and_then(|t| t.yes) {
+            self.note_yes(id, yes).await;
+        }
+        let carried = self.transfers.get(&id).and_then(|t| t.carried.as_ref());
+        if let Some(session) = carried.map(|carried| carried.session) {
+            self.improve_at_once(session);
+        }
         self.publish();
         self.emit(Event::Started { transfer: id }).await;
     }
@@ -137,7 +151,7 @@ impl Engine {
     /// The folder does not serve.
     async fn refuse(&mut self, id: TransferId, carried: &Carried, error: &DestinationError) {
         let reason = match error.trouble() {
-            Trouble::DiskFull => DeclineReason::NoSpace,
+            Trouble::DiskFull | Trouble::Quota | Trouble::TooManyFiles => DeclineReason::NoSpace,
             _ => DeclineReason::NotWritable,
         };
         let _ = carried.exchange.decline(carried.id, reason).await;
@@ -148,15 +162,25 @@ impl Engine {
     }
 
     pub(super) async fn decline(&mut self, id: TransferId) {
+        self.turn_down(id, DeclineReason::Declined).await;
+    }
+
+    /// Turns down what waits for the user. What the user has not turned down stays on
+    /// the list.
+    pub(super) async fn turn_down(&mut self, id: TransferId, reason: DeclineReason) {
         let Some(carried) = self.awaiting_decision(id) else {
             return;
         };
-        let _ = carried
-            .exchange
-            .decline(carried.id, DeclineReason::Declined)
-            .await;
-        self.transfers.remove(&id);
-        self.note_idleness(carried.session);
+        let _ = carried.exchange.decline(carried.id, reason).await;
+        if reason == DeclineReason::Declined {
+            self.transfers.remove(&id);
+            return self.note_idleness(carried.session);
+        }
+        let detail = "Too much waits for an answer, so this was turned down.";
+        let failure = Failure::NotPossible {
+            detail: detail.to_owned(),
+        };
+        self.finish(id, Err(failure)).await;
     }
 
     /// The offer behind `id`, if it still waits for the user.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::Engine;
 use super::going_on::Lost;
 use super::sessions::SessionId;
+use crate::consent::Yes;
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::history::HistoryEntry;
@@ -26,6 +27,9 @@ use crate::snapshot::{
 
 /// Finished transfers beyond this many leave the list, oldest first.
 const MAX_TRANSFERS: usize = 1_000;
+
+/// As many of what strangers have offered and nobody has accepted.
+const MAX_UNWANTED: usize = 32;
 
 /// What the tasks around transfers report.
 #[derive(Debug)]
@@ -55,6 +59,8 @@ pub(crate) struct Transfer {
     pub(super) peer: PeerIdentity,
     /// Receiving: its name is only what it says of itself.
     pub(super) claimed: bool,
+    /// Receiving: the user had not chosen its key when this came.
+    pub(super) stranger: bool,
     pub(super) direction: Direction,
     pub(super) offer: Arc<OfferView>,
     pub(super) stage: Stage,
@@ -62,7 +68,11 @@ pub(crate) struct Transfer {
     /// Sending: what was asked for, should it have to be sent again.
     pub(super) paths: Vec<PathBuf>,
     /// A few words instead of files.
+    pub(super) is_text: bool,
+    /// Those words.
     pub(super) text: Option<Arc<str>>,
+    /// Receiving: why it may be taken, once it may.
+    pub(super) yes: Option<Yes>,
     /// Sending: the server on which the peer was offline.
     pub(super) queued_on: Option<PeerKey>,
     /// Sending: what was scanned and waits for a session.
@@ -119,12 +129,15 @@ impl Transfer {
         Self {
             peer,
             claimed: false,
+            stranger: false,
             direction,
             offer: Arc::default(),
             stage,
             path: None,
             paths: Vec::new(),
+            is_text: false,
             text: None,
+            yes: None,
             queued_on: None,
             source: None,
             carried: None,
@@ -140,6 +153,16 @@ impl Transfer {
             progress: Progress::default(),
             had_bytes: None,
         }
+    }
+
+    /// Whether its words may be shown.
+    fn may_be_shown(&self) -> bool {
+        self.direction == Direction::Sending || self.yes.is_some()
+    }
+
+    /// Whether it came of a stranger, and nobody has said yes to it.
+    fn is_unwanted(&self) -> bool {
+        self.stranger && self.yes.is_none()
     }
 
     /// Whether the session must stay up for this transfer.
@@ -172,12 +195,14 @@ impl Transfer {
             id,
             peer: self.peer.clone(),
             claimed: self.claimed,
+            stranger: self.stranger,
             direction: self.direction,
             offer: self.offer.clone(),
             stage: self.stage.clone(),
             path: self.path,
             progress: self.progress,
-            text: self.text.clone(),
+            is_text: self.is_text,
+            text: self.text.clone().filter(|_| self.may_be_shown()),
         }
     }
 }
@@ -304,11 +329,12 @@ impl Engine {
                     },
                     here_bytes: transfer.had_bytes.unwrap_or(summary.here_bytes),
                     resent_bytes: summary.resent_bytes,
-                    failed_files: u64::from(summary.failed_files) + transfer.offer.unsent(),
+                    failed_files: u64::from(summary.failed_files),
+                    unread: transfer.offer.unread,
                     skipped_files: u64::from(summary.skipped_files),
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
-                    folder: transfer.folder.clone(),
+                    folder: summary.folder.or_else(|| transfer.folder.clone()),
                     new_names: offer::new_names(&transfer.offer, &summary.paths),
                     paths: summary.paths,
                     renamed: summary.renamed,
@@ -328,7 +354,7 @@ impl Engine {
             self.note_delivered(id, digest);
         }
         self.let_go_of_offers(id, failure.as_ref()).await;
-        self.remember(id).await;
+        self.remember(id);
         if is_of_queue {
             self.store_queue().await;
         }
@@ -363,13 +389,28 @@ impl Engine {
         }
     }
 
-    async fn remember(&mut self, id: TransferId) {
+    fn remember(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get(&id) else {
             return;
         };
+        if transfer.is_unwanted() {
+            return self.forget_unwanted();
+        }
+        if transfer.stranger && !self.admission.keeps_of_stranger() {
+            return;
+        }
         if let Some(entry) = HistoryEntry::of(&transfer.view(id), SystemTime::now()) {
-            let stored = self.history.add(&self.profile, entry);
-            self.report_profile(stored).await;
+            self.history.add(&self.writer, entry);
+        }
+    }
+
+    /// Of what strangers have offered in vain only the last stay on the list.
+    fn forget_unwanted(&mut self) {
+        let is_over = |t: &Transfer| t.is_unwanted() && t.stage.is_final();
+        let over = self.transfers.iter().filter(|(_, t)| is_over(t));
+        let over: Vec<_> = over.map(|(id, _)| *id).collect();
+        for id in over.iter().rev().skip(MAX_UNWANTED) {
+            self.transfers.remove(id);
         }
     }
 
@@ -388,21 +429,12 @@ impl Engine {
                 // One that has ended meanwhile needs no pause.
                 let _ = carried.exchange.pause(carried.id, true);
             }
-            // What of the offer is wanted.
             transfer.sample_progress();
-        }
-    }
-
-    pub(super) async fn befriend(&mut self, id: TransferId) {
-        let Some(transfer) = self.transfers.get(&id) else {
-            return;
-        };
-        let is_news = match self.server_of(&transfer.peer) {
-            Some(server) => self.contacts.befriend(server, &transfer.peer),
-            None => self.contacts.befriend_nearby(&transfer.peer),
-        };
-        if is_news {
-            self.store_contacts().await;
+            let carried = transfer.carried.as_ref();
+            let selection = carried.and_then(|it| it.exchange.selection(it.id));
+            if let Some(title) = selection.and_then(|it| offer::title_of_wanted(&it)) {
+                Arc::make_mut(&mut transfer.offer).title = title;
+            }
         }
     }
 

@@ -1,11 +1,14 @@
 //! The screens in their states, driven as a user drives them: by pointer,
 //! keyboard and drops, found by the names that a screen reader reads.
 
+mod faults;
+mod leaving;
 mod login;
 mod moving;
 mod nearby;
 mod receiving;
 mod sending;
+mod strangers;
 mod window;
 mod words;
 
@@ -35,6 +38,7 @@ struct Script {
     snapshot: Arc<Snapshot>,
     events: VecDeque<Event>,
     commands: Vec<Command>,
+    is_busy: bool,
 }
 
 impl Play {
@@ -43,12 +47,22 @@ impl Play {
             snapshot: Arc::new(snapshot),
             events: VecDeque::new(),
             commands: Vec::new(),
+            is_busy: false,
         })))
     }
 
     pub(crate) fn command(&self, command: Command) -> Result<(), &'static str> {
-        self.0.lock().unwrap().commands.push(command);
+        let mut script = self.0.lock().unwrap();
+        if script.is_busy {
+            return Err(text::ENGINE_BUSY);
+        }
+        script.commands.push(command);
         Ok(())
+    }
+
+    /// From now on no command is taken, or every one.
+    fn be_busy(&self, is_busy: bool) {
+        self.0.lock().unwrap().is_busy = is_busy;
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -108,6 +122,8 @@ fn logged_out() -> Snapshot {
         key: key(1),
         peers: Vec::new(),
         transfers: Vec::new(),
+        asking: Vec::new(),
+        blocked: Vec::new(),
         history: Arc::default(),
         attempts: Arc::default(),
         is_diagnosing: false,
@@ -159,11 +175,13 @@ fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
         id: TransferId(id),
         peer: identity("bob", 2),
         claimed: false,
+        stranger: false,
         direction,
         offer: offer(&[("holiday.mp4", 734_003_200)]),
         stage,
         path: Some(PathKind::Punched),
         progress: Progress::default(),
+        is_text: false,
         text: None,
     }
 }
@@ -193,6 +211,8 @@ fn window_sized(
     let given = play.clone();
     let mut harness = Harness::builder()
         .with_size(size)
+        // A question that was drawn once can be answered in the next step.
+        .with_step_dt(0.5)
         .with_max_steps(12)
         .build_eframe(|cc| {
             let snapshot = given.snapshot();

@@ -33,11 +33,13 @@ fn the_first_screen_does_without_a_server() {
         announces: true,
         alone: true,
     };
-    assert_eq!(play.commands(), std::slice::from_ref(&go));
+    let stays_out = || Command::SetAutoLogIn { on: false };
+    assert_eq!(play.commands(), [stays_out(), go.clone()]);
     play.change(|s| s.settings.nearby = false);
     harness.run();
     click(&mut harness, text::WITHOUT_SERVER);
-    assert_eq!(play.commands(), [Command::SetNearby { on: true }, go]);
+    let on = Command::SetNearby { on: true };
+    assert_eq!(play.commands(), [on, stays_out(), go]);
 }
 
 #[test]

@@ -49,9 +49,10 @@ fn pasted_words_go_to_the_peer_under_the_pointer_or_the_focus() {
     harness.run();
     harness.event(Input::Paste("and this".to_owned()));
     harness.run();
-    assert_eq!(field(&harness), "and this");
+    let both = "see\nthis\nand this";
+    assert_eq!(field(&harness), both);
     click(&mut harness, text::SEND);
-    assert_eq!(play.commands(), [said("and this")]);
+    assert_eq!(play.commands(), [said(both)]);
 }
 
 #[test]
@@ -111,11 +112,13 @@ fn received_words_are_shown_safely_and_copied_as_they_came() {
         skipped_files: 0,
         resent_bytes: 0,
         failed_files: 0,
+        unread: 0,
         elapsed: Duration::ZERO,
         digest: None,
         folder: None,
         paths: Vec::new(),
         new_names: Vec::new(),
+        renamed: Renamed::default(),
     };
     let (mut harness, play) = window(with_peers());
     play.change(|s| {

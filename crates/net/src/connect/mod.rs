@@ -7,16 +7,18 @@ mod sockets;
 use std::io;
 use std::sync::Arc;
 
+use pinhole_proto::agent::PathPolicy;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, Role,
+    HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, RefuseReason, Role,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use report::{Answer, Report, Tried, Way};
 
+use crate::proxy::{Proxy, ProxyError};
 use crate::rendezvous::Rendezvous;
 use crate::session::{LiveSession, Session};
 
@@ -45,10 +47,12 @@ pub enum ConnectError {
         found: Option<PeerKey>,
     },
     /// The peer has proven its key and turned us down.
-    #[error("{peer} refused to connect")]
+    #[error("{peer} refused to connect: {}", IntroductionFailure::from(*.reason))]
     Refused {
         /// The name.
         peer: PeerName,
+        /// Why, as it says.
+        reason: RefuseReason,
     },
     /// The peer has proven its key, but goes by another name.
     #[error("what was announced as {peer} calls itself {said}")]
@@ -65,6 +69,15 @@ pub enum ConnectError {
         peer: PeerName,
         /// What was tried, and what each answered.
         report: Report,
+    },
+    /// The proxy, which is the way to the relay, does not lead there, and nothing else
+    /// that was tried led to the peer.
+    #[error("the proxy {proxy}: {error}")]
+    Proxy {
+        /// The proxy.
+        proxy: Proxy,
+        /// What stood in the way.
+        error: ProxyError,
     },
     /// No local port could be had.
     #[error("no local port to connect from: {0}")]
@@ -84,6 +97,9 @@ pub(crate) struct Wanted {
     pub(crate) role: Role,
     pub(crate) peer: PeerIdentity,
     pub(crate) share_host: HostSharing,
+    /// Which paths this attempt may take. Only the relay: then nothing of it tells
+    /// the other side where this one is.
+    pub(crate) policy: PathPolicy,
     /// There is one already, and this attempt looks for a better path.
     pub(crate) improve: Option<(Arc<LiveSession>, OwnedSemaphorePermit)>,
 }
@@ -101,7 +117,7 @@ pub enum Accepted {
 /// better path when there is a session. Ends with the last of its callers and
 /// of the session.
 pub(crate) async fn run(rendezvous: &Rendezvous, wanted: Wanted) -> Result<Accepted, ConnectError> {
-    let inbox = rendezvous.register(wanted.introduction)?;
+    let inbox = rendezvous.register(&wanted)?;
     let (result, outcome) = oneshot::channel();
     let driver = driver::Driver::new(rendezvous.clone(), wanted, inbox, result);
     tokio::spawn(driver.run());

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_proto::agent::{Action, CheckId, ConnectionId};
+use pinhole_proto::agent::{Action, CheckId, ConnectionId, PathPolicy};
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::hello::Hello;
 use pinhole_proto::key::PeerKey;
@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::{Answer, Report, Way};
+use super::{Answer, Report, Wanted, Way};
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
 use crate::punch_port::{MappingBehaviour, PunchPort};
@@ -85,6 +85,7 @@ pub(super) struct Sockets {
     rendezvous: Rendezvous,
     role: Role,
     peer: PeerKey,
+    policy: PathPolicy,
     rounds: HashMap<u8, Round>,
     connections: HashMap<ConnectionId, Connection>,
     outcomes: JoinSet<Outcome>,
@@ -92,11 +93,12 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(rendezvous: Rendezvous, role: Role, peer: PeerKey) -> Self {
+    pub(super) fn new(rendezvous: Rendezvous, wanted: &Wanted) -> Self {
         Self {
             rendezvous,
-            role,
-            peer,
+            role: wanted.role,
+            peer: wanted.peer.key,
+            policy: wanted.policy,
             rounds: HashMap::new(),
             connections: HashMap::new(),
             outcomes: JoinSet::new(),
@@ -116,9 +118,11 @@ impl Sockets {
 
     /// Begins to prepare a fresh port: [`Outcome::Prepared`].
     pub(super) fn prepare(&mut self, round: u8) {
-        let rendezvous = self.rendezvous.clone();
-        self.outcomes
-            .spawn(async move { Outcome::Prepared(round, prepare(&rendezvous).await) });
+        let (rendezvous, policy) = (self.rendezvous.clone(), self.policy);
+        self.outcomes.spawn(async move {
+            let prepared = prepare(&rendezvous, policy).await;
+            Outcome::Prepared(round, prepared)
+        });
     }
 
     /// Takes what was prepared into use. Returns where the other side may
@@ -369,8 +373,9 @@ impl Round {
     }
 }
 
-async fn prepare(rendezvous: &Rendezvous) -> io::Result<Prepared> {
-    let Some(warm_port) = rendezvous.warm_port() else {
+async fn prepare(rendezvous: &Rendezvous, policy: PathPolicy) -> io::Result<Prepared> {
+    let may_be_direct = policy != PathPolicy::RelayOnly;
+    let Some(warm_port) = rendezvous.warm_port().filter(|_| may_be_direct) else {
         return Ok(Prepared {
             port: None,
             candidates: Vec::new(),

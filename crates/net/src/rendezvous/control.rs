@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use pinhole_budget::{Bounds, Budget, Owner, SubnetBounds, Taken, Ticket};
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::frame::Decoder;
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{
     ClientMessage, IntroductionFailure, IntroductionId, PeerIdentity, RefuseReason, RelayToken,
     ServerMessage,
@@ -19,7 +21,10 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
+use super::invitations::Invitations;
 use super::{DisconnectReason, Invitation, RendezvousEvent};
+use crate::known::KnownKeys;
+use crate::session::LiveSessions;
 use crate::wire::{self, WireError};
 
 /// The server pings every 25 s; a connection silent for longer is dead.
@@ -28,12 +33,14 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Most peers of one roster.
 const MAX_ROSTER: usize = 100_000;
-/// Most attempts to connect at a time, in both directions.
-const MAX_ATTEMPTS: usize = 64;
-/// So many invitations are passed on at once, and then one more each second: a
-/// server must not have us dial for it without end.
-const MAX_INVITATIONS: u32 = 64;
-const INVITATION_INTERVAL: Duration = Duration::from_secs(1);
+/// Attempts to connect at a time, in both directions. Those that this side begins
+/// count as known: the user has asked for them.
+const ATTEMPTS: Bounds = Bounds {
+    total: 96,
+    reserved: 32,
+    per_key: 16,
+    per_subnet: SubnetBounds::UNBOUNDED,
+};
 /// Messages that may wait for one attempt.
 const INBOX_MESSAGES: usize = 8;
 
@@ -55,21 +62,65 @@ pub(crate) enum AttemptMessage {
 }
 
 /// The attempts in progress, each of which hears what concerns it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Attempts(Arc<Mutex<HashMap<IntroductionId, mpsc::Sender<AttemptMessage>>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Attempts(Arc<Mutex<Table>>);
+
+#[derive(Debug)]
+struct Table {
+    budget: Budget<PeerKey>,
+    attempts: HashMap<IntroductionId, Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    peer: PeerKey,
+    ticket: Ticket,
+    messages: mpsc::Sender<AttemptMessage>,
+}
 
 impl Attempts {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Table {
+            budget: Budget::new(ATTEMPTS),
+            attempts: HashMap::new(),
+        })))
+    }
+
     /// Makes an attempt known until the inbox is dropped; `None` when there
-    /// are too many.
-    pub(crate) fn register(&self, id: IntroductionId) -> Option<Inbox> {
-        let mut attempts = self.lock();
-        if attempts.len() >= MAX_ATTEMPTS || attempts.contains_key(&id) {
+    /// are too many. An attempt of the stranger with most of them may end for it.
+    pub(crate) fn register(
+        &self,
+        id: IntroductionId,
+        peer: PeerKey,
+        is_known: bool,
+    ) -> Option<Inbox> {
+        let mut table = self.lock();
+        if table.attempts.contains_key(&id) {
             return None;
         }
-        let (sender, receiver) = mpsc::channel(INBOX_MESSAGES);
-        attempts.insert(id, sender);
+        let owner = Owner {
+            key: Some(peer),
+            address: None,
+            is_known,
+        };
+        let Taken { ticket, evicted } = table.budget.take(owner, 1).ok()?;
+        let gives_way = |_: &IntroductionId, one: &mut Attempt| evicted.contains(&one.ticket);
+        for (id, ended) in table.attempts.extract_if(gives_way) {
+            debug!(?id, "gives way to another attempt");
+            // Should it not hear this, it hears that there is nothing more to come.
+            let busy = AttemptMessage::Failed(IntroductionFailure::Busy);
+            let _ = ended.messages.try_send(busy);
+        }
+        let (messages, receiver) = mpsc::channel(INBOX_MESSAGES);
+        let attempt = Attempt {
+            peer,
+            ticket,
+            messages,
+        };
+        table.attempts.insert(id, attempt);
         Some(Inbox {
             id,
+            ticket,
             receiver,
             attempts: self.clone(),
         })
@@ -77,7 +128,7 @@ impl Attempts {
 
     /// Passes a message on; `false` when there is no such attempt.
     fn pass_on(&self, id: IntroductionId, message: AttemptMessage) -> bool {
-        let Some(attempt) = self.lock().get(&id).cloned() else {
+        let Some(attempt) = self.lock().attempts.get(&id).map(|it| it.messages.clone()) else {
             return false;
         };
         // Never more than a few are outstanding unless the server misbehaves.
@@ -87,7 +138,23 @@ impl Attempts {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IntroductionId, mpsc::Sender<AttemptMessage>>> {
+    /// Whether this is an attempt with this peer. Whoever is invited does not draw
+    /// the id, and could be shown one of somebody else's.
+    fn is_with(&self, id: IntroductionId, peer: PeerKey) -> bool {
+        let table = self.lock();
+        table.attempts.get(&id).is_some_and(|it| it.peer == peer)
+    }
+
+    /// Nothing more will come for any of them.
+    fn end(&self) {
+        let mut table = self.lock();
+        let Table { budget, attempts } = &mut *table;
+        for (_, attempt) in attempts.drain() {
+            budget.give_back(attempt.ticket);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,6 +163,7 @@ impl Attempts {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     id: IntroductionId,
+    ticket: Ticket,
     receiver: mpsc::Receiver<AttemptMessage>,
     attempts: Attempts,
 }
@@ -109,7 +177,13 @@ impl Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.attempts.lock().remove(&self.id);
+        let mut table = self.attempts.lock();
+        table.budget.give_back(self.ticket);
+        // One that has given way may have left its id to another.
+        let is_own = |it: &Attempt| it.ticket == self.ticket;
+        if table.attempts.get(&self.id).is_some_and(is_own) {
+            table.attempts.remove(&self.id);
+        }
     }
 }
 
@@ -142,35 +216,12 @@ pub(super) struct Reader {
     /// The pages of the roster that have arrived so far.
     pub(super) roster: Vec<PeerIdentity>,
     pub(super) invitations: Invitations,
+    pub(super) known: KnownKeys,
+    pub(super) sessions: LiveSessions,
     /// How many messages have come.
     pub(super) heard: watch::Sender<u64>,
     /// Nobody waits for the server any more.
     pub(super) given_up: Arc<Notify>,
-}
-
-/// Counts invitations.
-#[derive(Debug)]
-pub(super) struct Invitations {
-    /// When all that was passed on would have been at the steady rate.
-    due: Instant,
-}
-
-impl Invitations {
-    pub(super) fn new() -> Self {
-        Self {
-            due: Instant::now(),
-        }
-    }
-
-    /// Whether another one may be passed on.
-    fn take(&mut self, now: Instant) -> bool {
-        let due = self.due.max(now) + INVITATION_INTERVAL;
-        let granted = due <= now + INVITATION_INTERVAL * MAX_INVITATIONS;
-        if granted {
-            self.due = due;
-        }
-        granted
-    }
 }
 
 impl Reader {
@@ -196,7 +247,7 @@ impl Reader {
         };
         self.writer.abort();
         // Attempts in progress go on without the server as far as they can.
-        self.attempts.lock().clear();
+        self.attempts.end();
         if let Some(reason) = reason {
             let event = RendezvousEvent::Disconnected(reason);
             // Fails when nobody is left to be told.
@@ -266,16 +317,18 @@ impl Reader {
         round: u8,
         from: PeerIdentity,
     ) -> Option<RendezvousEvent> {
-        if self
-            .attempts
-            .pass_on(introduction, AttemptMessage::Invited { round })
+        let invited = AttemptMessage::Invited { round };
+        if self.attempts.is_with(introduction, from.key)
+            && self.attempts.pass_on(introduction, invited)
         {
             return None;
         }
-        if round == 1 && self.invitations.take(Instant::now()) {
+        let is_known = self.known.contains(from.key);
+        if round == 1 && self.invitations.take(Instant::now(), from.key, is_known) {
             return Some(RendezvousEvent::Invitation(Invitation {
                 introduction,
                 from,
+                sessions: self.sessions.clone(),
             }));
         }
         // Too many, or our side of this attempt is over: no need to let the other

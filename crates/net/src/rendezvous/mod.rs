@@ -1,6 +1,7 @@
 //! The client of the rendezvous server: one logged-in control connection.
 
 mod control;
+mod invitations;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use tokio_rustls::client::TlsStream;
 pub(crate) use control::{AttemptMessage, Inbox};
 
 use crate::connect::{self, Accepted, ConnectError, Wanted};
+use crate::known::KnownKeys;
 use crate::port_mapping::PortMapper;
 use crate::proxy::ProxyChoice;
 use crate::punch_port::{Observing, WarmPort};
@@ -31,7 +33,8 @@ use crate::server::{Persistence, Server, ServerConnectError};
 use crate::server_address::ServerAddress;
 use crate::session::{LiveSessions, Session, SessionHandle};
 use crate::wire::{self, WireError};
-use control::{Attempts, Invitations, Reader};
+use control::{Attempts, Reader};
+use invitations::Invitations;
 
 /// How long the server may take to answer the login.
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +58,8 @@ pub struct LogIn {
     pub path: PathPolicy,
     /// Sessions that are up, of earlier logins, too.
     pub sessions: LiveSessions,
+    /// For whom something is kept free when strangers invite us all the time.
+    pub known: KnownKeys,
     /// Whether the server is reached through a proxy.
     pub proxy: ProxyChoice,
     /// Whom to ask for port mappings; `None` for nobody. Nobody is asked with
@@ -138,6 +143,7 @@ pub enum DisconnectReason {
 pub struct Invitation {
     introduction: IntroductionId,
     from: PeerIdentity,
+    sessions: LiveSessions,
 }
 
 impl Invitation {
@@ -145,6 +151,14 @@ impl Invitation {
     #[must_use]
     pub const fn from(&self) -> &PeerIdentity {
         &self.from
+    }
+
+    /// Whether a session is up that this peer may want to move: one that it began.
+    /// What it wants shows only when it is connected; then it may as well begin
+    /// another.
+    #[must_use]
+    pub fn may_move_a_session(&self) -> bool {
+        self.sessions.has_any_of(self.from.key)
     }
 }
 
@@ -161,6 +175,7 @@ struct Shared {
     identity: Identity,
     path: PathPolicy,
     sessions: LiveSessions,
+    known: KnownKeys,
     outgoing: mpsc::Sender<ClientMessage>,
     attempts: Attempts,
     /// Absent when only the relay may be used: nothing then reveals an address.
@@ -250,6 +265,7 @@ impl Rendezvous {
                 key: expect,
             },
             share_host,
+            policy: self.path(),
             improve: None,
         };
         match connect::run(self, wanted).await? {
@@ -279,28 +295,47 @@ impl Rendezvous {
             role: Role::Controlling,
             peer: live.peer.clone(),
             share_host,
+            policy: PathPolicy::DirectOnly,
             improve: Some((live, attempt)),
         };
         connect::run(self, wanted).await.map(|_| true)
     }
 
-    /// Takes up an invitation.
+    /// Takes up an invitation, by the paths that both `policy` and the login allow.
+    ///
+    /// With [`PathPolicy::RelayOnly`] the other side does not learn where this one is:
+    /// no address is named, nothing listens or dials, and no port is taken. A session
+    /// that begins so can move to a direct path later: the other side looks for one
+    /// ([`Rendezvous::improve`]), and that invitation is taken up with another policy.
     ///
     /// # Errors
-    /// As [`Rendezvous::connect`].
+    /// As [`Rendezvous::connect`]. When nothing is allowed, the invitation is turned
+    /// down with [`RefuseReason::NeedsPermission`].
     pub async fn accept(
         &self,
         invitation: Invitation,
         share_host: HostSharing,
+        policy: PathPolicy,
     ) -> Result<Accepted, ConnectError> {
+        let Some(policy) = policy.and(self.path()) else {
+            let reason = RefuseReason::NeedsPermission;
+            self.refuse(invitation, reason).await;
+            return Err(ConnectError::Introduction(reason.into()));
+        };
         let wanted = Wanted {
             introduction: invitation.introduction,
             role: Role::Controlled,
-            peer: invitation.from,
+            peer: invitation.from.clone(),
             share_host,
+            policy,
             improve: None,
         };
-        connect::run(self, wanted).await
+        let accepted = connect::run(self, wanted).await;
+        if let Err(ConnectError::Busy) = accepted {
+            // The other side need not wait to find out.
+            self.refuse(invitation, RefuseReason::Busy).await;
+        }
+        accepted
     }
 
     /// Turns an invitation down. Nothing happens when the connection to the
@@ -343,8 +378,12 @@ impl Rendezvous {
         sent.map_err(|_| ConnectError::Disconnected)
     }
 
-    pub(crate) fn register(&self, id: IntroductionId) -> Result<Inbox, ConnectError> {
-        self.shared.attempts.register(id).ok_or(ConnectError::Busy)
+    pub(crate) fn register(&self, wanted: &Wanted) -> Result<Inbox, ConnectError> {
+        let peer = wanted.peer.key;
+        let is_known = wanted.role == Role::Controlling || self.shared.known.contains(peer);
+        let attempts = &self.shared.attempts;
+        let inbox = attempts.register(wanted.introduction, peer, is_known);
+        inbox.ok_or(ConnectError::Busy)
     }
 
     pub(crate) fn server(&self) -> &Arc<Server> {
@@ -424,7 +463,7 @@ impl Approach {
         let (events, events_receiver) = mpsc::channel(EVENTS);
         let (outgoing, queue) = mpsc::channel(OUTGOING_MESSAGES);
         let (read_half, write_half) = tokio::io::split(*self.stream);
-        let attempts = Attempts::default();
+        let attempts = Attempts::new();
         let (heard_by_reader, heard) = watch::channel(0);
         let given_up = Arc::new(Notify::new());
         let reader = Reader {
@@ -437,6 +476,8 @@ impl Approach {
             heard: heard_by_reader,
             roster: Vec::new(),
             invitations: Invitations::new(),
+            sessions: self.log_in.sessions.clone(),
+            known: self.log_in.known.clone(),
             given_up: given_up.clone(),
         };
         let shared = Arc::new(Shared {
@@ -444,6 +485,7 @@ impl Approach {
             identity: self.log_in.identity,
             path: self.log_in.path,
             sessions: self.log_in.sessions,
+            known: self.log_in.known,
             outgoing,
             attempts,
             warm_port: self.warm_port,

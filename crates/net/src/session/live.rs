@@ -43,10 +43,10 @@ pub(crate) struct LiveSession {
     attempts: Arc<Semaphore>,
 }
 
-/// Sessions by their names. Shared by all logins of one client, for sessions
+/// Sessions by their peers and names: a peer chooses the names of those it begins. Shared by all logins of one client, for sessions
 /// outlive them.
 #[derive(Debug, Clone, Default)]
-pub struct LiveSessions(Arc<Mutex<HashMap<IntroductionId, Weak<LiveSession>>>>);
+pub struct LiveSessions(Arc<Mutex<HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>>>);
 
 impl SessionHandle {
     /// The session's path, now and whenever it moves.
@@ -98,6 +98,11 @@ impl LiveSession {
         });
     }
 
+    /// Whether it is up, and this peer's to move.
+    fn is_controlled_by(&self, peer: PeerKey) -> bool {
+        self.role == Role::Controlled && self.peer.key == peer && !self.mover.is_closed()
+    }
+
     pub(crate) fn kind(&self) -> PathKind {
         self.path.borrow().kind
     }
@@ -112,18 +117,24 @@ impl LiveSessions {
     pub(crate) fn add(&self, session: &Arc<LiveSession>) {
         let mut sessions = self.lock();
         sessions.retain(|_, session| session.strong_count() > 0);
-        sessions.insert(session.id, Arc::downgrade(session));
+        sessions.insert((session.peer.key, session.id), Arc::downgrade(session));
     }
 
     /// The session that a peer wants to move: it must be with this peer, and
     /// controlled by it.
     pub(crate) fn find(&self, id: IntroductionId, peer: PeerKey) -> Option<Arc<LiveSession>> {
-        let found = self.lock().get(&id).and_then(Weak::upgrade)?;
-        let is_theirs = found.role == Role::Controlled && found.peer.key == peer;
-        (is_theirs && !found.mover.is_closed()).then_some(found)
+        let found = self.lock().get(&(peer, id)).and_then(Weak::upgrade)?;
+        found.is_controlled_by(peer).then_some(found)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IntroductionId, Weak<LiveSession>>> {
+    /// Whether there is any that this peer may move.
+    pub(crate) fn has_any_of(&self, peer: PeerKey) -> bool {
+        let sessions = self.lock();
+        let mut up = sessions.values().filter_map(Weak::upgrade);
+        up.any(|session| session.is_controlled_by(peer))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

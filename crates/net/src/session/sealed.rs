@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use pinhole_tls::{LONGEST_RECORD_BYTES, Opener, SealError, Sealer};
 use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 
 use super::READ_BUFFER_BYTES;
-use super::record::{LONGEST_BYTES, Opener, Sealer};
 use super::transport::{TransportReader, TransportWriter};
 
 /// Plaintext that is sealed and handed to the kernel at once: a chunk of a
@@ -39,8 +39,6 @@ pub(crate) struct SealedReader {
 pub(crate) struct SealedWriter {
     sealer: Sealer,
     transport: TransportWriter,
-    sealed: Vec<u8>,
-    sent_bytes: usize,
     shut_down: bool,
 }
 
@@ -82,12 +80,12 @@ impl Arrived {
         if self.sealed.is_empty() {
             self.sealed = 0..0;
         }
-        if self.bytes.len() - self.sealed.end < LONGEST_BYTES {
+        if self.bytes.len() - self.sealed.end < LONGEST_RECORD_BYTES {
             self.bytes.copy_within(self.sealed.clone(), 0);
             self.sealed = 0..self.sealed.len();
         }
         let room = self.bytes.get_mut(self.sealed.end..).unwrap_or_default();
-        let asked = room.len().min(self.ask_bytes.max(LONGEST_BYTES));
+        let asked = room.len().min(self.ask_bytes.max(LONGEST_RECORD_BYTES));
         room.get_mut(..asked).unwrap_or_default()
     }
 
@@ -95,17 +93,6 @@ impl Arrived {
     pub(super) fn add(&mut self, count: usize) {
         self.sealed.end += count;
         self.ask_bytes = (self.ask_bytes * 2).min(READ_BUFFER_BYTES);
-    }
-
-    /// Puts plaintext before what is there.
-    pub(super) fn put_before(&mut self, mut opened: Vec<u8>) {
-        let (opened_bytes, sealed) = (opened.len(), self.sealed());
-        opened.extend_from_slice(sealed);
-        let filled_bytes = opened.len();
-        opened.resize(filled_bytes.max(READ_BUFFER_BYTES), 0);
-        self.bytes = opened;
-        self.opened = 0..opened_bytes;
-        self.sealed = opened_bytes..filled_bytes;
     }
 
     /// Keeps the beginning of a record that came into another buffer.
@@ -127,7 +114,7 @@ impl Arrived {
     /// Opens the first record, when nothing else is opened. `false` when it is
     /// not there as a whole.
     fn open(&mut self, opener: &mut Opener) -> io::Result<bool> {
-        let Some(record) = opener.open(self.sealed(), 0)? else {
+        let Some(record) = opener.open(self.sealed(), 0).map_err(super::invalid)? else {
             return Ok(false);
         };
         let start = self.sealed.start;
@@ -152,8 +139,6 @@ pub(super) fn stream(
     let writer = SealedWriter {
         sealer,
         transport: transport.1,
-        sealed: Vec::new(),
-        sent_bytes: 0,
         shut_down: false,
     };
     Box::new(tokio::io::join(reader, writer))
@@ -164,7 +149,7 @@ impl SealedReader {
     fn take(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
         self.arrived.hand_out(buffer);
         while buffer.remaining() > 0
-            && !self.opener.peer_closed
+            && !self.opener.peer_closed()
             && self.arrived.open(&mut self.opener)?
         {
             self.arrived.hand_out(buffer);
@@ -204,7 +189,7 @@ impl SealedReader {
         let (mut start, mut opened) = (0, 0);
         let begun = loop {
             // Nothing counts behind an end, however much there is.
-            if self.opener.peer_closed {
+            if self.opener.peer_closed() {
                 break &[][..];
             }
             let behind = room.get_mut(opened..).unwrap_or_default();
@@ -215,7 +200,7 @@ impl SealedReader {
                 }
                 Ok(None) => break room.get(start..).unwrap_or_default(),
                 Err(error) => {
-                    self.failed = Some(error);
+                    self.failed = Some(super::invalid(error));
                     break &[];
                 }
             }
@@ -248,7 +233,7 @@ impl AsyncRead for SealedReader {
                 let again = io::ErrorKind::NotConnected.into();
                 return Poll::Ready(Err(std::mem::replace(error, again)));
             }
-            if this.opener.peer_closed {
+            if this.opener.peer_closed() {
                 return this.transport.poll_ended(context).map(Ok);
             }
             if buffer.remaining() < IN_PLACE_BYTES {
@@ -262,24 +247,20 @@ impl AsyncRead for SealedReader {
 
 impl SealedWriter {
     #[cfg(test)]
-    pub(super) const fn limit_keys_to(&mut self, records: u64) {
-        self.sealer.limit_to(records);
+    pub(super) fn limit_keys_to(&mut self, records: u64) {
+        self.sealer.limit_keys_to(records);
     }
 
     /// Hands all that is sealed to the kernel.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.sealed.get(self.sent_bytes..)
-            && !rest.is_empty()
-        {
+        while !self.sealer.sealed().is_empty() {
             let transport = Pin::new(&mut self.transport);
-            let count = ready!(transport.poll_write(context, rest))?;
+            let count = ready!(transport.poll_write(context, self.sealer.sealed()))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.sent_bytes += count;
+            self.sealer.sent(count);
         }
-        self.sealed.clear();
-        self.sent_bytes = 0;
         Poll::Ready(Ok(()))
     }
 }
@@ -299,7 +280,7 @@ impl AsyncWrite for SealedWriter {
         if this.shut_down {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let sealed = this.sealer.seal(bytes, &mut this.sealed);
+        let sealed = this.sealer.seal(bytes).map_err(not_sealed);
         // Whatever the kernel does not take now goes with the next call.
         let sent = this.poll_send(context);
         sealed?;
@@ -320,11 +301,19 @@ impl AsyncWrite for SealedWriter {
         ready!(this.poll_send(context))?;
         if !this.shut_down {
             this.shut_down = true;
-            this.sealer.close(&mut this.sealed)?;
+            this.sealer.close().map_err(not_sealed)?;
             ready!(this.poll_send(context))?;
         }
         Pin::new(&mut this.transport).poll_shutdown(context)
     }
+}
+
+fn not_sealed(error: SealError) -> io::Error {
+    let kind = match error {
+        SealError::Failed => io::ErrorKind::NotConnected,
+        SealError::NoKey | SealError::Refused(_) => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 impl fmt::Debug for SealedReader {

@@ -102,6 +102,39 @@ async fn each_side_checks_the_other_s_key() {
     assert!(is_wrong_key(&error), "{error}");
 }
 
+/// TLS leaves it to the other end whether it names a protocol.
+#[tokio::test]
+async fn a_peer_that_agrees_on_no_protocol_is_refused() {
+    for role in [Role::Controlling, Role::Controlled] {
+        let [alice, bob] = [(); 2].map(|()| generate_identity().unwrap().0);
+        let (ours, theirs) = sockets().await;
+        let ours = Transport::direct(ours).unwrap();
+        let ours = authenticate(ours, role, &alice, bob.key());
+        let theirs = async {
+            match role {
+                Role::Controlling => {
+                    let config = peer_tls::server_config(&bob, Expect::AnyKey, ALPN_PEER);
+                    let mut config = ServerConfig::clone(&config.unwrap());
+                    config.alpn_protocols.clear();
+                    let accepting = TlsAcceptor::from(Arc::new(config)).accept(theirs);
+                    accepting.await.map(TlsStream::Server)
+                }
+                Role::Controlled => {
+                    let config = peer_tls::client_config(&bob, Expect::AnyKey, ALPN_PEER);
+                    let mut config = ClientConfig::clone(&config.unwrap());
+                    config.alpn_protocols.clear();
+                    let connector = TlsConnector::from(Arc::new(config));
+                    let connecting = connector.connect(peer_tls::server_name(), theirs);
+                    connecting.await.map(TlsStream::Client)
+                }
+            }
+        };
+        let (ours, _theirs) = tokio::join!(ours, theirs);
+        let error = ours.map(|proven| proven.stream).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    }
+}
+
 /// Writes `writes` pieces one after the other and reads them in `reads` pieces.
 async fn carry(
     mut writer: SealedWriter,

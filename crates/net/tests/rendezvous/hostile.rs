@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, Expect, HostSharing, LiveSessions, LogIn, PathPolicy, PeerIdentity, PeerKey,
-    Rendezvous, RendezvousEvent, Way,
+    ConnectError, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy, PeerIdentity,
+    PeerKey, RefuseReason, Rendezvous, RendezvousEvent, Way,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -59,7 +59,10 @@ impl Control {
 
 /// A client of a hostile server, with the server's end of its connection. It
 /// comes through a proxy, so that loopback is nothing special to it.
-async fn victim() -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
+async fn victim(
+    path: PathPolicy,
+    known: KnownKeys,
+) -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = server_config(&identity(), Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
@@ -70,8 +73,9 @@ async fn victim() -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
         expect: Expect::AnyKey,
         identity: identity(),
         name: "alice".parse().unwrap(),
-        path: PathPolicy::DirectOnly,
+        path,
         sessions: LiveSessions::default(),
+        known,
         port_mapper: None,
         proxy: format!("http://{}", proxy.local_addr().unwrap())
             .parse()
@@ -110,8 +114,23 @@ async fn victim() -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
 fn peer() -> PeerIdentity {
     PeerIdentity {
         name: "mallory".parse().unwrap(),
-        key: PeerKey::from_bytes([7; 32]),
+        key: PeerKey::from_bytes([255; 32]),
     }
+}
+
+fn someone(number: u8) -> PeerIdentity {
+    PeerIdentity {
+        name: format!("someone{number}").parse().unwrap(),
+        key: PeerKey::from_bytes([number; 32]),
+    }
+}
+
+/// Where this machine would be dialled if somebody was to.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified() && !ip.is_loopback()).then_some(ip)
 }
 
 /// A listener, and how many have knocked at it.
@@ -130,12 +149,13 @@ async fn door(ip: IpAddr) -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
 
 /// The addresses dialled when the server names these.
 async fn dialled(named: &[String]) -> Vec<SocketAddr> {
-    let (rendezvous, mut events, mut control) = victim().await;
+    let (rendezvous, mut events, mut control) =
+        victim(PathPolicy::DirectOnly, KnownKeys::default()).await;
     control.invite(1, &peer()).await;
     let Some(RendezvousEvent::Invitation(invitation)) = events.recv().await else {
         panic!("no invitation");
     };
-    let accepting = rendezvous.accept(invitation, HostSharing::SameNetwork);
+    let accepting = rendezvous.accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
     let introducing = async {
         let ClientMessage::Answer {
             introduction,
@@ -213,23 +233,97 @@ async fn it_cannot_aim_them_at_themselves_at_services_or_at_many() {
 
 #[tokio::test]
 async fn it_cannot_have_them_dial_without_end() {
-    let (_rendezvous, mut events, mut control) = victim().await;
-    for number in 0..200 {
-        control.invite(number, &peer()).await;
+    let known = KnownKeys::default();
+    let contact = someone(200);
+    known.set([contact.key]);
+    let (_rendezvous, mut events, mut control) = victim(PathPolicy::Auto, known).await;
+    // One who asks again and again, then many who ask once, then a contact.
+    let pushy = std::iter::repeat_n(peer(), 100);
+    let many = (0..150).map(someone);
+    let all = pushy.chain(many).chain([contact.clone()]);
+    for (number, from) in all.enumerate() {
+        control.invite(u8::try_from(number).unwrap(), &from).await;
     }
-    let mut refused = 0;
-    while refused < 200 - 64 - 10 {
+    let mut passed_on = Vec::new();
+    while let Ok(Some(RendezvousEvent::Invitation(invitation))) =
+        timeout(Duration::from_millis(500), events.recv()).await
+    {
+        passed_on.push(invitation.from().key);
+    }
+    let of = |key| passed_on.iter().filter(|&&from| from == key).count();
+    // Some more while the test runs: one in four seconds, of all one each second.
+    assert!((16..=20).contains(&of(peer().key)), "{}", of(peer().key));
+    assert_eq!(of(contact.key), 1);
+    assert!((65..=75).contains(&passed_on.len()), "{}", passed_on.len());
+    for _ in passed_on.len()..251 {
         match control.hear().await {
-            ClientMessage::Refuse { .. } => refused += 1,
+            ClientMessage::Refuse { reason, .. } => assert_eq!(reason, RefuseReason::Busy),
             other => panic!("{other:?}"),
         }
     }
-    let mut passed_on = 0;
-    while let Ok(Some(RendezvousEvent::Invitation(_))) =
-        timeout(Duration::from_millis(200), events.recv()).await
-    {
-        passed_on += 1;
+}
+
+/// What a key that is no contact's learns of an invitation that is taken up over the
+/// relay, even when it and the server do all they can.
+#[tokio::test]
+async fn nobody_who_is_answered_over_the_relay_only_learns_an_address_or_is_dialled() {
+    let (doorstep, knocks) = door(own_address().unwrap_or([127, 0, 0, 1].into())).await;
+    let (rendezvous, mut events, mut control) =
+        victim(PathPolicy::Auto, KnownKeys::default()).await;
+    control.invite(1, &peer()).await;
+    let Some(RendezvousEvent::Invitation(invitation)) = events.recv().await else {
+        panic!("no invitation");
+    };
+    let accepting = rendezvous.accept(invitation, HostSharing::Always, PathPolicy::RelayOnly);
+    let introducing = async {
+        for round in 1..=4 {
+            let ClientMessage::Answer {
+                introduction,
+                reachability,
+                ..
+            } = control.hear().await
+            else {
+                panic!("no answer");
+            };
+            assert_eq!(reachability.candidates, []);
+            assert!(reachability.relay);
+            let kinds = [CandidateKind::Host, CandidateKind::PortMapped];
+            let candidates = kinds.map(|kind| Candidate {
+                kind,
+                address: doorstep,
+            });
+            control
+                .say(&ServerMessage::Introduced {
+                    introduction,
+                    round,
+                    peer: peer(),
+                    role: Role::Controlled,
+                    candidates: candidates.to_vec(),
+                    relay: None,
+                    start_in_ms: 0,
+                })
+                .await;
+            if round < 4 {
+                control
+                    .say(&ServerMessage::Invitation {
+                        introduction,
+                        round: round + 1,
+                        from: peer(),
+                    })
+                    .await;
+            }
+        }
+    };
+    let ended = async {
+        tokio::select! {
+            ended = accepting => ended,
+            () = async { introducing.await; std::future::pending().await } => unreachable!(),
+        }
+    };
+    let ended = timeout(PATIENCE * 3, ended).await.expect("still at it");
+    match ended.unwrap_err() {
+        ConnectError::NoPath { report, .. } => assert_eq!(report.tried, []),
+        other => panic!("{other}"),
     }
-    // One more a second.
-    assert!((64..=74).contains(&passed_on), "{passed_on}");
+    assert_eq!(knocks.load(std::sync::atomic::Ordering::Relaxed), 0);
 }

@@ -9,7 +9,9 @@
 mod hostile;
 mod login;
 mod measure;
+mod private;
 mod proxy;
 mod scene;
 mod sessions;
 mod strangers;
+mod stress;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, LiveSessions, LogIn,
-    LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice, Rendezvous, RendezvousEvent,
+    Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, KnownKeys, LiveSessions,
+    LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice, Rendezvous, RendezvousEvent,
     ServerAddress, Session, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
@@ -71,6 +71,7 @@ impl Server {
             name: name.parse().unwrap(),
             path,
             sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
             port_mapper: None,
         }
@@ -86,6 +87,8 @@ pub(crate) struct Client {
     pub(crate) rendezvous: Rendezvous,
     pub(crate) logged_in: LoggedIn,
     pub(crate) events: mpsc::Receiver<RendezvousEvent>,
+    /// Whom this client knows.
+    pub(crate) known: KnownKeys,
     pub(crate) key: PeerKey,
 }
 
@@ -97,11 +100,13 @@ impl Client {
     pub(crate) async fn with_path(server: &Server, name: &str, path: PathPolicy) -> Self {
         let identity = identity();
         let log_in = server.log_in(name, &identity, path);
+        let known = log_in.known.clone();
         let (rendezvous, logged_in, events) = Rendezvous::log_in(log_in).await.unwrap();
         Self {
             rendezvous,
             logged_in,
             events,
+            known,
             key: identity.key(),
         }
     }
@@ -135,7 +140,9 @@ pub(crate) async fn connect(
     let accepting = async {
         let invitation = to.invitation().await;
         assert_eq!(invitation.from().key, from.key);
-        let accepted = other.accept(invitation, HostSharing::SameNetwork).await;
+        let accepted = other
+            .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto)
+            .await;
         accepted.map(begun)
     };
     let both = async { tokio::join!(inviting, accepting) };

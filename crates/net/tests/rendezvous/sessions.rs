@@ -82,7 +82,11 @@ async fn many_sessions_between_the_same_two_at_once() {
     }
     for _ in 0..SESSIONS {
         let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
-        accepting.spawn(async move { rendezvous.accept(invitation, HostSharing::Always).await });
+        accepting.spawn(async move {
+            rendezvous
+                .accept(invitation, HostSharing::Always, PathPolicy::Auto)
+                .await
+        });
     }
     let mut ends = Vec::new();
     for result in inviting.join_all().await {
@@ -153,7 +157,8 @@ async fn a_peer_with_another_key_is_not_connected_to() {
         let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
         // Alice leaves at once; bob would go on trying for a while.
         drop(tokio::spawn(async move {
-            let accepted = rendezvous.accept(invitation, HostSharing::SameNetwork);
+            let accepted =
+                rendezvous.accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
             accepted.await.map(drop)
         }));
     };

@@ -22,6 +22,17 @@ pub enum PathPolicy {
     RelayOnly,
 }
 
+impl PathPolicy {
+    /// What both of them allow; `None` when that is nothing.
+    #[must_use]
+    pub fn and(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Auto, policy) | (policy, Self::Auto) => Some(policy),
+            (one, other) => (one == other).then_some(one),
+        }
+    }
+}
+
 /// How a connection reaches the other side, the best class first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

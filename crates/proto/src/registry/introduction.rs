@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use pinhole_budget::{Bounds, Owner, Rate, SubnetBounds, Ticket};
+
 use crate::candidate::{Candidate, CandidateKind, is_global, same_network};
+use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::rendezvous::{
     HostSharing, IntroductionFailure, IntroductionId, Reachability, RefuseReason, RelayToken, Role,
@@ -12,14 +15,28 @@ use crate::rendezvous::{
 };
 
 use super::observed::Observed;
-use super::{Registry, Session, SessionId, Timer};
+use super::{Inviter, Registry, Session, SessionId, Timer};
 
 /// How long an invited peer may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many introductions one session may ask for; all at once, if it likes.
-pub const INTRODUCTIONS_PER_MINUTE: u32 = 60;
-/// Most unanswered invitations of one peer: nobody can be drowned in them.
-pub const MAX_PENDING_INVITATIONS: usize = 32;
+/// How many introductions one key may ask for.
+pub const INTRODUCTIONS_OF_KEY: Rate = Rate {
+    burst: 60,
+    interval: Duration::from_secs(1),
+};
+/// How many all newcomers of one network may ask for.
+pub const INTRODUCTIONS_OF_NETWORK: Rate = Rate {
+    burst: 240,
+    interval: Duration::from_millis(250),
+};
+/// Unanswered invitations of one peer: nobody can be drowned in them, and nobody can
+/// drown those of others.
+pub const PENDING_INVITATIONS: Bounds = Bounds {
+    total: 32,
+    reserved: 8,
+    per_key: 8,
+    per_subnet: SubnetBounds::uniform(16),
+};
 /// Most rounds of one introduction.
 pub const MAX_ROUNDS: u8 = 4;
 
@@ -40,38 +57,8 @@ pub(super) struct Introduction {
     /// The inviter's.
     reachability: Reachability,
     expires_at: Instant,
-}
-
-/// How many introductions a session may still ask for: a bucket that holds a
-/// minute's worth and refills steadily.
-#[derive(Debug)]
-pub(super) struct Allowance {
-    left: u32,
-    refilled_at: Instant,
-}
-
-impl Allowance {
-    const REFILL: Duration = Duration::from_millis(60_000 / INTRODUCTIONS_PER_MINUTE as u64);
-
-    pub(super) const fn full(now: Instant) -> Self {
-        Self {
-            left: INTRODUCTIONS_PER_MINUTE,
-            refilled_at: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        while self.left < INTRODUCTIONS_PER_MINUTE && self.refilled_at + Self::REFILL <= now {
-            self.left += 1;
-            self.refilled_at += Self::REFILL;
-        }
-        if self.left == INTRODUCTIONS_PER_MINUTE {
-            self.refilled_at = now;
-        }
-        let granted = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        granted
-    }
+    /// Among those that the invited has not answered.
+    ticket: Ticket,
 }
 
 impl Registry {
@@ -84,17 +71,22 @@ impl Registry {
         peer: &PeerName,
         reachability: Reachability,
     ) {
-        let Some(session) = self.sessions.get_mut(&inviter) else {
+        let Some(session) = self.sessions.get(&inviter) else {
             return;
         };
         if !(1..=MAX_ROUNDS).contains(&round) {
             return self.close(inviter, None);
         }
-        if !session.introductions.take(now) {
+        let from = session.identity.clone();
+        let owner = Owner {
+            key: Some(from.key),
+            address: Some(session.observed.ip()),
+            is_known: session.is_known,
+        };
+        let reachability = own(reachability, session, &self.observed);
+        if !self.may_introduce(now, &owner) {
             return self.fail(inviter, id, IntroductionFailure::Limited);
         }
-        let from = session.identity.clone();
-        let reachability = own(reachability, session, &self.observed);
         let invited = self.online.get(peer).copied();
         let Some(invited) = invited.filter(|&invited| invited != inviter) else {
             return self.fail(inviter, id, IntroductionFailure::Offline);
@@ -110,10 +102,12 @@ impl Registry {
         let Some(session) = self.sessions.get_mut(&invited) else {
             return;
         };
-        if session.pending_invitations >= MAX_PENDING_INVITATIONS {
+        let Ok(taken) = session.pending_invitations.take(owner, 1) else {
             return self.fail(inviter, id, IntroductionFailure::Limited);
+        };
+        for ticket in taken.evicted {
+            self.give_way(invited, ticket);
         }
-        session.pending_invitations += 1;
         let expires_at = now + ANSWER_TIMEOUT;
         self.timers.insert((expires_at, Timer::Introduction(id)));
         self.introductions.insert(
@@ -124,6 +118,7 @@ impl Registry {
                 invited,
                 reachability,
                 expires_at,
+                ticket: taken.ticket,
             },
         );
         let invitation = ServerMessage::Invitation {
@@ -132,6 +127,25 @@ impl Registry {
             from,
         };
         self.send(invited, invitation);
+    }
+
+    fn may_introduce(&mut self, now: Instant, owner: &Owner<PeerKey>) -> bool {
+        let (Some(key), Some(address)) = (owner.key, owner.address) else {
+            return false;
+        };
+        self.introductions_of_keys.take(now, key)
+            && (owner.is_known || self.introductions_of_networks.take(now, address))
+    }
+
+    /// An invitation that has lost its place; the invited may still answer it, in vain.
+    fn give_way(&mut self, invited: SessionId, ticket: Ticket) {
+        let mut all = self.introductions.iter();
+        let lost = all.find(|(_, it)| it.invited == invited && it.ticket == ticket);
+        if let Some((&id, _)) = lost
+            && let Some(introduction) = self.take_introduction(id)
+        {
+            self.fail(introduction.inviter, id, IntroductionFailure::Limited);
+        }
     }
 
     pub(super) fn answer(
@@ -181,9 +195,13 @@ impl Registry {
         let to_invited = passed_on(&theirs, near || shares(&theirs) && shares(&ours));
         let to_inviter = introduced(a, b, Role::Controlling, to_inviter);
         let to_invited = introduced(b, a, Role::Controlled, to_invited);
-        let keys = [a.identity.key, b.identity.key];
+        let inviting = Inviter {
+            key: a.identity.key,
+            address: a.observed.ip(),
+        };
+        let invited_key = b.identity.key;
         if let Some(token) = relay {
-            let expires_at = self.relay.issue(now, token, keys);
+            let expires_at = self.relay.issue(now, token, inviting, invited_key);
             self.timers.insert((expires_at, Timer::Token(token)));
         }
         self.send(inviter, to_inviter);
@@ -234,7 +252,7 @@ impl Registry {
     fn take_introduction(&mut self, id: IntroductionId) -> Option<Introduction> {
         let introduction = self.introductions.remove(&id)?;
         if let Some(invited) = self.sessions.get_mut(&introduction.invited) {
-            invited.pending_invitations = invited.pending_invitations.saturating_sub(1);
+            invited.pending_invitations.give_back(introduction.ticket);
         }
         Some(introduction)
     }
@@ -295,8 +313,14 @@ fn near(
 ) -> bool {
     let a = public_addresses(a_observed, a);
     let b = public_addresses(b_observed, b);
-    a.iter()
-        .any(|&a| b.iter().any(|&b| same_network(a, b) || around_server(a, b)))
+    let are_near = |a, b| (same_network(a, b) && !is_shared(a, b)) || around_server(a, b);
+    a.iter().any(|&a| b.iter().any(|&b| are_near(a, b)))
+}
+
+/// One address from which the server cannot see the internet: it may be that of a
+/// proxy or a NAT in front of the server, which everybody seems to come from.
+fn is_shared(a: IpAddr, b: IpAddr) -> bool {
+    a == b && !is_global(a) && !a.is_loopback()
 }
 
 /// One side is on the server's own machine and the other reaches that machine

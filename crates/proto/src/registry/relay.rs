@@ -1,6 +1,7 @@
 //! Relay tokens, and the connections that wait for their other half.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::key::PeerKey;
@@ -16,8 +17,20 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RelayId(pub u64);
 
+/// Who has invited the other side of a relay. All that the relay takes counts against
+/// this one: who is invited has no part in how often that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inviter {
+    /// Its key.
+    pub key: PeerKey,
+    /// Where its control connection comes from.
+    pub address: IpAddr,
+}
+
 #[derive(Debug)]
 struct Ticket {
+    inviter: Inviter,
+    /// The inviter's first.
     keys: [PeerKey; 2],
     expires_at: Instant,
     /// The side that is here, with the index of its key.
@@ -32,10 +45,17 @@ pub(super) struct Relay {
 
 impl Relay {
     /// Makes `token` good for one connection of each key; returns when it expires.
-    pub(super) fn issue(&mut self, now: Instant, token: RelayToken, keys: [PeerKey; 2]) -> Instant {
+    pub(super) fn issue(
+        &mut self,
+        now: Instant,
+        token: RelayToken,
+        inviter: Inviter,
+        invited: PeerKey,
+    ) -> Instant {
         let expires_at = now + TOKEN_LIFETIME;
         let ticket = Ticket {
-            keys,
+            inviter,
+            keys: [inviter.key, invited],
             expires_at,
             waiting: None,
         };
@@ -50,29 +70,33 @@ impl Relay {
         relay: RelayId,
         key: PeerKey,
         token: RelayToken,
-    ) -> Option<Action> {
+    ) -> Action {
         let refused = Action::CloseRelay {
             relay,
             refusal: Refusal::Token,
         };
         let Some(ticket) = self.tickets.get_mut(&token) else {
-            return Some(refused);
+            return refused;
         };
         let taken = ticket.waiting.map(|(_, side)| side);
         let side = (0..ticket.keys.len())
             .find(|&side| ticket.keys.get(side) == Some(&key) && taken != Some(side));
         let Some(side) = side.filter(|_| now < ticket.expires_at) else {
-            return Some(refused);
+            return refused;
         };
+        let inviter = ticket.inviter;
         let Some((first, _)) = ticket.waiting else {
             ticket.waiting = Some((relay, side));
             self.waiting.insert(relay, token);
-            return None;
+            return Action::HoldRelay { relay, inviter };
         };
         self.tickets.remove(&token);
         self.waiting.remove(&first);
-        let second = relay;
-        Some(Action::PairRelay { first, second })
+        Action::PairRelay {
+            first,
+            second: relay,
+            inviter,
+        }
     }
 
     /// A side that leaves has used its half of the token, so nobody can be

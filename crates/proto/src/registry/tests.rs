@@ -18,6 +18,8 @@ struct World {
     closed: BTreeMap<SessionId, Option<Refusal>>,
     relay_closed: BTreeMap<RelayId, Refusal>,
     paired: Vec<(RelayId, RelayId)>,
+    /// Whose each relay connection is, whoever has made it.
+    charged: BTreeMap<RelayId, PeerKey>,
     /// Claims wait here while `storage_is_slow`.
     claims: Vec<(SessionId, PeerName, PeerKey)>,
     storage_is_slow: bool,
@@ -68,6 +70,7 @@ impl World {
             closed: BTreeMap::new(),
             relay_closed: BTreeMap::new(),
             paired: Vec::new(),
+            charged: BTreeMap::new(),
             claims: Vec::new(),
             storage_is_slow: false,
             tokens: 0,
@@ -92,7 +95,17 @@ impl World {
                     let earlier = self.closed.insert(session, refusal);
                     assert_eq!(earlier, None, "closed twice");
                 }
-                Action::PairRelay { first, second } => self.paired.push((first, second)),
+                Action::HoldRelay { relay, inviter } => {
+                    self.charged.insert(relay, inviter.key);
+                }
+                Action::PairRelay {
+                    first,
+                    second,
+                    inviter,
+                } => {
+                    self.charged.insert(second, inviter.key);
+                    self.paired.push((first, second));
+                }
                 Action::CloseRelay { relay, refusal } => {
                     self.relay_closed.insert(relay, refusal);
                 }
@@ -113,6 +126,7 @@ impl World {
     fn log_in(&mut self, who: &str, key: PeerKey, from: &str) -> SessionId {
         let log_in = LogIn {
             key,
+            is_known: false,
             observed: address(from),
             observer_ports: vec![4747, 4748],
             version: PROTOCOL_VERSION,
@@ -124,7 +138,7 @@ impl World {
     fn ask(&mut self, log_in: LogIn) -> SessionId {
         self.last_id += 1;
         let session = SessionId(self.last_id);
-        self.registry.handle_log_in(self.now, session, log_in);
+        self.registry.handle_log_in(session, log_in);
         self.drain();
         session
     }

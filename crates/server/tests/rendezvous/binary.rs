@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pinhole_proto::key::Fingerprint;
@@ -14,37 +15,68 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::{Client, identity};
 
 /// Ended by force when a test fails.
-struct Process(Child);
+pub(crate) struct Process {
+    child: Child,
+    /// All that it says on standard error, read as it comes: a full pipe would stop it.
+    log: Option<JoinHandle<String>>,
+}
 
 impl Drop for Process {
     fn drop(&mut self) {
         // An error says that it has ended already.
-        let _: Result<(), _> = self.0.kill();
-        let _: Result<ExitStatus, _> = self.0.wait();
+        let _: Result<(), _> = self.child.kill();
+        let _: Result<ExitStatus, _> = self.child.wait();
     }
 }
 
 impl Process {
-    fn spawn(data_dir: &Path, arguments: &[&str]) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_pinhole-server"))
-            .arg("--data-dir")
-            .arg(data_dir)
-            .args(arguments)
+    pub(crate) fn spawn(data_dir: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pinhole-server"));
+        command.arg("--data-dir").arg(data_dir).args(arguments);
+        Self::start(command)
+    }
+
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        Self(child)
+        let mut stderr = child.stderr.take().unwrap();
+        let log = thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        });
+        let log = Some(log);
+        Self { child, log }
     }
 
-    fn first_line(&mut self) -> String {
-        let stdout = self.0.stdout.as_mut().unwrap();
+    /// What it has said on standard error, once it has ended with this code.
+    pub(crate) fn stderr_to_end(mut self, code: Option<i32>) -> String {
+        let said = self.log.take().unwrap().join().unwrap();
+        assert_eq!(self.child.wait().unwrap().code(), code, "{said}");
+        said
+    }
+
+    /// What it has said on standard error by the time a signal has ended it.
+    pub(crate) fn log(self) -> String {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.stderr_to_end(Some(0))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn first_line(&mut self) -> String {
+        let stdout = self.child.stdout.as_mut().unwrap();
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         line
     }
 
-    fn listening(&mut self) -> (Vec<SocketAddr>, Fingerprint) {
+    pub(crate) fn listening(&mut self) -> (Vec<SocketAddr>, Fingerprint) {
         let line = self.first_line();
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["event"], "listening", "{line}");
@@ -54,15 +86,15 @@ impl Process {
     }
 
     /// Sends the signal; returns how the process ended and how long it took.
-    fn end(mut self, signal: Signal) -> (ExitStatus, Duration) {
+    pub(crate) fn end(mut self, signal: Signal) -> (ExitStatus, Duration) {
         let begin = Instant::now();
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-        let status = self.0.wait().unwrap();
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        let status = self.child.wait().unwrap();
         (status, begin.elapsed())
     }
 }
 
-const ANY_PORT: [&str; 3] = ["--json", "--listen", "127.0.0.1:0"];
+pub(crate) const ANY_PORT: [&str; 3] = ["--json", "--listen", "127.0.0.1:0"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_ends_it_politely_and_names_and_key_survive() {
@@ -86,6 +118,32 @@ async fn a_signal_ends_it_politely_and_names_and_key_survive() {
     Client::log_in(addresses[0], &owner, "alice").await;
     let (status, _) = server.end(Signal::INT);
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_ends_it_as_politely_unless_it_was_started_to_outlive_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, _) = server.listening();
+    let owner = identity();
+    let mut alice = Client::log_in(addresses[0], &owner, "alice").await;
+    let told = tokio::spawn(async move { alice.refusal().await });
+    let (status, _) = server.end(Signal::HUP);
+    assert_eq!(status.code(), Some(0));
+    assert_eq!(told.await.unwrap(), Refusal::ShuttingDown);
+
+    let mut nohup = Command::new("sh");
+    nohup
+        .args(["-c", "trap '' HUP; exec \"$@\"", "sh"])
+        .arg(env!("CARGO_BIN_EXE_pinhole-server"))
+        .arg("--data-dir")
+        .arg(dir.path())
+        .args(ANY_PORT);
+    let mut server = Process::start(nohup);
+    let (addresses, _) = server.listening();
+    kill_process(Pid::from_child(&server.child), Signal::HUP).unwrap();
+    Client::log_in(addresses[0], &owner, "alice").await;
+    assert_eq!(server.end(Signal::TERM).0.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,22 +178,29 @@ fn a_data_dir_in_use_is_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::spawn(dir.path(), &ANY_PORT);
     server.first_line();
-    let mut second = Process::spawn(dir.path(), &ANY_PORT);
-    let mut stderr = String::new();
-    let log = second.0.stderr.as_mut().unwrap();
-    log.read_to_string(&mut stderr).unwrap();
-    assert_eq!(second.0.wait().unwrap().code(), Some(1));
+    let stderr = Process::spawn(dir.path(), &ANY_PORT).stderr_to_end(Some(1));
     let named = dir.path().display().to_string();
     assert!(stderr.contains(&named), "{stderr}");
+}
+
+/// What it says on standard error until its end, which must be a failure.
+fn failure(data_dir: &Path, arguments: &[&str]) -> String {
+    let mut server = Process::spawn(data_dir, arguments);
+    let mut said = String::new();
+    let stdout = server.child.stdout.as_mut().unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "nobody is told that it listens");
+    server.stderr_to_end(Some(1))
 }
 
 #[test]
 fn an_address_that_cannot_be_had_is_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = Process::spawn(dir.path(), &["--listen", "203.0.113.1:4747"]);
-    let mut stderr = String::new();
-    let log = server.0.stderr.as_mut().unwrap();
-    log.read_to_string(&mut stderr).unwrap();
-    assert_eq!(server.0.wait().unwrap().code(), Some(1));
+    let stderr = failure(dir.path(), &["--listen", "203.0.113.1:4747"]);
     assert!(stderr.contains("203.0.113.1:4747"), "{stderr}");
+    assert_eq!(
+        stderr.matches("os error").count(),
+        1,
+        "the cause once: {stderr}"
+    );
 }

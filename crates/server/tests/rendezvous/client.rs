@@ -12,7 +12,7 @@ use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, Identity, client_config, serve
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -33,6 +33,13 @@ pub(crate) fn relay_only() -> Reachability {
         candidates: Vec::new(),
         share_host: HostSharing::SameNetwork,
         relay: true,
+    }
+}
+
+pub(crate) fn log_in(name: &str) -> ClientMessage {
+    ClientMessage::LogIn {
+        version: PROTOCOL_VERSION,
+        name: name.parse().unwrap(),
     }
 }
 
@@ -75,13 +82,52 @@ impl Client {
         client
     }
 
+    /// The same from an address of loopback that stands for a network of its own.
+    pub(crate) async fn begin_from(
+        own: [u8; 4],
+        server: SocketAddr,
+        identity: &Identity,
+        first: &ClientMessage,
+    ) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((own, 0))).unwrap();
+        let mut client = Self::over(socket.connect(server).await.unwrap(), identity).await;
+        client.say(first).await;
+        client
+    }
+
+    /// The same where the server may hang up at any time.
+    pub(crate) async fn try_begin_from(
+        own: [u8; 4],
+        server: SocketAddr,
+        identity: &Identity,
+        first: &ClientMessage,
+    ) -> Option<Self> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((own, 0))).unwrap();
+        let tcp = socket.connect(server).await.ok()?;
+        let local = tcp.local_addr().ok()?;
+        let config = client_config(identity, Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
+        let connector = TlsConnector::from(config);
+        let mut client = Self {
+            stream: connector.connect(server_name(), tcp).await.ok()?,
+            local,
+            key: identity.key(),
+            decoder: Decoder::new(FrameKind::Server),
+        };
+        client.try_say(first).await.then_some(client)
+    }
+
+    /// Whether it could be said.
+    pub(crate) async fn try_say(&mut self, message: &ClientMessage) -> bool {
+        let frame = encode(FrameKind::Client, message).unwrap();
+        let said = self.stream.write_all(&frame).await;
+        said.is_ok() && self.stream.flush().await.is_ok()
+    }
+
     /// A connection that asks for a name and has not read the answer.
     pub(crate) async fn asking(server: SocketAddr, identity: &Identity, name: &str) -> Self {
-        let log_in = ClientMessage::LogIn {
-            version: PROTOCOL_VERSION,
-            name: name.parse().unwrap(),
-        };
-        Self::begin(server, identity, &log_in).await
+        Self::begin(server, identity, &log_in(name)).await
     }
 
     /// A session that has read everything up to its first ping, and answered it.

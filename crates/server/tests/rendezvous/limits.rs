@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pinhole_budget::SubnetBounds;
 use pinhole_proto::frame::{FrameKind, encode};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RefuseReason, ServerMessage};
 use pinhole_server::Limits;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::client::{Client, identity, introduction, relay_only};
+use super::client::{Client, identity, introduction, log_in, relay_only};
 use super::{PATIENCE, Server};
 
 const SHORT: Duration = Duration::from_millis(300);
@@ -108,10 +109,8 @@ async fn an_observer_that_talks_is_closed() {
 
 #[tokio::test]
 async fn a_key_has_so_many_connections_and_no_more() {
-    let limits = Limits {
-        connections_per_key: 2,
-        ..Limits::default()
-    };
+    let mut limits = Limits::default();
+    limits.connections.per_key = 2;
     let server = Server::start(limits);
     let alice = identity();
     let observe = || Client::begin(server.address(), &alice, &ClientMessage::Observe);
@@ -124,19 +123,102 @@ async fn a_key_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_connections_and_no_more() {
-    let limits = Limits {
-        connections_per_address: 2,
-        ..Limits::default()
-    };
+async fn who_is_turned_away_for_its_network_is_told_so() {
+    let mut limits = Limits::default();
+    limits.connections.per_subnet = SubnetBounds::uniform(2);
     let server = Server::start(limits);
     let alice = Client::log_in(server.address(), &identity(), "alice").await;
     let bob = Client::log_in(server.address(), &identity(), "bob").await;
-    let mut third = TcpStream::connect(server.address()).await.unwrap();
-    let mut byte = [0];
-    let read = timeout(PATIENCE, third.read(&mut byte)).await.unwrap();
-    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let mut third = Client::asking(server.address(), &identity(), "carol").await;
+    assert_eq!(third.refusal().await, Refusal::Limited);
     drop((alice, bob));
+    server.stop().await;
+}
+
+/// A stranger who is there for the first time, and has a network of its own.
+async fn from(address: [u8; 4], server: &Server, first: &ClientMessage) -> Client {
+    Client::begin_from(address, server.address(), &identity(), first).await
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn whoever_has_most_gives_way_and_is_told() {
+    let mut limits = Limits::default();
+    limits.connections.total = 4;
+    limits.connections.reserved = 0;
+    let server = Server::start(limits);
+    let mut crowd = Vec::new();
+    for name in ["eve1", "eve2", "eve3", "eve4"] {
+        let mut stranger = from([127, 7, 0, 1], &server, &log_in(name)).await;
+        stranger.welcome().await;
+        crowd.push(stranger);
+    }
+    let mut alice = from([127, 8, 0, 1], &server, &ClientMessage::Observe).await;
+    let observed = alice.hear().await;
+    assert!(
+        matches!(observed, ServerMessage::Observed { .. }),
+        "{observed:?}"
+    );
+    let gone = &mut crowd[3];
+    let refused = ServerMessage::Refused {
+        reason: Refusal::Limited,
+    };
+    assert_eq!(gone.hear_past_presence().await, refused);
+    assert_eq!(gone.hear_or_end().await, None);
+    // The crowd itself pushes nobody out.
+    let mut fifth = from([127, 7, 0, 2], &server, &ClientMessage::Observe).await;
+    let told = fifth.hear().await;
+    assert!(
+        matches!(told, ServerMessage::Observed { .. }),
+        "for a heavier neighbour: {told:?}"
+    );
+    let mut sixth = from([127, 7, 0, 1], &server, &ClientMessage::Observe).await;
+    assert_eq!(sixth.refusal().await, Refusal::Limited);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_logged_in_observes_little() {
+    let mut limits = Limits::default();
+    limits.strange_observations.per_key = 1;
+    let server = Server::start(limits);
+    let alice = identity();
+    let observe = || Client::begin(server.address(), &alice, &ClientMessage::Observe);
+    let mut first = observe().await;
+    first.hear().await;
+    assert_eq!(observe().await.refusal().await, Refusal::Limited);
+    let _session = Client::log_in(server.address(), &alice, "alice").await;
+    let observed = observe().await.hear().await;
+    assert!(
+        matches!(observed, ServerMessage::Observed { .. }),
+        "{observed:?}"
+    );
+    server.stop().await;
+}
+
+/// Who floods waits; everybody else is answered.
+#[tokio::test]
+async fn one_session_s_messages_are_read_at_a_measured_speed() {
+    let server = Server::start(Limits {
+        session_bytes_per_second: 1_000,
+        ..Limits::default()
+    });
+    let mut alice = Client::log_in(server.address(), &identity(), "alice").await;
+    let ping = encode(FrameKind::Client, &ClientMessage::Ping { nonce: 1 }).unwrap();
+    let count = 2_000 / ping.len();
+    let begin = Instant::now();
+    for _ in 0..count {
+        alice.stream.write_all(&ping).await.unwrap();
+    }
+    alice.stream.flush().await.unwrap();
+    for _ in 0..count {
+        assert_eq!(alice.hear().await, ServerMessage::Pong { nonce: 1 });
+    }
+    assert!(
+        begin.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
     server.stop().await;
 }
 
@@ -174,6 +256,7 @@ async fn who_has_all_the_names_that_it_may_keeps_them() {
 async fn a_client_that_does_not_read_is_dropped() {
     let limits = Limits {
         write_timeout: SHORT,
+        session_bytes_per_second: 1 << 30,
         ..Limits::default()
     };
     let server = Server::start(limits);

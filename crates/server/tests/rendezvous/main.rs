@@ -7,11 +7,16 @@
 
 mod binary;
 mod client;
+mod impostors;
 mod introductions;
 mod limits;
+mod operation;
 mod probes;
+mod proxies;
 mod relay;
 mod sessions;
+#[cfg(target_os = "linux")]
+mod strangers;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,9 @@
 //! Clients to which the server connects back.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
+use pinhole_budget::Rate;
 use pinhole_proto::frame::{FrameKind, encode};
 use pinhole_proto::rendezvous::{ClientMessage, ProbeOrigin, ProbeToken, ServerMessage};
 use pinhole_proto::tls::Identity;
@@ -114,7 +116,10 @@ async fn nobody_but_the_asker_is_connected_to_whatever_it_says() {
 #[tokio::test]
 async fn a_connection_asks_once_and_a_key_so_often() {
     let server = Server::start(Limits {
-        probes_per_key: 2,
+        probes_per_key: Rate {
+            burst: 2,
+            interval: Duration::from_secs(60),
+        },
         ..Limits::default()
     });
     let alice = identity();

@@ -164,22 +164,34 @@ async fn an_observation_turns_into_a_relay_connection() {
 }
 
 #[tokio::test]
-async fn both_sides_of_a_pair_count_among_the_connections_of_their_keys() {
-    let server = Server::start(Limits {
-        connections_per_key: 2,
-        ..Limits::default()
-    });
+async fn a_pair_counts_among_the_connections_of_the_inviter_alone() {
+    let mut limits = Limits::default();
+    limits.connections.per_key = 4;
+    let server = Server::start(limits);
     let (alice, bob) = (identity(), identity());
     let (token, _sessions) = introduced(&server, &alice, &bob).await;
     let relay = ClientMessage::Relay { token };
-    let mut first = Client::begin(server.address(), &alice, &relay).await;
+    // Also while it waits.
     let mut second = Client::begin(server.address(), &bob, &relay).await;
+    let mut first = Client::begin(server.address(), &alice, &relay).await;
     for side in [&mut first, &mut second] {
         assert_eq!(side.hear().await, ServerMessage::RelayPaired);
     }
-    for key in [&alice, &bob] {
-        let mut third = Client::begin(server.address(), key, &ClientMessage::Observe).await;
-        assert_eq!(third.refusal().await, Refusal::Limited);
+    let observe = |who| Client::begin(server.address(), who, &ClientMessage::Observe);
+    let mut of_alice = observe(&alice).await;
+    assert!(matches!(
+        of_alice.hear().await,
+        ServerMessage::Observed { .. }
+    ));
+    assert_eq!(observe(&alice).await.refusal().await, Refusal::Limited);
+    let mut of_bob = Vec::new();
+    for _ in 0..3 {
+        let mut client = observe(&bob).await;
+        assert!(matches!(
+            client.hear().await,
+            ServerMessage::Observed { .. }
+        ));
+        of_bob.push(client);
     }
     server.stop().await;
 }
@@ -221,11 +233,10 @@ async fn who_has_had_a_day_s_worth_is_told_so_on_every_connection() {
 }
 
 #[tokio::test]
-async fn beyond_so_many_pairs_both_sides_are_turned_away() {
-    let server = limited(RelayLimits {
-        pairs: 1,
-        ..RelayLimits::default()
-    });
+async fn beyond_so_many_pairs_of_an_inviter_both_sides_are_turned_away() {
+    let mut relay = RelayLimits::default();
+    relay.pairs.per_key = 1;
+    let server = limited(relay);
     let (alice, bob) = (identity(), identity());
     let (_, first, mut second) = pair(&server, &alice, &bob).await;
     for mut side in arrive(&server, &alice, &bob).await {

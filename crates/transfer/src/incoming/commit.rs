@@ -101,7 +101,7 @@ impl Incoming {
         for ((entry, mut part), synced) in parts.into_iter().zip(synced) {
             if let Err(error) = part.check().and(synced) {
                 part.discard();
-                self.file_failed(entry, error)?;
+                self.file_failed(store, entry, error)?;
                 summary.failed_files += 1;
                 continue;
             }
@@ -118,13 +118,13 @@ impl Incoming {
                     }
                 }
                 Err(error) => {
-                    self.file_failed(entry, error)?;
+                    self.file_failed(store, entry, error)?;
                     summary.failed_files += 1;
                 }
             }
         }
         store.sync_folders(&folders).map_err(|error| {
-            self.disk_failed(store.display_path(), &error);
+            self.disk_failed(store, &error);
             Stopped
         })
     }

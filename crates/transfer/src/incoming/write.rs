@@ -247,7 +247,7 @@ impl<'a> WriteStage<'a> {
 
     fn give_up(&mut self, entry: u32, error: io::Error) -> Result<(), Stopped> {
         self.given_up = Some(entry);
-        self.incoming.file_failed(entry, error)?;
+        self.incoming.file_failed(self.store, entry, error)?;
         self.hand_on(Written::Failed)
     }
 

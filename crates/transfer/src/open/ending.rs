@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Shared {
-    /// Ends a transfer of either direction early. An accepted one of the peer
+    /// Ends a transfer of either direction early, or words. An accepted one of the peer
     /// ends when its pipeline has cleaned up behind it; any other at once. Of
     /// one that was only announced nobody has heard. Never waits.
     pub(crate) fn stop(

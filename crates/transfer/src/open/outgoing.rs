@@ -219,6 +219,7 @@ impl Shared {
             total_bytes: manifest.total_bytes(),
             along: early == Early::Everything,
             ahead: early == Early::FirstChunk,
+            unread: manifest.unread(),
             sent,
         });
         Ok((flight, leaving))

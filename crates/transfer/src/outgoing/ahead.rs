@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Framed, Outgoing, Piece, read_whole};
+use super::{Framed, Outgoing, Piece};
 use crate::{
     event::FileError,
     frame,
@@ -80,9 +80,11 @@ impl Outgoing {
         place: ChunkPlace,
         room: &mut [u8],
     ) -> Result<Arc<Chunks>, FileError> {
-        let file = SourceReader::new(Arc::clone(&self.source)).open(entry)?;
-        read_whole(&file, room, place.offset_bytes())?;
-        Ok(self.link.resources.known.recall(&file))
+        let mut reader = SourceReader::new(Arc::clone(&self.source));
+        let file = reader.open(entry)?;
+        let known = self.link.resources.known.recall(&file);
+        reader.read(entry, &file, room, place.offset_bytes())?;
+        Ok(known)
     }
 
     /// Reads on behind what has gone ahead. Returns where the files go on. `None`
@@ -104,7 +106,7 @@ impl Outgoing {
                 let read = self.read_chunks(reader, entry, lengths, 1, pieces)?;
                 let mut tree = Tree::default();
                 tree.push(digest);
-                let piece = match read.and_then(|(file, _)| reader.check_unchanged(entry, &file)) {
+                let piece = match read.and_then(|(file, _)| reader.check_read(entry, &file)) {
                     Ok(()) => Piece::End { entry, tree },
                     Err(error) => Piece::Failed { entry, error },
                 };

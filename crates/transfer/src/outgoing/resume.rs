@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Outgoing, Piece, read_whole};
+use super::{Outgoing, Piece};
 use crate::{
     event::FileError,
     frame::{self, DIGEST_ITEMS_MAX, DigestItem},
@@ -129,7 +129,7 @@ impl Outgoing {
                     } else {
                         let room = buffer.get_mut(..place.length_bytes());
                         let room = room.unwrap_or_default();
-                        read_whole(&file, room, place.offset_bytes())?;
+                        reader.read(entry, &file, room, place.offset_bytes())?;
                         read_bytes += room.len() as u64;
                         let digest = Digest::of_chunk(room);
                         known.set(place.index(), digest);
@@ -187,7 +187,7 @@ impl Outgoing {
             for index in first..first.saturating_add(count) {
                 let expected = digests.get(index as usize)?;
                 let place = (entry, lengths, index);
-                match self.read_again((&file, &known), place, *expected, pieces)? {
+                match self.read_again(reader, (&file, &known), place, *expected, pieces)? {
                     Ok(()) => {}
                     Err(error) => return Some(Err(error)),
                 }
@@ -197,7 +197,7 @@ impl Outgoing {
         if self.is_unwanted(entry) {
             return Some(Err(FileError::Peer(Trouble::Io)));
         }
-        if let Err(error) = reader.check_unchanged(entry, &file) {
+        if let Err(error) = reader.check_read(entry, &file) {
             return Some(Err(error));
         }
         let mut tree = Tree::default();
@@ -208,6 +208,7 @@ impl Outgoing {
     /// Reads a chunk whose digest was sent already, and must not have changed.
     fn read_again(
         &self,
+        reader: &SourceReader,
         (file, known): (&File, &Arc<Chunks>),
         (entry, lengths, index): (u32, Lengths, u32),
         expected: Digest,
@@ -220,7 +221,7 @@ impl Outgoing {
         let place = lengths.place(index)?;
         let mut buffer = self.buffer()?;
         let room = buffer.data_mut().get_mut(..place.length_bytes())?;
-        if let Err(error) = read_whole(file, room, place.offset_bytes()) {
+        if let Err(error) = reader.read(entry, file, room, place.offset_bytes()) {
             return Some(Err(error));
         }
         if Digest::of_chunk(room) != expected {

@@ -65,7 +65,8 @@ impl Store {
 
     /// Gives the folders their times and makes all of them durable. The files
     /// must be.
-    pub(crate) fn finish(mut self) -> io::Result<Vec<PathBuf>> {
+    /// Returns the folder by the path that it has now, and the top level in it.
+    pub(crate) fn finish(&mut self) -> io::Result<(PathBuf, Vec<PathBuf>)> {
         // What goes changes the time of the folder it is in.
         self.remove_left_folders();
         self.set_folder_times()?;
@@ -75,10 +76,16 @@ impl Store {
             self.journal.remove()?;
         }
         if self.manifest.folders() > 0 {
-            disk::sync_folder(&self.destination.dir)?;
+            self.file_system().sync_folder(&self.destination.dir)?;
         }
+        let folder = self.destination.current_path()?;
         self.finished = true;
-        Ok(self.top_names())
+        let paths = self
+            .top_names()
+            .iter()
+            .map(|name| folder.join(name))
+            .collect();
+        Ok((folder, paths))
     }
 
     /// Those that were there before keep theirs.
@@ -110,7 +117,7 @@ impl Store {
         for (_, path, _) in self.folders_inside_out() {
             let dir = folders.enter(self, Some(path.as_str()))?;
             if !are_durable || !system.holds(dir) {
-                disk::sync_folder(dir)?;
+                system.sync_folder(dir)?;
             }
         }
         Ok(())

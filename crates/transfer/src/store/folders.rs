@@ -90,7 +90,7 @@ impl Store {
             let was_there = goes_into && folder_there(dir, offered)?;
             let name = match was_there {
                 true => offered.to_owned(),
-                false => first_free(offered, |name| dir.create_dir(name))?,
+                false => first_free(offered, |name| disk::create_folder(dir, name))?,
             };
             Named { name, was_there }
         };
@@ -116,7 +116,7 @@ impl Store {
     ) -> io::Result<()> {
         let dir = folders.enter(self, path.parent())?;
         let made = match makes {
-            true => dir.create_dir(path.name()),
+            true => disk::create_folder(dir, path.name()),
             false => Err(io::ErrorKind::AlreadyExists.into()),
         };
         match made {

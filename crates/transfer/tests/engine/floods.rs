@@ -77,17 +77,19 @@ async fn words_whose_acknowledgements_are_not_heard_end_the_connection() {
 /// the queue is full of.
 #[tokio::test]
 async fn a_transfer_is_ended_although_nobody_takes_events() {
-    const TEXTS: u32 = 1000;
+    const PAUSES: u32 = 1000;
     let from = tempdir().unwrap();
     let path = from.path().join("a");
     std::fs::write(&path, "a").unwrap();
     let (mut liar, mut bob) = pair();
     let cancelled = bob.send(std::slice::from_ref(&path)).await;
-    let interrupted = bob.send(&[path]).await;
-    for number in 0..TEXTS {
-        let id = number * 2;
-        liar.json(&format!(r#"{{"type":"text","transfer":{id},"text":""}}"#))
-            .await;
+    let interrupted = bob.send(std::slice::from_ref(&path)).await;
+    let taken = bob.send(&[path]).await;
+    liar.json(r#"{"type":"accept","transfer":5}"#).await;
+    for number in 0..PAUSES {
+        let paused = number % 2 == 0;
+        let said = format!(r#"{{"type":"pause","transfer":5,"paused":{paused}}}"#);
+        liar.json(&said).await;
     }
     while bob.events.len() < bob.events.max_capacity() {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -100,10 +102,11 @@ async fn a_transfer_is_ended_although_nobody_takes_events() {
     in_time.expect("an end without anybody who takes events");
     liar.json(r#"{"type":"close"}"#).await;
 
-    let (mut texts, mut outcomes) = (0, Vec::new());
+    let (mut pauses, mut outcomes) = (0, Vec::new());
     loop {
         match bob.event().await {
-            ExchangeEvent::Text { .. } => texts += 1,
+            ExchangeEvent::Accepted { id } => assert_eq!(id, taken),
+            ExchangeEvent::Paused { .. } => pauses += 1,
             ExchangeEvent::Finished { id, outcome } => outcomes.push((id, outcome)),
             ExchangeEvent::Closed { reason } => break assert_eq!(reason, None),
             other => panic!("{other:?}"),
@@ -112,9 +115,10 @@ async fn a_transfer_is_ended_although_nobody_takes_events() {
     let expected = [
         (cancelled, Err(TransferError::Cancelled(Party::Us))),
         (interrupted, Err(TransferError::Interrupted(Party::Us))),
+        (taken, Err(TransferError::Interrupted(Party::Peer))),
     ];
     assert_eq!(outcomes, expected);
-    assert_eq!(texts, TEXTS);
+    assert_eq!(pauses, PAUSES);
     assert!(bob.events.is_empty(), "the end is the last");
 }
 

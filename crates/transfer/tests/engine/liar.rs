@@ -132,7 +132,11 @@ impl Liar {
     pub(crate) async fn caught_up(&mut self, bob: &mut Peer) {
         self.json(r#"{"type":"text","transfer":1000,"text":""}"#)
             .await;
-        while !matches!(bob.event().await, ExchangeEvent::Text { .. }) {}
+        loop {
+            if let ExchangeEvent::Text { id, .. } = bob.event().await {
+                break bob.exchange.take_text(id).unwrap();
+            }
+        }
         assert_eq!(self.hear().await["type"], "durable");
     }
 

@@ -38,4 +38,6 @@ mod resume;
 #[cfg(target_os = "linux")]
 mod room;
 mod support;
+#[cfg(unix)]
+mod truth;
 mod words;

@@ -7,13 +7,14 @@ use crate::{
     support::{Peer, noise, pair},
 };
 use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Resources, Side, Summary, TransferError, message::TEXT_BYTES_MAX,
+    DeclineReason, ExchangeError, ExchangeEvent, Party, Resources, Side, Summary, TransferError,
+    TransferId, exchange::TRANSFERS_MAX, message::TEXT_BYTES_MAX,
 };
 use tempfile::tempdir;
 
-async fn text(peer: &mut Peer) -> String {
+async fn text(peer: &mut Peer) -> (TransferId, String) {
     match peer.event().await {
-        ExchangeEvent::Text { text, .. } => text,
+        ExchangeEvent::Text { id, text } => (id, text),
         other => panic!("{other:?} instead of a text"),
     }
 }
@@ -27,14 +28,56 @@ async fn words_arrive_as_they_were_said() {
         &"\u{1}".repeat(TEXT_BYTES_MAX),
     ] {
         let id = alice.exchange.send_text(said.to_owned()).unwrap();
-        assert_eq!(text(&mut bob).await, said);
+        assert_eq!(text(&mut bob).await, (id, said.to_owned()));
+        bob.exchange.take_text(id).unwrap();
         assert_eq!(alice.finished(id).await, Ok(Summary::default()));
         let id = bob.exchange.send_text(said.to_owned()).unwrap();
-        assert_eq!(text(&mut alice).await, said);
+        assert_eq!(text(&mut alice).await, (id, said.to_owned()));
+        alice.exchange.take_text(id).unwrap();
         bob.finished(id).await.unwrap();
     }
     let too_long = alice.exchange.send_text("a".repeat(TEXT_BYTES_MAX + 1));
     assert_eq!(too_long, Err(ExchangeError::TextTooLong));
+}
+
+#[tokio::test]
+async fn words_wait_for_an_answer() {
+    let (mut alice, mut bob) = pair();
+    let id = alice.exchange.send_text("hello".to_owned()).unwrap();
+    assert_eq!(text(&mut bob).await.0, id);
+    bob.exchange
+        .decline(id, DeclineReason::Declined)
+        .await
+        .unwrap();
+    let declined = Err(TransferError::Declined(DeclineReason::Declined));
+    assert_eq!(alice.finished(id).await, declined);
+    let over = Err(ExchangeError::UnknownTransfer);
+    assert_eq!(bob.exchange.take_text(id), over);
+    assert_eq!(alice.exchange.take_text(id), over);
+
+    let id = alice.exchange.send_text("taken back".to_owned()).unwrap();
+    assert_eq!(text(&mut bob).await.0, id);
+    alice.exchange.cancel(id).await.unwrap();
+    let cancelled = Err(TransferError::Cancelled(Party::Peer));
+    assert_eq!(bob.finished(id).await, cancelled);
+}
+
+#[tokio::test]
+async fn of_words_that_nobody_answers_only_so_many_wait() {
+    let (mut liar, mut bob) = liar_and_peer();
+    for number in 0..=TRANSFERS_MAX {
+        let id = number * 2;
+        let said = format!(r#"{{"type":"text","transfer":{id},"text":"{number}"}}"#);
+        liar.json(&said).await;
+    }
+    let declined = liar.hear().await;
+    assert_eq!(declined["type"], "decline");
+    assert_eq!(declined["transfer"], 2 * TRANSFERS_MAX);
+    assert_eq!(declined["reason"], "busy");
+    for number in 0..TRANSFERS_MAX {
+        assert_eq!(text(&mut bob).await.1, number.to_string());
+    }
+    assert!(bob.events.is_empty());
 }
 
 #[tokio::test]
@@ -55,6 +98,7 @@ async fn a_liar_about_words_is_told_off() {
         long.as_str(),
         r#"{"type":"text","transfer":1,"text":"an id of ours"}"#,
         r#"{"type":"durable","transfer":1,"entries":0}"#,
+        r#"{"type":"decline","transfer":0,"reason":"declined"}"#,
         r#"{"type":"pause","transfer":0,"paused":true}"#,
         r#"{"type":"skip","transfer":1,"entries":[[0,1]]}"#,
     ] {
@@ -100,6 +144,25 @@ async fn either_side_can_limit_the_speed() {
     let resources = Resources::default();
     resources.receive.set(Some(1024));
     seconds(resources, Resources::default()).await;
+}
+
+/// Until the list of files has come, nobody is asked.
+#[tokio::test]
+async fn an_offer_does_not_wait_for_the_limit() {
+    let from = tempdir().unwrap();
+    fs::write(from.path().join("a"), noise(40, 1)).unwrap();
+    let (left, right) = tokio::io::duplex(64 * 1024);
+    let resources = Resources::default();
+    resources.send.set(Some(1));
+    let alice = Peer::limited(left, Side::Initiator, resources);
+    let mut bob = Peer::over(right, Side::Responder);
+    assert!(alice.exchange.is_idle() && bob.exchange.is_idle());
+    let begin = Instant::now();
+    let id = alice.send(&[from.path().join("a")]).await;
+    assert_eq!(bob.offered().await.0, id);
+    // Forty bytes at one a second.
+    assert!(begin.elapsed().as_secs() < 20, "{:?}", begin.elapsed());
+    assert!(!alice.exchange.is_idle() && !bob.exchange.is_idle());
 }
 
 /// On a slow line a chunk takes seconds, in which the bar must not stand still.

@@ -12,6 +12,7 @@ use super::*;
 use crate::ProxyChoice;
 use crate::connect::Report;
 use crate::identity::generate_identity;
+use crate::known::KnownKeys;
 use crate::rendezvous::{LogIn, RendezvousEvent};
 use crate::session::{LiveSessions, Session, authenticate};
 
@@ -61,6 +62,7 @@ impl Scene {
             name: "alice".parse().unwrap(),
             path: PathPolicy::RelayOnly,
             sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
             port_mapper: None,
         };
@@ -84,9 +86,10 @@ impl Scene {
             role: Role::Controlling,
             peer,
             share_host: HostSharing::Always,
+            policy: PathPolicy::DirectOnly,
             improve: Some((live, attempt)),
         };
-        let inbox = rendezvous.register(name).unwrap();
+        let inbox = rendezvous.register(&wanted).unwrap();
         let driver = Driver::new(rendezvous, wanted, inbox, oneshot::channel().0);
         Self {
             driver,

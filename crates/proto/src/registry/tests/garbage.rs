@@ -121,8 +121,9 @@ proptest! {
                 prop_assert_eq!(world.view(*session), others.collect());
                 prop_assert!(!world.closed.contains_key(session));
             }
-            let pending: usize = world.registry.sessions.values().map(|s| s.pending_invitations).sum();
-            prop_assert_eq!(pending, world.registry.introductions.len());
+            let sessions = world.registry.sessions.values();
+            let pending: u64 = sessions.map(|s| s.pending_invitations.used()).sum();
+            prop_assert_eq!(pending, world.registry.introductions.len() as u64);
         }
         for session in world.registry.sessions.keys().copied().collect::<Vec<_>>() {
             world.disconnect(session);

@@ -130,6 +130,11 @@ const CANDIDATES: &[Row] = &[
     ("127.0.0.1:1", "127.0.0.1:2", SameNetwork, &[(HOST, "127.0.0.1:5000"), LAN], &["127.0.0.1:5000", "192.168.1.5:5000"]),
     ("127.0.0.1:1", "192.168.1.9:2", SameNetwork, &[LAN], &["192.168.1.5:5000"]),
     ("127.0.0.1:1", BOB, SameNetwork, &[LAN], &[]),
+    // One private address may be that of a proxy, from which everybody seems to come.
+    ("172.17.0.1:1", "172.17.0.1:2", SameNetwork, &[LAN], &[]),
+    ("100.64.0.1:1", "100.64.0.1:2", SameNetwork, &[LAN], &[]),
+    ("[fd00::1]:1", "[fd00::1]:2", SameNetwork, &[LAN], &[]),
+    ("[fd00::1]:1", "[fd00::2]:2", SameNetwork, &[LAN], &["192.168.1.5:5000"]),
     // Nowhere else, and nobody's address but one's own, and no well-known port.
     (ALICE, BOB, Always, &[(HOST, "127.0.0.1:5000"), (HOST, "169.254.169.254:8080")], &[]),
     (ALICE, BOB, Always, &[(REFLEXIVE, "203.0.113.7:5000"), (HOST, "192.168.1.5:22")], &[]),
@@ -329,7 +334,7 @@ fn introductions_are_limited_and_the_allowance_comes_back() {
         world.introduce(alice, 7, 1, "nobody", reachability(&[]));
         world.take_mail(alice) == vec![failed(7, IntroductionFailure::Limited)]
     };
-    for _ in 0..INTRODUCTIONS_PER_MINUTE {
+    for _ in 0..INTRODUCTIONS_OF_KEY.burst {
         assert!(!limited(&mut world));
     }
     assert!(limited(&mut world));
@@ -339,18 +344,75 @@ fn introductions_are_limited_and_the_allowance_comes_back() {
 }
 
 #[test]
-fn nobody_is_drowned_in_invitations() {
+fn a_key_s_sessions_and_a_network_s_keys_are_limited_together() {
+    let mut world = World::new();
+    let mut asked = 0;
+    for number in 0..8_u8 {
+        // Two names of each key, from the many networks of one home.
+        for name in ["one", "two"] {
+            let from = format!("[2001:db8:0:{number:x}::1]:1000");
+            let name = format!("{name}{number}");
+            let session = world.log_in(&name, key(10 + number), &from);
+            world.take_mail(session);
+            for _ in 0..INTRODUCTIONS_OF_KEY.burst {
+                world.introduce(session, 7, 1, "nobody", reachability(&[]));
+            }
+            let offline = failed(7, IntroductionFailure::Offline);
+            let mail = world.take_mail(session);
+            asked += mail.iter().filter(|it| **it == offline).count();
+        }
+    }
+    let of_eight_keys = 8 * INTRODUCTIONS_OF_KEY.burst as usize;
+    assert_eq!(asked, of_eight_keys, "twice a network's for the /56");
+    let ninth = world.log_in("ninth", key(30), "[2001:db8:0:9::1]:1000");
+    world.take_mail(ninth);
+    world.introduce(ninth, 7, 1, "nobody", reachability(&[]));
+    let limited = failed(7, IntroductionFailure::Limited);
+    assert!(world.take_mail(ninth).contains(&limited));
+}
+
+#[test]
+fn nobody_is_drowned_in_invitations_and_nobody_drowns_those_of_others() {
+    let mut world = World::new();
+    let bob = world.log_in("bob", key(2), "198.51.100.2:1000");
+    let mut crowd = Vec::new();
+    let mut id = 0;
+    for number in 0..3_u8 {
+        let from = format!("203.0.{number}.1:1000");
+        let stranger = world.log_in(&format!("eve{number}"), key(10 + number), &from);
+        crowd.push(stranger);
+        world.take_mail(stranger);
+        for count in 0..9 {
+            world.introduce(stranger, id, 1, "bob", reachability(&[]));
+            let expected = (count == 8).then(|| failed(id, IntroductionFailure::Limited));
+            let told: Vec<_> = world.take_mail(stranger);
+            let failures: Vec<_> = told.into_iter().filter(is_failure).collect();
+            assert_eq!(failures, Vec::from_iter(expected), "{number} {count}");
+            id += 1;
+        }
+    }
+    world.take_mail(bob);
+    // All but the reserve is in use; alice needs none of it.
+    let alice = world.log_in("alice", key(1), "198.51.100.1:1000");
+    world.introduce(alice, id, 1, "bob", reachability(&[]));
+    assert!(!world.take_mail(alice).iter().any(is_failure));
+    let gave_way = crowd.iter().flat_map(|&it| world.take_mail(it));
+    assert_eq!(gave_way.filter(is_failure).count(), 1);
+    world.answer(bob, id, 1, reachability(&[]));
+    let introduced = |m: &ServerMessage| matches!(m, ServerMessage::Introduced { .. });
+    assert!(world.take_mail(alice).iter().any(introduced));
+}
+
+#[test]
+fn who_has_to_make_room_is_told_and_forgotten() {
     let mut world = World::new();
     let (alice, bob) = world.pair("198.51.100.1:1000", "198.51.100.2:1000");
-    let most = u8::try_from(MAX_PENDING_INVITATIONS).unwrap();
-    for id in 0..most {
-        world.introduce(alice, id, 1, "bob", reachability(&[]));
-    }
-    assert_eq!(world.take_mail(alice), vec![]);
-    world.introduce(alice, most, 1, "bob", reachability(&[]));
-    let expected = failed(most, IntroductionFailure::Limited);
-    assert_eq!(world.take_mail(alice), vec![expected]);
-    world.answer(bob, 0, 1, reachability(&[]));
-    world.introduce(alice, most, 1, "bob", reachability(&[]));
-    assert!(!world.take_mail(alice).iter().any(is_failure));
+    world.registry.handle_evicted(alice);
+    world.registry.handle_evicted(alice);
+    world.drain();
+    assert_eq!(world.closed.get(&alice), Some(&Some(Refusal::Limited)));
+    let offline = ServerMessage::Offline {
+        name: name("alice"),
+    };
+    assert_eq!(world.take_mail(bob), [offline]);
 }

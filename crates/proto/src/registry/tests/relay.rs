@@ -13,6 +13,8 @@ fn a_token_pairs_its_two_keys_once() {
     assert_eq!(world.paired, []);
     let second = world.relay(key(1), token);
     assert_eq!(world.paired, [(first, second)]);
+    let charged = [first, second].map(|relay| world.charged.get(&relay).copied());
+    assert_eq!(charged, [Some(key(1)); 2], "alice has invited");
     let replayed = world.relay(key(1), token);
     for refused in [twice, stranger, replayed] {
         assert_eq!(world.relay_closed.get(&refused), Some(&Refusal::Token));

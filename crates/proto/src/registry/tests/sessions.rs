@@ -117,6 +117,7 @@ fn of_a_hundred_logins_of_one_key_the_newest_stays() {
 fn another_version_and_a_name_that_cannot_be_had_are_told_apart() {
     let mut world = World::new();
     let log_in = LogIn {
+        is_known: false,
         key: key(1),
         observed: address("198.51.100.1:1000"),
         observer_ports: vec![],

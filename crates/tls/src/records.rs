@@ -1,12 +1,8 @@
 //! The record layer of TLS 1.3 (RFC 8446, 5) for what follows the handshake.
-//! rustls makes the handshake and derives the keys; its own record layer copies
-//! each byte twice to seal it and once to open it. This one leaves it to the
-//! cipher, which copies it once at most.
 
 #[cfg(test)]
 mod tests;
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::client::ClientConnectionData;
@@ -17,24 +13,28 @@ use rustls::{
     SupportedCipherSuite,
 };
 
-use crate::aead::{Algorithm, Key, NONCE_BYTES, TAG_BYTES};
+use crate::aead::{Algorithm, Key, NONCE_BYTES, Refused, TAG_BYTES};
 
-const HEADER_BYTES: usize = 5;
+pub(crate) const HEADER_BYTES: usize = 5;
 /// Plaintext in one record, without its type and padding (RFC 8446, 5.1).
 const CONTENT_BYTES_MAX: usize = 1 << 14;
 /// Ciphertext in one record (RFC 8446, 5.2).
 const SEALED_BYTES_MAX: usize = CONTENT_BYTES_MAX + 256;
-/// The longest record.
-pub(super) const LONGEST_BYTES: usize = HEADER_BYTES + SEALED_BYTES_MAX;
+/// The longest record, with its header.
+pub const LONGEST_RECORD_BYTES: usize = HEADER_BYTES + SEALED_BYTES_MAX;
 /// What a record has beyond its content: header, type and tag.
 const OVERHEAD_BYTES: usize = HEADER_BYTES + 1 + TAG_BYTES;
-/// Records in a row that bring the reader nothing: as many as rustls takes.
-const DATALESS_RECORDS_MAX: u8 = 32;
-/// `warning` and `fatal` (RFC 8446, 6), of which TLS 1.3 makes no use.
+/// What a record that brings the reader nothing takes from [`ALLOWANCE_BYTES`].
+/// Each byte of data gives one back. A record without data may cost a new key; one
+/// for each KiB costs less than the data itself.
+const DATALESS_BYTES: usize = 1024;
+/// For so many records without data in a row as rustls takes, too.
+const ALLOWANCE_BYTES: usize = 32 * DATALESS_BYTES;
+/// `warning` and `fatal` (RFC 8446, 6).
 const ALERT_LEVELS: [u8; 2] = [1, 2];
 
 /// The room that suffices for this much plaintext, with a key update before it.
-pub(super) const fn sealed_bytes(plaintext_bytes: usize) -> usize {
+pub(crate) const fn sealed_bytes(plaintext_bytes: usize) -> usize {
     let records = plaintext_bytes.div_ceil(CONTENT_BYTES_MAX) + 1;
     plaintext_bytes + records * OVERHEAD_BYTES + KEY_UPDATE.len()
 }
@@ -44,17 +44,23 @@ const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// Why a record is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RecordError {
+pub enum RecordError {
+    /// Anybody may have sent them.
     #[error("bytes that were not sealed for this connection")]
     Forged,
+    /// RFC 8446, 5.1 and 5.2.
     #[error("a record that is longer than TLS allows")]
     TooLong,
+    /// Of another kind, in pieces, or one without data too many.
     #[error("a message that has no place after the handshake")]
     Unexpected,
+    /// Of the wrong length.
     #[error("a message that TLS does not know")]
     Malformed,
+    /// As RFC 8446 says.
     #[error("a message with a value that it must not have")]
     Illegal,
+    /// With this reason.
     #[error("the peer has ended the connection: {0:?}")]
     Alert(AlertDescription),
 }
@@ -73,14 +79,22 @@ impl RecordError {
     }
 }
 
-impl From<RecordError> for io::Error {
-    fn from(error: RecordError) -> Self {
-        Self::new(io::ErrorKind::InvalidData, error)
-    }
+/// Why nothing is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The opener has refused something, and the peer is told so.
+    #[error("the connection has failed")]
+    Failed,
+    /// There is no such cipher here, or no next key.
+    #[error("no key to seal with")]
+    NoKey,
+    /// The plaintext is not for this cipher.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }
 
 /// What makes the next keys, for either role.
-pub(super) enum KeySchedule {
+pub(crate) enum KeySchedule {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
 }
@@ -131,11 +145,14 @@ impl SharedState {
 }
 
 /// The two directions of a connection whose handshake is done.
-pub(super) fn directions(
+pub(crate) fn directions(
     secrets: ExtractedSecrets,
     keys: KeySchedule,
-    peer_closed: bool,
-) -> io::Result<(Opener, Sealer)> {
+) -> Result<(Opener, Sealer), rustls::Error> {
+    let cipher = |secrets| {
+        let cipher = Cipher::new(secrets);
+        cipher.ok_or_else(|| rustls::Error::General("a cipher that is not here".into()))
+    };
     let limit = keys.limit();
     let shared = SharedState(Arc::new(Mutex::new(Shared {
         keys,
@@ -143,15 +160,17 @@ pub(super) fn directions(
         failed: None,
     })));
     let opener = Opener {
-        cipher: Cipher::new(secrets.rx)?,
+        cipher: cipher(secrets.rx)?,
         shared: shared.clone(),
-        peer_closed,
-        dataless_records: 0,
+        peer_closed: false,
+        allowance_bytes: ALLOWANCE_BYTES,
     };
     let sealer = Sealer {
-        cipher: Cipher::new(secrets.tx)?,
+        cipher: cipher(secrets.tx)?,
         shared,
         limit,
+        sealed: Vec::new(),
+        sent_bytes: 0,
         closed: false,
     };
     Ok((opener, sealer))
@@ -165,17 +184,17 @@ struct Cipher {
 }
 
 impl Cipher {
-    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> io::Result<Self> {
+    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Option<Self> {
         use ConnectionTrafficSecrets as Secrets;
         let (algorithm, key, iv) = match &secrets {
             Secrets::Aes128Gcm { key, iv } => (Algorithm::Aes128Gcm, key, iv),
             Secrets::Aes256Gcm { key, iv } => (Algorithm::Aes256Gcm, key, iv),
             Secrets::Chacha20Poly1305 { key, iv } => (Algorithm::ChaCha20Poly1305, key, iv),
-            _ => return Err(io::ErrorKind::Unsupported.into()),
+            _ => return None,
         };
-        Ok(Self {
-            key: Key::new(algorithm, key.as_ref()).map_err(io::Error::other)?,
-            iv: iv.as_ref().try_into().map_err(io::Error::other)?,
+        Some(Self {
+            key: Key::new(algorithm, key.as_ref()).ok()?,
+            iv: iv.as_ref().try_into().ok()?,
             sequence,
         })
     }
@@ -193,44 +212,69 @@ impl Cipher {
     }
 }
 
-/// Seals what is sent.
-pub(super) struct Sealer {
+/// Seals what is sent, and keeps it until it is sent.
+pub struct Sealer {
     cipher: Cipher,
     shared: SharedState,
     /// Records after which the key is replaced (RFC 8446, 5.5).
     limit: u64,
+    /// What is sealed.
+    sealed: Vec<u8>,
+    /// So much of it is sent.
+    sent_bytes: usize,
     /// The last that is sent is sealed.
     closed: bool,
 }
 
 impl Sealer {
-    /// Seals `plaintext` behind what is in `sealed`; after an error of the opener
+    /// Seals `plaintext` behind what waits to be sent; after an error of the opener
     /// what tells the peer why instead, which has to be sent all the same.
-    pub(super) fn seal(&mut self, plaintext: &[u8], sealed: &mut Vec<u8>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The opener has refused something, or the cipher the plaintext.
+    pub fn seal(&mut self, plaintext: &[u8]) -> Result<(), SealError> {
         let (failed, key_update_due) = {
             let mut shared = self.shared.lock();
             let due = std::mem::take(&mut shared.key_update_due);
             (shared.failed.is_some(), due)
         };
         if failed {
-            self.close(sealed)?;
-            return Err(io::ErrorKind::NotConnected.into());
+            self.close()?;
+            return Err(SealError::Failed);
         }
-        sealed.reserve(sealed_bytes(plaintext.len()));
+        self.sealed.reserve(sealed_bytes(plaintext.len()));
         if key_update_due {
-            self.renew(sealed)?;
+            self.renew()?;
         }
         for content in plaintext.chunks(CONTENT_BYTES_MAX) {
             if self.cipher.sequence >= self.limit {
-                self.renew(sealed)?;
+                self.renew()?;
             }
-            self.record(ContentType::ApplicationData, content, sealed)?;
+            self.record(ContentType::ApplicationData, content)?;
         }
         Ok(())
     }
 
+    /// What waits to be sent.
+    #[must_use]
+    pub fn sealed(&self) -> &[u8] {
+        self.sealed.get(self.sent_bytes..).unwrap_or_default()
+    }
+
+    /// So much of it is sent.
+    pub fn sent(&mut self, count: usize) {
+        self.sent_bytes += count;
+        if self.sent_bytes >= self.sealed.len() {
+            self.sealed.clear();
+            self.sent_bytes = 0;
+        }
+    }
+
     /// Seals the last that is sent: that nothing follows, or why.
-    pub(super) fn close(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The cipher refuses.
+    pub fn close(&mut self) -> Result<(), SealError> {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
         }
@@ -241,68 +285,68 @@ impl Sealer {
             Some(Some(alert)) => [fatal, alert.into()],
             Some(None) => return Ok(()),
         };
-        self.record(ContentType::Alert, &alert, sealed)
+        self.record(ContentType::Alert, &alert)
+    }
+
+    /// Has keys replaced after so many records, if that is sooner than they must be.
+    pub fn limit_keys_to(&mut self, records: u64) {
+        self.limit = self.limit.min(records);
     }
 
     /// Goes on with another key.
-    fn renew(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
-        self.record(ContentType::Handshake, &KEY_UPDATE, sealed)?;
+    fn renew(&mut self) -> Result<(), SealError> {
+        self.record(ContentType::Handshake, &KEY_UPDATE)?;
         let next = self.shared.lock().keys.next_to_seal();
-        self.cipher = Cipher::new(next.map_err(io::Error::other)?)?;
+        self.cipher = next.ok().and_then(Cipher::new).ok_or(SealError::NoKey)?;
         Ok(())
     }
 
-    fn record(
-        &mut self,
-        kind: ContentType,
-        content: &[u8],
-        sealed: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        let length = u16::try_from(content.len() + 1 + TAG_BYTES).map_err(io::Error::other)?;
+    fn record(&mut self, kind: ContentType, content: &[u8]) -> Result<(), SealError> {
+        let length = u16::try_from(content.len() + 1 + TAG_BYTES).map_err(|_| Refused)?;
         let [high, low] = length.to_be_bytes();
         let header = [ContentType::ApplicationData.into(), 3, 3, high, low];
-        sealed.extend_from_slice(&header);
+        self.sealed.extend_from_slice(&header);
         let (nonce, key) = (self.cipher.nonce(), &self.cipher.key);
-        key.seal(nonce, &header, (content, kind.into()), sealed)
-            .map_err(io::Error::other)
-    }
-
-    /// Has the key replaced after this many records.
-    #[cfg(test)]
-    pub(super) const fn limit_to(&mut self, records: u64) {
-        self.limit = records;
+        key.seal(nonce, &header, (content, kind.into()), &mut self.sealed)?;
+        Ok(())
     }
 }
 
 /// Opens what arrives.
-pub(super) struct Opener {
+pub struct Opener {
     cipher: Cipher,
     shared: SharedState,
     /// The peer has said that nothing more follows.
-    pub(super) peer_closed: bool,
-    /// Without a record between them that brought data.
-    dataless_records: u8,
+    peer_closed: bool,
+    /// What is left for records without data: see [`ALLOWANCE_BYTES`].
+    allowance_bytes: usize,
 }
 
 /// A record that was opened.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Opened {
+pub struct Opened {
     /// The length of the record.
-    pub(super) record_bytes: usize,
+    pub record_bytes: usize,
     /// Of the plaintext for the reader, which lies at the start of the room.
-    pub(super) data_bytes: usize,
+    pub data_bytes: usize,
 }
 
 impl Opener {
     /// Opens the record that begins at `record` in `room`, and has its plaintext
     /// at the start of the room. `None` while it is not there as a whole. After
     /// an error nothing more may be opened.
-    pub(super) fn open(&mut self, room: &mut [u8], record: usize) -> io::Result<Option<Opened>> {
-        let opened = self.try_open(room, record);
-        if let Err(error) = opened {
-            self.shared.lock().failed = Some(error);
-        }
-        Ok(opened?)
+    ///
+    /// # Errors
+    /// It is none that may come here. The sealer tells the peer.
+    pub fn open(&mut self, room: &mut [u8], record: usize) -> Result<Option<Opened>, RecordError> {
+        self.try_open(room, record)
+            .inspect_err(|error| self.shared.lock().failed = Some(*error))
+    }
+
+    /// Whether the peer has said that nothing more follows.
+    #[must_use]
+    pub const fn peer_closed(&self) -> bool {
+        self.peer_closed
     }
 
     fn try_open(&mut self, room: &mut [u8], record: usize) -> Result<Option<Opened>, RecordError> {
@@ -341,31 +385,33 @@ impl Opener {
         let end = end.ok_or(RecordError::Unexpected)?;
         let (content, behind) = inner.split_at(end);
         match behind.first().map(|kind| ContentType::from(*kind)) {
-            Some(ContentType::ApplicationData) => {
-                self.dataless_records = 0;
+            Some(ContentType::ApplicationData) if !content.is_empty() => {
+                let allowance_bytes = self.allowance_bytes + content.len();
+                self.allowance_bytes = allowance_bytes.min(ALLOWANCE_BYTES);
                 return Ok(content.len());
             }
+            Some(ContentType::ApplicationData) => {}
             Some(ContentType::Alert) => self.take_alert(content)?,
             Some(ContentType::Handshake) => self.take_messages(content)?,
             _ => return Err(RecordError::Unexpected),
         }
-        self.dataless_records += 1;
-        match self.dataless_records {
-            ..=DATALESS_RECORDS_MAX => Ok(0),
-            _ => Err(RecordError::Unexpected),
-        }
+        let left_bytes = self.allowance_bytes.checked_sub(DATALESS_BYTES);
+        self.allowance_bytes = left_bytes.ok_or(RecordError::Unexpected)?;
+        Ok(0)
     }
 
     fn take_alert(&mut self, content: &[u8]) -> Result<(), RecordError> {
-        let alert = match *content {
-            [_, alert] => alert,
+        let (level, alert) = match *content {
+            [level, alert] if ALERT_LEVELS.contains(&level) => (level, alert.into()),
+            [_, _] => return Err(RecordError::Illegal),
             [] => return Err(RecordError::Unexpected),
             _ => return Err(RecordError::Malformed),
         };
-        match AlertDescription::from(alert) {
+        let [warning, _] = ALERT_LEVELS;
+        match alert {
             AlertDescription::CloseNotify => self.peer_closed = true,
             // A close_notify follows (RFC 8446, 6.1).
-            AlertDescription::UserCanceled => {}
+            AlertDescription::UserCanceled if level == warning => {}
             alert => return Err(RecordError::Alert(alert)),
         }
         Ok(())
@@ -407,7 +453,7 @@ impl Opener {
                     _ => return Err(RecordError::Malformed),
                 };
                 let next = shared.keys.next_to_open();
-                let next = next.ok().and_then(|next| Cipher::new(next).ok());
+                let next = next.ok().and_then(Cipher::new);
                 self.cipher = next.ok_or(RecordError::Unexpected)?;
                 Ok(())
             }

@@ -1,0 +1,115 @@
+//! `pinhole contacts`, `block`, `unblock` and `forget`.
+
+use pinhole_client::{Command, Event, PeerIdentity, Snapshot};
+
+use crate::arguments::Whom;
+use crate::exit::Exit;
+use crate::terminal::{Terminal, Wake};
+
+/// What the user wants to have with somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Block,
+    Unblock,
+    Forget,
+}
+
+impl Wish {
+    fn command(self, peer: &PeerIdentity) -> Command {
+        let peer = peer.key;
+        match self {
+            Self::Block => Command::Block { peer },
+            Self::Unblock => Command::Unblock { peer },
+            Self::Forget => Command::Forget { peer },
+        }
+    }
+
+    fn is_done(self, peer: &PeerIdentity, snapshot: &Snapshot) -> bool {
+        let is_among = |peers: &[PeerIdentity]| peers.iter().any(|one| one.key == peer.key);
+        match self {
+            Self::Block => is_among(&snapshot.blocked),
+            Self::Unblock => !is_among(&snapshot.blocked),
+            Self::Forget => !is_among(&snapshot.contacts),
+        }
+    }
+
+    /// Everybody of whom it can be wished.
+    fn candidates(self, snapshot: &Snapshot) -> Vec<PeerIdentity> {
+        let mut all = match self {
+            Self::Unblock => snapshot.blocked.clone(),
+            Self::Forget => snapshot.contacts.to_vec(),
+            // Whoever has annoyed the user stands in the history.
+            Self::Block => {
+                let history = snapshot.history.iter().map(|entry| entry.peer.clone());
+                history.chain(snapshot.contacts.iter().cloned()).collect()
+            }
+        };
+        all.sort_by_key(|peer| (peer.name.clone(), *peer.key.as_bytes()));
+        all.dedup();
+        all
+    }
+}
+
+/// Lists whom the user has chosen, and who is blocked.
+pub(crate) fn contacts(terminal: &Terminal<'_>) -> Exit {
+    let snapshot = terminal.client.snapshot();
+    for peer in snapshot.contacts.iter() {
+        let blocked = snapshot.blocked.iter().any(|one| one.key == peer.key);
+        terminal.report.contact(peer, blocked);
+    }
+    let is_listed = |peer: &PeerIdentity| snapshot.contacts.iter().any(|one| one.key == peer.key);
+    for peer in snapshot.blocked.iter().filter(|peer| !is_listed(peer)) {
+        terminal.report.contact(peer, true);
+    }
+    if snapshot.contacts.is_empty() && snapshot.blocked.is_empty() {
+        terminal.report.note("you have no contacts yet");
+    }
+    Exit::Done
+}
+
+/// Does what the user wants to have with somebody.
+pub(crate) async fn wish(
+    terminal: &mut Terminal<'_>,
+    wish: Wish,
+    whom: &Whom,
+) -> anyhow::Result<Exit> {
+    let candidates = wish.candidates(&terminal.client.snapshot());
+    let is_meant = |peer: &&PeerIdentity| {
+        let fingerprint = whom.fingerprint;
+        peer.name == whom.name && fingerprint.is_none_or(|it| it == peer.key.fingerprint())
+    };
+    let meant: Vec<_> = candidates.iter().filter(is_meant).collect();
+    let [peer] = *meant else {
+        return Ok(not_one(terminal, whom, &meant));
+    };
+    terminal.client.command(wish.command(peer))?;
+    while !wish.is_done(peer, &terminal.client.snapshot()) {
+        match terminal.wait().await? {
+            Wake::Interrupted(_) => return Ok(Exit::Interrupted),
+            Wake::Event(Event::CommandFailed { failure }) => return Ok(terminal.fail(&failure)),
+            Wake::Event(_) | Wake::Changed => {}
+        }
+    }
+    match wish {
+        Wish::Forget => terminal.report.forgotten(peer),
+        Wish::Block => terminal.report.contact(peer, true),
+        Wish::Unblock => terminal.report.contact(peer, false),
+    }
+    Ok(Exit::Done)
+}
+
+/// Says that nobody, or more than one, is meant.
+fn not_one(terminal: &mut Terminal<'_>, whom: &Whom, meant: &[&PeerIdentity]) -> Exit {
+    let name = &whom.name;
+    let reason = if meant.is_empty() {
+        format!("Nobody called {name} is known here. `pinhole contacts` and `history` list who is.")
+    } else {
+        let keys = meant
+            .iter()
+            .map(|peer| format!("{name}#{}", peer.key.fingerprint()));
+        let keys: Vec<_> = keys.collect();
+        format!("Several are called {name}. Say which: {}.", keys.join(", "))
+    };
+    terminal.report.ended(Some(name), "usage", &reason);
+    Exit::Usage
+}

@@ -1,0 +1,282 @@
+//! Questions to the user, one at a time.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use pinhole_client::{Command, OfferView, PeerIdentity, Snapshot, TransferId, TransferView};
+use tokio::time::Instant;
+
+use super::sentences::{hint, question, what_exists};
+use super::turn_down;
+use crate::prompt::{self, Answer, Prompt, Typed};
+use crate::terminal::Terminal;
+use crate::tty;
+
+/// A question that takes the place of another is not answered before the user can
+/// have seen it.
+const SEEN_AFTER: Duration = Duration::from_secs(2);
+
+/// What somebody has to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Whether to take an offer, or have words shown.
+    Offer(TransferId),
+    /// Whether a stranger may connect.
+    Stranger(PeerIdentity),
+}
+
+/// What waits for the user; the first of it has been put to them.
+pub(super) struct Questions {
+    prompt: Prompt,
+    waiting: VecDeque<Question>,
+    /// When the question was put, if it took the place of another that was not
+    /// answered: what is typed may still be meant for that one.
+    replaced_at: Option<Instant>,
+}
+
+impl Questions {
+    pub(super) const fn new() -> Self {
+        Self {
+            prompt: Prompt::new(),
+            waiting: VecDeque::new(),
+            replaced_at: None,
+        }
+    }
+
+    /// Waits for what is typed next while there is a question.
+    pub(super) async fn typed(&mut self) -> Typed {
+        self.prompt.next().await
+    }
+
+    pub(super) fn add(&mut self, terminal: &mut Terminal<'_>, question: Question) {
+        self.waiting.push_back(question);
+        if self.waiting.len() == 1 {
+            self.ask(terminal);
+        }
+    }
+
+    /// An offer that is over needs no answer. Returns whether the user was at it.
+    pub(super) fn remove(&mut self, terminal: &mut Terminal<'_>, transfer: TransferId) -> bool {
+        let gone = Question::Offer(transfer);
+        let was_asked = self.waiting.front() == Some(&gone);
+        self.waiting.retain(|waiting| *waiting != gone);
+        if was_asked {
+            self.prompt.close();
+            terminal.report.withdraw_question();
+        }
+        was_asked
+    }
+
+    /// Drops what the engine has turned down by itself.
+    pub(super) fn forget_gone(&mut self, terminal: &mut Terminal<'_>, snapshot: &Snapshot) {
+        let asked = self.waiting.front().cloned();
+        self.waiting.retain(|question| match question {
+            Question::Offer(id) => snapshot.transfers.iter().any(|t| t.id == *id),
+            Question::Stranger(peer) => snapshot.asking.contains(peer),
+        });
+        if asked.as_ref() != self.waiting.front() {
+            self.prompt.close();
+            terminal.report.withdraw_question();
+            self.replace(terminal);
+        }
+    }
+
+    /// Puts the next question in place of one that was not answered.
+    pub(super) fn replace(&mut self, terminal: &mut Terminal<'_>) {
+        self.ask(terminal);
+        self.replaced_at = Some(Instant::now());
+    }
+
+    /// Puts the first question to the user.
+    fn ask(&mut self, terminal: &mut Terminal<'_>) {
+        self.replaced_at = None;
+        // What was typed so far is no answer to it.
+        match self.waiting.front() {
+            Some(_) => self.prompt.open(),
+            None => return self.prompt.close(),
+        }
+        match self.waiting.front() {
+            Some(Question::Offer(id)) => {
+                if let Some(transfer) = terminal.transfer(*id) {
+                    terminal.report.offered(&transfer);
+                    let offer = &transfer.offer;
+                    if offer.existing > 0 {
+                        let existing = terminal.client.snapshot().settings.existing;
+                        terminal.report.hint(&what_exists(offer, existing));
+                    }
+                }
+            }
+            Some(Question::Stranger(peer)) => terminal.report.asked(peer),
+            None => {}
+        }
+        self.put(terminal);
+    }
+
+    /// Puts the words of the first question, if it can be answered.
+    fn put(&self, terminal: &mut Terminal<'_>) {
+        let (peer, words) = match self.waiting.front() {
+            Some(Question::Offer(id)) => match terminal.transfer(*id) {
+                Some(transfer) => (transfer.peer.name.clone(), question(&transfer)),
+                None => return,
+            },
+            Some(Question::Stranger(peer)) => {
+                let name = peer.name.clone();
+                let words = format!("Let {name} connect for an hour? [y/N/b]");
+                (name, words)
+            }
+            None => return,
+        };
+        if tty::is_in_background() {
+            terminal.report.hint(&format!(
+                "{peer} waits for an answer, and Pinhole runs in the background: bring it to the foreground (fg) to answer."
+            ));
+            return;
+        }
+        if let Some(more @ 1..) = self.waiting.len().checked_sub(1) {
+            terminal.report.hint(&format!(
+                "({more} more to be answered after this; `none` declines all that strangers want)"
+            ));
+        }
+        terminal.report.ask(&words);
+    }
+
+    /// Does what comes from the terminal. Returns the offer that was declined, if one
+    /// was.
+    pub(super) fn take(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        typed: Typed,
+    ) -> anyhow::Result<Option<TransferId>> {
+        let line = match typed {
+            Typed::Line(line) => Some(line),
+            Typed::End => None,
+            Typed::InFront => {
+                self.put(terminal);
+                return Ok(None);
+            }
+        };
+        match line {
+            Some(_) => terminal.report.is_answered(),
+            None => terminal.report.withdraw_question(),
+        }
+        let line = line.unwrap_or_default();
+        let replaced_at = self.replaced_at.take();
+        let is_seen = replaced_at.is_none_or(|at| at.elapsed() >= SEEN_AFTER);
+        if !is_seen || (replaced_at.is_some() && line.trim().is_empty()) {
+            terminal
+                .report
+                .hint("What was asked before is gone, and this is something else:");
+            self.put(terminal);
+            return Ok(None);
+        }
+        self.answered(terminal, &line)
+    }
+
+    /// Carries the user's answer out and goes on to the next question. Returns the
+    /// offer that was declined, if one was.
+    fn answered(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        line: &str,
+    ) -> anyhow::Result<Option<TransferId>> {
+        match self.waiting.front().cloned() {
+            Some(Question::Offer(id)) => match terminal.transfer(id) {
+                Some(transfer) => self.offer_answered(terminal, &transfer, line),
+                None => Ok(None),
+            },
+            Some(Question::Stranger(peer)) => {
+                self.stranger_answered(terminal, &peer, line)?;
+                Ok(None)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn offer_answered(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        transfer: &TransferView,
+        line: &str,
+    ) -> anyhow::Result<Option<TransferId>> {
+        let offer = &transfer.offer;
+        let Some(answer) = prompt::answer(line, offer.top_level.len(), offer.existing > 0) else {
+            terminal.report.hint(&hint(offer));
+            self.put(terminal);
+            return Ok(None);
+        };
+        self.waiting.pop_front();
+        let existing = match answer {
+            Answer::Yes(existing) => existing,
+            Answer::Only(_) => None,
+            Answer::No | Answer::Block | Answer::NoStranger => {
+                let name = &transfer.peer.name;
+                let reason = format!("Declined what {name} offered.");
+                turn_down(terminal, transfer, &reason)?;
+                self.refuse_more(terminal, &transfer.peer, &answer)?;
+                self.ask(terminal);
+                return Ok(Some(transfer.id));
+            }
+        };
+        terminal.client.command(Command::Accept {
+            transfer: transfer.id,
+            into: None,
+            unwanted: unwanted(offer, &answer),
+            existing,
+        })?;
+        self.ask(terminal);
+        Ok(None)
+    }
+
+    fn stranger_answered(
+        &mut self,
+        terminal: &mut Terminal<'_>,
+        peer: &PeerIdentity,
+        line: &str,
+    ) -> anyhow::Result<()> {
+        match prompt::answer(line, 0, false) {
+            None | Some(Answer::Only(_)) => {
+                terminal.report.hint("Answer y, n, or b to block them.");
+                self.put(terminal);
+                return Ok(());
+            }
+            Some(Answer::Yes(_)) => {
+                let peer = peer.key;
+                terminal.client.command(Command::Allow { peer })?;
+            }
+            Some(answer) => self.refuse_more(terminal, peer, &answer)?,
+        }
+        self.waiting.pop_front();
+        self.ask(terminal);
+        Ok(())
+    }
+
+    /// Has no more asked than the user wants to hear.
+    fn refuse_more(
+        &self,
+        terminal: &mut Terminal<'_>,
+        peer: &PeerIdentity,
+        answer: &Answer,
+    ) -> anyhow::Result<()> {
+        match answer {
+            Answer::Block => {
+                terminal.report.contact(peer, true);
+                let peer = peer.key;
+                terminal.client.command(Command::Block { peer })?;
+            }
+            Answer::NoStranger => terminal.client.command(Command::DeclineAll)?,
+            Answer::Yes(_) | Answer::No | Answer::Only(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The places of what was not chosen.
+fn unwanted(offer: &OfferView, answer: &Answer) -> BTreeSet<u32> {
+    let Answer::Only(chosen) = answer else {
+        return BTreeSet::new();
+    };
+    let tops = offer.top_level.iter().zip(1..);
+    tops.filter(|(_, number)| !chosen.contains(number))
+        .map(|(top, _)| top.entry)
+        .collect()
+}

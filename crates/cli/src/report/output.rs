@@ -1,0 +1,263 @@
+//! Where text goes, and in what shape: what a terminal can show of it, and
+//! whether results are still read.
+
+use std::cell::OnceCell;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use console::{Term, measure_text_width};
+use pinhole_client::{display_lines, is_hidden};
+
+/// What stands before each row of a line that needs several. So nothing that
+/// others have written can begin a row of its own.
+const INDENT: &str = "    ";
+/// In fewer columns nothing is broken into rows.
+const COLUMNS_MIN: usize = 20;
+
+/// Standard output for results and standard error for what goes on.
+pub(super) struct Output {
+    /// Why the first result that was not written could not be.
+    lost: OnceCell<io::Error>,
+    is_ascii: bool,
+}
+
+impl Output {
+    pub(super) fn of_process() -> Self {
+        Self {
+            lost: OnceCell::new(),
+            is_ascii: is_ascii(|name| std::env::var(name).ok()),
+        }
+    }
+
+    /// Whether only ASCII can be shown.
+    pub(super) const fn is_ascii(&self) -> bool {
+        self.is_ascii
+    }
+
+    /// Why results are not written any more.
+    pub(super) fn lost(&self) -> Option<&io::Error> {
+        self.lost.get()
+    }
+
+    /// Writes a result of one line.
+    pub(super) fn result(&self, text: &str) {
+        let text = self.shown(text, columns_of_results(), INDENT);
+        self.write(&text);
+    }
+
+    /// Writes a result of several lines, each with these words before it, and before
+    /// every row that it takes.
+    pub(super) fn lines(&self, text: &str, gutter: &str) {
+        let columns = columns_of_results();
+        let lines = display_lines(text);
+        let lines = lines.split('\n').map(|line| {
+            let line = format!("{gutter}{line}");
+            self.shown(&line, columns, gutter)
+        });
+        self.write(&lines.collect::<Vec<_>>().join("\n"));
+    }
+
+    /// Writes a line of JSON.
+    pub(super) fn json(&self, line: &str) {
+        self.write(&without_hidden(line));
+    }
+
+    fn write(&self, text: &str) {
+        if self.lost.get().is_some() {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+            let _ = self.lost.set(error);
+        }
+    }
+
+    /// A line as standard error can show it.
+    pub(super) fn note(&self, text: &str) -> String {
+        let columns = io::stderr().is_terminal().then(columns);
+        self.shown(text, columns, INDENT)
+    }
+
+    /// The same text without what cannot be shown.
+    pub(super) fn plain(&self, text: &str) -> String {
+        self.shown(text, None, "")
+    }
+
+    /// One line: nothing in it moves the cursor or begins another.
+    fn shown(&self, text: &str, columns: Option<usize>, indent: &str) -> String {
+        let line = display_lines(&text.replace('\n', "\\u{a}").replace('\r', "\\u{d}"));
+        let line = if self.is_ascii { ascii(&line) } else { line };
+        let indent = if self.is_ascii {
+            ascii(indent)
+        } else {
+            indent.to_owned()
+        };
+        match columns {
+            Some(columns) if columns >= COLUMNS_MIN => rows(&line, columns, &indent),
+            _ => line,
+        }
+    }
+}
+
+fn columns() -> usize {
+    usize::from(Term::stderr().size().1)
+}
+
+fn columns_of_results() -> Option<usize> {
+    let out = io::stdout();
+    out.is_terminal()
+        .then(|| usize::from(Term::stdout().size().1))
+}
+
+/// Whether the user's locale says that there is nothing but ASCII. Where none is
+/// set, as in many containers, the terminal outside shows UTF-8.
+fn is_ascii(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set);
+    let locale = locale.map(|locale| locale.to_ascii_lowercase());
+    locale.is_some_and(|locale| !locale.contains("utf-8") && !locale.contains("utf8"))
+}
+
+/// The same in ASCII.
+fn ascii(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '✓' => shown.push_str("ok:"),
+            '…' => shown.push_str("..."),
+            '→' => shown.push_str("->"),
+            '·' => shown.push('-'),
+            '│' => shown.push('|'),
+            '×' => shown.push('x'),
+            '’' => shown.push('\''),
+            other if other.is_ascii() => shown.push(other),
+            other => shown.extend(other.escape_unicode()),
+        }
+    }
+    shown
+}
+
+/// Broken where it must be, between words where it can be.
+fn rows(line: &str, columns: usize, indent: &str) -> String {
+    let mut rows = String::new();
+    let mut used = 0;
+    let indent_width = measure_text_width(indent);
+    for word in line.split_inclusive(' ') {
+        let width = measure_text_width(word.trim_end_matches(' '));
+        if used > indent_width && used + width > columns {
+            rows.truncate(rows.trim_end_matches(' ').len());
+            rows.push('\n');
+            rows.push_str(indent);
+            used = indent_width;
+        }
+        for character in word.chars() {
+            let width = measure_text_width(character.encode_utf8(&mut [0; 4]));
+            if used + width > columns && character != ' ' {
+                rows.push('\n');
+                rows.push_str(indent);
+                used = indent_width;
+            }
+            rows.push(character);
+            used += width;
+        }
+    }
+    rows
+}
+
+/// The same JSON without characters that a terminal obeys instead of showing them:
+/// outside of ASCII they stand in strings only.
+fn without_hidden(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_hidden(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(is_ascii: bool) -> Output {
+        Output {
+            lost: OnceCell::new(),
+            is_ascii,
+        }
+    }
+
+    #[test]
+    fn a_locale_without_utf8_is_for_ascii() {
+        for (set, expected) in [
+            (vec![], false),
+            (vec![("LANG", "de_DE.UTF-8")], false),
+            (vec![("LANG", "C")], true),
+            (vec![("LANG", "C"), ("LC_ALL", "C.utf8")], false),
+            (vec![("LANG", "de_DE.UTF-8"), ("LC_ALL", "C")], true),
+            (vec![("LANG", "de_DE.UTF-8"), ("LC_CTYPE", "POSIX")], true),
+            (vec![("LANG", "de_DE.UTF-8"), ("LC_ALL", "")], false),
+            (vec![("LC_ALL", "de_DE.ISO-8859-1")], true),
+        ] {
+            let variable = |name: &str| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            assert_eq!(is_ascii(variable), expected, "{set:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_written_out() {
+        let shown = |text| output(true).shown(text, None, "");
+        assert_eq!(shown("✓ f to bob… 猫"), "ok: f to bob... \\u{732b}");
+        assert_eq!(output(false).shown("✓ 猫", None, ""), "✓ 猫");
+    }
+
+    #[test]
+    fn a_line_stays_one_line_whatever_is_in_it() {
+        let shown = |text| output(false).shown(text, None, "");
+        assert_eq!(shown("a\nbob writes:"), "a\\u{a}bob writes:");
+        assert_eq!(shown("a\r\nb"), "a\\u{d}\\u{a}b");
+        assert_eq!(
+            shown("\u{1b}[2J\u{9b}x\u{202e}"),
+            "\\u{1b}[2J\\u{9b}x\\u{202e}"
+        );
+    }
+
+    #[test]
+    fn every_further_row_is_indented() {
+        let words = format!("{} {}", "word ".repeat(9), "x".repeat(50));
+        let shown = output(false).shown(&words, Some(20), "│ ");
+        let mut lines = shown.lines();
+        assert_eq!(lines.next(), Some("word word word word"));
+        assert!(lines.clone().all(|line| line.starts_with("│ ")), "{shown}");
+        assert!(
+            shown.lines().all(|line| measure_text_width(line) <= 20),
+            "{shown}"
+        );
+        assert_eq!(shown.matches('x').count(), 50);
+        let wide = output(false).shown(&"猫".repeat(30), Some(20), INDENT);
+        assert!(
+            wide.lines().all(|line| measure_text_width(line) <= 20),
+            "{wide}"
+        );
+        assert_eq!(wide.matches('猫').count(), 30);
+        assert_eq!(
+            output(false).shown("four words in five", Some(5), INDENT),
+            "four words in five"
+        );
+    }
+
+    #[test]
+    fn no_line_of_json_moves_a_cursor() {
+        let name = "k\u{9b}2J\u{202e}猫\u{e0001}\u{7f}";
+        let json = serde_json::to_string(name).unwrap();
+        let safe = without_hidden(&json);
+        assert_eq!(safe, r#""k\u009b2J\u202e猫\udb40\udc01\u007f""#);
+        assert_eq!(serde_json::from_str::<String>(&safe).unwrap(), name);
+    }
+}

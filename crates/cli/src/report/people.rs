@@ -1,0 +1,129 @@
+//! Who somebody is, and what the user has to do with them.
+
+use pinhole_client::{Fingerprint, PeerIdentity, PeerKey, PeerName, PeerView};
+
+use super::line::Line;
+use super::{Report, words};
+
+impl Report {
+    /// Somebody under a known name has another key and was not let in.
+    pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::KeyRefused {
+                peer: name,
+                fingerprint,
+                known,
+            });
+        }
+        let trust = words::trust(name.as_str(), known, fingerprint);
+        self.say(&format!(
+            "refused {name}, whose key has changed. It may be a new device, or somebody else. {trust}"
+        ));
+    }
+
+    /// A key is trusted from now on.
+    pub(crate) fn trusted(&self, name: &PeerName, fingerprint: Fingerprint) {
+        if self.json {
+            return self.line(&Line::Trusted { name, fingerprint });
+        }
+        self.print(&format!("{name} is {fingerprint} from now on"));
+    }
+
+    /// Somebody nearby goes by a name, and no server says that it is theirs.
+    pub(crate) fn claimed(&self, peer: &PeerIdentity) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Claimed {
+                peer: name,
+                fingerprint,
+            });
+        }
+        self.say(&format!(
+            "{name} is nearby; no server confirms the name. Its fingerprint: {fingerprint}"
+        ));
+    }
+
+    /// A stranger wants to connect and was told to wait until it may.
+    pub(crate) fn asked(&self, peer: &PeerIdentity) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Asked {
+                peer: name,
+                fingerprint,
+            });
+        }
+        self.show(&format!(
+            "{name} wants to connect, and is nobody you have chosen yet. Fingerprint: {fingerprint}"
+        ));
+    }
+
+    /// Somebody the user has chosen, or blocked.
+    pub(crate) fn contact(&self, peer: &PeerIdentity, blocked: bool) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Contact {
+                name,
+                fingerprint,
+                blocked,
+            });
+        }
+        let note = if blocked { "  blocked" } else { "" };
+        self.print(&format!("{name:<32}  {fingerprint}{note}"));
+    }
+
+    /// Somebody is a stranger from now on.
+    pub(crate) fn forgotten(&self, peer: &PeerIdentity) {
+        let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
+        if self.json {
+            return self.line(&Line::Forgotten { name, fingerprint });
+        }
+        self.print(&format!(
+            "{name:<32}  {fingerprint}  is a stranger from now on"
+        ));
+    }
+
+    pub(crate) fn peer(&self, peer: &PeerView) {
+        let (name, key) = (&peer.identity.name, peer.identity.key);
+        let fingerprint = key.fingerprint();
+        let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
+        let (nearby, claimed) = (peer.nearby, peer.claimed);
+        if self.json {
+            return self.line(&Line::Peer {
+                name,
+                key,
+                fingerprint,
+                contact,
+                key_changed,
+                nearby,
+                claimed,
+            });
+        }
+        let note = match (key_changed, contact) {
+            (true, _) => "  KEY HAS CHANGED",
+            (false, true) => "  contact",
+            (false, false) => "",
+        };
+        let place = match (nearby, claimed) {
+            (true, true) => "  nearby, name not confirmed by a server",
+            (true, false) => "  nearby",
+            (false, _) => "",
+        };
+        self.print(&format!("{name:<32}  {fingerprint}{note}{place}"));
+    }
+
+    pub(crate) fn id(&self, name: Option<&PeerName>, key: PeerKey) {
+        let fingerprint = key.fingerprint();
+        if self.json {
+            return self.line(&Line::Id {
+                name,
+                key,
+                fingerprint,
+            });
+        }
+        let shown = name.map_or("(none yet; pass --name)", PeerName::as_str);
+        self.print(&format!("name         {shown}"));
+        self.print(&format!("key          {key}"));
+        self.print(&format!("fingerprint  {fingerprint}"));
+    }
+}

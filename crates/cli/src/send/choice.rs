@@ -1,0 +1,189 @@
+//! Whom a name means.
+
+use pinhole_client::PeerView;
+
+use crate::arguments::Whom;
+
+/// What can be known of who has a name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// There is a server, which says who has the name, be it now or later.
+    pub(super) has_server: bool,
+    /// It has been asked, or cannot be.
+    pub(super) is_settled: bool,
+    /// Whoever is nearby may not have answered yet.
+    pub(super) searches_nearby: bool,
+}
+
+/// Whom a name means now.
+pub(super) enum Choice<'a> {
+    Peer(&'a PeerView),
+    /// That may show in a moment.
+    NotYet,
+    /// Several, of whom none is known.
+    Several,
+    /// Somebody nearby who only calls himself so, while a server could say who has
+    /// the name.
+    Unconfirmed(&'a PeerView),
+    /// Somebody, but not with the key that was said.
+    OtherKey(&'a PeerView),
+    Nobody,
+}
+
+/// Whom a name means: whoever has the key that was said with it; otherwise whoever a
+/// server names so, or we know. Who only calls himself so, nearby, is meant where there
+/// is no server: with one, the name is somebody's, who may just be away.
+pub(super) fn choose<'a>(peers: &'a [PeerView], whom: &Whom, reach: Reach) -> Choice<'a> {
+    let may_show = !reach.is_settled || reach.searches_nearby;
+    let named = || {
+        let online = peers.iter().filter(|peer| peer.online);
+        online.filter(|peer| peer.identity.name == whom.name)
+    };
+    if let Some(fingerprint) = whom.fingerprint {
+        let is_said = |peer: &&PeerView| peer.identity.key.fingerprint() == fingerprint;
+        return match (named().find(is_said), named().next()) {
+            (Some(peer), _) => Choice::Peer(peer),
+            (None, _) if may_show => Choice::NotYet,
+            (None, Some(other)) => Choice::OtherKey(other),
+            (None, None) => Choice::Nobody,
+        };
+    }
+    let with_right_key = || named().filter(|peer| peer.changed_from.is_none());
+    if let Some(peer) = with_right_key().find(|peer| !peer.claimed) {
+        return Choice::Peer(peer);
+    }
+    if !reach.is_settled {
+        return Choice::NotYet;
+    }
+    let mut strangers = with_right_key();
+    match (strangers.next(), strangers.next()) {
+        // Somebody we know may still answer.
+        (Some(_), _) if reach.has_server && may_show => Choice::NotYet,
+        (Some(stranger), _) if reach.has_server => Choice::Unconfirmed(stranger),
+        (Some(_), Some(_)) => Choice::Several,
+        (Some(stranger), None) => Choice::Peer(stranger),
+        (None, _) if reach.searches_nearby => Choice::NotYet,
+        // The engine refuses, and says why.
+        (None, _) => named().next().map_or(Choice::Nobody, Choice::Peer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_client::{PeerIdentity, PeerKey};
+
+    use super::*;
+
+    fn peer(key: u8) -> PeerView {
+        PeerView {
+            identity: PeerIdentity {
+                name: "bob".parse().unwrap(),
+                key: PeerKey::from_bytes([key; 32]),
+            },
+            online: true,
+            nearby: false,
+            claimed: false,
+            contact: false,
+            changed_from: None,
+            path: None,
+        }
+    }
+
+    fn claimed(key: u8) -> PeerView {
+        PeerView {
+            nearby: true,
+            claimed: true,
+            ..peer(key)
+        }
+    }
+
+    fn changed(key: u8) -> PeerView {
+        PeerView {
+            changed_from: Some(peer(1).identity.key.fingerprint()),
+            ..claimed(key)
+        }
+    }
+
+    /// The first byte of the key that `bob` means, or a word.
+    fn chosen(peers: &[PeerView], key: Option<u8>, reach: Reach) -> String {
+        let whom = Whom {
+            name: "bob".parse().unwrap(),
+            fingerprint: key.map(|key| peer(key).identity.key.fingerprint()),
+        };
+        let first = |peer: &PeerView| peer.identity.key.as_bytes()[0].to_string();
+        match choose(peers, &whom, reach) {
+            Choice::Peer(peer) => first(peer),
+            Choice::Unconfirmed(peer) => format!("unconfirmed {}", first(peer)),
+            Choice::OtherKey(peer) => format!("not {}", first(peer)),
+            Choice::NotYet => "not yet".to_owned(),
+            Choice::Several => "several".to_owned(),
+            Choice::Nobody => "nobody".to_owned(),
+        }
+    }
+
+    fn reach(has_server: bool, is_settled: bool, searches_nearby: bool) -> Reach {
+        Reach {
+            has_server,
+            is_settled,
+            searches_nearby,
+        }
+    }
+
+    #[test]
+    fn a_name_means_whom_a_server_confirms() {
+        let offline = PeerView {
+            online: false,
+            ..peer(1)
+        };
+        let (asking, asked) = (reach(true, false, true), reach(true, true, true));
+        let settled = reach(true, true, false);
+        for (peers, reach, expected) in [
+            (vec![], asking, "not yet"),
+            (vec![], asked, "not yet"),
+            (vec![], settled, "nobody"),
+            (vec![offline.clone()], settled, "nobody"),
+            (vec![claimed(2), peer(1)], asking, "1"),
+            (vec![changed(2), peer(1)], asking, "1"),
+            // The server may know another, or somebody we know may answer.
+            (vec![claimed(2)], asking, "not yet"),
+            (vec![claimed(2)], asked, "not yet"),
+            (vec![claimed(2)], settled, "unconfirmed 2"),
+            (vec![offline, claimed(2)], settled, "unconfirmed 2"),
+            (vec![claimed(2), claimed(3)], settled, "unconfirmed 2"),
+            // The right one may show yet; else the engine refuses.
+            (vec![changed(2)], asked, "not yet"),
+            (vec![changed(2)], settled, "2"),
+        ] {
+            assert_eq!(chosen(&peers, None, reach), expected, "{peers:#?}");
+        }
+    }
+
+    #[test]
+    fn without_a_server_a_name_means_the_only_one_who_claims_it() {
+        let (searching, settled) = (reach(false, true, true), reach(false, true, false));
+        for (peers, reach, expected) in [
+            (vec![], searching, "not yet"),
+            (vec![], settled, "nobody"),
+            (vec![claimed(2)], searching, "2"),
+            (vec![claimed(2), claimed(3)], searching, "several"),
+            (vec![changed(2)], searching, "not yet"),
+            (vec![changed(2)], settled, "2"),
+        ] {
+            assert_eq!(chosen(&peers, None, reach), expected, "{peers:#?}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_means_one_key_whoever_confirms_it() {
+        let (asking, settled) = (reach(true, false, true), reach(true, true, false));
+        for (peers, reach, expected) in [
+            (vec![claimed(2), peer(1)], asking, "2"),
+            (vec![claimed(2)], settled, "2"),
+            (vec![peer(1)], asking, "not yet"),
+            (vec![peer(1)], settled, "not 1"),
+            (vec![], settled, "nobody"),
+        ] {
+            assert_eq!(chosen(&peers, Some(2), reach), expected, "{peers:#?}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The thread that writes the profile, so that nothing else waits for a disk.
+//!
+//! What is to be written waits in memory: of each file only the newest content, of the
+//! history the lines that came since. However slow the disk is, no more can wait than
+//! one copy of the profile, and what piles up meanwhile is written at once.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::{ProfileError, append_lines, replace_quickly, write_durably};
+use crate::profile::at;
+
+/// Most bytes of history that wait. More than a disk that works falls behind.
+const HISTORY_WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Writes the files of one profile, in a thread of its own.
+#[derive(Debug)]
+pub(crate) struct ProfileWriter {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    files: BTreeMap<&'static str, Content>,
+    history: Option<HistoryChange>,
+    /// Nothing more will come.
+    is_ending: bool,
+    /// Everything has been written, or could not be.
+    has_ended: bool,
+}
+
+#[derive(Debug)]
+struct Content {
+    bytes: Vec<u8>,
+    /// Whether it has to outlive a power cut.
+    is_durable: bool,
+}
+
+#[derive(Debug)]
+enum HistoryChange {
+    Append(String),
+    Replace(String),
+}
+
+/// What is written next.
+enum Job {
+    File(&'static str, Content),
+    History(HistoryChange),
+}
+
+impl ProfileWriter {
+    /// Starts the thread. `report` hears of what could not be written, and must not
+    /// block. The lock on the profile is held until the thread has ended.
+    pub(super) fn start(
+        folder: PathBuf,
+        lock: Arc<File>,
+        report: impl Fn(ProfileError) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::<Shared>::default();
+        let of_thread = shared.clone();
+        thread::Builder::new()
+            .name("pinhole-profile".to_owned())
+            .spawn(move || {
+                while let Some(job) = of_thread.next_job() {
+                    if let Err(error) = job.run(&folder) {
+                        report(error);
+                    }
+                }
+                drop(lock);
+                of_thread.lock().has_ended = true;
+                of_thread.changed.notify_all();
+            })?;
+        Ok(Self { shared })
+    }
+
+    /// Has a file of the profile replaced.
+    pub(super) fn replace(&self, file: &'static str, bytes: Vec<u8>, is_durable: bool) {
+        let content = Content { bytes, is_durable };
+        self.change(|waiting| drop(waiting.files.insert(file, content)));
+    }
+
+    /// Has a line added to the history.
+    pub(crate) fn append_history(&self, line: &str) {
+        self.change(|waiting| match &mut waiting.history {
+            Some(HistoryChange::Append(lines) | HistoryChange::Replace(lines)) => {
+                if lines.len() < HISTORY_WAITING_BYTES_MAX {
+                    lines.push_str(line);
+                } else {
+                    warn!("the disk is too slow: a line of the history is lost");
+                }
+            }
+            none => *none = Some(HistoryChange::Append(line.to_owned())),
+        });
+    }
+
+    /// Has the history replaced.
+    pub(crate) fn replace_history(&self, lines: String) {
+        self.change(|waiting| waiting.history = Some(HistoryChange::Replace(lines)));
+    }
+
+    /// Waits until everything is written, for no longer than `timeout`. Returns whether
+    /// it is.
+    pub(crate) fn finish(self, timeout: Duration) -> bool {
+        let ending = self.shared.clone();
+        drop(self);
+        let waiting = ending.lock();
+        let result = ending
+            .changed
+            .wait_timeout_while(waiting, timeout, |waiting| !waiting.has_ended);
+        let (waiting, _) = result.unwrap_or_else(PoisonError::into_inner);
+        waiting.has_ended
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        change(&mut self.shared.lock());
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for ProfileWriter {
+    fn drop(&mut self) {
+        self.change(|waiting| waiting.is_ending = true);
+    }
+}
+
+impl Shared {
+    // A change is made in one step, so a panic elsewhere leaves it true.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to be written; `None` once there will be nothing more.
+    fn next_job(&self) -> Option<Job> {
+        let mut waiting = self.lock();
+        loop {
+            if let Some((file, content)) = waiting.files.pop_first() {
+                return Some(Job::File(file, content));
+            }
+            if let Some(change) = waiting.history.take() {
+                return Some(Job::History(change));
+            }
+            if waiting.is_ending {
+                return None;
+            }
+            let woken = self.changed.wait(waiting);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Job {
+    fn run(self, folder: &std::path::Path) -> Result<(), ProfileError> {
+        let path = folder.join(match &self {
+            Self::File(file, _) => file,
+            Self::History(_) => super::HISTORY_FILE,
+        });
+        let written = match self {
+            Self::File(_, content) if content.is_durable => write_durably(&path, &content.bytes),
+            Self::File(_, content) => replace_quickly(&path, &content.bytes),
+            Self::History(HistoryChange::Append(lines)) => append_lines(&path, &lines),
+            Self::History(HistoryChange::Replace(lines)) => write_durably(&path, lines.as_bytes()),
+        };
+        written.map_err(at(&path))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn writer(folder: &std::path::Path) -> (ProfileWriter, mpsc::Receiver<ProfileError>) {
+        let lock = Arc::new(File::create(folder.join("lock")).unwrap());
+        let (failures, reported) = mpsc::channel();
+        let report = move |error| failures.send(error).unwrap();
+        let writer = ProfileWriter::start(folder.to_owned(), lock, report).unwrap();
+        (writer, reported)
+    }
+
+    #[test]
+    fn everything_is_written_before_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (writer, reported) = writer(folder.path());
+        for number in 0..100 {
+            writer.replace("settings.json", number.to_string().into_bytes(), true);
+            writer.append_history(&format!("{number}\n"));
+        }
+        assert!(writer.finish(PATIENCE));
+        let read = |file| fs::read_to_string(folder.path().join(file)).unwrap();
+        assert_eq!(read("settings.json"), "99");
+        assert_eq!(read("history.jsonl").lines().count(), 100);
+        assert!(reported.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("history.jsonl")).unwrap();
+        let (writer, reported) = writer(folder.path());
+        writer.append_history("line\n");
+        let error = reported.recv_timeout(PATIENCE).unwrap();
+        assert!(error.to_string().contains("history.jsonl"), "{error}");
+        assert!(writer.finish(PATIENCE), "and the rest goes on");
+    }
+
+    /// A pipe that nobody empties takes 64 KiB and then blocks its writer, as a
+    /// hanging disk does.
+    #[cfg(unix)]
+    #[test]
+    fn a_hanging_disk_stops_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("contacts.new");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let (writer, _reported) = writer(folder.path());
+        let begun = Instant::now();
+        writer.replace("contacts.json", vec![b' '; 1024 * 1024], true);
+        for _ in 0..10_000 {
+            writer.append_history("line\n");
+            writer.replace("settings.json", b"{}".to_vec(), true);
+        }
+        assert!(!writer.finish(Duration::from_millis(100)));
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+}

@@ -1,0 +1,176 @@
+//! What is asked over the window, and when it may be answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use egui::Ui;
+use pinhole_client::{PeerKey, PeerName, Snapshot, Stage, TransferView};
+
+use super::App;
+use crate::action::{Action, Sheet};
+use crate::choice::Choice;
+use crate::strangers::{self, Stranger};
+use crate::{history, known, leave, login, message, offer, send_sheet, settings, trust};
+
+/// How long a question is in sight before it can be answered: longer than a
+/// double click takes.
+const SECONDS_TO_READ: f64 = 0.5;
+
+/// The question that is to be seen, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    what: Option<egui::Id>,
+    since_s: f64,
+}
+
+impl Asked {
+    /// Whether this question has been in sight long enough to be answered: a
+    /// click that comes sooner was meant for what stood there before.
+    pub(super) fn is_ready(&mut self, ctx: &egui::Context, what: egui::Id) -> bool {
+        let now_s = ctx.input(|input| input.time);
+        if self.what != Some(what) {
+            self.what = Some(what);
+            self.since_s = now_s;
+        }
+        let wait_s = self.since_s + SECONDS_TO_READ - now_s;
+        if wait_s > 0.0 {
+            ctx.request_repaint_after(Duration::from_secs_f64(wait_s));
+        }
+        wait_s <= 0.0
+    }
+}
+
+impl App {
+    /// What lies over the window. An offer's question comes first, for somebody
+    /// waits for the answer; only closing the window comes before it.
+    pub(super) fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
+        if matches!(self.sheets.top(), Some(Sheet::Leave(_))) {
+            return self.sheet(ui);
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut strangers = strangers::waiting(&snapshot, &self.put_off);
+        let now_s = ui.input(|input| input.time);
+        if let Some(left) = self.put_off.is_quiet_for(now_s)
+            && !strangers.is_empty()
+        {
+            let left = Duration::from_secs_f64(left);
+            ui.ctx().request_repaint_after(left);
+            strangers.clear();
+        }
+        if let Some(offer) = self.offer_to_ask(&snapshot, &strangers) {
+            return self.ask_about(ui, &snapshot, offer);
+        }
+        if strangers.is_empty() {
+            return self.sheet(ui);
+        }
+        self.hide_draft();
+        let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique("strangers"));
+        let rows: Vec<PeerKey> = strangers.iter().map(|stranger| stranger.peer.key).collect();
+        // Who comes is last; who goes moves those below.
+        if !rows.starts_with(&self.rows) {
+            self.rows_moved += 1;
+        }
+        self.rows = rows;
+        let what = egui::Id::unique(("strangers", self.rows_moved));
+        let rows_are_ready = self.rows_asked.is_ready(ui.ctx(), what);
+        strangers::show(ui, &strangers, is_ready, is_ready && rows_are_ready)
+    }
+
+    /// The one offer that is asked about by itself, if there is one.
+    fn offer_to_ask<'a>(
+        &self,
+        snapshot: &'a Snapshot,
+        strangers: &[Stranger<'a>],
+    ) -> Option<&'a TransferView> {
+        let is_awaited = |t: &&TransferView| {
+            matches!(t.stage, Stage::AwaitingDecision) && !self.put_off.offers.contains(&t.id)
+        };
+        let mut awaited = snapshot.transfers.iter().filter(is_awaited);
+        let looked_at = awaited.clone().find(|t| self.looked_at == Some(t.id));
+        let of_one = || {
+            let stranger = strangers
+                .first()
+                .filter(|_| !strangers::are_grouped(strangers))?;
+            stranger.offers.first().copied()
+        };
+        looked_at
+            .or_else(|| awaited.find(|transfer| !transfer.stranger))
+            .or_else(of_one)
+    }
+
+    fn ask_about(&mut self, ui: &Ui, snapshot: &Snapshot, asked: &TransferView) -> Vec<Action> {
+        self.hide_draft();
+        // Whatever moves the buttons makes it another question.
+        let what = ("offer", asked.id, asked.offer.existing > 0);
+        let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique(what));
+        if asked.is_text {
+            return strangers::show_words(ui, asked, is_ready);
+        }
+        let is_awaited = |t: &&TransferView| matches!(t.stage, Stage::AwaitingDecision);
+        let others = snapshot.transfers.iter().filter(is_awaited);
+        let others = others
+            .filter(|t| !self.put_off.offers.contains(&t.id))
+            .count();
+        let choice = self.choices.entry(asked.id);
+        let choice = choice.or_insert_with(|| Choice::of(&asked.offer));
+        offer::show(
+            ui,
+            snapshot,
+            asked,
+            choice,
+            others.saturating_sub(1),
+            is_ready,
+        )
+    }
+
+    /// Something lies over a message that is being written.
+    fn hide_draft(&mut self) {
+        if let Some(Sheet::Message(draft)) = self.sheets.top_mut() {
+            draft.lose_focus();
+        }
+    }
+
+    /// The topmost of the sheets that the user has opened.
+    pub(super) fn sheet(&mut self, ui: &Ui) -> Vec<Action> {
+        let what = match self.sheets.top() {
+            Some(Sheet::Trust { peer, .. }) => Some(egui::Id::unique(("trust", peer.as_bytes()))),
+            Some(Sheet::Leave(_)) => Some(egui::Id::unique("leave")),
+            Some(Sheet::History { clearing }) => Some(egui::Id::unique(("history", clearing))),
+            Some(Sheet::Known { forgetting }) => {
+                let forgetting = forgetting.map(|key| *key.as_bytes());
+                Some(egui::Id::unique(("known", forgetting)))
+            }
+            _ => None,
+        };
+        let is_ready = what.is_none_or(|what| self.asked.is_ready(ui.ctx(), what));
+        if what.is_none() {
+            self.asked = Asked::default();
+        }
+        let unsent: Vec<PeerName> = self.sheets.unsent().cloned().collect();
+        match self.sheets.top_mut() {
+            Some(Sheet::Message(draft)) => message::show(ui, &self.snapshot, draft),
+            Some(Sheet::Send { paths, chosen }) => {
+                send_sheet::show(ui, &self.snapshot, paths, chosen)
+            }
+            Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
+            Some(Sheet::History { clearing }) => {
+                history::show(ui, &self.snapshot, clearing, is_ready)
+            }
+            Some(Sheet::Known { forgetting }) => {
+                known::show(ui, &self.snapshot, forgetting, is_ready)
+            }
+            Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
+            Some(Sheet::Leave(leaving)) => {
+                leave::show(ui, &self.snapshot, *leaving, &unsent, is_ready)
+            }
+            Some(Sheet::Trust { peer, paths }) => self
+                .snapshot
+                .peers
+                .iter()
+                .find(|p| p.identity.key == *peer)
+                .map(|peer| trust::show(ui, peer, paths, is_ready))
+                .unwrap_or_default(),
+            None => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One drag of files over the window, as the messages about it come in.
+//!
+//! The list of files is asked for while they hover, and may come later than the
+//! drop. However it goes, a drop ends in files or in words about what is missing.
+
+use std::time::{Duration, Instant};
+
+use crate::paste::Dropped;
+use crate::text;
+
+/// How long a drop waits for its list.
+const LIST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// One drag at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Drag {
+    list: List,
+    /// In physical pixels from the window's upper left corner.
+    position: Option<(f32, f32)>,
+    /// Dropped before the list was there.
+    awaiting_since: Option<Instant>,
+    /// Dropped, and not taken over by the window yet.
+    fallen: Option<Dropped>,
+}
+
+#[derive(Debug, Default)]
+enum List {
+    #[default]
+    Unasked,
+    /// Asked for with this timestamp of the X server.
+    Asked(u32),
+    Read(Dropped),
+    Unreadable,
+}
+
+/// What the window needs to know of it.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Look {
+    /// Files hover over the window.
+    pub(crate) hovers: bool,
+    /// Where they hover, or where they fell.
+    pub(crate) position: Option<(f32, f32)>,
+    /// What has fallen since the last look.
+    pub(crate) fallen: Option<Dropped>,
+    /// A drop waits for its list: look again by then.
+    pub(crate) again_in: Option<Duration>,
+}
+
+impl Drag {
+    /// A drag has come over the window.
+    pub(crate) fn enter(&mut self) {
+        // Nothing will come for an earlier one any more.
+        if self.awaiting_since.is_some() {
+            self.fall(unreadable());
+        }
+        self.forget();
+    }
+
+    /// It has moved; whether its list is to be asked for, with this timestamp.
+    pub(crate) fn hover(&mut self, position: (f32, f32), time: u32) -> bool {
+        self.position = Some(position);
+        let is_new = matches!(self.list, List::Unasked);
+        if is_new {
+            self.list = List::Asked(time);
+        }
+        is_new
+    }
+
+    /// The list that was asked for with this timestamp; `None` when the source
+    /// does not give it.
+    pub(crate) fn read(&mut self, time: u32, list: Option<Dropped>) {
+        if !matches!(self.list, List::Asked(asked) if asked == time) {
+            return;
+        }
+        self.list = list.map_or(List::Unreadable, List::Read);
+        if self.awaiting_since.is_some() {
+            self.settle();
+        }
+    }
+
+    /// It was dropped on the window.
+    pub(crate) fn drop_here(&mut self, now: Instant) {
+        if matches!(self.list, List::Asked(_)) {
+            self.awaiting_since = Some(now);
+        } else {
+            self.settle();
+        }
+    }
+
+    /// It has left the window, or was given up.
+    pub(crate) fn leave(&mut self) {
+        if self.awaiting_since.is_none() {
+            self.forget();
+        }
+    }
+
+    /// What there is to be seen, with what has fallen taken out.
+    pub(crate) fn look(&mut self, now: Instant) -> Look {
+        let again_in = self.awaiting_since.map(|since| {
+            let waited = now.saturating_duration_since(since);
+            LIST_PATIENCE.saturating_sub(waited)
+        });
+        if again_in == Some(Duration::ZERO) {
+            self.list = List::Unreadable;
+            self.settle();
+        }
+        let look = Look {
+            hovers: matches!(self.list, List::Read(_)),
+            position: self.position,
+            fallen: self.fallen.take(),
+            again_in: again_in.filter(|wait| !wait.is_zero()),
+        };
+        if look.fallen.is_some() {
+            self.position = None;
+        }
+        look
+    }
+
+    fn settle(&mut self) {
+        let fallen = match std::mem::take(&mut self.list) {
+            List::Read(dropped) if dropped == Dropped::default() => Dropped {
+                refused: vec![text::NOTHING_IN_THE_DROP.to_owned()],
+                ..dropped
+            },
+            List::Read(dropped) => dropped,
+            _ => unreadable(),
+        };
+        self.awaiting_since = None;
+        self.fall(fallen);
+    }
+
+    fn fall(&mut self, fallen: Dropped) {
+        let all = self.fallen.get_or_insert_default();
+        all.paths.extend(fallen.paths);
+        all.refused.extend(fallen.refused);
+    }
+
+    fn forget(&mut self) {
+        self.list = List::Unasked;
+        self.awaiting_since = None;
+        if self.fallen.is_none() {
+            self.position = None;
+        }
+    }
+}
+
+fn unreadable() -> Dropped {
+    Dropped {
+        paths: Vec::new(),
+        refused: vec![text::UNREADABLE_DROP.to_owned()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: (f32, f32) = (10.0, 20.0);
+
+    fn files() -> Dropped {
+        Dropped {
+            paths: vec!["/a".into()],
+            refused: Vec::new(),
+        }
+    }
+
+    fn begun() -> Drag {
+        let mut drag = Drag::default();
+        drag.enter();
+        assert!(drag.hover(AT, 7), "the list is asked for");
+        assert!(!drag.hover(AT, 8), "once");
+        drag
+    }
+
+    fn hovering(list: Option<Dropped>) -> Drag {
+        let mut drag = begun();
+        drag.read(7, list);
+        drag
+    }
+
+    fn dropped(mut drag: Drag) -> Drag {
+        drag.drop_here(Instant::now());
+        drag
+    }
+
+    #[test]
+    fn every_drop_ends_in_files_or_in_words() {
+        let late = |mut drag: Drag| {
+            drag.leave();
+            drag.read(7, Some(files()));
+            drag
+        };
+        let another = |mut drag: Drag| {
+            drag.enter();
+            drag
+        };
+        let of_an_earlier_one = |mut drag: Drag| {
+            drag.read(6, Some(files()));
+            drag.enter();
+            drag
+        };
+        let unhovered = Drag::default();
+        let nothing = Some(Dropped::default());
+        for (story, mut drag, paths, refused) in [
+            ("read first", dropped(hovering(Some(files()))), 1, 0),
+            ("not given by the source", dropped(hovering(None)), 0, 1),
+            ("an empty list", dropped(hovering(nothing)), 0, 1),
+            ("never hovered", dropped(unhovered), 0, 1),
+            ("read afterwards", late(dropped(begun())), 1, 0),
+            ("never read", another(dropped(begun())), 0, 1),
+            ("another's list", of_an_earlier_one(dropped(begun())), 0, 1),
+        ] {
+            let fallen = drag.look(Instant::now()).fallen.expect(story);
+            let seen = (fallen.paths.len(), fallen.refused.len());
+            assert_eq!(seen, (paths, refused), "{story}");
+            let again = drag.look(Instant::now());
+            assert_eq!(again, Look::default(), "{story}: once");
+        }
+    }
+
+    #[test]
+    fn a_drop_waits_for_its_list_but_not_for_ever() {
+        let now = Instant::now();
+        let mut drag = Drag::default();
+        drag.enter();
+        drag.hover(AT, 7);
+        drag.drop_here(now);
+        let waits = drag.look(now);
+        assert_eq!((waits.fallen, waits.again_in), (None, Some(LIST_PATIENCE)));
+        let ended = drag.look(now + LIST_PATIENCE);
+        assert_eq!(ended.fallen, Some(unreadable()));
+        assert_eq!(ended.position, Some(AT), "where it fell");
+    }
+
+    #[test]
+    fn what_leaves_has_not_fallen() {
+        let now = Instant::now();
+        let mut drag = hovering(Some(files()));
+        assert!(drag.look(now).hovers);
+        drag.leave();
+        assert_eq!(drag.look(now), Look::default());
+        assert!(drag.hover(AT, 9), "another one is asked anew");
+    }
+}

@@ -1,0 +1,95 @@
+//! Leaving while something is under way.
+
+use egui::{RichText, Ui};
+use pinhole_client::{Command, PeerName, Snapshot, Stage, TransferView};
+
+use crate::action::Action;
+use crate::{sheet, text, theme};
+
+/// What ends transfers that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// Closing the window.
+    Quit,
+    /// Back to the first screen, also at the next start.
+    LogOut,
+    /// Back to the first screen: the login under way is not wanted.
+    GiveUp,
+    /// Switching people nearby off while there is nobody else.
+    Nearby,
+}
+
+impl Leaving {
+    /// What does it, but for closing the window.
+    pub(crate) fn commands(self) -> Vec<Command> {
+        let stays_out = Command::SetAutoLogIn { on: false };
+        match self {
+            Self::Quit => Vec::new(),
+            Self::LogOut => vec![stays_out, Command::LogOut],
+            Self::GiveUp => vec![Command::LogOut],
+            Self::Nearby => vec![Command::SetNearby { on: false }, Command::LogOut],
+        }
+    }
+}
+
+/// What would stop.
+pub(crate) fn under_way(snapshot: &Snapshot) -> impl Iterator<Item = &TransferView> {
+    // What is queued goes on after a restart, and an offer that nobody has
+    // answered yet is the other side's.
+    let stays = |stage: &Stage| matches!(stage, Stage::Queued | Stage::AwaitingDecision);
+    let transfers = snapshot.transfers.iter();
+    transfers.filter(move |t| !t.stage.is_final() && !stays(&t.stage))
+}
+
+/// Draws the question over the window. `unsent` are those to whom messages were
+/// begun. A click before the question `is_ready` was meant for something else.
+pub(crate) fn show(
+    ui: &Ui,
+    snapshot: &Snapshot,
+    leaving: Leaving,
+    unsent: &[PeerName],
+    is_ready: bool,
+) -> Vec<Action> {
+    const NAMED: usize = 3;
+    sheet::show(ui, "leave", |ui| {
+        let running: Vec<&TransferView> = under_way(snapshot).collect();
+        let heading = RichText::new(text::would_stop(running.len())).heading();
+        ui.add(egui::Label::new(heading.size(19.0)).wrap());
+        ui.add_space(theme::GAP);
+        for transfer in running.iter().take(NAMED) {
+            let line = text::under_way(transfer);
+            ui.add(egui::Label::new(theme::muted(ui, line)).truncate());
+        }
+        if let Some(more @ 1..) = running.len().checked_sub(NAMED) {
+            ui.label(theme::muted(ui, text::and_more(more)));
+        }
+        if !running.is_empty() {
+            ui.add_space(theme::GAP_SMALL);
+            ui.label(text::PARTS_ARE_KEPT);
+        }
+        if leaving == Leaving::Quit {
+            for name in unsent.iter().take(NAMED) {
+                ui.label(text::message_unsent(name.as_str()));
+            }
+        }
+        ui.add_space(theme::GAP_LARGE);
+        let mut actions = Vec::new();
+        ui.add_enabled_ui(is_ready, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                if theme::primary_button(ui, text::KEEP_GOING, true).clicked() {
+                    actions.push(Action::CloseSheet);
+                }
+                let words = match leaving {
+                    Leaving::Quit => text::STOP_AND_QUIT,
+                    Leaving::LogOut | Leaving::GiveUp => text::STOP_AND_LOG_OUT,
+                    Leaving::Nearby => text::STOP_AND_LEAVE,
+                };
+                if theme::button(ui, words).clicked() {
+                    actions.push(Action::CloseSheet);
+                    actions.push(Action::LeaveNow(leaving));
+                }
+            });
+        });
+        actions
+    })
+}

@@ -1,0 +1,286 @@
+//! People whom the user has not chosen yet. However many want something, they are
+//! one question.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use egui::{Align, Label, Layout, RichText, ScrollArea, TextStyle, Ui};
+use pinhole_client::{Command, PeerIdentity, PeerKey, Snapshot, Stage, TransferId, TransferView};
+
+use crate::action::Action;
+use crate::{sheet, text, theme};
+
+const ROW_HEIGHT: f32 = 52.0;
+
+/// What one of them wants.
+pub(crate) struct Stranger<'a> {
+    pub(crate) peer: &'a PeerIdentity,
+    /// What it offers, the oldest first; none if it only wants to connect.
+    pub(crate) offers: Vec<&'a TransferView>,
+}
+
+impl Stranger<'_> {
+    /// What it wants, in a few words.
+    fn wish(&self) -> String {
+        match self.offers.as_slice() {
+            [] => text::WANTS_TO_CONNECT.to_owned(),
+            [one] if one.is_text => text::A_MESSAGE.to_owned(),
+            [one] => text::offered(one.offer.files, one.offer.folders, one.offer.bytes),
+            several => text::several_offers(several.len()),
+        }
+    }
+}
+
+/// Whether the user has yet to decide on this offer of a stranger.
+pub(crate) fn is_waiting(transfer: &TransferView) -> bool {
+    transfer.stranger && matches!(transfer.stage, Stage::AwaitingDecision)
+}
+
+/// All who wait, in the order in which they came, but for those whom the user has put off.
+pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &PutOff) -> Vec<Stranger<'a>> {
+    let transfers = snapshot.transfers.iter().filter(|t| is_waiting(t));
+    let offers = transfers.filter(|t| !put_off.offers.contains(&t.id));
+    let offers = offers.map(|transfer| (&transfer.peer, Some(transfer)));
+    let asking = snapshot.asking.iter();
+    let asking = asking.filter(|peer| !put_off.asking.contains(&peer.key));
+    let mut all: Vec<Stranger<'a>> = Vec::new();
+    let mut places: HashMap<PeerKey, usize> = HashMap::new();
+    for (peer, offer) in offers.chain(asking.map(|peer| (peer, None))) {
+        let place = *places.entry(peer.key).or_insert(all.len());
+        if place == all.len() {
+            let offers = Vec::new();
+            all.push(Stranger { peer, offers });
+        }
+        if let Some(stranger) = all.get_mut(place) {
+            stranger.offers.extend(offer);
+        }
+    }
+    all
+}
+
+/// What the user decides on later.
+#[derive(Debug, Default)]
+pub(crate) struct PutOff {
+    /// Offers, of anybody.
+    pub(crate) offers: HashSet<TransferId>,
+    /// Those who want to connect.
+    pub(crate) asking: HashSet<PeerKey>,
+    /// Until then strangers are not asked about again, on the window's clock.
+    quiet_until_s: f64,
+}
+
+/// How long nobody else is asked about after strangers were put off: who keeps
+/// coming does not keep asking.
+const QUIET_S: f64 = 60.0;
+
+impl PutOff {
+    /// Whoever comes now is not asked about for a while.
+    pub(crate) fn be_quiet(&mut self, now_s: f64) {
+        self.quiet_until_s = now_s + QUIET_S;
+    }
+
+    /// How much longer, in seconds.
+    pub(crate) fn is_quiet_for(&self, now_s: f64) -> Option<f64> {
+        Some(self.quiet_until_s - now_s).filter(|&left| left > 0.0)
+    }
+
+    /// All of these strangers.
+    pub(crate) fn all(&mut self, snapshot: &Snapshot) {
+        let offers = snapshot.transfers.iter().filter(|t| is_waiting(t));
+        self.offers.extend(offers.map(|transfer| transfer.id));
+        self.asking
+            .extend(snapshot.asking.iter().map(|peer| peer.key));
+    }
+
+    /// None of the strangers any more.
+    pub(crate) fn none(&mut self, snapshot: &Snapshot) {
+        let is_stranger = |id| snapshot.transfers.iter().any(|t| t.id == id && t.stranger);
+        self.offers.retain(|&id| !is_stranger(id));
+        self.asking.clear();
+        self.quiet_until_s = 0.0;
+    }
+
+    /// Forgets what is not there any more.
+    pub(crate) fn obey(&mut self, snapshot: &Snapshot) {
+        let known: HashSet<TransferId> = snapshot.transfers.iter().map(|t| t.id).collect();
+        self.offers.retain(|transfer| known.contains(transfer));
+        let asking: HashSet<PeerKey> = snapshot.asking.iter().map(|peer| peer.key).collect();
+        self.asking.retain(|key| asking.contains(key));
+    }
+}
+
+/// Draws the one question about them over the window. A click before it `is_ready`
+/// was meant for something else, and so was one before the `rows_are_ready` that
+/// have moved.
+pub(crate) fn show(
+    ui: &Ui,
+    strangers: &[Stranger<'_>],
+    is_ready: bool,
+    rows_are_ready: bool,
+) -> Vec<Action> {
+    let mut actions = sheet::show(ui, "strangers", |ui| {
+        let mut actions = Vec::new();
+        let heading = RichText::new(text::strangers(strangers.len())).heading();
+        ui.add(Label::new(heading.size(19.0)).wrap());
+        ui.add_space(theme::GAP_SMALL);
+        ui.add(Label::new(theme::muted(ui, text::STRANGERS_HELP)).wrap());
+        ui.add_space(theme::GAP);
+        // As high with few as with many, so that who comes moves no button.
+        let height = (ui.ctx().content_rect().height() - 320.0).clamp(80.0, 4.5 * ROW_HEIGHT);
+        ui.add_enabled_ui(rows_are_ready, |ui| {
+            ScrollArea::vertical()
+                .max_height(height)
+                .auto_shrink(false)
+                .show(ui, |ui| {
+                    // The bar lies beside the buttons, not on them.
+                    ui.set_width(ui.available_width() - theme::GAP_LARGE);
+                    for stranger in strangers {
+                        let key = stranger.peer.key;
+                        ui.push_id(key.as_bytes(), |ui| actions.extend(row(ui, stranger)));
+                    }
+                });
+        });
+        ui.add_space(theme::GAP_LARGE);
+        ui.add_enabled_ui(is_ready, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                if theme::primary_button(ui, text::DECIDE_LATER_BUTTON, true).clicked() {
+                    actions.push(Action::PutOffStrangers);
+                }
+                if theme::button(ui, text::DECLINE_ALL).clicked() {
+                    actions.push(Action::DeclineStrangers);
+                }
+            });
+        });
+        actions
+    });
+    // Esc and a click beside it decide nothing.
+    for action in &mut actions {
+        if *action == Action::CloseSheet {
+            *action = Action::PutOffStrangers;
+        }
+    }
+    actions.retain(|action| is_ready || *action != Action::PutOffStrangers);
+    actions
+}
+
+fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
+    let name = stranger.peer.name.as_str();
+    let peer = stranger.peer.key;
+    let mut actions = Vec::new();
+    let row = Layout::right_to_left(Align::Center);
+    let size = egui::Vec2::new(ui.available_width(), ROW_HEIGHT);
+    ui.allocate_ui_with_layout(size, row, |ui| {
+        let block = theme::quiet_button(ui, text::BLOCK).accessible_name(text::block(name));
+        if block.clicked() {
+            actions.push(Action::Command(Command::Block { peer }));
+        }
+        let (words, accessible, action) = match stranger.offers.first() {
+            Some(first) => (
+                text::LOOK_SHORT,
+                text::look_at(name),
+                Action::LookAt(first.id),
+            ),
+            None => {
+                let allow = Action::Command(Command::Allow { peer });
+                (text::ALLOW, text::allow(name), allow)
+            }
+        };
+        if theme::button(ui, words)
+            .accessible_name(accessible)
+            .clicked()
+        {
+            actions.push(action);
+        }
+        ui.with_layout(Layout::top_down(Align::Min), |ui| {
+            ui.add_space(theme::GAP_SMALL);
+            let shown = RichText::new(name).text_style(theme::title());
+            let fingerprint = text::grouped(&peer.fingerprint().to_string());
+            ui.add(Label::new(shown).truncate())
+                .on_hover_text(fingerprint);
+            let wish = stranger.wish();
+            let wish = theme::elided(ui, &wish, &TextStyle::Small, ui.available_width());
+            ui.label(theme::muted(ui, wish));
+        });
+    });
+    actions
+}
+
+/// Draws the question that a stranger's words ask before they are shown. A click
+/// before it `is_ready` was meant for something else.
+pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<Action> {
+    let name = transfer.peer.name.as_str();
+    let id = transfer.id;
+    let mut actions = sheet::show(ui, "words", |ui| {
+        let mut actions = Vec::new();
+        let heading = RichText::new(text::wants_to_write(name)).heading();
+        ui.add(Label::new(heading.size(19.0)).wrap());
+        let fingerprint = text::grouped(&transfer.peer.key.fingerprint().to_string());
+        ui.add(Label::new(theme::muted(ui, fingerprint).monospace()).wrap())
+            .on_hover_text(text::FINGERPRINT_HELP);
+        if transfer.claimed {
+            let warning = theme::palette(ui).warning;
+            let words = theme::muted(ui, text::CLAIMED_HELP).color(warning);
+            ui.add(Label::new(words).wrap());
+        }
+        ui.add_space(theme::GAP_LARGE);
+        ui.add_enabled_ui(is_ready, |ui| {
+            ui.horizontal_wrapped(|ui| {
+                if theme::primary_button(ui, text::SHOW_WORDS, true).clicked() {
+                    actions.push(Action::Command(Command::Accept {
+                        transfer: id,
+                        into: None,
+                        unwanted: BTreeSet::new(),
+                        existing: None,
+                    }));
+                }
+                if theme::button(ui, text::DECLINE).clicked() {
+                    actions.push(Action::Command(Command::Decline { transfer: id }));
+                }
+                actions.extend(block(ui, transfer.peer.key));
+            });
+        });
+        ui.add_space(theme::GAP);
+        ui.label(theme::muted(ui, text::ESC_DECIDES_LATER));
+        actions
+    });
+    for action in &mut actions {
+        if *action == Action::CloseSheet {
+            *action = Action::Postpone(id);
+        }
+    }
+    actions.retain(|action| is_ready || *action != Action::Postpone(id));
+    actions
+}
+
+/// The button that has a key heard no more.
+pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<Action> {
+    let button = theme::quiet_button(ui, text::BLOCK).on_hover_text(text::BLOCK_HELP);
+    button
+        .clicked()
+        .then_some(Action::Command(Command::Block { peer }))
+}
+
+/// Where those are to be found whom the user has put off: a card among the
+/// transfers, in place of their offers. `None` if there are none to be grouped.
+pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
+    let all = waiting(snapshot, &PutOff::default());
+    let mut actions = Vec::new();
+    if !are_grouped(&all) {
+        return None;
+    }
+    theme::card(ui).show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        let words = RichText::new(text::strangers(all.len())).text_style(theme::title());
+        ui.add(Label::new(words).wrap());
+        if theme::button(ui, text::REVIEW).clicked() {
+            actions.push(Action::LookAtStrangers);
+        }
+    });
+    ui.add_space(theme::GAP_SMALL);
+    Some(actions)
+}
+
+/// Whether they are one question together. One stranger's offer is asked about by
+/// itself.
+pub(crate) fn are_grouped(strangers: &[Stranger<'_>]) -> bool {
+    strangers.len() > 1 || strangers.iter().any(|stranger| stranger.offers.is_empty())
+}

@@ -1,0 +1,147 @@
+//! Addresses are private until the user says yes: what a stranger began over the relay
+//! moves to a direct path only then, but at once.
+
+use std::time::{Duration, Instant};
+
+use pinhole_net::{
+    Accepted, ConnectError, HostSharing, IntroductionFailure, PathKind, PathPolicy, Session, Way,
+};
+use tokio::time::timeout;
+
+use crate::scene::{Client, PATIENCE, Server, begun, exchange};
+
+/// A session of two, the invitation to which was taken up over the relay only.
+async fn begin_over_the_relay(alice: &Client, bob: &mut Client) -> (Session, Session) {
+    let (name, key) = (bob.name(), bob.key);
+    let inviting = alice.rendezvous.connect(name, key, HostSharing::Always);
+    let accepting = async {
+        let invitation = bob.invitation().await;
+        assert!(!invitation.may_move_a_session());
+        let policy = PathPolicy::RelayOnly;
+        let accepted = bob
+            .rendezvous
+            .accept(invitation, HostSharing::Always, policy);
+        begun(accepted.await.unwrap())
+    };
+    let both = async { tokio::join!(inviting, accepting) };
+    let (at_alice, at_bob) = timeout(PATIENCE, both).await.expect("no session");
+    (at_alice.unwrap(), at_bob)
+}
+
+#[tokio::test]
+async fn a_session_begun_over_the_relay_goes_direct_at_once_after_a_yes() {
+    let server = Server::start();
+    let alice = Client::new(&server, "alice").await;
+    let mut bob = Client::new(&server, "bob").await;
+    let (at_alice, at_bob) = begin_over_the_relay(&alice, &mut bob).await;
+    for session in [&at_alice, &at_bob] {
+        assert_eq!(session.path, PathKind::Relay);
+        let only_relay = session.report.tried.iter().all(|t| t.way == Way::Relay);
+        assert!(only_relay, "{}", session.report);
+    }
+
+    // Before the yes: it is looked for in vain, and the session stays.
+    let improving = alice
+        .rendezvous
+        .improve(&at_alice.handle, HostSharing::Always);
+    let refusing = async {
+        let invitation = bob.invitation().await;
+        assert!(invitation.may_move_a_session());
+        let policy = PathPolicy::RelayOnly;
+        let accepted = bob
+            .rendezvous
+            .accept(invitation, HostSharing::Always, policy);
+        accepted.await.unwrap_err()
+    };
+    let both = async { tokio::join!(improving, refusing) };
+    let (improved, refused) = timeout(PATIENCE, both).await.expect("still at it");
+    let in_vain =
+        matches!(improved, Err(ConnectError::NoPath { ref report, .. }) if report.tried.is_empty());
+    assert!(in_vain, "{improved:?}");
+    let in_vain =
+        matches!(refused, ConnectError::NoPath { ref report, .. } if report.tried.is_empty());
+    assert!(in_vain, "{refused:?}");
+    assert_eq!(at_alice.handle.path().borrow().kind, PathKind::Relay);
+
+    // After it.
+    let began = Instant::now();
+    let improving = alice
+        .rendezvous
+        .improve(&at_alice.handle, HostSharing::Always);
+    let accepting = async {
+        let invitation = bob.invitation().await;
+        let accepted =
+            bob.rendezvous
+                .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
+        accepted.await.unwrap()
+    };
+    let both = async { tokio::join!(improving, accepting) };
+    let (improved, accepted) = timeout(PATIENCE, both).await.expect("still at it");
+    assert!(improved.unwrap());
+    assert!(matches!(accepted, Accepted::Moved));
+    assert!(began.elapsed() < Duration::from_secs(3));
+    for session in [&at_alice, &at_bob] {
+        assert_eq!(session.handle.path().borrow().kind, PathKind::Lan);
+    }
+    exchange(at_alice, at_bob, 20_000_000).await;
+}
+
+#[tokio::test]
+async fn the_relay_for_strangers_is_none_where_the_relay_is_forbidden() {
+    let server = Server::start();
+    let alice = Client::new(&server, "alice").await;
+    let mut bob = Client::with_path(&server, "bob", PathPolicy::DirectOnly).await;
+    let (name, key) = (bob.name(), bob.key);
+    let inviting = alice.rendezvous.connect(name, key, HostSharing::Always);
+    let accepting = async {
+        let invitation = bob.invitation().await;
+        let policy = PathPolicy::RelayOnly;
+        let accepted = bob
+            .rendezvous
+            .accept(invitation, HostSharing::Always, policy);
+        accepted.await
+    };
+    let both = async { tokio::join!(inviting, accepting) };
+    let (at_alice, at_bob) = timeout(PATIENCE, both).await.expect("neither yes nor no");
+    for refused in [
+        at_alice.map(drop).unwrap_err(),
+        at_bob.map(drop).unwrap_err(),
+    ] {
+        let expected = IntroductionFailure::NeedsPermission;
+        assert!(matches!(refused, ConnectError::Introduction(why) if why == expected));
+    }
+}
+
+#[tokio::test]
+async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
+    let server = Server::start();
+    let mallory = Client::new(&server, "mallory").await;
+    let carol = Client::new(&server, "carol").await;
+    let mut bob = Client::new(&server, "bob").await;
+    const MOST_OF_ONE: usize = 16;
+    let mut inviting = tokio::task::JoinSet::new();
+    for _ in 0..MOST_OF_ONE {
+        let (rendezvous, name, key) = (mallory.rendezvous.clone(), bob.name(), bob.key);
+        inviting.spawn(async move { rendezvous.connect(name, key, HostSharing::Always).await });
+    }
+    let mut accepting = tokio::task::JoinSet::new();
+    for _ in 0..MOST_OF_ONE {
+        let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
+        let policy = PathPolicy::RelayOnly;
+        accepting.spawn(async move {
+            let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
+            accepted.await.map(begun)
+        });
+    }
+    let mut sessions = Vec::new();
+    while let Some(session) = timeout(PATIENCE, accepting.join_next()).await.unwrap() {
+        sessions.push(session.unwrap().unwrap());
+    }
+    let one_more = mallory
+        .rendezvous
+        .connect(bob.name(), bob.key, HostSharing::Always);
+    let error = timeout(PATIENCE, one_more).await.unwrap().unwrap_err();
+    let busy = IntroductionFailure::Busy;
+    assert!(matches!(error, ConnectError::Introduction(why) if why == busy));
+    begin_over_the_relay(&carol, &mut bob).await;
+}

@@ -1,0 +1,93 @@
+//! Which lines about clients go into the log: nobody shall be able to flood it.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pinhole_budget::{Rate, RateLimiter, SubnetRateLimiter};
+use tracing::{info, warn};
+
+use crate::admission::RATED;
+use crate::limits::Limits;
+
+/// Failures to accept connections last for as long as their cause.
+const ACCEPT_FAILURES: Rate = Rate {
+    burst: 1,
+    interval: Duration::from_secs(60),
+};
+
+/// Paces the lines that clients cause.
+#[derive(Debug)]
+pub(crate) struct ClientLog(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    of_networks: SubnetRateLimiter,
+    of_all: RateLimiter<()>,
+    accept_failures: RateLimiter<()>,
+    left_out: u64,
+}
+
+impl ClientLog {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self(Mutex::new(State {
+            of_networks: SubnetRateLimiter::new(limits.log_lines_per_network, RATED),
+            of_all: RateLimiter::new(limits.log_lines, 1),
+            accept_failures: RateLimiter::new(ACCEPT_FAILURES, 1),
+            left_out: 0,
+        }))
+    }
+
+    /// Whether a line about a client at `address` may be written now.
+    pub(crate) fn admits(&self, address: IpAddr) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let is_granted = state.of_networks.take(now, address) && state.of_all.take(now, ());
+        state.left_out += u64::from(!is_granted);
+        is_granted
+    }
+
+    /// A connection could not be accepted.
+    pub(crate) fn accept_failed(&self, error: &std::io::Error) {
+        if self.lock().accept_failures.take(Instant::now(), ()) {
+            warn!(
+                "cannot accept connections: {error}. If there are too few open files, raise \
+                 their limit (ulimit -n, or LimitNOFILE= of the systemd unit). Said once a minute"
+            );
+        }
+    }
+
+    /// Says how many lines were left out since it was called last, if any were.
+    pub(crate) fn report(&self) {
+        let left_out = std::mem::take(&mut self.lock().left_out);
+        if left_out > 0 {
+            info!(
+                lines = left_out,
+                "too many lines about clients; left some out"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_leaves_the_log_to_others() {
+        let log = ClientLog::new(&Limits::default());
+        let count = |address: &str| {
+            let address: IpAddr = address.parse().unwrap();
+            (0..1_000).filter(|_| log.admits(address)).count()
+        };
+        assert!((60..70).contains(&count("198.51.100.1")));
+        assert!((60..70).contains(&count("203.0.113.1")));
+        assert!(log.lock().left_out > 1_800);
+        log.report();
+        assert_eq!(log.lock().left_out, 0);
+    }
+}

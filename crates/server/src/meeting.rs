@@ -1,0 +1,136 @@
+//! Connections that meet at the relay.
+
+use std::sync::Arc;
+
+use pinhole_proto::frame::Decoder;
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::registry::{Inviter, RelayId};
+use pinhole_proto::rendezvous::{Refusal, RelayToken, ServerMessage};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::admission::Connection;
+use crate::connection::{ConnectionError, Context, TlsStream, refuse, tell, write_message};
+use crate::registrar::{Input, Verdict};
+use crate::relay::CarryError;
+
+/// A relay connection, one of the two of a pair.
+#[derive(Debug)]
+pub(crate) struct Half {
+    pub(crate) stream: TlsStream,
+    pub(crate) key: PeerKey,
+    /// Counts against the inviter once it is known.
+    pub(crate) connection: Arc<Connection>,
+}
+
+/// Returns when the client hangs up, and fails when it sends anything.
+async fn wait_for_end(
+    context: &Context,
+    half: &mut Half,
+    decoder: Decoder,
+) -> Result<(), ConnectionError> {
+    if !decoder.into_rest().is_empty() {
+        return Err(ConnectionError::Unexpected);
+    }
+    let mut byte = [0];
+    tokio::select! {
+        read = half.stream.read(&mut byte) => match read? {
+            0 => Ok(()),
+            _ => Err(ConnectionError::Unexpected),
+        },
+        reason = context.cut_off(&half.connection) => Err(ConnectionError::CutOff(reason)),
+    }
+}
+
+/// Serves a connection that has shown a token.
+pub(crate) async fn relay(
+    context: &Context,
+    mut half: Half,
+    decoder: Decoder,
+    token: RelayToken,
+) -> Result<(), ConnectionError> {
+    let relay = RelayId(context.fresh_id());
+    let (verdict, decided) = oneshot::channel();
+    let input = Input::Relay {
+        relay,
+        key: half.key,
+        token,
+        connection: Arc::clone(&half.connection),
+        verdict,
+    };
+    tell(context, input).await?;
+    let verdict = tokio::select! {
+        verdict = decided => {
+            verdict.map_err(|_| ConnectionError::CutOff(Refusal::ShuttingDown))?
+        }
+        ended = wait_for_end(context, &mut half, decoder) => {
+            // The registrar is gone only when it has forgotten all relays.
+            let _: Result<(), _> = tell(context, Input::RelayDisconnected { relay }).await;
+            return match ended {
+                Err(ConnectionError::CutOff(reason)) => refuse(context, half.stream, reason).await,
+                ended => ended,
+            };
+        }
+    };
+    match verdict {
+        Verdict::Refused(reason) => refuse(context, half.stream, reason).await,
+        Verdict::Second(give) => {
+            let given = give.send(half);
+            given.map_err(|_| ConnectionError::Empty)
+        }
+        Verdict::First(take, inviter) => {
+            let other = take.await.map_err(|_| ConnectionError::Empty)?;
+            Box::pin(meet(context, half, other, inviter)).await
+        }
+    }
+}
+
+/// Both sides of a relay are here.
+async fn meet(
+    context: &Context,
+    mut a: Half,
+    mut b: Half,
+    inviter: Inviter,
+) -> Result<(), ConnectionError> {
+    let is_known = context.admission.is_regular(inviter.key);
+    let keys = [a.key, b.key];
+    let pair = match context.relay.admit(keys, inviter, is_known) {
+        Ok(pair) => pair,
+        Err(reason) => {
+            if context.log.admits(inviter.address) {
+                let key = inviter.key.fingerprint();
+                info!(inviter = %key, from = %inviter.address, "relay refused: {reason}");
+            }
+            let refused = tokio::join!(
+                refuse(context, a.stream, reason),
+                refuse(context, b.stream, reason)
+            );
+            return refused.0.and(refused.1);
+        }
+    };
+    for half in [&mut a, &mut b] {
+        write_message(context, &mut half.stream, &ServerMessage::RelayPaired).await?;
+    }
+    let carried = tokio::select! {
+        carried = context.relay.carry(&pair, &mut a.stream, &mut b.stream) => carried,
+        reason = context.cut_off(&a.connection) => return Err(ConnectionError::CutOff(reason)),
+        reason = context.cut_off(&b.connection) => return Err(ConnectionError::CutOff(reason)),
+    };
+    match carried {
+        Ok(()) => Ok(()),
+        Err(CarryError::Io(error)) => Err(error.into()),
+        Err(CarryError::Limit(reason)) => {
+            if context.log.admits(inviter.address) {
+                let key = inviter.key.fingerprint();
+                info!(inviter = %key, from = %inviter.address, "relay ended: {reason}");
+            }
+            let keys = pair.keys;
+            tell(context, Input::RelayEnded { keys, reason }).await?;
+            // The reason takes another way than the end: it shall be there first.
+            sleep(context.limits.linger_timeout).await;
+            Ok(())
+        }
+    }
+}

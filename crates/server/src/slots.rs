@@ -1,0 +1,125 @@
+//! Places that are limited in number, and given back when dropped.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
+use pinhole_proto::key::PeerKey;
+use tokio::sync::Notify;
+
+/// A [`Budget`] whose holders learn when they have to give way.
+#[derive(Debug)]
+pub(crate) struct Slots(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    budget: Budget<PeerKey>,
+    held: HashMap<Ticket, Arc<Notify>>,
+}
+
+/// One place, as long as this value lives or until it has to give way.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    ticket: Ticket,
+    evicted: Arc<Notify>,
+}
+
+impl Slots {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(State {
+            budget: Budget::new(bounds),
+            held: HashMap::new(),
+        })))
+    }
+
+    /// A place for `owner`; somebody else may have to give way.
+    pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
+        let mut state = self.lock();
+        let taken = state.budget.take(owner, 1)?;
+        for gone in taken.evicted {
+            if let Some(evicted) = state.held.remove(&gone) {
+                evicted.notify_one();
+            }
+        }
+        let evicted = Arc::new(Notify::new());
+        state.held.insert(taken.ticket, Arc::clone(&evicted));
+        Ok(Slot {
+            slots: Arc::clone(self),
+            ticket: taken.ticket,
+            evicted,
+        })
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.lock().budget.used()
+    }
+
+    pub(crate) fn used_by(&self, key: PeerKey) -> u64 {
+        self.lock().budget.used_by_key(key)
+    }
+
+    // Each change is one step, so a panic elsewhere leaves the counts true.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    /// Counts the place against somebody else from now on.
+    pub(crate) fn reassign(&self, owner: Owner<PeerKey>) -> Result<(), Full> {
+        self.slots.lock().budget.reassign(self.ticket, owner)
+    }
+
+    /// Completes when the place has to be given up. For one waiter at a time.
+    pub(crate) async fn evicted(&self) {
+        if !self.is_evicted() {
+            self.evicted.notified().await;
+        }
+    }
+
+    pub(crate) fn is_evicted(&self) -> bool {
+        !self.slots.lock().held.contains_key(&self.ticket)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.slots.lock();
+        state.held.remove(&self.ticket);
+        state.budget.give_back(self.ticket);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_budget::SubnetBounds;
+
+    use super::*;
+
+    fn owner(address: &str) -> Owner<PeerKey> {
+        Owner {
+            key: None,
+            address: Some(address.parse().unwrap()),
+            is_known: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_gives_way_is_told_and_what_is_dropped_is_free() {
+        let slots = Slots::new(Bounds {
+            total: 2,
+            reserved: 0,
+            per_key: 2,
+            per_subnet: SubnetBounds::UNBOUNDED,
+        });
+        let crowd = [(); 2].map(|()| slots.take(owner("198.51.100.1")).unwrap());
+        let other = slots.take(owner("203.0.113.1")).unwrap();
+        crowd[1].evicted().await;
+        assert!(crowd[1].is_evicted() && !crowd[0].is_evicted() && !other.is_evicted());
+        drop(crowd);
+        assert_eq!(slots.used(), 1);
+        drop(other);
+        assert_eq!((slots.used(), slots.lock().held.len()), (0, 0));
+    }
+}

@@ -1,0 +1,190 @@
+//! The handshake as a state machine over memory: rustls's unbuffered connections.
+//! The record layer takes over when it is done.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{ClientConfig, CommonState, Error, ServerConfig};
+
+#[cfg(feature = "rustls-records")]
+use crate::by_rustls;
+use crate::records::HEADER_BYTES;
+#[cfg(not(feature = "rustls-records"))]
+use crate::records::{self, KeySchedule};
+use crate::{Opener, Sealer};
+
+/// One end of a TLS connection, of either role, while hands are shaken.
+///
+/// rustls sees one record after the other and none behind the handshake. What it
+/// would make of such a one, such as another key, would be lost when the record
+/// layer takes over.
+pub struct Handshake {
+    side: Side,
+    /// To be sent.
+    queued: Vec<u8>,
+    /// Whole records that rustls has seen and needs once more, in the same buffer,
+    /// because the message in them goes on in the next.
+    begun_bytes: usize,
+}
+
+pub(crate) enum Side {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+/// Where the handshake stands after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There may be more to do with what is there.
+    Again,
+    /// Only more bytes from the peer lead on.
+    Blocked,
+    /// The handshake is done. What is left of the bytes is for the [`Opener`].
+    Ready,
+}
+
+impl Handshake {
+    /// The side that speaks first.
+    ///
+    /// # Errors
+    /// The configuration is of no use.
+    pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
+        let mut config = Arc::unwrap_or_clone(config);
+        config.enable_secret_extraction = true;
+        let client = UnbufferedClientConnection::new(config.into(), name)?;
+        Ok(Self::new(Side::Client(client)))
+    }
+
+    /// The side that answers.
+    ///
+    /// # Errors
+    /// The configuration is of no use.
+    pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
+        let mut config = Arc::unwrap_or_clone(config);
+        config.enable_secret_extraction = true;
+        let server = UnbufferedServerConnection::new(config.into())?;
+        Ok(Self::new(Side::Server(server)))
+    }
+
+    const fn new(side: Side) -> Self {
+        Self {
+            side,
+            queued: Vec::new(),
+            begun_bytes: 0,
+        }
+    }
+
+    /// What is known of the connection: the other end's key, the protocol.
+    #[must_use]
+    pub fn connection(&self) -> &CommonState {
+        match &self.side {
+            Side::Client(client) => client.deref(),
+            Side::Server(server) => server.deref(),
+        }
+    }
+
+    /// Goes one step with what has arrived. Returns how many bytes of it are done
+    /// with, which have to be left out the next time. After an error the handshake
+    /// is over, and the alert that tells the peer why is queued.
+    pub fn step(&mut self, arrived: &mut [u8]) -> (usize, Result<Step, Error>) {
+        let shown_bytes = self.shown_bytes(arrived);
+        let is_more = arrived.len() > shown_bytes;
+        let shown = arrived.get_mut(..shown_bytes).unwrap_or_default();
+        let (done_bytes, step) = self.process(shown);
+        if step.as_ref().is_err_and(|error| !is_told_by_peer(error)) {
+            // With the same bytes: see `begun_bytes`.
+            let _ = self.process(shown);
+        }
+        self.begun_bytes = self.begun_bytes.saturating_sub(done_bytes);
+        if is_more && matches!(step, Ok(Step::Blocked)) {
+            self.begun_bytes = shown_bytes - done_bytes;
+            return (done_bytes, Ok(Step::Again));
+        }
+        (done_bytes, step)
+    }
+
+    /// How much of what has arrived rustls may see: what it needs once more, and
+    /// the record behind that, as far as it is there.
+    fn shown_bytes(&self, arrived: &[u8]) -> usize {
+        if !self.connection().is_handshaking() {
+            return self.begun_bytes;
+        }
+        let behind = arrived.get(self.begun_bytes..).unwrap_or_default();
+        let record_bytes = match behind.first_chunk::<HEADER_BYTES>() {
+            Some([.., high, low]) => HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low])),
+            None => behind.len(),
+        };
+        self.begun_bytes + record_bytes.min(behind.len())
+    }
+
+    fn process(&mut self, shown: &mut [u8]) -> (usize, Result<Step, Error>) {
+        match &mut self.side {
+            Side::Client(c) => step(c.process_tls_records(shown), &mut self.queued),
+            Side::Server(s) => step(s.process_tls_records(shown), &mut self.queued),
+        }
+    }
+
+    /// What is to be sent.
+    pub fn take_queued(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.queued)
+    }
+
+    /// What follows the handshake, once it is done and what was queued is taken.
+    ///
+    /// # Errors
+    /// It is not done.
+    pub fn into_records(self) -> Result<(Opener, Sealer), Error> {
+        #[cfg(feature = "rustls-records")]
+        return Ok(by_rustls::directions(self.side));
+        #[cfg(not(feature = "rustls-records"))]
+        match self.side {
+            Side::Client(client) => {
+                let (secrets, keys) = client.dangerous_into_kernel_connection()?;
+                records::directions(secrets, KeySchedule::Client(keys))
+            }
+            Side::Server(server) => {
+                let (secrets, keys) = server.dangerous_into_kernel_connection()?;
+                records::directions(secrets, KeySchedule::Server(keys))
+            }
+        }
+    }
+}
+
+/// Whether the peer's alert is the error. No alert of ours answers it, and the
+/// record that brought it is opened already: another look would take it for a
+/// forged one.
+const fn is_told_by_peer(error: &Error) -> bool {
+    matches!(error, Error::AlertReceived(_))
+}
+
+fn step<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    queued: &mut Vec<u8>,
+) -> (usize, Result<Step, Error>) {
+    let UnbufferedStatus { discard, state } = status;
+    let step = match state {
+        Ok(ConnectionState::EncodeTlsData(mut data)) => {
+            let start = queued.len();
+            if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
+                queued.resize(start + size.required_size, 0);
+            }
+            let encoded = data.encode(queued.get_mut(start..).unwrap_or_default());
+            encoded
+                .map(|_| Step::Again)
+                .map_err(|error| Error::General(error.to_string()))
+        }
+        Ok(ConnectionState::TransmitTlsData(data)) => {
+            data.done();
+            Ok(Step::Again)
+        }
+        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Blocked),
+        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Ready),
+        Ok(other) => Err(Error::General(format!("unexpected state {other:?}"))),
+        Err(error) => Err(error),
+    };
+    (discard, step)
+}

@@ -1,0 +1,629 @@
+//! Consent: what a stranger, and a peer that has had one yes, may do. Bob's engine is
+//! the real one; who tries him keeps to no rule but the protocol's.
+
+mod person;
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use person::Person;
+use pinhole_client::{
+    AcceptPolicy, Command, Event, Existing, Failure, PathKind, PeerIdentity, Snapshot, Stage,
+    Strangers, TransferId, TransferView,
+};
+use pinhole_net::{
+    Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy, ProxyChoice, Rendezvous,
+    generate_identity,
+};
+use pinhole_tests::scene::{SOON, Scene};
+use pinhole_transfer::{
+    DeclineReason, Exchange, ExchangeEvent, Owner, Resources, ResumeState, Side, Source,
+    TransferError,
+};
+use tokio::sync::mpsc;
+
+/// A login without an engine, with as many sessions as it likes.
+struct Rogue {
+    rendezvous: Rendezvous,
+}
+
+/// One session of a rogue.
+struct Raid {
+    exchange: Exchange,
+    events: mpsc::Receiver<ExchangeEvent>,
+    is_closed: bool,
+}
+
+impl Rogue {
+    async fn log_in(scene: &Scene, name: &str) -> Self {
+        let (identity, _) = generate_identity().expect("a key");
+        let log_in = LogIn {
+            server: scene.server_address.parse().expect("an address"),
+            expect: Expect::AnyKey,
+            identity,
+            name: name.parse().expect("a name"),
+            path: PathPolicy::Auto,
+            sessions: LiveSessions::default(),
+            known: KnownKeys::default(),
+            proxy: ProxyChoice::default(),
+            port_mapper: None,
+        };
+        let (rendezvous, _, mut events) = Rendezvous::log_in(log_in).await.expect("a login");
+        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        Self { rendezvous }
+    }
+
+    async fn raid(&self, target: &PeerIdentity) -> Raid {
+        self.try_raid(target).await.expect("a session")
+    }
+
+    async fn try_raid(&self, target: &PeerIdentity) -> Option<Raid> {
+        let name = target.name.clone();
+        let connected = self
+            .rendezvous
+            .connect(name, target.key, HostSharing::Always);
+        let stream = connected.await.ok()?.stream.into_inner();
+        let nobody = Owner {
+            key: None,
+            address: None,
+            is_known: false,
+        };
+        let resources = Resources::default();
+        let (exchange, events) =
+            pinhole_transfer::start(stream, Side::Initiator, nobody, resources);
+        Some(Raid {
+            exchange,
+            events,
+            is_closed: false,
+        })
+    }
+}
+
+impl Raid {
+    async fn event(&mut self) -> ExchangeEvent {
+        let event = tokio::time::timeout(SOON, self.events.recv()).await;
+        event.expect("an event in time").expect("an event")
+    }
+
+    /// Whether the other side has ended the session.
+    fn is_over(&mut self) -> bool {
+        while let Ok(event) = self.events.try_recv() {
+            self.is_closed |= matches!(event, ExchangeEvent::Closed { .. });
+        }
+        self.is_closed
+    }
+}
+
+fn own_identity(person: &Person, name: &str) -> PeerIdentity {
+    PeerIdentity {
+        name: name.parse().expect("a name"),
+        key: person.client.snapshot().key,
+    }
+}
+
+impl Person {
+    fn transfer(&self, id: TransferId) -> TransferView {
+        let snapshot = self.client.snapshot();
+        let found = snapshot.transfers.iter().find(|t| t.id == id);
+        found.expect("a transfer").clone()
+    }
+
+    async fn text(&mut self, to: &str, text: &str) {
+        let peer = self.sees(to, |_| true).await.identity.key;
+        let text = text.to_owned();
+        self.command(Command::SendText { peer, text });
+    }
+
+    async fn text_received(&mut self) -> TransferId {
+        self.event(|e| match e {
+            Event::TextReceived { transfer } => Some(*transfer),
+            _ => None,
+        })
+        .await
+    }
+
+    fn decline(&self, transfer: TransferId) {
+        self.command(Command::Decline { transfer });
+    }
+
+    fn contacts(&self) -> Vec<PeerIdentity> {
+        self.client.snapshot().contacts.to_vec()
+    }
+}
+
+fn path_of(snapshot: &Snapshot, name: &str) -> Option<PathKind> {
+    let mut peers = snapshot.peers.iter();
+    peers.find(|p| p.identity.name.as_str() == name)?.path
+}
+
+#[tokio::test]
+async fn words_of_a_stranger_wait_for_a_yes() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.text("bob", "buy now").await;
+    let offer = bob.offered().await;
+    let waiting = bob.transfer(offer);
+    assert!(waiting.is_text && waiting.stranger);
+    assert_eq!(
+        (waiting.text, waiting.offer.title.as_str()),
+        (None, "a message")
+    );
+    bob.decline(offer);
+    let declined = alice.finished().await;
+    assert!(
+        matches!(declined, Some(Failure::Declined { .. })),
+        "{declined:?}"
+    );
+    assert!(bob.client.snapshot().history.is_empty(), "nobody said yes");
+
+    alice.text("bob", "hello").await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(bob.text_received().await, offer);
+    assert_eq!(bob.transfer(offer).text.as_deref(), Some("hello"));
+    let is_under_way = |s: &Snapshot| matches!(s.transfers[1].stage, Stage::Transferring);
+    alice.shows(is_under_way).await;
+    bob.command(Command::TextShown { transfer: offer });
+    assert_eq!(alice.finished().await, None);
+
+    // Whom the user has chosen needs no further yes to words.
+    alice.text("bob", "again").await;
+    let shown = bob.text_received().await;
+    assert!(!bob.transfer(shown).stranger);
+    bob.command(Command::TextShown { transfer: shown });
+    assert_eq!(alice.finished().await, None);
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn whoever_comes_by_is_not_pinned() {
+    let mut scene = Scene::on_loopback();
+    let file = scene.file("gift.txt", b"gift");
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let mut visitor = Person::log_in(&scene, "visitor", "carol").await;
+    visitor.send("bob", &file).await;
+    let offer = bob.offered().await;
+    bob.decline(offer);
+    assert!(visitor.finished().await.is_some());
+    visitor.end();
+    assert_eq!(bob.contacts(), []);
+
+    // The name is another's now, and that one is not refused.
+    scene.forget_names();
+    bob.logged_in().await;
+    let mut carol = Person::log_in(&scene, "c", "carol").await;
+    carol.send("bob", &file).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(carol.finished().await, None);
+    let her = own_identity(&carol, "carol");
+    assert_eq!(bob.contacts(), [her.clone()], "the user has chosen her");
+    bob.command(Command::Forget { peer: her.key });
+    bob.shows(|s| s.contacts.is_empty()).await;
+    carol.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn a_standing_yes_pins_nobody() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.command(Command::SetAcceptPolicy {
+        policy: AcceptPolicy::All,
+    });
+    alice.send("bob", &scene.file("a.txt", b"a")).await;
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("a.txt"), b"a");
+    assert_eq!(bob.contacts(), []);
+    let (contacts, key) = (
+        bob.profile.join("contacts.json"),
+        own_identity(&alice, "alice").key,
+    );
+    alice.end();
+    bob.end();
+    let stored = fs::read_to_string(contacts).expect("the server is there");
+    assert!(!stored.contains(&key.to_string()), "{stored}");
+}
+
+#[tokio::test]
+async fn a_stranger_is_met_at_the_relay_until_there_is_a_yes() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    // Long enough to move under.
+    alice.command(Command::SetLimits {
+        send: Some(2_000_000),
+        receive: None,
+    });
+    alice
+        .send("bob", &scene.file("film", &vec![7; 6_000_000]))
+        .await;
+    let offer = bob.offered().await;
+    for (person, other) in [(&alice, "bob"), (&bob, "alice")] {
+        assert_eq!(
+            path_of(&person.client.snapshot(), other),
+            Some(PathKind::Relay)
+        );
+    }
+    bob.accept(offer);
+    let begin = Instant::now();
+    let moved = alice.event(|e| match e {
+        Event::Moved { path, .. } if *path != PathKind::Relay => Some(*path),
+        Event::Finished { .. } => panic!("it was over before it moved"),
+        _ => None,
+    });
+    assert_eq!(moved.await, PathKind::Lan);
+    // The schedule alone would have looked after five.
+    assert!(
+        begin.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.received("film"), vec![7; 6_000_000]);
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn without_a_relay_a_stranger_needs_permission() {
+    let scene = Scene::with_server(&["--no-relay"]);
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let file = scene.file("a.txt", b"a");
+    alice.send("bob", &file).await;
+    let refused = alice.finished().await;
+    assert!(
+        matches!(refused, Some(Failure::NeedsPermission { .. })),
+        "{refused:?}"
+    );
+    let asked = bob.event(|e| match e {
+        Event::Asked { peer } => Some(peer.clone()),
+        _ => None,
+    });
+    let peer = asked.await;
+    assert_eq!(peer, own_identity(&alice, "alice"));
+    assert_eq!(bob.client.snapshot().asking, [peer.clone()]);
+    bob.command(Command::Allow { peer: peer.key });
+    bob.shows(|s| s.asking.is_empty()).await;
+    alice.send("bob", &file).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn a_user_may_want_to_be_asked_or_not() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let file = scene.file("a.txt", b"a");
+    let set = |strangers| Command::SetStrangers { strangers };
+    bob.command(set(Strangers::Ask));
+    bob.shows(|s| s.settings.strangers == Strangers::Ask).await;
+    alice.send("bob", &file).await;
+    let refused = alice.finished().await;
+    assert!(
+        matches!(refused, Some(Failure::NeedsPermission { .. })),
+        "{refused:?}"
+    );
+    bob.command(set(Strangers::Direct));
+    bob.command(Command::DeclineAll);
+    bob.shows(|s| s.settings.strangers == Strangers::Direct && s.asking.is_empty())
+        .await;
+    alice.send("bob", &file).await;
+    bob.offered().await;
+    bob.shows(|s| path_of(s, "alice") == Some(PathKind::Lan))
+        .await;
+    bob.command(Command::DeclineAll);
+    let declined = alice.finished().await;
+    assert!(
+        matches!(declined, Some(Failure::Declined { .. })),
+        "{declined:?}"
+    );
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn whoever_is_blocked_finds_nobody() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let file = scene.file("a.txt", b"a");
+    alice.send("bob", &file).await;
+    bob.offered().await;
+    let peer = own_identity(&alice, "alice").key;
+    bob.command(Command::Block { peer });
+    let declined = alice.finished().await;
+    assert!(
+        matches!(declined, Some(Failure::Declined { .. })),
+        "{declined:?}"
+    );
+    bob.shows(|s| s.blocked == [own_identity(&alice, "alice")])
+        .await;
+    alice.sees("bob", |p| p.path.is_none()).await;
+    alice.send("bob", &file).await;
+    let offline = alice.finished().await;
+    assert!(
+        matches!(offline, Some(Failure::PeerOffline { .. })),
+        "{offline:?}"
+    );
+    bob.command(Command::Unblock { peer });
+    bob.shows(|s| s.blocked.is_empty()).await;
+    alice.send("bob", &file).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    alice.end();
+    bob.end();
+}
+
+#[tokio::test]
+async fn one_key_has_few_sessions() {
+    let scene = Scene::on_loopback();
+    let bob = Person::log_in(&scene, "b", "bob").await;
+    let target = own_identity(&bob, "bob");
+    let rogue = Rogue::log_in(&scene, "mallory").await;
+    let mut raids = Vec::new();
+    for _ in 0..12 {
+        let raid = rogue.raid(&target).await;
+        raid.exchange
+            .send_text("hello".to_owned())
+            .expect("an open exchange");
+        raids.push(raid);
+    }
+    let all_but_eight_end = async {
+        loop {
+            let open = raids.iter_mut().map(|raid| !raid.is_over());
+            if open.filter(|is_open| *is_open).count() <= 8 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(SOON, all_but_eight_end).await;
+    in_time.expect("no more than eight sessions of one key");
+    assert!(
+        !raids.last_mut().expect("a raid").is_over(),
+        "the newest stays"
+    );
+    bob.end();
+}
+
+/// Words without end make nobody wait, and leave nothing.
+#[tokio::test]
+async fn a_flood_of_words_does_not_slow_an_honest_transfer() {
+    let scene = Scene::on_loopback();
+    let mut alice = Person::log_in(&scene, "a", "alice").await;
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    alice.send("bob", &scene.file("first", b"1")).await;
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(alice.finished().await, None);
+    assert_eq!(bob.finished().await, None);
+    let kept = bob.client.snapshot().history.len();
+    bob.command(Command::SetAcceptPolicy {
+        policy: AcceptPolicy::Contacts,
+    });
+    let target = own_identity(&bob, "bob");
+    let rogue = Rogue::log_in(&scene, "mallory").await;
+    let flood = tokio::spawn(async move {
+        let mut said = 0;
+        while said < 20_000 {
+            let Some(mut raid) = rogue.try_raid(&target).await else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            while raid.exchange.send_text("buy now".to_owned()).is_ok() {
+                said += 1;
+            }
+            while let ExchangeEvent::Finished { .. } = raid.event().await {
+                if raid.exchange.send_text("buy now".to_owned()).is_ok() {
+                    said += 1;
+                }
+            }
+        }
+    });
+    bob.shows(|s| s.transfers.iter().any(|t| t.is_text)).await;
+    let begin = Instant::now();
+    alice
+        .send("bob", &scene.file("second", &vec![1; 100_000]))
+        .await;
+    assert_eq!(alice.finished().await, None);
+    let elapsed = begin.elapsed();
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+    flood.abort();
+    assert_eq!(bob.received("second").len(), 100_000);
+    let snapshot = bob.client.snapshot();
+    let waiting = snapshot.transfers.iter().filter(|t| t.is_text).count();
+    assert!(waiting <= 64, "{waiting} of one stranger on the list");
+    assert!(snapshot.transfers.iter().all(|t| t.text.is_none()));
+    bob.shows(|s| s.history.len() == kept + 1).await;
+    alice.end();
+    bob.end();
+}
+
+/// Words of a contact are shown as fast as somebody may read them.
+#[tokio::test]
+async fn the_words_of_a_contact_are_paced() {
+    let scene = Scene::on_loopback();
+    let bob = Person::log_in(&scene, "b", "bob").await;
+    let target = own_identity(&bob, "bob");
+    bob.command(Command::SetAcceptPolicy {
+        policy: AcceptPolicy::All,
+    });
+    let rogue = Rogue::log_in(&scene, "mallory").await;
+    let mut raid = rogue.raid(&target).await;
+    let mut declined = 0;
+    let mut bob = bob;
+    let refused = async {
+        loop {
+            let _ = raid.exchange.send_text("again".to_owned());
+            while let Ok(event) = raid.events.try_recv() {
+                match event {
+                    ExchangeEvent::Finished {
+                        outcome: Err(TransferError::Declined(DeclineReason::Busy)),
+                        ..
+                    } => declined += 1,
+                    ExchangeEvent::Closed { .. } => return declined,
+                    _ => {}
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let show = async {
+        let mut shown = 0;
+        loop {
+            let transfer = bob.text_received().await;
+            bob.command(Command::TextShown { transfer });
+            shown += 1;
+            assert!(shown < 200, "the pace is not kept");
+        }
+    };
+    let declined = tokio::select! {
+        declined = refused => declined,
+        () = show => 0,
+    };
+    assert!(
+        declined >= 64,
+        "{declined} refused before the session was ended"
+    );
+    bob.end();
+}
+
+/// The files of a folder, with what is in them.
+fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut all: Vec<_> = entries
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs::read(entry.path()).expect("a file"))
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Bob has said yes to one offer of mallory's. Whatever she offers afterwards, and
+/// whenever, is a question, and nothing comes of it; and what she may hear once more
+/// she hears for two minutes at most.
+async fn a_yes_is_not_used_again(lasts: Duration) {
+    const REMEMBERED: Duration = Duration::from_secs(120);
+    let scene = Scene::on_loopback();
+    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    bob.command(Command::SetExisting {
+        existing: Existing::Replace,
+    });
+    let target = own_identity(&bob, "bob");
+    let rogue = Rogue::log_in(&scene, "mallory").await;
+    let mut raid = rogue.raid(&target).await;
+    let file = |folder: &str, name: &str, content: &[u8]| {
+        let folder = scene.folder.path().join(folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join(name), content).expect("a file");
+        folder.join(name)
+    };
+    let reviewed = file("1", "report", b"reviewed");
+    let source = |path: &Path| Source::scan(&[path.to_owned()]).expect("a file");
+    let said = ResumeState::default();
+    let sent = raid.exchange.send_resumable(source(&reviewed), &said).await;
+    let sent = sent.expect("an offer");
+    let offer = bob.offered().await;
+    bob.accept(offer);
+    assert_eq!(bob.finished().await, None);
+    let delivered = Instant::now();
+    let is_sent = |e: &ExchangeEvent| matches!(e, ExchangeEvent::Finished { id, outcome: Ok(_) } if *id == sent);
+    while !is_sent(&raid.event().await) {}
+
+    let fresh = ResumeState::default;
+    let attacks = [
+        ("the same", reviewed.clone(), None),
+        ("other content", file("2", "report", b"poisoned"), None),
+        (
+            "other content as delivered",
+            file("2", "report", b"poisoned"),
+            Some(said.clone()),
+        ),
+        (
+            "another size",
+            file("3", "report", b"longer than reviewed"),
+            None,
+        ),
+        (
+            "another size as delivered",
+            file("3", "report", b"longer than reviewed"),
+            Some(said.clone()),
+        ),
+        ("another name", file("4", "passwords", b"reviewed"), None),
+        ("the same as delivered", reviewed, Some(said)),
+    ];
+    let inbox = bob.profile.join("received");
+    let (mut round, mut was_told) = (0, false);
+    while round < 2 || delivered.elapsed() < lasts {
+        // Afterwards the user has taken it away.
+        if round == 1 {
+            fs::remove_file(inbox.join("report")).expect("the file");
+        }
+        let before = listing(&inbox);
+        for (attack, path, resume) in &attacks {
+            if round % 2 == 0 {
+                raid.exchange.close().await;
+                raid = rogue.raid(&target).await;
+            }
+            let resume = resume.clone().unwrap_or_else(fresh);
+            let offer = raid.exchange.send_resumable(source(path), &resume).await;
+            let offer = offer.expect("an offer");
+            let begin = delivered.elapsed();
+            let mut was_asked = false;
+            let outcome = loop {
+                tokio::select! {
+                    question = bob.offered() => {
+                        was_asked = true;
+                        bob.decline(question);
+                    }
+                    event = raid.event() => match event {
+                        ExchangeEvent::Finished { id, outcome } if id == offer => break outcome,
+                        ExchangeEvent::Accepted { .. } => panic!("{attack} was accepted"),
+                        _ => {}
+                    },
+                }
+            };
+            if was_asked {
+                let declined = TransferError::Declined(DeclineReason::Declined);
+                assert_eq!(outcome, Err(declined), "{attack}");
+            } else {
+                assert!(
+                    attack.ends_with("as delivered"),
+                    "nobody was asked: {attack}"
+                );
+                assert!(begin < REMEMBERED, "{attack} after {begin:?}");
+                was_told = true;
+            }
+            assert_eq!(listing(&inbox), before, "{attack}");
+        }
+        round += 1;
+        tokio::time::sleep((lasts / 60).max(Duration::from_millis(50))).await;
+    }
+    assert!(was_told, "what was delivered can be heard once more");
+    bob.end();
+}
+
+#[tokio::test]
+async fn one_yes_is_a_yes_to_one_offer() {
+    a_yes_is_not_used_again(Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+#[ignore = "five minutes, in tests/nightly.sh"]
+async fn one_yes_is_a_yes_to_one_offer_for_five_minutes() {
+    a_yes_is_not_used_again(Duration::from_secs(300)).await;
+}
