@@ -20,9 +20,11 @@ const MIB: u64 = 1024 * 1024;
 /// What an entry takes beside its path, in the list of the offer and in that of the
 /// paths that were named.
 const ENTRY_BYTES: u64 = 128;
+/// And its path, as far as it is counted before it has come.
+const PATH_BYTES: u64 = 64;
 /// What an offer takes beside its entries.
 const OFFER_BYTES: u64 = 1024;
-/// So much is counted ahead of what has come: each step is a ticket.
+/// Of longer paths so much is counted ahead of what has come: each step is a ticket.
 const STEP_BYTES: u64 = 256 * 1024;
 
 /// The bounds of what unanswered offers take in memory. The largest offer that there
@@ -109,8 +111,9 @@ impl OfferRoom {
             Early::FirstChunk => total_bytes.min(u64::from(CHUNK_BYTES)),
             Early::Everything => total_bytes,
         };
-        // Of a small offer the entries are counted at once.
-        let ahead_bytes = (2 * ENTRY_BYTES * u64::from(entries)).min(STEP_BYTES);
+        // Counted at once, so that a larger offer is not taken for a smaller one
+        // while its entries are still coming.
+        let ahead_bytes = (ENTRY_BYTES + PATH_BYTES) * u64::from(entries);
         self.grow(owner, OFFER_BYTES + held_bytes, ahead_bytes)
     }
 

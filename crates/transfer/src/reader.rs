@@ -168,15 +168,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.with_outgoing(transfer, |open| open.machine.skip(&entries))?;
             }
             Message::Accept { transfer } => self.accepted(transfer).await?,
-            Message::Decline { transfer, reason } => {
-                if self.shared.text_is_answered(transfer) {
-                    let outcome = Err(TransferError::Declined(reason));
-                    self.text_finished(transfer, outcome).await;
-                    return Ok(());
-                }
-                self.with_outgoing(transfer, |outgoing| outgoing.machine.declined())?;
-                self.stop(transfer, TransferError::Declined(reason));
-            }
+            Message::Decline { transfer, reason } => self.declined(transfer, reason).await?,
             Message::FileEnd {
                 transfer,
                 entry,
@@ -203,6 +195,17 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 return Err(Ended::Reported(display_text(&words)));
             }
         }
+        Ok(())
+    }
+
+    async fn declined(&self, id: TransferId, reason: DeclineReason) -> Result<(), Violation> {
+        let error = TransferError::Declined(reason);
+        if self.shared.text_is_answered(id) {
+            self.text_finished(id, Err(error)).await;
+            return Ok(());
+        }
+        self.with_outgoing(id, |outgoing| outgoing.machine.declined())?;
+        self.stop(id, error);
         Ok(())
     }
 
