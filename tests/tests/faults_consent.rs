@@ -133,7 +133,7 @@ async fn whoever_comes_by_is_not_pinned() {
 async fn a_standing_yes_pins_nobody() {
     let scene = Scene::on_loopback();
     let mut alice = Person::log_in(&scene, "a", "alice").await;
-    let mut bob = Person::log_in(&scene, "b", "bob").await;
+    let bob = Person::log_in(&scene, "b", "bob").await;
     bob.command(Command::SetAcceptPolicy {
         policy: AcceptPolicy::All,
     });
