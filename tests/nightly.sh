@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 [ "$(uname)" = Linux ] || { echo "SKIPPED: the nightly tests need Linux" >&2; exit 1; }
 command -v cargo >/dev/null || { echo "missing: Rust (https://rustup.rs)" >&2; exit 1; }
 need gcc:cc g++:c++ libc6-dev:/usr/include/stdio.h iproute2:ip nftables:nft conntrack:conntrack \
-    miniupnpd-nftables:miniupnpd
+    miniupnpd-nftables:miniupnpd python3:python3 python3-pip:pip3
 
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 logs=$target/nightly
@@ -67,6 +67,15 @@ fuzz() {
         "$target/fuzz/corpus/$1" "tests/fuzz/corpus/$1"
 }
 
+# OpenSSL that knows raw public keys comes in this wheel; Debian 12 has 3.0.
+interop() {
+    folder=$target/openssl
+    cargo build --locked -p pinhole-tls --example interop &&
+        pip3 download --quiet --no-deps --only-binary :all: -d "$folder" psycopg2-binary &&
+        python3 -m zipfile -e "$folder"/psycopg2_binary-*.whl "$folder" &&
+        python3 tests/openssl/interop.py "$target/debug/examples/interop" "$folder/psycopg2_binary.libs"
+}
+
 host=$(rustc -vV | sed -n 's/^host: //p')
 stage build cargo build --locked -p pinhole-server -p pinhole-cli --bins
 stage kills long pinhole-transfer crash a_thousand_kills_lose_nothing
@@ -94,6 +103,7 @@ for system in x86_64-pc-windows-gnu aarch64-apple-darwin; do
         echo "SKIPPED: rustup target add $system, to compile the engine for it" >&2
     fi
 done
+stage interop interop
 stage fuzz_build fuzz_build
 for seeds in tests/fuzz/corpus/*; do
     stage "fuzz_${seeds##*/}" fuzz "${seeds##*/}"

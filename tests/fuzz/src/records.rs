@@ -476,11 +476,9 @@ fn peer_record(peer: &mut Peer, what: u8, choices: &mut Choices<'_>, said: &mut 
         peer.renew();
     }
     if what % 8 == 6 {
-        let place = usize::from(choices.byte()) % record.len();
-        // Not the length, without which either would wait.
-        if !(3..5).contains(&place) {
-            record[place] ^= 1 << (what >> 5);
-        }
+        // Behind the header, of which rustls looks only at the length.
+        let place = 5 + usize::from(choices.byte()) % (record.len() - 5);
+        record[place] ^= 1 << (what >> 5);
     }
     record
 }
