@@ -139,7 +139,7 @@ fn rows_that_move_are_other_rows() {
     play.change(|s| {
         s.asking = (0..4)
             .map(|n| identity(&format!("person{n}"), 20 + n))
-            .collect()
+            .collect();
     });
     harness.run();
     wait(&mut harness, 1.0);
