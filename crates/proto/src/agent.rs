@@ -114,6 +114,9 @@ pub struct Timing {
     pub hold: Duration,
     /// And at most.
     pub hold_max: Duration,
+    /// And at least where both sides seem to be on one network: what is a moment away
+    /// may still be late on a busy machine.
+    pub near_hold: Duration,
     /// How long strangers wait for the peer to come first.
     pub settle: Duration,
     /// How long direct attempts have before another round is asked for, from
@@ -139,6 +142,7 @@ impl Default for Timing {
             slow_redial: Duration::from_millis(500),
             hold: Duration::from_millis(60),
             hold_max: Duration::from_secs(1),
+            near_hold: Duration::from_millis(500),
             settle: Duration::from_millis(50),
             direct: Duration::from_secs(3),
             relay: Duration::from_secs(8),
@@ -243,6 +247,7 @@ impl Agent {
             number: round.number,
             checklist,
             direct,
+            is_near: round.is_near(),
             relay_pending: relay,
             direct_ends_at: round.start_at + self.timing.direct,
             relay_ends_at: round.start_at + self.timing.relay,
@@ -327,8 +332,8 @@ impl Agent {
         }
         match (self.role, &self.round) {
             (Role::Controlling, Some(round)) => {
-                let patience = round.patience(now, &self.timing);
-                self.connections.hold(connection, now, patience);
+                let until = round.holds_until(now, &self.timing);
+                self.connections.hold(connection, until);
             }
             _ => self.select(connection),
         }
@@ -500,6 +505,9 @@ impl Agent {
     /// over or can bring nothing any more.
     fn look_beyond_round(&mut self, now: Instant) {
         let Some(round) = &mut self.round else { return };
+        if self.goal.selected == Some(PathKind::Relay) && !round.direct {
+            return self.finish(Action::Finished);
+        }
         if let Some(by) = round.next_round_by {
             if now >= by && !self.connections.is_promising() {
                 self.give_up();

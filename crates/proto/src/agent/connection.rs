@@ -1,7 +1,7 @@
 //! The connections that came up and are not selected: valid pairs, and those
 //! that are authenticated but wait for a better one.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::path::Goal;
 use super::{CheckId, PathKind};
@@ -174,12 +174,9 @@ impl Connections {
     }
 
     /// The peer is at the other end of this one.
-    pub(super) fn hold(&mut self, id: ConnectionId, now: Instant, patience: Duration) {
+    pub(super) fn hold(&mut self, id: ConnectionId, until: Until) {
         if let Some(one) = self.list.iter_mut().find(|one| one.id == id) {
-            one.stage = Stage::Held(Until {
-                nothing_is_up: now + patience / 3,
-                better_is_begun: now + patience,
-            });
+            one.stage = Stage::Held(until);
             one.deadline = None;
         }
     }

@@ -1,11 +1,13 @@
 //! One round: what it begins with, and how far it is.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::candidate::Candidate;
+use crate::candidate::{Candidate, CandidateKind, is_global, same_network};
 
 use super::Timing;
 use super::checklist::Checklist;
+use super::connection::Until;
 
 /// What both sides learn from one introduction.
 #[derive(Debug, Clone)]
@@ -26,6 +28,21 @@ pub struct Round {
     pub server_on_loopback: bool,
 }
 
+impl Round {
+    /// Whether the server sees both sides at one public address, or neither through a
+    /// NAT.
+    pub(super) fn is_near(&self) -> bool {
+        let seen = |all: &[Candidate]| -> Vec<IpAddr> {
+            let reflexive = |one: &&Candidate| one.kind == CandidateKind::ServerReflexive;
+            let ips = all.iter().filter(reflexive);
+            ips.map(|one| one.address.ip().to_canonical()).collect()
+        };
+        let (local, remote) = (seen(&self.local), seen(&self.remote));
+        let is_near = |a, b| same_network(a, b) || !(is_global(a) || is_global(b));
+        local.iter().any(|&a| remote.iter().any(|&b| is_near(a, b)))
+    }
+}
+
 /// The round in progress.
 #[derive(Debug)]
 pub(super) struct Current {
@@ -33,6 +50,8 @@ pub(super) struct Current {
     pub(super) checklist: Checklist,
     /// Whether the two sides try to connect directly at all.
     pub(super) direct: bool,
+    /// Whether they seem to be on one network.
+    pub(super) is_near: bool,
     /// The relay was asked for, and has neither come nor failed.
     pub(super) relay_pending: bool,
     pub(super) direct_ends_at: Instant,
@@ -47,9 +66,17 @@ pub(super) struct Current {
 impl Current {
     /// How long an authenticated connection waits for a better one: what it took
     /// itself, for on a long way everything takes longer.
-    pub(super) fn patience(&self, now: Instant, timing: &Timing) -> Duration {
+    pub(super) fn holds_until(&self, now: Instant, timing: &Timing) -> Until {
         let took = now.saturating_duration_since(self.direct_ends_at - timing.direct);
-        took.clamp(timing.hold, timing.hold_max)
+        let patience = took.clamp(timing.hold, timing.hold_max);
+        let at_least = match self.is_near {
+            true => timing.near_hold,
+            false => Duration::ZERO,
+        };
+        Until {
+            nothing_is_up: now + (patience / 3).max(at_least),
+            better_is_begun: now + patience.max(at_least),
+        }
     }
 
     /// When there is nothing more to hope for.
