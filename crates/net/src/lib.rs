@@ -55,7 +55,7 @@ pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
 pub use known::KnownKeys;
 pub use measure::Examination;
-pub use nearby::{Nearby, NearbyConfig, NearbyEvent, Visitor};
+pub use nearby::{Multicast, Nearby, NearbyConfig, NearbyEvent, Visitor, examine_multicast};
 pub use network::{NetworkWatch, is_own_address};
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};

@@ -86,6 +86,9 @@ pub enum ProxyError {
     /// Any other status that is no success.
     #[error("it could not connect to the server: {0}")]
     Refused(String),
+    /// It says that it is connected, but no Pinhole server answers there.
+    #[error("it says that it is connected, but no Pinhole server answers through it ({0})")]
+    Tunnel(String),
     /// What it answered is not HTTP.
     #[error("it does not answer as an HTTP proxy")]
     NotHttp,

@@ -11,7 +11,7 @@ use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessag
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
-use crate::server::{Server, ServerStream};
+use crate::server::{RedialError, Server, ServerStream};
 use crate::wire::{self, WireError};
 
 /// Why the other side was not met at the relay.
@@ -21,6 +21,8 @@ pub(crate) enum RelayError {
     Wire(#[from] WireError),
     #[error("{0}")]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Redial(#[from] RedialError),
 }
 
 /// A raw byte stream to the peer, through the server.
@@ -48,9 +50,7 @@ impl RelayStream {
                 met => return met,
             }
         }
-        let tcp = server.dial().await.map_err(WireError::from)?;
-        let stream = server.secure_for_bulk(tcp).await;
-        Self::meet(stream.map_err(WireError::from)?, token).await
+        Self::meet(server.redial().await?, token).await
     }
 
     async fn meet(mut stream: ServerStream, token: RelayToken) -> Result<Self, RelayError> {

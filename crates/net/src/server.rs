@@ -9,6 +9,7 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
@@ -21,6 +22,18 @@ use crate::socket;
 
 /// How long the server has for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a proxy has for another tunnel, having made one.
+const TUNNEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why there is no further connection to the server.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RedialError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the proxy {proxy}: {error}")]
+    Proxy { proxy: Proxy, error: ProxyError },
+}
 
 /// Why there is no authenticated connection to the server.
 #[derive(Debug, thiserror::Error)]
@@ -172,9 +185,16 @@ impl Server {
         identity: &Identity,
         tcp: TcpStream,
     ) -> Result<(Self, PeerKey, TlsStream<TcpStream>), ServerConnectError> {
-        let broken = |reason: String| ServerConnectError::Handshake {
-            server: server.clone(),
-            reason,
+        let broken = |reason: String| match &self.road {
+            Road::Direct(_) => ServerConnectError::Handshake {
+                server: server.clone(),
+                reason,
+            },
+            Road::Proxied { proxy, .. } => ServerConnectError::Proxy {
+                server: server.clone(),
+                proxy: proxy.clone(),
+                error: ProxyError::Tunnel(reason),
+            },
         };
         let wrong_key = || ServerConnectError::WrongKey {
             server: server.clone(),
@@ -225,20 +245,29 @@ impl Server {
         }
     }
 
-    /// Another TCP connection on the way that answered, from any local port.
-    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
-        let tcp = match &self.road {
+    /// Another connection on the way that answered, from any local port, that may have
+    /// to carry much.
+    pub(crate) async fn redial(&self) -> Result<ServerStream, RedialError> {
+        match &self.road {
             Road::Direct(address) => {
                 let dialled = dial::tcp(&[*address]).await;
-                dialled.map_err(|tried| io::Error::other(list(&tried)))?.1
+                let tcp = dialled.map_err(|tried| io::Error::other(list(&tried)))?.1;
+                socket::tune(&tcp)?;
+                Ok(self.secure_for_bulk(tcp).await?)
             }
             Road::Proxied { proxy, host, port } => {
-                let dialled = proxy.connect(host, *port).await;
-                dialled.map_err(|e| io::Error::other(format!("the proxy {proxy}: {e}")))?
+                let stalled = |error| RedialError::Proxy {
+                    proxy: proxy.clone(),
+                    error,
+                };
+                let tunnel = timeout(TUNNEL_TIMEOUT, proxy.connect(host, *port)).await;
+                let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer").into());
+                let tcp = tunnel.unwrap_or_else(silent).map_err(stalled)?;
+                socket::tune(&tcp)?;
+                let secured = self.secure_for_bulk(tcp).await;
+                secured.map_err(|error| stalled(ProxyError::Tunnel(error.to_string())))
             }
-        };
-        socket::tune(&tcp)?;
-        Ok(tcp)
+        }
     }
 
     /// Makes a TCP connection to the server a secure one.

@@ -70,8 +70,13 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
             peer: peer.to_string(),
         },
-        ConnectError::Introduction(IntroductionFailure::KeyMismatch)
-        | ConnectError::Refused { .. } => Failure::RefusedByPeer { peer },
+        ConnectError::Refused { reason, .. } => {
+            let refused = ConnectError::Introduction((*reason).into());
+            connect(identity, path, &refused)
+        }
+        ConnectError::Introduction(IntroductionFailure::KeyMismatch) => {
+            Failure::RefusedByPeer { peer }
+        }
         ConnectError::Introduction(IntroductionFailure::NeedsPermission) => {
             Failure::NeedsPermission { peer }
         }
@@ -93,6 +98,10 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::WrongPeerKey { found: None, .. } | ConnectError::OtherName { .. } => {
             Failure::PeerNotAuthentic { peer }
         }
+        ConnectError::Proxy { proxy, error } => Failure::Proxy {
+            proxy: proxy.to_string(),
+            reason: error.to_string(),
+        },
         ConnectError::NoPath { report, .. } => Failure::NoPath {
             peer,
             detail: no_path(path, report),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pinhole_net::{Nearby, NearbyConfig, NearbyEvent, PeerIdentity, PeerKey, PeerName, Visitor};
+use pinhole_net::{
+    Nearby, NearbyConfig, NearbyEvent, PeerIdentity, PeerKey, PeerName, RefuseReason, Visitor,
+};
 use pinhole_transfer::Side;
 use tokio::task::JoinHandle;
 use tracing::{debug, info};
@@ -99,6 +101,7 @@ impl Engine {
             identity: self.profile.identity().clone(),
             name: name.clone(),
             announces,
+            known: self.known.clone(),
         });
         let (nearby, mut events) = match started {
             Ok(started) => started,
@@ -178,14 +181,14 @@ impl Engine {
         let theirs = self.sessions.values().filter(|s| s.peer().key == said.key);
         if self.sessions.len() >= SESSIONS_MAX || theirs.count() >= SESSIONS_OF_ONE_MAX {
             info!(peer = %said.name, "refused somebody nearby: too many sessions");
-            tokio::spawn(visitor.refuse());
+            tokio::spawn(visitor.refuse(RefuseReason::Busy));
             return;
         }
         let named_by_server = self.online().find(|peer| peer.key == said.key);
         let peer = named_by_server.unwrap_or_else(|| said.clone());
         if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
             info!(peer = %peer.name, "refused somebody nearby: the key has changed");
-            tokio::spawn(visitor.refuse());
+            tokio::spawn(visitor.refuse(RefuseReason::KeyMismatch));
             let known = pinned.fingerprint();
             return self.emit(Event::KeyRefused { peer, known }).await;
         }

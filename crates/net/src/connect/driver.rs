@@ -26,8 +26,10 @@ use tracing::debug;
 use super::sockets::{Outcome, Prepared, Sockets};
 use super::{Accepted, Answer, ConnectError, Wanted, Way};
 use crate::port_mapping::PortMapping;
+use crate::proxy::{Proxy, ProxyError};
+use crate::relay::RelayError;
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
-use crate::server::is_wrong_key;
+use crate::server::{RedialError, is_wrong_key};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
 use crate::socket::is_pair_in_use;
 
@@ -54,6 +56,8 @@ pub(super) struct Driver {
     result: Option<oneshot::Sender<Result<Accepted, ConnectError>>>,
     /// The session, once there is one.
     live: Option<Arc<LiveSession>>,
+    /// It did not lead to the relay, and is not asked again.
+    stalled_proxy: Option<(Proxy, ProxyError)>,
     /// Keeps others from looking for a better path at the same time.
     attempt: Option<OwnedSemaphorePermit>,
     /// What the other side has said of connections that are authenticated.
@@ -81,6 +85,7 @@ impl Driver {
             sockets: Sockets::new(rendezvous.clone(), &wanted),
             rendezvous,
             live,
+            stalled_proxy: None,
             attempt,
             wanted,
             inbox,
@@ -219,14 +224,28 @@ impl Driver {
                 self.sockets
                     .add_connection(id, round, Way::Relay, transport);
             }
-            Outcome::Relay(round, Err(error)) => {
-                let answer = Answer::Error(error.to_string());
-                self.sockets.report.answered(round, Way::Relay, answer);
-                self.agent.handle_relay_failed(now, round);
-            }
+            Outcome::Relay(round, Err(error)) => return self.relay_failed(now, round, error),
             Outcome::Handshake(id, result) => self.handshake_ended(now, id, result),
             Outcome::Moved(path, result) => self.moved(&path, result),
         }
+        Ok(())
+    }
+
+    fn relay_failed(
+        &mut self,
+        now: Instant,
+        round: u8,
+        error: RelayError,
+    ) -> Result<(), ConnectError> {
+        let answer = Answer::Error(error.to_string());
+        self.sockets.report.answered(round, Way::Relay, answer);
+        if let RelayError::Redial(RedialError::Proxy { proxy, error }) = error {
+            self.stalled_proxy = Some((proxy, error));
+            if self.wanted.policy == PathPolicy::RelayOnly {
+                return Err(self.no_path());
+            }
+        }
+        self.agent.handle_relay_failed(now, round);
         Ok(())
     }
 
@@ -315,7 +334,9 @@ impl Driver {
         let reachability = Reachability {
             candidates: self.sockets.add_round(round, prepared),
             share_host: self.wanted.share_host,
-            relay: self.wanted.policy != PathPolicy::DirectOnly && self.live.is_none(),
+            relay: self.wanted.policy != PathPolicy::DirectOnly
+                && self.live.is_none()
+                && self.stalled_proxy.is_none(),
         };
         let introduction = self.wanted.introduction;
         let message = match self.wanted.role {
@@ -371,10 +392,11 @@ impl Driver {
     }
 
     /// Controlled side: whether a connection may be for this. A session begins
-    /// once; one that goes on must be up, and the other side's to move.
+    /// once, under the name of its introduction; one that goes on must be up, and the
+    /// other side's to move.
     fn admits(&mut self, hello: &Hello) -> bool {
         match hello.purpose {
-            Purpose::Begin => self.live.is_none(),
+            Purpose::Begin => self.live.is_none() && hello.session == self.wanted.introduction,
             Purpose::Continue => {
                 let peer = self.wanted.peer.key;
                 let found = self.rendezvous.sessions().find(hello.session, peer);
@@ -393,6 +415,8 @@ impl Driver {
     /// The agent has chosen: a session begins, or moves.
     async fn selected(&mut self, id: ConnectionId, path: PathKind) -> Result<(), ConnectError> {
         let heard = self.hellos.remove(&id);
+        let path = heard.map_or(path, |hello| path_between(path, hello.path));
+        let heard = heard.map(|hello| Hello { path, ..hello });
         let Some((authenticated, mapping)) = self.sockets.select(id) else {
             return Ok(());
         };
@@ -461,6 +485,9 @@ impl Driver {
         if self.sockets.report.met_stranger() {
             return self.wrong_peer_key(None);
         }
+        if let Some((proxy, error)) = self.stalled_proxy.take() {
+            return ConnectError::Proxy { proxy, error };
+        }
         ConnectError::NoPath {
             peer: self.wanted.peer.name.clone(),
             report: std::mem::take(&mut self.sockets.report),
@@ -473,6 +500,15 @@ impl Driver {
             expected: self.wanted.peer.key,
             found,
         }
+    }
+}
+
+/// What a path is called of which this side knows the one thing and the other side says
+/// the other. Its word counts only between two that look alike from here.
+const fn path_between(seen: PathKind, said: PathKind) -> PathKind {
+    match (seen, said) {
+        (PathKind::Mapped | PathKind::Punched, PathKind::Mapped | PathKind::Punched) => said,
+        _ => seen,
     }
 }
 

@@ -11,13 +11,14 @@ use pinhole_proto::agent::PathPolicy;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, Role,
+    HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, RefuseReason, Role,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 pub use report::{Answer, Report, Tried, Way};
 
+use crate::proxy::{Proxy, ProxyError};
 use crate::rendezvous::Rendezvous;
 use crate::session::{LiveSession, Session};
 
@@ -46,10 +47,12 @@ pub enum ConnectError {
         found: Option<PeerKey>,
     },
     /// The peer has proven its key and turned us down.
-    #[error("{peer} refused to connect")]
+    #[error("{peer} refused to connect: {}", IntroductionFailure::from(*.reason))]
     Refused {
         /// The name.
         peer: PeerName,
+        /// Why, as it says.
+        reason: RefuseReason,
     },
     /// The peer has proven its key, but goes by another name.
     #[error("what was announced as {peer} calls itself {said}")]
@@ -66,6 +69,15 @@ pub enum ConnectError {
         peer: PeerName,
         /// What was tried, and what each answered.
         report: Report,
+    },
+    /// The proxy, which is the way to the relay, does not lead there, and nothing else
+    /// that was tried led to the peer.
+    #[error("the proxy {proxy}: {error}")]
+    Proxy {
+        /// The proxy.
+        proxy: Proxy,
+        /// What stood in the way.
+        error: ProxyError,
     },
     /// No local port could be had.
     #[error("no local port to connect from: {0}")]

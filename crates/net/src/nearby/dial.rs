@@ -1,18 +1,22 @@
 //! Dialling a peer at the addresses that were announced for it.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use pinhole_proto::agent::PathKind;
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
-use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
+use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, RefuseReason, Role};
 use pinhole_proto::tls::{Expect, Identity};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::discovery::{LATE_ADDRESSES, Table};
 use super::hello;
 use super::networks::{Networks, Scope};
 use crate::connect::{Answer, ConnectError, Report, Way};
@@ -23,6 +27,9 @@ use crate::session::{Authenticated, Session, SessionPath, Transport, authenticat
 const TCP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it then has to prove its key and to say its name.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most addresses dialled for one peer: anybody can announce any number.
+const DIALS_MAX: usize = 32;
 
 /// Who dials, and how far.
 pub(super) struct Dial<'a> {
@@ -38,63 +45,70 @@ enum Failed {
     Stranger,
     Lost(io::Error),
     /// The peer itself turned us down.
-    Refused,
+    Refused(RefuseReason),
 }
 
+/// The name that the peer gives itself, and the connection.
+type Dialled = Result<(PeerName, Authenticated), Failed>;
+
 impl Dial<'_> {
-    /// Dials all of them at once; the first that proves the peer's key is it.
+    /// Dials every address that is known or becomes known; the first that proves the
+    /// peer's key decides.
     pub(super) async fn any_of(
         &self,
-        addresses: &[SocketAddr],
+        mut table: watch::Receiver<Table>,
         peer: &PeerIdentity,
         name: Option<&PeerName>,
     ) -> Result<Session, ConnectError> {
         let since = Instant::now();
-        let networks = Networks::now(self.scope).map_err(ConnectError::LocalPort)?;
+        let mut dialled = HashSet::new();
         let mut dials = JoinSet::new();
-        for &address in addresses {
-            let Some(address) = networks.admit_to_dial(address) else {
-                debug!(%address, "announced, but not on a network of ours");
-                continue;
-            };
-            let (identity, own_name) = (self.identity.clone(), self.name.clone());
-            let key = peer.key;
-            dials.spawn(async move {
-                let outcome = dial(address, &identity, &own_name, Expect::Key(key)).await;
-                (address, outcome)
-            });
-        }
         let mut report = Report::default();
-        let mut refused = false;
-        while let Some(dialled) = dials.join_next().await {
-            let Ok((address, outcome)) = dialled else {
+        loop {
+            let addresses = table.borrow_and_update().addresses(peer.key);
+            let networks = Networks::now(self.scope).map_err(ConnectError::LocalPort)?;
+            for address in addresses {
+                let Some(address) = networks.admit_to_dial(address) else {
+                    debug!(%address, "announced, but not on a network of ours");
+                    continue;
+                };
+                if dialled.len() < DIALS_MAX && dialled.insert(address) {
+                    dials.spawn(self.dial(address, peer.key));
+                }
+            }
+            let ended = tokio::select! {
+                Some(ended) = dials.join_next() => ended,
+                // Only while somebody announces.
+                Ok(()) = table.changed() => continue,
+                () = sleep_until(since + LATE_ADDRESSES), if dials.is_empty() => break,
+            };
+            // One that panicked has said nothing.
+            let Ok((address, outcome)) = ended else {
                 continue;
             };
             let way = Way::Dialled(address);
             let answer = match outcome {
-                Ok((said, up)) => {
-                    if let Some(announced) = name.filter(|&announced| *announced != said) {
-                        let peer = announced.clone();
-                        return Err(ConnectError::OtherName { peer, said });
-                    }
+                Ok((said, _)) if name.is_some_and(|announced| *announced != said) => {
+                    let peer = peer.name.clone();
+                    return Err(ConnectError::OtherName { peer, said });
+                }
+                Ok((_, up)) => {
                     report.answered(1, way, Answer::Selected);
                     let (peer, role) = (peer.clone(), Role::Controlling);
                     return Ok(session(peer, role, up, since, report));
                 }
+                Err(Failed::Refused(reason)) => {
+                    let peer = peer.name.clone();
+                    return Err(ConnectError::Refused { peer, reason });
+                }
                 Err(Failed::Unreached(error)) => Answer::Error(error.to_string()),
                 Err(Failed::Lost(error)) => Answer::Lost(error.to_string()),
                 Err(Failed::Stranger) => Answer::Stranger,
-                Err(Failed::Refused) => {
-                    refused = true;
-                    Answer::Lost("refused".to_owned())
-                }
             };
             report.answered(1, way, answer);
         }
         let (name, expected) = (peer.name.clone(), peer.key);
-        Err(if refused {
-            ConnectError::Refused { peer: name }
-        } else if report.met_stranger() {
+        Err(if report.met_stranger() {
             ConnectError::WrongPeerKey {
                 peer: name,
                 expected,
@@ -103,6 +117,19 @@ impl Dial<'_> {
         } else {
             ConnectError::NoPath { peer: name, report }
         })
+    }
+
+    /// Dials one address, and has whoever is there prove the key.
+    fn dial(
+        &self,
+        address: SocketAddr,
+        key: PeerKey,
+    ) -> impl Future<Output = (SocketAddr, Dialled)> + Send + 'static {
+        let (identity, own_name) = (self.identity.clone(), self.name.clone());
+        async move {
+            let outcome = dial(address, &identity, &own_name, Expect::Key(key)).await;
+            (address, outcome)
+        }
     }
 }
 
@@ -135,7 +162,7 @@ async fn dial(
     identity: &Identity,
     name: &PeerName,
     expect: Expect,
-) -> Result<(PeerName, Authenticated), Failed> {
+) -> Dialled {
     let connected = timeout(TCP_TIMEOUT, TcpStream::connect(address)).await;
     let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let transport = stream.and_then(Transport::direct);
@@ -150,7 +177,7 @@ async fn greet(
     identity: &Identity,
     name: &PeerName,
     expect: Expect,
-) -> Result<(PeerName, Authenticated), Failed> {
+) -> Dialled {
     let proven = authenticate_expecting(transport, Role::Controlling, identity, expect).await;
     let (_, mut up) = proven.map_err(|error| {
         if is_wrong_key(&error) {
@@ -162,9 +189,9 @@ async fn greet(
     hello::say(&mut up.stream, name)
         .await
         .map_err(Failed::Lost)?;
-    match hello::hear(&mut up.stream).await {
-        Ok(said) => Ok((said, up)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Failed::Refused),
+    match hello::hear_answer(&mut up.stream).await {
+        Ok(Ok(said)) => Ok((said, up)),
+        Ok(Err(reason)) => Err(Failed::Refused(reason)),
         Err(error) => Err(Failed::Lost(error)),
     }
 }

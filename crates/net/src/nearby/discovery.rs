@@ -7,26 +7,39 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
+use mdns_sd::{
+    HostnameResolutionEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent,
+    ServiceInfo,
+};
+use pinhole_budget::{Bounds, Budget, Owner, SubnetBounds, Taken, Ticket};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::PeerIdentity;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use super::NearbyEvent;
 use super::networks::{Networks, Scope};
+use crate::known::KnownKeys;
 
 const SERVICE: &str = "_pinhole._tcp.local.";
 /// Of the announcement; another is not understood.
 const VERSION: &str = "1";
-/// Most peers that are kept in mind; further ones are ignored.
-const PEERS_MAX: usize = 256;
+/// Peers that are kept in mind.
+const PEERS: Bounds = Bounds {
+    total: 256,
+    reserved: 64,
+    per_key: 1,
+    per_subnet: SubnetBounds::UNBOUNDED,
+};
 /// Most addresses kept of one of them.
-const ADDRESSES_MAX: usize = 8;
+const ADDRESSES_MAX: usize = 16;
+/// How long addresses of a peer that is being dialled are waited for: an answer that
+/// was given within the last second is not given again (RFC 6762, 6), and then the
+/// question is asked once more.
+pub(super) const LATE_ADDRESSES: Duration = Duration::from_millis(2500);
 /// Between two lists of who is there: announcements may come in floods.
 const BETWEEN_LISTS: Duration = Duration::from_millis(100);
 /// How long a peer that could not be reached has to answer for itself.
@@ -37,29 +50,54 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const BROWSE_PAUSE: Duration = Duration::from_secs(1);
 
 /// Who is there, and where.
-#[derive(Debug, Default)]
-struct Table(BTreeMap<PeerKey, Announced>);
+#[derive(Debug)]
+pub(super) struct Table {
+    peers: BTreeMap<PeerKey, Announced>,
+    places: Budget<PeerKey>,
+}
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Announced {
     peer: PeerIdentity,
     /// The newest first. Older ones stay: an announcement may be forged.
     addresses: Vec<SocketAddr>,
+    place: Ticket,
+}
+
+/// What an announcement has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum News {
+    None,
+    /// There is another address.
+    Address,
+    /// There is somebody new, or under a new name.
+    Peer,
 }
 
 impl Table {
-    /// Takes note. Returns whether there is somebody new, or under a new name.
-    fn add(&mut self, peer: PeerIdentity, addresses: Vec<SocketAddr>) -> bool {
+    pub(super) fn new() -> Self {
+        Self {
+            peers: BTreeMap::new(),
+            places: Budget::new(PEERS),
+        }
+    }
+
+    /// Of one peer.
+    #[cfg(test)]
+    pub(super) fn of(peer: PeerIdentity, addresses: Vec<SocketAddr>) -> Self {
+        let mut table = Self::new();
+        table.add(peer, addresses, false);
+        table
+    }
+
+    /// Takes note. When there are too many, those who are not known give way.
+    fn add(&mut self, peer: PeerIdentity, addresses: Vec<SocketAddr>, is_known: bool) -> News {
         let key = peer.key;
-        let Some(known) = self.0.get_mut(&key) else {
-            let is_taken = self.0.len() < PEERS_MAX && !addresses.is_empty();
-            if is_taken {
-                let mut addresses = addresses;
-                addresses.truncate(ADDRESSES_MAX);
-                self.0.insert(key, Announced { peer, addresses });
-            }
-            return is_taken;
+        let Some(known) = self.peers.get_mut(&key) else {
+            return self.add_new(peer, addresses, is_known);
         };
+        let is_new = |address: &SocketAddr| !known.addresses.contains(address);
+        let is_elsewhere = addresses.iter().any(is_new);
         let mut newest_first = addresses;
         for older in std::mem::take(&mut known.addresses) {
             if !newest_first.contains(&older) {
@@ -70,18 +108,64 @@ impl Table {
         known.addresses = newest_first;
         let is_renamed = known.peer != peer;
         known.peer = peer;
-        is_renamed
+        match (is_renamed, is_elsewhere) {
+            (true, _) => News::Peer,
+            (false, true) => News::Address,
+            (false, false) => News::None,
+        }
+    }
+
+    fn add_new(
+        &mut self,
+        peer: PeerIdentity,
+        mut addresses: Vec<SocketAddr>,
+        is_known: bool,
+    ) -> News {
+        let Some(address) = addresses.first().map(SocketAddr::ip) else {
+            return News::None;
+        };
+        let owner = Owner {
+            key: Some(peer.key),
+            address: Some(address),
+            is_known,
+        };
+        let Ok(Taken { ticket, evicted }) = self.places.take(owner, 1) else {
+            return News::None;
+        };
+        self.peers.retain(|_, it| !evicted.contains(&it.place));
+        addresses.truncate(ADDRESSES_MAX);
+        let announced = Announced {
+            peer,
+            addresses,
+            place: ticket,
+        };
+        self.peers.insert(announced.peer.key, announced);
+        News::Peer
     }
 
     fn remove(&mut self, instance: &str) -> bool {
-        let before = self.0.len();
-        self.0.retain(|key, _| !is_instance(instance, *key));
-        self.0.len() < before
+        let gone = |key: &PeerKey, _: &mut Announced| is_instance(instance, *key);
+        let mut gone = self.peers.extract_if(.., gone);
+        let Some((_, gone)) = gone.next() else {
+            return false;
+        };
+        self.places.give_back(gone.place);
+        true
     }
 
     fn peers(&self) -> Vec<PeerIdentity> {
-        self.0.values().map(|known| known.peer.clone()).collect()
+        self.peers.values().map(|it| it.peer.clone()).collect()
     }
+
+    /// Where the holder of this key may be.
+    pub(super) fn addresses(&self, key: PeerKey) -> Vec<SocketAddr> {
+        let known = self.peers.get(&key);
+        known.map_or_else(Vec::new, |it| it.addresses.clone())
+    }
+}
+
+fn host(key: PeerKey) -> String {
+    format!("{}.local.", key.fingerprint())
 }
 
 fn instance(key: PeerKey) -> String {
@@ -124,7 +208,24 @@ fn read(service: &ResolvedService) -> Option<(PeerIdentity, Vec<SocketAddr>)> {
 #[derive(Debug)]
 pub(super) struct Discovery {
     daemon: Daemon,
-    table: Arc<Mutex<Table>>,
+    table: watch::Sender<Table>,
+}
+
+/// Asks for the addresses of a host, of all interfaces and families, until it is
+/// dropped.
+pub(super) struct Asking {
+    daemon: Daemon,
+    host: String,
+    /// What is heard is noted as any announcement is.
+    _heard: mdns_sd::Receiver<HostnameResolutionEvent>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Err(error) = self.daemon.0.stop_resolve_hostname(&self.host) {
+            debug!(%error, "still asks for addresses");
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -139,8 +240,9 @@ impl std::fmt::Debug for Daemon {
 /// The browsing side of a [`Discovery`].
 pub(super) struct Search {
     daemon: Daemon,
-    table: Arc<Mutex<Table>>,
+    table: watch::Sender<Table>,
     own: PeerKey,
+    known: KnownKeys,
     scope: Scope,
 }
 
@@ -150,11 +252,12 @@ impl Discovery {
         us: &PeerIdentity,
         port: Option<u16>,
         scope: Scope,
+        known: KnownKeys,
     ) -> io::Result<(Self, Search)> {
         let daemon = ServiceDaemon::new_with_port(scope.mdns_port).map_err(io::Error::other)?;
         let discovery = Self {
             daemon: Daemon(daemon),
-            table: Arc::default(),
+            table: watch::Sender::new(Table::new()),
         };
         discovery
             .prepare(us, port, scope)
@@ -163,6 +266,7 @@ impl Discovery {
             daemon: discovery.daemon.clone(),
             table: discovery.table.clone(),
             own: us.key,
+            known,
             scope,
         };
         Ok((discovery, search))
@@ -179,7 +283,7 @@ impl Discovery {
         let Some(port) = port else {
             return Ok(());
         };
-        let host = format!("{}.local.", us.key.fingerprint());
+        let host = host(us.key);
         let (name, key) = (us.name.to_string(), us.key.to_string());
         let said = [("v", VERSION), ("name", &name), ("key", &key)];
         let instance = us.key.fingerprint().to_string();
@@ -189,14 +293,26 @@ impl Discovery {
         daemon.register(service)
     }
 
-    /// Where the holder of this key may be.
-    pub(super) fn addresses(&self, key: PeerKey) -> Vec<SocketAddr> {
-        let table = lock(&self.table);
-        table
-            .0
-            .get(&key)
-            .map(|known| known.addresses.clone())
-            .unwrap_or_default()
+    /// Who is there, now and whenever that changes.
+    pub(super) fn table(&self) -> watch::Receiver<Table> {
+        self.table.subscribe()
+    }
+
+    /// Asks where the holder of this key may be, if it is there.
+    pub(super) fn ask(&self, key: PeerKey) -> Option<Asking> {
+        let host = host(key);
+        let limit_ms = u64::try_from(LATE_ADDRESSES.as_millis()).ok();
+        match self.daemon.0.resolve_hostname(&host, limit_ms) {
+            Ok(heard) => Some(Asking {
+                daemon: self.daemon.clone(),
+                host,
+                _heard: heard,
+            }),
+            Err(error) => {
+                debug!(%error, "cannot ask for addresses");
+                None
+            }
+        }
     }
 
     /// It could not be reached: unless it answers for itself, it is gone.
@@ -258,7 +374,7 @@ impl Search {
                 () = sleep_until(next_list), if is_news => {
                     is_news = false;
                     next_list = Instant::now() + BETWEEN_LISTS;
-                    let peers = lock(&self.table).peers();
+                    let peers = self.table.borrow().peers();
                     if events.send(NearbyEvent::Peers(peers)).await.is_err() {
                         return false;
                     }
@@ -282,16 +398,20 @@ impl Search {
                     return false;
                 };
                 addresses.retain(|address| networks.admit_to_dial(*address).is_some());
-                lock(&self.table).add(peer, addresses)
+                let is_known = self.known.contains(peer.key);
+                let mut news = News::None;
+                self.table.send_if_modified(|table| {
+                    news = table.add(peer, addresses, is_known);
+                    news != News::None
+                });
+                news == News::Peer
             }
-            ServiceEvent::ServiceRemoved(_, fullname) => lock(&self.table).remove(&fullname),
+            ServiceEvent::ServiceRemoved(_, fullname) => {
+                self.table.send_if_modified(|table| table.remove(&fullname))
+            }
             _ => false,
         }
     }
-}
-
-fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
-    table.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -309,36 +429,57 @@ mod tests {
         SocketAddr::from(([192, 168, 1, 2], port))
     }
 
+    fn numbered(number: u16) -> PeerIdentity {
+        let mut key = [7; 32];
+        key[..2].copy_from_slice(&number.to_be_bytes());
+        PeerIdentity {
+            key: PeerKey::from_bytes(key),
+            ..peer("bob", 0)
+        }
+    }
+
     #[test]
-    fn the_table_has_bounds() {
-        let mut table = Table::default();
-        for n in 0..=u8::MAX {
-            assert!(table.add(peer("bob", n), vec![at(5000)]));
+    fn a_crowd_of_announcements_does_not_hide_somebody_known() {
+        let mut table = Table::new();
+        let crowd = (0..1000).filter(|&number| {
+            let news = table.add(numbered(number), vec![at(5000)], false);
+            news == News::Peer
+        });
+        assert_eq!(crowd.count(), 192);
+        for number in 1000..1200 {
+            let news = table.add(numbered(number), vec![at(5000)], true);
+            assert_eq!(news, News::Peer, "{number}");
         }
-        assert_eq!(table.0.len(), PEERS_MAX);
-        let mut other = [0; 32];
-        other[0] = 1;
-        let late = PeerIdentity {
-            key: PeerKey::from_bytes(other),
-            ..peer("carol", 0)
-        };
-        assert!(!table.add(late, vec![at(5000)]));
+        assert_eq!(table.peers.len(), 256);
+        let known =
+            (1000..1200).filter(|&number| !table.addresses(numbered(number).key).is_empty());
+        assert_eq!(known.count(), 200);
+        let gone = instance(numbered(1000).key);
+        assert!(table.remove(&gone) && !table.remove(&gone));
+        assert_eq!(table.add(numbered(5000), vec![at(5000)], true), News::Peer);
+    }
+
+    #[test]
+    fn of_one_peer_so_many_addresses_are_kept_and_the_newest_first() {
+        let mut table = Table::new();
+        assert_eq!(table.add(numbered(7), vec![at(5000)], false), News::Peer);
+        assert_eq!(table.add(numbered(7), vec![at(5000)], false), News::None);
         for port in 5001..5100 {
-            assert!(!table.add(peer("bob", 7), vec![at(port)]));
+            let news = table.add(numbered(7), vec![at(port)], false);
+            assert_eq!(news, News::Address);
         }
-        let known = table.0.get(&peer("bob", 7).key).unwrap();
-        let newest: Vec<_> = (5092..5100).rev().map(at).collect();
-        assert_eq!(known.addresses, newest);
+        let newest: Vec<_> = (5084..5100).rev().map(at).collect();
+        assert_eq!(table.addresses(numbered(7).key), newest);
     }
 
     #[test]
     fn a_forged_announcement_does_not_hide_the_address_known_before() {
-        let mut table = Table::default();
-        assert!(table.add(peer("bob", 1), vec![at(5000)]));
-        assert!(!table.add(peer("bob", 1), vec![at(6666)]));
-        let known = table.0.get(&peer("bob", 1).key).unwrap();
-        assert_eq!(known.addresses, [at(6666), at(5000)]);
-        assert!(table.remove(&instance(peer("bob", 1).key).to_uppercase()));
+        let mut table = Table::new();
+        let bob = peer("bob", 1);
+        assert_eq!(table.add(bob.clone(), vec![at(5000)], false), News::Peer);
+        assert_eq!(table.add(bob.clone(), vec![at(6666)], false), News::Address);
+        assert_eq!(table.addresses(bob.key), [at(6666), at(5000)]);
+        assert!(table.remove(&instance(bob.key).to_uppercase()));
         assert!(table.peers().is_empty());
     }
 

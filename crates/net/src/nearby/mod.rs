@@ -13,11 +13,13 @@
 //! | `visitors` | the listener, for those who dial us |
 //! | `dial` | dialling who is there |
 //! | `hello` | what both sides say first |
+//! | `multicast` | whether what this machine says there is heard at all |
 //! | `networks` | which addresses are on a directly connected network |
 
 mod dial;
 mod discovery;
 mod hello;
+mod multicast;
 mod networks;
 #[cfg(test)]
 mod tests;
@@ -33,10 +35,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::connect::ConnectError;
+use crate::known::KnownKeys;
 use crate::session::Session;
 use discovery::Discovery;
 use networks::Scope;
 
+use visitors::Door;
+
+pub use multicast::{Multicast, examine_multicast};
 pub use visitors::Visitor;
 
 /// Events that may wait for the caller.
@@ -52,6 +58,8 @@ pub struct NearbyConfig {
     /// Whether others may find us. Without it nothing is announced and nobody
     /// can connect to us; others are looked for all the same.
     pub announces: bool,
+    /// For whom places are kept free when strangers come in crowds.
+    pub known: KnownKeys,
 }
 
 /// What happens on the LAN.
@@ -112,13 +120,17 @@ impl Nearby {
             name: config.name.clone(),
             key: config.identity.key(),
         };
-        let (discovery, search) = Discovery::start(&us, port, scope)?;
+        let (discovery, search) = Discovery::start(&us, port, scope, config.known.clone())?;
         let mut tasks = vec![tokio::spawn(search.run(events.clone()))];
         if let Some(listener) = listener {
-            let identity = config.identity.clone();
-            tasks.push(tokio::spawn(visitors::receive(
-                listener, identity, scope, events,
-            )));
+            let door = Door {
+                listener,
+                identity: config.identity.clone(),
+                known: config.known,
+                scope,
+                events,
+            };
+            tasks.push(tokio::spawn(door.receive()));
         }
         let shared = Shared {
             identity: config.identity,
@@ -159,14 +171,16 @@ impl Nearby {
         peer: PeerIdentity,
         name: Option<PeerName>,
     ) -> Result<Session, ConnectError> {
-        let addresses = self.shared.discovery.addresses(peer.key);
         let own = &*self.shared;
+        // An announcement tells the addresses of one interface and family. Held until
+        // the end: those of the others may come later, and are asked for.
+        let _asking = own.discovery.ask(peer.key);
         let dial = dial::Dial {
             identity: &own.identity,
             name: &own.name,
             scope: own.scope,
         };
-        let outcome = Box::pin(dial.any_of(&addresses, &peer, name.as_ref())).await;
+        let outcome = Box::pin(dial.any_of(own.discovery.table(), &peer, name.as_ref())).await;
         if outcome.is_err() {
             self.shared.discovery.doubt(peer.key);
         }

@@ -1,9 +1,14 @@
 //! Two and more on this machine's loopback, over real multicast.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use pinhole_proto::rendezvous::RefuseReason;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::discovery::Table;
 use super::*;
 use crate::identity::generate_identity;
 
@@ -26,11 +31,16 @@ struct Party {
 }
 
 fn party(name: &str, announces: bool, scope: Scope) -> Party {
+    party_that_knows(name, announces, scope, &KnownKeys::default())
+}
+
+fn party_that_knows(name: &str, announces: bool, scope: Scope, known: &KnownKeys) -> Party {
     let identity = generate_identity().unwrap().0;
     let config = NearbyConfig {
         identity: identity.clone(),
         name: name.parse().unwrap(),
         announces,
+        known: known.clone(),
     };
     let (nearby, events) = Nearby::start_in(config, scope).unwrap();
     let identity = PeerIdentity {
@@ -92,8 +102,8 @@ async fn peers_find_each_other_connect_and_say_goodbye() {
     assert_eq!(theirs.remote, session.local);
     bob.nearby.end().await;
     alice.sees(&[]).await;
-    let left = alice.nearby.shared.discovery.addresses(bob.identity.key);
-    assert_eq!(left, []);
+    let left = alice.nearby.shared.discovery.table();
+    assert_eq!(left.borrow().addresses(bob.identity.key), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,11 +112,18 @@ async fn whoever_is_refused_or_named_wrongly_has_no_session() {
     let mut bob = party("bob", true, scope);
     let mut alice = party("alice", false, scope);
     alice.sees(&[&bob.identity]).await;
-    let (refused, ()) = tokio::join!(alice.nearby.connect(bob.identity.clone(), None), async {
-        bob.visitor().await.refuse().await;
-    });
-    let refused = refused.unwrap_err();
-    assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
+    for why in [
+        RefuseReason::KeyMismatch,
+        RefuseReason::Busy,
+        RefuseReason::Unavailable,
+    ] {
+        let (refused, ()) = tokio::join!(alice.nearby.connect(bob.identity.clone(), None), async {
+            bob.visitor().await.refuse(why).await;
+        });
+        let refused = refused.unwrap_err();
+        let is_told = matches!(refused, ConnectError::Refused { reason, .. } if reason == why);
+        assert!(is_told, "{refused}");
+    }
     let carol = Some("carol".parse().unwrap());
     let (other, _) = tokio::join!(alice.nearby.connect(bob.identity.clone(), carol), async {
         let visitor = bob.visitor().await;
@@ -123,11 +140,8 @@ async fn an_address_without_the_key_is_a_stranger() {
     let mallory = party("mallory", true, scope);
     let mut alice = party("alice", false, scope);
     alice.sees(&[&mallory.identity]).await;
-    let addresses = alice
-        .nearby
-        .shared
-        .discovery
-        .addresses(mallory.identity.key);
+    let table = alice.nearby.shared.discovery.table();
+    let addresses = table.borrow().addresses(mallory.identity.key);
     let bob = PeerIdentity {
         name: "bob".parse().unwrap(),
         key: generate_identity().unwrap().0.key(),
@@ -138,7 +152,11 @@ async fn an_address_without_the_key_is_a_stranger() {
         name: &own.name,
         scope,
     };
-    let error = dial.any_of(&addresses, &bob, None).await.unwrap_err();
+    let table = watch::Sender::new(Table::of(bob.clone(), addresses));
+    let error = dial
+        .any_of(table.subscribe(), &bob, None)
+        .await
+        .unwrap_err();
     let stranger = matches!(error, ConnectError::WrongPeerKey { found: None, .. });
     assert!(stranger, "{error}");
 }
@@ -151,14 +169,152 @@ async fn nobody_from_another_network_is_answered() {
     let (events, mut visitors) = mpsc::channel(1);
     let identity = generate_identity().unwrap().0;
     // On the LAN loopback is another network.
-    let receiving = tokio::spawn(visitors::receive(listener, identity, Scope::LAN, events));
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
-        .await
-        .unwrap();
+    let door = Door {
+        listener,
+        identity,
+        known: KnownKeys::default(),
+        scope: Scope::LAN,
+        events,
+    };
+    let receiving = tokio::spawn(door.receive());
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut heard = Vec::new();
     let end = timeout(SOON, stream.read_to_end(&mut heard)).await;
     // Whether the end is a reset or not.
     assert!(end.is_ok() && heard.is_empty(), "{end:?}");
     assert!(visitors.try_recv().is_err());
     receiving.abort();
+}
+
+/// A connection to `port` from another machine of the network, so to speak.
+async fn from(last: u8, port: u16) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    let own = SocketAddr::from((Ipv4Addr::new(127, 0, 7, last), 0));
+    socket.bind(own).unwrap();
+    let there = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    socket.connect(there).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_at_the_door_does_not_keep_anybody_out() {
+    let scope = scope();
+    let known = KnownKeys::default();
+    let mut bob = party_that_knows("bob", true, scope, &known);
+    let mut alice = party("alice", false, scope);
+    alice.sees(&[&bob.identity]).await;
+    let port = bob.nearby.port().unwrap();
+    // They say nothing, from many places, and come again when they are sent away.
+    let crowd: Vec<_> = (1..=20)
+        .map(|last| {
+            tokio::spawn(async move {
+                loop {
+                    let mut silent = Vec::new();
+                    for _ in 0..10 {
+                        silent.push(from(last, port).await);
+                    }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let (session, admitted) =
+            tokio::join!(alice.nearby.connect(bob.identity.clone(), None), async {
+                let visitor = bob.visitor().await;
+                let peer = visitor.peer().clone();
+                visitor.admit(&bob.identity.name, peer).await
+            });
+        session.unwrap();
+        admitted.unwrap();
+    }
+    crowd.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_place_is_kept_for_whoever_is_known_and_others_are_told() {
+    let scope = scope();
+    let known = KnownKeys::default();
+    let mut bob = party_that_knows("bob", true, scope, &known);
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, bob.nearby.port().unwrap()));
+    let to = bob.identity.clone();
+    // Nobody answers them.
+    let visit = |identity: Identity| {
+        let to = to.clone();
+        tokio::spawn(async move {
+            let table = watch::Sender::new(Table::of(to.clone(), vec![at]));
+            let name = "visitor".parse().unwrap();
+            let dial = dial::Dial {
+                identity: &identity,
+                name: &name,
+                scope,
+            };
+            dial.any_of(table.subscribe(), &to, None).await
+        })
+    };
+    const FOR_STRANGERS: usize = 32;
+    let (mut crowd, mut waiting) = (Vec::new(), Vec::new());
+    for _ in 0..FOR_STRANGERS {
+        crowd.push(visit(generate_identity().unwrap().0));
+        waiting.push(bob.visitor().await);
+    }
+    let one_more = visit(generate_identity().unwrap().0).await.unwrap();
+    let is_told = matches!(
+        one_more,
+        Err(ConnectError::Refused {
+            reason: RefuseReason::Busy,
+            ..
+        })
+    );
+    assert!(is_told, "{one_more:?}");
+    let friend = generate_identity().unwrap().0;
+    known.set([friend.key()]);
+    let visiting = visit(friend.clone());
+    let visitor = bob.visitor().await;
+    assert_eq!(visitor.peer().key, friend.key());
+    let peer = visitor.peer().clone();
+    visitor.admit(&bob.identity.name, peer).await.unwrap();
+    visiting.await.unwrap().unwrap();
+    // Whoever is turned away makes room for the next.
+    waiting.pop().unwrap().refuse(RefuseReason::Busy).await;
+    visit(generate_identity().unwrap().0);
+    bob.visitor().await;
+    crowd.iter().for_each(JoinHandle::abort);
+}
+
+/// A firewall that lets nothing through to one of the addresses, and the other address
+/// becomes known a moment later.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_becomes_known_while_others_fail_is_dialled() {
+    let scope = scope();
+    let mut bob = party("bob", true, scope);
+    let alice = party("alice", false, scope);
+    let blocked = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = blocked.local_addr().unwrap();
+    drop(blocked);
+    let open = SocketAddr::from((Ipv4Addr::LOCALHOST, bob.nearby.port().unwrap()));
+    let table = watch::Sender::new(Table::of(bob.identity.clone(), vec![closed]));
+    let own = &*alice.nearby.shared;
+    let dial = dial::Dial {
+        identity: &own.identity,
+        name: &own.name,
+        scope,
+    };
+    let to = bob.identity.clone();
+    let announcing = async {
+        // Once the first has failed.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        table.send_replace(Table::of(to.clone(), vec![closed, open]));
+        let visitor = bob.visitor().await;
+        let peer = visitor.peer().clone();
+        visitor.admit(&bob.identity.name, peer).await
+    };
+    let dialling = dial.any_of(table.subscribe(), &to, None);
+    let (session, admitted) = tokio::join!(dialling, announcing);
+    assert_eq!(session.unwrap().remote, open);
+    admitted.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_said_on_loopback_is_heard() {
+    assert_eq!(multicast::examine(scope()).await, Multicast::Heard);
 }

@@ -1,17 +1,21 @@
 //! Those who dial us.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
-use pinhole_proto::rendezvous::{PeerIdentity, Role};
+use pinhole_proto::rendezvous::{PeerIdentity, RefuseReason, Role};
 use pinhole_proto::tls::{Expect, Identity};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -20,13 +24,27 @@ use super::dial::session;
 use super::hello;
 use super::networks::{Networks, Scope};
 use crate::connect::{Answer, Report, Way};
+use crate::known::KnownKeys;
 use crate::session::{Authenticated, Session, Transport, authenticate_expecting};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 16;
-/// Handshakes under way at a time, of all and of one address.
-const HANDSHAKES: usize = 32;
-const HANDSHAKES_OF_ONE: usize = 8;
+const BACKLOG: i32 = 128;
+/// Connections whose key is not proven yet, by address: all machines of a network
+/// share one prefix.
+const HANDSHAKES: Bounds = Bounds {
+    total: 64,
+    reserved: 0,
+    per_key: 8,
+    per_subnet: SubnetBounds::UNBOUNDED,
+};
+/// Visitors who have proven a key, until they are let in or turned away. As many
+/// events may wait.
+const VISITORS: Bounds = Bounds {
+    total: 48,
+    reserved: 16,
+    per_key: 4,
+    per_subnet: SubnetBounds::UNBOUNDED,
+};
 /// How long a handshake may take, the name included.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an answer may take to leave.
@@ -40,6 +58,7 @@ pub struct Visitor {
     peer: PeerIdentity,
     up: Authenticated,
     since: Instant,
+    _place: Place,
 }
 
 impl Visitor {
@@ -61,10 +80,59 @@ impl Visitor {
         Ok(session(peer, Role::Controlled, self.up, self.since, report))
     }
 
-    /// Turns it away.
-    pub async fn refuse(mut self) {
-        // It is told by the end of the connection, with or without a goodbye.
-        let _ = timeout(ANSWER_TIMEOUT, self.up.stream.shutdown()).await;
+    /// Turns it away, and tells it why.
+    pub async fn refuse(mut self, reason: RefuseReason) {
+        refuse(&mut self.up, reason).await;
+    }
+}
+
+async fn refuse(up: &mut Authenticated, reason: RefuseReason) {
+    let answer = async {
+        hello::refuse(&mut up.stream, reason).await?;
+        up.stream.shutdown().await
+    };
+    // It is told by the end of the connection at least.
+    let _ = timeout(ANSWER_TIMEOUT, answer).await;
+}
+
+/// Counts the visitors.
+#[derive(Debug, Clone)]
+struct Places(Arc<Mutex<Budget<PeerKey>>>);
+
+/// The place of one visitor, until this is dropped.
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    ticket: Ticket,
+}
+
+impl Places {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Budget::new(VISITORS))))
+    }
+
+    fn take(&self, ip: IpAddr, key: PeerKey, is_known: bool) -> Result<Place, Full> {
+        let owner = Owner {
+            key: Some(key),
+            address: Some(ip),
+            is_known,
+        };
+        // Who gives way is with the caller already, who is about to decide.
+        let Taken { ticket, .. } = self.lock().take(owner, 1)?;
+        Ok(Place {
+            places: self.clone(),
+            ticket,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Budget<PeerKey>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().give_back(self.ticket);
     }
 }
 
@@ -87,70 +155,153 @@ pub(super) fn listen() -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts, shakes hands and passes visitors on, until the caller is gone.
-pub(super) async fn receive(
-    listener: TcpListener,
-    identity: Identity,
-    scope: Scope,
-    events: mpsc::Sender<NearbyEvent>,
-) {
-    let mut handshakes: JoinSet<IpAddr> = JoinSet::new();
-    let mut under_way: Vec<IpAddr> = Vec::new();
-    loop {
-        let has_room = under_way.len() < HANDSHAKES;
-        tokio::select! {
-            Some(ended) = handshakes.join_next() => {
-                let Ok(ip) = ended else { return };
-                if let Some(place) = under_way.iter().position(|&other| other == ip) {
-                    under_way.swap_remove(place);
-                }
+/// Where visitors come in.
+pub(super) struct Door {
+    pub(super) listener: TcpListener,
+    pub(super) identity: Identity,
+    pub(super) known: KnownKeys,
+    pub(super) scope: Scope,
+    pub(super) events: mpsc::Sender<NearbyEvent>,
+}
+
+/// The handshakes under way.
+struct Handshakes {
+    budget: Budget<IpAddr>,
+    tasks: JoinSet<Ticket>,
+    /// The oldest first.
+    under_way: BTreeMap<Ticket, AbortHandle>,
+}
+
+impl Handshakes {
+    fn new() -> Self {
+        Self {
+            budget: Budget::new(HANDSHAKES),
+            tasks: JoinSet::new(),
+            under_way: BTreeMap::new(),
+        }
+    }
+
+    /// Begins another one with somebody from there. When there are too many, the address
+    /// with most of them gives way; where all have one, the oldest does: an honest one
+    /// is done in a moment.
+    fn begin(&mut self, ip: IpAddr, handshake: impl Future<Output = ()> + Send + 'static) {
+        let owner = Owner {
+            key: Some(ip),
+            address: None,
+            is_known: false,
+        };
+        let mut taken = self.budget.take(owner, 1);
+        if taken == Err(Full::Total)
+            && self.budget.used_by_key(ip) == 0
+            && let Some(oldest) = self.under_way.keys().next().copied()
+        {
+            self.end(oldest);
+            taken = self.budget.take(owner, 1);
+        }
+        match taken {
+            Ok(Taken { ticket, evicted }) => {
+                evicted.into_iter().for_each(|ticket| self.end(ticket));
+                let task = self.tasks.spawn(async move {
+                    handshake.await;
+                    ticket
+                });
+                self.under_way.insert(ticket, task);
             }
-            accepted = listener.accept(), if has_room => {
-                let (stream, remote) = match accepted {
-                    Ok(accepted) => accepted,
+            Err(full) => debug!(%ip, "not listened to: {full}"),
+        }
+    }
+
+    fn end(&mut self, ticket: Ticket) {
+        self.budget.give_back(ticket);
+        if let Some(task) = self.under_way.remove(&ticket) {
+            task.abort();
+        }
+    }
+
+    /// Returns when one has ended; `None` while there is none.
+    async fn next_end(&mut self) -> Option<()> {
+        // One that was aborted has been counted already.
+        if let Ok(ticket) = self.tasks.join_next().await? {
+            self.end(ticket);
+        }
+        Some(())
+    }
+}
+
+impl Door {
+    /// Accepts, shakes hands and passes visitors on, until the caller is gone.
+    pub(super) async fn receive(self) {
+        let places = Places::new();
+        let mut handshakes = Handshakes::new();
+        loop {
+            tokio::select! {
+                Some(()) = handshakes.next_end() => {}
+                () = self.events.closed() => return,
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, remote)) => {
+                        let networks = Networks::now(self.scope);
+                        let Some(remote) = networks.ok().and_then(|n| n.admit(remote)) else {
+                            debug!(%remote, "not from a network of ours");
+                            continue;
+                        };
+                        let visit = self.visit(stream, remote.ip(), places.clone());
+                        handshakes.begin(remote.ip(), visit);
+                    }
                     Err(error) => {
                         debug!(%error, "accepting a connection failed");
                         sleep(ACCEPT_PAUSE).await;
-                        continue;
                     }
-                };
-                let networks = Networks::now(scope);
-                let Some(remote) = networks.ok().and_then(|n| n.admit(remote)) else {
-                    debug!(%remote, "not from a network of ours");
-                    continue;
-                };
-                let ip = remote.ip();
-                if under_way.iter().filter(|&&other| other == ip).count() >= HANDSHAKES_OF_ONE {
-                    continue;
+                },
+            }
+        }
+    }
+
+    /// Finds out who it is, and passes it on.
+    fn visit(
+        &self,
+        stream: TcpStream,
+        ip: IpAddr,
+        places: Places,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (identity, known) = (self.identity.clone(), self.known.clone());
+        let events = self.events.clone();
+        async move {
+            let greeted = match timeout(HANDSHAKE_TIMEOUT, greet(stream, &identity)).await {
+                Ok(Ok(greeted)) => greeted,
+                Ok(Err(error)) => return debug!(%ip, %error, "no visitor"),
+                Err(_) => return debug!(%ip, "too slow for a visitor"),
+            };
+            let (peer, mut up, since) = greeted;
+            let place = match places.take(ip, peer.key, known.contains(peer.key)) {
+                Ok(place) => place,
+                Err(full) => {
+                    debug!(%ip, "turned away: {full}");
+                    return refuse(&mut up, RefuseReason::Busy).await;
                 }
-                under_way.push(ip);
-                let (identity, events) = (identity.clone(), events.clone());
-                handshakes.spawn(async move {
-                    let greeting = timeout(HANDSHAKE_TIMEOUT, greet(stream, &identity)).await;
-                    match greeting {
-                        Ok(Ok(visitor)) => {
-                            // The queue closes when nobody is at home any more.
-                            let _ = events.send(NearbyEvent::Visitor(visitor)).await;
-                        }
-                        Ok(Err(error)) => debug!(%remote, %error, "no visitor"),
-                        Err(_) => debug!(%remote, "too slow for a visitor"),
-                    }
-                    ip
-                });
+            };
+            let visitor = Visitor {
+                peer,
+                up,
+                since,
+                _place: place,
+            };
+            let passed_on = events.try_send(NearbyEvent::Visitor(visitor));
+            if let Err(TrySendError::Full(NearbyEvent::Visitor(visitor))) = passed_on {
+                debug!(%ip, "turned away: too many wait");
+                visitor.refuse(RefuseReason::Busy).await;
             }
         }
     }
 }
 
-async fn greet(stream: TcpStream, identity: &Identity) -> io::Result<Visitor> {
+async fn greet(
+    stream: TcpStream,
+    identity: &Identity,
+) -> io::Result<(PeerIdentity, Authenticated, Instant)> {
     let since = Instant::now();
     let transport = Transport::direct(stream)?;
     let proven = authenticate_expecting(transport, Role::Controlled, identity, Expect::AnyKey);
     let (key, mut up) = proven.await?;
     let name = hello::hear(&mut up.stream).await?;
-    Ok(Visitor {
-        peer: PeerIdentity { name, key },
-        up,
-        since,
-    })
+    Ok((PeerIdentity { name, key }, up, since))
 }

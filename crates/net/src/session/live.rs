@@ -43,10 +43,10 @@ pub(crate) struct LiveSession {
     attempts: Arc<Semaphore>,
 }
 
-/// Sessions by their names. Shared by all logins of one client, for sessions
+/// Sessions by their peers and names: a peer chooses the names of those it begins. Shared by all logins of one client, for sessions
 /// outlive them.
 #[derive(Debug, Clone, Default)]
-pub struct LiveSessions(Arc<Mutex<HashMap<IntroductionId, Weak<LiveSession>>>>);
+pub struct LiveSessions(Arc<Mutex<HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>>>);
 
 impl SessionHandle {
     /// The session's path, now and whenever it moves.
@@ -117,13 +117,13 @@ impl LiveSessions {
     pub(crate) fn add(&self, session: &Arc<LiveSession>) {
         let mut sessions = self.lock();
         sessions.retain(|_, session| session.strong_count() > 0);
-        sessions.insert(session.id, Arc::downgrade(session));
+        sessions.insert((session.peer.key, session.id), Arc::downgrade(session));
     }
 
     /// The session that a peer wants to move: it must be with this peer, and
     /// controlled by it.
     pub(crate) fn find(&self, id: IntroductionId, peer: PeerKey) -> Option<Arc<LiveSession>> {
-        let found = self.lock().get(&id).and_then(Weak::upgrade)?;
+        let found = self.lock().get(&(peer, id)).and_then(Weak::upgrade)?;
         found.is_controlled_by(peer).then_some(found)
     }
 
@@ -134,7 +134,7 @@ impl LiveSessions {
         up.any(|session| session.is_controlled_by(peer))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<IntroductionId, Weak<LiveSession>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Answer, LogInError, PathKind, PathPolicy, ProxyChoice, Rendezvous, ServerConnectError, Way,
+    Answer, ConnectError, HostSharing, LogInError, PathKind, PathPolicy, ProxyChoice, Rendezvous,
+    ServerConnectError, Way,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +30,16 @@ struct Seen {
     connected_from: Vec<SocketAddr>,
     /// Turned away for want of the password.
     unauthenticated: usize,
+    /// What becomes of those who come from now on.
+    stalls: Option<Stall>,
+}
+
+#[derive(Clone, Copy)]
+enum Stall {
+    /// They are not answered.
+    Silence,
+    /// They are told that they are connected, and are not.
+    EmptyPromise,
 }
 
 impl Proxy {
@@ -69,6 +81,16 @@ async fn serve(
         let answer =
             b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\nwho are you?";
         return client.write_all(answer).await;
+    }
+    let stalls = seen.lock().unwrap().stalls;
+    if let Some(stall) = stalls {
+        if let Stall::EmptyPromise = stall {
+            client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+        }
+        // Until they give up.
+        return tokio::io::copy(&mut client, &mut tokio::io::sink())
+            .await
+            .map(drop);
     }
     let target = request.strip_prefix(&format!("CONNECT {HOST}:")).unwrap();
     let port: u16 = target.split_once(' ').unwrap().0.parse().unwrap();
@@ -132,6 +154,45 @@ async fn all_that_goes_to_the_server_goes_through_the_proxy() {
     assert_eq!(seen.connected_from.len(), 4);
     assert_eq!(seen.unauthenticated, 0);
     assert!(seen.connected_from.contains(&alice.logged_in.observed));
+}
+
+#[tokio::test]
+async fn a_proxy_that_makes_no_second_tunnel_is_told_by_its_name_and_soon() {
+    let server = Server::start();
+    let port = server.port();
+    let proxy = Proxy::start([(port, port)]).await;
+    let choice = proxy.choice(CREDENTIALS);
+    let policy = PathPolicy::RelayOnly;
+    let alice = client(&server, "alice", policy, Some(port), choice).await;
+    let alice = alice.unwrap();
+    let mut bob = Client::with_path(&server, "bob", policy).await;
+    for stall in [Stall::Silence, Stall::EmptyPromise] {
+        proxy.seen.lock().unwrap().stalls = Some(stall);
+        let began = Instant::now();
+        let (name, key) = (bob.name(), bob.key);
+        let connecting = alice.rendezvous.connect(name, key, HostSharing::Always);
+        let accepting = async {
+            let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
+            tokio::spawn(async move {
+                let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
+                accepted.await.map(drop)
+            })
+        };
+        let (connected, _) = tokio::join!(connecting, accepting);
+        let error = connected.unwrap_err();
+        assert!(matches!(error, ConnectError::Proxy { .. }), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains(&format!("http://{}", proxy.address)),
+            "{said}"
+        );
+        assert!(!said.contains("sesame"), "{said}");
+        assert!(
+            began.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            began.elapsed()
+        );
+    }
 }
 
 #[tokio::test]

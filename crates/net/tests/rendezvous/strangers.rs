@@ -4,21 +4,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use pinhole_net::socket::{AddressReuse, LocalPort};
-use pinhole_net::{Answer, Expect, HostSharing, Identity, PathKind, PathPolicy, PeerName, Way};
+use pinhole_net::{
+    Accepted, Answer, Expect, HostSharing, Identity, PathKind, PathPolicy, PeerName, Way,
+};
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
 use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::rendezvous::{
-    ClientMessage, IntroductionId, PROTOCOL_VERSION, Reachability, ServerMessage,
+    ClientMessage, IntroductionId, PROTOCOL_VERSION, Reachability, RelayToken, ServerMessage,
 };
 use pinhole_proto::tls::{self, ALPN_PEER, ALPN_RENDEZVOUS};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::scene::{Client, PATIENCE, Server, begun, identity};
+
+/// The introduction that the tests' own clients ask for, which names their session.
+const SESSION: IntroductionId = IntroductionId::from_random([7; 16]);
 
 /// A client of the test's own, which can do what ours never would.
 struct RawClient {
@@ -58,20 +63,47 @@ impl RawClient {
             kind: CandidateKind::Host,
             address: own,
         };
+        let reachability = Reachability {
+            candidates: vec![candidate],
+            share_host: HostSharing::SameNetwork,
+            relay: false,
+        };
+        self.invite(SESSION, peer, reachability).await.0
+    }
+
+    /// As `introduce`, to meet at the relay: returns the token.
+    async fn introduce_at_relay(&mut self, id: IntroductionId, peer: PeerName) -> RelayToken {
+        let reachability = Reachability {
+            candidates: Vec::new(),
+            share_host: HostSharing::SameNetwork,
+            relay: true,
+        };
+        self.invite(id, peer, reachability)
+            .await
+            .1
+            .expect("a relay")
+    }
+
+    async fn invite(
+        &mut self,
+        introduction: IntroductionId,
+        peer: PeerName,
+        reachability: Reachability,
+    ) -> (Vec<SocketAddr>, Option<RelayToken>) {
         let introduce = ClientMessage::Introduce {
-            introduction: IntroductionId::from_random([7; 16]),
+            introduction,
             round: 1,
             peer,
-            reachability: Reachability {
-                candidates: vec![candidate],
-                share_host: HostSharing::SameNetwork,
-                relay: false,
-            },
+            reachability,
         };
         self.say(&introduce).await;
         loop {
-            if let ServerMessage::Introduced { candidates, .. } = self.hear().await {
-                return candidates.iter().map(|c| c.address).collect();
+            if let ServerMessage::Introduced {
+                candidates, relay, ..
+            } = self.hear().await
+            {
+                let addresses = candidates.iter().map(|c| c.address).collect();
+                return (addresses, relay);
             }
         }
     }
@@ -89,14 +121,48 @@ impl RawClient {
     }
 }
 
-async fn secure(
-    tcp: TcpStream,
+async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
+    tcp: S,
     identity: &Identity,
     alpn: &[u8],
-) -> std::io::Result<TlsStream<TcpStream>> {
+) -> std::io::Result<TlsStream<S>> {
     let config = tls::client_config(identity, Expect::AnyKey, alpn).unwrap();
     let connector = TlsConnector::from(Arc::clone(&config));
     connector.connect(tls::server_name(), tcp).await
+}
+
+/// What the peer's own TLS runs over at the relay.
+type Relayed = TlsStream<TlsStream<TcpStream>>;
+
+/// Meets the peer at the relay, and proves its key there.
+async fn meet_at_relay(server: &Server, identity: &Identity, token: RelayToken) -> Relayed {
+    let address = (server.address.host(), server.port());
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let mut relay = secure(tcp, identity, ALPN_RENDEZVOUS).await.unwrap();
+    let message = ClientMessage::Relay { token };
+    let frame = encode(FrameKind::Client, &message).unwrap();
+    relay.write_all(&frame).await.unwrap();
+    relay.flush().await.unwrap();
+    let paired = encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap();
+    let mut heard = vec![0; paired.len()];
+    relay.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, paired);
+    secure(relay, identity, ALPN_PEER).await.unwrap()
+}
+
+async fn say_hello(
+    stream: &mut (impl AsyncWrite + Unpin),
+    purpose: Purpose,
+    path: PathKind,
+    session: IntroductionId,
+) {
+    let hello = Hello {
+        purpose,
+        path,
+        session,
+    };
+    stream.write_all(&hello.encode()).await.unwrap();
+    stream.flush().await.unwrap();
 }
 
 /// Connects as soon as the port listens.
@@ -149,16 +215,18 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
     }
     assert!(!accepting.is_finished());
 
+    let mut other = secure(dial(bob_at[0]).await, &alice, ALPN_PEER)
+        .await
+        .unwrap();
+    let others = IntroductionId::from_random([1; 16]);
+    say_hello(&mut other, Purpose::Begin, PathKind::Lan, others).await;
+    assert!(is_sent_away(other).await, "a session of another name");
+
     let mut ours = secure(dial(bob_at[0]).await, &alice, ALPN_PEER)
         .await
         .unwrap();
     assert!(!accepting.is_finished(), "the right key is not enough");
-    let hello = Hello {
-        purpose: Purpose::Begin,
-        path: PathKind::Lan,
-        session: IntroductionId::from_random([1; 16]),
-    };
-    ours.write_all(&hello.encode()).await.unwrap();
+    say_hello(&mut ours, Purpose::Begin, PathKind::Relay, SESSION).await;
     let accepted = timeout(PATIENCE, accepting).await.unwrap().unwrap();
     let session = begun(accepted.unwrap());
     assert_eq!(session.peer.key, alice.key());
@@ -169,12 +237,69 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
         .iter()
         .filter(|t| matches!(t.way, Way::Accepted(_)));
     let answers: Vec<&Answer> = accepted.map(|tried| &tried.answer).collect();
-    assert_eq!(answers.len(), 4, "{}", session.report);
+    assert_eq!(answers.len(), 5, "{}", session.report);
     assert_eq!(answers[0], &Answer::Connected);
     assert!(matches!(answers[1], Answer::Lost(_)), "{}", answers[1]);
     assert_eq!(answers[2], &Answer::Stranger);
-    assert_eq!(answers[3], &Answer::Selected);
+    assert!(matches!(answers[3], Answer::Lost(_)), "{}", answers[3]);
+    assert_eq!(answers[4], &Answer::Selected);
     drop(silent);
+}
+
+/// Nobody who tells a wrong name or path has it shown, or takes another's session.
+#[tokio::test]
+async fn a_session_keeps_its_owner_and_shows_the_path_that_it_takes() {
+    let server = Server::start();
+    let mut bob = Client::new(&server, "bob").await;
+    let (alice, mallory) = (identity(), identity());
+    let mut sessions = Vec::new();
+    // The id of alice's session is no secret from bob, and mallory may know it, too.
+    for (name, key) in [("alice", &alice), ("mallory", &mallory)] {
+        let mut raw = RawClient::log_in(&server, name, key).await;
+        let (introducing, accepting) = (raw.introduce_at_relay(SESSION, bob.name()), async {
+            let invitation = bob.invitation().await;
+            let rendezvous = bob.rendezvous.clone();
+            tokio::spawn(async move {
+                let sharing = HostSharing::SameNetwork;
+                let accepted = rendezvous.accept(invitation, sharing, PathPolicy::RelayOnly);
+                accepted.await
+            })
+        });
+        let (token, accepting) = tokio::join!(introducing, accepting);
+        let mut stream = meet_at_relay(&server, key, token).await;
+        say_hello(&mut stream, Purpose::Begin, PathKind::Lan, SESSION).await;
+        let session = begun(
+            timeout(PATIENCE, accepting)
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap(),
+        );
+        assert_eq!(session.path, PathKind::Relay);
+        assert_eq!(session.handle.path().borrow().kind, PathKind::Relay);
+        sessions.push((session, stream, raw));
+    }
+    // Alice moves hers, and says again what is not so.
+    let (at_bob, _, mut raw) = sessions.remove(0);
+    let next = IntroductionId::from_random([8; 16]);
+    let (introducing, accepting) = (raw.introduce_at_relay(next, bob.name()), async {
+        let invitation = bob.invitation().await;
+        let rendezvous = bob.rendezvous.clone();
+        tokio::spawn(async move {
+            let sharing = HostSharing::SameNetwork;
+            let accepted = rendezvous.accept(invitation, sharing, PathPolicy::RelayOnly);
+            accepted.await
+        })
+    });
+    let (token, accepting) = tokio::join!(introducing, accepting);
+    let mut moved = meet_at_relay(&server, &alice, token).await;
+    say_hello(&mut moved, Purpose::Continue, PathKind::Lan, SESSION).await;
+    let ready = timeout(PATIENCE, moved.read_u8()).await.expect("no answer");
+    assert_eq!(ready.unwrap(), Hello::READY);
+    let accepted = timeout(PATIENCE, accepting).await.unwrap().unwrap();
+    assert!(matches!(accepted.unwrap(), Accepted::Moved));
+    assert_eq!(at_bob.peer.key, alice.key());
+    assert_eq!(at_bob.handle.path().borrow().kind, PathKind::Relay);
 }
 
 #[tokio::test]
