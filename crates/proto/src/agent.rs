@@ -142,12 +142,7 @@ impl Default for Timing {
             slow_redial: Duration::from_millis(500),
             hold: Duration::from_millis(60),
             hold_max: Duration::from_secs(1),
-            near_hold: Duration::from_millis(
-                std::env::var("NEARMS")
-                    .ok()
-                    .and_then(|s| s.parse().ok())
-                    .unwrap_or(500),
-            ),
+            near_hold: Duration::from_millis(500),
             settle: Duration::from_millis(50),
             direct: Duration::from_secs(3),
             relay: Duration::from_secs(8),
@@ -510,6 +505,9 @@ impl Agent {
     /// over or can bring nothing any more.
     fn look_beyond_round(&mut self, now: Instant) {
         let Some(round) = &mut self.round else { return };
+        if self.goal.selected == Some(PathKind::Relay) && !round.direct {
+            return self.finish(Action::Finished);
+        }
         if let Some(by) = round.next_round_by {
             if now >= by && !self.connections.is_promising() {
                 self.give_up();

@@ -76,11 +76,15 @@ impl Dial<'_> {
                     dials.spawn(self.dial(address, peer.key));
                 }
             }
-            let (address, outcome) = tokio::select! {
-                Some(Ok(ended)) = dials.join_next() => ended,
+            let ended = tokio::select! {
+                Some(ended) = dials.join_next() => ended,
                 // Only while somebody announces.
                 Ok(()) = table.changed() => continue,
                 () = sleep_until(since + LATE_ADDRESSES), if dials.is_empty() => break,
+            };
+            // One that panicked has said nothing.
+            let Ok((address, outcome)) = ended else {
+                continue;
             };
             let way = Way::Dialled(address);
             let answer = match outcome {

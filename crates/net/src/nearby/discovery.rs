@@ -456,7 +456,7 @@ mod tests {
         assert_eq!(known.count(), 200);
         let gone = instance(numbered(1000).key);
         assert!(table.remove(&gone) && !table.remove(&gone));
-        assert_eq!(table.add(numbered(0), vec![at(5000)], true), News::Peer);
+        assert_eq!(table.add(numbered(5000), vec![at(5000)], true), News::Peer);
     }
 
     #[test]

@@ -252,12 +252,9 @@ async fn a_place_is_kept_for_whoever_is_known_and_others_are_told() {
         })
     };
     const FOR_STRANGERS: usize = 32;
-    let mut crowd = Vec::new();
+    let (mut crowd, mut waiting) = (Vec::new(), Vec::new());
     for _ in 0..FOR_STRANGERS {
         crowd.push(visit(generate_identity().unwrap().0));
-    }
-    let mut waiting = Vec::new();
-    while waiting.len() < FOR_STRANGERS {
         waiting.push(bob.visitor().await);
     }
     let one_more = visit(generate_identity().unwrap().0).await.unwrap();

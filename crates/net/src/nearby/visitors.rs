@@ -29,16 +29,13 @@ use crate::session::{Authenticated, Session, Transport, authenticate_expecting};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
-/// Connections whose key is not proven yet. All machines of a network share one IPv6
-/// prefix.
+/// Connections whose key is not proven yet, by address: all machines of a network
+/// share one prefix.
 const HANDSHAKES: Bounds = Bounds {
     total: 64,
     reserved: 0,
-    per_key: 0,
-    per_subnet: SubnetBounds {
-        ipv4: 8,
-        ..SubnetBounds::UNBOUNDED
-    },
+    per_key: 8,
+    per_subnet: SubnetBounds::UNBOUNDED,
 };
 /// Visitors who have proven a key, until they are let in or turned away. As many
 /// events may wait.
@@ -169,7 +166,7 @@ pub(super) struct Door {
 
 /// The handshakes under way.
 struct Handshakes {
-    budget: Budget<()>,
+    budget: Budget<IpAddr>,
     tasks: JoinSet<Ticket>,
     /// The oldest first.
     under_way: BTreeMap<Ticket, AbortHandle>,
@@ -184,16 +181,18 @@ impl Handshakes {
         }
     }
 
-    /// Begins another one with somebody from there. When there are too many the oldest
-    /// ends: an honest one is done in a moment.
+    /// Begins another one with somebody from there. When there are too many, the address
+    /// with most of them gives way; where all have one, the oldest does: an honest one
+    /// is done in a moment.
     fn begin(&mut self, ip: IpAddr, handshake: impl Future<Output = ()> + Send + 'static) {
         let owner = Owner {
-            key: None,
-            address: Some(ip),
+            key: Some(ip),
+            address: None,
             is_known: false,
         };
         let mut taken = self.budget.take(owner, 1);
         if taken == Err(Full::Total)
+            && self.budget.used_by_key(ip) == 0
             && let Some(oldest) = self.under_way.keys().next().copied()
         {
             self.end(oldest);

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Answer, ConnectError, HostSharing, KnownKeys, LogInError, PathKind, PathPolicy, ProxyChoice,
-    Rendezvous, ServerConnectError, Way,
+    Answer, ConnectError, HostSharing, LogInError, PathKind, PathPolicy, ProxyChoice, Rendezvous,
+    ServerConnectError, Way,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use pinhole_proto::agent::{Action, Agent, CheckId, PathKind, PathPolicy, Round, Timing};
+use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::rendezvous::Role;
 
 use crate::{
@@ -186,6 +187,48 @@ fn the_relay_shakes_hands_at_once_and_is_held_only_for_what_is_close() {
         Action::Finished,
     ];
     assert_eq!(driven.actions(), end);
+}
+
+/// Two behind one NAT, or with the server on their own network: one of them may be busy.
+#[test]
+fn two_on_one_network_do_not_begin_on_the_relay_for_a_moment_s_delay() {
+    let seen = |at: &str| Candidate {
+        kind: CandidateKind::ServerReflexive,
+        address: address(at),
+    };
+    for (own, theirs, held_ms) in [
+        (OWN_PUBLIC, "198.51.100.1:50000", 500),
+        (OWN_HOST, PEER_HOST, 500),
+        (OWN_PUBLIC, PEER_PUBLIC, 20),
+        (OWN_HOST, PEER_PUBLIC, 20),
+    ] {
+        let mut driven = Driven {
+            agent: Agent::new(Role::Controlling, PathPolicy::Auto, Timing::default()),
+            now: Instant::now(),
+        };
+        let mut remote = candidates(&[PEER_HOST]);
+        remote.insert(0, seen(theirs));
+        let round = Round {
+            number: 1,
+            local: vec![seen(own)],
+            remote,
+            relay: true,
+            start_at: driven.now,
+            server_on_loopback: false,
+        };
+        driven.agent.handle_round(driven.now, &round);
+        let relay = driven.relay();
+        driven.agent.handle_authenticated(driven.now, relay);
+        driven.actions();
+        driven.wait_ms(held_ms - 1);
+        let is_selected = |driven: &mut Driven| {
+            let selected = selected(relay, PathKind::Relay);
+            driven.actions().contains(&selected)
+        };
+        assert!(!is_selected(&mut driven), "{own} {theirs}");
+        driven.wait_ms(1);
+        assert!(is_selected(&mut driven), "{own} {theirs}");
+    }
 }
 
 #[test]
