@@ -198,7 +198,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(())
     }
 
-    async fn declined(&self, id: TransferId, reason: DeclineReason) -> Result<(), Violation> {
+    async fn declined(&mut self, id: TransferId, reason: DeclineReason) -> Result<(), Violation> {
         let error = TransferError::Declined(reason);
         if self.shared.text_is_answered(id) {
             self.text_finished(id, Err(error)).await;
