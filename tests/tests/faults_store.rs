@@ -35,7 +35,7 @@ fn broken_off(sender: &Peer<'_>, receiver: &Peer<'_>, file: &Path) -> PathBuf {
     assert_eq!(sending.end(SOON).code, Some(130));
     receiving.event("failed", SOON);
     receiving.interrupt();
-    receiving.end(SOON);
+    assert_eq!(receiving.end(SOON).code, Some(130));
     let name = file.file_name().expect("a name").to_string_lossy();
     let prefix = format!(".{name}.");
     let mut parts = parts(&receiver.inbox);
@@ -103,7 +103,7 @@ fn a_part_is_found_by_its_own_sender_alone() {
     let started = receiving.event("progress", SOON);
     assert_eq!(started["total"], 6 * MIB);
     receiving.interrupt();
-    receiving.end(SOON);
+    assert_eq!(receiving.end(SOON).code, Some(130));
     sending.wait(SOON);
     let mallorys = tree::read(&bob.inbox).expect("the inbox");
     for (path, node) in &before {
