@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_form_of_messages_stays() {
+    fn the_wire_form_of_offers_stays() {
         let transfer = TransferId::from_wire(4);
         for (message, json) in [
             (
@@ -415,6 +415,16 @@ mod tests {
                     r#""}"#
                 ),
             ),
+        ] {
+            assert_eq!(serde_json::to_string(&message).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Message>(json).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn the_wire_form_of_messages_stays() {
+        let transfer = TransferId::from_wire(4);
+        for (message, json) in [
             (
                 Message::Accept { transfer },
                 r#"{"type":"accept","transfer":4}"#,

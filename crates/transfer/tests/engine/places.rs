@@ -61,8 +61,11 @@ fn failed(peer: &Peer) -> Vec<Failed> {
     failed.collect()
 }
 
+/// What it is, and how it is put somewhere.
+type Obstacle = (&'static str, fn(&Path));
+
 /// What may stand where a folder should be.
-const OBSTACLES: &[(&str, fn(&Path))] = &[
+const OBSTACLES: &[Obstacle] = &[
     ("a file", |at| fs::write(at, "mine").unwrap()),
     ("a link to a folder", |at| symlink("/", at).unwrap()),
     ("a link to nothing", |at| symlink("nothing", at).unwrap()),
