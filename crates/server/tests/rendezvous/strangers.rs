@@ -139,7 +139,7 @@ async fn silent(server: SocketAddr, own: [u8; 4]) {
     let mut held = Vec::new();
     loop {
         held.extend(socket_from(own, server).await);
-        let excess = held.len().saturating_sub(300);
+        let excess = held.len().saturating_sub(150);
         held.drain(..excess);
         sleep(PACE).await;
     }
@@ -183,7 +183,7 @@ async fn greedy(server: SocketAddr, network: u8, own: [u8; 4]) {
             sleep(PACE).await;
         }
         held.push(session);
-        let excess = held.len().saturating_sub(340);
+        let excess = held.len().saturating_sub(250);
         held.drain(..excess);
     }
 }
@@ -197,7 +197,7 @@ async fn throw_away(server: SocketAddr, own: [u8; 4]) {
             held.extend(attempt(server, own, &key, &ClientMessage::Observe).await);
             sleep(PACE).await;
         }
-        let excess = held.len().saturating_sub(200);
+        let excess = held.len().saturating_sub(130);
         held.drain(..excess);
     }
 }
@@ -246,7 +246,7 @@ async fn beside_a_crowd(open_files: u32, time: Duration) {
     // Nearly all that newcomers may have is taken before anybody else comes.
     let begin = Instant::now();
     let open = || fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
-    while open().count() < (open_files as usize / 2).min(8_000) {
+    while open().count() < (open_files as usize / 2).min(4_000) {
         assert!(begin.elapsed() < PATIENCE * 15, "{} open", open().count());
         sleep(Duration::from_millis(100)).await;
     }
