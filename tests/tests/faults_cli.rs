@@ -128,9 +128,8 @@ fn nothing_is_received_when_nobody_reads_what_is_told() {
 fn words_that_cannot_be_shown_are_not_taken() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
-    befriend(&scene, &alice, &bob);
     let inbox = text(&bob.inbox).to_owned();
-    let mut command = for_people(&bob, &["receive", "--into", &inbox]);
+    let mut command = for_people(&bob, &["receive", "--into", &inbox, "--accept", "all"]);
     let full = File::options().write(true).open("/dev/full").expect("full");
     let receiving = command
         .stdin(Stdio::null())
@@ -145,14 +144,6 @@ fn words_that_cannot_be_shown_are_not_taken() {
     assert_eq!(reading.event("text", SOON)["text"], "words");
     let sent = sent.end(SOON);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
-}
-
-/// Lets bob be a contact of alice's and she one of his.
-fn befriend(scene: &Scene, alice: &Peer<'_>, bob: &Peer<'_>) {
-    let receiving = bob.receive(&["--once"]);
-    let sent = alice.send("bob", &[&scene.file("first", b"first")]);
-    assert_eq!(sent.end(SOON).code, Some(0));
-    assert_eq!(receiving.end(SOON).code, Some(0));
 }
 
 // Who answers a question.
@@ -250,9 +241,11 @@ fn what_was_typed_for_one_offer_answers_no_other() {
 fn words_of_others_stand_behind_a_gutter() {
     let scene = Scene::on_loopback();
     let (alice, bob) = alice_and_bob(&scene);
-    befriend(&scene, &alice, &bob);
     let inbox = text(&bob.inbox).to_owned();
-    let mut command = for_people(&bob, &["receive", "--into", &inbox, "--once"]);
+    let mut command = for_people(
+        &bob,
+        &["receive", "--into", &inbox, "--accept", "all", "--once"],
+    );
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -338,7 +331,7 @@ fn a_terminal_that_cannot_draw_is_told_in_lines() {
         let words = [sent.get_program()].into_iter().chain(sent.get_args());
         let words: Vec<&str> = words.map(|word| word.to_str().expect("UTF-8")).collect();
         let line = format!(
-            "stty cols {columns}; TERM={term} PINHOLE_NO_NEARBY=1 {}",
+            "stty cols {columns} rows 24; TERM={term} PINHOLE_NO_NEARBY=1 {}",
             words.join(" ")
         );
         let mut command = Command::new("script");
@@ -353,11 +346,18 @@ fn a_terminal_that_cannot_draw_is_told_in_lines() {
 #[test]
 fn a_log_in_a_file_has_no_colours() {
     let scene = Scene::on_loopback();
-    let alice = scene.peer("alice");
-    let mut command = for_people(&alice, &["peers"]);
-    command.env("PINHOLE_LOG", "debug");
-    let said = shown(&run(command).stderr);
-    assert!(said.contains("DEBUG") && !said.contains('\u{1b}'), "{said}");
+    let (alice, bob) = alice_and_bob(&scene);
+    let mut command = bob.command(&["receive", "--strangers", "ask"]);
+    command.env("PINHOLE_LOG", "info");
+    let mut receiving = Process::start("bob", command);
+    receiving.event("logged_in", SOON);
+    let sent = alice.send("bob", &[&scene.file("f", b"f")]).end(SOON);
+    assert_eq!(sent.code, Some(5), "{sent:#?}");
+    receiving.event("asked", SOON);
+    receiving.signal("TERM");
+    let said = receiving.end(SOON).errors;
+    assert!(said.contains("refused an invitation"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
 }
 
 #[test]

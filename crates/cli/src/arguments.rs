@@ -50,8 +50,14 @@ impl Arguments {
             if !error.use_stderr() {
                 error.exit();
             }
+            // A `*` may have put any name among them.
+            let safe = words
+                .iter()
+                .map(|word| OsString::from(display_text(&word.to_string_lossy())));
+            let safe: Vec<OsString> = safe.collect();
+            let error = Self::of(&safe).err().unwrap_or(error);
             Unusable {
-                text: without_hidden(&with_variable(&error), &words),
+                text: with_variable(&error),
                 json: is_given(&words, "json"),
             }
         })
@@ -88,22 +94,6 @@ fn is_given(words: &[OsString], long: &str) -> bool {
         let option = word.strip_prefix("--").unwrap_or_default();
         option.split('=').next() == Some(long)
     })
-}
-
-/// With the words that were given as they can be shown: a `*` may have put any name
-/// among them.
-fn without_hidden(text: &str, words: &[OsString]) -> String {
-    let mut shown = text.to_owned();
-    for word in words {
-        let word = word.to_string_lossy();
-        for part in [&*word, word.split('=').next().unwrap_or_default()] {
-            let safe = display_text(part);
-            if safe != part && !part.is_empty() {
-                shown = shown.replace(part, &safe);
-            }
-        }
-    }
-    shown
 }
 
 /// What is wrong, and the variable that says it when no option does.
