@@ -14,6 +14,7 @@ mod login;
 mod nearby;
 mod paths;
 mod permissions;
+mod preferences;
 mod queue;
 mod receiving;
 mod remains;
@@ -291,48 +292,16 @@ impl Engine {
             Command::Retry { transfer } => self.retry(transfer).await,
             Command::Dismiss { transfer } => self.dismiss(transfer),
             Command::Diagnose { server } => self.diagnose(server).await,
-            Command::ClearHistory => {
-                self.history.clear(&self.writer);
-            }
+            Command::ClearHistory => self.history.clear(&self.writer),
             Command::TrustNewKey { peer } => self.trust_new_key(peer).await,
-            Command::SetDownloadFolder { folder } => {
-                self.settings.download_folder = Some(folder);
-                self.overrides.download_folder = None;
-                self.store_settings().await;
-            }
+            Command::SetDownloadFolder { folder } => self.set_download_folder(folder).await,
             Command::SetProxy { proxy } => self.set_proxy(proxy).await,
-            Command::SetAcceptPolicy { policy } => {
-                self.settings.accept = policy;
-                self.overrides.accept = None;
-                self.store_settings().await;
-            }
-            Command::SetUnaskedBytesMax { bytes } => {
-                self.settings.unasked_bytes_max = bytes;
-                self.overrides.unasked_bytes_max = None;
-                self.store_settings().await;
-            }
-            Command::SetExisting { existing } => {
-                self.settings.existing = existing;
-                self.overrides.existing = None;
-                self.store_settings().await;
-            }
-            Command::SetKeepsExecutable { keeps } => {
-                self.settings.keeps_executable = keeps;
-                self.overrides.keeps_executable = None;
-                self.store_settings().await;
-            }
-            Command::SetAutoLogIn { on } => {
-                if self.settings.auto_log_in != on {
-                    self.settings.auto_log_in = on;
-                    self.store_settings().await;
-                }
-            }
-            Command::SetPortMapping { enabled } => {
-                self.settings.port_mapping = enabled;
-                self.overrides.port_mapping = None;
-                self.obey_port_mapping();
-                self.store_settings().await;
-            }
+            Command::SetAcceptPolicy { policy } => self.set_accept_policy(policy).await,
+            Command::SetUnaskedBytesMax { bytes } => self.set_unasked_bytes_max(bytes).await,
+            Command::SetExisting { existing } => self.set_existing(existing).await,
+            Command::SetKeepsExecutable { keeps } => self.set_keeps_executable(keeps).await,
+            Command::SetAutoLogIn { on } => self.set_auto_log_in(on).await,
+            Command::SetPortMapping { enabled } => self.set_port_mapping(enabled).await,
             Command::SetLimits { send, receive } => self.set_limits(send, receive).await,
         }
     }
@@ -340,32 +309,6 @@ impl Engine {
     /// The settings as this run obeys them.
     fn in_force(&self) -> Settings {
         self.settings.with(&self.overrides)
-    }
-
-    async fn set_proxy(&mut self, proxy: ProxyChoice) {
-        self.settings.proxy = proxy;
-        self.overrides.proxy = None;
-        self.proxy.send_replace(self.in_force().proxy);
-        self.store_settings().await;
-    }
-
-    async fn set_limits(&mut self, send: Option<u64>, receive: Option<u64>) {
-        self.settings.send_limit = send;
-        self.settings.receive_limit = receive;
-        self.overrides.send_limit = None;
-        self.overrides.receive_limit = None;
-        self.obey_limits();
-        self.store_settings().await;
-    }
-
-    fn obey_limits(&self) {
-        let settings = self.in_force();
-        self.resources.send.set(settings.send_limit);
-        self.resources.receive.set(settings.receive_limit);
-    }
-
-    fn obey_port_mapping(&self) {
-        self.port_mapper.enable(self.in_force().port_mapping);
     }
 
     async fn trust_new_key(&mut self, peer: PeerKey) {

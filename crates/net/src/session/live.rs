@@ -43,10 +43,12 @@ pub(crate) struct LiveSession {
     attempts: Arc<Semaphore>,
 }
 
-/// Sessions by their peers and names: a peer chooses the names of those it begins. Shared by all logins of one client, for sessions
-/// outlive them.
+/// Sessions by their peers and ids: a peer chooses the ids of those it begins. Shared by
+/// all logins of one client, for sessions outlive them.
 #[derive(Debug, Clone, Default)]
-pub struct LiveSessions(Arc<Mutex<HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>>>);
+pub struct LiveSessions(Arc<Mutex<ByPeer>>);
+
+type ByPeer = HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>;
 
 impl SessionHandle {
     /// The session's path, now and whenever it moves.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Answer, ConnectError, HostSharing, LogInError, PathKind, PathPolicy, ProxyChoice, Rendezvous,
-    ServerConnectError, Way,
+    Answer, ConnectError, HostSharing, KnownKeys, LogInError, PathKind, PathPolicy, ProxyChoice,
+    Rendezvous, ServerConnectError, Way,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -172,14 +172,16 @@ async fn a_proxy_that_makes_no_second_tunnel_is_told_by_its_name_and_soon() {
         let began = Instant::now();
         let (name, key) = (bob.name(), bob.key);
         let connecting = alice.rendezvous.connect(name, key, HostSharing::Always);
+        let rendezvous = bob.rendezvous.clone();
         let accepting = async {
-            let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
-            tokio::spawn(async move {
+            let invitation = bob.invitation().await;
+            // Whatever becomes of it.
+            drop(tokio::spawn(async move {
                 let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
                 accepted.await.map(drop)
-            })
+            }));
         };
-        let (connected, _) = tokio::join!(connecting, accepting);
+        let (connected, ()) = tokio::join!(connecting, accepting);
         let error = connected.unwrap_err();
         assert!(matches!(error, ConnectError::Proxy { .. }), "{error}");
         let said = error.to_string();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use pinhole_net::socket::{AddressReuse, LocalPort};
 use pinhole_net::{
-    Accepted, Answer, Expect, HostSharing, Identity, PathKind, PathPolicy, PeerName, Way,
+    Accepted, Answer, ConnectError, Expect, HostSharing, Identity, PathKind, PathPolicy, PeerName,
+    Way,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -16,6 +17,7 @@ use pinhole_proto::rendezvous::{
 use pinhole_proto::tls::{self, ALPN_PEER, ALPN_RENDEZVOUS};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -247,6 +249,25 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
 }
 
 /// Nobody who tells a wrong name or path has it shown, or takes another's session.
+/// Waits until somebody is introduced to `bob`, who begins to accept over the relay.
+async fn accepting_over_relay<T>(
+    introducing: impl Future<Output = T>,
+    bob: &mut Client,
+) -> (T, JoinHandle<Result<Accepted, ConnectError>>) {
+    let mut introducing = Box::pin(introducing);
+    let invitation = tokio::select! {
+        invitation = bob.invitation() => invitation,
+        _ = &mut introducing => panic!("introduced before bob was asked"),
+    };
+    let rendezvous = bob.rendezvous.clone();
+    let accepting = tokio::spawn(async move {
+        let sharing = HostSharing::SameNetwork;
+        let accepted = rendezvous.accept(invitation, sharing, PathPolicy::RelayOnly);
+        accepted.await
+    });
+    (introducing.await, accepting)
+}
+
 #[tokio::test]
 async fn a_session_keeps_its_owner_and_shows_the_path_that_it_takes() {
     let server = Server::start();
@@ -256,16 +277,8 @@ async fn a_session_keeps_its_owner_and_shows_the_path_that_it_takes() {
     // The id of alice's session is no secret from bob, and mallory may know it, too.
     for (name, key) in [("alice", &alice), ("mallory", &mallory)] {
         let mut raw = RawClient::log_in(&server, name, key).await;
-        let (introducing, accepting) = (raw.introduce_at_relay(SESSION, bob.name()), async {
-            let invitation = bob.invitation().await;
-            let rendezvous = bob.rendezvous.clone();
-            tokio::spawn(async move {
-                let sharing = HostSharing::SameNetwork;
-                let accepted = rendezvous.accept(invitation, sharing, PathPolicy::RelayOnly);
-                accepted.await
-            })
-        });
-        let (token, accepting) = tokio::join!(introducing, accepting);
+        let introducing = raw.introduce_at_relay(SESSION, bob.name());
+        let (token, accepting) = accepting_over_relay(introducing, &mut bob).await;
         let mut stream = meet_at_relay(&server, key, token).await;
         say_hello(&mut stream, Purpose::Begin, PathKind::Lan, SESSION).await;
         let session = begun(
@@ -282,16 +295,8 @@ async fn a_session_keeps_its_owner_and_shows_the_path_that_it_takes() {
     // Alice moves hers, and says again what is not so.
     let (at_bob, _, mut raw) = sessions.remove(0);
     let next = IntroductionId::from_random([8; 16]);
-    let (introducing, accepting) = (raw.introduce_at_relay(next, bob.name()), async {
-        let invitation = bob.invitation().await;
-        let rendezvous = bob.rendezvous.clone();
-        tokio::spawn(async move {
-            let sharing = HostSharing::SameNetwork;
-            let accepted = rendezvous.accept(invitation, sharing, PathPolicy::RelayOnly);
-            accepted.await
-        })
-    });
-    let (token, accepting) = tokio::join!(introducing, accepting);
+    let introducing = raw.introduce_at_relay(next, bob.name());
+    let (token, accepting) = accepting_over_relay(introducing, &mut bob).await;
     let mut moved = meet_at_relay(&server, &alice, token).await;
     say_hello(&mut moved, Purpose::Continue, PathKind::Lan, SESSION).await;
     let ready = timeout(PATIENCE, moved.read_u8()).await.expect("no answer");
