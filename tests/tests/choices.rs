@@ -124,7 +124,10 @@ fn only_so_much_is_taken_without_asking() {
     assert_eq!(declined.code, Some(5), "{declined:#?}");
     let told = receiving.event("failed", SOON);
     let reason = told["reason"].as_str().expect("a reason");
-    assert!(reason.contains("more than 1.00 kB"), "{reason}");
+    assert!(
+        reason.contains("1001 bytes are more than the 1000"),
+        "{reason}"
+    );
     completed(&alice.send("bob", &[&small]).end(SOON));
     receiving.event("completed", SOON);
     assert!(bob.inbox.join("small").exists());
