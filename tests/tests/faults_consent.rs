@@ -15,7 +15,7 @@ use pinhole_client::{
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_transfer::{DeclineReason, ExchangeEvent, ResumeState, Source, TransferError};
-use rogue::{Raid, Rogue};
+use rogue::Rogue;
 
 fn own_identity(person: &Person, name: &str) -> PeerIdentity {
     PeerIdentity {
@@ -122,7 +122,11 @@ async fn whoever_comes_by_is_not_pinned() {
     bob.accept(offer);
     assert_eq!(carol.finished().await, None);
     let her = own_identity(&carol, "carol");
-    assert_eq!(bob.contacts(), [her.clone()], "the user has chosen her");
+    assert_eq!(
+        bob.contacts(),
+        std::slice::from_ref(&her),
+        "the user has chosen her"
+    );
     bob.command(Command::Forget { peer: her.key });
     bob.shows(|s| s.contacts.is_empty()).await;
     carol.end();
@@ -209,7 +213,7 @@ async fn without_a_relay_a_stranger_needs_permission() {
     });
     let peer = asked.await;
     assert_eq!(peer, own_identity(&alice, "alice"));
-    assert_eq!(bob.client.snapshot().asking, [peer.clone()]);
+    assert_eq!(bob.client.snapshot().asking, std::slice::from_ref(&peer));
     bob.command(Command::Allow { peer: peer.key });
     bob.shows(|s| s.asking.is_empty()).await;
     alice.send("bob", &file).await;
@@ -438,6 +442,7 @@ fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
 /// Bob has said yes to one offer of mallory's. Whatever she offers afterwards, and
 /// whenever, is a question, and nothing comes of it; and what she may hear once more
 /// she hears for two minutes at most.
+#[allow(clippy::too_many_lines, reason = "one story")]
 async fn a_yes_is_not_used_again(lasts: Duration) {
     const REMEMBERED: Duration = Duration::from_secs(120);
     let scene = Scene::on_loopback();

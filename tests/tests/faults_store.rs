@@ -3,6 +3,7 @@
 //! With the real binaries, as the faults were found.
 
 #![cfg(unix)]
+#![allow(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -27,7 +28,7 @@ fn broken_off(sender: &Peer<'_>, receiver: &Peer<'_>, file: &Path) -> PathBuf {
     let sending = sender.start(&["send", "--limit", "2M", "bob", text(file)]);
     loop {
         let progress = receiving.event("progress", SOON);
-        if progress["done"].as_u64() >= Some(MIB + MIB / 2) {
+        if progress["bytes"].as_u64() >= Some(MIB + MIB / 2) {
             break;
         }
     }
@@ -140,7 +141,8 @@ fn made(command: &str, arguments: &[&str], at: &Path) -> bool {
 
 #[test]
 fn one_name_that_is_no_folder_fails_what_was_to_go_into_it() {
-    let obstacles: [(&str, fn(&Path)); 3] = [
+    type Put = fn(&Path);
+    let obstacles: [(&str, Put); 3] = [
         ("a file", |at| fs::write(at, "mine").expect("a file")),
         ("a link", |at| symlink("/tmp", at).expect("a link")),
         ("a pipe", |at| assert!(made("mkfifo", &[], at))),

@@ -23,7 +23,7 @@ impl Reader {
     /// Returns when it is gone.
     pub(crate) async fn gone(&mut self) {
         if (&mut self.gone).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

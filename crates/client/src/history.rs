@@ -216,7 +216,7 @@ mod tests {
         });
         assert_eq!(*after, [entry(1), entry(2)]);
         let torn = stored(&profile, |writer| {
-            writer.append_history("{\"ended_at_s\":3,\"pe")
+            writer.append_history("{\"ended_at_s\":3,\"pe");
         });
         assert_eq!(*torn, [entry(1), entry(2)]);
         let next = stored(&profile, |writer| history.add(writer, entry(4)));

@@ -56,6 +56,7 @@ fn words_of_strangers_are_a_question() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn a_stranger_learns_no_address() {
     use PathPolicy::{Auto, DirectOnly, RelayOnly};
     let ask = Invited::Refuse(RefuseReason::NeedsPermission);
