@@ -90,6 +90,7 @@ stage strangers long pinhole-server rendezvous strangers::a_crowd_of_strangers_t
 # In the build that people run: the other takes more memory.
 stage patience long pinhole-tests patience an_offer_on_an_idle_session_waits_longer_than_that_would
 stage consent long pinhole-tests faults_consent one_yes_is_a_yes_to_one_offer_for_five_minutes
+stage friends long pinhole-tests strangers a_crowd_of_strangers_keeps_no_friend_out_for_a_minute
 stage timing long pinhole-tests timing connections_stand_and_bytes_arrive_in_so_many_round_trips
 stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
 profile=--release
@@ -104,6 +105,12 @@ for system in x86_64-pc-windows-gnu aarch64-apple-darwin; do
     fi
 done
 stage interop interop
+# The list of known faults of dependencies is no package of the registry.
+if cargo deny fetch db >/dev/null 2>&1; then
+    stage advisories cargo deny --locked check --disable-fetch advisories
+else
+    echo "SKIPPED: the database of advisories cannot be fetched from here" >&2
+fi
 stage fuzz_build fuzz_build
 for seeds in tests/fuzz/corpus/*; do
     stage "fuzz_${seeds##*/}" fuzz "${seeds##*/}"
