@@ -114,7 +114,7 @@ fn a_part_is_found_by_its_own_sender_alone() {
     let [sent, _] = completes(&alice, &bob, &[], &[&file]);
     assert_eq!(sent.code, Some(0), "{sent:#?}");
     assert!(
-        sent.event("completed")["had_bytes"].as_u64() >= Some(MIB),
+        sent.event("completed")["here_bytes"].as_u64() >= Some(MIB),
         "{sent:#?}"
     );
     let arrived = fs::read(bob.inbox.join("film")).expect("the file");

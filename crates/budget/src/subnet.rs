@@ -55,7 +55,6 @@ pub fn subnets(address: IpAddr) -> Vec<Subnet> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

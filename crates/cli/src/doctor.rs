@@ -1,6 +1,6 @@
 //! `pinhole doctor`.
 
-use pinhole_client::{Command, Event, diagnosis::Reach};
+use pinhole_client::{Command, Event, Multicast, diagnosis::Reach, examine_multicast};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
@@ -30,7 +30,13 @@ pub(crate) async fn doctor(
     let server = common.server.clone();
     if server.is_none() && terminal.client.snapshot().settings.server.is_none() {
         // What the internet lets through only a server can tell.
-        return peers::list(terminal, common).await;
+        let exit = peers::list(terminal, common).await?;
+        if exit == Exit::Done {
+            terminal
+                .report
+                .note(&of_multicast(&examine_multicast().await));
+        }
+        return Ok(exit);
     }
     terminal.client.command(Command::Diagnose { server })?;
     terminal.report.note("measuring, this takes a few seconds");
@@ -51,4 +57,16 @@ pub(crate) async fn doctor(
         Reach::Nobody => Exit::NoPath,
         _ => Exit::Done,
     })
+}
+
+/// Whether people nearby can be found, as far as this machine can tell.
+fn of_multicast(multicast: &Multicast) -> String {
+    match multicast {
+        Multicast::Heard => "this machine lets multicast (UDP port 5353) through, by which people on one network find each other; a firewall on the other machine, or an access point that keeps its clients apart, may still be in the way".to_owned(),
+        Multicast::NotHeard => "a firewall on this machine drops multicast, by which people on one network find each other: let UDP port 5353 through".to_owned(),
+        Multicast::NotSent(reason) => format!(
+            "this machine does not send multicast, by which people on one network find each other ({reason}): let UDP port 5353 through its firewall"
+        ),
+        Multicast::NoNetwork => "this machine is on no network".to_owned(),
+    }
 }

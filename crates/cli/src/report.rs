@@ -417,10 +417,13 @@ impl Report {
                 digest: completion.digest.as_deref(),
                 folder: folder.map(|folder| folder.display().to_string()),
                 paths: paths.collect(),
-                new_names: &completion.new_names,
+                renamed: &completion.renamed.first,
             });
         }
         self.print(&outcome(transfer, completion));
+        for line in words::renamed(transfer.direction, &completion.renamed) {
+            self.say(&line);
+        }
         let files = |count| display::count(count, 0);
         if completion.failed_files > 0 {
             let failed = files(completion.failed_files);

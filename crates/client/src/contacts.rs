@@ -444,7 +444,7 @@ mod tests {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_be_bytes());
             PeerIdentity {
-                name: format!("n{number}").parse().unwrap(),
+                name: format!("peer{number}").parse().unwrap(),
                 key: PeerKey::from_bytes(key),
             }
         };

@@ -290,7 +290,7 @@ mod tests {
         assert!(changed.contains("its key has changed"), "{changed}");
         let both = [
             format!("It was {fingerprint}. It shows {new}."),
-            format!("log in with example.org:4747#{new}."),
+            format!("log in with example.org#{new}."),
         ];
         for told in both {
             assert!(changed.contains(&told), "{told}: {changed}");

@@ -36,8 +36,8 @@ pub use history::{HistoryEntry, Outcome};
 pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
-    Fingerprint, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
-    ProxyTextError, ServerAddress,
+    Fingerprint, Multicast, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
+    ProxyTextError, ServerAddress, examine_multicast,
 };
 pub use pinhole_transfer::{
     Existing, Paused, Renamed,

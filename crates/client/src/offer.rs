@@ -1,6 +1,6 @@
 //! Offers as people see them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use pinhole_transfer::display::display_text;
@@ -54,16 +54,6 @@ pub(crate) fn is_same(one: &Manifest, other: &Manifest) -> bool {
         && both.all(|(one, other)| {
             one.path() == other.path() && one.file_size_bytes() == other.file_size_bytes()
         })
-}
-
-/// The names at the top level on disk that are not those offered, safe to show.
-pub(crate) fn new_names(offer: &OfferView, paths: &[PathBuf]) -> Vec<String> {
-    let tops = offer.top_level.iter();
-    let tops = tops.filter_map(|top| offer.entries.get(usize::try_from(top.entry).ok()?));
-    let offered: HashSet<&str> = tops.map(|entry| entry.path.as_str()).collect();
-    let names = paths.iter().filter_map(|path| path.file_name());
-    let names = names.map(|name| display_text(&name.to_string_lossy()));
-    names.filter(|name| !offered.contains(&**name)).collect()
 }
 
 /// What is still of interest of an offer when its transfer has ended. Many may
@@ -260,19 +250,5 @@ mod tests {
             let selection = Selection::without(manifest.clone(), skipped);
             assert_eq!(title_of_wanted(&selection).as_deref(), expected);
         }
-    }
-
-    #[test]
-    fn names_that_are_not_as_offered_are_told() {
-        let mut builder = ManifestBuilder::default();
-        for entry in [
-            r#"{"file":{"path":"a.bin","size_bytes":1}}"#,
-            r#"{"file":{"path":"b","size_bytes":1}}"#,
-        ] {
-            builder.push(serde_json::from_str(entry).unwrap()).unwrap();
-        }
-        let offer = of_manifest(&builder.build());
-        let paths = ["/in/a (1).bin", "/in/b"].map(PathBuf::from);
-        assert_eq!(new_names(&offer, &paths), ["a (1).bin"]);
     }
 }

@@ -250,8 +250,6 @@ pub struct Completion {
     pub folder: Option<PathBuf>,
     /// Received: the top level as it is named on disk.
     pub paths: Vec<PathBuf>,
-    /// Received: those of their names that are not as offered, safe to show.
-    pub new_names: Vec<String>,
     /// Files and folders that got another name on their way, safe to show: of what
     /// was sent, the name here and the one offered; of what was received, the one
     /// offered and the one here.

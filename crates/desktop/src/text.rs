@@ -572,9 +572,14 @@ pub(crate) fn files_failed(n: usize) -> String {
 /// Over the names under which things were saved, when they are not as offered.
 pub(crate) fn renamed(n: usize) -> String {
     match n {
-        1 => "1 name had to change here. It is now:".to_owned(),
-        n => format!("{n} names had to change here. They are now:"),
+        1 => "1 name had to change:".to_owned(),
+        n => format!("{n} names had to change:"),
     }
+}
+
+/// What it was called, and what it is called now.
+pub(crate) fn now_called(before: &str, now: &str) -> String {
+    format!("{before} → {now}")
 }
 
 /// A folder could not be shown.

@@ -210,8 +210,13 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
         _ => {}
     }
     if let Stage::Completed(done) = &transfer.stage {
-        let renamed = text::renamed(done.new_names.len());
-        lines(ui, &done.new_names, done.new_names.len(), Some(&renamed));
+        let renamed = &done.renamed;
+        let names = renamed.first.iter();
+        let names: Vec<String> = names
+            .map(|(before, now)| text::now_called(before, now))
+            .collect();
+        let count = usize::try_from(renamed.count).unwrap_or(usize::MAX);
+        lines(ui, &names, count, Some(&text::renamed(count)));
     }
     let left_out = transfer.offer.left_out.iter().map(ToString::to_string);
     let left_out: Vec<String> = left_out.collect();

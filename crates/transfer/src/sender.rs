@@ -454,7 +454,7 @@ mod tests {
         sender.accepted().unwrap();
         assert_eq!(sender.durable(2), Err(Violation::Durable(2)));
         assert_eq!(sender.peer_failed(2), Err(Violation::Entry(2)));
-        assert_eq!(sender.peer_failed(0), Err(Violation::Entry(0)));
+        assert_eq!(sender.peer_failed(0), Ok(true), "a folder");
         sender.sent(1);
         sender.durable(2).unwrap();
         assert_eq!(sender.durable(1), Err(Violation::Durable(1)));

@@ -126,7 +126,7 @@ pub(super) enum Line<'a> {
         digest: Option<&'a str>,
         folder: Option<String>,
         paths: Vec<String>,
-        new_names: &'a [String],
+        renamed: &'a [(String, String)],
     },
     Failed {
         #[serde(skip_serializing_if = "Option::is_none")]

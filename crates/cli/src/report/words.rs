@@ -2,7 +2,7 @@
 
 use pinhole_client::snapshot::Completion;
 use pinhole_client::{
-    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName,
+    Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName, Renamed,
     TransferView,
 };
 
@@ -167,9 +167,24 @@ pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> Stri
     format!("files and folders that {who} could not read or name, and that {what}: {unread}")
 }
 
+/// Names that had to change, but for those that the end says itself.
+pub(super) fn renamed(direction: Direction, renamed: &Renamed) -> Vec<String> {
+    let is_said = |now: &str| direction == Direction::Receiving && is_top_level(now);
+    let named = renamed.first.iter().filter(|(_, now)| !is_said(now));
+    let mut lines: Vec<_> = named
+        .map(|(before, now)| format!("{before} is now {now}"))
+        .collect();
+    if lines.len() > NAMES_SAID {
+        lines.truncate(NAMES_SAID);
+        lines.push(format!("names that changed, in all: {}", renamed.count));
+    }
+    lines
+}
+
 /// The names at the top level that are not those offered.
 fn stored_as(completion: &Completion) -> String {
-    let others = &completion.new_names;
+    let names = completion.renamed.first.iter().map(|(_, now)| now.as_str());
+    let others: Vec<_> = names.filter(|now| is_top_level(now)).collect();
     match others.split_at_checked(NAMES_SAID) {
         Some((said, more @ [_, ..])) => {
             format!(" as {} and {} more", said.join(", "), more.len())
@@ -177,6 +192,10 @@ fn stored_as(completion: &Completion) -> String {
         _ if others.is_empty() => String::new(),
         _ => format!(" as {}", others.join(", ")),
     }
+}
+
+fn is_top_level(path: &str) -> bool {
+    !path.contains('/')
 }
 
 #[cfg(test)]
@@ -284,7 +303,10 @@ mod tests {
             here_bytes: 11_500_000,
             elapsed: Duration::from_secs(2),
             folder: Some("/in".into()),
-            new_names: vec!["a (1).bin".to_owned()],
+            renamed: Renamed {
+                first: vec![("a.bin".to_owned(), "a (1).bin".to_owned())],
+                count: 1,
+            },
             ..Completion::default()
         };
         assert_eq!(

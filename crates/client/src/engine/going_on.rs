@@ -64,8 +64,8 @@ impl Engine {
         }
         let can_go_on = self.login.id().is_some() || self.nearby.is_running();
         // The server may have said so before the connection was seen to break.
-        let peer = self.transfers.get(&id).map(|transfer| &transfer.peer);
-        let wait = if peer.is_some_and(|peer| self.is_said_to_be_gone(peer)) {
+        let transfer = self.transfers.get(&id);
+        let wait = if transfer.is_some_and(|it| self.is_said_to_be_gone(it)) {
             WAIT_FOR_OFFLINE_PEER
         } else {
             WAIT

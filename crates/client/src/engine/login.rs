@@ -25,7 +25,7 @@ use crate::snapshot::LoginState;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait. After a restart the clients of a large server come back
 /// spread over it.
-const LAST_RETRY: Duration = Duration::from_secs(60);
+const LAST_RETRY: Duration = Duration::from_secs(20);
 /// Longest wait of one that only sends: its user waits for it, and there are few.
 const LAST_RETRY_OF_SENDER: Duration = Duration::from_secs(8);
 /// How long a server that is asked whether it is there has to answer before a

@@ -58,7 +58,7 @@ use crate::failure::Failure;
 use crate::history::History;
 use crate::profile::{Profile, ProfileError, ProfileWriter};
 use crate::settings::{Overrides, Settings};
-use crate::snapshot::{PeerView, Snapshot, TransferId};
+use crate::snapshot::{Direction, PeerView, Snapshot, TransferId};
 
 /// How often progress is sampled while bytes move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -383,10 +383,14 @@ impl Engine {
         (self.is_on_server(peer) || is_known()).then_some(server)
     }
 
-    /// Whether the server, asked now, would say that it is offline.
-    fn is_said_to_be_gone(&self, peer: &PeerIdentity) -> bool {
-        let is_asked = self.login.rendezvous().is_some() && self.server_of(peer).is_some();
-        is_asked && !self.is_online(peer)
+    /// Whether the server, asked now, would say that the peer of this transfer is
+    /// offline.
+    fn is_said_to_be_gone(&self, transfer: &Transfer) -> bool {
+        let peer = &transfer.peer;
+        // A stranger whom it named is not among those that are pinned.
+        let is_named = self.server_of(peer).is_some()
+            || transfer.direction == Direction::Receiving && !transfer.claimed;
+        self.login.rendezvous().is_some() && is_named && !self.is_online(peer)
     }
 
     /// Contacts whose names are of this server, online or not.

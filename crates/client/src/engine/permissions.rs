@@ -208,7 +208,7 @@ mod tests {
 
     fn peer(number: u8) -> PeerIdentity {
         PeerIdentity {
-            name: format!("p{number}").parse().unwrap(),
+            name: format!("peer{number}").parse().unwrap(),
             key: PeerKey::from_bytes([number; 32]),
         }
     }

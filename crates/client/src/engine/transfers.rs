@@ -335,7 +335,6 @@ impl Engine {
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
                     folder: summary.folder.or_else(|| transfer.folder.clone()),
-                    new_names: offer::new_names(&transfer.offer, &summary.paths),
                     paths: summary.paths,
                     renamed: summary.renamed,
                 });

@@ -268,7 +268,6 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         elapsed: Duration::from_secs(10),
         folder: Some("/home/alice/Downloads".into()),
         paths: Vec::new(),
-        new_names: Vec::new(),
         renamed: Renamed::default(),
     };
     let refused = Failure::Declined {
@@ -316,20 +315,24 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
 #[test]
 fn names_that_had_to_change_and_files_that_failed_are_told() {
     let (mut harness, play) = window(with_peers());
-    let new_names: Vec<String> = (1..=7).map(|n| format!("12_30 ({n}).png")).collect();
+    let changed = |n| ("12:30.png".to_owned(), format!("12_30 ({n}).png"));
+    let renamed = Renamed {
+        first: (1..=7).map(changed).collect(),
+        count: 7,
+    };
     let done = Completion {
         files: 7,
         bytes: 7,
         failed_files: 9,
-        new_names,
+        renamed,
         ..Completion::default()
     };
     let received = transfer(1, Direction::Receiving, Stage::Completed(done));
     play.change(|s| s.transfers.push(received));
     harness.run();
     for shown in [
-        "7 names had to change here. They are now:",
-        "12_30 (1).png",
+        "7 names had to change:",
+        "12:30.png → 12_30 (1).png",
         "and 2 more",
         "9 files failed:",
     ] {

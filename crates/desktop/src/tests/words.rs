@@ -117,7 +117,6 @@ fn received_words_are_shown_safely_and_copied_as_they_came() {
         digest: None,
         folder: None,
         paths: Vec::new(),
-        new_names: Vec::new(),
         renamed: Renamed::default(),
     };
     let (mut harness, play) = window(with_peers());

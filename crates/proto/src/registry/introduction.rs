@@ -32,10 +32,11 @@ pub const INTRODUCTIONS_OF_NETWORK: Rate = Rate {
 /// Unanswered invitations of one peer: nobody can be drowned in them, and nobody can
 /// drown those of others.
 pub const PENDING_INVITATIONS: Bounds = Bounds {
-    total: 32,
-    reserved: 8,
+    total: 128,
+    reserved: 32,
     per_key: 8,
-    per_subnet: SubnetBounds::uniform(16),
+    // An office may send to one colleague at once.
+    per_subnet: SubnetBounds::uniform(32),
 };
 /// Most rounds of one introduction.
 pub const MAX_ROUNDS: u8 = 4;
