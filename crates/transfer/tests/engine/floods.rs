@@ -136,7 +136,7 @@ async fn offers_of_very_many_entries_at_once_are_declined() {
     let said = liar.hear().await;
     assert_eq!(
         (&said["type"], &said["transfer"]),
-        (&"decline".into(), &4.into())
+        (&"decline".into(), &2.into())
     );
     assert_eq!(said["reason"], "busy");
 }

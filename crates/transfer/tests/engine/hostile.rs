@@ -387,7 +387,7 @@ async fn a_disk_that_fills_up_on_the_way_ends_the_transfer() {
     }
     let outcome = bob.finished(id).await;
     assert!(
-        matches!(outcome, Err(TransferError::LocalFile { ref path, trouble: Trouble::DiskFull, .. }) if path == "0"),
+        matches!(outcome, Err(TransferError::LocalFile { ref path, trouble: Trouble::DiskFull, .. }) if *path == into.display().to_string()),
         "{outcome:?}"
     );
     let mut said = liar.hear().await;
