@@ -467,7 +467,16 @@ fn an_offer_moves_to_a_direct_path_before_it_is_answered() {
     lab.part();
     let inbox = bob.inbox.to_str().expect("a folder in UTF-8").to_owned();
     // A stranger learns no address otherwise before the answer.
-    let arguments = ["receive", "--into", &inbox, "--accept", "ask", "--once", "--strangers", "direct"];
+    let arguments = [
+        "receive",
+        "--into",
+        &inbox,
+        "--accept",
+        "ask",
+        "--once",
+        "--strangers",
+        "direct",
+    ];
     let mut receiving = Process::on_terminal("bob", &bob.command(&arguments));
     receiving.event("logged_in", SOON);
     let mut sending = alice.send("bob", &[&files[0], &files[1]]);

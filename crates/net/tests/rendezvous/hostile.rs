@@ -239,7 +239,7 @@ async fn it_cannot_have_them_dial_without_end() {
     let (_rendezvous, mut events, mut control) = victim(PathPolicy::Auto, known).await;
     // One who asks again and again, then many who ask once, then a contact.
     let pushy = std::iter::repeat_n(peer(), 100);
-    let many = (0..150).map(someone);
+    let many = (1..=150).map(someone);
     let all = pushy.chain(many).chain([contact.clone()]);
     for (number, from) in all.enumerate() {
         control.invite(u8::try_from(number).unwrap(), &from).await;
