@@ -146,7 +146,7 @@ impl Contacts {
     }
 
     /// Pins a peer that the user has chosen for the first time. Never replaces a
-    /// pin. Returns whether anything changed: not where [`PEERS_MAX`] are pinned.
+    /// pin. Returns whether anything changed: not where 10,000 are pinned.
     pub fn meet(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
         if self.acquaintance(server, peer) != Acquaintance::New || self.is_full() {
             return false;
@@ -253,7 +253,7 @@ impl Contacts {
     }
 
     /// Notes that nothing is to be heard of this key. Returns whether anything
-    /// changed: not where [`PEERS_MAX`] are blocked.
+    /// changed: not where 10,000 are blocked.
     pub fn block(&mut self, peer: &PeerIdentity) -> bool {
         let has_room = self.blocked.len() < PEERS_MAX;
         let is_news = has_room && !self.is_blocked(peer.key);
