@@ -85,7 +85,8 @@ async fn words_of_a_stranger_wait_for_a_yes() {
     bob.accept(offer);
     assert_eq!(bob.text_received().await, offer);
     assert_eq!(bob.transfer(offer).text.as_deref(), Some("hello"));
-    let is_under_way = |s: &Snapshot| matches!(s.transfers[1].stage, Stage::Transferring);
+    let is_second = |t: &TransferView| matches!(t.stage, Stage::Transferring);
+    let is_under_way = |s: &Snapshot| s.transfers.get(1).is_some_and(is_second);
     alice.shows(is_under_way).await;
     bob.command(Command::TextShown { transfer: offer });
     assert_eq!(alice.finished().await, None);

@@ -133,17 +133,18 @@ fn many_files(scene: &Scene) -> PathBuf {
     folder
 }
 
-async fn a_crowd_for(time: Duration) {
-    let mut scene = Scene::on_loopback();
-    let mut circle = Circle::meet(&mut scene).await;
+/// The crowd comes and goes. Returns bob and his friends, and what bob's process had in
+/// memory before.
+async fn a_crowd_for(scene: &mut Scene, time: Duration) -> (Circle, u64) {
+    let mut circle = Circle::meet(scene).await;
     let alone = circle.send_all().await;
     let before = memory_kib(&circle.bob);
 
     let ended = Arc::new(AtomicBool::new(false));
-    let folder = many_files(&scene);
+    let folder = many_files(scene);
     let mut crowd = Vec::new();
     for number in 0..STRANGERS {
-        let rogue = Rogue::log_in(&scene, &format!("rogue{number}")).await;
+        let rogue = Rogue::log_in(scene, &format!("rogue{number}")).await;
         let (bob, folder, ended) = (circle.who.clone(), folder.clone(), ended.clone());
         crowd.push(tokio::spawn(swarm(rogue, bob, folder, ended)));
     }
@@ -167,6 +168,34 @@ async fn a_crowd_for(time: Duration) {
     );
     assert!(most < MEMORY_MAX_KIB, "{most} KiB");
 
+    let taken = fs::read_dir(scene.folder.path().join("inbox")).expect("an inbox");
+    let of_strangers = |path: &Path| path.to_string_lossy().contains("many");
+    let mut taken = taken.map(|entry| entry.expect("an entry").path());
+    assert!(
+        !taken.any(|path| of_strangers(&path)),
+        "nobody said yes to a stranger"
+    );
+    (circle, before)
+}
+
+fn part(friends: Vec<Person>) {
+    for friend in friends {
+        friend.end();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_strangers_keeps_no_friend_out() {
+    let mut scene = Scene::on_loopback();
+    let (circle, _) = a_crowd_for(&mut scene, Duration::from_secs(5)).await;
+    part(circle.friends);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes a minute and more: tests/nightly.sh"]
+async fn a_crowd_of_strangers_keeps_no_friend_out_for_a_minute() {
+    let mut scene = Scene::on_loopback();
+    let (circle, before) = a_crowd_for(&mut scene, Duration::from_secs(60)).await;
     let given_back = Instant::now() + Duration::from_secs(60);
     while memory_kib(&circle.bob) > before + 32 * 1024 {
         assert!(
@@ -176,25 +205,5 @@ async fn a_crowd_for(time: Duration) {
         );
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    for friend in circle.friends {
-        friend.end();
-    }
-    let taken = fs::read_dir(scene.folder.path().join("inbox")).expect("an inbox");
-    let of_strangers = |path: &Path| path.to_string_lossy().contains("many");
-    let mut taken = taken.map(|entry| entry.expect("an entry").path());
-    assert!(
-        !taken.any(|path| of_strangers(&path)),
-        "nobody said yes to a stranger"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crowd_of_strangers_keeps_no_friend_out() {
-    a_crowd_for(Duration::from_secs(5)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes a minute and more: tests/nightly.sh"]
-async fn a_crowd_of_strangers_keeps_no_friend_out_for_a_minute() {
-    a_crowd_for(Duration::from_secs(60)).await;
+    part(circle.friends);
 }

@@ -377,7 +377,7 @@ fn nobody_is_drowned_in_invitations_and_nobody_drowns_those_of_others() {
     let bob = world.log_in("bob", key(2), "198.51.100.2:1000");
     let mut crowd = Vec::new();
     let mut id = 0;
-    for number in 0..3_u8 {
+    for number in 0..12_u8 {
         let from = format!("203.0.{number}.1:1000");
         let stranger = world.log_in(&format!("eve{number}"), key(10 + number), &from);
         crowd.push(stranger);
