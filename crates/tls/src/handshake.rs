@@ -1,5 +1,4 @@
 //! The handshake as a state machine over memory: rustls's unbuffered connections.
-//! The record layer takes over when it is done.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -10,18 +9,12 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
-#[cfg(feature = "rustls-records")]
-use crate::by_rustls;
-use crate::records::HEADER_BYTES;
-#[cfg(not(feature = "rustls-records"))]
-use crate::records::{self, KeySchedule};
-use crate::{Opener, Sealer};
+use crate::records::{self, HEADER_BYTES, Opener, Sealer};
 
 /// One end of a TLS connection, of either role, while hands are shaken.
 ///
-/// rustls sees one record after the other and none behind the handshake. What it
-/// would make of such a one, such as another key, would be lost when the record
-/// layer takes over.
+/// rustls sees one record after the other and none behind the handshake: those are
+/// for the [`Opener`], which counts and places them.
 pub struct Handshake {
     side: Side,
     /// To be sent.
@@ -34,6 +27,17 @@ pub struct Handshake {
 pub(crate) enum Side {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
+}
+
+impl Deref for Side {
+    type Target = CommonState;
+
+    fn deref(&self) -> &CommonState {
+        match self {
+            Self::Client(client) => client,
+            Self::Server(server) => server,
+        }
+    }
 }
 
 /// Where the handshake stands after a step.
@@ -53,9 +57,7 @@ impl Handshake {
     /// # Errors
     /// The configuration is of no use.
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        let mut config = Arc::unwrap_or_clone(config);
-        config.enable_secret_extraction = true;
-        let client = UnbufferedClientConnection::new(config.into(), name)?;
+        let client = UnbufferedClientConnection::new(config, name)?;
         Ok(Self::new(Side::Client(client)))
     }
 
@@ -64,9 +66,7 @@ impl Handshake {
     /// # Errors
     /// The configuration is of no use.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
-        let mut config = Arc::unwrap_or_clone(config);
-        config.enable_secret_extraction = true;
-        let server = UnbufferedServerConnection::new(config.into())?;
+        let server = UnbufferedServerConnection::new(config)?;
         Ok(Self::new(Side::Server(server)))
     }
 
@@ -81,10 +81,7 @@ impl Handshake {
     /// What is known of the connection: the other end's key, the protocol.
     #[must_use]
     pub fn connection(&self) -> &CommonState {
-        match &self.side {
-            Side::Client(client) => client.deref(),
-            Side::Server(server) => server.deref(),
-        }
+        &self.side
     }
 
     /// Goes one step with what has arrived. Returns how many bytes of it are done
@@ -95,9 +92,9 @@ impl Handshake {
         let is_more = arrived.len() > shown_bytes;
         let shown = arrived.get_mut(..shown_bytes).unwrap_or_default();
         let (done_bytes, step) = self.process(shown);
-        if step.as_ref().is_err_and(|error| !is_told_by_peer(error)) {
-            // With the same bytes: see `begun_bytes`.
-            let _ = self.process(shown);
+        if step.is_err() && self.side.wants_write() {
+            // The alert, before any look at what has arrived.
+            let _ = self.process(&mut []);
         }
         self.begun_bytes = self.begun_bytes.saturating_sub(done_bytes);
         if is_more && matches!(step, Ok(Step::Blocked)) {
@@ -133,32 +130,17 @@ impl Handshake {
         std::mem::take(&mut self.queued)
     }
 
-    /// What follows the handshake, once it is done and what was queued is taken.
-    ///
-    /// # Errors
-    /// It is not done.
-    pub fn into_records(self) -> Result<(Opener, Sealer), Error> {
-        #[cfg(feature = "rustls-records")]
-        return Ok(by_rustls::directions(self.side));
-        #[cfg(not(feature = "rustls-records"))]
-        match self.side {
-            Side::Client(client) => {
-                let (secrets, keys) = client.dangerous_into_kernel_connection()?;
-                records::directions(secrets, KeySchedule::Client(keys))
-            }
-            Side::Server(server) => {
-                let (secrets, keys) = server.dangerous_into_kernel_connection()?;
-                records::directions(secrets, KeySchedule::Server(keys))
-            }
-        }
+    #[cfg(test)]
+    pub(crate) fn into_side(self) -> Side {
+        self.side
     }
-}
 
-/// Whether the peer's alert is the error. No alert of ours answers it, and the
-/// record that brought it is opened already: another look would take it for a
-/// forged one.
-const fn is_told_by_peer(error: &Error) -> bool {
-    matches!(error, Error::AlertReceived(_))
+    /// The two directions of the connection, once the handshake is done and what
+    /// was queued is taken.
+    #[must_use]
+    pub fn into_records(self) -> (Opener, Sealer) {
+        records::directions(self.side)
+    }
 }
 
 fn step<Data>(

@@ -5,7 +5,6 @@
 pub mod frames;
 pub mod manifest;
 pub mod receiver;
-pub mod records;
 pub mod rendezvous;
 pub mod sender;
 
@@ -23,7 +22,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frames", frames::hold),
     ("manifest", manifest::hold),
     ("receiver", receiver::hold),
-    ("records", records::hold),
     ("rendezvous", rendezvous::hold),
     ("sender", sender::hold),
 ];

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Blocking threads pass buffers of 1 MiB on: read, SHA-256 as Pinhole's chunks,
-//! AES-128-GCM by Pinhole's library in records of 16 KiB, TCP, open in place,
+//! AES-128-GCM by `ring` in records of 16 KiB, TCP, open in place,
 //! SHA-256, write. The key is a constant: this measures, it does not protect.
 
 #![allow(
@@ -23,14 +23,14 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use pinhole_tls::aead::{Algorithm, Key, NONCE_BYTES, TAG_BYTES};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use pinhole_transfer::merkle::Digest;
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 const CHUNK_BYTES: usize = 1 << 20;
 const RECORD_BYTES: usize = 16 << 10;
 /// What a record is longer by: a byte that tells its kind, and the tag.
-const OVERHEAD_BYTES: usize = 1 + TAG_BYTES;
+const OVERHEAD_BYTES: usize = 1 + 16;
 const SEALED_BYTES: usize = CHUNK_BYTES / RECORD_BYTES * (RECORD_BYTES + OVERHEAD_BYTES);
 const PAGE_BYTES: usize = 4096;
 /// Buffers on each side.
@@ -79,27 +79,36 @@ fn flow(filled: usize) -> Flow {
 }
 
 struct Cipher {
-    key: Key,
+    key: LessSafeKey,
     sequence: u64,
 }
 
 impl Cipher {
     fn new() -> Self {
-        let key = Key::new(Algorithm::Aes128Gcm, &[7; 16]).expect("16 bytes are a key");
+        let key = UnboundKey::new(&AES_128_GCM, &[7; 16]).expect("16 bytes are a key");
+        let key = LessSafeKey::new(key);
         Self { key, sequence: 0 }
     }
 
-    fn nonce(&mut self) -> [u8; NONCE_BYTES] {
-        let mut nonce = [0; NONCE_BYTES];
+    fn nonce(&mut self) -> Nonce {
+        let mut nonce = [0; NONCE_LEN];
         nonce[4..].copy_from_slice(&self.sequence.to_be_bytes());
         self.sequence += 1;
-        nonce
+        Nonce::assume_unique_for_key(nonce)
     }
 
     fn seal(&mut self, plaintext: &[u8], sealed: &mut Vec<u8>) -> Result<()> {
         for record in plaintext.chunks(RECORD_BYTES) {
+            let start = sealed.len();
+            sealed.extend_from_slice(record);
+            sealed.push(0);
             let nonce = self.nonce();
-            self.key.seal(nonce, &[], (record, 0), sealed)?;
+            let inner = &mut sealed[start..];
+            let tag = self
+                .key
+                .seal_in_place_separate_tag(nonce, Aad::empty(), inner);
+            let tag = tag.map_err(|_| anyhow!("a record is not sealed"))?;
+            sealed.extend_from_slice(tag.as_ref());
         }
         Ok(())
     }
@@ -110,7 +119,9 @@ impl Cipher {
         while start < room.len() {
             let end = room.len().min(start + RECORD_BYTES + OVERHEAD_BYTES);
             let (nonce, record) = (self.nonce(), &mut room[opened..end]);
-            let plaintext = self.key.open_within(nonce, &[], record, start - opened..)?;
+            let sealed = start - opened..;
+            let plaintext = self.key.open_within(nonce, Aad::empty(), record, sealed);
+            let plaintext = plaintext.map_err(|_| anyhow!("a record is not opened"))?;
             opened += plaintext.len() - 1;
             start = end;
         }

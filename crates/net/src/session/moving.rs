@@ -106,8 +106,7 @@ pub(crate) struct Mover {
 }
 
 /// A session that begins on this path.
-pub(super) fn stream(first: SealedStream) -> (SessionStream, Mover) {
-    let (reader, writer) = first.into_inner();
+pub(super) fn stream((reader, writer): (SealedReader, SealedWriter)) -> (SessionStream, Mover) {
     let (sender, moves) = mpsc::channel(MOVES);
     let writer = Arc::new(WriterSlot(Mutex::new(Slot {
         writer,

@@ -1,5 +1,4 @@
-//! One connection to the peer, once both ends are authenticated: two halves that
-//! share nothing but what they have to tell each other about their keys.
+//! One connection to the peer, once both ends are authenticated, in two halves.
 
 use std::fmt;
 use std::io;
@@ -10,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use pinhole_tls::{LONGEST_RECORD_BYTES, Opener, SealError, Sealer};
 use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 
-use super::READ_BUFFER_BYTES;
 use super::transport::{TransportReader, TransportWriter};
 
 /// Plaintext that is sealed and handed to the kernel at once: a chunk of a
@@ -18,6 +16,9 @@ use super::transport::{TransportReader, TransportWriter};
 const WRITE_BYTES: usize = 1024 * 1024 + 4096;
 /// A reader that asks for so much has its bytes opened in its own buffer.
 const IN_PLACE_BYTES: usize = 64 * 1024;
+/// Room for what has come from the kernel. Every session has one; bytes in bulk are
+/// read in place.
+const ARRIVED_BYTES: usize = 64 * 1024;
 /// Bytes asked of the kernel between two reads in place: what they would have
 /// taken has to be copied.
 const BETWEEN_BYTES: usize = 32 * 1024;
@@ -57,10 +58,10 @@ pub(super) struct Arrived {
 impl Default for Arrived {
     fn default() -> Self {
         Self {
-            bytes: vec![0; READ_BUFFER_BYTES],
+            bytes: vec![0; ARRIVED_BYTES],
             opened: 0..0,
             sealed: 0..0,
-            ask_bytes: READ_BUFFER_BYTES,
+            ask_bytes: ARRIVED_BYTES,
         }
     }
 }
@@ -92,7 +93,7 @@ impl Arrived {
     /// So much has come into the room.
     pub(super) fn add(&mut self, count: usize) {
         self.sealed.end += count;
-        self.ask_bytes = (self.ask_bytes * 2).min(READ_BUFFER_BYTES);
+        self.ask_bytes = (self.ask_bytes * 2).min(ARRIVED_BYTES);
     }
 
     /// Keeps the beginning of a record that came into another buffer.
@@ -246,11 +247,6 @@ impl AsyncRead for SealedReader {
 }
 
 impl SealedWriter {
-    #[cfg(test)]
-    pub(super) fn limit_keys_to(&mut self, records: u64) {
-        self.sealer.limit_keys_to(records);
-    }
-
     /// Hands all that is sealed to the kernel.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.sealer.sealed().is_empty() {
@@ -309,11 +305,7 @@ impl AsyncWrite for SealedWriter {
 }
 
 fn not_sealed(error: SealError) -> io::Error {
-    let kind = match error {
-        SealError::Failed => io::ErrorKind::NotConnected,
-        SealError::NoKey | SealError::Refused(_) => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, error)
+    io::Error::new(io::ErrorKind::NotConnected, error)
 }
 
 impl fmt::Debug for SealedReader {
