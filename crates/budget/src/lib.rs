@@ -11,7 +11,8 @@
 //!   for each key.
 //! * [`ByteRate`]: bytes a second.
 //!
-//! [`amount`] reads such amounts as people type them.
+//! [`amount`] reads such amounts as people type them, and [`give_back_memory`] is for
+//! when much that was held is not held any more.
 //!
 //! `governor` covers the second alone: it counts no things that are given back, and
 //! knows no reserve and no eviction.
@@ -19,10 +20,12 @@
 pub mod amount;
 mod bytes;
 mod held;
+mod memory;
 mod rate;
 mod subnet;
 
 pub use bytes::ByteRate;
 pub use held::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
+pub use memory::give_back_memory;
 pub use rate::{Rate, RateLimiter, SubnetRateLimiter};
 pub use subnet::{Subnet, subnets};

@@ -30,9 +30,11 @@ use crate::registrar::{Input, OUTGOING_FRAMES, encoded};
 use crate::relay::Relay;
 use crate::slots::Slot;
 
-pub(crate) type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
+/// In a box, for each step of a connection would have room for one of its own.
+pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
-const READ_BYTES: usize = 4 * 1024;
+/// More than most messages have. An idle connection holds it.
+const READ_BYTES: usize = 512;
 /// Frames that wait are written as one, up to this size: many are short, and each
 /// write costs far more than its bytes.
 const WRITE_BYTES: usize = 16 * 1024;
@@ -147,7 +149,7 @@ async fn serve_speaking(
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
     let opened = tokio::select! {
-        opened = timeout_at(deadline, open(&context.tls, tcp)) => opened,
+        opened = timeout_at(deadline, Box::pin(open(&context.tls, tcp))) => opened,
         () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
         () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
@@ -177,7 +179,8 @@ async fn serve_speaking(
                 version,
                 name,
             };
-            control(context, stream, decoder, log_in, (connection, session)).await
+            let places = (connection, session);
+            Box::pin(control(context, stream, decoder, log_in, places)).await
         }
         ClientMessage::Observe => {
             let place = match context.admission.observe(key, observed.ip()) {
@@ -191,15 +194,9 @@ async fn serve_speaking(
                 other_address: arrival.place.other_address,
                 is_proxied: arrival.is_proxied,
             };
-            let ports = arrival.place.observer_ports;
-            observe(
-                context,
-                stream,
-                decoder,
-                (asker, ports),
-                (connection, place),
-            )
-            .await
+            let asker = (asker, arrival.place.observer_ports);
+            let places = (connection, place);
+            Box::pin(observe(context, stream, decoder, asker, places)).await
         }
         ClientMessage::Relay { token } => {
             let connection = Arc::new(connection);
@@ -208,7 +205,7 @@ async fn serve_speaking(
                 key,
                 connection,
             };
-            meeting::relay(context, half, decoder, token).await
+            Box::pin(meeting::relay(context, half, decoder, token)).await
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
     }
@@ -249,7 +246,7 @@ async fn open(
     tls: &TlsAcceptor,
     tcp: TcpStream,
 ) -> Result<(TlsStream, Decoder, PeerKey, ClientMessage), ConnectionError> {
-    let mut stream = tls.accept(tcp).await?;
+    let mut stream = Box::new(tls.accept(tcp).await?);
     let (_, session) = stream.get_ref();
     let key = proven_key(session, ALPN_RENDEZVOUS)?;
     let mut decoder = Decoder::new(FrameKind::Client);
@@ -452,7 +449,7 @@ async fn observe(
                 key,
                 connection: Arc::new(connection),
             };
-            meeting::relay(context, half, decoder, token).await
+            Box::pin(meeting::relay(context, half, decoder, token)).await
         }
         Ok(None) => Ok(()),
         Err(ConnectionError::CutOff(reason)) => refuse(context, stream, reason).await,

@@ -38,6 +38,7 @@ pub mod limits;
 pub mod listener;
 mod log;
 mod meeting;
+mod memory;
 mod probe;
 mod proxy;
 mod quota;

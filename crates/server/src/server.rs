@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use pinhole_budget::give_back_memory;
 use pinhole_proto::candidate::is_other_address;
 use pinhole_proto::registry::Registry;
 use pinhole_proto::rendezvous::Refusal;
@@ -13,7 +14,7 @@ use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, server_config};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -25,6 +26,7 @@ use crate::connection::{Arrival, Context, Place, serve};
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
 use crate::log::ClientLog;
+use crate::memory::Peak;
 use crate::probe::Prober;
 use crate::proxy::Proxies;
 use crate::registrar;
@@ -159,6 +161,7 @@ fn other_address(own: IpAddr, all: &[SocketAddr]) -> Option<IpAddr> {
 
 async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
     let mut connections = JoinSet::new();
+    let mut peak = Peak::default();
     loop {
         tokio::select! {
             () = context.stopped() => break,
@@ -170,6 +173,9 @@ async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
                 }
             },
             Some(ended) = connections.join_next() => report(ended),
+        }
+        if peak.is_over(connections.len()) {
+            spawn_blocking(give_back_memory);
         }
     }
     drop(listener);

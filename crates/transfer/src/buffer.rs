@@ -1,9 +1,12 @@
 //! Reused buffers of one chunk each. Their number bounds what a transfer holds
 //! in memory, and waiting for one is what slows a fast stage down.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::lengths::CHUNK_BYTES;
 
@@ -12,33 +15,135 @@ use crate::lengths::CHUNK_BYTES;
 const PAGE_BYTES: usize = 4096;
 /// Room for data.
 pub(crate) const DATA_BYTES: usize = CHUNK_BYTES as usize;
+/// Buffers for what arrives, of all peers together, beside one for each peer: 48 MiB.
+const SHARED_BUFFERS: usize = 48;
+/// Unused buffers that keep their memory: as many as one fast transfer goes round with.
+const SPARE_BUFFERS: usize = 12;
 
-/// A fixed number of buffers, allocated when first taken.
+/// What the pools of all exchanges share. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct BufferMemory {
+    spare: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// One for each buffer that a peer's pool may have beyond its first.
+    arriving: Arc<Semaphore>,
+}
+
+impl Default for BufferMemory {
+    fn default() -> Self {
+        Self {
+            spare: Arc::default(),
+            arriving: Arc::new(Semaphore::new(SHARED_BUFFERS)),
+        }
+    }
+}
+
+impl BufferMemory {
+    fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<u8> {
+        let spare = self.spare().pop();
+        // Not written: nothing takes memory before it holds data.
+        spare.unwrap_or_else(|| vec![0; 2 * PAGE_BYTES + DATA_BYTES])
+    }
+
+    fn give_back(&self, bytes: Vec<u8>) {
+        let mut spare = self.spare();
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(bytes);
+        }
+    }
+
+    /// Frees what no buffer uses.
+    pub fn free_spare(&self) {
+        self.spare().clear();
+    }
+}
+
+/// One of the buffers that a pool may have.
+#[derive(Debug)]
+struct Turn;
+
+/// A fixed number of buffers, whose memory is taken when they are.
 pub(crate) struct Pool {
-    free: mpsc::Receiver<Vec<u8>>,
-    back: mpsc::Sender<Vec<u8>>,
+    turns: mpsc::Receiver<Turn>,
+    back: mpsc::Sender<Turn>,
+    memory: BufferMemory,
+    /// For what arrives: the first buffer is the pool's own, so that no other peer can
+    /// keep this one from going on.
+    first: Option<Arc<Semaphore>>,
 }
 
 impl Pool {
-    pub(crate) fn new(count: usize) -> Self {
-        let (back, free) = mpsc::channel(count);
+    /// For what this side sends.
+    pub(crate) fn new(count: usize, memory: BufferMemory) -> Self {
+        let (back, turns) = mpsc::channel(count);
         for _ in 0..count {
             // There is room for all of them.
-            let _ = back.try_send(Vec::new());
+            let _ = back.try_send(Turn);
         }
-        Self { free, back }
+        Self {
+            turns,
+            back,
+            memory,
+            first: None,
+        }
+    }
+
+    /// For what arrives, of which all peers together have a bound.
+    pub(crate) fn arriving(count: usize, memory: BufferMemory) -> Self {
+        Self {
+            first: Some(Arc::new(Semaphore::new(1))),
+            ..Self::new(count, memory)
+        }
     }
 
     /// Waits for a buffer. `None` never happens while the pool exists.
     pub(crate) async fn take(&mut self) -> Option<Buffer> {
-        let bytes = self.free.recv().await?;
-        Some(Buffer::new(bytes, self.back.clone()))
+        self.turns.recv().await?;
+        // Its turn comes back although this may be given up.
+        let mut home = self.home();
+        if let Some(first) = &self.first {
+            let shared = Arc::clone(&self.memory.arriving);
+            // Neither is ever closed.
+            home.permit = tokio::select! {
+                biased;
+                own = Arc::clone(first).acquire_owned() => own.ok(),
+                shared = shared.acquire_owned() => shared.ok(),
+            };
+        }
+        Some(Buffer::of(home))
     }
 
-    /// As [`Pool::take`], on a thread of its own.
+    /// As [`Pool::take`], on a thread of its own, for what this side sends.
     pub(crate) fn take_blocking(&mut self) -> Option<Buffer> {
-        let bytes = self.free.blocking_recv()?;
-        Some(Buffer::new(bytes, self.back.clone()))
+        self.turns.blocking_recv()?;
+        Some(Buffer::of(self.home()))
+    }
+
+    fn home(&self) -> Home {
+        Home {
+            back: self.back.clone(),
+            memory: self.memory.clone(),
+            permit: None,
+        }
+    }
+}
+
+/// Where a buffer comes from, and its turn goes back to.
+struct Home {
+    back: mpsc::Sender<Turn>,
+    memory: BufferMemory,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Others may go on before this pool does.
+        drop(self.permit.take());
+        // Fails only when the pool is gone, and then nobody needs it.
+        let _ = self.back.try_send(Turn);
     }
 }
 
@@ -48,20 +153,17 @@ pub(crate) struct Buffer {
     bytes: Vec<u8>,
     data_start: usize,
     /// `None` for one that no pool counts.
-    back: Option<mpsc::Sender<Vec<u8>>>,
+    home: Option<Home>,
 }
 
 impl Buffer {
-    fn new(mut bytes: Vec<u8>, back: mpsc::Sender<Vec<u8>>) -> Self {
-        if bytes.is_empty() {
-            // Not written: nothing takes memory before it holds data.
-            bytes = vec![0; 2 * PAGE_BYTES + DATA_BYTES];
-        }
+    fn of(home: Home) -> Self {
+        let bytes = home.memory.take();
         let past_page = bytes.as_ptr().addr() % PAGE_BYTES;
         Self {
             bytes,
             data_start: 2 * PAGE_BYTES - past_page,
-            back: Some(back),
+            home: Some(home),
         }
     }
 
@@ -71,7 +173,7 @@ impl Buffer {
         Self {
             bytes: vec![0; data_bytes],
             data_start: 0,
-            back: None,
+            home: None,
         }
     }
 
@@ -111,35 +213,78 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(back) = &self.back {
-            // Fails only when the pool is gone, and then nobody needs it.
-            let _ = back.try_send(std::mem::take(&mut self.bytes));
+        if let Some(home) = &self.home {
+            home.memory.give_back(std::mem::take(&mut self.bytes));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
 
     #[test]
     fn buffers_are_aligned_bounded_and_come_back() {
-        let mut pool = Pool::new(2);
+        let mut pool = Pool::new(2, BufferMemory::default());
         let first = pool.take_blocking().unwrap();
         let mut second = pool.take_blocking().unwrap();
         for buffer in [&first, &second] {
             assert_eq!(buffer.data().as_ptr().addr() % PAGE_BYTES, 0);
             assert_eq!(buffer.data().len(), DATA_BYTES);
         }
-        assert!(pool.free.try_recv().is_err(), "no third");
+        assert!(pool.turns.try_recv().is_err(), "no third");
         second.data_mut()[0] = 7;
         second.put_header(&[1, 2, 3]);
         assert_eq!(second.frame(3, 1), [1, 2, 3, 7]);
         let mut alone = Buffer::alone(1);
         assert_eq!(alone.data_mut().len(), 1);
         drop(alone);
-        assert!(pool.free.try_recv().is_err(), "no third");
+        assert!(pool.turns.try_recv().is_err(), "no third");
         drop(first);
         assert!(pool.take_blocking().is_some());
+    }
+
+    #[test]
+    fn unused_buffers_keep_memory_for_one_transfer_at_most() {
+        let memory = BufferMemory::default();
+        let mut pool = Pool::new(2 * SPARE_BUFFERS, memory.clone());
+        let all: Vec<_> = (0..2 * SPARE_BUFFERS)
+            .map(|_| pool.take_blocking())
+            .collect();
+        drop(all);
+        assert_eq!(memory.spare().len(), SPARE_BUFFERS);
+        memory.free_spare();
+        assert!(memory.spare().is_empty());
+    }
+
+    /// What it gives without waiting.
+    fn at_once<T>(waiting: impl Future<Output = T>) -> Option<T> {
+        match pin!(waiting).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(given) => Some(given),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn whoever_arrives_has_one_buffer_whatever_the_others_hold() {
+        let memory = BufferMemory::default();
+        let mut greedy = Pool::arriving(SHARED_BUFFERS + 8, memory.clone());
+        let mut held = Vec::new();
+        while let Some(buffer) = at_once(greedy.take()) {
+            held.push(buffer.unwrap());
+        }
+        assert_eq!(held.len(), SHARED_BUFFERS + 1);
+        let mut other = Pool::arriving(6, memory.clone());
+        let first = at_once(other.take()).unwrap();
+        assert!(at_once(other.take()).is_none(), "a second");
+        assert_eq!(other.turns.len(), 5, "what was given up has cost nothing");
+        drop(first);
+        let first = at_once(other.take()).expect("its own again");
+        held.pop();
+        assert!(at_once(other.take()).is_some());
+        drop(first);
     }
 }

@@ -57,6 +57,7 @@ pub mod throttle;
 mod version;
 pub mod violation;
 
+pub use buffer::BufferMemory;
 pub use choices::{Choices, Existing, Selection};
 pub use destination::{Destination, DestinationError};
 pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Renamed, Summary, TransferError};

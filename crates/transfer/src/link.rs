@@ -18,7 +18,7 @@ use pinhole_budget::Owner;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
-    buffer::{Buffer, Pool},
+    buffer::{Buffer, BufferMemory, Pool},
     event::ExchangeEvent,
     flight::Flight,
     heard::Silence,
@@ -55,6 +55,8 @@ pub struct Resources {
     pub known: Known,
     /// What the offers that wait for an answer take.
     pub offers: OfferBudget,
+    /// The memory of chunks under way.
+    pub buffers: BufferMemory,
 }
 
 impl Default for Resources {
@@ -65,6 +67,7 @@ impl Default for Resources {
             lanes: lanes::fitting(),
             known: Known::default(),
             offers: OfferBudget::default(),
+            buffers: BufferMemory::default(),
         }
     }
 }
@@ -101,7 +104,10 @@ impl Link {
             outbox: Outbox::default(),
             bulk,
             events,
-            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS + resources.lanes)),
+            send_buffers: Mutex::new(Pool::new(
+                SEND_BUFFERS + resources.lanes,
+                resources.buffers.clone(),
+            )),
             resources,
             owner,
             is_known: AtomicBool::new(owner.is_known),

@@ -91,7 +91,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
         Self {
             stream: Heard::new(stream, shared.link.silence.clone()),
-            buffers: Pool::new(RECEIVE_BUFFERS + shared.link.resources.lanes),
+            buffers: Pool::arriving(
+                RECEIVE_BUFFERS + shared.link.resources.lanes,
+                shared.link.resources.buffers.clone(),
+            ),
             shared,
             control: Vec::new(),
         }

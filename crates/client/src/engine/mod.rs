@@ -9,6 +9,7 @@
 mod admission;
 mod diagnose;
 mod explain;
+mod freed;
 mod going_on;
 mod login;
 mod nearby;
@@ -41,6 +42,7 @@ use tracing::warn;
 
 use self::admission::Admission;
 use self::diagnose::Diagnosing;
+use self::freed::Freed;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
 use self::permissions::Permissions;
@@ -118,6 +120,7 @@ pub(crate) struct Engine {
     admission: Admission,
     permissions: Permissions,
     vigil: paths::Vigil,
+    freed: Freed,
     transfers: BTreeMap<TransferId, Transfer>,
     /// Of transfers that were cancelled while something still held it.
     leftovers: HashMap<Holder, Left>,
@@ -187,6 +190,7 @@ impl Engine {
             admission: Admission::default(),
             permissions: Permissions::default(),
             vigil: paths::Vigil::default(),
+            freed: Freed::default(),
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
             delivered: Deliveries::default(),
@@ -229,6 +233,7 @@ impl Engine {
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
                 () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
+                () = sleep_until(self.freed.due()) => self.freed.give_back(&self.resources),
             }
             self.publish();
         }

@@ -444,6 +444,7 @@ impl Engine {
     /// Takes a session off the list, and gives its place back.
     pub(super) fn remove_session(&mut self, id: SessionId) -> Option<PeerSession> {
         let session = self.sessions.remove(&id)?;
+        self.freed.note();
         self.admission.session_ended(session.ticket);
         Some(session)
     }

@@ -358,6 +358,7 @@ impl Engine {
             self.store_queue().await;
         }
         self.publish();
+        self.freed.note();
         self.emit(Event::Finished {
             transfer: id,
             failure,
