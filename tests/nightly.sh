@@ -2,8 +2,8 @@
 # What takes too long for tests/run.sh: a thousand kills, every failing call,
 # every pair of routers twenty times, and thrice with one that opens ports, two
 # gibibytes through everything that can happen on the road, two hundred people
-# at once, a crowd of strangers against a server, the times that connections take, the largest offers, and a minute of
-# fuzzing for each target. Ends with a summary, and fails when one of them has.
+# at once, crowds of strangers against a server and a person, the times that connections
+# take, the largest offers, and a minute of fuzzing for each target. Ends with a summary, and fails when one of them has.
 # Linux and root only; with FUZZ_SECONDS it takes another time for each target.
 set -eu
 cd "$(dirname "$0")/.."
@@ -92,6 +92,7 @@ stage patience long pinhole-tests patience an_offer_on_an_idle_session_waits_lon
 stage consent long pinhole-tests faults_consent one_yes_is_a_yes_to_one_offer_for_five_minutes
 stage friends long pinhole-tests strangers a_crowd_of_strangers_keeps_no_friend_out_for_a_minute
 stage timing long pinhole-tests timing connections_stand_and_bytes_arrive_in_so_many_round_trips
+stage cold long pinhole-tests timing a_program_that_is_only_started_takes_few_round_trips_more
 stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
 profile=--release
 stage many long pinhole-tests extremes a_hundred_thousand_files_need_little_memory

@@ -17,7 +17,6 @@ use tracing::debug;
 use crate::dial::{self, Unreached, first_to_succeed, list, within};
 use crate::proxy::{Proxy, ProxyError};
 use crate::server_address::ServerAddress;
-use crate::session::READ_BUFFER_BYTES;
 use crate::socket;
 
 /// How long the server has for its TLS handshake.
@@ -25,6 +24,9 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a proxy has for another tunnel, having made one.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes asked of the kernel in one read of a connection that carries much.
+const BULK_READ_BYTES: usize = 64 * 1024;
 
 /// Why there is no further connection to the server.
 #[derive(Debug, thiserror::Error)]
@@ -288,7 +290,7 @@ impl Server {
 
     /// As [`Server::secure`], for a connection that may have to carry much.
     pub(crate) async fn secure_for_bulk(&self, tcp: TcpStream) -> io::Result<ServerStream> {
-        let tcp = BufReader::with_capacity(READ_BUFFER_BYTES, tcp);
+        let tcp = BufReader::with_capacity(BULK_READ_BYTES, tcp);
         self.secure(tcp).await
     }
 

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use pinhole_budget::{Rate, RateLimiter};
 use pinhole_proto::key::PeerKey;
 
-/// Of one stranger.
+/// Of one stranger: somebody whose offers are all taken may send one file after the
+/// other.
 const STRANGER: Rate = Rate {
-    burst: 16,
-    interval: Duration::from_secs(4),
+    burst: 32,
+    interval: Duration::from_secs(1),
 };
 /// Of all strangers: keys cost nothing.
 const STRANGERS: Rate = Rate {
-    burst: 64,
-    interval: Duration::from_secs(1),
+    burst: 128,
+    interval: Duration::from_millis(500),
 };
 /// Of one key that is known. A transfer whose connection breaks again and again
 /// brings one each half a second for a while.
@@ -94,13 +95,13 @@ mod tests {
             each.filter(|&number| invitations.take(now, key(number), is_known))
                 .count()
         };
-        assert_eq!(passed(now, 0..1, 1000, false), 16);
+        assert_eq!(passed(now, 0..1, 1000, false), 32);
         assert_eq!(passed(now, 1..2, 1, false), 1, "another stranger");
-        assert_eq!(passed(now, 2..2000, 3, false), 64 - 17);
+        assert_eq!(passed(now, 2..2000, 3, false), 128 - 33);
         assert_eq!(passed(now, 3000..3001, 10, true), 10, "a contact");
         assert_eq!(passed(now, 3000..3001, 1000, true), 64 - 10);
         assert_eq!(passed(now, 3001..3002, 1, true), 1, "another contact");
-        let later = now + Duration::from_secs(8);
+        let later = now + Duration::from_secs(2);
         assert_eq!(passed(later, 0..1, 1000, false), 2, "slowly again");
     }
 }
