@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pinhole_net::{PathPolicy, PeerKey, RefuseReason};
 use pinhole_transfer::Manifest;
-use pinhole_transfer::merkle::Digest;
+use pinhole_transfer::digest::Digest;
 use tokio::time::Instant;
 
 use crate::contacts::Acquaintance;

@@ -3,9 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
+    digest::Digest,
     display::display_text,
     manifest::Manifest,
-    merkle::Digest,
     message::{DeclineReason, TransferId, Trouble},
     path::SafePath,
     violation::Violation,

@@ -12,10 +12,10 @@ use std::{
 
 use crate::{
     choices::Selection,
+    digest::{Digest, Tree},
     event::{Party, TransferError},
     known::Known,
     manifest::Manifest,
-    merkle::{Digest, Tree},
     message::TransferId,
     progress::{Paused, Progress, Speed, time_left},
     resume::ResumeState,

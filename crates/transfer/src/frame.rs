@@ -10,8 +10,8 @@
 use std::ops::Range;
 
 use crate::{
+    digest::{DIGEST_BYTES, Digest},
     lengths::CHUNK_BYTES,
-    merkle::{DIGEST_BYTES, Digest},
     message::{Message, TransferId},
 };
 

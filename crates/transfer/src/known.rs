@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{lengths::CHUNK_BYTES, merkle::Digest, version::FileVersion};
+use crate::{digest::Digest, lengths::CHUNK_BYTES, version::FileVersion};
 
 /// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
 const CHUNKS_MAX: usize = 256 * 1024;

@@ -8,7 +8,7 @@
 //! 2. [`exchange`] offers the manifest as [`message`]s in [`frame`]s;
 //! 3. once accepted, or at once where little comes along with its offer (and the
 //!    first chunk of the first file in any case), `outgoing` reads it in the
-//!    [`lengths`] of chunks, hashes them ([`merkle`]) and queues them for `writer`;
+//!    [`lengths`] of chunks, hashes them ([`digest`]) and queues them for `writer`;
 //! 4. on the other side `reader` asks the [`receiver`] whether each is due and
 //!    hands it to `incoming`, which verifies and writes it to a temporary of
 //!    the `store`, makes it durable, gives it its name and says so;
@@ -40,13 +40,13 @@ mod writer;
 
 pub mod choices;
 pub mod destination;
+pub mod digest;
 pub mod display;
 pub mod event;
 pub mod exchange;
 pub mod frame;
 pub mod lengths;
 pub mod manifest;
-pub mod merkle;
 pub mod message;
 pub mod path;
 pub mod progress;

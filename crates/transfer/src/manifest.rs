@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{lengths::Lengths, merkle::Digest, path::SafePath};
+use crate::{digest::Digest, lengths::Lengths, path::SafePath};
 
 /// Most files and folders in one offer.
 pub const ENTRIES_MAX: u32 = 250_000;

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{event::FileError, manifest::Entry, merkle::Digest};
+use crate::{digest::Digest, event::FileError, manifest::Entry};
 
 /// Which of the two peers this is. It decides whose transfer ids are even; the
 /// inviter is the initiator.

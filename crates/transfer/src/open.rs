@@ -16,6 +16,7 @@ pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
 
 use crate::{
     choices::Selection,
+    digest::Digest,
     event::{ExchangeError, TransferError},
     exchange::TRANSFERS_MAX,
     flight::Flight,
@@ -23,7 +24,6 @@ use crate::{
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
     link::Link,
     manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError},
-    merkle::Digest,
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
     offers::OfferRoom,
     receiver::Receiver,

@@ -21,6 +21,7 @@ pub(crate) use self::{
 };
 use crate::{
     buffer::{Buffer, DATA_BYTES},
+    digest::{Digest, Tree},
     disk,
     event::FileError,
     flight::Flight,
@@ -29,7 +30,6 @@ use crate::{
     lanes::{self, Entrance},
     lengths::{ChunkPlace, Lengths},
     link::{Bulk, Frame, Link},
-    merkle::{Digest, Tree},
     message::{Message, Trouble},
     source::{Source, SourceReader},
 };

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
     buffer::Pool,
+    digest::Digest,
     display::display_text,
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     exchange,
@@ -25,7 +26,6 @@ use crate::{
         ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder,
         ManifestError,
     },
-    merkle::Digest,
     message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
     offers::{Holder, OfferRoom},
     open::{Announced, OpenIncoming, OpenOutgoing, Shared},

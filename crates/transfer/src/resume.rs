@@ -8,9 +8,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{
+    digest::Digest,
     event::Summary,
     manifest::{Entry, Manifest},
-    merkle::Digest,
 };
 
 /// What the attempts at one transfer share. Clones are the same. The next attempt

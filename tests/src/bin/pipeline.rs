@@ -24,7 +24,7 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use pinhole_transfer::merkle::Digest;
+use pinhole_transfer::digest::Digest;
 use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 const CHUNK_BYTES: usize = 1 << 20;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use pinhole_net::PeerIdentity;
-use pinhole_transfer::merkle::Digest;
+use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{
     DeclineReason, Destination, ExchangeEvent, Manifest, Summary, TransferError,
 };

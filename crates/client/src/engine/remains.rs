@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pinhole_net::PeerKey;
-use pinhole_transfer::merkle::Digest;
+use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{Choices, Destination, Manifest, Summary, TransferError};
 use tokio::time::Instant;
 use tracing::{debug, warn};

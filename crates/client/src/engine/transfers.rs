@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::merkle::Digest;
+use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{
     AcceptError, Choices, Exchange, Manifest, Paused, Prepared, ResumeState, Source, SourceError,
     Summary,

@@ -10,10 +10,10 @@ use tokio::sync::mpsc;
 
 use super::{Incoming, Stopped};
 use crate::{
+    digest::{Digest, Tree},
     disk,
     frame::DigestItem,
     lengths::{CHUNK_BYTES, Lengths},
-    merkle::{Digest, Tree},
     message::Message,
     open::runs,
     part::Content,

@@ -8,12 +8,12 @@ use std::{
 
 use super::{Incoming, Stopped, Verified, Written};
 use crate::{
+    digest::Digest,
     disk::{self, Pace},
     event::FileError,
     frame::BatchItem,
     lengths::CHUNK_BYTES,
     manifest::Entry,
-    merkle::Digest,
     message::Trouble,
     part::Part,
     store::{Folders, Store},

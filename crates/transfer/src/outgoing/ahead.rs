@@ -7,13 +7,13 @@ use tokio::sync::oneshot;
 
 use super::{Framed, Outgoing, Piece};
 use crate::{
+    digest::{Digest, Tree},
     event::FileError,
     frame,
     known::Chunks,
     lanes::Entrance,
     lengths::ChunkPlace,
     link::Frame,
-    merkle::{Digest, Tree},
     message::Message,
     source::SourceReader,
 };

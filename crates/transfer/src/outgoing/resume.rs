@@ -13,13 +13,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Outgoing, Piece};
 use crate::{
+    digest::{Digest, Tree},
     event::FileError,
     frame::{self, DIGEST_ITEMS_MAX, DigestItem},
     known::Chunks,
     lanes::Entrance,
     lengths::{CHUNK_BYTES, Lengths},
     link::Frame,
-    merkle::{Digest, Tree},
     message::Trouble,
     source::SourceReader,
 };

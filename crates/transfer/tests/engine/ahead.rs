@@ -8,7 +8,7 @@ use std::{
 
 use pinhole_transfer::{
     Choices, DeclineReason, Destination, FileError, Party, Source, Summary, TransferError,
-    TransferId, Trouble, merkle::Digest,
+    TransferId, Trouble, digest::Digest,
 };
 use tempfile::tempdir;
 

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf};
 
-use pinhole_transfer::{ExchangeEvent, Party, Source, TransferError, TransferId, merkle::Digest};
+use pinhole_transfer::{ExchangeEvent, Party, Source, TransferError, TransferId, digest::Digest};
 use tempfile::tempdir;
 
 use crate::{
@@ -38,7 +38,7 @@ async fn a_large_offer_sends_its_first_chunk_and_waits_for_the_answer() {
     assert!(bob.exchange.progress(id).unwrap().bytes_done >= MIB as u64);
     assert!(liar.hear_chunk().await == (0, 1, second.clone()));
     let end = liar.hear().await;
-    let mut tree = pinhole_transfer::merkle::Tree::default();
+    let mut tree = pinhole_transfer::digest::Tree::default();
     for chunk in [first, second] {
         tree.push(Digest::of_chunk(&chunk));
     }

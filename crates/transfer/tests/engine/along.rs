@@ -5,8 +5,8 @@ use std::{fs, time::Duration};
 
 use pinhole_transfer::{
     Choices, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
+    digest::Digest,
     frame::{BatchItem, encode_batch_header},
-    merkle::Digest,
 };
 use tempfile::tempdir;
 

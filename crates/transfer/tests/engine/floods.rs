@@ -10,7 +10,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Party, Side, TransferError, frame::ChunkHeader, merkle::Digest,
+    ExchangeError, ExchangeEvent, Party, Side, TransferError, digest::Digest, frame::ChunkHeader,
 };
 use tempfile::tempdir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};

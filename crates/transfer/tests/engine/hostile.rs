@@ -10,8 +10,8 @@ use crate::{
 use pinhole_transfer::{
     AcceptError, Choices, DeclineReason, Destination, DestinationError, ExchangeError, Party, Side,
     TransferError, Trouble,
+    digest::Digest,
     frame::{BatchItem, ChunkHeader, encode_batch_header},
-    merkle::Digest,
 };
 use tempfile::tempdir;
 

@@ -3,7 +3,7 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use pinhole_transfer::{Party, Resources, Side, Summary, Throttle, TransferError, Trouble, merkle};
+use pinhole_transfer::{Party, Resources, Side, Summary, Throttle, TransferError, Trouble, digest};
 use tempfile::tempdir;
 
 use crate::{
@@ -85,11 +85,11 @@ async fn the_root_is_that_of_the_chunks_in_their_order() {
     let data = noise(21 * MIB + 5, 7);
     let path = from.path().join("large");
     fs::write(&path, &data).unwrap();
-    let mut chunks = merkle::Tree::default();
+    let mut chunks = digest::Tree::default();
     data.chunks(MIB)
-        .for_each(|chunk| chunks.push(merkle::Digest::of_chunk(chunk)));
+        .for_each(|chunk| chunks.push(digest::Digest::of_chunk(chunk)));
     // The digest of a transfer is the tree over the roots of its files.
-    let mut files = merkle::Tree::default();
+    let mut files = digest::Tree::default();
     files.push(chunks.root());
     for lanes in LANES {
         let into = tempdir().unwrap();

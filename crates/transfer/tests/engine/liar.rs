@@ -5,12 +5,12 @@ use std::path::Path;
 use crate::support::{Peer, names};
 use pinhole_transfer::{
     ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
+    digest::{Digest, Tree},
     frame::{
         BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
         FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
         encode_digests,
     },
-    merkle::{Digest, Tree},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 

@@ -1,6 +1,6 @@
 //! A sender that lies about what goes ahead of the answer to its offer.
 
-use pinhole_transfer::{Party, TransferError, merkle::Digest};
+use pinhole_transfer::{Party, TransferError, digest::Digest};
 use tempfile::tempdir;
 
 use crate::{

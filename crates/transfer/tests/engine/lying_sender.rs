@@ -4,8 +4,8 @@ use std::path::Path;
 
 use pinhole_transfer::{
     ExchangeError, Party, TransferError, TransferId,
+    digest::{Digest, Tree},
     frame::{DigestItem, encode_digests},
-    merkle::{Digest, Tree},
 };
 use tempfile::tempdir;
 

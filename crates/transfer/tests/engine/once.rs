@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::atomic::Ordering};
 
 use pinhole_transfer::{
     Choices, ExchangeEvent, Existing, Party, ResumeState, Summary, TransferError, Trouble,
-    merkle::{Digest, Tree},
+    digest::{Digest, Tree},
 };
 use tempfile::{TempDir, tempdir};
 
