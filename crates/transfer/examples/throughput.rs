@@ -1,10 +1,10 @@
 //! How fast the engine alone is: one large file and ten thousand small ones
 //! from one folder to another, over loopback TCP and without encryption.
 //!
-//! `cargo run --release -p pinhole-transfer --example throughput [FOLDER] [--lanes N]`
+//! `cargo run --release -p pinhole-transfer --example throughput [FOLDER]`
 //!
 //! The folder decides what is measured: on a tmpfs the pipeline, on a disk the
-//! disk. With lanes each round sends with one, and with so many.
+//! disk.
 
 use std::{
     error::Error,
@@ -28,40 +28,21 @@ const SMALL_BYTES: usize = 4096;
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let (folder, lanes) = arguments()?;
+    let folder = std::env::args_os().nth(1);
+    let folder = folder.map_or_else(|| PathBuf::from("/dev/shm"), PathBuf::from);
     let scratch = tempfile::tempdir_in(folder)?;
     let large = scratch.path().join("large");
     let small = scratch.path().join("small");
     make_large(&large)?;
     make_small(&small)?;
     for round in 1..=ROUNDS {
-        for lanes in &lanes {
-            let seconds = send(&large, scratch.path(), *lanes).await?.as_secs_f64();
-            let rate = 1073.7 / seconds;
-            println!("round {round}, lanes {lanes}: 1 GiB in {seconds:.2} s, {rate:.0} MB/s");
-            let seconds = send(&small, scratch.path(), *lanes).await?.as_secs_f64();
-            println!(
-                "round {round}, lanes {lanes}: {SMALL_FILES} x {SMALL_BYTES} bytes in {seconds:.2} s"
-            );
-        }
+        let seconds = send(&large, scratch.path()).await?.as_secs_f64();
+        let rate = 1073.7 / seconds;
+        println!("round {round}: 1 GiB in {seconds:.2} s, {rate:.0} MB/s");
+        let seconds = send(&small, scratch.path()).await?.as_secs_f64();
+        println!("round {round}: {SMALL_FILES} x {SMALL_BYTES} bytes in {seconds:.2} s");
     }
     Ok(())
-}
-
-/// The folder, and with how many lanes to send in turn.
-fn arguments() -> Outcome<(PathBuf, Vec<usize>)> {
-    let mut folder = PathBuf::from("/dev/shm");
-    let mut lanes = vec![Resources::default().lanes];
-    let mut arguments = std::env::args_os().skip(1);
-    while let Some(argument) = arguments.next() {
-        if argument == "--lanes" {
-            let count = arguments.next().ok_or("--lanes takes a number")?;
-            lanes = vec![1, count.to_string_lossy().parse()?];
-        } else {
-            folder = argument.into();
-        }
-    }
-    Ok((folder, lanes))
 }
 
 fn make_large(path: &Path) -> Outcome<()> {
@@ -87,24 +68,30 @@ fn make_small(path: &Path) -> Outcome<()> {
 
 /// Sends `path` into a new folder below `scratch`; from the scan to the
 /// durable acknowledgement.
-async fn send(path: &Path, scratch: &Path, lanes: usize) -> Outcome<Duration> {
+async fn send(path: &Path, scratch: &Path) -> Outcome<Duration> {
     let into = tempfile::tempdir_in(scratch)?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let dialled = TcpStream::connect(listener.local_addr()?).await?;
     let (accepted, _) = listener.accept().await?;
     dialled.set_nodelay(true)?;
     accepted.set_nodelay(true)?;
-    let resources = || Resources {
-        lanes,
-        ..Resources::default()
-    };
     let (alice, mut at_alice) = {
         let owner = Owner::stranger([2; 32]);
-        start(dialled.into_split(), Side::Initiator, owner, resources())
+        start(
+            dialled.into_split(),
+            Side::Initiator,
+            owner,
+            Resources::default(),
+        )
     };
     let (bob, mut at_bob) = {
         let owner = Owner::stranger([1; 32]);
-        start(accepted.into_split(), Side::Responder, owner, resources())
+        start(
+            accepted.into_split(),
+            Side::Responder,
+            owner,
+            Resources::default(),
+        )
     };
 
     let started = Instant::now();

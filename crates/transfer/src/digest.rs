@@ -1,70 +1,43 @@
-//! Digests of chunks and the Merkle root that closes a file: SHA-256 in the
-//! tree of RFC 9162 section 2.1, whose leaves and nodes hash differently, so
-//! that a node can never pass for a leaf.
-//!
-//! Leaves are much shorter than chunks: those of one chunk are hashed side by
-//! side, which one long message cannot be. A chunk's digest is the tree over its
-//! leaves, and a file's the tree over its chunks.
+//! BLAKE3 of files, chunk by chunk. BLAKE3 is a tree: a chunk of a file is one of
+//! its subtrees, and the root over all chunks is the file's hash, which `b3sum`
+//! prints.
 
 use std::fmt;
 
+use blake3::Hasher;
+use blake3::hazmat::{
+    ChainingValue, HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root,
+};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-const LEAF: [u8; 1] = [0];
-const NODE: [u8; 1] = [1];
-
-/// Bytes of a leaf of a chunk, but for its last. Of whole 32 KiB, those that are
-/// read side by side would meet in one set of a core's cache, and hashing take a
-/// tenth longer, or more.
-pub const LEAF_BYTES: usize = 32 * 1024 - 64;
-/// Leaves that are hashed side by side: as many as the widest processors do.
-const SIDE_BY_SIDE: usize = 32;
+use crate::lengths::ChunkPlace;
 
 /// Bytes of a [`Digest`].
 pub const DIGEST_BYTES: usize = 32;
 
-/// A SHA-256 digest; in JSON and for people, 64 hexadecimal digits.
+/// A BLAKE3 hash, or the chaining value of one of its subtrees; in JSON and for
+/// people, 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; DIGEST_BYTES]);
 
 impl Digest {
-    /// The digest of a chunk's bytes; one without any is an empty leaf.
+    /// The digest of a chunk's bytes, which depends on where in the file it lies:
+    /// its chaining value, or the file's hash if it is the only one.
     #[must_use]
-    pub fn of_chunk(bytes: &[u8]) -> Self {
-        let mut leaves = [&[][..]; SIDE_BY_SIDE];
-        let mut digests = [[0; DIGEST_BYTES]; SIDE_BY_SIDE];
-        let mut tree = Tree::default();
-        let mut rest = bytes;
-        loop {
-            let mut count = 0;
-            for leaf in &mut leaves {
-                (*leaf, rest) = rest.split_at(rest.len().min(LEAF_BYTES));
-                count += 1;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            let leaves = leaves.get(..count).unwrap_or_default();
-            let digests = digests.get_mut(..count).unwrap_or_default();
-            tape_sha256::hash_many_prefixed(&LEAF, leaves, digests);
-            digests.iter().for_each(|digest| tree.push(Self(*digest)));
-            if rest.is_empty() {
-                return tree.root();
-            }
+    pub fn of_chunk(place: ChunkPlace, bytes: &[u8]) -> Self {
+        if place.is_whole_file() {
+            return Self::of_file(bytes);
         }
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(place.offset_bytes()).update(bytes);
+        Self(hasher.finalize_non_root())
     }
 
-    fn of_node(left: Self, right: Self) -> Self {
-        let hasher = Sha256::new().chain_update(NODE);
-        Self(
-            hasher
-                .chain_update(left.0)
-                .chain_update(right.0)
-                .finalize()
-                .into(),
-        )
+    /// The hash of a file that is here as a whole.
+    #[must_use]
+    pub fn of_file(bytes: &[u8]) -> Self {
+        Self(blake3::hash(bytes).into())
     }
 
     /// As it came from the wire.
@@ -82,9 +55,7 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        formatter.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
@@ -108,28 +79,33 @@ pub struct DigestError;
 impl TryFrom<String> for Digest {
     type Error = DigestError;
     fn try_from(text: String) -> Result<Self, DigestError> {
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let mut bytes = [0; DIGEST_BYTES];
-        if pairs.len() != bytes.len() || !rest.is_empty() {
-            return Err(DigestError);
-        }
-        let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(DigestError);
-        for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-            *byte = u8::try_from(digit(*high)? * 16 + digit(*low)?).map_err(|_| DigestError)?;
-        }
-        Ok(Self(bytes))
+        let hash = blake3::Hash::from_hex(text);
+        hash.map(|hash| Self(hash.into())).map_err(|_| DigestError)
     }
 }
 
 /// The tree over a file's chunk digests, or over those from some chunk on,
-/// growing by one chunk at a time and holding no more than two digests a level.
+/// growing by one chunk at a time and holding about two digests a level.
+///
+/// ```
+/// use pinhole_transfer::digest::{Digest, Tree};
+/// use pinhole_transfer::lengths::Lengths;
+///
+/// let file = vec![7; 3_000_000];
+/// let lengths = Lengths::new(file.len() as u64).unwrap();
+/// let mut tree = Tree::default();
+/// for (place, chunk) in lengths.places_from(0).zip(file.chunks(1 << 20)) {
+///     tree.push(Digest::of_chunk(place, chunk));
+/// }
+/// assert_eq!(tree.root(), Digest::of_file(&file));
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
     /// The number of the chunk that is added next.
     next: u64,
-    /// Roots of complete subtrees with their heights, which strictly fall in a
-    /// tree that starts at the first chunk.
-    complete: Vec<(u32, Digest)>,
+    /// Subtrees with their heights. Two siblings are merged when something follows
+    /// them: only then is it known that they are not the root's.
+    subtrees: Vec<(u32, ChainingValue)>,
 }
 
 impl Tree {
@@ -138,136 +114,185 @@ impl Tree {
     pub fn starting_at(chunk: u32) -> Self {
         Self {
             next: u64::from(chunk),
-            complete: Vec::new(),
+            subtrees: Vec::new(),
         }
     }
 
     /// Adds the next chunk's digest.
     pub fn push(&mut self, chunk: Digest) {
-        self.push_subtree(0, chunk);
+        self.push_subtree(0, chunk.0);
     }
 
     /// Adds a part that starts at this tree's next chunk.
     pub fn append(&mut self, part: Self) {
-        for (height, root) in part.complete {
-            self.push_subtree(height, root);
+        for (height, subtree) in part.subtrees {
+            self.push_subtree(height, subtree);
         }
     }
 
-    fn push_subtree(&mut self, mut height: u32, mut root: Digest) {
-        let mut place = self.next >> height;
+    fn push_subtree(&mut self, height: u32, subtree: ChainingValue) {
+        self.merge();
         self.next += 1 << height;
-        // A right sibling, and the left one is not in another part.
-        while place % 2 == 1
-            && let Some((_, left)) = self.complete.pop_if(|(other, _)| *other == height)
-        {
-            root = Digest::of_node(left, root);
-            height += 1;
-            place /= 2;
-        }
-        self.complete.push((height, root));
+        self.subtrees.push((height, subtree));
     }
 
-    /// The root over all chunks pushed. That of an empty file is the SHA-256
-    /// of nothing.
+    /// Merges the last subtree with its sibling, and their parent with its own, as
+    /// long as there is one.
+    fn merge(&mut self) {
+        while let [.., (left_height, left), (height, right)] = *self.subtrees {
+            let place = (self.next >> height) - 1;
+            // The sibling of one in an even place is yet to come; that of one in an
+            // odd place may be in another part.
+            if left_height != height || place.is_multiple_of(2) {
+                return;
+            }
+            let parent = merge_subtrees_non_root(&left, &right, Mode::Hash);
+            self.subtrees.truncate(self.subtrees.len() - 2);
+            self.subtrees.push((height + 1, parent));
+        }
+    }
+
+    /// The root over all chunks pushed: the hash of the file that they make.
     #[must_use]
     pub fn root(&self) -> Digest {
-        self.complete
-            .iter()
-            .rev()
-            .map(|(_, root)| *root)
-            .reduce(|right, left| Digest::of_node(left, right))
-            .unwrap_or_else(|| Digest(Sha256::digest([]).into()))
+        let Some(((_, right), rest)) = self.subtrees.split_last() else {
+            return Digest::of_file(&[]);
+        };
+        let Some(((_, first), between)) = rest.split_first() else {
+            return Digest(*right);
+        };
+        let right = between.iter().rev().fold(*right, |right, (_, left)| {
+            merge_subtrees_non_root(left, &right, Mode::Hash)
+        });
+        Digest(merge_subtrees_root(first, &right, Mode::Hash).into())
+    }
+}
+
+/// The digest of several files: the hash of what `b3sum` prints for them.
+#[derive(Debug, Clone, Default)]
+pub struct Listing(Hasher);
+
+impl Listing {
+    /// Adds the line of the next file.
+    pub fn push(&mut self, hash: Digest, path: &str) {
+        self.0.update(format!("{hash}  {path}\n").as_bytes());
+    }
+
+    /// The hash over all lines.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::lengths::{CHUNK_BYTES, Lengths};
 
-    /// A leaf of RFC 9162, by another implementation of SHA-256.
-    fn leaf(bytes: &[u8]) -> Digest {
-        let hash = Sha256::new_with_prefix(LEAF).chain_update(bytes);
-        Digest(hash.finalize().into())
+    /// The input of the test vectors that BLAKE3 publishes.
+    fn input(length: usize) -> Vec<u8> {
+        (0..=250).cycle().take(length).collect()
     }
 
-    #[test]
-    fn a_chunk_is_the_tree_over_its_leaves() {
-        const LENGTHS: [usize; 15] = [
-            0, 1, 55, 56, 63, 64, 32_703, 32_704, 32_705, 65_408, 196_609, 1_046_528, 1_046_529,
-            1_048_575, 1_048_576,
-        ];
-        let bytes: Vec<u8> = (0..1_048_576u32).map(|n| (n % 251) as u8).collect();
-        for length in LENGTHS {
-            let leaves = bytes[..length].chunks(LEAF_BYTES).map(leaf);
-            let mut leaves: Vec<_> = leaves.collect();
-            if leaves.is_empty() {
-                leaves.push(leaf(&[]));
-            }
-            let chunk = Digest::of_chunk(&bytes[..length]);
-            assert_eq!(chunk, reference(&leaves), "{length} bytes");
-        }
+    fn chunks(file: &[u8]) -> Vec<Digest> {
+        let lengths = Lengths::new(file.len() as u64).unwrap();
+        let places = lengths.places_from(0);
+        let bytes = file.chunks(CHUNK_BYTES as usize);
+        places
+            .zip(bytes)
+            .map(|(place, bytes)| Digest::of_chunk(place, bytes))
+            .collect()
     }
 
-    /// The recursive definition of RFC 9162, to hold the tree against.
-    fn reference(chunks: &[Digest]) -> Digest {
-        match chunks {
-            [] => Digest(Sha256::digest([]).into()),
-            [only] => *only,
-            _ => {
-                let (left, right) = chunks.split_at(chunks.len().next_power_of_two() / 2);
-                Digest::of_node(reference(left), reference(right))
-            }
-        }
-    }
-
-    #[test]
-    fn the_root_is_that_of_the_rfc() {
-        let chunks: Vec<_> = (0u32..70)
-            .map(|n| Digest::of_chunk(&n.to_be_bytes()))
-            .collect();
+    fn tree(chunks: &[Digest]) -> Tree {
         let mut tree = Tree::default();
-        for count in 0..chunks.len() {
-            assert_eq!(tree.root(), reference(&chunks[..count]), "{count} chunks");
-            tree.push(chunks[count]);
+        chunks.iter().for_each(|chunk| tree.push(*chunk));
+        tree
+    }
+
+    /// From `test_vectors.json` of BLAKE3, by its reference implementation.
+    #[test]
+    fn published_hashes() {
+        const PUBLISHED: [(usize, &str); 4] = [
+            (
+                0,
+                "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+            ),
+            (
+                1,
+                "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213",
+            ),
+            (
+                1024,
+                "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7",
+            ),
+            (
+                102_400,
+                "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085",
+            ),
+        ];
+        for (length, hash) in PUBLISHED {
+            let file = input(length);
+            assert_eq!(Digest::of_file(&file).to_string(), hash);
+            assert_eq!(tree(&chunks(&file)).root().to_string(), hash);
         }
+    }
+
+    #[test]
+    fn the_root_over_chunks_is_the_hash_of_the_file() {
+        let file = input(9 * CHUNK_BYTES as usize);
+        for whole in 0..=8 {
+            for more in [0, 1, CHUNK_BYTES as usize - 1] {
+                let file = &file[..whole * CHUNK_BYTES as usize + more];
+                assert_eq!(tree(&chunks(file)).root(), Digest::of_file(file));
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_chunk_elsewhere_has_another_digest() {
+        let chunks = chunks(&vec![7; 3 * CHUNK_BYTES as usize]);
+        assert_ne!(chunks[0], chunks[1]);
+        let alone = Digest::of_file(&vec![7; CHUNK_BYTES as usize]);
+        assert_ne!(chunks[0], alone);
     }
 
     #[test]
     fn a_tree_in_two_parts_is_the_same_tree() {
         let chunks: Vec<_> = (0u32..70)
-            .map(|n| Digest::of_chunk(&n.to_be_bytes()))
+            .map(|number| Digest::of_file(&number.to_be_bytes()))
             .collect();
         for count in 0..=chunks.len() {
+            let whole = tree(&chunks[..count]);
             for cut in 0..=count {
-                let (mut tree, mut part) = (
-                    Tree::default(),
-                    Tree::starting_at(u32::try_from(cut).unwrap()),
-                );
-                chunks[..cut].iter().for_each(|chunk| tree.push(*chunk));
-                chunks[cut..count]
-                    .iter()
-                    .for_each(|chunk| part.push(*chunk));
-                tree.append(part);
-                assert_eq!(tree.root(), reference(&chunks[..count]), "{cut} of {count}");
+                let mut part = Tree::starting_at(u32::try_from(cut).unwrap());
+                chunks[cut..count].iter().for_each(|it| part.push(*it));
+                let mut parted = tree(&chunks[..cut]);
+                parted.append(part);
+                assert_eq!(parted.root(), whole.root(), "{cut} of {count}");
             }
         }
     }
 
-    #[test]
-    fn known_digests() {
-        // RFC 9162's test leaf is the empty string; its value is well known
-        // from Certificate Transparency logs.
-        let leaf = Digest::of_chunk(b"");
-        let known = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d";
-        assert_eq!(leaf.to_string(), known);
-        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(Tree::default().root().to_string(), empty);
+    proptest! {
+        #[test]
+        fn a_listing_is_what_b3sum_prints(names in prop::collection::vec("[a-z/]{1,9}", 0..9)) {
+            let (mut listing, mut printed) = (Listing::default(), String::new());
+            for name in &names {
+                let hash = blake3::hash(name.as_bytes());
+                listing.push(Digest::of_file(name.as_bytes()), name);
+                printed += &format!("{hash}  {name}\n");
+            }
+            prop_assert_eq!(listing.digest(), Digest::of_file(printed.as_bytes()));
+        }
     }
 
     #[test]
     fn a_digest_reads_back_from_its_text() {
-        let digest = Digest::of_chunk(b"x");
+        let digest = Digest::of_file(b"x");
         assert_eq!(Digest::try_from(digest.to_string()), Ok(digest));
         for text in ["", "00", &"g".repeat(64), &"0".repeat(66), "é"] {
             assert_eq!(Digest::try_from(text.to_owned()), Err(DigestError));

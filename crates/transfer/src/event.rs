@@ -94,9 +94,9 @@ pub struct Summary {
     pub failed_files: u32,
     /// Files that the receiver did not want.
     pub skipped_files: u32,
-    /// What was delivered, in short: the Merkle tree over the roots of the
-    /// files, in the order of the manifest. Equal on both sides; `None` for no
-    /// files.
+    /// What was delivered, in short. Of one file its BLAKE3 hash, which `b3sum`
+    /// prints; of several, the hash of what `b3sum` prints for them in the order of
+    /// the manifest. Equal on both sides; `None` for no files.
     pub digest: Option<Digest>,
     /// On the receiving side, the folder that they are in, by the path that it has
     /// in the end.

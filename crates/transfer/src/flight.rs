@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     choices::Selection,
-    digest::{Digest, Tree},
+    digest::{Digest, Listing},
     event::{Party, TransferError},
     known::Known,
     manifest::Manifest,
@@ -41,6 +41,7 @@ pub(crate) struct Flight {
     files_total: AtomicU32,
     resent_bytes: AtomicU64,
     failed_here: AtomicBool,
+    manifest: Arc<Manifest>,
     /// What of the offer is wanted, once it was accepted.
     selection: OnceLock<Arc<Selection>>,
     roots: Mutex<Roots>,
@@ -52,20 +53,22 @@ pub(crate) struct Flight {
 }
 
 /// What the files amount to. Of a hundred thousand no list is kept: only those
-/// whose fate is open wait to be added to the tree.
+/// whose fate is open wait to be added to the digest.
 #[derive(Debug, Clone, Default)]
 struct Roots {
     /// Files that have come to their end, in the order of the manifest.
     open: VecDeque<(u32, Digest)>,
     failed: BTreeSet<u32>,
-    tree: Tree,
+    listing: Listing,
+    /// The last that was added, and how many were.
+    last: Option<Digest>,
     files: u32,
 }
 
 impl Flight {
     pub(crate) fn new(
         id: TransferId,
-        manifest: &Manifest,
+        manifest: &Arc<Manifest>,
         known: Known,
         owner: [u8; 32],
         resume: ResumeState,
@@ -84,6 +87,7 @@ impl Flight {
             files_total: AtomicU32::new(manifest.files()),
             resent_bytes: AtomicU64::new(0),
             failed_here: AtomicBool::new(false),
+            manifest: Arc::clone(manifest),
             selection: OnceLock::new(),
             roots: Mutex::default(),
             speed: Mutex::default(),
@@ -93,7 +97,6 @@ impl Flight {
         }
     }
 
-    /// Only these files are wanted.
     /// What of the offer is wanted, once that is known.
     pub(crate) fn selection(&self) -> Option<Arc<Selection>> {
         self.selection.get().cloned()
@@ -192,13 +195,14 @@ impl Flight {
     /// The first `entries` of the manifest need no more care. Returns those of their
     /// files that made it and were not settled before.
     pub(crate) fn settle(&self, entries: u32) -> Vec<(u32, Digest)> {
-        self.roots().settle(entries, self.selection.get())
+        self.roots()
+            .settle(entries, &self.manifest, self.selection.get())
     }
 
     /// What all files amount to that have come to their end; `None` for no files.
     pub(crate) fn digest_of_sent(&self) -> Option<Digest> {
         let mut roots = self.roots().clone();
-        roots.settle(u32::MAX, self.selection.get());
+        roots.settle(u32::MAX, &self.manifest, self.selection.get());
         roots.digest()
     }
 
@@ -287,13 +291,21 @@ impl Flight {
 }
 
 impl Roots {
-    fn settle(&mut self, entries: u32, selection: Option<&Arc<Selection>>) -> Vec<(u32, Digest)> {
+    fn settle(
+        &mut self,
+        entries: u32,
+        manifest: &Manifest,
+        selection: Option<&Arc<Selection>>,
+    ) -> Vec<(u32, Digest)> {
         // Of what came along with the offer some may not have been wanted.
         let is_skipped = |entry: &u32| selection.is_some_and(|it| it.skipped().contains(entry));
         let mut settled = Vec::new();
         while let Some((entry, root)) = self.open.pop_front_if(|(entry, _)| *entry < entries) {
             if !self.failed.contains(&entry) && !is_skipped(&entry) {
-                self.tree.push(root);
+                if let Some(file) = manifest.entry(entry) {
+                    self.listing.push(root, file.path().as_str());
+                }
+                self.last = Some(root);
                 self.files += 1;
                 settled.push((entry, root));
             }
@@ -303,7 +315,10 @@ impl Roots {
     }
 
     fn digest(&self) -> Option<Digest> {
-        (self.files > 0).then(|| self.tree.root())
+        match self.files {
+            0 | 1 => self.last,
+            _ => Some(self.listing.digest()),
+        }
     }
 }
 
@@ -316,7 +331,7 @@ mod tests {
 
     #[test]
     fn only_what_travels_has_a_speed() {
-        let manifest = ManifestBuilder::default().build();
+        let manifest = Arc::new(ManifestBuilder::default().build());
         let flight = Flight::new(
             TransferId::first(Side::Initiator),
             &manifest,

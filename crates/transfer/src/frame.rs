@@ -246,7 +246,7 @@ pub fn encode_batch_header(
 pub struct BatchItem {
     /// The number of the file in the manifest.
     pub entry: u32,
-    /// [`Digest::of_chunk`] of the data; for an empty file, of nothing.
+    /// The file's hash.
     pub digest: Digest,
     /// Where the data lies in the items.
     pub data: Range<usize>,
@@ -465,7 +465,7 @@ mod tests {
             let mut bytes = Vec::new();
             for (entry, data) in files.iter().enumerate() {
                 let length = u32::try_from(data.len()).unwrap();
-                let digest = Digest::of_chunk(data);
+                let digest = Digest::of_file(data);
                 let entry = u32::try_from(entry).unwrap();
                 bytes.extend(BatchItem::encode_header(entry, length, digest));
                 bytes.extend(data);
@@ -474,7 +474,7 @@ mod tests {
             prop_assert_eq!(items.len(), files.len());
             for (item, data) in items.iter().zip(&files) {
                 prop_assert_eq!(&bytes[item.data.clone()], data.as_slice());
-                prop_assert_eq!(item.digest, Digest::of_chunk(data));
+                prop_assert_eq!(item.digest, Digest::of_file(data));
             }
             let last = files.last().unwrap().len();
             if cut < last + BATCH_ITEM_BYTES {

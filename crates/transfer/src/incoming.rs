@@ -1,7 +1,6 @@
-//! The receiving pipeline of one transfer: a thread that hands on what comes,
-//! lanes that hash it, a thread that writes, a thread that makes durable. None
-//! waits for another but through a full queue, and nothing is written before it
-//! is verified. Beside them a thread compares what an earlier attempt has left.
+//! The receiving pipeline of one transfer: a thread that hashes what comes, a thread
+//! that writes, a thread that makes durable. None waits for another but through a full
+//! queue, and nothing is written before it is verified. Beside them a thread compares what an earlier attempt has left.
 
 mod commit;
 mod compare;
@@ -23,7 +22,6 @@ use crate::{
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
     frame::{BatchItem, DigestItem},
-    lanes::{self, Entrance},
     lengths::ChunkPlace,
     manifest::{Entry, Manifest},
     message::{CancelReason, Message, Trouble},
@@ -39,6 +37,8 @@ pub(crate) const WORK: usize = 16;
 /// Lists of digests that wait for the comparison. They are small and let the
 /// sender be far ahead of it.
 pub(crate) const DIGESTS: usize = 64;
+/// Pieces that are hashed and wait to be written.
+const HASHED: usize = 2;
 /// Written files that wait to be made durable. They are open files.
 const WRITTEN: usize = if cfg!(target_os = "linux") { 64 } else { 16 };
 
@@ -165,12 +165,11 @@ impl Incoming {
         let (written, to_commit) = std_mpsc::sync_channel(WRITTEN);
         std::thread::scope(|scope| {
             let thread = |name: &str| Builder::new().name(format!("pinhole-{name}"));
-            let lanes = self.shared.link.resources.lanes;
-            let opened = lanes::open(scope, "pinhole-hash", lanes, |work| Some(hash(work)));
-            let piping = opened.and_then(|(entrance, hashed)| {
-                thread("hand-on")
-                    .spawn_scoped(scope, move || self.hand_on(held, work, &entrance))?;
-                let verified = self.verify(hashed, comparisons);
+            let (to_verify, hashed) = std_mpsc::sync_channel(HASHED);
+            let hashing =
+                thread("hash").spawn_scoped(scope, move || self.hash(held, work, &to_verify));
+            let piping = hashing.and_then(|_| {
+                let verified = self.verify(hashed.into_iter(), comparisons);
                 let writing = WriteStage::new(self, store, written);
                 thread("write").spawn_scoped(scope, move || writing.run(verified))
             });
@@ -194,17 +193,17 @@ impl Incoming {
         self.flight.dropped().map_or(Ok(()), |_| Err(Stopped))
     }
 
-    fn hand_on(
+    fn hash(
         &self,
         held: Vec<Work>,
         mut work: mpsc::Receiver<Work>,
-        lanes: &Entrance<'_, Work>,
+        hashed: &std_mpsc::SyncSender<Hashed>,
     ) -> Option<()> {
         let coming = std::iter::from_fn(|| work.blocking_recv());
         for work in held.into_iter().chain(coming) {
             self.check_stopped().ok()?;
             if let Some(work) = self.wanted(work) {
-                lanes.send(work)?;
+                hashed.send(hash(work)).ok()?;
             }
         }
         Some(())
@@ -371,15 +370,15 @@ fn hash(work: Work) -> Hashed {
             digest,
             buffer,
             ..
-        } => has_digest(buffer.data().get(..place.length_bytes()), *digest),
-        Work::Batch { items, buffer } => items
-            .iter()
-            .all(|item| has_digest(buffer.data().get(item.data.clone()), item.digest)),
+        } => {
+            let data = buffer.data().get(..place.length_bytes());
+            data.is_some_and(|data| Digest::of_chunk(*place, data) == *digest)
+        }
+        Work::Batch { items, buffer } => items.iter().all(|item| {
+            let data = buffer.data().get(item.data.clone());
+            data.is_some_and(|data| Digest::of_file(data) == item.digest)
+        }),
         Work::End { .. } | Work::Failed { .. } => true,
     };
     (work, is_genuine)
-}
-
-fn has_digest(data: Option<&[u8]>, digest: Digest) -> bool {
-    data.is_some_and(|data| Digest::of_chunk(data) == digest)
 }

@@ -14,9 +14,9 @@ use std::{
     },
 };
 
+use blake3::Hasher;
 use cap_std::fs::Dir;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::{
     disk,
@@ -106,7 +106,7 @@ impl Journal {
     /// left under others.
     pub(crate) fn open(dir: &Arc<Dir>, manifest: &Manifest, owner: &[u8; 32]) -> io::Result<Self> {
         let sizes = sizes_of(manifest, owner);
-        let name_of = |number: u32| own_suffix(sizes.clone().chain_update(number.to_be_bytes()));
+        let name_of = |number: u32| own_suffix(sizes.clone().update(&number.to_be_bytes()));
         let listing = listing_of(manifest);
         let mut own = None;
         let mut others = Vec::new();
@@ -320,13 +320,14 @@ fn write_line(text: &mut Vec<u8>, line: &Line) -> io::Result<()> {
 
 /// What stays as it is when something in an offer is moved or renamed: whose it is,
 /// and the sizes of its files.
-fn sizes_of(manifest: &Manifest, owner: &[u8; 32]) -> Sha256 {
+fn sizes_of(manifest: &Manifest, owner: &[u8; 32]) -> Hasher {
     let entries = manifest.entries().iter();
     let mut sizes: Vec<_> = entries.filter_map(Entry::file_size_bytes).collect();
     sizes.sort_unstable();
-    let mut hash = Sha256::new_with_prefix(b"journal").chain_update(owner);
+    let mut hash = Hasher::new();
+    hash.update(b"journal").update(owner);
     for size_bytes in sizes {
-        hash.update(size_bytes.to_be_bytes());
+        hash.update(&size_bytes.to_be_bytes());
     }
     hash
 }

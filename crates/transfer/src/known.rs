@@ -178,7 +178,7 @@ mod tests {
     const MIB: usize = CHUNK_BYTES as usize;
 
     fn digest(of: u8) -> Digest {
-        Digest::of_chunk(&[of])
+        Digest::of_file(&[of])
     }
 
     /// A file of three chunks.

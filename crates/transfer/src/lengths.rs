@@ -19,6 +19,7 @@ pub struct ChunkPlace {
     index: u32,
     offset_bytes: u64,
     length_bytes: u32,
+    is_whole_file: bool,
 }
 
 impl Lengths {
@@ -50,6 +51,7 @@ impl Lengths {
             index,
             offset_bytes,
             length_bytes: left_bytes.min(CHUNK_BYTES),
+            is_whole_file: self.chunks == 1,
         })
     }
 
@@ -92,6 +94,12 @@ impl ChunkPlace {
     #[must_use]
     pub const fn length_bytes(self) -> usize {
         self.length_bytes as usize
+    }
+
+    /// Whether the file has no other.
+    #[must_use]
+    pub const fn is_whole_file(self) -> bool {
+        self.is_whole_file
     }
 }
 

@@ -24,7 +24,6 @@ mod heard;
 mod incoming;
 mod journal;
 mod known;
-mod lanes;
 mod link;
 mod offers;
 mod open;

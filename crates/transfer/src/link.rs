@@ -23,15 +23,13 @@ use crate::{
     flight::Flight,
     heard::Silence,
     known::Known,
-    lanes::{self, LANES_MAX},
     message::Message,
     offers::OfferBudget,
     throttle::Throttle,
 };
 
-/// Buffers for reading files, shared by all transfers, but for one more for each
-/// lane that hashes: 6 MiB with one.
-const SEND_BUFFERS: usize = 5;
+/// Buffers for reading files, shared by all transfers: 6 MiB.
+const SEND_BUFFERS: usize = 6;
 /// Frames waiting for the connection.
 const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
@@ -42,34 +40,18 @@ const EVENTS: usize = 256;
 pub type PeerOwner = Owner<[u8; 32]>;
 
 /// What several exchanges share. Clones are the same.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Resources {
     /// How fast files may travel from this side to peers.
     pub send: Arc<Throttle>,
     /// And from peers to this side.
     pub receive: Arc<Throttle>,
-    /// How many chunks of a transfer are hashed beside each other, from 1 to 4:
-    /// by default as many as there are cores to spare. No peer has a say in it.
-    pub lanes: usize,
     /// What the chunks of files were found to be.
     pub known: Known,
     /// What the offers that wait for an answer take.
     pub offers: OfferBudget,
     /// The memory of chunks under way.
     pub buffers: BufferMemory,
-}
-
-impl Default for Resources {
-    fn default() -> Self {
-        Self {
-            send: Arc::default(),
-            receive: Arc::default(),
-            lanes: lanes::fitting(),
-            known: Known::default(),
-            offers: OfferBudget::default(),
-            buffers: BufferMemory::default(),
-        }
-    }
 }
 
 /// See the module.
@@ -94,20 +76,13 @@ impl Link {
         resources: Resources,
         owner: PeerOwner,
     ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
-        let resources = Resources {
-            lanes: resources.lanes.clamp(1, LANES_MAX),
-            ..resources
-        };
         let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
         let (events, taken) = mpsc::channel(EVENTS);
         let link = Self {
             outbox: Outbox::default(),
             bulk,
             events,
-            send_buffers: Mutex::new(Pool::new(
-                SEND_BUFFERS + resources.lanes,
-                resources.buffers.clone(),
-            )),
+            send_buffers: Mutex::new(Pool::new(SEND_BUFFERS, resources.buffers.clone())),
             resources,
             owner,
             is_known: AtomicBool::new(owner.is_known),

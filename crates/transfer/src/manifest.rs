@@ -6,8 +6,8 @@ use std::{
     hash::{BuildHasher, RandomState},
 };
 
+use blake3::Hasher;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::{digest::Digest, lengths::Lengths, path::SafePath};
 
@@ -211,14 +211,14 @@ impl Manifest {
     /// files and folders, as far as their names and sizes tell.
     #[must_use]
     pub fn listing(&self) -> Digest {
-        let mut listing = Sha256::new();
+        let mut listing = Hasher::new();
         for entry in &self.entries {
-            listing.update(entry.path().as_str());
+            listing.update(entry.path().as_str().as_bytes());
             // No path holds these bytes.
             match entry.file_size_bytes() {
-                Some(size_bytes) => listing.update(format!("\0{size_bytes}\n")),
-                None => listing.update("\n"),
-            }
+                Some(size_bytes) => listing.update(format!("\0{size_bytes}\n").as_bytes()),
+                None => listing.update(b"\n"),
+            };
         }
         Digest::from_bytes(listing.finalize().into())
     }

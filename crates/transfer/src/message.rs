@@ -162,7 +162,7 @@ pub enum Message {
         transfer: TransferId,
         /// The file's number in the manifest.
         entry: u32,
-        /// The Merkle root over its chunks.
+        /// The file's BLAKE3 hash.
         root: Digest,
     },
     /// Either side could not do its part for one file; the rest goes on.

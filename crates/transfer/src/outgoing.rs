@@ -1,6 +1,6 @@
-//! The sending pipeline of one transfer: a thread that reads, lanes that hash,
-//! a thread that queues what they frame in its order, and the connection's
-//! writer behind them. None waits for another but through a full queue.
+//! The sending pipeline of one transfer: a thread that reads and hashes, one that
+//! queues frames, and the connection's writer behind them. None waits for another but
+//! through a full queue.
 
 mod ahead;
 mod resume;
@@ -27,7 +27,6 @@ use crate::{
     flight::Flight,
     frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
     known::Chunks,
-    lanes::{self, Entrance},
     lengths::{ChunkPlace, Lengths},
     link::{Bulk, Frame, Link},
     message::{Message, Trouble},
@@ -40,6 +39,8 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 const BATCH_FILES_MAX: usize = 4096;
 /// Files up to this size travel in batches.
 const SMALL_FILE_BYTES: u64 = 128 * 1024;
+/// Frames that wait to be queued.
+const FRAMES: usize = 2;
 /// Of a huge file so much is forgotten at once.
 const FORGET_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -127,6 +128,19 @@ pub(crate) struct Departure {
     pub(crate) ahead: Option<(oneshot::Receiver<Ahead>, bool)>,
 }
 
+/// Where what was read goes to be hashed and framed, on the thread that has read it.
+struct Pieces<'a> {
+    outgoing: &'a Outgoing,
+    framed: mpsc::SyncSender<Framed>,
+}
+
+impl Pieces<'_> {
+    /// Waits for room. `None` when nothing more is queued.
+    fn send(&self, piece: Piece) -> Option<()> {
+        self.framed.send(self.outgoing.frame(piece)?).ok()
+    }
+}
+
 impl Outgoing {
     /// Sends every wanted file and returns when all is queued or the transfer
     /// was stopped. Blocks. `tell` hears of each file before the receiver can.
@@ -151,11 +165,13 @@ impl Outgoing {
             } else {
                 drop(beginning);
             }
-            let framing = |piece| self.frame(piece);
-            let lanes = self.link.resources.lanes;
-            let (pieces, framed) = lanes::open(scope, "pinhole-hash", lanes, framing)?;
+            let (queue, framed) = mpsc::sync_channel(FRAMES);
+            let pieces = Pieces {
+                outgoing: self,
+                framed: queue,
+            };
             reading.spawn_scoped(scope, move || self.read(&pieces, waiting))?;
-            self.queue_all(framed, tell);
+            self.queue_all(&framed, tell);
             Ok(())
         })
     }
@@ -167,7 +183,7 @@ impl Outgoing {
             .contains(&entry)
     }
 
-    fn read(&self, pieces: &Entrance<'_, Piece>, mut waiting: Waiting) -> Option<()> {
+    fn read(&self, pieces: &Pieces<'_>, mut waiting: Waiting) -> Option<()> {
         let manifest = self.source.manifest();
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut batch: Option<Batch> = None;
@@ -215,7 +231,7 @@ impl Outgoing {
 
     /// Waits while anybody wants this side to stop. What was read before does
     /// not wait. `None` when the transfer was stopped.
-    fn check_pause(&self, pieces: &Entrance<'_, Piece>, batch: &mut Option<Batch>) -> Option<()> {
+    fn check_pause(&self, pieces: &Pieces<'_>, batch: &mut Option<Batch>) -> Option<()> {
         if self.flight.is_paused() {
             self.hand_on(pieces, batch.take())?;
             self.flight.wait_while_paused();
@@ -223,7 +239,7 @@ impl Outgoing {
         self.flight.stopped().is_none().then_some(())
     }
 
-    fn hand_on(&self, pieces: &Entrance<'_, Piece>, batch: Option<Batch>) -> Option<()> {
+    fn hand_on(&self, pieces: &Pieces<'_>, batch: Option<Batch>) -> Option<()> {
         match batch.filter(|batch| !batch.files.is_empty()) {
             Some(batch) => pieces.send(Piece::Batch(batch)),
             None => Some(()),
@@ -238,7 +254,7 @@ impl Outgoing {
         entry: u32,
         lengths: Lengths,
         first: u32,
-        pieces: &Entrance<'_, Piece>,
+        pieces: &Pieces<'_>,
     ) -> Option<Result<(File, Arc<Chunks>), FileError>> {
         let file = match reader.open(entry) {
             Ok(file) => file,
@@ -301,7 +317,7 @@ impl Outgoing {
         known: &Chunks,
     ) -> Option<Framed> {
         let data_bytes = place.length_bytes();
-        let digest = Digest::of_chunk(buffer.data().get(..data_bytes)?);
+        let digest = Digest::of_chunk(place, buffer.data().get(..data_bytes)?);
         known.set(place.index(), digest);
         let header = ChunkHeader {
             transfer: self.flight.id,
@@ -334,7 +350,7 @@ impl Outgoing {
         let mut file_bytes = 0;
         for (entry, data) in files {
             let length = data.len();
-            let digest = Digest::of_chunk(buffer.data().get(data.clone())?);
+            let digest = Digest::of_file(buffer.data().get(data.clone())?);
             let header = BatchItem::encode_header(entry, u32::try_from(length).ok()?, digest);
             let room = data.start.checked_sub(BATCH_ITEM_BYTES)?..data.start;
             buffer.data_mut().get_mut(room)?.copy_from_slice(&header);
@@ -356,11 +372,7 @@ impl Outgoing {
 
     /// Returns when everything is queued, or when the connection takes no more.
     /// `tell` hears of each file before the receiver can.
-    fn queue_all(
-        &self,
-        framed: impl Iterator<Item = Framed>,
-        mut tell: impl FnMut(Sent),
-    ) -> Option<()> {
+    fn queue_all(&self, framed: &mpsc::Receiver<Framed>, mut tell: impl FnMut(Sent)) -> Option<()> {
         let transfer = self.flight.id;
         // Over the chunks that the receiver did not have.
         let mut tree: Option<Tree> = None;

@@ -14,9 +14,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use blake3::Hasher;
 use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
-use sha2::{Digest, Sha256};
 
 use crate::{
     disk::{self, Direct, Pace},
@@ -472,9 +472,10 @@ fn cut(file: &File, size_bytes: u64) -> io::Result<()> {
 
 /// What the names of this owner's temporaries for files of this size end in.
 fn suffix(owner: &[u8; 32], size_bytes: u64, number: u32) -> String {
-    let hash = Sha256::new_with_prefix(b"part").chain_update(owner);
-    let hash = hash.chain_update(size_bytes.to_be_bytes());
-    own_suffix(hash.chain_update(number.to_be_bytes()))
+    let mut hash = Hasher::new();
+    hash.update(b"part").update(owner);
+    hash.update(&size_bytes.to_be_bytes());
+    own_suffix(hash.update(&number.to_be_bytes()))
 }
 
 /// `.<name>.<digest>.pinhole-part`
@@ -484,10 +485,9 @@ fn temporary_name(name: &str, suffix: &str) -> String {
 }
 
 /// `.<digest>.pinhole-part`
-pub(crate) fn own_suffix(hash: Sha256) -> String {
-    let digest = hash.finalize();
-    let digest = digest.iter().take(8).map(|byte| format!("{byte:02x}"));
-    format!(".{}{PART_SUFFIX}", digest.collect::<String>())
+pub(crate) fn own_suffix(hash: &Hasher) -> String {
+    let hash = hash.finalize().to_hex();
+    format!(".{hash:.16}{PART_SUFFIX}")
 }
 
 fn file_there(dir: &Dir, name: &str) -> io::Result<Option<Metadata>> {

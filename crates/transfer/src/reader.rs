@@ -33,9 +33,8 @@ use crate::{
     violation::Violation,
 };
 
-/// Buffers for what arrives, shared by all transfers, but for one more for each
-/// lane that hashes: 6 MiB with one.
-const RECEIVE_BUFFERS: usize = 5;
+/// Buffers for what arrives, shared by all transfers: 6 MiB.
+const RECEIVE_BUFFERS: usize = 6;
 /// Most bytes of paths in all offers of the peer that are open.
 const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::manifest::PATHS_BYTES_MAX;
 /// Most entries in all of them: each takes memory however short its path.
@@ -91,10 +90,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
         Self {
             stream: Heard::new(stream, shared.link.silence.clone()),
-            buffers: Pool::arriving(
-                RECEIVE_BUFFERS + shared.link.resources.lanes,
-                shared.link.resources.buffers.clone(),
-            ),
+            buffers: Pool::arriving(RECEIVE_BUFFERS, shared.link.resources.buffers.clone()),
             shared,
             control: Vec::new(),
         }

@@ -34,7 +34,7 @@ struct State {
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) manifest: Arc<Manifest>,
-    /// The tree over the roots of the files that were sent.
+    /// Of the files that were sent.
     pub(crate) digest: Digest,
     /// What it comes to if all of that was received.
     pub(crate) summary: Summary,

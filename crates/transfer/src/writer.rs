@@ -151,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_bytes_ahead_of_an_answer_can_be_read_without_the_rest() {
         const BYTES: usize = 100_000;
-        let manifest = ManifestBuilder::default().build();
+        let manifest = Arc::new(ManifestBuilder::default().build());
         let id = TransferId::first(Side::Initiator);
         for (is_ahead, expected) in [
             (true, &[FIRST_BYTES, BYTES - FIRST_BYTES][..]),

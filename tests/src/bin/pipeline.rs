@@ -6,9 +6,9 @@
 //! pipeline send ADDRESS:PORT FILE         # prints MB/s until all is written
 //! ```
 //!
-//! Blocking threads pass buffers of 1 MiB on: read, SHA-256 as Pinhole's chunks,
+//! Blocking threads pass buffers of 1 MiB on: read, BLAKE3,
 //! AES-128-GCM by `ring` in records of 16 KiB, TCP, open in place,
-//! SHA-256, write. The key is a constant: this measures, it does not protect.
+//! BLAKE3, write. The key is a constant: this measures, it does not protect.
 
 #![allow(
     clippy::indexing_slicing,
@@ -154,7 +154,7 @@ fn send(mut stream: TcpStream, mut file: File) -> Result<()> {
         });
         scope.spawn(move || -> Result<()> {
             for mut buffer in to_hash {
-                buffer.digest = *Digest::of_chunk(buffer.plaintext()).as_bytes();
+                buffer.digest = *Digest::of_file(buffer.plaintext()).as_bytes();
                 hashed.send(buffer)?;
             }
             Ok(())
@@ -189,7 +189,7 @@ fn receive(mut stream: TcpStream, mut file: File) -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let verifying = scope.spawn(move || -> Result<()> {
             for mut buffer in to_hash {
-                let digest: [u8; 32] = *Digest::of_chunk(buffer.plaintext()).as_bytes();
+                let digest: [u8; 32] = *Digest::of_file(buffer.plaintext()).as_bytes();
                 ensure!(digest == buffer.digest, "a chunk differs");
                 hashed.send(buffer)?;
             }

@@ -180,7 +180,7 @@ fn delivery(peer: u8, paths: &[&str], size_bytes: u64, content: &[u8]) -> Delive
     Delivery {
         peer: key(peer),
         listing: offer(paths, size_bytes).listing(),
-        content: Digest::of_chunk(content),
+        content: Digest::of_file(content),
     }
 }
 

@@ -89,7 +89,7 @@ impl Left {
             let place = lengths.place(item.index)?;
             let data = buffer.get_mut(..place.length_bytes())?;
             disk::read_at(file, data, place.offset_bytes()).ok()?;
-            Some(Digest::of_chunk(data))
+            Some(Digest::of_chunk(place, data))
         };
         let is_here = read() == Some(item.digest);
         match (is_here, &self.waiting) {

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::{Framed, Outgoing, Piece};
+use super::{Framed, Outgoing, Piece, Pieces};
 use crate::{
     digest::{Digest, Tree},
     event::FileError,
     frame,
     known::Chunks,
-    lanes::Entrance,
     lengths::ChunkPlace,
     link::Frame,
     message::Message,
@@ -92,7 +91,7 @@ impl Outgoing {
     pub(super) fn read_behind(
         &self,
         reader: &mut SourceReader,
-        pieces: &Entrance<'_, Piece>,
+        pieces: &Pieces<'_>,
     ) -> Option<u32> {
         let manifest = self.source.manifest();
         let entry = manifest.next_file(0);

@@ -11,13 +11,12 @@ use std::{
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Outgoing, Piece};
+use super::{Outgoing, Piece, Pieces};
 use crate::{
     digest::{Digest, Tree},
     event::FileError,
     frame::{self, DIGEST_ITEMS_MAX, DigestItem},
     known::Chunks,
-    lanes::Entrance,
     lengths::{CHUNK_BYTES, Lengths},
     link::Frame,
     message::Trouble,
@@ -131,7 +130,7 @@ impl Outgoing {
                         let room = room.unwrap_or_default();
                         reader.read(entry, &file, room, place.offset_bytes())?;
                         read_bytes += room.len() as u64;
-                        let digest = Digest::of_chunk(room);
+                        let digest = Digest::of_chunk(place, room);
                         known.set(place.index(), digest);
                         digest
                     };
@@ -171,7 +170,7 @@ impl Outgoing {
         entry: u32,
         have: u32,
         waiting: &mut Waiting,
-        pieces: &Entrance<Piece>,
+        pieces: &Pieces<'_>,
     ) -> Option<Result<Tree, FileError>> {
         let lengths = self.source.manifest().lengths(entry)?;
         waiting.until_begun();
@@ -212,7 +211,7 @@ impl Outgoing {
         (file, known): (&File, &Arc<Chunks>),
         (entry, lengths, index): (u32, Lengths, u32),
         expected: Digest,
-        pieces: &Entrance<Piece>,
+        pieces: &Pieces<'_>,
     ) -> Option<Result<(), FileError>> {
         self.check_pause(pieces, &mut None)?;
         if self.is_unwanted(entry) {
@@ -224,7 +223,7 @@ impl Outgoing {
         if let Err(error) = reader.read(entry, file, room, place.offset_bytes()) {
             return Some(Err(error));
         }
-        if Digest::of_chunk(room) != expected {
+        if Digest::of_chunk(place, room) != expected {
             return Some(Err(FileError::Local {
                 trouble: Trouble::Changed,
                 detail: "it changed after it was read".to_owned(),

@@ -8,12 +8,12 @@ use std::{
 
 use pinhole_transfer::{
     Choices, DeclineReason, Destination, FileError, Party, Source, Summary, TransferError,
-    TransferId, Trouble, digest::Digest,
+    TransferId, Trouble,
 };
 use tempfile::tempdir;
 
 use crate::{
-    liar::{FAILED, Liar, MIB, pair as with_liar},
+    liar::{FAILED, Liar, MIB, chunk_digest, pair as with_liar},
     support::{Peer, names, noise, pair, without},
 };
 
@@ -27,12 +27,12 @@ pub(crate) fn chunks() -> [Vec<u8>; 2] {
 impl Liar {
     pub(crate) async fn first_chunk(&mut self) {
         let [first, _] = chunks();
-        self.chunk(0, 0, &first, Digest::of_chunk(&first)).await;
+        self.chunk(0, 0, &first, chunk_digest(0, &first)).await;
     }
 
     async fn rest_of_the_first_file(&mut self) {
         let [first, second] = chunks();
-        self.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
+        self.chunk(0, 1, &second, chunk_digest(1, &second)).await;
         self.end(0, &[&first, &second]).await;
     }
 }
@@ -180,10 +180,10 @@ async fn what_came_ahead_and_is_here_is_dropped() {
             assert_eq!(liar.hear().await["files"], serde_json::json!([[0, 1]]));
             assert_eq!(liar.hear().await["type"], "accept");
             let [first, second] = chunks();
-            liar.digests(&[(0, 0, Digest::of_chunk(&first))]).await;
+            liar.digests(&[(0, 0, chunk_digest(0, &first))]).await;
             assert_eq!(liar.hear().await["type"], "compared");
             assert_eq!(bob.exchange.progress(id).unwrap().bytes_done, MIB as u64);
-            liar.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
+            liar.chunk(0, 1, &second, chunk_digest(1, &second)).await;
             liar.end(0, &[&first, &second]).await;
             liar.batch(&[(1, b"abc")]).await;
             let summary = bob.finished(id).await.unwrap();

@@ -11,7 +11,7 @@ use pinhole_transfer::{
 use tempfile::tempdir;
 
 use crate::{
-    liar::{FAILED, Liar, MIB, assert_refused, id, pair as with_liar},
+    liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, id, pair as with_liar},
     support::{names, noise, pair, transfer, without},
 };
 
@@ -325,7 +325,7 @@ async fn what_may_not_come_along_ends_the_connection() {
 }
 
 async fn say_wrong(liar: &mut Liar, what: &str) {
-    let digest = Digest::of_chunk(b"abcd");
+    let digest = Digest::of_file(b"abcd");
     match what {
         "a chunk" => liar.chunk(0, 0, b"abcd", digest).await,
         "the end of a file" => liar.end(0, &[]).await,
@@ -378,7 +378,7 @@ async fn what_came_along_and_is_not_genuine_is_never_kept() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
     liar.offer_along(0, &[4]).await;
-    let mut items = BatchItem::encode_header(0, 4, Digest::of_chunk(b"some")).to_vec();
+    let mut items = BatchItem::encode_header(0, 4, Digest::of_file(b"some")).to_vec();
     items.extend(b"else");
     liar.bytes(&encode_batch_header(id(0), items.len()).unwrap())
         .await;
@@ -420,7 +420,8 @@ async fn a_flood_of_undecided_offers_is_bounded_and_holds_nobody_up() {
     bob.accept(id(0), into.path()).await;
     let chunk = noise(MIB, 2);
     for index in 0..9 {
-        liar.chunk(0, index, &chunk, Digest::of_chunk(&chunk)).await;
+        liar.chunk(0, index, &chunk, chunk_digest(index, &chunk))
+            .await;
     }
     liar.end(0, &[&chunk[..]; 9]).await;
     assert_eq!(bob.finished(id(0)).await.unwrap().files, 1);

@@ -10,13 +10,13 @@ use std::{
 };
 
 use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Party, Side, TransferError, digest::Digest, frame::ChunkHeader,
+    ExchangeError, ExchangeEvent, Party, Side, TransferError, frame::ChunkHeader,
 };
 use tempfile::tempdir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    liar::{Liar, MIB, accepted, id, pair},
+    liar::{Liar, MIB, accepted, chunk_digest, id, pair},
     support::{Peer, names, noise},
 };
 
@@ -184,7 +184,7 @@ const STATES: &[&str] = &[
 /// Brings a connection into that state.
 async fn brought(state: &str, from: &Path, into: &Path) -> (Liar, Peer) {
     let data = noise(MIB, 1);
-    let digest = Digest::of_chunk(&data);
+    let digest = chunk_digest(0, &data);
     let announce = r#"{"type":"offer","transfer":0,"entries":1,"total_bytes":1}"#;
     match state {
         "nothing said" => pair(),

@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use crate::{
-    liar::{Liar, MIB, accepted, assert_refused, id, pair},
+    liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair},
     support::{Peer, names, noise},
 };
 use pinhole_transfer::{
@@ -20,8 +20,8 @@ async fn an_honest_hand_written_peer_is_understood() {
     let into = tempdir().unwrap();
     let (one, two) = (noise(MIB, 1), noise(5, 2));
     let (mut liar, mut bob, id) = accepted(&[MIB + 5, 3, 0, 0], into.path()).await;
-    liar.chunk(0, 0, &one, Digest::of_chunk(&one)).await;
-    liar.chunk(0, 1, &two, Digest::of_chunk(&two)).await;
+    liar.chunk(0, 0, &one, chunk_digest(0, &one)).await;
+    liar.chunk(0, 1, &two, chunk_digest(1, &two)).await;
     liar.end(0, &[&one, &two]).await;
     liar.batch(&[(1, b"abc"), (2, b"")]).await;
     liar.end(3, &[]).await;
@@ -156,7 +156,7 @@ async fn data_before_the_answer_ends_the_connection() {
 #[tokio::test]
 async fn data_that_is_not_due_ends_the_connection() {
     let data = noise(MIB, 3);
-    let right = Digest::of_chunk(&data);
+    let right = chunk_digest(0, &data);
     for what in [
         "a gap",
         "twice",
@@ -185,7 +185,7 @@ async fn data_that_is_not_due_ends_the_connection() {
             }
             "too short" => {
                 let short = &data[1..];
-                liar.chunk(0, 0, short, Digest::of_chunk(short)).await;
+                liar.chunk(0, 0, short, chunk_digest(0, short)).await;
             }
             "unknown file" => liar.chunk(7, 0, &data, right).await,
             "not due file" => liar.batch(&[(1, &data[..10])]).await,
@@ -214,19 +214,19 @@ async fn data_that_is_not_due_ends_the_connection() {
 #[tokio::test]
 async fn what_does_not_match_its_digest_is_never_kept() {
     let data = noise(MIB, 4);
-    let right = Digest::of_chunk(&data);
+    let right = chunk_digest(0, &data);
     for what in ["a chunk", "a later chunk", "a batch", "a root"] {
         let into = tempdir().unwrap();
         let size = if what == "a batch" { 4 } else { 2 * MIB };
         let (mut liar, mut bob, id) = accepted(&[size], into.path()).await;
         match what {
-            "a chunk" => liar.chunk(0, 0, &data, Digest::of_chunk(b"other")).await,
+            "a chunk" => liar.chunk(0, 0, &data, Digest::of_file(b"other")).await,
             "a later chunk" => {
                 liar.chunk(0, 0, &data, right).await;
-                liar.chunk(0, 1, &data, Digest::of_chunk(b"other")).await;
+                liar.chunk(0, 1, &data, Digest::of_file(b"other")).await;
             }
             "a batch" => {
-                let mut items = BatchItem::encode_header(0, 4, Digest::of_chunk(b"some")).to_vec();
+                let mut items = BatchItem::encode_header(0, 4, Digest::of_file(b"some")).to_vec();
                 items.extend(b"else");
                 liar.bytes(&encode_batch_header(self::id(0), items.len()).unwrap())
                     .await;
@@ -383,7 +383,8 @@ async fn a_disk_that_fills_up_on_the_way_ends_the_transfer() {
     std::fs::write(into.join("somebody else's"), noise(6 * MIB, 6)).unwrap();
     let data = noise(MIB, 7);
     for index in 0..4 {
-        liar.chunk(0, index, &data, Digest::of_chunk(&data)).await;
+        liar.chunk(0, index, &data, chunk_digest(index, &data))
+            .await;
     }
     let outcome = bob.finished(id).await;
     assert!(
@@ -418,7 +419,8 @@ async fn a_disk_that_others_fill_meanwhile_keeps_its_reserve() {
     std::fs::write(into.join("filler"), vec![1; 48 * MIB + 2 * MIB / 3]).unwrap();
     let chunk = noise(MIB, 1);
     for index in 0..16 {
-        liar.chunk(0, index, &chunk, Digest::of_chunk(&chunk)).await;
+        liar.chunk(0, index, &chunk, chunk_digest(index, &chunk))
+            .await;
     }
     let error = bob.finished(id).await.unwrap_err();
     let is_full = |error: &TransferError| {
@@ -498,7 +500,7 @@ async fn half_a_chunk_on_a_connection_that_takes_no_answer_holds_nobody_up() {
         transfer: id(0),
         entry: 0,
         index: 0,
-        digest: Digest::of_chunk(&kept),
+        digest: chunk_digest(0, &kept),
     };
     liar.bytes(&header.encode(MIB).unwrap()).await;
     liar.bytes(&kept[..MIB / 2]).await;

@@ -5,16 +5,26 @@ use std::path::Path;
 use crate::support::{Peer, names};
 use pinhole_transfer::{
     ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
-    digest::{Digest, Tree},
+    digest::Digest,
     frame::{
         BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
         FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
         encode_digests,
     },
+    lengths::Lengths,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 pub(crate) const MIB: usize = 1024 * 1024;
+
+/// Of a chunk of a file with more of them; a shorter first one is the only one.
+pub(crate) fn chunk_digest(index: u32, data: &[u8]) -> Digest {
+    if index == 0 && data.len() < MIB {
+        return Digest::of_file(data);
+    }
+    let lengths = Lengths::new((u64::from(index) + 2) * MIB as u64).unwrap();
+    Digest::of_chunk(lengths.place(index).unwrap(), data)
+}
 pub(crate) const FAILED: &str =
     r#"{"type":"file_failed","transfer":0,"entry":0,"trouble":"not_found"}"#;
 
@@ -94,7 +104,7 @@ impl Liar {
 
     /// A genuine one of that transfer.
     pub(crate) async fn chunk_of(&mut self, transfer: u32, entry: u32, index: u32, data: &[u8]) {
-        let digest = Digest::of_chunk(data);
+        let digest = chunk_digest(index, data);
         self.chunk_as(transfer, entry, index, data, digest).await;
     }
 
@@ -146,7 +156,7 @@ impl Liar {
             transfer: id(0),
             entry,
             index,
-            digest: Digest::of_chunk(data),
+            digest: chunk_digest(index, data),
         };
         self.bytes(&header.encode(data.len()).unwrap()).await;
         self.bytes(&data[..data.len() / 2]).await;
@@ -163,7 +173,7 @@ impl Liar {
             items.extend(BatchItem::encode_header(
                 *entry,
                 length,
-                Digest::of_chunk(data),
+                Digest::of_file(data),
             ));
             items.extend(*data);
         }
@@ -222,11 +232,7 @@ impl Liar {
     }
 
     pub(crate) async fn end(&mut self, entry: u32, chunks: &[&[u8]]) {
-        let mut tree = Tree::default();
-        for chunk in chunks {
-            tree.push(Digest::of_chunk(chunk));
-        }
-        let root = tree.root();
+        let root = Digest::of_file(&chunks.concat());
         self.json(&format!(
             r#"{{"type":"file_end","transfer":0,"entry":{entry},"root":"{root}"}}"#
         ))

@@ -5,7 +5,7 @@ use tempfile::tempdir;
 
 use crate::{
     ahead::{SIZES, chunks},
-    liar::{FAILED, Liar, MIB, assert_refused, pair},
+    liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, pair},
     support::names,
 };
 
@@ -44,7 +44,7 @@ async fn what_may_not_come_ahead_ends_the_connection() {
         match what {
             "the next chunk" => {
                 liar.first_chunk().await;
-                liar.chunk(0, 1, &second, Digest::of_chunk(&second)).await;
+                liar.chunk(0, 1, &second, chunk_digest(1, &second)).await;
             }
             "the next file" => {
                 liar.json(FAILED).await;
@@ -61,7 +61,7 @@ async fn what_may_not_come_ahead_ends_the_connection() {
 
 async fn say_wrong(liar: &mut Liar, what: &str) {
     let [first, second] = chunks();
-    let digest = Digest::of_chunk(&first);
+    let digest = chunk_digest(0, &first);
     match what {
         "another chunk" => liar.chunk(0, 1, &second, digest).await,
         "another file" => liar.chunk(1, 0, b"abc", digest).await,
@@ -159,7 +159,7 @@ async fn what_came_ahead_and_is_not_genuine_is_never_kept() {
             bob.accept(id, into.path()).await;
         }
         let [first, _] = chunks();
-        liar.chunk(0, 0, &first, Digest::of_chunk(b"another")).await;
+        liar.chunk(0, 0, &first, Digest::of_file(b"another")).await;
         if is_early {
             liar.caught_up(&mut bob).await;
             bob.accept(id, into.path()).await;

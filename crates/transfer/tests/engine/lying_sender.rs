@@ -10,7 +10,7 @@ use pinhole_transfer::{
 use tempfile::tempdir;
 
 use crate::{
-    liar::{Liar, MIB, accepted, assert_refused, id, pair},
+    liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair},
     support::{Peer, names, noise},
 };
 
@@ -21,7 +21,7 @@ fn chunk(index: u64) -> Vec<u8> {
 }
 
 fn digest(index: u64) -> Digest {
-    Digest::of_chunk(&chunk(index))
+    chunk_digest(u32::try_from(index).unwrap(), &chunk(index))
 }
 
 /// An offer of which two chunks of the first file are here from an attempt that
@@ -118,7 +118,7 @@ async fn digests_before_the_answer_end_the_connection() {
 /// root, and nothing of it is kept.
 #[tokio::test]
 async fn what_the_digests_do_not_bear_out_is_never_kept() {
-    let wrong = Digest::of_chunk(b"another");
+    let wrong = Digest::of_file(b"another");
     for what in ["a chunk of another digest", "a root of other digests"] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob, id) = resumed(into.path()).await;

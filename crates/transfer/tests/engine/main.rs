@@ -18,7 +18,6 @@ mod extremes;
 mod floods;
 mod hostile;
 #[cfg(unix)]
-mod lanes;
 mod liar;
 mod lying_ahead;
 mod lying_receiver;
@@ -31,6 +30,7 @@ mod owners;
 #[cfg(unix)]
 mod parts;
 #[cfg(unix)]
+mod pipelines;
 mod places;
 #[cfg(unix)]
 mod races;

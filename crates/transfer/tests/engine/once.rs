@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::atomic::Ordering};
 
 use pinhole_transfer::{
     Choices, ExchangeEvent, Existing, Party, ResumeState, Summary, TransferError, Trouble,
-    digest::{Digest, Tree},
+    digest::Digest,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -191,19 +191,16 @@ async fn files_that_come_along_again_are_not_written_again() {
     }
 }
 
-/// The digest over the roots of two files of one chunk each.
-fn digest_of(files: [&[u8]; 2]) -> Digest {
-    let mut tree = Tree::default();
-    for data in files {
-        tree.push(Digest::of_chunk(data));
-    }
-    tree.root()
+/// The digest of two files that are called so: the hash of what `b3sum` prints.
+fn digest_of(files: [(&str, &[u8]); 2]) -> Digest {
+    let line = |(name, data): (&str, &[u8])| format!("{}  {name}\n", Digest::of_file(data));
+    Digest::of_file(files.map(line).concat().as_bytes())
 }
 
 #[tokio::test]
 async fn an_offer_of_what_is_here_is_acknowledged_without_a_look() {
     let data = [noise(MIB, 1), noise(5, 2)];
-    let sent = digest_of([&data[0], &data[1]]);
+    let sent = digest_of([("0", &data[0]), ("1", &data[1])]);
     let (mut liar, mut bob) = with_liar();
     liar.offer_as(0, &[MIB, 5], &format!(r#","sent":"{sent}""#))
         .await;
@@ -221,7 +218,7 @@ async fn an_offer_of_what_is_here_is_acknowledged_without_a_look() {
     assert_eq!(said, expected);
     assert!(bob.exchange.acknowledge(id).is_err(), "answered already");
     // What comes all the same comes to nothing.
-    liar.chunk(0, 0, &data[0], Digest::of_chunk(&data[0])).await;
+    liar.chunk(0, 0, &data[0], Digest::of_file(&data[0])).await;
     liar.caught_up(&mut bob).await;
 }
 
@@ -260,7 +257,7 @@ async fn who_has_sent_everything_says_so_and_is_content_with_the_word() {
     let (mut liar, mut bob) = with_liar();
     let id = bob.send_resumable(&paths, &resume).await;
     let said = liar.hear().await;
-    let sent = digest_of([&noise(MIB, 1), &noise(MIB, 3)]);
+    let sent = digest_of([("a", &noise(MIB, 1)), ("c", &noise(MIB, 3))]);
     assert_eq!(said["sent"], sent.to_string());
     assert_eq!(transfer_id(1), id);
     liar.json(r#"{"type":"durable","transfer":1,"entries":3}"#)
