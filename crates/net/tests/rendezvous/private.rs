@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Accepted, ConnectError, HostSharing, IntroductionFailure, PathKind, PathPolicy, Session, Way,
+    Accepted, ConnectError, HostSharing, IntroductionFailure, Invitation, PathKind, PathPolicy,
+    Session, Way,
 };
 use tokio::time::timeout;
 
@@ -118,6 +119,48 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
     let mallory = Client::new(&server, "mallory").await;
     let carol = Client::new(&server, "carol").await;
     let mut bob = Client::new(&server, "bob").await;
+    for _ in 0..2 {
+        sixteen_at_once(&mallory, &mut bob).await;
+    }
+    let (mut accepting, mut sessions) = (tokio::task::JoinSet::new(), Vec::new());
+    let error = loop {
+        let one_more = mallory
+            .rendezvous
+            .connect(bob.name(), bob.key, HostSharing::Always);
+        let one_more = timeout(PATIENCE, one_more);
+        tokio::pin!(one_more);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut one_more => break outcome.unwrap(),
+                // One more each second.
+                invitation = bob.invitation() => accept_over_the_relay(&bob, invitation, &mut accepting),
+            }
+        };
+        match outcome {
+            Ok(session) => sessions.push(session),
+            // Her own attempts end a moment after there are sessions.
+            Err(ConnectError::Busy) => tokio::task::yield_now().await,
+            Err(error) => break error,
+        }
+    };
+    let busy = IntroductionFailure::Busy;
+    assert!(matches!(error, ConnectError::Introduction(why) if why == busy));
+    begin_over_the_relay(&carol, &mut bob).await;
+}
+
+type Accepting = tokio::task::JoinSet<Result<Session, ConnectError>>;
+
+fn accept_over_the_relay(bob: &Client, invitation: Invitation, accepting: &mut Accepting) {
+    let rendezvous = bob.rendezvous.clone();
+    accepting.spawn(async move {
+        let policy = PathPolicy::RelayOnly;
+        let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
+        accepted.await.map(begun)
+    });
+}
+
+/// As many as may be under way. All of them are answered.
+async fn sixteen_at_once(mallory: &Client, bob: &mut Client) {
     const MOST_OF_ONE: usize = 16;
     let mut inviting = tokio::task::JoinSet::new();
     for _ in 0..MOST_OF_ONE {
@@ -126,12 +169,8 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
     }
     let mut accepting = tokio::task::JoinSet::new();
     for _ in 0..MOST_OF_ONE {
-        let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
-        let policy = PathPolicy::RelayOnly;
-        accepting.spawn(async move {
-            let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
-            accepted.await.map(begun)
-        });
+        let invitation = bob.invitation().await;
+        accept_over_the_relay(bob, invitation, &mut accepting);
     }
     let mut sessions = Vec::new();
     while let Some(session) = timeout(PATIENCE, accepting.join_next()).await.unwrap() {
@@ -140,17 +179,4 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
     for session in timeout(PATIENCE, inviting.join_all()).await.unwrap() {
         session.unwrap();
     }
-    let error = loop {
-        let one_more = mallory
-            .rendezvous
-            .connect(bob.name(), bob.key, HostSharing::Always);
-        match timeout(PATIENCE, one_more).await.unwrap() {
-            // Her own attempts end a moment after there are sessions.
-            Err(ConnectError::Busy) => tokio::task::yield_now().await,
-            other => break other.unwrap_err(),
-        }
-    };
-    let busy = IntroductionFailure::Busy;
-    assert!(matches!(error, ConnectError::Introduction(why) if why == busy));
-    begin_over_the_relay(&carol, &mut bob).await;
 }
