@@ -128,6 +128,26 @@ struct Held<K> {
 }
 
 /// Counts what is held, against keys and networks.
+///
+/// ```
+/// use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds};
+///
+/// let mut sessions = Budget::new(Bounds {
+///     total: 256,
+///     reserved: 64,
+///     per_key: 2,
+///     per_subnet: SubnetBounds::UNBOUNDED,
+/// });
+/// let alice = Owner::stranger("the key of alice");
+/// let first = sessions.take(alice, 1)?;
+/// let second = sessions.take(alice, 1)?;
+/// assert!(first.evicted.is_empty() && second.evicted.is_empty());
+/// assert_eq!(sessions.take(alice, 1), Err(Full::Key));
+///
+/// sessions.give_back(first.ticket);
+/// assert_eq!(sessions.used(), 1);
+/// # Ok::<(), Full>(())
+/// ```
 #[derive(Debug)]
 pub struct Budget<K> {
     bounds: Bounds,

@@ -18,6 +18,18 @@ pub struct Rate {
 
 /// Limits how often something happens, for each value of `K` (the generic cell rate
 /// algorithm of ITU-T I.371).
+///
+/// ```
+/// use pinhole_budget::{Rate, RateLimiter};
+/// use std::time::{Duration, Instant};
+///
+/// let rate = Rate { burst: 2, interval: Duration::from_secs(1) };
+/// let mut logins = RateLimiter::new(rate, 1_000);
+/// let now = Instant::now();
+/// assert!(logins.take(now, "alice") && logins.take(now, "alice"));
+/// assert!(!logins.take(now, "alice"));
+/// assert!(logins.take(now + rate.interval, "alice"));
+/// ```
 #[derive(Debug)]
 pub struct RateLimiter<K> {
     rate: Rate,

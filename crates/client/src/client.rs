@@ -64,6 +64,32 @@ pub enum CommandError {
 }
 
 /// A running engine. Dropping it ends the engine without waiting for it.
+///
+/// ```no_run
+/// use pinhole_client::{Command, Event, Options, start};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (client, mut events) = start(Options::default(), || {})?;
+/// client.command(Command::LogIn {
+///     name: "alice".parse()?,
+///     server: "example.org:4747".parse()?,
+///     patient: false,
+/// })?;
+/// while let Some(event) = events.next().await {
+///     match event {
+///         Event::LoggedIn { name, .. } => println!("logged in as {name}"),
+///         Event::LogInFailed { failure } => println!("{failure}"),
+///         _ => continue,
+///     }
+///     break;
+/// }
+/// client.shut_down(events);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `examples/send_file.rs` sends a file.
 #[derive(Debug)]
 pub struct Client {
     commands: mpsc::Sender<Command>,

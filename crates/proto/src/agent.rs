@@ -155,6 +155,37 @@ impl Default for Timing {
 }
 
 /// The agent, see the [module](self).
+///
+/// ```
+/// use pinhole_proto::agent::{Action, Agent, PathPolicy, Round, Timing};
+/// use pinhole_proto::candidate::{Candidate, CandidateKind};
+/// use pinhole_proto::rendezvous::Role;
+/// use std::time::Instant;
+///
+/// # fn main() -> Result<(), std::net::AddrParseError> {
+/// let host = |address: &str| -> Result<_, std::net::AddrParseError> {
+///     Ok(Candidate { kind: CandidateKind::Host, address: address.parse()? })
+/// };
+/// let now = Instant::now();
+/// let mut agent = Agent::new(Role::Controlling, PathPolicy::Auto, Timing::default());
+/// agent.handle_round(now, &Round {
+///     number: 1,
+///     local: vec![host("192.168.1.10:40000")?],
+///     remote: vec![host("192.168.1.20:40001")?],
+///     relay: false,
+///     start_at: now,
+///     server_on_loopback: false,
+/// });
+/// while let Some(action) = agent.poll_action() {
+///     // A driver does this with sockets. Here every dial succeeds at once.
+///     if let Action::Dial { check, .. } = action {
+///         let connection = agent.handle_connected(now, check).expect("a wanted connection");
+///         assert_eq!(agent.poll_action(), Some(Action::Handshake { connection }));
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Agent {
     role: Role,

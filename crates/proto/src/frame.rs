@@ -86,6 +86,22 @@ pub fn encode<M: Serialize>(kind: FrameKind, message: &M) -> Result<Vec<u8>, Fra
 
 /// Cuts messages of one kind out of the bytes fed to it.
 ///
+/// ```
+/// use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
+/// use pinhole_proto::rendezvous::ClientMessage;
+///
+/// let ping = ClientMessage::Ping { nonce: 7 };
+/// let bytes = encode(FrameKind::Client, &ping)?;
+/// let (begin, end) = bytes.split_at(3);
+///
+/// let mut decoder = Decoder::new(FrameKind::Client);
+/// decoder.feed(begin);
+/// assert_eq!(decoder.next_message::<ClientMessage>()?, None);
+/// decoder.feed(end);
+/// assert_eq!(decoder.next_message()?, Some(ping));
+/// # Ok::<(), FrameError>(())
+/// ```
+///
 /// Holds at most one frame of the largest size plus what one [`feed`] brought.
 ///
 /// [`feed`]: Decoder::feed

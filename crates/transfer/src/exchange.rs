@@ -46,6 +46,44 @@ const ENTRY_JSON_BYTES: usize = 100;
 /// A handle to the exchange; clones are the same exchange. It ends with
 /// [`Exchange::close`], when the peer closes, when the connection breaks, or
 /// when the receiver of its events is dropped.
+///
+/// ```
+/// use pinhole_transfer::{
+///     Choices, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,
+/// };
+/// use tokio::io::{duplex, split};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let (from, into) = (tempfile::tempdir()?, tempfile::tempdir()?);
+/// # let film = from.path().join("film.mp4");
+/// # std::fs::write(&film, "moving pictures")?;
+/// // A stream in memory takes the place of a session between two peers.
+/// let (left, right) = duplex(64 * 1024);
+/// let (alices_key, bobs_key) = (Owner::stranger([1; 32]), Owner::stranger([2; 32]));
+/// let (alice, mut at_alice) =
+///     start(split(left), Side::Initiator, bobs_key, Resources::default());
+/// let (bob, mut at_bob) =
+///     start(split(right), Side::Responder, alices_key, Resources::default());
+///
+/// alice.send(Source::scan(&[film])?).await?;
+/// while let Some(event) = at_bob.recv().await {
+///     if let ExchangeEvent::Offered { id, .. } = event {
+///         let folder = Destination::open(into.path())?;
+///         bob.accept(id, folder, Choices::default()).await?;
+///         break;
+///     }
+/// }
+/// while let Some(event) = at_alice.recv().await {
+///     if let ExchangeEvent::Finished { outcome, .. } = event {
+///         assert_eq!(outcome?.files, 1);
+///         break;
+///     }
+/// }
+/// assert!(into.path().join("film.mp4").exists());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Exchange {
     shared: Arc<Shared>,
