@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stdin};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use pinhole_client::Existing;
 use tokio::sync::mpsc;
 
@@ -90,7 +90,7 @@ impl Prompt {
 fn read_for(question: &mpsc::Sender<Typed>) {
     /// A reader may be about to find out that its question is gone.
     static READER: Mutex<()> = Mutex::new(());
-    let _only_one = READER.lock().unwrap_or_else(PoisonError::into_inner);
+    let _only_one = READER.lock();
     let mut was_behind = false;
     while !question.is_closed() {
         if tty::is_in_background() {

@@ -1,8 +1,9 @@
 //! Whom the user knows.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_proto::key::PeerKey;
 
 /// The keys for which something is kept free when strangers take all the rest: the
@@ -23,6 +24,6 @@ impl KnownKeys {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<PeerKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

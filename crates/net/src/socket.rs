@@ -54,10 +54,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -164,7 +164,6 @@ impl LocalPort {
             AddressReuse::Off => self
                 .reservation
                 .lock()
-                .unwrap_or_else(PoisonError::into_inner)
                 .take()
                 .ok_or_else(|| io::Error::from(io::ErrorKind::AddrInUse)),
         }

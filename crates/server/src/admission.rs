@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Full, Owner, RateLimiter, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 
@@ -54,7 +55,7 @@ impl Regulars {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<PeerKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -162,7 +163,7 @@ impl Admission {
 
 // What is behind the locks is changed in one step, so a panic elsewhere leaves it true.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 #[cfg(test)]

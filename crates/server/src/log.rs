@@ -1,9 +1,9 @@
 //! Which lines about clients go into the log: nobody shall be able to flood it.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Rate, RateLimiter, SubnetRateLimiter};
 use tracing::{info, warn};
 
@@ -69,7 +69,7 @@ impl ClientLog {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

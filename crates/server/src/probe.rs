@@ -8,9 +8,10 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pinhole_budget::{RateLimiter, SubnetRateLimiter};
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::key::PeerKey;
@@ -100,7 +101,7 @@ impl Prober {
         }
         let (key, address) = (asker.key, asker.observed.ip());
         let slot = self.at_once.take(newcomer(Some(key), address)).ok()?;
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rates = self.rates.lock();
         let is_granted = rates.of_keys.take(now, key) && rates.of_networks.take(now, address);
         is_granted.then_some(slot)
     }

@@ -1,9 +1,9 @@
 //! What has been relayed within a day: for each two keys, each inviter, each network.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Subnet, subnets};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
@@ -89,7 +89,7 @@ impl Quota {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Account, Used>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.used.lock()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use pinhole_budget::{ByteRate, Full, Owner};
@@ -173,7 +173,7 @@ impl Relay {
 /// Returns when `bytes` may pass.
 async fn pass(rate: &StdMutex<ByteRate>, bytes: u64) {
     let reserve = || {
-        let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rate = rate.lock();
         rate.reserve(Instant::now(), bytes)
     };
     let due = reserve();

@@ -1,8 +1,9 @@
 //! Places that are limited in number, and given back when dropped.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
@@ -61,7 +62,7 @@ impl Slots {
 
     // Each change is one step, so a panic elsewhere leaves the counts true.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,11 +1,9 @@
 //! Reused buffers of one chunk each. Their number bounds what a transfer holds
 //! in memory, and waiting for one is what slows a fast stage down.
 
-use std::{
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{ops::Range, sync::Arc};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::lengths::CHUNK_BYTES;
@@ -39,7 +37,7 @@ impl Default for BufferMemory {
 
 impl BufferMemory {
     fn spare(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+        self.spare.lock()
     }
 
     fn take(&self) -> Vec<u8> {

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Instant,
@@ -20,6 +20,7 @@ use crate::{
     progress::{Paused, Progress, Speed, time_left},
     resume::ResumeState,
 };
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -110,7 +111,7 @@ impl Flight {
     }
 
     fn paused(&self) -> MutexGuard<'_, Paused> {
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
+        self.paused.lock()
     }
 
     /// Notes that this party wants the sender to stop, or does not any more.
@@ -136,8 +137,7 @@ impl Flight {
     pub(crate) fn wait_while_paused(&self) {
         let mut paused = self.paused();
         while *paused != Paused::default() && self.stopped().is_none() {
-            let woken = self.changed.wait(paused);
-            paused = woken.unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut paused);
         }
     }
 
@@ -179,7 +179,7 @@ impl Flight {
     }
 
     fn roots(&self) -> MutexGuard<'_, Roots> {
-        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.roots.lock()
     }
 
     /// A file has come to its end, the next in the order of the manifest.
@@ -272,7 +272,7 @@ impl Flight {
 
     pub(crate) fn progress(&self, now: Instant) -> Progress {
         let bytes_done = self.bytes_done();
-        let mut speed = self.speed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut speed = self.speed.lock();
         let here_bytes = self.here_bytes();
         let bytes_per_second = speed.sample(now, bytes_done.saturating_sub(here_bytes));
         let bytes_total = self.bytes_total.load(Ordering::Relaxed);

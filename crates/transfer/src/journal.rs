@@ -9,13 +9,14 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use blake3::Hasher;
 use cap_std::fs::Dir;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -176,10 +177,7 @@ impl Journal {
     }
 
     fn append(&self, text: &[u8]) -> io::Result<()> {
-        let mut end_bytes = self
-            .end_bytes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut end_bytes = self.end_bytes.lock();
         disk::write_at(&self.file, text, *end_bytes)?;
         *end_bytes += text.len() as u64;
         self.is_dirty.store(true, Ordering::Relaxed);

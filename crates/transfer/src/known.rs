@@ -9,10 +9,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs::File,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use crate::{digest::Digest, lengths::CHUNK_BYTES, version::FileVersion};
+use parking_lot::{Mutex, MutexGuard};
 
 /// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
 const CHUNKS_MAX: usize = 256 * 1024;
@@ -47,7 +48,7 @@ fn cost(version: &FileVersion) -> usize {
 
 impl Known {
     fn files(&self) -> MutexGuard<'_, Files> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// What is known of this open file as it is now, and what will be.
@@ -107,7 +108,7 @@ pub(crate) type Fresh = Vec<(u32, Digest)>;
 
 impl Chunks {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(crate) fn get(&self, index: u32) -> Option<Digest> {

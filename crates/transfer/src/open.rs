@@ -7,9 +7,10 @@ mod outgoing;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
@@ -273,7 +274,7 @@ impl Shared {
     }
 
     pub(crate) fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// Whether files are under way in either direction.

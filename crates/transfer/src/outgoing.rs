@@ -10,7 +10,7 @@ use std::{
     fs::File,
     io,
     ops::Range,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread::Builder,
 };
 
@@ -32,6 +32,7 @@ use crate::{
     message::{Message, Trouble},
     source::{Source, SourceReader},
 };
+use parking_lot::Mutex;
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
 
 /// In one batch. Of the smallest files a frame would hold 26,000, and both sides
@@ -177,10 +178,7 @@ impl Outgoing {
     }
 
     fn is_unwanted(&self, entry: u32) -> bool {
-        self.unwanted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&entry)
+        self.unwanted.lock().contains(&entry)
     }
 
     fn read(&self, pieces: &Pieces<'_>, mut waiting: Waiting) -> Option<()> {
@@ -287,11 +285,7 @@ impl Outgoing {
     }
 
     fn buffer(&self) -> Option<Buffer> {
-        self.link
-            .send_buffers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take_blocking()
+        self.link.send_buffers.lock().take_blocking()
     }
 
     /// Hashes and frames.

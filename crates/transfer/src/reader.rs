@@ -3,10 +3,7 @@
 
 mod data;
 
-use std::{
-    io,
-    sync::{Arc, PoisonError},
-};
+use std::{io, sync::Arc};
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
@@ -448,10 +445,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let failed = self.with_outgoing(id, |open| {
             let is_news = open.machine.peer_failed(entry)?;
             open.flight.add_failed(entry);
-            open.unwanted
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(entry);
+            open.unwanted.lock().insert(entry);
             if is_news {
                 // Nothing more needs to be said of it.
                 open.answer(Answer {

@@ -5,13 +5,14 @@
 //! on the disk by now, which may be the user's again. So an accepted offer is
 //! received once, however often the connection breaks.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::{
     digest::Digest,
     event::Summary,
     manifest::{Entry, Manifest},
 };
+use parking_lot::{Mutex, MutexGuard};
 
 /// What the attempts at one transfer share. Clones are the same. The next attempt
 /// gets the one of the attempt before, by
@@ -42,7 +43,7 @@ pub(crate) struct Sent {
 
 impl ResumeState {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Notes an attempt. Returns whether it is the first.

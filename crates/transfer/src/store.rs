@@ -12,12 +12,13 @@ mod room;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use cap_std::fs::Dir;
 
 pub(crate) use self::folders::Folders;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     choices::{Choices, Existing, Selection, with_content},
@@ -274,16 +275,14 @@ impl Store {
     }
 
     fn found(&self) -> MutexGuard<'_, HashMap<u32, Found>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+        self.found.lock()
     }
 
     /// Notes what a file, or a folder at the top level, is called on disk.
     fn note_name(&self, path: &SafePath, name: &str) {
         let is_top = path.parent().is_none();
         if is_top {
-            let top_names = self.top_names.lock();
-            let mut top_names = top_names.unwrap_or_else(PoisonError::into_inner);
-            top_names.push(name.to_owned());
+            self.top_names.lock().push(name.to_owned());
         }
         if name != path.name() {
             let top = self.top_folders.get(path.top()).filter(|_| !is_top);
@@ -298,7 +297,7 @@ impl Store {
     }
 
     fn lock_renamed(&self) -> MutexGuard<'_, Renamed> {
-        self.renamed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.renamed.lock()
     }
 
     /// What has got another name than it was offered under.
@@ -330,10 +329,7 @@ impl Store {
 
     /// The top level as it is named on disk so far.
     fn top_names(&self) -> Vec<String> {
-        self.top_names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.top_names.lock().clone()
     }
 
     /// The files that are to come.

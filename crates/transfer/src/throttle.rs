@@ -1,7 +1,6 @@
 //! A limit on bytes per second, shared by everything that obeys it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::ByteRate;
 use tokio::time::Instant;
 
@@ -35,6 +34,6 @@ impl Throttle {
     }
 
     fn rate(&self) -> MutexGuard<'_, ByteRate> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

@@ -7,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tracing::warn;
 
 use super::{ProfileError, append_lines, replace_quickly, write_durably};
@@ -115,11 +116,10 @@ impl ProfileWriter {
     pub(crate) fn finish(self, timeout: Duration) -> bool {
         let ending = self.shared.clone();
         drop(self);
-        let waiting = ending.lock();
-        let result = ending
+        let mut waiting = ending.lock();
+        ending
             .changed
-            .wait_timeout_while(waiting, timeout, |waiting| !waiting.has_ended);
-        let (waiting, _) = result.unwrap_or_else(PoisonError::into_inner);
+            .wait_while_for(&mut waiting, |waiting| !waiting.has_ended, timeout);
         waiting.has_ended
     }
 
@@ -136,9 +136,8 @@ impl Drop for ProfileWriter {
 }
 
 impl Shared {
-    // A change is made in one step, so a panic elsewhere leaves it true.
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// What is to be written; `None` once there will be nothing more.
@@ -154,8 +153,7 @@ impl Shared {
             if waiting.is_ending {
                 return None;
             }
-            let woken = self.changed.wait(waiting);
-            waiting = woken.unwrap_or_else(PoisonError::into_inner);
+            self.changed.wait(&mut waiting);
         }
     }
 }

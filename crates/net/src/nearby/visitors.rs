@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
@@ -126,7 +127,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, Budget<PeerKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,9 +2,10 @@
 //! what arrives goes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Owner, SubnetBounds, Taken, Ticket};
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::frame::Decoder;
@@ -155,7 +156,7 @@ impl Attempts {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use pinhole_proto::agent::PathKind;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
@@ -85,7 +86,7 @@ impl LiveSession {
 
     /// Keeps the mapping of the port that the session uses from now on.
     pub(crate) fn keep(&self, mapping: Option<PortMapping>) {
-        *self.mapping.lock().unwrap_or_else(PoisonError::into_inner) = mapping;
+        *self.mapping.lock() = mapping;
     }
 
     pub(crate) fn moved(&self, path: SessionPath) {
@@ -137,6 +138,6 @@ impl LiveSessions {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(PeerKey, IntroductionId), Weak<LiveSession>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

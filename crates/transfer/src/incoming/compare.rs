@@ -1,11 +1,9 @@
 //! Beside the stages: holds what an earlier attempt has left against the
 //! sender's digests, and asks for what differs.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{BTreeMap, HashMap};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use super::{Incoming, Stopped};
@@ -34,7 +32,7 @@ struct Comparison {
 
 impl Comparisons {
     fn files(&self) -> MutexGuard<'_, HashMap<u32, Comparison>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Chunks of a file were compared, and these of them differ.

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Open, Shared};
@@ -83,7 +84,7 @@ impl OpenOutgoing {
         let Accepted { selection, have } = self.machine.accepted()?;
         self.flight.select(&selection);
         if !self.machine.comes_along() {
-            let mut unwanted = self.unwanted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut unwanted = self.unwanted.lock();
             unwanted.clone_from(selection.skipped());
         }
         if self.machine.goes_on_behind().is_some() {
