@@ -1,16 +1,17 @@
 //! The relay: passes bytes between two peers, as far as the operator allows.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use pinhole_budget::{ByteRate, Full, Owner};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{interval, sleep, sleep_until};
 use tracing::info;
 
@@ -42,7 +43,7 @@ pub(crate) struct Relay {
     limits: RelayLimits,
     pairs: Arc<Slots>,
     quota: Quota,
-    rate: StdMutex<ByteRate>,
+    rate: Mutex<ByteRate>,
     carried_bytes: AtomicU64,
 }
 
@@ -51,9 +52,9 @@ pub(crate) struct Relay {
 pub(crate) struct Pair {
     pub(crate) keys: [PeerKey; 2],
     inviter: Inviter,
-    rate: StdMutex<ByteRate>,
+    rate: Mutex<ByteRate>,
     /// Both directions take turns, so that a pair has one place in every queue.
-    turn: Mutex<()>,
+    turn: AsyncMutex<()>,
     slot: Slot,
 }
 
@@ -62,7 +63,7 @@ impl Relay {
         Self {
             pairs: Slots::new(limits.pairs),
             quota: Quota::new(limits.bytes_per_day, limits.network_bytes_per_day),
-            rate: StdMutex::new(ByteRate::new(limits.total_bytes_per_second)),
+            rate: Mutex::new(ByteRate::new(limits.total_bytes_per_second)),
             carried_bytes: AtomicU64::new(0),
             limits,
         }
@@ -87,8 +88,8 @@ impl Relay {
         Ok(Pair {
             keys,
             inviter,
-            rate: StdMutex::new(ByteRate::new(self.limits.bytes_per_second)),
-            turn: Mutex::default(),
+            rate: Mutex::new(ByteRate::new(self.limits.bytes_per_second)),
+            turn: AsyncMutex::default(),
             slot,
         })
     }
@@ -171,7 +172,7 @@ impl Relay {
 }
 
 /// Returns when `bytes` may pass.
-async fn pass(rate: &StdMutex<ByteRate>, bytes: u64) {
+async fn pass(rate: &Mutex<ByteRate>, bytes: u64) {
     let reserve = || {
         let mut rate = rate.lock();
         rate.reserve(Instant::now(), bytes)
