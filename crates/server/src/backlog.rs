@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::registrar::Frame;
+/// An encoded frame, shared by all who receive it.
+pub(crate) type Frame = Arc<[u8]>;
 
 /// What may wait for all clients together. Beyond it, the one for whom most waits does
 /// not read.

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use crate::admission::{RATED, Regulars, newcomer};
+use crate::inbox::Input;
 use crate::limits::Limits;
-use crate::registrar::Input;
 use crate::slots::{Slot, Slots};
 use crate::storage::{Names, StorageError};
 

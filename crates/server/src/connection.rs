@@ -1,82 +1,36 @@
 //! One connection, from its TLS handshake to its end.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use pinhole_budget::{ByteRate, Full};
 
-use pinhole_proto::frame::{Decoder, FrameError, FrameKind};
+use pinhole_proto::frame::{Decoder, FrameKind};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::{LogIn, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
-use pinhole_proto::tls::{ALPN_RENDEZVOUS, Unproven, proven_key};
+use pinhole_proto::tls::{ALPN_RENDEZVOUS, proven_key};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 
-use crate::admission::{Admission, Connection};
-use crate::backlog::{Backlogs, Queued};
-use crate::limits::Limits;
-use crate::log::ClientLog;
-use crate::meeting::{self, Half};
-use crate::probe::{Asker, Prober};
-use crate::proxy::Proxies;
-use crate::registrar::{Input, OUTGOING_FRAMES, encoded};
-use crate::relay::Relay;
+use crate::admission::Connection;
+use crate::backlog::Queued;
+use crate::context::{
+    ConnectionError, Context, READ_BYTES, linger, refuse, tell, write_frame, write_message,
+};
+use crate::inbox::{Half, Input, TlsStream};
+use crate::meeting;
+use crate::probe::Asker;
+use crate::registrar::OUTGOING_FRAMES;
 use crate::slots::Slot;
 
-/// In a box, for each step of a connection would have room for one of its own.
-pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
-
-/// More than most messages have. An idle connection holds it.
-const READ_BYTES: usize = 512;
 /// Frames that wait are written as one, up to this size: many are short, and each
 /// write costs far more than its bytes.
 const WRITE_BYTES: usize = 16 * 1024;
-
-/// What all connections share.
-pub(crate) struct Context {
-    pub(crate) tls: TlsAcceptor,
-    pub(crate) limits: Limits,
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) prober: Prober,
-    pub(crate) relay: Arc<Relay>,
-    pub(crate) registrar: mpsc::Sender<Input>,
-    pub(crate) log: Arc<ClientLog>,
-    pub(crate) proxies: Proxies,
-    pub(crate) backlogs: Backlogs,
-    /// Becomes true when the server goes down.
-    pub(crate) stopping: watch::Receiver<bool>,
-    /// The number of the next connection that needs one.
-    pub(crate) next_id: AtomicU64,
-}
-
-impl Context {
-    pub(crate) fn fresh_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// Completes when the server goes down.
-    pub(crate) async fn stopped(&self) {
-        let mut stopping = self.stopping.clone();
-        // An error says that the sender is gone: the server is, too.
-        drop(stopping.wait_for(|&stopping| stopping).await);
-    }
-
-    /// Completes when a connection has to end although its client did nothing wrong,
-    /// and says why.
-    pub(crate) async fn cut_off(&self, connection: &Connection) -> Refusal {
-        tokio::select! {
-            () = self.stopped() => Refusal::ShuttingDown,
-            () = connection.evicted() => Refusal::Limited,
-        }
-    }
-}
 
 /// Where a connection comes from, and what it came to.
 pub(crate) struct Arrival {
@@ -93,29 +47,6 @@ pub(crate) struct Place {
     pub(crate) observer_ports: Vec<u16>,
     /// Another address that is listened on.
     pub(crate) other_address: Option<IpAddr>,
-}
-
-/// Why a connection ended before its time.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectionError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    #[error("did not authenticate in time")]
-    Slow,
-    #[error("does not read")]
-    DoesNotRead,
-    #[error("{0}")]
-    Unproven(#[from] Unproven),
-    #[error("closed before its first message")]
-    Empty,
-    #[error("began with {0}, which is no beginning")]
-    FirstMessage(&'static str),
-    #[error("sent more than it may")]
-    Unexpected,
-    #[error("cut off: {0}")]
-    CutOff(Refusal),
 }
 
 /// Serves `tcp` until either side ends it.
@@ -274,55 +205,6 @@ async fn read_message(
         bytes += read as u64;
         decoder.feed(buffer.get(..read).unwrap_or_default());
     }
-}
-
-async fn write_frame(
-    context: &Context,
-    stream: &mut (impl AsyncWrite + Unpin),
-    frame: &[u8],
-) -> Result<(), ConnectionError> {
-    let write = async {
-        stream.write_all(frame).await?;
-        stream.flush().await
-    };
-    let written = timeout(context.limits.write_timeout, write).await;
-    Ok(written.map_err(|_| ConnectionError::DoesNotRead)??)
-}
-
-pub(crate) async fn write_message(
-    context: &Context,
-    stream: &mut TlsStream,
-    message: &ServerMessage,
-) -> Result<(), ConnectionError> {
-    match encoded(message) {
-        Some(frame) => write_frame(context, stream, &frame).await,
-        None => Ok(()),
-    }
-}
-
-pub(crate) async fn refuse(
-    context: &Context,
-    mut stream: TlsStream,
-    reason: Refusal,
-) -> Result<(), ConnectionError> {
-    write_message(context, &mut stream, &ServerMessage::Refused { reason }).await?;
-    stream.shutdown().await?;
-    linger(context, &mut stream).await;
-    Ok(())
-}
-
-/// Reads until the client hangs up: closing with unread bytes would reset the
-/// connection, and the last message could be lost with it.
-async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unpin)) {
-    let mut buffer = [0; READ_BYTES];
-    let drain = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
-    // Either way the connection ends now.
-    let _: Result<(), _> = timeout(context.limits.linger_timeout, drain).await;
-}
-
-pub(crate) async fn tell(context: &Context, input: Input) -> Result<(), ConnectionError> {
-    let told = context.registrar.send(input).await;
-    told.map_err(|_| ConnectionError::CutOff(Refusal::ShuttingDown))
 }
 
 async fn control(

@@ -21,8 +21,10 @@
 //! | `slots` | a budget whose places are given back when dropped |
 //! | `proxy` | whose connection it is that a proxy passes on |
 //! | `connection` | one connection, from TLS to its end |
+//! | `context` | what all connections share, how they are written to, and how they end |
 //! | `meeting` | two connections that meet at the relay |
 //! | `registrar` | the task that owns the registry |
+//! | `inbox` | what it is told, and what it answers |
 //! | `backlog` | the memory that waiting frames take |
 //! | `claims` | which claims of names wait, and which are granted |
 //! | `probe` | connects back to clients that ask for it |
@@ -33,7 +35,9 @@ mod admission;
 mod backlog;
 mod claims;
 mod connection;
+mod context;
 pub mod data_dir;
+mod inbox;
 pub mod limits;
 pub mod listener;
 mod log;

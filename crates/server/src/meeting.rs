@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use pinhole_proto::frame::Decoder;
-use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::{Inviter, RelayId};
 use pinhole_proto::rendezvous::{Refusal, RelayToken, ServerMessage};
 use tokio::io::AsyncReadExt as _;
@@ -11,19 +10,9 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::info;
 
-use crate::admission::Connection;
-use crate::connection::{ConnectionError, Context, TlsStream, refuse, tell, write_message};
-use crate::registrar::{Input, Verdict};
+use crate::context::{ConnectionError, Context, refuse, tell, write_message};
+use crate::inbox::{Half, Input, Verdict};
 use crate::relay::CarryError;
-
-/// A relay connection, one of the two of a pair.
-#[derive(Debug)]
-pub(crate) struct Half {
-    pub(crate) stream: TlsStream,
-    pub(crate) key: PeerKey,
-    /// Counts against the inviter once it is known.
-    pub(crate) connection: Arc<Connection>,
-}
 
 /// Returns when the client hangs up, and fails when it sends anything.
 async fn wait_for_end(

@@ -11,83 +11,23 @@ use pinhole_proto::candidate::is_global;
 use pinhole_proto::frame::{self, FrameKind};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
-use pinhole_proto::registry::{Action, Inviter, LogIn, Registry, RelayId, SessionId};
-use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
+use pinhole_proto::registry::{Action, Inviter, Registry, RelayId, SessionId};
+use pinhole_proto::rendezvous::{Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
 use crate::admission::{Admission, Connection};
-use crate::backlog::{Backlog, Backlogs, Queued};
+use crate::backlog::{Backlog, Backlogs, Frame, Queued};
 use crate::claims::{Claim, Claims, Clerk};
+use crate::inbox::{Input, Verdict};
 use crate::log::ClientLog;
-use crate::meeting::Half;
-
-/// An encoded frame, shared by all who receive it.
-pub(crate) type Frame = Arc<[u8]>;
 
 /// Inputs that may wait; connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
 /// Frames that may wait for one client. A client further behind does not read.
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
-
-/// What connections and the storage tell the registrar.
-#[derive(Debug)]
-pub(crate) enum Input {
-    LogIn {
-        session: SessionId,
-        log_in: LogIn,
-        outgoing: mpsc::Sender<Queued>,
-        backlog: Arc<Backlog>,
-    },
-    Claimed {
-        session: SessionId,
-        owner: Result<PeerKey, Refusal>,
-    },
-    Message {
-        session: SessionId,
-        message: ClientMessage,
-    },
-    /// It has to make room for others.
-    Evicted {
-        session: SessionId,
-    },
-    Disconnected {
-        session: SessionId,
-    },
-    Observation {
-        key: PeerKey,
-        address: IpAddr,
-    },
-    ObservationEnded {
-        key: PeerKey,
-    },
-    Relay {
-        relay: RelayId,
-        key: PeerKey,
-        token: RelayToken,
-        connection: Arc<Connection>,
-        verdict: oneshot::Sender<Verdict>,
-    },
-    RelayDisconnected {
-        relay: RelayId,
-    },
-    RelayEnded {
-        keys: [PeerKey; 2],
-        reason: Refusal,
-    },
-}
-
-/// What becomes of a relay connection.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    Refused(Refusal),
-    /// Takes the other side's connection and passes bytes between the two.
-    First(oneshot::Receiver<Half>, Inviter),
-    /// Gives its connection away.
-    Second(oneshot::Sender<Half>),
-}
 
 /// Starts the registrar and the thread that owns the names. Both end when
 /// `stopping` becomes true.

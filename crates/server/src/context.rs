@@ -1,0 +1,137 @@
+//! What all connections share: what they need, how they are written to, how they end.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pinhole_proto::frame::FrameError;
+use pinhole_proto::rendezvous::{Refusal, ServerMessage};
+use pinhole_proto::tls::Unproven;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::admission::{Admission, Connection};
+use crate::backlog::Backlogs;
+use crate::inbox::{Input, TlsStream};
+use crate::limits::Limits;
+use crate::log::ClientLog;
+use crate::probe::Prober;
+use crate::proxy::Proxies;
+use crate::registrar::encoded;
+use crate::relay::Relay;
+
+/// More than most messages have. An idle connection holds it.
+pub(crate) const READ_BYTES: usize = 512;
+
+/// What all connections share.
+pub(crate) struct Context {
+    pub(crate) tls: TlsAcceptor,
+    pub(crate) limits: Limits,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) prober: Prober,
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) registrar: mpsc::Sender<Input>,
+    pub(crate) log: Arc<ClientLog>,
+    pub(crate) proxies: Proxies,
+    pub(crate) backlogs: Backlogs,
+    /// Becomes true when the server goes down.
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// The number of the next connection that needs one.
+    pub(crate) next_id: AtomicU64,
+}
+
+impl Context {
+    pub(crate) fn fresh_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Completes when the server goes down.
+    pub(crate) async fn stopped(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error says that the sender is gone: the server is, too.
+        drop(stopping.wait_for(|&stopping| stopping).await);
+    }
+
+    /// Completes when a connection has to end although its client did nothing wrong,
+    /// and says why.
+    pub(crate) async fn cut_off(&self, connection: &Connection) -> Refusal {
+        tokio::select! {
+            () = self.stopped() => Refusal::ShuttingDown,
+            () = connection.evicted() => Refusal::Limited,
+        }
+    }
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectionError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("did not authenticate in time")]
+    Slow,
+    #[error("does not read")]
+    DoesNotRead,
+    #[error("{0}")]
+    Unproven(#[from] Unproven),
+    #[error("closed before its first message")]
+    Empty,
+    #[error("began with {0}, which is no beginning")]
+    FirstMessage(&'static str),
+    #[error("sent more than it may")]
+    Unexpected,
+    #[error("cut off: {0}")]
+    CutOff(Refusal),
+}
+
+pub(crate) async fn write_frame(
+    context: &Context,
+    stream: &mut (impl AsyncWrite + Unpin),
+    frame: &[u8],
+) -> Result<(), ConnectionError> {
+    let write = async {
+        stream.write_all(frame).await?;
+        stream.flush().await
+    };
+    let written = timeout(context.limits.write_timeout, write).await;
+    Ok(written.map_err(|_| ConnectionError::DoesNotRead)??)
+}
+
+pub(crate) async fn write_message(
+    context: &Context,
+    stream: &mut TlsStream,
+    message: &ServerMessage,
+) -> Result<(), ConnectionError> {
+    match encoded(message) {
+        Some(frame) => write_frame(context, stream, &frame).await,
+        None => Ok(()),
+    }
+}
+
+pub(crate) async fn refuse(
+    context: &Context,
+    mut stream: TlsStream,
+    reason: Refusal,
+) -> Result<(), ConnectionError> {
+    write_message(context, &mut stream, &ServerMessage::Refused { reason }).await?;
+    stream.shutdown().await?;
+    linger(context, &mut stream).await;
+    Ok(())
+}
+
+/// Reads until the client hangs up: closing with unread bytes would reset the
+/// connection, and the last message could be lost with it.
+pub(crate) async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unpin)) {
+    let mut buffer = [0; READ_BYTES];
+    let drain = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
+    // Either way the connection ends now.
+    let _: Result<(), _> = timeout(context.limits.linger_timeout, drain).await;
+}
+
+pub(crate) async fn tell(context: &Context, input: Input) -> Result<(), ConnectionError> {
+    let told = context.registrar.send(input).await;
+    told.map_err(|_| ConnectionError::CutOff(Refusal::ShuttingDown))
+}
