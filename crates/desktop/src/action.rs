@@ -7,9 +7,8 @@ use std::path::PathBuf;
 use egui::ThemePreference;
 use pinhole_client::{Command, Existing, PeerKey, ServerAddress, TransferId};
 
-use crate::leave::Leaving;
 use crate::message::Draft;
-use crate::settings;
+use crate::settings::Form;
 
 /// What a view asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +52,32 @@ pub(crate) enum Action {
     DismissNotice,
     /// Light, dark, or as the system.
     SetTheme(ThemePreference),
+}
+
+/// What ends transfers that are under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// Closing the window.
+    Quit,
+    /// Back to the first screen, also at the next start.
+    LogOut,
+    /// Back to the first screen: the login under way is not wanted.
+    GiveUp,
+    /// Switching people nearby off while there is nobody else.
+    Nearby,
+}
+
+impl Leaving {
+    /// What does it, but for closing the window.
+    pub(crate) fn commands(self) -> Vec<Command> {
+        let stays_out = Command::SetAutoLogIn { on: false };
+        match self {
+            Self::Quit => Vec::new(),
+            Self::LogOut => vec![stays_out, Command::LogOut],
+            Self::GiveUp => vec![Command::LogOut],
+            Self::Nearby => vec![Command::SetNearby { on: false }, Command::LogOut],
+        }
+    }
 }
 
 /// What is asked of the operating system.
@@ -103,7 +128,7 @@ pub(crate) enum Sheet {
         paths: Vec<PathBuf>,
     },
     /// The settings, as typed.
-    Settings(settings::Form),
+    Settings(Form),
     /// Contacts, and who is blocked.
     Known {
         /// The contact whose removal was asked for once.

@@ -10,12 +10,12 @@ use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{Command, Event, LoginState, PeerKey, Snapshot, TransferId};
 
-use crate::action::{Action, Sheet};
+use crate::action::{Action, Leaving, Sheet};
 use crate::bridge::Bridge;
 use crate::choice::Choice;
 use crate::dialogs::{Answer, Dialogs};
 use crate::hover::Hover;
-use crate::leave::{self, Leaving};
+use crate::leave;
 use crate::sheets::Sheets;
 use crate::strangers::PutOff;
 use crate::transfers::FileFailures;

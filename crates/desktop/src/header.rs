@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use egui::{Align, Color32, Layout, RichText, Ui};
 use pinhole_client::{Failure, LoginState, PeerName, Snapshot};
 
-use crate::action::{Action, Sheet};
-use crate::leave::Leaving;
+use crate::action::{Action, Leaving, Sheet};
 use crate::settings::Form;
 use crate::{icon, text, theme, trust};
 

@@ -2,9 +2,9 @@
 
 use std::f32::consts::TAU;
 
-use egui::{Color32, Painter, Pos2, Sense, Shape, Stroke, Ui, Vec2};
+use egui::{Button, Color32, Painter, Pos2, Response, Sense, Shape, Stroke, Ui, Vec2};
 
-use crate::theme::palette;
+use crate::theme::{self, palette};
 
 /// What a picture shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +133,26 @@ pub(crate) fn draw(painter: &Painter, center: Pos2, icon: Icon, stroke: Stroke) 
     }
 }
 
+/// A button with a picture; `name` says in words what it does.
+pub(crate) fn button(ui: &mut Ui, icon: Icon, enabled: bool, name: String) -> Response {
+    let button = Button::new("").min_size(Vec2::new(theme::ICON_BUTTON, theme::BUTTON_HEIGHT));
+    let response = ui.add_enabled(enabled, button);
+    let color = match palette(ui) {
+        palette if enabled => palette.text,
+        palette => palette.muted.gamma_multiply(0.5),
+    };
+    draw(
+        ui.painter(),
+        response.rect.center(),
+        icon,
+        Stroke::new(1.5, color),
+    );
+    response
+        .on_hover_text(&name)
+        .on_disabled_hover_text(&name)
+        .accessible_name(name)
+}
+
 fn closed<const N: usize>(painter: &Painter, points: [Pos2; N], stroke: Stroke) {
     painter.add(Shape::closed_line(points.into(), stroke));
 }
@@ -157,7 +177,7 @@ pub(crate) fn monogram(ui: &Ui, center: Pos2, name: &str, lit: bool) {
         center,
         egui::Align2::CENTER_CENTER,
         letter,
-        crate::theme::title().resolve(ui.style()),
+        theme::title().resolve(ui.style()),
         ink,
     );
 }

@@ -1,36 +1,10 @@
 //! Leaving while something is under way.
 
 use egui::{RichText, Ui};
-use pinhole_client::{Command, PeerName, Snapshot, Stage, TransferView};
+use pinhole_client::{PeerName, Snapshot, Stage, TransferView};
 
-use crate::action::Action;
+use crate::action::{Action, Leaving};
 use crate::{sheet, text, theme};
-
-/// What ends transfers that are under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaving {
-    /// Closing the window.
-    Quit,
-    /// Back to the first screen, also at the next start.
-    LogOut,
-    /// Back to the first screen: the login under way is not wanted.
-    GiveUp,
-    /// Switching people nearby off while there is nobody else.
-    Nearby,
-}
-
-impl Leaving {
-    /// What does it, but for closing the window.
-    pub(crate) fn commands(self) -> Vec<Command> {
-        let stays_out = Command::SetAutoLogIn { on: false };
-        match self {
-            Self::Quit => Vec::new(),
-            Self::LogOut => vec![stays_out, Command::LogOut],
-            Self::GiveUp => vec![Command::LogOut],
-            Self::Nearby => vec![Command::SetNearby { on: false }, Command::LogOut],
-        }
-    }
-}
 
 /// What would stop.
 pub(crate) fn under_way(snapshot: &Snapshot) -> impl Iterator<Item = &TransferView> {

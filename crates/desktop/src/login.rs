@@ -5,9 +5,8 @@ use pinhole_client::{
     Command, Failure, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
 };
 
-use crate::action::{Action, Sheet};
+use crate::action::{Action, Leaving, Sheet};
 use crate::icon::aperture;
-use crate::leave::Leaving;
 use crate::{header, settings, sheet, text, theme};
 
 const COLUMN_WIDTH: f32 = 340.0;

@@ -147,9 +147,9 @@ fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut Outcome) {
     let size = Vec2::new(width, theme::BUTTON_HEIGHT);
     ui.allocate_ui_with_layout(size, Layout::left_to_right(Align::Center), |ui| {
         let files = theme::button(ui, text::SEND_FILES).accessible_name(text::send_files_to(name));
-        let folder = theme::icon_button(ui, Icon::Folder, true, text::send_folder_to(name));
+        let folder = icon::button(ui, Icon::Folder, true, text::send_folder_to(name));
         let message = text::send_message_to(name, peer.online);
-        let message = theme::icon_button(ui, Icon::Bubble, peer.online, message);
+        let message = icon::button(ui, Icon::Bubble, peer.online, message);
         if files.clicked() {
             outcome.actions.push(Action::Ask(Question::FilesFor(key)));
         }

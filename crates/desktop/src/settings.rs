@@ -1,77 +1,19 @@
 //! The settings, and one's own fingerprint.
 
+mod form;
+
 use egui::{Align, Layout, RichText, ScrollArea, TextEdit, TextStyle, ThemePreference, Ui, Vec2};
 use pinhole_client::{
-    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Settings, Snapshot, Strangers,
+    AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Snapshot, Strangers,
 };
 
-use crate::action::{Action, Question, Sheet};
-use crate::leave::Leaving;
+use crate::action::{Action, Leaving, Question, Sheet};
 use crate::{connection, sheet, text, theme};
+use form::{Field, bytes};
+
+pub(crate) use form::Form;
 
 const RADIO_HEIGHT: f32 = 26.0;
-
-/// What is typed in the settings and not obeyed yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Form {
-    unasked_max: Field,
-    send_limit: Field,
-    receive_limit: Field,
-    proxy: Field,
-}
-
-/// What stands in one field.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Field {
-    typed: String,
-    /// Typed in since what it says was last obeyed.
-    is_edited: bool,
-}
-
-impl Form {
-    /// Filled with what is obeyed now.
-    pub(crate) fn of(settings: &Settings) -> Self {
-        let field = |bytes: Option<u64>| Field {
-            typed: bytes.map(megabytes).unwrap_or_default(),
-            is_edited: false,
-        };
-        Self {
-            unasked_max: field(settings.unasked_bytes_max),
-            send_limit: field(settings.send_limit),
-            receive_limit: field(settings.receive_limit),
-            proxy: Field {
-                typed: settings.proxy.to_text(),
-                is_edited: false,
-            },
-        }
-    }
-}
-
-const MEGABYTE: f64 = 1_000_000.0;
-
-/// As few digits as say it.
-fn megabytes(bytes: u64) -> String {
-    (bytes as f64 / MEGABYTE).to_string()
-}
-
-/// The bytes typed as megabytes, `None` for no limit; an error when they are
-/// no number or none at all.
-fn bytes(typed: &str) -> Result<Option<u64>, &'static str> {
-    let typed = typed.trim().replace(',', ".");
-    if typed.is_empty() {
-        return Ok(None);
-    }
-    let bytes = typed.parse::<f64>().unwrap_or_default() * MEGABYTE;
-    if !(1.0..1e18).contains(&bytes) {
-        return Err(text::NOT_A_NUMBER);
-    }
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "in the range just looked at"
-    )]
-    Ok(Some(bytes.round() as u64))
-}
 
 /// Draws the settings over the window.
 pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action> {
@@ -335,27 +277,4 @@ fn appearance(ui: &mut Ui, actions: &mut Vec<Action>) {
             }
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn megabytes_are_typed_with_point_or_comma() {
-        for (typed, expected) in [
-            ("", Ok(None)),
-            (" 2.5 ", Ok(Some(2_500_000))),
-            ("2,5", Ok(Some(2_500_000))),
-            ("80", Ok(Some(80_000_000))),
-        ] {
-            assert_eq!(bytes(typed), expected, "{typed}");
-        }
-        for wrong in ["fast", "0", "-1", "1e99", "NaN", "inf", "1 2"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
-        for shown in [1, 2_500_000, 80_000_000, 123_456_789_012] {
-            assert_eq!(bytes(&megabytes(shown)), Ok(Some(shown)));
-        }
-    }
 }

@@ -8,8 +8,6 @@ use egui::{
     Margin, Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
 
-use crate::icon::{self, Icon};
-
 /// Half a step of the spacing grid, in points.
 pub(crate) const GAP_SMALL: f32 = 4.0;
 /// One step: between lines that belong together.
@@ -281,26 +279,6 @@ fn labelled(text: &str) -> Button<'_> {
 /// Something else that can be done here.
 pub(crate) fn button(ui: &mut Ui, text: &str) -> Response {
     ui.add(labelled(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
-}
-
-/// A button with a picture; `name` says in words what it does.
-pub(crate) fn icon_button(ui: &mut Ui, icon: Icon, enabled: bool, name: String) -> Response {
-    let button = Button::new("").min_size(Vec2::new(ICON_BUTTON, BUTTON_HEIGHT));
-    let response = ui.add_enabled(enabled, button);
-    let color = match palette(ui) {
-        palette if enabled => palette.text,
-        palette => palette.muted.gamma_multiply(0.5),
-    };
-    icon::draw(
-        ui.painter(),
-        response.rect.center(),
-        icon,
-        Stroke::new(1.5, color),
-    );
-    response
-        .on_hover_text(&name)
-        .on_disabled_hover_text(&name)
-        .accessible_name(name)
 }
 
 /// Something that can be done, but need not catch the eye.
