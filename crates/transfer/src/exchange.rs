@@ -304,11 +304,7 @@ impl Exchange {
     ///
     /// # Errors
     /// There is no such offer and no such words, or they were answered.
-    pub async fn decline(
-        &self,
-        id: TransferId,
-        reason: DeclineReason,
-    ) -> Result<(), ExchangeError> {
+    pub fn decline(&self, id: TransferId, reason: DeclineReason) -> Result<(), ExchangeError> {
         let declined = Message::Decline {
             transfer: id,
             reason,
@@ -361,7 +357,7 @@ impl Exchange {
     ///
     /// # Errors
     /// There is no such transfer, or it is an offer that was not answered yet.
-    pub async fn cancel(&self, id: TransferId) -> Result<(), ExchangeError> {
+    pub fn cancel(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::Cancelled(Party::Us);
         self.shared.cancel(id, error, CancelReason::Cancelled)
     }
@@ -371,7 +367,7 @@ impl Exchange {
     ///
     /// # Errors
     /// As for [`Exchange::cancel`].
-    pub async fn interrupt(&self, id: TransferId) -> Result<(), ExchangeError> {
+    pub fn interrupt(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::Interrupted(Party::Us);
         self.shared.cancel(id, error, CancelReason::Interrupted)
     }

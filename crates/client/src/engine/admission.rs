@@ -210,7 +210,7 @@ impl Engine {
         };
         let peer = carrier.peer.key;
         // Only a session that is over refuses.
-        let _ = carrier.exchange.decline(id, DeclineReason::Busy).await;
+        let _ = carrier.exchange.decline(id, DeclineReason::Busy);
         if !self.admission.bears_refusing(peer) {
             self.drop_session(session, "it asks for too much").await;
         }

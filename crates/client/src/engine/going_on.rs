@@ -173,7 +173,7 @@ impl Engine {
 
     /// Takes an offer that continues a transfer, once that has let go of its
     /// files.
-    pub(super) async fn go_on(&mut self, id: TransferId, carried: Carried) {
+    pub(super) fn go_on(&mut self, id: TransferId, carried: Carried) {
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return;
         };
@@ -181,7 +181,7 @@ impl Engine {
         let (broken, is_taking) = (transfer.carried.clone(), transfer.is_taking);
         for left in [older, broken.clone()].into_iter().flatten() {
             // One that has ended already needs no end.
-            let _ = left.exchange.interrupt(left.id).await;
+            let _ = left.exchange.interrupt(left.id);
         }
         // Otherwise `Finished` or `Taken` follows.
         if broken.is_none() && !is_taking {

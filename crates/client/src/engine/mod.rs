@@ -228,7 +228,7 @@ impl Engine {
                 Some(input) = inputs.recv() => self.handle(input).await,
                 _ = sampling.tick(), if self.is_moving() => {
                     self.sample_progress();
-                    self.attend_to_silence().await;
+                    self.attend_to_silence();
                 }
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),

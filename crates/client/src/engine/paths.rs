@@ -236,7 +236,7 @@ impl Engine {
     /// Notices who has fallen silent, or is heard again, and tries other ways to
     /// those who are silent. Halfway there the server is asked whether it is there:
     /// if not, there is another way to it by the time that it is needed.
-    pub(super) async fn attend_to_silence(&mut self) {
+    pub(super) fn attend_to_silence(&mut self) {
         let now = Instant::now();
         let watched = self.vigil.lasts(now);
         let mut silent = Vec::new();
@@ -316,7 +316,7 @@ impl Engine {
                 let carried = self.transfers.get(&id).and_then(|t| t.carried.clone());
                 if let Some(carried) = carried {
                     // Nobody may hear it; if the way comes back, it is true.
-                    let _ = carried.exchange.interrupt(carried.id).await;
+                    let _ = carried.exchange.interrupt(carried.id);
                 }
                 self.lose(id, "it fell silent").await;
                 self.prepare(id).await;

@@ -85,7 +85,7 @@ impl Engine {
     }
 
     /// Lets one that was on its way wait again.
-    pub(super) async fn requeue(&mut self, id: TransferId) {
+    pub(super) fn requeue(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return;
         };
@@ -98,7 +98,7 @@ impl Engine {
         };
         if let Some(carried) = carried {
             // Only a session that is over refuses, and then it is over anyway.
-            let _ = carried.exchange.interrupt(carried.id).await;
+            let _ = carried.exchange.interrupt(carried.id);
             self.note_idleness(carried.session);
         }
     }

@@ -26,7 +26,7 @@ impl Engine {
             ExchangeEvent::Offered { id, .. } | ExchangeEvent::Text { id, .. }
                 if self.overrides.takes_nothing =>
             {
-                self.take_nothing(session, id).await;
+                self.take_nothing(session, id);
             }
             ExchangeEvent::Offered { id, offer, sent } => {
                 self.take_offer(session, id, offer, sent).await;
@@ -120,11 +120,11 @@ impl Engine {
     }
 
     /// Turns down what comes to somebody who is not there to take it.
-    async fn take_nothing(&self, session: SessionId, id: pinhole_transfer::TransferId) {
+    fn take_nothing(&self, session: SessionId, id: pinhole_transfer::TransferId) {
         if let Some(carrier) = self.sessions.get(&session) {
             let exchange = carrier.exchange().clone();
             // Only a session that is over refuses.
-            let _ = exchange.decline(id, DeclineReason::Unanswered).await;
+            let _ = exchange.decline(id, DeclineReason::Unanswered);
         }
     }
 
@@ -148,7 +148,7 @@ impl Engine {
             sent,
         };
         if let Some(id) = self.continued_by(peer.key, session, &manifest) {
-            return self.go_on(id, carried).await;
+            return self.go_on(id, carried);
         }
         if self.is_acknowledged(peer.key, &carried, &manifest) {
             return;
@@ -157,10 +157,7 @@ impl Engine {
         let answer = self.consent().offer(standing, offer.bytes);
         if answer == Answer::Refuse {
             // Only a session that is over refuses.
-            let _ = carried
-                .exchange
-                .decline(wire_id, DeclineReason::Declined)
-                .await;
+            let _ = carried.exchange.decline(wire_id, DeclineReason::Declined);
             return;
         }
         let mut transfer = self.received(&peer, carried, standing);

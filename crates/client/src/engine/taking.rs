@@ -154,7 +154,7 @@ impl Engine {
             Trouble::DiskFull | Trouble::Quota | Trouble::TooManyFiles => DeclineReason::NoSpace,
             _ => DeclineReason::NotWritable,
         };
-        let _ = carried.exchange.decline(carried.id, reason).await;
+        let _ = carried.exchange.decline(carried.id, reason);
         let folder = self.transfers.get(&id).and_then(|t| t.folder.clone());
         let folder = folder.unwrap_or_default();
         let failure = not_opened(&folder, error);
@@ -171,7 +171,7 @@ impl Engine {
         let Some(carried) = self.awaiting_decision(id) else {
             return;
         };
-        let _ = carried.exchange.decline(carried.id, reason).await;
+        let _ = carried.exchange.decline(carried.id, reason);
         if reason == DeclineReason::Declined {
             self.transfers.remove(&id);
             return self.note_idleness(carried.session);

@@ -219,7 +219,7 @@ impl Engine {
         }
         if let Some(carried) = transfer.carried.clone() {
             // Only a session that is over refuses, and then there is nothing to cancel.
-            let _ = carried.exchange.cancel(carried.id).await;
+            let _ = carried.exchange.cancel(carried.id);
         }
         self.abandon(id);
         self.finish(id, Err(Failure::Cancelled)).await;
@@ -237,7 +237,7 @@ impl Engine {
         match transfer.carried.clone() {
             Some(carried) => {
                 // As in `cancel`.
-                let _ = carried.exchange.interrupt(carried.id).await;
+                let _ = carried.exchange.interrupt(carried.id);
             }
             // Between two connections there is nobody to tell.
             None if transfer.accepted_at.is_some() => {}
@@ -273,7 +273,7 @@ impl Engine {
         for id in running {
             let transfer = self.transfers.get(&id);
             if transfer.is_some_and(|t| t.queued_on.is_some()) {
-                self.requeue(id).await;
+                self.requeue(id);
             } else {
                 self.interrupt(id).await;
             }
@@ -304,7 +304,7 @@ impl Engine {
         if let Err(failure) = &outcome
             && self.waits_again(id, failure)
         {
-            return self.requeue(id).await;
+            return self.requeue(id);
         }
         let Some(transfer) = self.transfers.get_mut(&id).filter(|t| !t.stage.is_final()) else {
             return;
@@ -352,7 +352,7 @@ impl Engine {
         if let Some(digest) = delivered {
             self.note_delivered(id, digest);
         }
-        self.let_go_of_offers(id, failure.as_ref()).await;
+        self.let_go_of_offers(id, failure.as_ref());
         self.remember(id);
         if is_of_queue {
             self.store_queue().await;
@@ -368,7 +368,7 @@ impl Engine {
 
     /// Nothing carries a transfer that has ended, and an offer that was to continue
     /// it is answered.
-    async fn let_go_of_offers(&mut self, id: TransferId, failure: Option<&Failure>) {
+    fn let_go_of_offers(&mut self, id: TransferId, failure: Option<&Failure>) {
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return;
         };
@@ -380,8 +380,8 @@ impl Engine {
             // Only a session that is over refuses.
             let _ = match failure {
                 None if self.is_acknowledged(peer, again, &offer) => Ok(()),
-                Some(Failure::Cancelled) => again.exchange.cancel(again.id).await,
-                _ => again.exchange.interrupt(again.id).await,
+                Some(Failure::Cancelled) => again.exchange.cancel(again.id),
+                _ => again.exchange.interrupt(again.id),
             };
         }
         for Carried { session, .. } in carried.into_iter().chain(again) {

@@ -304,7 +304,7 @@ async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
             match what {
                 "declined" => {
                     let why = DeclineReason::Declined;
-                    bob.exchange.decline(id, why).await.unwrap();
+                    bob.exchange.decline(id, why).unwrap();
                 }
                 "cancelled" => {
                     liar.json(r#"{"type":"cancel","transfer":0,"reason":"cancelled"}"#)
@@ -313,7 +313,7 @@ async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
                     assert_eq!(error, TransferError::Cancelled(Party::Peer));
                 }
                 "cancelled here" => {
-                    bob.exchange.cancel(id).await.unwrap();
+                    bob.exchange.cancel(id).unwrap();
                     let error = bob.finished(id).await.unwrap_err();
                     assert_eq!(error, TransferError::Cancelled(Party::Us));
                 }

@@ -170,8 +170,8 @@ async fn no_second_chunk_goes_ahead_until_the_first_is_answered() {
         assert!(!goes_ahead(&mut liar, second).await, "{what}");
         let number = serde_json::to_value(first).unwrap();
         match what {
-            "cancelled" => bob.exchange.cancel(first).await.unwrap(),
-            "interrupted" => bob.exchange.interrupt(first).await.unwrap(),
+            "cancelled" => bob.exchange.cancel(first).unwrap(),
+            "interrupted" => bob.exchange.interrupt(first).unwrap(),
             _ => {
                 let reason = match what {
                     "accept" => "",
@@ -195,7 +195,7 @@ async fn no_second_chunk_goes_ahead_until_the_first_is_answered() {
             }
         }
         if what == "accept" {
-            bob.exchange.cancel(first).await.unwrap();
+            bob.exchange.cancel(first).unwrap();
         }
     }
 }
@@ -219,7 +219,7 @@ async fn who_offers_may_think_better_of_it_at_any_time() {
     let mut last = alice.send(&paths).await;
     for _ in 0..300 {
         let exchange = alice.exchange.clone();
-        let cancelling = tokio::spawn(async move { exchange.cancel(last).await.unwrap() });
+        let cancelling = tokio::spawn(async move { exchange.cancel(last).unwrap() });
         let next = alice.send(&paths).await;
         cancelling.await.unwrap();
         assert_eq!(

@@ -59,7 +59,7 @@ async fn a_receiver_lets_go_although_the_way_broke_in_the_midst_of_a_chunk() {
     while bob.exchange.silence() < Duration::from_millis(100) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    bob.exchange.interrupt(id).await.unwrap();
+    bob.exchange.interrupt(id).unwrap();
     let ended = bob.finished_in(id, Duration::from_secs(10)).await;
     assert_eq!(ended, Err(TransferError::Interrupted(Party::Us)));
 }

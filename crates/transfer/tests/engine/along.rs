@@ -156,7 +156,7 @@ async fn several_at_once_are_answered_in_any_order() {
     for (number, id) in ids.iter().enumerate().rev() {
         if number % 3 == 0 {
             let why = DeclineReason::Declined;
-            bob.exchange.decline(*id, why).await.unwrap();
+            bob.exchange.decline(*id, why).unwrap();
             let declined = Err(TransferError::Declined(why));
             assert_eq!(alice.finished(*id).await, declined);
         } else {
@@ -185,7 +185,7 @@ async fn an_offer_that_ends_unanswered_takes_its_files_with_it() {
         match what {
             "declined" => {
                 let why = DeclineReason::Declined;
-                bob.exchange.decline(id, why).await.unwrap();
+                bob.exchange.decline(id, why).unwrap();
             }
             "cancelled" => {
                 liar.json(r#"{"type":"cancel","transfer":0,"reason":"cancelled"}"#)
@@ -231,7 +231,7 @@ async fn who_offers_may_think_better_of_it() {
     let (mut alice, mut bob) = pair();
     for _ in 0..20 {
         let id = alice.send(std::slice::from_ref(&path)).await;
-        alice.exchange.cancel(id).await.unwrap();
+        alice.exchange.cancel(id).unwrap();
         let error = alice.finished(id).await.unwrap_err();
         assert_eq!(error, TransferError::Cancelled(Party::Us));
     }

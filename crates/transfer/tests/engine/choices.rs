@@ -167,7 +167,7 @@ async fn nothing_is_replaced_before_the_new_file_is_complete() {
     bob.offered().await;
     let choices = existing(Existing::Replace);
     bob.accept_some(id, into.path(), choices).await;
-    alice.exchange.cancel(id).await.unwrap();
+    alice.exchange.cancel(id).unwrap();
     let error = bob.finished(id).await.unwrap_err();
     assert_eq!(error, TransferError::Cancelled(Party::Peer));
     assert_eq!(names(into.path()), ["a"]);
@@ -206,7 +206,7 @@ async fn a_folder_that_was_there_stays_when_nothing_comes_into_it() {
     bob.offered().await;
     let choices = existing(Existing::Skip);
     bob.accept_some(id, into.path(), choices).await;
-    alice.exchange.cancel(id).await.unwrap();
+    alice.exchange.cancel(id).unwrap();
     bob.finished(id).await.unwrap_err();
     assert_eq!(names(into.path()), ["d", "d/e"]);
 }
@@ -335,7 +335,7 @@ async fn what_is_paused_can_be_cancelled_and_the_exchange_closed() {
             alice.exchange.close().await;
             assert_eq!(alice.closed().await, None);
         } else {
-            alice.exchange.cancel(id).await.unwrap();
+            alice.exchange.cancel(id).unwrap();
             alice.finished(id).await.unwrap_err();
             bob.finished(id).await.unwrap_err();
         }

@@ -270,13 +270,10 @@ async fn an_offer_can_be_declined_and_answered_only_once() {
     let id = alice.send(&[path]).await;
     let (offered, offer) = bob.offered().await;
     assert_eq!((offered, offer.files(), offer.total_bytes()), (id, 1, 1));
-    bob.exchange
-        .decline(id, DeclineReason::Declined)
-        .await
-        .unwrap();
+    bob.exchange.decline(id, DeclineReason::Declined).unwrap();
     let declined = TransferError::Declined(DeclineReason::Declined);
     assert_eq!(alice.finished(id).await, Err(declined));
-    let again = bob.exchange.decline(id, DeclineReason::Declined).await;
+    let again = bob.exchange.decline(id, DeclineReason::Declined);
     assert_eq!(again, Err(ExchangeError::UnknownTransfer));
     let destination = Destination::open(into.path()).unwrap();
     let late = bob
@@ -297,7 +294,7 @@ async fn an_offer_withdrawn_before_the_answer_ends_on_both_sides() {
     let (mut alice, mut bob) = pair();
     let id = alice.send(&[path]).await;
     bob.offered().await;
-    alice.exchange.cancel(id).await.unwrap();
+    alice.exchange.cancel(id).unwrap();
     assert_eq!(
         alice.finished(id).await,
         Err(TransferError::Cancelled(Party::Us))
@@ -346,7 +343,7 @@ async fn either_side_cancels_and_nothing_is_left_behind() {
             panic!("never under way");
         };
         let canceller = if is_sender { &alice } else { &bob };
-        canceller.exchange.cancel(id).await.unwrap();
+        canceller.exchange.cancel(id).unwrap();
         let by = |us| TransferError::Cancelled(if us { Party::Us } else { Party::Peer });
         assert_eq!(alice.finished(id).await, Err(by(is_sender)));
         assert_eq!(bob.finished(id).await, Err(by(!is_sender)));
@@ -490,10 +487,7 @@ async fn a_folder_that_cannot_serve_leaves_the_offer_open() {
         matches!(full, AcceptError::Destination(DestinationError::NoSpace { needed_bytes, .. })
             if needed_bytes > 1 << 43)
     );
-    bob.exchange
-        .decline(id, DeclineReason::NoSpace)
-        .await
-        .unwrap();
+    bob.exchange.decline(id, DeclineReason::NoSpace).unwrap();
     let declined = TransferError::Declined(DeclineReason::NoSpace);
     assert_eq!(alice.finished(id).await, Err(declined));
     assert!(names(into.path()).is_empty());

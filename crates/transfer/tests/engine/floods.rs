@@ -95,8 +95,8 @@ async fn a_transfer_is_ended_although_nobody_takes_events() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let ended = async {
-        bob.exchange.cancel(cancelled).await.unwrap();
-        bob.exchange.interrupt(interrupted).await.unwrap();
+        bob.exchange.cancel(cancelled).unwrap();
+        bob.exchange.interrupt(interrupted).unwrap();
     };
     let in_time = tokio::time::timeout(Duration::from_secs(10), ended).await;
     in_time.expect("an end without anybody who takes events");

@@ -508,7 +508,6 @@ async fn half_a_chunk_on_a_connection_that_takes_no_answer_holds_nobody_up() {
     drop(heard);
     bob.exchange
         .decline(second, DeclineReason::Declined)
-        .await
         .unwrap();
     let reason = bob.closed().await;
     assert!(

@@ -58,7 +58,6 @@ async fn two_of_the_largest_offers_do_not_wait_side_by_side() {
     assert!(offers.used_bytes() <= 48 * MIB as u64);
     bob.exchange
         .decline(first, DeclineReason::Declined)
-        .await
         .unwrap();
     assert_eq!(offers.used_bytes(), 0);
     assert_eq!(liar.hear().await["type"], "decline");

@@ -130,7 +130,7 @@ async fn what_is_paused_goes_on_and_what_is_cancelled_ends() {
     until(&bob, id, 64 * MIB as u64).await;
     // The queues are full and nothing moves.
     alice.exchange.pause(id, true).unwrap();
-    bob.exchange.cancel(id).await.unwrap();
+    bob.exchange.cancel(id).unwrap();
     let cancelled = |party| Err(TransferError::Cancelled(party));
     assert_eq!(bob.finished(id).await, cancelled(Party::Us));
     assert_eq!(alice.finished(id).await, cancelled(Party::Peer));

@@ -328,7 +328,7 @@ async fn either_side_puts_it_off_and_goes_on() {
             tokio::task::yield_now().await;
         }
         let canceller = if is_sender { &alice } else { &bob };
-        canceller.exchange.interrupt(id).await.unwrap();
+        canceller.exchange.interrupt(id).unwrap();
         let by = |us| TransferError::Interrupted(if us { Party::Us } else { Party::Peer });
         assert_eq!(alice.finished(id).await, Err(by(is_sender)));
         assert_eq!(bob.finished(id).await, Err(by(!is_sender)));
@@ -354,7 +354,7 @@ async fn a_resumed_transfer_that_is_cancelled_leaves_nothing() {
     let (alice, mut bob) = pair();
     let id = alice.send(&paths).await;
     under_way(&mut bob, into.path()).await;
-    bob.exchange.cancel(id).await.unwrap();
+    bob.exchange.cancel(id).unwrap();
     assert_eq!(
         bob.finished(id).await,
         Err(TransferError::Cancelled(Party::Us))

@@ -50,7 +50,7 @@ async fn room_that_is_set_aside_is_not_counted_as_missing() {
         let id = alice.send(std::slice::from_ref(&path)).await;
         bob.accept_next(into).await;
         until(&bob, id, 6 * MIB).await;
-        bob.exchange.interrupt(id).await.unwrap();
+        bob.exchange.interrupt(id).unwrap();
         let interrupted = Err(TransferError::Interrupted(Party::Us));
         assert_eq!(bob.finished(id).await, interrupted);
 

@@ -45,10 +45,7 @@ async fn words_wait_for_an_answer() {
     let (mut alice, mut bob) = pair();
     let id = alice.exchange.send_text("hello".to_owned()).unwrap();
     assert_eq!(text(&mut bob).await.0, id);
-    bob.exchange
-        .decline(id, DeclineReason::Declined)
-        .await
-        .unwrap();
+    bob.exchange.decline(id, DeclineReason::Declined).unwrap();
     let declined = Err(TransferError::Declined(DeclineReason::Declined));
     assert_eq!(alice.finished(id).await, declined);
     let over = Err(ExchangeError::UnknownTransfer);
@@ -57,7 +54,7 @@ async fn words_wait_for_an_answer() {
 
     let id = alice.exchange.send_text("taken back".to_owned()).unwrap();
     assert_eq!(text(&mut bob).await.0, id);
-    alice.exchange.cancel(id).await.unwrap();
+    alice.exchange.cancel(id).unwrap();
     let cancelled = Err(TransferError::Cancelled(Party::Peer));
     assert_eq!(bob.finished(id).await, cancelled);
 }

@@ -474,7 +474,7 @@ async fn received(
                 };
                 if let Err(error) = accepted {
                     let reason = DeclineReason::NotWritable;
-                    bob.decline(id, reason).await.unwrap();
+                    bob.decline(id, reason).unwrap();
                     return (Err(error.to_string()), failed);
                 }
             }
