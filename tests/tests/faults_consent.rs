@@ -463,7 +463,7 @@ async fn a_yes_is_not_used_again(lasts: Duration) {
     let reviewed = file("1", "report", b"reviewed");
     let source = |path: &Path| Source::scan(&[path.to_owned()]).expect("a file");
     let said = ResumeState::default();
-    let sent = raid.exchange.send_resumable(source(&reviewed), &said).await;
+    let sent = raid.exchange.send_resumable(source(&reviewed), &said);
     let sent = sent.expect("an offer");
     let offer = bob.offered().await;
     bob.accept(offer);
@@ -508,7 +508,7 @@ async fn a_yes_is_not_used_again(lasts: Duration) {
                 raid = rogue.raid(&target).await;
             }
             let resume = resume.clone().unwrap_or_else(fresh);
-            let offer = raid.exchange.send_resumable(source(path), &resume).await;
+            let offer = raid.exchange.send_resumable(source(path), &resume);
             let offer = offer.expect("an offer");
             let begin = delivered.elapsed();
             let mut was_asked = false;

@@ -112,7 +112,7 @@ async fn swarm(rogue: Rogue, bob: PeerIdentity, folder: PathBuf, ended: Arc<Atom
                     let source = Source::scan(std::slice::from_ref(&folder)).expect("a source");
                     // A session that is over refuses, and the next one tries.
                     let fresh = ResumeState::default();
-                    let _ = raid.exchange.send_resumable(source, &fresh).await;
+                    let _ = raid.exchange.send_resumable(source, &fresh);
                 }
                 raids.push(raid);
             }

@@ -412,6 +412,7 @@ impl Report {
                 failed_files: completion.failed_files,
                 unread: completion.unread,
                 skipped_files: completion.skipped_files,
+                skipped: &completion.skipped,
                 elapsed_ms: millis(completion.elapsed),
                 path: transfer.path,
                 digest: completion.digest.as_deref(),
@@ -421,6 +422,9 @@ impl Report {
             });
         }
         self.print(&outcome(transfer, completion));
+        for line in words::skipped(&completion.skipped) {
+            self.say(&line);
+        }
         for line in words::renamed(transfer.direction, &completion.renamed) {
             self.say(&line);
         }

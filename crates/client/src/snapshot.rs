@@ -242,6 +242,8 @@ pub struct Completion {
     pub unread: u64,
     /// Files that the receiver did not want.
     pub skipped_files: u64,
+    /// Received: the first of those whose names were taken, safe to show.
+    pub skipped: Vec<String>,
     /// What was delivered, in short; equal on both sides. `None` for no files.
     pub digest: Option<String>,
     /// From acceptance to the durable acknowledgement.

@@ -577,6 +577,9 @@ pub(crate) fn renamed(n: usize) -> String {
     }
 }
 
+/// Over the names of files that did not come.
+pub(crate) const SKIPPED: &str = "Skipped, because they were there already:";
+
 /// What it was called, and what it is called now.
 pub(crate) fn now_called(before: &str, now: &str) -> String {
     format!("{before} → {now}")

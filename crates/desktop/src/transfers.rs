@@ -217,6 +217,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
             .collect();
         let count = usize::try_from(renamed.count).unwrap_or(usize::MAX);
         lines(ui, &names, count, Some(&text::renamed(count)));
+        lines(ui, &done.skipped, done.skipped.len(), Some(text::SKIPPED));
     }
     let left_out = transfer.offer.left_out.iter().map(ToString::to_string);
     let left_out: Vec<String> = left_out.collect();

@@ -96,7 +96,7 @@ async fn send(path: &Path, scratch: &Path) -> Outcome<Duration> {
 
     let started = Instant::now();
     let source = Source::scan(&[path.to_owned()])?;
-    alice.send(source).await?;
+    alice.send(source)?;
     while let Some(event) = at_bob.recv().await {
         if let ExchangeEvent::Offered { id, .. } = event {
             bob.accept(id, Destination::open(into.path())?, Choices::default())

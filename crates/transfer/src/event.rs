@@ -94,6 +94,9 @@ pub struct Summary {
     pub failed_files: u32,
     /// Files that the receiver did not want.
     pub skipped_files: u32,
+    /// On the receiving side, the first of those that it did not want because their
+    /// names are taken, fit to be shown.
+    pub skipped: Vec<String>,
     /// What was delivered, in short. Of one file its BLAKE3 hash, which `b3sum`
     /// prints; of several, the hash of what `b3sum` prints for them in the order of
     /// the manifest. Equal on both sides; `None` for no files.

@@ -66,7 +66,7 @@ const ENTRY_JSON_BYTES: usize = 100;
 /// let (bob, mut at_bob) =
 ///     start(split(right), Side::Responder, alices_key, Resources::default());
 ///
-/// alice.send(Source::scan(&[film])?).await?;
+/// alice.send(Source::scan(&[film])?)?;
 /// while let Some(event) = at_bob.recv().await {
 ///     if let ExchangeEvent::Offered { id, .. } = event {
 ///         let folder = Destination::open(into.path())?;
@@ -195,8 +195,8 @@ impl Exchange {
     ///
     /// # Errors
     /// The exchange is over, or [`TRANSFERS_MAX`] are open.
-    pub async fn send(&self, source: Source) -> Result<TransferId, ExchangeError> {
-        self.send_resumable(source, &ResumeState::default()).await
+    pub fn send(&self, source: Source) -> Result<TransferId, ExchangeError> {
+        self.send_resumable(source, &ResumeState::default())
     }
 
     /// As [`Exchange::send`], for a transfer that is to go on after its connection
@@ -205,7 +205,7 @@ impl Exchange {
     ///
     /// # Errors
     /// As for [`Exchange::send`].
-    pub async fn send_resumable(
+    pub fn send_resumable(
         &self,
         source: Source,
         resume: &ResumeState,

@@ -138,6 +138,7 @@ impl Incoming {
             return Err(TransferError::ConnectionLost);
         };
         let renamed = store.renamed();
+        let skipped = store.skipped().to_vec();
         match store.finish() {
             Ok((folder, paths)) => {
                 self.acknowledge(self.manifest().count());
@@ -146,6 +147,7 @@ impl Incoming {
                     folder: Some(folder),
                     paths,
                     renamed,
+                    skipped,
                     here_bytes: self.flight.here_bytes(),
                     resent_bytes: self.flight.resent_bytes(),
                     ..summary

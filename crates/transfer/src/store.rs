@@ -50,6 +50,8 @@ pub(crate) struct Store {
     keeps_executable: bool,
     /// Entries that stay out, folders among them.
     unwanted: BTreeSet<u32>,
+    /// The first of those that are skipped because their names are taken.
+    skipped: Vec<String>,
     /// What is left.
     selection: Arc<Selection>,
     journal: Arc<Journal>,
@@ -115,6 +117,7 @@ impl Store {
             existing: choices.existing,
             keeps_executable: choices.keeps_executable,
             unwanted,
+            skipped: Vec::new(),
             journal: Arc::new(journal),
             top_folders: HashMap::new(),
             resumed: HashSet::new(),
@@ -183,6 +186,9 @@ impl Store {
                 && dir.symlink_metadata(path.name()).is_ok()
             {
                 self.unwanted.insert(number);
+                if self.skipped.len() < Renamed::NAMED_MAX {
+                    self.skipped.push(display_text(path.as_str()));
+                }
             } else if let Some((chunks, found)) = self.find(&dir, number, path, size_bytes) {
                 self.add_found(number, chunks, found);
             }
@@ -303,6 +309,10 @@ impl Store {
     /// What has got another name than it was offered under.
     pub(crate) fn renamed(&self) -> Renamed {
         self.lock_renamed().clone()
+    }
+
+    pub(crate) fn skipped(&self) -> &[String] {
+        &self.skipped
     }
 
     /// What is wrong with the disk, where something could not be written.

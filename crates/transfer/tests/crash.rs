@@ -81,7 +81,7 @@ async fn child() {
         paths.sort_by_key(fs::DirEntry::file_name);
         let paths: Vec<_> = paths.iter().map(fs::DirEntry::path).collect();
         let source = Source::scan(&paths).unwrap();
-        if exchange.send(source).await.is_err() {
+        if exchange.send(source).is_err() {
             std::process::exit(BROKEN_OFF);
         }
     }

@@ -105,7 +105,7 @@ async fn send(
         start(tokio::io::split(right), Side::Responder, owner, of_bob)
     };
     let source = Source::scan(&[PathBuf::from(file)]).unwrap();
-    alice.send(source).await.unwrap();
+    alice.send(source).unwrap();
     let id = loop {
         if let ExchangeEvent::Offered { id, .. } = next(&mut at_bob).await {
             break id;

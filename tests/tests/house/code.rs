@@ -3,14 +3,13 @@
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, Block, File, Meta, Signature, Type, UseTree, Visibility};
+use syn::{Attribute, File, Meta, Signature, Type, UseTree, Visibility};
 
 /// A function or a method.
 pub(crate) struct Function<'a> {
     /// With the type that it belongs to, if any.
     pub(crate) name: String,
     pub(crate) signature: &'a Signature,
-    pub(crate) body: Option<&'a Block>,
     /// It is `pub`, or belongs to a trait that is.
     pub(crate) is_public: bool,
     /// It implements a trait, which says what it takes.
@@ -77,16 +76,10 @@ fn is_pub(visibility: &Visibility) -> bool {
 }
 
 impl<'a> Code<'a> {
-    fn method(
-        &self,
-        signature: &'a Signature,
-        body: Option<&'a Block>,
-        is_pub: bool,
-    ) -> Function<'a> {
+    fn method(&self, signature: &'a Signature, is_pub: bool) -> Function<'a> {
         Function {
             name: format!("{}::{}", self.owner.name, signature.ident),
             signature,
-            body,
             is_public: is_pub || self.owner.is_public,
             is_dictated: self.owner.is_dictated,
         }
@@ -227,7 +220,6 @@ impl<'ast> Visit<'ast> for Code<'ast> {
             self.functions.push(Function {
                 name: function.sig.ident.to_string(),
                 signature: &function.sig,
-                body: Some(&function.block),
                 is_public: is_pub(&function.vis),
                 is_dictated: false,
             });
@@ -259,8 +251,7 @@ impl<'ast> Visit<'ast> for Code<'ast> {
 
     fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
         if !is_for_tests(&function.attrs) {
-            let (body, is_pub) = (&function.block, is_pub(&function.vis));
-            let method = self.method(&function.sig, Some(body), is_pub);
+            let method = self.method(&function.sig, is_pub(&function.vis));
             self.functions.push(method);
             visit::visit_impl_item_fn(self, function);
         }
@@ -268,7 +259,7 @@ impl<'ast> Visit<'ast> for Code<'ast> {
 
     fn visit_trait_item_fn(&mut self, function: &'ast syn::TraitItemFn) {
         if !is_for_tests(&function.attrs) {
-            let method = self.method(&function.sig, function.default.as_ref(), false);
+            let method = self.method(&function.sig, false);
             self.functions.push(method);
             visit::visit_trait_item_fn(self, function);
         }

@@ -121,6 +121,7 @@ pub(super) enum Line<'a> {
         failed_files: u64,
         unread: u64,
         skipped_files: u64,
+        skipped: &'a [String],
         elapsed_ms: u64,
         path: Option<PathKind>,
         digest: Option<&'a str>,

@@ -167,6 +167,18 @@ pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> Stri
     format!("files and folders that {who} could not read or name, and that {what}: {unread}")
 }
 
+/// What did not come because its name is taken.
+pub(super) fn skipped(names: &[String]) -> Vec<String> {
+    let said = names.iter().take(NAMES_SAID);
+    let mut lines: Vec<_> = said
+        .map(|name| format!("{name} was there already and is skipped"))
+        .collect();
+    if names.len() > NAMES_SAID {
+        lines.push("and more".to_owned());
+    }
+    lines
+}
+
 /// Names that had to change, but for those that the end says itself.
 pub(super) fn renamed(direction: Direction, renamed: &Renamed) -> Vec<String> {
     let is_said = |now: &str| direction == Direction::Receiving && is_top_level(now);
@@ -288,6 +300,19 @@ mod tests {
         ] {
             assert_eq!(plain(sentence), expected);
         }
+    }
+
+    #[test]
+    fn what_is_skipped_is_named() {
+        assert_eq!(skipped(&[]), [""; 0]);
+        let names = ["a", "b/c"].map(str::to_owned);
+        let said = [
+            "a was there already and is skipped",
+            "b/c was there already and is skipped",
+        ];
+        assert_eq!(skipped(&names), said);
+        let many: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(skipped(&many).len(), NAMES_SAID + 1);
     }
 
     #[test]

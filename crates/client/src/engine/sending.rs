@@ -171,7 +171,7 @@ impl Engine {
             let (sent, stage) = match (transfer.source.take(), &transfer.text) {
                 (Some(source), _) => {
                     let sent = exchange.send_resumable(source, &transfer.resume);
-                    (sent.await, Stage::AwaitingAnswer)
+                    (sent, Stage::AwaitingAnswer)
                 }
                 (None, Some(text)) if is_waiting => {
                     let sent = exchange.send_text(text.as_ref().to_owned());

@@ -332,6 +332,7 @@ impl Engine {
                     failed_files: u64::from(summary.failed_files),
                     unread: transfer.offer.unread,
                     skipped_files: u64::from(summary.skipped_files),
+                    skipped: summary.skipped,
                     digest: summary.digest.map(|digest| digest.to_string()),
                     elapsed,
                     folder: summary.folder.or_else(|| transfer.folder.clone()),

@@ -261,6 +261,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         bytes: 734_003_200,
         here_bytes: 0,
         skipped_files: 3,
+        skipped: vec!["notes.txt".to_owned()],
         resent_bytes: 0,
         failed_files: 1,
         unread: 0,
@@ -291,6 +292,8 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
         "Received from bob",
         "bob declined.",
         "734 MB  ·  in 10 s  ·  73 MB/s  ·  3 files skipped",
+        "Skipped, because they were there already:",
+        "notes.txt",
     ] {
         assert!(harness.query_by_label(shown).is_some(), "{shown}");
     }

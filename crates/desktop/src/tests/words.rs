@@ -110,6 +110,7 @@ fn received_words_are_shown_safely_and_copied_as_they_came() {
         bytes: 0,
         here_bytes: 0,
         skipped_files: 0,
+        skipped: Vec::new(),
         resent_bytes: 0,
         failed_files: 0,
         unread: 0,

@@ -213,7 +213,7 @@ async fn both_agree_about(
     into: &Path,
     unwanted: &[u32],
 ) -> Summary {
-    let id = alice.exchange.send(source).await.unwrap();
+    let id = alice.exchange.send(source).unwrap();
     let (of, _) = bob.offered().await;
     assert_eq!(of, id);
     bob.accept_some(id, into, without(unwanted)).await;

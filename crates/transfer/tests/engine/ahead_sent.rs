@@ -123,7 +123,7 @@ async fn the_receiver_may_be_faster_than_who_sends_the_rest() {
         let (mut liar, mut bob) = with_liar();
         let gone = source();
         fs::remove_file(&paths[0]).unwrap();
-        let id = bob.exchange.send(gone).await.unwrap();
+        let id = bob.exchange.send(gone).unwrap();
         for said in ["offer", "entries", "file_failed"] {
             assert_eq!(liar.hear().await["type"], said);
         }

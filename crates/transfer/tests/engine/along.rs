@@ -128,7 +128,7 @@ async fn both_sides_agree_about_what_was_skipped_or_could_not_be_read() {
         fs::remove_file(&paths[gone]).unwrap();
     }
     let (mut alice, mut bob) = pair();
-    let id = alice.exchange.send(source).await.unwrap();
+    let id = alice.exchange.send(source).unwrap();
     bob.offered().await;
     bob.accept_some(id, into.path(), without(&[0, 1])).await;
     let received = bob.finished(id).await.unwrap();

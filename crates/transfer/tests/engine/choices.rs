@@ -90,6 +90,8 @@ async fn what_is_there_can_be_skipped() {
         let counted = (summary.files, summary.bytes, summary.skipped_files);
         assert_eq!(counted, (2, 6, 2), "{summary:?}");
     }
+    let (a, y) = received.skipped.split_first().expect("names");
+    assert!(a.ends_with('a') && y.len() == 1 && y[0].ends_with("d/e/y"));
     assert_eq!(
         names(into.path()),
         ["a", "d", "d/e", "d/e/y", "d/x", "d/z", "f"]

@@ -510,7 +510,7 @@ async fn closing_in_good_order_ends_what_is_open() {
         Err(TransferError::Interrupted(Party::Peer))
     );
     assert_eq!((alice.closed().await, bob.closed().await), (None, None));
-    let late = bob.exchange.send(Source::scan(&[path]).unwrap()).await;
+    let late = bob.exchange.send(Source::scan(&[path]).unwrap());
     assert_eq!(late, Err(ExchangeError::Closed));
 }
 

@@ -425,7 +425,7 @@ fn attempt_over(paths: &[PathBuf], into: &Path, breaks_after: u64, existing: Exi
             Resources::default(),
         );
         let source = Source::scan(paths).unwrap();
-        alice.send(source).await.unwrap();
+        alice.send(source).unwrap();
         tokio::join!(
             sent(&mut sending),
             received(&bob, &mut receiving, into, existing)
