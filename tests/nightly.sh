@@ -76,6 +76,13 @@ interop() {
         python3 tests/openssl/interop.py "$target/debug/examples/interop" "$folder/psycopg2_binary.libs"
 }
 
+# Another implementation of the hash, from PyPI.
+digests() {
+    folder=$target/blake3
+    pip3 install --quiet --target "$folder" blake3 &&
+        PYTHONPATH=$folder python3 tests/blake3/digests.py "$target/debug"
+}
+
 host=$(rustc -vV | sed -n 's/^host: //p')
 stage build cargo build --locked -p pinhole-server -p pinhole-cli --bins
 stage kills long pinhole-transfer crash a_thousand_kills_lose_nothing
@@ -106,6 +113,7 @@ for system in x86_64-pc-windows-gnu aarch64-apple-darwin; do
     fi
 done
 stage interop interop
+stage digests digests
 # The list of known faults of dependencies is no package of the registry.
 if cargo deny fetch db >/dev/null 2>&1; then
     stage advisories cargo deny --locked check --disable-fetch advisories
