@@ -7,7 +7,7 @@ mod doctor;
 mod exit;
 mod history;
 mod interrupts;
-mod parcel;
+mod payload;
 mod peers;
 mod people;
 mod prompt;

@@ -10,7 +10,7 @@ use self::choice::{Choice, Reach, choose};
 use self::recipient::{Recipient, State};
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
-use crate::parcel::{Parcel, parcel_of};
+use crate::payload::{Payload, payload_of};
 use crate::peers::NEARBY_PATIENCE;
 use crate::terminal::{Online, Presence, Terminal, Wake};
 
@@ -20,8 +20,8 @@ pub(crate) async fn send(
     common: &Common,
     task: Send,
 ) -> anyhow::Result<Exit> {
-    let parcel = match parcel_of(terminal, task.text, task.paths).await? {
-        Ok(parcel) => parcel,
+    let payload = match payload_of(terminal, task.text, task.paths).await? {
+        Ok(payload) => payload,
         Err(exit) => return Ok(exit),
     };
     let presence = Presence {
@@ -35,7 +35,7 @@ pub(crate) async fn send(
     let recipients = task.peers.0.into_iter().map(Recipient::new);
     let snapshot = terminal.client.snapshot();
     let sending = Sending {
-        parcel,
+        payload,
         waits: task.wait,
         own_name: common
             .name
@@ -57,7 +57,7 @@ fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
 
 /// The sending of one thing to everybody who is to have it.
 struct Sending {
-    parcel: Parcel,
+    payload: Payload,
     /// Whether to wait for whoever is not online.
     waits: bool,
     own_name: Option<PeerName>,
@@ -188,7 +188,7 @@ impl Sending {
                     Choice::Peer(peer) => {
                         recipient.introduce(terminal, peer);
                         let key = peer.identity.key;
-                        terminal.client.command(self.parcel.command(key))?;
+                        terminal.client.command(self.payload.command(key))?;
                         recipient.state = State::Asked(key);
                         is_asking = true;
                     }

@@ -169,7 +169,7 @@ impl Contacts {
 
     /// Notes that an offer went through between us and a pinned peer. Returns
     /// whether anything changed.
-    pub fn befriend(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
+    pub fn mark_contact(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
         let pin = self
             .peers
             .get_mut(&server)
@@ -229,7 +229,7 @@ impl Contacts {
         self.nearby.insert(peer.name.clone(), pin);
     }
 
-    /// As `befriend`, nearby.
+    /// As `mark_contact`, nearby.
     pub fn befriend_nearby(&mut self, peer: &PeerIdentity) -> bool {
         let all = self
             .peers
@@ -338,12 +338,12 @@ mod tests {
         assert_eq!(contacts.acquaintance(server, &bob), Acquaintance::New);
         assert!(contacts.meet(server, &bob));
         assert!(!contacts.meet(server, &impostor));
-        assert!(!contacts.befriend(server, &impostor));
+        assert!(!contacts.mark_contact(server, &impostor));
         assert_eq!(
             contacts.acquaintance(server, &impostor),
             Acquaintance::KeyChanged { pinned: bob.key }
         );
-        assert!(contacts.befriend(server, &bob));
+        assert!(contacts.mark_contact(server, &bob));
         assert_eq!(
             contacts.acquaintance(server, &bob),
             Acquaintance::Known { contact: true }
@@ -363,7 +363,7 @@ mod tests {
         let mut contacts = Contacts::default();
         assert_eq!(contacts.acquaintance_nearby(&bob), Acquaintance::New);
         assert!(contacts.meet(server, &bob));
-        assert!(contacts.befriend(server, &bob));
+        assert!(contacts.mark_contact(server, &bob));
         assert_eq!(
             contacts.acquaintance_nearby(&bob),
             Acquaintance::Known { contact: true }

@@ -48,7 +48,7 @@ mod session;
 pub mod socket;
 mod wire;
 
-pub use connect::{Accepted, Answer, ConnectError, Report, Tried, Way};
+pub use connect::{Accepted, Answer, ConnectError, PathAttempt, Report, Tried};
 pub use dial::Unreached;
 pub use identity::{GenerateIdentityError, generate_identity};
 pub use known::KnownKeys;

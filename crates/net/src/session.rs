@@ -2,10 +2,10 @@
 //! over one connection at a time.
 
 mod live;
-mod moving;
-mod sealed;
+mod migration;
 #[cfg(test)]
 mod tests;
+mod tls_stream;
 mod transport;
 
 use std::io;
@@ -21,11 +21,11 @@ use pinhole_tls::{Handshake, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::connect::Report;
-use sealed::{Arrived, SealedStream};
+use tls_stream::{Arrived, SealedStream};
 
 pub(crate) use live::LiveSession;
 pub use live::{LiveSessions, SessionHandle, SessionPath};
-pub use moving::{SessionReader, SessionStream, SessionWriter};
+pub use migration::{SessionReader, SessionStream, SessionWriter};
 pub(crate) use transport::Transport;
 use transport::{TransportReader, TransportWriter};
 
@@ -81,7 +81,7 @@ impl Authenticated {
         path: SessionPath,
         elapsed: Duration,
     ) -> Session {
-        let (stream, mover) = moving::stream(self.stream.into_inner());
+        let (stream, mover) = migration::stream(self.stream.into_inner());
         let SessionPath {
             kind,
             local,
@@ -150,7 +150,7 @@ pub(crate) async fn authenticate_expecting(
     match shake_hands(&mut handshake, &mut reader, &mut writer, &mut arrived).await {
         Ok(key) => {
             let authenticated = Authenticated {
-                stream: sealed::stream(handshake.into_records(), (reader, writer), arrived),
+                stream: tls_stream::stream(handshake.into_records(), (reader, writer), arrived),
                 local,
                 remote,
             };

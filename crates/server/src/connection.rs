@@ -22,7 +22,7 @@ use crate::backlog::Queued;
 use crate::context::{
     ConnectionError, Context, READ_BYTES, linger, refuse, tell, write_frame, write_message,
 };
-use crate::inbox::{Half, Input, TlsStream};
+use crate::inbox::{Input, RelayLeg, TlsStream};
 use crate::meeting;
 use crate::probe::Asker;
 use crate::registrar::OUTGOING_FRAMES;
@@ -131,7 +131,7 @@ async fn serve_speaking(
         }
         ClientMessage::Relay { token } => {
             let connection = Arc::new(connection);
-            let half = Half {
+            let half = RelayLeg {
                 stream,
                 key,
                 connection,
@@ -326,7 +326,7 @@ async fn observe(
     match ended {
         Ok(Some(token)) => {
             drop(place);
-            let half = Half {
+            let half = RelayLeg {
                 stream,
                 key,
                 connection: Arc::new(connection),

@@ -51,7 +51,7 @@ pub(crate) enum Input {
         key: PeerKey,
         token: RelayToken,
         connection: Arc<Connection>,
-        verdict: oneshot::Sender<Verdict>,
+        verdict: oneshot::Sender<RelayDecision>,
     },
     RelayDisconnected {
         relay: RelayId,
@@ -64,17 +64,17 @@ pub(crate) enum Input {
 
 /// What becomes of a relay connection.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum RelayDecision {
     Refused(Refusal),
     /// Takes the other side's connection and passes bytes between the two.
-    First(oneshot::Receiver<Half>, Inviter),
+    First(oneshot::Receiver<RelayLeg>, Inviter),
     /// Gives its connection away.
-    Second(oneshot::Sender<Half>),
+    Second(oneshot::Sender<RelayLeg>),
 }
 
 /// A relay connection, one of the two of a pair.
 #[derive(Debug)]
-pub(crate) struct Half {
+pub(crate) struct RelayLeg {
     pub(crate) stream: TlsStream,
     pub(crate) key: PeerKey,
     /// Counts against the inviter once it is known.

@@ -33,7 +33,6 @@
 
 mod admission;
 mod backlog;
-mod claims;
 mod connection;
 mod context;
 pub mod data_dir;
@@ -43,6 +42,7 @@ pub mod listener;
 mod log;
 mod meeting;
 mod memory;
+mod name_claims;
 mod probe;
 mod proxy;
 mod quota;

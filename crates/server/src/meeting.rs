@@ -11,13 +11,13 @@ use tokio::time::sleep;
 use tracing::info;
 
 use crate::context::{ConnectionError, Context, refuse, tell, write_message};
-use crate::inbox::{Half, Input, Verdict};
+use crate::inbox::{Input, RelayDecision, RelayLeg};
 use crate::relay::CarryError;
 
 /// Returns when the client hangs up, and fails when it sends anything.
 async fn wait_for_end(
     context: &Context,
-    half: &mut Half,
+    half: &mut RelayLeg,
     decoder: Decoder,
 ) -> Result<(), ConnectionError> {
     if !decoder.into_rest().is_empty() {
@@ -36,7 +36,7 @@ async fn wait_for_end(
 /// Serves a connection that has shown a token.
 pub(crate) async fn relay(
     context: &Context,
-    mut half: Half,
+    mut half: RelayLeg,
     decoder: Decoder,
     token: RelayToken,
 ) -> Result<(), ConnectionError> {
@@ -64,12 +64,12 @@ pub(crate) async fn relay(
         }
     };
     match verdict {
-        Verdict::Refused(reason) => refuse(context, half.stream, reason).await,
-        Verdict::Second(give) => {
+        RelayDecision::Refused(reason) => refuse(context, half.stream, reason).await,
+        RelayDecision::Second(give) => {
             let given = give.send(half);
             given.map_err(|_| ConnectionError::Empty)
         }
-        Verdict::First(take, inviter) => {
+        RelayDecision::First(take, inviter) => {
             let other = take.await.map_err(|_| ConnectionError::Empty)?;
             Box::pin(meet(context, half, other, inviter)).await
         }
@@ -79,8 +79,8 @@ pub(crate) async fn relay(
 /// Both sides of a relay are here.
 async fn meet(
     context: &Context,
-    mut a: Half,
-    mut b: Half,
+    mut a: RelayLeg,
+    mut b: RelayLeg,
     inviter: Inviter,
 ) -> Result<(), ConnectionError> {
     let is_known = context.admission.is_regular(inviter.key);

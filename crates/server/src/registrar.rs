@@ -20,9 +20,9 @@ use tracing::{debug, error, info, warn};
 
 use crate::admission::{Admission, Connection};
 use crate::backlog::{Backlog, Backlogs, Frame, Queued};
-use crate::claims::{Claim, Claims, Clerk};
-use crate::inbox::{Input, Verdict};
+use crate::inbox::{Input, RelayDecision};
 use crate::log::ClientLog;
+use crate::name_claims::{Claim, Claims, NameWorker};
 
 /// Inputs that may wait; connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
@@ -32,7 +32,7 @@ pub(crate) const OUTGOING_FRAMES: usize = 1024;
 /// Starts the registrar and the thread that owns the names. Both end when
 /// `stopping` becomes true.
 pub(crate) fn start(
-    (claims, clerk): (Claims, Clerk),
+    (claims, clerk): (Claims, NameWorker),
     registry: Registry,
     (admission, log): (Arc<Admission>, Arc<ClientLog>),
     backlogs: Backlogs,
@@ -85,7 +85,7 @@ impl Session {
 /// A relay connection that has no verdict yet.
 struct Waiting {
     connection: Arc<Connection>,
-    verdict: oneshot::Sender<Verdict>,
+    verdict: oneshot::Sender<RelayDecision>,
 }
 
 struct Registrar {
@@ -200,7 +200,7 @@ impl Registrar {
                     inviter,
                 } => self.pair(first, second, inviter),
                 Action::CloseRelay { relay, refusal } => {
-                    self.tell(relay, Verdict::Refused(refusal));
+                    self.tell(relay, RelayDecision::Refused(refusal));
                 }
             }
         }
@@ -318,7 +318,7 @@ impl Registrar {
         let Inviter { key, address } = inviter;
         let charged = self.admission.charge(&waiting.connection, key, address);
         if charged.is_err() {
-            self.tell(relay, Verdict::Refused(Refusal::Limited));
+            self.tell(relay, RelayDecision::Refused(Refusal::Limited));
             self.registry.handle_relay_disconnected(relay);
         }
         charged.is_ok()
@@ -326,16 +326,16 @@ impl Registrar {
 
     fn pair(&mut self, first: RelayId, second: RelayId, inviter: Inviter) {
         if !self.charge(second, inviter) {
-            return self.tell(first, Verdict::Refused(Refusal::Limited));
+            return self.tell(first, RelayDecision::Refused(Refusal::Limited));
         }
         let (give, take) = oneshot::channel();
-        self.tell(first, Verdict::First(take, inviter));
-        self.tell(second, Verdict::Second(give));
+        self.tell(first, RelayDecision::First(take, inviter));
+        self.tell(second, RelayDecision::Second(give));
     }
 
     /// A side that is gone learns nothing; the other sees its half of the
     /// exchange dropped.
-    fn tell(&mut self, relay: RelayId, verdict: Verdict) {
+    fn tell(&mut self, relay: RelayId, verdict: RelayDecision) {
         if let Some(waiting) = self.relays.remove(&relay)
             && waiting.verdict.send(verdict).is_err()
         {

@@ -21,13 +21,13 @@ use tracing::{debug, info, warn};
 
 use crate::admission::{Admission, Regulars};
 use crate::backlog::Backlogs;
-use crate::claims::claims;
 use crate::connection::{Arrival, Place, serve};
 use crate::context::Context;
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
 use crate::log::ClientLog;
 use crate::memory::Peak;
+use crate::name_claims::claims;
 use crate::probe::Prober;
 use crate::proxy::Proxies;
 use crate::registrar;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,
+    AcceptOptions, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,
 };
 use tokio::net::{TcpListener, TcpStream};
 
@@ -99,8 +99,12 @@ async fn send(path: &Path, scratch: &Path) -> Outcome<Duration> {
     alice.send(source)?;
     while let Some(event) = at_bob.recv().await {
         if let ExchangeEvent::Offered { id, .. } = event {
-            bob.accept(id, Destination::open(into.path())?, Choices::default())
-                .await?;
+            bob.accept(
+                id,
+                Destination::open(into.path())?,
+                AcceptOptions::default(),
+            )
+            .await?;
             break;
         }
     }

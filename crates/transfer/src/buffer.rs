@@ -6,7 +6,7 @@ use std::{ops::Range, sync::Arc};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::lengths::CHUNK_BYTES;
+use crate::chunking::CHUNK_BYTES;
 
 /// Data starts on a page boundary: a copy between addresses that differ by 8 to
 /// 31 bytes within their pages runs about three times slower.

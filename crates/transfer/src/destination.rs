@@ -9,11 +9,11 @@ use std::{
 use cap_std::{ambient_authority, fs::Dir};
 
 use crate::{
-    choices::Selection,
+    accept_options::Selection,
     disk::{self, Space},
     display::display_size,
     manifest::{Entry, Manifest},
-    message::Trouble,
+    message::FileErrorKind,
     path::SafePath,
 };
 
@@ -60,8 +60,8 @@ pub enum DestinationError {
 
 /// What is wrong with a folder.
 fn folder_trouble(error: &io::Error) -> String {
-    match Trouble::of(error) {
-        Trouble::NotAFile | Trouble::NotAFolder => "not a folder".to_owned(),
+    match FileErrorKind::of(error) {
+        FileErrorKind::NotAFile | FileErrorKind::NotAFolder => "not a folder".to_owned(),
         trouble => trouble.to_string(),
     }
 }
@@ -69,10 +69,10 @@ fn folder_trouble(error: &io::Error) -> String {
 impl DestinationError {
     /// Why, in short.
     #[must_use]
-    pub fn trouble(&self) -> Trouble {
+    pub fn trouble(&self) -> FileErrorKind {
         match self {
-            Self::Folder { error, .. } => Trouble::of(error),
-            Self::NoSpace { .. } => Trouble::DiskFull,
+            Self::Folder { error, .. } => FileErrorKind::of(error),
+            Self::NoSpace { .. } => FileErrorKind::DiskFull,
         }
     }
 }
@@ -157,14 +157,14 @@ impl Destination {
 
     /// What is wrong here, where something could not be written: a disk may be full
     /// of files, and what is not found may have lost the folder around it.
-    pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+    pub(crate) fn trouble(&self, error: &io::Error) -> FileErrorKind {
         let is_gone = || disk::current_path(&self.dir, &self.path).is_none();
         let space = || disk::space(&self.dir).ok().flatten();
-        match Trouble::of(error) {
-            Trouble::NotFound if is_gone() => Trouble::FolderGone,
-            Trouble::NotFound => Trouble::Removed,
-            Trouble::DiskFull if space().is_some_and(|it| it.is_out_of_files) => {
-                Trouble::TooManyFiles
+        match FileErrorKind::of(error) {
+            FileErrorKind::NotFound if is_gone() => FileErrorKind::FolderGone,
+            FileErrorKind::NotFound => FileErrorKind::Removed,
+            FileErrorKind::DiskFull if space().is_some_and(|it| it.is_out_of_files) => {
+                FileErrorKind::TooManyFiles
             }
             other => other,
         }
@@ -234,7 +234,7 @@ mod tests {
         let (folder, destination) = folder();
         let (before, after) = (folder.path().join("in"), folder.path().join("out"));
         assert_eq!(destination.current_path().unwrap(), before);
-        assert_eq!(destination.trouble(&not_found), Trouble::Removed);
+        assert_eq!(destination.trouble(&not_found), FileErrorKind::Removed);
         fs::rename(&before, &after).unwrap();
         fs::create_dir(&before).unwrap();
         if cfg!(any(target_os = "linux", target_vendor = "apple")) {
@@ -242,6 +242,6 @@ mod tests {
         }
         fs::remove_dir(&after).unwrap();
         assert!(destination.current_path().is_err());
-        assert_eq!(destination.trouble(&not_found), Trouble::FolderGone);
+        assert_eq!(destination.trouble(&not_found), FileErrorKind::FolderGone);
     }
 }

@@ -10,7 +10,7 @@ use blake3::hazmat::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::lengths::ChunkPlace;
+use crate::chunking::ChunkPlace;
 
 /// Bytes of a [`Digest`].
 pub const DIGEST_BYTES: usize = 32;
@@ -89,7 +89,7 @@ impl TryFrom<String> for Digest {
 ///
 /// ```
 /// use pinhole_transfer::digest::{Digest, Tree};
-/// use pinhole_transfer::lengths::Lengths;
+/// use pinhole_transfer::chunking::Lengths;
 ///
 /// let file = vec![7; 3_000_000];
 /// let lengths = Lengths::new(file.len() as u64).unwrap();
@@ -190,7 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::lengths::{CHUNK_BYTES, Lengths};
+    use crate::chunking::{CHUNK_BYTES, Chunking};
 
     /// The input of the test vectors that BLAKE3 publishes.
     fn input(length: usize) -> Vec<u8> {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn chunks(file: &[u8]) -> Vec<Digest> {
-        let lengths = Lengths::new(file.len() as u64).unwrap();
+        let lengths = Chunking::new(file.len() as u64).unwrap();
         let places = lengths.places_from(0);
         let bytes = file.chunks(CHUNK_BYTES as usize);
         places

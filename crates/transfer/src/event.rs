@@ -6,7 +6,7 @@ use crate::{
     digest::Digest,
     display::display_text,
     manifest::Manifest,
-    message::{DeclineReason, TransferId, Trouble},
+    message::{DeclineReason, FileErrorKind, TransferId},
     path::SafePath,
     violation::Violation,
 };
@@ -150,19 +150,19 @@ pub enum FileError {
     #[error("{trouble}{}", in_brackets(detail))]
     Local {
         /// Why, in short.
-        trouble: Trouble,
+        trouble: FileErrorKind,
         /// What else is to be said of it, if anything.
         detail: String,
     },
     /// The peer could not read or write it.
     #[error("on the other side: {0}")]
-    Peer(Trouble),
+    Peer(FileErrorKind),
 }
 
 impl FileError {
     /// Why, whoever had the trouble.
     #[must_use]
-    pub const fn trouble(&self) -> Trouble {
+    pub const fn trouble(&self) -> FileErrorKind {
         match self {
             Self::Local { trouble, .. } | Self::Peer(trouble) => *trouble,
         }
@@ -173,8 +173,8 @@ impl FileError {
 impl From<std::io::Error> for FileError {
     fn from(error: std::io::Error) -> Self {
         error.downcast().unwrap_or_else(|error| Self::Local {
-            trouble: Trouble::of(&error),
-            detail: Trouble::detail_of(&error),
+            trouble: FileErrorKind::of(&error),
+            detail: FileErrorKind::detail_of(&error),
         })
     }
 }
@@ -212,13 +212,13 @@ pub enum TransferError {
         /// What this was about, fit to be shown.
         path: String,
         /// Why, in short.
-        trouble: Trouble,
+        trouble: FileErrorKind,
         /// What else is to be said of it, if anything.
         detail: String,
     },
     /// The peer's disk or files do not serve.
     #[error("on the other side: {0}")]
-    PeerFile(Trouble),
+    PeerFile(FileErrorKind),
     /// The connection broke.
     #[error("the connection was lost")]
     ConnectionLost,

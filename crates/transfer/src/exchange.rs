@@ -14,23 +14,23 @@ use tokio::{
 };
 
 use crate::{
-    choices::{Choices, Selection},
+    accept_options::{AcceptOptions, Selection},
+    connection::{Bulk, Connection, Frame, PeerOwner, Resources},
     destination::{Destination, DestinationError},
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     flight::Flight,
     frame,
     incoming::{Feeds, Incoming},
-    link::{Bulk, Frame, Link, PeerOwner, Resources},
     manifest::Entry,
-    message::{CancelReason, DeclineReason, Message, Side, TransferId, Trouble},
-    open::{Leaving, Shared},
-    outgoing::{Ahead, Departure, First, Forerun},
+    message::{CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId},
+    outgoing::{Ahead, EarlySend, First, SendJob},
     prepared::Prepared,
     progress::Progress,
     reader::{Ended, Reader},
     resume::ResumeState,
     source::Source,
     store::Store,
+    transfer_table::{Leaving, TransferTable},
     writer,
 };
 
@@ -86,7 +86,7 @@ const ENTRY_JSON_BYTES: usize = 100;
 /// ```
 #[derive(Clone)]
 pub struct Exchange {
-    shared: Arc<Shared>,
+    shared: Arc<TransferTable>,
 }
 
 /// Why an offer could not be accepted. It stays open, to be accepted into
@@ -115,8 +115,8 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (link, bulk, events) = Link::new(resources, owner);
-    let shared = Arc::new(Shared::new(side, link));
+    let (link, bulk, events) = Connection::new(resources, owner);
+    let shared = Arc::new(TransferTable::new(side, link));
     let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared), bulk));
     let reader = Reader::new(stream.0, Arc::clone(&shared));
     tokio::spawn(supervise(Arc::clone(&shared), reader, writer));
@@ -125,7 +125,7 @@ where
 
 /// Runs the exchange to its end and leaves nothing behind.
 async fn supervise<R: AsyncRead + Send + Unpin + 'static>(
-    shared: Arc<Shared>,
+    shared: Arc<TransferTable>,
     reader: Reader<R>,
     writer: JoinHandle<std::io::Result<()>>,
 ) {
@@ -152,7 +152,7 @@ async fn supervise<R: AsyncRead + Send + Unpin + 'static>(
 /// goodbye; the writer may be at it still. When it returns the reader is gone, and with it the hold that one
 /// in the midst of a frame has on a transfer's pipeline.
 async fn converse<R: AsyncRead + Unpin>(
-    shared: Arc<Shared>,
+    shared: Arc<TransferTable>,
     mut reader: Reader<R>,
     mut writer: JoinHandle<std::io::Result<()>>,
 ) -> Ended {
@@ -260,7 +260,7 @@ impl Exchange {
         &self,
         id: TransferId,
         destination: Destination,
-        choices: Choices,
+        choices: AcceptOptions,
     ) -> Result<(), AcceptError> {
         let resume = ResumeState::default();
         let prepared = self.prepare(id, destination, choices, &resume).await?;
@@ -283,7 +283,7 @@ impl Exchange {
         &self,
         id: TransferId,
         destination: Destination,
-        choices: Choices,
+        choices: AcceptOptions,
         resume: &ResumeState,
     ) -> Result<Prepared, AcceptError> {
         let shared = &self.shared;
@@ -425,7 +425,7 @@ impl Exchange {
 }
 
 /// Sends the entries of an offer, page by page.
-async fn send_pages(link: &Link, flight: Arc<Flight>, source: Arc<Source>) {
+async fn send_pages(link: &Connection, flight: Arc<Flight>, source: Arc<Source>) {
     let transfer = flight.id;
     let mut rest = source.entries();
     while !rest.is_empty() && flight.stopped().is_none() {
@@ -473,11 +473,16 @@ async fn on_thread<T: Send + 'static>(
 }
 
 /// Sees an accepted offer of the peer to its end.
-pub(crate) async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Store, feeds: Feeds) {
+pub(crate) async fn receive(
+    shared: Arc<TransferTable>,
+    incoming: Incoming,
+    store: Store,
+    feeds: Feeds,
+) {
     let id = incoming.flight.id;
     let outcome = on_thread("pinhole-receive", move || incoming.run(store, feeds)).await;
     let outcome = outcome.unwrap_or_else(|| {
-        let reason = CancelReason::Disk(Trouble::Io);
+        let reason = CancelReason::Disk(FileErrorKind::Io);
         shared.link.say(Message::Cancel {
             transfer: id,
             reason,
@@ -493,8 +498,8 @@ pub(crate) async fn receive(shared: Arc<Shared>, incoming: Incoming, store: Stor
 
 /// Sends the files of an offer that was accepted, or with which they come
 /// along.
-pub(crate) async fn deliver(shared: Arc<Shared>, departure: Departure) {
-    let Departure {
+pub(crate) async fn deliver(shared: Arc<TransferTable>, departure: SendJob) {
+    let SendJob {
         mut outgoing,
         answers,
         ahead,
@@ -516,7 +521,7 @@ pub(crate) async fn deliver(shared: Arc<Shared>, departure: Departure) {
 
 /// Sends what goes ahead of the answer to an offer, and tells those who send the
 /// rest.
-async fn send_ahead(shared: Arc<Shared>, (outgoing, gone): Forerun) {
+async fn send_ahead(shared: Arc<TransferTable>, (outgoing, gone): EarlySend) {
     let flight = Arc::clone(&outgoing.flight);
     let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
     let Some(First {
@@ -550,15 +555,15 @@ async fn send_ahead(shared: Arc<Shared>, (outgoing, gone): Forerun) {
     }
 }
 
-fn give_up(shared: &Arc<Shared>, id: TransferId) {
+fn give_up(shared: &Arc<TransferTable>, id: TransferId) {
     // It may have ended otherwise meanwhile.
-    let _ = shared.cancel(id, no_thread(), CancelReason::Disk(Trouble::Io));
+    let _ = shared.cancel(id, no_thread(), CancelReason::Disk(FileErrorKind::Io));
 }
 
 fn no_thread() -> TransferError {
     TransferError::LocalFile {
         path: "a thread of its own".to_owned(),
-        trouble: Trouble::Io,
+        trouble: FileErrorKind::Io,
         detail: "the system gives none".to_owned(),
     }
 }

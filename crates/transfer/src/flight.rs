@@ -11,10 +11,10 @@ use std::{
 };
 
 use crate::{
-    choices::Selection,
+    accept_options::Selection,
     digest::{Digest, Listing},
+    digest_cache::DigestCache,
     event::{Party, TransferError},
-    known::Known,
     manifest::Manifest,
     message::TransferId,
     progress::{Paused, Progress, Speed, time_left},
@@ -26,7 +26,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 pub(crate) struct Flight {
     pub(crate) id: TransferId,
     /// What the chunks of files were found to be.
-    pub(crate) known: Known,
+    pub(crate) known: DigestCache,
     /// Who sends it, after whom parts are named.
     pub(crate) owner: [u8; 32],
     /// What the attempts before have left in memory.
@@ -70,7 +70,7 @@ impl Flight {
     pub(crate) fn new(
         id: TransferId,
         manifest: &Arc<Manifest>,
-        known: Known,
+        known: DigestCache,
         owner: [u8; 32],
         resume: ResumeState,
     ) -> Self {
@@ -335,7 +335,7 @@ mod tests {
         let flight = Flight::new(
             TransferId::first(Side::Initiator),
             &manifest,
-            Known::default(),
+            DigestCache::default(),
             [0; 32],
             ResumeState::default(),
         );

@@ -10,8 +10,8 @@
 use std::ops::Range;
 
 use crate::{
+    chunking::CHUNK_BYTES,
     digest::{DIGEST_BYTES, Digest},
-    lengths::CHUNK_BYTES,
     message::{Message, TransferId},
 };
 

@@ -16,19 +16,19 @@ use tokio::sync::mpsc;
 
 use self::{compare::Comparisons, write::WriteStage};
 use crate::{
+    accept_options::Selection,
     buffer::Buffer,
-    choices::Selection,
+    chunking::ChunkPlace,
     digest::{Digest, Tree},
     event::{ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
     frame::{BatchItem, DigestItem},
-    lengths::ChunkPlace,
     manifest::{Entry, Manifest},
-    message::{CancelReason, Message, Trouble},
-    open::Shared,
-    part::{Content, Part},
+    message::{CancelReason, FileErrorKind, Message},
+    partial_file::{Content, PartialFile},
     path::SafePath,
     store::Store,
+    transfer_table::TransferTable,
 };
 
 /// Pieces from the connection that wait for verification; their number is
@@ -60,7 +60,7 @@ pub(crate) enum Work {
     },
     Failed {
         entry: u32,
-        trouble: Trouble,
+        trouble: FileErrorKind,
     },
 }
 
@@ -94,7 +94,7 @@ enum Verified {
 
 enum Written {
     /// A file that needs no more bytes.
-    Part { entry: u32, part: Part },
+    PartialFile { entry: u32, part: PartialFile },
     /// One that was made durable by an earlier attempt.
     Settled { entry: u32 },
     /// A file that will get none.
@@ -102,7 +102,7 @@ enum Written {
     /// Much of a file that is still being written.
     Some { entry: u32, content: Content },
     /// What has come of a file of which no more will come.
-    Rest { _part: Part },
+    Rest { _part: PartialFile },
 }
 
 /// What the connection brings to an accepted transfer.
@@ -117,7 +117,7 @@ pub(crate) struct Feeds {
 pub(crate) struct Incoming {
     pub(crate) flight: Arc<Flight>,
     pub(crate) selection: Arc<Selection>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<TransferTable>,
 }
 
 /// Why a stage ends before its input does. What is to be known stands in the
@@ -347,7 +347,7 @@ impl Incoming {
         let reason = TransferError::LocalFile {
             path: store.display_path(),
             trouble,
-            detail: Trouble::detail_of(error),
+            detail: FileErrorKind::detail_of(error),
         };
         self.shared.stop_receiving(self.flight.id, reason.clone());
         self.cancel(CancelReason::Disk(trouble));

@@ -21,9 +21,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     disk,
+    locked_file::open_own,
     manifest::{ENTRIES_MAX, Entry, Manifest},
-    own::open_own,
-    part::{first_of, open_file, own_suffix},
+    partial_file::{first_of, open_file, own_suffix},
     path::SafePath,
 };
 
@@ -53,12 +53,15 @@ enum Line {
     Folder { path: SafePath },
     /// A file or folder at the top level, by its path in the offer. The last
     /// line on it counts.
-    Named { offered: Box<str>, named: Named },
+    Named {
+        offered: Box<str>,
+        named: PlacedName,
+    },
 }
 
 /// What something at the top level is called on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Named {
+pub(crate) struct PlacedName {
     /// Its name, or the one that it was about to get.
     pub(crate) name: String,
     /// It is a folder that was there before.
@@ -66,7 +69,7 @@ pub(crate) struct Named {
     pub(crate) was_there: bool,
 }
 
-/// See the module. Locked while it exists.
+/// What an attempt notes on disk of an offer. Locked while it exists.
 #[derive(Debug)]
 pub(crate) struct Journal {
     dir: Arc<Dir>,
@@ -76,17 +79,17 @@ pub(crate) struct Journal {
     end_bytes: Mutex<u64>,
     is_dirty: AtomicBool,
     /// What the attempt before has left.
-    earlier: HashMap<Box<str>, Named>,
-    others: Vec<Other>,
+    earlier: HashMap<Box<str>, PlacedName>,
+    others: Vec<PriorOffer>,
 }
 
 /// That of an offer whose files are as many and as large, but have other paths.
 #[derive(Debug)]
-pub(crate) struct Other {
+pub(crate) struct PriorOffer {
     name: String,
     /// Locked, so that the attempt it is of does not go on meanwhile.
     _file: File,
-    named: HashMap<Box<str>, Named>,
+    named: HashMap<Box<str>, PlacedName>,
     /// Every path, and the size where it is a file.
     pub(crate) entries: Vec<(SafePath, Option<u64>)>,
     /// Something that it tells of was taken up.
@@ -96,7 +99,7 @@ pub(crate) struct Other {
 #[derive(Default)]
 struct Contents {
     before: Vec<String>,
-    named: HashMap<Box<str>, Named>,
+    named: HashMap<Box<str>, PlacedName>,
     entries: Vec<(SafePath, Option<u64>)>,
 }
 
@@ -132,7 +135,7 @@ impl Journal {
         };
         let others: Vec<_> = others
             .into_iter()
-            .filter_map(|name| Other::open(dir, name))
+            .filter_map(|name| PriorOffer::open(dir, name))
             .collect();
         let journal = Self {
             dir: Arc::clone(dir),
@@ -185,7 +188,7 @@ impl Journal {
     }
 
     /// What the attempts before called this path of the top level.
-    pub(crate) fn earlier(&self, offered: &str) -> Option<&Named> {
+    pub(crate) fn earlier(&self, offered: &str) -> Option<&PlacedName> {
         let own = self.earlier.get(offered);
         own.or_else(|| {
             let mut others = self.others.iter();
@@ -197,18 +200,18 @@ impl Journal {
     }
 
     /// Whether it says already what this path of the top level is called.
-    pub(crate) fn says(&self, offered: &str, named: &Named) -> bool {
+    pub(crate) fn says(&self, offered: &str, named: &PlacedName) -> bool {
         self.earlier.get(offered) == Some(named)
     }
 
     /// Those of the offers that this one may have been before something in it
     /// moved.
-    pub(crate) fn others(&self) -> &[Other] {
+    pub(crate) fn others(&self) -> &[PriorOffer] {
         &self.others
     }
 
     /// Notes what a path of the top level is called, or is about to be.
-    pub(crate) fn note(&self, offered: &str, named: Named) -> io::Result<()> {
+    pub(crate) fn note(&self, offered: &str, named: PlacedName) -> io::Result<()> {
         let mut line = Vec::new();
         let offered = offered.into();
         write_line(&mut line, &Line::Named { offered, named })?;
@@ -241,7 +244,7 @@ impl Journal {
     }
 }
 
-impl Other {
+impl PriorOffer {
     /// `None` where it is not ours, in use, or cannot be read: it is only of
     /// use, and not needed.
     fn open(dir: &Dir, name: String) -> Option<Self> {
@@ -259,7 +262,7 @@ impl Other {
     /// The place of a path on disk, and whether what has its name there was
     /// made by an attempt, and not found.
     pub(crate) fn place(&self, path: &SafePath) -> Option<(String, bool)> {
-        let Named { name, was_there } = self.named.get(path.top())?;
+        let PlacedName { name, was_there } = self.named.get(path.top())?;
         let below = path.as_str().strip_prefix(path.top())?;
         Some((format!("{name}{below}"), !was_there))
     }
@@ -289,7 +292,9 @@ impl Contents {
                 }
                 Ok(Line::Folder { path }) if has_room => contents.entries.push((path, None)),
                 Ok(Line::Before(name)) => contents.before.push(name),
-                Ok(Line::Named { offered, named }) if is_name(&offered) && is_name(&named.name) => {
+                Ok(Line::Named { offered, named })
+                    if is_name(&offered) && is_name(&named.name) =>
+                {
                     contents.named.insert(offered, named);
                 }
                 _ => {}
@@ -426,7 +431,7 @@ mod tests {
         for journal in &all {
             let name = "a name".to_owned();
             let was_there = false;
-            journal.note("a", Named { name, was_there }).unwrap();
+            journal.note("a", PlacedName { name, was_there }).unwrap();
             journal.sync().unwrap();
         }
         drop(all);

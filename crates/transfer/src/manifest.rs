@@ -9,7 +9,7 @@ use std::{
 use blake3::Hasher;
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, lengths::Lengths, path::SafePath};
+use crate::{chunking::Chunking, digest::Digest, path::SafePath};
 
 /// Most files and folders in one offer.
 pub const ENTRIES_MAX: u32 = 250_000;
@@ -121,7 +121,7 @@ pub enum ManifestError {
     /// More than [`ENTRIES_MAX`] entries or [`PATHS_BYTES_MAX`] of paths.
     #[error("more than {ENTRIES_MAX} files and folders, or too long paths, in one offer")]
     TooMany,
-    /// A file above [`crate::lengths::FILE_BYTES_MAX`], or a sum beyond `u64`.
+    /// A file above [`crate::chunking::FILE_BYTES_MAX`], or a sum beyond `u64`.
     #[error("{} is too large", .0.display_text())]
     TooLarge(SafePath),
     /// The folder of this entry does not stand before it.
@@ -166,8 +166,8 @@ impl Manifest {
 
     /// The chunks of the file with this number; `None` for a folder.
     #[must_use]
-    pub fn lengths(&self, number: u32) -> Option<Lengths> {
-        Lengths::new(self.entry(number)?.file_size_bytes()?)
+    pub fn lengths(&self, number: u32) -> Option<Chunking> {
+        Chunking::new(self.entry(number)?.file_size_bytes()?)
     }
 
     /// How many entries there are.
@@ -277,7 +277,7 @@ impl ManifestBuilder {
         self.check_folder(entry.path())?;
         if let Some(size_bytes) = entry.file_size_bytes() {
             let total_bytes = self.total_bytes.checked_add(size_bytes);
-            let (Some(_), Some(total_bytes)) = (Lengths::new(size_bytes), total_bytes) else {
+            let (Some(_), Some(total_bytes)) = (Chunking::new(size_bytes), total_bytes) else {
                 return Err(ManifestError::TooLarge(entry.path().clone()));
             };
             self.total_bytes = total_bytes;
@@ -353,7 +353,7 @@ impl ManifestBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lengths::FILE_BYTES_MAX;
+    use crate::chunking::FILE_BYTES_MAX;
 
     fn path(text: &str) -> SafePath {
         SafePath::parse(text).unwrap()

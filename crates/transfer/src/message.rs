@@ -172,7 +172,7 @@ pub enum Message {
         /// The file's number in the manifest.
         entry: u32,
         /// Why.
-        trouble: Trouble,
+        trouble: FileErrorKind,
     },
     /// The first `entries` of the manifest need no more care: durable under
     /// their final names, skipped, or failed as said before. Cumulative; that
@@ -241,13 +241,13 @@ pub enum CancelReason {
     /// What arrived does not have the digest that was sent with it.
     Verification,
     /// The disk of the one who cancels does not serve.
-    Disk(Trouble),
+    Disk(FileErrorKind),
 }
 
 /// What is wrong with a file or a disk, in terms both systems know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
-pub enum Trouble {
+pub enum FileErrorKind {
     /// It is not there (any more).
     #[error("not found")]
     NotFound,
@@ -296,7 +296,7 @@ pub enum Trouble {
     Io,
 }
 
-impl Trouble {
+impl FileErrorKind {
     /// The system's error in these terms.
     #[must_use]
     pub fn of(error: &std::io::Error) -> Self {
@@ -359,13 +359,13 @@ mod tests {
     fn what_the_system_says_keeps_its_meaning() {
         use rustix::io::Errno;
         for (errno, trouble, is_of_the_disk, leaves_room_later) in [
-            (Errno::NOSPC, Trouble::DiskFull, true, true),
-            (Errno::DQUOT, Trouble::Quota, true, true),
-            (Errno::ROFS, Trouble::ReadOnly, true, true),
-            (Errno::NOENT, Trouble::NotFound, false, false),
-            (Errno::IO, Trouble::Io, false, false),
+            (Errno::NOSPC, FileErrorKind::DiskFull, true, true),
+            (Errno::DQUOT, FileErrorKind::Quota, true, true),
+            (Errno::ROFS, FileErrorKind::ReadOnly, true, true),
+            (Errno::NOENT, FileErrorKind::NotFound, false, false),
+            (Errno::IO, FileErrorKind::Io, false, false),
         ] {
-            assert_eq!(Trouble::of(&errno.into()), trouble);
+            assert_eq!(FileErrorKind::of(&errno.into()), trouble);
             let of = (trouble.is_of_the_disk(), trouble.leaves_room_later());
             assert_eq!(of, (is_of_the_disk, leaves_room_later), "{trouble}");
         }
@@ -453,7 +453,7 @@ mod tests {
             (
                 Message::Cancel {
                     transfer,
-                    reason: CancelReason::Disk(Trouble::DiskFull),
+                    reason: CancelReason::Disk(FileErrorKind::DiskFull),
                 },
                 r#"{"type":"cancel","transfer":4,"reason":{"disk":"disk_full"}}"#,
             ),

@@ -10,11 +10,11 @@ use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, SubnetBounds, Taken, Ticket};
 
 use crate::{
-    lengths::CHUNK_BYTES,
-    link::PeerOwner,
+    chunking::CHUNK_BYTES,
+    connection::PeerOwner,
     manifest::{Early, Entry},
     message::TransferId,
-    open::Shared,
+    transfer_table::TransferTable,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -51,7 +51,7 @@ struct State {
 /// An offer, and where it waits.
 #[derive(Debug, Clone)]
 pub(crate) struct Holder {
-    pub(crate) at: Weak<Shared>,
+    pub(crate) at: Weak<TransferTable>,
     pub(crate) id: TransferId,
 }
 

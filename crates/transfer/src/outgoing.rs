@@ -16,20 +16,20 @@ use std::{
 
 use self::resume::Waiting;
 pub(crate) use self::{
-    ahead::{Ahead, First, Forerun},
+    ahead::{Ahead, EarlySend, First},
     resume::Answer,
 };
 use crate::{
     buffer::{Buffer, DATA_BYTES},
+    chunking::{ChunkPlace, Chunking},
+    connection::{Bulk, Connection, Frame},
     digest::{Digest, Tree},
+    digest_cache::Chunks,
     disk,
     event::FileError,
     flight::Flight,
     frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
-    known::Chunks,
-    lengths::{ChunkPlace, Lengths},
-    link::{Bulk, Frame, Link},
-    message::{Message, Trouble},
+    message::{FileErrorKind, Message},
     source::{Source, SourceReader},
 };
 use parking_lot::Mutex;
@@ -110,19 +110,19 @@ pub(crate) enum Sent {
 pub(crate) struct Outgoing {
     pub(crate) flight: Arc<Flight>,
     pub(crate) source: Arc<Source>,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<Connection>,
     /// Files the receiver does not want, or gave up.
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
     /// How many chunks, from the first, the receiver has of which files.
     pub(crate) have: BTreeMap<u32, u32>,
     /// It is not known yet whether the receiver wants any of them.
-    pub(crate) comes_along: bool,
+    pub(crate) is_early: bool,
     /// What went ahead of the answer, where the files go on behind it.
     pub(crate) ahead: Option<Ahead>,
 }
 
 /// What sends the files of an offer, and how it hears of the receiver's answers.
-pub(crate) struct Departure {
+pub(crate) struct SendJob {
     pub(crate) outgoing: Outgoing,
     pub(crate) answers: UnboundedReceiver<Answer>,
     /// What goes ahead of all of them, and whether they go on behind it.
@@ -250,7 +250,7 @@ impl Outgoing {
         &self,
         reader: &mut SourceReader,
         entry: u32,
-        lengths: Lengths,
+        lengths: Chunking,
         first: u32,
         pieces: &Pieces<'_>,
     ) -> Option<Result<(File, Arc<Chunks>), FileError>> {
@@ -262,7 +262,7 @@ impl Outgoing {
         for place in lengths.places_from(first) {
             self.check_pause(pieces, &mut None)?;
             if self.is_unwanted(entry) {
-                return Some(Err(FileError::Peer(Trouble::Io)));
+                return Some(Err(FileError::Peer(FileErrorKind::Io)));
             }
             let mut buffer = self.buffer()?;
             let room = buffer.data_mut().get_mut(..place.length_bytes())?;
@@ -434,7 +434,7 @@ impl Outgoing {
 
     fn queue(&self, frame: Frame, file_bytes: usize) -> Option<()> {
         // What comes along counts once it is durable.
-        let file_bytes = if self.comes_along { 0 } else { file_bytes };
+        let file_bytes = if self.is_early { 0 } else { file_bytes };
         let bulk = Bulk {
             flight: Arc::clone(&self.flight),
             frame,

@@ -3,23 +3,23 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    choices::Choices,
+    accept_options::AcceptOptions,
     destination::{Destination, DestinationError},
+    digest_cache::DigestCache,
     event::{Party, TransferError},
     exchange::receive,
     flight::Flight,
-    known::Known,
     manifest::Manifest,
     message::{Side, TransferId},
-    open::Shared,
     resume::ResumeState,
     store::Store,
+    transfer_table::TransferTable,
 };
 
 /// An offer whose place on the disk is ready. What an attempt before has left is
 /// kept when this is dropped; that blocks.
 pub struct Prepared {
-    shared: Arc<Shared>,
+    shared: Arc<TransferTable>,
     flight: Arc<Flight>,
     store: Store,
 }
@@ -33,7 +33,7 @@ impl fmt::Debug for Prepared {
 }
 
 impl Prepared {
-    pub(crate) const fn new(shared: Arc<Shared>, flight: Arc<Flight>, store: Store) -> Self {
+    pub(crate) const fn new(shared: Arc<TransferTable>, flight: Arc<Flight>, store: Store) -> Self {
         Self {
             shared,
             flight,
@@ -76,14 +76,14 @@ impl Destination {
     pub fn discard(
         self,
         offer: Arc<Manifest>,
-        choices: &Choices,
+        choices: &AcceptOptions,
         owner: [u8; 32],
     ) -> Result<(), DestinationError> {
         let nobodys = TransferId::first(Side::Initiator);
         let flight = Arc::new(Flight::new(
             nobodys,
             &offer,
-            Known::default(),
+            DigestCache::default(),
             owner,
             ResumeState::default(),
         ));

@@ -17,16 +17,16 @@ use crate::{
         self, BATCH_HEADER_BYTES, CHUNK_HEADER_BYTES, FRAME_HEADER_BYTES, FrameError, FrameHeader,
         FrameKind,
     },
-    heard::Heard,
     incoming::Work,
+    liveness::LivenessReader,
     manifest::{
         ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder,
         ManifestError,
     },
-    message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId, Trouble},
+    message::{CancelReason, DeclineReason, FileErrorKind, Message, TEXT_BYTES_MAX, TransferId},
     offers::{Holder, OfferRoom},
-    open::{Announced, OpenIncoming, OpenOutgoing, Shared},
     outgoing::Answer,
+    transfer_table::{Announced, OpenIncoming, OpenOutgoing, TransferTable},
     violation::Violation,
 };
 
@@ -77,16 +77,16 @@ impl From<ManifestError> for Ended {
 }
 
 pub(crate) struct Reader<R> {
-    stream: Heard<R>,
-    shared: Arc<Shared>,
+    stream: LivenessReader<R>,
+    shared: Arc<TransferTable>,
     buffers: Pool,
     control: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(crate) fn new(stream: R, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(stream: R, shared: Arc<TransferTable>) -> Self {
         Self {
-            stream: Heard::new(stream, shared.link.silence.clone()),
+            stream: LivenessReader::new(stream, shared.link.silence.clone()),
             buffers: Pool::arriving(RECEIVE_BUFFERS, shared.link.resources.buffers.clone()),
             shared,
             control: Vec::new(),
@@ -377,7 +377,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let departure = self.with_outgoing(id, |open| {
             let (have, event) = open.accepted()?;
             // What comes along has departed.
-            let waits = !open.machine.comes_along();
+            let waits = !open.machine.is_early();
             Ok((waits.then(|| open.depart(link, have)), event))
         })?;
         if let Some((departure, event)) = departure {
@@ -436,7 +436,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         &mut self,
         id: TransferId,
         entry: u32,
-        trouble: Trouble,
+        trouble: FileErrorKind,
     ) -> Result<(), Violation> {
         if id.side() != self.shared.side() {
             let failed = Work::Failed { entry, trouble };
@@ -478,7 +478,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             let delivered = open.machine.delivered();
             open.flight
                 .set_files(delivered.files + open.machine.failed_files());
-            if open.machine.comes_along() {
+            if open.machine.is_early() {
                 open.flight.set_bytes(delivered.bytes);
             }
             Ok(is_complete)
@@ -509,19 +509,22 @@ fn displace(offers: Vec<Holder>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{link::Link, message::Side, open::Leaving, outgoing::Departure, source::Source};
+    use crate::{
+        connection::Connection, message::Side, outgoing::SendJob, source::Source,
+        transfer_table::Leaving,
+    };
 
     fn reader() -> Reader<tokio::io::Empty> {
-        let (link, ..) = Link::new(
+        let (link, ..) = Connection::new(
             crate::Resources::default(),
             pinhole_budget::Owner::stranger([1; 32]),
         );
-        let shared = Arc::new(Shared::new(Side::Initiator, link));
+        let shared = Arc::new(TransferTable::new(Side::Initiator, link));
         Reader::new(tokio::io::empty(), shared)
     }
 
     /// An offer of one file that the peer has taken.
-    fn accepted(reader: &Reader<tokio::io::Empty>) -> (TransferId, Departure) {
+    fn accepted(reader: &Reader<tokio::io::Empty>) -> (TransferId, SendJob) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let file = std::fs::File::create(&path).unwrap();
@@ -547,7 +550,7 @@ mod tests {
             let failed = Message::FileFailed {
                 transfer,
                 entry: 0,
-                trouble: Trouble::Io,
+                trouble: FileErrorKind::Io,
             };
             assert!(reader.message(failed).await.is_ok());
         }

@@ -19,18 +19,18 @@ use std::{
 };
 
 use crate::{
-    choices::Selection,
-    lengths::{CHUNK_BYTES, ChunkPlace},
+    accept_options::Selection,
+    chunking::{CHUNK_BYTES, ChunkPlace},
     manifest::{Early, Entry, Manifest},
     violation::Violation,
 };
 
-/// See the module.
+/// The receiver's side of one transfer.
 #[derive(Debug)]
 pub struct Receiver {
     selection: Arc<Selection>,
     /// Every file comes whole.
-    comes_along: bool,
+    is_early: bool,
     /// What comes ahead of the answer; `None` for nothing, or no more.
     ahead: Option<Ahead>,
     /// The file that is due; the count of entries when none is.
@@ -76,7 +76,7 @@ impl Receiver {
         };
         let mut receiver = Self {
             selection,
-            comes_along: false,
+            is_early: false,
             ahead: None,
             entry: 0,
             chunk: 0,
@@ -92,7 +92,7 @@ impl Receiver {
     pub fn unanswered(manifest: Arc<Manifest>, early: Early) -> Self {
         let all = Selection::without(manifest, BTreeSet::new());
         Self {
-            comes_along: early == Early::Everything,
+            is_early: early == Early::Everything,
             ahead: (early == Early::FirstChunk).then_some(Ahead::Due),
             ..Self::new(Arc::new(all), &BTreeMap::new())
         }
@@ -121,8 +121,8 @@ impl Receiver {
 
     /// Whether every file comes whole, and nothing is said of what is here.
     #[must_use]
-    pub const fn comes_along(&self) -> bool {
-        self.comes_along
+    pub const fn is_early(&self) -> bool {
+        self.is_early
     }
 
     /// Whether it may have to wait for the answer to the offer, of which a chunk
@@ -166,7 +166,7 @@ impl Receiver {
             _ => Some(self.chunk),
         };
         let place = lengths.place(index).ok_or(not_due.clone())?;
-        if self.comes_along || due != Some(index) || place.length_bytes() != data_bytes {
+        if self.is_early || due != Some(index) || place.length_bytes() != data_bytes {
             return Err(not_due);
         }
         Ok(place)
@@ -252,9 +252,9 @@ impl Receiver {
             .selection
             .manifest()
             .lengths(entry)
-            .map(crate::lengths::Lengths::chunks);
+            .map(crate::chunking::Chunking::chunks);
         let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
-        if self.comes_along
+        if self.is_early
             || self.ahead.is_some()
             || chunks != Some(self.chunk)
             || !self.had.get(&entry).is_none_or(is_compared)

@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    choices::Selection,
+    accept_options::Selection,
     manifest::{Early, Entry, Manifest},
     violation::Violation,
 };
@@ -53,7 +53,7 @@ pub struct Accepted {
     pub have: BTreeMap<u32, u32>,
 }
 
-/// See the module.
+/// The sender's side of one transfer.
 #[derive(Debug)]
 pub struct Sender {
     manifest: Arc<Manifest>,
@@ -112,7 +112,7 @@ impl Sender {
 
     /// Whether the files do not wait for the answer.
     #[must_use]
-    pub const fn comes_along(&self) -> bool {
+    pub const fn is_early(&self) -> bool {
         matches!(self.early, Early::Everything)
     }
 
@@ -167,7 +167,7 @@ impl Sender {
     /// Too late, no file, more chunks than it has, out of order, or all of it
     /// comes along.
     pub fn have(&mut self, files: &[(u32, u32)]) -> Result<(), Violation> {
-        if self.is_accepted() || self.comes_along() {
+        if self.is_accepted() || self.is_early() {
             return Err(Violation::State("have"));
         }
         for &(entry, chunks) in files {

@@ -23,7 +23,7 @@ use crate::{
     disk,
     event::{FileError, Renamed},
     manifest::{Entry, Manifest, ManifestBuilder, ManifestError},
-    message::Trouble,
+    message::FileErrorKind,
     path::{SafePath, fitting_name, is_part, numbered},
     version::{self, FileVersion},
 };
@@ -32,7 +32,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A path that was named cannot be read.
-    #[error("{}: {}", path.display(), Trouble::of(error))]
+    #[error("{}: {}", path.display(), FileErrorKind::of(error))]
     Unreadable {
         /// Which.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub enum SkipReason {
     TooLong,
     /// The system does not let us read it.
     #[error("{0}")]
-    Unreadable(Trouble),
+    Unreadable(FileErrorKind),
 }
 
 /// The first of them, and how many there are.
@@ -301,7 +301,7 @@ impl Scan {
         let (dir, names) = match listed {
             Ok(listed) => listed,
             Err(error) => {
-                self.skip(local, SkipReason::Unreadable(Trouble::of(&error)));
+                self.skip(local, SkipReason::Unreadable(FileErrorKind::of(&error)));
                 return Ok(());
             }
         };
@@ -325,7 +325,7 @@ impl Scan {
                 Err(error) => {
                     self.skip(
                         local.join(&name),
-                        SkipReason::Unreadable(Trouble::of(&error)),
+                        SkipReason::Unreadable(FileErrorKind::of(&error)),
                     );
                 }
             }
@@ -434,17 +434,17 @@ impl SourceReader {
 
     /// Whether `file` is still the one that was offered.
     pub(crate) fn check_unchanged(&self, entry: u32, file: &File) -> Result<(), FileError> {
-        let local = |trouble: Trouble| FileError::Local {
+        let local = |trouble: FileErrorKind| FileError::Local {
             trouble,
             detail: "it is not what was offered any more".to_owned(),
         };
         let now = Metadata::from_file(file)?;
         if !now.is_file() {
-            return Err(local(Trouble::NotAFile));
+            return Err(local(FileErrorKind::NotAFile));
         }
         match self.source.place(entry)?.version {
             Some(offered) if offered.is_still(file, &now) => Ok(()),
-            _ => Err(local(Trouble::Changed)),
+            _ => Err(local(FileErrorKind::Changed)),
         }
     }
 
@@ -484,7 +484,7 @@ impl SourceReader {
 
 fn unknown_size() -> FileError {
     FileError::Local {
-        trouble: Trouble::UnknownSize,
+        trouble: FileErrorKind::UnknownSize,
         detail: String::new(),
     }
 }
@@ -677,11 +677,11 @@ mod tests {
                 .err()
                 .map(|error| error.trouble())
         };
-        assert_eq!(trouble("top/grown"), Some(Trouble::Changed));
-        assert_eq!(trouble("top/linked"), Some(Trouble::NotAFile));
-        assert_eq!(trouble("top/piped"), Some(Trouble::NotAFile));
-        assert_eq!(trouble("top/gone"), Some(Trouble::NotFound));
-        assert_eq!(trouble("top/sub/inner"), Some(Trouble::NotAFolder));
+        assert_eq!(trouble("top/grown"), Some(FileErrorKind::Changed));
+        assert_eq!(trouble("top/linked"), Some(FileErrorKind::NotAFile));
+        assert_eq!(trouble("top/piped"), Some(FileErrorKind::NotAFile));
+        assert_eq!(trouble("top/gone"), Some(FileErrorKind::NotFound));
+        assert_eq!(trouble("top/sub/inner"), Some(FileErrorKind::NotAFolder));
         assert_eq!(trouble("top/same"), None);
     }
 }

@@ -7,7 +7,7 @@
 mod end;
 mod folders;
 mod moved;
-mod room;
+mod preallocate;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -21,17 +21,17 @@ pub(crate) use self::folders::Folders;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
-    choices::{Choices, Existing, Selection, with_content},
+    accept_options::{AcceptOptions, Existing, Selection, with_content},
+    chunking::{CHUNK_BYTES, Chunking},
     destination::{Destination, DestinationError},
     disk,
     display::display_text,
     event::{FileError, Renamed},
     flight::Flight,
     journal::Journal,
-    lengths::{CHUNK_BYTES, Lengths},
     manifest::{Entry, Manifest},
-    message::Trouble,
-    part::{Content, NAMES_MAX, Part, open_file, temporaries},
+    message::FileErrorKind,
+    partial_file::{Content, NAMES_MAX, PartialFile, open_file, temporaries},
     path::SafePath,
 };
 
@@ -87,7 +87,7 @@ enum Found {
     /// is not looked at any more.
     Settled,
     /// A part, until it is written on, and its content, until it is compared.
-    Part(Option<Part>, Content),
+    PartialFile(Option<PartialFile>, Content),
     /// The whole file under this name. It is not written to any more.
     Whole(String),
     /// The whole file at this place below the destination, from where it is to
@@ -101,7 +101,7 @@ impl Store {
     pub(crate) fn prepare(
         destination: Destination,
         manifest: Arc<Manifest>,
-        choices: &Choices,
+        choices: &AcceptOptions,
         flight: Arc<Flight>,
     ) -> Result<Self, DestinationError> {
         // A folder that takes no files should say so before the offer is
@@ -198,7 +198,7 @@ impl Store {
 
     /// Whether a file is settled; then it counts as it was received.
     fn settle(&mut self, entry: u32, path: &SafePath) -> bool {
-        let chunks = self.manifest.lengths(entry).map(Lengths::chunks);
+        let chunks = self.manifest.lengths(entry).map(Chunking::chunks);
         let (Some(chunks), Some(_)) = (chunks, self.flight.resume.settled(entry)) else {
             return false;
         };
@@ -237,7 +237,8 @@ impl Store {
                 continue;
             };
             if self.found_parts < PARTS_MAX
-                && let Some(part) = Part::find_renamed(dir, size_bytes, temporaries, &self.flight)
+                && let Some(part) =
+                    PartialFile::find_renamed(dir, size_bytes, temporaries, &self.flight)
             {
                 let (chunks, found) = Found::part(part);
                 self.add_found(number, chunks, found);
@@ -248,7 +249,7 @@ impl Store {
 
     fn add_found(&mut self, entry: u32, chunks: u32, found: Found) {
         self.have.insert(entry, chunks);
-        self.found_parts += usize::from(matches!(found, Found::Part(..)));
+        self.found_parts += usize::from(matches!(found, Found::PartialFile(..)));
         self.found().insert(entry, found);
     }
 
@@ -261,7 +262,7 @@ impl Store {
     ) -> Option<(u32, Found)> {
         if size_bytes > u64::from(CHUNK_BYTES)
             && self.found_parts < PARTS_MAX
-            && let Ok(Some(part)) = Part::find(dir, path.name(), size_bytes, &self.flight)
+            && let Ok(Some(part)) = PartialFile::find(dir, path.name(), size_bytes, &self.flight)
         {
             return Some(Found::part(part));
         }
@@ -316,13 +317,13 @@ impl Store {
     }
 
     /// What is wrong with the disk, where something could not be written.
-    pub(crate) fn trouble(&self, error: &io::Error) -> Trouble {
+    pub(crate) fn trouble(&self, error: &io::Error) -> FileErrorKind {
         self.destination.trouble(error)
     }
 
     /// The same of one file, which may say so itself.
     pub(crate) fn file_error(&self, error: io::Error) -> FileError {
-        let (said, known) = (Trouble::of(&error), self.trouble(&error));
+        let (said, known) = (FileErrorKind::of(&error), self.trouble(&error));
         match FileError::from(error) {
             FileError::Local { trouble, detail } if trouble == said => FileError::Local {
                 trouble: known,
@@ -383,7 +384,7 @@ impl Store {
         path: &SafePath,
     ) -> io::Result<(Content, bool)> {
         let file = match self.found().get(&entry) {
-            Some(Found::Part(_, content)) => return Ok((content.clone(), false)),
+            Some(Found::PartialFile(_, content)) => return Ok((content.clone(), false)),
             Some(Found::Whole(name)) => open_file(folders.enter(self, path.parent())?, name)?,
             Some(Found::Elsewhere(place, _)) => {
                 let (folder, name) = split(place);
@@ -401,7 +402,7 @@ impl Store {
         folders: &mut Folders,
         entry: u32,
         path: &SafePath,
-    ) -> io::Result<Part> {
+    ) -> io::Result<PartialFile> {
         if let Some(part) = self.take_part(entry) {
             return self.ready(part);
         }
@@ -409,14 +410,14 @@ impl Store {
         let size_bytes = offered.and_then(Entry::file_size_bytes);
         let dir = folders.enter(self, path.parent())?;
         let size_bytes = size_bytes.unwrap_or_default();
-        let part = Part::create(dir, path.name(), size_bytes, &self.flight)?;
+        let part = PartialFile::create(dir, path.name(), size_bytes, &self.flight)?;
         self.ready(part)
     }
 
     /// What is left of a temporary file, if it was not taken before.
-    pub(crate) fn take_part(&self, entry: u32) -> Option<Part> {
+    pub(crate) fn take_part(&self, entry: u32) -> Option<PartialFile> {
         match self.found().get_mut(&entry) {
-            Some(Found::Part(part, _)) => part.take(),
+            Some(Found::PartialFile(part, _)) => part.take(),
             _ => None,
         }
     }
@@ -427,7 +428,7 @@ impl Store {
         folders: &mut Folders,
         entry: u32,
         path: &SafePath,
-    ) -> io::Result<Option<Part>> {
+    ) -> io::Result<Option<PartialFile>> {
         let name = match self.found().get(&entry) {
             Some(Found::Whole(name)) => name.clone(),
             Some(Found::Elsewhere(place, _)) => {
@@ -435,7 +436,7 @@ impl Store {
                 let from = Arc::clone(folders.enter_place(self, folder)?);
                 let file = open_file(&from, name)?;
                 let dir = folders.enter(self, path.parent())?;
-                let part = Part::finished(dir, file, &self.flight);
+                let part = PartialFile::finished(dir, file, &self.flight);
                 return Ok(Some(part.elsewhere(&from, name)));
             }
             _ => return Ok(None),
@@ -443,14 +444,14 @@ impl Store {
         let dir = folders.enter(self, path.parent())?;
         let file = open_file(dir, &name)?;
         self.note_name(path, &name);
-        Ok(Some(Part::finished(dir, file, &self.flight)))
+        Ok(Some(PartialFile::finished(dir, file, &self.flight)))
     }
 }
 
 impl Found {
-    fn part(part: Part) -> (u32, Self) {
+    fn part(part: PartialFile) -> (u32, Self) {
         let content = part.content();
-        (part.count_chunks(), Self::Part(Some(part), content))
+        (part.count_chunks(), Self::PartialFile(Some(part), content))
     }
 }
 

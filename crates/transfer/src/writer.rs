@@ -9,11 +9,11 @@ use tokio::{
 };
 
 use crate::{
+    connection::Bulk,
     frame,
-    link::Bulk,
     message::Message,
-    open::Shared,
-    throttle::{SLICE_BYTES, Throttle},
+    rate_limit::{RateLimit, SLICE_BYTES},
+    transfer_table::TransferTable,
 };
 
 /// While files are under way the peer hears something at least this often: the
@@ -30,7 +30,7 @@ const FIRST_BYTES: usize = 4 * 1024;
 async fn write_bulk<W: AsyncWrite + Unpin>(
     stream: &mut W,
     bulk: &Bulk,
-    limit: &Throttle,
+    limit: &RateLimit,
 ) -> io::Result<()> {
     let mut rest = bulk.frame.bytes();
     let mut uncounted_bytes = bulk.file_bytes;
@@ -73,7 +73,7 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
 /// at every frame.
 pub(crate) async fn write<W: AsyncWrite + Unpin>(
     mut stream: W,
-    shared: Arc<Shared>,
+    shared: Arc<TransferTable>,
     mut bulk: mpsc::Receiver<Bulk>,
 ) -> io::Result<()> {
     let link = &shared.link;
@@ -119,9 +119,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        connection::Frame,
+        digest_cache::DigestCache,
         flight::Flight,
-        known::Known,
-        link::Frame,
         manifest::ManifestBuilder,
         message::{Side, TransferId},
     };
@@ -161,7 +161,7 @@ mod tests {
                 flight: Arc::new(Flight::new(
                     id,
                     &manifest,
-                    Known::default(),
+                    DigestCache::default(),
                     [0; 32],
                     crate::ResumeState::default(),
                 )),
@@ -170,7 +170,7 @@ mod tests {
                 is_ahead,
             };
             let mut writes = Writes(Vec::new());
-            let limit = Throttle::default();
+            let limit = RateLimit::default();
             write_bulk(&mut writes, &bulk, &limit).await.unwrap();
             assert_eq!(writes.0, expected);
             let done = || bulk.flight.progress(std::time::Instant::now()).bytes_done;

@@ -23,7 +23,8 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, Owner, Resources, Side, Source, Summary, start,
+    AcceptOptions, Destination, Exchange, ExchangeEvent, Owner, Resources, Side, Source, Summary,
+    start,
 };
 use tokio::sync::mpsc;
 
@@ -103,7 +104,7 @@ async fn finished(
             ExchangeEvent::Offered { id, .. } => {
                 let destination = Destination::open(folder).unwrap();
                 exchange
-                    .accept(id, destination, Choices::default())
+                    .accept(id, destination, AcceptOptions::default())
                     .await
                     .ok()?;
             }

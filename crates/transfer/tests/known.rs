@@ -11,8 +11,8 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, ExchangeEvent, Owner, Resources, Side, Source, Summary, TransferError,
-    start,
+    AcceptOptions, Destination, ExchangeEvent, Owner, Resources, Side, Source, Summary,
+    TransferError, start,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -112,7 +112,7 @@ async fn send(
         }
     };
     let destination = Destination::open(into).unwrap();
-    bob.accept(id, destination, Choices::default())
+    bob.accept(id, destination, AcceptOptions::default())
         .await
         .unwrap();
     let outcome = finished(&mut at_bob).await;

@@ -11,7 +11,7 @@ pub mod sender;
 use std::sync::Arc;
 
 use pinhole_transfer::{
-    Entry, Manifest, SafePath, lengths::CHUNK_BYTES, manifest::ManifestBuilder,
+    Entry, Manifest, SafePath, chunking::CHUNK_BYTES, manifest::ManifestBuilder,
 };
 
 /// A target takes bytes and panics when something does not hold.

@@ -8,8 +8,8 @@ use std::{
 
 use pinhole_transfer::{
     Manifest,
-    choices::Selection,
-    lengths::{CHUNK_BYTES, ChunkPlace},
+    accept_options::Selection,
+    chunking::{CHUNK_BYTES, ChunkPlace},
     manifest::Early,
     receiver::Receiver,
 };

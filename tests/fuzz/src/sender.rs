@@ -76,7 +76,7 @@ fn hold_with(bytes: &[u8], early: Early, was_sent: bool) {
 }
 
 impl Record<'_> {
-    fn comes_along(&self) -> bool {
+    fn is_early(&self) -> bool {
         self.early == Early::Everything
     }
 
@@ -95,7 +95,7 @@ impl Record<'_> {
     /// The next file of which this side has not told what became of it.
     fn due(&self) -> Option<u32> {
         let is_left = |entry: &u32| {
-            (self.comes_along() || !self.skipped.contains(entry)) && !self.sent.contains(entry)
+            (self.is_early() || !self.skipped.contains(entry)) && !self.sent.contains(entry)
         };
         files(self.manifest).find(is_left)
     }
@@ -135,7 +135,7 @@ impl Record<'_> {
     fn have(&mut self, sender: &mut Sender, files: &[(u32, u32)]) -> bool {
         let is_believed = sender.have(files).is_ok();
         if is_believed {
-            assert!(!self.is_accepted && !self.comes_along());
+            assert!(!self.is_accepted && !self.is_early());
             for &(entry, chunks) in files {
                 let lengths = self.manifest.lengths(entry).expect("a file");
                 assert!(chunks <= lengths.chunks());
@@ -178,7 +178,7 @@ impl Record<'_> {
 
     /// This side sends the next file, or cannot.
     fn own(&mut self, sender: &mut Sender, is_sent: bool) {
-        let may_send = self.is_accepted || self.comes_along();
+        let may_send = self.is_accepted || self.is_early();
         let Some(entry) = self.due().filter(|_| may_send) else {
             return;
         };

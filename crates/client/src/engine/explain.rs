@@ -1,10 +1,10 @@
 //! Errors of the crates below, as what the user needs to know.
 
 use pinhole_net::{
-    ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathPolicy, PeerIdentity,
-    PeerName, Refusal, Report, ServerAddress, ServerConnectError, Way,
+    ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathAttempt, PathPolicy,
+    PeerIdentity, PeerName, Refusal, Report, ServerAddress, ServerConnectError,
 };
-use pinhole_transfer::{DeclineReason, FileError, Party, TransferError, Trouble};
+use pinhole_transfer::{DeclineReason, FileError, FileErrorKind, Party, TransferError};
 
 use crate::failure::Failure;
 
@@ -139,7 +139,10 @@ pub(super) fn lost(peer: &PeerIdentity, error: &std::io::Error) -> Failure {
 }
 
 fn no_path(path: PathPolicy, report: &Report) -> String {
-    let has_relay = report.tried.iter().any(|tried| tried.way == Way::Relay);
+    let has_relay = report
+        .tried
+        .iter()
+        .any(|tried| tried.way == PathAttempt::Relay);
     let advice = match path {
         PathPolicy::Auto if !has_relay => {
             "no direct path was found, and there is no relay: the server offers none, or the other side does not want it. Try from another network."
@@ -204,7 +207,7 @@ pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
 }
 
 /// What becomes of what has arrived on a disk that takes no more.
-const fn what_is_kept(trouble: Trouble) -> &'static str {
+const fn what_is_kept(trouble: FileErrorKind) -> &'static str {
     match trouble.leaves_room_later() {
         true => " What has arrived is kept; sent again, it goes on from there.",
         false => "",

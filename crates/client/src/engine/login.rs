@@ -211,7 +211,7 @@ impl Engine {
     }
 
     fn end_login(&mut self) {
-        self.roster.clear();
+        self.presence.clear();
         self.login = Login::logged_out();
     }
 
@@ -267,19 +267,19 @@ impl Engine {
                 .await;
             }
             LoginInput::Roster(peers) => {
-                self.roster = peers.into_iter().map(|p| (p.name, p.key)).collect();
+                self.presence = peers.into_iter().map(|p| (p.name, p.key)).collect();
                 self.send_queued().await;
                 if let Some(observed) = self.login.observed.take() {
                     self.announce_login(name, server, observed).await;
                 }
             }
             LoginInput::Online(peer) => {
-                self.roster.insert(peer.name, peer.key);
+                self.presence.insert(peer.name, peer.key);
                 self.send_queued().await;
             }
             LoginInput::Offline(name) => {
                 self.expect_less_of(&name);
-                self.roster.remove(&name);
+                self.presence.remove(&name);
             }
             LoginInput::Invitation(invitation) => self.take_invitation(invitation).await,
             LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason).await,

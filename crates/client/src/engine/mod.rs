@@ -6,22 +6,22 @@
 //! ready where files go) runs in tasks of its own that send their outcome as an
 //! input.
 
+mod accepting;
 mod admission;
+mod cleanup;
 mod diagnose;
 mod explain;
 mod freed;
-mod going_on;
 mod login;
 mod nearby;
-mod paths;
+mod path_monitor;
 mod permissions;
 mod preferences;
 mod queue;
 mod receiving;
-mod remains;
+mod resume;
 mod sending;
 mod sessions;
-mod taking;
 mod transfers;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -40,16 +40,16 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::warn;
 
+pub(crate) use self::accepting::{make_and_open, not_opened};
 use self::admission::Admission;
+use self::cleanup::{Holder, PartialTransfer};
 use self::diagnose::Diagnosing;
 use self::freed::Freed;
 use self::login::{Login, LoginId, LoginInput};
 use self::nearby::{NearbyId, Neighbourhood};
 use self::permissions::Permissions;
 pub(crate) use self::queue::Queued;
-use self::remains::{Holder, Left};
-use self::sessions::{Era, PeerSession, SessionId, SessionInput};
-pub(crate) use self::taking::{make_and_open, not_opened};
+use self::sessions::{LoginEpoch, PeerSession, SessionId, SessionInput};
 use self::transfers::{Transfer, TransferInput};
 use crate::attempts::Attempts;
 use crate::command::Command;
@@ -108,9 +108,9 @@ pub(crate) struct Engine {
     proxy: watch::Sender<ProxyChoice>,
     port_mapper: PortMapper,
     login: Login,
-    roster: BTreeMap<PeerName, PeerKey>,
+    presence: BTreeMap<PeerName, PeerKey>,
     nearby: Neighbourhood,
-    era: Era,
+    era: LoginEpoch,
     sessions: HashMap<SessionId, PeerSession>,
     /// The same, as the network knows them.
     live_sessions: LiveSessions,
@@ -119,11 +119,11 @@ pub(crate) struct Engine {
     connecting: HashSet<PeerKey>,
     admission: Admission,
     permissions: Permissions,
-    vigil: paths::Vigil,
+    stall_detector: path_monitor::StallDetector,
     freed: Freed,
     transfers: BTreeMap<TransferId, Transfer>,
     /// Of transfers that were cancelled while something still held it.
-    leftovers: HashMap<Holder, Left>,
+    leftovers: HashMap<Holder, PartialTransfer>,
     delivered: Deliveries,
     next_id: u64,
     inputs: mpsc::Sender<Input>,
@@ -180,16 +180,16 @@ impl Engine {
             resources: Resources::default(),
             port_mapper: PortMapper::new(false),
             login,
-            roster: BTreeMap::new(),
+            presence: BTreeMap::new(),
             nearby: Neighbourhood::default(),
-            era: Era::default(),
+            era: LoginEpoch::default(),
             sessions: HashMap::new(),
             live_sessions: LiveSessions::default(),
             known: KnownKeys::default(),
             connecting: HashSet::new(),
             admission: Admission::default(),
             permissions: Permissions::default(),
-            vigil: paths::Vigil::default(),
+            stall_detector: path_monitor::StallDetector::default(),
             freed: Freed::default(),
             transfers: BTreeMap::new(),
             leftovers: HashMap::new(),
@@ -198,7 +198,7 @@ impl Engine {
             inputs,
         };
         engine.known.set(engine.contacts.keys());
-        engine.obey_limits();
+        engine.apply_limits();
         engine.obey_port_mapping();
         engine.load_queue()?;
         engine.publish();
@@ -216,7 +216,7 @@ impl Engine {
         mut commands: mpsc::Receiver<Command>,
         mut inputs: mpsc::Receiver<Input>,
     ) {
-        tokio::spawn(paths::watch_network(self.inputs.clone()));
+        tokio::spawn(path_monitor::watch_network(self.inputs.clone()));
         let mut sampling = interval(PROGRESS_INTERVAL);
         sampling.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -232,7 +232,7 @@ impl Engine {
                 }
                 () = sleep_until(self.next_improvement()) => self.improve_paths(),
                 () = sleep_until(self.next_idle_end()) => self.close_idle_sessions(),
-                () = sleep_until(self.next_attempt()) => self.attend_to_lost().await,
+                () = sleep_until(self.next_attempt()) => self.drive_reconnects().await,
                 () = sleep_until(self.freed.due()) => self.freed.give_back(&self.resources),
             }
             self.publish();
@@ -361,7 +361,7 @@ impl Engine {
     }
 
     fn online(&self) -> impl Iterator<Item = PeerIdentity> {
-        self.roster.iter().map(|(name, &key)| PeerIdentity {
+        self.presence.iter().map(|(name, &key)| PeerIdentity {
             name: name.clone(),
             key,
         })
@@ -374,7 +374,7 @@ impl Engine {
 
     /// Whether the server says that it is online.
     fn is_on_server(&self, peer: &PeerIdentity) -> bool {
-        self.roster.get(&peer.name) == Some(&peer.key)
+        self.presence.get(&peer.name) == Some(&peer.key)
     }
 
     /// The server that vouches for its name, if the one we are logged in to

@@ -101,7 +101,7 @@ impl Engine {
             };
         let is_contact = brings_files
             && match server {
-                Some(server) => contacts.befriend(server, &peer),
+                Some(server) => contacts.mark_contact(server, &peer),
                 None => contacts.befriend_nearby(&peer),
             };
         if is_pinned || is_contact {

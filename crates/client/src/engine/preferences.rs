@@ -66,11 +66,11 @@ impl Engine {
         self.settings.receive_limit = receive;
         self.overrides.send_limit = None;
         self.overrides.receive_limit = None;
-        self.obey_limits();
+        self.apply_limits();
         self.store_settings().await;
     }
 
-    pub(super) fn obey_limits(&self) {
+    pub(super) fn apply_limits(&self) {
         let settings = self.in_force();
         self.resources.send.set(settings.send_limit);
         self.resources.receive.set(settings.receive_limit);

@@ -10,7 +10,7 @@ use pinhole_transfer::{
 };
 
 use super::sessions::SessionId;
-use super::transfers::{Carried, Transfer, TransferInput};
+use super::transfers::{Carrier, Transfer, TransferInput};
 use super::{Engine, explain};
 use crate::consent::{Answer, Standing, Yes};
 use crate::event::Event;
@@ -141,7 +141,7 @@ impl Engine {
         let (peer, path) = (carrier.peer().clone(), carrier.path());
         let standing = self.standing_on(carrier);
         let exchange = carrier.exchange().clone();
-        let carried = Carried {
+        let carried = Carrier {
             session,
             id: wire_id,
             exchange,
@@ -176,7 +176,7 @@ impl Engine {
     }
 
     /// Something that has come, and waits.
-    fn received(&self, peer: &PeerIdentity, carried: Carried, standing: Standing) -> Transfer {
+    fn received(&self, peer: &PeerIdentity, carried: Carrier, standing: Standing) -> Transfer {
         let server = self.sessions.get(&carried.session).and_then(|s| s.server);
         let waiting = Stage::AwaitingDecision;
         Transfer {
@@ -251,7 +251,7 @@ impl Engine {
         if !is_taken {
             return self.refuse_as_busy(session, wire_id).await;
         }
-        let carried = Carried {
+        let carried = Carrier {
             session,
             id: wire_id,
             exchange,

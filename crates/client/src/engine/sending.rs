@@ -8,7 +8,7 @@ use pinhole_transfer::{Source, SourceError};
 
 use super::Engine;
 use super::sessions::SessionId;
-use super::transfers::{Carried, Transfer, TransferInput};
+use super::transfers::{Carrier, Transfer, TransferInput};
 use crate::consent::Yes;
 use crate::contacts::Acquaintance;
 use crate::event::Event;
@@ -186,7 +186,7 @@ impl Engine {
                     transfer.lost = None;
                     transfer.path = Some(path);
                     let exchange = exchange.clone();
-                    transfer.carried = Some(Carried {
+                    transfer.carried = Some(Carrier {
                         session,
                         id: wire_id,
                         exchange,

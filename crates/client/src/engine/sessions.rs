@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use super::admission::owner;
-use super::paths::Watch;
+use super::path_monitor::Watch;
 use super::transfers::Transfer;
 use super::{Engine, Input, explain};
 use crate::consent::{Invited, Standing};
@@ -39,9 +39,9 @@ pub(crate) struct SessionId(pub(super) u64);
 
 /// Ends when the user logs out, and with it every attempt to connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Era(u64);
+pub(crate) struct LoginEpoch(u64);
 
-impl Era {
+impl LoginEpoch {
     pub(super) const fn end(&mut self) {
         self.0 += 1;
     }
@@ -52,7 +52,7 @@ impl Era {
 pub(crate) enum SessionInput {
     /// A connection attempt has ended.
     Connected {
-        era: Era,
+        era: LoginEpoch,
         peer: PeerIdentity,
         /// Whether the server says that the key has this name.
         vouched: bool,
@@ -156,7 +156,7 @@ impl Engine {
             return Err(self.nowhere(peer));
         }
         self.connecting.insert(peer.key);
-        let way = Way {
+        let way = ConnectPlan {
             nearby,
             name: self.name_to_prove(peer),
             rendezvous: self.login.coming_rendezvous(),
@@ -462,7 +462,7 @@ impl Engine {
 
 /// How to reach a peer: nearby if it is there, and a moment later through the
 /// server, too, for what is announced nearby may be wrong.
-struct Way {
+struct ConnectPlan {
     nearby: Option<Nearby>,
     /// What the peer has to call itself nearby.
     name: Option<PeerName>,
@@ -472,7 +472,7 @@ struct Way {
     policy: PathPolicy,
 }
 
-impl Way {
+impl ConnectPlan {
     async fn connect(self, peer: &PeerIdentity) -> Result<Session, NotConnected> {
         let Some(nearby) = self.nearby.clone() else {
             return self.through_server(peer).await;

@@ -8,13 +8,13 @@ use std::time::{Duration, SystemTime};
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
 use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{
-    AcceptError, Choices, Exchange, Manifest, Paused, Prepared, ResumeState, Source, SourceError,
-    Summary,
+    AcceptError, AcceptOptions, Exchange, Manifest, Paused, Prepared, ResumeState, Source,
+    SourceError, Summary,
 };
 use tokio::time::Instant;
 
 use super::Engine;
-use super::going_on::Lost;
+use super::resume::ReconnectState;
 use super::sessions::SessionId;
 use crate::consent::Yes;
 use crate::event::Event;
@@ -49,7 +49,7 @@ pub(crate) enum TransferInput {
     /// The disk is ready for an accepted offer, or is not to be.
     Taken {
         transfer: TransferId,
-        carried: Carried,
+        carried: Carrier,
         outcome: Result<Box<Prepared>, AcceptError>,
     },
 }
@@ -78,19 +78,19 @@ pub(crate) struct Transfer {
     /// Sending: what was scanned and waits for a session.
     pub(super) source: Option<Source>,
     /// Where it runs, once it does.
-    pub(super) carried: Option<Carried>,
+    pub(super) carried: Option<Carrier>,
     /// The connection was lost, and how long it waits for a new one.
-    pub(super) lost: Option<Lost>,
+    pub(super) lost: Option<ReconnectState>,
     /// Receiving: what is offered, until it ends.
     pub(super) manifest: Option<Arc<Manifest>>,
     /// Receiving: an offer of it is being taken.
     pub(super) is_taking: bool,
     /// Receiving: an offer that continues this one.
-    pub(super) reoffered: Option<Carried>,
+    pub(super) reoffered: Option<Carrier>,
     /// Receiving: where to.
     pub(super) folder: Option<PathBuf>,
     /// Receiving: what of it, and how.
-    pub(super) choices: Choices,
+    pub(super) choices: AcceptOptions,
     /// What its attempts share, on whatever connection.
     pub(super) resume: ResumeState,
     /// When it began to move, on whatever connection.
@@ -104,7 +104,7 @@ pub(crate) struct Transfer {
 
 /// The session that carries a transfer, and its name there.
 #[derive(Clone)]
-pub(crate) struct Carried {
+pub(crate) struct Carrier {
     pub(super) session: SessionId,
     pub(super) id: pinhole_transfer::TransferId,
     pub(super) exchange: Exchange,
@@ -112,13 +112,13 @@ pub(crate) struct Carried {
     pub(super) sent: Option<Digest>,
 }
 
-impl Carried {
+impl Carrier {
     pub(super) fn is(&self, session: SessionId, id: pinhole_transfer::TransferId) -> bool {
         self.session == session && self.id == id
     }
 }
 
-impl fmt::Debug for Carried {
+impl fmt::Debug for Carrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?} on {:?}", self.id, self.session)
     }
@@ -146,7 +146,7 @@ impl Transfer {
             is_taking: false,
             reoffered: None,
             folder: None,
-            choices: Choices::default(),
+            choices: AcceptOptions::default(),
             resume: ResumeState::default(),
             accepted_at: None,
             wants_pause: false,
@@ -375,7 +375,7 @@ impl Engine {
         };
         let peer = transfer.peer.key;
         let offer = transfer.manifest.take();
-        transfer.choices = Choices::default();
+        transfer.choices = AcceptOptions::default();
         let (carried, again) = (transfer.carried.take(), transfer.reoffered.take());
         if let (Some(again), Some(offer)) = (&again, offer) {
             // Only a session that is over refuses.
@@ -385,7 +385,7 @@ impl Engine {
                 _ => again.exchange.interrupt(again.id),
             };
         }
-        for Carried { session, .. } in carried.into_iter().chain(again) {
+        for Carrier { session, .. } in carried.into_iter().chain(again) {
             self.note_idleness(session);
         }
     }

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
 
 use super::sockets::{Outcome, Prepared, Sockets};
-use super::{Accepted, Answer, ConnectError, Wanted, Way};
+use super::{Accepted, Answer, ConnectError, PathAttempt, Wanted};
 use crate::port_mapping::PortMapping;
 use crate::proxy::{Proxy, ProxyError};
 use crate::relay::RelayError;
@@ -177,7 +177,7 @@ impl Driver {
                     Ok(prepared) => self.ask(round, prepared).await,
                     Err(error) => Err(ConnectError::LocalPort(error)),
                 };
-                return self.bear(asked);
+                return self.tolerate_if_live(asked);
             }
             Outcome::Dialled {
                 check,
@@ -185,7 +185,7 @@ impl Driver {
                 remote,
                 result,
             } => {
-                let way = Way::Dialled(remote);
+                let way = PathAttempt::Dialled(remote);
                 match result.and_then(Transport::direct) {
                     Ok(transport) => {
                         let id = self.agent.handle_connected(now, check);
@@ -212,7 +212,7 @@ impl Driver {
                 match Transport::direct(stream) {
                     Ok(transport) => {
                         let id = self.agent.handle_accepted(now, round, remote);
-                        let way = Way::Accepted(remote);
+                        let way = PathAttempt::Accepted(remote);
                         self.sockets.add_connection(id, round, way, transport);
                     }
                     Err(error) => debug!(%error, %remote, "accepted, but gone already"),
@@ -222,7 +222,7 @@ impl Driver {
                 let id = self.agent.handle_relay_connected(now, round);
                 let transport = Transport::Relayed(stream);
                 self.sockets
-                    .add_connection(id, round, Way::Relay, transport);
+                    .add_connection(id, round, PathAttempt::Relay, transport);
             }
             Outcome::Relay(round, Err(error)) => return self.relay_failed(now, round, error),
             Outcome::Handshake(id, result) => self.handshake_ended(now, id, result),
@@ -238,7 +238,9 @@ impl Driver {
         error: RelayError,
     ) -> Result<(), ConnectError> {
         let answer = Answer::Error(error.to_string());
-        self.sockets.report.answered(round, Way::Relay, answer);
+        self.sockets
+            .report
+            .answered(round, PathAttempt::Relay, answer);
         if let RelayError::Redial(RedialError::Proxy { proxy, error }) = error {
             self.stalled_proxy = Some((proxy, error));
             if self.wanted.policy == PathPolicy::RelayOnly {
@@ -288,12 +290,12 @@ impl Driver {
 
     fn handle_message(&mut self, message: Option<AttemptMessage>) -> Result<(), ConnectError> {
         let heard = self.hear(message);
-        self.bear(heard)
+        self.tolerate_if_live(heard)
     }
 
     /// What keeps a round from coming is not the end where there is a session: it
     /// may be moving, and the round before may still bring something.
-    fn bear(&mut self, result: Result<(), ConnectError>) -> Result<(), ConnectError> {
+    fn tolerate_if_live(&mut self, result: Result<(), ConnectError>) -> Result<(), ConnectError> {
         match result {
             Err(error) if self.introduced && self.live.is_some() => {
                 debug!(%error, "no further round");

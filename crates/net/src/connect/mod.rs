@@ -16,7 +16,7 @@ use pinhole_proto::rendezvous::{
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub use report::{Answer, Report, Tried, Way};
+pub use report::{Answer, PathAttempt, Report, Tried};
 
 use crate::proxy::{Proxy, ProxyError};
 use crate::rendezvous::Rendezvous;

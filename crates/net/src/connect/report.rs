@@ -23,7 +23,7 @@ pub struct Tried {
     /// The round, each from a fresh local port; 1 is the first.
     pub round: u8,
     /// What was tried.
-    pub way: Way,
+    pub way: PathAttempt,
     /// How often it was dialled.
     pub dials: u32,
     /// The last thing that is known of it.
@@ -32,7 +32,7 @@ pub struct Tried {
 
 /// A way to reach a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PathAttempt {
     /// Dialling this address.
     Dialled(SocketAddr),
     /// A connection that came from this address.
@@ -63,7 +63,7 @@ pub enum Answer {
 
 impl Report {
     /// The entry of `way`, made if there is none; `None` when there are too many.
-    pub(super) fn entry(&mut self, round: u8, way: Way) -> Option<&mut Tried> {
+    pub(super) fn entry(&mut self, round: u8, way: PathAttempt) -> Option<&mut Tried> {
         let known = self
             .tried
             .iter()
@@ -81,14 +81,14 @@ impl Report {
         ((found.round, found.way) == (round, way)).then_some(found)
     }
 
-    pub(crate) fn answered(&mut self, round: u8, way: Way, answer: Answer) {
+    pub(crate) fn answered(&mut self, round: u8, way: PathAttempt, answer: Answer) {
         if let Some(tried) = self.entry(round, way) {
             tried.answer = answer;
         }
     }
 
     /// This way is the session's from now on.
-    pub(super) fn chosen(&mut self, round: u8, way: Way) {
+    pub(super) fn chosen(&mut self, round: u8, way: PathAttempt) {
         for tried in &mut self.tried {
             if tried.answer == Answer::Selected {
                 tried.answer = Answer::Left;
@@ -119,7 +119,7 @@ impl fmt::Display for Tried {
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for PathAttempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Dialled(address) => write!(f, "to {address}"),
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn one_entry_for_each_way_of_each_round_and_never_too_many() {
         let mut report = Report::default();
-        let way = |port| Way::Dialled(([10, 0, 0, 1], port).into());
+        let way = |port| PathAttempt::Dialled(([10, 0, 0, 1], port).into());
         for _ in 0..3 {
             report.entry(1, way(1)).unwrap().dials += 1;
         }

@@ -17,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::{Answer, Report, Wanted, Way};
+use super::{Answer, PathAttempt, Report, Wanted};
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
 use crate::punch_port::{MappingBehaviour, PunchPort};
@@ -70,7 +70,7 @@ struct Round {
 /// A connection that came up.
 struct Connection {
     round: u8,
-    way: Way,
+    way: PathAttempt,
     state: State,
 }
 
@@ -205,7 +205,7 @@ impl Sockets {
     }
 
     fn dial(&mut self, check: CheckId, number: u8, remote: SocketAddr) {
-        if let Some(tried) = self.report.entry(number, Way::Dialled(remote)) {
+        if let Some(tried) = self.report.entry(number, PathAttempt::Dialled(remote)) {
             tried.dials += 1;
         }
         let Some(round) = self.rounds.get_mut(&number) else {
@@ -232,7 +232,7 @@ impl Sockets {
     }
 
     fn open_relay(&mut self, number: u8) {
-        self.report.entry(number, Way::Relay);
+        self.report.entry(number, PathAttempt::Relay);
         let Some(round) = self.rounds.get_mut(&number) else {
             return;
         };
@@ -295,7 +295,7 @@ impl Sockets {
         &mut self,
         id: Option<ConnectionId>,
         round: u8,
-        way: Way,
+        way: PathAttempt,
         transport: Transport,
     ) {
         self.report.answered(round, way, Answer::Connected);
@@ -330,7 +330,7 @@ impl Sockets {
         self.report.chosen(connection.round, connection.way);
         match connection.state {
             State::Authenticated(authenticated) => {
-                let is_direct = connection.way != Way::Relay;
+                let is_direct = connection.way != PathAttempt::Relay;
                 let round = self.rounds.get_mut(&connection.round);
                 let port = round
                     .filter(|_| is_direct)

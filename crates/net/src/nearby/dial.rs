@@ -19,7 +19,7 @@ use tracing::debug;
 use super::discovery::{LATE_ADDRESSES, Table};
 use super::hello;
 use super::networks::{Networks, Scope};
-use crate::connect::{Answer, ConnectError, Report, Way};
+use crate::connect::{Answer, ConnectError, PathAttempt, Report};
 use crate::server::is_wrong_key;
 use crate::session::{Authenticated, Session, SessionPath, Transport, authenticate_expecting};
 
@@ -86,7 +86,7 @@ impl Dial<'_> {
             let Ok((address, outcome)) = ended else {
                 continue;
             };
-            let way = Way::Dialled(address);
+            let way = PathAttempt::Dialled(address);
             let answer = match outcome {
                 Ok((said, _)) if name.is_some_and(|announced| *announced != said) => {
                     let peer = peer.name.clone();

@@ -24,7 +24,7 @@ use super::NearbyEvent;
 use super::dial::session;
 use super::hello;
 use super::networks::{Networks, Scope};
-use crate::connect::{Answer, Report, Way};
+use crate::connect::{Answer, PathAttempt, Report};
 use crate::known::KnownKeys;
 use crate::session::{Authenticated, Session, Transport, authenticate_expecting};
 
@@ -77,7 +77,7 @@ impl Visitor {
         let answer = hello::say(&mut self.up.stream, name);
         timeout(ANSWER_TIMEOUT, answer).await??;
         let mut report = Report::default();
-        report.answered(1, Way::Accepted(self.up.remote), Answer::Selected);
+        report.answered(1, PathAttempt::Accepted(self.up.remote), Answer::Selected);
         Ok(session(peer, Role::Controlled, self.up, self.since, report))
     }
 

@@ -10,7 +10,7 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::moving::Mover;
+use super::migration::Mover;
 use crate::connect::Report;
 use crate::port_mapping::PortMapping;
 

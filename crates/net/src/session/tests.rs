@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::moving::Mover;
-use super::sealed::{SealedReader, SealedWriter};
+use super::migration::Mover;
+use super::tls_stream::{SealedReader, SealedWriter};
 use super::*;
 use crate::identity::generate_identity;
 use crate::server::is_wrong_key;
@@ -402,7 +402,7 @@ async fn whatever_stands_behind_the_end_is_dropped() {
 
 /// A session and its movers, on its first path.
 fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Mover); 2] {
-    [a, b].map(|path| moving::stream(path.into_inner()))
+    [a, b].map(|path| migration::stream(path.into_inner()))
 }
 
 const HELLO: Hello = Hello {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy, PeerIdentity,
-    PeerKey, RefuseReason, Rendezvous, RendezvousEvent, Way,
+    ConnectError, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathAttempt, PathPolicy,
+    PeerIdentity, PeerKey, RefuseReason, Rendezvous, RendezvousEvent,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -187,8 +187,8 @@ async fn dialled(named: &[String]) -> Vec<SocketAddr> {
     match ended.expect("still at it").unwrap_err() {
         ConnectError::NoPath { report, .. } => {
             let ways = report.tried.iter().filter_map(|tried| match tried.way {
-                Way::Dialled(address) => Some(address),
-                Way::Accepted(_) | Way::Relay => None,
+                PathAttempt::Dialled(address) => Some(address),
+                PathAttempt::Accepted(_) | PathAttempt::Relay => None,
             });
             ways.collect()
         }

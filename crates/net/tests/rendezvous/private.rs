@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Accepted, ConnectError, HostSharing, IntroductionFailure, Invitation, PathKind, PathPolicy,
-    Session, Way,
+    Accepted, ConnectError, HostSharing, IntroductionFailure, Invitation, PathAttempt, PathKind,
+    PathPolicy, Session,
 };
 use tokio::time::timeout;
 
@@ -37,7 +37,11 @@ async fn a_session_begun_over_the_relay_goes_direct_at_once_after_a_yes() {
     let (at_alice, at_bob) = begin_over_the_relay(&alice, &mut bob).await;
     for session in [&at_alice, &at_bob] {
         assert_eq!(session.path, PathKind::Relay);
-        let only_relay = session.report.tried.iter().all(|t| t.way == Way::Relay);
+        let only_relay = session
+            .report
+            .tried
+            .iter()
+            .all(|t| t.way == PathAttempt::Relay);
         assert!(only_relay, "{}", session.report);
     }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Answer, ConnectError, HostSharing, KnownKeys, LogInError, PathKind, PathPolicy, ProxyChoice,
-    Rendezvous, ServerConnectError, Way,
+    Answer, ConnectError, HostSharing, KnownKeys, LogInError, PathAttempt, PathKind, PathPolicy,
+    ProxyChoice, Rendezvous, ServerConnectError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -211,7 +211,7 @@ async fn the_proxy_s_address_is_never_a_candidate() {
     let (at_alice, at_bob) = (at_alice.unwrap(), at_bob.unwrap());
     // Bob, whose server is on loopback, would dial it there.
     for tried in &at_bob.report.tried {
-        if let Way::Dialled(address) = tried.way {
+        if let PathAttempt::Dialled(address) = tried.way {
             assert!(!address.ip().is_loopback(), "{}", at_bob.report);
         }
     }

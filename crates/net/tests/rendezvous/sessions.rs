@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    Answer, ConnectError, HostSharing, IntroductionFailure, PathKind, PathPolicy, RefuseReason,
-    Tried, Way,
+    Answer, ConnectError, HostSharing, IntroductionFailure, PathAttempt, PathKind, PathPolicy,
+    RefuseReason, Tried,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
@@ -28,7 +28,7 @@ async fn two_peers_connect_directly_and_know_each_other() {
         let chosen = |tried: &&Tried| tried.answer == Answer::Selected;
         let chosen: Vec<_> = session.report.tried.iter().filter(chosen).collect();
         assert_eq!(chosen.len(), 1, "{}", session.report);
-        assert_ne!(chosen[0].way, Way::Relay);
+        assert_ne!(chosen[0].way, PathAttempt::Relay);
         let quick = session.elapsed < Duration::from_secs(2);
         assert!(quick, "took {:?}: {}", session.elapsed, session.report);
     }
@@ -47,7 +47,11 @@ async fn the_relay_carries_what_may_not_go_directly() {
     assert_eq!(at_bob.peer.key, alice.key);
     for session in [&at_alice, &at_bob] {
         assert_eq!(session.remote.port(), server.port());
-        let only_relay = session.report.tried.iter().all(|t| t.way == Way::Relay);
+        let only_relay = session
+            .report
+            .tried
+            .iter()
+            .all(|t| t.way == PathAttempt::Relay);
         assert!(only_relay, "{}", session.report);
     }
     exchange(at_alice, at_bob, 20_000_000).await;

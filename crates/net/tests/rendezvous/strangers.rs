@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use pinhole_net::socket::{AddressReuse, LocalPort};
 use pinhole_net::{
-    Accepted, Answer, ConnectError, Expect, HostSharing, Identity, PathKind, PathPolicy, PeerName,
-    Way,
+    Accepted, Answer, ConnectError, Expect, HostSharing, Identity, PathAttempt, PathKind,
+    PathPolicy, PeerName,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -237,7 +237,7 @@ async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
         .report
         .tried
         .iter()
-        .filter(|t| matches!(t.way, Way::Accepted(_)));
+        .filter(|t| matches!(t.way, PathAttempt::Accepted(_)));
     let answers: Vec<&Answer> = accepted.map(|tried| &tried.answer).collect();
     assert_eq!(answers.len(), 5, "{}", session.report);
     assert_eq!(answers[0], &Answer::Connected);

@@ -4,7 +4,7 @@
 use std::sync::{Arc, mpsc};
 
 use super::{Incoming, Stopped, Written};
-use crate::{disk, event::Summary, manifest::Entry, part::Content, store::Store};
+use crate::{disk, event::Summary, manifest::Entry, partial_file::Content, store::Store};
 
 /// Most files made durable together. They are open files.
 const TOGETHER: usize = if cfg!(target_os = "linux") { 192 } else { 32 };
@@ -87,7 +87,7 @@ impl Incoming {
         let mut parts = Vec::with_capacity(group.len());
         for written in group {
             match written {
-                Written::Part { entry, part } => parts.push((entry, part)),
+                Written::PartialFile { entry, part } => parts.push((entry, part)),
                 Written::Settled { entry } => {
                     summary.files += 1;
                     summary.bytes += self.size_bytes(entry);

@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 
 use super::{Incoming, Stopped};
 use crate::{
+    chunking::{CHUNK_BYTES, Chunking},
     digest::{Digest, Tree},
     disk,
     frame::DigestItem,
-    lengths::{CHUNK_BYTES, Lengths},
     message::Message,
-    open::runs,
-    part::Content,
+    partial_file::Content,
     store::{Folders, Store},
+    transfer_table::runs,
 };
 
 /// What the comparison has found so far, file by file.
@@ -73,7 +73,7 @@ struct Left {
 }
 
 impl Left {
-    fn has(&self, lengths: Lengths, item: &DigestItem, buffer: &mut [u8]) -> bool {
+    fn has(&self, lengths: Chunking, item: &DigestItem, buffer: &mut [u8]) -> bool {
         if self.is_settled {
             return true;
         }
@@ -206,7 +206,7 @@ impl Incoming {
     }
 }
 
-fn bytes_of(lengths: Lengths, items: &[DigestItem]) -> u64 {
+fn bytes_of(lengths: Chunking, items: &[DigestItem]) -> u64 {
     items
         .iter()
         .map(|item| lengths.run_bytes(item.index, 1))

@@ -8,14 +8,14 @@ use std::{
 
 use super::{Incoming, Stopped, Verified, Written};
 use crate::{
+    chunking::CHUNK_BYTES,
     digest::Digest,
     disk::{self, Pace},
     event::FileError,
     frame::BatchItem,
-    lengths::CHUNK_BYTES,
     manifest::Entry,
-    message::Trouble,
-    part::Part,
+    message::FileErrorKind,
+    partial_file::PartialFile,
     store::{Folders, Store},
 };
 
@@ -32,7 +32,7 @@ pub(super) struct WriteStage<'a> {
     written: mpsc::SyncSender<Written>,
     folders: Folders,
     /// The file whose chunks are arriving.
-    open: Option<Part>,
+    open: Option<PartialFile>,
     /// A file that failed here, while the rest of it still arrives.
     given_up: Option<u32>,
     pace: Pace,
@@ -131,7 +131,7 @@ impl<'a> WriteStage<'a> {
     /// A file is not what an earlier attempt has made durable, and stays as it was.
     fn changed(&self, entry: u32) -> Result<(), Stopped> {
         let error = FileError::Local {
-            trouble: Trouble::Changed,
+            trouble: FileErrorKind::Changed,
             detail: "it was received before, and was something else then".to_owned(),
         };
         self.incoming.refuse(entry, error);
@@ -210,12 +210,12 @@ impl<'a> WriteStage<'a> {
             return self.hand_on(Written::Settled { entry });
         }
         match self.complete(entry) {
-            Ok(part) => self.hand_on(Written::Part { entry, part }),
+            Ok(part) => self.hand_on(Written::PartialFile { entry, part }),
             Err(error) => self.give_up(entry, error),
         }
     }
 
-    fn complete(&mut self, entry: u32) -> io::Result<Part> {
+    fn complete(&mut self, entry: u32) -> io::Result<PartialFile> {
         let part = match self
             .store
             .whole(&mut self.folders, entry, self.incoming.path(entry)?)?
@@ -235,7 +235,7 @@ impl<'a> WriteStage<'a> {
 
     /// The file that is open; what an earlier attempt left of it, or a new one,
     /// where nothing of it has come.
-    fn part(&mut self, entry: u32) -> io::Result<Part> {
+    fn part(&mut self, entry: u32) -> io::Result<PartialFile> {
         match self.open.take() {
             Some(part) => Ok(part),
             None => {

@@ -7,18 +7,18 @@ use tokio::sync::oneshot;
 
 use super::{Framed, Outgoing, Piece, Pieces};
 use crate::{
+    chunking::ChunkPlace,
+    connection::Frame,
     digest::{Digest, Tree},
+    digest_cache::Chunks,
     event::FileError,
     frame,
-    known::Chunks,
-    lengths::ChunkPlace,
-    link::Frame,
     message::Message,
     source::SourceReader,
 };
 
 /// What sends it, and whom it tells.
-pub(crate) type Forerun = (Outgoing, oneshot::Sender<Ahead>);
+pub(crate) type EarlySend = (Outgoing, oneshot::Sender<Ahead>);
 
 /// What has gone ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,13 +13,13 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Outgoing, Piece, Pieces};
 use crate::{
+    chunking::{CHUNK_BYTES, Chunking},
+    connection::Frame,
     digest::{Digest, Tree},
+    digest_cache::Chunks,
     event::FileError,
     frame::{self, DIGEST_ITEMS_MAX, DigestItem},
-    known::Chunks,
-    lengths::{CHUNK_BYTES, Lengths},
-    link::Frame,
-    message::Trouble,
+    message::FileErrorKind,
     source::SourceReader,
 };
 
@@ -121,7 +121,7 @@ impl Outgoing {
                 for place in lengths.places_from(0).take(chunks as usize) {
                     self.flight.wait_while_paused();
                     if self.flight.stopped().is_some() || self.is_unwanted(entry) {
-                        return Err(FileError::Peer(Trouble::Io));
+                        return Err(FileError::Peer(FileErrorKind::Io));
                     }
                     let digest = if let Some(digest) = known.get(place.index()) {
                         digest
@@ -194,7 +194,7 @@ impl Outgoing {
         }
         // Given up meanwhile: the receiver may not have compared all of it.
         if self.is_unwanted(entry) {
-            return Some(Err(FileError::Peer(Trouble::Io)));
+            return Some(Err(FileError::Peer(FileErrorKind::Io)));
         }
         if let Err(error) = reader.check_read(entry, &file) {
             return Some(Err(error));
@@ -209,13 +209,13 @@ impl Outgoing {
         &self,
         reader: &SourceReader,
         (file, known): (&File, &Arc<Chunks>),
-        (entry, lengths, index): (u32, Lengths, u32),
+        (entry, lengths, index): (u32, Chunking, u32),
         expected: Digest,
         pieces: &Pieces<'_>,
     ) -> Option<Result<(), FileError>> {
         self.check_pause(pieces, &mut None)?;
         if self.is_unwanted(entry) {
-            return Some(Err(FileError::Peer(Trouble::Io)));
+            return Some(Err(FileError::Peer(FileErrorKind::Io)));
         }
         let place = lengths.place(index)?;
         let mut buffer = self.buffer()?;
@@ -225,7 +225,7 @@ impl Outgoing {
         }
         if Digest::of_chunk(place, room) != expected {
             return Some(Err(FileError::Local {
-                trouble: Trouble::Changed,
+                trouble: FileErrorKind::Changed,
                 detail: "it changed after it was read".to_owned(),
             }));
         }

@@ -19,9 +19,9 @@ use crate::{
     incoming::Work,
     manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX},
     message::TransferId,
-    open::{Held, Open, OpenIncoming},
+    rate_limit::SLICE_BYTES,
     receiver::Receiver,
-    throttle::SLICE_BYTES,
+    transfer_table::{EarlyData, OpenIncoming, OpenTransfers},
     violation::Violation,
 };
 
@@ -150,7 +150,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     ) -> Result<(), Violation> {
         let mut open = self.shared.open();
         match self.takes(&mut open, id, what)? {
-            Some(Takes::Held(held)) => ask(&mut held.machine),
+            Some(Takes::EarlyData(held)) => ask(&mut held.machine),
             Some(Takes::Pipeline { machine, .. }) => ask(machine),
             None => Ok(()),
         }
@@ -169,7 +169,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             // Under one lock, so that the answer comes before both or behind both.
             let mut open = self.shared.open();
             match self.takes(&mut open, id, what)? {
-                Some(Takes::Held(held)) => {
+                Some(Takes::EarlyData(held)) => {
                     if take(&mut held.machine, &work)? {
                         held.work.push(work);
                     }
@@ -202,7 +202,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// has ended.
     fn takes<'a>(
         &self,
-        open: &'a mut Open,
+        open: &'a mut OpenTransfers,
         id: TransferId,
         what: &'static str,
     ) -> Result<Option<Takes<'a>>, Violation> {
@@ -225,7 +225,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             })),
             Some(OpenIncoming::Offered {
                 held: Some(held), ..
-            }) => Ok(Some(Takes::Held(held))),
+            }) => Ok(Some(Takes::EarlyData(held))),
             Some(_) => Err(Violation::State(what)),
         }
     }
@@ -234,7 +234,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 /// What takes the files of a transfer.
 enum Takes<'a> {
     /// Nobody has answered the offer yet, of which something comes before.
-    Held(&'a mut Held),
+    EarlyData(&'a mut EarlyData),
     /// It was accepted.
     Pipeline {
         machine: &'a mut Receiver,

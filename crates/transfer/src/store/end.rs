@@ -7,11 +7,11 @@ use cap_std::fs::Dir;
 
 use super::{Folders, Found, Store};
 use crate::{
-    choices::Existing,
+    accept_options::Existing,
     disk,
-    journal::Named,
+    journal::PlacedName,
     manifest::Entry,
-    part::{Part, at_ns_since_1970},
+    partial_file::{PartialFile, at_ns_since_1970},
     path::SafePath,
     sync::FileSystem,
 };
@@ -19,13 +19,19 @@ use crate::{
 impl Store {
     /// Gives a durable file its name; another one if it is taken and may not be
     /// replaced.
-    pub(crate) fn publish(&self, part: &mut Part, entry: u32, path: &SafePath) -> io::Result<()> {
+    pub(crate) fn publish(
+        &self,
+        part: &mut PartialFile,
+        entry: u32,
+        path: &SafePath,
+    ) -> io::Result<()> {
         let is_top = path.parent().is_none();
         let intend = |name: &str| match is_top {
             true => {
                 let name = name.to_owned();
                 let was_there = false;
-                self.journal.note(path.name(), Named { name, was_there })
+                self.journal
+                    .note(path.name(), PlacedName { name, was_there })
             }
             false => Ok(()),
         };
@@ -45,7 +51,7 @@ impl Store {
     /// Makes the content of files durable, and tells of each.
     pub(crate) fn sync<'a>(
         &self,
-        parts: impl ExactSizeIterator<Item = &'a Part>,
+        parts: impl ExactSizeIterator<Item = &'a PartialFile>,
     ) -> Vec<io::Result<()>> {
         self.file_system().sync_files(parts.map(|part| &*part.file))
     }

@@ -10,8 +10,8 @@ use cap_std::fs::Dir;
 
 use super::Store;
 use crate::{
-    choices::Existing, disk, event::FileError, journal::Named, manifest::Entry, message::Trouble,
-    part::first_free, path::SafePath,
+    accept_options::Existing, disk, event::FileError, journal::PlacedName, manifest::Entry,
+    message::FileErrorKind, partial_file::first_free, path::SafePath,
 };
 
 impl Store {
@@ -32,7 +32,7 @@ impl Store {
                 Some(_) => self.inner_folder(&mut folders, number, path, makes),
             };
             if let Err(error) = made {
-                if disk::has_failed(&error) || Trouble::of(&error).is_of_the_disk() {
+                if disk::has_failed(&error) || FileErrorKind::of(&error).is_of_the_disk() {
                     return Err(error);
                 }
                 self.do_without(number, path, error, makes);
@@ -92,12 +92,12 @@ impl Store {
                 true => offered.to_owned(),
                 false => first_free(offered, |name| disk::create_folder(dir, name))?,
             };
-            Named { name, was_there }
+            PlacedName { name, was_there }
         };
         if !self.journal.says(offered, &named) {
             self.journal.note(offered, named.clone())?;
         }
-        let Named { name, was_there } = named;
+        let PlacedName { name, was_there } = named;
         if was_there {
             self.merged.insert(offered.into());
             self.kept.insert(entry);
@@ -142,8 +142,8 @@ impl Store {
             // That of the folder it is in.
             Ok(error) => error,
             Err(error) => FileError::Local {
-                trouble: match Trouble::of(&error) {
-                    Trouble::NotAFile => Trouble::NotAFolder,
+                trouble: match FileErrorKind::of(&error) {
+                    FileErrorKind::NotAFile => FileErrorKind::NotAFolder,
                     trouble => trouble,
                 },
                 detail: path.display_text(),

@@ -10,11 +10,11 @@ use std::{
 
 use super::{Folders, Found, PARTS_MAX, Store, split};
 use crate::{
+    chunking::CHUNK_BYTES,
     disk,
-    journal::Other,
-    lengths::CHUNK_BYTES,
+    journal::PriorOffer,
     manifest::{Entry, Manifest},
-    part::{Part, open_file},
+    partial_file::{PartialFile, open_file},
     path::SafePath,
 };
 
@@ -58,11 +58,11 @@ impl Store {
                     && let Some(found) =
                         self.left_at(&mut folders, path, &before, (place, is_ours, at))?
                 {
-                    if matches!(found, Found::Part(..)) {
+                    if matches!(found, Found::PartialFile(..)) {
                         other.use_it();
                     }
                     let chunks = match (&found, manifest.lengths(number)) {
-                        (Found::Part(Some(part), _), _) => part.count_chunks(),
+                        (Found::PartialFile(Some(part), _), _) => part.count_chunks(),
                         (_, Some(lengths)) => lengths.chunks(),
                         _ => continue,
                     };
@@ -92,7 +92,7 @@ impl Store {
         };
         if left.size_bytes > u64::from(CHUNK_BYTES)
             && self.found_parts < PARTS_MAX
-            && let Some(mut part) = Part::find(&dir, name, left.size_bytes, &self.flight)?
+            && let Some(mut part) = PartialFile::find(&dir, name, left.size_bytes, &self.flight)?
         {
             part.move_to(folders.enter(self, path.parent())?, path.name())?;
             return Ok(Some(Found::part(part).1));
@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// Whether a finished file of another offer is still where it was.
-    fn is_left(&self, folders: &mut Folders, other: &Other, there: &HashSet<String>) -> bool {
+    fn is_left(&self, folders: &mut Folders, other: &PriorOffer, there: &HashSet<String>) -> bool {
         other.entries.iter().any(|(path, size_bytes)| {
             let Some((place, true)) = other.place(path).filter(|_| size_bytes.is_some()) else {
                 return false;
@@ -181,7 +181,7 @@ fn files_of(manifest: &Manifest) -> Vec<Offered<'_>> {
 /// Which file of the offer, by its number, may have been which of another offer.
 /// Those that have the most in common go first. The files take the paths that
 /// they had there.
-fn pairs<'a>(files: &mut [Offered<'a>], other: &'a Other) -> Vec<(u32, Left<'a>)> {
+fn pairs<'a>(files: &mut [Offered<'a>], other: &'a PriorOffer) -> Vec<(u32, Left<'a>)> {
     let left = other.entries.iter().filter_map(|(path, size_bytes)| {
         let size_bytes = (*size_bytes)?;
         Some(Left { path, size_bytes })

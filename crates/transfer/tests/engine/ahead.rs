@@ -7,8 +7,8 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, DeclineReason, Destination, FileError, Party, Source, Summary, TransferError,
-    TransferId, Trouble,
+    AcceptOptions, DeclineReason, Destination, FileError, FileErrorKind, Party, Source, Summary,
+    TransferError, TransferId,
 };
 use tempfile::tempdir;
 
@@ -283,7 +283,7 @@ async fn a_file_that_changed_before_the_answer_is_not_kept() {
     let summary = bob.finished(id).await.unwrap();
     assert_eq!((summary.files, summary.failed_files), (1, 1));
     let why: Vec<_> = bob.failed.iter().map(|(_, error)| error.clone()).collect();
-    assert_eq!(why, [FileError::Peer(Trouble::Changed)]);
+    assert_eq!(why, [FileError::Peer(FileErrorKind::Changed)]);
     assert_eq!(names(into.path()), ["1"]);
 }
 
@@ -351,7 +351,10 @@ async fn a_folder_that_does_not_serve_costs_nothing_of_what_is_held() {
     let folder = tempdir().unwrap();
     let gone = Destination::open(folder.path()).unwrap();
     drop(folder);
-    let accepted = bob.exchange.accept(id, gone, Choices::default()).await;
+    let accepted = bob
+        .exchange
+        .accept(id, gone, AcceptOptions::default())
+        .await;
     assert!(accepted.is_err());
     bob.accept(id, into.path()).await;
     liar.rest_of_the_first_file().await;

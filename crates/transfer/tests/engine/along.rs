@@ -4,7 +4,7 @@
 use std::{fs, time::Duration};
 
 use pinhole_transfer::{
-    Choices, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
+    AcceptOptions, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
     digest::Digest,
     frame::{BatchItem, encode_batch_header},
 };
@@ -197,7 +197,10 @@ async fn an_offer_that_ends_unanswered_takes_its_files_with_it() {
                 let folder = tempdir().unwrap();
                 let gone = Destination::open(folder.path()).unwrap();
                 drop(folder);
-                let accepted = bob.exchange.accept(id, gone, Choices::default()).await;
+                let accepted = bob
+                    .exchange
+                    .accept(id, gone, AcceptOptions::default())
+                    .await;
                 assert!(accepted.is_err());
                 // It is still there for a better folder, and so are its files.
                 bob.accept(id, into.path()).await;

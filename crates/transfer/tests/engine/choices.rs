@@ -12,7 +12,7 @@ use crate::{
     support::{Peer, names, noise, pair, tree},
 };
 use pinhole_transfer::{
-    Choices, ExchangeError, ExchangeEvent, Existing, Party, Paused, Summary, TransferError,
+    AcceptOptions, ExchangeError, ExchangeEvent, Existing, Party, Paused, Summary, TransferError,
     TransferId,
 };
 use tempfile::{TempDir, tempdir};
@@ -30,7 +30,7 @@ fn read(root: &Path, path: &str) -> String {
 }
 
 /// Sends the entries of `from` with `choices` and returns both summaries.
-async fn transfer(from: &Path, into: &Path, choices: Choices) -> (Summary, Summary) {
+async fn transfer(from: &Path, into: &Path, choices: AcceptOptions) -> (Summary, Summary) {
     let (mut alice, mut bob) = pair();
     let mut paths: Vec<_> = fs::read_dir(from)
         .unwrap()
@@ -47,10 +47,10 @@ async fn transfer(from: &Path, into: &Path, choices: Choices) -> (Summary, Summa
     (sent, received)
 }
 
-fn existing(existing: Existing) -> Choices {
-    Choices {
+fn existing(existing: Existing) -> AcceptOptions {
+    AcceptOptions {
         existing,
-        ..Choices::default()
+        ..AcceptOptions::default()
     }
 }
 
@@ -74,7 +74,7 @@ fn some_there() -> (TempDir, TempDir) {
 #[tokio::test]
 async fn by_default_both_stay() {
     let (from, into) = some_there();
-    let (sent, _) = transfer(from.path(), into.path(), Choices::default()).await;
+    let (sent, _) = transfer(from.path(), into.path(), AcceptOptions::default()).await;
     assert_eq!((sent.files, sent.skipped_files), (4, 0));
     assert_eq!(read(into.path(), "a"), "old");
     assert_eq!(read(into.path(), "a (1)"), "new");
@@ -216,11 +216,11 @@ async fn a_folder_that_was_there_stays_when_nothing_comes_into_it() {
 #[tokio::test]
 async fn a_part_of_an_offer_can_be_taken() {
     let (from, into) = some_there();
-    let choices = Choices {
+    let choices = AcceptOptions {
         // d/e with everything in it, and f: the entries are a, d, d/e, d/e/y,
         // d/x, f.
         unwanted: BTreeSet::from([2, 5]),
-        ..Choices::default()
+        ..AcceptOptions::default()
     };
     let into_new = into.path().join("new");
     fs::create_dir(&into_new).unwrap();
@@ -236,9 +236,9 @@ async fn a_part_of_an_offer_can_be_taken() {
 #[tokio::test]
 async fn all_of_an_offer_can_be_unwanted() {
     let (from, into) = some_there();
-    let choices = Choices {
+    let choices = AcceptOptions {
         unwanted: (0..6).collect(),
-        ..Choices::default()
+        ..AcceptOptions::default()
     };
     let into_new = into.path().join("new");
     fs::create_dir(&into_new).unwrap();
@@ -257,9 +257,9 @@ async fn programs_stay_programs_only_by_choice() {
     fs::set_permissions(from.path().join("tool"), fs::Permissions::from_mode(0o6755)).unwrap();
     for keeps_executable in [false, true] {
         let into = tempdir().unwrap();
-        let choices = Choices {
+        let choices = AcceptOptions {
             keeps_executable,
-            ..Choices::default()
+            ..AcceptOptions::default()
         };
         transfer(from.path(), into.path(), choices).await;
         let plain = mode(&into.path().join("data"));

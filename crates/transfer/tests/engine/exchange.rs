@@ -9,8 +9,8 @@ use std::{
 
 use crate::support::{Peer, names, noise, pair, transfer, tree};
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, DestinationError, ExchangeError,
-    ExchangeEvent, Party, Side, Source, TransferError, TransferId, Trouble,
+    AcceptError, AcceptOptions, DeclineReason, Destination, DestinationError, ExchangeError,
+    ExchangeEvent, FileErrorKind, Party, Side, Source, TransferError, TransferId,
 };
 use tempfile::tempdir;
 use tokio::io::AsyncWriteExt;
@@ -278,7 +278,7 @@ async fn an_offer_can_be_declined_and_answered_only_once() {
     let destination = Destination::open(into.path()).unwrap();
     let late = bob
         .exchange
-        .accept(id, destination, Choices::default())
+        .accept(id, destination, AcceptOptions::default())
         .await;
     assert!(matches!(
         late,
@@ -440,10 +440,10 @@ async fn a_file_that_changes_or_vanishes_fails_alone() {
         assert_eq!(
             failed,
             [
-                ("top/grown", Trouble::Changed),
-                ("top/lost", Trouble::NotFound),
-                ("top/shrunk", Trouble::Changed),
-                ("top/small gone", Trouble::NotFound),
+                ("top/grown", FileErrorKind::Changed),
+                ("top/lost", FileErrorKind::NotFound),
+                ("top/shrunk", FileErrorKind::Changed),
+                ("top/small gone", FileErrorKind::NotFound),
             ]
         );
     }
@@ -461,7 +461,7 @@ async fn a_file_cut_short_while_it_is_sent_fails() {
     file.set_len(0).unwrap();
     let sent = alice.finished(id).await.unwrap();
     assert_eq!((sent.files, sent.failed_files), (0, 1));
-    assert_eq!(alice.failed[0].1.trouble(), Trouble::Changed);
+    assert_eq!(alice.failed[0].1.trouble(), FileErrorKind::Changed);
     assert_eq!(bob.finished(id).await.unwrap().failed_files, 1);
     assert!(names(into.path()).is_empty());
 }
@@ -476,11 +476,11 @@ async fn a_folder_that_cannot_serve_leaves_the_offer_open() {
     let id = alice.send(&[path, small]).await;
     bob.offered().await;
     let missing = Destination::open(&into.path().join("missing")).unwrap_err();
-    assert_eq!(missing.trouble(), Trouble::NotFound);
+    assert_eq!(missing.trouble(), FileErrorKind::NotFound);
     let destination = Destination::open(into.path()).unwrap();
     let full = bob
         .exchange
-        .accept(id, destination, Choices::default())
+        .accept(id, destination, AcceptOptions::default())
         .await
         .unwrap_err();
     assert!(

@@ -8,7 +8,7 @@ use std::{
 };
 
 use cap_std::{ambient_authority, fs::Dir};
-use pinhole_transfer::{Party, TransferError, TransferId, Trouble};
+use pinhole_transfer::{FileErrorKind, Party, TransferError, TransferId};
 use tempfile::tempdir;
 
 use crate::support::{Peer, names, noise, pair, transfer};
@@ -61,7 +61,7 @@ async fn files_that_grow_and_shrink_under_way_fail_alone() {
             .iter()
             .map(|(path, error)| (path.as_str(), error.trouble()))
             .collect();
-        let changed = |path| (path, Trouble::Changed);
+        let changed = |path| (path, FileErrorKind::Changed);
         assert_eq!(failed, [changed("top/1 grows"), changed("top/2 shrinks")]);
     }
     assert_eq!(names(into.path()), ["top", "top/3 stays"]);

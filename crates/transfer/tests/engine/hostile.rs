@@ -8,8 +8,8 @@ use crate::{
     support::{Peer, names, noise},
 };
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, DestinationError, ExchangeError, Party, Side,
-    TransferError, Trouble,
+    AcceptError, AcceptOptions, DeclineReason, Destination, DestinationError, ExchangeError,
+    FileErrorKind, Party, Side, TransferError,
     digest::Digest,
     frame::{BatchItem, ChunkHeader, encode_batch_header},
 };
@@ -388,7 +388,7 @@ async fn a_disk_that_fills_up_on_the_way_ends_the_transfer() {
     }
     let outcome = bob.finished(id).await;
     assert!(
-        matches!(outcome, Err(TransferError::LocalFile { ref path, trouble: Trouble::DiskFull, .. }) if *path == into.display().to_string()),
+        matches!(outcome, Err(TransferError::LocalFile { ref path, trouble: FileErrorKind::DiskFull, .. }) if *path == into.display().to_string()),
         "{outcome:?}"
     );
     let mut said = liar.hear().await;
@@ -427,7 +427,7 @@ async fn a_disk_that_others_fill_meanwhile_keeps_its_reserve() {
         matches!(
             error,
             TransferError::LocalFile {
-                trouble: Trouble::DiskFull,
+                trouble: FileErrorKind::DiskFull,
                 ..
             }
         )
@@ -457,7 +457,7 @@ async fn a_disk_that_is_full_or_read_only_is_known_before_accepting() {
         .accept(
             id,
             Destination::open(small.0.path()).unwrap(),
-            Choices::default(),
+            AcceptOptions::default(),
         )
         .await;
     let Err(AcceptError::Destination(error)) = full else {
@@ -468,11 +468,14 @@ async fn a_disk_that_is_full_or_read_only_is_known_before_accepting() {
         "{error:?}"
     );
     let fixed = Destination::open(fixed.0.path()).unwrap();
-    let fixed = bob.exchange.accept(id, fixed, Choices::default()).await;
+    let fixed = bob
+        .exchange
+        .accept(id, fixed, AcceptOptions::default())
+        .await;
     let Err(AcceptError::Destination(error)) = fixed else {
         panic!("{fixed:?}");
     };
-    assert_eq!(error.trouble(), Trouble::ReadOnly);
+    assert_eq!(error.trouble(), FileErrorKind::ReadOnly);
     // The offer is still there for a better folder.
     let into = tempdir().unwrap();
     bob.accept(id, into.path()).await;

@@ -5,13 +5,13 @@ use std::path::Path;
 use crate::support::{Peer, names};
 use pinhole_transfer::{
     ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
+    chunking::Chunking,
     digest::Digest,
     frame::{
         BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
         FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
         encode_digests,
     },
-    lengths::Lengths,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -22,7 +22,7 @@ pub(crate) fn chunk_digest(index: u32, data: &[u8]) -> Digest {
     if index == 0 && data.len() < MIB {
         return Digest::of_file(data);
     }
-    let lengths = Lengths::new((u64::from(index) + 2) * MIB as u64).unwrap();
+    let lengths = Chunking::new((u64::from(index) + 2) * MIB as u64).unwrap();
     Digest::of_chunk(lengths.place(index).unwrap(), data)
 }
 pub(crate) const FAILED: &str =

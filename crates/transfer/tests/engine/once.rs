@@ -4,8 +4,8 @@
 use std::{fs, path::Path, sync::atomic::Ordering};
 
 use pinhole_transfer::{
-    Choices, ExchangeEvent, Existing, Party, ResumeState, Summary, TransferError, Trouble,
-    digest::Digest,
+    AcceptOptions, ExchangeEvent, Existing, FileErrorKind, Party, ResumeState, Summary,
+    TransferError, digest::Digest,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -59,9 +59,9 @@ impl Scene {
         let [of_alice, of_bob] = &self.resume;
         let id = alice.send_resumable(&paths, of_alice).await;
         bob.offered().await;
-        let choices = Choices {
+        let choices = AcceptOptions {
             existing: self.existing,
-            ..Choices::default()
+            ..AcceptOptions::default()
         };
         bob.accept_again(id, self.into.path(), choices, of_bob)
             .await;
@@ -79,9 +79,9 @@ impl Scene {
     }
 }
 
-type End = (Result<Summary, TransferError>, Vec<(String, Trouble)>);
+type End = (Result<Summary, TransferError>, Vec<(String, FileErrorKind)>);
 
-fn failed(peer: &Peer) -> Vec<(String, Trouble)> {
+fn failed(peer: &Peer) -> Vec<(String, FileErrorKind)> {
     let failed = peer.failed.iter();
     failed
         .map(|(path, error)| (path.as_str().to_owned(), error.trouble()))
@@ -137,7 +137,7 @@ async fn other_content_for_what_was_received_fails_and_touches_nothing() {
 
         let (received, sent, _) = scene.attempt(u64::MAX).await;
         let changed = ["0 top", "album/1 first", "album/done/2 small"];
-        let changed = changed.map(|path| (path.to_owned(), Trouble::Changed));
+        let changed = changed.map(|path| (path.to_owned(), FileErrorKind::Changed));
         assert_eq!(received.1, changed, "{existing:?}");
         assert_eq!(sent.1, changed, "{existing:?}");
         let counts = |end: &End| {
@@ -163,7 +163,7 @@ async fn files_that_come_along_again_are_not_written_again() {
         let (mut liar, mut bob) = with_liar();
         liar.offer_along(0, &[4, 3]).await;
         let (id, _) = bob.offered().await;
-        let choices = Choices::default();
+        let choices = AcceptOptions::default();
         bob.accept_again(id, into.path(), choices.clone(), &resume)
             .await;
         assert_eq!(liar.hear().await["type"], "accept");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use pinhole_transfer::{Choices, Destination, Existing, Party, Resources, TransferError};
+use pinhole_transfer::{AcceptOptions, Destination, Existing, Party, Resources, TransferError};
 use tempfile::tempdir;
 
 use crate::{
@@ -29,9 +29,9 @@ async fn another_peers_part_is_not_found_measured_taken_or_removed() {
             let (mut mallory, mut bob) = pair_of(MALLORY, Resources::default());
             mallory.offer(&[8 * MIB]).await;
             let (id, offer) = bob.offered().await;
-            let choices = Choices {
+            let choices = AcceptOptions {
                 existing,
-                ..Choices::default()
+                ..AcceptOptions::default()
             };
             bob.accept_some(id, into.path(), choices.clone()).await;
             assert_eq!(mallory.hear().await["type"], "accept", "nothing is here");

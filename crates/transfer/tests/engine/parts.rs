@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pinhole_transfer::Trouble;
+use pinhole_transfer::FileErrorKind;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::tempdir;
 
@@ -151,7 +151,7 @@ async fn what_was_put_in_the_place_of_a_part_gets_no_name_and_stays() {
     liar.end(0, &[&data[0], &data[1]]).await;
     let summary = bob.finished(id).await.unwrap();
     assert_eq!((summary.files, summary.failed_files), (0, 1));
-    assert_eq!(bob.failed[0].1.trouble(), Trouble::Io);
+    assert_eq!(bob.failed[0].1.trouble(), FileErrorKind::Io);
     assert_eq!(fs::read(&part).unwrap(), PRECIOUS);
     assert!(!into.path().join("0").exists());
 }

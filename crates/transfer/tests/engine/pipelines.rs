@@ -3,7 +3,9 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-use pinhole_transfer::{Party, Resources, Side, Throttle, TransferError, Trouble, digest::Digest};
+use pinhole_transfer::{
+    FileErrorKind, Party, RateLimit, Resources, Side, TransferError, digest::Digest,
+};
 use tempfile::tempdir;
 
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
 const MIB: usize = 1024 * 1024;
 
 /// Alice, bob, and how fast alice may send.
-fn limited_pair() -> (Peer, Peer, Arc<Throttle>) {
+fn limited_pair() -> (Peer, Peer, Arc<RateLimit>) {
     let (left, right) = tokio::io::duplex(256 * 1024);
     let resources = Resources::default();
     let send = Arc::clone(&resources.send);
@@ -107,7 +109,7 @@ async fn what_changes_or_is_cut_short_in_the_middle_fails_alone() {
     }
     for peer in [&alice, &bob] {
         let failed: Vec<_> = peer.failed.iter().map(|(_, it)| it.trouble()).collect();
-        assert_eq!(failed, [Trouble::Changed; 2]);
+        assert_eq!(failed, [FileErrorKind::Changed; 2]);
     }
     assert_eq!(names(into.path()), ["top", "top/3 stays"]);
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use pinhole_transfer::{Choices, Existing, Renamed, Summary, Trouble};
+use pinhole_transfer::{AcceptOptions, Existing, FileErrorKind, Renamed, Summary};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::{TempDir, tempdir};
 
@@ -35,9 +35,9 @@ impl Scene {
         let paths: Vec<_> = tops.iter().map(|top| self.from.path().join(top)).collect();
         let id = alice.send(&paths).await;
         bob.offered().await;
-        let choices = Choices {
+        let choices = AcceptOptions {
             existing,
-            ..Choices::default()
+            ..AcceptOptions::default()
         };
         bob.accept_some(id, self.into.path(), choices).await;
         let received = bob.finished(id).await.unwrap();
@@ -51,7 +51,7 @@ impl Scene {
 }
 
 /// What failed, why, and what is said of it.
-type Failed = (String, Trouble, String);
+type Failed = (String, FileErrorKind, String);
 
 fn failed(peer: &Peer) -> Vec<Failed> {
     let failed = peer.failed.iter().map(|(path, error)| {
@@ -95,7 +95,7 @@ async fn what_is_no_folder_costs_only_what_was_to_go_into_it() {
                 paths.sort_unstable();
                 let right = ["w/sub/deep/none", "w/sub/deep/x", "w/sub/y"];
                 assert_eq!(paths, right, "{what}");
-                let is_right = |it: &Failed| it.1 == Trouble::NotAFolder;
+                let is_right = |it: &Failed| it.1 == FileErrorKind::NotAFolder;
                 assert!(failed.iter().all(is_right), "{what}: {failed:?}");
             }
             let names_it = |it: &Failed| it.2 == "not a folder (w/sub)";

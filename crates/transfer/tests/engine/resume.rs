@@ -10,7 +10,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, ExchangeError, Party, Side, Summary, TransferError, TransferId,
+    AcceptOptions, Destination, ExchangeError, Party, Side, Summary, TransferError, TransferId,
     frame::FrameKind,
 };
 use tempfile::tempdir;
@@ -467,6 +467,8 @@ async fn what_an_attempt_has_left_can_be_removed() {
     assert_eq!(bob.finished(id).await, Err(TransferError::ConnectionLost));
     assert_ne!(names(into.path()).len(), 0);
     let folder = Destination::open(into.path()).unwrap();
-    folder.discard(offer, &Choices::default(), ALICE).unwrap();
+    folder
+        .discard(offer, &AcceptOptions::default(), ALICE)
+        .unwrap();
     assert_eq!(names(into.path()).len(), 0);
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Choices, Destination, Exchange, ExchangeEvent, FileError, Manifest, Owner, PeerOwner,
+    AcceptOptions, Destination, Exchange, ExchangeEvent, FileError, Manifest, Owner, PeerOwner,
     Resources, ResumeState, SafePath, Side, Source, Summary, TransferError, TransferId,
 };
 use tokio::{io::DuplexStream, sync::mpsc};
@@ -101,10 +101,10 @@ impl Peer {
     }
 
     pub(crate) async fn accept(&self, id: TransferId, into: &Path) {
-        self.accept_some(id, into, Choices::default()).await;
+        self.accept_some(id, into, AcceptOptions::default()).await;
     }
 
-    pub(crate) async fn accept_some(&self, id: TransferId, into: &Path, choices: Choices) {
+    pub(crate) async fn accept_some(&self, id: TransferId, into: &Path, choices: AcceptOptions) {
         self.exchange
             .accept(id, Destination::open(into).unwrap(), choices)
             .await
@@ -116,7 +116,7 @@ impl Peer {
         &self,
         id: TransferId,
         into: &Path,
-        choices: Choices,
+        choices: AcceptOptions,
         resume: &ResumeState,
     ) {
         let destination = Destination::open(into).unwrap();
@@ -169,10 +169,10 @@ async fn begun(paths: &[PathBuf]) -> ResumeState {
 }
 
 /// Everything but these.
-pub(crate) fn without(unwanted: &[u32]) -> Choices {
-    Choices {
+pub(crate) fn without(unwanted: &[u32]) -> AcceptOptions {
+    AcceptOptions {
         unwanted: unwanted.iter().copied().collect(),
-        ..Choices::default()
+        ..AcceptOptions::default()
     }
 }
 

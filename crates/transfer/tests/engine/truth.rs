@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pinhole_transfer::{Choices, Existing, Source};
+use pinhole_transfer::{AcceptOptions, Existing, Source};
 use tempfile::tempdir;
 
 use crate::{
@@ -185,7 +185,7 @@ fn nothing_to_send_is_said_only_where_there_is_nothing() {
     );
 }
 
-async fn replaced(from: &Path, into: &Path, choices: Choices) {
+async fn replaced(from: &Path, into: &Path, choices: AcceptOptions) {
     let (mut alice, mut bob) = pair();
     let id = alice.send(&[from.to_owned()]).await;
     let (offered, _) = bob.offered().await;
@@ -220,10 +220,10 @@ async fn a_file_that_is_replaced_keeps_its_mode() {
             }
             fs::write(&there, "old").unwrap();
             fs::set_permissions(&there, Permissions::from_mode(before)).unwrap();
-            let choices = Choices {
+            let choices = AcceptOptions {
                 existing: Existing::Replace,
                 keeps_executable: true,
-                ..Choices::default()
+                ..AcceptOptions::default()
             };
             replaced(&sent, into.path(), choices).await;
             assert!(fs::read(&there).unwrap() == fs::read(&sent).unwrap());
@@ -247,7 +247,7 @@ fn what_is_made_is_for_its_owner_to_write() {
         fs::write(top.join("sub/file"), "content").unwrap();
         with_mask(mask, || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
-            runtime.block_on(replaced(&top, into.path(), Choices::default()));
+            runtime.block_on(replaced(&top, into.path(), AcceptOptions::default()));
         });
         let paths = ["top", "top/sub", "top/sub/file"];
         let modes = paths.map(|it| mode(&into.path().join(it)));

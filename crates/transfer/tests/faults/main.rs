@@ -26,8 +26,8 @@ use std::{
 
 use injector::{Call, Plan};
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, Exchange, ExchangeEvent, Existing, Owner,
-    Resources, Side, Source, Summary, TransferError, start,
+    AcceptError, AcceptOptions, DeclineReason, Destination, Exchange, ExchangeEvent, Existing,
+    Owner, Resources, Side, Source, Summary, TransferError, start,
 };
 use tempfile::TempDir;
 use tokio::{io::AsyncReadExt, sync::mpsc};
@@ -463,10 +463,10 @@ async fn received(
         match events.recv().await.unwrap() {
             ExchangeEvent::Offered { id, .. } => {
                 let destination = Destination::open(into).map_err(AcceptError::from);
-                let choices = Choices {
+                let choices = AcceptOptions {
                     existing,
                     keeps_executable: true,
-                    ..Choices::default()
+                    ..AcceptOptions::default()
                 };
                 let accepted = match destination {
                     Ok(destination) => bob.accept(id, destination, choices).await,

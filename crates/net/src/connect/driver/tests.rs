@@ -125,7 +125,7 @@ impl Scene {
         let id = agent.handle_accepted(Instant::now(), round.number, ours.remote);
         let id = id.expect("a better path");
         let sockets = &mut self.driver.sockets;
-        let (way, transport) = (Way::Accepted(ours.remote), transports().await.0);
+        let (way, transport) = (PathAttempt::Accepted(ours.remote), transports().await.0);
         sockets.add_connection(Some(id), round.number, way, transport);
         sockets.authenticated(id, ours);
         self.driver.selected(id, PathKind::Lan).await.unwrap();

@@ -19,7 +19,7 @@ const ACQUAINTED_AFTER: Duration = Duration::from_secs(1);
 /// Since when a reader waits for the peer in vain; nothing while this side has
 /// something to read, or does not want to.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Silence(Arc<Mutex<State>>);
+pub(crate) struct IdleTimer(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -36,7 +36,7 @@ struct Pauses {
     longest_before: Duration,
 }
 
-impl Silence {
+impl IdleTimer {
     /// How long the peer has been waited for.
     pub(crate) fn lasts(&self) -> Duration {
         let since = self.lock().since;
@@ -97,18 +97,18 @@ impl Pauses {
 }
 
 /// A stream that notes how long it is waited for.
-pub(crate) struct Heard<R> {
+pub(crate) struct LivenessReader<R> {
     stream: R,
-    silence: Silence,
+    silence: IdleTimer,
 }
 
-impl<R> Heard<R> {
-    pub(crate) const fn new(stream: R, silence: Silence) -> Self {
+impl<R> LivenessReader<R> {
+    pub(crate) const fn new(stream: R, silence: IdleTimer) -> Self {
         Self { stream, silence }
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Heard<R> {
+impl<R: AsyncRead + Unpin> AsyncRead for LivenessReader<R> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_was_before_a_restart_does_not_count() {
-        let silence = Silence::default();
+        let silence = IdleTimer::default();
         silence.lock().pauses = after(&[30_000]).0;
         silence.restart();
         assert_eq!(silence.usual(), None);

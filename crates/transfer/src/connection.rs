@@ -20,13 +20,13 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::{
     buffer::{Buffer, BufferMemory, Pool},
+    digest_cache::DigestCache,
     event::ExchangeEvent,
     flight::Flight,
-    heard::Silence,
-    known::Known,
+    liveness::IdleTimer,
     message::Message,
     offers::OfferBudget,
-    throttle::Throttle,
+    rate_limit::RateLimit,
 };
 
 /// Buffers for reading files, shared by all transfers: 6 MiB.
@@ -44,19 +44,19 @@ pub type PeerOwner = Owner<[u8; 32]>;
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
     /// How fast files may travel from this side to peers.
-    pub send: Arc<Throttle>,
+    pub send: Arc<RateLimit>,
     /// And from peers to this side.
-    pub receive: Arc<Throttle>,
+    pub receive: Arc<RateLimit>,
     /// What the chunks of files were found to be.
-    pub known: Known,
+    pub known: DigestCache,
     /// What the offers that wait for an answer take.
     pub offers: OfferBudget,
     /// The memory of chunks under way.
     pub buffers: BufferMemory,
 }
 
-/// See the module.
-pub(crate) struct Link {
+/// What the tasks and threads of one exchange share.
+pub(crate) struct Connection {
     pub(crate) outbox: Outbox,
     pub(crate) bulk: mpsc::Sender<Bulk>,
     pub(crate) events: mpsc::Sender<ExchangeEvent>,
@@ -65,14 +65,14 @@ pub(crate) struct Link {
     owner: PeerOwner,
     is_known: AtomicBool,
     /// How long the peer has been waited for.
-    pub(crate) silence: Silence,
+    pub(crate) silence: IdleTimer,
     /// The application wants an end.
     pub(crate) closing: Notify,
     /// Turns true when nothing more can be sent or received.
     pub(crate) ended: watch::Sender<bool>,
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn new(
         resources: Resources,
         owner: PeerOwner,
@@ -87,7 +87,7 @@ impl Link {
             resources,
             owner,
             is_known: AtomicBool::new(owner.is_known),
-            silence: Silence::default(),
+            silence: IdleTimer::default(),
             closing: Notify::new(),
             ended: watch::Sender::new(false),
         };
@@ -95,7 +95,7 @@ impl Link {
     }
 }
 
-impl Link {
+impl Connection {
     pub(crate) fn owner(&self) -> PeerOwner {
         Owner {
             is_known: self.is_known.load(Ordering::Relaxed),
@@ -122,7 +122,7 @@ impl Link {
         self.outbox.push(message);
     }
 
-    /// As [`Link::emit`], on a thread of its own.
+    /// As [`Connection::emit`], on a thread of its own.
     pub(crate) fn emit_blocking(&self, event: ExchangeEvent) {
         let _ = self.events.blocking_send(event);
     }
@@ -229,7 +229,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{TransferId, Trouble};
+    use crate::message::{FileErrorKind, TransferId};
 
     #[test]
     fn acknowledgements_do_not_pile_up() {
@@ -254,7 +254,7 @@ mod tests {
         let failed = Message::FileFailed {
             transfer,
             entry: 3,
-            trouble: Trouble::Io,
+            trouble: FileErrorKind::Io,
         };
         outbox.push(Message::Durable {
             transfer,

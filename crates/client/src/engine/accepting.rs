@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use pinhole_transfer::{
-    AcceptError, Choices, DeclineReason, Destination, DestinationError, Existing, Prepared,
-    ResumeState, Trouble,
+    AcceptError, AcceptOptions, DeclineReason, Destination, DestinationError, Existing,
+    FileErrorKind, Prepared, ResumeState,
 };
 use tokio::task::spawn_blocking;
 
-use super::remains::Holder;
-use super::transfers::{Carried, TransferInput};
+use super::cleanup::Holder;
+use super::transfers::{Carrier, TransferInput};
 use super::{Engine, Input};
 use crate::consent::Yes;
 use crate::event::Event;
@@ -35,7 +35,7 @@ impl Engine {
         let (into, unwanted, existing) = chosen;
         let settings = self.in_force();
         let folder = into.unwrap_or_else(|| super::download_folder(&self.profile, &settings));
-        let choices = Choices {
+        let choices = AcceptOptions {
             unwanted,
             existing: existing.unwrap_or(settings.existing),
             keeps_executable: settings.keeps_executable,
@@ -80,7 +80,7 @@ impl Engine {
     pub(super) async fn taken(
         &mut self,
         id: TransferId,
-        carried: Carried,
+        carried: Carrier,
         outcome: Result<Box<Prepared>, AcceptError>,
     ) {
         let transfer = self.transfers.get(&id);
@@ -133,7 +133,7 @@ impl Engine {
 
     /// Puts away what was prepared in vain, and says so when it is done: until then
     /// another attempt would find everything in use.
-    fn let_go(&mut self, id: TransferId, carried: Carried, prepared: Box<Prepared>) {
+    fn let_go(&mut self, id: TransferId, carried: Carrier, prepared: Box<Prepared>) {
         let left = self.leftovers.remove(&Holder::Taking(id));
         self.on_disk(move || {
             match left {
@@ -149,9 +149,11 @@ impl Engine {
     }
 
     /// The folder does not serve.
-    async fn refuse(&mut self, id: TransferId, carried: &Carried, error: &DestinationError) {
+    async fn refuse(&mut self, id: TransferId, carried: &Carrier, error: &DestinationError) {
         let reason = match error.trouble() {
-            Trouble::DiskFull | Trouble::Quota | Trouble::TooManyFiles => DeclineReason::NoSpace,
+            FileErrorKind::DiskFull | FileErrorKind::Quota | FileErrorKind::TooManyFiles => {
+                DeclineReason::NoSpace
+            }
             _ => DeclineReason::NotWritable,
         };
         let _ = carried.exchange.decline(carried.id, reason);
@@ -184,7 +186,7 @@ impl Engine {
     }
 
     /// The offer behind `id`, if it still waits for the user.
-    fn awaiting_decision(&self, id: TransferId) -> Option<Carried> {
+    fn awaiting_decision(&self, id: TransferId) -> Option<Carrier> {
         let transfer = self.transfers.get(&id)?;
         matches!(transfer.stage, Stage::AwaitingDecision).then(|| transfer.carried.clone())?
     }
@@ -200,9 +202,9 @@ impl Engine {
 }
 
 async fn prepare(
-    carried: &Carried,
+    carried: &Carrier,
     folder: PathBuf,
-    choices: Choices,
+    choices: AcceptOptions,
     resume: &ResumeState,
 ) -> Result<Box<Prepared>, AcceptError> {
     let destination = open(folder).await?;

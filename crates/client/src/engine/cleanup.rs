@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use pinhole_net::PeerKey;
 use pinhole_transfer::digest::Digest;
-use pinhole_transfer::{Choices, Destination, Manifest, Summary, TransferError};
+use pinhole_transfer::{AcceptOptions, Destination, Manifest, Summary, TransferError};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Engine;
 use super::sessions::SessionId;
-use super::transfers::{Carried, Transfer};
+use super::transfers::{Carrier, Transfer};
 use crate::consent::Delivery;
 use crate::snapshot::TransferId;
 
 /// Unfinished files, and where they are.
 #[derive(Debug)]
-pub(crate) struct Left {
+pub(crate) struct PartialTransfer {
     offer: Arc<Manifest>,
     folder: PathBuf,
-    choices: Choices,
+    choices: AcceptOptions,
     owner: [u8; 32],
 }
 
@@ -35,8 +35,8 @@ pub(crate) enum Holder {
 }
 
 impl Transfer {
-    fn left(&self) -> Option<Left> {
-        Some(Left {
+    fn left(&self) -> Option<PartialTransfer> {
+        Some(PartialTransfer {
             offer: self.manifest.clone()?,
             folder: self.folder.clone()?,
             choices: self.choices.clone(),
@@ -63,7 +63,7 @@ impl Engine {
         self.leftovers.insert(holder, left);
     }
 
-    pub(super) fn discard(&self, left: Left) {
+    pub(super) fn discard(&self, left: PartialTransfer) {
         tokio::task::spawn_blocking(move || {
             let folder = Destination::open(&left.folder);
             let discarded = folder.and_then(|it| it.discard(left.offer, &left.choices, left.owner));
@@ -111,7 +111,7 @@ impl Engine {
     pub(super) fn is_acknowledged(
         &self,
         peer: PeerKey,
-        carried: &Carried,
+        carried: &Carrier,
         offer: &Manifest,
     ) -> bool {
         let Some(content) = carried.sent else {

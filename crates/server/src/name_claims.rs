@@ -42,7 +42,7 @@ pub(crate) struct Claims {
 }
 
 /// Decides on claims, on a thread of its own.
-pub(crate) struct Clerk {
+pub(crate) struct NameWorker {
     names: Names,
     queue: mpsc::Receiver<(Claim, Slot)>,
     names_per_key: u32,
@@ -57,13 +57,13 @@ pub(crate) fn claims(
     names: Names,
     limits: &Limits,
     regulars: Arc<Regulars>,
-) -> Result<(Claims, Clerk), StorageError> {
+) -> Result<(Claims, NameWorker), StorageError> {
     let (sender, queue) = mpsc::channel(QUEUE);
     let claims = Claims {
         queue: sender,
         waiting: Slots::new(limits.claims),
     };
-    let mut clerk = Clerk {
+    let mut clerk = NameWorker {
         names,
         queue,
         names_per_key: limits.names_per_key,
@@ -92,7 +92,7 @@ impl Claims {
     }
 }
 
-impl Clerk {
+impl NameWorker {
     /// Answers claims, in the order in which they came, until nobody can make
     /// any more.
     pub(crate) fn run(mut self, answers: &mpsc::Sender<Input>) {
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    fn with(limits: &Limits) -> (Claims, Clerk, tempfile::TempDir) {
+    fn with(limits: &Limits) -> (Claims, NameWorker, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let names = Names::create(&dir.path().join("names.sqlite")).unwrap();
         let (claims, clerk) = claims(names, limits, Arc::default()).unwrap();

@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
 
 /// What is sent.
-pub(crate) enum Parcel {
+pub(crate) enum Payload {
     Files(Vec<PathBuf>),
     Text(String),
 }
@@ -23,7 +23,7 @@ struct Unusable {
     exit: Exit,
 }
 
-impl Parcel {
+impl Payload {
     /// What the arguments name. Reads standard input when they say so. Blocks.
     fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, Unusable> {
         let Some(text) = text else {
@@ -132,22 +132,22 @@ fn typed() -> Result<String, Unusable> {
 }
 
 /// Reads what is to be sent; `Err(exit)` inside when that is where it ends.
-pub(crate) async fn parcel_of(
+pub(crate) async fn payload_of(
     terminal: &mut Terminal<'_>,
     text: Option<String>,
     paths: Vec<PathBuf>,
-) -> anyhow::Result<Result<Parcel, Exit>> {
+) -> anyhow::Result<Result<Payload, Exit>> {
     // Before anything is asked of others.
-    let mut reading = tokio::task::spawn_blocking(|| Parcel::of(text, paths));
-    let parcel = loop {
+    let mut reading = tokio::task::spawn_blocking(|| Payload::of(text, paths));
+    let payload = loop {
         tokio::select! {
-            parcel = &mut reading => break parcel?,
+            payload = &mut reading => break payload?,
             wake = terminal.wait() => if let Wake::Interrupted(_) = wake? {
                 return Ok(Err(Exit::Interrupted));
             },
         }
     };
-    Ok(parcel.map_err(|Unusable { reason, exit }| {
+    Ok(payload.map_err(|Unusable { reason, exit }| {
         let kind = match exit {
             Exit::LocalFiles => "local_files",
             _ => "usage",

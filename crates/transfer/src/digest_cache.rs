@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{digest::Digest, lengths::CHUNK_BYTES, version::FileVersion};
+use crate::{chunking::CHUNK_BYTES, digest::Digest, version::FileVersion};
 use parking_lot::{Mutex, MutexGuard};
 
 /// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
@@ -25,7 +25,7 @@ const COST_MAX: usize = CHUNKS_MAX + FILE_COST;
 /// The digests of chunks of files that were read, written or compared. Clones
 /// are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Known(Arc<Mutex<Files>>);
+pub struct DigestCache(Arc<Mutex<Files>>);
 
 #[derive(Debug, Default)]
 struct Files {
@@ -46,7 +46,7 @@ fn cost(version: &FileVersion) -> usize {
     FILE_COST + usize::try_from(chunks).map_or(CHUNKS_MAX, |chunks| chunks.min(CHUNKS_MAX))
 }
 
-impl Known {
+impl DigestCache {
     fn files(&self) -> MutexGuard<'_, Files> {
         self.0.lock()
     }
@@ -100,11 +100,11 @@ struct State {
     /// Those that the disk has.
     durable: Vec<Option<Digest>>,
     /// Those that it may not have yet.
-    fresh: Fresh,
+    fresh: FreshDigests,
 }
 
 /// Digests of chunks that the disk may not have yet.
-pub(crate) type Fresh = Vec<(u32, Digest)>;
+pub(crate) type FreshDigests = Vec<(u32, Digest)>;
 
 impl Chunks {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -137,12 +137,12 @@ impl Chunks {
 
     /// What is to be [`settled`](Chunks::settle) once the disk has all that is
     /// written by now.
-    pub(crate) fn take_fresh(&self) -> Fresh {
+    pub(crate) fn take_fresh(&self) -> FreshDigests {
         std::mem::take(&mut self.state().fresh)
     }
 
     /// The disk has these.
-    pub(crate) fn settle(&self, fresh: Fresh) {
+    pub(crate) fn settle(&self, fresh: FreshDigests) {
         let mut state = self.state();
         for (index, digest) in fresh {
             state.set(index, Some(digest));
@@ -193,7 +193,7 @@ mod tests {
     fn a_file_that_stays_as_it_is_is_known_until_it_changes() {
         let folder = tempdir().unwrap();
         let mut file = file_in(folder.path(), "a");
-        let known = Known::default();
+        let known = DigestCache::default();
         known.recall(&file).set(1, digest(1));
         let again = File::open(folder.path().join("a")).unwrap();
         let chunks = known.recall(&again);
@@ -236,7 +236,7 @@ mod tests {
     fn what_the_disk_may_not_have_is_not_remembered() {
         let folder = tempdir().unwrap();
         let file = file_in(folder.path(), "a");
-        let known = Known::default();
+        let known = DigestCache::default();
         let chunks = known.recall(&file);
         chunks.set(0, digest(0));
         chunks.wrote(1, digest(1));
@@ -255,7 +255,7 @@ mod tests {
             file.set_len(chunks * MIB as u64).unwrap();
             file
         });
-        let known = Known::default();
+        let known = DigestCache::default();
         for file in &files {
             known.recall(file).set(0, digest(7));
         }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{Found, Store};
-use crate::part::Part;
+use crate::partial_file::PartialFile;
 
 impl Store {
     /// Of the room that the files to come need, what they have already. A killed
@@ -12,7 +12,7 @@ impl Store {
         let found = self.found();
         let here_bytes = self.have.iter().filter_map(|(entry, &chunks)| {
             Some(match found.get(entry)? {
-                Found::Part(Some(part), _) => part.room_bytes(),
+                Found::PartialFile(Some(part), _) => part.room_bytes(),
                 _ => self.manifest.lengths(*entry)?.run_bytes(0, chunks),
             })
         });
@@ -21,7 +21,7 @@ impl Store {
 
     /// The part, ready to be written. Room is set aside for all of it, if it is
     /// large: a disk that is too full says so before.
-    pub(super) fn ready(&self, mut part: Part) -> io::Result<Part> {
+    pub(super) fn ready(&self, mut part: PartialFile) -> io::Result<PartialFile> {
         if part.is_reserved() {
             self.destination.check_room(part.missing_bytes())?;
             part.reserve()?;

@@ -9,7 +9,7 @@ use crate::manifest::{Entry, Manifest};
 /// What a receiver wants of an offer, and how. The default takes everything
 /// and keeps what is there already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Choices {
+pub struct AcceptOptions {
     /// Numbers of entries that are not wanted; that of a folder stands for
     /// everything in it.
     pub unwanted: BTreeSet<u32>,

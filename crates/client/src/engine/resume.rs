@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::sessions::SessionId;
-use super::transfers::{Carried, Transfer};
+use super::transfers::{Carrier, Transfer};
 use crate::consent;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -32,7 +32,7 @@ const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
 
 /// What a transfer remembers that lost its connection.
-pub(crate) struct Lost {
+pub(crate) struct ReconnectState {
     /// What it ends with if it does not go on.
     failure: Failure,
     give_up_at: Instant,
@@ -40,7 +40,7 @@ pub(crate) struct Lost {
     try_at: Option<Instant>,
 }
 
-impl Lost {
+impl ReconnectState {
     fn next_wake(&self) -> Instant {
         self.try_at
             .map_or(self.give_up_at, |at| at.min(self.give_up_at))
@@ -81,7 +81,7 @@ impl Engine {
         let is_sending = transfer.direction == Direction::Sending;
         transfer.carried = None;
         transfer.stage = Stage::Reconnecting;
-        transfer.lost = Some(Lost {
+        transfer.lost = Some(ReconnectState {
             failure,
             give_up_at: now + wait,
             try_at: is_sending.then_some(now + BETWEEN_ATTEMPTS),
@@ -108,11 +108,11 @@ impl Engine {
     /// When a lost transfer is next to be looked after.
     pub(super) fn next_attempt(&self) -> Option<Instant> {
         let lost = self.transfers.values().filter_map(|t| t.lost.as_ref());
-        lost.map(Lost::next_wake).min()
+        lost.map(ReconnectState::next_wake).min()
     }
 
     /// Tries again what is due, and gives up what has waited too long.
-    pub(super) async fn attend_to_lost(&mut self) {
+    pub(super) async fn drive_reconnects(&mut self) {
         let now = Instant::now();
         let due = |(id, transfer): (&TransferId, &Transfer)| {
             let lost = transfer.lost.as_ref()?;
@@ -173,7 +173,7 @@ impl Engine {
 
     /// Takes an offer that continues a transfer, once that has let go of its
     /// files.
-    pub(super) fn go_on(&mut self, id: TransferId, carried: Carried) {
+    pub(super) fn go_on(&mut self, id: TransferId, carried: Carrier) {
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return;
         };

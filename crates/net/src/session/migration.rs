@@ -33,7 +33,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::sealed::{SealedReader, SealedStream, SealedWriter};
+use super::tls_stream::{SealedReader, SealedStream, SealedWriter};
 
 /// How long what was written to a path that is left may take to leave.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(120);

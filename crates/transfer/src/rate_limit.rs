@@ -10,9 +10,9 @@ pub(crate) const SLICE_BYTES: usize = 32 * 1024;
 /// A limit that can be changed while it is in force. Whoever has bytes to move
 /// asks before; several who do are served in turn.
 #[derive(Debug, Default)]
-pub struct Throttle(Mutex<ByteRate>);
+pub struct RateLimit(Mutex<ByteRate>);
 
-impl Throttle {
+impl RateLimit {
     /// `None` lifts the limit. What already waits still waits for its turn, for
     /// at most 32 KiB.
     pub fn set(&self, bytes_per_second: Option<u64>) {

@@ -1,4 +1,4 @@
-//! How a file is cut into chunks. Only [`Lengths`] makes a [`ChunkPlace`], so
+//! How a file is cut into chunks. Only [`Chunking`] makes a [`ChunkPlace`], so
 //! a number from the wire can never reach a seek or a slice unchecked.
 
 /// Bytes of every chunk of a file but its last, which may be shorter.
@@ -8,7 +8,7 @@ pub const FILE_BYTES_MAX: u64 = u32::MAX as u64 * CHUNK_BYTES as u64;
 
 /// The chunks of a file of a known size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lengths {
+pub struct Chunking {
     size_bytes: u64,
     chunks: u32,
 }
@@ -22,7 +22,7 @@ pub struct ChunkPlace {
     is_whole_file: bool,
 }
 
-impl Lengths {
+impl Chunking {
     /// The chunks of a file of `size_bytes`; `None` above [`FILE_BYTES_MAX`].
     #[must_use]
     pub fn new(size_bytes: u64) -> Option<Self> {
@@ -119,25 +119,25 @@ mod tests {
             (chunk + 1, 2, Some(1)),
             (FILE_BYTES_MAX, u32::MAX, Some(CHUNK_BYTES as usize)),
         ] {
-            let lengths = Lengths::new(size_bytes).unwrap();
+            let lengths = Chunking::new(size_bytes).unwrap();
             assert_eq!(lengths.chunks(), chunks);
             let place = chunks.checked_sub(1).and_then(|index| lengths.place(index));
             assert_eq!(place.map(ChunkPlace::length_bytes), last);
             assert_eq!(lengths.place(chunks), None);
         }
-        assert_eq!(Lengths::new(FILE_BYTES_MAX + 1), None);
+        assert_eq!(Chunking::new(FILE_BYTES_MAX + 1), None);
     }
 
     proptest! {
         #[test]
         fn chunks_cover_the_file_without_gap(size_bytes in 0..64 * u64::from(CHUNK_BYTES)) {
             let mut end = 0;
-            for place in Lengths::new(size_bytes).unwrap().places_from(0) {
+            for place in Chunking::new(size_bytes).unwrap().places_from(0) {
                 prop_assert_eq!(place.offset_bytes(), end);
                 end += place.length_bytes() as u64;
             }
             prop_assert_eq!(end, size_bytes);
-            prop_assert_eq!(Lengths::new(size_bytes).unwrap().run_bytes(0, u32::MAX), size_bytes);
+            prop_assert_eq!(Chunking::new(size_bytes).unwrap().run_bytes(0, u32::MAX), size_bytes);
         }
     }
 }

@@ -80,17 +80,17 @@ pub(crate) struct Watch {
     has_asked: bool,
     /// The network has changed, and the address that it comes from may not be this
     /// machine's any more.
-    is_homeless: bool,
+    local_address_gone: bool,
 }
 
 /// When the engine looked after its sessions.
 #[derive(Debug, Default)]
-pub(super) struct Vigil {
+pub(super) struct StallDetector {
     last: Option<Instant>,
     unbroken_since: Option<Instant>,
 }
 
-impl Vigil {
+impl StallDetector {
     /// For how long it has looked again and again.
     fn lasts(&mut self, now: Instant) -> Duration {
         let last = self.last.replace(now);
@@ -116,7 +116,7 @@ impl Watch {
             improvements: 0,
             probe_at: None,
             has_asked: false,
-            is_homeless: false,
+            local_address_gone: false,
         };
         if path == PathKind::Relay {
             watch.plan_improvement();
@@ -229,7 +229,7 @@ impl Engine {
             if session.path == PathKind::Relay {
                 session.watch.improve_at = Some(now);
             }
-            session.watch.is_homeless = true;
+            session.watch.local_address_gone = true;
         }
     }
 
@@ -238,7 +238,7 @@ impl Engine {
     /// if not, there is another way to it by the time that it is needed.
     pub(super) fn attend_to_silence(&mut self) {
         let now = Instant::now();
-        let watched = self.vigil.lasts(now);
+        let watched = self.stall_detector.lasts(now);
         let mut silent = Vec::new();
         let mut is_in_doubt = false;
         for (&id, session) in &mut self.sessions {
@@ -252,10 +252,10 @@ impl Engine {
             let patience = patience(session.exchange.usual_silence());
             let watch = &mut session.watch;
             // Seen to be so each time anew: an address may come back.
-            watch.is_homeless =
-                watch.is_homeless && !is_own_address(session.handle.path().borrow().local);
-            let is_homeless = watch.is_homeless && is_used;
-            if !is_homeless && (!is_awaited || silence < patience / 2) {
+            watch.local_address_gone =
+                watch.local_address_gone && !is_own_address(session.handle.path().borrow().local);
+            let local_address_gone = watch.local_address_gone && is_used;
+            if !local_address_gone && (!is_awaited || silence < patience / 2) {
                 (watch.probe_at, watch.has_asked) = (None, false);
                 continue;
             }
@@ -263,7 +263,7 @@ impl Engine {
                 debug!(peer = %session.peer.name, ?silence, ?patience, "nothing is heard");
                 is_in_doubt = true;
             }
-            if silence < patience && !is_homeless {
+            if silence < patience && !local_address_gone {
                 watch.probe_at = None;
                 continue;
             }
@@ -356,9 +356,9 @@ mod tests {
     fn who_stood_still_begins_to_wait_anew() {
         let begin = Instant::now();
         let at = |ms| begin + Duration::from_millis(ms);
-        let mut vigil = Vigil::default();
+        let mut stall_detector = StallDetector::default();
         let looked = [0, 100, 200, 300, 8300, 8400, 8500];
-        let lasted = looked.map(|ms| vigil.lasts(at(ms)).as_millis());
+        let lasted = looked.map(|ms| stall_detector.lasts(at(ms)).as_millis());
         assert_eq!(lasted, [0, 100, 200, 300, 0, 100, 200]);
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Open, OpenIncoming, Shared};
+use super::{OpenIncoming, OpenTransfers, TransferTable};
 use crate::{
     event::{ExchangeError, ExchangeEvent, Party, TransferError},
     message::{CancelReason, DeclineReason, Message, TransferId},
     reader::{ANSWERS_WAITING_MAX, Ended},
 };
 
-impl Shared {
+impl TransferTable {
     /// Ends a transfer of either direction early, or words. An accepted one of the peer
     /// ends when its pipeline has cleaned up behind it; any other at once. Of
     /// one that was only announced nobody has heard. Never waits.
@@ -23,7 +23,7 @@ impl Shared {
         self.stop_one(&mut self.open(), id, reason)
     }
 
-    /// As [`Shared::stop`], and tells the peer. Under one lock: when it hears of
+    /// As [`TransferTable::stop`], and tells the peer. Under one lock: when it hears of
     /// an offer that this side has made since, it has heard of the end before.
     pub(crate) fn cancel(
         self: &Arc<Self>,
@@ -42,7 +42,7 @@ impl Shared {
 
     fn stop_one(
         self: &Arc<Self>,
-        open: &mut Open,
+        open: &mut OpenTransfers,
         id: TransferId,
         reason: TransferError,
     ) -> Result<(), ExchangeError> {
@@ -96,7 +96,7 @@ impl Shared {
     /// Tells the application, which may be who ends the transfer: if it had to
     /// wait for room it would wait for itself. What has no room goes behind what
     /// waits for some already.
-    fn tell(self: &Arc<Self>, open: &mut Open, event: ExchangeEvent) {
+    fn tell(self: &Arc<Self>, open: &mut OpenTransfers, event: ExchangeEvent) {
         // When the application has dropped its end, nobody wants to know.
         let Err(TrySendError::Full(event)) = self.link.events.try_send(event) else {
             return;

@@ -19,13 +19,13 @@ use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
 use crate::{
+    chunking::CHUNK_BYTES,
+    digest_cache::{Chunks, DigestCache},
     disk::{self, Direct, Pace},
     event::FileError,
     flight::Flight,
-    known::{Chunks, Known},
-    lengths::CHUNK_BYTES,
-    message::Trouble,
-    own::{has_name, open_own},
+    locked_file::{has_name, open_own},
+    message::FileErrorKind,
     path::{PART_SUFFIX, numbered, numbered_within, shortened},
 };
 
@@ -52,7 +52,7 @@ const RESERVED_BYTES: u64 = 64 * CHUNK_BYTES as u64;
 /// A file under its temporary name. When it is dropped without having been
 /// given its own, it stays if it is of use to a later attempt.
 #[derive(Debug)]
-pub(crate) struct Part {
+pub(crate) struct PartialFile {
     dir: Arc<Dir>,
     /// `None` once it has its own.
     temporary: Option<String>,
@@ -80,7 +80,7 @@ pub(crate) struct Content {
 
 impl Content {
     /// Of a finished file.
-    pub(crate) fn finished(file: File, known: &Known) -> Self {
+    pub(crate) fn finished(file: File, known: &DigestCache) -> Self {
         Self {
             chunks: known.recall(&file),
             file: Arc::new(file),
@@ -96,7 +96,7 @@ impl Content {
     }
 }
 
-impl Part {
+impl PartialFile {
     /// A new one, empty, for the file `name`.
     pub(crate) fn create(
         dir: &Arc<Dir>,
@@ -328,7 +328,7 @@ impl Part {
             return Ok(());
         }
         Err(io::Error::other(FileError::Local {
-            trouble: Trouble::Io,
+            trouble: FileErrorKind::Io,
             detail: "another program has changed it meanwhile".to_owned(),
         }))
     }
@@ -408,7 +408,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         let Some(temporary) = self.temporary.take() else {
             return;

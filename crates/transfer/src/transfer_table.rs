@@ -16,14 +16,14 @@ use tokio::sync::{Notify, mpsc};
 pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
 
 use crate::{
-    choices::Selection,
+    accept_options::Selection,
+    connection::Connection,
     digest::Digest,
     event::{ExchangeError, TransferError},
     exchange::TRANSFERS_MAX,
     flight::Flight,
     frame::DigestItem,
     incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
-    link::Link,
     manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError},
     message::{Message, Side, TEXT_BYTES_MAX, TransferId},
     offers::OfferRoom,
@@ -37,16 +37,16 @@ use crate::{
 const PAGE: usize = 8192;
 
 /// What the tasks and handles of an exchange share.
-pub(crate) struct Shared {
+pub(crate) struct TransferTable {
     side: Side,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<Connection>,
     /// An accepted transfer has ended, or the application was told of an end.
     landed: Notify,
-    open: Mutex<Open>,
+    open: Mutex<OpenTransfers>,
 }
 
-/// See the module.
-pub(crate) struct Open {
+/// The transfers that are open, and what was said of others.
+pub(crate) struct OpenTransfers {
     /// The exchange is over and opens nothing more.
     is_over: bool,
     /// The next id of this side; `None` when they are used up.
@@ -69,7 +69,7 @@ pub(crate) enum OpenIncoming {
         manifest: Arc<Manifest>,
         is_preparing: bool,
         /// `None` when nothing of it comes before the answer.
-        held: Option<Held>,
+        held: Option<EarlyData>,
         /// What it takes counts until it is answered.
         _room: OfferRoom,
     },
@@ -120,7 +120,7 @@ impl Announced {
         let offered = OpenIncoming::Offered {
             manifest: Arc::clone(&manifest),
             is_preparing: false,
-            held: Held::new(&manifest, self.early),
+            held: EarlyData::new(&manifest, self.early),
             _room: self.room,
         };
         Ok((manifest, offered))
@@ -129,14 +129,14 @@ impl Announced {
 
 /// What has come of an offer before the answer to it: no more than the manifest
 /// allows of files that come along, of which each comes once, or one chunk.
-pub(crate) struct Held {
+pub(crate) struct EarlyData {
     pub(crate) machine: Receiver,
     pub(crate) work: Vec<Work>,
     /// Bytes of a chunk, be it that the rest of it is still coming.
     pub(crate) chunk_bytes: u64,
 }
 
-impl Held {
+impl EarlyData {
     /// `None` where nothing comes early.
     pub(crate) fn new(manifest: &Arc<Manifest>, early: Early) -> Option<Self> {
         let machine = Receiver::unanswered(Arc::clone(manifest), early);
@@ -209,7 +209,7 @@ impl OpenIncoming {
     }
 }
 
-impl Open {
+impl OpenTransfers {
     /// An id for something new of this side.
     fn new_id(&mut self) -> Result<TransferId, ExchangeError> {
         if self.is_over {
@@ -251,13 +251,13 @@ impl Open {
     }
 }
 
-impl Shared {
-    pub(crate) fn new(side: Side, link: Link) -> Self {
+impl TransferTable {
+    pub(crate) fn new(side: Side, link: Connection) -> Self {
         Self {
             side,
             link: Arc::new(link),
             landed: Notify::new(),
-            open: Mutex::new(Open {
+            open: Mutex::new(OpenTransfers {
                 is_over: false,
                 next: Some(TransferId::first(side)),
                 last_of_peer: None,
@@ -273,7 +273,7 @@ impl Shared {
         self.side
     }
 
-    pub(crate) fn open(&self) -> MutexGuard<'_, Open> {
+    pub(crate) fn open(&self) -> MutexGuard<'_, OpenTransfers> {
         self.open.lock()
     }
 
@@ -371,15 +371,15 @@ impl Shared {
             return Err(ExchangeError::UnknownTransfer);
         };
         let manifest = Arc::clone(manifest);
-        let Held {
+        let EarlyData {
             machine,
             work: held,
             chunk_bytes,
-        } = Held::accepted(held.take(), selection, have);
+        } = EarlyData::accepted(held.take(), selection, have);
         flight.select(selection);
         flight.add_bytes(chunk_bytes);
         // What comes along is compared when it is here.
-        let said = Some(have).filter(|_| !machine.comes_along());
+        let said = Some(have).filter(|_| !machine.is_early());
         let (work, waiting_work) = mpsc::channel(WORK);
         let (digests, waiting_digests) = mpsc::channel(DIGESTS);
         let receiving = OpenIncoming::Receiving {

@@ -8,14 +8,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Open, Shared};
+use super::{OpenTransfers, TransferTable};
 use crate::{
+    connection::Connection,
     event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError},
     flight::Flight,
-    link::Link,
     manifest::{Early, Manifest},
     message::{Message, TransferId},
-    outgoing::{Ahead, Answer, Departure, Forerun, Outgoing, Sent},
+    outgoing::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent},
     resume::{self, ResumeState},
     sender::{Accepted, Delivered, Sender},
     source::Source,
@@ -40,36 +40,36 @@ pub(crate) struct OpenOutgoing {
 /// What leaves without waiting for the answer to an offer.
 pub(crate) enum Leaving {
     Nothing,
-    FirstChunk(Forerun),
-    Everything(Departure),
+    FirstChunk(EarlySend),
+    Everything(SendJob),
 }
 
 impl OpenOutgoing {
-    fn outgoing(&self, link: &Arc<Link>, have: BTreeMap<u32, u32>) -> Outgoing {
+    fn outgoing(&self, link: &Arc<Connection>, have: BTreeMap<u32, u32>) -> Outgoing {
         Outgoing {
             flight: Arc::clone(&self.flight),
             source: Arc::clone(&self.source),
             link: Arc::clone(link),
             unwanted: Arc::clone(&self.unwanted),
             have,
-            comes_along: self.machine.comes_along(),
+            is_early: self.machine.is_early(),
             ahead: None,
         }
     }
 
     /// What sends its first chunk, now.
-    fn forerun(&mut self, link: &Arc<Link>) -> Forerun {
+    fn forerun(&mut self, link: &Arc<Connection>) -> EarlySend {
         let (gone, ahead) = oneshot::channel();
         self.ahead = Some(ahead);
         (self.outgoing(link, BTreeMap::new()), gone)
     }
 
     /// What sends its files, from now on.
-    pub(crate) fn depart(&mut self, link: &Arc<Link>, have: BTreeMap<u32, u32>) -> Departure {
+    pub(crate) fn depart(&mut self, link: &Arc<Connection>, have: BTreeMap<u32, u32>) -> SendJob {
         let (answers, waiting) = mpsc::unbounded_channel();
         self.answers = Some(answers);
         let goes_on = self.machine.goes_on_behind().is_some();
-        Departure {
+        SendJob {
             outgoing: self.outgoing(link, have),
             answers: waiting,
             ahead: self.ahead.take().map(|ahead| (ahead, goes_on)),
@@ -83,7 +83,7 @@ impl OpenOutgoing {
     ) -> Result<(BTreeMap<u32, u32>, Option<ExchangeEvent>), Violation> {
         let Accepted { selection, have } = self.machine.accepted()?;
         self.flight.select(&selection);
-        if !self.machine.comes_along() {
+        if !self.machine.is_early() {
             let mut unwanted = self.unwanted.lock();
             unwanted.clone_from(selection.skipped());
         }
@@ -160,7 +160,7 @@ impl OpenOutgoing {
     }
 }
 
-impl Open {
+impl OpenTransfers {
     /// What of an offer leaves before the answer.
     fn early(&self, manifest: &Manifest, may_go_ahead: bool) -> Early {
         let is_ahead = |other: &OpenOutgoing| other.machine.is_ahead();
@@ -177,7 +177,7 @@ impl Open {
     }
 }
 
-impl Shared {
+impl TransferTable {
     /// Gives a source an id and announces it. Some of its files may leave at
     /// once: a first chunk while the receiver can hold no other, unless the transfer
     /// was under way before, when the receiver is likely to have it.
