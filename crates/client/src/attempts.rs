@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_net::{Answer, PathKind, PeerName, Report, Way};
+use pinhole_net::{Answer, PathAttempt, PathKind, PeerName, Report};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -88,7 +88,7 @@ fn lines(report: &Report) -> Vec<String> {
 
 /// Why this path won.
 fn why(path: PathKind, report: &Report) -> &'static str {
-    let is_direct = |way: &Way| *way != Way::Relay;
+    let is_direct = |way: &PathAttempt| *way != PathAttempt::Relay;
     let mut direct = report.tried.iter().filter(|tried| is_direct(&tried.way));
     let mut others = direct.clone().filter(|t| t.answer != Answer::Selected);
     match path {
@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
 
-    fn report(answers: &[(Way, Answer)]) -> Report {
+    fn report(answers: &[(PathAttempt, Answer)]) -> Report {
         let tried = answers.iter().map(|(way, answer)| Tried {
             round: 1,
             way: *way,
@@ -157,13 +157,13 @@ mod tests {
         }
     }
 
-    fn dialled(last: u8) -> Way {
-        Way::Dialled(([10, 0, 0, last], 4000).into())
+    fn dialled(last: u8) -> PathAttempt {
+        PathAttempt::Dialled(([10, 0, 0, last], 4000).into())
     }
 
     #[test]
     fn the_reason_follows_from_what_the_others_answered() {
-        let relay = (Way::Relay, Answer::Selected);
+        let relay = (PathAttempt::Relay, Answer::Selected);
         let silent = (dialled(1), Answer::Silence);
         let won = (dialled(2), Answer::Selected);
         let lost = (dialled(3), Answer::Connected);

@@ -292,9 +292,7 @@ impl Contents {
                 }
                 Ok(Line::Folder { path }) if has_room => contents.entries.push((path, None)),
                 Ok(Line::Before(name)) => contents.before.push(name),
-                Ok(Line::Named { offered, named })
-                    if is_name(&offered) && is_name(&named.name) =>
-                {
+                Ok(Line::Named { offered, named }) if is_name(&offered) && is_name(&named.name) => {
                     contents.named.insert(offered, named);
                 }
                 _ => {}

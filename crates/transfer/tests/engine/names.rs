@@ -5,9 +5,7 @@
 use pinhole_transfer::{
     SafePath,
     display::display_text,
-    path::PathError::{
-        self, Character, Device, Dots, Empty, Hidden, PartialFile, TooLong, Trailing,
-    },
+    path::PathError::{self, Character, Device, Dots, Empty, Hidden, Part, TooLong, Trailing},
 };
 
 /// What becomes of a name.
@@ -84,7 +82,7 @@ const ROWS: &[Row] = &[
     path("... /x", Trailing),
     path("a/Nul", Device),
     path("con/x", Device),
-    path("a/x.pinhole-part", PartialFile),
+    path("a/x.pinhole-part", Part),
     path("a\0/b", Character('\0')),
     // Separators and drives of Windows.
     changed("\\", Character('\\'), "_", "\\"),
@@ -216,10 +214,10 @@ const ROWS: &[Row] = &[
     changed("conout$.txt", Device, "_conout$.txt", "conout$.txt"),
     changed("CLOCK$", Device, "_CLOCK$", "CLOCK$"),
     // Our own temporaries, which a sender leaves out.
-    path("x.pinhole-part", PartialFile),
-    path("x.PINHOLE-PART", PartialFile),
-    path(".b.0123456789abcdef.pinhole-part", PartialFile),
-    path(".pinhole-part", PartialFile),
+    path("x.pinhole-part", Part),
+    path("x.PINHOLE-PART", Part),
+    path(".b.0123456789abcdef.pinhole-part", Part),
+    path(".pinhole-part", Part),
     // Names that look dangerous and are only names.
     plain("-rf"),
     plain("--help"),
@@ -377,7 +375,7 @@ async fn what_an_honest_sender_has_gets_a_name_that_every_system_takes() {
         let folder = top.join(number.to_string());
         fs::create_dir_all(&folder).unwrap();
         // A path of several names, or none at all, is no file's name.
-        if row.on_disk.is_some() || row.refused == Some(PartialFile) && !row.name.contains('/') {
+        if row.on_disk.is_some() || row.refused == Some(Part) && !row.name.contains('/') {
             fs::write(folder.join(row.name), row.name).unwrap();
         }
     }
