@@ -89,10 +89,10 @@ impl TryFrom<String> for Digest {
 ///
 /// ```
 /// use pinhole_transfer::digest::{Digest, Tree};
-/// use pinhole_transfer::chunking::Lengths;
+/// use pinhole_transfer::chunking::Chunking;
 ///
 /// let file = vec![7; 3_000_000];
-/// let lengths = Lengths::new(file.len() as u64).unwrap();
+/// let lengths = Chunking::new(file.len() as u64).unwrap();
 /// let mut tree = Tree::default();
 /// for (place, chunk) in lengths.places_from(0).zip(file.chunks(1 << 20)) {
 ///     tree.push(Digest::of_chunk(place, chunk));

@@ -49,7 +49,7 @@ const ENTRY_JSON_BYTES: usize = 100;
 ///
 /// ```
 /// use pinhole_transfer::{
-///     Choices, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,
+///     AcceptOptions, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,
 /// };
 /// use tokio::io::{duplex, split};
 ///
@@ -70,7 +70,7 @@ const ENTRY_JSON_BYTES: usize = 100;
 /// while let Some(event) = at_bob.recv().await {
 ///     if let ExchangeEvent::Offered { id, .. } = event {
 ///         let folder = Destination::open(into.path())?;
-///         bob.accept(id, folder, Choices::default()).await?;
+///         bob.accept(id, folder, AcceptOptions::default()).await?;
 ///         break;
 ///     }
 /// }
