@@ -1,15 +1,15 @@
 //! The handshake as a state machine over memory: rustls's unbuffered connections.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use crate::records::{self, HEADER_BYTES, Opener, Sealer};
+use crate::side::{Side, queue};
 
 /// One end of a TLS connection, of either role, while hands are shaken.
 ///
@@ -22,22 +22,6 @@ pub struct Handshake {
     /// Whole records that rustls has seen and needs once more, in the same buffer,
     /// because the message in them goes on in the next.
     begun_bytes: usize,
-}
-
-pub(crate) enum Side {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
-}
-
-impl Deref for Side {
-    type Target = CommonState;
-
-    fn deref(&self) -> &CommonState {
-        match self {
-            Self::Client(client) => client,
-            Self::Server(server) => server,
-        }
-    }
 }
 
 /// Where the handshake stands after a step.
@@ -149,16 +133,7 @@ fn step<Data>(
 ) -> (usize, Result<Step, Error>) {
     let UnbufferedStatus { discard, state } = status;
     let step = match state {
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let start = queued.len();
-            if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
-                queued.resize(start + size.required_size, 0);
-            }
-            let encoded = data.encode(queued.get_mut(start..).unwrap_or_default());
-            encoded
-                .map(|_| Step::Again)
-                .map_err(|error| Error::General(error.to_string()))
-        }
+        Ok(ConnectionState::EncodeTlsData(data)) => queue(data, queued).map(|()| Step::Again),
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
             Ok(Step::Again)

@@ -9,6 +9,7 @@
 
 mod handshake;
 mod records;
+mod side;
 
 pub use handshake::{Handshake, Step};
 pub use records::{LONGEST_RECORD_BYTES, Opened, Opener, RecordError, SealError, Sealer};

@@ -7,10 +7,10 @@ mod tests;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ContentType, Error};
 
-use crate::handshake::Side;
+use crate::side::{Side, queue};
 
 pub(crate) const HEADER_BYTES: usize = 5;
 /// Plaintext in one record, without its type and padding (RFC 8446, 5.1).
@@ -198,16 +198,7 @@ fn step<Data>(
             Some(Err(error)) => Err(error),
             None => Ok(Progress::Again),
         },
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            let start = queued.len();
-            if let Err(EncodeError::InsufficientSize(size)) = data.encode(&mut []) {
-                queued.resize(start + size.required_size, 0);
-            }
-            let encoded = data.encode(queued.get_mut(start..).unwrap_or_default());
-            encoded
-                .map(|_| Progress::Again)
-                .map_err(|error| Error::General(error.to_string()))
-        }
+        Ok(ConnectionState::EncodeTlsData(data)) => queue(data, queued).map(|()| Progress::Again),
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
             Ok(Progress::Again)

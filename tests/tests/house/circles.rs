@@ -58,8 +58,6 @@ const KNOWN: &[&str] = &[
     "proto: agent::connection -> agent::checklist",
     "proto: agent::round -> agent::checklist",
     "proto: agent::round -> agent::connection",
-    "tls: handshake -> records",
-    "tls: records -> handshake",
     "transfer: event -> message",
     "transfer: event -> violation",
     "transfer: exchange -> incoming",
