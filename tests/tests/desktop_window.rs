@@ -313,20 +313,29 @@ struct Handed {
     complains: bool,
 }
 
-/// Lists that programs make, well-formed and not, of files in this folder.
-fn handed(folder: &Path) -> Vec<Handed> {
-    let file = |name: &str| {
-        fs::write(folder.join(name), name).expect("a file");
-        format!("{}/{name}", folder.display())
-    };
-    let case = |what, list: String, arrives: &[&str], complains| Handed {
-        what,
-        list: list.into_bytes(),
-        arrives: arrives.iter().map(|&name| name.to_owned()).collect(),
-        complains,
-    };
+impl Handed {
+    fn new(what: &'static str, list: String, arrives: &[&str], complains: bool) -> Self {
+        Self {
+            what,
+            list: list.into_bytes(),
+            arrives: arrives.iter().map(|&name| name.to_owned()).collect(),
+            complains,
+        }
+    }
+}
+
+/// The path of a new file in this folder.
+fn made(folder: &Path, name: &str) -> String {
+    fs::write(folder.join(name), name).expect("a file");
+    format!("{}/{name}", folder.display())
+}
+
+/// Short lists that programs make, well-formed and not, of files in this folder.
+fn short_lists(folder: &Path) -> Vec<Handed> {
+    let file = |name: &str| made(folder, name);
+    let case = Handed::new;
     let missing = format!("file://{}/missing.txt\r\n", folder.display());
-    let mut cases = vec![
+    vec![
         case(
             "a host and a comment",
             format!("# made by hand\r\nfile://localhost{}\r\n", file("a.txt")),
@@ -365,16 +374,21 @@ fn handed(folder: &Path) -> Vec<Handed> {
             true,
         ),
         case("nothing at all", String::new(), &[], true),
-    ];
-    let odd = std::ffi::OsStr::from_bytes(b"odd-\xff.txt");
-    fs::write(folder.join(odd), "odd").expect("a file");
+    ]
+}
+
+/// One with a name that is not UTF-8, and one that is longer than fits into one
+/// property, so that it comes in pieces.
+fn odd_lists(folder: &Path) -> [Handed; 2] {
+    let file = |name: &str| made(folder, name);
+    let name = std::ffi::OsStr::from_bytes(b"odd-\xff.txt");
+    fs::write(folder.join(name), "odd").expect("a file");
     let list = format!(
         "file://{}/odd-%FF.txt\r\nfile://{}\r\n",
         folder.display(),
         file("f.txt")
     );
-    cases.push(case("a name that is not UTF-8", list, &["f.txt"], false));
-    // More than goes into one property: it comes in pieces.
+    let odd = Handed::new("a name that is not UTF-8", list, &["f.txt"], false);
     let many: Vec<String> = (0..2_500)
         .map(|n| format!("{n}-{}.txt", "x".repeat(120)))
         .collect();
@@ -384,8 +398,8 @@ fn handed(folder: &Path) -> Vec<Handed> {
         .collect();
     assert!(list.len() > 300_000);
     let [first, last] = [many.first(), many.last()].map(|name| name.expect("some").as_str());
-    cases.push(case("a very long list", list, &[first, last], false));
-    cases
+    let long = Handed::new("a very long list", list, &[first, last], false);
+    [odd, long]
 }
 
 /// Drags what this list names from another program and drops it there.
@@ -433,7 +447,7 @@ fn every_drop_ends_in_files_or_in_words() {
         let rows = picture.pieces_in_column(RIGHT_OF_THE_BUTTONS_X, stage.theme.card, ROW_BODY);
         Some((IN_A_ROW_X, i32::try_from(*rows.first()?).ok()?))
     });
-    for handed in handed(&folder) {
+    for handed in short_lists(&folder).into_iter().chain(odd_lists(&folder)) {
         let what = handed.what;
         drop_list(&stage, &alice, row, &handed.list);
         for name in &handed.arrives {

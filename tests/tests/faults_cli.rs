@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinhole_tests::process::{Ended, Process, binary};
 use pinhole_tests::scene::{Peer, SOON, Scene};
@@ -558,75 +558,6 @@ fn who_is_to_survive_its_terminal_does() {
     assert_eq!(sent.code, Some(0), "{sent:#?}");
     receiving.signal("TERM");
     assert_eq!(receiving.wait(SOON), Some(0));
-}
-
-// Who waits.
-
-#[test]
-fn waiting_goes_on_while_the_other_does_something_else() {
-    let scene = Scene::on_loopback();
-    let (alice, bob) = alice_and_bob(&scene);
-    let file = scene.file("file", b"content");
-    // He is online, but does not receive.
-    let mut busy = bob.start(&["send", "--wait", "nobody", text(&file)]);
-    busy.event("waiting", SOON);
-    let refused = alice.send("bob", &[&file]).end(SOON);
-    assert_ended(&refused, 4, "peer_offline", "does not receive");
-    let mut waiting = alice.start(&["send", "--wait", "bob", text(&file)]);
-    while waiting.event("waiting", SOON)["until"] != "receiving" {}
-    busy.interrupt();
-    assert_eq!(busy.wait(SOON), Some(130));
-    let start = Instant::now();
-    let _receiving = bob.receive(&[]);
-    let sent = waiting.end(SOON);
-    assert_eq!(sent.code, Some(0), "{sent:#?}");
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "it is tried at once"
-    );
-}
-
-#[test]
-fn two_who_wait_for_each_other_go_on_waiting() {
-    let scene = Scene::on_loopback();
-    let (alice, bob) = alice_and_bob(&scene);
-    let file = scene.file("file", b"content");
-    let mut first = alice.start(&["send", "--wait", "bob", text(&file)]);
-    first.event("waiting", SOON);
-    let mut second = bob.start(&["send", "--wait", "alice", text(&file)]);
-    for process in [&mut first, &mut second] {
-        while process.event("waiting", SOON)["until"] != "receiving" {}
-    }
-    second.interrupt();
-    assert_eq!(second.wait(SOON), Some(130));
-    let _receiving = bob.receive(&[]);
-    assert_eq!(first.end(SOON).code, Some(0));
-}
-
-#[test]
-fn waiting_goes_on_when_the_receiver_goes_away_in_the_middle() {
-    let scene = Scene::on_loopback();
-    let (alice, bob) = alice_and_bob(&scene);
-    let file = scene.folder.path().join("large");
-    tree::write_file(&file, 12_000_000, 7).expect("a file");
-    let mut waiting = alice.start(&["send", "--wait", "--limit", "4M", "bob", text(&file)]);
-    waiting.event("waiting", SOON);
-    for stop in ["INT", "TERM", "KILL"] {
-        let mut receiving = bob.receive(&[]);
-        while receiving.event("progress", SOON)["bytes"].as_u64() < Some(500_000) {}
-        receiving.signal(stop);
-        receiving.wait(SOON);
-        waiting.event("waiting", SOON);
-    }
-    let mut receiving = bob.receive(&[]);
-    receiving.event("completed", SOON);
-    let sent = waiting.end(SOON);
-    assert_eq!(sent.code, Some(0), "{sent:#?}");
-    let arrived = fs::read(bob.inbox.join("large")).expect("the file");
-    assert!(
-        arrived == fs::read(&file).expect("the original"),
-        "they differ"
-    );
 }
 
 /// A name that is no text.

@@ -5,7 +5,7 @@ mod person;
 mod rogue;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use person::Person;
@@ -14,8 +14,8 @@ use pinhole_client::{
     Strangers, TransferId, TransferView,
 };
 use pinhole_tests::scene::{SOON, Scene};
-use pinhole_transfer::{DeclineReason, ExchangeEvent, ResumeState, Source, TransferError};
-use rogue::Rogue;
+use pinhole_transfer::{DeclineReason, ExchangeEvent, ResumeState, Source, Summary, TransferError};
+use rogue::{Raid, Rogue};
 
 fn own_identity(person: &Person, name: &str) -> PeerIdentity {
     PeerIdentity {
@@ -440,10 +440,67 @@ fn listing(folder: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
+/// A file of this name and content, in a folder of its own.
+fn file_in(scene: &Scene, folder: &str, name: &str, content: &[u8]) -> PathBuf {
+    let folder = scene.folder.path().join(folder);
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::write(folder.join(name), content).expect("a file");
+    folder.join(name)
+}
+
+fn source(path: &Path) -> Source {
+    Source::scan(&[path.to_owned()]).expect("a file")
+}
+
+/// What mallory may offer once `reviewed` was delivered. With the state of that
+/// delivery an offer says that all of it was sent before.
+fn attacks(
+    scene: &Scene,
+    reviewed: PathBuf,
+    said: ResumeState,
+) -> [(&'static str, PathBuf, Option<ResumeState>); 7] {
+    let content = file_in(scene, "2", "report", b"poisoned");
+    let size = file_in(scene, "3", "report", b"longer than reviewed");
+    let name = file_in(scene, "4", "passwords", b"reviewed");
+    let again = Some(said);
+    [
+        ("the same", reviewed.clone(), None),
+        ("other content", content.clone(), None),
+        ("other content as delivered", content, again.clone()),
+        ("another size", size.clone(), None),
+        ("another size as delivered", size, again.clone()),
+        ("another name", name, None),
+        ("the same as delivered", reviewed, again),
+    ]
+}
+
+/// How an offer of mallory's ends, and whether bob was asked, who says no.
+async fn outcome_of(
+    raid: &mut Raid,
+    bob: &mut Person,
+    offer: pinhole_transfer::TransferId,
+) -> (Result<Summary, TransferError>, bool) {
+    let mut was_asked = false;
+    loop {
+        tokio::select! {
+            question = bob.offered() => {
+                was_asked = true;
+                bob.decline(question);
+            }
+            event = raid.event() => match event {
+                ExchangeEvent::Finished { id, outcome } if id == offer => {
+                    return (outcome, was_asked);
+                }
+                ExchangeEvent::Accepted { .. } => panic!("it was accepted"),
+                _ => {}
+            },
+        }
+    }
+}
+
 /// Bob has said yes to one offer of mallory's. Whatever she offers afterwards, and
 /// whenever, is a question, and nothing comes of it; and what she may hear once more
 /// she hears for two minutes at most.
-#[allow(clippy::too_many_lines, reason = "one story")]
 async fn a_yes_is_not_used_again(lasts: Duration) {
     const REMEMBERED: Duration = Duration::from_secs(120);
     let scene = Scene::on_loopback();
@@ -454,14 +511,7 @@ async fn a_yes_is_not_used_again(lasts: Duration) {
     let target = own_identity(&bob, "bob");
     let rogue = Rogue::log_in(&scene, "mallory").await;
     let mut raid = rogue.raid(&target).await;
-    let file = |folder: &str, name: &str, content: &[u8]| {
-        let folder = scene.folder.path().join(folder);
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::write(folder.join(name), content).expect("a file");
-        folder.join(name)
-    };
-    let reviewed = file("1", "report", b"reviewed");
-    let source = |path: &Path| Source::scan(&[path.to_owned()]).expect("a file");
+    let reviewed = file_in(&scene, "1", "report", b"reviewed");
     let said = ResumeState::default();
     let sent = raid.exchange.send_resumable(source(&reviewed), &said);
     let sent = sent.expect("an offer");
@@ -472,28 +522,7 @@ async fn a_yes_is_not_used_again(lasts: Duration) {
     let is_sent = |e: &ExchangeEvent| matches!(e, ExchangeEvent::Finished { id, outcome: Ok(_) } if *id == sent);
     while !is_sent(&raid.event().await) {}
 
-    let fresh = ResumeState::default;
-    let attacks = [
-        ("the same", reviewed.clone(), None),
-        ("other content", file("2", "report", b"poisoned"), None),
-        (
-            "other content as delivered",
-            file("2", "report", b"poisoned"),
-            Some(said.clone()),
-        ),
-        (
-            "another size",
-            file("3", "report", b"longer than reviewed"),
-            None,
-        ),
-        (
-            "another size as delivered",
-            file("3", "report", b"longer than reviewed"),
-            Some(said.clone()),
-        ),
-        ("another name", file("4", "passwords", b"reviewed"), None),
-        ("the same as delivered", reviewed, Some(said)),
-    ];
+    let attacks = attacks(&scene, reviewed, said);
     let inbox = bob.profile.join("received");
     let mut round = 0;
     while round < 2 || delivered.elapsed() < lasts {
@@ -507,32 +536,17 @@ async fn a_yes_is_not_used_again(lasts: Duration) {
                 raid.exchange.close().await;
                 raid = rogue.raid(&target).await;
             }
-            let resume = resume.clone().unwrap_or_else(fresh);
+            let resume = resume.clone().unwrap_or_default();
             let offer = raid.exchange.send_resumable(source(path), &resume);
-            let offer = offer.expect("an offer");
             let begin = delivered.elapsed();
-            let mut was_asked = false;
-            let outcome = loop {
-                tokio::select! {
-                    question = bob.offered() => {
-                        was_asked = true;
-                        bob.decline(question);
-                    }
-                    event = raid.event() => match event {
-                        ExchangeEvent::Finished { id, outcome } if id == offer => break outcome,
-                        ExchangeEvent::Accepted { .. } => panic!("{attack} was accepted"),
-                        _ => {}
-                    },
-                }
-            };
+            let offer = offer.expect("an offer");
+            let (outcome, was_asked) = outcome_of(&mut raid, &mut bob, offer).await;
             if was_asked {
                 let declined = TransferError::Declined(DeclineReason::Declined);
                 assert_eq!(outcome, Err(declined), "{attack}");
             } else {
-                assert!(
-                    attack.ends_with("as delivered"),
-                    "nobody was asked: {attack}"
-                );
+                let said = attack.ends_with("as delivered");
+                assert!(said, "nobody was asked: {attack}");
                 assert!(begin < REMEMBERED, "{attack} after {begin:?}");
             }
             assert_eq!(listing(&inbox), before, "{attack}");

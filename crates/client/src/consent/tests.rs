@@ -56,66 +56,26 @@ fn words_of_strangers_are_a_question() {
 }
 
 #[test]
-#[allow(clippy::too_many_lines, reason = "a table")]
 fn a_stranger_learns_no_address() {
+    use AcceptPolicy as A;
     use PathPolicy::{Auto, DirectOnly, RelayOnly};
+    use Strangers as S;
     let ask = Invited::Refuse(RefuseReason::NeedsPermission);
     let over = Invited::Answer;
+    let (any, relayed) = (over(Auto), over(RelayOnly));
     // Accepting, strangers, paths; with a relay and without.
     let table = [
-        (
-            AcceptPolicy::Ask,
-            Strangers::Relay,
-            Auto,
-            over(RelayOnly),
-            ask,
-        ),
-        (
-            AcceptPolicy::Contacts,
-            Strangers::Relay,
-            Auto,
-            over(RelayOnly),
-            ask,
-        ),
-        (
-            AcceptPolicy::All,
-            Strangers::Relay,
-            Auto,
-            over(Auto),
-            over(Auto),
-        ),
-        (AcceptPolicy::Ask, Strangers::Relay, DirectOnly, ask, ask),
-        (
-            AcceptPolicy::Ask,
-            Strangers::Relay,
-            RelayOnly,
-            over(RelayOnly),
-            ask,
-        ),
-        (
-            AcceptPolicy::All,
-            Strangers::Relay,
-            RelayOnly,
-            over(RelayOnly),
-            over(RelayOnly),
-        ),
-        (
-            AcceptPolicy::Ask,
-            Strangers::Direct,
-            Auto,
-            over(Auto),
-            over(Auto),
-        ),
-        (
-            AcceptPolicy::Ask,
-            Strangers::Direct,
-            RelayOnly,
-            over(RelayOnly),
-            over(RelayOnly),
-        ),
-        (AcceptPolicy::Ask, Strangers::Ask, Auto, ask, ask),
-        (AcceptPolicy::All, Strangers::Ask, Auto, ask, ask),
-        (AcceptPolicy::All, Strangers::Ask, RelayOnly, ask, ask),
+        (A::Ask, S::Relay, Auto, relayed, ask),
+        (A::Contacts, S::Relay, Auto, relayed, ask),
+        (A::All, S::Relay, Auto, any, any),
+        (A::Ask, S::Relay, DirectOnly, ask, ask),
+        (A::Ask, S::Relay, RelayOnly, relayed, ask),
+        (A::All, S::Relay, RelayOnly, relayed, relayed),
+        (A::Ask, S::Direct, Auto, any, any),
+        (A::Ask, S::Direct, RelayOnly, relayed, relayed),
+        (A::Ask, S::Ask, Auto, ask, ask),
+        (A::All, S::Ask, Auto, ask, ask),
+        (A::All, S::Ask, RelayOnly, ask, ask),
     ];
     for (accept, strangers, path, with_relay, without) in table {
         let policy = policy(accept, strangers, path);
