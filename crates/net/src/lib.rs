@@ -31,46 +31,40 @@
 mod candidates;
 mod connect;
 mod dial;
+mod doctor;
 mod identity;
 mod known;
-mod measure;
 mod nearby;
 mod network;
 mod port_mapping;
-mod probes;
 mod proxy;
-mod punch_port;
 mod relay;
 mod rendezvous;
-mod server;
+mod report;
 mod server_address;
 mod session;
 pub mod socket;
-mod wire;
 
-pub use connect::{Accepted, Answer, ConnectError, PathAttempt, Report, Tried};
+pub use connect::{Accepted, ConnectError};
 pub use dial::Unreached;
+pub use doctor::{Examination, diagnosis};
 pub use identity::{GenerateIdentityError, generate_identity};
 pub use known::KnownKeys;
-pub use measure::Examination;
 pub use nearby::{Multicast, Nearby, NearbyConfig, NearbyEvent, Visitor, examine_multicast};
 pub use network::{NetworkWatch, is_own_address};
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
-pub use punch_port::MappingBehaviour;
 pub use rendezvous::{
-    Approach, DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Rendezvous,
-    RendezvousEvent,
+    Approach, DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Persistence, Rendezvous,
+    RendezvousEvent, ServerConnectError, WireError,
 };
-pub use server::{Persistence, ServerConnectError};
+pub use report::{Answer, MappingBehaviour, PathAttempt, Report, Tried};
 pub use server_address::{ServerAddress, ServerAddressError};
 pub use session::{
     LiveSessions, Session, SessionHandle, SessionPath, SessionReader, SessionStream, SessionWriter,
 };
-pub use wire::WireError;
 
 pub use pinhole_proto::agent::{PathKind, PathPolicy};
-pub use pinhole_proto::diagnosis;
 pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};

@@ -11,8 +11,8 @@ use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessag
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tracing::debug;
 
-use crate::server::{RedialError, Server, ServerStream};
-use crate::wire::{self, WireError};
+use crate::rendezvous::server::{RedialError, Server, ServerStream};
+use crate::rendezvous::wire::{self, WireError};
 
 /// Why the other side was not met at the relay.
 #[derive(Debug, thiserror::Error)]

@@ -14,12 +14,10 @@
 //! | [`candidate`] | addresses at which a peer may be reached, and which of them are refused |
 //! | [`hello`] | what is said first on a connection between peers |
 //! | [`agent`] | the connectivity agent: which address to dial when, which connection wins |
-//! | [`diagnosis`] | what a network does to connections, and what that means |
 //! | [`registry`] | the server's state: names, presence, introductions, relay tokens |
 
 pub mod agent;
 pub mod candidate;
-pub mod diagnosis;
 pub mod frame;
 pub mod hello;
 pub mod key;

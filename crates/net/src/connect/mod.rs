@@ -1,7 +1,7 @@
 //! Connecting to one peer: the agent decides, the driver does.
 
 mod driver;
-mod report;
+mod punch_port;
 mod sockets;
 
 use std::io;
@@ -16,10 +16,11 @@ use pinhole_proto::rendezvous::{
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-pub use report::{Answer, PathAttempt, Report, Tried};
+pub(crate) use punch_port::{Observing, WarmPort};
 
 use crate::proxy::{Proxy, ProxyError};
 use crate::rendezvous::Rendezvous;
+use crate::report::Report;
 use crate::session::{LiveSession, Session};
 
 /// Why there is no session.

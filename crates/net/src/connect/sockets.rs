@@ -17,12 +17,13 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::{Answer, PathAttempt, Report, Wanted};
+use super::Wanted;
+use super::punch_port::PunchPort;
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
-use crate::punch_port::{MappingBehaviour, PunchPort};
 use crate::relay::{RelayError, RelayStream};
 use crate::rendezvous::Rendezvous;
+use crate::report::{Answer, MappingBehaviour, PathAttempt, Report};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport, authenticate};
 
 /// Pause after an error of `accept`.

@@ -19,8 +19,9 @@ use tracing::debug;
 use super::discovery::{LATE_ADDRESSES, Table};
 use super::hello;
 use super::networks::{Networks, Scope};
-use crate::connect::{Answer, ConnectError, PathAttempt, Report};
-use crate::server::is_wrong_key;
+use crate::connect::ConnectError;
+use crate::rendezvous::server::is_wrong_key;
+use crate::report::{Answer, PathAttempt, Report};
 use crate::session::{Authenticated, Session, SessionPath, Transport, authenticate_expecting};
 
 /// How long a machine on the LAN has to accept a connection.

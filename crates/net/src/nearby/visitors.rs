@@ -24,8 +24,8 @@ use super::NearbyEvent;
 use super::dial::session;
 use super::hello;
 use super::networks::{Networks, Scope};
-use crate::connect::{Answer, PathAttempt, Report};
 use crate::known::KnownKeys;
+use crate::report::{Answer, PathAttempt, Report};
 use crate::session::{Authenticated, Session, Transport, authenticate_expecting};
 
 /// Connections that may wait to be accepted.

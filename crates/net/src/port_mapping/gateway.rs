@@ -16,9 +16,10 @@ use crab_nat::{
 use igd_next::aio::Gateway as Igd;
 use igd_next::aio::tokio::{Tokio, search_gateway};
 use igd_next::{AddPortError, PortMappingProtocol, SearchOptions};
-use pinhole_proto::diagnosis::{MappingProtocol, RouterOutside};
 use tokio::time::timeout;
 use tracing::debug;
+
+use super::{MappingProtocol, RouterOutside};
 
 /// How long the router is asked to keep a mapping. One left behind by a crash
 /// leads to a closed port for no longer.

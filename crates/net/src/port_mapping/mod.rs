@@ -11,6 +11,7 @@
 //! [`QUIET`], unless the network has become another one.
 
 mod gateway;
+mod grant;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +22,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pinhole_proto::candidate::{Candidate, is_global};
-use pinhole_proto::diagnosis::{Grant, RouterOutside};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::debug;
 
 use gateway::{Gateway, Mapping, Network};
+
+pub use grant::{Grant, MappingProtocol, RouterOutside};
 
 /// Most mappings held at a time; further ports wait for one of them to end.
 const MAX_MAPPINGS: usize = 8;

@@ -9,8 +9,6 @@ use std::sync::atomic::AtomicU8;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 
-use pinhole_proto::diagnosis::MappingProtocol;
-
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);

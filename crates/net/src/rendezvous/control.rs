@@ -23,10 +23,10 @@ use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
 use super::invitations::Invitations;
+use super::wire::{self, WireError};
 use super::{DisconnectReason, Invitation, RendezvousEvent};
 use crate::known::KnownKeys;
 use crate::session::LiveSessions;
-use crate::wire::{self, WireError};
 
 /// The server pings every 25 s; a connection silent for longer is dead.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -2,6 +2,8 @@
 
 mod control;
 mod invitations;
+pub(crate) mod server;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,18 +25,19 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 pub(crate) use control::{AttemptMessage, Inbox};
+pub use server::{Persistence, ServerConnectError};
+pub use wire::WireError;
 
 use crate::connect::{self, Accepted, ConnectError, Wanted};
+use crate::connect::{Observing, WarmPort};
 use crate::known::KnownKeys;
 use crate::port_mapping::PortMapper;
 use crate::proxy::ProxyChoice;
-use crate::punch_port::{Observing, WarmPort};
-use crate::server::{Persistence, Server, ServerConnectError};
 use crate::server_address::ServerAddress;
 use crate::session::{LiveSessions, Session, SessionHandle};
-use crate::wire::{self, WireError};
 use control::{Attempts, Reader};
 use invitations::Invitations;
+use server::Server;
 
 /// How long the server may take to answer the login.
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);

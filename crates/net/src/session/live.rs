@@ -11,8 +11,8 @@ use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::migration::Mover;
-use crate::connect::Report;
 use crate::port_mapping::PortMapping;
+use crate::report::Report;
 
 /// The way a session takes at present.
 #[derive(Debug, Clone, PartialEq, Eq)]

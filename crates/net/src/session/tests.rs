@@ -13,7 +13,7 @@ use super::migration::Mover;
 use super::tls_stream::{SealedReader, SealedWriter};
 use super::*;
 use crate::identity::generate_identity;
-use crate::server::is_wrong_key;
+use crate::rendezvous::server::is_wrong_key;
 
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

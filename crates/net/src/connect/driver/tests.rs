@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::ProxyChoice;
-use crate::connect::Report;
 use crate::identity::generate_identity;
 use crate::known::KnownKeys;
 use crate::rendezvous::{LogIn, RendezvousEvent};
+use crate::report::Report;
 use crate::session::{LiveSessions, Session, authenticate};
 
 async fn transports() -> (Transport, Transport) {

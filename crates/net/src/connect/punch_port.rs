@@ -26,9 +26,10 @@ use tracing::debug;
 
 use crate::candidates::ReachablePort;
 use crate::port_mapping::{PortMapper, PortMapping};
-use crate::server::{Server, ServerStream};
+use crate::rendezvous::server::{Server, ServerStream};
+use crate::rendezvous::wire::{self, WireError};
+use crate::report::MappingBehaviour;
 use crate::socket::{self, AddressReuse, LocalPort};
-use crate::wire::{self, WireError};
 
 /// How long an observation may take.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,19 +39,6 @@ const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(100);
 const OTHER_PORT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause before a port that was lost, or could not be observed, is replaced.
 const REPLACE_PAUSE: Duration = Duration::from_secs(5);
-
-/// What the NAT in front of this machine does with one local port (RFC 4787).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MappingBehaviour {
-    /// Every destination sees the same public port: a peer can be told it.
-    Stable,
-    /// Each destination sees another public port ("symmetric NAT"): a peer
-    /// cannot know which one it will see.
-    Varies,
-    /// Not observed from two sides.
-    #[default]
-    Unknown,
-}
 
 /// See the [module](self).
 #[derive(Debug)]

@@ -10,46 +10,15 @@ mod findings;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use pinhole_proto::candidate::is_global;
 use serde::{Deserialize, Serialize};
 
-use crate::candidate::is_global;
+pub use crate::port_mapping::{Grant, MappingProtocol, RouterOutside};
 
 /// Steps between two ports beyond this are no sequence.
 const MAX_STEP: u16 = 8;
-
-/// How a router was asked for a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MappingProtocol {
-    /// Port Control Protocol, RFC 6887.
-    Pcp,
-    /// NAT Port Mapping Protocol, RFC 6886.
-    NatPmp,
-    /// `UPnP` Internet Gateway Device.
-    Upnp,
-}
-
-impl fmt::Display for MappingProtocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pcp => "PCP",
-            Self::NatPmp => "NAT-PMP",
-            Self::Upnp => "UPnP",
-        })
-    }
-}
-
-/// A mapping that a router granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
-    /// How it was asked.
-    pub protocol: MappingProtocol,
-    /// Where it says that the port can be reached.
-    pub external: SocketAddr,
-}
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,20 +115,6 @@ pub enum PortMappingAnswer {
     NotGranted,
     /// One did.
     Granted(Grant),
-}
-
-/// What the router says of its own outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RouterOutside {
-    /// Nothing.
-    #[default]
-    Unsaid,
-    /// That it has this address.
-    Address(IpAddr),
-    /// That there is a network failure. As connections come through, that means
-    /// an address which it knows to be none of the internet.
-    Unusable,
 }
 
 /// What the NAT does with local ports (RFC 4787, section 4.1), on IPv4.

@@ -24,12 +24,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
 
 use super::sockets::{Outcome, Prepared, Sockets};
-use super::{Accepted, Answer, ConnectError, PathAttempt, Wanted};
+use super::{Accepted, ConnectError, Wanted};
 use crate::port_mapping::PortMapping;
 use crate::proxy::{Proxy, ProxyError};
 use crate::relay::RelayError;
+use crate::rendezvous::server::{RedialError, is_wrong_key};
 use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
-use crate::server::{RedialError, is_wrong_key};
+use crate::report::{Answer, PathAttempt};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
 use crate::socket::is_pair_in_use;
 

@@ -6,7 +6,7 @@ use super::{
     Diagnosis, Filtering, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers, PortMappingAnswer,
     Reach, RouterOutside, Tone,
 };
-use crate::candidate::is_global;
+use pinhole_proto::candidate::is_global;
 
 /// The port that networks which forbid all others let through.
 const HTTPS: u16 = 443;

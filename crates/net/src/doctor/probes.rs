@@ -8,7 +8,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use pinhole_proto::diagnosis::Probes;
+use crate::doctor::diagnosis::Probes;
 use pinhole_proto::rendezvous::{ClientMessage, ProbeOrigin, ProbeToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::AsyncReadExt as _;
@@ -18,9 +18,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use crate::measure::observe_over;
+use super::measure::observe_over;
+use crate::rendezvous::wire::{self, WireError};
 use crate::socket::{AddressReuse, LocalPort};
-use crate::wire::{self, WireError};
 
 /// How long all of it may take: to connect and be observed, and until the server
 /// has given up.

@@ -3,10 +3,21 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use crate::punch_port::MappingBehaviour;
-
 /// Most entries kept of one attempt to connect.
 const MAX_ENTRIES: usize = 64;
+
+/// What the NAT in front of this machine does with one local port (RFC 4787).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MappingBehaviour {
+    /// Every destination sees the same public port: a peer can be told it.
+    Stable,
+    /// Each destination sees another public port ("symmetric NAT"): a peer
+    /// cannot know which one it will see.
+    Varies,
+    /// Not observed from two sides.
+    #[default]
+    Unknown,
+}
 
 /// The story of one attempt to connect, to be told to the user.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,7 +74,7 @@ pub enum Answer {
 
 impl Report {
     /// The entry of `way`, made if there is none; `None` when there are too many.
-    pub(super) fn entry(&mut self, round: u8, way: PathAttempt) -> Option<&mut Tried> {
+    pub(crate) fn entry(&mut self, round: u8, way: PathAttempt) -> Option<&mut Tried> {
         let known = self
             .tried
             .iter()
@@ -88,7 +99,7 @@ impl Report {
     }
 
     /// This way is the session's from now on.
-    pub(super) fn chosen(&mut self, round: u8, way: PathAttempt) {
+    pub(crate) fn chosen(&mut self, round: u8, way: PathAttempt) {
         for tried in &mut self.tried {
             if tried.answer == Answer::Selected {
                 tried.answer = Answer::Left;

@@ -8,11 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pinhole_proto::candidate::{Candidate, CandidateKind, is_other_address};
-use pinhole_proto::diagnosis::{
+use crate::doctor::diagnosis::{
     Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, Probes,
     RouterOutside,
 };
+use pinhole_proto::candidate::{Candidate, CandidateKind, is_other_address};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
@@ -22,13 +22,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::probes;
 use crate::candidates::{InterfaceAddress, interface_addresses};
 use crate::port_mapping::PortMapper;
-use crate::probes;
-use crate::server::handshake;
+use crate::rendezvous::server::handshake;
+use crate::rendezvous::wire::{self, WireError};
 use crate::server_address::ServerAddress;
 use crate::socket::{AddressReuse, LocalPort};
-use crate::wire::{self, WireError};
 
 /// The port that networks which forbid all others let through.
 const HTTPS: u16 = 443;

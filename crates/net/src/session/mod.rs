@@ -20,7 +20,7 @@ use pinhole_proto::tls::{self as peer_tls, ALPN_PEER, Expect, Identity};
 use pinhole_tls::{Handshake, Step};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::connect::Report;
+use crate::report::Report;
 use tls_stream::{Arrived, SealedStream};
 
 pub(crate) use live::LiveSession;
