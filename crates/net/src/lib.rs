@@ -45,7 +45,7 @@ mod server_address;
 mod session;
 pub mod socket;
 
-pub use connect::{Accepted, ConnectError};
+pub use connect::{Accepted, ConnectConfig, ConnectError, Connector, PendingLogin};
 pub use dial::Unreached;
 pub use doctor::{Examination, diagnosis};
 pub use identity::{GenerateIdentityError, generate_identity};
@@ -55,7 +55,7 @@ pub use network::{NetworkWatch, is_own_address};
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use rendezvous::{
-    Approach, DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Persistence, Rendezvous,
+    DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Persistence, Rendezvous,
     RendezvousEvent, ServerConnectError, WireError,
 };
 pub use report::{Answer, MappingBehaviour, PathAttempt, Report, Tried};

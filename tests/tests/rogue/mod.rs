@@ -3,8 +3,8 @@
 
 use pinhole_client::PeerIdentity;
 use pinhole_net::{
-    Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy, ProxyChoice, Rendezvous,
-    generate_identity,
+    ConnectConfig, Connector, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy,
+    ProxyChoice, generate_identity,
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Resources, Side};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 /// A login without an engine, with as many sessions as it likes.
 pub(crate) struct Rogue {
-    rendezvous: Rendezvous,
+    connector: Connector,
 }
 
 /// One session of a rogue.
@@ -30,15 +30,17 @@ impl Rogue {
             expect: Expect::AnyKey,
             identity,
             name: name.parse().expect("a name"),
-            path: PathPolicy::Auto,
-            sessions: LiveSessions::default(),
             known: KnownKeys::default(),
             proxy: ProxyChoice::default(),
+        };
+        let config = ConnectConfig {
+            path: PathPolicy::Auto,
+            sessions: LiveSessions::default(),
             port_mapper: None,
         };
-        let (rendezvous, _, mut events) = Rendezvous::log_in(log_in).await.expect("a login");
+        let (connector, _, mut events) = Connector::log_in(log_in, config).await.expect("a login");
         tokio::spawn(async move { while events.recv().await.is_some() {} });
-        Self { rendezvous }
+        Self { connector }
     }
 
     pub(crate) async fn raid(&self, target: &PeerIdentity) -> Raid {
@@ -48,7 +50,7 @@ impl Rogue {
     pub(crate) async fn try_raid(&self, target: &PeerIdentity) -> Option<Raid> {
         let name = target.name.clone();
         let connected = self
-            .rendezvous
+            .connector
             .connect(name, target.key, HostSharing::Always);
         let stream = connected.await.ok()?.stream.into_inner();
         let nobody = Owner {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    Approach, Expect, Identity, Invitation, KnownKeys, LiveSessions, LogIn, LogInError, LoggedIn,
-    PathPolicy, PeerIdentity, PeerKey, PeerName, Persistence, PortMapper, ProxyChoice, Refusal,
-    Rendezvous, RendezvousEvent, ServerAddress,
+    ConnectConfig, Connector, Expect, Identity, Invitation, KnownKeys, LiveSessions, LogIn,
+    LogInError, LoggedIn, PathPolicy, PeerIdentity, PeerKey, PeerName, PendingLogin, Persistence,
+    PortMapper, ProxyChoice, Refusal, Rendezvous, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -53,7 +53,7 @@ pub(crate) struct LoginId(u64);
 #[derive(Debug)]
 pub(crate) enum LoginInput {
     LoggedIn {
-        rendezvous: Rendezvous,
+        rendezvous: Connector,
         server_key: PeerKey,
         observed: SocketAddr,
         has_relay: bool,
@@ -84,7 +84,7 @@ pub(crate) struct Login {
     /// The server offers a relay.
     has_relay: bool,
     /// Empty while not logged in.
-    rendezvous: watch::Sender<Option<Rendezvous>>,
+    rendezvous: watch::Sender<Option<Connector>>,
     /// Logged in, but the roster has not come yet: tell the face when it has.
     observed: Option<SocketAddr>,
     task: Option<JoinHandle<()>>,
@@ -126,13 +126,13 @@ impl Login {
     }
 
     /// The way to peers, while logged in.
-    pub(crate) fn rendezvous(&self) -> Option<Rendezvous> {
+    pub(crate) fn rendezvous(&self) -> Option<Connector> {
         self.rendezvous.borrow().clone()
     }
 
     /// The way to peers as soon as there is one, if it is wanted at all. Closed
     /// when the login ends.
-    pub(crate) fn coming_rendezvous(&self) -> Option<watch::Receiver<Option<Rendezvous>>> {
+    pub(crate) fn coming_rendezvous(&self) -> Option<watch::Receiver<Option<Connector>>> {
         self.id.map(|_| self.rendezvous.subscribe())
     }
 
@@ -364,7 +364,7 @@ impl Attempt {
                         has_relay: logged_in.relay,
                     };
                     self.tell(first).await;
-                    match self.forward(&rendezvous, events).await {
+                    match self.forward(rendezvous.rendezvous(), events).await {
                         End::Disconnected(failure) => failure,
                         End::Silent(fresh) => {
                             retries.hurry();
@@ -400,9 +400,9 @@ impl Attempt {
     /// Logs in, over this connection if there is one.
     async fn log_in(
         &self,
-        approach: Option<Box<Approach>>,
+        approach: Option<Box<PendingLogin>>,
         is_hasty: bool,
-    ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), Failure> {
+    ) -> Result<(Connector, LoggedIn, mpsc::Receiver<RendezvousEvent>), Failure> {
         let approach = match approach {
             Some(approach) => approach,
             None => self.approach(is_hasty).await?,
@@ -411,24 +411,26 @@ impl Attempt {
         logged_in.map_err(|error| self.failure(&error))
     }
 
-    async fn approach(&self, is_hasty: bool) -> Result<Box<Approach>, Failure> {
+    async fn approach(&self, is_hasty: bool) -> Result<Box<PendingLogin>, Failure> {
         let log_in = LogIn {
             server: self.server.clone(),
             expect: self.expect,
             identity: self.identity.clone(),
             name: self.name.clone(),
-            path: self.path,
             proxy: self.proxy.borrow().clone(),
-            sessions: self.sessions.clone(),
             known: self.known.clone(),
+        };
+        let config = ConnectConfig {
+            path: self.path,
+            sessions: self.sessions.clone(),
             port_mapper: Some(self.port_mapper.clone()),
         };
         let approached = if is_hasty {
-            let approach = Box::pin(Rendezvous::approach(log_in, Persistence::Persistent));
+            let approach = Box::pin(Connector::approach(log_in, config, Persistence::Persistent));
             let in_time = timeout(HASTY_TIMEOUT, approach).await;
             in_time.map_err(|_| silent())?
         } else {
-            Box::pin(Rendezvous::approach(log_in, Persistence::Once)).await
+            Box::pin(Connector::approach(log_in, config, Persistence::Once)).await
         };
         approached
             .map(Box::new)
@@ -437,7 +439,7 @@ impl Attempt {
 
     /// Finds out whether the server still answers. `None` if so; if not, the
     /// connection to go on with, when one was made that the server answers on.
-    async fn doubt(&self, rendezvous: &Rendezvous) -> Option<Option<Box<Approach>>> {
+    async fn doubt(&self, rendezvous: &Rendezvous) -> Option<Option<Box<PendingLogin>>> {
         let head_start = (2 * rendezvous.round_trip()).clamp(HEAD_START_MIN, HEAD_START_MAX);
         let mut answers = pin!(rendezvous.answers());
         let is_gone = match timeout(head_start, &mut answers).await {
@@ -514,7 +516,7 @@ impl Attempt {
 enum End {
     Disconnected(Failure),
     /// It does not answer any more, but may on another connection.
-    Silent(Option<Box<Approach>>),
+    Silent(Option<Box<PendingLogin>>),
 }
 
 fn silent() -> Failure {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pinhole_budget::Ticket;
 use pinhole_net::{
-    Accepted, ConnectError, HostSharing, Invitation, Nearby, PathKind, PathPolicy, PeerIdentity,
-    PeerKey, PeerName, Refusal, RefuseReason, Rendezvous, Report, Session, SessionHandle,
+    Accepted, ConnectError, Connector, HostSharing, Invitation, Nearby, PathKind, PathPolicy,
+    PeerIdentity, PeerKey, PeerName, Refusal, RefuseReason, Report, Session, SessionHandle,
     SessionPath,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Side};
@@ -198,10 +198,13 @@ impl Engine {
             return;
         };
         let peer = invitation.from().clone();
-        let is_new = !invitation.may_move_a_session();
+        let is_new = !rendezvous.may_move_a_session(&invitation);
         if is_new && self.overrides.takes_nothing {
             let unavailable = RefuseReason::Unavailable;
-            return rendezvous.refuse(invitation, unavailable).await;
+            return rendezvous
+                .rendezvous()
+                .refuse(invitation, unavailable)
+                .await;
         }
         let acquaintance = self.contacts.acquaintance(server, &peer);
         let standing = Standing::of(acquaintance, self.contacts.is_blocked(peer.key));
@@ -212,13 +215,16 @@ impl Engine {
             Invited::Answer(policy) => policy,
             Invited::Refuse(reason) => {
                 info!(peer = %peer.name, ?reason, "refused an invitation");
-                rendezvous.refuse(invitation, reason).await;
+                rendezvous.rendezvous().refuse(invitation, reason).await;
                 return self.tell_refused(peer, reason, acquaintance).await;
             }
         };
         let owner = owner(peer.key, None, standing.is_chosen());
         if is_new && !self.has_room_for_session(owner) {
-            return rendezvous.refuse(invitation, RefuseReason::Busy).await;
+            return rendezvous
+                .rendezvous()
+                .refuse(invitation, RefuseReason::Busy)
+                .await;
         }
         let inputs = self.inputs.clone();
         let (era, sharing) = (self.era, self.host_sharing(&peer));
@@ -467,7 +473,7 @@ struct ConnectPlan {
     /// What the peer has to call itself nearby.
     name: Option<PeerName>,
     /// It may come while it is needed.
-    rendezvous: Option<watch::Receiver<Option<Rendezvous>>>,
+    rendezvous: Option<watch::Receiver<Option<Connector>>>,
     sharing: HostSharing,
     policy: PathPolicy,
 }

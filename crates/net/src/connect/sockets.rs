@@ -17,12 +17,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use super::Wanted;
+use super::attempt::{LoginContext, Wanted};
 use super::punch_port::PunchPort;
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
 use crate::relay::{RelayError, RelayStream};
-use crate::rendezvous::Rendezvous;
 use crate::report::{Answer, MappingBehaviour, PathAttempt, Report};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport, authenticate};
 
@@ -83,7 +82,7 @@ enum State {
 
 /// See the [module](self). Dropping it ends everything that was begun.
 pub(super) struct Sockets {
-    rendezvous: Rendezvous,
+    login: Arc<LoginContext>,
     role: Role,
     peer: PeerKey,
     policy: PathPolicy,
@@ -94,11 +93,12 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    pub(super) fn new(rendezvous: Rendezvous, wanted: &Wanted) -> Self {
+    pub(super) fn new(login: Arc<LoginContext>, wanted: &Wanted) -> Self {
+        let introduction = &wanted.introduction;
         Self {
-            rendezvous,
-            role: wanted.role,
-            peer: wanted.peer.key,
+            login,
+            role: introduction.role(),
+            peer: introduction.peer().key,
             policy: wanted.policy,
             rounds: HashMap::new(),
             connections: HashMap::new(),
@@ -119,9 +119,9 @@ impl Sockets {
 
     /// Begins to prepare a fresh port: [`Outcome::Prepared`].
     pub(super) fn prepare(&mut self, round: u8) {
-        let (rendezvous, policy) = (self.rendezvous.clone(), self.policy);
+        let (login, policy) = (self.login.clone(), self.policy);
         self.outcomes.spawn(async move {
-            let prepared = prepare(&rendezvous, policy).await;
+            let prepared = prepare(&login, policy).await;
             Outcome::Prepared(round, prepared)
         });
     }
@@ -242,7 +242,7 @@ impl Sockets {
         };
         let observer = round.prepared.port.as_mut();
         let observer = observer.and_then(PunchPort::take_observer);
-        let server = self.rendezvous.server().clone();
+        let server = self.login.server.clone();
         let task = self.outcomes.spawn(async move {
             let opened = RelayStream::open(&server, observer, token).await;
             Outcome::Relay(number, opened.map(Box::new))
@@ -257,7 +257,7 @@ impl Sockets {
         let State::Waiting(transport) = connection.state else {
             return;
         };
-        let identity = self.rendezvous.identity().clone();
+        let identity = self.login.identity.clone();
         let (role, peer) = (self.role, self.peer);
         let task = self.outcomes.spawn(async move {
             let shaken = async {
@@ -374,9 +374,9 @@ impl Round {
     }
 }
 
-async fn prepare(rendezvous: &Rendezvous, policy: PathPolicy) -> io::Result<Prepared> {
+async fn prepare(login: &LoginContext, policy: PathPolicy) -> io::Result<Prepared> {
     let may_be_direct = policy != PathPolicy::RelayOnly;
-    let Some(warm_port) = rendezvous.warm_port().filter(|_| may_be_direct) else {
+    let Some(warm_port) = login.warm_port.as_ref().filter(|_| may_be_direct) else {
         return Ok(Prepared {
             port: None,
             candidates: Vec::new(),
@@ -387,7 +387,7 @@ async fn prepare(rendezvous: &Rendezvous, policy: PathPolicy) -> io::Result<Prep
         warn!(%error, "the system does not tell its addresses");
         Vec::new()
     });
-    let on_loopback = rendezvous.server().is_on_loopback();
+    let on_loopback = login.server.is_on_loopback();
     let candidates = gather(&port.reachable(), &interfaces, on_loopback);
     Ok(Prepared {
         port: Some(port),

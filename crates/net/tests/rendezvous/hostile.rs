@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathAttempt, PathPolicy,
-    PeerIdentity, PeerKey, RefuseReason, Rendezvous, RendezvousEvent,
+    ConnectError, Connector, Expect, HostSharing, KnownKeys, LogIn, PathAttempt, PathPolicy,
+    PeerIdentity, PeerKey, RefuseReason, RendezvousEvent,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::scene::{PATIENCE, identity};
+use crate::scene::{PATIENCE, connect_config, identity};
 
 /// The server's end of a client's control connection.
 struct Control {
@@ -62,7 +62,7 @@ impl Control {
 async fn victim(
     path: PathPolicy,
     known: KnownKeys,
-) -> (Rendezvous, mpsc::Receiver<RendezvousEvent>, Control) {
+) -> (Connector, mpsc::Receiver<RendezvousEvent>, Control) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = server_config(&identity(), Expect::AnyKey, ALPN_RENDEZVOUS).unwrap();
@@ -73,10 +73,7 @@ async fn victim(
         expect: Expect::AnyKey,
         identity: identity(),
         name: "alice".parse().unwrap(),
-        path,
-        sessions: LiveSessions::default(),
         known,
-        port_mapper: None,
         proxy: format!("http://{}", proxy.local_addr().unwrap())
             .parse()
             .unwrap(),
@@ -106,9 +103,9 @@ async fn victim(
         control.say(&logged_in).await;
         control
     };
-    let (logged_in, control) = tokio::join!(Rendezvous::log_in(log_in), serve);
-    let (rendezvous, _, events) = logged_in.unwrap();
-    (rendezvous, events, control)
+    let (logged_in, control) = tokio::join!(Connector::log_in(log_in, connect_config(path)), serve);
+    let (connector, _, events) = logged_in.unwrap();
+    (connector, events, control)
 }
 
 fn peer() -> PeerIdentity {
@@ -149,13 +146,13 @@ async fn door(ip: IpAddr) -> (SocketAddr, Arc<std::sync::atomic::AtomicUsize>) {
 
 /// The addresses dialled when the server names these.
 async fn dialled(named: &[String]) -> Vec<SocketAddr> {
-    let (rendezvous, mut events, mut control) =
+    let (connector, mut events, mut control) =
         victim(PathPolicy::DirectOnly, KnownKeys::default()).await;
     control.invite(1, &peer()).await;
     let Some(RendezvousEvent::Invitation(invitation)) = events.recv().await else {
         panic!("no invitation");
     };
-    let accepting = rendezvous.accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
+    let accepting = connector.accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
     let introducing = async {
         let ClientMessage::Answer {
             introduction,
@@ -236,7 +233,7 @@ async fn it_cannot_have_them_dial_without_end() {
     let known = KnownKeys::default();
     let contact = someone(200);
     known.set([contact.key]);
-    let (_rendezvous, mut events, mut control) = victim(PathPolicy::Auto, known).await;
+    let (_connector, mut events, mut control) = victim(PathPolicy::Auto, known).await;
     // One who asks again and again, then many who ask once, then a contact.
     let pushy = std::iter::repeat_n(peer(), 100);
     let many = (1..=150).map(someone);
@@ -272,13 +269,12 @@ async fn it_cannot_have_them_dial_without_end() {
 #[tokio::test]
 async fn nobody_who_is_answered_over_the_relay_only_learns_an_address_or_is_dialled() {
     let (doorstep, knocks) = door(own_address().unwrap_or([127, 0, 0, 1].into())).await;
-    let (rendezvous, mut events, mut control) =
-        victim(PathPolicy::Auto, KnownKeys::default()).await;
+    let (connector, mut events, mut control) = victim(PathPolicy::Auto, KnownKeys::default()).await;
     control.invite(1, &peer()).await;
     let Some(RendezvousEvent::Invitation(invitation)) = events.recv().await else {
         panic!("no invitation");
     };
-    let accepting = rendezvous.accept(invitation, HostSharing::Always, PathPolicy::RelayOnly);
+    let accepting = connector.accept(invitation, HostSharing::Always, PathPolicy::RelayOnly);
     let introducing = async {
         let ClientMessage::Answer {
             introduction,

@@ -1,12 +1,12 @@
 //! Logging in, presence, and the end of the control connection.
 
 use pinhole_net::{
-    ConnectError, DisconnectReason, Expect, HostSharing, LogInError, PathPolicy, Refusal,
-    Rendezvous, RendezvousEvent,
+    ConnectError, Connector, DisconnectReason, Expect, HostSharing, LogInError, PathPolicy,
+    Refusal, RendezvousEvent,
 };
 use tokio::time::timeout;
 
-use crate::scene::{Client, PATIENCE, Server, identity};
+use crate::scene::{Client, PATIENCE, Server, connect_config, identity};
 
 #[tokio::test]
 async fn presence_is_told() {
@@ -42,13 +42,20 @@ async fn presence_is_told() {
 async fn a_name_belongs_to_one_key_and_its_newest_login() {
     let server = Server::start();
     let owner = identity();
-    let log_in = server.log_in("alice", &owner, PathPolicy::Auto);
-    let (_first, _, mut first_events) = Rendezvous::log_in(log_in.clone()).await.unwrap();
-    let stranger = server.log_in("alice", &identity(), PathPolicy::Auto);
-    let error = Rendezvous::log_in(stranger).await.unwrap_err();
+    let log_in = server.log_in("alice", &owner);
+    let (_first, _, mut first_events) =
+        Connector::log_in(log_in.clone(), connect_config(PathPolicy::Auto))
+            .await
+            .unwrap();
+    let stranger = server.log_in("alice", &identity());
+    let error = Connector::log_in(stranger, connect_config(PathPolicy::Auto))
+        .await
+        .unwrap_err();
     assert!(matches!(error, LogInError::NameTaken(_)), "{error}");
 
-    let _second = Rendezvous::log_in(log_in).await.unwrap();
+    let _second = Connector::log_in(log_in, connect_config(PathPolicy::Auto))
+        .await
+        .unwrap();
     let reason = loop {
         match timeout(PATIENCE, first_events.recv()).await.unwrap() {
             Some(RendezvousEvent::Disconnected(reason)) => break reason,
@@ -73,15 +80,19 @@ async fn another_server_key_is_refused_whichever_way_it_is_known() {
         (server.address.clone(), Expect::Key(other)),
     ];
     for (address, expect) in pinned {
-        let mut log_in = server.log_in("alice", &identity(), PathPolicy::Auto);
+        let mut log_in = server.log_in("alice", &identity());
         log_in.server = address;
         log_in.expect = expect;
-        let error = Rendezvous::log_in(log_in).await.unwrap_err();
+        let error = Connector::log_in(log_in, connect_config(PathPolicy::Auto))
+            .await
+            .unwrap_err();
         assert!(error.is_wrong_server_key(), "{expect:?}: {error}");
     }
-    let mut log_in = server.log_in("alice", &identity(), PathPolicy::Auto);
+    let mut log_in = server.log_in("alice", &identity());
     log_in.expect = Expect::Key(server.key);
-    Rendezvous::log_in(log_in).await.unwrap();
+    Connector::log_in(log_in, connect_config(PathPolicy::Auto))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -93,7 +104,7 @@ async fn who_receives_no_events_is_not_online_whoever_else_has_the_handle() {
         panic!("no roster");
     };
     // Nothing more comes that alice's side would have to pass on.
-    let handle = alice.rendezvous.clone();
+    let handle = alice.connector.clone();
     drop(alice);
     let RendezvousEvent::Offline(name) = bob.event().await else {
         panic!("alice's end not announced");
@@ -116,9 +127,7 @@ async fn the_end_of_the_server_is_told_with_its_reason() {
     assert!(told, "{reason}");
     server.stopped.await.unwrap();
     let bob = "bob".parse().unwrap();
-    let connected = alice
-        .rendezvous
-        .connect(bob, alice.key, HostSharing::Always);
+    let connected = alice.connector.connect(bob, alice.key, HostSharing::Always);
     let error = timeout(PATIENCE, connected).await.unwrap().unwrap_err();
     assert!(matches!(error, ConnectError::Disconnected), "{error}");
 }

@@ -3,7 +3,7 @@
 use pinhole_net::diagnosis::{
     Diagnosis, Filtering, KnockAnswer, Mapping, NatLayers, PortMappingAnswer, Probes, Reach, Tone,
 };
-use pinhole_net::{Examination, Expect, PathPolicy, PortMapper, Rendezvous, ServerAddress};
+use pinhole_net::{Connector, Examination, Expect, PathPolicy, PortMapper, ServerAddress};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use pinhole_proto::tls::{ALPN_RENDEZVOUS, server_config};
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::scene::{PATIENCE, Server, identity};
+use crate::scene::{PATIENCE, Server, connect_config, identity};
 
 async fn examine(server: ServerAddress, expect: Expect) -> Diagnosis {
     let examination = Examination {
@@ -131,8 +131,10 @@ async fn what_the_server_says_of_its_probes_counts_only_if_they_come() {
 async fn who_is_logged_in_stays_so() {
     let server = Server::start();
     let alice = identity();
-    let log_in = server.log_in("alice", &alice, PathPolicy::Auto);
-    let (_rendezvous, _, mut events) = Rendezvous::log_in(log_in).await.unwrap();
+    let log_in = server.log_in("alice", &alice);
+    let (_connector, _, mut events) = Connector::log_in(log_in, connect_config(PathPolicy::Auto))
+        .await
+        .unwrap();
     let examination = Examination {
         server: server.address.clone(),
         expect: Expect::AnyKey,

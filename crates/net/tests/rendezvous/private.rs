@@ -14,13 +14,13 @@ use crate::scene::{Client, PATIENCE, Server, begun, exchange};
 /// A session of two, the invitation to which was taken up over the relay only.
 async fn begin_over_the_relay(alice: &Client, bob: &mut Client) -> (Session, Session) {
     let (name, key) = (bob.name(), bob.key);
-    let inviting = alice.rendezvous.connect(name, key, HostSharing::Always);
+    let inviting = alice.connector.connect(name, key, HostSharing::Always);
     let accepting = async {
         let invitation = bob.invitation().await;
-        assert!(!invitation.may_move_a_session());
+        assert!(!bob.connector.may_move_a_session(&invitation));
         let policy = PathPolicy::RelayOnly;
         let accepted = bob
-            .rendezvous
+            .connector
             .accept(invitation, HostSharing::Always, policy);
         begun(accepted.await.unwrap())
     };
@@ -47,14 +47,14 @@ async fn a_session_begun_over_the_relay_goes_direct_at_once_after_a_yes() {
 
     // Before the yes: it is looked for in vain, and the session stays.
     let improving = alice
-        .rendezvous
+        .connector
         .improve(&at_alice.handle, HostSharing::Always);
     let refusing = async {
         let invitation = bob.invitation().await;
-        assert!(invitation.may_move_a_session());
+        assert!(bob.connector.may_move_a_session(&invitation));
         let policy = PathPolicy::RelayOnly;
         let accepted = bob
-            .rendezvous
+            .connector
             .accept(invitation, HostSharing::Always, policy);
         accepted.await.unwrap_err()
     };
@@ -71,13 +71,13 @@ async fn a_session_begun_over_the_relay_goes_direct_at_once_after_a_yes() {
     // After it.
     let began = Instant::now();
     let improving = alice
-        .rendezvous
+        .connector
         .improve(&at_alice.handle, HostSharing::Always);
     let accepting = async {
         let invitation = bob.invitation().await;
-        let accepted =
-            bob.rendezvous
-                .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
+        let accepted = bob
+            .connector
+            .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
         accepted.await.unwrap()
     };
     let both = async { tokio::join!(improving, accepting) };
@@ -97,12 +97,12 @@ async fn the_relay_for_strangers_is_none_where_the_relay_is_forbidden() {
     let alice = Client::new(&server, "alice").await;
     let mut bob = Client::with_path(&server, "bob", PathPolicy::DirectOnly).await;
     let (name, key) = (bob.name(), bob.key);
-    let inviting = alice.rendezvous.connect(name, key, HostSharing::Always);
+    let inviting = alice.connector.connect(name, key, HostSharing::Always);
     let accepting = async {
         let invitation = bob.invitation().await;
         let policy = PathPolicy::RelayOnly;
         let accepted = bob
-            .rendezvous
+            .connector
             .accept(invitation, HostSharing::Always, policy);
         accepted.await
     };
@@ -129,7 +129,7 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
     let (mut accepting, mut sessions) = (tokio::task::JoinSet::new(), Vec::new());
     let error = loop {
         let one_more = mallory
-            .rendezvous
+            .connector
             .connect(bob.name(), bob.key, HostSharing::Always);
         let one_more = timeout(PATIENCE, one_more);
         tokio::pin!(one_more);
@@ -155,10 +155,10 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
 type Accepting = tokio::task::JoinSet<Result<Session, ConnectError>>;
 
 fn accept_over_the_relay(bob: &Client, invitation: Invitation, accepting: &mut Accepting) {
-    let rendezvous = bob.rendezvous.clone();
+    let connector = bob.connector.clone();
     accepting.spawn(async move {
         let policy = PathPolicy::RelayOnly;
-        let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
+        let accepted = connector.accept(invitation, HostSharing::Always, policy);
         accepted.await.map(begun)
     });
 }
@@ -168,8 +168,8 @@ async fn sixteen_at_once(mallory: &Client, bob: &mut Client) {
     const MOST_OF_ONE: usize = 16;
     let mut inviting = tokio::task::JoinSet::new();
     for _ in 0..MOST_OF_ONE {
-        let (rendezvous, name, key) = (mallory.rendezvous.clone(), bob.name(), bob.key);
-        inviting.spawn(async move { rendezvous.connect(name, key, HostSharing::Always).await });
+        let (connector, name, key) = (mallory.connector.clone(), bob.name(), bob.key);
+        inviting.spawn(async move { connector.connect(name, key, HostSharing::Always).await });
     }
     let mut accepting = tokio::task::JoinSet::new();
     for _ in 0..MOST_OF_ONE {

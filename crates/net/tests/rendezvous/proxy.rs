@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Answer, ConnectError, HostSharing, KnownKeys, LogInError, PathAttempt, PathKind, PathPolicy,
-    ProxyChoice, Rendezvous, ServerConnectError,
+    Answer, ConnectError, Connector, HostSharing, KnownKeys, LogInError, PathAttempt, PathKind,
+    PathPolicy, ProxyChoice, ServerConnectError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::scene::{Client, Server, connect, exchange, identity};
+use crate::scene::{Client, Server, connect, connect_config, exchange, identity};
 
 /// A name that only the proxy knows.
 const HOST: &str = "pinhole.invalid";
@@ -116,14 +116,14 @@ async fn client(
     proxy: ProxyChoice,
 ) -> Result<Client, LogInError> {
     let identity = identity();
-    let mut log_in = server.log_in(name, &identity, path);
+    let mut log_in = server.log_in(name, &identity);
     let fingerprint = server.key.fingerprint();
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     log_in.server = format!("{HOST}{port}#{fingerprint}").parse().unwrap();
     log_in.proxy = proxy;
-    let (rendezvous, logged_in, events) = Rendezvous::log_in(log_in).await?;
+    let (connector, logged_in, events) = Connector::log_in(log_in, connect_config(path)).await?;
     Ok(Client {
-        rendezvous,
+        connector,
         logged_in,
         events,
         known: KnownKeys::default(),
@@ -171,13 +171,13 @@ async fn a_proxy_that_makes_no_second_tunnel_is_told_by_its_name_and_soon() {
         proxy.seen.lock().unwrap().stalls = Some(stall);
         let began = Instant::now();
         let (name, key) = (bob.name(), bob.key);
-        let connecting = alice.rendezvous.connect(name, key, HostSharing::Always);
-        let rendezvous = bob.rendezvous.clone();
+        let connecting = alice.connector.connect(name, key, HostSharing::Always);
+        let connector = bob.connector.clone();
         let accepting = async {
             let invitation = bob.invitation().await;
             // Whatever becomes of it.
             drop(tokio::spawn(async move {
-                let accepted = rendezvous.accept(invitation, HostSharing::Always, policy);
+                let accepted = connector.accept(invitation, HostSharing::Always, policy);
                 accepted.await.map(drop)
             }));
         };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use pinhole_net::{
-    Accepted, ConnectError, Expect, HostSharing, Identity, Invitation, KnownKeys, LiveSessions,
-    LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice, Rendezvous, RendezvousEvent,
-    ServerAddress, Session, generate_identity,
+    Accepted, ConnectConfig, ConnectError, Connector, Expect, HostSharing, Identity, Invitation,
+    KnownKeys, LiveSessions, LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice,
+    RendezvousEvent, ServerAddress, Session, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -63,18 +63,23 @@ impl Server {
         self.address.ports()[0]
     }
 
-    pub(crate) fn log_in(&self, name: &str, identity: &Identity, path: PathPolicy) -> LogIn {
+    pub(crate) fn log_in(&self, name: &str, identity: &Identity) -> LogIn {
         LogIn {
             server: self.address.clone(),
             expect: Expect::AnyKey,
             identity: identity.clone(),
             name: name.parse().unwrap(),
-            path,
-            sessions: LiveSessions::default(),
             known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
-            port_mapper: None,
         }
+    }
+}
+
+pub(crate) fn connect_config(path: PathPolicy) -> ConnectConfig {
+    ConnectConfig {
+        path,
+        sessions: LiveSessions::default(),
+        port_mapper: None,
     }
 }
 
@@ -84,7 +89,7 @@ pub(crate) fn identity() -> Identity {
 
 /// A client that is logged in.
 pub(crate) struct Client {
-    pub(crate) rendezvous: Rendezvous,
+    pub(crate) connector: Connector,
     pub(crate) logged_in: LoggedIn,
     pub(crate) events: mpsc::Receiver<RendezvousEvent>,
     /// Whom this client knows.
@@ -99,11 +104,13 @@ impl Client {
 
     pub(crate) async fn with_path(server: &Server, name: &str, path: PathPolicy) -> Self {
         let identity = identity();
-        let log_in = server.log_in(name, &identity, path);
+        let log_in = server.log_in(name, &identity);
         let known = log_in.known.clone();
-        let (rendezvous, logged_in, events) = Rendezvous::log_in(log_in).await.unwrap();
+        let (connector, logged_in, events) = Connector::log_in(log_in, connect_config(path))
+            .await
+            .unwrap();
         Self {
-            rendezvous,
+            connector,
             logged_in,
             events,
             known,
@@ -135,8 +142,8 @@ pub(crate) async fn connect(
     from: &Client,
     to: &mut Client,
 ) -> (Result<Session, ConnectError>, Result<Session, ConnectError>) {
-    let (name, key, other) = (to.name(), to.key, to.rendezvous.clone());
-    let inviting = from.rendezvous.connect(name, key, HostSharing::SameNetwork);
+    let (name, key, other) = (to.name(), to.key, to.connector.clone());
+    let inviting = from.connector.connect(name, key, HostSharing::SameNetwork);
     let accepting = async {
         let invitation = to.invitation().await;
         assert_eq!(invitation.from().key, from.key);

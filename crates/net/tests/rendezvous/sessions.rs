@@ -77,17 +77,13 @@ async fn many_sessions_between_the_same_two_at_once() {
     let mut inviting = tokio::task::JoinSet::new();
     let mut accepting = tokio::task::JoinSet::new();
     for _ in 0..SESSIONS {
-        let (rendezvous, name, key) = (alice.rendezvous.clone(), bob.name(), bob.key);
-        inviting.spawn(async move {
-            rendezvous
-                .connect(name, key, HostSharing::SameNetwork)
-                .await
-        });
+        let (connector, name, key) = (alice.connector.clone(), bob.name(), bob.key);
+        inviting.spawn(async move { connector.connect(name, key, HostSharing::SameNetwork).await });
     }
     for _ in 0..SESSIONS {
-        let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
+        let (connector, invitation) = (bob.connector.clone(), bob.invitation().await);
         accepting.spawn(async move {
-            rendezvous
+            connector
                 .accept(invitation, HostSharing::Always, PathPolicy::Auto)
                 .await
         });
@@ -115,7 +111,7 @@ async fn who_is_not_there_is_told_as_such() {
     let alice = Client::new(&server, "alice").await;
     let nobody = "nobody".parse().unwrap();
     let connected = alice
-        .rendezvous
+        .connector
         .connect(nobody, alice.key, HostSharing::Always);
     let error = timeout(PATIENCE, connected).await.unwrap().unwrap_err();
     let offline = matches!(
@@ -131,12 +127,15 @@ async fn a_refusal_is_told_as_such() {
     let alice = Client::new(&server, "alice").await;
     let mut bob = Client::new(&server, "bob").await;
     let inviting = alice
-        .rendezvous
+        .connector
         .connect(bob.name(), bob.key, HostSharing::SameNetwork);
-    let refusing = bob.rendezvous.clone();
+    let refusing = bob.connector.clone();
     let refusing = async {
         let invitation = bob.invitation().await;
-        refusing.refuse(invitation, RefuseReason::KeyMismatch).await;
+        refusing
+            .rendezvous()
+            .refuse(invitation, RefuseReason::KeyMismatch)
+            .await;
     };
     let both = async { tokio::join!(inviting, refusing) };
     let error = timeout(PATIENCE, both).await.unwrap().0.unwrap_err();
@@ -155,14 +154,13 @@ async fn a_peer_with_another_key_is_not_connected_to() {
     let real_key = std::mem::replace(&mut bob.key, identity().key());
     let (expected, name) = (bob.key, bob.name());
     let inviting = alice
-        .rendezvous
+        .connector
         .connect(name, expected, HostSharing::SameNetwork);
     let accepting = async {
-        let (rendezvous, invitation) = (bob.rendezvous.clone(), bob.invitation().await);
+        let (connector, invitation) = (bob.connector.clone(), bob.invitation().await);
         // Alice leaves at once; bob would go on trying for a while.
         drop(tokio::spawn(async move {
-            let accepted =
-                rendezvous.accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
+            let accepted = connector.accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto);
             accepted.await.map(drop)
         }));
     };

@@ -191,12 +191,12 @@ async fn is_sent_away(mut stream: impl AsyncRead + Unpin) -> bool {
 async fn strangers_on_the_punch_port_neither_get_in_nor_keep_the_peer_out() {
     let server = Server::start();
     let mut bob = Client::new(&server, "bob").await;
-    let (bob_name, rendezvous) = (bob.name(), bob.rendezvous.clone());
+    let (bob_name, connector) = (bob.name(), bob.connector.clone());
     let alice = identity();
     let mut raw = RawClient::log_in(&server, "alice", &alice).await;
     let accepting = tokio::spawn(async move {
         let invitation = bob.invitation().await;
-        rendezvous
+        connector
             .accept(invitation, HostSharing::SameNetwork, PathPolicy::Auto)
             .await
     });
@@ -259,10 +259,10 @@ async fn accepting_over_relay<T>(
         invitation = bob.invitation() => invitation,
         _ = &mut introducing => panic!("introduced before bob was asked"),
     };
-    let rendezvous = bob.rendezvous.clone();
+    let connector = bob.connector.clone();
     let accepting = tokio::spawn(async move {
         let sharing = HostSharing::SameNetwork;
-        let accepted = rendezvous.accept(invitation, sharing, PathPolicy::RelayOnly);
+        let accepted = connector.accept(invitation, sharing, PathPolicy::RelayOnly);
         accepted.await
     });
     (introducing.await, accepting)
@@ -313,7 +313,7 @@ async fn who_allows_only_the_relay_is_not_given_away_by_the_server_either() {
     let bob = identity();
     let mut raw = RawClient::log_in(&server, "bob", &bob).await;
     let alice = Client::with_path(&server, "alice", PathPolicy::RelayOnly).await;
-    let inviting = alice.rendezvous.connect(
+    let inviting = alice.connector.connect(
         "bob".parse().unwrap(),
         bob.key(),
         // The most that she could allow.

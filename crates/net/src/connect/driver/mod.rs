@@ -19,17 +19,18 @@ use pinhole_proto::agent::{
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::{ClientMessage, PeerIdentity, Reachability, RelayToken, Role};
+use pinhole_proto::rendezvous::{PeerIdentity, Reachability, RelayToken, Role};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
 
+use super::attempt::{Accepted, LoginContext, Wanted};
+use super::error::ConnectError;
 use super::sockets::{Outcome, Prepared, Sockets};
-use super::{Accepted, ConnectError, Wanted};
 use crate::port_mapping::PortMapping;
 use crate::proxy::{Proxy, ProxyError};
 use crate::relay::RelayError;
+use crate::rendezvous::IntroductionMessage;
 use crate::rendezvous::server::{RedialError, is_wrong_key};
-use crate::rendezvous::{AttemptMessage, Inbox, Rendezvous};
 use crate::report::{Answer, PathAttempt};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
 use crate::socket::is_pair_in_use;
@@ -42,9 +43,8 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(90);
 const MAX_START_IN: Duration = Duration::from_secs(5);
 
 pub(super) struct Driver {
-    rendezvous: Rendezvous,
+    login: Arc<LoginContext>,
     wanted: Wanted,
-    inbox: Inbox,
     agent: Agent,
     sockets: Sockets,
     /// The newest round that was prepared for.
@@ -70,26 +70,24 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(
-        rendezvous: Rendezvous,
+        login: Arc<LoginContext>,
         mut wanted: Wanted,
-        inbox: Inbox,
         result: oneshot::Sender<Result<Accepted, ConnectError>>,
     ) -> Self {
         let timing = Timing::default();
         let (live, attempt) = wanted.improve.take().unzip();
         let agent = match &live {
             Some(live) => Agent::improving(live.kind(), timing),
-            None => Agent::new(wanted.role, wanted.policy, timing),
+            None => Agent::new(wanted.introduction.role(), wanted.policy, timing),
         };
         Self {
             agent,
-            sockets: Sockets::new(rendezvous.clone(), &wanted),
-            rendezvous,
+            sockets: Sockets::new(login.clone(), &wanted),
+            login,
             live,
             stalled_proxy: None,
             attempt,
             wanted,
-            inbox,
             newest_round: 1,
             introduced: false,
             rounds_over: false,
@@ -151,7 +149,7 @@ impl Driver {
                 Some(outcome) = self.sockets.next_outcome() => {
                     self.handle_outcome(outcome).await?;
                 }
-                message = self.inbox.next(), if !self.rounds_over => {
+                message = self.wanted.introduction.next(), if !self.rounds_over => {
                     self.handle_message(message)?;
                 }
                 () = abandoned(&mut self.result, self.live.as_deref()), if self.moving == 0 => {
@@ -289,7 +287,7 @@ impl Driver {
         }
     }
 
-    fn handle_message(&mut self, message: Option<AttemptMessage>) -> Result<(), ConnectError> {
+    fn handle_message(&mut self, message: Option<IntroductionMessage>) -> Result<(), ConnectError> {
         let heard = self.hear(message);
         self.tolerate_if_live(heard)
     }
@@ -307,23 +305,23 @@ impl Driver {
         }
     }
 
-    fn hear(&mut self, message: Option<AttemptMessage>) -> Result<(), ConnectError> {
+    fn hear(&mut self, message: Option<IntroductionMessage>) -> Result<(), ConnectError> {
         match message {
-            Some(AttemptMessage::Invited { round }) => {
+            Some(IntroductionMessage::Invited { round }) => {
                 let is_next = round == self.newest_round + 1 && round <= Agent::MAX_ROUNDS;
-                if is_next && self.wanted.role == Role::Controlled {
+                if is_next && self.wanted.introduction.role() == Role::Controlled {
                     self.newest_round = round;
                     self.sockets.prepare(round);
                 }
             }
-            Some(AttemptMessage::Introduced {
+            Some(IntroductionMessage::Introduced {
                 round,
                 peer,
                 candidates,
                 relay,
                 start_in,
             }) => return self.introduced(round, &peer, candidates, relay, start_in),
-            Some(AttemptMessage::Failed(reason)) => {
+            Some(IntroductionMessage::Failed(reason)) => {
                 return Err(ConnectError::Introduction(reason));
             }
             None if !self.introduced => return Err(ConnectError::Disconnected),
@@ -341,21 +339,7 @@ impl Driver {
                 && self.live.is_none()
                 && self.stalled_proxy.is_none(),
         };
-        let introduction = self.wanted.introduction;
-        let message = match self.wanted.role {
-            Role::Controlling => ClientMessage::Introduce {
-                introduction,
-                round,
-                peer: self.wanted.peer.name.clone(),
-                reachability,
-            },
-            Role::Controlled => ClientMessage::Answer {
-                introduction,
-                round,
-                reachability,
-            },
-        };
-        self.rendezvous.say(message).await
+        Ok(self.wanted.introduction.ask(round, reachability).await?)
     }
 
     fn introduced(
@@ -366,7 +350,7 @@ impl Driver {
         relay: Option<RelayToken>,
         start_in: Duration,
     ) -> Result<(), ConnectError> {
-        if peer.key != self.wanted.peer.key {
+        if peer.key != self.wanted.introduction.peer().key {
             return Err(self.wrong_peer_key(Some(peer.key)));
         }
         let Some(local) = self.sockets.set_relay(round, relay) else {
@@ -387,7 +371,7 @@ impl Driver {
             remote,
             relay: relay.is_some(),
             start_at: now + start_in.min(MAX_START_IN),
-            server_on_loopback: self.rendezvous.server().is_on_loopback(),
+            server_on_loopback: self.login.server.is_on_loopback(),
         };
         self.introduced = true;
         self.agent.handle_round(now, &round);
@@ -399,10 +383,10 @@ impl Driver {
     /// other side's to move.
     fn admits(&mut self, hello: &Hello) -> bool {
         match hello.purpose {
-            Purpose::Begin => self.live.is_none() && hello.session == self.wanted.introduction,
+            Purpose::Begin => self.live.is_none() && hello.session == self.wanted.introduction.id(),
             Purpose::Continue => {
-                let peer = self.wanted.peer.key;
-                let found = self.rendezvous.sessions().find(hello.session, peer);
+                let peer = self.wanted.introduction.peer().key;
+                let found = self.login.sessions.find(hello.session, peer);
                 let same = |live: &Arc<LiveSession>| match &self.live {
                     Some(own) => Arc::ptr_eq(own, live),
                     None => true,
@@ -427,7 +411,7 @@ impl Driver {
             let hello = heard.unwrap_or(Hello {
                 purpose: Purpose::Begin,
                 path,
-                session: self.wanted.introduction,
+                session: self.wanted.introduction.id(),
             });
             return self.begin(authenticated, mapping, &hello).await;
         };
@@ -438,7 +422,8 @@ impl Driver {
         });
         self.moving += 1;
         let to = (authenticated, mapping);
-        self.sockets.move_session(live, to, hello, self.wanted.role);
+        self.sockets
+            .move_session(live, to, hello, self.wanted.introduction.role());
         Ok(())
     }
 
@@ -448,19 +433,20 @@ impl Driver {
         mapping: Option<PortMapping>,
         hello: &Hello,
     ) -> Result<(), ConnectError> {
-        if self.wanted.role == Role::Controlling
+        if self.wanted.introduction.role() == Role::Controlling
             && let Err(error) = authenticated.say_hello(hello).await
         {
             debug!(%error, "the connection broke when it was selected");
             return Err(self.no_path());
         }
         let path = authenticated.path(hello.path, self.sockets.report.clone());
-        let (role, peer) = (self.wanted.role, self.wanted.peer.clone());
+        let introduction = &self.wanted.introduction;
+        let (role, peer) = (introduction.role(), introduction.peer().clone());
         let elapsed = self.started_at.elapsed();
         let session = authenticated.into_session(hello.session, role, peer, path, elapsed);
         let live = session.handle.0.clone();
         live.keep(mapping);
-        self.rendezvous.sessions().add(&live);
+        self.login.sessions.add(&live);
         self.attempt = live.begin_attempt();
         self.live = Some(live);
         self.deliver(Ok(Accepted::Session(session)));
@@ -492,15 +478,15 @@ impl Driver {
             return ConnectError::Proxy { proxy, error };
         }
         ConnectError::NoPath {
-            peer: self.wanted.peer.name.clone(),
+            peer: self.wanted.introduction.peer().name.clone(),
             report: std::mem::take(&mut self.sockets.report),
         }
     }
 
     fn wrong_peer_key(&self, found: Option<PeerKey>) -> ConnectError {
         ConnectError::WrongPeerKey {
-            peer: self.wanted.peer.name.clone(),
-            expected: self.wanted.peer.key,
+            peer: self.wanted.introduction.peer().name.clone(),
+            expected: self.wanted.introduction.peer().key,
             found,
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::ProxyChoice;
+use crate::connect::{ConnectConfig, Connector};
 use crate::identity::generate_identity;
 use crate::known::KnownKeys;
 use crate::rendezvous::{LogIn, RendezvousEvent};
@@ -60,13 +61,15 @@ impl Scene {
             expect: Expect::AnyKey,
             identity: alice.clone(),
             name: "alice".parse().unwrap(),
-            path: PathPolicy::RelayOnly,
-            sessions: LiveSessions::default(),
             known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
+        };
+        let config = ConnectConfig {
+            path: PathPolicy::RelayOnly,
+            sessions: LiveSessions::default(),
             port_mapper: None,
         };
-        let (rendezvous, _, events) = Rendezvous::log_in(log_in).await.unwrap();
+        let (connector, _, events) = Connector::log_in(log_in, config).await.unwrap();
         // Nobody knows him at the server: that is the answer to every round.
         let peer = PeerIdentity {
             name: "bob".parse().unwrap(),
@@ -82,15 +85,12 @@ impl Scene {
         live.keep(Some(kept));
         let attempt = live.begin_attempt().unwrap();
         let wanted = Wanted {
-            introduction: name,
-            role: Role::Controlling,
-            peer,
+            introduction: connector.rendezvous().introduce(peer).unwrap(),
             share_host: HostSharing::Always,
             policy: PathPolicy::DirectOnly,
             improve: Some((live, attempt)),
         };
-        let inbox = rendezvous.register(&wanted).unwrap();
-        let driver = Driver::new(rendezvous, wanted, inbox, oneshot::channel().0);
+        let driver = Driver::new(connector.login, wanted, oneshot::channel().0);
         Self {
             driver,
             session,
@@ -178,8 +178,8 @@ async fn a_move_under_way_is_finished_though_there_is_no_further_round() {
     let no_port = Outcome::Prepared(2, Err(io::ErrorKind::AddrInUse.into()));
     driver.handle_outcome(no_port).await.unwrap();
     for message in [
-        Some(AttemptMessage::Failed(IntroductionFailure::Offline)),
-        Some(AttemptMessage::Introduced {
+        Some(IntroductionMessage::Failed(IntroductionFailure::Offline)),
+        Some(IntroductionMessage::Introduced {
             round: 2,
             peer: stranger,
             candidates: Vec::new(),
@@ -200,7 +200,7 @@ async fn a_move_under_way_is_finished_though_there_is_no_further_round() {
 #[tokio::test]
 async fn who_is_not_there_to_move_is_told_as_such() {
     let mut scene = Scene::new().await;
-    let failed = AttemptMessage::Failed(IntroductionFailure::Offline);
+    let failed = IntroductionMessage::Failed(IntroductionFailure::Offline);
     let told = scene.driver.handle_message(Some(failed)).unwrap_err();
     assert!(matches!(told, ConnectError::Introduction(_)), "{told}");
 }

@@ -1,0 +1,211 @@
+//! Logging in: reaching the server, checking its key, taking a name.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pinhole_proto::frame::Decoder;
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
+use pinhole_proto::rendezvous::{ClientMessage, PROTOCOL_VERSION, Refusal, ServerMessage};
+use pinhole_proto::tls::{Expect, Identity};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::server::{Persistence, Server, ServerConnectError};
+use super::wire::{self, WireError};
+use super::{Rendezvous, RendezvousEvent};
+use crate::known::KnownKeys;
+use crate::proxy::ProxyChoice;
+use crate::server_address::ServerAddress;
+
+/// How long the server may take to answer the login.
+const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a login needs.
+#[derive(Debug, Clone)]
+pub struct LogIn {
+    /// Where the server is. A fingerprint in it is checked in any case.
+    pub server: ServerAddress,
+    /// The server's key as pinned before, or [`Expect::AnyKey`].
+    pub expect: Expect,
+    /// Our key pair.
+    pub identity: Identity,
+    /// The name wanted.
+    pub name: PeerName,
+    /// For whom something is kept free when strangers invite us all the time.
+    pub known: KnownKeys,
+    /// Whether the server is reached through a proxy.
+    pub proxy: ProxyChoice,
+}
+
+/// What a login brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    /// The name, ours now.
+    pub name: PeerName,
+    /// The public address from which the server sees the control connection.
+    pub observed: SocketAddr,
+    /// The server's key, to be pinned.
+    pub server_key: PeerKey,
+    /// The ports on which the server observes.
+    pub observer_ports: Vec<u16>,
+    /// Whether the server offers a relay.
+    pub relay: bool,
+}
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LogInError {
+    /// No authenticated connection to the server.
+    #[error(transparent)]
+    Connect(#[from] ServerConnectError),
+    /// The name is bound to another key.
+    #[error("the name {0} belongs to somebody else; choose another")]
+    NameTaken(PeerName),
+    /// The server turned the login down for another reason.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The connection broke, or the server did not keep to the protocol.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+}
+
+impl LogInError {
+    /// Whether somebody answered who is not the server expected.
+    #[must_use]
+    pub const fn is_wrong_server_key(&self) -> bool {
+        matches!(self, Self::Connect(ServerConnectError::WrongKey { .. }))
+    }
+}
+
+/// A server that has accepted a connection, and has not proven its key yet.
+pub(crate) struct ReachedServer {
+    log_in: LogIn,
+    server: Server,
+    tcp: TcpStream,
+}
+
+impl ReachedServer {
+    pub(crate) async fn reach(log_in: LogIn, persistence: Persistence) -> Result<Self, LogInError> {
+        let proxy = log_in.proxy.proxy_for(log_in.server.host());
+        let (address, identity) = (&log_in.server, &log_in.identity);
+        let reached = Server::reach(address, proxy, log_in.expect, identity, persistence);
+        let (server, tcp) = Box::pin(reached).await?;
+        Ok(Self {
+            log_in,
+            server,
+            tcp,
+        })
+    }
+
+    /// The server. Unless its key is pinned, anybody could be it.
+    pub(crate) const fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Has the server prove its key.
+    pub(crate) async fn prove(self) -> Result<ProvenServer, LogInError> {
+        let proven = self
+            .server
+            .prove(&self.log_in.server, &self.log_in.identity, self.tcp);
+        let (server, key, stream) = Box::pin(proven).await?;
+        Ok(ProvenServer {
+            log_in: self.log_in,
+            server: Arc::new(server),
+            key,
+            stream: Box::new(stream),
+        })
+    }
+}
+
+/// A server that has proven its key, and is not asked for a name yet.
+#[derive(Debug)]
+pub(crate) struct ProvenServer {
+    log_in: LogIn,
+    server: Arc<Server>,
+    key: PeerKey,
+    stream: Box<TlsStream<TcpStream>>,
+}
+
+impl ProvenServer {
+    pub(crate) const fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Takes the name. The events have to be received as long as the handle is used.
+    pub(crate) async fn log_in(
+        mut self,
+    ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
+        let mut decoder = wire::server_decoder();
+        let asked_at = Instant::now();
+        let answer = ask_for_name(&mut self.stream, &mut decoder, &self.log_in.name);
+        let LogInAnswer {
+            observed,
+            observer_ports,
+            relay,
+        } = timeout(LOG_IN_TIMEOUT, answer)
+            .await
+            .unwrap_or(Err(WireError::Silent.into()))?;
+        let logged_in = LoggedIn {
+            name: self.log_in.name,
+            observed,
+            server_key: self.key,
+            observer_ports,
+            relay,
+        };
+        let round_trip = asked_at.elapsed();
+        let known = self.log_in.known;
+        let (rendezvous, events) =
+            Rendezvous::begin(self.server, self.stream, decoder, known, round_trip);
+        Ok((rendezvous, logged_in, events))
+    }
+}
+
+/// What the server says to a login.
+struct LogInAnswer {
+    /// Our public address.
+    observed: SocketAddr,
+    /// The ports on which the server observes.
+    observer_ports: Vec<u16>,
+    /// Whether it offers a relay.
+    relay: bool,
+}
+
+/// Logs in on a fresh control connection.
+async fn ask_for_name(
+    stream: &mut TlsStream<TcpStream>,
+    decoder: &mut Decoder,
+    name: &PeerName,
+) -> Result<LogInAnswer, LogInError> {
+    let log_in = ClientMessage::LogIn {
+        version: PROTOCOL_VERSION,
+        name: name.clone(),
+    };
+    wire::write_message(stream, &log_in).await?;
+    loop {
+        match wire::read_message(stream, decoder).await? {
+            ServerMessage::LoggedIn {
+                observed,
+                observer_ports,
+                relay,
+            } => {
+                return Ok(LogInAnswer {
+                    observed,
+                    observer_ports,
+                    relay,
+                });
+            }
+            ServerMessage::Refused {
+                reason: Refusal::NameTaken,
+            } => return Err(LogInError::NameTaken(name.clone())),
+            ServerMessage::Refused { reason } => return Err(LogInError::Refused(reason)),
+            ServerMessage::Ping { nonce } => {
+                wire::write_message(stream, &ClientMessage::Pong { nonce }).await?;
+            }
+            _ => return Err(WireError::Unexpected.into()),
+        }
+    }
+}
