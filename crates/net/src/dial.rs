@@ -40,21 +40,28 @@ pub(crate) fn list(tried: &[Unreached]) -> String {
     texts.join("; ")
 }
 
+/// The addresses of a host, without a port.
+///
+/// # Errors
+/// What the resolver said.
+pub(crate) async fn lookup(host: &str, limit: Duration) -> Result<Vec<SocketAddr>, String> {
+    let found = timeout(limit, tokio::net::lookup_host((host, 0))).await;
+    let found = found.map_err(|_| "the name server does not answer")?;
+    let found: Vec<SocketAddr> = found.map_err(|error| error.to_string())?.collect();
+    match found.is_empty() {
+        true => Err("the name has no address".into()),
+        false => Ok(found),
+    }
+}
+
 /// The addresses of a host, each with every one of `ports`: all of the first
 /// port, then all of the next.
 ///
 /// # Errors
 /// What the resolver said.
 pub(crate) async fn resolve(host: &str, ports: &[u16]) -> Result<Vec<SocketAddr>, String> {
-    let lookup = tokio::net::lookup_host((host, 0));
-    let found: Vec<SocketAddr> = match timeout(RESOLVE_TIMEOUT, lookup).await {
-        Ok(Ok(found)) => found.take(MAX_ADDRESSES).collect(),
-        Ok(Err(error)) => return Err(error.to_string()),
-        Err(_) => return Err("the name server does not answer".into()),
-    };
-    if found.is_empty() {
-        return Err("the name has no address".into());
-    }
+    let mut found = lookup(host, RESOLVE_TIMEOUT).await?;
+    found.truncate(MAX_ADDRESSES);
     // The port is set rather than the address made anew: the scope stays.
     let at = |port| {
         found.iter().copied().map(move |mut address| {

@@ -49,8 +49,6 @@ const KNOWN: &[&str] = &[
     "client: profile -> engine::queue",
     "client: snapshot -> attempts",
     "client: snapshot -> history",
-    "net: measure -> probes",
-    "net: probes -> measure",
     "proto: agent::checklist -> agent::connection",
     "proto: agent::checklist -> agent::round",
     "proto: agent::connection -> agent::checklist",

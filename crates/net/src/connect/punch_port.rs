@@ -16,7 +16,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use pinhole_proto::candidate::predict;
-use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,8 +25,9 @@ use tracing::debug;
 
 use crate::candidates::ReachablePort;
 use crate::port_mapping::{PortMapper, PortMapping};
+use crate::rendezvous::WireError;
+use crate::rendezvous::observe;
 use crate::rendezvous::server::{Server, ServerStream};
-use crate::rendezvous::wire::{self, WireError};
 use crate::report::MappingBehaviour;
 use crate::socket::{self, AddressReuse, LocalPort};
 
@@ -282,14 +282,9 @@ async fn observe(
     let tcp = port.connect(from).await?;
     socket::tune(&tcp)?;
     let mut stream = server.secure_for_bulk(tcp).await?;
-    wire::write_message(&mut stream, &ClientMessage::Observe).await?;
-    match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
-        ServerMessage::Observed { address, .. } => {
-            observed.send_modify(|observed| observed.push(address));
-            Ok(stream)
-        }
-        _ => Err(WireError::Unexpected),
-    }
+    let seen = observe::observe(&mut stream).await?;
+    observed.send_modify(|observed| observed.push(seen.address));
+    Ok(stream)
 }
 
 /// Observes from the server's second port, as soon as that is known. Ends when

@@ -14,19 +14,19 @@ use crate::doctor::diagnosis::{
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind, is_other_address};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::probes;
 use crate::candidates::{InterfaceAddress, interface_addresses};
+use crate::dial;
 use crate::port_mapping::PortMapper;
+use crate::rendezvous::WireError;
+use crate::rendezvous::observe;
 use crate::rendezvous::server::handshake;
-use crate::rendezvous::wire::{self, WireError};
 use crate::server_address::ServerAddress;
 use crate::socket::{AddressReuse, LocalPort};
 
@@ -77,7 +77,10 @@ impl Examination {
         let fingerprint = self.server.fingerprint().map(Expect::Fingerprint);
         let expect = fingerprint.unwrap_or(self.expect);
         let connector = connector_to(&self.identity, expect);
-        let found = match (resolve(&self.server).await, connector) {
+        let found = match (
+            dial::lookup(self.server.host(), KNOCK_TIMEOUT).await,
+            connector,
+        ) {
             (Ok(addresses), Ok(connector)) => Ok((addresses, connector)),
             (Err(reason), _) => Err(reason),
             (_, Err(error)) => Err(error.to_string()),
@@ -124,15 +127,6 @@ fn connector_to(identity: &Identity, expect: Expect) -> Result<TlsConnector, rus
     tls::client_config(identity, expect, ALPN_RENDEZVOUS).map(TlsConnector::from)
 }
 
-async fn resolve(server: &ServerAddress) -> Result<Vec<IpAddr>, String> {
-    let lookup = tokio::net::lookup_host((server.host(), 0));
-    match timeout(KNOCK_TIMEOUT, lookup).await {
-        Ok(Ok(addresses)) => Ok(addresses.map(|address| address.ip()).collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the name server does not answer".to_owned()),
-    }
-}
-
 /// The addresses of this machine that mean something elsewhere.
 fn own_addresses() -> Vec<IpAddr> {
     let interfaces = interface_addresses().unwrap_or_default();
@@ -151,10 +145,11 @@ fn own_addresses() -> Vec<IpAddr> {
 
 /// Where to knock first: the server's port, the next one (on which a server
 /// observes, unless it tells otherwise), and HTTPS's.
-fn places(addresses: &[IpAddr], ports: &[u16]) -> Vec<SocketAddr> {
+fn places(addresses: &[SocketAddr], ports: &[u16]) -> Vec<SocketAddr> {
     let few = |is_ipv6| {
-        let of_family = addresses.iter().filter(move |ip| ip.is_ipv6() == is_ipv6);
-        of_family.copied().take(MAX_ADDRESSES)
+        let ips = addresses.iter().map(SocketAddr::ip);
+        ips.filter(move |ip| ip.is_ipv6() == is_ipv6)
+            .take(MAX_ADDRESSES)
     };
     let mut ports = ports.to_vec();
     ports.extend(ports.first().and_then(|port| port.checked_add(1)));
@@ -252,9 +247,15 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
         Ok(Err(error)) => not_connected(&error),
         Ok(Ok(tcp)) => {
             let connect_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match timeout(KNOCK_TIMEOUT, observe_over(connector, tcp)).await {
-                Ok(Ok((stream, seen))) => {
-                    key = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS).ok();
+            let observed = async {
+                let mut stream = handshake(connector, tcp).await?;
+                let seen = observe::observe(&mut stream).await?;
+                let key = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS).ok();
+                Ok::<_, WireError>((key, seen))
+            };
+            match timeout(KNOCK_TIMEOUT, observed).await {
+                Ok(Ok((proven, seen))) => {
+                    key = proven;
                     other_address = seen.other_address.map(|ip| ip.to_canonical());
                     ports = seen.observer_ports;
                     ports.truncate(MAX_PORTS);
@@ -285,38 +286,6 @@ fn not_connected(error: &io::Error) -> KnockAnswer {
         _ => KnockAnswer::Failed {
             reason: error.to_string(),
         },
-    }
-}
-
-/// What the server tells on an observation connection.
-pub(crate) struct Seen {
-    /// From where it sees the connection come.
-    address: SocketAddr,
-    other_address: Option<IpAddr>,
-    observer_ports: Vec<u16>,
-}
-
-/// Makes an observation connection of this one.
-pub(crate) async fn observe_over(
-    connector: &TlsConnector,
-    tcp: TcpStream,
-) -> Result<(TlsStream<TcpStream>, Seen), WireError> {
-    let mut stream = handshake(connector, tcp).await?;
-    wire::write_message(&mut stream, &ClientMessage::Observe).await?;
-    match wire::read_message(&mut stream, &mut wire::server_decoder()).await? {
-        ServerMessage::Observed {
-            address,
-            other_address,
-            observer_ports,
-        } => Ok((
-            stream,
-            Seen {
-                address,
-                other_address,
-                observer_ports,
-            },
-        )),
-        _ => Err(WireError::Unexpected),
     }
 }
 
@@ -356,7 +325,8 @@ async fn observe(
     let observed = async {
         let tcp = port.connect(server).await.ok()?;
         let local = tcp.local_addr().ok()?;
-        let (_, seen) = observe_over(&connector, tcp).await.ok()?;
+        let mut stream = handshake(&connector, tcp).await.ok()?;
+        let seen = observe::observe(&mut stream).await.ok()?;
         Some(Observation {
             local,
             server,
@@ -386,10 +356,8 @@ mod tests {
 
     #[test]
     fn it_knocks_at_two_addresses_of_each_family_and_at_https() {
-        let addresses: Vec<IpAddr> = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"]
-            .iter()
-            .map(|ip| ip.parse().unwrap())
-            .collect();
+        let addresses = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1"]
+            .map(|ip| SocketAddr::new(ip.parse().unwrap(), 0));
         let texts = |port| -> Vec<String> {
             let places = places(&addresses, port);
             places.iter().map(ToString::to_string).collect()

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tracing::debug;
 
-use super::measure::observe_over;
+use crate::rendezvous::observe;
+use crate::rendezvous::server::handshake;
 use crate::rendezvous::wire::{self, WireError};
 use crate::socket::{AddressReuse, LocalPort};
 
@@ -50,7 +51,8 @@ async fn probes(connector: &TlsConnector, server: SocketAddr) -> Result<Probes, 
     let port = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On)?;
     let mut arrivals = Arrivals::at(port.listen()?)?;
     let tcp = port.connect(server).await?;
-    let (mut stream, _) = observe_over(connector, tcp).await?;
+    let mut stream = handshake(connector, tcp).await?;
+    observe::observe(&mut stream).await?;
     let token = arrivals.token;
     wire::write_message(&mut stream, &ClientMessage::Probe { token }).await?;
     let mut decoder = wire::server_decoder();

@@ -9,7 +9,7 @@ use pinhole_proto::agent::PathKind;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, RefuseReason, Role};
-use pinhole_proto::tls::{Expect, Identity};
+use pinhole_proto::tls::{Expect, Identity, wrong_key};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,7 +20,6 @@ use super::discovery::{LATE_ADDRESSES, Table};
 use super::hello;
 use super::networks::{Networks, Scope};
 use crate::connect::ConnectError;
-use crate::rendezvous::server::is_wrong_key;
 use crate::report::{Answer, PathAttempt, Report};
 use crate::session::{Authenticated, Session, SessionPath, Transport, authenticate_expecting};
 
@@ -181,7 +180,7 @@ async fn greet(
 ) -> Dialled {
     let proven = authenticate_expecting(transport, Role::Controlling, identity, expect).await;
     let (_, mut up) = proven.map_err(|error| {
-        if is_wrong_key(&error) {
+        if wrong_key(&error).is_some() {
             Failed::Stranger
         } else {
             Failed::Lost(error)

@@ -6,6 +6,7 @@ mod control;
 mod introduction;
 mod invitations;
 mod login;
+pub(crate) mod observe;
 pub(crate) mod server;
 pub(crate) mod wire;
 

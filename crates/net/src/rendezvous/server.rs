@@ -330,12 +330,6 @@ where
     Ok(stream)
 }
 
-/// Whether a TLS handshake ended because the other end holds another key than
-/// the one expected.
-pub(crate) fn is_wrong_key(error: &io::Error) -> bool {
-    tls::wrong_key(error).is_some()
-}
-
 async fn reach_directly(
     server: &ServerAddress,
 ) -> Result<(Road, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {

@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pinhole_proto::hello::Purpose;
 use pinhole_proto::rendezvous::IntroductionId;
+use pinhole_proto::tls::wrong_key;
 use proptest::prelude::*;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,7 +14,7 @@ use super::migration::Mover;
 use super::tls_stream::{SealedReader, SealedWriter};
 use super::*;
 use crate::identity::generate_identity;
-use crate::rendezvous::server::is_wrong_key;
+use pinhole_proto::tls::wrong_key;
 
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,7 +92,7 @@ async fn each_side_checks_the_other_s_key() {
     let posing = authenticate(b, Role::Controlled, &mallory, alice.key());
     let (error, told) = tokio::join!(controlling, posing);
     let error = error.unwrap_err();
-    assert!(is_wrong_key(&error), "{error}");
+    assert!(wrong_key(&error).is_some(), "{error}");
     // The TLS alert, or the end of the connection behind it.
     told.map(|authenticated| authenticated.stream).unwrap_err();
 
@@ -99,7 +100,7 @@ async fn each_side_checks_the_other_s_key() {
     let posing = authenticate(a, Role::Controlling, &mallory, bob.key());
     let controlled = authenticate(b, Role::Controlled, &bob, alice.key());
     let error = tokio::join!(posing, controlled).1.unwrap_err();
-    assert!(is_wrong_key(&error), "{error}");
+    assert!(wrong_key(&error).is_some(), "{error}");
 }
 
 /// TLS leaves it to the other end whether it names a protocol.

@@ -20,6 +20,7 @@ use pinhole_proto::candidate::Candidate;
 use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{PeerIdentity, Reachability, RelayToken, Role};
+use pinhole_proto::tls::wrong_key;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
 
@@ -30,7 +31,7 @@ use crate::port_mapping::PortMapping;
 use crate::proxy::{Proxy, ProxyError};
 use crate::relay::RelayError;
 use crate::rendezvous::IntroductionMessage;
-use crate::rendezvous::server::{RedialError, is_wrong_key};
+use crate::rendezvous::server::RedialError;
 use crate::report::{Answer, PathAttempt};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
 use crate::socket::is_pair_in_use;
@@ -267,7 +268,7 @@ impl Driver {
                 self.hellos.extend(hello.map(|hello| (id, hello)));
                 self.agent.handle_authenticated(now, id);
             }
-            Err(error) if is_wrong_key(&error) => {
+            Err(error) if wrong_key(&error).is_some() => {
                 self.sockets.forget(id, Answer::Stranger);
                 self.agent.handle_handshake_failed(now, id);
             }
