@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use pinhole_proto::candidate::{Candidate, CandidateKind, is_global};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses, is_global};
 
 /// What of one local port a peer may be told.
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ pub(crate) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
 pub(crate) fn gather(
     ports: &[ReachablePort],
     interfaces: &[InterfaceAddress],
-    server_on_loopback: bool,
+    loopback: LoopbackAddresses,
 ) -> Vec<Candidate> {
     let mut hosts: Vec<&InterfaceAddress> = interfaces.iter().collect();
     hosts.sort_by_key(|host| (is_virtual(&host.name), !is_global(host.ip)));
@@ -98,7 +98,7 @@ pub(crate) fn gather(
         .chain(host_candidates)
         .chain(predicted)
         // The rule for what may be dialled is the rule for what is worth telling.
-        .filter_map(|candidate| candidate.admit(server_on_loopback).ok())
+        .filter_map(|candidate| candidate.admit(loopback).ok())
         .filter(|candidate| known.insert(candidate.address));
     Candidate::within_limits(candidates)
 }
@@ -171,7 +171,11 @@ mod tests {
             interface("eth0", "2001:db8::5"),
             interface("tun0", "10.8.0.2"),
         ];
-        let found = gather(&ports(Some("203.0.113.9:5555"), None), &interfaces, false);
+        let found = gather(
+            &ports(Some("203.0.113.9:5555"), None),
+            &interfaces,
+            LoopbackAddresses::Refused,
+        );
         assert_eq!(
             texts(&found),
             [
@@ -190,7 +194,7 @@ mod tests {
         let told = |observed, mapped: &str| {
             let mut ports = ports(observed, None);
             ports[0].mapped = Some(mapped.parse().unwrap());
-            texts(&gather(&ports, &[], false))
+            texts(&gather(&ports, &[], LoopbackAddresses::Refused))
         };
         let seen = Some("203.0.113.9:5555");
         assert_eq!(
@@ -210,11 +214,11 @@ mod tests {
         let interfaces = [interface("lo", "127.0.0.1"), interface("eth0", "10.0.0.2")];
         let ports = ports(Some("127.0.0.1:4000"), None);
         assert_eq!(
-            texts(&gather(&ports, &interfaces, false)),
+            texts(&gather(&ports, &interfaces, LoopbackAddresses::Refused)),
             ["host 10.0.0.2:4000"]
         );
         assert_eq!(
-            texts(&gather(&ports, &interfaces, true)),
+            texts(&gather(&ports, &interfaces, LoopbackAddresses::Admitted)),
             ["seen 127.0.0.1:4000", "host 10.0.0.2:4000"]
         );
     }
@@ -224,7 +228,11 @@ mod tests {
         let interfaces: Vec<_> = (1..=20)
             .map(|i| interface("eth0", &format!("10.0.0.{i}")))
             .collect();
-        let found = gather(&ports(Some("203.0.113.9:5555"), None), &interfaces, false);
+        let found = gather(
+            &ports(Some("203.0.113.9:5555"), None),
+            &interfaces,
+            LoopbackAddresses::Refused,
+        );
         assert_eq!(found.len(), Candidate::MAX_PER_SIDE);
         assert_eq!(texts(&found)[0], "seen 203.0.113.9:5555");
     }

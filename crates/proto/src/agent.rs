@@ -80,6 +80,7 @@
 mod action;
 mod checklist;
 mod connection;
+mod current_round;
 mod path;
 mod round;
 
@@ -89,10 +90,10 @@ use std::time::{Duration, Instant};
 
 use crate::rendezvous::Role;
 
-use checklist::Checklist;
-use connection::{Connections, Origin, Standing};
+use checklist::{Checklist, Standing};
+use connection::{Connections, Origin};
+use current_round::CurrentRound;
 use path::Goal;
-use round::Current;
 
 pub use action::Action;
 pub use checklist::{CheckId, DialFailure};
@@ -158,7 +159,7 @@ impl Default for Timing {
 ///
 /// ```
 /// use pinhole_proto::agent::{Action, Agent, PathPolicy, Round, Timing};
-/// use pinhole_proto::candidate::{Candidate, CandidateKind};
+/// use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses};
 /// use pinhole_proto::rendezvous::Role;
 /// use std::time::Instant;
 ///
@@ -174,7 +175,7 @@ impl Default for Timing {
 ///     remote: vec![host("192.168.1.20:40001")?],
 ///     relay: false,
 ///     start_at: now,
-///     server_on_loopback: false,
+///     loopback: LoopbackAddresses::Refused,
 /// });
 /// while let Some(action) = agent.poll_action() {
 ///     // A driver does this with sockets. Here every dial succeeds at once.
@@ -191,7 +192,7 @@ pub struct Agent {
     role: Role,
     policy: PathPolicy,
     timing: Timing,
-    round: Option<Current>,
+    round: Option<CurrentRound>,
     connections: Connections,
     actions: VecDeque<Action>,
     checks_made: u32,
@@ -274,7 +275,7 @@ impl Agent {
                 round: round.number,
             });
         }
-        self.round = Some(Current {
+        self.round = Some(CurrentRound {
             number: round.number,
             checklist,
             direct,

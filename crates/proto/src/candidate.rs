@@ -92,12 +92,9 @@ impl Candidate {
 
     /// This candidate with its address in canonical form, if it may be dialled.
     ///
-    /// `server_on_loopback` lifts the ban on loopback addresses: with a server
-    /// on this very machine they are the real addresses of the peers.
-    ///
     /// # Errors
     /// Says why the address is refused.
-    pub fn admit(self, server_on_loopback: bool) -> Result<Self, Inadmissible> {
+    pub fn admit(self, loopback: LoopbackAddresses) -> Result<Self, Inadmissible> {
         let ip = self.address.ip().to_canonical();
         let address = SocketAddr::new(ip, self.address.port());
         if address.port() < Self::MIN_PORT {
@@ -107,13 +104,33 @@ impl Candidate {
             IpAddr::V4(v4) => admit_v4(v4)?,
             IpAddr::V6(v6) => admit_v6(v6)?,
         }
-        if ip.is_loopback() && !server_on_loopback {
+        if ip.is_loopback() && loopback == LoopbackAddresses::Refused {
             return Err(Inadmissible::Loopback);
         }
         Ok(Self {
             kind: self.kind,
             address,
         })
+    }
+}
+
+/// Whether loopback addresses may be dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoopbackAddresses {
+    /// The server is on this very machine: they are the real addresses of the peers.
+    Admitted,
+    /// They would lead everybody to itself.
+    Refused,
+}
+
+impl LoopbackAddresses {
+    /// Between a server and a client that see each other at this address.
+    #[must_use]
+    pub const fn seen_at(ip: IpAddr) -> Self {
+        match ip.is_loopback() {
+            true => Self::Admitted,
+            false => Self::Refused,
+        }
     }
 }
 
@@ -232,14 +249,15 @@ pub fn same_network(a: IpAddr, b: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::LoopbackAddresses::{Admitted, Refused};
     use super::*;
 
-    fn admit(address: &str, server_on_loopback: bool) -> Result<SocketAddr, Inadmissible> {
+    fn admit(address: &str, loopback: LoopbackAddresses) -> Result<SocketAddr, Inadmissible> {
         let candidate = Candidate {
             kind: CandidateKind::Host,
             address: address.parse().unwrap(),
         };
-        let admitted = candidate.admit(server_on_loopback)?;
+        let admitted = candidate.admit(loopback)?;
         assert_eq!(admitted.kind, candidate.kind);
         Ok(admitted.address)
     }
@@ -270,9 +288,9 @@ mod tests {
             ("240.0.0.0", Multicast),
             ("255.255.255.255", Multicast),
         ] {
-            assert_eq!(admit(&format!("{ip}:5000"), false), Err(reason), "{ip}");
+            assert_eq!(admit(&format!("{ip}:5000"), Refused), Err(reason), "{ip}");
             let mapped = format!("[::ffff:{ip}]:5000");
-            assert_eq!(admit(&mapped, false), Err(reason), "{mapped}");
+            assert_eq!(admit(&mapped, Refused), Err(reason), "{mapped}");
             let [a, b, c, d] = ip.parse::<Ipv4Addr>().unwrap().octets();
             let hex = format!(
                 "{:x}:{:x}",
@@ -286,8 +304,8 @@ mod tests {
                 format!("[2002:{hex}::1]:5000"),
                 format!("[2001:0:{hex}::1]:5000"),
             ] {
-                assert!(admit(&hidden, false).is_err(), "{hidden}");
-                assert!(admit(&hidden, true).is_err(), "{hidden}");
+                assert!(admit(&hidden, Refused).is_err(), "{hidden}");
+                assert!(admit(&hidden, Admitted).is_err(), "{hidden}");
             }
         }
         for (ip, reason) in [
@@ -316,7 +334,7 @@ mod tests {
             ("5f00::1", Reserved),
             ("5f00:ffff::1", Reserved),
         ] {
-            assert_eq!(admit(&format!("[{ip}]:5000"), false), Err(reason), "{ip}");
+            assert_eq!(admit(&format!("[{ip}]:5000"), Refused), Err(reason), "{ip}");
         }
     }
 
@@ -334,7 +352,7 @@ mod tests {
             "2002:c633:6401::1",
             "2002:ffff:ffff::1",
         ] {
-            let refused = admit(&format!("[{ip}]:5000"), true);
+            let refused = admit(&format!("[{ip}]:5000"), Admitted);
             assert_eq!(refused, Err(Inadmissible::Translated), "{ip}");
         }
     }
@@ -361,15 +379,15 @@ mod tests {
             ("[64:ff9c::1]", "[64:ff9c::1]:5000"),
         ] {
             let admitted: SocketAddr = admitted.parse().unwrap();
-            assert_eq!(admit(&format!("{ip}:5000"), false), Ok(admitted), "{ip}");
+            assert_eq!(admit(&format!("{ip}:5000"), Refused), Ok(admitted), "{ip}");
         }
     }
 
     #[test]
     fn loopback_is_admitted_only_beside_the_server() {
         for address in ["127.0.0.1:5000", "[::ffff:127.0.0.1]:5000", "[::1]:5000"] {
-            assert_eq!(admit(address, false), Err(Inadmissible::Loopback));
-            assert!(admit(address, true).is_ok(), "{address}");
+            assert_eq!(admit(address, Refused), Err(Inadmissible::Loopback));
+            assert!(admit(address, Admitted).is_ok(), "{address}");
         }
         for address in [
             "0.0.0.0:5000",
@@ -377,7 +395,7 @@ mod tests {
             "169.254.169.254:5000",
             "[fe80::1]:5000",
         ] {
-            assert!(admit(address, true).is_err(), "{address}");
+            assert!(admit(address, Admitted).is_err(), "{address}");
         }
     }
 
@@ -390,10 +408,10 @@ mod tests {
             "127.0.0.1",
         ] {
             for port in [0, 22, 1023] {
-                let refused = admit(&format!("{ip}:{port}"), true);
+                let refused = admit(&format!("{ip}:{port}"), Admitted);
                 assert_eq!(refused, Err(Inadmissible::Port), "{ip}:{port}");
             }
-            assert!(admit(&format!("{ip}:1024"), true).is_ok(), "{ip}");
+            assert!(admit(&format!("{ip}:1024"), Admitted).is_ok(), "{ip}");
         }
     }
 

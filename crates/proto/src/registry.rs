@@ -41,7 +41,7 @@ use crate::rendezvous::{
     ServerMessage,
 };
 
-use introduction::Introduction;
+use introduction::{Introduction, IntroductionWish, InvitationAnswer};
 use observed::Observed;
 use relay::Relay;
 
@@ -364,16 +364,31 @@ impl Registry {
         }
         match message {
             ClientMessage::Introduce {
-                introduction,
+                introduction: id,
                 round,
                 peer,
                 reachability,
-            } => self.introduce(now, session, introduction, round, &peer, reachability),
+            } => {
+                let wish = IntroductionWish {
+                    id,
+                    round,
+                    peer,
+                    reachability,
+                };
+                self.introduce(now, session, wish);
+            }
             ClientMessage::Answer {
-                introduction,
+                introduction: id,
                 round,
                 reachability,
-            } => self.answer(now, session, introduction, round, reachability, fresh_token),
+            } => {
+                let answer = InvitationAnswer {
+                    id,
+                    round,
+                    reachability,
+                };
+                self.answer(now, session, answer, fresh_token);
+            }
             ClientMessage::Refuse {
                 introduction,
                 reason,

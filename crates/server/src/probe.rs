@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pinhole_budget::{RateLimiter, SubnetRateLimiter};
-use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ProbeOrigin, ProbeToken, ServerMessage};
 use tokio::io::AsyncWriteExt as _;
@@ -113,7 +113,9 @@ fn may_be_dialled(observed: SocketAddr) -> bool {
         kind: CandidateKind::ServerReflexive,
         address: observed,
     };
-    candidate.admit(observed.ip().is_loopback()).is_ok()
+    candidate
+        .admit(LoopbackAddresses::seen_at(observed.ip()))
+        .is_ok()
 }
 
 /// Whether somebody answers there; `None` when this machine did not ask.

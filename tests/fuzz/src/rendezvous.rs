@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 
 use pinhole_proto::{
+    candidate::LoopbackAddresses,
     frame::{Decoder, FrameKind, encode},
     rendezvous::{ClientMessage, Reachability, ServerMessage},
 };
@@ -65,7 +66,7 @@ where
 /// What may be dialled is what threatens nobody.
 fn check_candidates(reachability: &Reachability) {
     for candidate in &reachability.candidates {
-        let Ok(admitted) = candidate.admit(false) else {
+        let Ok(admitted) = candidate.admit(LoopbackAddresses::Refused) else {
             continue;
         };
         let address = admitted.address;
@@ -73,6 +74,6 @@ fn check_candidates(reachability: &Reachability) {
         let ip = address.ip();
         assert!(!ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast());
         assert_eq!(ip, ip.to_canonical());
-        assert_eq!(admitted.admit(false), Ok(admitted));
+        assert_eq!(admitted.admit(LoopbackAddresses::Refused), Ok(admitted));
     }
 }

@@ -13,8 +13,6 @@ const KNOWN: &[&str] = &[
     "crates/client/src/attempts.rs: Attempt::connected takes 6",
     "crates/client/src/engine/mod.rs: snapshot takes 7",
     "crates/desktop/src/offer.rs: show takes 6",
-    "crates/proto/src/registry/introduction.rs: Registry::answer takes 6",
-    "crates/proto/src/registry/introduction.rs: Registry::introduce takes 6",
     "crates/server/src/connection.rs: control takes 6",
     "crates/server/src/connection.rs: observe takes 7",
     "crates/server/src/data_dir.rs: check takes 6",

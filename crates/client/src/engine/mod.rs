@@ -178,7 +178,7 @@ impl Engine {
             diagnosing: Diagnosing::default(),
             overrides,
             resources: Resources::default(),
-            port_mapper: PortMapper::new(false),
+            port_mapper: PortMapper::default(),
             login,
             presence: BTreeMap::new(),
             nearby: Neighbourhood::default(),

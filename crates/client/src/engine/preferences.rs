@@ -77,6 +77,9 @@ impl Engine {
     }
 
     pub(super) fn obey_port_mapping(&self) {
-        self.port_mapper.enable(self.in_force().port_mapping);
+        match self.in_force().port_mapping {
+            true => self.port_mapper.switch_on(),
+            false => self.port_mapper.switch_off(),
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use pinhole_proto::candidate::predict;
+use pinhole_proto::candidate::{LoopbackAddresses, predict};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -347,7 +347,7 @@ impl WarmPort {
     ) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         // Who is on the server's own machine is not beyond a router.
-        let mapper = mapper.filter(|_| !server.is_on_loopback());
+        let mapper = mapper.filter(|_| server.loopback() == LoopbackAddresses::Refused);
         let task = tokio::spawn(async move {
             keep_warm(&server, &observing, mapper.as_ref(), receiver).await;
         });

@@ -387,8 +387,7 @@ async fn prepare(login: &LoginContext, policy: PathPolicy) -> io::Result<Prepare
         warn!(%error, "the system does not tell its addresses");
         Vec::new()
     });
-    let on_loopback = login.server.is_on_loopback();
-    let candidates = gather(&port.reachable(), &interfaces, on_loopback);
+    let candidates = gather(&port.reachable(), &interfaces, login.server.loopback());
     Ok(Prepared {
         port: Some(port),
         candidates,

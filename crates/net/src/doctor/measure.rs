@@ -12,7 +12,7 @@ use crate::doctor::diagnosis::{
     Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, Probes,
     RouterOutside,
 };
-use pinhole_proto::candidate::{Candidate, CandidateKind, is_other_address};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses, is_other_address};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::net::TcpStream;
@@ -136,7 +136,7 @@ fn own_addresses() -> Vec<IpAddr> {
             kind: CandidateKind::Host,
             address: SocketAddr::new(ip, Candidate::MIN_PORT),
         };
-        if candidate.admit(false).is_ok() && !own.contains(&ip) {
+        if candidate.admit(LoopbackAddresses::Refused).is_ok() && !own.contains(&ip) {
             own.push(ip);
         }
     }

@@ -90,16 +90,16 @@ impl PortMapping {
     }
 }
 
-impl PortMapper {
-    /// Asks nobody anything before a port is to be mapped, and never while it
-    /// is not enabled.
-    #[must_use]
-    pub fn new(enabled: bool) -> Self {
+impl Default for PortMapper {
+    /// Asks nobody anything before it is switched on and a port is to be mapped.
+    fn default() -> Self {
         let mapper = Self::with(Network::current);
-        mapper.enable(enabled);
+        mapper.switch_off();
         mapper
     }
+}
 
+impl PortMapper {
     fn with(find_network: impl Fn() -> Option<Network> + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -113,9 +113,14 @@ impl PortMapper {
         }
     }
 
-    /// Switches it on, or off: then every mapping is released.
-    pub fn enable(&self, enabled: bool) {
-        self.shared.enabled.send_replace(enabled);
+    /// From now on the router is asked, once a port is to be mapped.
+    pub fn switch_on(&self) {
+        self.shared.enabled.send_replace(true);
+    }
+
+    /// From now on the router is asked nothing, and every mapping is released.
+    pub fn switch_off(&self) {
+        self.shared.enabled.send_replace(false);
     }
 
     /// Begins to have this local port of IPv4 mapped, and keeps it so until the

@@ -379,11 +379,11 @@ async fn switching_it_off_closes_what_is_open_and_on_opens_it_again() {
     let mapper = router.mapper();
     let mut mapping = mapper.keep(4000).unwrap();
     until(&mut mapping, Some((OUTSIDE, 4000).into())).await;
-    mapper.enable(false);
+    mapper.switch_off();
     until(&mut mapping, None).await;
     mapper.all_released(PATIENCE).await;
     assert_eq!(router.asked().last().unwrap().lifetime_s, 0);
-    mapper.enable(true);
+    mapper.switch_on();
     until(&mut mapping, Some((OUTSIDE, 4000).into())).await;
 }
 

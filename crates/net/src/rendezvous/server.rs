@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use pinhole_proto::candidate::LoopbackAddresses;
 use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -301,10 +302,11 @@ impl Server {
         ips.find(|ip| ip.is_ipv6() == is_ipv6)
     }
 
-    pub(crate) fn is_on_loopback(&self) -> bool {
+    /// Whether peers may be reached by loopback addresses.
+    pub(crate) fn loopback(&self) -> LoopbackAddresses {
         match self.road {
-            Road::Direct(address) => address.ip().to_canonical().is_loopback(),
-            Road::Proxied { .. } => false,
+            Road::Direct(address) => LoopbackAddresses::seen_at(address.ip().to_canonical()),
+            Road::Proxied { .. } => LoopbackAddresses::Refused,
         }
     }
 }

@@ -14,7 +14,6 @@ use super::migration::Mover;
 use super::tls_stream::{SealedReader, SealedWriter};
 use super::*;
 use crate::identity::generate_identity;
-use pinhole_proto::tls::wrong_key;
 
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

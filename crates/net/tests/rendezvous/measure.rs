@@ -15,11 +15,13 @@ use tokio_rustls::TlsAcceptor;
 use crate::scene::{PATIENCE, Server, connect_config, identity};
 
 async fn examine(server: ServerAddress, expect: Expect) -> Diagnosis {
+    let port_mapper = PortMapper::default();
+    port_mapper.switch_on();
     let examination = Examination {
         server,
         expect,
         identity: identity(),
-        port_mapper: Some(PortMapper::new(true)),
+        port_mapper: Some(port_mapper),
         proxy: None,
     };
     let diagnosis = timeout(PATIENCE, Box::pin(examination.run()));

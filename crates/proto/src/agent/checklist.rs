@@ -7,7 +7,6 @@ use std::time::Instant;
 use crate::candidate::{Candidate, CandidateKind};
 use crate::rendezvous::Role;
 
-use super::connection::Standing;
 use super::path::Goal;
 use super::{PathKind, Round, Timing};
 
@@ -23,6 +22,19 @@ pub enum DialFailure {
     AddressInUse,
     /// Anything else: refused, unreachable, timed out.
     Other,
+}
+
+/// How likely a connection leads to the peer, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// With an address that the server introduced.
+    Introduced,
+    /// From another port of such an address.
+    Related,
+    /// Through the relay, which paired two authenticated sessions.
+    Relayed,
+    /// From anywhere.
+    Stranger,
 }
 
 /// So many dials of one check follow each other as fast as they fail; both sides
@@ -69,7 +81,7 @@ impl Checklist {
         let admitted = round
             .remote
             .iter()
-            .filter_map(|candidate| candidate.admit(round.server_on_loopback).ok())
+            .filter_map(|candidate| candidate.admit(round.loopback).ok())
             .filter(|one| seen.insert(one.address) && shares_family(&local, one.address));
         let remote = Candidate::within_limits(admitted);
         let remote = in_dialling_order(remote, &local, role);

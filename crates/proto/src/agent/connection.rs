@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::checklist::Standing;
 use super::path::Goal;
 use super::{CheckId, PathKind};
 
@@ -16,19 +17,6 @@ pub(super) enum Origin {
     Dialled(CheckId),
     Accepted,
     Relayed,
-}
-
-/// How likely a connection leads to the peer, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
-    /// With an address that the server introduced.
-    Introduced,
-    /// From another port of such an address.
-    Related,
-    /// Through the relay, which paired two authenticated sessions.
-    Relayed,
-    /// From anywhere.
-    Stranger,
 }
 
 /// How far this side is with a connection.

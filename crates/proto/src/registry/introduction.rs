@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_budget::{Bounds, Owner, Rate, SubnetBounds, Ticket};
 
-use crate::candidate::{Candidate, CandidateKind, is_global, same_network};
+use crate::candidate::{Candidate, CandidateKind, LoopbackAddresses, is_global, same_network};
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::rendezvous::{
@@ -62,16 +62,31 @@ pub(super) struct Introduction {
     ticket: Ticket,
 }
 
+/// What an inviter asks for.
+#[derive(Debug)]
+pub(super) struct IntroductionWish {
+    pub(super) id: IntroductionId,
+    pub(super) round: u8,
+    pub(super) peer: PeerName,
+    pub(super) reachability: Reachability,
+}
+
+/// What the invited says to it.
+#[derive(Debug)]
+pub(super) struct InvitationAnswer {
+    pub(super) id: IntroductionId,
+    pub(super) round: u8,
+    pub(super) reachability: Reachability,
+}
+
 impl Registry {
-    pub(super) fn introduce(
-        &mut self,
-        now: Instant,
-        inviter: SessionId,
-        id: IntroductionId,
-        round: u8,
-        peer: &PeerName,
-        reachability: Reachability,
-    ) {
+    pub(super) fn introduce(&mut self, now: Instant, inviter: SessionId, wish: IntroductionWish) {
+        let IntroductionWish {
+            id,
+            round,
+            peer,
+            reachability,
+        } = wish;
         let Some(session) = self.sessions.get(&inviter) else {
             return;
         };
@@ -88,7 +103,7 @@ impl Registry {
         if !self.may_introduce(now, &owner) {
             return self.fail(inviter, id, IntroductionFailure::Limited);
         }
-        let invited = self.online.get(peer).copied();
+        let invited = self.online.get(&peer).copied();
         let Some(invited) = invited.filter(|&invited| invited != inviter) else {
             return self.fail(inviter, id, IntroductionFailure::Offline);
         };
@@ -153,11 +168,14 @@ impl Registry {
         &mut self,
         now: Instant,
         invited: SessionId,
-        id: IntroductionId,
-        round: u8,
-        reachability: Reachability,
+        answer: InvitationAnswer,
         fresh_token: RelayToken,
     ) {
+        let InvitationAnswer {
+            id,
+            round,
+            reachability,
+        } = answer;
         let Some(introduction) = self.introductions.get(&id) else {
             // Too late: the sender shall not wait for an introduction.
             return self.fail(invited, id, IntroductionFailure::TimedOut);
@@ -271,13 +289,13 @@ impl Registry {
 /// dialled, and those of the whole internet only where the server has seen its
 /// key, as far as it can.
 fn own(mut claimed: Reachability, side: &Session, observed: &Observed) -> Reachability {
-    let on_loopback = side.observed.ip().is_loopback();
+    let loopback = LoopbackAddresses::seen_at(side.observed.ip());
     let mut unseen = 0;
     let mut known = HashSet::new();
     let admitted = claimed
         .candidates
         .into_iter()
-        .filter_map(|candidate| candidate.admit(on_loopback).ok());
+        .filter_map(|candidate| candidate.admit(loopback).ok());
     let believed = admitted.filter(|candidate| {
         let (key, ip) = (side.identity.key, candidate.address.ip());
         let is_seen = match candidate.kind.is_own() {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pinhole_proto::agent::{
     Action, Agent, CheckId, ConnectionId, DialFailure, PathKind, PathPolicy, Round, Timing,
 };
-use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses};
 use pinhole_proto::rendezvous::Role;
 
 const OWN_HOST: &str = "192.168.1.10:40000";
@@ -61,7 +61,7 @@ impl Driven {
             remote: candidates(remote),
             relay,
             start_at: self.now,
-            server_on_loopback: false,
+            loopback: LoopbackAddresses::Refused,
         };
         self.agent.handle_round(self.now, &round);
     }
@@ -124,7 +124,7 @@ fn both_listen_and_dial_when_the_round_starts_and_not_before() {
         remote: candidates(&[PEER_PUBLIC]),
         relay: true,
         start_at: driven.now + Duration::from_millis(70),
-        server_on_loopback: false,
+        loopback: LoopbackAddresses::Refused,
     };
     driven.agent.handle_round(driven.now, &round);
     let opening = [Action::Listen { round: 1 }, Action::OpenRelay { round: 1 }];
@@ -445,7 +445,7 @@ fn a_path_is_named_after_where_it_leads() {
             remote: candidates(&[remote]),
             relay: false,
             start_at: now,
-            server_on_loopback: false,
+            loopback: LoopbackAddresses::Refused,
         };
         agent.handle_round(now, &round);
         let connection = agent.handle_accepted(now, 1, address(remote));
@@ -473,7 +473,7 @@ fn a_mapped_port_names_the_path_on_both_sides() {
             remote,
             relay: false,
             start_at: now,
-            server_on_loopback: false,
+            loopback: LoopbackAddresses::Refused,
         };
         agent.handle_round(now, &round);
         let dialled = std::iter::from_fn(|| agent.poll_action()).find_map(|action| match action {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pinhole_proto::agent::{Action, Agent, PathPolicy, Round, Timing};
-use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses};
 use pinhole_proto::rendezvous::Role::{self, Controlled, Controlling};
 
 use super::{OWN_HOST, address, candidates};
@@ -29,7 +29,7 @@ fn dialled(role: Role, own: &[u16], others: &[u16]) -> Vec<u16> {
         remote: with_predicted(&[PUNCHED, LAN], "198.51.100.2", others),
         relay: false,
         start_at: now,
-        server_on_loopback: false,
+        loopback: LoopbackAddresses::Refused,
     };
     let mut agent = Agent::new(role, PathPolicy::Auto, Timing::default());
     agent.handle_round(now, &round);

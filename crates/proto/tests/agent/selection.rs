@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pinhole_proto::agent::{Action, Agent, CheckId, PathKind, PathPolicy, Round, Timing};
-use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses};
 use pinhole_proto::rendezvous::Role;
 
 use crate::{
@@ -142,7 +142,7 @@ fn an_improving_agent_wants_only_what_is_better() {
         remote: candidates(&[PEER_PUBLIC, PEER_HOST]),
         relay: true,
         start_at: now,
-        server_on_loopback: false,
+        loopback: LoopbackAddresses::Refused,
     };
     agent.handle_round(now, &round);
     let mut driven = Driven { agent, now };
@@ -214,7 +214,7 @@ fn two_on_one_network_do_not_begin_on_the_relay_for_a_moment_s_delay() {
             remote,
             relay: true,
             start_at: driven.now,
-            server_on_loopback: false,
+            loopback: LoopbackAddresses::Refused,
         };
         driven.agent.handle_round(driven.now, &round);
         let relay = driven.relay();

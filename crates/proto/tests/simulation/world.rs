@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use pinhole_proto::agent::{Agent, PathKind, PathPolicy, Round, Timing};
-use pinhole_proto::candidate::{Candidate, CandidateKind, predict};
+use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses, predict};
 use pinhole_proto::rendezvous::Role;
 
 use super::kernel::{Flags, Message, Millis, Segment, SocketId, Timer};
@@ -263,7 +263,7 @@ impl World {
                 relay: self.scenario.relay != RelayModel::NotOffered
                     && !self.scenario.policy.contains(&PathPolicy::DirectOnly),
                 start_at: self.at(self.now + start),
-                server_on_loopback: false,
+                loopback: LoopbackAddresses::Refused,
             };
             let wait = preparation + self.random.between(0, 100);
             self.after(wait, Happening::Introduced(party, round));

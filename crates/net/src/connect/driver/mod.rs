@@ -372,7 +372,7 @@ impl Driver {
             remote,
             relay: relay.is_some(),
             start_at: now + start_in.min(MAX_START_IN),
-            server_on_loopback: self.login.server.is_on_loopback(),
+            loopback: self.login.server.loopback(),
         };
         self.introduced = true;
         self.agent.handle_round(now, &round);

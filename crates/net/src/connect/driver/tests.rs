@@ -1,6 +1,6 @@
 use std::net::SocketAddr;
 
-use pinhole_proto::candidate::CandidateKind;
+use pinhole_proto::candidate::{CandidateKind, LoopbackAddresses};
 use pinhole_proto::rendezvous::{HostSharing, IntroductionFailure, IntroductionId};
 use pinhole_proto::tls::{Expect, Identity};
 use pinhole_server::{DataDir, Limits, listener};
@@ -116,7 +116,7 @@ impl Scene {
             remote: vec![candidate(ours.remote)],
             relay: false,
             start_at: Instant::now(),
-            server_on_loopback: true,
+            loopback: LoopbackAddresses::Admitted,
         };
         self.driver.newest_round += 1;
         self.driver.introduced = true;
