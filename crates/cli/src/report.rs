@@ -13,7 +13,8 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use pinhole_client::snapshot::{Completion, LeftOut};
+use pinhole_client::Completion;
+use pinhole_client::snapshot::LeftOut;
 use pinhole_client::{
     Attempt, Diagnosis, Direction, Failure, HistoryEntry, PathKind, PeerIdentity, PeerName,
     ServerAddress, Snapshot, Stage, TransferId, TransferView,

@@ -12,9 +12,9 @@ use crate::engine::{Engine, Outputs, make_and_open, not_opened};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::limits;
-use crate::profile::{Profile, ProfileError};
-use crate::settings::Overrides;
 use crate::snapshot::Snapshot;
+use crate::store::Overrides;
+use crate::store::{Profile, ProfileError};
 
 /// Commands that may wait for the engine.
 const COMMAND_QUEUE: usize = 256;

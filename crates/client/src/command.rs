@@ -7,8 +7,8 @@ use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
 use pinhole_transfer::Existing;
 
-use crate::settings::{AcceptPolicy, Strangers};
-use crate::snapshot::TransferId;
+use crate::model::TransferId;
+use crate::store::{AcceptPolicy, Strangers};
 
 /// What a face asks of the engine. None of them answers directly: what comes
 /// of it shows in the events and the snapshot.

@@ -5,16 +5,15 @@
 //! or these digests, for so long. PROTOCOL.md ("Consent") has it in words. Everything
 //! that needs a yes asks here; nothing here has a clock, a disk or a network.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinhole_net::{PathPolicy, PeerKey, RefuseReason};
 use pinhole_transfer::Manifest;
 use pinhole_transfer::digest::Digest;
-use tokio::time::Instant;
 
-use crate::contacts::Acquaintance;
 use crate::offer;
-use crate::settings::{AcceptPolicy, Settings, Strangers};
+use crate::store::Acquaintance;
+use crate::store::{AcceptPolicy, Settings, Strangers};
 
 /// For so long after a delivery its sender may offer the same again and hear that it
 /// is there, should it have missed that. Never renewed.

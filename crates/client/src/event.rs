@@ -8,7 +8,7 @@ use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
 
 use crate::failure::Failure;
-use crate::snapshot::TransferId;
+use crate::model::TransferId;
 
 /// Something that has happened. What *is* stands in the [`crate::Snapshot`].
 #[derive(Debug, Clone)]

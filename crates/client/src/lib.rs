@@ -7,32 +7,32 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`client`] | starting the engine, and the handle a face holds |
-//! | [`command`], [`event`], [`snapshot`], [`failure`] | the vocabulary between face and engine |
-//! | `engine` | the one task that owns all state, by concern: login, nearby, sessions, transfers |
+//! | [`command`], [`event`], [`snapshot`], [`failure`], [`model`] | the vocabulary between face and engine |
+//! | `state` | what the application knows and wants, without I/O |
+//! | `engine` | the one task that does what the state asks for |
 //! | `consent` | what may happen without asking, and what only after a yes |
-//! | [`profile`], [`settings`], [`contacts`], [`history`], [`attempts`] | what survives a restart |
+//! | [`store`] | what survives a restart |
 
-pub mod attempts;
 pub mod client;
 pub mod command;
 mod consent;
-pub mod contacts;
 mod engine;
 pub mod event;
+mod explain;
 pub mod failure;
-pub mod history;
 mod limits;
+pub mod model;
 mod offer;
-pub mod profile;
-pub mod settings;
 pub mod snapshot;
+mod state;
+pub mod store;
+mod stored_path;
 
-pub use attempts::Attempt;
 pub use client::{Client, CommandError, Events, Options, StartError, start};
 pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
-pub use history::{HistoryEntry, Outcome};
+pub use model::{Completion, Direction, Progress, Stage, TransferId};
 pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
@@ -44,8 +44,5 @@ pub use pinhole_transfer::{
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };
-pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};
-pub use snapshot::{
-    Direction, LoginState, OfferView, PeerView, Progress, Snapshot, Stage, TopView, TransferId,
-    TransferView,
-};
+pub use snapshot::{LoginState, OfferView, PeerView, Snapshot, TopView, TransferView};
+pub use store::{AcceptPolicy, Attempt, HistoryEntry, Outcome, Overrides, Settings, Strangers};

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use pinhole_transfer::display::display_text;
 use pinhole_transfer::{Manifest, Selection, Source};
 
-use crate::snapshot::{EntryView, LeftOut, OfferView, Progress, TopView};
+use crate::model::Progress;
+use crate::snapshot::{EntryView, LeftOut, OfferView, TopView};
 
 /// What is sent, as the sender sees it. The entries, which it knows, would be
 /// the largest thing here.

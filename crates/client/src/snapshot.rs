@@ -2,17 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
-use pinhole_transfer::{Paused, Renamed};
-use serde::{Deserialize, Serialize};
 
-use crate::attempts::Attempt;
 use crate::failure::Failure;
-use crate::history::HistoryEntry;
-use crate::settings::Settings;
+use crate::model::{Direction, Progress, Stage, TransferId};
+use crate::store::{Attempt, HistoryEntry, Outcome, Settings};
 
 /// Everything a face shows, at one moment. Replaced as a whole on each change.
 #[derive(Debug, Clone)]
@@ -147,20 +144,6 @@ pub struct PeerView {
     pub path: Option<PathKind>,
 }
 
-/// Names a transfer while the engine runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TransferId(pub u64);
-
-/// Which way the files go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// From here.
-    Sending,
-    /// To here.
-    Receiving,
-}
-
 /// One transfer.
 #[derive(Debug, Clone)]
 pub struct TransferView {
@@ -190,117 +173,6 @@ pub struct TransferView {
     /// [`crate::display_lines`]. Absent while they wait for
     /// [`crate::Command::Accept`].
     pub text: Option<Arc<str>>,
-}
-
-/// How far a transfer is.
-#[derive(Debug, Clone)]
-pub enum Stage {
-    /// Ours, waiting until the peer is online; kept across restarts.
-    Queued,
-    /// Reading the list of files to be sent, or making ready the folder that is
-    /// received into.
-    Preparing,
-    /// Connecting to the peer.
-    Connecting,
-    /// Offered; the other side has not answered yet.
-    AwaitingAnswer,
-    /// Offered to us; the user has not answered yet.
-    AwaitingDecision,
-    /// Bytes move.
-    Transferring,
-    /// The connection was lost. It goes on by itself if there is a new one soon.
-    Reconnecting,
-    /// Everything is durable on the receiving side.
-    Completed(Completion),
-    /// It has ended otherwise. Nothing half-written stands under a final name.
-    Failed(Failure),
-}
-
-impl Stage {
-    /// Whether nothing more will happen.
-    #[must_use]
-    pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Completed(_) | Self::Failed(_))
-    }
-}
-
-/// What a completed transfer amounted to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Completion {
-    /// Files transferred.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Those of them that were there before, and did not travel.
-    pub here_bytes: u64,
-    /// Bytes that travelled more than once.
-    pub resent_bytes: u64,
-    /// Files that failed one by one; the others are there.
-    pub failed_files: u64,
-    /// Files and folders that the sender could not read, or name, and so could not
-    /// even offer.
-    pub unread: u64,
-    /// Files that the receiver did not want.
-    pub skipped_files: u64,
-    /// Received: the first of those whose names were taken, safe to show.
-    pub skipped: Vec<String>,
-    /// What was delivered, in short; equal on both sides. `None` for no files.
-    pub digest: Option<String>,
-    /// From acceptance to the durable acknowledgement.
-    pub elapsed: Duration,
-    /// Received: what to open: the folder that holds what arrived.
-    pub folder: Option<PathBuf>,
-    /// Received: the top level as it is named on disk.
-    pub paths: Vec<PathBuf>,
-    /// Files and folders that got another name on their way, safe to show: of what
-    /// was sent, the name here and the one offered; of what was received, the one
-    /// offered and the one here.
-    pub renamed: Renamed,
-}
-
-impl Completion {
-    /// How many files and folders should be there and are not.
-    #[must_use]
-    pub const fn missing(&self) -> u64 {
-        self.failed_files + self.unread
-    }
-
-    /// The bytes that travelled during this transfer.
-    #[must_use]
-    pub const fn travelled_bytes(&self) -> u64 {
-        self.bytes.saturating_sub(self.here_bytes)
-    }
-}
-
-/// How far the bytes are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// Sent and acknowledged, or received and verified.
-    pub bytes_done: u64,
-    /// Those of them that the receiver had already. They have no speed.
-    pub here_bytes: u64,
-    /// Of how many.
-    pub bytes_total: u64,
-    /// Whole files so far.
-    pub files_done: u64,
-    /// Of how many.
-    pub files_total: u64,
-    /// Over the last seconds; `None` before there is anything to measure.
-    pub bytes_per_second: Option<u64>,
-    /// At that speed; `None` while it cannot be told, as in a stall.
-    pub time_left: Option<Duration>,
-    /// Who wants it to stop for a while.
-    pub paused: Paused,
-}
-
-impl Progress {
-    /// Whether it stands still although nobody wants it to.
-    #[must_use]
-    pub fn is_stalled(&self) -> bool {
-        self.bytes_per_second == Some(0)
-            && self.paused == Paused::default()
-            && self.bytes_done < self.bytes_total
-    }
 }
 
 /// An offer as people see it: every text is safe to show.
@@ -369,4 +241,64 @@ pub struct EntryView {
     /// The place of the folder that it is in, always before its own; `None` at
     /// the top level.
     pub folder: Option<u32>,
+}
+
+impl TransferView {
+    /// The entry in the history of one in its final stage, `None` in any other.
+    pub(crate) fn history_entry(&self, ended_at: SystemTime) -> Option<HistoryEntry> {
+        let (files, bytes, elapsed, digest, outcome, folder) = match &self.stage {
+            Stage::Completed(done) => {
+                let outcome = match (done.files, done.failed_files) {
+                    (0, failed @ 1..) => Outcome::Failed {
+                        reason: format!("None of {failed} files arrived."),
+                    },
+                    _ => Outcome::Completed {
+                        failed_files: done.missing(),
+                    },
+                };
+                (
+                    done.files,
+                    done.bytes,
+                    Some(done.elapsed),
+                    done.digest.clone(),
+                    outcome,
+                    done.folder.clone(),
+                )
+            }
+            Stage::Failed(failure) => {
+                let outcome = Outcome::Failed {
+                    reason: failure.to_string(),
+                };
+                (
+                    self.offer.files,
+                    self.offer.bytes,
+                    None,
+                    None,
+                    outcome,
+                    None,
+                )
+            }
+            _ => return None,
+        };
+        let since_1970 = ended_at
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Some(HistoryEntry {
+            ended_at_s: since_1970.as_secs(),
+            peer: self.peer.clone(),
+            direction: self.direction,
+            title: self.offer.title.clone(),
+            files,
+            bytes,
+            here_bytes: match &self.stage {
+                Stage::Completed(done) => done.here_bytes,
+                _ => 0,
+            },
+            path: self.path,
+            elapsed_ms: elapsed.map(|e| u64::try_from(e.as_millis()).unwrap_or(u64::MAX)),
+            digest,
+            outcome,
+            folder,
+        })
+    }
 }

@@ -7,7 +7,8 @@ mod strangers;
 
 use std::time::Duration;
 
-use pinhole_client::snapshot::{Completion, Overall};
+use pinhole_client::Completion;
+use pinhole_client::snapshot::Overall;
 use pinhole_client::{
     Attempt, Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress,
     Stage, TEXT_BYTES_MAX, TransferView,

@@ -372,6 +372,16 @@ impl Exchange {
         self.shared.cancel(id, error, CancelReason::Interrupted)
     }
 
+    /// As [`Exchange::interrupt`], for a transfer that goes on over another connection:
+    /// to the peer it ends as if this one had broken.
+    ///
+    /// # Errors
+    /// As for [`Exchange::cancel`].
+    pub fn leave(&self, id: TransferId) -> Result<(), ExchangeError> {
+        let error = TransferError::ConnectionLost;
+        self.shared.cancel(id, error, CancelReason::Left)
+    }
+
     /// What the receiver wants of a transfer under way; `None` before it has said so.
     #[must_use]
     pub fn selection(&self, id: TransferId) -> Option<Arc<Selection>> {

@@ -238,6 +238,8 @@ pub enum CancelReason {
     Cancelled,
     /// It does not go on now. The receiver keeps what it has.
     Interrupted,
+    /// It goes on over another connection: its offer comes, or has come, there.
+    Left,
     /// What arrived does not have the digest that was sent with it.
     Verification,
     /// The disk of the one who cancels does not serve.

@@ -210,6 +210,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let reason = match reason {
             CancelReason::Cancelled => TransferError::Cancelled(Party::Peer),
             CancelReason::Interrupted => TransferError::Interrupted(Party::Peer),
+            CancelReason::Left => TransferError::ConnectionLost,
             CancelReason::Verification => TransferError::Verification(Party::Peer),
             CancelReason::Disk(trouble) => TransferError::PeerFile(trouble),
         };

@@ -1,6 +1,6 @@
 //! Sentences about transfers.
 
-use pinhole_client::snapshot::Completion;
+use pinhole_client::Completion;
 use pinhole_client::{
     Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName, Renamed,
     TransferView,

@@ -1,11 +1,10 @@
 //! When to give memory back that ended transfers and sessions have taken.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pinhole_budget::give_back_memory;
 use pinhole_transfer::Resources;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
 
 /// So long after something has ended: more of it often ends at the same time.
 const DELAY: Duration = Duration::from_secs(5);

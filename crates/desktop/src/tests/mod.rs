@@ -21,8 +21,9 @@ use egui::accesskit::Role;
 use egui::{Event as Input, HoveredFile, Key};
 use egui_kittest::Harness;
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
-use pinhole_client::snapshot::{Completion, EntryView, Progress};
+use pinhole_client::snapshot::EntryView;
 use pinhole_client::*;
+use pinhole_client::{Completion, Progress};
 
 use crate::app::{App, Prefill};
 use crate::bridge::Bridge;

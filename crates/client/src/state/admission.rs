@@ -1,4 +1,4 @@
-//! What others may make the engine hold: sessions, questions to the user, and words.
+//! What others may make this side hold: sessions, questions to the user, and words.
 //! Each counts against a key and its network, and leaves a reserve for those whom
 //! the user has chosen (PROTOCOL.md, "Budgets").
 
@@ -9,13 +9,13 @@ use std::time::Duration;
 use pinhole_budget::{Bounds, Budget, Full, Owner, Rate, RateLimiter, SubnetBounds, Ticket};
 use pinhole_net::{PathKind, PeerKey};
 use pinhole_transfer::DeclineReason;
-use tokio::time::Instant;
 use tracing::info;
 
-use super::Engine;
-use super::sessions::{SessionId, close};
+use super::State;
+use super::effect::{Effect, ExchangeEffect, SessionEffect};
+use super::ids::{Carrier, SessionId};
 use super::transfers::Transfer;
-use crate::snapshot::{Stage, TransferId};
+use crate::model::TransferId;
 
 const SESSIONS: Bounds = Bounds {
     total: 256,
@@ -76,33 +76,26 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Whether words that need no question may be shown now.
-    pub(super) fn takes_words(&mut self, peer: PeerKey, is_chosen: bool) -> bool {
-        let now = Instant::now().into_std();
-        match is_chosen {
-            true => self.words_of_chosen.take(now, peer),
-            false => self.words_of_strangers.take(now, ()),
-        }
-    }
-
-    /// Whether this side may go on with a peer that it has just told to be busy.
-    fn bears_refusing(&mut self, peer: PeerKey) -> bool {
-        self.refusals.take(Instant::now().into_std(), peer)
-    }
-
-    /// Whether another entry about a stranger goes into the history.
-    pub(super) fn keeps_of_stranger(&mut self) -> bool {
-        let now = Instant::now().into_std();
-        self.kept_of_strangers.take(now, ())
-    }
-
     /// A session is over.
     pub(super) fn session_ended(&mut self, ticket: Ticket) {
         self.sessions.give_back(ticket);
     }
 }
 
-impl Engine {
+impl State {
+    /// Whether words that need no question may be shown now.
+    pub(super) fn takes_words(&mut self, peer: PeerKey, is_chosen: bool) -> bool {
+        match is_chosen {
+            true => self.admission.words_of_chosen.take(self.now, peer),
+            false => self.admission.words_of_strangers.take(self.now, ()),
+        }
+    }
+
+    /// Whether another entry about a stranger goes into the history.
+    pub(super) fn keeps_of_stranger(&mut self) -> bool {
+        self.admission.kept_of_strangers.take(self.now, ())
+    }
+
     /// Whether a session would be let in.
     pub(super) fn has_room_for_session(&self, owner: Owner<PeerKey>) -> bool {
         let oldest = || self.replaceable_session(owner.key?);
@@ -116,12 +109,11 @@ impl Engine {
     /// Counts a session that has come up. `None` when there are too many: then it is
     /// to be closed. One more than a key may have takes the place of its oldest that
     /// carries nothing under way.
-    pub(super) async fn admit_session(&mut self, owner: Owner<PeerKey>) -> Option<Ticket> {
+    pub(super) fn admit_session(&mut self, owner: Owner<PeerKey>) -> Option<Ticket> {
         let taken = match self.admission.sessions.take(owner, 1) {
             Err(Full::Key) => {
                 let oldest = self.replaceable_session(owner.key?)?;
-                self.drop_session(oldest, "it was left for a newer one")
-                    .await;
+                self.drop_session(oldest, "it was left for a newer one");
                 self.admission.sessions.take(owner, 1)
             }
             taken => taken,
@@ -129,9 +121,8 @@ impl Engine {
         let taken = taken.inspect_err(|full| info!("a session too many: {full}"));
         let taken = taken.ok()?;
         for given_up in taken.evicted {
-            let session = self.sessions.iter().find(|(_, s)| s.ticket == given_up);
-            if let Some(id) = session.map(|(id, _)| *id) {
-                self.drop_session(id, "this side has too many").await;
+            if let Some(id) = self.sessions.with_ticket(given_up) {
+                self.drop_session(id, "this side has too many");
             }
         }
         Some(taken.ticket)
@@ -139,35 +130,33 @@ impl Engine {
 
     /// The peer of these sessions has become known: they keep their places.
     pub(super) fn keep_sessions_of(&mut self, peer: PeerKey) {
-        for session in self.sessions.values().filter(|s| s.peer.key == peer) {
+        for (id, ticket) in self.sessions.tickets_of(peer) {
             let known = owner(peer, None, true);
             // The key is the same, and so is what it holds.
-            let _ = self.admission.sessions.reassign(session.ticket, known);
-            session.exchange.set_known(true);
+            let _ = self.admission.sessions.reassign(ticket, known);
+            self.effect(Effect::Session(SessionEffect::SetKnown(id)));
         }
     }
 
     fn replaceable_session(&self, peer: PeerKey) -> Option<SessionId> {
-        let with_peer = self.sessions.iter().filter(|(_, s)| s.peer.key == peer);
         let is_free = |id: &SessionId| {
             let under_way = |t: &Transfer| t.uses(*id) && t.is_under_way();
             !self.transfers.values().any(under_way)
         };
-        with_peer.map(|(id, _)| *id).filter(is_free).min()
+        self.sessions.with(peer).filter(is_free).min()
     }
 
     /// Ends a session although its peer does not want that.
-    pub(super) async fn drop_session(&mut self, id: SessionId, reason: &str) {
+    pub(super) fn drop_session(&mut self, id: SessionId, reason: &str) {
         if let Some(session) = self.remove_session(id) {
             info!(peer = %session.peer.name, "session ended: {reason}");
-            tokio::spawn(close(session.exchange));
-            self.fail_session(id, reason).await;
+            self.fail_session(id, reason);
         }
     }
 
     /// Counts a question to the user. `false` when too many wait: then the peer is
     /// to be told that this side is busy.
-    pub(super) async fn admit_question(&mut self, id: TransferId, session: SessionId) -> bool {
+    pub(super) fn admit_question(&mut self, id: TransferId, session: SessionId) -> bool {
         self.settle_questions();
         let Some(owner) = self.owner_of_session(session) else {
             return false;
@@ -179,7 +168,7 @@ impl Engine {
         for given_up in taken.evicted {
             let question = self.admission.asked.iter().find(|(_, it)| **it == given_up);
             if let Some(id) = question.map(|(id, _)| *id) {
-                self.turn_down(id, DeclineReason::Busy).await;
+                self.turn_down(id, DeclineReason::Busy);
             }
         }
         true
@@ -189,8 +178,8 @@ impl Engine {
     fn settle_questions(&mut self) {
         let transfers = &self.transfers;
         let waits = |id: &TransferId| {
-            let transfer = transfers.get(id);
-            transfer.is_some_and(|t| matches!(t.stage, Stage::AwaitingDecision))
+            let transfer = transfers.get(*id);
+            transfer.is_some_and(Transfer::awaits_decision)
         };
         let settled = self.admission.asked.extract_if(|id, _| !waits(id));
         for (_, ticket) in settled {
@@ -200,27 +189,22 @@ impl Engine {
 
     /// Tells a peer that this side is busy, and ends its session when it does not
     /// listen.
-    pub(super) async fn refuse_as_busy(
-        &mut self,
-        session: SessionId,
-        id: pinhole_transfer::TransferId,
-    ) {
-        let Some(carrier) = self.sessions.get(&session) else {
+    pub(super) fn refuse_as_busy(&mut self, carrier: Carrier) {
+        let Some(peer) = self.sessions.get(carrier.session).map(|s| s.peer.key) else {
             return;
         };
-        let peer = carrier.peer.key;
-        // Only a session that is over refuses.
-        let _ = carrier.exchange.decline(id, DeclineReason::Busy);
-        if !self.admission.bears_refusing(peer) {
-            self.drop_session(session, "it asks for too much").await;
+        let busy = ExchangeEffect::Decline(DeclineReason::Busy);
+        self.effect(Effect::Exchange(carrier, busy));
+        if !self.admission.refusals.take(self.now, peer) {
+            self.drop_session(carrier.session, "it asks for too much");
         }
     }
 
     /// Against whom things count that come on this session.
     fn owner_of_session(&self, session: SessionId) -> Option<Owner<PeerKey>> {
-        let session = self.sessions.get(&session)?;
-        let is_direct = session.path != PathKind::Relay;
-        let remote = is_direct.then(|| session.handle.path().borrow().remote.ip());
+        let session = self.sessions.get(session)?;
+        // Over a relay the address is the relay's.
+        let remote = (session.path != PathKind::Relay).then(|| session.remote.ip());
         let is_chosen = self.standing_on(session).is_chosen();
         Some(owner(session.peer.key, remote, is_chosen))
     }

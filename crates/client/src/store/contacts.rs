@@ -230,7 +230,7 @@ impl Contacts {
     }
 
     /// As `mark_contact`, nearby.
-    pub fn befriend_nearby(&mut self, peer: &PeerIdentity) -> bool {
+    pub fn mark_contact_nearby(&mut self, peer: &PeerIdentity) -> bool {
         let all = self
             .peers
             .values_mut()
@@ -377,7 +377,7 @@ mod tests {
 
         let carol = peer("carol", 3);
         assert!(contacts.meet_nearby(&carol));
-        assert!(contacts.befriend_nearby(&carol) && !contacts.befriend_nearby(&carol));
+        assert!(contacts.mark_contact_nearby(&carol) && !contacts.mark_contact_nearby(&carol));
         assert_eq!(
             contacts.acquaintance(server, &carol),
             Acquaintance::New,

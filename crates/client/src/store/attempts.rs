@@ -6,9 +6,6 @@ use std::time::Duration;
 
 use pinhole_net::{Answer, PathAttempt, PathKind, PeerName, Report};
 use serde::{Deserialize, Serialize};
-use tracing::warn;
-
-use crate::profile::{Profile, ProfileError, ProfileWriter};
 
 /// So many are kept.
 const KEPT: usize = 20;
@@ -32,58 +29,47 @@ pub struct Attempt {
     pub tried: Vec<String>,
 }
 
-impl Attempt {
-    /// An attempt that has led to a session.
-    pub(crate) fn connected(
-        ended_at_s: u64,
-        (peer, invited): (&PeerName, bool),
-        (path, elapsed): (PathKind, Duration),
-        report: &Report,
-    ) -> Self {
-        Self {
-            ended_at_s,
-            peer: peer.clone(),
-            invited,
-            path: Some(path),
-            elapsed_ms: Some(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)),
-            why: why(path, report).to_owned(),
-            tried: lines(report),
-        }
-    }
+/// What an attempt to connect led to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Won {
+    pub(crate) path: PathKind,
+    pub(crate) elapsed: Duration,
+}
 
-    /// A session that was up has moved to this path.
-    pub(crate) fn moved(ended_at_s: u64, peer: &PeerName, path: PathKind, report: &Report) -> Self {
+impl Attempt {
+    /// An attempt that has ended; `won` is `None` when it led to no session.
+    pub(crate) fn new(ended_at_s: u64, peer: &PeerName, won: Option<Won>, report: &Report) -> Self {
+        let elapsed_ms = |won: Won| u64::try_from(won.elapsed.as_millis()).unwrap_or(u64::MAX);
+        let why = match won {
+            Some(won) => why(won.path, report),
+            None => "Nothing that was tried led to the other side.",
+        };
         Self {
             ended_at_s,
             peer: peer.clone(),
             invited: false,
-            path: Some(path),
+            path: won.map(|won| won.path),
+            elapsed_ms: won.map(elapsed_ms),
+            why: why.to_owned(),
+            tried: report.tried.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// The same, which the other side began.
+    pub(crate) fn invited(self) -> Self {
+        let invited = true;
+        Self { invited, ..self }
+    }
+
+    /// A session that was up has moved to this path.
+    pub(crate) fn moved(ended_at_s: u64, peer: &PeerName, path: PathKind, report: &Report) -> Self {
+        let elapsed = Duration::ZERO;
+        Self {
             elapsed_ms: None,
             why: "A session that was up has moved to a better path.".to_owned(),
-            tried: lines(report),
+            ..Self::new(ended_at_s, peer, Some(Won { path, elapsed }), report)
         }
     }
-
-    /// One that has not, for this reason.
-    pub(crate) fn failed(
-        ended_at_s: u64,
-        (peer, invited): (&PeerName, bool),
-        report: &Report,
-    ) -> Self {
-        Self {
-            ended_at_s,
-            peer: peer.clone(),
-            invited,
-            path: None,
-            elapsed_ms: None,
-            why: "Nothing that was tried led to the other side.".to_owned(),
-            tried: lines(report),
-        }
-    }
-}
-
-fn lines(report: &Report) -> Vec<String> {
-    report.tried.iter().map(ToString::to_string).collect()
 }
 
 /// Why this path won.
@@ -108,13 +94,7 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    /// The stored ones. They are not stored durably, so that a file that a power
-    /// cut has spoilt is no reason to stop: there are none then.
-    pub(crate) fn load(profile: &Profile) -> Self {
-        let stored = profile.load_attempts().unwrap_or_else(|error| {
-            warn!(%error, "the last attempts to connect are lost");
-            Vec::new()
-        });
+    pub(crate) fn new(stored: Vec<Attempt>) -> Self {
         Self {
             entries: Arc::new(stored),
         }
@@ -125,16 +105,13 @@ impl Attempts {
         self.entries.clone()
     }
 
-    pub(crate) fn add(
-        &mut self,
-        writer: &ProfileWriter,
-        attempt: Attempt,
-    ) -> Result<(), ProfileError> {
+    /// Adds one. Returns what is to be stored.
+    pub(crate) fn add(&mut self, attempt: Attempt) -> &[Attempt] {
         let entries = Arc::make_mut(&mut self.entries);
         entries.push(attempt);
         let too_many = entries.len().saturating_sub(KEPT);
         entries.drain(..too_many);
-        writer.store_attempts(entries)
+        entries
     }
 }
 
@@ -143,6 +120,7 @@ mod tests {
     use pinhole_net::Tried;
 
     use super::*;
+    use crate::store::{Profile, ProfileWriter};
 
     fn report(answers: &[(PathAttempt, Answer)]) -> Report {
         let tried = answers.iter().map(|(way, answer)| Tried {
@@ -187,19 +165,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let profile = Profile::open(Some(folder.path())).unwrap();
         let bob: PeerName = "bob".parse().unwrap();
-        let mut attempts = Attempts::load(&profile);
-        let writer = profile.writer(|error| panic!("{error}")).unwrap();
+        let mut attempts = Attempts::new(profile.load_attempts().unwrap());
+        let writer = ProfileWriter::new(&profile, |error| panic!("{error}")).unwrap();
         let report = report(&[(dialled(1), Answer::Silence)]);
         let total = KEPT as u64 + 5;
         for n in 0..total {
-            let attempt = Attempt::failed(n, (&bob, true), &report);
-            attempts.add(&writer, attempt).unwrap();
+            let attempt = Attempt::new(n, &bob, None, &report).invited();
+            writer.store_attempts(attempts.add(attempt)).unwrap();
         }
         assert!(writer.finish(Duration::from_secs(30)));
-        let again = Attempts::load(&profile).entries();
-        assert_eq!(again, attempts.entries());
+        let again = profile.load_attempts().unwrap();
+        assert_eq!(again, *attempts.entries());
         assert_eq!(again.len(), KEPT);
         assert_eq!(again.last().unwrap().ended_at_s, total - 1);
+        assert!(again.last().unwrap().invited);
         let tried = &again.last().unwrap().tried;
         assert_eq!(*tried, ["round 1: to 10.0.0.1:4000: no answer"]);
     }

@@ -18,7 +18,7 @@ pub struct Settings {
     /// A face that is used daily logs in with them by itself when it is started.
     pub auto_log_in: bool,
     /// Where accepted files go; `None` for the default of the profile.
-    #[serde(with = "crate::profile::stored_path::optional")]
+    #[serde(with = "crate::stored_path::optional")]
     pub download_folder: Option<PathBuf>,
     /// Which paths to peers may be used.
     pub path: PathPolicy,

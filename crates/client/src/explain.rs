@@ -9,7 +9,7 @@ use pinhole_transfer::{DeclineReason, FileError, FileErrorKind, Party, TransferE
 use crate::failure::Failure;
 
 /// Why there is no login.
-pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError) -> Failure {
+pub(crate) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError) -> Failure {
     let unreachable = |reason: String| Failure::ServerUnreachable {
         server: server.clone(),
         reason,
@@ -43,7 +43,7 @@ pub(super) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
 }
 
 /// Why a login ended.
-pub(super) fn disconnect(reason: &DisconnectReason) -> Failure {
+pub(crate) fn disconnect(reason: &DisconnectReason) -> Failure {
     match reason {
         DisconnectReason::Refused(refusal) => refused(*refusal),
         DisconnectReason::Lost(e) => Failure::ServerLost {
@@ -65,7 +65,7 @@ fn refused(refusal: Refusal) -> Failure {
 }
 
 /// Why there is no session with a peer.
-pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectError) -> Failure {
+pub(crate) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectError) -> Failure {
     let (identity, peer) = (peer, peer.name.clone());
     match error {
         ConnectError::Disconnected | ConnectError::ServerSilent => Failure::ServerLost {
@@ -118,7 +118,7 @@ pub(super) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
 }
 
 /// Why there is no session with a peer that was to be nearby.
-pub(super) fn nearby(peer: &PeerIdentity, error: &ConnectError) -> Failure {
+pub(crate) fn nearby(peer: &PeerIdentity, error: &ConnectError) -> Failure {
     match error {
         ConnectError::NoPath { report, .. } => Failure::NoPath {
             peer: peer.name.clone(),
@@ -131,7 +131,7 @@ pub(super) fn nearby(peer: &PeerIdentity, error: &ConnectError) -> Failure {
 }
 
 /// The connection broke before it was of use.
-pub(super) fn lost(peer: &PeerIdentity, error: &std::io::Error) -> Failure {
+pub(crate) fn lost(peer: &PeerIdentity, error: &std::io::Error) -> Failure {
     Failure::ConnectionLost {
         peer: peer.name.clone(),
         reason: error.to_string(),
@@ -164,7 +164,7 @@ fn no_path(path: PathPolicy, report: &Report) -> String {
 }
 
 /// Why a transfer ended early. `location` is where it writes to or reads from.
-pub(super) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
+pub(crate) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
     let peer = peer.name.clone();
     match error {
         TransferError::Declined(reason) => match reason {
@@ -226,7 +226,7 @@ const fn not_taken(reason: DeclineReason) -> &'static str {
 }
 
 /// Why one file did not make it.
-pub(super) fn file(peer: &PeerIdentity, error: &FileError) -> Failure {
+pub(crate) fn file(peer: &PeerIdentity, error: &FileError) -> Failure {
     match error {
         FileError::Local { .. } => Failure::LocalFiles {
             detail: error.to_string(),

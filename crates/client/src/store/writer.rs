@@ -6,16 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use serde::Serialize;
 use tracing::warn;
 
-use super::{ProfileError, append_lines, replace_quickly, write_durably};
-use crate::profile::at;
+use super::attempts::Attempt;
+use super::contacts::Contacts;
+use super::profile::{
+    ATTEMPTS_FILE, CONTACTS_FILE, HISTORY_FILE, Profile, ProfileError, QUEUE_FILE, SETTINGS_FILE,
+    append_lines, at, replace_quickly, write_durably,
+};
+use super::queue::Queued;
+use super::settings::Settings;
 
 /// Most bytes of history that wait. More than a disk that works falls behind.
 const HISTORY_WAITING_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -49,8 +57,9 @@ struct Content {
     is_durable: bool,
 }
 
+/// What has changed of the history: lines that are added, or all of them.
 #[derive(Debug)]
-enum HistoryChange {
+pub(crate) enum HistoryChange {
     Append(String),
     Replace(String),
 }
@@ -62,13 +71,23 @@ enum Job {
 }
 
 impl ProfileWriter {
+    /// Starts what writes into a profile from now on. `report` hears of what could not
+    /// be written, on another thread, and must not block.
+    pub(crate) fn new(
+        profile: &Profile,
+        report: impl Fn(ProfileError) + Send + 'static,
+    ) -> Result<Self, ProfileError> {
+        let (folder, lock) = profile.held();
+        Self::start(folder.clone(), lock, report).map_err(at(&folder))
+    }
+
     /// Starts the thread. `report` hears of what could not be written, and must not
     /// block. The lock on the profile is held until the thread has ended.
-    pub(super) fn start(
+    fn start(
         folder: PathBuf,
         lock: Arc<File>,
         report: impl Fn(ProfileError) + Send + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let shared = Arc::<Shared>::default();
         let of_thread = shared.clone();
         thread::Builder::new()
@@ -87,28 +106,26 @@ impl ProfileWriter {
     }
 
     /// Has a file of the profile replaced.
-    pub(super) fn replace(&self, file: &'static str, bytes: Vec<u8>, is_durable: bool) {
+    fn replace(&self, file: &'static str, bytes: Vec<u8>, is_durable: bool) {
         let content = Content { bytes, is_durable };
         self.change(|waiting| drop(waiting.files.insert(file, content)));
     }
 
-    /// Has a line added to the history.
-    pub(crate) fn append_history(&self, line: &str) {
-        self.change(|waiting| match &mut waiting.history {
-            Some(HistoryChange::Append(lines) | HistoryChange::Replace(lines)) => {
+    /// Has a change of the history written.
+    pub(crate) fn change_history(&self, change: HistoryChange) {
+        self.change(|waiting| match (&mut waiting.history, change) {
+            (
+                Some(HistoryChange::Append(lines) | HistoryChange::Replace(lines)),
+                HistoryChange::Append(more),
+            ) => {
                 if lines.len() < HISTORY_WAITING_BYTES_MAX {
-                    lines.push_str(line);
+                    lines.push_str(&more);
                 } else {
                     warn!("the disk is too slow: a line of the history is lost");
                 }
             }
-            none => *none = Some(HistoryChange::Append(line.to_owned())),
+            (waiting, change) => *waiting = Some(change),
         });
-    }
-
-    /// Has the history replaced.
-    pub(crate) fn replace_history(&self, lines: String) {
-        self.change(|waiting| waiting.history = Some(HistoryChange::Replace(lines)));
     }
 
     /// Waits until everything is written, for no longer than `timeout`. Returns whether
@@ -126,6 +143,41 @@ impl ProfileWriter {
     fn change(&self, change: impl FnOnce(&mut Waiting)) {
         change(&mut self.shared.lock());
         self.shared.changed.notify_all();
+    }
+}
+
+impl ProfileWriter {
+    /// Has the settings stored.
+    pub(crate) fn store_settings(&self, settings: &Settings) -> Result<(), ProfileError> {
+        self.store(SETTINGS_FILE, settings, true)
+    }
+
+    /// Has the contacts stored.
+    pub(crate) fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
+        self.store(CONTACTS_FILE, contacts, true)
+    }
+
+    /// Has stored what waits for its peer.
+    pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
+        self.store(QUEUE_FILE, queue, true)
+    }
+
+    /// Has the last attempts to connect stored. Not durably: what a power cut takes of
+    /// them is no loss.
+    pub(crate) fn store_attempts(&self, attempts: &[Attempt]) -> Result<(), ProfileError> {
+        self.store(ATTEMPTS_FILE, attempts, false)
+    }
+
+    fn store<T: Serialize + ?Sized>(
+        &self,
+        file: &'static str,
+        value: &T,
+        is_durable: bool,
+    ) -> Result<(), ProfileError> {
+        let text = serde_json::to_vec_pretty(value);
+        let text = text.map_err(|e| at(Path::new(file))(io::Error::other(e)))?;
+        self.replace(file, text, is_durable);
+        Ok(())
     }
 }
 
@@ -159,10 +211,10 @@ impl Shared {
 }
 
 impl Job {
-    fn run(self, folder: &std::path::Path) -> Result<(), ProfileError> {
+    fn run(self, folder: &Path) -> Result<(), ProfileError> {
         let path = folder.join(match &self {
             Self::File(file, _) => file,
-            Self::History(_) => super::HISTORY_FILE,
+            Self::History(_) => HISTORY_FILE,
         });
         let written = match self {
             Self::File(_, content) if content.is_durable => write_durably(&path, &content.bytes),
@@ -185,7 +237,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn writer(folder: &std::path::Path) -> (ProfileWriter, mpsc::Receiver<ProfileError>) {
+    fn writer(folder: &Path) -> (ProfileWriter, mpsc::Receiver<ProfileError>) {
         let lock = Arc::new(File::create(folder.join("lock")).unwrap());
         let (failures, reported) = mpsc::channel();
         let report = move |error| failures.send(error).unwrap();
@@ -199,7 +251,7 @@ mod tests {
         let (writer, reported) = writer(folder.path());
         for number in 0..100 {
             writer.replace("settings.json", number.to_string().into_bytes(), true);
-            writer.append_history(&format!("{number}\n"));
+            writer.change_history(HistoryChange::Append(format!("{number}\n")));
         }
         assert!(writer.finish(PATIENCE));
         let read = |file| fs::read_to_string(folder.path().join(file)).unwrap();
@@ -213,7 +265,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("history.jsonl")).unwrap();
         let (writer, reported) = writer(folder.path());
-        writer.append_history("line\n");
+        writer.change_history(HistoryChange::Append("line\n".to_owned()));
         let error = reported.recv_timeout(PATIENCE).unwrap();
         assert!(error.to_string().contains("history.jsonl"), "{error}");
         assert!(writer.finish(PATIENCE), "and the rest goes on");
@@ -232,7 +284,7 @@ mod tests {
         let begun = Instant::now();
         writer.replace("contacts.json", vec![b' '; 1024 * 1024], true);
         for _ in 0..10_000 {
-            writer.append_history("line\n");
+            writer.change_history(HistoryChange::Append("line\n".to_owned()));
             writer.replace("settings.json", b"{}".to_vec(), true);
         }
         assert!(!writer.finish(Duration::from_millis(100)));

@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pinhole_net::{PathKind, PeerIdentity};
+use pinhole_net::{PathKind, PeerIdentity, PeerKey};
 use serde::{Deserialize, Serialize};
 
-use crate::profile::{Profile, ProfileError, ProfileWriter, stored_path};
-use crate::snapshot::{Direction, Stage, TransferView};
+use super::writer::HistoryChange;
+use crate::model::Direction;
+use crate::stored_path;
 
 /// At twice this many entries, the older half goes.
 const KEPT_ENTRIES: usize = 5_000;
@@ -63,66 +63,6 @@ pub enum Outcome {
     },
 }
 
-impl HistoryEntry {
-    /// The entry of a transfer in its final stage, `None` in any other.
-    pub(crate) fn of(transfer: &TransferView, ended_at: SystemTime) -> Option<Self> {
-        let (files, bytes, elapsed, digest, outcome, folder) = match &transfer.stage {
-            Stage::Completed(done) => {
-                let outcome = match (done.files, done.failed_files) {
-                    (0, failed @ 1..) => Outcome::Failed {
-                        reason: format!("None of {failed} files arrived."),
-                    },
-                    _ => Outcome::Completed {
-                        failed_files: done.missing(),
-                    },
-                };
-                (
-                    done.files,
-                    done.bytes,
-                    Some(done.elapsed),
-                    done.digest.clone(),
-                    outcome,
-                    done.folder.clone(),
-                )
-            }
-            Stage::Failed(failure) => {
-                let outcome = Outcome::Failed {
-                    reason: failure.to_string(),
-                };
-                (
-                    transfer.offer.files,
-                    transfer.offer.bytes,
-                    None,
-                    None,
-                    outcome,
-                    None,
-                )
-            }
-            _ => return None,
-        };
-        let since_1970 = ended_at
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
-        Some(Self {
-            ended_at_s: since_1970.as_secs(),
-            peer: transfer.peer.clone(),
-            direction: transfer.direction,
-            title: transfer.offer.title.clone(),
-            files,
-            bytes,
-            here_bytes: match &transfer.stage {
-                Stage::Completed(done) => done.here_bytes,
-                _ => 0,
-            },
-            path: transfer.path,
-            elapsed_ms: elapsed.map(|e| u64::try_from(e.as_millis()).unwrap_or(u64::MAX)),
-            digest,
-            outcome,
-            folder,
-        })
-    }
-}
-
 /// The history as the engine holds it.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -132,14 +72,13 @@ pub(crate) struct History {
 impl History {
     /// The stored history. Lines that cannot be read, as one that a crash cut
     /// off, are left out.
-    pub(crate) fn load(profile: &Profile) -> Result<Self, ProfileError> {
-        let lines = profile.load_history()?;
+    pub(crate) fn parse(lines: &str) -> Self {
         let entries = lines
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
-        Ok(Self {
+        Self {
             entries: Arc::new(entries.collect()),
-        })
+        }
     }
 
     /// Oldest first.
@@ -147,20 +86,29 @@ impl History {
         self.entries.clone()
     }
 
-    pub(crate) fn add(&mut self, writer: &ProfileWriter, entry: HistoryEntry) {
+    /// Whom this key was when it was met last.
+    pub(crate) fn find(&self, key: PeerKey) -> Option<PeerIdentity> {
+        let mut entries = self.entries.iter().rev();
+        let entry = entries.find(|entry| entry.peer.key == key)?;
+        Some(entry.peer.clone())
+    }
+
+    /// Adds an entry. What has changed is to be written.
+    pub(crate) fn add(&mut self, entry: HistoryEntry) -> HistoryChange {
         let line = line(&entry);
         let entries = Arc::make_mut(&mut self.entries);
         entries.push(entry);
         if entries.len() < 2 * KEPT_ENTRIES {
-            return writer.append_history(&line);
+            return HistoryChange::Append(line);
         }
         entries.drain(..KEPT_ENTRIES);
-        writer.replace_history(entries.iter().map(self::line).collect());
+        HistoryChange::Replace(entries.iter().map(self::line).collect())
     }
 
-    pub(crate) fn clear(&mut self, writer: &ProfileWriter) {
+    /// Removes all entries. What has changed is to be written.
+    pub(crate) fn clear(&mut self) -> HistoryChange {
         self.entries = Arc::default();
-        writer.replace_history(String::new());
+        HistoryChange::Replace(String::new())
     }
 }
 
@@ -173,9 +121,10 @@ fn line(entry: &HistoryEntry) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pinhole_net::PeerKey;
+    use std::time::Duration;
 
     use super::*;
+    use crate::store::{Profile, ProfileWriter};
 
     fn entry(number: u64) -> HistoryEntry {
         HistoryEntry {
@@ -197,35 +146,37 @@ mod tests {
         }
     }
 
-    /// The history after `change`, as it is read anew.
-    fn stored(profile: &Profile, change: impl FnOnce(&ProfileWriter)) -> Arc<Vec<HistoryEntry>> {
-        let writer = profile.writer(|error| panic!("{error}")).unwrap();
-        change(&writer);
+    /// The history after `changes`, as it is read anew.
+    fn stored(
+        profile: &Profile,
+        changes: impl IntoIterator<Item = HistoryChange>,
+    ) -> Arc<Vec<HistoryEntry>> {
+        let writer = ProfileWriter::new(profile, |error| panic!("{error}")).unwrap();
+        for change in changes {
+            writer.change_history(change);
+        }
         assert!(writer.finish(Duration::from_secs(30)));
-        History::load(profile).unwrap().entries()
+        History::parse(&profile.load_history().unwrap()).entries()
     }
 
     #[test]
     fn entries_survive_a_restart_and_lines_cut_off_by_a_crash() {
         let folder = tempfile::tempdir().unwrap();
         let profile = Profile::open(Some(folder.path())).unwrap();
-        let mut history = History::load(&profile).unwrap();
-        let after = stored(&profile, |writer| {
-            history.add(writer, entry(1));
-            history.add(writer, entry(2));
-        });
+        let mut history = History::parse("");
+        let added = [1, 2].map(|number| history.add(entry(number)));
+        let after = stored(&profile, added);
         assert_eq!(*after, [entry(1), entry(2)]);
-        let torn = stored(&profile, |writer| {
-            writer.append_history("{\"ended_at_s\":3,\"pe");
-        });
+        let cut_off = HistoryChange::Append("{\"ended_at_s\":3,\"pe".to_owned());
+        let torn = stored(&profile, [cut_off]);
         assert_eq!(*torn, [entry(1), entry(2)]);
-        let next = stored(&profile, |writer| history.add(writer, entry(4)));
+        let next = stored(&profile, [history.add(entry(4))]);
         assert_eq!(
             *next,
             [entry(1), entry(2), entry(4)],
             "the torn line is alone"
         );
-        assert!(stored(&profile, |writer| history.clear(writer)).is_empty());
+        assert!(stored(&profile, [history.clear()]).is_empty());
     }
 
     #[cfg(unix)]
@@ -239,9 +190,8 @@ mod tests {
             folder: Some(into.into()),
             ..entry(1)
         };
-        let mut history = History::load(&profile).unwrap();
-        let after = stored(&profile, |writer| history.add(writer, entry.clone()));
-        assert_eq!(*after, [entry]);
+        let added = History::parse("").add(entry.clone());
+        assert_eq!(*stored(&profile, [added]), [entry]);
     }
 
     #[test]
@@ -250,10 +200,10 @@ mod tests {
         let profile = Profile::open(Some(folder.path())).unwrap();
         let many = u64::try_from(2 * KEPT_ENTRIES - 1).unwrap();
         let lines: String = (0..many).map(|n| line(&entry(n))).collect();
-        let before = stored(&profile, |writer| writer.replace_history(lines));
+        let mut history = History::parse(&lines);
+        let before = stored(&profile, [HistoryChange::Replace(lines)]);
         assert_eq!(before.len(), 2 * KEPT_ENTRIES - 1);
-        let mut history = History::load(&profile).unwrap();
-        let stored = stored(&profile, |writer| history.add(writer, entry(many)));
+        let stored = stored(&profile, [history.add(entry(many))]);
         assert_eq!(stored, history.entries());
         assert_eq!(stored.len(), KEPT_ENTRIES);
         assert_eq!(stored.last(), Some(&entry(many)));

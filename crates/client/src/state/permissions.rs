@@ -1,18 +1,19 @@
 //! What the user says about keys: who may connect, who is blocked, who is forgotten.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Instant;
 
 use pinhole_net::{PeerIdentity, PeerKey};
 use pinhole_transfer::DeclineReason;
-use tokio::time::Instant;
 
-use super::Engine;
-use super::sessions::{PeerSession, SessionId};
-use crate::consent::{ALLOWED_FOR, Policy, Standing, Yes};
+use super::State;
+use super::sessions::PeerSession;
+use super::transfers::Transfer;
+use crate::consent::{ALLOWED_FOR, Standing, Yes};
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::settings::Strangers;
-use crate::snapshot::{Direction, Stage, TransferId};
+use crate::model::TransferId;
+use crate::store::Acquaintance;
 
 /// Strangers that have asked to connect and are shown; one more takes the place of
 /// the first.
@@ -59,17 +60,8 @@ impl Permissions {
     }
 }
 
-impl Engine {
-    pub(super) fn consent(&self) -> Policy {
-        Policy::of(&self.in_force())
-    }
-
-    /// What the user has to do with this key.
-    pub(super) fn standing(&self, peer: &PeerIdentity) -> Standing {
-        Standing::of(self.acquaintance(peer), self.contacts.is_blocked(peer.key))
-    }
-
-    /// As [`Engine::standing`], of the peer of a session: that the server named it
+impl State {
+    /// As [`State::standing`], of the peer of a session: that the server named it
     /// stays true when it has left the server since.
     pub(super) fn standing_on(&self, session: &PeerSession) -> Standing {
         let acquaintance = match session.server {
@@ -81,18 +73,18 @@ impl Engine {
 
     /// There is a yes to a peer: whom the user has looked at is pinned under its name,
     /// and if files go through between the two it is a contact.
-    pub(super) async fn note_yes(&mut self, id: TransferId, yes: Yes) {
-        let Some(transfer) = self.transfers.get(&id) else {
+    pub(super) fn note_yes(&mut self, id: TransferId, yes: Yes) {
+        let Some(transfer) = self.transfers.get(id) else {
             return;
         };
         let peer = transfer.peer.clone();
-        let session = transfer.carried.as_ref().map(|carried| carried.session);
-        let session = session.and_then(|session| self.sessions.get(&session));
+        let session = transfer.carrier().map(|carrier| carrier.session);
+        let session = session.and_then(|session| self.sessions.get(session));
         let server = match session {
             Some(session) => session.server,
             None => self.server_of(&peer),
         };
-        let brings_files = !transfer.is_text && transfer.accepted_at.is_some();
+        let brings_files = !transfer.is_text() && transfer.is_begun();
         let contacts = &mut self.contacts;
         let is_pinned = yes.pins()
             && match server {
@@ -102,101 +94,103 @@ impl Engine {
         let is_contact = brings_files
             && match server {
                 Some(server) => contacts.mark_contact(server, &peer),
-                None => contacts.befriend_nearby(&peer),
+                None => contacts.mark_contact_nearby(&peer),
             };
         if is_pinned || is_contact {
             self.permissions.take_off(peer.key);
             self.keep_sessions_of(peer.key);
-            self.store_contacts().await;
+            self.store_contacts();
         }
     }
 
     /// A stranger has to wait for the user.
-    pub(super) async fn ask_for_permission(&mut self, peer: PeerIdentity) {
+    pub(super) fn ask_for_permission(&mut self, peer: PeerIdentity) {
         if self.permissions.ask(&peer) {
-            self.publish();
-            self.emit(Event::Asked { peer }).await;
+            self.emit(Event::Asked { peer });
         }
     }
 
     pub(super) fn allow(&mut self, peer: PeerKey) {
-        self.permissions.allow(peer, Instant::now());
+        self.permissions.allow(peer, self.now);
     }
 
-    pub(super) async fn set_strangers(&mut self, strangers: Strangers) {
-        self.settings.strangers = strangers;
-        self.overrides.strangers = None;
-        self.store_settings().await;
+    pub(super) fn trust_new_key(&mut self, peer: PeerKey) {
+        let Some(identity) = self.identity_of(peer) else {
+            return;
+        };
+        if let Acquaintance::Known { .. } = self.acquaintance(&identity) {
+            return;
+        }
+        match self.server_of(&identity) {
+            Some(server) => self.contacts.replace(server, &identity),
+            None => self.contacts.replace_nearby(&identity),
+        }
+        self.store_contacts();
     }
 
-    pub(super) async fn block(&mut self, key: PeerKey) {
-        let of_transfers = self.transfers.values().map(|t| &t.peer);
-        let (pinned, history) = (self.contacts.pinned(), self.history.entries());
-        let met = pinned.iter().chain(history.iter().map(|entry| &entry.peer));
-        let mut others = self
-            .permissions
-            .asking
-            .iter()
-            .chain(of_transfers)
-            .chain(met);
-        let known = self.identity_of(key);
-        let Some(peer) = known.or_else(|| others.find(|peer| peer.key == key).cloned()) else {
+    /// Blocks a key. `met` is whose it was when it was met last, for one that is
+    /// nowhere to be seen now.
+    pub(crate) fn handle_block(&mut self, key: PeerKey, met: Option<PeerIdentity>, now: Instant) {
+        self.now = now;
+        self.block(key, met);
+    }
+
+    pub(super) fn block(&mut self, key: PeerKey, met: Option<PeerIdentity>) {
+        let Some(peer) = self.identity_met(key).or(met) else {
             return;
         };
         if !self.contacts.block(&peer) && !self.contacts.is_blocked(key) {
             let detail = "So many people are blocked that nobody more can be. Unblock some.";
-            let failure = Failure::NotPossible {
+            return self.fail_command(Failure::NotPossible {
                 detail: detail.to_owned(),
-            };
-            return self.emit(Event::CommandFailed { failure }).await;
+            });
         }
         self.permissions.take_off(key);
         self.permissions.allowed.remove(&key);
-        self.decline_where(|transfer_peer, _| transfer_peer.key == key)
-            .await;
-        let of_peer = |(_, s): &(&SessionId, &PeerSession)| s.peer.key == key;
-        let sessions = self.sessions.iter().filter(of_peer);
-        let sessions: Vec<_> = sessions.map(|(id, _)| *id).collect();
+        self.decline_where(|of, _| of.key == key);
+        let sessions: Vec<_> = self.sessions.with(key).collect();
         for session in sessions {
-            self.drop_session(session, "it was blocked").await;
+            self.drop_session(session, "it was blocked");
         }
-        let under_way = self.transfers.iter().filter(|(_, t)| t.peer.key == key);
-        let under_way: Vec<_> = under_way.map(|(id, _)| *id).collect();
-        for id in under_way {
-            self.interrupt(id).await;
+        for id in self.transfers.ids(|t| t.peer.key == key) {
+            self.interrupt(id);
         }
-        self.store_contacts().await;
+        self.store_contacts();
     }
 
-    pub(super) async fn unblock(&mut self, peer: PeerKey) {
+    /// Anybody with this key who is there, has asked or offered something, or is pinned.
+    fn identity_met(&self, key: PeerKey) -> Option<PeerIdentity> {
+        let of_transfers = self.transfers.values().map(|t| &t.peer);
+        let asking = self.permissions.asking.iter();
+        let mut others = asking.chain(of_transfers).chain(self.pinned.iter());
+        let here = self.identity_of(key);
+        here.or_else(|| others.find(|peer| peer.key == key).cloned())
+    }
+
+    pub(super) fn unblock(&mut self, peer: PeerKey) {
         if self.contacts.unblock(peer) {
-            self.store_contacts().await;
+            self.store_contacts();
         }
     }
 
-    pub(super) async fn forget(&mut self, peer: PeerKey) {
+    pub(super) fn forget(&mut self, peer: PeerKey) {
         if self.contacts.forget(peer) {
-            self.store_contacts().await;
+            self.store_contacts();
         }
     }
 
     /// Turns down what strangers offer and ask for.
-    pub(super) async fn decline_all(&mut self) {
+    pub(super) fn decline_all(&mut self) {
         self.permissions.asking.clear();
-        self.decline_where(|_, is_stranger| is_stranger).await;
+        self.decline_where(|_, is_stranger| is_stranger);
     }
 
     /// Turns down what waits for the user, of these peers: each with whether it is a
     /// stranger.
-    async fn decline_where(&mut self, is_meant: impl Fn(&PeerIdentity, bool) -> bool) {
-        let waiting = self.transfers.iter().filter(|(_, transfer)| {
-            transfer.direction == Direction::Receiving
-                && matches!(transfer.stage, Stage::AwaitingDecision)
-                && is_meant(&transfer.peer, transfer.stranger)
-        });
-        let waiting: Vec<_> = waiting.map(|(id, _)| *id).collect();
-        for id in waiting {
-            self.turn_down(id, DeclineReason::Declined).await;
+    fn decline_where(&mut self, is_meant: impl Fn(&PeerIdentity, bool) -> bool) {
+        let waits = |t: &Transfer| t.awaits_decision() && is_meant(&t.peer, t.is_of_stranger());
+        for id in self.transfers.ids(waits) {
+            self.turn_down(id, DeclineReason::Declined);
         }
     }
 }

@@ -1,8 +1,5 @@
 //! The profile directory: identity, settings, contacts. One process at a time.
 
-pub(crate) mod stored_path;
-mod writer;
-
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,22 +7,20 @@ use std::sync::Arc;
 
 use directories::{ProjectDirs, UserDirs};
 use pinhole_net::{Identity, generate_identity};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 
-use crate::attempts::Attempt;
-use crate::contacts::Contacts;
-use crate::engine::Queued;
-use crate::settings::Settings;
-
-pub(crate) use writer::ProfileWriter;
+use super::attempts::Attempt;
+use super::contacts::Contacts;
+use super::queue::Queued;
+use super::settings::Settings;
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.pkcs8";
-const SETTINGS_FILE: &str = "settings.json";
-const CONTACTS_FILE: &str = "contacts.json";
-const QUEUE_FILE: &str = "queue.json";
-const ATTEMPTS_FILE: &str = "attempts.json";
-const HISTORY_FILE: &str = "history.jsonl";
+pub(super) const SETTINGS_FILE: &str = "settings.json";
+pub(super) const CONTACTS_FILE: &str = "contacts.json";
+pub(super) const QUEUE_FILE: &str = "queue.json";
+pub(super) const ATTEMPTS_FILE: &str = "attempts.json";
+pub(super) const HISTORY_FILE: &str = "history.jsonl";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -138,49 +133,9 @@ impl Profile {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Starts what writes into the profile from now on. `report` hears of what could
-    /// not be written, on another thread, and must not block.
-    pub(crate) fn writer(
-        &self,
-        report: impl Fn(ProfileError) + Send + 'static,
-    ) -> Result<ProfileWriter, ProfileError> {
-        let started = ProfileWriter::start(self.folder.clone(), self.lock.clone(), report);
-        started.map_err(at(&self.folder))
-    }
-}
-
-impl ProfileWriter {
-    /// Has the settings stored.
-    pub(crate) fn store_settings(&self, settings: &Settings) -> Result<(), ProfileError> {
-        self.store(SETTINGS_FILE, settings, true)
-    }
-
-    /// Has the contacts stored.
-    pub(crate) fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
-        self.store(CONTACTS_FILE, contacts, true)
-    }
-
-    /// Has stored what waits for its peer.
-    pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
-        self.store(QUEUE_FILE, queue, true)
-    }
-
-    /// Has the last attempts to connect stored. Not durably: what a power cut takes of
-    /// them is no loss.
-    pub(crate) fn store_attempts(&self, attempts: &[Attempt]) -> Result<(), ProfileError> {
-        self.store(ATTEMPTS_FILE, attempts, false)
-    }
-
-    fn store<T: Serialize + ?Sized>(
-        &self,
-        file: &'static str,
-        value: &T,
-        is_durable: bool,
-    ) -> Result<(), ProfileError> {
-        let text = serde_json::to_vec_pretty(value);
-        let text = text.map_err(|e| at(Path::new(file))(io::Error::other(e)))?;
-        self.replace(file, text, is_durable);
-        Ok(())
+    /// The folder, and what keeps it ours.
+    pub(super) fn held(&self) -> (PathBuf, Arc<File>) {
+        (self.folder.clone(), self.lock.clone())
     }
 }
 
@@ -241,7 +196,7 @@ fn tighten(folder: &Path) {
 #[cfg(not(unix))]
 const fn tighten(_folder: &Path) {}
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
     move |error| ProfileError::Io {
         path: path.to_owned(),
         error,
@@ -340,7 +295,7 @@ fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// Adds lines to a file, durably. A line that a crash cut off stays on its own.
-fn append_lines(path: &Path, lines: &str) -> io::Result<()> {
+pub(super) fn append_lines(path: &Path, lines: &str) -> io::Result<()> {
     let mut file = private_file().append(true).create(true).open(path)?;
     let mut last = [b'\n'];
     if file.metadata()?.len() > 0 {
@@ -363,13 +318,13 @@ fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
 }
 
 /// Replaces the file as a whole. A power cut may leave it empty.
-fn replace_quickly(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn replace_quickly(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (temporary, _) = write_temporary(path, bytes)?;
     fs::rename(&temporary, path)
 }
 
 /// Replaces the file as a whole: a crash leaves the old or the new one.
-fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (temporary, file) = write_temporary(path, bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -383,6 +338,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::ProfileWriter;
 
     #[test]
     fn identity_and_settings_survive_reopening() {
@@ -395,7 +351,7 @@ mod tests {
             proxy: "http://alice:pass%40word@proxy:3128".parse().unwrap(),
             ..Settings::default()
         };
-        let writer = first.writer(|error| panic!("{error}")).unwrap();
+        let writer = ProfileWriter::new(&first, |error| panic!("{error}")).unwrap();
         writer.store_settings(&settings).unwrap();
         assert!(writer.finish(std::time::Duration::from_secs(30)));
         drop(first);

@@ -1,0 +1,561 @@
+//! Being logged in: the connection to the rendezvous server, again and again.
+//!
+//! ```text
+//! LoggingIn ──► Online ──lost──► Waiting ──► LoggingIn
+//!                 └─in doubt─► Asked ─no answer─► Racing ─► LoggingIn (aside)
+//! ```
+//!
+//! A server that is in doubt is asked whether it is there. If it does not answer soon,
+//! a connection is made aside, and whichever answers first stays.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use pinhole_net::{PeerIdentity, PeerKey, PeerName, Refusal, ServerAddress};
+use tracing::debug;
+
+use super::State;
+use super::effect::{Effect, Effort, LoginEffect};
+use super::ids::ConnectionId;
+use super::retries::{LAST_RETRY, LAST_RETRY_OF_SENDER, Retries, is_final};
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::snapshot::LoginState;
+
+/// How long a server that is asked whether it is there has to answer before a
+/// fresh connection is made beside the old one: two round trips within these
+/// limits. The server has to answer twice on the fresh one, so an old one that
+/// works has two more.
+const HEAD_START_MIN: Duration = Duration::from_millis(50);
+const HEAD_START_MAX: Duration = Duration::from_millis(500);
+/// And how long in all, when no fresh one can be made.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
+/// What the connection to the server reports.
+#[derive(Debug)]
+pub(crate) enum LoginInput {
+    LoggedIn(LoggedInTo),
+    /// The login failed, or the connection ended.
+    Lost(Failure),
+    /// Whether the server has said anything since it was asked; if not, the connection
+    /// is gone.
+    Answered(bool),
+    /// Whether a connection was made aside.
+    Aside(bool),
+    AllPresent(Vec<PeerIdentity>),
+    Online(PeerIdentity),
+    Offline(PeerName),
+    RelayEnded {
+        peer: PeerKey,
+        reason: Refusal,
+    },
+}
+
+/// What a server says to a login.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoggedInTo {
+    pub(crate) server_key: PeerKey,
+    /// Our public address as the server sees it.
+    pub(crate) observed: SocketAddr,
+    /// The server offers a relay.
+    pub(crate) has_relay: bool,
+    /// How long it took to answer.
+    pub(crate) round_trip: Duration,
+}
+
+/// Whether, where and as whom we are logged in.
+#[derive(Debug)]
+pub(crate) struct Login {
+    own_key: PeerKey,
+    /// Of the server that we are, or were last, logged in to.
+    server_key: Option<PeerKey>,
+    stage: LoginStage,
+}
+
+#[derive(Debug)]
+enum LoginStage {
+    LoggedOut {
+        failure: Option<Failure>,
+    },
+    /// Logged in, or on the way there.
+    Wanted(Wanted),
+}
+
+/// A login that is kept up.
+#[derive(Debug)]
+struct Wanted {
+    name: PeerName,
+    /// With the fingerprint of its key once that is known.
+    server: ServerAddress,
+    connection: ConnectionId,
+    phase: Phase,
+    retries: Retries,
+    /// A failure is no reason to stop.
+    keeps_trying: bool,
+    /// The user has heard that it is tried in haste.
+    is_told_of_haste: bool,
+    /// Whether the server is there is to be found out as soon as it can be.
+    is_check_due: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// `after` is why the connection before was lost.
+    LoggingIn {
+        after: Option<(Failure, Instant)>,
+    },
+    Online {
+        to: LoggedInTo,
+        /// It has said who is online.
+        is_announced: bool,
+        doubt: Option<Doubt>,
+    },
+    Waiting {
+        failure: Failure,
+        until: Instant,
+    },
+}
+
+/// What is done about a server that may be gone.
+#[derive(Debug, Clone, Copy)]
+enum Doubt {
+    /// It was asked.
+    Asked { until: Instant },
+    /// It does not answer: another connection is made beside this one.
+    Racing { until: Instant },
+    /// This connection is gone, and another one is being made.
+    Gone,
+}
+
+impl Login {
+    pub(super) const fn new(own_key: PeerKey) -> Self {
+        Self {
+            own_key,
+            server_key: None,
+            stage: LoginStage::LoggedOut { failure: None },
+        }
+    }
+
+    pub(super) fn view(&self) -> LoginState {
+        let wanted = match &self.stage {
+            LoginStage::LoggedOut { failure } => {
+                return LoginState::LoggedOut {
+                    failure: failure.clone(),
+                };
+            }
+            LoginStage::Wanted(wanted) => wanted,
+        };
+        let (name, server) = (wanted.name.clone(), wanted.server.clone());
+        match &wanted.phase {
+            Phase::Online {
+                is_announced: true, ..
+            } => LoginState::LoggedIn { name, server },
+            Phase::LoggingIn { after: None } | Phase::Online { .. } => {
+                LoginState::LoggingIn { name, server }
+            }
+            Phase::LoggingIn {
+                after: Some((failure, at)),
+            }
+            | Phase::Waiting { failure, until: at } => LoginState::Reconnecting {
+                name,
+                server,
+                failure: failure.clone(),
+                next_attempt: *at,
+            },
+        }
+    }
+
+    /// The key of the server that we are, or were last, logged in to.
+    pub(super) const fn server_key(&self) -> Option<PeerKey> {
+        self.server_key
+    }
+
+    /// Whether there is a login, be it interrupted.
+    pub(super) const fn is_wanted(&self) -> bool {
+        matches!(self.stage, LoginStage::Wanted(_))
+    }
+
+    /// Whether the server can be asked for introductions.
+    pub(super) fn is_online(&self) -> bool {
+        self.online_to().is_some()
+    }
+
+    /// Whether the server offers a relay.
+    pub(super) fn has_relay(&self) -> bool {
+        self.online_to().is_some_and(|to| to.has_relay)
+    }
+
+    fn online_to(&self) -> Option<&LoggedInTo> {
+        match &self.stage {
+            LoginStage::Wanted(Wanted {
+                phase: Phase::Online { to, .. },
+                ..
+            }) => Some(to),
+            _ => None,
+        }
+    }
+
+    fn wanted(&mut self) -> Option<&mut Wanted> {
+        match &mut self.stage {
+            LoginStage::Wanted(wanted) => Some(wanted),
+            LoginStage::LoggedOut { .. } => None,
+        }
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let LoginStage::Wanted(wanted) = &self.stage else {
+            return None;
+        };
+        match wanted.phase {
+            Phase::Waiting { until, .. } => Some(until),
+            Phase::Online {
+                doubt: Some(Doubt::Asked { until } | Doubt::Racing { until }),
+                ..
+            } => Some(until),
+            Phase::LoggingIn { .. } | Phase::Online { .. } => None,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn log_in(&mut self, name: PeerName, server: ServerAddress, patient: bool) {
+        if self.login.is_wanted() {
+            self.log_out();
+        }
+        let last_retry = match self.overrides.takes_nothing {
+            true => LAST_RETRY_OF_SENDER,
+            false => LAST_RETRY,
+        };
+        self.login.stage = LoginStage::Wanted(Wanted {
+            name,
+            server,
+            connection: ConnectionId(0),
+            phase: Phase::LoggingIn { after: None },
+            retries: Retries::new(self.login.own_key, last_retry),
+            keeps_trying: patient,
+            is_told_of_haste: false,
+            is_check_due: false,
+        });
+        self.connect_to_server(Source::Dialled);
+    }
+
+    pub(super) fn log_out(&mut self) {
+        self.end_all_sessions();
+        self.end_login(None);
+        self.leave_nearby();
+    }
+
+    fn end_login(&mut self, failure: Option<Failure>) {
+        self.presence.clear_server();
+        self.login = Login::new(self.login.own_key);
+        self.login.stage = LoginStage::LoggedOut { failure };
+        self.effect(Effect::Login(LoginEffect::End));
+    }
+
+    /// Makes a connection to the server, or goes on with the one made aside.
+    fn connect_to_server(&mut self, source: Source) {
+        let connection = ConnectionId(self.next_id());
+        let now = self.now;
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        wanted.connection = connection;
+        wanted.phase = match std::mem::replace(&mut wanted.phase, Phase::LoggingIn { after: None })
+        {
+            Phase::Waiting { failure, until } => Phase::LoggingIn {
+                after: Some((failure, until)),
+            },
+            other => other,
+        };
+        let (name, server) = (wanted.name.clone(), wanted.server.clone());
+        let effect = match source {
+            Source::Dialled => LoginEffect::LogIn {
+                connection,
+                name,
+                server,
+                effort: wanted.retries.effort(now),
+            },
+            Source::Aside => LoginEffect::LogInAside {
+                connection,
+                name,
+                server,
+            },
+        };
+        self.effect(Effect::Login(effect));
+    }
+
+    /// Whether this is the present connection to the server.
+    pub(crate) const fn is_connected_by(&self, connection: ConnectionId) -> bool {
+        matches!(&self.login.stage, LoginStage::Wanted(it) if it.connection.0 == connection.0)
+    }
+
+    pub(crate) fn handle_login(
+        &mut self,
+        connection: ConnectionId,
+        input: LoginInput,
+        now: Instant,
+    ) {
+        self.now = now;
+        if !self.is_connected_by(connection) {
+            debug!("something of a connection to the server that has ended");
+            return;
+        }
+        match input {
+            LoginInput::LoggedIn(to) => self.logged_in(to),
+            LoginInput::Lost(failure) => self.connection_lost(failure),
+            LoginInput::Answered(is_there) => self.server_answered(is_there),
+            LoginInput::Aside(is_made) => self.connected_aside(is_made),
+            LoginInput::AllPresent(peers) => {
+                self.presence.set_all_on_server(peers);
+                self.send_queued();
+                self.announce_login();
+            }
+            LoginInput::Online(peer) => {
+                self.presence.add_on_server(peer);
+                self.send_queued();
+            }
+            LoginInput::Offline(name) => {
+                self.shorten_waits_for(&name);
+                self.presence.remove_from_server(&name);
+            }
+            LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason),
+        }
+    }
+
+    fn logged_in(&mut self, to: LoggedInTo) {
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        wanted.retries.succeeded();
+        wanted.is_told_of_haste = false;
+        wanted.keeps_trying = true;
+        let (name, server) = (wanted.name.clone(), wanted.server.clone());
+        // From now on only this very server will do.
+        wanted.server = server.with_fingerprint(to.server_key.fingerprint());
+        wanted.phase = Phase::Online {
+            to,
+            is_announced: false,
+            doubt: None,
+        };
+        let is_check_due = std::mem::take(&mut wanted.is_check_due);
+        self.login.server_key = Some(to.server_key);
+        self.probe_again();
+        self.remember_login(&name, server, to.server_key);
+        if self.in_force().allows_nearby() {
+            self.be_nearby(name, true);
+        }
+        if is_check_due {
+            self.check_server();
+        }
+    }
+
+    fn remember_login(&mut self, name: &PeerName, server: ServerAddress, key: PeerKey) {
+        if self.contacts.pin_server(&server, key) {
+            self.store_contacts();
+        }
+        if self.settings.name.as_ref() != Some(name)
+            || self.settings.server.as_ref() != Some(&server)
+        {
+            self.settings.name = Some(name.clone());
+            self.settings.server = Some(server);
+            self.store_settings();
+        }
+    }
+
+    /// Logged in counts once the server has said who is online, so that a face which
+    /// is told can look for its peer at once.
+    fn announce_login(&mut self) {
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        let Phase::Online {
+            to, is_announced, ..
+        } = &mut wanted.phase
+        else {
+            return;
+        };
+        if std::mem::replace(is_announced, true) {
+            return;
+        }
+        let event = Event::LoggedIn {
+            name: wanted.name.clone(),
+            server: wanted.server.clone(),
+            observed: to.observed,
+        };
+        self.emit(event);
+    }
+
+    /// Has it found out whether the server is still there, and a connection made again
+    /// if not.
+    pub(super) fn check_server(&mut self) {
+        let now = self.now;
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        match &mut wanted.phase {
+            Phase::LoggingIn { .. } => wanted.is_check_due = true,
+            Phase::Online { doubt: Some(_), .. } => {}
+            Phase::Online { to, doubt, .. } => {
+                let head_start = (2 * to.round_trip).clamp(HEAD_START_MIN, HEAD_START_MAX);
+                let until = now + head_start;
+                *doubt = Some(Doubt::Asked { until });
+                let ask = LoginEffect::Ask(wanted.connection);
+                self.effect(Effect::Login(ask));
+            }
+            Phase::Waiting { until, .. } => {
+                wanted.retries.hurry(now);
+                *until = now;
+                self.login_timeout();
+            }
+        }
+    }
+
+    fn server_answered(&mut self, is_there: bool) {
+        let Some(doubt) = self.doubt() else {
+            return;
+        };
+        match (*doubt, is_there) {
+            (Some(Doubt::Asked { .. }), true) => *doubt = None,
+            (Some(Doubt::Racing { .. }), true) => {
+                *doubt = None;
+                self.effect(Effect::Login(LoginEffect::DropAside));
+            }
+            (Some(Doubt::Asked { .. }), false) => {
+                *doubt = Some(Doubt::Gone);
+                self.connect_aside();
+            }
+            _ => {}
+        }
+    }
+
+    fn doubt(&mut self) -> Option<&mut Option<Doubt>> {
+        match &mut self.login.wanted()?.phase {
+            Phase::Online { doubt, .. } => Some(doubt),
+            _ => None,
+        }
+    }
+
+    fn connect_aside(&mut self) {
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        let aside = LoginEffect::ConnectAside {
+            connection: wanted.connection,
+            name: wanted.name.clone(),
+            server: wanted.server.clone(),
+        };
+        self.effect(Effect::Login(aside));
+    }
+
+    fn connected_aside(&mut self, is_made: bool) {
+        let doubt = self.doubt().and_then(|doubt| *doubt);
+        match (doubt, is_made) {
+            (Some(Doubt::Racing { .. } | Doubt::Gone), true) => self.server_silent(Source::Aside),
+            (Some(Doubt::Gone), false) => self.server_silent(Source::Dialled),
+            _ => {}
+        }
+    }
+
+    /// The server does not answer on this connection any more.
+    fn server_silent(&mut self, next: Source) {
+        let now = self.now;
+        if let Some(wanted) = self.login.wanted() {
+            wanted.retries.hurry(now);
+        }
+        self.effect(Effect::Login(LoginEffect::GiveUp));
+        self.wait_after(silent(), next);
+    }
+
+    fn connection_lost(&mut self, failure: Failure) {
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        match &wanted.phase {
+            // What was asked of it shows the same, and a connection may be under way.
+            Phase::Online { doubt: Some(_), .. } if !is_final(&failure) => return,
+            Phase::Waiting { .. } => return,
+            Phase::Online { .. } => self.effect(Effect::Login(LoginEffect::GiveUp)),
+            Phase::LoggingIn { .. } => {}
+        }
+        self.wait_after(failure, Source::Dialled);
+    }
+
+    /// Tries again after a while, or at once over the connection that was made aside.
+    fn wait_after(&mut self, failure: Failure, next: Source) {
+        let now = self.now;
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        if !wanted.keeps_trying || is_final(&failure) {
+            return self.give_up_login(failure);
+        }
+        let retry_in = match next {
+            Source::Aside => Duration::ZERO,
+            Source::Dialled => wanted.retries.after(&failure, now),
+        };
+        let is_hasty = wanted.retries.effort(now) == Effort::Hasty;
+        let is_told = is_hasty && wanted.is_told_of_haste;
+        wanted.is_told_of_haste = is_hasty;
+        wanted.phase = Phase::Waiting {
+            failure: failure.clone(),
+            until: now + retry_in,
+        };
+        let is_check_due = std::mem::take(&mut wanted.is_check_due);
+        // Of many short attempts the user hears once.
+        if !is_told {
+            self.emit(Event::Disconnected { failure, retry_in });
+        }
+        match next {
+            Source::Aside => self.connect_to_server(next),
+            Source::Dialled if is_check_due => self.check_server(),
+            Source::Dialled => {}
+        }
+    }
+
+    fn give_up_login(&mut self, failure: Failure) {
+        // What goes on nearby needs no server.
+        if !self.presence.looks_nearby() {
+            self.end_all_sessions();
+        }
+        self.end_login(Some(failure.clone()));
+        self.emit(Event::LogInFailed { failure });
+    }
+
+    pub(super) fn login_timeout(&mut self) {
+        let now = self.now;
+        let Some(wanted) = self.login.wanted() else {
+            return;
+        };
+        match &mut wanted.phase {
+            Phase::Waiting { until, .. } if *until <= now => {
+                self.connect_to_server(Source::Dialled);
+            }
+            Phase::Online { doubt, .. } => match *doubt {
+                Some(Doubt::Asked { until }) if until <= now => {
+                    let until = now + ANSWER_TIMEOUT;
+                    *doubt = Some(Doubt::Racing { until });
+                    debug!("the server does not answer at once");
+                    self.connect_aside();
+                }
+                Some(Doubt::Racing { until }) if until <= now => {
+                    self.effect(Effect::Login(LoginEffect::DropAside));
+                    self.server_silent(Source::Dialled);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Where a connection to the server comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Dialled,
+    Aside,
+}
+
+fn silent() -> Failure {
+    Failure::ServerLost {
+        reason: "it does not answer".to_owned(),
+    }
+}

@@ -1,0 +1,349 @@
+//! Transfers: the stages of each, and what both directions share.
+
+mod cleanup;
+mod receiving;
+mod resume;
+mod sending;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pinhole_transfer::{Paused, Summary};
+
+use self::cleanup::Leftovers;
+pub(crate) use self::receiving::NotPrepared;
+pub(super) use self::transfer::Transfer;
+use self::transfer::{
+    Accepted, Begun, Content, ReceiveStage, Receiving, Role, SendStage, Sending, Step, StepHolder,
+};
+use super::State;
+use super::effect::{Effect, ExchangeEffect, FileEffect};
+use super::ids::{Carrier, SessionId};
+use crate::event::Event;
+use crate::failure::Failure;
+use crate::model::{Progress, TransferId};
+use crate::offer;
+
+/// Finished transfers beyond this many leave the list, oldest first.
+const MAX_TRANSFERS: usize = 1_000;
+/// As many of what strangers have offered and nobody has accepted.
+const MAX_UNWANTED: usize = 32;
+
+/// All transfers, oldest first, until they are dismissed.
+#[derive(Debug, Default)]
+pub(super) struct Transfers {
+    all: BTreeMap<TransferId, Transfer>,
+    /// Of transfers that were cancelled while something still held their files.
+    leftovers: Leftovers,
+}
+
+impl Transfers {
+    pub(super) fn get(&self, id: TransferId) -> Option<&Transfer> {
+        self.all.get(&id)
+    }
+
+    fn get_mut(&mut self, id: TransferId) -> Option<&mut Transfer> {
+        self.all.get_mut(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TransferId, &Transfer)> {
+        self.all.iter().map(|(&id, transfer)| (id, transfer))
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Transfer> {
+        self.all.values()
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Transfer> {
+        self.all.values_mut()
+    }
+
+    /// Those of which this holds.
+    pub(super) fn ids(&self, holds: impl Fn(&Transfer) -> bool) -> Vec<TransferId> {
+        let those = self.iter().filter(|(_, transfer)| holds(transfer));
+        those.map(|(id, _)| id).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_no_leftovers(&self) -> bool {
+        self.leftovers.is_empty()
+    }
+
+    /// The one that is carried like this.
+    fn find(&self, session: SessionId, id: pinhole_transfer::TransferId) -> Option<TransferId> {
+        let carries = |t: &Transfer| t.carrier().is_some_and(|it| it.is(session, id));
+        let mut all = self.iter();
+        all.find(|(_, t)| carries(t)).map(|(id, _)| id)
+    }
+}
+
+/// What both directions share.
+impl State {
+    fn add_transfer(&mut self, transfer: Transfer) -> TransferId {
+        while self.transfers.all.len() >= MAX_TRANSFERS {
+            let oldest = self.transfers.iter().find(|(_, t)| t.is_final());
+            let Some((oldest, _)) = oldest else {
+                break;
+            };
+            self.transfers.all.remove(&oldest);
+        }
+        let id = TransferId(self.next_id());
+        self.transfers.all.insert(id, transfer);
+        id
+    }
+
+    /// Takes one off the list that has not ended.
+    fn remove_transfer(&mut self, id: TransferId) {
+        self.transfers.all.remove(&id);
+        let release = FileEffect::Release { transfer: id };
+        self.effect(Effect::File(release));
+    }
+
+    fn unfinished(&self, id: TransferId) -> Option<&Transfer> {
+        self.transfers.get(id).filter(|t| !t.is_final())
+    }
+
+    pub(super) fn cancel(&mut self, id: TransferId) {
+        let Some(transfer) = self.unfinished(id) else {
+            return;
+        };
+        let is_queued = |sending: &Sending| matches!(sending.stage, SendStage::Queued { .. });
+        if transfer.as_sending().is_some_and(is_queued) {
+            self.remove_transfer(id);
+            return self.store_queue();
+        }
+        if let Some(carrier) = transfer.carrier() {
+            let end = transfer.end_as(ExchangeEffect::Cancel);
+            self.effect(Effect::Exchange(carrier, end));
+        }
+        self.abandon(id);
+        self.finish(id, Err(Failure::Cancelled));
+    }
+
+    /// As `cancel`, but what has arrived is kept.
+    pub(super) fn interrupt(&mut self, id: TransferId) {
+        let Some(transfer) = self.unfinished(id) else {
+            return;
+        };
+        let failure = match transfer.is_begun() {
+            true => Failure::Interrupted,
+            false => Failure::Cancelled,
+        };
+        match transfer.carrier() {
+            Some(carrier) => {
+                let end = transfer.end_as(ExchangeEffect::Interrupt);
+                self.effect(Effect::Exchange(carrier, end));
+            }
+            // Between two connections there is nobody to tell.
+            None if transfer.is_begun() => {}
+            None => return self.cancel(id),
+        }
+        self.finish(id, Err(failure));
+    }
+
+    pub(super) fn pause(&mut self, id: TransferId, paused: bool) {
+        let Some(transfer) = self.transfers.get_mut(id).filter(|t| t.is_under_way()) else {
+            return;
+        };
+        if let Some(begun) = &mut transfer.begun {
+            begun.wants_pause = paused;
+        }
+        transfer.progress.paused.by_us = paused;
+        // One that is being offered again gets it when it begins.
+        if let Some(carrier) = transfer.carrier() {
+            self.effect(Effect::Exchange(carrier, ExchangeEffect::Pause(paused)));
+        }
+    }
+
+    /// The program ends, or the login. What has arrived is kept for another day,
+    /// and what was queued waits again.
+    pub(super) fn interrupt_all(&mut self) {
+        let is_running = |t: &Transfer| {
+            let sending = t.as_sending();
+            !t.is_final() && !sending.is_some_and(|it| matches!(it.stage, SendStage::Queued { .. }))
+        };
+        for id in self.transfers.ids(is_running) {
+            match self.transfers.get(id) {
+                Some(transfer) if transfer.is_of_queue() => self.requeue(id),
+                // The end of its session tells the peer.
+                Some(transfer) if transfer.awaits_decision() => {
+                    self.finish(id, Err(Failure::Cancelled));
+                }
+                _ => self.interrupt(id),
+            }
+        }
+    }
+
+    pub(super) fn dismiss(&mut self, id: TransferId) {
+        if self.transfers.get(id).is_some_and(Transfer::is_final) {
+            self.transfers.all.remove(&id);
+        }
+    }
+
+    /// The session is gone, and with it what it carried.
+    pub(super) fn fail_session(&mut self, session: SessionId, reason: &str) {
+        for id in self.transfers.ids(|t| t.uses(session)) {
+            self.lose(id, reason);
+        }
+    }
+
+    /// Ends a transfer that has not ended, and says so.
+    pub(super) fn finish(&mut self, id: TransferId, outcome: Result<Summary, Failure>) {
+        if let Err(failure) = &outcome
+            && self.waits_again(id, failure)
+        {
+            return self.requeue(id);
+        }
+        let now = self.now;
+        let Some(transfer) = self.transfers.get_mut(id).filter(|t| !t.is_final()) else {
+            return;
+        };
+        transfer.progress.bytes_per_second = None;
+        transfer.progress.time_left = None;
+        let delivered = outcome.as_ref().ok().and_then(|summary| summary.digest);
+        let failure = outcome.as_ref().err().cloned();
+        let ended = outcome.map(|summary| transfer.completion(summary, now));
+        let is_of_queue = transfer.is_of_queue();
+        if let Some(digest) = delivered {
+            self.note_delivered(id, digest);
+        }
+        self.let_go_of_offers(id, failure.as_ref());
+        if let Some(transfer) = self.transfers.get_mut(id) {
+            let carrier = transfer.carrier();
+            transfer.end(ended);
+            transfer.offer = Arc::new(offer::in_short(&transfer.offer));
+            if let Some(carrier) = carrier {
+                self.note_idleness(carrier.session);
+            }
+        }
+        self.remember(id);
+        if is_of_queue {
+            self.store_queue();
+        }
+        let release = FileEffect::Release { transfer: id };
+        self.effect(Effect::File(release));
+        let transfer = id;
+        self.emit(Event::Finished { transfer, failure });
+    }
+
+    /// An offer that was to continue a transfer is answered.
+    fn let_go_of_offers(&mut self, id: TransferId, failure: Option<&Failure>) {
+        let Some(transfer) = self.transfers.get_mut(id) else {
+            return;
+        };
+        let peer = transfer.peer.key;
+        let Role::Receiving(Receiving {
+            stage: ReceiveStage::Accepted(accepted, step),
+            ..
+        }) = &mut transfer.role
+        else {
+            return;
+        };
+        let Step::Releasing { holder, next } = step else {
+            return;
+        };
+        let (holder, next, manifest) = (*holder, *next, accepted.manifest.clone());
+        // It is not to count as offered any more.
+        *step = match holder {
+            StepHolder::Running(carrier) => Step::Running(carrier),
+            StepHolder::Preparing => Step::Preparing(next),
+        };
+        match failure {
+            None if self.is_acknowledged(peer, next, &manifest) => {}
+            Some(Failure::Cancelled) => {
+                self.effect(Effect::Exchange(next, ExchangeEffect::Cancel));
+            }
+            _ => self.effect(Effect::Exchange(next, ExchangeEffect::Interrupt)),
+        }
+        self.note_idleness(next.session);
+    }
+
+    fn remember(&mut self, id: TransferId) {
+        let Some(transfer) = self.transfers.get(id) else {
+            return;
+        };
+        if transfer.is_unwanted() {
+            return self.forget_unwanted();
+        }
+        let view = transfer.view(id);
+        if transfer.is_of_stranger() && !self.keeps_of_stranger() {
+            return;
+        }
+        self.effect(Effect::Record(Box::new(view)));
+    }
+
+    /// Of what strangers have offered in vain only the last stay on the list.
+    fn forget_unwanted(&mut self) {
+        let over = self.transfers.ids(|t| t.is_unwanted() && t.is_final());
+        for id in over.iter().rev().skip(MAX_UNWANTED) {
+            self.transfers.all.remove(id);
+        }
+    }
+
+    /// It has begun to move, or goes on, as this title if only a part of it is wanted.
+    fn begin(&mut self, id: TransferId, title: Option<String>) {
+        let now = self.now;
+        let Some(transfer) = self.transfers.get_mut(id) else {
+            return;
+        };
+        match &mut transfer.begun {
+            // What has come over a lost connection has travelled.
+            Some(begun) => {
+                begun.had_bytes.get_or_insert(transfer.progress.here_bytes);
+            }
+            None => {
+                transfer.begun = Some(Begun {
+                    at: now,
+                    wants_pause: false,
+                    had_bytes: None,
+                });
+            }
+        }
+        if let Some(title) = title {
+            Arc::make_mut(&mut transfer.offer).title = title;
+        }
+        let wants_pause = transfer.begun.is_some_and(|begun| begun.wants_pause);
+        if let Some(carrier) = transfer.carrier().filter(|_| wants_pause) {
+            self.effect(Effect::Exchange(carrier, ExchangeEffect::Pause(true)));
+        }
+    }
+
+    fn lost_connection_of(&self, id: TransferId, reason: &str) -> Failure {
+        match self.transfers.get(id) {
+            Some(transfer) => Failure::ConnectionLost {
+                peer: transfer.peer.name.clone(),
+                reason: reason.to_owned(),
+            },
+            None => Failure::NotPossible {
+                detail: reason.to_owned(),
+            },
+        }
+    }
+
+    /// Whether there is something to sample. Of what is paused there is no progress
+    /// once everything on its way has arrived.
+    pub(crate) fn is_moving(&self) -> bool {
+        let is_still = |progress: &Progress| {
+            progress.paused != Paused::default() && progress.bytes_per_second == Some(0)
+        };
+        // One that is offered again has no progress, but its path is watched.
+        let is_watched = |t: &Transfer| t.is_sending() && t.is_under_way() && t.is_offered();
+        self.transfers
+            .values()
+            .any(|t| t.is_moving() && !is_still(&t.progress) || is_watched(t))
+    }
+
+    /// What moves, and what carries it.
+    pub(crate) fn moving(&self) -> impl Iterator<Item = (TransferId, Carrier)> {
+        let moving = self.transfers.iter().filter(|(_, t)| t.is_moving());
+        moving.filter_map(|(id, t)| Some((id, t.carrier()?)))
+    }
+
+    /// How far a transfer is.
+    pub(crate) fn handle_progress(&mut self, id: TransferId, progress: Progress) {
+        if let Some(transfer) = self.transfers.get_mut(id).filter(|t| t.is_moving()) {
+            transfer.progress = progress;
+        }
+    }
+}

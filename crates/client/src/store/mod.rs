@@ -1,0 +1,19 @@
+//! What survives a restart: the profile's folder, and what its files hold.
+
+mod attempts;
+mod contacts;
+mod history;
+mod profile;
+mod queue;
+mod settings;
+mod writer;
+
+pub use attempts::Attempt;
+pub(crate) use attempts::{Attempts, Won};
+pub use contacts::{Acquaintance, Contacts};
+pub(crate) use history::History;
+pub use history::{HistoryEntry, Outcome};
+pub use profile::{Profile, ProfileError};
+pub(crate) use queue::Queued;
+pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};
+pub(crate) use writer::ProfileWriter;
