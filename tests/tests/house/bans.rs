@@ -67,6 +67,18 @@ const BANS: &[Ban] = &[
         words: &["egui", "clap", "print!", "println!"],
     },
     Ban {
+        folder: "crates/client/src/state",
+        except: &["world.rs"],
+        words: &[
+            "tokio",
+            "Instant::now",
+            "SystemTime",
+            "std::fs",
+            "std::thread",
+            "Mutex",
+        ],
+    },
+    Ban {
         folder: "crates/cli/src",
         except: &[],
         words: &["TcpStream", "rustls", "sha2"],
