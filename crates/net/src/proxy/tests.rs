@@ -197,6 +197,11 @@ fn each_answer_of_a_proxy_says_what_to_do() {
             Some("give it as http://USER"),
         ),
         (
+            &known,
+            "HTTP/1.1 407 No\r\nno header\r\nProxy-Authenticate: NTLM",
+            Some("another kind of authentication than a password (NTLM)"),
+        ),
+        (
             &bare,
             "HTTP/1.1 403 Forbidden",
             Some("connect to port 4747; a server that listens on port 443"),
@@ -208,10 +213,15 @@ fn each_answer_of_a_proxy_says_what_to_do() {
         ),
         (
             &bare,
-            "HTTP/1.1 502 Bad\x1b[31m Gateway",
-            Some("server: 502 Bad[31m Gateway"),
+            "HTTP/1.1 502 Bad\tGateway",
+            Some("server: 502 BadGateway"),
         ),
         (&bare, "HTTP/1.1 301 Moved", Some("301 Moved")),
+        (
+            &bare,
+            "HTTP/1.1 502 Bad\x1b[31m Gateway",
+            Some("not answer as an HTTP proxy"),
+        ),
         (&bare, "HTTP/2 200 OK", Some("not answer as an HTTP proxy")),
         (
             &bare,
@@ -220,7 +230,11 @@ fn each_answer_of_a_proxy_says_what_to_do() {
         ),
         (&bare, "", Some("not answer as an HTTP proxy")),
     ] {
-        let judged = proxy.judge(answer, 4747).err().map(|e| e.to_string());
+        let head = format!("{answer}\r\n\r\n");
+        let judged = proxy
+            .judge(head.as_bytes(), 4747)
+            .err()
+            .map(|e| e.to_string());
         match (&judged, expected) {
             (None, None) => {}
             (Some(error), Some(words)) => assert!(error.contains(words), "{answer}: {error}"),
