@@ -492,7 +492,7 @@ impl Attempt {
                 }
             };
             let input = match event {
-                Some(RendezvousEvent::Roster(peers)) => LoginInput::Roster(peers),
+                Some(RendezvousEvent::Presence(peers)) => LoginInput::Roster(peers),
                 Some(RendezvousEvent::Online(peer)) => LoginInput::Online(peer),
                 Some(RendezvousEvent::Offline(name)) => LoginInput::Offline(name),
                 Some(RendezvousEvent::Invitation(invitation)) => LoginInput::Invitation(invitation),

@@ -198,7 +198,7 @@ impl Engine {
             return;
         };
         let peer = invitation.from().clone();
-        let is_new = !rendezvous.may_move_a_session(&invitation);
+        let is_new = !rendezvous.may_migrate_a_session(&invitation);
         if is_new && self.overrides.takes_nothing {
             let unavailable = RefuseReason::Unavailable;
             return rendezvous
@@ -232,7 +232,7 @@ impl Engine {
             let outcome = match rendezvous.accept(invitation, sharing, policy).await {
                 Ok(Accepted::Session(session)) => Ok(session),
                 // Whoever watches the session knows.
-                Ok(Accepted::Moved) => return,
+                Ok(Accepted::Migrated) => return,
                 Err(error) => Err(error),
             };
             let input = SessionInput::Connected {

@@ -14,14 +14,14 @@ async fn presence_is_told() {
     let mut alice = Client::new(&server, "alice").await;
     assert_eq!(alice.logged_in.server_key, server.key);
     assert!(alice.logged_in.observed.ip().is_loopback());
-    let RendezvousEvent::Roster(peers) = alice.event().await else {
-        panic!("no roster");
+    let RendezvousEvent::Presence(peers) = alice.event().await else {
+        panic!("no presence");
     };
     assert_eq!(peers, []);
 
     let mut bob = Client::new(&server, "bob").await;
-    let RendezvousEvent::Roster(peers) = bob.event().await else {
-        panic!("no roster");
+    let RendezvousEvent::Presence(peers) = bob.event().await else {
+        panic!("no presence");
     };
     assert_eq!(peers.len(), 1);
     assert_eq!((&peers[0].name, peers[0].key), (&alice.name(), alice.key));
@@ -100,8 +100,8 @@ async fn who_receives_no_events_is_not_online_whoever_else_has_the_handle() {
     let server = Server::start();
     let alice = Client::new(&server, "alice").await;
     let mut bob = Client::new(&server, "bob").await;
-    let RendezvousEvent::Roster(_) = bob.event().await else {
-        panic!("no roster");
+    let RendezvousEvent::Presence(_) = bob.event().await else {
+        panic!("no presence");
     };
     // Nothing more comes that alice's side would have to pass on.
     let handle = alice.connector.clone();
