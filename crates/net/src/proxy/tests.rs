@@ -170,6 +170,7 @@ fn no_proxy_excepts_what_it_names() {
 
 #[test]
 fn each_answer_of_a_proxy_says_what_to_do() {
+    const NOT_HTTP: &str = "not answer as an HTTP proxy";
     let bare = proxy("http://proxy:1");
     let known = proxy("http://me:secret@proxy:1");
     for (proxy, answer, expected) in [
@@ -217,18 +218,10 @@ fn each_answer_of_a_proxy_says_what_to_do() {
             Some("server: 502 BadGateway"),
         ),
         (&bare, "HTTP/1.1 301 Moved", Some("301 Moved")),
-        (
-            &bare,
-            "HTTP/1.1 502 Bad\x1b[31m Gateway",
-            Some("not answer as an HTTP proxy"),
-        ),
-        (&bare, "HTTP/2 200 OK", Some("not answer as an HTTP proxy")),
-        (
-            &bare,
-            "SSH-2.0-OpenSSH_9",
-            Some("not answer as an HTTP proxy"),
-        ),
-        (&bare, "", Some("not answer as an HTTP proxy")),
+        (&bare, "HTTP/1.1 502 Bad\x1b[31m Gateway", Some(NOT_HTTP)),
+        (&bare, "HTTP/2 200 OK", Some(NOT_HTTP)),
+        (&bare, "SSH-2.0-OpenSSH_9", Some(NOT_HTTP)),
+        (&bare, "", Some(NOT_HTTP)),
     ] {
         let head = format!("{answer}\r\n\r\n");
         let judged = proxy
