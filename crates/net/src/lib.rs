@@ -1,32 +1,31 @@
 //! Pinhole's network: from a name to an authenticated connection.
 //!
-//! [`Rendezvous::log_in`] connects to the rendezvous server;
-//! [`Rendezvous::connect`] and [`Rendezvous::accept`] turn a peer's name or
+//! [`Connector::log_in`] connects to the rendezvous server;
+//! [`Connector::connect`] and [`Connector::accept`] turn a peer's name or
 //! its invitation into a [`Session`]: one encrypted byte stream whose other
 //! end has proven the key expected, over the best path there is.
 //!
 //! Every decision of the traversal is taken in `pinhole_proto::agent`, which
 //! knows no sockets; what is here does as it is told.
 //!
+//! Each module uses only those below it:
+//!
 //! | module | what it holds |
 //! |---|---|
-//! | [`socket`] | the local port that listens and connects at once; of use outside Pinhole |
-//! | `candidates` | gathering: the addresses at which this side may be reached |
-//! | `dial` | finding a host and reaching one of its addresses |
-//! | `proxy` | the way out through an HTTP proxy |
-//! | `server` | finding the server, connecting, checking its key |
-//! | `wire` | its messages over a byte stream |
-//! | `rendezvous` | the control connection: login, presence, invitations |
-//! | `punch_port` | warm binding: a local port whose public address is known beforehand |
-//! | `port_mapping` | having the router open a punch port: PCP, NAT-PMP, `UPnP` |
-//! | `probes` | whom the NAT lets in, for a diagnosis |
-//! | `measure` | what the network does, for a diagnosis |
-//! | `connect` | one attempt to connect: the driver of the agent, and its report |
-//! | `relay` | the way through the server when there is no direct one |
-//! | `known` | for whom something is kept free when strangers take the rest |
-//! | `network` | changes of this machine's networks |
+//! | `doctor` | what the network does to connections, measured and explained |
 //! | `nearby` | the LAN without a server: who announces itself there, and connecting to it |
+//! | `connect` | connecting to a peer: the connector, the driver of the agent, the punch ports |
 //! | `session` | mutual authentication, and the session that comes of it |
+//! | `relay` | the way through the server when there is no direct one |
+//! | `rendezvous` | the signalling: finding the server, login, presence, introductions |
+//! | `port_mapping` | having the router open a punch port: PCP, NAT-PMP, `UPnP` |
+//! | `candidates` | gathering: the addresses at which this side may be reached |
+//! | `report` | what an attempt to connect has tried |
+//! | `proxy` | the way out through an HTTP proxy |
+//! | `dial` | finding a host and reaching one of its addresses |
+//! | `network` | changes of this machine's networks |
+//! | `known` | for whom something is kept free when strangers take the rest |
+//! | [`socket`] | the local port that listens and connects at once; of use outside Pinhole |
 
 mod candidates;
 mod connect;

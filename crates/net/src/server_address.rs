@@ -103,15 +103,10 @@ impl FromStr for ServerAddress {
             Some((place, fingerprint)) => (place, Some(fingerprint.parse()?)),
             None => (text.trim(), None),
         };
-        let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, Some(parse_port(port)?)),
-            _ => (place, None),
-        };
-        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
-            None if is_host(host) => host,
-            _ => return Err(ServerAddressError::Host),
-        };
+        let (host, port) = split_port(place);
+        let port = port.map(|port| parse_port(port).ok_or(ServerAddressError::Port));
+        let port = port.transpose()?;
+        let host = bare_host(host).ok_or(ServerAddressError::Host)?;
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -120,15 +115,31 @@ impl FromStr for ServerAddress {
     }
 }
 
-fn parse_port(text: &str) -> Result<u16, ServerAddressError> {
+/// The host as it is written, and the port if there is one.
+pub(crate) fn split_port(place: &str) -> (&str, Option<&str>) {
+    match place.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (place, None),
+    }
+}
+
+/// A number from 1 to 65535.
+pub(crate) fn parse_port(text: &str) -> Option<u16> {
     let is_number = text.bytes().all(|b| b.is_ascii_digit());
-    let port = text.parse().ok().filter(|&port| is_number && port != 0);
-    port.ok_or(ServerAddressError::Port)
+    text.parse().ok().filter(|&port| is_number && port != 0)
+}
+
+/// The host without the brackets of an IPv6 address; `None` if it is none.
+pub(crate) fn bare_host(written: &str) -> Option<&str> {
+    match written.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok().then_some(v6),
+        None => is_host(written).then_some(written),
+    }
 }
 
 /// Whether `text` may be a host name or an IPv4 address. Names in other
 /// scripts are written in their ASCII form.
-pub(crate) fn is_host(text: &str) -> bool {
+fn is_host(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     (1..=253).contains(&text.len()) && text.bytes().all(allowed)
 }

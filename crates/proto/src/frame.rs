@@ -38,7 +38,7 @@ impl FrameKind {
     pub const fn max_payload_bytes(self) -> usize {
         match self {
             Self::Client => 16 * 1024,
-            // A page of the roster is the largest.
+            // A page of presence is the largest.
             Self::Server => 64 * 1024,
         }
     }

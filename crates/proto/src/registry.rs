@@ -7,7 +7,7 @@
 //! clock, and draws no random number.
 //!
 //! ```text
-//!  handle_log_in ──► ClaimName ──► handle_claim ──► LoggedIn, Roster…, Ping   (Online to all others)
+//!  handle_log_in ──► ClaimName ──► handle_claim ──► LoggedIn, Presence…, Ping   (Online to all others)
 //!                                       │                 │
 //!                                       ▼                 ▼
 //!                            Close{NameTaken, …}   handle_message, handle_timeout
@@ -54,8 +54,8 @@ pub use relay::{Inviter, RelayId, TOKEN_LIFETIME};
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// So many unanswered pings, and the session counts as dead at the next.
 pub const MAX_UNANSWERED_PINGS: u8 = 2;
-/// Most peers in one [`ServerMessage::Roster`]; about 30 KiB.
-pub const ROSTER_PAGE_PEERS: usize = 256;
+/// Most peers in one [`ServerMessage::Presence`]; about 30 KiB.
+pub const PRESENCE_PAGE_PEERS: usize = 256;
 /// Most keys and networks that a rate is remembered for.
 const RATED: usize = 65_536;
 
@@ -336,7 +336,7 @@ impl Registry {
             .filter_map(|other| self.sessions.get(other))
             .map(|other| other.identity.clone())
             .collect();
-        for page in roster_pages(&peers) {
+        for page in presence_pages(&peers) {
             self.send(session, page);
         }
         self.ping(now, session);
@@ -531,13 +531,13 @@ impl Session {
 }
 
 /// At least one page, so that a receiver knows that it is alone.
-fn roster_pages(peers: &[PeerIdentity]) -> Vec<ServerMessage> {
+fn presence_pages(peers: &[PeerIdentity]) -> Vec<ServerMessage> {
     let mut pages: Vec<_> = peers
-        .chunks(ROSTER_PAGE_PEERS)
+        .chunks(PRESENCE_PAGE_PEERS)
         .map(<[PeerIdentity]>::to_vec)
         .collect();
     let last = pages.pop().unwrap_or_default();
-    let page = |peers, more| ServerMessage::Roster { peers, more };
+    let page = |peers, more| ServerMessage::Presence { peers, more };
     let mut messages: Vec<_> = pages.into_iter().map(|peers| page(peers, true)).collect();
     messages.push(page(last, false));
     messages

@@ -250,7 +250,7 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerMessage {
-    /// The name is ours. [`ServerMessage::Roster`] pages follow.
+    /// The name is ours. [`ServerMessage::Presence`] pages follow.
     LoggedIn {
         /// The control connection's public address.
         observed: SocketAddr,
@@ -288,7 +288,8 @@ pub enum ServerMessage {
         other_address: Option<bool>,
     },
     /// Some of the peers that are online; pages until `more` is false.
-    Roster {
+    #[serde(rename = "roster")]
+    Presence {
         /// Not including the receiver.
         peers: Vec<PeerIdentity>,
         /// Whether another page follows.

@@ -142,7 +142,7 @@ fn introduced() -> impl Strategy<Value = ServerMessage> {
 
 fn server_message() -> impl Strategy<Value = ServerMessage> {
     let logged_in = (address(), vec(any::<u16>(), 0..4));
-    let roster = (vec(peer(), 0..20), any::<bool>());
+    let presence = (vec(peer(), 0..20), any::<bool>());
     let invitation = (introduction(), any::<u8>(), peer());
     let failed = (introduction(), introduction_failure());
     let observed = (
@@ -169,7 +169,7 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             other_port,
             other_address,
         }),
-        roster.prop_map(|(peers, more)| ServerMessage::Roster { peers, more }),
+        presence.prop_map(|(peers, more)| ServerMessage::Presence { peers, more }),
         peer().prop_map(|peer| ServerMessage::Online { peer }),
         name().prop_map(|name| ServerMessage::Offline { name }),
         invitation.prop_map(|(introduction, round, from)| ServerMessage::Invitation {

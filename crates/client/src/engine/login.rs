@@ -299,7 +299,7 @@ impl LoginAttempt {
         .await;
         while let Some(event) = events.recv().await {
             let input = match event {
-                RendezvousEvent::Roster(peers) => LoginInput::AllPresent(peers),
+                RendezvousEvent::Presence(peers) => LoginInput::AllPresent(peers),
                 RendezvousEvent::Online(peer) => LoginInput::Online(peer),
                 RendezvousEvent::Offline(name) => LoginInput::Offline(name),
                 RendezvousEvent::RelayEnded { peer, reason } => {

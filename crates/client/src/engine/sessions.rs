@@ -189,7 +189,7 @@ impl Engine {
         let Some(connector) = self.server.connector() else {
             return;
         };
-        let is_new = !connector.may_move_a_session(&invitation);
+        let is_new = !connector.may_migrate_a_session(&invitation);
         let from = invitation.from().clone();
         let told = self.state.handle_invitation(from, is_new, Instant::now());
         let (peer, epoch, sharing, policy) = match told {
@@ -207,7 +207,7 @@ impl Engine {
             let outcome = match connector.accept(invitation, sharing, policy).await {
                 Ok(Accepted::Session(session)) => Ok(session),
                 // Whoever watches the session knows.
-                Ok(Accepted::Moved) => return,
+                Ok(Accepted::Migrated) => return,
                 Err(error) => Err(NotConnected::new(&peer, policy, error)),
             };
             let input = SessionInput::Connected {

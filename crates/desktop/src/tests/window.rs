@@ -148,7 +148,7 @@ fn the_connection_is_checked_and_what_was_found_stays() {
         let mut diagnosis = Diagnosis::of(diagnosis::Measurements {
             server: "example.org:4747".to_owned(),
             unresolved: Some("no such host".to_owned()),
-            knocks: Vec::new(),
+            server_probes: Vec::new(),
             observations: Vec::new(),
             own: Vec::new(),
             probes: None,

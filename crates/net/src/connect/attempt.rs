@@ -41,5 +41,5 @@ pub enum Accepted {
     /// A new session.
     Session(Session),
     /// A session that was up before has moved to a better path.
-    Moved,
+    Migrated,
 }

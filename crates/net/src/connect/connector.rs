@@ -127,7 +127,7 @@ impl Connector {
         match self.run(wanted).await? {
             Accepted::Session(session) => Ok(session),
             // Only sessions that the other side controls are moved by it.
-            Accepted::Moved => Err(ConnectError::Busy),
+            Accepted::Migrated => Err(ConnectError::Busy),
         }
     }
 
@@ -159,7 +159,7 @@ impl Connector {
     /// began. What it wants shows only when it is connected; then it may as well begin
     /// another.
     #[must_use]
-    pub fn may_move_a_session(&self, invitation: &Invitation) -> bool {
+    pub fn may_migrate_a_session(&self, invitation: &Invitation) -> bool {
         self.login.sessions.has_any_of(invitation.from().key)
     }
 

@@ -48,7 +48,7 @@ pub(super) enum Outcome {
     Handshake(ConnectionId, io::Result<(Authenticated, Option<Hello>)>),
     /// The session was to be moved there; with the mapping of the port that it
     /// uses now.
-    Moved(Box<SessionPath>, io::Result<Option<PortMapping>>),
+    Migrated(Box<SessionPath>, io::Result<Option<PortMapping>>),
 }
 
 /// A round's local side.
@@ -345,8 +345,8 @@ impl Sockets {
         }
     }
 
-    /// Begins to move the session: [`Outcome::Moved`].
-    pub(super) fn move_session(
+    /// Begins to move the session: [`Outcome::Migrated`].
+    pub(super) fn migrate_session(
         &mut self,
         live: Arc<LiveSession>,
         (to, mapping): (Authenticated, Option<PortMapping>),
@@ -356,10 +356,10 @@ impl Sockets {
         let path = Box::new(to.path(hello.path, Report::default()));
         self.outcomes.spawn(async move {
             let moved = match role {
-                Role::Controlling => live.mover.lead(to.stream, &hello).await,
-                Role::Controlled => live.mover.follow(to.stream).await,
+                Role::Controlling => live.migrator.lead(to.stream, &hello).await,
+                Role::Controlled => live.migrator.follow(to.stream).await,
             };
-            Outcome::Moved(path, moved.map(|()| mapping))
+            Outcome::Migrated(path, moved.map(|()| mapping))
         });
     }
 }

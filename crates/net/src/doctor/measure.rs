@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::doctor::diagnosis::{
-    Diagnosis, Knock, KnockAnswer, Measurements, Observation, PortMappingAnswer, Probes,
-    RouterOutside,
+    Diagnosis, Measurements, Observation, PortMappingAnswer, ProbeAnswer, Probes, RouterOutside,
+    ServerProbe,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind, LoopbackAddresses, is_other_address};
 use pinhole_proto::key::PeerKey;
@@ -40,7 +40,7 @@ const MAX_PORTS: usize = 4;
 /// How many fresh local ports are observed.
 const FRESH_PORTS: usize = 4;
 /// How long one address may take to connect, and then to answer.
-const KNOCK_TIMEOUT: Duration = Duration::from_secs(4);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a diagnosis is to be made of.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Examination {
         let mut measurements = Measurements {
             server: self.server.host_port(),
             unresolved: None,
-            knocks: Vec::new(),
+            server_probes: Vec::new(),
             observations: Vec::new(),
             probes: None,
             own: own_addresses(),
@@ -78,7 +78,7 @@ impl Examination {
         let expect = fingerprint.unwrap_or(self.expect);
         let connector = connector_to(&self.identity, expect);
         let found = match (
-            dial::lookup(self.server.host(), KNOCK_TIMEOUT).await,
+            dial::lookup(self.server.host(), PROBE_TIMEOUT).await,
             connector,
         ) {
             (Ok(addresses), Ok(connector)) => Ok((addresses, connector)),
@@ -93,26 +93,26 @@ impl Examination {
             }
         };
         let places = places(&addresses, &self.server.ports());
-        let mut knocked = knock(&connector, &places).await;
+        let mut probed = probe_servers(&connector, &places).await;
         // From here on the server is who has answered, also at its other address.
-        let key = knocked.iter().find_map(|knocked| knocked.key);
+        let key = probed.iter().find_map(|probed| probed.key);
         let pinned = key.map(|key| connector_to(&self.identity, Expect::Key(key)));
         let connector = pinned.and_then(Result::ok).unwrap_or(connector);
-        let others = other_places(&knocked);
-        knocked.extend(knock(&connector, &others).await);
-        forget_guess(&mut knocked, &self.server.ports());
-        let reached: Vec<SocketAddr> = knocked
+        let others = other_places(&probed);
+        probed.extend(probe_servers(&connector, &others).await);
+        forget_guess(&mut probed, &self.server.ports());
+        let reached: Vec<SocketAddr> = probed
             .iter()
-            .filter(|knocked| matches!(knocked.knock.answer, KnockAnswer::Reached { .. }))
-            .map(|knocked| knocked.knock.address)
+            .filter(|probed| matches!(probed.probe.answer, ProbeAnswer::Reached { .. }))
+            .map(|probed| probed.probe.address)
             .collect();
         let mapper = self.port_mapper.filter(|_| is_beyond_router(&reached));
         let (observations, probes, asked) = tokio::join!(
             observe_all(&connector, &reached),
-            probe(&connector, &knocked),
+            connect_back(&connector, &probed),
             ask(mapper),
         );
-        measurements.knocks = knocked.into_iter().map(|knocked| knocked.knock).collect();
+        measurements.server_probes = probed.into_iter().map(|probed| probed.probe).collect();
         measurements.observations = observations;
         measurements.probes = probes;
         if let Some((answer, outside)) = asked {
@@ -164,22 +164,22 @@ fn places(addresses: &[SocketAddr], ports: &[u16]) -> Vec<SocketAddr> {
 /// Where to knock besides: on the ports that the server has told, and at the
 /// addresses that it has told on the ports on which it was reached. No server may
 /// aim us at a network of our own.
-fn other_places(knocked: &[Knocked]) -> Vec<SocketAddr> {
+fn other_places(probed: &[ProbedServer]) -> Vec<SocketAddr> {
     let mut places: Vec<SocketAddr> = Vec::new();
-    for Knocked {
-        knock,
+    for ProbedServer {
+        probe,
         other_address,
         ports,
         ..
-    } in knocked
+    } in probed
     {
-        let own = knock.address.ip();
+        let own = probe.address.ip();
         let other = other_address.filter(|&other| is_other_address(own, other));
         let on_ports = |ip| ports.iter().map(move |&port| SocketAddr::new(ip, port));
-        let elsewhere = other.map(|other| SocketAddr::new(other, knock.address.port()));
+        let elsewhere = other.map(|other| SocketAddr::new(other, probe.address.port()));
         let all = on_ports(own).chain(elsewhere);
         for place in all.chain(other.into_iter().flat_map(on_ports)) {
-            let is_known = knocked.iter().any(|known| known.knock.address == place);
+            let is_known = probed.iter().any(|known| known.probe.address == place);
             if !is_known && !places.contains(&place) {
                 places.push(place);
             }
@@ -190,36 +190,36 @@ fn other_places(knocked: &[Knocked]) -> Vec<SocketAddr> {
 
 /// Where the server listens on other ports than was guessed, that it was not found
 /// at the guessed one says nothing.
-fn forget_guess(knocked: &mut Vec<Knocked>, asked: &[u16]) {
-    let told: Vec<u16> = knocked.iter().flat_map(|it| it.ports.clone()).collect();
+fn forget_guess(probed: &mut Vec<ProbedServer>, asked: &[u16]) {
+    let told: Vec<u16> = probed.iter().flat_map(|it| it.ports.clone()).collect();
     if told.is_empty() {
         return;
     }
-    knocked.retain(|Knocked { knock, .. }| {
-        let port = knock.address.port();
-        let is_reached = matches!(knock.answer, KnockAnswer::Reached { .. });
+    probed.retain(|ProbedServer { probe, .. }| {
+        let port = probe.address.port();
+        let is_reached = matches!(probe.answer, ProbeAnswer::Reached { .. });
         is_reached || port == HTTPS || asked.contains(&port) || told.contains(&port)
     });
 }
 
 /// Has the server connect back, on IPv4, and from two addresses if it can.
-async fn probe(connector: &TlsConnector, knocked: &[Knocked]) -> Option<Probes> {
-    let reached = knocked.iter().filter(|knocked| {
-        let Knock { address, answer } = &knocked.knock;
-        address.is_ipv4() && matches!(answer, KnockAnswer::Reached { .. })
+async fn connect_back(connector: &TlsConnector, probed: &[ProbedServer]) -> Option<Probes> {
+    let reached = probed.iter().filter(|probed| {
+        let ServerProbe { address, answer } = &probed.probe;
+        address.is_ipv4() && matches!(answer, ProbeAnswer::Reached { .. })
     });
-    let best = reached.min_by_key(|knocked| knocked.other_address.is_none());
-    probes::ask(connector, best?.knock.address).await
+    let best = reached.min_by_key(|probed| probed.other_address.is_none());
+    probes::ask(connector, best?.probe.address).await
 }
 
 fn is_beyond_router(reached: &[SocketAddr]) -> bool {
     reached.iter().any(|server| !server.ip().is_loopback())
 }
 
-/// What came of knocking.
+/// What came of probing.
 #[derive(Debug)]
-struct Knocked {
-    knock: Knock,
+struct ProbedServer {
+    probe: ServerProbe,
     /// The server's, where it was reached.
     key: Option<PeerKey>,
     /// Another address that the server told.
@@ -228,22 +228,22 @@ struct Knocked {
     ports: Vec<u16>,
 }
 
-async fn knock(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<Knocked> {
-    let mut knocking = JoinSet::new();
+async fn probe_servers(connector: &TlsConnector, places: &[SocketAddr]) -> Vec<ProbedServer> {
+    let mut probing = JoinSet::new();
     for (order, &address) in places.iter().enumerate() {
         let connector = connector.clone();
-        knocking.spawn(async move { (order, knock_at(&connector, address).await) });
+        probing.spawn(async move { (order, probe_server(&connector, address).await) });
     }
-    let mut knocks = knocking.join_all().await;
-    knocks.sort_by_key(|(order, _)| *order);
-    knocks.into_iter().map(|(_, knock)| knock).collect()
+    let mut probed = probing.join_all().await;
+    probed.sort_by_key(|(order, _)| *order);
+    probed.into_iter().map(|(_, probed)| probed).collect()
 }
 
-async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
+async fn probe_server(connector: &TlsConnector, address: SocketAddr) -> ProbedServer {
     let began = Instant::now();
     let (mut key, mut other_address, mut ports) = (None, None, Vec::new());
-    let answer = match timeout(KNOCK_TIMEOUT, TcpStream::connect(address)).await {
-        Err(_) => KnockAnswer::Silent,
+    let answer = match timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await {
+        Err(_) => ProbeAnswer::Silent,
         Ok(Err(error)) => not_connected(&error),
         Ok(Ok(tcp)) => {
             let connect_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -253,37 +253,37 @@ async fn knock_at(connector: &TlsConnector, address: SocketAddr) -> Knocked {
                 let key = tls::proven_key(stream.get_ref().1, ALPN_RENDEZVOUS).ok();
                 Ok::<_, WireError>((key, seen))
             };
-            match timeout(KNOCK_TIMEOUT, observed).await {
+            match timeout(PROBE_TIMEOUT, observed).await {
                 Ok(Ok((proven, seen))) => {
                     key = proven;
                     other_address = seen.other_address.map(|ip| ip.to_canonical());
                     ports = seen.observer_ports;
                     ports.truncate(MAX_PORTS);
-                    KnockAnswer::Reached { connect_ms }
+                    ProbeAnswer::Reached { connect_ms }
                 }
-                Ok(Err(error)) => KnockAnswer::NotTheServer {
+                Ok(Err(error)) => ProbeAnswer::NotTheServer {
                     reason: error.to_string(),
                 },
-                Err(_) => KnockAnswer::NotTheServer {
+                Err(_) => ProbeAnswer::NotTheServer {
                     reason: "it says nothing".to_owned(),
                 },
             }
         }
     };
-    Knocked {
-        knock: Knock { address, answer },
+    ProbedServer {
+        probe: ServerProbe { address, answer },
         key,
         other_address,
         ports,
     }
 }
 
-fn not_connected(error: &io::Error) -> KnockAnswer {
+fn not_connected(error: &io::Error) -> ProbeAnswer {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => KnockAnswer::Refused,
-        io::ErrorKind::PermissionDenied => KnockAnswer::Forbidden,
-        io::ErrorKind::TimedOut => KnockAnswer::Silent,
-        _ => KnockAnswer::Failed {
+        io::ErrorKind::ConnectionRefused => ProbeAnswer::Refused,
+        io::ErrorKind::PermissionDenied => ProbeAnswer::Forbidden,
+        io::ErrorKind::TimedOut => ProbeAnswer::Silent,
+        _ => ProbeAnswer::Failed {
             reason: error.to_string(),
         },
     }
@@ -333,7 +333,7 @@ async fn observe(
             seen: seen.address,
         })
     };
-    timeout(KNOCK_TIMEOUT, observed).await.ok().flatten()
+    timeout(PROBE_TIMEOUT, observed).await.ok().flatten()
 }
 
 /// What the router grants, and what it says its outside is; `None` when there is
@@ -378,11 +378,11 @@ mod tests {
         assert_eq!(texts(&[u16::MAX]).len(), 6);
     }
 
-    fn knocked(at: &str, other_address: Option<&str>) -> Knocked {
-        Knocked {
-            knock: Knock {
+    fn probed(at: &str, other_address: Option<&str>) -> ProbedServer {
+        ProbedServer {
+            probe: ServerProbe {
                 address: at.parse().unwrap(),
-                answer: KnockAnswer::Reached { connect_ms: 50 },
+                answer: ProbeAnswer::Reached { connect_ms: 50 },
             },
             key: None,
             other_address: other_address.map(|ip| ip.parse().unwrap()),
@@ -393,13 +393,13 @@ mod tests {
     #[test]
     fn the_ports_that_the_server_tells_count_instead_of_the_guess() {
         let mut all = vec![
-            Knocked {
+            ProbedServer {
                 ports: vec![4747, 9000],
-                ..knocked("203.0.113.1:4747", Some("203.0.113.2"))
+                ..probed("203.0.113.1:4747", Some("203.0.113.2"))
             },
-            knocked("203.0.113.1:4748", None),
+            probed("203.0.113.1:4748", None),
         ];
-        all[1].knock.answer = KnockAnswer::Refused;
+        all[1].probe.answer = ProbeAnswer::Refused;
         let places = other_places(&all);
         let places: Vec<_> = places.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -409,16 +409,16 @@ mod tests {
         forget_guess(&mut all, &[4747]);
         assert_eq!(all.len(), 1);
         all[0].ports.clear();
-        all.push(knocked("203.0.113.1:4748", None));
-        all[1].knock.answer = KnockAnswer::Refused;
+        all.push(probed("203.0.113.1:4748", None));
+        all[1].probe.answer = ProbeAnswer::Refused;
         forget_guess(&mut all, &[4747]);
         assert_eq!(all.len(), 2, "an older server tells none");
     }
 
     /// Where to knock after a server at the first address has told the second.
     fn told(at: &str, other_address: &str) -> Vec<String> {
-        let known = knocked("203.0.113.3:4747", None);
-        let places = other_places(&[known, knocked(at, Some(other_address))]);
+        let known = probed("203.0.113.3:4747", None);
+        let places = other_places(&[known, probed(at, Some(other_address))]);
         places.iter().map(ToString::to_string).collect()
     }
 
@@ -447,14 +447,14 @@ mod tests {
         let answer = |kind: io::ErrorKind| not_connected(&kind.into());
         assert_eq!(
             answer(io::ErrorKind::ConnectionRefused),
-            KnockAnswer::Refused
+            ProbeAnswer::Refused
         );
         assert_eq!(
             answer(io::ErrorKind::PermissionDenied),
-            KnockAnswer::Forbidden
+            ProbeAnswer::Forbidden
         );
-        assert_eq!(answer(io::ErrorKind::TimedOut), KnockAnswer::Silent);
+        assert_eq!(answer(io::ErrorKind::TimedOut), ProbeAnswer::Silent);
         let other = answer(io::ErrorKind::NetworkUnreachable);
-        assert!(matches!(other, KnockAnswer::Failed { .. }));
+        assert!(matches!(other, ProbeAnswer::Failed { .. }));
     }
 }

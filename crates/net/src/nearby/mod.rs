@@ -40,7 +40,7 @@ use crate::session::Session;
 use discovery::Discovery;
 use networks::Scope;
 
-use visitors::Door;
+use visitors::VisitorListener;
 
 pub use multicast::{Multicast, examine_multicast};
 pub use visitors::Visitor;
@@ -75,11 +75,11 @@ pub enum NearbyEvent {
 /// Being on the LAN. Ends with the last clone, or by [`Nearby::end`].
 #[derive(Debug, Clone)]
 pub struct Nearby {
-    shared: Arc<Shared>,
+    state: Arc<NearbyState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct NearbyState {
     identity: Identity,
     name: PeerName,
     scope: Scope,
@@ -88,7 +88,7 @@ struct Shared {
     tasks: Vec<JoinHandle<()>>,
 }
 
-impl Drop for Shared {
+impl Drop for NearbyState {
     fn drop(&mut self) {
         for task in &self.tasks {
             task.abort();
@@ -123,16 +123,16 @@ impl Nearby {
         let (discovery, search) = Discovery::start(&us, port, scope, config.known.clone())?;
         let mut tasks = vec![tokio::spawn(search.run(events.clone()))];
         if let Some(listener) = listener {
-            let door = Door {
+            let visitor_listener = VisitorListener {
                 listener,
                 identity: config.identity.clone(),
                 known: config.known,
                 scope,
                 events,
             };
-            tasks.push(tokio::spawn(door.receive()));
+            tasks.push(tokio::spawn(visitor_listener.receive()));
         }
-        let shared = Shared {
+        let state = NearbyState {
             identity: config.identity,
             name: config.name,
             scope,
@@ -142,7 +142,7 @@ impl Nearby {
         };
         Ok((
             Self {
-                shared: Arc::new(shared),
+                state: Arc::new(state),
             },
             receiver,
         ))
@@ -151,13 +151,13 @@ impl Nearby {
     /// The name that we give ourselves.
     #[must_use]
     pub fn name(&self) -> &PeerName {
-        &self.shared.name
+        &self.state.name
     }
 
     /// The TCP port at which others reach us, if we are announced.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
-        self.shared.port
+        self.state.port
     }
 
     /// Connects to a peer that is there. With `name`, the peer has to give
@@ -171,7 +171,7 @@ impl Nearby {
         peer: PeerIdentity,
         name: Option<PeerName>,
     ) -> Result<Session, ConnectError> {
-        let own = &*self.shared;
+        let own = &*self.state;
         // An announcement tells the addresses of one interface and family. Held until
         // the end: those of the others may come later, and are asked for.
         let _asking = own.discovery.ask(peer.key);
@@ -182,16 +182,16 @@ impl Nearby {
         };
         let outcome = Box::pin(dial.any_of(own.discovery.table(), &peer, name.as_ref())).await;
         if outcome.is_err() {
-            self.shared.discovery.doubt(peer.key);
+            self.state.discovery.doubt(peer.key);
         }
         outcome
     }
 
     /// Says goodbye, so that others need not find out by themselves.
     pub async fn end(&self) {
-        for task in &self.shared.tasks {
+        for task in &self.state.tasks {
             task.abort();
         }
-        self.shared.discovery.end().await;
+        self.state.discovery.end().await;
     }
 }

@@ -102,7 +102,7 @@ async fn peers_find_each_other_connect_and_say_goodbye() {
     assert_eq!(theirs.remote, session.local);
     bob.nearby.end().await;
     alice.sees(&[]).await;
-    let left = alice.nearby.shared.discovery.table();
+    let left = alice.nearby.state.discovery.table();
     assert_eq!(left.borrow().addresses(bob.identity.key), []);
 }
 
@@ -140,13 +140,13 @@ async fn an_address_without_the_key_is_a_stranger() {
     let mallory = party("mallory", true, scope);
     let mut alice = party("alice", false, scope);
     alice.sees(&[&mallory.identity]).await;
-    let table = alice.nearby.shared.discovery.table();
+    let table = alice.nearby.state.discovery.table();
     let addresses = table.borrow().addresses(mallory.identity.key);
     let bob = PeerIdentity {
         name: "bob".parse().unwrap(),
         key: generate_identity().unwrap().0.key(),
     };
-    let own = &*alice.nearby.shared;
+    let own = &*alice.nearby.state;
     let dial = dial::Dial {
         identity: &own.identity,
         name: &own.name,
@@ -169,14 +169,14 @@ async fn nobody_from_another_network_is_answered() {
     let (events, mut visitors) = mpsc::channel(1);
     let identity = generate_identity().unwrap().0;
     // On the LAN loopback is another network.
-    let door = Door {
+    let listener = VisitorListener {
         listener,
         identity,
         known: KnownKeys::default(),
         scope: Scope::LAN,
         events,
     };
-    let receiving = tokio::spawn(door.receive());
+    let receiving = tokio::spawn(listener.receive());
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let mut heard = Vec::new();
     let end = timeout(SOON, stream.read_to_end(&mut heard)).await;
@@ -293,7 +293,7 @@ async fn an_address_that_becomes_known_while_others_fail_is_dialled() {
     drop(blocked);
     let open = SocketAddr::from((Ipv4Addr::LOCALHOST, bob.nearby.port().unwrap()));
     let table = watch::Sender::new(Table::of(bob.identity.clone(), vec![closed]));
-    let own = &*alice.nearby.shared;
+    let own = &*alice.nearby.state;
     let dial = dial::Dial {
         identity: &own.identity,
         name: &own.name,

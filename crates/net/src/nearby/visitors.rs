@@ -157,7 +157,7 @@ pub(super) fn listen() -> io::Result<TcpListener> {
 }
 
 /// Where visitors come in.
-pub(super) struct Door {
+pub(super) struct VisitorListener {
     pub(super) listener: TcpListener,
     pub(super) identity: Identity,
     pub(super) known: KnownKeys,
@@ -229,7 +229,7 @@ impl Handshakes {
     }
 }
 
-impl Door {
+impl VisitorListener {
     /// Accepts, shakes hands and passes visitors on, until the caller is gone.
     pub(super) async fn receive(self) {
         let places = Places::new();

@@ -43,10 +43,10 @@ const RENEW_AFTER_MAX: Duration = Duration::from_secs(1_800);
 /// worth keeping for as long as the process runs.
 #[derive(Debug, Clone)]
 pub struct PortMapper {
-    shared: Arc<Shared>,
+    state: Arc<MapperState>,
 }
 
-struct Shared {
+struct MapperState {
     find_network: Box<dyn Fn() -> Option<Network> + Send + Sync>,
     known: Mutex<Known>,
     slots: Semaphore,
@@ -57,9 +57,11 @@ struct Shared {
     enabled: watch::Sender<bool>,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for MapperState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("held", &self.held).finish()
+        f.debug_struct("MapperState")
+            .field("held", &self.held)
+            .finish()
     }
 }
 
@@ -102,7 +104,7 @@ impl Default for PortMapper {
 impl PortMapper {
     fn with(find_network: impl Fn() -> Option<Network> + Send + Sync + 'static) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            state: Arc::new(MapperState {
                 find_network: Box::new(find_network),
                 known: Mutex::default(),
                 slots: Semaphore::new(MAX_MAPPINGS),
@@ -115,12 +117,12 @@ impl PortMapper {
 
     /// From now on the router is asked, once a port is to be mapped.
     pub fn switch_on(&self) {
-        self.shared.enabled.send_replace(true);
+        self.state.enabled.send_replace(true);
     }
 
     /// From now on the router is asked nothing, and every mapping is released.
     pub fn switch_off(&self) {
-        self.shared.enabled.send_replace(false);
+        self.state.enabled.send_replace(false);
     }
 
     /// Begins to have this local port of IPv4 mapped, and keeps it so until the
@@ -142,15 +144,15 @@ impl PortMapper {
     }
 
     async fn network(&self) -> Option<Network> {
-        let shared = self.shared.clone();
-        let found = tokio::task::spawn_blocking(move || (shared.find_network)());
+        let state = self.state.clone();
+        let found = tokio::task::spawn_blocking(move || (state.find_network)());
         found.await.ok().flatten()
     }
 
     /// Asks the router for a mapping of this port, however recently it granted
     /// none, and releases it at once: what it granted, for a diagnosis.
     pub async fn examine(&self, port: u16) -> Option<Grant> {
-        self.shared.known.lock().await.quiet_until = None;
+        self.state.known.lock().await.quiet_until = None;
         let mapping = self.map(NonZeroU16::new(port)?).await.ok()?;
         let grant = Grant {
             protocol: mapping.protocol(),
@@ -163,13 +165,13 @@ impl PortMapper {
     /// Returns when every mapping that nobody wants any more is released, but
     /// after `patience` in any case.
     pub async fn all_released(&self, patience: Duration) {
-        let mut held = self.shared.held.subscribe();
+        let mut held = self.state.held.subscribe();
         // The sender lives as long as we do.
         let _ = timeout(patience, held.wait_for(|held| *held == 0)).await;
     }
 
     async fn keep_mapped(&self, port: NonZeroU16, external: watch::Sender<Option<SocketAddr>>) {
-        let mut enabled = self.shared.enabled.subscribe();
+        let mut enabled = self.state.enabled.subscribe();
         loop {
             tokio::select! {
                 _ = enabled.wait_for(|enabled| *enabled) => {}
@@ -194,14 +196,14 @@ impl PortMapper {
     ) {
         tokio::pin!(stop);
         let _slot = tokio::select! {
-            slot = self.shared.slots.acquire() => slot,
+            slot = self.state.slots.acquire() => slot,
             () = &mut stop => return,
         };
         loop {
             // Never given up half way: the router would keep what it grants. For
             // a router that grants nothing nobody waits at the end.
-            let grants = self.shared.grants.load(Ordering::Relaxed);
-            let held = grants.then(|| Held::new(&self.shared.held));
+            let grants = self.state.grants.load(Ordering::Relaxed);
+            let held = grants.then(|| Held::new(&self.state.held));
             let mut mapping = match self.map(port).await {
                 Ok(mapping) if is_useful(mapping.external) => mapping,
                 Ok(mapping) => {
@@ -218,8 +220,8 @@ impl PortMapper {
                     }
                 }
             };
-            self.shared.grants.store(true, Ordering::Relaxed);
-            let _held = held.unwrap_or_else(|| Held::new(&self.shared.held));
+            self.state.grants.store(true, Ordering::Relaxed);
+            let _held = held.unwrap_or_else(|| Held::new(&self.state.held));
             loop {
                 external.send_replace(Some(mapping.external));
                 tokio::select! {
@@ -242,7 +244,7 @@ impl PortMapper {
     /// Asks for a mapping; an error says when to ask again. Whoever comes
     /// meanwhile waits here: routers get one request at a time.
     async fn map(&self, port: NonZeroU16) -> Result<Mapping, Instant> {
-        let mut known = self.shared.known.lock().await;
+        let mut known = self.state.known.lock().await;
         let network = self.network().await;
         if known.network != network {
             *known = Known {
@@ -275,7 +277,7 @@ impl PortMapper {
 
     /// Asks nothing of this router for a while.
     async fn leave_alone(&self) {
-        self.shared.known.lock().await.quiet_until = Some(Instant::now() + QUIET);
+        self.state.known.lock().await.quiet_until = Some(Instant::now() + QUIET);
     }
 }
 

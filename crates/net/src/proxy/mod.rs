@@ -5,24 +5,34 @@
 //! there is often no name server either.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use httparse::{Header, ParserConfig, Response, Status};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::dial::{self, Unreached, list, within};
-use crate::server_address::is_host;
+use crate::server_address::{bare_host, parse_port, split_port};
 
 /// How long the proxy may take to connect and to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most bytes of the proxy's answer.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
+/// Most headers of the proxy's answer.
+const MAX_HEADERS: usize = 128;
 /// Most characters of the proxy's own words that are passed on.
 const MAX_REASON_CHARS: usize = 80;
+/// What RFC 3986, section 2.3, leaves as it is.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// Of a proxy whose URL names no port.
 const DEFAULT_PORT: u16 = 80;
 
@@ -114,7 +124,7 @@ impl Proxy {
             read_answer(&mut tcp).await
         };
         let answer = within(ANSWER_TIMEOUT, exchange).await?;
-        self.judge(&answer.ok_or(ProxyError::NotHttp)?, port)?;
+        self.judge(&answer, port)?;
         Ok(tcp)
     }
 
@@ -130,29 +140,34 @@ impl Proxy {
         format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{authorization}\r\n")
     }
 
-    /// Whether the proxy's answer means that it is connected.
-    fn judge(&self, answer: &str, port: u16) -> Result<(), ProxyError> {
-        let mut lines = answer.split("\r\n");
-        let status_line = lines.next().unwrap_or_default();
-        let (version, status) = status_line.split_once(' ').ok_or(ProxyError::NotHttp)?;
-        if !version.starts_with("HTTP/1.") {
+    /// Whether the proxy's answer means that it is connected. Nothing may follow the
+    /// head then: the server waits for the client to speak first.
+    fn judge(&self, answer: &[u8], port: u16) -> Result<(), ProxyError> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = Response::new(&mut headers);
+        let Ok(Status::Complete(head_bytes)) = parse(&mut response, answer) else {
             return Err(ProxyError::NotHttp);
-        }
-        let (code, _) = status.split_once(' ').unwrap_or((status, ""));
-        let code: u16 = code.parse().map_err(|_| ProxyError::NotHttp)?;
+        };
+        let code = response.code.unwrap_or_default();
         match code {
-            200..300 => Ok(()),
-            407 => Err(self.not_authenticated(lines)),
+            200..300 if head_bytes == answer.len() => Ok(()),
+            200..300 => Err(ProxyError::NotHttp),
+            407 => Err(self.not_authenticated(response.headers)),
             403 | 405 => Err(ProxyError::Forbidden { port }),
-            _ => Err(ProxyError::Refused(shown(status))),
+            _ => {
+                let status = format!("{code} {}", response.reason.unwrap_or_default());
+                Err(ProxyError::Refused(shown(status.trim_end())))
+            }
         }
     }
 
-    fn not_authenticated<'a>(&self, headers: impl Iterator<Item = &'a str>) -> ProxyError {
-        let asks = headers.filter_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            let is_it = name.eq_ignore_ascii_case("proxy-authenticate");
-            is_it.then(|| value.split_whitespace().next().unwrap_or_default())
+    fn not_authenticated(&self, headers: &[Header<'_>]) -> ProxyError {
+        let asks = headers
+            .iter()
+            .filter(|header| header.name.eq_ignore_ascii_case("proxy-authenticate"));
+        let asks = asks.map(|header| {
+            let value = str::from_utf8(header.value).unwrap_or_default();
+            value.split_whitespace().next().unwrap_or_default()
         });
         let schemes: Vec<&str> = asks.collect();
         let takes_passwords = schemes.iter().any(|s| s.eq_ignore_ascii_case("basic"));
@@ -169,6 +184,7 @@ impl Proxy {
     fn url(&self) -> String {
         let credentials = match &self.credentials {
             Some(Credentials { user, password }) => {
+                let encoded = |text| utf8_percent_encode(text, RESERVED);
                 format!("{}:{}@", encoded(user), encoded(password))
             }
             None => String::new(),
@@ -191,26 +207,30 @@ fn place(host: &str, port: u16) -> String {
     }
 }
 
-/// The head of the proxy's answer; `None` when it is none. Nothing may follow
-/// it: the server waits for the client to speak first.
-async fn read_answer(tcp: &mut TcpStream) -> std::io::Result<Option<String>> {
+/// Reads an answer as proxies give it, whatever headers it has.
+fn parse<'b>(
+    response: &mut Response<'_, 'b>,
+    answer: &'b [u8],
+) -> Result<Status<usize>, httparse::Error> {
+    let mut config = ParserConfig::default();
+    config.ignore_invalid_headers_in_responses(true);
+    config.parse_response(response, answer)
+}
+
+/// The proxy's answer, as soon as its head is whole or cannot become so.
+async fn read_answer(tcp: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut bytes = [0; 1024];
     while answer.len() < MAX_ANSWER_BYTES {
         let count = tcp.read(&mut bytes).await?;
-        if count == 0 {
-            return Ok(None);
-        }
         answer.extend_from_slice(bytes.get(..count).unwrap_or_default());
-        if let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") {
-            let is_success = answer.get(9) == Some(&b'2');
-            let is_all = end + 4 == answer.len();
-            answer.truncate(end);
-            let head = String::from_utf8_lossy(&answer).into_owned();
-            return Ok((is_all || !is_success).then_some(head));
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let parsed = parse(&mut Response::new(&mut headers), &answer);
+        if count == 0 || !matches!(parsed, Ok(Status::Partial)) {
+            break;
         }
     }
-    Ok(None)
+    Ok(answer)
 }
 
 impl FromStr for Proxy {
@@ -228,23 +248,9 @@ impl FromStr for Proxy {
             Some((credentials, place)) => (Some(credentials.parse()?), place),
             None => (None, rest),
         };
-        let (host, port) = match place.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port),
-            _ => (place, ""),
-        };
-        let port = match port {
-            "" if !place.ends_with(':') => DEFAULT_PORT,
-            port if port.bytes().all(|b| b.is_ascii_digit()) => port.parse().unwrap_or(0),
-            _ => 0,
-        };
-        let host = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
-            Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => v6,
-            None if is_host(host) => host,
-            _ => return Err(ProxyTextError::Place),
-        };
-        if port == 0 {
-            return Err(ProxyTextError::Place);
-        }
+        let (host, port) = split_port(place);
+        let port = port.map_or(Some(DEFAULT_PORT), parse_port);
+        let (host, port) = bare_host(host).zip(port).ok_or(ProxyTextError::Place)?;
         Ok(Self {
             host: host.to_owned(),
             port,
@@ -270,39 +276,17 @@ impl FromStr for Credentials {
 }
 
 fn decoded(text: &str) -> Result<String, ProxyTextError> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let [high, low, tail @ ..] = rest else {
-            return Err(ProxyTextError::Credentials);
-        };
-        let digit = |byte: &u8| {
-            char::from(*byte)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-        };
-        let (high, low) = digit(high)
-            .zip(digit(low))
-            .ok_or(ProxyTextError::Credentials)?;
-        bytes.push(high << 4 | low);
-        rest = tail;
-    }
-    String::from_utf8(bytes).map_err(|_| ProxyTextError::Credentials)
-}
-
-fn encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') => {
-            char::from(b).to_string()
-        }
-        b => format!("%{b:02X}"),
+    let is_code = |rest: &str| {
+        let digits = rest.as_bytes().first_chunk::<2>();
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
     };
-    text.bytes().map(encode).collect()
+    // The crate leaves a percent sign as it is that nobody has encoded.
+    if !text.split('%').skip(1).all(is_code) {
+        return Err(ProxyTextError::Credentials);
+    }
+    let decoded = percent_decode_str(text).decode_utf8();
+    let decoded = decoded.map_err(|_| ProxyTextError::Credentials)?;
+    Ok(decoded.into_owned())
 }
 
 impl fmt::Display for Proxy {

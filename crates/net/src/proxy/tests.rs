@@ -170,6 +170,7 @@ fn no_proxy_excepts_what_it_names() {
 
 #[test]
 fn each_answer_of_a_proxy_says_what_to_do() {
+    const NOT_HTTP: &str = "not answer as an HTTP proxy";
     let bare = proxy("http://proxy:1");
     let known = proxy("http://me:secret@proxy:1");
     for (proxy, answer, expected) in [
@@ -197,6 +198,11 @@ fn each_answer_of_a_proxy_says_what_to_do() {
             Some("give it as http://USER"),
         ),
         (
+            &known,
+            "HTTP/1.1 407 No\r\nno header\r\nProxy-Authenticate: NTLM",
+            Some("another kind of authentication than a password (NTLM)"),
+        ),
+        (
             &bare,
             "HTTP/1.1 403 Forbidden",
             Some("connect to port 4747; a server that listens on port 443"),
@@ -208,19 +214,20 @@ fn each_answer_of_a_proxy_says_what_to_do() {
         ),
         (
             &bare,
-            "HTTP/1.1 502 Bad\x1b[31m Gateway",
-            Some("server: 502 Bad[31m Gateway"),
+            "HTTP/1.1 502 Bad\tGateway",
+            Some("server: 502 BadGateway"),
         ),
         (&bare, "HTTP/1.1 301 Moved", Some("301 Moved")),
-        (&bare, "HTTP/2 200 OK", Some("not answer as an HTTP proxy")),
-        (
-            &bare,
-            "SSH-2.0-OpenSSH_9",
-            Some("not answer as an HTTP proxy"),
-        ),
-        (&bare, "", Some("not answer as an HTTP proxy")),
+        (&bare, "HTTP/1.1 502 Bad\x1b[31m Gateway", Some(NOT_HTTP)),
+        (&bare, "HTTP/2 200 OK", Some(NOT_HTTP)),
+        (&bare, "SSH-2.0-OpenSSH_9", Some(NOT_HTTP)),
+        (&bare, "", Some(NOT_HTTP)),
     ] {
-        let judged = proxy.judge(answer, 4747).err().map(|e| e.to_string());
+        let head = format!("{answer}\r\n\r\n");
+        let judged = proxy
+            .judge(head.as_bytes(), 4747)
+            .err()
+            .map(|e| e.to_string());
         match (&judged, expected) {
             (None, None) => {}
             (Some(error), Some(words)) => assert!(error.contains(words), "{answer}: {error}"),

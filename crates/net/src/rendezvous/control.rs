@@ -26,8 +26,8 @@ use crate::known::KnownKeys;
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one message may take to be written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most peers of one roster.
-const MAX_ROSTER: usize = 100_000;
+/// Most peers that are online.
+const MAX_PRESENT: usize = 100_000;
 /// Writes what is queued until nobody can queue anything more.
 pub(super) async fn write_all(
     mut stream: WriteHalf<TlsStream<TcpStream>>,
@@ -54,8 +54,8 @@ pub(super) struct Reader {
     pub(super) introductions: Introductions,
     /// Ends together with the reader: whoever wants to send then shall know.
     pub(super) writer: AbortHandle,
-    /// The pages of the roster that have arrived so far.
-    pub(super) roster: Vec<PeerIdentity>,
+    /// The pages of presence that have arrived so far.
+    pub(super) present: Vec<PeerIdentity>,
     pub(super) invitations: Invitations,
     pub(super) known: KnownKeys,
     /// How many messages have come.
@@ -106,7 +106,7 @@ impl Reader {
                 None
             }
             ServerMessage::Refused { reason } => return Err(DisconnectReason::Refused(reason)),
-            ServerMessage::Roster { peers, more } => self.add_to_roster(peers, more)?,
+            ServerMessage::Presence { peers, more } => self.add_present(peers, more)?,
             ServerMessage::Online { peer } => Some(RendezvousEvent::Online(peer)),
             ServerMessage::Offline { name } => Some(RendezvousEvent::Offline(name)),
             ServerMessage::Invitation {
@@ -180,17 +180,17 @@ impl Reader {
         None
     }
 
-    fn add_to_roster(
+    fn add_present(
         &mut self,
         peers: Vec<PeerIdentity>,
         more: bool,
     ) -> Result<Option<RendezvousEvent>, DisconnectReason> {
-        self.roster.extend(peers);
-        if self.roster.len() > MAX_ROSTER {
+        self.present.extend(peers);
+        if self.present.len() > MAX_PRESENT {
             return Err(WireError::Unexpected.into());
         }
-        let whole = (!more).then(|| std::mem::take(&mut self.roster));
-        Ok(whole.map(RendezvousEvent::Roster))
+        let whole = (!more).then(|| std::mem::take(&mut self.present));
+        Ok(whole.map(RendezvousEvent::Presence))
     }
 
     fn say(&self, message: ClientMessage) {

@@ -73,14 +73,6 @@ pub enum LogInError {
     Wire(#[from] WireError),
 }
 
-impl LogInError {
-    /// Whether somebody answered who is not the server expected.
-    #[must_use]
-    pub const fn is_wrong_server_key(&self) -> bool {
-        matches!(self, Self::Connect(ServerConnectError::WrongKey { .. }))
-    }
-}
-
 /// A server that has accepted a connection, and has not proven its key yet.
 pub(crate) struct ReachedServer {
     log_in: LogIn,
@@ -141,71 +133,46 @@ impl ProvenServer {
     ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
         let mut decoder = wire::server_decoder();
         let asked_at = Instant::now();
-        let answer = ask_for_name(&mut self.stream, &mut decoder, &self.log_in.name);
-        let LogInAnswer {
-            observed,
-            observer_ports,
-            relay,
-        } = timeout(LOG_IN_TIMEOUT, answer)
-            .await
-            .unwrap_or(Err(WireError::Silent.into()))?;
-        let logged_in = LoggedIn {
-            name: self.log_in.name,
-            observed,
-            server_key: self.key,
-            observer_ports,
-            relay,
-        };
+        let answer = timeout(LOG_IN_TIMEOUT, self.ask_for_name(&mut decoder)).await;
+        let logged_in = answer.unwrap_or(Err(WireError::Silent.into()))?;
         let round_trip = asked_at.elapsed();
         let known = self.log_in.known;
         let (rendezvous, events) =
             Rendezvous::begin(self.server, self.stream, decoder, known, round_trip);
         Ok((rendezvous, logged_in, events))
     }
-}
 
-/// What the server says to a login.
-struct LogInAnswer {
-    /// Our public address.
-    observed: SocketAddr,
-    /// The ports on which the server observes.
-    observer_ports: Vec<u16>,
-    /// Whether it offers a relay.
-    relay: bool,
-}
-
-/// Logs in on a fresh control connection.
-async fn ask_for_name(
-    stream: &mut TlsStream<TcpStream>,
-    decoder: &mut Decoder,
-    name: &PeerName,
-) -> Result<LogInAnswer, LogInError> {
-    let log_in = ClientMessage::LogIn {
-        version: PROTOCOL_VERSION,
-        name: name.clone(),
-    };
-    wire::write_message(stream, &log_in).await?;
-    loop {
-        match wire::read_message(stream, decoder).await? {
-            ServerMessage::LoggedIn {
-                observed,
-                observer_ports,
-                relay,
-            } => {
-                return Ok(LogInAnswer {
+    async fn ask_for_name(&mut self, decoder: &mut Decoder) -> Result<LoggedIn, LogInError> {
+        let (stream, name) = (&mut self.stream, &self.log_in.name);
+        let log_in = ClientMessage::LogIn {
+            version: PROTOCOL_VERSION,
+            name: name.clone(),
+        };
+        wire::write_message(stream, &log_in).await?;
+        loop {
+            match wire::read_message(stream, decoder).await? {
+                ServerMessage::LoggedIn {
                     observed,
                     observer_ports,
                     relay,
-                });
+                } => {
+                    return Ok(LoggedIn {
+                        name: name.clone(),
+                        observed,
+                        server_key: self.key,
+                        observer_ports,
+                        relay,
+                    });
+                }
+                ServerMessage::Refused {
+                    reason: Refusal::NameTaken,
+                } => return Err(LogInError::NameTaken(name.clone())),
+                ServerMessage::Refused { reason } => return Err(LogInError::Refused(reason)),
+                ServerMessage::Ping { nonce } => {
+                    wire::write_message(stream, &ClientMessage::Pong { nonce }).await?;
+                }
+                _ => return Err(WireError::Unexpected.into()),
             }
-            ServerMessage::Refused {
-                reason: Refusal::NameTaken,
-            } => return Err(LogInError::NameTaken(name.clone())),
-            ServerMessage::Refused { reason } => return Err(LogInError::Refused(reason)),
-            ServerMessage::Ping { nonce } => {
-                wire::write_message(stream, &ClientMessage::Pong { nonce }).await?;
-            }
-            _ => return Err(WireError::Unexpected.into()),
         }
     }
 }

@@ -46,7 +46,7 @@ const EVENTS: usize = 256;
 #[derive(Debug)]
 pub enum RendezvousEvent {
     /// Everybody who is online but ourselves; comes once, first.
-    Roster(Vec<PeerIdentity>),
+    Presence(Vec<PeerIdentity>),
     /// A peer has logged in, or in again with another key.
     Online(PeerIdentity),
     /// A peer is gone.
@@ -151,7 +151,7 @@ impl Rendezvous {
             introductions: introductions.clone(),
             writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
             heard: heard_by_reader,
-            roster: Vec::new(),
+            present: Vec::new(),
             invitations: Invitations::new(),
             known: known.clone(),
             given_up: given_up.clone(),

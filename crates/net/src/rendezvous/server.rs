@@ -105,7 +105,7 @@ pub(crate) type ServerStream = TlsStream<BufReader<TcpStream>>;
 /// expected.
 #[derive(Clone)]
 pub(crate) struct Server {
-    road: Road,
+    route: Route,
     /// Every IP address at which it is reached without a proxy: at most one of
     /// each family. Empty as long as none is known.
     ips: Arc<OnceLock<Vec<IpAddr>>>,
@@ -115,7 +115,7 @@ pub(crate) struct Server {
 
 /// How control and relay connections get there.
 #[derive(Debug, Clone)]
-enum Road {
+enum Route {
     /// To the address that answered.
     Direct(SocketAddr),
     /// To the port that answered.
@@ -135,7 +135,7 @@ impl Server {
         identity: &Identity,
         persistence: Persistence,
     ) -> Result<(Self, TcpStream), ServerConnectError> {
-        let (road, ips, tcp) = match proxy {
+        let (route, ips, tcp) = match proxy {
             None if persistence == Persistence::Persistent => {
                 let reach = || {
                     let server = server.clone();
@@ -156,7 +156,7 @@ impl Server {
             _ => expect,
         };
         let reached = Self {
-            road,
+            route,
             ips: Arc::new(ips),
             expect,
             connector: connector(identity, expect).map_err(|e| broken(e.to_string()))?,
@@ -167,7 +167,7 @@ impl Server {
     /// Behind a proxy: finds out, beside everything else, whether the server
     /// can be reached without it, too. If so, it can observe punch ports.
     pub(crate) fn seek_direct_way(&self) {
-        let Road::Proxied { host, port, .. } = &self.road else {
+        let Route::Proxied { host, port, .. } = &self.route else {
             return;
         };
         let (host, port, ips) = (host.clone(), *port, Arc::clone(&self.ips));
@@ -192,12 +192,12 @@ impl Server {
         identity: &Identity,
         tcp: TcpStream,
     ) -> Result<(Self, PeerKey, TlsStream<TcpStream>), ServerConnectError> {
-        let broken = |reason: String| match &self.road {
-            Road::Direct(_) => ServerConnectError::Handshake {
+        let broken = |reason: String| match &self.route {
+            Route::Direct(_) => ServerConnectError::Handshake {
                 server: server.clone(),
                 reason,
             },
-            Road::Proxied { proxy, .. } => ServerConnectError::Proxy {
+            Route::Proxied { proxy, .. } => ServerConnectError::Proxy {
                 server: server.clone(),
                 proxy: proxy.clone(),
                 error: ProxyError::Tunnel(reason),
@@ -250,23 +250,23 @@ impl Server {
 
     /// The port that answered.
     pub(crate) const fn port(&self) -> u16 {
-        match self.road {
-            Road::Direct(address) => address.port(),
-            Road::Proxied { port, .. } => port,
+        match self.route {
+            Route::Direct(address) => address.port(),
+            Route::Proxied { port, .. } => port,
         }
     }
 
     /// Another connection on the way that answered, from any local port, that may have
     /// to carry much.
     pub(crate) async fn redial(&self) -> Result<ServerStream, RedialError> {
-        match &self.road {
-            Road::Direct(address) => {
+        match &self.route {
+            Route::Direct(address) => {
                 let dialled = dial::tcp(&[*address]).await;
                 let tcp = dialled.map_err(|tried| io::Error::other(list(&tried)))?.1;
                 socket::tune(&tcp)?;
                 Ok(self.secure_for_bulk(tcp).await?)
             }
-            Road::Proxied { proxy, host, port } => {
+            Route::Proxied { proxy, host, port } => {
                 let stalled = |error| RedialError::Proxy {
                     proxy: proxy.clone(),
                     error,
@@ -304,16 +304,16 @@ impl Server {
 
     /// Whether peers may be reached by loopback addresses.
     pub(crate) fn loopback(&self) -> LoopbackAddresses {
-        match self.road {
-            Road::Direct(address) => LoopbackAddresses::seen_at(address.ip().to_canonical()),
-            Road::Proxied { .. } => LoopbackAddresses::Refused,
+        match self.route {
+            Route::Direct(address) => LoopbackAddresses::seen_at(address.ip().to_canonical()),
+            Route::Proxied { .. } => LoopbackAddresses::Refused,
         }
     }
 }
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Server").field(&self.road).finish()
+        f.debug_tuple("Server").field(&self.route).finish()
     }
 }
 
@@ -334,7 +334,7 @@ where
 
 async fn reach_directly(
     server: &ServerAddress,
-) -> Result<(Road, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
+) -> Result<(Route, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
     let addresses = dial::resolve(server.host(), &server.ports()).await;
     let addresses = addresses.map_err(|reason| ServerConnectError::Unresolved {
         server: server.clone(),
@@ -346,13 +346,13 @@ async fn reach_directly(
         tried,
     })?;
     let ips = one_of_each_family(address.ip(), &addresses);
-    Ok((Road::Direct(address), ips.into(), tcp))
+    Ok((Route::Direct(address), ips.into(), tcp))
 }
 
 async fn reach_through(
     server: &ServerAddress,
     proxy: Proxy,
-) -> Result<(Road, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
+) -> Result<(Route, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
     let attempts = server.ports().into_iter().map(|port| {
         let (proxy, host) = (proxy.clone(), server.host().to_owned());
         async move { proxy.connect(&host, port).await.map(|tcp| (port, tcp)) }
@@ -368,7 +368,7 @@ async fn reach_through(
             .unwrap_or(ProxyError::NotHttp),
     })?;
     let host = server.host().to_owned();
-    Ok((Road::Proxied { proxy, host, port }, OnceLock::new(), tcp))
+    Ok((Route::Proxied { proxy, host, port }, OnceLock::new(), tcp))
 }
 
 fn one_of_each_family(first: IpAddr, addresses: &[SocketAddr]) -> Vec<IpAddr> {

@@ -10,7 +10,7 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Role};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::migration::Mover;
+use super::migration::Migrator;
 use crate::port_mapping::PortMapping;
 use crate::report::Report;
 
@@ -36,7 +36,7 @@ pub(crate) struct LiveSession {
     pub(crate) id: IntroductionId,
     pub(crate) role: Role,
     pub(crate) peer: PeerIdentity,
-    pub(crate) mover: Mover,
+    pub(crate) migrator: Migrator,
     path: watch::Sender<SessionPath>,
     /// The router's mapping of the port that the session uses, if there is one.
     mapping: Mutex<Option<PortMapping>>,
@@ -70,14 +70,14 @@ impl LiveSession {
         id: IntroductionId,
         role: Role,
         peer: PeerIdentity,
-        mover: Mover,
+        migrator: Migrator,
         path: SessionPath,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             role,
             peer,
-            mover,
+            migrator,
             path: watch::Sender::new(path),
             mapping: Mutex::default(),
             attempts: Arc::new(Semaphore::new(1)),
@@ -89,7 +89,7 @@ impl LiveSession {
         *self.mapping.lock() = mapping;
     }
 
-    pub(crate) fn moved(&self, path: SessionPath) {
+    pub(crate) fn migrated(&self, path: SessionPath) {
         self.path.send_replace(path);
     }
 
@@ -103,7 +103,7 @@ impl LiveSession {
 
     /// Whether it is up, and this peer's to move.
     fn is_controlled_by(&self, peer: PeerKey) -> bool {
-        self.role == Role::Controlled && self.peer.key == peer && !self.mover.is_closed()
+        self.role == Role::Controlled && self.peer.key == peer && !self.migrator.is_closed()
     }
 
     pub(crate) fn kind(&self) -> PathKind {

@@ -56,7 +56,7 @@ pub struct SessionReader {
     moves: mpsc::Receiver<Agreed>,
     /// The newest of them.
     next: Option<Agreed>,
-    /// Weak here and in the mover: the connection ends with its user.
+    /// Weak here and in the migrator: the connection ends with its user.
     writer: Weak<WriterSlot>,
 }
 
@@ -99,7 +99,7 @@ struct Slot {
 
 /// Moves a session to another path.
 #[derive(Debug)]
-pub(crate) struct Mover {
+pub(crate) struct Migrator {
     moves: mpsc::Sender<Agreed>,
     /// Controlling side: held from hello until the reader has gone on.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -107,7 +107,7 @@ pub(crate) struct Mover {
 }
 
 /// A session that begins on this path.
-pub(super) fn stream((reader, writer): (SealedReader, SealedWriter)) -> (SessionStream, Mover) {
+pub(super) fn stream((reader, writer): (SealedReader, SealedWriter)) -> (SessionStream, Migrator) {
     let (sender, moves) = mpsc::channel(MOVES);
     let writer = Arc::new(WriterSlot(Mutex::new(Slot {
         writer,
@@ -120,15 +120,15 @@ pub(super) fn stream((reader, writer): (SealedReader, SealedWriter)) -> (Session
         next: None,
         writer: Arc::downgrade(&writer),
     };
-    let mover = Mover {
+    let migrator = Migrator {
         moves: sender,
         turn: Arc::default(),
         writer: Arc::downgrade(&writer),
     };
-    (Box::new(join(reader, SessionWriter(writer))), mover)
+    (Box::new(join(reader, SessionWriter(writer))), migrator)
 }
 
-impl Mover {
+impl Migrator {
     /// Controlling side: says `hello` on the new path and moves there.
     pub(crate) async fn lead(&self, path: SealedStream, hello: &Hello) -> io::Result<()> {
         let turn = self.turn().await?;

@@ -81,7 +81,7 @@ impl Authenticated {
         path: SessionPath,
         elapsed: Duration,
     ) -> Session {
-        let (stream, mover) = migration::stream(self.stream.into_inner());
+        let (stream, migrator) = migration::stream(self.stream.into_inner());
         let SessionPath {
             kind,
             local,
@@ -89,7 +89,7 @@ impl Authenticated {
             ref report,
         } = path;
         let report = report.clone();
-        let live = LiveSession::new(name, role, peer.clone(), mover, path);
+        let live = LiveSession::new(name, role, peer.clone(), migrator, path);
         Session {
             stream,
             peer,

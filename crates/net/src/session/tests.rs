@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::migration::Mover;
+use super::migration::Migrator;
 use super::tls_stream::{SealedReader, SealedWriter};
 use super::*;
 use crate::identity::generate_identity;
@@ -401,7 +401,7 @@ async fn whatever_stands_behind_the_end_is_dropped() {
 }
 
 /// A session and its movers, on its first path.
-fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Mover); 2] {
+fn sessions(a: SealedStream, b: SealedStream) -> [(SessionStream, Migrator); 2] {
     [a, b].map(|path| migration::stream(path.into_inner()))
 }
 
@@ -451,14 +451,14 @@ async fn read_pattern(mut reader: SessionReader) -> usize {
 }
 
 /// Both directions of a session are full while `move_it` is made.
-async fn under_load(move_it: impl AsyncFn(&Mover, &Mover)) {
+async fn under_load(move_it: impl AsyncFn(&Migrator, &Migrator)) {
     let (a, b) = streams().await;
-    let [(a, a_mover), (b, b_mover)] = sessions(a, b);
+    let [(a, a_migrator), (b, b_migrator)] = sessions(a, b);
     let ((a_reader, a_writer), (b_reader, b_writer)) = (a.into_inner(), b.into_inner());
     let stopped = Arc::new(AtomicBool::new(false));
     let written = [a_writer, b_writer].map(|one| tokio::spawn(write_until(one, stopped.clone())));
     let read = [b_reader, a_reader].map(|one| tokio::spawn(read_pattern(one)));
-    move_it(&a_mover, &b_mover).await;
+    move_it(&a_migrator, &b_migrator).await;
     stopped.store(true, Ordering::Relaxed);
     for (written, read) in written.into_iter().zip(read) {
         let both = async { (written.await.unwrap(), read.await.unwrap()) };
@@ -469,19 +469,19 @@ async fn under_load(move_it: impl AsyncFn(&Mover, &Mover)) {
     }
 }
 
-async fn go_on(a_mover: &Mover, b_mover: &Mover) {
+async fn go_on(a_migrator: &Migrator, b_migrator: &Migrator) {
     let (to, heard) = next_path().await;
-    let follow = async { b_mover.follow(heard.await).await };
-    let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+    let follow = async { b_migrator.follow(heard.await).await };
+    let (led, followed) = tokio::join!(a_migrator.lead(to, &HELLO), follow);
     led.unwrap();
     followed.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
-    under_load(async |a_mover, b_mover| {
+    under_load(async |a_migrator, b_migrator| {
         for _ in 0..20 {
-            go_on(a_mover, b_mover).await;
+            go_on(a_migrator, b_migrator).await;
         }
     })
     .await;
@@ -489,9 +489,9 @@ async fn a_session_moves_under_load_and_no_byte_is_lost_or_repeated() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moves_that_are_begun_at_once_are_made_one_after_the_other() {
-    under_load(async |a_mover, b_mover| {
+    under_load(async |a_migrator, b_migrator| {
         for _ in 0..10 {
-            let moves = [(); 3].map(|()| go_on(a_mover, b_mover));
+            let moves = [(); 3].map(|()| go_on(a_migrator, b_migrator));
             let [one, two, three] = moves;
             tokio::join!(one, two, three);
         }
@@ -503,20 +503,20 @@ async fn moves_that_are_begun_at_once_are_made_one_after_the_other() {
 /// or merely silent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_that_is_given_up_does_not_stand_in_the_way_of_the_next() {
-    under_load(async |a_mover, b_mover| {
+    under_load(async |a_migrator, b_migrator| {
         let mut silent = Vec::new();
         for closed in [true, false].repeat(6) {
             let (mut to, heard) = next_path().await;
-            let turn = a_mover.turn().await.unwrap();
+            let turn = a_migrator.turn().await.unwrap();
             let give_up = async {
                 to.write_all(&HELLO.encode()).await.unwrap();
                 assert_eq!(to.read_u8().await.unwrap(), Hello::READY);
                 silent.extend((!closed).then_some(to));
             };
-            let follow = async { b_mover.follow(heard.await).await };
+            let follow = async { b_migrator.follow(heard.await).await };
             tokio::join!(give_up, follow).1.unwrap();
             drop(turn);
-            go_on(a_mover, b_mover).await;
+            go_on(a_migrator, b_migrator).await;
         }
     })
     .await;
@@ -525,11 +525,11 @@ async fn a_move_that_is_given_up_does_not_stand_in_the_way_of_the_next() {
 #[tokio::test]
 async fn a_session_at_rest_moves_and_leaves_its_old_path() {
     let (a, b) = streams().await;
-    let [(mut a, a_mover), (mut b, b_mover)] = sessions(a, b);
+    let [(mut a, a_migrator), (mut b, b_migrator)] = sessions(a, b);
     a.write_all(b"before").await.unwrap();
     let (to, heard) = next_path().await;
-    let follow = async { b_mover.follow(heard.await).await };
-    let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+    let follow = async { b_migrator.follow(heard.await).await };
+    let (led, followed) = tokio::join!(a_migrator.lead(to, &HELLO), follow);
     led.unwrap();
     followed.unwrap();
     a.write_all(b" and after").await.unwrap();
@@ -546,12 +546,12 @@ async fn a_session_at_rest_moves_and_leaves_its_old_path() {
 #[tokio::test]
 async fn a_path_that_breaks_before_it_is_agreed_on_changes_nothing() {
     let (a, b) = streams().await;
-    let [(mut a, a_mover), (mut b, b_mover)] = sessions(a, b);
+    let [(mut a, a_migrator), (mut b, b_migrator)] = sessions(a, b);
     let (to, heard) = next_path().await;
     let hang_up = async { drop(heard.await) };
-    let (led, ()) = tokio::join!(a_mover.lead(to, &HELLO), hang_up);
+    let (led, ()) = tokio::join!(a_migrator.lead(to, &HELLO), hang_up);
     led.unwrap_err();
-    drop(b_mover);
+    drop(b_migrator);
     a.write_all(b"still here").await.unwrap();
     a.shutdown().await.unwrap();
     let mut heard = Vec::new();
@@ -562,12 +562,12 @@ async fn a_path_that_breaks_before_it_is_agreed_on_changes_nothing() {
 #[tokio::test]
 async fn a_session_that_has_ended_ends_on_the_next_path_too() {
     let (a, b) = streams().await;
-    let [(mut a, a_mover), (mut b, b_mover)] = sessions(a, b);
+    let [(mut a, a_migrator), (mut b, b_migrator)] = sessions(a, b);
     a.write_all(b"last words").await.unwrap();
     a.shutdown().await.unwrap();
     let (to, heard) = next_path().await;
-    let follow = async { b_mover.follow(heard.await).await };
-    let (led, followed) = tokio::join!(a_mover.lead(to, &HELLO), follow);
+    let follow = async { b_migrator.follow(heard.await).await };
+    let (led, followed) = tokio::join!(a_migrator.lead(to, &HELLO), follow);
     led.unwrap();
     followed.unwrap();
     let mut heard = Vec::new();

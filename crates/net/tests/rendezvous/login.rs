@@ -2,7 +2,7 @@
 
 use pinhole_net::{
     ConnectError, Connector, DisconnectReason, Expect, HostSharing, LogInError, PathPolicy,
-    Refusal, RendezvousEvent,
+    Refusal, RendezvousEvent, ServerConnectError,
 };
 use tokio::time::timeout;
 
@@ -14,14 +14,14 @@ async fn presence_is_told() {
     let mut alice = Client::new(&server, "alice").await;
     assert_eq!(alice.logged_in.server_key, server.key);
     assert!(alice.logged_in.observed.ip().is_loopback());
-    let RendezvousEvent::Roster(peers) = alice.event().await else {
-        panic!("no roster");
+    let RendezvousEvent::Presence(peers) = alice.event().await else {
+        panic!("no presence");
     };
     assert_eq!(peers, []);
 
     let mut bob = Client::new(&server, "bob").await;
-    let RendezvousEvent::Roster(peers) = bob.event().await else {
-        panic!("no roster");
+    let RendezvousEvent::Presence(peers) = bob.event().await else {
+        panic!("no presence");
     };
     assert_eq!(peers.len(), 1);
     assert_eq!((&peers[0].name, peers[0].key), (&alice.name(), alice.key));
@@ -86,7 +86,11 @@ async fn another_server_key_is_refused_whichever_way_it_is_known() {
         let error = Connector::log_in(log_in, connect_config(PathPolicy::Auto))
             .await
             .unwrap_err();
-        assert!(error.is_wrong_server_key(), "{expect:?}: {error}");
+        let told = matches!(
+            error,
+            LogInError::Connect(ServerConnectError::WrongKey { .. })
+        );
+        assert!(told, "{expect:?}: {error}");
     }
     let mut log_in = server.log_in("alice", &identity());
     log_in.expect = Expect::Key(server.key);
@@ -100,8 +104,8 @@ async fn who_receives_no_events_is_not_online_whoever_else_has_the_handle() {
     let server = Server::start();
     let alice = Client::new(&server, "alice").await;
     let mut bob = Client::new(&server, "bob").await;
-    let RendezvousEvent::Roster(_) = bob.event().await else {
-        panic!("no roster");
+    let RendezvousEvent::Presence(_) = bob.event().await else {
+        panic!("no presence");
     };
     // Nothing more comes that alice's side would have to pass on.
     let handle = alice.connector.clone();

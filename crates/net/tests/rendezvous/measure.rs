@@ -1,7 +1,7 @@
 //! Measuring for a diagnosis, without a NAT on the way.
 
 use pinhole_net::diagnosis::{
-    Diagnosis, Filtering, KnockAnswer, Mapping, NatLayers, PortMappingAnswer, Probes, Reach, Tone,
+    Diagnosis, Filtering, Mapping, NatLayers, PortMappingAnswer, ProbeAnswer, Probes, Reach, Tone,
 };
 use pinhole_net::{Connector, Examination, Expect, PathPolicy, PortMapper, ServerAddress};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -37,7 +37,10 @@ async fn nothing_is_in_the_way_on_one_machine_and_no_router_is_asked() {
     assert_eq!(diagnosis.reach, Reach::Unknown, "the network was not seen");
     let measured = &diagnosis.measurements;
     assert_eq!(measured.port_mapping, PortMappingAnswer::NotAsked);
-    let reached = matches!(measured.knocks[0].answer, KnockAnswer::Reached { .. });
+    let reached = matches!(
+        measured.server_probes[0].answer,
+        ProbeAnswer::Reached { .. }
+    );
     assert!(reached, "{measured:#?}");
     assert!(measured.observations.iter().all(|o| o.local == o.seen));
     let one_address = Probes {
@@ -164,9 +167,9 @@ async fn somebody_else_and_nobody_are_told_apart() {
     ] {
         let diagnosis = examine(address, expect).await;
         assert_eq!(diagnosis.reach, Reach::Nobody);
-        let answer = &diagnosis.measurements.knocks[0].answer;
+        let answer = &diagnosis.measurements.server_probes[0].answer;
         assert!(
-            matches!(answer, KnockAnswer::NotTheServer { .. }),
+            matches!(answer, ProbeAnswer::NotTheServer { .. }),
             "{answer:?}"
         );
     }
@@ -176,8 +179,8 @@ async fn somebody_else_and_nobody_are_told_apart() {
     let diagnosis = examine(address.to_string().parse().unwrap(), Expect::AnyKey).await;
     assert_eq!(diagnosis.reach, Reach::Nobody);
     assert_eq!(
-        diagnosis.measurements.knocks[0].answer,
-        KnockAnswer::Refused
+        diagnosis.measurements.server_probes[0].answer,
+        ProbeAnswer::Refused
     );
     assert_eq!(diagnosis.findings[0].tone, Tone::Trouble);
     let nowhere = "no-such-host.invalid:4747".parse().unwrap();

@@ -17,7 +17,7 @@ async fn begin_over_the_relay(alice: &Client, bob: &mut Client) -> (Session, Ses
     let inviting = alice.connector.connect(name, key, HostSharing::Always);
     let accepting = async {
         let invitation = bob.invitation().await;
-        assert!(!bob.connector.may_move_a_session(&invitation));
+        assert!(!bob.connector.may_migrate_a_session(&invitation));
         let policy = PathPolicy::RelayOnly;
         let accepted = bob
             .connector
@@ -51,7 +51,7 @@ async fn a_session_begun_over_the_relay_goes_direct_at_once_after_a_yes() {
         .improve(&at_alice.handle, HostSharing::Always);
     let refusing = async {
         let invitation = bob.invitation().await;
-        assert!(bob.connector.may_move_a_session(&invitation));
+        assert!(bob.connector.may_migrate_a_session(&invitation));
         let policy = PathPolicy::RelayOnly;
         let accepted = bob
             .connector
@@ -83,7 +83,7 @@ async fn a_session_begun_over_the_relay_goes_direct_at_once_after_a_yes() {
     let both = async { tokio::join!(improving, accepting) };
     let (improved, accepted) = timeout(PATIENCE, both).await.expect("still at it");
     assert!(improved.unwrap());
-    assert!(matches!(accepted, Accepted::Moved));
+    assert!(matches!(accepted, Accepted::Migrated));
     assert!(began.elapsed() < Duration::from_secs(3));
     for session in [&at_alice, &at_bob] {
         assert_eq!(session.handle.path().borrow().kind, PathKind::Lan);

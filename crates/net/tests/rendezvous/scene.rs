@@ -160,7 +160,7 @@ pub(crate) async fn connect(
 pub(crate) fn begun(accepted: Accepted) -> Session {
     match accepted {
         Accepted::Session(session) => session,
-        Accepted::Moved => panic!("an older session has moved"),
+        Accepted::Migrated => panic!("an older session has moved"),
     }
 }
 

@@ -302,7 +302,7 @@ async fn a_session_keeps_its_owner_and_shows_the_path_that_it_takes() {
     let ready = timeout(PATIENCE, moved.read_u8()).await.expect("no answer");
     assert_eq!(ready.unwrap(), Hello::READY);
     let accepted = timeout(PATIENCE, accepting).await.unwrap().unwrap();
-    assert!(matches!(accepted.unwrap(), Accepted::Moved));
+    assert!(matches!(accepted.unwrap(), Accepted::Migrated));
     assert_eq!(at_bob.peer.key, alice.key());
     assert_eq!(at_bob.handle.path().borrow().kind, PathKind::Relay);
 }

@@ -147,7 +147,7 @@ impl Client {
         loop {
             match self.hear().await {
                 ServerMessage::LoggedIn { observed, .. } => assert_eq!(observed, self.local),
-                ServerMessage::Roster { peers, .. } => online.extend(peers),
+                ServerMessage::Presence { peers, .. } => online.extend(peers),
                 ServerMessage::Ping { nonce } => {
                     self.say(&ClientMessage::Pong { nonce }).await;
                     return online;

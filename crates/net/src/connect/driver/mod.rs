@@ -65,7 +65,7 @@ pub(super) struct Driver {
     /// What the other side has said of connections that are authenticated.
     hellos: HashMap<ConnectionId, Hello>,
     /// Moves that are not finished.
-    moving: usize,
+    migrations: usize,
     finished: bool,
 }
 
@@ -95,7 +95,7 @@ impl Driver {
             started_at: Instant::now(),
             result: Some(result),
             hellos: HashMap::new(),
-            moving: 0,
+            migrations: 0,
             finished: false,
         }
     }
@@ -138,7 +138,7 @@ impl Driver {
                     action => self.sockets.perform(action),
                 }
             }
-            if self.finished && self.moving == 0 {
+            if self.finished && self.migrations == 0 {
                 return Ok(());
             }
             let introduced_by = self.started_at + INTRODUCTION_TIMEOUT;
@@ -153,7 +153,7 @@ impl Driver {
                 message = self.wanted.introduction.next(), if !self.rounds_over => {
                     self.handle_message(message)?;
                 }
-                () = abandoned(&mut self.result, self.live.as_deref()), if self.moving == 0 => {
+                () = abandoned(&mut self.result, self.live.as_deref()), if self.migrations == 0 => {
                     return Ok(());
                 }
                 () = tokio::time::sleep_until(wake_at.into()) => {
@@ -226,7 +226,7 @@ impl Driver {
             }
             Outcome::Relay(round, Err(error)) => return self.relay_failed(now, round, error),
             Outcome::Handshake(id, result) => self.handshake_ended(now, id, result),
-            Outcome::Moved(path, result) => self.moved(&path, result),
+            Outcome::Migrated(path, result) => self.migrated(&path, result),
         }
         Ok(())
     }
@@ -421,10 +421,10 @@ impl Driver {
             path,
             session: live.id,
         });
-        self.moving += 1;
+        self.migrations += 1;
         let to = (authenticated, mapping);
         self.sockets
-            .move_session(live, to, hello, self.wanted.introduction.role());
+            .migrate_session(live, to, hello, self.wanted.introduction.role());
         Ok(())
     }
 
@@ -454,18 +454,18 @@ impl Driver {
         Ok(())
     }
 
-    fn moved(&mut self, path: &SessionPath, result: io::Result<Option<PortMapping>>) {
-        self.moving -= 1;
+    fn migrated(&mut self, path: &SessionPath, result: io::Result<Option<PortMapping>>) {
+        self.migrations -= 1;
         let Some(live) = &self.live else { return };
         match result {
             Ok(mapping) => {
                 debug!(kind = %path.kind, "the session has moved");
                 live.keep(mapping);
-                live.moved(SessionPath {
+                live.migrated(SessionPath {
                     report: self.sockets.report.clone(),
                     ..path.clone()
                 });
-                self.deliver(Ok(Accepted::Moved));
+                self.deliver(Ok(Accepted::Migrated));
             }
             Err(error) => debug!(%error, kind = %path.kind, "the session could not be moved"),
         }
@@ -523,7 +523,7 @@ async fn abandoned(
     };
     let session = async {
         match live {
-            Some(live) => live.mover.closed().await,
+            Some(live) => live.migrator.closed().await,
             None => pending().await,
         }
     };

@@ -104,7 +104,7 @@ impl Scene {
     }
 
     /// Begins to move the session; returns the other end of the new path.
-    async fn begin_move(&mut self) -> Authenticated {
+    async fn begin_migration(&mut self) -> Authenticated {
         let (ours, mut theirs) = authenticated(&self.alice, &self.bob).await;
         let candidate = |address| Candidate {
             kind: CandidateKind::Host,
@@ -133,9 +133,9 @@ impl Scene {
         theirs
     }
 
-    async fn moved(&mut self) {
+    async fn migrated(&mut self) {
         let outcome = self.driver.sockets.next_outcome().await.unwrap();
-        assert!(matches!(outcome, Outcome::Moved(..)));
+        assert!(matches!(outcome, Outcome::Migrated(..)));
         self.driver.handle_outcome(outcome).await.unwrap();
     }
 
@@ -152,15 +152,15 @@ async fn say_ready(theirs: &mut Authenticated) {
 #[tokio::test]
 async fn the_router_keeps_the_old_port_open_until_the_session_has_moved() {
     let mut scene = Scene::new().await;
-    let theirs = scene.begin_move().await;
+    let theirs = scene.begin_migration().await;
     assert!(!scene.mapping.is_closed(), "released before");
     drop(theirs);
-    scene.moved().await;
+    scene.migrated().await;
     assert!(!scene.mapping.is_closed(), "released in vain");
     assert_eq!(scene.kind(), PathKind::Mapped);
-    let mut theirs = scene.begin_move().await;
+    let mut theirs = scene.begin_migration().await;
     say_ready(&mut theirs).await;
-    scene.moved().await;
+    scene.migrated().await;
     assert_eq!(scene.kind(), PathKind::Lan);
     assert!(scene.mapping.is_closed());
 }
@@ -169,7 +169,7 @@ async fn the_router_keeps_the_old_port_open_until_the_session_has_moved() {
 #[tokio::test]
 async fn a_move_under_way_is_finished_though_there_is_no_further_round() {
     let mut scene = Scene::new().await;
-    let mut theirs = scene.begin_move().await;
+    let mut theirs = scene.begin_migration().await;
     let stranger = PeerIdentity {
         name: "bob".parse().unwrap(),
         key: scene.alice.key(),

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Diagnosis, Filtering, Finding, Ipv6, Knock, KnockAnswer, Mapping, NatLayers, PortMappingAnswer,
-    Reach, RouterOutside, Tone,
+    Diagnosis, Filtering, Finding, Ipv6, Mapping, NatLayers, PortMappingAnswer, ProbeAnswer, Reach,
+    RouterOutside, ServerProbe, Tone,
 };
 use pinhole_proto::candidate::is_global;
 
@@ -117,24 +117,29 @@ fn server(diagnosis: &Diagnosis) -> Vec<Finding> {
         let found = finding(Tone::Trouble, TOPIC, text);
         return vec![found.advise("Check how it is spelled, and that this computer is online.")];
     }
-    let (reached, others): (Vec<&Knock>, Vec<&Knock>) =
-        measured.knocks.iter().partition(|knock| knock.is_reached());
-    let asked = measured.knocks.first().map(|knock| knock.address.port());
+    let (reached, others): (Vec<&ServerProbe>, Vec<&ServerProbe>) = measured
+        .server_probes
+        .iter()
+        .partition(|probe| probe.is_reached());
+    let asked = measured
+        .server_probes
+        .first()
+        .map(|probe| probe.address.port());
     let is_reached_as_asked = reached.iter().any(|k| Some(k.address.port()) == asked);
     // Where the server need not be, its absence is worth a word only when it is
     // nowhere else.
-    let others: Vec<&Knock> = others
+    let others: Vec<&ServerProbe> = others
         .into_iter()
         .filter(|k| !is_reached_as_asked || k.address.port() != HTTPS)
         .collect();
     let mut findings = Vec::new();
     if !reached.is_empty() {
-        let places: Vec<String> = reached.iter().map(|knock| told(knock)).collect();
+        let places: Vec<String> = reached.iter().map(|probe| told(probe)).collect();
         let text = format!("Reached: {}.", places.join(", "));
         findings.push(finding(Tone::Good, TOPIC, text));
     }
     if !others.is_empty() {
-        let places: Vec<String> = others.iter().map(|knock| told(knock)).collect();
+        let places: Vec<String> = others.iter().map(|probe| told(probe)).collect();
         let text = format!("Not reached: {}.", places.join(", "));
         let tone = if reached.is_empty() {
             Tone::Trouble
@@ -148,20 +153,28 @@ fn server(diagnosis: &Diagnosis) -> Vec<Finding> {
     findings
 }
 
-fn told(knock: &Knock) -> String {
-    let address = knock.address;
-    match &knock.answer {
-        KnockAnswer::Reached { connect_ms } => format!("{address} ({connect_ms} ms)"),
-        KnockAnswer::NotTheServer { reason } => format!("{address} (not the server: {reason})"),
-        KnockAnswer::Refused => format!("{address} (refused: nothing listens there)"),
-        KnockAnswer::Silent => format!("{address} (no answer)"),
-        KnockAnswer::Forbidden => format!("{address} (forbidden by this computer's firewall)"),
-        KnockAnswer::Failed { reason } => format!("{address} ({reason})"),
+fn told(probe: &ServerProbe) -> String {
+    let address = probe.address;
+    match &probe.answer {
+        ProbeAnswer::Reached { connect_ms } => format!("{address} ({connect_ms} ms)"),
+        ProbeAnswer::NotTheServer { reason } => {
+            format!("{address} (not the server: {reason})")
+        }
+        ProbeAnswer::Refused => format!("{address} (refused: nothing listens there)"),
+        ProbeAnswer::Silent => format!("{address} (no answer)"),
+        ProbeAnswer::Forbidden => {
+            format!("{address} (forbidden by this computer's firewall)")
+        }
+        ProbeAnswer::Failed { reason } => format!("{address} ({reason})"),
     }
 }
 
 /// What to do about ports of the server that were not reached.
-fn blocked(asked: Option<u16>, reached: &[&Knock], others: &[&Knock]) -> Option<String> {
+fn blocked(
+    asked: Option<u16>,
+    reached: &[&ServerProbe],
+    others: &[&ServerProbe],
+) -> Option<String> {
     let at = |port| reached.iter().find(|k| Some(k.address.port()) == port);
     if let (None, Some(https)) = (at(asked), at(Some(HTTPS))) {
         return Some(format!(
@@ -173,20 +186,20 @@ fn blocked(asked: Option<u16>, reached: &[&Knock], others: &[&Knock]) -> Option<
         // The second port need not be in use, and HTTPS rarely is.
         return None;
     }
-    let any = |answer: fn(&KnockAnswer) -> bool| others.iter().any(|k| answer(&k.answer));
-    let is_there = |k: &&Knock| k.address.port() == HTTPS && k.is_answered();
-    let is_dropped = |k: &&Knock| Some(k.address.port()) == asked && !k.is_answered();
+    let any = |answer: fn(&ProbeAnswer) -> bool| others.iter().any(|k| answer(&k.answer));
+    let is_there = |k: &&ServerProbe| k.address.port() == HTTPS && k.is_answered();
+    let is_dropped = |k: &&ServerProbe| Some(k.address.port()) == asked && !k.is_answered();
     Some(
         if others.iter().any(is_there) && others.iter().any(is_dropped) {
             "The machine answers at port 443 and not at the server's port: a firewall on the way \
              lets only some ports through. Ask whoever runs the server to have it listen at 443, \
              or try from another network."
-        } else if any(|a| matches!(a, KnockAnswer::Forbidden)) {
+        } else if any(|a| matches!(a, ProbeAnswer::Forbidden)) {
             "A firewall on this computer forbids it: allow Pinhole to connect."
-        } else if any(|a| matches!(a, KnockAnswer::NotTheServer { .. })) {
+        } else if any(|a| matches!(a, ProbeAnswer::NotTheServer { .. })) {
             "Somebody else answers: check the address and the fingerprint. Networks that ask for \
              a login on a web page do this, too."
-        } else if any(|a| matches!(a, KnockAnswer::Refused)) {
+        } else if any(|a| matches!(a, ProbeAnswer::Refused)) {
             "The machine is there, but the server does not run on it, or on other ports: check \
              the port, or ask whoever runs it."
         } else {

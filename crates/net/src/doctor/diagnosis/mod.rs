@@ -28,7 +28,8 @@ pub struct Measurements {
     /// Why its name has no address, if it has none.
     pub unresolved: Option<String>,
     /// Each address and port of the server that was tried.
-    pub knocks: Vec<Knock>,
+    #[serde(rename = "knocks")]
+    pub server_probes: Vec<ServerProbe>,
     /// Fresh local ports, each seen from several of the server's.
     pub observations: Vec<Observation>,
     /// Which connections of the server came in, on IPv4; `None` when it was not
@@ -47,17 +48,17 @@ pub struct Measurements {
 
 /// One address of the server, tried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Knock {
+pub struct ServerProbe {
     /// Where.
     pub address: SocketAddr,
     /// What came of it.
-    pub answer: KnockAnswer,
+    pub answer: ProbeAnswer,
 }
 
 /// What came of trying one address of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum KnockAnswer {
+pub enum ProbeAnswer {
     /// It is the server, and took this long for the TCP connection.
     Reached {
         /// In milliseconds.
@@ -319,13 +320,13 @@ impl Diagnosis {
 
 impl Measurements {
     fn is_server_reached(&self) -> bool {
-        self.knocks.iter().any(Knock::is_reached)
+        self.server_probes.iter().any(ServerProbe::is_reached)
     }
 
     /// Whether all that was reached is this very machine.
     fn is_server_here(&self) -> bool {
-        let mut reached = self.knocks.iter().filter(|knock| knock.is_reached());
-        self.is_server_reached() && reached.all(|knock| knock.address.ip().is_loopback())
+        let mut reached = self.server_probes.iter().filter(|probe| probe.is_reached());
+        self.is_server_reached() && reached.all(|probe| probe.address.ip().is_loopback())
     }
 
     fn v4(&self) -> impl Iterator<Item = &Observation> {
@@ -333,14 +334,14 @@ impl Measurements {
     }
 }
 
-impl Knock {
+impl ServerProbe {
     fn is_reached(&self) -> bool {
-        matches!(self.answer, KnockAnswer::Reached { .. })
+        matches!(self.answer, ProbeAnswer::Reached { .. })
     }
 
     /// Whether anything came back from there.
     fn is_answered(&self) -> bool {
-        use KnockAnswer::{NotTheServer, Reached, Refused};
+        use ProbeAnswer::{NotTheServer, Reached, Refused};
         matches!(self.answer, Reached { .. } | NotTheServer { .. } | Refused)
     }
 }
@@ -444,14 +445,17 @@ fn layers(measurements: &Measurements) -> NatLayers {
 }
 
 fn ipv6(measurements: &Measurements) -> Ipv6 {
-    let mut knocks = measurements.knocks.iter().filter(|k| k.address.is_ipv6());
-    if knocks.clone().any(Knock::is_reached) {
+    let mut server_probes = measurements
+        .server_probes
+        .iter()
+        .filter(|k| k.address.is_ipv6());
+    if server_probes.clone().any(ServerProbe::is_reached) {
         return Ipv6::Works;
     }
     let has_address = |ip: &&IpAddr| ip.is_ipv6() && is_global(**ip);
     if !measurements.own.iter().any(|ip| has_address(&ip)) {
         Ipv6::Absent
-    } else if knocks.next().is_none() {
+    } else if server_probes.next().is_none() {
         Ipv6::NotTried
     } else {
         Ipv6::Broken

@@ -6,16 +6,16 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn reached(text: &str) -> Knock {
-    let answer = KnockAnswer::Reached { connect_ms: 50 };
-    Knock {
+fn reached(text: &str) -> ServerProbe {
+    let answer = ProbeAnswer::Reached { connect_ms: 50 };
+    ServerProbe {
         address: address(text),
         answer,
     }
 }
 
-fn not_reached(text: &str, answer: KnockAnswer) -> Knock {
-    Knock {
+fn not_reached(text: &str, answer: ProbeAnswer) -> ServerProbe {
+    ServerProbe {
         address: address(text),
         answer,
     }
@@ -42,7 +42,7 @@ fn measured(observations: Vec<Observation>) -> Measurements {
     Measurements {
         server: format!("{SERVER}:4747"),
         unresolved: None,
-        knocks: vec![reached("203.0.113.1:4747"), reached("203.0.113.1:4748")],
+        server_probes: vec![reached("203.0.113.1:4747"), reached("203.0.113.1:4748")],
         observations,
         probes: None,
         own: vec!["192.168.1.10".parse().unwrap()],
@@ -235,21 +235,21 @@ fn a_router_that_grants_nothing_may_still_tell_of_a_second_nat() {
 
 #[test]
 fn an_unreached_server_is_explained() {
-    let forbidden = KnockAnswer::Forbidden;
-    let not_the_server = KnockAnswer::NotTheServer {
+    let forbidden = ProbeAnswer::Forbidden;
+    let not_the_server = ProbeAnswer::NotTheServer {
         reason: "no TLS".into(),
     };
     for (answer, said) in [
         (
-            KnockAnswer::Silent,
+            ProbeAnswer::Silent,
             "the server is down, or a firewall on the way",
         ),
-        (KnockAnswer::Refused, "does not run on it"),
+        (ProbeAnswer::Refused, "does not run on it"),
         (forbidden, "A firewall on this computer"),
         (not_the_server, "check the address and the fingerprint"),
     ] {
         let diagnosis = Diagnosis::of(Measurements {
-            knocks: vec![not_reached("203.0.113.1:4747", answer.clone())],
+            server_probes: vec![not_reached("203.0.113.1:4747", answer.clone())],
             ..measured(Vec::new())
         });
         assert_eq!(diagnosis.reach, Reach::Nobody);
@@ -259,7 +259,7 @@ fn an_unreached_server_is_explained() {
     }
     let diagnosis = Diagnosis::of(Measurements {
         unresolved: Some("no such host".into()),
-        knocks: Vec::new(),
+        server_probes: Vec::new(),
         ..measured(Vec::new())
     });
     assert_eq!(diagnosis.reach, Reach::Nobody);
@@ -268,36 +268,36 @@ fn an_unreached_server_is_explained() {
 
 #[test]
 fn a_network_that_lets_only_https_through_is_recognised() {
-    let silent = |text| not_reached(text, KnockAnswer::Silent);
-    let knocks = vec![
+    let silent = |text| not_reached(text, ProbeAnswer::Silent);
+    let server_probes = vec![
         silent("203.0.113.1:4747"),
         silent("203.0.113.1:4748"),
         reached("203.0.113.1:443"),
     ];
     let diagnosis = Diagnosis::of(Measurements {
-        knocks,
+        server_probes,
         ..measured(seen_at(&[SERVER], &[(4000, &[9000])]))
     });
     let text = words(&diagnosis);
     assert!(text.contains("Use 203.0.113.1:443"), "{text}");
-    let knocks = vec![
+    let server_probes = vec![
         silent("203.0.113.1:4747"),
-        not_reached("203.0.113.1:443", KnockAnswer::Refused),
+        not_reached("203.0.113.1:443", ProbeAnswer::Refused),
     ];
     let diagnosis = Diagnosis::of(Measurements {
-        knocks,
+        server_probes,
         ..measured(Vec::new())
     });
     let text = words(&diagnosis);
     assert!(text.contains("listen at 443"), "{text}");
     // A second port that is not in use is no trouble by itself.
-    let knocks = vec![
+    let server_probes = vec![
         reached("203.0.113.1:4747"),
-        not_reached("203.0.113.1:4748", KnockAnswer::Refused),
+        not_reached("203.0.113.1:4748", ProbeAnswer::Refused),
         silent("203.0.113.1:443"),
     ];
     let diagnosis = Diagnosis::of(Measurements {
-        knocks,
+        server_probes,
         ..measured(seen_at(&[SERVER], &[(4000, &[9000])]))
     });
     assert!(!words(&diagnosis).contains("443"));
@@ -310,21 +310,21 @@ fn ipv6_is_what_was_tried_of_it() {
     let v6 = "2001:db8::5".parse::<IpAddr>().unwrap();
     let local_only = "fd00::5".parse::<IpAddr>().unwrap();
     let at_server = |answer| not_reached("[2001:db8:5::1]:4747", answer);
-    let works = at_server(KnockAnswer::Reached { connect_ms: 9 });
-    for (own, knock, ipv6) in [
+    let works = at_server(ProbeAnswer::Reached { connect_ms: 9 });
+    for (own, probe, ipv6) in [
         (vec![v6], Some(works), Ipv6::Works),
-        (vec![v6], Some(at_server(KnockAnswer::Silent)), Ipv6::Broken),
+        (vec![v6], Some(at_server(ProbeAnswer::Silent)), Ipv6::Broken),
         (vec![v6], None, Ipv6::NotTried),
         (
             vec![local_only],
-            Some(at_server(KnockAnswer::Silent)),
+            Some(at_server(ProbeAnswer::Silent)),
             Ipv6::Absent,
         ),
         (vec![], None, Ipv6::Absent),
     ] {
         let mut measurements = measured(Vec::new());
         measurements.own = own;
-        measurements.knocks.extend(knock);
+        measurements.server_probes.extend(probe);
         assert_eq!(Diagnosis::of(measurements).ipv6, ipv6);
     }
 }
@@ -335,7 +335,7 @@ fn a_proxy_and_several_public_addresses_are_told() {
     measurements.observations[1].seen = address("198.51.100.8:4000");
     measurements.proxy = Some("http://proxy.example:3128".into());
     let unreached = Measurements {
-        knocks: vec![not_reached("203.0.113.1:4747", KnockAnswer::Silent)],
+        server_probes: vec![not_reached("203.0.113.1:4747", ProbeAnswer::Silent)],
         ..measurements.clone()
     };
     let said = words(&Diagnosis::of(unreached));
@@ -470,7 +470,7 @@ fn a_server_on_this_machine_tells_nothing_of_the_network() {
         seen: local,
     };
     let diagnosis = Diagnosis::of(Measurements {
-        knocks: vec![reached("127.0.0.1:4747"), reached("127.0.0.1:4748")],
+        server_probes: vec![reached("127.0.0.1:4747"), reached("127.0.0.1:4748")],
         ..measured(vec![observation(4747), observation(4748)])
     });
     assert_eq!(diagnosis.reach, Reach::Unknown);

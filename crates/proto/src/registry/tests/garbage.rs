@@ -97,7 +97,7 @@ impl World {
         let mut view = BTreeSet::new();
         for message in self.mail.get(&session).map_or(&[][..], Vec::as_slice) {
             match message {
-                ServerMessage::Roster { peers, .. } => {
+                ServerMessage::Presence { peers, .. } => {
                     view.extend(peers.iter().map(|p| p.name.clone()));
                 }
                 ServerMessage::Online { peer } => assert!(view.insert(peer.name.clone())),

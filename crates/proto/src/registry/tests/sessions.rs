@@ -13,7 +13,7 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
         name: name(text),
         key: key(number),
     };
-    let [logged_in, roster, ping] = mail.as_slice() else {
+    let [logged_in, presence, ping] = mail.as_slice() else {
         panic!("{mail:?}");
     };
     let expected = ServerMessage::LoggedIn {
@@ -23,7 +23,7 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
     };
     assert_eq!(*logged_in, expected);
     let peers = vec![peer("alice", 1)];
-    assert_eq!(*roster, ServerMessage::Roster { peers, more: false });
+    assert_eq!(*presence, ServerMessage::Presence { peers, more: false });
     assert!(matches!(ping, ServerMessage::Ping { .. }));
     let online = ServerMessage::Online {
         peer: peer("bob", 2),
@@ -35,25 +35,25 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
 }
 
 #[test]
-fn a_long_roster_comes_in_pages_that_fit_a_frame() {
+fn long_presence_comes_in_pages_that_fit_a_frame() {
     let mut world = World::new();
-    for number in 0..=ROSTER_PAGE_PEERS {
+    for number in 0..=PRESENCE_PAGE_PEERS {
         world.log_in(&format!("{number:032}"), key(9), "198.51.100.1:1000");
     }
     let last = world.log_in("last", key(1), "198.51.100.1:1000");
     let pages: Vec<_> = world
         .take_mail(last)
         .into_iter()
-        .filter(|m| matches!(m, ServerMessage::Roster { .. }))
+        .filter(|m| matches!(m, ServerMessage::Presence { .. }))
         .collect();
     let sizes: Vec<_> = pages
         .iter()
         .map(|m| match m {
-            ServerMessage::Roster { peers, more } => (peers.len(), *more),
+            ServerMessage::Presence { peers, more } => (peers.len(), *more),
             _ => unreachable!(),
         })
         .collect();
-    assert_eq!(sizes, [(ROSTER_PAGE_PEERS, true), (1, false)]);
+    assert_eq!(sizes, [(PRESENCE_PAGE_PEERS, true), (1, false)]);
     for page in pages {
         crate::frame::encode(crate::frame::FrameKind::Server, &page).unwrap();
     }
