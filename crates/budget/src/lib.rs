@@ -11,7 +11,7 @@
 //!   for each key.
 //! * [`ByteRate`]: bytes a second.
 //!
-//! [`amount`] reads such amounts as people type them, and [`give_back_memory`] is for
+//! [`amount`] parses and formats such amounts, and [`give_back_memory`] is for
 //! when much that was held is not held any more.
 //!
 //! `governor` covers the second alone: it counts no things that are given back, and

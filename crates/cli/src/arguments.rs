@@ -12,11 +12,9 @@ use clap::{
     Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
 use pinhole_client::{
-    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers,
+    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers, amount,
     display_text,
 };
-
-use crate::amount;
 
 /// Hand files straight to another person's computer.
 ///
@@ -284,7 +282,7 @@ pub(crate) struct Send {
     #[arg(long)]
     pub(crate) wait: bool,
     /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
+    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
     pub(crate) limit: Option<u64>,
     /// Send these words instead of files; `-` for what standard input says.
     #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
@@ -365,7 +363,7 @@ pub(crate) struct Receive {
     #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
     pub(crate) accept: Option<AcceptPolicy>,
     /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
-    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
+    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::parse)]
     pub(crate) max_size: Option<u64>,
     /// How to answer people you have not chosen yet: over the relay, which hides your address
     /// until you accept something (the default); directly; or only once you let them connect.
@@ -378,7 +376,7 @@ pub(crate) struct Receive {
     #[arg(long)]
     pub(crate) executable: bool,
     /// Receive at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
+    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
     pub(crate) limit: Option<u64>,
     /// Exit after the first offer, with its outcome.
     #[arg(long)]

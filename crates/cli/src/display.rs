@@ -1,25 +1,11 @@
-//! Sizes, speeds and times in words.
+//! Times, counts and titles in words.
 
 use std::time::Duration;
 
 use console::measure_text_width;
-use indicatif::{DecimalBytes, HumanDuration};
+use indicatif::HumanDuration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-
-/// As "1.21 GB".
-pub(crate) fn size(bytes: u64) -> String {
-    DecimalBytes(bytes).to_string()
-}
-
-/// As "98.20 MB/s".
-pub(crate) fn speed(bytes: u64, elapsed: Duration) -> String {
-    let per_second = bytes as f64 / elapsed.as_secs_f64().max(0.001);
-    // Saturates, which is right for a speed nobody can reach.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let per_second = per_second as u64;
-    format!("{}/s", DecimalBytes(per_second))
-}
 
 /// As "0.42 s" or "3 minutes".
 pub(crate) fn time(elapsed: Duration) -> String {

@@ -1,6 +1,5 @@
 //! `pinhole`: Pinhole on the command line.
 
-mod amount;
 mod arguments;
 mod display;
 mod doctor;

@@ -3,11 +3,12 @@
 mod questions;
 mod sentences;
 
-use pinhole_client::{Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView};
+use pinhole_client::{
+    Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView, amount,
+};
 
 use self::questions::{Question, Questions};
 use crate::arguments::Common;
-use crate::display;
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
 use crate::prompt::Prompt;
@@ -223,14 +224,14 @@ fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<
         return Ok(());
     };
     let (peer, bytes) = (&transfer.peer.name, transfer.offer.bytes);
-    let size = display::size(bytes);
+    let size = amount::display(bytes);
     let snapshot = terminal.client.snapshot();
     let max = snapshot.settings.unasked_bytes_max;
     let why = match max.filter(|&max| bytes > max && !transfer.is_text) {
-        Some(max) if display::size(max) == size => {
+        Some(max) if amount::display(max) == size => {
             format!("its {bytes} bytes are more than the {max} of --max-size")
         }
-        Some(max) => format!("it is more than {}", display::size(max)),
+        Some(max) => format!("it is more than {}", amount::display(max)),
         None => "use --accept contacts or --accept all".to_owned(),
     };
     let what = if transfer.is_text {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use pinhole_client::snapshot::{Completion, LeftOut};
 use pinhole_client::{
     Attempt, Diagnosis, Direction, Failure, HistoryEntry, PathKind, PeerIdentity, PeerName,
-    ServerAddress, Snapshot, Stage, TransferId, TransferView,
+    ServerAddress, Snapshot, Stage, TransferId, TransferView, amount,
 };
 
 use self::bar::{Bar, Shown};
@@ -278,7 +278,7 @@ impl Report {
             ));
         }
         if transfer.is_text {
-            let (name, size) = (&peer.name, display::size(offer.bytes));
+            let (name, size) = (&peer.name, amount::display(offer.bytes));
             return self.show(&format!(
                 "{name} has something to say ({size}), and is nobody you have chosen yet"
             ));
@@ -526,12 +526,13 @@ impl Report {
             Direction::Receiving => "from",
         };
         let end = words::end(entry);
-        let size = display::size(entry.bytes);
+        let size = amount::display(entry.bytes);
         let path = entry.path.map(|path| path.to_string()).unwrap_or_default();
         let elapsed = entry.elapsed_ms.filter(|&elapsed_ms| elapsed_ms > 0);
         let travelled = entry.bytes.saturating_sub(entry.here_bytes);
-        let speed = elapsed.map(|ms| display::speed(travelled, Duration::from_millis(ms)));
-        let speed = speed.unwrap_or_default();
+        let speed = elapsed.map_or_else(String::new, |ms| {
+            amount::display_rate(amount::average_rate(travelled, Duration::from_millis(ms)))
+        });
         self.print(&format!(
             "{when}  {way} {peer:<16}  {size:>10}  {path:<7}  {speed:>13}  {title}  {end}"
         ));

@@ -5,7 +5,7 @@ use egui::{
 };
 
 use pinhole_client::snapshot::EntryView;
-use pinhole_client::{Command, Existing, Snapshot, TransferView};
+use pinhole_client::{Command, Existing, Snapshot, TransferView, amount};
 
 use crate::action::{Action, Question};
 use crate::choice::{Choice, Tick};
@@ -174,7 +174,7 @@ fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32)
 fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
     let size = entry
         .size_bytes
-        .map_or_else(|| text::FOLDER.to_owned(), text::size);
+        .map_or_else(|| text::FOLDER.to_owned(), amount::display);
     let row = Vec2::new(ui.available_width(), LINE_HEIGHT);
     ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
         ui.label(theme::muted(ui, size));

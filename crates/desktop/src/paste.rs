@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use pinhole_client::display_text;
+
 use crate::text;
 
 /// More pasted lines than this are not a list of files that somebody copied.
@@ -42,14 +44,14 @@ pub(crate) fn dropped(list: &[u8]) -> Dropped {
     let mut dropped = Dropped::default();
     let mut lines = lines(list);
     for line in lines.by_ref().take(MOST_DROPPED) {
-        let shown = || text::displayable(&String::from_utf8_lossy(line));
+        let shown = || display_text(&String::from_utf8_lossy(line));
         match path(line) {
             None => dropped.refused.push(text::not_a_file(&shown())),
             Some(path) => match path.symlink_metadata() {
                 Ok(_) => dropped.paths.push(path),
                 Err(error) => {
                     let reason = text::reason(&error);
-                    let shown = text::displayable(&path.to_string_lossy());
+                    let shown = display_text(&path.to_string_lossy());
                     dropped.refused.push(text::not_readable(&shown, &reason));
                 }
             },

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pinhole_client::snapshot::{Completion, Overall};
 use pinhole_client::{
     Attempt, Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress,
-    Stage, TEXT_BYTES_MAX, TransferView,
+    Stage, TEXT_BYTES_MAX, TransferView, amount, display_text,
 };
 
 pub(crate) use drops::*;
@@ -217,7 +217,10 @@ pub(crate) fn message_to(peer: &str) -> String {
 pub(crate) fn message_trouble(peer: &str, online: bool, bytes: usize) -> Option<String> {
     match bytes.checked_sub(TEXT_BYTES_MAX) {
         Some(excess @ 1..) => {
-            let (excess, max) = (size(excess as u64), size(TEXT_BYTES_MAX as u64));
+            let (excess, max) = (
+                amount::display(excess as u64),
+                amount::display(TEXT_BYTES_MAX as u64),
+            );
             Some(format!(
                 "Too long by {excess}: a message has at most {max}. Send a file instead."
             ))
@@ -285,24 +288,13 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
 pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
     let name = paths.first().map_or_else(String::new, |path| {
         let name = path.file_name().unwrap_or(path.as_os_str());
-        displayable(&name.to_string_lossy())
+        display_text(&name.to_string_lossy())
     });
     match paths.len() {
         0 | 1 => name,
         2 => format!("{name} and 1 more"),
         n => format!("{name} and {} more", n - 1),
     }
-}
-
-/// A local name with what would disturb a line replaced.
-pub(crate) fn displayable(name: &str) -> String {
-    let disturbs = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    name.chars()
-        .map(|c| if disturbs(c) { '\u{fffd}' } else { c })
-        .collect()
 }
 
 /// What the system says is wrong, without its number.
@@ -360,11 +352,11 @@ pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
         Direction::Receiving => format!("From {peer}"),
     };
     let mut parts = vec![whom, ago(now_s.saturating_sub(entry.ended_at_s))];
-    parts.push(size(entry.bytes));
+    parts.push(amount::display(entry.bytes));
     let travelled = entry.bytes.saturating_sub(entry.here_bytes);
-    if let Some(rate) = (travelled.saturating_mul(1000)).checked_div(entry.elapsed_ms.unwrap_or(0))
-    {
-        parts.push(speed(rate));
+    if let Some(ms @ 1..) = entry.elapsed_ms {
+        let rate = amount::average_rate(travelled, Duration::from_millis(ms));
+        parts.push(amount::display_rate(rate));
     }
     parts.join("  ·  ")
 }
@@ -394,7 +386,7 @@ pub(crate) fn wants_to_send(peer: &str) -> String {
 /// How much of an offer is wanted.
 pub(crate) fn amount(wanted: Amount) -> String {
     let count = count(wanted.files, wanted.folders);
-    format!("{count}, {}", size(wanted.bytes))
+    format!("{count}, {}", amount::display(wanted.bytes))
 }
 
 /// How many names of an offer are taken.
@@ -416,38 +408,6 @@ pub(crate) fn more_offers(n: usize) -> String {
         1 => "1 more offer is waiting".to_owned(),
         n => format!("{n} more offers are waiting"),
     }
-}
-
-/// Bytes in decimal units, as file managers count.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return if bytes == 1 {
-            "1 byte".to_owned()
-        } else {
-            format!("{bytes} bytes")
-        };
-    }
-    let mut amount = bytes as f64 / 1000.0;
-    let mut unit = UNITS[0];
-    for larger in UNITS.into_iter().skip(1) {
-        // What would be shown as 1000 is shown in the next unit.
-        if amount < 999.5 {
-            break;
-        }
-        amount /= 1000.0;
-        unit = larger;
-    }
-    if amount < 9.95 {
-        format!("{amount:.1} {unit}")
-    } else {
-        format!("{amount:.0} {unit}")
-    }
-}
-
-/// A speed in decimal units.
-pub(crate) fn speed(bytes_per_second: u64) -> String {
-    format!("{}/s", size(bytes_per_second))
 }
 
 /// How long something takes or took, in the two largest units.
@@ -523,15 +483,15 @@ pub(crate) fn progress(progress: &Progress) -> String {
     if progress.paused == Paused::default()
         && let Some(rate) = rate
     {
-        parts.push(speed(rate));
+        parts.push(amount::display_rate(rate));
         parts.extend(progress.time_left.map(|t| format!("{} left", duration(t))));
     }
     parts.join("  ·  ")
 }
 
-/// "1.2 of 5.0 GB".
+/// "1.20 of 5.00 GB".
 fn done_of(done: u64, total: u64) -> String {
-    let (done, total) = (size(done), size(total));
+    let (done, total) = (amount::display(done), amount::display(total));
     match (done.split_once(' '), total.split_once(' ')) {
         (Some((amount, unit)), Some((_, same))) if unit == same => format!("{amount} of {total}"),
         _ => format!("{done} of {total}"),
@@ -540,17 +500,20 @@ fn done_of(done: u64, total: u64) -> String {
 
 /// What a completed transfer amounted to.
 pub(crate) fn completion(done: &Completion) -> String {
-    let mut parts = vec![size(done.bytes)];
+    let mut parts = vec![amount::display(done.bytes)];
     if done.files != 1 {
         parts.push(count(done.files, 0));
     }
     parts.push(format!("in {}", duration(done.elapsed)));
-    let millis = done.elapsed.as_millis();
-    if let Some(rate) = (u128::from(done.travelled_bytes()) * 1000).checked_div(millis) {
-        parts.push(speed(u64::try_from(rate).unwrap_or(u64::MAX)));
+    if done.elapsed >= Duration::from_millis(1) {
+        let rate = amount::average_rate(done.travelled_bytes(), done.elapsed);
+        parts.push(amount::display_rate(rate));
     }
     if done.here_bytes > 0 {
-        parts.push(format!("{} were there already", size(done.here_bytes)));
+        parts.push(format!(
+            "{} were there already",
+            amount::display(done.here_bytes)
+        ));
     }
     if done.skipped_files > 0 {
         parts.push(format!("{} skipped", count(done.skipped_files, 0)));
@@ -595,24 +558,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_round_like_a_file_manager() {
-        for (bytes, shown) in [
-            (0, "0 bytes"),
-            (1, "1 byte"),
-            (999, "999 bytes"),
-            (1_000, "1.0 kB"),
-            (9_960, "10 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.0 MB"),
-            (12_400_000, "12 MB"),
-            (1_073_741_824, "1.1 GB"),
-            (u64::MAX, "18 EB"),
-        ] {
-            assert_eq!(size(bytes), shown, "{bytes}");
-        }
-    }
-
-    #[test]
     fn durations_and_waits_are_words() {
         assert_eq!(duration(Duration::from_millis(300)), "less than 1 s");
         assert_eq!(duration(Duration::from_secs(61)), "1 min 1 s");
@@ -626,9 +571,9 @@ mod tests {
 
     #[test]
     fn what_is_done_shares_the_unit_of_the_whole() {
-        assert_eq!(done_of(1_200_000_000, 5_000_000_000), "1.2 of 5.0 GB");
-        assert_eq!(done_of(3, 5_000), "3 bytes of 5.0 kB");
-        assert_eq!(done_of(0, 1), "0 bytes of 1 byte");
+        assert_eq!(done_of(1_200_000_000, 5_000_000_000), "1.20 of 5.00 GB");
+        assert_eq!(done_of(3, 5_000), "3 B of 5.00 kB");
+        assert_eq!(done_of(0, 1), "0 of 1 B");
     }
 
     #[test]
@@ -637,7 +582,7 @@ mod tests {
         assert_eq!(count(3, 2), "3 files in 2 folders");
         assert_eq!(count(0, 1), "1 folder");
         let paths = ["/a/photo\u{202e}gpj.exe".into(), "/b".into(), "/c".into()];
-        assert_eq!(paths_title(&paths), "photo\u{fffd}gpj.exe and 2 more");
+        assert_eq!(paths_title(&paths), "photo\\u{202e}gpj.exe and 2 more");
         assert_eq!(grouped("abcdefghij"), "abcd efgh ij");
     }
 }

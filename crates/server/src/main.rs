@@ -119,7 +119,7 @@ impl FromStr for Amount {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "none" => Ok(Self(None)),
-            text => match amount::bytes(text.strip_suffix("/s").unwrap_or(text))? {
+            text => match amount::parse(text.strip_suffix("/s").unwrap_or(text))? {
                 0 => Err("nothing would ever pass; --no-relay says so to people".to_owned()),
                 bytes => Ok(Self(Some(bytes))),
             },
@@ -375,4 +375,27 @@ fn raise_open_files_limit() -> Option<u64> {
 #[cfg(not(unix))]
 fn raise_open_files_limit() -> Option<u64> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_typed_with_units_and_shown_as_they_can_be_typed() {
+        for (typed, bytes, shown) in [
+            ("none", None, "none"),
+            ("1.5M", Some(1_500_000), "1500000"),
+            ("1.5M/s", Some(1_500_000), "1500000"),
+            ("2MiB", Some(2 << 20), "2097152"),
+            ("500M", Some(500_000_000), "500M"),
+            ("10G", Some(10_000_000_000), "10G"),
+        ] {
+            let amount: Amount = typed.parse().unwrap();
+            assert_eq!((amount.0, &*amount.to_string()), (bytes, shown), "{typed}");
+        }
+        for wrong in ["0", "", "-1", "some"] {
+            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
+        }
+    }
 }

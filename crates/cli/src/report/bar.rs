@@ -3,10 +3,8 @@
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
-use indicatif::{
-    DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
-};
-use pinhole_client::{Direction, Progress, Snapshot, Stage, TransferView};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use pinhole_client::{Direction, Progress, Snapshot, Stage, TransferView, amount};
 
 use crate::display;
 
@@ -71,7 +69,7 @@ impl Shown {
         })
     }
 
-    /// As "34% of film.mp4 to bob, 98.20 MB/s, 3m left".
+    /// As "34% of film.mp4 to bob, 98.2 MB/s, 3m left".
     fn line(&self) -> String {
         let (done, total) = (self.progress.bytes_done, self.progress.bytes_total);
         let share = (u128::from(done) * 100).checked_div(u128::from(total));
@@ -90,7 +88,7 @@ impl Shown {
     fn fitting(&self, columns: usize) -> (String, String) {
         let progress = &self.progress;
         let (done, total) = (progress.bytes_done, progress.bytes_total);
-        let amounts = format!("{}/{}", DecimalBytes(done), DecimalBytes(total));
+        let amounts = amounts(done, total);
         let taken = OTHER_CHARS + BAR_CHARS + amounts.len();
         let room = columns.saturating_sub(taken);
         let all = [&*self.files, &*self.pace]
@@ -175,13 +173,25 @@ fn drawn(is_ascii: bool) -> ProgressBar {
     let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
     };
-    let template = "{prefix}  {wide_bar} {share}  {decimal_bytes}/{decimal_total_bytes}  {msg}";
+    let amounts = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let total = state.len().unwrap_or_else(|| state.pos());
+        let _ = out.write_str(&amounts(state.pos(), total));
+    };
+    let template = "{prefix}  {wide_bar} {share}  {amounts}  {msg}";
     let characters = if is_ascii { "==-" } else { "━━╌" };
     // The template is constant; if it were wrong the default one would serve.
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.with_key("share", percent).progress_chars(characters));
+        let style = style
+            .with_key("share", percent)
+            .with_key("amounts", amounts);
+        bar.set_style(style.progress_chars(characters));
     }
     bar
+}
+
+/// As "345 MB/1.23 GB".
+fn amounts(done: u64, total: u64) -> String {
+    format!("{}/{}", amount::display(done), amount::display(total))
 }
 
 /// As "film.mp4 to bob".
@@ -232,11 +242,11 @@ fn pace(progress: &Progress) -> String {
     }
     match (progress.bytes_per_second, progress.time_left) {
         (Some(0), _) => "stalled".to_owned(),
-        (Some(speed), Some(left)) => {
-            let speed = display::speed(speed, Duration::from_secs(1));
-            format!("{speed}, {:#} left", HumanDuration(left))
+        (Some(rate), Some(left)) => {
+            let rate = amount::display_rate(rate);
+            format!("{rate}, {:#} left", HumanDuration(left))
         }
-        (Some(speed), None) => display::speed(speed, Duration::from_secs(1)),
+        (Some(rate), None) => amount::display_rate(rate),
         (None, _) => String::new(),
     }
 }
@@ -254,14 +264,14 @@ mod tests {
                 ..Progress::default()
             },
             files: "12 of 130 files".to_owned(),
-            pace: "98.20 MB/s, 3m left".to_owned(),
+            pace: "98.2 MB/s, 3m left".to_owned(),
         }
     }
 
     #[test]
     fn the_bar_has_room_in_a_narrow_terminal() {
-        let amounts = "345.00 MB/1.23 GB".len();
-        for (columns, files_are_said) in [(80, false), (100, true), (200, true)] {
+        let amounts = "345 MB/1.23 GB".len();
+        for (columns, files_are_said) in [(76, false), (100, true), (200, true)] {
             let (title, message) = shown("holiday photos and 129 more to bob").fitting(columns);
             let taken = title.chars().count() + amounts + message.len() + OTHER_CHARS;
             assert!(taken + BAR_CHARS <= columns, "{title} {message}");
@@ -272,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_short_title_is_whole_and_a_tiny_terminal_no_trouble() {
-        assert_eq!(shown("film.mp4 to bob").fitting(80).0, "film.mp4 to bob");
+        assert_eq!(shown("film.mp4 to bob").fitting(76).0, "film.mp4 to bob");
         let (title, message) = shown("film.mp4 to bob").fitting(10);
         assert_eq!((title.chars().count(), &*message), (TITLE_CHARS_MIN, ""));
     }
@@ -280,7 +290,7 @@ mod tests {
     #[test]
     fn a_title_in_wide_characters_leaves_room_for_the_bar() {
         let (title, message) = shown(&"猫".repeat(60)).fitting(80);
-        let taken = measure_text_width(&title) + "345.00 MB/1.23 GB".len() + message.len();
+        let taken = measure_text_width(&title) + "345 MB/1.23 GB".len() + message.len();
         assert!(taken + OTHER_CHARS + BAR_CHARS <= 80, "{title} {message}");
     }
 
@@ -289,7 +299,7 @@ mod tests {
         let line = shown("film.mp4 to bob").line();
         assert_eq!(
             line,
-            "28% of film.mp4 to bob, 12 of 130 files, 98.20 MB/s, 3m left"
+            "28% of film.mp4 to bob, 12 of 130 files, 98.2 MB/s, 3m left"
         );
     }
 }

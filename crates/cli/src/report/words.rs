@@ -3,7 +3,7 @@
 use pinhole_client::snapshot::Completion;
 use pinhole_client::{
     Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName, Renamed,
-    TransferView,
+    TransferView, amount,
 };
 
 use super::bar;
@@ -70,7 +70,7 @@ pub(super) fn summary(offer: &OfferView) -> String {
     format!(
         "{}, {}",
         display::count(offer.files, offer.folders),
-        display::size(offer.bytes)
+        amount::display(offer.bytes)
     )
 }
 
@@ -101,9 +101,9 @@ pub(super) fn listing(offer: &OfferView) -> Vec<String> {
             _ => String::new(),
         };
         let line = match (entry.size_bytes, top) {
-            (Some(size), _) => format!("{:>12}  {}", display::size(size), entry.path),
+            (Some(size), _) => format!("{:>12}  {}", amount::display(size), entry.path),
             (None, Some((top, _))) => {
-                let (size, files) = (display::size(top.bytes), display::count(top.files, 0));
+                let (size, files) = (amount::display(top.bytes), display::count(top.files, 0));
                 format!("{size:>12}  {}/ ({files})", entry.path)
             }
             (None, None) => format!("{:>12}  {}/", "", entry.path),
@@ -150,11 +150,11 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
     }
     let here = match completion.here_bytes {
         0 => String::new(),
-        here => format!("{} were there already, ", display::size(here)),
+        here => format!("{} were there already, ", amount::display(here)),
     };
     let (bytes, elapsed) = (completion.travelled_bytes(), completion.elapsed);
-    let (size, time) = (display::size(bytes), display::time(elapsed));
-    let speed = display::speed(bytes, elapsed);
+    let (size, time) = (amount::display(bytes), display::time(elapsed));
+    let speed = amount::display_rate(amount::average_rate(bytes, elapsed));
     format!("{what}: {here}{size} in {time}, {speed}, {way}{skipped}")
 }
 
@@ -336,7 +336,7 @@ mod tests {
         };
         assert_eq!(
             received(file.clone(), &completion),
-            "✓ a.bin from alice into /in as a (1).bin: 11.50 MB were there already, 8.50 MB in 2.00 s, 4.25 MB/s, directly, on your network"
+            "✓ a.bin from alice into /in as a (1).bin: 11.5 MB were there already, 8.50 MB in 2.00 s, 4.25 MB/s, directly, on your network"
         );
         let failed = Completion {
             failed_files: 1,

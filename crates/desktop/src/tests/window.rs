@@ -219,7 +219,7 @@ fn history_is_shown_newest_first_and_cleared_by_the_second_click() {
     let height = |label: &str| harness.get_by_label(label).rect().top();
     assert!(height("new") < height("old"));
     for shown in [
-        "From bob  ·  2 hours ago  ·  734 MB  ·  73 MB/s",
+        "From bob  ·  2 hours ago  ·  734 MB  ·  73.4 MB/s",
         "Direct, punched through both NATs",
         "Cancelled.",
     ] {

@@ -71,7 +71,7 @@ fn too_long_a_text_says_so_before_it_is_sent() {
     harness.run();
     assert!(
         harness
-            .query_by_label_contains("Too long by 1 byte")
+            .query_by_label_contains("Too long by 1 B")
             .is_some()
     );
     send(&mut harness);

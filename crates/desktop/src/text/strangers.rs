@@ -1,6 +1,8 @@
 //! Words about people whom the user has not chosen, and about those who are known.
 
-use super::{count, size};
+use pinhole_client::amount;
+
+use super::count;
 
 pub(crate) const STRANGERS_HELP: &str = "Nothing of theirs is saved or shown before you say so.";
 pub(crate) const WANTS_TO_CONNECT: &str = "Wants to connect. Once allowed, they have to try again.";
@@ -37,7 +39,11 @@ pub(crate) fn strangers(people: usize) -> String {
 
 /// What a stranger offers.
 pub(crate) fn offered(files: u64, folders: u64, bytes: u64) -> String {
-    format!("Wants to send {}, {}", count(files, folders), size(bytes))
+    format!(
+        "Wants to send {}, {}",
+        count(files, folders),
+        amount::display(bytes)
+    )
 }
 
 /// How much a stranger offers.
