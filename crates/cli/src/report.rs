@@ -30,6 +30,15 @@ use crate::{display, tty};
 /// Before every line that somebody else has written.
 const GUTTER: &str = "│ ";
 
+/// What the user knows while the server cannot be reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outage {
+    /// The user has not been told yet.
+    pub(crate) is_news: bool,
+    /// People nearby can be reached.
+    pub(crate) is_nearby: bool,
+}
+
 /// Prints. Text about what goes on is for standard error, results are for
 /// standard output; with `--json` everything is for standard output.
 pub(crate) struct Report {
@@ -179,22 +188,16 @@ impl Report {
         self.say(&format!("{why} Only people nearby can be reached."));
     }
 
-    /// There is no connection to the server, and there will be another attempt.
-    /// People hear of it only when it `is_news`.
-    pub(crate) fn disconnected(
-        &self,
-        failure: &Failure,
-        retry_in: Duration,
-        (is_news, is_nearby): (bool, bool),
-    ) {
+    /// The server cannot be reached, and there will be another attempt.
+    pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration, outage: Outage) {
         if self.json {
             let retry_in_ms = millis(retry_in);
             self.line(&Line::Disconnected {
                 reason: words::failure(failure),
                 retry_in_ms,
             });
-        } else if is_news {
-            let meanwhile = match is_nearby {
+        } else if outage.is_news {
+            let meanwhile = match outage.is_nearby {
                 true => " Meanwhile only people nearby can be reached.",
                 false => "",
             };
@@ -207,7 +210,8 @@ impl Report {
         &self,
         peer: &PeerIdentity,
         path: PathKind,
-        (local, remote): (SocketAddr, SocketAddr),
+        local: SocketAddr,
+        remote: SocketAddr,
         elapsed: Duration,
     ) {
         if self.json {
@@ -233,7 +237,8 @@ impl Report {
         &self,
         peer: &PeerIdentity,
         path: PathKind,
-        (local, remote): (SocketAddr, SocketAddr),
+        local: SocketAddr,
+        remote: SocketAddr,
     ) {
         if self.json {
             self.line(&Line::Moved {

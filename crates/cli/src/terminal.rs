@@ -10,7 +10,7 @@ use pinhole_client::{
 use crate::arguments::Common;
 use crate::exit::Exit;
 use crate::interrupts::{Interrupt, Interrupts};
-use crate::report::Report;
+use crate::report::{Outage, Report};
 
 /// Engine and output together.
 pub(crate) struct Terminal<'a> {
@@ -260,10 +260,11 @@ impl<'a> Terminal<'a> {
             }
             Event::Nearby { name, port } => self.report.nearby(name, *port),
             Event::Disconnected { failure, retry_in } => {
-                let is_news = !std::mem::replace(&mut self.is_outage_told, true);
-                let is_nearby = self.client.snapshot().nearby.is_some();
-                self.report
-                    .disconnected(failure, *retry_in, (is_news, is_nearby));
+                let outage = Outage {
+                    is_news: !std::mem::replace(&mut self.is_outage_told, true),
+                    is_nearby: self.client.snapshot().nearby.is_some(),
+                };
+                self.report.disconnected(failure, *retry_in, outage);
             }
             Event::Connected {
                 peer,
@@ -273,14 +274,14 @@ impl<'a> Terminal<'a> {
                 elapsed,
             } => {
                 self.report
-                    .connected(peer, *path, (*local, *remote), *elapsed);
+                    .connected(peer, *path, *local, *remote, *elapsed);
             }
             Event::Moved {
                 peer,
                 path,
                 local,
                 remote,
-            } => self.report.moved(peer, *path, (*local, *remote)),
+            } => self.report.moved(peer, *path, *local, *remote),
             Event::KeyRefused { peer, known } => {
                 if self.refused_keys.insert(peer.key) {
                     self.report.key_refused(peer, *known);

@@ -103,9 +103,13 @@ impl App {
         let settings = &app.snapshot.settings;
         let again = settings.auto_log_in && app.form.is_as_remembered(settings);
         let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
-        // What was used last has worked: it is kept at until it does again.
+        // What was used last has worked before, so it is tried until it works again.
+        let patience = match again {
+            true => login::Patience::UntilLoggedIn,
+            false => login::Patience::OneAttempt,
+        };
         if (prefill.log_in || again && is_out)
-            && let Some(command) = app.form.submit(again)
+            && let Some(command) = app.form.submit(patience)
         {
             app.send(command);
         }
@@ -145,7 +149,7 @@ impl App {
             Action::LeaveNow(leaving) => self.leave(ctx, leaving),
             Action::TrustServer(server) => {
                 self.form.trust(&server);
-                match self.form.submit(false) {
+                match self.form.submit(login::Patience::OneAttempt) {
                     Some(command) => {
                         self.send(command);
                     }

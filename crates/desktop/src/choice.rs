@@ -16,6 +16,12 @@ pub(crate) enum Tick {
     None,
 }
 
+impl From<bool> for Tick {
+    fn from(wanted: bool) -> Self {
+        if wanted { Self::Whole } else { Self::None }
+    }
+}
+
 /// What of an offer is wanted, and what happens to names that are there.
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
@@ -73,7 +79,7 @@ impl Choice {
 
     /// Wants everything, or nothing.
     pub(crate) fn set_all(&mut self, entries: &[EntryView], wanted: bool) {
-        self.ticks.fill(leaf(wanted));
+        self.ticks.fill(wanted.into());
         self.add_up(entries);
     }
 
@@ -84,7 +90,7 @@ impl Choice {
             // A folder stands before what it holds.
             let inside = entry.folder.is_some_and(|it| holds(&is_meant, it));
             if inside || at == place {
-                *tick = leaf(wanted);
+                *tick = wanted.into();
                 if let Some(meant) = is_meant.get_mut(at as usize) {
                     *meant = true;
                 }
@@ -124,10 +130,6 @@ impl Choice {
             }
         }
     }
-}
-
-const fn leaf(wanted: bool) -> Tick {
-    if wanted { Tick::Whole } else { Tick::None }
 }
 
 fn holds(is_meant: &[bool], folder: u32) -> bool {

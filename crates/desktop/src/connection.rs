@@ -7,6 +7,7 @@ use egui::{Label, RichText, Ui};
 use pinhole_client::{Attempt, Command, Diagnosis, Finding, Snapshot, Tone};
 
 use crate::action::Action;
+use crate::choice::Tick;
 use crate::{text, theme};
 
 /// How many of the last connections are shown.
@@ -16,7 +17,7 @@ const SHOWN_CONNECTIONS: usize = 3;
 pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
     theme::section_heading(ui, text::CONNECTION);
     let asks_now = snapshot.settings.port_mapping;
-    let asks = theme::tick_box(ui, asks_now, false, RichText::new(text::PORT_MAPPING));
+    let asks = theme::tick_box(ui, Tick::from(asks_now), RichText::new(text::PORT_MAPPING));
     if asks.clicked() {
         let enabled = !asks_now;
         actions.push(Action::Command(Command::SetPortMapping { enabled }));

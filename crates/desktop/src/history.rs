@@ -43,7 +43,7 @@ pub(crate) fn show(
             });
         ui.add_space(theme::GAP_LARGE);
         ui.horizontal(|ui| {
-            if theme::primary_button(ui, text::CLOSE, true).clicked() {
+            if theme::primary_button(ui, text::CLOSE).clicked() {
                 actions.push(Action::CloseSheet);
             }
             if entries.is_empty() {

@@ -53,7 +53,7 @@ pub(crate) fn show(
                 }
             });
         ui.add_space(theme::GAP_LARGE);
-        if theme::primary_button(ui, text::CLOSE, true).clicked() {
+        if theme::primary_button(ui, text::CLOSE).clicked() {
             actions.push(Action::CloseSheet);
         }
         actions

@@ -50,7 +50,7 @@ pub(crate) fn show(
         let mut actions = Vec::new();
         ui.add_enabled_ui(is_ready, |ui| {
             ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::KEEP_GOING, true).clicked() {
+                if theme::primary_button(ui, text::KEEP_GOING).clicked() {
                     actions.push(Action::CloseSheet);
                 }
                 let words = match leaving {

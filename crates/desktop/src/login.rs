@@ -24,6 +24,13 @@ pub(crate) struct Form {
     focused: bool,
 }
 
+/// How long a login is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    OneAttempt,
+    UntilLoggedIn,
+}
+
 #[derive(Debug)]
 enum Complaint {
     Name(String),
@@ -52,9 +59,9 @@ impl Form {
         self.server = server.to_string();
     }
 
-    /// The command that logs in with what is typed, or a complaint. A `patient`
-    /// login keeps trying also while the first attempts fail.
-    pub(crate) fn submit(&mut self, patient: bool) -> Option<Command> {
+    /// The command that logs in with what is typed, or a complaint.
+    pub(crate) fn submit(&mut self, patience: Patience) -> Option<Command> {
+        let patient = patience == Patience::UntilLoggedIn;
         let name = self.name.trim().parse::<PeerName>();
         let server = self.server.trim().parse::<ServerAddress>();
         match (name, server) {
@@ -230,23 +237,18 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
         Some(Complaint::Server(reason)) => (None, Some(reason.clone())),
         None => (None, None),
     };
-    let name = field(
-        ui,
-        &mut form.name,
-        [text::NAME_LABEL, text::NAME_HINT, text::NAME_HELP],
-        bad_name.as_deref(),
-    );
+    let name = field(ui, &mut form.name, &text::NAME_FIELD, bad_name.as_deref());
     ui.add_space(theme::GAP);
     let server = field(
         ui,
         &mut form.server,
-        [text::SERVER_LABEL, text::SERVER_HINT, text::SERVER_HELP],
+        &text::SERVER_FIELD,
         bad_server.as_deref(),
     );
     ui.add_space(theme::GAP_LARGE);
     let wide = Vec2::new(ui.available_width(), 40.0);
     let button = ui
-        .vertical_centered_justified(|ui| theme::primary_button_sized(ui, text::LOG_IN, true, wide))
+        .vertical_centered_justified(|ui| theme::primary_button_sized(ui, text::LOG_IN, wide))
         .inner;
     if !form.focused {
         form.focused = true;
@@ -281,7 +283,7 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     ui.add_space(theme::GAP_SMALL);
     let enter = ui.input(|input| input.key_pressed(Key::Enter));
     if button.clicked() || enter && (name.lost_focus() || server.lost_focus()) {
-        match form.submit(false) {
+        match form.submit(Patience::OneAttempt) {
             Some(command) => {
                 let is_new = !snapshot.settings.auto_log_in;
                 let at_start = is_new.then_some(Command::SetAutoLogIn { on: true });
@@ -314,14 +316,14 @@ fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Act
 fn field(
     ui: &mut Ui,
     value: &mut String,
-    [label, hint, help]: [&'static str; 3],
+    words: &text::FieldWords,
     complaint: Option<&str>,
 ) -> egui::Response {
     // A name has at most 32 characters, a host 253, a fingerprint 32.
     const LONGEST_CHARS: usize = 300;
-    let label = ui.label(RichText::new(label).text_style(theme::section()));
+    let label = ui.label(RichText::new(words.label).text_style(theme::section()));
     let edit = TextEdit::singleline(value)
-        .hint_text(hint)
+        .hint_text(words.hint)
         .char_limit(LONGEST_CHARS)
         .margin(egui::Margin::symmetric(10, 8))
         .font(TextStyle::Body)
@@ -333,7 +335,7 @@ fn field(
                 .text_style(TextStyle::Small)
                 .color(theme::palette(ui).danger),
         ),
-        None => ui.label(theme::muted(ui, help)),
+        None => ui.label(theme::muted(ui, words.help)),
     };
     response
 }

@@ -232,7 +232,7 @@ impl eframe::App for CannotStart {
                 ui.add_space(theme::GAP);
                 ui.label(&self.why);
                 ui.add_space(theme::GAP_SECTION);
-                if theme::primary_button(ui, text::QUIT, true).clicked() {
+                if theme::primary_button(ui, text::QUIT).clicked() {
                     ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
                 }
             });

@@ -52,7 +52,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<Actio
         let can_be_sent = is_online && bytes <= TEXT_BYTES_MAX && !draft.text.trim().is_empty();
         let mut actions = Vec::new();
         ui.horizontal(|ui| {
-            let send = theme::primary_button(ui, text::SEND, can_be_sent);
+            let send = |ui: &mut Ui| theme::primary_button(ui, text::SEND);
+            let send = ui.add_enabled_ui(can_be_sent, send).inner;
             if send.clicked() || by_keyboard && can_be_sent {
                 actions.push(Action::Say {
                     peer: draft.peer.key,

@@ -23,16 +23,29 @@ const BLOCK_HEIGHT: f32 = 42.0;
 /// What the question about existing names needs.
 const EXISTING_HEIGHT: f32 = 70.0;
 
-/// Draws the question over the window. `others` more offers wait. What is
-/// clicked or pressed before the question `is_ready` was meant for something else.
+/// An offer that the user is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AskedOffer<'a> {
+    pub(crate) transfer: &'a TransferView,
+    /// How many more offers wait.
+    pub(crate) others: usize,
+    /// Whether the question can be answered. An earlier click or key was meant for
+    /// something else.
+    pub(crate) is_ready: bool,
+}
+
+/// Draws the question over the window.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
-    transfer: &TransferView,
+    asked: AskedOffer<'_>,
     choice: &mut Choice,
-    others: usize,
-    is_ready: bool,
 ) -> Vec<Action> {
+    let AskedOffer {
+        transfer,
+        others,
+        is_ready,
+    } = asked;
     let ctx = ui.ctx();
     let screen = ctx.content_rect();
     let offer = &transfer.offer;
@@ -134,14 +147,13 @@ fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice) {
 
 /// A box to tick: what it became, if it was clicked.
 fn tick(ui: &mut Ui, tick: Tick, words: RichText) -> Option<bool> {
-    let ticked = tick == Tick::Whole;
-    let response = theme::tick_box(ui, ticked, tick == Tick::Part, words);
+    let response = theme::tick_box(ui, tick, words);
     if response.gained_focus() {
         // With the next line, for the next press of Tab goes there.
         let around = response.rect.expand2(Vec2::new(0.0, LINE_HEIGHT));
         ui.scroll_to_rect(around, None);
     }
-    response.clicked().then_some(!ticked)
+    response.clicked().then_some(tick != Tick::Whole)
 }
 
 fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32) {
@@ -216,7 +228,9 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
     };
     let mut actions = Vec::new();
     ui.horizontal_wrapped(|ui| {
-        let button = theme::primary_button(ui, text::ACCEPT, something)
+        let button = ui
+            .add_enabled_ui(something, |ui| theme::primary_button(ui, text::ACCEPT))
+            .inner
             .on_hover_text(text::ACCEPT_BY_KEYBOARD)
             .on_disabled_hover_text(text::NOTHING_TICKED);
         if button.clicked() || something && by_keyboard {

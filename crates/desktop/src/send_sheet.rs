@@ -45,7 +45,9 @@ pub(crate) fn show(
             .collect();
         ui.horizontal(|ui| {
             let words = text::send_to(chosen.len());
-            if theme::primary_button(ui, &words, !chosen.is_empty()).clicked() {
+            let send = |ui: &mut Ui| theme::primary_button(ui, &words);
+            let send = ui.add_enabled_ui(!chosen.is_empty(), send).inner;
+            if send.clicked() {
                 actions.extend(chosen.into_iter().map(|peer| {
                     let paths = paths.to_vec();
                     Action::Command(Command::Send { peer, paths })

@@ -8,6 +8,7 @@ use pinhole_client::{
 };
 
 use crate::action::{Action, Leaving, Question, Sheet};
+use crate::choice::Tick;
 use crate::{connection, sheet, text, theme};
 use form::{Field, bytes};
 
@@ -51,7 +52,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
             });
         ui.add_space(theme::GAP_LARGE);
         ui.horizontal(|ui| {
-            if theme::primary_button(ui, text::CLOSE, true).clicked() {
+            if theme::primary_button(ui, text::CLOSE).clicked() {
                 actions.push(Action::CloseSheet);
             }
             if is_on_first_screen(snapshot) {
@@ -148,7 +149,11 @@ fn existing(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
         actions.push(Action::Command(Command::SetExisting { existing }));
     }
     let keeps_now = snapshot.settings.keeps_executable;
-    let keeps = theme::tick_box(ui, keeps_now, false, RichText::new(text::KEEPS_EXECUTABLE));
+    let keeps = theme::tick_box(
+        ui,
+        Tick::from(keeps_now),
+        RichText::new(text::KEEPS_EXECUTABLE),
+    );
     if keeps.clicked() {
         let keeps = !keeps_now;
         actions.push(Action::Command(Command::SetKeepsExecutable { keeps }));
@@ -186,7 +191,7 @@ fn limits(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<A
 fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
     theme::section_heading(ui, text::PEOPLE_NEARBY);
     let now = snapshot.settings.nearby;
-    let tick = theme::tick_box(ui, now, false, RichText::new(text::FIND_NEARBY));
+    let tick = theme::tick_box(ui, Tick::from(now), RichText::new(text::FIND_NEARBY));
     if tick.clicked() {
         // Without a server there is nobody else, and no other screen to be on.
         let is_all = matches!(snapshot.login, LoginState::LoggedOut { .. });

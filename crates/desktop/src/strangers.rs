@@ -108,15 +108,17 @@ impl PutOff {
     }
 }
 
-/// Draws the one question about them over the window. A click before it `is_ready`
-/// was meant for something else, and so was one before the `rows_are_ready` that
-/// have moved.
-pub(crate) fn show(
-    ui: &Ui,
-    strangers: &[Stranger<'_>],
-    is_ready: bool,
-    rows_are_ready: bool,
-) -> Vec<Action> {
+/// What of the question about strangers can be answered. An earlier click was meant for
+/// something else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) question: bool,
+    /// The rows have not moved for a while.
+    pub(crate) rows: bool,
+}
+
+/// Draws the one question about them over the window.
+pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<Action> {
     let mut actions = sheet::show(ui, "strangers", |ui| {
         let mut actions = Vec::new();
         let heading = RichText::new(text::strangers(strangers.len())).heading();
@@ -126,7 +128,7 @@ pub(crate) fn show(
         ui.add_space(theme::GAP);
         // As high with few as with many, so that who comes moves no button.
         let height = (ui.ctx().content_rect().height() - 320.0).clamp(80.0, 4.5 * ROW_HEIGHT);
-        ui.add_enabled_ui(rows_are_ready, |ui| {
+        ui.add_enabled_ui(ready.rows, |ui| {
             ScrollArea::vertical()
                 .max_height(height)
                 .auto_shrink(false)
@@ -140,9 +142,9 @@ pub(crate) fn show(
                 });
         });
         ui.add_space(theme::GAP_LARGE);
-        ui.add_enabled_ui(is_ready, |ui| {
+        ui.add_enabled_ui(ready.question, |ui| {
             ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::DECIDE_LATER_BUTTON, true).clicked() {
+                if theme::primary_button(ui, text::DECIDE_LATER_BUTTON).clicked() {
                     actions.push(Action::PutOffStrangers);
                 }
                 if theme::button(ui, text::DECLINE_ALL).clicked() {
@@ -158,7 +160,7 @@ pub(crate) fn show(
             *action = Action::PutOffStrangers;
         }
     }
-    actions.retain(|action| is_ready || *action != Action::PutOffStrangers);
+    actions.retain(|action| ready.question || *action != Action::PutOffStrangers);
     actions
 }
 
@@ -224,7 +226,7 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
         ui.add_space(theme::GAP_LARGE);
         ui.add_enabled_ui(is_ready, |ui| {
             ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::SHOW_WORDS, true).clicked() {
+                if theme::primary_button(ui, text::SHOW_WORDS).clicked() {
                     actions.push(Action::Command(Command::Accept {
                         transfer: id,
                         into: None,

@@ -26,13 +26,23 @@ pub(crate) const APP: &str = "Pinhole";
 pub(crate) const TAGLINE: &str =
     "Send files straight to another computer,\nencrypted from end to end.";
 
-pub(crate) const NAME_LABEL: &str = "Your name";
-pub(crate) const NAME_HINT: &str = "for example alice";
-pub(crate) const NAME_HELP: &str = "Others see it and send to it. 3 to 32 of a–z, 0–9, . _ -";
-pub(crate) const SERVER_LABEL: &str = "Server";
-pub(crate) const SERVER_HINT: &str = "host or host:port";
-pub(crate) const SERVER_HELP: &str =
-    "Where you meet. Everybody who wants to exchange files uses the same one.";
+/// The words of a text field: over it, in it while it is empty, and under it.
+pub(crate) struct FieldWords {
+    pub(crate) label: &'static str,
+    pub(crate) hint: &'static str,
+    pub(crate) help: &'static str,
+}
+
+pub(crate) const NAME_FIELD: FieldWords = FieldWords {
+    label: "Your name",
+    hint: "for example alice",
+    help: "Others see it and send to it. 3 to 32 of a–z, 0–9, . _ -",
+};
+pub(crate) const SERVER_FIELD: FieldWords = FieldWords {
+    label: "Server",
+    hint: "host or host:port",
+    help: "Where you meet. Everybody who wants to exchange files uses the same one.",
+};
 pub(crate) const LOG_IN: &str = "Log in";
 pub(crate) const CANCEL: &str = "Cancel";
 pub(crate) const YOUR_FINGERPRINT: &str = "Your fingerprint";

@@ -8,6 +8,8 @@ use egui::{
     Margin, Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
 
+use crate::choice::Tick;
+
 /// Half a step of the spacing grid, in points.
 pub(crate) const GAP_SMALL: f32 = 4.0;
 /// One step: between lines that belong together.
@@ -247,12 +249,12 @@ pub(crate) fn sheet(ui: &egui::Style) -> Frame {
 }
 
 /// The one thing to do here.
-pub(crate) fn primary_button(ui: &mut Ui, text: &str, enabled: bool) -> Response {
-    primary_button_sized(ui, text, enabled, Vec2::new(0.0, BUTTON_HEIGHT))
+pub(crate) fn primary_button(ui: &mut Ui, text: &str) -> Response {
+    primary_button_sized(ui, text, Vec2::new(0.0, BUTTON_HEIGHT))
 }
 
 /// [`primary_button`], at least as large as `size`.
-pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, enabled: bool, size: Vec2) -> Response {
+pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, size: Vec2) -> Response {
     let palette = palette(ui);
     ui.scope(|ui| {
         let focus = palette.text;
@@ -267,7 +269,7 @@ pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, enabled: bool, size:
             state.fg_stroke.color = palette.on_accent;
         }
         widgets.active.bg_stroke.color = focus;
-        ui.add_enabled(enabled, labelled(text).min_size(size))
+        ui.add(labelled(text).min_size(size))
     })
     .inner
 }
@@ -316,12 +318,13 @@ pub(crate) fn quiet_menu<T, const N: usize>(
     chosen?.inner
 }
 
-/// A box to tick, or with `part` one that stands for some of what it holds.
-pub(crate) fn tick_box(ui: &mut Ui, ticked: bool, part: bool, words: RichText) -> Response {
+/// A box to tick. The box of a folder can be ticked in part.
+pub(crate) fn tick_box(ui: &mut Ui, tick: Tick, words: RichText) -> Response {
     let words = words.color(palette(ui).text);
-    let mut shown = ticked;
+    let mut shown = tick == Tick::Whole;
+    let part = tick == Tick::Part;
     let add = |ui: &mut Ui| ui.add(Checkbox::new(&mut shown, words).indeterminate(part));
-    marked(ui, ticked || part, add)
+    marked(ui, tick != Tick::None, add)
 }
 
 /// One of several to choose from.

@@ -31,7 +31,7 @@ pub(crate) fn show(ui: &Ui, peer: &PeerView, paths: &[PathBuf], is_ready: bool) 
         ui.add_space(theme::GAP_LARGE);
         let mut actions = Vec::new();
         ui.horizontal_wrapped(|ui| {
-            if theme::primary_button(ui, text::DO_NOT_TRUST, true).clicked() {
+            if theme::primary_button(ui, text::DO_NOT_TRUST).clicked() {
                 actions.push(Action::CloseSheet);
             }
             let trust = ui.add_enabled_ui(is_ready, |ui| theme::button(ui, text::TRUST));

@@ -49,6 +49,26 @@ pub(crate) struct Place {
     pub(crate) other_address: Option<IpAddr>,
 }
 
+/// A client that has proven its key.
+struct Client {
+    stream: TlsStream,
+    decoder: Decoder,
+    key: PeerKey,
+    observed: SocketAddr,
+}
+
+impl Client {
+    /// Turns the connection into one that waits at the relay.
+    fn into_relay_leg(self, connection: Connection) -> (RelayLeg, Decoder) {
+        let leg = RelayLeg {
+            stream: self.stream,
+            key: self.key,
+            connection: Arc::new(connection),
+        };
+        (leg, self.decoder)
+    }
+}
+
 /// Serves `tcp` until either side ends it.
 pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, handshake: Slot) {
     let observed = arrival.observed;
@@ -79,28 +99,26 @@ async fn serve_speaking(
     handshake: Slot,
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
+    let observed = arrival.observed;
     let opened = tokio::select! {
-        opened = timeout_at(deadline, Box::pin(open(&context.tls, tcp))) => opened,
+        opened = timeout_at(deadline, Box::pin(open(&context.tls, tcp, observed))) => opened,
         () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
         () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
-    let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
-    let observed = arrival.observed;
+    let (client, first) = opened.map_err(|_| ConnectionError::Slow)??;
+    let key = client.key;
     let connection = match context.admission.connect(key, observed.ip()) {
         Ok(connection) => connection,
-        // In the place of its handshake it is told so.
-        Err(full) => return turn_away(context, stream, (key, observed), full).await,
+        // The handshake keeps its place until the client has been told.
+        Err(full) => return turn_away(context, client, full).await,
     };
     drop(handshake);
     match first {
         ClientMessage::LogIn { version, name } => {
-            let Some(session) = context.admission.log_in(key, observed.ip()) else {
-                note(
-                    context,
-                    (key, observed),
-                    &"login refused: too many of it or its network",
-                );
-                return refuse(context, stream, Refusal::Limited).await;
+            let Some(slot) = context.admission.log_in(key, observed.ip()) else {
+                let reason = "login refused: too many of it or its network";
+                note(context, &client, &reason);
+                return refuse(context, client.stream, Refusal::Limited).await;
             };
             let log_in = LogIn {
                 key,
@@ -110,33 +128,15 @@ async fn serve_speaking(
                 version,
                 name,
             };
-            let places = (connection, session);
-            Box::pin(control(context, stream, decoder, log_in, places)).await
+            Box::pin(control(context, client, log_in, connection, slot)).await
         }
-        ClientMessage::Observe => {
-            let place = match context.admission.observe(key, observed.ip()) {
-                Ok(place) => place,
-                Err(full) => return turn_away(context, stream, (key, observed), full).await,
-            };
-            let asker = Asker {
-                key,
-                observed,
-                came_to: stream.get_ref().0.local_addr()?.ip().to_canonical(),
-                other_address: arrival.place.other_address,
-                is_proxied: arrival.is_proxied,
-            };
-            let asker = (asker, arrival.place.observer_ports);
-            let places = (connection, place);
-            Box::pin(observe(context, stream, decoder, asker, places)).await
-        }
+        ClientMessage::Observe => match context.admission.observe(key, observed.ip()) {
+            Ok(slot) => Box::pin(observe(context, client, arrival, connection, slot)).await,
+            Err(full) => turn_away(context, client, full).await,
+        },
         ClientMessage::Relay { token } => {
-            let connection = Arc::new(connection);
-            let half = RelayLeg {
-                stream,
-                key,
-                connection,
-            };
-            Box::pin(meeting::relay(context, half, decoder, token)).await
+            let (leg, decoder) = client.into_relay_leg(connection);
+            Box::pin(meeting::relay(context, leg, decoder, token)).await
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
     }
@@ -156,34 +156,42 @@ const fn type_of(message: &ClientMessage) -> &'static str {
     }
 }
 
-async fn turn_away(
-    context: &Context,
-    stream: TlsStream,
-    client: (PeerKey, SocketAddr),
-    full: Full,
-) -> Result<(), ConnectionError> {
-    note(context, client, &format_args!("connection refused: {full}"));
-    refuse(context, stream, Refusal::Limited).await
+async fn turn_away(context: &Context, client: Client, full: Full) -> Result<(), ConnectionError> {
+    note(
+        context,
+        &client,
+        &format_args!("connection refused: {full}"),
+    );
+    refuse(context, client.stream, Refusal::Limited).await
 }
 
-/// A line in the log about a client, unless there have been too many.
-fn note(context: &Context, (key, observed): (PeerKey, SocketAddr), what: &impl std::fmt::Display) {
+/// Logs a line about a client, unless there have been too many.
+fn note(context: &Context, client: &Client, what: &impl std::fmt::Display) {
+    let observed = client.observed;
     if context.log.admits(observed.ip()) {
-        info!(key = %key.fingerprint(), %observed, "{what}");
+        info!(key = %client.key.fingerprint(), %observed, "{what}");
     }
 }
 
+/// Shakes hands and reads the first message.
 async fn open(
     tls: &TlsAcceptor,
     tcp: TcpStream,
-) -> Result<(TlsStream, Decoder, PeerKey, ClientMessage), ConnectionError> {
+    observed: SocketAddr,
+) -> Result<(Client, ClientMessage), ConnectionError> {
     let mut stream = Box::new(tls.accept(tcp).await?);
     let (_, session) = stream.get_ref();
     let key = proven_key(session, ALPN_RENDEZVOUS)?;
     let mut decoder = Decoder::new(FrameKind::Client);
     let first = read_message(&mut stream, &mut decoder).await?;
     let (first, _) = first.ok_or(ConnectionError::Empty)?;
-    Ok((stream, decoder, key, first))
+    let client = Client {
+        stream,
+        decoder,
+        key,
+        observed,
+    };
+    Ok((client, first))
 }
 
 /// The next message, or `None` when the client hung up between two. With it, how many
@@ -209,10 +217,10 @@ async fn read_message(
 
 async fn control(
     context: &Context,
-    stream: TlsStream,
-    mut decoder: Decoder,
+    mut client: Client,
     log_in: LogIn,
-    places: (Connection, Slot),
+    connection: Connection,
+    slot: Slot,
 ) -> Result<(), ConnectionError> {
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
     let session = SessionId(context.fresh_id());
@@ -224,16 +232,16 @@ async fn control(
         backlog: Arc::clone(&backlog),
     };
     tell(context, input).await?;
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
     let ended = tokio::select! {
-        ended = read_messages(context, &mut reader, &mut decoder, session) => ended,
+        ended = read_messages(context, &mut reader, &mut client.decoder, session) => ended,
         ended = write_frames(context, &mut writer, &mut frames) => {
             if ended.is_ok() {
                 linger(context, &mut reader).await;
             }
             ended
         }
-        () = give_way(context, session, &places) => Ok(()),
+        () = give_way(context, session, &connection, &slot) => Ok(()),
         () = backlog.is_cut() => Err(ConnectionError::DoesNotRead),
     };
     // The registrar is gone only when it has forgotten all sessions.
@@ -243,10 +251,10 @@ async fn control(
 
 /// Has the session closed, with the reason, when it has to make room for others.
 /// Never completes: the session's last frame ends the connection.
-async fn give_way(context: &Context, session: SessionId, (connection, place): &(Connection, Slot)) {
+async fn give_way(context: &Context, session: SessionId, connection: &Connection, slot: &Slot) {
     tokio::select! {
         () = connection.evicted() => {}
-        () = place.evicted() => {}
+        () = slot.evicted() => {}
     }
     // The registrar is gone only when it has closed all sessions.
     let _: Result<(), _> = tell(context, Input::Evicted { session }).await;
@@ -299,25 +307,33 @@ async fn write_frames(
 /// Stays open as long as the client likes: the NAT's mapping lives with it.
 async fn observe(
     context: &Context,
-    mut stream: TlsStream,
-    mut decoder: Decoder,
-    (asker, observer_ports): (Asker, Vec<u16>),
-    (connection, place): (Connection, Option<Slot>),
+    mut client: Client,
+    arrival: Arrival,
+    connection: Connection,
+    slot: Option<Slot>,
 ) -> Result<(), ConnectionError> {
+    let (key, observed) = (client.key, client.observed);
+    let other_address = arrival.place.other_address;
+    let asker = Asker {
+        key,
+        observed,
+        came_to: client.stream.get_ref().0.local_addr()?.ip().to_canonical(),
+        other_address,
+        is_proxied: arrival.is_proxied,
+    };
     // First the registrar: the client may use the address as soon as it has it.
-    let Asker { key, observed, .. } = asker;
     let address = observed.ip();
     tell(context, Input::Observation { key, address }).await?;
     let told = ServerMessage::Observed {
         address: observed,
-        other_address: asker.other_address,
-        observer_ports,
+        other_address,
+        observer_ports: arrival.place.observer_ports,
     };
-    let ended = match write_message(context, &mut stream, &told).await {
+    let ended = match write_message(context, &mut client.stream, &told).await {
         Ok(()) => tokio::select! {
-            ended = until_token(context, &mut stream, &mut decoder, asker) => ended,
+            ended = until_token(context, &mut client, asker) => ended,
             reason = context.cut_off(&connection) => Err(ConnectionError::CutOff(reason)),
-            () = evicted(place.as_ref()) => Err(ConnectionError::CutOff(Refusal::Limited)),
+            () = evicted(slot.as_ref()) => Err(ConnectionError::CutOff(Refusal::Limited)),
         },
         Err(error) => Err(error),
     };
@@ -325,24 +341,20 @@ async fn observe(
     let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
     match ended {
         Ok(Some(token)) => {
-            drop(place);
-            let half = RelayLeg {
-                stream,
-                key,
-                connection: Arc::new(connection),
-            };
-            Box::pin(meeting::relay(context, half, decoder, token)).await
+            drop(slot);
+            let (leg, decoder) = client.into_relay_leg(connection);
+            Box::pin(meeting::relay(context, leg, decoder, token)).await
         }
         Ok(None) => Ok(()),
-        Err(ConnectionError::CutOff(reason)) => refuse(context, stream, reason).await,
+        Err(ConnectionError::CutOff(reason)) => refuse(context, client.stream, reason).await,
         Err(error) => Err(error),
     }
 }
 
-/// Never completes where there is no place to be given up.
-async fn evicted(place: Option<&Slot>) {
-    match place {
-        Some(place) => place.evicted().await,
+/// Completes when the slot is evicted. Never completes without one.
+async fn evicted(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => slot.evicted().await,
         None => std::future::pending().await,
     }
 }
@@ -351,18 +363,17 @@ async fn evicted(place: Option<&Slot>) {
 /// relay connection. Before that it may ask once to be probed.
 async fn until_token(
     context: &Context,
-    stream: &mut TlsStream,
-    decoder: &mut Decoder,
+    client: &mut Client,
     asker: Asker,
 ) -> Result<Option<RelayToken>, ConnectionError> {
     let mut is_probed = false;
     loop {
-        match next_wish(context, stream, decoder).await? {
+        match next_message(context, client).await? {
             Some(ClientMessage::Relay { token }) => return Ok(Some(token)),
             Some(ClientMessage::Probe { token }) if !is_probed => {
                 is_probed = true;
                 let answer = context.prober.probe(asker, token).await;
-                write_message(context, stream, &answer).await?;
+                write_message(context, &mut client.stream, &answer).await?;
             }
             Some(_) => return Err(ConnectionError::Unexpected),
             None => return Ok(None),
@@ -370,17 +381,19 @@ async fn until_token(
     }
 }
 
-/// What the client says on an observation connection, or `None` when it hangs up.
-async fn next_wish(
+/// The next message on an observation connection, or `None` when the client hangs up.
+async fn next_message(
     context: &Context,
-    stream: &mut TlsStream,
-    decoder: &mut Decoder,
+    client: &mut Client,
 ) -> Result<Option<ClientMessage>, ConnectionError> {
-    // It may have come together with the one before.
+    let Client {
+        stream, decoder, ..
+    } = client;
+    // It may have arrived together with the one before.
     if let Some(message) = decoder.next_message()? {
         return Ok(Some(message));
     }
-    // Most hang up: no buffer waits for what they might say.
+    // Most clients only hang up, so no buffer waits for what they might send.
     let mut byte = [0];
     if stream.read(&mut byte).await? == 0 {
         return Ok(None);

@@ -173,14 +173,14 @@ impl DataDir {
             }
             false => Names::open(&names_path)?,
         };
-        let noted = names.server()?;
         let identity = match key {
             Some(identity) => {
-                let ours = identity.key().fingerprint();
-                check(&names, noted, ours, &names_path, missing, is_empty)?;
-                if noted != Some(ours) {
-                    names.belong_to(ours)?;
+                if is_empty {
+                    warn!("beginning without any names, as --start-afresh says");
                 }
+                let ours = identity.key().fingerprint();
+                check(&names, ours, missing)?;
+                names.belong_to(ours)?;
                 identity
             }
             None => {
@@ -191,7 +191,7 @@ impl DataDir {
                         names,
                     });
                 }
-                make_identity(&key_path, &mut names, noted)?
+                make_identity(&key_path, &mut names)?
             }
         };
         for file in [&key_path, &names_path] {
@@ -216,32 +216,19 @@ impl DataDir {
     }
 }
 
-/// Whether the names are those that belong to the key `ours`.
-fn check(
-    names: &Names,
-    noted: Option<Fingerprint>,
-    ours: Fingerprint,
-    path: &Path,
-    missing: Missing,
-    is_new: bool,
-) -> Result<(), DataDirError> {
-    match noted {
-        _ if missing == Missing::StartAfresh => {
-            if is_new {
-                warn!("beginning without any names, as --start-afresh says");
-            }
-            Ok(())
-        }
+/// Checks that the names belong to the key `ours`.
+fn check(names: &Names, ours: Fingerprint, missing: Missing) -> Result<(), DataDirError> {
+    let path = || names.path().to_owned();
+    match names.server()? {
+        _ if missing == Missing::StartAfresh => Ok(()),
         Some(theirs) if theirs != ours => Err(DataDirError::OtherServer {
-            path: path.to_owned(),
+            path: path(),
             theirs,
             ours,
         }),
         // Earlier versions noted nothing. What they left may also be a copy that was
         // made without its write-ahead log, in which nothing is left.
-        None if names.count() == 0 => Err(DataDirError::NoNames {
-            path: path.to_owned(),
-        }),
+        None if names.count() == 0 => Err(DataDirError::NoNames { path: path() }),
         _ => Ok(()),
     }
 }
@@ -262,8 +249,7 @@ pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), Dat
     }
     let names = Names::open(&names_path)?;
     let ours = identity.key().fingerprint();
-    let noted = names.server()?;
-    check(&names, noted, ours, &names_path, Missing::Refuse, false)?;
+    check(&names, ours, Missing::Refuse)?;
     if backup.exists() {
         return Err(DataDirError::BackupExists {
             path: backup.to_owned(),
@@ -336,11 +322,7 @@ fn load_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
 
 /// The names note the key before it is there: a crash in between leaves names without
 /// a key, of which there are none yet.
-fn make_identity(
-    path: &Path,
-    names: &mut Names,
-    noted: Option<Fingerprint>,
-) -> Result<Identity, DataDirError> {
+fn make_identity(path: &Path, names: &mut Names) -> Result<Identity, DataDirError> {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
     let document = document.map_err(|_| DataDirError::Random)?;
     let identity = Identity::from_pkcs8(document.as_ref()).map_err(|source| {
@@ -348,7 +330,7 @@ fn make_identity(
         DataDirError::Identity { path, source }
     })?;
     let new = identity.key().fingerprint();
-    match noted {
+    match names.server()? {
         None => tracing::info!("a new key was made: {new}"),
         Some(old) => warn!(
             "the key {old} is missing; a new one was made: {new}. To everybody who knows the old \

@@ -29,24 +29,28 @@ const INBOX_INPUTS: usize = 1024;
 /// Frames that may wait for one client. A client further behind does not read.
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
 
+/// What the registrar uses beside the registry.
+pub(crate) struct Resources {
+    pub(crate) claims: Claims,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) log: Arc<ClientLog>,
+    pub(crate) backlogs: Backlogs,
+}
+
 /// Starts the registrar and the thread that owns the names. Both end when
 /// `stopping` becomes true.
 pub(crate) fn start(
-    (claims, clerk): (Claims, NameWorker),
     registry: Registry,
-    (admission, log): (Arc<Admission>, Arc<ClientLog>),
-    backlogs: Backlogs,
+    resources: Resources,
+    name_worker: NameWorker,
     stopping: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let answers = inbox.clone();
-    let storage = tokio::task::spawn_blocking(move || clerk.run(&answers));
+    let storage = tokio::task::spawn_blocking(move || name_worker.run(&answers));
     let registrar = Registrar {
         registry,
-        claims,
-        admission,
-        log,
-        backlogs,
+        resources,
         sessions: BTreeMap::new(),
         relays: BTreeMap::new(),
         has_warned: false,
@@ -90,10 +94,7 @@ struct Waiting {
 
 struct Registrar {
     registry: Registry,
-    claims: Claims,
-    admission: Arc<Admission>,
-    log: Arc<ClientLog>,
-    backlogs: Backlogs,
+    resources: Resources,
     sessions: BTreeMap<SessionId, Session>,
     relays: BTreeMap<RelayId, Waiting>,
     /// Whether the operator knows that there may be a proxy.
@@ -208,7 +209,7 @@ impl Registrar {
 
     fn claim(&mut self, claim: Claim) {
         let session = claim.session;
-        if let Err(refusal) = self.claims.ask(claim) {
+        if let Err(refusal) = self.resources.claims.ask(claim) {
             let now = Instant::now();
             self.registry.handle_claim(now, session, Err(refusal));
         }
@@ -230,7 +231,7 @@ impl Registrar {
                 self.drop_session(id);
             }
         }
-        if self.backlogs.are_too_long() {
+        if self.resources.backlogs.are_too_long() {
             self.cut_longest_backlog();
         }
     }
@@ -252,7 +253,7 @@ impl Registrar {
                 continue;
             };
             session.is_online = true;
-            if self.log.admits(session.observed.ip()) {
+            if self.resources.log.admits(session.observed.ip()) {
                 let (name, key) = (&session.name, session.key.fingerprint());
                 info!(%name, %key, observed = %session.observed, "logged in");
             }
@@ -296,7 +297,7 @@ impl Registrar {
     }
 
     fn note_end(&self, session: &Session, refusal: Option<Refusal>) {
-        if !self.log.admits(session.observed.ip()) {
+        if !self.resources.log.admits(session.observed.ip()) {
             return;
         }
         let (name, key) = (&session.name, session.key.fingerprint());
@@ -316,7 +317,10 @@ impl Registrar {
             return true;
         };
         let Inviter { key, address } = inviter;
-        let charged = self.admission.charge(&waiting.connection, key, address);
+        let charged = self
+            .resources
+            .admission
+            .charge(&waiting.connection, key, address);
         if charged.is_err() {
             self.tell(relay, RelayDecision::Refused(Refusal::Limited));
             self.registry.handle_relay_disconnected(relay);

@@ -95,13 +95,17 @@ pub async fn run_behind(
         false => Registry::new().without_relay(),
     };
     let regulars: Arc<Regulars> = Arc::default();
-    let claims = claims(names, &limits, Arc::clone(&regulars))?;
+    let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
     let admission = Arc::new(Admission::new(&limits, regulars));
     let log = Arc::new(ClientLog::new(&limits));
-    let shared = (Arc::clone(&admission), Arc::clone(&log));
     let backlogs = Backlogs::default();
-    let stopped = stopping.clone();
-    let (registrar, ended) = registrar::start(claims, registry, shared, backlogs.clone(), stopped);
+    let resources = registrar::Resources {
+        claims,
+        admission: Arc::clone(&admission),
+        log: Arc::clone(&log),
+        backlogs: backlogs.clone(),
+    };
+    let (registrar, ended) = registrar::start(registry, resources, name_worker, stopping.clone());
     let relay = Arc::new(Relay::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),

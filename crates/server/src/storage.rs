@@ -139,6 +139,12 @@ impl Names {
         })
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many names there are.
     #[must_use]
     pub const fn count(&self) -> u64 {
@@ -231,11 +237,14 @@ impl Names {
         text.map(|text| self.parsed(&text)).transpose()
     }
 
-    /// Notes whose names these are.
+    /// Notes whose names these are, unless that is noted already.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// When the file cannot be read or written.
     pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), StorageError> {
+        if self.server()? == Some(server) {
+            return Ok(());
+        }
         let note = || {
             let transaction = self.connection.unchecked_transaction()?;
             transaction.execute("DELETE FROM server", [])?;

@@ -58,7 +58,7 @@ impl Lab {
                     [("A", "NA", 10, a, "10.1.0"), ("B", "NB", 11, b, "10.2.0")]
                 {
                     self.add_router(node);
-                    self.plug_router(node, "CA", "a", number, router, lan);
+                    self.plug_router(node, "CA", number, router, lan);
                     self.plug(host, node, 10, Stack::V4);
                 }
             }
@@ -113,7 +113,7 @@ impl Lab {
             self.line(&carrier_node, &line);
             let access = Access::of(net(letter, &carrier), &line);
             self.connect(&carrier_node, carrier, access, carrier_lan);
-            self.plug_router(&node, &carrier_node, &line, 10, site.router, lan);
+            self.plug_router(&node, &carrier_node, 10, site.router, lan);
         } else {
             self.line(&node, &line);
             let net = net(letter, &site.router);
@@ -195,27 +195,20 @@ impl Lab {
         ));
     }
 
-    /// Plugs a router into a carrier's network.
-    fn plug_router(
-        &self,
-        node: &str,
-        carrier: &str,
-        line: &str,
-        number: u8,
-        router: Router,
-        lan: &str,
-    ) {
+    /// Plugs a router into a carrier's network, under this number there.
+    fn plug_router(&self, node: &str, carrier: &str, number: u8, router: Router, lan: &str) {
         assert_ne!(
             router.mapping,
             Mapping::None,
             "carriers have no addresses to give"
         );
-        let net = self.routers()[carrier].lan.clone();
+        let carrier_standing = self.routers()[carrier].clone();
+        let net = carrier_standing.lan;
         self.plug_cable((node, "wan0"), carrier);
         let access = Access {
             outside: format!("{net}.{number}"),
             upstream: format!("{net}.1"),
-            line: line.to_owned(),
+            line: carrier_standing.line,
         };
         self.address(node, "wan0", &[&format!("{}/24", access.outside)]);
         self.default_route(node, &access.upstream);

@@ -9,7 +9,8 @@ use pinhole_client::{PeerKey, PeerName, Snapshot, Stage, TransferView};
 use super::App;
 use crate::action::{Action, Sheet};
 use crate::choice::Choice;
-use crate::strangers::{self, Stranger};
+use crate::offer::AskedOffer;
+use crate::strangers::{self, Ready, Stranger};
 use crate::{history, known, leave, login, message, offer, send_sheet, settings, trust};
 
 /// How long a question is in sight before it can be answered: longer than a
@@ -73,7 +74,11 @@ impl App {
         self.rows = rows;
         let what = egui::Id::unique(("strangers", self.rows_moved));
         let rows_are_ready = self.rows_asked.is_ready(ui.ctx(), what);
-        strangers::show(ui, &strangers, is_ready, is_ready && rows_are_ready)
+        let ready = Ready {
+            question: is_ready,
+            rows: is_ready && rows_are_ready,
+        };
+        strangers::show(ui, &strangers, ready)
     }
 
     /// The one offer that is asked about by itself, if there is one.
@@ -113,14 +118,12 @@ impl App {
             .count();
         let choice = self.choices.entry(asked.id);
         let choice = choice.or_insert_with(|| Choice::of(&asked.offer));
-        offer::show(
-            ui,
-            snapshot,
-            asked,
-            choice,
-            others.saturating_sub(1),
+        let asked = AskedOffer {
+            transfer: asked,
+            others: others.saturating_sub(1),
             is_ready,
-        )
+        };
+        offer::show(ui, snapshot, asked, choice)
     }
 
     /// Something lies over a message that is being written.

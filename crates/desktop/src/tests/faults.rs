@@ -123,7 +123,7 @@ fn every_state_has_a_way_on() {
                     if nearby.is_some() {
                         click(&mut harness, text::LOG_IN);
                     }
-                    assert!(shows(&harness, text::SERVER_LABEL), "{at}");
+                    assert!(shows(&harness, text::SERVER_FIELD.label), "{at}");
                     assert!(shows(&harness, text::LOG_IN), "{at}");
                     harness.key_press(Key::Escape);
                     harness.run();
@@ -184,7 +184,7 @@ fn logging_in_over_people_nearby_ends_when_it_has_worked() {
     click(&mut harness, text::LOG_IN);
     assert!(shows(&harness, text::LOG_IN_TO_SERVER));
     harness
-        .get_by_role_and_label(Role::TextInput, text::NAME_LABEL)
+        .get_by_role_and_label(Role::TextInput, text::NAME_FIELD.label)
         .focus();
     harness.run();
     harness.event(Input::Text("alice".to_owned()));

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn logs_in_by_keyboard_alone() {
     let (mut harness, play) = window(logged_out());
-    assert!(harness.get_by_label(text::NAME_LABEL).is_focused());
+    assert!(harness.get_by_label(text::NAME_FIELD.label).is_focused());
     harness.event(Input::Text("alice".to_owned()));
     harness.run();
     harness.key_press(Key::Tab);
@@ -30,7 +30,7 @@ fn a_bad_name_is_explained_beside_its_field() {
     harness.get_by_label(text::LOG_IN).click();
     harness.run();
     assert!(harness.query_by_label_contains("not 'A'").is_some());
-    assert!(harness.get_by_label(text::NAME_LABEL).is_focused());
+    assert!(harness.get_by_label(text::NAME_FIELD.label).is_focused());
     assert_eq!(play.commands(), []);
 }
 
