@@ -122,7 +122,7 @@ enum Group<K> {
 }
 
 #[derive(Debug)]
-struct Held<K> {
+struct HeldItem<K> {
     owner: Owner<K>,
     cost: u64,
 }
@@ -153,7 +153,7 @@ pub struct Budget<K> {
     bounds: Bounds,
     next_ticket: u64,
     used: u64,
-    held: HashMap<Ticket, Held<K>>,
+    held: HashMap<Ticket, HeldItem<K>>,
     by_key: HashMap<K, u64>,
     by_subnet: HashMap<Subnet, u64>,
     groups: BTreeMap<Group<K>, (u64, BTreeSet<Ticket>)>,
@@ -208,7 +208,7 @@ impl<K: Copy + Ord + Hash> Budget<K> {
 
     /// Something is no longer held. A ticket that has given way already is ignored.
     pub fn give_back(&mut self, ticket: Ticket) {
-        let Some(Held { owner, cost }) = self.held.remove(&ticket) else {
+        let Some(HeldItem { owner, cost }) = self.held.remove(&ticket) else {
             return;
         };
         self.used -= cost;
@@ -364,7 +364,7 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         if let Some(key) = owner.key {
             *self.by_key.entry(key).or_default() += cost;
         }
-        self.held.insert(ticket, Held { owner, cost });
+        self.held.insert(ticket, HeldItem { owner, cost });
         if owner.is_known {
             return;
         }

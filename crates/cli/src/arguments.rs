@@ -24,25 +24,25 @@ use pinhole_client::{
 /// when there is no direct path.
 #[derive(Debug, Parser)]
 #[command(version, name = "pinhole", after_help = EXIT_CODES)]
-pub(crate) struct Arguments {
+pub(crate) struct CliArguments {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(subcommand)]
-    pub(crate) task: Task,
+    pub(crate) task: CliTask,
 }
 
 /// Arguments that make no sense.
 #[derive(Debug)]
-pub(crate) struct Unusable {
+pub(crate) struct UsageError {
     /// Why, with what would make sense.
     pub(crate) text: String,
     /// Whether JSON was asked for.
     pub(crate) json: bool,
 }
 
-impl Arguments {
+impl CliArguments {
     /// Of this process. Ends it when they only ask for help.
-    pub(crate) fn of_process() -> Result<Self, Unusable> {
+    pub(crate) fn of_process() -> Result<Self, UsageError> {
         let words: Vec<OsString> = std::env::args_os().collect();
         Self::of(&words).map_err(|error| {
             if !error.use_stderr() {
@@ -54,7 +54,7 @@ impl Arguments {
                 .map(|word| OsString::from(display_text(&word.to_string_lossy())));
             let safe: Vec<OsString> = safe.collect();
             let error = Self::of(&safe).err().unwrap_or(error);
-            Unusable {
+            UsageError {
                 text: with_variable(&error),
                 json: is_given(&words, "json"),
             }
@@ -100,7 +100,7 @@ fn with_variable(error: &clap::Error) -> String {
     let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else {
         return text;
     };
-    let mut command = Arguments::command();
+    let mut command = CliArguments::command();
     command.build();
     let of_subcommands = command.get_subcommands().flat_map(Command::get_arguments);
     let mut arguments = command.get_arguments().chain(of_subcommands);
@@ -184,7 +184,7 @@ pub(crate) struct Common {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Task {
+pub(crate) enum CliTask {
     /// Send files, folders or a few words, and wait until they are safely there.
     ///
     /// Exits with 0 once everything is on the other side's disk, whole and
@@ -217,19 +217,19 @@ pub(crate) enum Task {
     Block {
         /// Who: a contact, or somebody in the history.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
-        whom: Whom,
+        spec: PeerSpec,
     },
     /// Hear of somebody again.
     Unblock {
         /// Who is blocked.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
-        whom: Whom,
+        spec: PeerSpec,
     },
     /// Remove somebody from the contacts: they are a stranger again.
     Forget {
         /// Whom.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
-        whom: Whom,
+        spec: PeerSpec,
     },
     /// Show your own name, key and fingerprint.
     ///
@@ -290,7 +290,7 @@ pub(crate) struct Send {
     /// To whom; to several at once with commas between their names. With #FINGERPRINT
     /// only to whoever has that key, whether a server confirms the name or not.
     #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
-    pub(crate) peers: Peers,
+    pub(crate) peers: PeerSpecs,
     /// What to send; folders go whole.
     #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
@@ -312,32 +312,32 @@ pub(crate) struct Trust {
 
 /// Names with commas between them, which none holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Peers(pub(crate) Vec<Whom>);
+pub(crate) struct PeerSpecs(pub(crate) Vec<PeerSpec>);
 
 /// A name, and perhaps the key that belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Whom {
+pub(crate) struct PeerSpec {
     pub(crate) name: PeerName,
     pub(crate) fingerprint: Option<Fingerprint>,
 }
 
-impl FromStr for Peers {
+impl FromStr for PeerSpecs {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut all = Vec::new();
         for one in text.split(',') {
-            let whom = one.parse()?;
+            let spec = one.parse()?;
             // Said twice is meant once.
-            if !all.contains(&whom) {
-                all.push(whom);
+            if !all.contains(&spec) {
+                all.push(spec);
             }
         }
         Ok(Self(all))
     }
 }
 
-impl FromStr for Whom {
+impl FromStr for PeerSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -468,17 +468,17 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        CliArguments::command().debug_assert();
     }
 
     #[test]
     fn several_names_stand_between_commas() {
         let line = ["pinhole", "send", "bob,carol,bob", "a", "b"];
-        let Task::Send(send) = Arguments::try_parse_from(line).unwrap().task else {
+        let CliTask::Send(send) = CliArguments::try_parse_from(line).unwrap().task else {
             panic!("something else");
         };
         assert_eq!(send.peers, "bob,carol".parse().unwrap());
-        assert!(send.peers.0.iter().all(|whom| whom.fingerprint.is_none()));
+        assert!(send.peers.0.iter().all(|spec| spec.fingerprint.is_none()));
         assert_eq!(send.peers.0.len(), 2);
         assert_eq!(send.paths.len(), 2);
     }
@@ -486,11 +486,11 @@ mod tests {
     #[test]
     fn a_fingerprint_stands_behind_a_name() {
         let fingerprint = pinhole_client::PeerKey::from_bytes([7; 32]).fingerprint();
-        let peers: Peers = format!("bob#{fingerprint},carol").parse().unwrap();
-        let known: Vec<_> = peers.0.iter().map(|whom| whom.fingerprint).collect();
+        let peers: PeerSpecs = format!("bob#{fingerprint},carol").parse().unwrap();
+        let known: Vec<_> = peers.0.iter().map(|spec| spec.fingerprint).collect();
         assert_eq!(known, [Some(fingerprint), None]);
-        assert!("bob#".parse::<Peers>().is_err());
-        assert!(format!("#{fingerprint}").parse::<Peers>().is_err());
+        assert!("bob#".parse::<PeerSpecs>().is_err());
+        assert!(format!("#{fingerprint}").parse::<PeerSpecs>().is_err());
     }
 
     #[test]
@@ -502,11 +502,11 @@ mod tests {
             ("--strangers", "x", "relay, direct, ask"),
         ] {
             let line = ["pinhole", "receive", option, value];
-            let error = Arguments::try_parse_from(line).unwrap_err().to_string();
+            let error = CliArguments::try_parse_from(line).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         let line = ["pinhole", "receive", "--accept", "ALL"];
-        assert!(Arguments::try_parse_from(line).is_ok());
+        assert!(CliArguments::try_parse_from(line).is_ok());
     }
 
     #[test]
@@ -540,7 +540,7 @@ mod tests {
     #[test]
     fn words_become_policies() {
         let line = ["pinhole", "send", "bob", "a", "--path", "relay", "--json"];
-        let arguments = Arguments::try_parse_from(line).unwrap();
+        let arguments = CliArguments::try_parse_from(line).unwrap();
         assert_eq!(arguments.common.path, Some(PathPolicy::RelayOnly));
         assert!(arguments.common.json && !arguments.common.no_nearby);
         for bad in [
@@ -554,7 +554,10 @@ mod tests {
             vec!["pinhole", "send", "bob", "a", "--limit", "0"],
             vec!["pinhole", "peers", "--server", "no port"],
         ] {
-            assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
+            assert_eq!(
+                CliArguments::try_parse_from(bad).unwrap_err().exit_code(),
+                2
+            );
         }
     }
 }

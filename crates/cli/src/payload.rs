@@ -18,18 +18,18 @@ pub(crate) enum Payload {
 
 /// Why there is nothing to send, and how the program ends then.
 #[derive(Debug)]
-struct Unusable {
+struct PayloadError {
     reason: String,
     exit: Exit,
 }
 
 impl Payload {
     /// What the arguments name. Reads standard input when they say so. Blocks.
-    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, Unusable> {
+    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, PayloadError> {
         let Some(text) = text else {
             let mut troubles = paths.iter().filter_map(|path| trouble(path));
             return match troubles.next() {
-                Some(reason) => Err(Unusable {
+                Some(reason) => Err(PayloadError {
                     reason,
                     exit: Exit::LocalFiles,
                 }),
@@ -37,7 +37,7 @@ impl Payload {
             };
         };
         let text = if text == "-" { typed()? } else { text };
-        let usage = |reason: String| Unusable {
+        let usage = |reason: String| PayloadError {
             reason,
             exit: Exit::Usage,
         };
@@ -119,12 +119,12 @@ fn in_words(error: &io::Error) -> String {
 }
 
 /// Standard input, but not much more than can be sent.
-fn typed() -> Result<String, Unusable> {
+fn typed() -> Result<String, PayloadError> {
     let mut text = String::new();
     let mut input = io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
     match input.read_to_string(&mut text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(Unusable {
+        Err(error) => Err(PayloadError {
             reason: format!("cannot read the text from standard input: {error}"),
             exit: Exit::LocalFiles,
         }),
@@ -147,7 +147,7 @@ pub(crate) async fn payload_of(
             },
         }
     };
-    Ok(payload.map_err(|Unusable { reason, exit }| {
+    Ok(payload.map_err(|PayloadError { reason, exit }| {
         let kind = match exit {
             Exit::LocalFiles => "local_files",
             _ => "usage",

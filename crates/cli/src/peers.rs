@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::terminal::{Presence, Terminal, Wake};
+use crate::terminal::{OnlineOptions, Terminal, Wake};
 
 /// Whoever is nearby has answered by then. Most do at once; who has answered
 /// somebody else within the last second waits until it is over (RFC 6762, 6).
@@ -16,7 +16,7 @@ pub(crate) const NEARBY_PATIENCE: Duration = Duration::from_millis(1_500);
 /// Lists who is online or nearby.
 pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<Exit> {
     let patience = Instant::now() + NEARBY_PATIENCE;
-    let presence = Presence {
+    let presence = OnlineOptions {
         announces: false,
         patient: false,
     };

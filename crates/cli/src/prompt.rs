@@ -19,23 +19,23 @@ const TICK: Duration = Duration::from_millis(100);
 /// the one that stood when it was typed.
 pub(crate) struct Prompt {
     /// What is typed in answer to the question that stands.
-    typed: Option<mpsc::Receiver<Typed>>,
+    typed: Option<mpsc::Receiver<PromptInput>>,
 }
 
 /// What comes from the terminal.
 #[derive(Debug)]
-pub(crate) enum Typed {
+pub(crate) enum PromptInput {
     Line(String),
     /// Ctrl-D.
     End,
     /// The process has been brought to the foreground, and the question can be
     /// answered from now on.
-    InFront,
+    Foreground,
 }
 
 /// What the user wants of an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum OfferAnswer {
     /// All of it. Where names are taken, perhaps otherwise than the settings say.
     Yes(Option<Existing>),
     No,
@@ -73,7 +73,7 @@ impl Prompt {
     }
 
     /// Waits for what is typed next.
-    pub(crate) async fn next(&mut self) -> Typed {
+    pub(crate) async fn next(&mut self) -> PromptInput {
         let typed = match &mut self.typed {
             Some(typed) => typed.recv().await,
             None => None,
@@ -87,7 +87,7 @@ impl Prompt {
 
 /// Reads the terminal for as long as the question stands, but never from the
 /// background: whoever does that is stopped, with everything that it was doing.
-fn read_for(question: &mpsc::Sender<Typed>) {
+fn read_for(question: &mpsc::Sender<PromptInput>) {
     /// A reader may be about to find out that its question is gone.
     static READER: Mutex<()> = Mutex::new(());
     let _only_one = READER.lock();
@@ -98,7 +98,9 @@ fn read_for(question: &mpsc::Sender<Typed>) {
             thread::sleep(TICK);
             continue;
         }
-        if std::mem::take(&mut was_behind) && question.blocking_send(Typed::InFront).is_err() {
+        if std::mem::take(&mut was_behind)
+            && question.blocking_send(PromptInput::Foreground).is_err()
+        {
             return;
         }
         let may_read = tty::has_input(TICK) && !question.is_closed() && !tty::is_in_background();
@@ -108,24 +110,24 @@ fn read_for(question: &mpsc::Sender<Typed>) {
     }
 }
 
-fn read_line() -> Typed {
+fn read_line() -> PromptInput {
     let mut line = String::new();
     match stdin().read_line(&mut line) {
-        Ok(0) | Err(_) => Typed::End,
-        Ok(_) => Typed::Line(line),
+        Ok(0) | Err(_) => PromptInput::End,
+        Ok(_) => PromptInput::Line(line),
     }
 }
 
 /// What a line says to an offer of so many items, of which some names may be
 /// taken; `None` when it makes no sense.
-pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer> {
+pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<OfferAnswer> {
     match line.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Some(Answer::Yes(None)),
-        "s" | "skip" if is_taken => Some(Answer::Yes(Some(Existing::Skip))),
-        "r" | "replace" if is_taken => Some(Answer::Yes(Some(Existing::Replace))),
-        "" | "n" | "no" => Some(Answer::No),
-        "b" | "block" => Some(Answer::Block),
-        "none" => Some(Answer::NoStranger),
+        "y" | "yes" => Some(OfferAnswer::Yes(None)),
+        "s" | "skip" if is_taken => Some(OfferAnswer::Yes(Some(Existing::Skip))),
+        "r" | "replace" if is_taken => Some(OfferAnswer::Yes(Some(Existing::Replace))),
+        "" | "n" | "no" => Some(OfferAnswer::No),
+        "b" | "block" => Some(OfferAnswer::Block),
+        "none" => Some(OfferAnswer::NoStranger),
         numbers => {
             let mut chosen = BTreeSet::new();
             for part in numbers.split(',').map(str::trim) {
@@ -137,7 +139,7 @@ pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer>
                 }
                 chosen.extend(first..=last);
             }
-            Some(Answer::Only(chosen))
+            Some(OfferAnswer::Only(chosen))
         }
     }
 }
@@ -148,16 +150,16 @@ mod tests {
 
     #[test]
     fn lines_become_answers() {
-        let only = |numbers: &[usize]| Some(Answer::Only(numbers.iter().copied().collect()));
+        let only = |numbers: &[usize]| Some(OfferAnswer::Only(numbers.iter().copied().collect()));
         for (line, expected) in [
-            ("y", Some(Answer::Yes(None))),
-            (" YES ", Some(Answer::Yes(None))),
-            ("s", Some(Answer::Yes(Some(Existing::Skip)))),
-            ("Replace", Some(Answer::Yes(Some(Existing::Replace)))),
-            ("", Some(Answer::No)),
-            ("N", Some(Answer::No)),
-            ("b", Some(Answer::Block)),
-            ("none", Some(Answer::NoStranger)),
+            ("y", Some(OfferAnswer::Yes(None))),
+            (" YES ", Some(OfferAnswer::Yes(None))),
+            ("s", Some(OfferAnswer::Yes(Some(Existing::Skip)))),
+            ("Replace", Some(OfferAnswer::Yes(Some(Existing::Replace)))),
+            ("", Some(OfferAnswer::No)),
+            ("N", Some(OfferAnswer::No)),
+            ("b", Some(OfferAnswer::Block)),
+            ("none", Some(OfferAnswer::NoStranger)),
             ("2", only(&[2])),
             ("1,3-5", only(&[1, 3, 4, 5])),
             (" 1 , 4 - 5 ", only(&[1, 4, 5])),

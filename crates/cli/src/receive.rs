@@ -7,16 +7,16 @@ use pinhole_client::{
     Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView, amount,
 };
 
-use self::questions::{Question, Questions};
+use self::questions::{QuestionQueue, ReceiveQuestion};
 use crate::arguments::Common;
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
 use crate::prompt::Prompt;
-use crate::reader::Reader;
-use crate::terminal::{Online, Presence, Terminal, Wake};
+use crate::stdout_watch::StdoutWatch;
+use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
 /// There to be found, for as long as it takes.
-const PRESENCE: Presence = Presence {
+const ONLINE_OPTIONS: OnlineOptions = OnlineOptions {
     announces: true,
     patient: true,
 };
@@ -24,9 +24,9 @@ const PRESENCE: Presence = Presence {
 /// What receives.
 struct Receiving {
     online: Online,
-    questions: Questions,
+    questions: QuestionQueue,
     /// Of what is printed. What nobody would hear of is not taken.
-    reader: Reader,
+    stdout_watch: StdoutWatch,
     once: bool,
     /// The one that counts with `once`.
     first: Option<TransferId>,
@@ -42,7 +42,7 @@ pub(crate) async fn receive(
     if let Err(failure) = terminal.client.check_download_folder() {
         return Ok(terminal.fail(&failure));
     }
-    let online = match terminal.go_online(common, PRESENCE)? {
+    let online = match terminal.go_online(common, ONLINE_OPTIONS)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
@@ -52,8 +52,8 @@ pub(crate) async fn receive(
         .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
     let receiving = Receiving {
         online,
-        questions: Questions::new(),
-        reader: Reader::of_results(),
+        questions: QuestionQueue::new(),
+        stdout_watch: StdoutWatch::start(),
         once,
         first: None,
     };
@@ -69,7 +69,7 @@ impl Receiving {
             }
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
-                () = self.reader.gone() => {
+                () = self.stdout_watch.gone() => {
                     return self.unheard(terminal, "nobody reads it any more").await;
                 }
                 typed = self.questions.typed() => {
@@ -128,7 +128,8 @@ impl Receiving {
             Event::Offered { transfer } => {
                 self.first.get_or_insert(transfer);
                 if Prompt::has_reader() {
-                    self.questions.add(terminal, Question::Offer(transfer));
+                    self.questions
+                        .add(terminal, ReceiveQuestion::Offer(transfer));
                     return Ok(None);
                 }
                 decline(terminal, transfer)?;
@@ -176,7 +177,7 @@ impl Receiving {
     fn asked(&mut self, terminal: &mut Terminal<'_>, peer: &PeerIdentity) {
         if Prompt::has_reader() {
             self.questions
-                .add(terminal, Question::Stranger(peer.clone()));
+                .add(terminal, ReceiveQuestion::Stranger(peer.clone()));
             return;
         }
         terminal.report.asked(peer);
@@ -199,7 +200,7 @@ async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
 /// words have been told when they came.
 fn finished(
     terminal: &mut Terminal<'_>,
-    questions: &mut Questions,
+    questions: &mut QuestionQueue,
     transfer: TransferId,
 ) -> anyhow::Result<Option<Exit>> {
     let Some(view) = terminal.transfer(transfer) else {

@@ -1,7 +1,7 @@
 //! What is printed: one JSON object a line for scripts, or text for people.
 
 mod bar;
-mod line;
+mod json_line;
 mod network;
 mod output;
 mod people;
@@ -19,9 +19,9 @@ use pinhole_client::{
     ServerAddress, Snapshot, Stage, TransferId, TransferView, amount,
 };
 
-use self::bar::{Bar, Shown};
-pub(crate) use self::line::Until;
-use self::line::{Entry, Line};
+use self::bar::{Bar, BarContent};
+pub(crate) use self::json_line::AwaitedState;
+use self::json_line::{JsonEntry, JsonLine};
 use self::output::Output;
 pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
@@ -41,7 +41,7 @@ pub(crate) struct Outage {
 
 /// Prints. Text about what goes on is for standard error, results are for
 /// standard output; with `--json` everything is for standard output.
-pub(crate) struct Report {
+pub(crate) struct Reporter {
     json: bool,
     output: Output,
     /// Where questions are put when standard error goes elsewhere.
@@ -53,7 +53,7 @@ pub(crate) struct Report {
     question: Option<String>,
 }
 
-impl Report {
+impl Reporter {
     pub(crate) fn new(json: bool) -> Self {
         let is_seen = io::stderr().is_terminal() || !io::stdin().is_terminal();
         Self {
@@ -77,7 +77,7 @@ impl Report {
         self.say(&format!("pinhole: {}", plain(reason)));
     }
 
-    fn line(&self, line: &Line<'_>) {
+    fn line(&self, line: &JsonLine<'_>) {
         if let Ok(text) = serde_json::to_string(line) {
             self.output.json(&text);
         }
@@ -158,7 +158,7 @@ impl Report {
 
     pub(crate) fn logged_in(&self, name: &PeerName, server: &ServerAddress, observed: SocketAddr) {
         if self.json {
-            self.line(&Line::LoggedIn {
+            self.line(&JsonLine::LoggedIn {
                 name,
                 observed,
                 server: server.to_string(),
@@ -170,7 +170,7 @@ impl Report {
 
     pub(crate) fn nearby(&self, name: &PeerName, port: Option<u16>) {
         if self.json {
-            self.line(&Line::Nearby { name, port });
+            self.line(&JsonLine::Nearby { name, port });
         } else if let Some(port) = port {
             self.say(&format!(
                 "people on your network can find you as {name} (TCP port {port})"
@@ -182,7 +182,7 @@ impl Report {
     pub(crate) fn nearby_only(&self, failure: Option<&Failure>) {
         if self.json {
             let reason = failure.map(words::failure);
-            return self.line(&Line::NearbyOnly { reason });
+            return self.line(&JsonLine::NearbyOnly { reason });
         }
         let why = failure.map_or_else(|| "No server is set.".to_owned(), words::failure);
         self.say(&format!("{why} Only people nearby can be reached."));
@@ -192,7 +192,7 @@ impl Report {
     pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration, outage: Outage) {
         if self.json {
             let retry_in_ms = millis(retry_in);
-            self.line(&Line::Disconnected {
+            self.line(&JsonLine::Disconnected {
                 reason: words::failure(failure),
                 retry_in_ms,
             });
@@ -216,7 +216,7 @@ impl Report {
     ) {
         if self.json {
             let elapsed_ms = millis(elapsed);
-            self.line(&Line::Connected {
+            self.line(&JsonLine::Connected {
                 peer: &peer.name,
                 path,
                 local,
@@ -241,7 +241,7 @@ impl Report {
         remote: SocketAddr,
     ) {
         if self.json {
-            self.line(&Line::Moved {
+            self.line(&JsonLine::Moved {
                 peer: &peer.name,
                 path,
                 local,
@@ -257,11 +257,11 @@ impl Report {
     pub(crate) fn offered(&self, transfer: &TransferView) {
         let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);
         if self.json {
-            let entries = offer.entries.iter().map(|e| Entry {
+            let entries = offer.entries.iter().map(|e| JsonEntry {
                 path: &e.path,
                 size_bytes: e.size_bytes,
             });
-            return self.line(&Line::Offered {
+            return self.line(&JsonLine::Offered {
                 peer: &peer.name,
                 fingerprint: peer.key.fingerprint(),
                 claimed,
@@ -304,7 +304,7 @@ impl Report {
     /// A connection was lost, and the transfer waits for a new one.
     pub(crate) fn reconnecting(&self, peer: &PeerName) {
         if self.json {
-            return self.line(&Line::Reconnecting { peer });
+            return self.line(&JsonLine::Reconnecting { peer });
         }
         self.say(&format!(
             "the connection to {peer} was lost; connecting again"
@@ -316,7 +316,7 @@ impl Report {
         let (peer, text) = (&transfer.peer.name, transfer.text.as_deref());
         let text = text.unwrap_or_default();
         if self.json {
-            return self.line(&Line::Text { peer, text });
+            return self.line(&JsonLine::Text { peer, text });
         }
         self.say(&format!("{peer} writes:"));
         self.beside_question(|| self.output.lines(text, GUTTER));
@@ -326,7 +326,7 @@ impl Report {
     pub(crate) fn started(&self, transfer: &TransferView) {
         let offer = &transfer.offer;
         if self.json {
-            self.line(&Line::Started {
+            self.line(&JsonLine::Started {
                 peer: &transfer.peer.name,
                 files: offer.files,
                 folders: offer.folders,
@@ -352,7 +352,7 @@ impl Report {
         let news = (progress.bytes_done, progress.files_done);
         let is_moving = matches!(transfer.stage, Stage::Transferring);
         if is_moving && self.told.insert(transfer.id, news) != Some(news) {
-            self.line(&Line::Progress {
+            self.line(&JsonLine::Progress {
                 peer: &transfer.peer.name,
                 bytes: progress.bytes_done,
                 total: progress.bytes_total,
@@ -365,7 +365,7 @@ impl Report {
     fn show_progress(&mut self, snapshot: &Snapshot) {
         // The bar would be drawn over the question, or over what another program shows.
         let is_free = self.question.is_none() && !tty::is_in_background();
-        let Some(shown) = Shown::of(snapshot).filter(|_| is_free) else {
+        let Some(shown) = BarContent::of(snapshot).filter(|_| is_free) else {
             return;
         };
         if !self.bar.as_ref().is_some_and(|bar| bar.is_of(&shown)) {
@@ -382,7 +382,7 @@ impl Report {
     /// The other side has stopped a transfer for a while, or lets it go on.
     pub(crate) fn paused(&self, peer: &PeerName, paused: bool) {
         if self.json {
-            return self.line(&Line::Paused { peer, paused });
+            return self.line(&JsonLine::Paused { peer, paused });
         }
         let what = if paused { "has paused" } else { "goes on" };
         self.say(&format!("{peer} {what}"));
@@ -390,7 +390,7 @@ impl Report {
 
     pub(crate) fn file_failed(&self, path: &str, failure: &Failure) {
         if self.json {
-            self.line(&Line::FileFailed {
+            self.line(&JsonLine::FileFailed {
                 path,
                 kind: failure.kind(),
                 reason: words::failure(failure),
@@ -408,7 +408,7 @@ impl Report {
             let folder = completion.folder.as_ref();
             let paths = completion.paths.iter();
             let paths = paths.map(|path| path.display().to_string());
-            return self.line(&Line::Completed {
+            return self.line(&JsonLine::Completed {
                 peer: &transfer.peer.name,
                 files: completion.files,
                 bytes: completion.bytes,
@@ -460,7 +460,7 @@ impl Report {
         self.clear_bar();
         let reason = &plain(reason);
         if self.json {
-            self.line(&Line::Failed { peer, kind, reason });
+            self.line(&JsonLine::Failed { peer, kind, reason });
         }
         // Somebody has to hear of it.
         if !self.json || self.lost().is_some() {
@@ -485,27 +485,27 @@ impl Report {
         let reason = words::failure(failure);
         if self.json {
             let kind = failure.kind();
-            return self.line(&Line::Warning { kind, reason });
+            return self.line(&JsonLine::Warning { kind, reason });
         }
         self.say(&reason);
     }
 
     /// The other side is waited for.
-    pub(crate) fn waiting(&self, peer: &PeerName, until: Until) {
+    pub(crate) fn waiting(&self, peer: &PeerName, until: AwaitedState) {
         if self.json {
-            return self.line(&Line::Waiting { peer, until });
+            return self.line(&JsonLine::Waiting { peer, until });
         }
         self.say(&match until {
-            Until::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
-            Until::Receiving => format!("waiting until {peer} receives; Ctrl-C ends"),
-            Until::Accepted => format!("waiting for {peer} to accept"),
+            AwaitedState::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
+            AwaitedState::Receiving => format!("waiting until {peer} receives; Ctrl-C ends"),
+            AwaitedState::Accepted => format!("waiting for {peer} to accept"),
         });
     }
 
     /// Something found is not sent.
     pub(crate) fn left_out(&self, peer: &PeerName, left_out: &LeftOut) {
         if self.json {
-            return self.line(&Line::LeftOut {
+            return self.line(&JsonLine::LeftOut {
                 peer,
                 path: &left_out.path,
                 reason: &left_out.reason,
@@ -522,7 +522,7 @@ impl Report {
 
     pub(crate) fn history(&self, entry: &HistoryEntry) {
         if self.json {
-            return self.line(&Line::History(entry));
+            return self.line(&JsonLine::History(entry));
         }
         let when = display::date(entry.ended_at_s);
         let (title, peer) = (&entry.title, &entry.peer.name);
@@ -545,7 +545,7 @@ impl Report {
 
     pub(crate) fn diagnosis(&self, diagnosis: &Diagnosis) {
         if self.json {
-            self.line(&Line::Diagnosis(diagnosis));
+            self.line(&JsonLine::Diagnosis(diagnosis));
         } else {
             self.output.lines(&network::diagnosis(diagnosis), "");
         }
@@ -553,7 +553,7 @@ impl Report {
 
     pub(crate) fn attempt(&self, attempt: &Attempt) {
         if self.json {
-            self.line(&Line::Attempt(attempt));
+            self.line(&JsonLine::Attempt(attempt));
         } else {
             self.output.lines(&network::attempt(attempt), "");
         }

@@ -10,13 +10,13 @@ use pinhole_client::{
 use crate::arguments::Common;
 use crate::exit::Exit;
 use crate::interrupts::{Interrupt, Interrupts};
-use crate::report::{Outage, Report};
+use crate::report::{Outage, Reporter};
 
 /// Engine and output together.
 pub(crate) struct Terminal<'a> {
     pub(crate) client: &'a mut Client,
     events: &'a mut Events,
-    pub(crate) report: &'a mut Report,
+    pub(crate) report: &'a mut Reporter,
     interrupts: &'a mut Interrupts,
     /// The user knows that the server is away.
     is_outage_told: bool,
@@ -26,7 +26,7 @@ pub(crate) struct Terminal<'a> {
 
 /// How somebody goes online.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Presence {
+pub(crate) struct OnlineOptions {
     /// To be found by people nearby.
     pub(crate) announces: bool,
     /// Waits also for the server, should it be away.
@@ -66,7 +66,7 @@ impl<'a> Terminal<'a> {
     pub(crate) fn new(
         client: &'a mut Client,
         events: &'a mut Events,
-        report: &'a mut Report,
+        report: &'a mut Reporter,
         interrupts: &'a mut Interrupts,
     ) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl<'a> Terminal<'a> {
     pub(crate) fn go_online(
         &mut self,
         common: &Common,
-        Presence { announces, patient }: Presence,
+        OnlineOptions { announces, patient }: OnlineOptions,
     ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
         let server = common.server.clone();

@@ -8,15 +8,15 @@ use egui::ThemePreference;
 use pinhole_client::{Command, Existing, PeerKey, ServerAddress, TransferId};
 
 use crate::message::Draft;
-use crate::settings::Form;
+use crate::settings::SettingsForm;
 
 /// What a view asks for.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
+pub(crate) enum UiAction {
     /// Of the engine.
     Command(Command),
     /// Of the operating system, away from the window's thread.
-    Ask(Question),
+    Ask(DialogRequest),
     /// Show a sheet.
     Open(Sheet),
     /// Put the sheet away; what was typed in it stays for the next time.
@@ -31,9 +31,9 @@ pub(crate) enum Action {
         text: String,
     },
     /// Leave, once the user says so if something is under way.
-    Leave(Leaving),
+    Leave(LeaveRequest),
     /// Leave, whatever is under way.
-    LeaveNow(Leaving),
+    LeaveNow(LeaveRequest),
     /// Log in to the server under the key that it shows now.
     TrustServer(ServerAddress),
     /// Put an offer's question away; it stays in the list of transfers.
@@ -56,7 +56,7 @@ pub(crate) enum Action {
 
 /// What ends transfers that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub(crate) enum LeaveRequest {
     /// Closing the window.
     Quit,
     /// Back to the first screen, also at the next start.
@@ -67,7 +67,7 @@ pub(crate) enum Leaving {
     Nearby,
 }
 
-impl Leaving {
+impl LeaveRequest {
     /// What does it, but for closing the window.
     pub(crate) fn commands(self) -> Vec<Command> {
         let stays_out = Command::SetAutoLogIn { on: false };
@@ -82,7 +82,7 @@ impl Leaving {
 
 /// What is asked of the operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Question {
+pub(crate) enum DialogRequest {
     /// Which files to send, to whom comes later.
     Files,
     /// Which files to send to a peer.
@@ -119,7 +119,7 @@ pub(crate) enum Sheet {
     /// A name and a server, while people nearby are in sight.
     LogIn,
     /// Whether to leave although something is under way.
-    Leave(Leaving),
+    Leave(LeaveRequest),
     /// Whether a peer's changed key is right.
     Trust {
         /// The key as it is now.
@@ -128,9 +128,9 @@ pub(crate) enum Sheet {
         paths: Vec<PathBuf>,
     },
     /// The settings, as typed.
-    Settings(Form),
+    Settings(SettingsForm),
     /// Contacts, and who is blocked.
-    Known {
+    Contacts {
         /// The contact whose removal was asked for once.
         forgetting: Option<PeerKey>,
     },

@@ -10,18 +10,18 @@ use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{Command, Event, LoginState, PeerKey, Snapshot, TransferId};
 
-use crate::action::{Action, Leaving, Sheet};
+use crate::action::{LeaveRequest, Sheet, UiAction};
 use crate::bridge::Bridge;
-use crate::choice::Choice;
-use crate::dialogs::{Answer, Dialogs};
+use crate::dialogs::{DialogAnswer, Dialogs};
 use crate::hover::Hover;
 use crate::leave;
-use crate::sheets::Sheets;
-use crate::strangers::PutOff;
+use crate::selection::OfferSelection;
+use crate::sheet_stack::SheetStack;
+use crate::strangers::Postponed;
 use crate::transfers::FileFailures;
 use crate::{header, login, peers, text, theme, transfers};
-use drops::Drop;
-use questions::Asked;
+use drops::PendingDrop;
+use questions::QuestionTimer;
 
 /// How many failed files of one transfer are remembered.
 const MOST_FILE_FAILURES: usize = 1_000;
@@ -32,31 +32,31 @@ const MOST_EVENTS: usize = 1_000;
 pub(crate) struct App {
     bridge: Bridge,
     snapshot: Arc<Snapshot>,
-    form: login::Form,
+    form: login::LoginForm,
     dialogs: Dialogs,
     hover: Hover,
-    sheets: Sheets,
-    asked: Asked,
+    sheets: SheetStack,
+    asked: QuestionTimer,
     /// The user wants it closed, whatever is under way.
     is_quitting: bool,
-    put_off: PutOff,
+    put_off: Postponed,
     /// The stranger's offer that the user wants to see by itself.
     looked_at: Option<TransferId>,
     /// The rows of the question about strangers, and when they moved last.
     rows: Vec<PeerKey>,
-    rows_asked: Asked,
+    rows_asked: QuestionTimer,
     rows_moved: u64,
-    choices: HashMap<TransferId, Choice>,
+    choices: HashMap<TransferId, OfferSelection>,
     failures: FileFailures,
     notice: Option<String>,
-    drop: Option<Drop>,
+    drop: Option<PendingDrop>,
     title: String,
     font_asked_for: bool,
 }
 
 /// What the first screen is filled with.
 #[derive(Debug, Default)]
-pub(crate) struct Prefill {
+pub(crate) struct LoginPrefill {
     /// The name, instead of the one used last.
     pub(crate) name: Option<String>,
     /// The server, instead of the one used last.
@@ -71,13 +71,13 @@ impl App {
         cc: &eframe::CreationContext<'_>,
         bridge: Bridge,
         snapshot: Arc<Snapshot>,
-        prefill: Prefill,
+        prefill: LoginPrefill,
     ) -> Self {
         theme::install(&cc.egui_ctx);
         let last_name = snapshot.settings.name.as_ref().map(ToString::to_string);
         let last_server = snapshot.settings.server.as_ref().map(ToString::to_string);
         let mut app = Self {
-            form: login::Form::new(
+            form: login::LoginForm::new(
                 prefill.name.or(last_name).unwrap_or_default(),
                 prefill.server.or(last_server).unwrap_or_default(),
             ),
@@ -85,13 +85,13 @@ impl App {
             snapshot,
             dialogs: Dialogs::new(cc.egui_ctx.clone()),
             hover: Hover::new(cc),
-            sheets: Sheets::default(),
-            asked: Asked::default(),
+            sheets: SheetStack::default(),
+            asked: QuestionTimer::default(),
             is_quitting: false,
-            put_off: PutOff::default(),
+            put_off: Postponed::default(),
             looked_at: None,
             rows: Vec::new(),
-            rows_asked: Asked::default(),
+            rows_asked: QuestionTimer::default(),
             rows_moved: 0,
             choices: HashMap::new(),
             failures: FileFailures::new(),
@@ -125,29 +125,29 @@ impl App {
         taken.is_ok()
     }
 
-    fn apply(&mut self, ctx: &egui::Context, action: Action) {
+    fn apply(&mut self, ctx: &egui::Context, action: UiAction) {
         match action {
-            Action::Command(command) => {
+            UiAction::Command(command) => {
                 self.send(command);
             }
-            Action::Say { peer, text } => {
+            UiAction::Say { peer, text } => {
                 if self.send(Command::SendText { peer, text }) {
                     self.sheets.discard();
                 }
             }
-            Action::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
-            Action::Open(sheet) => self.sheets.open(sheet),
-            Action::CloseSheet => self.sheets.close(),
-            Action::DiscardSheet => self.sheets.discard(),
-            Action::Leave(leaving) => {
+            UiAction::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
+            UiAction::Open(sheet) => self.sheets.open(sheet),
+            UiAction::CloseSheet => self.sheets.close(),
+            UiAction::DiscardSheet => self.sheets.discard(),
+            UiAction::Leave(leaving) => {
                 if leave::under_way(&self.snapshot).next().is_some() {
                     self.sheets.open(Sheet::Leave(leaving));
                 } else {
                     self.leave(ctx, leaving);
                 }
             }
-            Action::LeaveNow(leaving) => self.leave(ctx, leaving),
-            Action::TrustServer(server) => {
+            UiAction::LeaveNow(leaving) => self.leave(ctx, leaving),
+            UiAction::TrustServer(server) => {
                 self.form.trust(&server);
                 match self.form.submit(login::Patience::OneAttempt) {
                     Some(command) => {
@@ -156,38 +156,38 @@ impl App {
                     None => self.sheets.open(Sheet::LogIn),
                 }
             }
-            Action::Postpone(transfer) => {
+            UiAction::Postpone(transfer) => {
                 self.put_off.offers.insert(transfer);
             }
-            Action::LookAt(transfer) => {
+            UiAction::LookAt(transfer) => {
                 self.put_off.offers.remove(&transfer);
                 self.looked_at = Some(transfer);
             }
-            Action::PutOffStrangers => {
+            UiAction::PutOffStrangers => {
                 self.put_off.all(&self.snapshot);
                 self.put_off.be_quiet(ctx.input(|input| input.time));
             }
-            Action::DeclineStrangers => {
+            UiAction::DeclineStrangers => {
                 self.send(Command::DeclineAll);
                 self.put_off.be_quiet(ctx.input(|input| input.time));
             }
-            Action::LookAtStrangers => self.put_off.none(&self.snapshot),
-            Action::Copy(text) => {
+            UiAction::LookAtStrangers => self.put_off.none(&self.snapshot),
+            UiAction::Copy(text) => {
                 ctx.copy_text(text);
                 self.notice = Some(text::COPIED.to_owned());
             }
-            Action::DismissNotice => self.notice = None,
-            Action::SetTheme(preference) => ctx.set_theme(preference),
+            UiAction::DismissNotice => self.notice = None,
+            UiAction::SetTheme(preference) => ctx.set_theme(preference),
         }
         // What an action changes may stand above it in the window.
         ctx.request_repaint();
     }
 
-    fn leave(&mut self, ctx: &egui::Context, leaving: Leaving) {
+    fn leave(&mut self, ctx: &egui::Context, leaving: LeaveRequest) {
         for command in leaving.commands() {
             self.send(command);
         }
-        if leaving == Leaving::Quit {
+        if leaving == LeaveRequest::Quit {
             self.is_quitting = true;
             ctx.send_viewport_cmd(ViewportCommand::Close);
         }
@@ -206,7 +206,7 @@ impl App {
             if ctx.input(|input| input.viewport().minimized) == Some(true) {
                 ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
             }
-            self.sheets.open(Sheet::Leave(Leaving::Quit));
+            self.sheets.open(Sheet::Leave(LeaveRequest::Quit));
         }
     }
 
@@ -297,13 +297,13 @@ impl App {
         own_name(&self.snapshot).is_some()
     }
 
-    fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
+    fn first_screen(&mut self, ui: &mut Ui) -> Vec<UiAction> {
         let waiting = self.sheets.waiting().map(text::paths_title);
         login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
     }
 
-    fn main_screen(&self, ui: &mut Ui) -> peers::Outcome {
-        let mut outcome = peers::Outcome::default();
+    fn main_screen(&self, ui: &mut Ui) -> peers::PeerListOutcome {
+        let mut outcome = peers::PeerListOutcome::default();
         let hovering = ui.input(|input| !input.raw.hovered_files.is_empty());
         let margin = Frame::new().inner_margin(Margin::symmetric(24, 16));
         Panel::top("me")
@@ -340,7 +340,7 @@ impl App {
         outcome
     }
 
-    fn notice(&self, ui: &mut Ui) -> Vec<Action> {
+    fn notice(&self, ui: &mut Ui) -> Vec<UiAction> {
         let Some(notice) = &self.notice else {
             return Vec::new();
         };
@@ -358,7 +358,7 @@ impl App {
                                 ui.add(egui::Label::new(notice).wrap());
                             });
                             if dismissed {
-                                vec![Action::DismissNotice]
+                                vec![UiAction::DismissNotice]
                             } else {
                                 Vec::new()
                             }
@@ -385,13 +385,13 @@ impl eframe::App for App {
         }
         while let Some(answer) = self.dialogs.next_answer() {
             match answer {
-                Answer::Command(command) => {
+                DialogAnswer::Command(command) => {
                     self.send(command);
                 }
-                Answer::Files(paths) => {
+                DialogAnswer::Files(paths) => {
                     self.sheets.ask_to_whom(&self.snapshot, paths);
                 }
-                Answer::Trouble(words) => self.notice = Some(words),
+                DialogAnswer::Trouble(words) => self.notice = Some(words),
             }
         }
         self.take_snapshot(ctx);

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::paste::Dropped;
+use crate::paste::DroppedFiles;
 use crate::text;
 
 /// How long a drop waits for its list.
@@ -14,34 +14,34 @@ const LIST_PATIENCE: Duration = Duration::from_secs(5);
 /// One drag at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Drag {
-    list: List,
+    list: DropList,
     /// In physical pixels from the window's upper left corner.
     position: Option<(f32, f32)>,
     /// Dropped before the list was there.
     awaiting_since: Option<Instant>,
     /// Dropped, and not taken over by the window yet.
-    fallen: Option<Dropped>,
+    fallen: Option<DroppedFiles>,
 }
 
 #[derive(Debug, Default)]
-enum List {
+enum DropList {
     #[default]
     Unasked,
     /// Asked for with this timestamp of the X server.
     Asked(u32),
-    Read(Dropped),
+    Read(DroppedFiles),
     Unreadable,
 }
 
 /// What the window needs to know of it.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Look {
+pub(crate) struct DragState {
     /// Files hover over the window.
     pub(crate) hovers: bool,
     /// Where they hover, or where they fell.
     pub(crate) position: Option<(f32, f32)>,
     /// What has fallen since the last look.
-    pub(crate) fallen: Option<Dropped>,
+    pub(crate) fallen: Option<DroppedFiles>,
     /// A drop waits for its list: look again by then.
     pub(crate) again_in: Option<Duration>,
 }
@@ -59,20 +59,20 @@ impl Drag {
     /// It has moved; whether its list is to be asked for, with this timestamp.
     pub(crate) fn hover(&mut self, position: (f32, f32), time: u32) -> bool {
         self.position = Some(position);
-        let is_new = matches!(self.list, List::Unasked);
+        let is_new = matches!(self.list, DropList::Unasked);
         if is_new {
-            self.list = List::Asked(time);
+            self.list = DropList::Asked(time);
         }
         is_new
     }
 
     /// The list that was asked for with this timestamp; `None` when the source
     /// does not give it.
-    pub(crate) fn read(&mut self, time: u32, list: Option<Dropped>) {
-        if !matches!(self.list, List::Asked(asked) if asked == time) {
+    pub(crate) fn read(&mut self, time: u32, list: Option<DroppedFiles>) {
+        if !matches!(self.list, DropList::Asked(asked) if asked == time) {
             return;
         }
-        self.list = list.map_or(List::Unreadable, List::Read);
+        self.list = list.map_or(DropList::Unreadable, DropList::Read);
         if self.awaiting_since.is_some() {
             self.settle();
         }
@@ -80,7 +80,7 @@ impl Drag {
 
     /// It was dropped on the window.
     pub(crate) fn drop_here(&mut self, now: Instant) {
-        if matches!(self.list, List::Asked(_)) {
+        if matches!(self.list, DropList::Asked(_)) {
             self.awaiting_since = Some(now);
         } else {
             self.settle();
@@ -95,17 +95,17 @@ impl Drag {
     }
 
     /// What there is to be seen, with what has fallen taken out.
-    pub(crate) fn look(&mut self, now: Instant) -> Look {
+    pub(crate) fn look(&mut self, now: Instant) -> DragState {
         let again_in = self.awaiting_since.map(|since| {
             let waited = now.saturating_duration_since(since);
             LIST_PATIENCE.saturating_sub(waited)
         });
         if again_in == Some(Duration::ZERO) {
-            self.list = List::Unreadable;
+            self.list = DropList::Unreadable;
             self.settle();
         }
-        let look = Look {
-            hovers: matches!(self.list, List::Read(_)),
+        let look = DragState {
+            hovers: matches!(self.list, DropList::Read(_)),
             position: self.position,
             fallen: self.fallen.take(),
             again_in: again_in.filter(|wait| !wait.is_zero()),
@@ -118,25 +118,25 @@ impl Drag {
 
     fn settle(&mut self) {
         let fallen = match std::mem::take(&mut self.list) {
-            List::Read(dropped) if dropped == Dropped::default() => Dropped {
+            DropList::Read(dropped) if dropped == DroppedFiles::default() => DroppedFiles {
                 refused: vec![text::NOTHING_IN_THE_DROP.to_owned()],
                 ..dropped
             },
-            List::Read(dropped) => dropped,
+            DropList::Read(dropped) => dropped,
             _ => unreadable(),
         };
         self.awaiting_since = None;
         self.fall(fallen);
     }
 
-    fn fall(&mut self, fallen: Dropped) {
+    fn fall(&mut self, fallen: DroppedFiles) {
         let all = self.fallen.get_or_insert_default();
         all.paths.extend(fallen.paths);
         all.refused.extend(fallen.refused);
     }
 
     fn forget(&mut self) {
-        self.list = List::Unasked;
+        self.list = DropList::Unasked;
         self.awaiting_since = None;
         if self.fallen.is_none() {
             self.position = None;
@@ -144,8 +144,8 @@ impl Drag {
     }
 }
 
-fn unreadable() -> Dropped {
-    Dropped {
+fn unreadable() -> DroppedFiles {
+    DroppedFiles {
         paths: Vec::new(),
         refused: vec![text::UNREADABLE_DROP.to_owned()],
     }
@@ -157,8 +157,8 @@ mod tests {
 
     const AT: (f32, f32) = (10.0, 20.0);
 
-    fn files() -> Dropped {
-        Dropped {
+    fn files() -> DroppedFiles {
+        DroppedFiles {
             paths: vec!["/a".into()],
             refused: Vec::new(),
         }
@@ -172,7 +172,7 @@ mod tests {
         drag
     }
 
-    fn hovering(list: Option<Dropped>) -> Drag {
+    fn hovering(list: Option<DroppedFiles>) -> Drag {
         let mut drag = begun();
         drag.read(7, list);
         drag
@@ -200,7 +200,7 @@ mod tests {
             drag
         };
         let unhovered = Drag::default();
-        let nothing = Some(Dropped::default());
+        let nothing = Some(DroppedFiles::default());
         for (story, mut drag, paths, refused) in [
             ("read first", dropped(hovering(Some(files()))), 1, 0),
             ("not given by the source", dropped(hovering(None)), 0, 1),
@@ -214,7 +214,7 @@ mod tests {
             let seen = (fallen.paths.len(), fallen.refused.len());
             assert_eq!(seen, (paths, refused), "{story}");
             let again = drag.look(Instant::now());
-            assert_eq!(again, Look::default(), "{story}: once");
+            assert_eq!(again, DragState::default(), "{story}: once");
         }
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let mut drag = hovering(Some(files()));
         assert!(drag.look(now).hovers);
         drag.leave();
-        assert_eq!(drag.look(now), Look::default());
+        assert_eq!(drag.look(now), DragState::default());
         assert!(drag.hover(AT, 9), "another one is asked anew");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use egui::{Align, Layout, RichText, ScrollArea, TextStyle, Ui, Vec2};
 use pinhole_client::{Command, HistoryEntry, Outcome, Snapshot};
 
-use crate::action::{Action, Question};
+use crate::action::{DialogRequest, UiAction};
 use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 72.0;
@@ -18,7 +18,7 @@ pub(crate) fn show(
     snapshot: &Snapshot,
     clearing: &mut bool,
     is_ready: bool,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     sheet::show(ui, "history", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::HISTORY).heading().size(19.0));
@@ -44,7 +44,7 @@ pub(crate) fn show(
         ui.add_space(theme::GAP_LARGE);
         ui.horizontal(|ui| {
             if theme::primary_button(ui, text::CLOSE).clicked() {
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
             if entries.is_empty() {
                 return;
@@ -55,7 +55,7 @@ pub(crate) fn show(
             let words = if *clearing { second } else { first };
             if theme::quiet_button(ui, words).clicked() && is_ready {
                 if *clearing {
-                    actions.push(Action::Command(Command::ClearHistory));
+                    actions.push(UiAction::Command(Command::ClearHistory));
                 }
                 *clearing = !*clearing;
             }
@@ -64,7 +64,7 @@ pub(crate) fn show(
     })
 }
 
-fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<Action> {
+fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<UiAction> {
     let size = Vec2::new(ui.available_width(), ROW_HEIGHT);
     ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
         ui.set_min_height(ROW_HEIGHT);
@@ -75,7 +75,7 @@ fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<Action> {
                 let around = Vec2::new(0.0, ROW_HEIGHT);
                 ui.scroll_to_rect(button.rect.expand2(around), None);
             }
-            let question = || Action::Ask(Question::Show(folder.clone()));
+            let question = || UiAction::Ask(DialogRequest::Show(folder.clone()));
             button.clicked().then(question)
         });
         ui.with_layout(Layout::top_down(Align::Min), |ui| {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use egui::{Event, Pos2, RawInput};
 
-use crate::paste::Dropped;
+use crate::paste::DroppedFiles;
 
 /// How often the pointer is looked for while files hover.
 #[cfg(not(target_os = "linux"))]
@@ -19,11 +19,11 @@ const EVERY: Duration = Duration::from_millis(30);
 /// Follows what is dragged over one window.
 pub(crate) struct Hover {
     #[cfg(target_os = "linux")]
-    watch: Option<crate::xdnd::Watch>,
+    watch: Option<crate::xdnd::DragWatch>,
     #[cfg(not(target_os = "linux"))]
     pointer: Option<platform::Pointer>,
     hovering: bool,
-    fallen: Option<Dropped>,
+    fallen: Option<DroppedFiles>,
 }
 
 impl Hover {
@@ -31,7 +31,7 @@ impl Hover {
     pub(crate) fn new(cc: &eframe::CreationContext<'_>) -> Self {
         Self {
             #[cfg(target_os = "linux")]
-            watch: crate::xdnd::Watch::new(cc),
+            watch: crate::xdnd::DragWatch::new(cc),
             #[cfg(not(target_os = "linux"))]
             pointer: platform::Pointer::new(cc),
             hovering: false,
@@ -64,7 +64,7 @@ impl Hover {
     }
 
     /// What has fallen on the window since the last call.
-    pub(crate) const fn take_fallen(&mut self) -> Option<Dropped> {
+    pub(crate) const fn take_fallen(&mut self) -> Option<DroppedFiles> {
         self.fallen.take()
     }
 

@@ -5,7 +5,7 @@ use pinhole_client::{
     Command, Failure, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
 };
 
-use crate::action::{Action, Leaving, Sheet};
+use crate::action::{LeaveRequest, Sheet, UiAction};
 use crate::icon::aperture;
 use crate::{header, settings, sheet, text, theme};
 
@@ -13,7 +13,7 @@ const COLUMN_WIDTH: f32 = 340.0;
 
 /// What is typed on the first screen.
 #[derive(Debug, Default)]
-pub(crate) struct Form {
+pub(crate) struct LoginForm {
     /// The name wanted, as typed.
     name: String,
     /// The server's address, as typed.
@@ -37,7 +37,7 @@ enum Complaint {
     Server(String),
 }
 
-impl Form {
+impl LoginForm {
     /// Filled in like this.
     pub(crate) fn new(name: String, server: String) -> Self {
         Self {
@@ -109,10 +109,10 @@ impl Form {
 /// Draws the screen. `waiting` is the title of what was dropped before the login.
 pub(crate) fn show(
     ui: &mut Ui,
-    form: &mut Form,
+    form: &mut LoginForm,
     snapshot: &Snapshot,
     waiting: Option<&str>,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     egui::ScrollArea::vertical()
         .auto_shrink(false)
         .show(ui, |ui| {
@@ -132,7 +132,12 @@ pub(crate) fn show(
         .inner
 }
 
-fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
+fn column(
+    ui: &mut Ui,
+    form: &mut LoginForm,
+    snapshot: &Snapshot,
+    waiting: Option<&str>,
+) -> Vec<UiAction> {
     // What has to be decided about the server's key is in sight without scrolling.
     let mut actions = key_changed(ui, snapshot);
     if actions.is_none() {
@@ -172,7 +177,7 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
 }
 
 /// The question about a server's changed key; `None` where there is none.
-fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
+fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
     let LoginState::LoggedOut {
         failure: Some(failure @ Failure::ServerKeyChanged { .. }),
     } = &snapshot.login
@@ -191,7 +196,7 @@ fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
 }
 
 /// Draws what the screen asks for over the people nearby.
-pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<Action> {
+pub(crate) fn show_sheet(ui: &Ui, form: &mut LoginForm, snapshot: &Snapshot) -> Vec<UiAction> {
     sheet::show(ui, "log in", |ui| {
         ui.label(RichText::new(text::LOG_IN_TO_SERVER).heading().size(19.0));
         ui.add_space(theme::GAP_LARGE);
@@ -203,35 +208,40 @@ pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<A
         actions.extend(fields(ui, form, snapshot, None));
         ui.vertical_centered(|ui| {
             if theme::button(ui, text::CANCEL).clicked() {
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
         });
         actions
     })
 }
 
-fn logging_in(ui: &mut Ui, name: &PeerName, server: &ServerAddress) -> Vec<Action> {
+fn logging_in(ui: &mut Ui, name: &PeerName, server: &ServerAddress) -> Vec<UiAction> {
     ui.vertical_centered(|ui| {
         ui.label(text::logging_in_as(name.as_str(), &server.host_port()));
         ui.add_space(theme::GAP_LARGE);
         if theme::button(ui, text::CANCEL).clicked() {
-            return vec![Action::Leave(Leaving::GiveUp)];
+            return vec![UiAction::Leave(LeaveRequest::GiveUp)];
         }
         Vec::new()
     })
     .inner
 }
 
-fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let settings = ui
         .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
         .inner;
-    let form = || settings::Form::of(&snapshot.settings);
-    let settings = settings.then(|| Action::Open(Sheet::Settings(form())));
+    let form = || settings::SettingsForm::of(&snapshot.settings);
+    let settings = settings.then(|| UiAction::Open(Sheet::Settings(form())));
     settings.into_iter().collect()
 }
 
-fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
+fn fields(
+    ui: &mut Ui,
+    form: &mut LoginForm,
+    snapshot: &Snapshot,
+    waiting: Option<&str>,
+) -> Vec<UiAction> {
     let (bad_name, bad_server) = match &form.complaint {
         Some(Complaint::Name(reason)) => (Some(reason.clone()), None),
         Some(Complaint::Server(reason)) => (None, Some(reason.clone())),
@@ -288,7 +298,7 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
                 let is_new = !snapshot.settings.auto_log_in;
                 let at_start = is_new.then_some(Command::SetAutoLogIn { on: true });
                 let commands = at_start.into_iter().chain([command]);
-                actions.extend(commands.map(Action::Command));
+                actions.extend(commands.map(UiAction::Command));
             }
             None if form.name.trim().parse::<PeerName>().is_err() => name.request_focus(),
             None => server.request_focus(),
@@ -297,7 +307,7 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     actions
 }
 
-fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Action> {
+fn without_server(ui: &mut Ui, form: &mut LoginForm, is_switched_on: bool) -> Vec<UiAction> {
     ui.add_space(theme::GAP_LARGE);
     let clicked = ui
         .vertical_centered(|ui| {
@@ -310,7 +320,7 @@ fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Act
         return Vec::new();
     }
     let commands = form.submit_nearby(is_switched_on);
-    commands.into_iter().map(Action::Command).collect()
+    commands.into_iter().map(UiAction::Command).collect()
 }
 
 fn field(

@@ -7,8 +7,8 @@ use egui::{
 use pinhole_client::snapshot::EntryView;
 use pinhole_client::{Command, Existing, Snapshot, TransferView, amount};
 
-use crate::action::{Action, Question};
-use crate::choice::{Choice, Tick};
+use crate::action::{DialogRequest, UiAction};
+use crate::selection::{OfferSelection, Tick};
 use crate::settings::existing_choice;
 use crate::{strangers, text, theme};
 
@@ -39,8 +39,8 @@ pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     asked: AskedOffer<'_>,
-    choice: &mut Choice,
-) -> Vec<Action> {
+    choice: &mut OfferSelection,
+) -> Vec<UiAction> {
     let AskedOffer {
         transfer,
         others,
@@ -86,7 +86,7 @@ pub(crate) fn show(
             let mut actions = ui.add_enabled_ui(is_ready, answer).inner;
             let escape = ui.input_mut(|i| i.consume_key(Modifiers::NONE, Key::Escape));
             if escape && is_ready {
-                actions.push(Action::Postpone(transfer.id));
+                actions.push(UiAction::Postpone(transfer.id));
             }
             ui.add_space(theme::GAP);
             ui.label(theme::muted(ui, text::DECIDE_LATER));
@@ -133,7 +133,7 @@ fn who(ui: &mut Ui, transfer: &TransferView) {
 }
 
 /// How much is wanted; of several entries, with a tick for all of them.
-fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice) {
+fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection) {
     let wanted = choice.wanted();
     let words = RichText::new(text::amount(wanted)).text_style(theme::title());
     if entries.len() < 2 {
@@ -156,7 +156,7 @@ fn tick(ui: &mut Ui, tick: Tick, words: RichText) -> Option<bool> {
     response.clicked().then_some(tick != Tick::Whole)
 }
 
-fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32) {
+fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection, height: f32) {
     let palette = theme::palette(ui);
     Frame::new()
         .fill(palette.background)
@@ -209,7 +209,7 @@ fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
 }
 
 /// What happens to names that are taken.
-fn existing(ui: &mut Ui, names: u32, choice: &mut Choice, settings: Existing) {
+fn existing(ui: &mut Ui, names: u32, choice: &mut OfferSelection, settings: Existing) {
     ui.label(text::names_taken(names));
     let now = choice.existing.unwrap_or(settings);
     if let Some(chosen) = existing_choice(ui, now) {
@@ -217,7 +217,12 @@ fn existing(ui: &mut Ui, names: u32, choice: &mut Choice, settings: Existing) {
     }
 }
 
-fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bool) -> Vec<Action> {
+fn answer(
+    ui: &mut Ui,
+    transfer: &TransferView,
+    choice: &OfferSelection,
+    by_keyboard: bool,
+) -> Vec<UiAction> {
     let id = transfer.id;
     let something = choice.tick_of_all() != Tick::None;
     let accept = || Command::Accept {
@@ -234,17 +239,17 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
             .on_hover_text(text::ACCEPT_BY_KEYBOARD)
             .on_disabled_hover_text(text::NOTHING_TICKED);
         if button.clicked() || something && by_keyboard {
-            actions.push(Action::Command(accept()));
+            actions.push(UiAction::Command(accept()));
         }
         if theme::button(ui, text::DECLINE).clicked() {
-            actions.push(Action::Command(Command::Decline { transfer: id }));
+            actions.push(UiAction::Command(Command::Decline { transfer: id }));
         }
         if transfer.stranger {
             actions.extend(strangers::block(ui, transfer.peer.key));
         }
         ui.add_enabled_ui(something, |ui| {
             if theme::quiet_button(ui, text::SAVE_ELSEWHERE).clicked() {
-                actions.push(Action::Ask(Question::FolderInto {
+                actions.push(UiAction::Ask(DialogRequest::FolderInto {
                     transfer: id,
                     unwanted: choice.unwanted(),
                     existing: choice.existing,

@@ -27,7 +27,7 @@ pub(crate) fn paths(text: &str) -> Vec<PathBuf> {
 
 /// What was dropped.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
+pub(crate) struct DroppedFiles {
     /// The files that are there.
     pub(crate) paths: Vec<PathBuf>,
     /// What cannot be sent, in words: each with the reason.
@@ -40,8 +40,8 @@ pub(crate) struct Dropped {
     not(target_os = "linux"),
     allow(dead_code, reason = "read by the system")
 )]
-pub(crate) fn dropped(list: &[u8]) -> Dropped {
-    let mut dropped = Dropped::default();
+pub(crate) fn dropped(list: &[u8]) -> DroppedFiles {
+    let mut dropped = DroppedFiles::default();
     let mut lines = lines(list);
     for line in lines.by_ref().take(MOST_DROPPED) {
         let shown = || display_text(&String::from_utf8_lossy(line));

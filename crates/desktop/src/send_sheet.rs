@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use egui::{AtomExt as _, IntoAtoms as _, RichText, ScrollArea, Stroke, TextStyle, Ui, Vec2};
 use pinhole_client::{Command, PeerKey, PeerView, Snapshot};
 
-use crate::action::{Action, Sheet};
+use crate::action::{Sheet, UiAction};
 use crate::icon::Icon;
 use crate::{icon, sheet, text, theme};
 
@@ -18,7 +18,7 @@ pub(crate) fn show(
     snapshot: &Snapshot,
     paths: &[PathBuf],
     chosen: &mut BTreeSet<PeerKey>,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     sheet::show(ui, "send", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::SEND_TO_WHOM).heading().size(19.0));
@@ -50,12 +50,12 @@ pub(crate) fn show(
             if send.clicked() {
                 actions.extend(chosen.into_iter().map(|peer| {
                     let paths = paths.to_vec();
-                    Action::Command(Command::Send { peer, paths })
+                    UiAction::Command(Command::Send { peer, paths })
                 }));
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
             if theme::button(ui, text::CANCEL).clicked() {
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
         });
         actions
@@ -83,7 +83,7 @@ fn choice(
     peer: &PeerView,
     paths: &[PathBuf],
     chosen: &mut BTreeSet<PeerKey>,
-) -> Option<Action> {
+) -> Option<UiAction> {
     let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
     let space_for_monogram = egui::Atom::default().atom_size(Vec2::new(44.0, 40.0));
     let name_shown = RichText::new(name).text_style(theme::title());
@@ -117,15 +117,15 @@ fn choice(
     None
 }
 /// What sending to a peer takes: the command, or first a decision on its key.
-pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> Action {
+pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> UiAction {
     let (peer, key_changed, paths) = (
         peer.identity.key,
         peer.changed_from.is_some(),
         paths.to_vec(),
     );
     if key_changed {
-        Action::Open(Sheet::Trust { peer, paths })
+        UiAction::Open(Sheet::Trust { peer, paths })
     } else {
-        Action::Command(Command::Send { peer, paths })
+        UiAction::Command(Command::Send { peer, paths })
     }
 }

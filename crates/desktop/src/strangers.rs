@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use egui::{Align, Label, Layout, RichText, ScrollArea, TextStyle, Ui};
 use pinhole_client::{Command, PeerIdentity, PeerKey, Snapshot, Stage, TransferId, TransferView};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 52.0;
@@ -36,7 +36,7 @@ pub(crate) fn is_waiting(transfer: &TransferView) -> bool {
 }
 
 /// All who wait, in the order in which they came, but for those whom the user has put off.
-pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &PutOff) -> Vec<Stranger<'a>> {
+pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &Postponed) -> Vec<Stranger<'a>> {
     let transfers = snapshot.transfers.iter().filter(|t| is_waiting(t));
     let offers = transfers.filter(|t| !put_off.offers.contains(&t.id));
     let offers = offers.map(|transfer| (&transfer.peer, Some(transfer)));
@@ -59,7 +59,7 @@ pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &PutOff) -> Vec<Stran
 
 /// What the user decides on later.
 #[derive(Debug, Default)]
-pub(crate) struct PutOff {
+pub(crate) struct Postponed {
     /// Offers, of anybody.
     pub(crate) offers: HashSet<TransferId>,
     /// Those who want to connect.
@@ -72,7 +72,7 @@ pub(crate) struct PutOff {
 /// coming does not keep asking.
 const QUIET_S: f64 = 60.0;
 
-impl PutOff {
+impl Postponed {
     /// Whoever comes now is not asked about for a while.
     pub(crate) fn be_quiet(&mut self, now_s: f64) {
         self.quiet_until_s = now_s + QUIET_S;
@@ -118,7 +118,7 @@ pub(crate) struct Ready {
 }
 
 /// Draws the one question about them over the window.
-pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<Action> {
+pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<UiAction> {
     let mut actions = sheet::show(ui, "strangers", |ui| {
         let mut actions = Vec::new();
         let heading = RichText::new(text::strangers(strangers.len())).heading();
@@ -145,10 +145,10 @@ pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<Act
         ui.add_enabled_ui(ready.question, |ui| {
             ui.horizontal_wrapped(|ui| {
                 if theme::primary_button(ui, text::DECIDE_LATER_BUTTON).clicked() {
-                    actions.push(Action::PutOffStrangers);
+                    actions.push(UiAction::PutOffStrangers);
                 }
                 if theme::button(ui, text::DECLINE_ALL).clicked() {
-                    actions.push(Action::DeclineStrangers);
+                    actions.push(UiAction::DeclineStrangers);
                 }
             });
         });
@@ -156,15 +156,15 @@ pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<Act
     });
     // Esc and a click beside it decide nothing.
     for action in &mut actions {
-        if *action == Action::CloseSheet {
-            *action = Action::PutOffStrangers;
+        if *action == UiAction::CloseSheet {
+            *action = UiAction::PutOffStrangers;
         }
     }
-    actions.retain(|action| ready.question || *action != Action::PutOffStrangers);
+    actions.retain(|action| ready.question || *action != UiAction::PutOffStrangers);
     actions
 }
 
-fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
+fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<UiAction> {
     let name = stranger.peer.name.as_str();
     let peer = stranger.peer.key;
     let mut actions = Vec::new();
@@ -173,16 +173,16 @@ fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
     ui.allocate_ui_with_layout(size, row, |ui| {
         let block = theme::quiet_button(ui, text::BLOCK).accessible_name(text::block(name));
         if block.clicked() {
-            actions.push(Action::Command(Command::Block { peer }));
+            actions.push(UiAction::Command(Command::Block { peer }));
         }
         let (words, accessible, action) = match stranger.offers.first() {
             Some(first) => (
                 text::LOOK_SHORT,
                 text::look_at(name),
-                Action::LookAt(first.id),
+                UiAction::LookAt(first.id),
             ),
             None => {
-                let allow = Action::Command(Command::Allow { peer });
+                let allow = UiAction::Command(Command::Allow { peer });
                 (text::ALLOW, text::allow(name), allow)
             }
         };
@@ -208,7 +208,7 @@ fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
 
 /// Draws the question that a stranger's words ask before they are shown. A click
 /// before it `is_ready` was meant for something else.
-pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<Action> {
+pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<UiAction> {
     let name = transfer.peer.name.as_str();
     let id = transfer.id;
     let mut actions = sheet::show(ui, "words", |ui| {
@@ -227,7 +227,7 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
         ui.add_enabled_ui(is_ready, |ui| {
             ui.horizontal_wrapped(|ui| {
                 if theme::primary_button(ui, text::SHOW_WORDS).clicked() {
-                    actions.push(Action::Command(Command::Accept {
+                    actions.push(UiAction::Command(Command::Accept {
                         transfer: id,
                         into: None,
                         unwanted: BTreeSet::new(),
@@ -235,7 +235,7 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
                     }));
                 }
                 if theme::button(ui, text::DECLINE).clicked() {
-                    actions.push(Action::Command(Command::Decline { transfer: id }));
+                    actions.push(UiAction::Command(Command::Decline { transfer: id }));
                 }
                 actions.extend(block(ui, transfer.peer.key));
             });
@@ -245,26 +245,26 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
         actions
     });
     for action in &mut actions {
-        if *action == Action::CloseSheet {
-            *action = Action::Postpone(id);
+        if *action == UiAction::CloseSheet {
+            *action = UiAction::Postpone(id);
         }
     }
-    actions.retain(|action| is_ready || *action != Action::Postpone(id));
+    actions.retain(|action| is_ready || *action != UiAction::Postpone(id));
     actions
 }
 
 /// The button that has a key heard no more.
-pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<Action> {
+pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<UiAction> {
     let button = theme::quiet_button(ui, text::BLOCK).on_hover_text(text::BLOCK_HELP);
     button
         .clicked()
-        .then_some(Action::Command(Command::Block { peer }))
+        .then_some(UiAction::Command(Command::Block { peer }))
 }
 
 /// Where those are to be found whom the user has put off: a card among the
 /// transfers, in place of their offers. `None` if there are none to be grouped.
-pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
-    let all = waiting(snapshot, &PutOff::default());
+pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
+    let all = waiting(snapshot, &Postponed::default());
     let mut actions = Vec::new();
     if !are_grouped(&all) {
         return None;
@@ -274,7 +274,7 @@ pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
         let words = RichText::new(text::strangers(all.len())).text_style(theme::title());
         ui.add(Label::new(words).wrap());
         if theme::button(ui, text::REVIEW).clicked() {
-            actions.push(Action::LookAtStrangers);
+            actions.push(UiAction::LookAtStrangers);
         }
     });
     ui.add_space(theme::GAP_SMALL);

@@ -18,7 +18,7 @@ pub(crate) use keys::*;
 pub(crate) use leave::*;
 pub(crate) use strangers::*;
 
-use crate::choice::Amount;
+use crate::selection::SelectedAmount;
 
 /// The application's name, as people write it.
 pub(crate) const APP: &str = "Pinhole";
@@ -394,7 +394,7 @@ pub(crate) fn wants_to_send(peer: &str) -> String {
 }
 
 /// How much of an offer is wanted.
-pub(crate) fn amount(wanted: Amount) -> String {
+pub(crate) fn amount(wanted: SelectedAmount) -> String {
     let count = count(wanted.files, wanted.folders);
     format!("{count}, {}", amount::display(wanted.bytes))
 }

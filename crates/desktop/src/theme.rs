@@ -8,7 +8,7 @@ use egui::{
     Margin, Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
 
-use crate::choice::Tick;
+use crate::selection::Tick;
 
 /// Half a step of the spacing grid, in points.
 pub(crate) const GAP_SMALL: f32 = 4.0;

@@ -7,7 +7,7 @@ use pinhole_client::{
     Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView, display_lines,
 };
 
-use crate::action::{Action, Question, Sheet};
+use crate::action::{DialogRequest, Sheet, UiAction};
 use crate::icon::{Icon, badge};
 use crate::{strangers, text, theme};
 
@@ -15,7 +15,7 @@ use crate::{strangers, text, theme};
 pub(crate) type FileFailures = HashMap<TransferId, Vec<String>>;
 
 /// Draws the list, the newest first.
-pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) -> Vec<Action> {
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) -> Vec<UiAction> {
     let mut actions = Vec::new();
     let finished: Vec<TransferId> = snapshot
         .transfers
@@ -29,10 +29,10 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             let history = !snapshot.history.is_empty();
             if history && theme::quiet_button(ui, text::HISTORY).clicked() {
-                actions.push(Action::Open(Sheet::History { clearing: false }));
+                actions.push(UiAction::Open(Sheet::History { clearing: false }));
             }
             if finished.len() > 1 && theme::quiet_button(ui, text::DISMISS_ALL).clicked() {
-                let dismiss = |transfer| Action::Command(Command::Dismiss { transfer });
+                let dismiss = |transfer| UiAction::Command(Command::Dismiss { transfer });
                 actions.extend(finished.into_iter().map(dismiss));
             }
         });
@@ -64,7 +64,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
 /// Where the text of a card begins, right of its picture.
 const INDENT: i8 = 48;
 
-fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
+fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAction> {
     ui.horizontal(|ui| {
         let (icon, color) = picture(ui, transfer, failed);
         badge(ui, icon, color);
@@ -135,20 +135,20 @@ fn is_received(transfer: &TransferView) -> bool {
     matches!(transfer.stage, Stage::Completed(_)) && transfer.direction == Direction::Receiving
 }
 
-fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
     let id = transfer.id;
-    let command = |words, command| (words, Action::Command(command));
+    let command = |words, command| (words, UiAction::Command(command));
     let retry = command(text::SEND_AGAIN, Command::Retry { transfer: id });
     let dismiss = command(text::DISMISS, Command::Dismiss { transfer: id });
     let cancel = command(text::CANCEL, Command::Cancel { transfer: id });
     let buttons = match (&transfer.stage, transfer.direction) {
-        (Stage::AwaitingDecision, _) => vec![(text::LOOK, Action::LookAt(id))],
+        (Stage::AwaitingDecision, _) => vec![(text::LOOK, UiAction::LookAt(id))],
         (Stage::Transferring, _) if transfer.text.is_none() => return while_moving(ui, transfer),
         (Stage::Failed(_), Direction::Sending) => vec![dismiss, retry],
         (stage, _) if stage.is_final() => {
             // As it came: what is shown stands in for what cannot be seen.
             let copy = transfer.text.as_ref().filter(|_| is_received(transfer));
-            let copy = copy.map(|words| (text::COPY, Action::Copy(words.to_string())));
+            let copy = copy.map(|words| (text::COPY, UiAction::Copy(words.to_string())));
             vec![dismiss].into_iter().chain(copy).collect()
         }
         _ => vec![cancel],
@@ -160,7 +160,7 @@ fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
 }
 
 /// Pausing, and the ways to end it: once something has arrived there are two.
-fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
     let id = transfer.id;
     let cancel = Command::Cancel { transfer: id };
     let interrupt = Command::Interrupt { transfer: id };
@@ -179,10 +179,13 @@ fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
         paused: !paused,
     };
     let pause = theme::quiet_button(ui, words).clicked().then_some(pause);
-    end.into_iter().chain(pause).map(Action::Command).collect()
+    end.into_iter()
+        .chain(pause)
+        .map(UiAction::Command)
+        .collect()
 }
 
-fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
+fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAction> {
     let mut actions = Vec::new();
     if let Some(words) = &transfer.text {
         message(ui, words);
@@ -197,7 +200,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
                 if let Some(folder) = &done.folder
                     && theme::button(ui, text::OPEN_FOLDER).clicked()
                 {
-                    actions.push(Action::Ask(Question::Show(folder.clone())));
+                    actions.push(UiAction::Ask(DialogRequest::Show(folder.clone())));
                 }
                 ui.with_layout(Layout::top_down(Align::Min), |ui| {
                     let way = transfer.path.map(|path| text::path(path).to_owned());

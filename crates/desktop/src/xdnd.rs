@@ -19,7 +19,7 @@ use x11rb::protocol::xproto::{
 use x11rb::rust_connection::RustConnection;
 use x11rb::x11_utils::TryParse as _;
 
-use crate::drag::{Drag, Look};
+use crate::drag::{Drag, DragState};
 use crate::paste;
 
 /// A longer list is not read.
@@ -39,9 +39,9 @@ x11rb::atom_manager! {
 }
 
 /// Watches what is dragged over one window.
-pub(crate) struct Watch(Arc<Mutex<Drag>>);
+pub(crate) struct DragWatch(Arc<Mutex<Drag>>);
 
-impl Watch {
+impl DragWatch {
     /// Under Wayland there is none: no file can be dragged onto a winit window
     /// there.
     pub(crate) fn new(cc: &eframe::CreationContext<'_>) -> Option<Self> {
@@ -61,17 +61,17 @@ impl Watch {
     }
 
     /// What is dragged now, and what has fallen since the last look.
-    pub(crate) fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> DragState {
         let mut drag = self.0.lock();
         drag.as_mut()
-            .map_or_else(|_| Look::default(), |drag| drag.look(Instant::now()))
+            .map_or_else(|_| DragState::default(), |drag| drag.look(Instant::now()))
     }
 }
 
-type Trouble = Box<dyn std::error::Error + Send + Sync>;
+type XdndError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Asks for lists, and takes them.
-struct Reader {
+struct DropReader {
     x: RustConnection,
     atoms: Atoms,
     root: u32,
@@ -83,7 +83,7 @@ struct Reader {
     ctx: egui::Context,
 }
 
-fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), Trouble> {
+fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), XdndError> {
     let (x, screen) = x11rb::connect(None)?;
     let root = x.setup().roots.get(screen).ok_or("no screen")?.root;
     let atoms = Atoms::new(&x)?.reply()?;
@@ -93,7 +93,7 @@ fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), 
     x.create_window(0, own, root, 0, 0, 1, 1, 0, class, 0, &aux)?
         .check()?;
     let context = record_messages(&x, window)?;
-    let reader = Arc::new(Reader {
+    let reader = Arc::new(DropReader {
         x,
         atoms,
         root,
@@ -118,7 +118,7 @@ fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), 
 }
 
 /// A context that records the client messages which the window's client gets.
-fn record_messages(x: &RustConnection, window: u32) -> Result<u32, Trouble> {
+fn record_messages(x: &RustConnection, window: u32) -> Result<u32, XdndError> {
     let record = x.extension_information(record::X11_EXTENSION_NAME)?;
     record.ok_or("it has no RECORD extension")?;
     let (major, minor) = record::X11_XML_VERSION;
@@ -137,9 +137,9 @@ fn record_messages(x: &RustConnection, window: u32) -> Result<u32, Trouble> {
     Ok(context)
 }
 
-impl Reader {
+impl DropReader {
     /// Takes the messages about drags, as winit gets them.
-    fn listen(&self, messages: &RustConnection, context: u32) -> Result<(), Trouble> {
+    fn listen(&self, messages: &RustConnection, context: u32) -> Result<(), XdndError> {
         const FROM_SERVER: u8 = 0;
         for reply in messages.record_enable_context(context)? {
             let reply = reply?;
@@ -157,7 +157,7 @@ impl Reader {
         Ok(())
     }
 
-    fn message(&self, message: &ClientMessageEvent) -> Result<(), Trouble> {
+    fn message(&self, message: &ClientMessageEvent) -> Result<(), XdndError> {
         let kind = message.type_;
         let [_, _, point, time, _] = message.data.as_data32();
         let asks = if kind == self.atoms.XdndPosition {
@@ -193,7 +193,7 @@ impl Reader {
     }
 
     /// Takes the lists that were asked for, in one piece or in several.
-    fn receive(&self) -> Result<(), Trouble> {
+    fn receive(&self) -> Result<(), XdndError> {
         let mut pieces: Option<(u32, Vec<u8>)> = None;
         loop {
             match self.x.wait_for_event()? {
@@ -223,7 +223,7 @@ impl Reader {
     }
 
     /// What the source answers: the list, or that it comes in pieces.
-    fn given(&self, given: &SelectionNotifyEvent) -> Result<Option<(u32, Vec<u8>)>, Trouble> {
+    fn given(&self, given: &SelectionNotifyEvent) -> Result<Option<(u32, Vec<u8>)>, XdndError> {
         if given.property == x11rb::NONE {
             self.read(given.time, None);
             return Ok(None);
@@ -237,7 +237,7 @@ impl Reader {
     }
 
     /// The property's type and content; deleting it asks for the next piece.
-    fn take_property(&self) -> Result<(u32, Vec<u8>), Trouble> {
+    fn take_property(&self) -> Result<(u32, Vec<u8>), XdndError> {
         let most = u32::try_from(LIST_BYTES_MAX / 4)?;
         let property = self.atoms.PINHOLE_DROPPED;
         let any = AtomEnum::ANY;

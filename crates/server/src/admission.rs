@@ -27,13 +27,13 @@ pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<Pee
 
 /// A connection's place, once it has proven a key.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionSlot {
     slot: Slot,
     /// Its part of the reserve, if a regular has it.
     reserve: Mutex<Option<Slot>>,
 }
 
-impl Connection {
+impl ConnectionSlot {
     /// Completes when the connection has to make room for others.
     pub(crate) async fn evicted(&self) {
         self.slot.evicted().await;
@@ -60,24 +60,24 @@ impl Regulars {
 }
 
 #[derive(Debug)]
-struct Logins {
+struct LoginRates {
     of_keys: RateLimiter<PeerKey>,
     of_networks: SubnetRateLimiter,
 }
 
 /// The budgets that concern every connection.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct AdmissionControl {
     connections: Arc<Slots>,
     handshakes: Arc<Slots>,
     reserve: Arc<Slots>,
     sessions: Arc<Slots>,
     strange_observations: Arc<Slots>,
     regulars: Arc<Regulars>,
-    logins: Mutex<Logins>,
+    logins: Mutex<LoginRates>,
 }
 
-impl Admission {
+impl AdmissionControl {
     pub(crate) fn new(limits: &Limits, regulars: Arc<Regulars>) -> Self {
         Self {
             connections: Slots::new(limits.connections),
@@ -86,7 +86,7 @@ impl Admission {
             sessions: Slots::new(limits.sessions),
             strange_observations: Slots::new(limits.strange_observations),
             regulars,
-            logins: Mutex::new(Logins {
+            logins: Mutex::new(LoginRates {
                 of_keys: RateLimiter::new(limits.logins_per_key, RATED),
                 of_networks: SubnetRateLimiter::new(limits.logins_per_network, RATED),
             }),
@@ -100,9 +100,9 @@ impl Admission {
     }
 
     /// Room for a connection of this key.
-    pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<Connection, Full> {
+    pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<ConnectionSlot, Full> {
         let (owner, reserve) = self.owner(key, address);
-        Ok(Connection {
+        Ok(ConnectionSlot {
             slot: self.connections.take(owner)?,
             reserve: Mutex::new(reserve),
         })
@@ -111,7 +111,7 @@ impl Admission {
     /// From now on the connection counts against this key instead.
     pub(crate) fn charge(
         &self,
-        connection: &Connection,
+        connection: &ConnectionSlot,
         key: PeerKey,
         address: IpAddr,
     ) -> Result<(), Full> {
@@ -180,13 +180,13 @@ mod tests {
         PeerKey::from_bytes([number; 32])
     }
 
-    fn admission(limits: &Limits) -> Admission {
-        Admission::new(limits, Arc::default())
+    fn admission(limits: &Limits) -> AdmissionControl {
+        AdmissionControl::new(limits, Arc::default())
     }
 
     /// As many connections from `addresses` in turn as there is room for, each with a
     /// key of its own.
-    fn fill(admission: &Admission, addresses: &[IpAddr]) -> Vec<Connection> {
+    fn fill(admission: &AdmissionControl, addresses: &[IpAddr]) -> Vec<ConnectionSlot> {
         let mut held = Vec::new();
         let mut refused = 0;
         for (number, &address) in (0_u64..).zip(addresses.iter().cycle()) {
@@ -206,7 +206,7 @@ mod tests {
         held
     }
 
-    fn are_held(connections: &[Connection]) -> usize {
+    fn are_held(connections: &[ConnectionSlot]) -> usize {
         let held = connections.iter().filter(|it| !it.slot.is_evicted());
         held.count()
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// An encoded frame, shared by all who receive it.
-pub(crate) type Frame = Arc<[u8]>;
+pub(crate) type SharedFrame = Arc<[u8]>;
 
 /// What may wait for all clients together. Beyond it, the one for whom most waits does
 /// not read.
@@ -28,8 +28,8 @@ pub(crate) struct Backlog {
 
 /// A frame that waits, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) frame: Frame,
+pub(crate) struct QueuedFrame {
+    pub(crate) frame: SharedFrame,
     bytes: u64,
     backlog: Arc<Backlog>,
 }
@@ -49,14 +49,14 @@ impl Backlogs {
 }
 
 impl Backlog {
-    pub(crate) fn queued(self: &Arc<Self>, frame: &Frame, is_shared: bool) -> Queued {
+    pub(crate) fn queued(self: &Arc<Self>, frame: &SharedFrame, is_shared: bool) -> QueuedFrame {
         let bytes = match is_shared {
             true => SHARED_FRAME_BYTES,
             false => frame.len() as u64,
         };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.all.0.fetch_add(bytes, Ordering::Relaxed);
-        Queued {
+        QueuedFrame {
             frame: Arc::clone(frame),
             bytes,
             backlog: Arc::clone(self),
@@ -78,7 +78,7 @@ impl Backlog {
     }
 }
 
-impl Drop for Queued {
+impl Drop for QueuedFrame {
     fn drop(&mut self) {
         self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.backlog.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -93,7 +93,7 @@ mod tests {
     fn what_waits_is_counted_until_it_is_gone() {
         let all = Backlogs::default();
         let (one, other) = (all.of_one(), all.of_one());
-        let frame: Frame = vec![0; (MAX_BYTES / 2) as usize].into();
+        let frame: SharedFrame = vec![0; (MAX_BYTES / 2) as usize].into();
         let queued = [one.queued(&frame, false), other.queued(&frame, false)];
         assert!(!all.are_too_long());
         let shared = one.queued(&frame, true);

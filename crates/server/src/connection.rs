@@ -17,15 +17,15 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 
-use crate::admission::Connection;
-use crate::backlog::Queued;
+use crate::admission::ConnectionSlot;
+use crate::backlog::QueuedFrame;
 use crate::context::{
     ConnectionError, Context, READ_BYTES, linger, refuse, tell, write_frame, write_message,
 };
-use crate::inbox::{Input, RelayLeg, TlsStream};
-use crate::meeting;
-use crate::probe::Asker;
+use crate::inbox::{RegistrarInput, RelayLeg, TlsStream};
+use crate::probe::ProbeRequest;
 use crate::registrar::OUTGOING_FRAMES;
+use crate::relay_pairing;
 use crate::slots::Slot;
 
 /// Frames that wait are written as one, up to this size: many are short, and each
@@ -37,12 +37,12 @@ pub(crate) struct Arrival {
     pub(crate) observed: SocketAddr,
     /// Whether a proxy has told it.
     pub(crate) is_proxied: bool,
-    pub(crate) place: Place,
+    pub(crate) listener: ListenerInfo,
 }
 
 /// What a listener's clients are told of the others.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct ListenerInfo {
     /// The ports listened on at this address, its own first.
     pub(crate) observer_ports: Vec<u16>,
     /// Another address that is listened on.
@@ -50,16 +50,16 @@ pub(crate) struct Place {
 }
 
 /// A client that has proven its key.
-struct Client {
+struct AuthenticatedClient {
     stream: TlsStream,
     decoder: Decoder,
     key: PeerKey,
     observed: SocketAddr,
 }
 
-impl Client {
+impl AuthenticatedClient {
     /// Turns the connection into one that waits at the relay.
-    fn into_relay_leg(self, connection: Connection) -> (RelayLeg, Decoder) {
+    fn into_relay_leg(self, connection: ConnectionSlot) -> (RelayLeg, Decoder) {
         let leg = RelayLeg {
             stream: self.stream,
             key: self.key,
@@ -124,7 +124,7 @@ async fn serve_speaking(
                 key,
                 is_known: context.admission.is_regular(key),
                 observed,
-                observer_ports: arrival.place.observer_ports,
+                observer_ports: arrival.listener.observer_ports,
                 version,
                 name,
             };
@@ -136,7 +136,7 @@ async fn serve_speaking(
         },
         ClientMessage::Relay { token } => {
             let (leg, decoder) = client.into_relay_leg(connection);
-            Box::pin(meeting::relay(context, leg, decoder, token)).await
+            Box::pin(relay_pairing::relay(context, leg, decoder, token)).await
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
     }
@@ -156,7 +156,11 @@ const fn type_of(message: &ClientMessage) -> &'static str {
     }
 }
 
-async fn turn_away(context: &Context, client: Client, full: Full) -> Result<(), ConnectionError> {
+async fn turn_away(
+    context: &Context,
+    client: AuthenticatedClient,
+    full: Full,
+) -> Result<(), ConnectionError> {
     note(
         context,
         &client,
@@ -166,7 +170,7 @@ async fn turn_away(context: &Context, client: Client, full: Full) -> Result<(), 
 }
 
 /// Logs a line about a client, unless there have been too many.
-fn note(context: &Context, client: &Client, what: &impl std::fmt::Display) {
+fn note(context: &Context, client: &AuthenticatedClient, what: &impl std::fmt::Display) {
     let observed = client.observed;
     if context.log.admits(observed.ip()) {
         info!(key = %client.key.fingerprint(), %observed, "{what}");
@@ -178,14 +182,14 @@ async fn open(
     tls: &TlsAcceptor,
     tcp: TcpStream,
     observed: SocketAddr,
-) -> Result<(Client, ClientMessage), ConnectionError> {
+) -> Result<(AuthenticatedClient, ClientMessage), ConnectionError> {
     let mut stream = Box::new(tls.accept(tcp).await?);
     let (_, session) = stream.get_ref();
     let key = proven_key(session, ALPN_RENDEZVOUS)?;
     let mut decoder = Decoder::new(FrameKind::Client);
     let first = read_message(&mut stream, &mut decoder).await?;
     let (first, _) = first.ok_or(ConnectionError::Empty)?;
-    let client = Client {
+    let client = AuthenticatedClient {
         stream,
         decoder,
         key,
@@ -217,15 +221,15 @@ async fn read_message(
 
 async fn control(
     context: &Context,
-    mut client: Client,
+    mut client: AuthenticatedClient,
     log_in: LogIn,
-    connection: Connection,
+    connection: ConnectionSlot,
     slot: Slot,
 ) -> Result<(), ConnectionError> {
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
     let session = SessionId(context.fresh_id());
     let backlog = context.backlogs.of_one();
-    let input = Input::LogIn {
+    let input = RegistrarInput::LogIn {
         session,
         log_in,
         outgoing,
@@ -245,19 +249,19 @@ async fn control(
         () = backlog.is_cut() => Err(ConnectionError::DoesNotRead),
     };
     // The registrar is gone only when it has forgotten all sessions.
-    let _: Result<(), _> = tell(context, Input::Disconnected { session }).await;
+    let _: Result<(), _> = tell(context, RegistrarInput::Disconnected { session }).await;
     ended
 }
 
 /// Has the session closed, with the reason, when it has to make room for others.
 /// Never completes: the session's last frame ends the connection.
-async fn give_way(context: &Context, session: SessionId, connection: &Connection, slot: &Slot) {
+async fn give_way(context: &Context, session: SessionId, connection: &ConnectionSlot, slot: &Slot) {
     tokio::select! {
         () = connection.evicted() => {}
         () = slot.evicted() => {}
     }
     // The registrar is gone only when it has closed all sessions.
-    let _: Result<(), _> = tell(context, Input::Evicted { session }).await;
+    let _: Result<(), _> = tell(context, RegistrarInput::Evicted { session }).await;
     std::future::pending::<()>().await;
 }
 
@@ -269,7 +273,7 @@ async fn read_messages(
 ) -> Result<(), ConnectionError> {
     let mut rate = ByteRate::new(Some(context.limits.session_bytes_per_second));
     while let Some((message, bytes)) = read_message(reader, decoder).await? {
-        let told = tell(context, Input::Message { session, message }).await;
+        let told = tell(context, RegistrarInput::Message { session, message }).await;
         if told.is_err() {
             // The server goes down: why is still to be written.
             std::future::pending::<()>().await;
@@ -284,7 +288,7 @@ async fn read_messages(
 async fn write_frames(
     context: &Context,
     writer: &mut (impl AsyncWrite + Unpin),
-    frames: &mut mpsc::Receiver<Queued>,
+    frames: &mut mpsc::Receiver<QueuedFrame>,
 ) -> Result<(), ConnectionError> {
     while let Some(first) = frames.recv().await {
         match frames.try_recv() {
@@ -307,14 +311,14 @@ async fn write_frames(
 /// Stays open as long as the client likes: the NAT's mapping lives with it.
 async fn observe(
     context: &Context,
-    mut client: Client,
+    mut client: AuthenticatedClient,
     arrival: Arrival,
-    connection: Connection,
+    connection: ConnectionSlot,
     slot: Option<Slot>,
 ) -> Result<(), ConnectionError> {
     let (key, observed) = (client.key, client.observed);
-    let other_address = arrival.place.other_address;
-    let asker = Asker {
+    let other_address = arrival.listener.other_address;
+    let request = ProbeRequest {
         key,
         observed,
         came_to: client.stream.get_ref().0.local_addr()?.ip().to_canonical(),
@@ -323,27 +327,27 @@ async fn observe(
     };
     // First the registrar: the client may use the address as soon as it has it.
     let address = observed.ip();
-    tell(context, Input::Observation { key, address }).await?;
+    tell(context, RegistrarInput::Observation { key, address }).await?;
     let told = ServerMessage::Observed {
         address: observed,
         other_address,
-        observer_ports: arrival.place.observer_ports,
+        observer_ports: arrival.listener.observer_ports,
     };
     let ended = match write_message(context, &mut client.stream, &told).await {
         Ok(()) => tokio::select! {
-            ended = until_token(context, &mut client, asker) => ended,
+            ended = until_token(context, &mut client, request) => ended,
             reason = context.cut_off(&connection) => Err(ConnectionError::CutOff(reason)),
             () = evicted(slot.as_ref()) => Err(ConnectionError::CutOff(Refusal::Limited)),
         },
         Err(error) => Err(error),
     };
     // The registrar is gone only when it has forgotten all observations.
-    let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
+    let _: Result<(), _> = tell(context, RegistrarInput::ObservationEnded { key }).await;
     match ended {
         Ok(Some(token)) => {
             drop(slot);
             let (leg, decoder) = client.into_relay_leg(connection);
-            Box::pin(meeting::relay(context, leg, decoder, token)).await
+            Box::pin(relay_pairing::relay(context, leg, decoder, token)).await
         }
         Ok(None) => Ok(()),
         Err(ConnectionError::CutOff(reason)) => refuse(context, client.stream, reason).await,
@@ -363,8 +367,8 @@ async fn evicted(slot: Option<&Slot>) {
 /// relay connection. Before that it may ask once to be probed.
 async fn until_token(
     context: &Context,
-    client: &mut Client,
-    asker: Asker,
+    client: &mut AuthenticatedClient,
+    request: ProbeRequest,
 ) -> Result<Option<RelayToken>, ConnectionError> {
     let mut is_probed = false;
     loop {
@@ -372,7 +376,7 @@ async fn until_token(
             Some(ClientMessage::Relay { token }) => return Ok(Some(token)),
             Some(ClientMessage::Probe { token }) if !is_probed => {
                 is_probed = true;
-                let answer = context.prober.probe(asker, token).await;
+                let answer = context.prober.probe(request, token).await;
                 write_message(context, &mut client.stream, &answer).await?;
             }
             Some(_) => return Err(ConnectionError::Unexpected),
@@ -384,9 +388,9 @@ async fn until_token(
 /// The next message on an observation connection, or `None` when the client hangs up.
 async fn next_message(
     context: &Context,
-    client: &mut Client,
+    client: &mut AuthenticatedClient,
 ) -> Result<Option<ClientMessage>, ConnectionError> {
-    let Client {
+    let AuthenticatedClient {
         stream, decoder, ..
     } = client;
     // It may have arrived together with the one before.

@@ -19,7 +19,7 @@ use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use tracing::warn;
 
-use crate::storage::{Names, StorageError};
+use crate::names::{Names, NamesError};
 
 const KEY: &str = "server.key";
 const NAMES: &str = "names.sqlite";
@@ -64,7 +64,7 @@ pub enum DataDirError {
     },
     /// The names cannot be read or written.
     #[error(transparent)]
-    Names(#[from] StorageError),
+    Names(#[from] NamesError),
     /// There is a key, but nothing of the names that belong to it.
     #[error(
         "{}: the names of this server are missing, though its key is there. Without them, anybody \

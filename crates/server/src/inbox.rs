@@ -9,19 +9,19 @@ use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admission::Connection;
-use crate::backlog::{Backlog, Queued};
+use crate::admission::ConnectionSlot;
+use crate::backlog::{Backlog, QueuedFrame};
 
 /// In a box, for each step of a connection would have room for one of its own.
 pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
 /// What connections and the storage tell the registrar.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum RegistrarInput {
     LogIn {
         session: SessionId,
         log_in: LogIn,
-        outgoing: mpsc::Sender<Queued>,
+        outgoing: mpsc::Sender<QueuedFrame>,
         backlog: Arc<Backlog>,
     },
     Claimed {
@@ -50,7 +50,7 @@ pub(crate) enum Input {
         relay: RelayId,
         key: PeerKey,
         token: RelayToken,
-        connection: Arc<Connection>,
+        connection: Arc<ConnectionSlot>,
         verdict: oneshot::Sender<RelayDecision>,
     },
     RelayDisconnected {
@@ -78,5 +78,5 @@ pub(crate) struct RelayLeg {
     pub(crate) stream: TlsStream,
     pub(crate) key: PeerKey,
     /// Counts against the inviter once it is known.
-    pub(crate) connection: Arc<Connection>,
+    pub(crate) connection: Arc<ConnectionSlot>,
 }

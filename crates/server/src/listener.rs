@@ -30,12 +30,12 @@ pub struct BindError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     /// `None` for every address.
-    host: Option<Host>,
+    host: Option<ListenHost>,
     port: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Host {
+enum ListenHost {
     Ip(IpAddr),
     Name(String),
 }
@@ -51,14 +51,14 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, ListenAddressError> {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self {
-                host: Some(Host::Ip(address.ip())),
+                host: Some(ListenHost::Ip(address.ip())),
                 port: address.port(),
             });
         }
         let in_brackets = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
         if let Ok(ip) = in_brackets.unwrap_or(text).parse() {
             return Ok(Self {
-                host: Some(Host::Ip(ip)),
+                host: Some(ListenHost::Ip(ip)),
                 port: DEFAULT_PORT,
             });
         }
@@ -71,7 +71,7 @@ impl FromStr for ListenAddress {
             "" if text.is_empty() => Err(ListenAddressError),
             "" | "*" => Ok(Self { host: None, port }),
             name if name.chars().all(is_in_name) => Ok(Self {
-                host: Some(Host::Name(name.to_owned())),
+                host: Some(ListenHost::Name(name.to_owned())),
                 port,
             }),
             _ => Err(ListenAddressError),
@@ -83,8 +83,8 @@ impl std::fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.host {
             None => write!(f, ":{}", self.port),
-            Some(Host::Ip(ip)) => SocketAddr::new(*ip, self.port).fmt(f),
-            Some(Host::Name(name)) => write!(f, "{name}:{}", self.port),
+            Some(ListenHost::Ip(ip)) => SocketAddr::new(*ip, self.port).fmt(f),
+            Some(ListenHost::Name(name)) => write!(f, "{name}:{}", self.port),
         }
     }
 }
@@ -94,8 +94,8 @@ impl ListenAddress {
         let port = self.port;
         match &self.host {
             None => everywhere(port),
-            Some(Host::Ip(ip)) => Ok(vec![SocketAddr::new(*ip, port)]),
-            Some(Host::Name(name)) => {
+            Some(ListenHost::Ip(ip)) => Ok(vec![SocketAddr::new(*ip, port)]),
+            Some(ListenHost::Name(name)) => {
                 let found = (name.as_str(), port).to_socket_addrs();
                 let found = found.map_err(|source| BindError {
                     address: self.to_string(),

@@ -18,10 +18,10 @@ const ACCEPT_FAILURES: Rate = Rate {
 
 /// Paces the lines that clients cause.
 #[derive(Debug)]
-pub(crate) struct ClientLog(Mutex<State>);
+pub(crate) struct ClientLog(Mutex<LogLimits>);
 
 #[derive(Debug)]
-struct State {
+struct LogLimits {
     of_networks: SubnetRateLimiter,
     of_all: RateLimiter<()>,
     accept_failures: RateLimiter<()>,
@@ -30,7 +30,7 @@ struct State {
 
 impl ClientLog {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(LogLimits {
             of_networks: SubnetRateLimiter::new(limits.log_lines_per_network, RATED),
             of_all: RateLimiter::new(limits.log_lines, 1),
             accept_failures: RateLimiter::new(ACCEPT_FAILURES, 1),
@@ -68,7 +68,7 @@ impl ClientLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogLimits> {
         self.0.lock()
     }
 }

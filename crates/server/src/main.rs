@@ -28,15 +28,15 @@ const MAX_PAIRS: u64 = 1_000_000;
 /// never sees a byte of their files in the clear.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
-struct Arguments {
+struct ServerArguments {
     #[command(subcommand)]
-    task: Option<Task>,
+    task: Option<ServerTask>,
     #[command(flatten)]
-    serve: Serve,
+    serve: ServeArguments,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum ServerTask {
     /// Write the server's key and the names to a new folder, while it runs or not.
     /// To restore it, stop the server and put that folder in the place of its own
     Backup {
@@ -50,7 +50,7 @@ enum Task {
 }
 
 #[derive(Debug, Args)]
-struct Serve {
+struct ServeArguments {
     /// Listen here; can be repeated. Without a port it is 4747, and :PORT means every
     /// address. When all share one port, the next one is listened on too, to learn
     /// about the clients' NATs. Two public addresses of one family tell clients more
@@ -84,17 +84,17 @@ struct RelayArguments {
     #[arg(long)]
     no_relay: bool,
     /// Carry so much between the same two peers in a day
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().bytes_per_day))]
-    relay_bytes: Amount,
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().bytes_per_day))]
+    relay_bytes: ByteLimit,
     /// Carry so much in a day for all who send from one address
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().network_bytes_per_day))]
-    relay_network_bytes: Amount,
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().network_bytes_per_day))]
+    relay_network_bytes: ByteLimit,
     /// Carry so much a second for one pair of peers
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().bytes_per_second))]
-    relay_rate: Amount,
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().bytes_per_second))]
+    relay_rate: ByteLimit,
     /// Carry so much a second for all together, in even shares
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().total_bytes_per_second))]
-    relay_total_rate: Amount,
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().total_bytes_per_second))]
+    relay_total_rate: ByteLimit,
     /// Part two peers after so many minutes; they may meet again
     #[arg(long, value_name = "MINUTES", default_value_t = Minutes(RelayLimits::default().time))]
     relay_time: Minutes,
@@ -111,9 +111,9 @@ struct RelayArguments {
 
 /// Bytes, or no limit.
 #[derive(Debug, Clone, Copy)]
-struct Amount(Option<u64>);
+struct ByteLimit(Option<u64>);
 
-impl FromStr for Amount {
+impl FromStr for ByteLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -127,7 +127,7 @@ impl FromStr for Amount {
     }
 }
 
-impl fmt::Display for Amount {
+impl fmt::Display for ByteLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("none"),
@@ -196,7 +196,7 @@ struct Listening<'a> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = ServerArguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -204,7 +204,7 @@ fn main() -> ExitCode {
         .with_writer(|| line::OneLine)
         .init();
     let done = match arguments.task {
-        Some(Task::Backup { folder, data_dir }) => backup(&folder, data_dir),
+        Some(ServerTask::Backup { folder, data_dir }) => backup(&folder, data_dir),
         None => start(arguments.serve),
     };
     match done {
@@ -244,13 +244,13 @@ fn backup(folder: &std::path::Path, data_dir: Option<PathBuf>) -> anyhow::Result
     Ok(())
 }
 
-fn start(arguments: Serve) -> anyhow::Result<()> {
+fn start(arguments: ServeArguments) -> anyhow::Result<()> {
     let open_files = raise_open_files_limit();
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(serve(arguments, open_files))
 }
 
-async fn serve(arguments: Serve, open_files: Option<u64>) -> anyhow::Result<()> {
+async fn serve(arguments: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
     // Before the first line is printed: who waits for it may end us at once.
     let shutdown = shutdown_signal().context("listening for signals")?;
     let path = data_dir_or_default(arguments.data_dir)?;
@@ -391,11 +391,11 @@ mod tests {
             ("500M", Some(500_000_000), "500M"),
             ("10G", Some(10_000_000_000), "10G"),
         ] {
-            let amount: Amount = typed.parse().unwrap();
+            let amount: ByteLimit = typed.parse().unwrap();
             assert_eq!((amount.0, &*amount.to_string()), (bytes, shown), "{typed}");
         }
         for wrong in ["0", "", "-1", "some"] {
-            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ByteLimit>().is_err(), "{wrong}");
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::slots::{Slot, Slots};
 
 /// Who asks to be probed, and what at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asker {
+pub(crate) struct ProbeRequest {
     pub(crate) key: PeerKey,
     /// From where its connection comes.
     pub(crate) observed: SocketAddr,
@@ -45,11 +45,11 @@ pub(crate) struct Asker {
 pub(crate) struct Prober {
     timeout: Duration,
     at_once: Arc<Slots>,
-    rates: Mutex<Rates>,
+    rates: Mutex<ProbeRates>,
 }
 
 #[derive(Debug)]
-struct Rates {
+struct ProbeRates {
     of_keys: RateLimiter<PeerKey>,
     of_networks: SubnetRateLimiter,
 }
@@ -59,7 +59,7 @@ impl Prober {
         Self {
             timeout: limits.probe_timeout,
             at_once: Slots::new(limits.probes),
-            rates: Mutex::new(Rates {
+            rates: Mutex::new(ProbeRates {
                 of_keys: RateLimiter::new(limits.probes_per_key, RATED),
                 of_networks: SubnetRateLimiter::new(limits.probes_per_network, RATED),
             }),
@@ -68,23 +68,23 @@ impl Prober {
 
     /// Connects to the asker from another port and from the other address, says
     /// which is which, hangs up, and returns what came of it.
-    pub(crate) async fn probe(&self, asker: Asker, token: ProbeToken) -> ServerMessage {
+    pub(crate) async fn probe(&self, request: ProbeRequest, token: ProbeToken) -> ServerMessage {
         let none = ServerMessage::Probed {
             other_port: None,
             other_address: None,
         };
-        let Some(slot) = self.admit(Instant::now(), asker) else {
-            debug!(observed = %asker.observed, "no probe: too many, or not there");
+        let Some(slot) = self.admit(Instant::now(), request) else {
+            debug!(observed = %request.observed, "no probe: too many, or not there");
             return none;
         };
         let from = async |ip: IpAddr, origin: ProbeOrigin| {
-            reach(ip, asker.observed, &origin.hello(token), self.timeout).await
+            reach(ip, request.observed, &origin.hello(token), self.timeout).await
         };
         let from_other_address = async {
-            let ip = asker.other_address?;
+            let ip = request.other_address?;
             from(ip, ProbeOrigin::OtherAddress).await
         };
-        let from_other_port = from(asker.came_to, ProbeOrigin::OtherPort);
+        let from_other_port = from(request.came_to, ProbeOrigin::OtherPort);
         let both = async { tokio::join!(from_other_port, from_other_address) };
         tokio::select! {
             (other_port, other_address) = both => ServerMessage::Probed {
@@ -95,11 +95,11 @@ impl Prober {
         }
     }
 
-    fn admit(&self, now: Instant, asker: Asker) -> Option<Slot> {
-        if asker.is_proxied || !may_be_dialled(asker.observed) {
+    fn admit(&self, now: Instant, request: ProbeRequest) -> Option<Slot> {
+        if request.is_proxied || !may_be_dialled(request.observed) {
             return None;
         }
-        let (key, address) = (asker.key, asker.observed.ip());
+        let (key, address) = (request.key, request.observed.ip());
         let slot = self.at_once.take(newcomer(Some(key), address)).ok()?;
         let mut rates = self.rates.lock();
         let is_granted = rates.of_keys.take(now, key) && rates.of_networks.take(now, address);
@@ -167,8 +167,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn asker(key: u8, observed: &str) -> Asker {
-        Asker {
+    fn request(key: u8, observed: &str) -> ProbeRequest {
+        ProbeRequest {
             key: PeerKey::from_bytes([key; 32]),
             observed: observed.parse().unwrap(),
             came_to: "203.0.113.1".parse().unwrap(),
@@ -198,17 +198,17 @@ mod tests {
             "0.0.0.0:5000",
             "[64:ff9b::a00:1]:5000",
         ] {
-            let admitted = prober.admit(Instant::now(), asker(1, observed));
+            let admitted = prober.admit(Instant::now(), request(1, observed));
             assert!(admitted.is_none(), "{observed}");
         }
         let others = ["198.51.100.7:1024", "127.0.0.1:5000", "[2001:db8::1]:5000"];
         for (key, observed) in (1..).zip(others) {
-            let admitted = prober.admit(Instant::now(), asker(key, observed));
+            let admitted = prober.admit(Instant::now(), request(key, observed));
             assert!(admitted.is_some(), "{observed}");
         }
-        let proxied = Asker {
+        let proxied = ProbeRequest {
             is_proxied: true,
-            ..asker(9, "198.51.100.9:5000")
+            ..request(9, "198.51.100.9:5000")
         };
         assert!(prober.admit(Instant::now(), proxied).is_none());
     }
@@ -217,7 +217,7 @@ mod tests {
     fn a_key_and_a_network_have_so_many_a_minute() {
         let prober = prober();
         let now = Instant::now();
-        let is_granted = |now, key, observed| prober.admit(now, asker(key, observed)).is_some();
+        let is_granted = |now, key, observed| prober.admit(now, request(key, observed)).is_some();
         let (home, elsewhere) = ("198.51.100.7:5000", "198.51.100.8:5000");
         assert!(is_granted(now, 1, home));
         assert!(is_granted(now, 1, home));
@@ -233,15 +233,15 @@ mod tests {
     fn one_of_a_key_and_few_of_all_are_under_way() {
         let prober = prober();
         let now = Instant::now();
-        let first = prober.admit(now, asker(0, "198.51.100.9:5000"));
+        let first = prober.admit(now, request(0, "198.51.100.9:5000"));
         assert!(first.is_some());
-        assert!(prober.admit(now, asker(0, "198.51.100.8:5000")).is_none());
+        assert!(prober.admit(now, request(0, "198.51.100.8:5000")).is_none());
         let others: Vec<_> = (1..=5)
-            .map(|n| prober.admit(now, asker(n, &format!("198.51.100.{n}:5000"))))
+            .map(|n| prober.admit(now, request(n, &format!("198.51.100.{n}:5000"))))
             .collect();
         let granted = others.iter().filter(|admitted| admitted.is_some()).count();
         assert_eq!(granted, 4);
         drop(first);
-        assert!(prober.admit(now, asker(9, "198.51.100.7:5000")).is_some());
+        assert!(prober.admit(now, request(9, "198.51.100.7:5000")).is_some());
     }
 }

@@ -23,7 +23,7 @@ enum Account {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Used {
+struct DayUsage {
     bytes: u64,
     /// The day begins with the first byte.
     since: Instant,
@@ -35,7 +35,7 @@ pub(crate) struct Quota {
     per_pair: Option<u64>,
     /// For one inviter, and for all of a network.
     per_network: Option<u64>,
-    used: Mutex<HashMap<Account, Used>>,
+    used: Mutex<HashMap<Account, DayUsage>>,
 }
 
 impl Quota {
@@ -58,7 +58,7 @@ impl Quota {
     ) -> bool {
         let accounts = self.accounts(keys, inviter);
         let mut all = self.lock();
-        let fits = |all: &HashMap<Account, Used>, (account, most): &(Account, u64)| {
+        let fits = |all: &HashMap<Account, DayUsage>, (account, most): &(Account, u64)| {
             let used = all.get(account).filter(|used| !used.is_over(now));
             let used = used.map_or(0, |used| used.bytes);
             used < *most && used.saturating_add(bytes) <= *most
@@ -88,22 +88,22 @@ impl Quota {
         accounts
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Account, Used>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Account, DayUsage>> {
         self.used.lock()
     }
 }
 
-impl Used {
+impl DayUsage {
     fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= DAY
     }
 }
 
-fn add(all: &mut HashMap<Account, Used>, now: Instant, account: Account, bytes: u64) {
+fn add(all: &mut HashMap<Account, DayUsage>, now: Instant, account: Account, bytes: u64) {
     if !all.contains_key(&account) && all.len() >= MAX_ACCOUNTS {
         make_room(all, now);
     }
-    let fresh = Used {
+    let fresh = DayUsage {
         bytes: 0,
         since: now,
     };
@@ -115,7 +115,7 @@ fn add(all: &mut HashMap<Account, Used>, now: Instant, account: Account, bytes: 
 }
 
 /// Forgets those whose day is over or, if there are few, the half that had least.
-fn make_room(all: &mut HashMap<Account, Used>, now: Instant) {
+fn make_room(all: &mut HashMap<Account, DayUsage>, now: Instant) {
     all.retain(|_, used| !used.is_over(now));
     if all.len() > MAX_ACCOUNTS / 2 {
         let mut bytes: Vec<_> = all.values().map(|used| used.bytes).collect();

@@ -18,11 +18,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
-use crate::admission::{Admission, Connection};
-use crate::backlog::{Backlog, Backlogs, Frame, Queued};
-use crate::inbox::{Input, RelayDecision};
+use crate::admission::{AdmissionControl, ConnectionSlot};
+use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame};
+use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
-use crate::name_claims::{Claim, Claims, NameWorker};
+use crate::name_claims::{ClaimQueue, NameClaim, NameWorker};
 
 /// Inputs that may wait; connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
@@ -30,9 +30,9 @@ const INBOX_INPUTS: usize = 1024;
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
 
 /// What the registrar uses beside the registry.
-pub(crate) struct Resources {
-    pub(crate) claims: Claims,
-    pub(crate) admission: Arc<Admission>,
+pub(crate) struct RegistrarResources {
+    pub(crate) claims: ClaimQueue,
+    pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) log: Arc<ClientLog>,
     pub(crate) backlogs: Backlogs,
 }
@@ -41,10 +41,10 @@ pub(crate) struct Resources {
 /// `stopping` becomes true.
 pub(crate) fn start(
     registry: Registry,
-    resources: Resources,
+    resources: RegistrarResources,
     name_worker: NameWorker,
     stopping: watch::Receiver<bool>,
-) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
+) -> (mpsc::Sender<RegistrarInput>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let answers = inbox.clone();
     let storage = tokio::task::spawn_blocking(move || name_worker.run(&answers));
@@ -68,42 +68,46 @@ pub(crate) fn start(
 }
 
 /// A control connection.
-struct Session {
+struct ControlSession {
     name: PeerName,
     key: PeerKey,
     observed: SocketAddr,
     is_online: bool,
-    outgoing: mpsc::Sender<Queued>,
+    outgoing: mpsc::Sender<QueuedFrame>,
     backlog: Arc<Backlog>,
 }
 
-impl Session {
+impl ControlSession {
     /// Whether there was room for the frame: otherwise the client does not read, or is
     /// gone.
-    fn send(&self, frame: &Frame, is_shared: bool) -> bool {
+    fn send(&self, frame: &SharedFrame, is_shared: bool) -> bool {
         let queued = self.backlog.queued(frame, is_shared);
         self.outgoing.try_send(queued).is_ok()
     }
 }
 
 /// A relay connection that has no verdict yet.
-struct Waiting {
-    connection: Arc<Connection>,
+struct WaitingRelay {
+    connection: Arc<ConnectionSlot>,
     verdict: oneshot::Sender<RelayDecision>,
 }
 
 struct Registrar {
     registry: Registry,
-    resources: Resources,
-    sessions: BTreeMap<SessionId, Session>,
-    relays: BTreeMap<RelayId, Waiting>,
+    resources: RegistrarResources,
+    sessions: BTreeMap<SessionId, ControlSession>,
+    relays: BTreeMap<RelayId, WaitingRelay>,
     /// Whether the operator knows that there may be a proxy.
     has_warned: bool,
     random: SystemRandom,
 }
 
 impl Registrar {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stopping: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<RegistrarInput>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         loop {
             let due = self.registry.poll_timeout();
             let timeout = async {
@@ -123,16 +127,16 @@ impl Registrar {
         self.act();
     }
 
-    fn handle(&mut self, input: Input) {
+    fn handle(&mut self, input: RegistrarInput) {
         let now = Instant::now();
         match input {
-            Input::LogIn {
+            RegistrarInput::LogIn {
                 session,
                 log_in,
                 outgoing,
                 backlog,
             } => {
-                let new = Session {
+                let new = ControlSession {
                     name: log_in.name.clone(),
                     key: log_in.key,
                     observed: log_in.observed,
@@ -143,34 +147,40 @@ impl Registrar {
                 self.sessions.insert(session, new);
                 self.registry.handle_log_in(session, log_in);
             }
-            Input::Claimed { session, owner } => self.registry.handle_claim(now, session, owner),
-            Input::Message { session, message } => match self.fresh_token() {
+            RegistrarInput::Claimed { session, owner } => {
+                self.registry.handle_claim(now, session, owner);
+            }
+            RegistrarInput::Message { session, message } => match self.fresh_token() {
                 Ok(token) => self.registry.handle_message(now, session, message, token),
                 Err(_) => {
                     error!("no random numbers to be had from the system");
                     self.drop_session(session);
                 }
             },
-            Input::Evicted { session } => self.registry.handle_evicted(session),
-            Input::Disconnected { session } => self.drop_session(session),
-            Input::Observation { key, address } => self.registry.handle_observation(key, address),
-            Input::ObservationEnded { key } => self.registry.handle_observation_ended(key),
-            Input::Relay {
+            RegistrarInput::Evicted { session } => self.registry.handle_evicted(session),
+            RegistrarInput::Disconnected { session } => self.drop_session(session),
+            RegistrarInput::Observation { key, address } => {
+                self.registry.handle_observation(key, address);
+            }
+            RegistrarInput::ObservationEnded { key } => self.registry.handle_observation_ended(key),
+            RegistrarInput::Relay {
                 relay,
                 key,
                 token,
                 connection,
                 verdict,
             } => {
-                let waiting = Waiting {
+                let waiting = WaitingRelay {
                     connection,
                     verdict,
                 };
                 self.relays.insert(relay, waiting);
                 self.registry.handle_relay(now, relay, key, token);
             }
-            Input::RelayDisconnected { relay } => self.drop_relay(relay),
-            Input::RelayEnded { keys, reason } => self.registry.handle_relay_ended(keys, reason),
+            RegistrarInput::RelayDisconnected { relay } => self.drop_relay(relay),
+            RegistrarInput::RelayEnded { keys, reason } => {
+                self.registry.handle_relay_ended(keys, reason);
+            }
         }
     }
 
@@ -183,7 +193,7 @@ impl Registrar {
                     key,
                     address,
                     is_known,
-                } => self.claim(Claim {
+                } => self.claim(NameClaim {
                     session,
                     name,
                     key,
@@ -207,7 +217,7 @@ impl Registrar {
         }
     }
 
-    fn claim(&mut self, claim: Claim) {
+    fn claim(&mut self, claim: NameClaim) {
         let session = claim.session;
         if let Err(refusal) = self.resources.claims.ask(claim) {
             let now = Instant::now();
@@ -268,7 +278,7 @@ impl Registrar {
         if self.has_warned || is_global(address) || address.is_loopback() {
             return;
         }
-        let is_other = |it: &Session| it.key != key && it.is_online;
+        let is_other = |it: &ControlSession| it.key != key && it.is_online;
         let mut others = self.sessions.values().filter(|it| is_other(it));
         if others.any(|it| it.observed.ip() == address) {
             self.has_warned = true;
@@ -296,7 +306,7 @@ impl Registrar {
         }
     }
 
-    fn note_end(&self, session: &Session, refusal: Option<Refusal>) {
+    fn note_end(&self, session: &ControlSession, refusal: Option<Refusal>) {
         if !self.resources.log.admits(session.observed.ip()) {
             return;
         }
@@ -368,10 +378,10 @@ impl Registrar {
 
 /// `None`, with a word in the log, for a message that no frame holds. The
 /// registry keeps every page within the limits, so this is a defect.
-pub(crate) fn encoded(message: &ServerMessage) -> Option<Frame> {
+pub(crate) fn encoded(message: &ServerMessage) -> Option<SharedFrame> {
     let frame = frame::encode(FrameKind::Server, message);
     frame
         .inspect_err(|error| error!("a message to a client cannot be sent: {error}"))
         .ok()
-        .map(Frame::from)
+        .map(SharedFrame::from)
 }

@@ -39,7 +39,7 @@ pub(crate) enum CarryError {
 
 /// All pairs of one server, and what they may take.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub(crate) struct RelayService {
     limits: RelayLimits,
     pairs: Arc<Slots>,
     quota: Quota,
@@ -49,7 +49,7 @@ pub(crate) struct Relay {
 
 /// Two peers that may meet. Their place is given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Pair {
+pub(crate) struct RelayPair {
     pub(crate) keys: [PeerKey; 2],
     inviter: Inviter,
     rate: Mutex<ByteRate>,
@@ -58,7 +58,7 @@ pub(crate) struct Pair {
     slot: Slot,
 }
 
-impl Relay {
+impl RelayService {
     pub(crate) fn new(limits: RelayLimits) -> Self {
         Self {
             pairs: Slots::new(limits.pairs),
@@ -76,7 +76,7 @@ impl Relay {
         keys: [PeerKey; 2],
         inviter: Inviter,
         is_known: bool,
-    ) -> Result<Pair, Refusal> {
+    ) -> Result<RelayPair, Refusal> {
         if !self.quota.take(Instant::now(), keys, inviter, 0) {
             return Err(Refusal::RelayBytes);
         }
@@ -85,7 +85,7 @@ impl Relay {
             ..newcomer(Some(inviter.key), inviter.address)
         };
         let slot = self.pairs.take(owner).map_err(|_: Full| Refusal::Limited)?;
-        Ok(Pair {
+        Ok(RelayPair {
             keys,
             inviter,
             rate: Mutex::new(ByteRate::new(self.limits.bytes_per_second)),
@@ -100,7 +100,7 @@ impl Relay {
     /// # Errors
     /// When a side breaks off, nothing was carried for long, or a limit is
     /// reached.
-    pub(crate) async fn carry<A, B>(&self, pair: &Pair, a: A, b: B) -> Result<(), CarryError>
+    pub(crate) async fn carry<A, B>(&self, pair: &RelayPair, a: A, b: B) -> Result<(), CarryError>
     where
         A: AsyncRead + AsyncWrite,
         B: AsyncRead + AsyncWrite,
@@ -126,7 +126,7 @@ impl Relay {
 
     async fn copy(
         &self,
-        pair: &Pair,
+        pair: &RelayPair,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
         carried_bytes: &AtomicU64,
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// These two, invited by the first.
-    fn admit(relay: &Relay, sides: [u8; 2]) -> Result<Pair, Refusal> {
+    fn admit(relay: &RelayService, sides: [u8; 2]) -> Result<RelayPair, Refusal> {
         relay.admit(
             sides.map(|side| inviter(side).key),
             inviter(sides[0]),
@@ -228,16 +228,16 @@ mod tests {
         )
     }
 
-    fn relay(change: impl FnOnce(&mut RelayLimits)) -> Arc<Relay> {
+    fn relay(change: impl FnOnce(&mut RelayLimits)) -> Arc<RelayService> {
         let mut limits = RelayLimits::default();
         change(&mut limits);
-        Arc::new(Relay::new(limits))
+        Arc::new(RelayService::new(limits))
     }
 
     type Carried = JoinHandle<Result<(), CarryError>>;
 
     /// The ends of two peers that meet.
-    fn meet(relay: &Arc<Relay>, sides: [u8; 2]) -> (DuplexStream, DuplexStream, Carried) {
+    fn meet(relay: &Arc<RelayService>, sides: [u8; 2]) -> (DuplexStream, DuplexStream, Carried) {
         let (alice, a) = duplex(BUFFER_BYTES);
         let (bob, b) = duplex(BUFFER_BYTES);
         let pair = admit(relay, sides).unwrap();
@@ -385,7 +385,7 @@ mod tests {
 
     /// Bytes that went through each of the pairs within a second. In the first
     /// both sides send, in the others one does.
-    async fn shares(relay: &Arc<Relay>, pairs: u8) -> Vec<u64> {
+    async fn shares(relay: &Arc<RelayService>, pairs: u8) -> Vec<u64> {
         let mut counts = Vec::new();
         for number in 0..pairs {
             let (alice, bob, _) = meet(relay, [number * 2, number * 2 + 1]);

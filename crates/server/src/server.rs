@@ -19,21 +19,21 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::admission::{Admission, Regulars};
+use crate::admission::{AdmissionControl, Regulars};
 use crate::backlog::Backlogs;
-use crate::connection::{Arrival, Place, serve};
+use crate::connection::{Arrival, ListenerInfo, serve};
 use crate::context::Context;
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
 use crate::log::ClientLog;
-use crate::memory::Peak;
+use crate::memory::ConnectionPeak;
 use crate::name_claims::claims;
+use crate::names::NamesError;
 use crate::probe::Prober;
-use crate::proxy::Proxies;
+use crate::proxy_protocol::TrustedProxies;
 use crate::registrar;
-use crate::relay::Relay;
+use crate::relay::RelayService;
 use crate::slots::Slot;
-use crate::storage::StorageError;
 
 /// How long clients may take to read why they are sent away.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,7 +48,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub enum ServeError {
     /// The names cannot be read.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(#[from] NamesError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -96,24 +96,24 @@ pub async fn run_behind(
     };
     let regulars: Arc<Regulars> = Arc::default();
     let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
-    let admission = Arc::new(Admission::new(&limits, regulars));
+    let admission = Arc::new(AdmissionControl::new(&limits, regulars));
     let log = Arc::new(ClientLog::new(&limits));
     let backlogs = Backlogs::default();
-    let resources = registrar::Resources {
+    let resources = registrar::RegistrarResources {
         claims,
         admission: Arc::clone(&admission),
         log: Arc::clone(&log),
         backlogs: backlogs.clone(),
     };
     let (registrar, ended) = registrar::start(registry, resources, name_worker, stopping.clone());
-    let relay = Arc::new(Relay::new(limits.relay.clone()));
+    let relay = Arc::new(RelayService::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
         admission,
         prober: Prober::new(&limits),
         relay: Arc::clone(&relay),
         log: Arc::clone(&log),
-        proxies: Proxies::new(proxies),
+        proxies: TrustedProxies::new(proxies),
         backlogs,
         limits,
         registrar,
@@ -122,11 +122,11 @@ pub async fn run_behind(
     });
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
-        let place = Place {
+        let info = ListenerInfo {
             observer_ports: observer_ports(address, &addresses),
             other_address: other_address(address.ip(), &addresses),
         };
-        accepting.spawn(accept(listener, place, Arc::clone(&context)));
+        accepting.spawn(accept(listener, info, Arc::clone(&context)));
     }
     tokio::select! {
         () = shutdown => {}
@@ -164,14 +164,14 @@ fn other_address(own: IpAddr, all: &[SocketAddr]) -> Option<IpAddr> {
     others.find(|&other| is_other_address(own, other))
 }
 
-async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
+async fn accept(listener: TcpListener, info: ListenerInfo, context: Arc<Context>) {
     let mut connections = JoinSet::new();
-    let mut peak = Peak::default();
+    let mut peak = ConnectionPeak::default();
     loop {
         tokio::select! {
             () = context.stopped() => break,
             accepted = listener.accept() => match accepted {
-                Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &place, &context),
+                Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &info, &context),
                 Err(error) => {
                     context.log.accept_failed(&error);
                     sleep(ACCEPT_PAUSE).await;
@@ -198,7 +198,7 @@ fn begin(
     connections: &mut JoinSet<()>,
     mut tcp: TcpStream,
     remote: SocketAddr,
-    place: &Place,
+    listener: &ListenerInfo,
     context: &Arc<Context>,
 ) {
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -209,7 +209,7 @@ fn begin(
     let arrival = Arrival {
         observed,
         is_proxied: false,
-        place: place.clone(),
+        listener: listener.clone(),
     };
     let context = Arc::clone(context);
     if context.proxies.contain(remote.ip()) {

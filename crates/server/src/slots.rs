@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 
 /// A [`Budget`] whose holders learn when they have to give way.
 #[derive(Debug)]
-pub(crate) struct Slots(Mutex<State>);
+pub(crate) struct Slots(Mutex<SlotTable>);
 
 #[derive(Debug)]
-struct State {
+struct SlotTable {
     budget: Budget<PeerKey>,
     held: HashMap<Ticket, Arc<Notify>>,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        Arc::new(Self(Mutex::new(SlotTable {
             budget: Budget::new(bounds),
             held: HashMap::new(),
         })))
@@ -61,7 +61,7 @@ impl Slots {
     }
 
     // Each change is one step, so a panic elsewhere leaves the counts true.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SlotTable> {
         self.0.lock()
     }
 }

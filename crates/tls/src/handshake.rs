@@ -9,14 +9,14 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use crate::records::{self, HEADER_BYTES, Opener, Sealer};
-use crate::side::{Side, queue};
+use crate::side::{RustlsConnection, queue};
 
 /// One end of a TLS connection, of either role, while hands are shaken.
 ///
 /// rustls sees one record after the other and none behind the handshake: those are
 /// for the [`Opener`], which counts and places them.
 pub struct Handshake {
-    side: Side,
+    side: RustlsConnection,
     /// To be sent.
     queued: Vec<u8>,
     /// Whole records that rustls has seen and needs once more, in the same buffer,
@@ -42,7 +42,7 @@ impl Handshake {
     /// The configuration is of no use.
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         let client = UnbufferedClientConnection::new(config, name)?;
-        Ok(Self::new(Side::Client(client)))
+        Ok(Self::new(RustlsConnection::Client(client)))
     }
 
     /// The side that answers.
@@ -51,10 +51,10 @@ impl Handshake {
     /// The configuration is of no use.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let server = UnbufferedServerConnection::new(config)?;
-        Ok(Self::new(Side::Server(server)))
+        Ok(Self::new(RustlsConnection::Server(server)))
     }
 
-    const fn new(side: Side) -> Self {
+    const fn new(side: RustlsConnection) -> Self {
         Self {
             side,
             queued: Vec::new(),
@@ -104,8 +104,8 @@ impl Handshake {
 
     fn process(&mut self, shown: &mut [u8]) -> (usize, Result<Step, Error>) {
         match &mut self.side {
-            Side::Client(c) => step(c.process_tls_records(shown), &mut self.queued),
-            Side::Server(s) => step(s.process_tls_records(shown), &mut self.queued),
+            RustlsConnection::Client(c) => step(c.process_tls_records(shown), &mut self.queued),
+            RustlsConnection::Server(s) => step(s.process_tls_records(shown), &mut self.queued),
         }
     }
 
@@ -115,7 +115,7 @@ impl Handshake {
     }
 
     #[cfg(test)]
-    pub(crate) fn into_side(self) -> Side {
+    pub(crate) fn into_side(self) -> RustlsConnection {
         self.side
     }
 

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ContentType, Error};
 
-use crate::side::{Side, queue};
+use crate::side::{RustlsConnection, queue};
 
 pub(crate) const HEADER_BYTES: usize = 5;
 /// Plaintext in one record, without its type and padding (RFC 8446, 5.1).
@@ -60,8 +60,8 @@ pub struct Opened {
     pub data_bytes: usize,
 }
 
-struct Connection {
-    side: Side,
+struct TlsConnection {
+    side: RustlsConnection,
     /// Sealed already, to be sent before anything sealed later.
     queued: Vec<u8>,
     /// The peer has said that nothing more follows.
@@ -70,17 +70,17 @@ struct Connection {
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Connection>>);
+struct SharedConnection(Arc<Mutex<TlsConnection>>);
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+impl SharedConnection {
+    fn lock(&self) -> MutexGuard<'_, TlsConnection> {
         self.0.lock()
     }
 }
 
 /// Opens what arrives.
 pub struct Opener {
-    shared: Shared,
+    shared: SharedConnection,
     peer_closed: bool,
     /// What is left for records without data: see [`ALLOWANCE_BYTES`].
     allowance_bytes: usize,
@@ -88,7 +88,7 @@ pub struct Opener {
 
 /// Seals what is sent, and keeps it until it is sent.
 pub struct Sealer {
-    shared: Shared,
+    shared: SharedConnection,
     /// As long as the longest yet, for a longer one would have to be cleared first.
     room: Vec<u8>,
     sent_bytes: usize,
@@ -96,8 +96,8 @@ pub struct Sealer {
     closed: bool,
 }
 
-pub(crate) fn directions(side: Side) -> (Opener, Sealer) {
-    let shared = Shared(Arc::new(Mutex::new(Connection {
+pub(crate) fn directions(side: RustlsConnection) -> (Opener, Sealer) {
+    let shared = SharedConnection(Arc::new(Mutex::new(TlsConnection {
         side,
         queued: Vec::new(),
         peer_closed: false,
@@ -119,23 +119,23 @@ pub(crate) fn directions(side: Side) -> (Opener, Sealer) {
 }
 
 /// What rustls made of some bytes.
-enum Progress {
+enum RecordStep {
     Again,
     /// So much plaintext was taken.
     Data(usize),
     Idle,
 }
 
-impl Connection {
+impl TlsConnection {
     /// Goes one step. Returns how many bytes of `arrived` are done with; plaintext,
     /// which rustls has kept since the step before, goes to `room`.
-    fn step(&mut self, arrived: &mut [u8], room: &mut [u8]) -> (usize, Result<Progress, Error>) {
+    fn step(&mut self, arrived: &mut [u8], room: &mut [u8]) -> (usize, Result<RecordStep, Error>) {
         match &mut self.side {
-            Side::Client(c) => {
+            RustlsConnection::Client(c) => {
                 let status = c.process_tls_records(arrived);
                 step(status, room, &mut self.queued, &mut self.peer_closed)
             }
-            Side::Server(s) => {
+            RustlsConnection::Server(s) => {
                 let status = s.process_tls_records(arrived);
                 step(status, room, &mut self.queued, &mut self.peer_closed)
             }
@@ -153,17 +153,17 @@ impl Connection {
             let (done_bytes, progress) = self.step(arrived, &mut []);
             done += done_bytes;
             match progress? {
-                Progress::Data(_) => {
+                RecordStep::Data(_) => {
                     let (_, taken) = self.step(&mut [], room.get_mut(opened..).unwrap_or_default());
-                    if let Progress::Data(count) = taken? {
+                    if let RecordStep::Data(count) = taken? {
                         opened += count;
                     }
                 }
-                Progress::Again => {}
-                Progress::Idle if all_bytes > done_bytes && !self.peer_closed => {
+                RecordStep::Again => {}
+                RecordStep::Idle if all_bytes > done_bytes && !self.peer_closed => {
                     return Err(in_pieces());
                 }
-                Progress::Idle => return Ok(opened),
+                RecordStep::Idle => return Ok(opened),
             }
         }
     }
@@ -184,30 +184,30 @@ fn step<Data>(
     room: &mut [u8],
     queued: &mut Vec<u8>,
     peer_closed: &mut bool,
-) -> (usize, Result<Progress, Error>) {
+) -> (usize, Result<RecordStep, Error>) {
     let UnbufferedStatus { discard, state } = status;
     let progress = match state {
-        Ok(ConnectionState::ReadTraffic(_)) if room.is_empty() => Ok(Progress::Data(0)),
+        Ok(ConnectionState::ReadTraffic(_)) if room.is_empty() => Ok(RecordStep::Data(0)),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => match traffic.next_record() {
             Some(Ok(record)) => {
                 let count = record.payload.len();
                 let room = room.get_mut(..count).unwrap_or_default();
                 room.copy_from_slice(record.payload);
-                Ok(Progress::Data(count))
+                Ok(RecordStep::Data(count))
             }
             Some(Err(error)) => Err(error),
-            None => Ok(Progress::Again),
+            None => Ok(RecordStep::Again),
         },
-        Ok(ConnectionState::EncodeTlsData(data)) => queue(data, queued).map(|()| Progress::Again),
+        Ok(ConnectionState::EncodeTlsData(data)) => queue(data, queued).map(|()| RecordStep::Again),
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
-            Ok(Progress::Again)
+            Ok(RecordStep::Again)
         }
         Ok(ConnectionState::PeerClosed) => {
             *peer_closed = true;
-            Ok(Progress::Again)
+            Ok(RecordStep::Again)
         }
-        Ok(_) => Ok(Progress::Idle),
+        Ok(_) => Ok(RecordStep::Idle),
         Err(error) => Err(error),
     };
     (discard, progress)
@@ -301,7 +301,7 @@ impl Sealer {
         let mut connection = self.shared.lock();
         while !connection.failed {
             match connection.step(&mut [], &mut []).1 {
-                Ok(Progress::Again) => {}
+                Ok(RecordStep::Again) => {}
                 Ok(_) => break,
                 Err(_) => connection.failed = true,
             }
@@ -321,8 +321,8 @@ impl Sealer {
             return Err(SealError);
         }
         let sealed = match &mut connection.side {
-            Side::Client(c) => encrypt(c.process_tls_records(&mut []), plaintext, room),
-            Side::Server(s) => encrypt(s.process_tls_records(&mut []), plaintext, room),
+            RustlsConnection::Client(c) => encrypt(c.process_tls_records(&mut []), plaintext, room),
+            RustlsConnection::Server(s) => encrypt(s.process_tls_records(&mut []), plaintext, room),
         };
         self.sealed_bytes += sealed.ok_or(SealError)?;
         Ok(())

@@ -1,8 +1,8 @@
 //! How a laboratory is put together.
 
 use super::namespaces::{ip, run};
-use super::plan::{Mapping, Plan, Router, Site, Stack, Topology};
-use super::{Host, Lab, Standing, wan};
+use super::plan::{NatMapping, Plan, Router, Site, Stack, Topology};
+use super::{Host, Lab, RouterState, wan};
 use crate::process::binary;
 
 /// A router's way to the internet or to its carrier.
@@ -176,7 +176,7 @@ impl Lab {
         self.address("W", &access.line, &[&format!("{upstream}/24")]);
         self.default_route(node, upstream);
         self.address(node, "lan0", &[&format!("{lan}.1/24")]);
-        if router.mapping == Mapping::None {
+        if router.mapping == NatMapping::None {
             let internet = self.namespace("W");
             ip(&format!("-n {internet} route add {lan}.0/24 via {outside}"));
         }
@@ -199,7 +199,7 @@ impl Lab {
     fn plug_router(&self, node: &str, carrier: &str, number: u8, router: Router, lan: &str) {
         assert_ne!(
             router.mapping,
-            Mapping::None,
+            NatMapping::None,
             "carriers have no addresses to give"
         );
         let carrier_standing = self.routers()[carrier].clone();
@@ -220,13 +220,13 @@ impl Lab {
     fn plug(&mut self, host: &str, router: &str, number: u8, stack: Stack) {
         self.add_node(host);
         self.plug_cable((host, "eth0"), router);
-        let standing = self.routers()[router].clone();
+        let state = self.routers()[router].clone();
         if stack != Stack::V6 {
-            self.address(host, "eth0", &[&format!("{}.{number}/24", standing.lan)]);
-            self.default_route(host, &format!("{}.1", standing.lan));
+            self.address(host, "eth0", &[&format!("{}.{number}/24", state.lan)]);
+            self.default_route(host, &format!("{}.1", state.lan));
         }
         if stack != Stack::V4 {
-            let net = format!("2001:db8:{}", standing.line);
+            let net = format!("2001:db8:{}", state.line);
             self.address(host, "eth0", &[&format!("{net}::{number}/64")]);
             self.default_route(host, &format!("{net}::1"));
         }
@@ -242,14 +242,14 @@ impl Lab {
     }
 
     fn guard(&self, node: &str, router: Router, access: Access, lan: &str) {
-        let standing = Standing {
+        let state = RouterState {
             router,
             outside: access.outside,
             upstream: access.upstream,
             lan: lan.to_owned(),
             line: access.line,
         };
-        self.routers().insert(node.to_owned(), standing);
+        self.routers().insert(node.to_owned(), state);
         self.load_rules(node);
     }
 
@@ -371,8 +371,8 @@ fn net(letter: char, router: &Router) -> &'static str {
 /// The first three numbers of a site's LAN.
 fn lan(letter: char, router: &Router, private: &'static str) -> &'static str {
     match (router.mapping, letter) {
-        (Mapping::None, 'A') => "198.51.101",
-        (Mapping::None, _) => "198.51.102",
+        (NatMapping::None, 'A') => "198.51.101",
+        (NatMapping::None, _) => "198.51.102",
         _ => private,
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::sentences::{hint, question, what_exists};
 use super::turn_down;
-use crate::prompt::{self, Answer, Prompt, Typed};
+use crate::prompt::{self, OfferAnswer, Prompt, PromptInput};
 use crate::terminal::Terminal;
 use crate::tty;
 
@@ -18,7 +18,7 @@ const SEEN_AFTER: Duration = Duration::from_secs(2);
 
 /// What somebody has to decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum ReceiveQuestion {
     /// Whether to take an offer, or have words shown.
     Offer(TransferId),
     /// Whether a stranger may connect.
@@ -26,15 +26,15 @@ pub(super) enum Question {
 }
 
 /// What waits for the user; the first of it has been put to them.
-pub(super) struct Questions {
+pub(super) struct QuestionQueue {
     prompt: Prompt,
-    waiting: VecDeque<Question>,
+    waiting: VecDeque<ReceiveQuestion>,
     /// When the question was put, if it took the place of another that was not
     /// answered: what is typed may still be meant for that one.
     replaced_at: Option<Instant>,
 }
 
-impl Questions {
+impl QuestionQueue {
     pub(super) const fn new() -> Self {
         Self {
             prompt: Prompt::new(),
@@ -44,11 +44,11 @@ impl Questions {
     }
 
     /// Waits for what is typed next while there is a question.
-    pub(super) async fn typed(&mut self) -> Typed {
+    pub(super) async fn typed(&mut self) -> PromptInput {
         self.prompt.next().await
     }
 
-    pub(super) fn add(&mut self, terminal: &mut Terminal<'_>, question: Question) {
+    pub(super) fn add(&mut self, terminal: &mut Terminal<'_>, question: ReceiveQuestion) {
         self.waiting.push_back(question);
         if self.waiting.len() == 1 {
             self.ask(terminal);
@@ -57,7 +57,7 @@ impl Questions {
 
     /// An offer that is over needs no answer. Returns whether the user was at it.
     pub(super) fn remove(&mut self, terminal: &mut Terminal<'_>, transfer: TransferId) -> bool {
-        let gone = Question::Offer(transfer);
+        let gone = ReceiveQuestion::Offer(transfer);
         let was_asked = self.waiting.front() == Some(&gone);
         self.waiting.retain(|waiting| *waiting != gone);
         if was_asked {
@@ -71,8 +71,8 @@ impl Questions {
     pub(super) fn forget_gone(&mut self, terminal: &mut Terminal<'_>, snapshot: &Snapshot) {
         let asked = self.waiting.front().cloned();
         self.waiting.retain(|question| match question {
-            Question::Offer(id) => snapshot.transfers.iter().any(|t| t.id == *id),
-            Question::Stranger(peer) => snapshot.asking.contains(peer),
+            ReceiveQuestion::Offer(id) => snapshot.transfers.iter().any(|t| t.id == *id),
+            ReceiveQuestion::Stranger(peer) => snapshot.asking.contains(peer),
         });
         if asked.as_ref() != self.waiting.front() {
             self.prompt.close();
@@ -96,7 +96,7 @@ impl Questions {
             None => return self.prompt.close(),
         }
         match self.waiting.front() {
-            Some(Question::Offer(id)) => {
+            Some(ReceiveQuestion::Offer(id)) => {
                 if let Some(transfer) = terminal.transfer(*id) {
                     terminal.report.offered(&transfer);
                     let offer = &transfer.offer;
@@ -106,7 +106,7 @@ impl Questions {
                     }
                 }
             }
-            Some(Question::Stranger(peer)) => terminal.report.asked(peer),
+            Some(ReceiveQuestion::Stranger(peer)) => terminal.report.asked(peer),
             None => {}
         }
         self.put(terminal);
@@ -115,11 +115,11 @@ impl Questions {
     /// Puts the words of the first question, if it can be answered.
     fn put(&self, terminal: &mut Terminal<'_>) {
         let (peer, words) = match self.waiting.front() {
-            Some(Question::Offer(id)) => match terminal.transfer(*id) {
+            Some(ReceiveQuestion::Offer(id)) => match terminal.transfer(*id) {
                 Some(transfer) => (transfer.peer.name.clone(), question(&transfer)),
                 None => return,
             },
-            Some(Question::Stranger(peer)) => {
+            Some(ReceiveQuestion::Stranger(peer)) => {
                 let name = peer.name.clone();
                 let words = format!("Let {name} connect for an hour? [y/N/b]");
                 (name, words)
@@ -145,12 +145,12 @@ impl Questions {
     pub(super) fn take(
         &mut self,
         terminal: &mut Terminal<'_>,
-        typed: Typed,
+        typed: PromptInput,
     ) -> anyhow::Result<Option<TransferId>> {
         let line = match typed {
-            Typed::Line(line) => Some(line),
-            Typed::End => None,
-            Typed::InFront => {
+            PromptInput::Line(line) => Some(line),
+            PromptInput::End => None,
+            PromptInput::Foreground => {
                 self.put(terminal);
                 return Ok(None);
             }
@@ -180,11 +180,11 @@ impl Questions {
         line: &str,
     ) -> anyhow::Result<Option<TransferId>> {
         match self.waiting.front().cloned() {
-            Some(Question::Offer(id)) => match terminal.transfer(id) {
+            Some(ReceiveQuestion::Offer(id)) => match terminal.transfer(id) {
                 Some(transfer) => self.offer_answered(terminal, &transfer, line),
                 None => Ok(None),
             },
-            Some(Question::Stranger(peer)) => {
+            Some(ReceiveQuestion::Stranger(peer)) => {
                 self.stranger_answered(terminal, &peer, line)?;
                 Ok(None)
             }
@@ -206,9 +206,9 @@ impl Questions {
         };
         self.waiting.pop_front();
         let existing = match answer {
-            Answer::Yes(existing) => existing,
-            Answer::Only(_) => None,
-            Answer::No | Answer::Block | Answer::NoStranger => {
+            OfferAnswer::Yes(existing) => existing,
+            OfferAnswer::Only(_) => None,
+            OfferAnswer::No | OfferAnswer::Block | OfferAnswer::NoStranger => {
                 let name = &transfer.peer.name;
                 let reason = format!("Declined what {name} offered.");
                 turn_down(terminal, transfer, &reason)?;
@@ -234,12 +234,12 @@ impl Questions {
         line: &str,
     ) -> anyhow::Result<()> {
         match prompt::answer(line, 0, false) {
-            None | Some(Answer::Only(_)) => {
+            None | Some(OfferAnswer::Only(_)) => {
                 terminal.report.hint("Answer y, n, or b to block them.");
                 self.put(terminal);
                 return Ok(());
             }
-            Some(Answer::Yes(_)) => {
+            Some(OfferAnswer::Yes(_)) => {
                 let peer = peer.key;
                 terminal.client.command(Command::Allow { peer })?;
             }
@@ -255,24 +255,24 @@ impl Questions {
         &self,
         terminal: &mut Terminal<'_>,
         peer: &PeerIdentity,
-        answer: &Answer,
+        answer: &OfferAnswer,
     ) -> anyhow::Result<()> {
         match answer {
-            Answer::Block => {
+            OfferAnswer::Block => {
                 terminal.report.contact(peer, true);
                 let peer = peer.key;
                 terminal.client.command(Command::Block { peer })?;
             }
-            Answer::NoStranger => terminal.client.command(Command::DeclineAll)?,
-            Answer::Yes(_) | Answer::No | Answer::Only(_) => {}
+            OfferAnswer::NoStranger => terminal.client.command(Command::DeclineAll)?,
+            OfferAnswer::Yes(_) | OfferAnswer::No | OfferAnswer::Only(_) => {}
         }
         Ok(())
     }
 }
 
 /// The places of what was not chosen.
-fn unwanted(offer: &OfferView, answer: &Answer) -> BTreeSet<u32> {
-    let Answer::Only(chosen) = answer else {
+fn unwanted(offer: &OfferView, answer: &OfferAnswer) -> BTreeSet<u32> {
+    let OfferAnswer::Only(chosen) = answer else {
         return BTreeSet::new();
     };
     let tops = offer.top_level.iter().zip(1..);

@@ -27,24 +27,24 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 /// How far something is, and what it is.
 pub(super) struct Bar {
     title: String,
-    kind: Kind,
+    kind: BarKind,
 }
 
-enum Kind {
+enum BarKind {
     Drawn(ProgressBar),
     /// The terminal cannot move its cursor, or has no room: when a line was said last.
     Lines(Option<Instant>),
 }
 
 /// What the bar shows at a moment.
-pub(super) struct Shown {
+pub(super) struct BarContent {
     title: String,
     progress: Progress,
     files: String,
     pace: String,
 }
 
-impl Shown {
+impl BarContent {
     /// `None` when nothing moves.
     pub(super) fn of(snapshot: &Snapshot) -> Option<Self> {
         if let Some(all) = snapshot.overall() {
@@ -107,10 +107,10 @@ impl Shown {
 }
 
 impl Bar {
-    pub(super) fn new(shown: &Shown, is_ascii: bool) -> Self {
+    pub(super) fn new(shown: &BarContent, is_ascii: bool) -> Self {
         let kind = match has_room_for_bar() {
-            true => Kind::Drawn(drawn(is_ascii)),
-            false => Kind::Lines(None),
+            true => BarKind::Drawn(drawn(is_ascii)),
+            false => BarKind::Lines(None),
         };
         Self {
             title: shown.title.clone(),
@@ -119,14 +119,18 @@ impl Bar {
     }
 
     /// Whether it is the bar of the same thing.
-    pub(super) fn is_of(&self, shown: &Shown) -> bool {
+    pub(super) fn is_of(&self, shown: &BarContent) -> bool {
         self.title == shown.title
     }
 
     /// Shows how far it is. Returns a line to be said where there is no bar.
-    pub(super) fn show(&mut self, shown: &Shown, plain: impl Fn(&str) -> String) -> Option<String> {
+    pub(super) fn show(
+        &mut self,
+        shown: &BarContent,
+        plain: impl Fn(&str) -> String,
+    ) -> Option<String> {
         match &mut self.kind {
-            Kind::Drawn(bar) => {
+            BarKind::Drawn(bar) => {
                 bar.set_length(shown.progress.bytes_total);
                 bar.set_position(shown.progress.bytes_done);
                 let (title, message) = shown.fitting(columns());
@@ -134,7 +138,7 @@ impl Bar {
                 bar.set_message(plain(&message));
                 None
             }
-            Kind::Lines(said_at) => {
+            BarKind::Lines(said_at) => {
                 let is_due = said_at.is_none_or(|at| at.elapsed() >= LINE_INTERVAL);
                 is_due.then(|| {
                     *said_at = Some(Instant::now());
@@ -147,13 +151,13 @@ impl Bar {
     /// Writes something else above it.
     pub(super) fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.kind {
-            Kind::Drawn(bar) => bar.suspend(write),
-            Kind::Lines(_) => write(),
+            BarKind::Drawn(bar) => bar.suspend(write),
+            BarKind::Lines(_) => write(),
         }
     }
 
     pub(super) fn clear(&self) {
-        if let Kind::Drawn(bar) = &self.kind {
+        if let BarKind::Drawn(bar) = &self.kind {
             bar.finish_and_clear();
         }
     }
@@ -255,8 +259,8 @@ fn pace(progress: &Progress) -> String {
 mod tests {
     use super::*;
 
-    fn shown(title: &str) -> Shown {
-        Shown {
+    fn shown(title: &str) -> BarContent {
+        BarContent {
             title: title.to_owned(),
             progress: Progress {
                 bytes_done: 345_000_000,

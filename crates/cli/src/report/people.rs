@@ -2,15 +2,15 @@
 
 use pinhole_client::{Fingerprint, PeerIdentity, PeerKey, PeerName, PeerView};
 
-use super::line::Line;
-use super::{Report, words};
+use super::json_line::JsonLine;
+use super::{Reporter, words};
 
-impl Report {
+impl Reporter {
     /// Somebody under a known name has another key and was not let in.
     pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::KeyRefused {
+            return self.line(&JsonLine::KeyRefused {
                 peer: name,
                 fingerprint,
                 known,
@@ -25,7 +25,7 @@ impl Report {
     /// A key is trusted from now on.
     pub(crate) fn trusted(&self, name: &PeerName, fingerprint: Fingerprint) {
         if self.json {
-            return self.line(&Line::Trusted { name, fingerprint });
+            return self.line(&JsonLine::Trusted { name, fingerprint });
         }
         self.print(&format!("{name} is {fingerprint} from now on"));
     }
@@ -34,7 +34,7 @@ impl Report {
     pub(crate) fn claimed(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Claimed {
+            return self.line(&JsonLine::Claimed {
                 peer: name,
                 fingerprint,
             });
@@ -48,7 +48,7 @@ impl Report {
     pub(crate) fn asked(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Asked {
+            return self.line(&JsonLine::Asked {
                 peer: name,
                 fingerprint,
             });
@@ -62,7 +62,7 @@ impl Report {
     pub(crate) fn contact(&self, peer: &PeerIdentity, blocked: bool) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Contact {
+            return self.line(&JsonLine::Contact {
                 name,
                 fingerprint,
                 blocked,
@@ -76,7 +76,7 @@ impl Report {
     pub(crate) fn forgotten(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Forgotten { name, fingerprint });
+            return self.line(&JsonLine::Forgotten { name, fingerprint });
         }
         self.print(&format!(
             "{name:<32}  {fingerprint}  is a stranger from now on"
@@ -89,7 +89,7 @@ impl Report {
         let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
         let (nearby, claimed) = (peer.nearby, peer.claimed);
         if self.json {
-            return self.line(&Line::Peer {
+            return self.line(&JsonLine::Peer {
                 name,
                 key,
                 fingerprint,
@@ -115,7 +115,7 @@ impl Report {
     pub(crate) fn id(&self, name: Option<&PeerName>, key: PeerKey) {
         let fingerprint = key.fingerprint();
         if self.json {
-            return self.line(&Line::Id {
+            return self.line(&JsonLine::Id {
                 name,
                 key,
                 fingerprint,

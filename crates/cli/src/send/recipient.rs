@@ -5,9 +5,9 @@ use std::time::Duration;
 use pinhole_client::{Command, Failure, PeerKey, PeerView, Stage, TransferId, TransferView};
 use tokio::time::Instant;
 
-use crate::arguments::Whom;
+use crate::arguments::PeerSpec;
 use crate::exit::Exit;
-use crate::report::Until;
+use crate::report::AwaitedState;
 use crate::terminal::{Online, Terminal};
 
 /// The first pause before another attempt; it doubles with each that fails.
@@ -19,8 +19,8 @@ const LAST_PAUSE: Duration = Duration::from_secs(15);
 const LAST_PAUSE_FOR_PEOPLE: Duration = Duration::from_secs(60);
 
 pub(super) struct Recipient {
-    pub(super) whom: Whom,
-    pub(super) state: State,
+    pub(super) spec: PeerSpec,
+    pub(super) state: RecipientState,
     /// What the user knows.
     told: Vec<String>,
     /// Why the attempt before failed, if the user knows that.
@@ -34,7 +34,7 @@ pub(super) struct Recipient {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum State {
+pub(super) enum RecipientState {
     /// Until the peer is online.
     Waiting,
     /// Until then, unless the peer goes offline before, after an attempt that failed.
@@ -47,10 +47,10 @@ pub(super) enum State {
 }
 
 impl Recipient {
-    pub(super) const fn new(whom: Whom) -> Self {
+    pub(super) const fn new(spec: PeerSpec) -> Self {
         Self {
-            whom,
-            state: State::Waiting,
+            spec,
+            state: RecipientState::Waiting,
             told: Vec::new(),
             passing: None,
             pause: FIRST_PAUSE,
@@ -62,7 +62,7 @@ impl Recipient {
     /// When there is to be another attempt.
     pub(super) const fn again_at(&self) -> Option<Instant> {
         match self.state {
-            State::Resting(until) => Some(until),
+            RecipientState::Resting(until) => Some(until),
             _ => None,
         }
     }
@@ -75,18 +75,18 @@ impl Recipient {
     /// Ends a rest that is long enough, or that the peer has ended by going away:
     /// the moment it is back, it is tried.
     pub(super) fn rest_is_over(&mut self, peers: &[PeerView]) {
-        let State::Resting(until) = self.state else {
+        let RecipientState::Resting(until) = self.state else {
             return;
         };
         let mut named = peers
             .iter()
-            .filter(|peer| peer.identity.name == self.whom.name);
+            .filter(|peer| peer.identity.name == self.spec.name);
         let is_away = !named.any(|peer| peer.online);
         if is_away {
             self.pause = FIRST_PAUSE;
         }
         if is_away || until <= Instant::now() {
-            self.state = State::Waiting;
+            self.state = RecipientState::Waiting;
         }
     }
 
@@ -98,13 +98,13 @@ impl Recipient {
     }
 
     pub(super) fn is_ourselves(&mut self, terminal: &mut Terminal<'_>) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let detail = format!("{name} is you yourself. To whom is it to go?");
         self.fail(terminal, &Failure::NotPossible { detail });
     }
 
     pub(super) fn ambiguous(&mut self, terminal: &mut Terminal<'_>) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let detail = format!(
             "Several people nearby call themselves {name}, and none is known. Say whose key it is, as {name}#FINGERPRINT; `pinhole peers` lists them."
         );
@@ -113,24 +113,24 @@ impl Recipient {
 
     /// Somebody calls himself so, but the name is the server's to give.
     pub(super) fn unconfirmed(&mut self, terminal: &mut Terminal<'_>, peer: &PeerView) {
-        let (name, fingerprint) = (&self.whom.name, peer.identity.key.fingerprint());
+        let (name, fingerprint) = (&self.spec.name, peer.identity.key.fingerprint());
         let reason = format!(
             "Somebody nearby goes by the name {name}, but the server does not confirm it: there, {name} is not online at the moment, or the server cannot be asked. Nothing was sent. If {name} tells you that {fingerprint} is the right fingerprint, send to {name}#{fingerprint}."
         );
         terminal.report.ended(Some(name), "claimed", &reason);
-        self.state = State::Ended(Exit::PeerOffline);
+        self.state = RecipientState::Ended(Exit::PeerOffline);
     }
 
     /// Nobody has the key that was said.
     pub(super) fn other_key(&mut self, terminal: &mut Terminal<'_>, peer: &PeerView) {
-        let (name, found) = (&self.whom.name, peer.identity.key.fingerprint());
+        let (name, found) = (&self.spec.name, peer.identity.key.fingerprint());
         let reason = format!(
             "The fingerprint of {name} is {found}, not the one you named. Nothing was sent."
         );
         terminal
             .report
             .ended(Some(name), "other_fingerprint", &reason);
-        self.state = State::Ended(Exit::Verification);
+        self.state = RecipientState::Ended(Exit::Verification);
     }
 
     pub(super) fn watch(
@@ -145,11 +145,13 @@ impl Recipient {
             Stage::Queued => {
                 let transfer = transfer.id;
                 terminal.client.command(Command::Cancel { transfer })?;
-                let peer = self.whom.name.to_string();
+                let peer = self.spec.name.to_string();
                 self.fail(terminal, &Failure::PeerOffline { peer });
             }
             Stage::AwaitingAnswer if self.is_news("accepted") => {
-                terminal.report.waiting(&self.whom.name, Until::Accepted);
+                terminal
+                    .report
+                    .waiting(&self.spec.name, AwaitedState::Accepted);
             }
             Stage::Transferring if !transfer.is_text => self.is_accepted = true,
             _ => {}
@@ -159,7 +161,9 @@ impl Recipient {
 
     pub(super) fn wait(&mut self, terminal: &Terminal<'_>) {
         if self.is_news("online") {
-            terminal.report.waiting(&self.whom.name, Until::Online);
+            terminal
+                .report
+                .waiting(&self.spec.name, AwaitedState::Online);
         }
     }
 
@@ -168,7 +172,7 @@ impl Recipient {
         let left_out = &transfer.offer.left_out;
         if !left_out.is_empty() && self.is_news("left out") {
             for one in left_out {
-                terminal.report.left_out(&self.whom.name, one);
+                terminal.report.left_out(&self.spec.name, one);
             }
         }
     }
@@ -198,7 +202,7 @@ impl Recipient {
             Stage::Failed(Failure::PeerOffline { .. }) if is_online => {
                 self.not_receiving(terminal);
             }
-            _ => self.state = State::Ended(terminal.finish(transfer)),
+            _ => self.state = RecipientState::Ended(terminal.finish(transfer)),
         }
     }
 
@@ -210,7 +214,7 @@ impl Recipient {
         };
         let pause = self.pause.min(longest);
         self.pause = (2 * pause).min(longest);
-        self.state = State::Resting(Instant::now() + pause);
+        self.state = RecipientState::Resting(Instant::now() + pause);
         self.is_accepted = false;
         self.told
             .retain(|told| told != "online" && told != "accepted");
@@ -218,7 +222,9 @@ impl Recipient {
             if !matches!(failure, Failure::PeerOffline { .. }) {
                 terminal.report.warning(failure);
             }
-            terminal.report.waiting(&self.whom.name, Until::Receiving);
+            terminal
+                .report
+                .waiting(&self.spec.name, AwaitedState::Receiving);
         }
     }
 
@@ -233,7 +239,7 @@ impl Recipient {
 
     /// Nobody of that name is there.
     pub(super) fn absent(&mut self, terminal: &mut Terminal<'_>, online: Online) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let peer = name.to_string();
         let failure = Failure::PeerOffline { peer };
         if !online.nearby {
@@ -243,22 +249,22 @@ impl Recipient {
             "{failure} On your own network a firewall, on either computer, may also keep you from finding each other: it has to let UDP port 5353 through."
         );
         terminal.report.ended(Some(name), failure.kind(), &reason);
-        self.state = State::Ended(Exit::from(&failure));
+        self.state = RecipientState::Ended(Exit::from(&failure));
     }
 
     /// Its Pinhole runs, but for something else.
     fn not_receiving(&mut self, terminal: &mut Terminal<'_>) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let reason = format!(
             "{name} is online, but does not receive at the moment. Ask them to run `pinhole receive`, or wait for it with --wait."
         );
         terminal.report.ended(Some(name), "peer_offline", &reason);
-        self.state = State::Ended(Exit::PeerOffline);
+        self.state = RecipientState::Ended(Exit::PeerOffline);
     }
 
     pub(super) fn fail(&mut self, terminal: &mut Terminal<'_>, failure: &Failure) {
-        terminal.report.failed(Some(&self.whom.name), failure);
-        self.state = State::Ended(Exit::from(failure));
+        terminal.report.failed(Some(&self.spec.name), failure);
+        self.state = RecipientState::Ended(Exit::from(failure));
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pinhole_client::{PeerKey, PeerView};
 
 use super::App;
-use crate::action::{Action, Sheet};
+use crate::action::{Sheet, UiAction};
 use crate::message::Draft;
 use crate::{paste, peers, send_sheet, text};
 
@@ -14,7 +14,7 @@ use crate::{paste, peers, send_sheet, text};
 const DROP_PATIENCE: Duration = Duration::from_millis(250);
 
 /// Files that were dropped and do not know yet to whom they go.
-pub(super) struct Drop {
+pub(super) struct PendingDrop {
     paths: Vec<PathBuf>,
     fallen: Instant,
 }
@@ -55,7 +55,7 @@ impl App {
     fn take_dropped(&mut self, paths: Vec<PathBuf>) {
         if !paths.is_empty() {
             // One drop of several files may come in several frames.
-            let drop = self.drop.get_or_insert_with(|| Drop {
+            let drop = self.drop.get_or_insert_with(|| PendingDrop {
                 paths: Vec::new(),
                 fallen: Instant::now(),
             });
@@ -68,8 +68,8 @@ impl App {
         &self,
         ctx: &egui::Context,
         words: &str,
-        list: &peers::Outcome,
-    ) -> Option<Action> {
+        list: &peers::PeerListOutcome,
+    ) -> Option<UiAction> {
         // A question lies over the list.
         if ctx.memory(|memory| memory.top_modal_layer().is_some()) {
             return None;
@@ -78,7 +78,7 @@ impl App {
         let peer = |p: &&PeerView| p.identity.key == key && p.changed_from.is_none();
         let peer = self.snapshot.peers.iter().find(peer)?;
         let draft = Draft::to(peer.identity.clone(), words);
-        Some(Action::Open(Sheet::Message(draft)))
+        Some(UiAction::Open(Sheet::Message(draft)))
     }
 
     /// Sends a drop to the peer it fell on, or asks to whom.
@@ -86,7 +86,7 @@ impl App {
         &mut self,
         ctx: &egui::Context,
         under_pointer: Option<PeerKey>,
-    ) -> Option<Action> {
+    ) -> Option<UiAction> {
         let drop = self.drop.take()?;
         let position_known = ctx.input(|input| input.pointer.latest_pos().is_some());
         if self.is_among_people() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {

@@ -7,11 +7,11 @@ use egui::Ui;
 use pinhole_client::{PeerKey, PeerName, Snapshot, Stage, TransferView};
 
 use super::App;
-use crate::action::{Action, Sheet};
-use crate::choice::Choice;
+use crate::action::{Sheet, UiAction};
 use crate::offer::AskedOffer;
+use crate::selection::OfferSelection;
 use crate::strangers::{self, Ready, Stranger};
-use crate::{history, known, leave, login, message, offer, send_sheet, settings, trust};
+use crate::{contacts, history, leave, login, message, offer, send_sheet, settings, trust};
 
 /// How long a question is in sight before it can be answered: longer than a
 /// double click takes.
@@ -19,12 +19,12 @@ const SECONDS_TO_READ: f64 = 0.5;
 
 /// The question that is to be seen, and since when.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct QuestionTimer {
     what: Option<egui::Id>,
     since_s: f64,
 }
 
-impl Asked {
+impl QuestionTimer {
     /// Whether this question has been in sight long enough to be answered: a
     /// click that comes sooner was meant for what stood there before.
     pub(super) fn is_ready(&mut self, ctx: &egui::Context, what: egui::Id) -> bool {
@@ -44,7 +44,7 @@ impl Asked {
 impl App {
     /// What lies over the window. An offer's question comes first, for somebody
     /// waits for the answer; only closing the window comes before it.
-    pub(super) fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
+    pub(super) fn sheets(&mut self, ui: &Ui) -> Vec<UiAction> {
         if matches!(self.sheets.top(), Some(Sheet::Leave(_))) {
             return self.sheet(ui);
         }
@@ -103,7 +103,7 @@ impl App {
             .or_else(of_one)
     }
 
-    fn ask_about(&mut self, ui: &Ui, snapshot: &Snapshot, asked: &TransferView) -> Vec<Action> {
+    fn ask_about(&mut self, ui: &Ui, snapshot: &Snapshot, asked: &TransferView) -> Vec<UiAction> {
         self.hide_draft();
         // Whatever moves the buttons makes it another question.
         let what = ("offer", asked.id, asked.offer.existing > 0);
@@ -117,7 +117,7 @@ impl App {
             .filter(|t| !self.put_off.offers.contains(&t.id))
             .count();
         let choice = self.choices.entry(asked.id);
-        let choice = choice.or_insert_with(|| Choice::of(&asked.offer));
+        let choice = choice.or_insert_with(|| OfferSelection::of(&asked.offer));
         let asked = AskedOffer {
             transfer: asked,
             others: others.saturating_sub(1),
@@ -134,20 +134,20 @@ impl App {
     }
 
     /// The topmost of the sheets that the user has opened.
-    pub(super) fn sheet(&mut self, ui: &Ui) -> Vec<Action> {
+    pub(super) fn sheet(&mut self, ui: &Ui) -> Vec<UiAction> {
         let what = match self.sheets.top() {
             Some(Sheet::Trust { peer, .. }) => Some(egui::Id::unique(("trust", peer.as_bytes()))),
             Some(Sheet::Leave(_)) => Some(egui::Id::unique("leave")),
             Some(Sheet::History { clearing }) => Some(egui::Id::unique(("history", clearing))),
-            Some(Sheet::Known { forgetting }) => {
+            Some(Sheet::Contacts { forgetting }) => {
                 let forgetting = forgetting.map(|key| *key.as_bytes());
-                Some(egui::Id::unique(("known", forgetting)))
+                Some(egui::Id::unique(("contacts", forgetting)))
             }
             _ => None,
         };
         let is_ready = what.is_none_or(|what| self.asked.is_ready(ui.ctx(), what));
         if what.is_none() {
-            self.asked = Asked::default();
+            self.asked = QuestionTimer::default();
         }
         let unsent: Vec<PeerName> = self.sheets.unsent().cloned().collect();
         match self.sheets.top_mut() {
@@ -159,8 +159,8 @@ impl App {
             Some(Sheet::History { clearing }) => {
                 history::show(ui, &self.snapshot, clearing, is_ready)
             }
-            Some(Sheet::Known { forgetting }) => {
-                known::show(ui, &self.snapshot, forgetting, is_ready)
+            Some(Sheet::Contacts { forgetting }) => {
+                contacts::show(ui, &self.snapshot, forgetting, is_ready)
             }
             Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
             Some(Sheet::Leave(leaving)) => {

@@ -6,25 +6,25 @@ use crate::text;
 
 /// What is typed in the settings and not obeyed yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Form {
-    pub(super) unasked_max: Field,
-    pub(super) send_limit: Field,
-    pub(super) receive_limit: Field,
-    pub(super) proxy: Field,
+pub(crate) struct SettingsForm {
+    pub(super) unasked_max: FormField,
+    pub(super) send_limit: FormField,
+    pub(super) receive_limit: FormField,
+    pub(super) proxy: FormField,
 }
 
 /// What stands in one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Field {
+pub(super) struct FormField {
     pub(super) typed: String,
     /// Typed in since what it says was last obeyed.
     pub(super) is_edited: bool,
 }
 
-impl Form {
+impl SettingsForm {
     /// Filled with what is obeyed now.
     pub(crate) fn of(settings: &Settings) -> Self {
-        let field = |bytes: Option<u64>| Field {
+        let field = |bytes: Option<u64>| FormField {
             typed: bytes.map(megabytes).unwrap_or_default(),
             is_edited: false,
         };
@@ -32,7 +32,7 @@ impl Form {
             unasked_max: field(settings.unasked_bytes_max),
             send_limit: field(settings.send_limit),
             receive_limit: field(settings.receive_limit),
-            proxy: Field {
+            proxy: FormField {
                 typed: settings.proxy.to_text(),
                 is_edited: false,
             },

@@ -18,7 +18,7 @@ pub(super) fn slowly(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
         .with_max_steps(200)
         .build_eframe(|cc| {
             let snapshot = given.snapshot();
-            App::new(cc, Bridge::played(given), snapshot, Prefill::default())
+            App::new(cc, Bridge::played(given), snapshot, LoginPrefill::default())
         });
     harness.run();
     (harness, play)
@@ -232,9 +232,9 @@ fn what_is_remembered_logs_in_at_the_start_unless_the_user_has_logged_out() {
     out.settings.auto_log_in = false;
     let (_harness, play) = window(out);
     assert_eq!(play.commands(), []);
-    let elsewhere = Prefill {
+    let elsewhere = LoginPrefill {
         server: Some("other.example.org".to_owned()),
-        ..Prefill::default()
+        ..LoginPrefill::default()
     };
     let (_harness, play) = window_sized(remembered(), SIZE, elsewhere);
     assert_eq!(play.commands(), [], "nobody has asked for that server yet");

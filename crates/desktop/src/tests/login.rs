@@ -36,7 +36,7 @@ fn a_bad_name_is_explained_beside_its_field() {
 
 #[test]
 fn name_and_server_given_expressly_log_in_at_once() {
-    let given = |log_in| Prefill {
+    let given = |log_in| LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
         log_in,

@@ -24,7 +24,7 @@ use egui_kittest::kittest::{NodeT as _, Queryable as _};
 use pinhole_client::snapshot::{Completion, EntryView, Progress};
 use pinhole_client::*;
 
-use crate::app::{App, Prefill};
+use crate::app::{App, LoginPrefill};
 use crate::bridge::Bridge;
 use crate::text;
 
@@ -206,7 +206,7 @@ fn click(harness: &mut Harness<'_, App>, label: &str) {
 fn window_sized(
     snapshot: Snapshot,
     size: [f32; 2],
-    prefill: Prefill,
+    prefill: LoginPrefill,
 ) -> (Harness<'static, App>, Play) {
     let play = Play::new(snapshot);
     let given = play.clone();
@@ -224,7 +224,7 @@ fn window_sized(
 }
 
 fn window(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
-    window_sized(snapshot, SIZE, Prefill::default())
+    window_sized(snapshot, SIZE, LoginPrefill::default())
 }
 
 #[derive(Debug)]

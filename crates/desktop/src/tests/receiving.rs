@@ -220,7 +220,7 @@ fn names_of_four_kilobytes_leave_the_answer_on_the_screen() {
     let long = format!("{}.pdf.exe", "x".repeat(4_090));
     let many: Vec<(&str, u64)> = (0..500).map(|_| (long.as_str(), 1)).collect();
     for size in [[400.0, 480.0], SIZE] {
-        let (mut harness, play) = window_sized(with_peers(), size, Prefill::default());
+        let (mut harness, play) = window_sized(with_peers(), size, LoginPrefill::default());
         play.change(|s| {
             let mut offer = incoming(&many);
             Arc::make_mut(&mut offer.offer).existing = 500;

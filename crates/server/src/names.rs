@@ -23,7 +23,7 @@ const SCHEMA_VERSION: u32 = 2;
 
 /// Why the names cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StorageError {
+pub enum NamesError {
     /// SQLite cannot read or write the file.
     #[error("{}: {}", path.display(), what(source))]
     Sqlite {
@@ -90,7 +90,7 @@ impl Names {
     ///
     /// # Errors
     /// When the file cannot be written, or is no database.
-    pub fn create(path: &Path) -> Result<Self, StorageError> {
+    pub fn create(path: &Path) -> Result<Self, NamesError> {
         Self::with(path, OpenFlags::SQLITE_OPEN_CREATE)
     }
 
@@ -99,11 +99,11 @@ impl Names {
     ///
     /// # Errors
     /// When the file is not there, cannot be read, or is no database.
-    pub fn open(path: &Path) -> Result<Self, StorageError> {
+    pub fn open(path: &Path) -> Result<Self, NamesError> {
         Self::with(path, OpenFlags::empty())
     }
 
-    fn with(path: &Path, extra: OpenFlags) -> Result<Self, StorageError> {
+    fn with(path: &Path, extra: OpenFlags) -> Result<Self, NamesError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
             let connection = Connection::open_with_flags(path, flags | extra)?;
@@ -113,14 +113,14 @@ impl Names {
             let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((connection, version))
         };
-        let failed = |source| StorageError::Sqlite {
+        let failed = |source| NamesError::Sqlite {
             path: path.to_owned(),
             source,
         };
         let (connection, found): (_, u32) = open().map_err(failed)?;
         if found > SCHEMA_VERSION {
             let path = path.to_owned();
-            return Err(StorageError::Version { path, found });
+            return Err(NamesError::Version { path, found });
         }
         if found < SCHEMA_VERSION {
             let make = || {
@@ -156,7 +156,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read or written, or holds a damaged key.
-    pub fn claim(&mut self, name: &PeerName, key: PeerKey) -> Result<PeerKey, StorageError> {
+    pub fn claim(&mut self, name: &PeerName, key: PeerKey) -> Result<PeerKey, NamesError> {
         if let Some(owner) = self.owner(name)? {
             return Ok(owner);
         }
@@ -173,7 +173,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub fn count_of(&self, key: PeerKey) -> Result<u32, StorageError> {
+    pub fn count_of(&self, key: PeerKey) -> Result<u32, NamesError> {
         let count = || {
             let mut statement = self
                 .connection
@@ -187,7 +187,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
-    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, StorageError> {
+    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, NamesError> {
         let key = || {
             let mut statement = self
                 .connection
@@ -204,7 +204,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
-    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, StorageError> {
+    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, NamesError> {
         let after_s = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
         let until_s = now_s().saturating_sub(after_s);
         let keys = || {
@@ -226,7 +226,7 @@ impl Names {
     ///
     /// # Errors
     /// When the file cannot be read, or the note is damaged.
-    pub fn server(&self) -> Result<Option<Fingerprint>, StorageError> {
+    pub fn server(&self) -> Result<Option<Fingerprint>, NamesError> {
         let row = || {
             let row = self
                 .connection
@@ -241,7 +241,7 @@ impl Names {
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), StorageError> {
+    pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), NamesError> {
         if self.server()? == Some(server) {
             return Ok(());
         }
@@ -261,29 +261,27 @@ impl Names {
     ///
     /// # Errors
     /// When the names cannot be read or the copy cannot be written.
-    pub fn copy_to(&self, copy: &Path) -> Result<(), StorageError> {
+    pub fn copy_to(&self, copy: &Path) -> Result<(), NamesError> {
         let written = || {
             let invalid = || rusqlite::Error::InvalidPath(copy.to_owned());
             let text = copy.to_str().ok_or_else(invalid)?;
             self.connection.execute("VACUUM INTO ?1", [text])
         };
-        written()
-            .map(|_| ())
-            .map_err(|source| StorageError::Sqlite {
-                path: copy.to_owned(),
-                source,
-            })
+        written().map(|_| ()).map_err(|source| NamesError::Sqlite {
+            path: copy.to_owned(),
+            source,
+        })
     }
 
-    fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, StorageError> {
-        text.parse().map_err(|source| StorageError::Key {
+    fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, NamesError> {
+        text.parse().map_err(|source| NamesError::Key {
             path: self.path.clone(),
             source,
         })
     }
 
-    fn failed(&self, source: rusqlite::Error) -> StorageError {
-        StorageError::Sqlite {
+    fn failed(&self, source: rusqlite::Error) -> NamesError {
+        NamesError::Sqlite {
             path: self.path.clone(),
             source,
         }
@@ -358,7 +356,7 @@ mod tests {
             .unwrap();
         drop(names);
         let refused = Names::open(&path);
-        assert!(matches!(refused, Err(StorageError::Version { found, .. }) if found == later));
+        assert!(matches!(refused, Err(NamesError::Version { found, .. }) if found == later));
     }
 
     #[test]

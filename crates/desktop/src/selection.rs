@@ -24,27 +24,27 @@ impl From<bool> for Tick {
 
 /// What of an offer is wanted, and what happens to names that are there.
 #[derive(Debug, Clone)]
-pub(crate) struct Choice {
+pub(crate) struct OfferSelection {
     ticks: Vec<Tick>,
-    wanted: Amount,
+    wanted: SelectedAmount,
     /// `None` until the user says otherwise than the settings.
     pub(crate) existing: Option<Existing>,
 }
 
 /// How much is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Amount {
+pub(crate) struct SelectedAmount {
     pub(crate) files: u64,
     pub(crate) folders: u64,
     pub(crate) bytes: u64,
 }
 
-impl Choice {
+impl OfferSelection {
     /// Everything, as an offer is asked about at first.
     pub(crate) fn of(offer: &OfferView) -> Self {
         Self {
             ticks: vec![Tick::Whole; offer.entries.len()],
-            wanted: Amount {
+            wanted: SelectedAmount {
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
@@ -64,7 +64,7 @@ impl Choice {
     }
 
     /// How much is wanted.
-    pub(crate) const fn wanted(&self) -> Amount {
+    pub(crate) const fn wanted(&self) -> SelectedAmount {
         self.wanted
     }
 
@@ -118,7 +118,7 @@ impl Choice {
     }
 
     fn add_up(&mut self, entries: &[EntryView]) {
-        self.wanted = Amount::default();
+        self.wanted = SelectedAmount::default();
         for (entry, tick) in entries.iter().zip(&self.ticks) {
             match (tick, entry.size_bytes) {
                 (Tick::None, _) => {}
@@ -168,8 +168,8 @@ mod tests {
         .into()
     }
 
-    fn everything() -> Choice {
-        Choice::of(&OfferView {
+    fn everything() -> OfferSelection {
+        OfferSelection::of(&OfferView {
             entries: entries(),
             files: 3,
             folders: 3,
@@ -178,7 +178,7 @@ mod tests {
         })
     }
 
-    fn left_out(choice: &Choice) -> Vec<u32> {
+    fn left_out(choice: &OfferSelection) -> Vec<u32> {
         choice.unwanted().into_iter().collect()
     }
 
@@ -195,7 +195,7 @@ mod tests {
         choice.set(&entries(), 3, true);
         assert_eq!(left_out(&choice), [1]);
         assert_eq!([0, 2].map(|at| choice.tick(at)), [Tick::Part, Tick::Whole]);
-        let left = Amount {
+        let left = SelectedAmount {
             files: 2,
             folders: 3,
             bytes: 6,
@@ -211,7 +211,7 @@ mod tests {
         choice.set(&entries(), 1, false);
         assert_eq!(left_out(&choice), [0, 1, 2, 3]);
         choice.set_all(&entries(), false);
-        assert_eq!(choice.wanted(), Amount::default());
+        assert_eq!(choice.wanted(), SelectedAmount::default());
         assert_eq!(
             (left_out(&choice).len(), choice.tick_of_all()),
             (6, Tick::None)

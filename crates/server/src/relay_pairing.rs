@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::info;
 
 use crate::context::{ConnectionError, Context, refuse, tell, write_message};
-use crate::inbox::{Input, RelayDecision, RelayLeg};
+use crate::inbox::{RegistrarInput, RelayDecision, RelayLeg};
 use crate::relay::CarryError;
 
 /// Returns when the client hangs up, and fails when it sends anything.
@@ -42,7 +42,7 @@ pub(crate) async fn relay(
 ) -> Result<(), ConnectionError> {
     let relay = RelayId(context.fresh_id());
     let (verdict, decided) = oneshot::channel();
-    let input = Input::Relay {
+    let input = RegistrarInput::Relay {
         relay,
         key: half.key,
         token,
@@ -56,7 +56,7 @@ pub(crate) async fn relay(
         }
         ended = wait_for_end(context, &mut half, decoder) => {
             // The registrar is gone only when it has forgotten all relays.
-            let _: Result<(), _> = tell(context, Input::RelayDisconnected { relay }).await;
+            let _: Result<(), _> = tell(context, RegistrarInput::RelayDisconnected { relay }).await;
             return match ended {
                 Err(ConnectionError::CutOff(reason)) => refuse(context, half.stream, reason).await,
                 ended => ended,
@@ -116,7 +116,7 @@ async fn meet(
                 info!(inviter = %key, from = %inviter.address, "relay ended: {reason}");
             }
             let keys = pair.keys;
-            tell(context, Input::RelayEnded { keys, reason }).await?;
+            tell(context, RegistrarInput::RelayEnded { keys, reason }).await?;
             // The reason takes another way than the end: it shall be there first.
             sleep(context.limits.linger_timeout).await;
             Ok(())

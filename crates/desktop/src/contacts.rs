@@ -3,7 +3,7 @@
 use egui::{Align, Label, Layout, RichText, ScrollArea, Ui, Vec2};
 use pinhole_client::{Command, PeerIdentity, PeerKey, Snapshot};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 48.0;
@@ -15,8 +15,8 @@ pub(crate) fn show(
     snapshot: &Snapshot,
     forgetting: &mut Option<PeerKey>,
     is_ready: bool,
-) -> Vec<Action> {
-    sheet::show(ui, "known", |ui| {
+) -> Vec<UiAction> {
+    sheet::show(ui, "contacts", |ui| {
         let mut actions = Vec::new();
         let height = (ui.ctx().content_rect().height() - 180.0).max(120.0);
         ScrollArea::vertical()
@@ -47,14 +47,14 @@ pub(crate) fn show(
                         let button = theme::button(ui, text::UNBLOCK).accessible_name(name);
                         if button.clicked() {
                             let peer = peer.key;
-                            actions.push(Action::Command(Command::Unblock { peer }));
+                            actions.push(UiAction::Command(Command::Unblock { peer }));
                         }
                     });
                 }
             });
         ui.add_space(theme::GAP_LARGE);
         if theme::primary_button(ui, text::CLOSE).clicked() {
-            actions.push(Action::CloseSheet);
+            actions.push(UiAction::CloseSheet);
         }
         actions
     })
@@ -65,13 +65,13 @@ fn contact(
     peer: &PeerIdentity,
     forgetting: &mut Option<PeerKey>,
     is_ready: bool,
-    actions: &mut Vec<Action>,
+    actions: &mut Vec<UiAction>,
 ) {
     let (name, key) = (peer.name.as_str(), peer.key);
     row(ui, peer, |ui| {
         let block = theme::quiet_button(ui, text::BLOCK).accessible_name(text::block(name));
         if block.clicked() {
-            actions.push(Action::Command(Command::Block { peer: key }));
+            actions.push(UiAction::Command(Command::Block { peer: key }));
         }
         // The pinned key does not come back: the second click does it.
         let is_second = *forgetting == Some(key);
@@ -83,7 +83,7 @@ fn contact(
         let remove = theme::quiet_button(ui, words).accessible_name(text::remove(name));
         if remove.clicked() && is_second && is_ready {
             *forgetting = None;
-            actions.push(Action::Command(Command::Forget { peer: key }));
+            actions.push(UiAction::Command(Command::Forget { peer: key }));
         } else if remove.clicked() {
             *forgetting = Some(key);
         }

@@ -24,7 +24,7 @@ const MAX_V2_REST_BYTES: usize = 1_024;
 
 /// Why a connection of a proxy is of no use.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProxyError {
+pub(crate) enum ProxyHeaderError {
     #[error("too many connections whose PROXY header is awaited")]
     Busy,
     #[error("no PROXY header in time")]
@@ -41,12 +41,12 @@ pub(crate) enum ProxyError {
 
 /// The proxies whose word is believed.
 #[derive(Debug)]
-pub(crate) struct Proxies {
+pub(crate) struct TrustedProxies {
     addresses: Vec<IpAddr>,
     pending: Semaphore,
 }
 
-impl Proxies {
+impl TrustedProxies {
     pub(crate) fn new(addresses: &[IpAddr]) -> Self {
         Self {
             addresses: addresses.iter().map(IpAddr::to_canonical).collect(),
@@ -64,23 +64,26 @@ impl Proxies {
         &self,
         tcp: &mut TcpStream,
         proxy: SocketAddr,
-    ) -> Result<SocketAddr, ProxyError> {
-        let _one_of_pending = self.pending.try_acquire().map_err(|_| ProxyError::Busy)?;
+    ) -> Result<SocketAddr, ProxyHeaderError> {
+        let _one_of_pending = self
+            .pending
+            .try_acquire()
+            .map_err(|_| ProxyHeaderError::Busy)?;
         let header = timeout(TIMEOUT, read_header(tcp)).await;
-        let header = header.map_err(|_| ProxyError::Slow)??;
+        let header = header.map_err(|_| ProxyHeaderError::Slow)??;
         let client = source(&header)?.unwrap_or(proxy);
         Ok(SocketAddr::new(client.ip().to_canonical(), client.port()))
     }
 }
 
 /// The header and not a byte more.
-async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProxyError> {
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut header = vec![stream.read_u8().await?];
     match header.first() {
         Some(b'P') => {
             while header.last() != Some(&b'\n') {
                 if header.len() == MAX_V1_BYTES {
-                    return Err(ProxyError::Long);
+                    return Err(ProxyHeaderError::Long);
                 }
                 header.push(stream.read_u8().await?);
             }
@@ -90,23 +93,23 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, P
             let rest = header.get_mut(1..).unwrap_or_default();
             stream.read_exact(rest).await?;
             let [.., high, low] = header[..] else {
-                return Err(ProxyError::Missing);
+                return Err(ProxyHeaderError::Missing);
             };
             let rest_bytes = usize::from(u16::from_be_bytes([high, low]));
             if rest_bytes > MAX_V2_REST_BYTES {
-                return Err(ProxyError::Long);
+                return Err(ProxyHeaderError::Long);
             }
             header.resize(V2_PREFIX_BYTES + rest_bytes, 0);
             let rest = header.get_mut(V2_PREFIX_BYTES..).unwrap_or_default();
             stream.read_exact(rest).await?;
         }
-        _ => return Err(ProxyError::Missing),
+        _ => return Err(ProxyHeaderError::Missing),
     }
     Ok(header)
 }
 
 /// Where the connection comes from; `None` where it is the proxy's own.
-fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
+fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let of = |ip: IpAddr, port| Ok(Some(SocketAddr::new(ip, port)));
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => match header.addresses {
@@ -123,9 +126,9 @@ fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
             (v2::Command::Proxy, v2::Addresses::IPv6(it)) => {
                 of(it.source_address.into(), it.source_port)
             }
-            (v2::Command::Proxy, _) => Err(ProxyError::Address),
+            (v2::Command::Proxy, _) => Err(ProxyHeaderError::Address),
         },
-        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Err(ProxyError::Missing),
+        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Err(ProxyHeaderError::Missing),
     }
 }
 
@@ -133,7 +136,7 @@ fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
 mod tests {
     use super::*;
 
-    async fn read(bytes: &[u8]) -> Result<(Option<SocketAddr>, Vec<u8>), ProxyError> {
+    async fn read(bytes: &[u8]) -> Result<(Option<SocketAddr>, Vec<u8>), ProxyHeaderError> {
         let mut rest = bytes;
         let header = read_header(&mut rest).await?;
         Ok((source(&header)?, rest.to_vec()))

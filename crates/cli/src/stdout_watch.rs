@@ -3,13 +3,13 @@
 use tokio::sync::oneshot;
 
 /// Tells when nobody reads results any more, also while there are none.
-pub(crate) struct Reader {
+pub(crate) struct StdoutWatch {
     gone: oneshot::Receiver<()>,
 }
 
-impl Reader {
+impl StdoutWatch {
     /// Of standard output.
-    pub(crate) fn of_results() -> Self {
+    pub(crate) fn start() -> Self {
         let (sender, gone) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
             if wait_until_gone() {

@@ -13,13 +13,13 @@ use crate::send_sheet;
 
 /// The sheets, the topmost last; of each kind there is one.
 #[derive(Debug, Default)]
-pub(crate) struct Sheets {
+pub(crate) struct SheetStack {
     open: Vec<Sheet>,
     /// Messages that were begun and put away.
     drafts: BTreeMap<PeerKey, Draft>,
 }
 
-impl Sheets {
+impl SheetStack {
     /// The sheet that is to be seen.
     pub(crate) fn top(&self) -> Option<&Sheet> {
         self.open.last()
