@@ -31,24 +31,24 @@ pub(crate) struct CliArguments {
     pub(crate) task: CliTask,
 }
 
-/// Arguments that make no sense.
+/// Arguments that cannot be used.
 #[derive(Debug)]
 pub(crate) struct UsageError {
-    /// Why, with what would make sense.
+    /// The reason, with correct examples.
     pub(crate) text: String,
     /// Whether JSON was asked for.
     pub(crate) json: bool,
 }
 
 impl CliArguments {
-    /// Of this process. Ends it when they only ask for help.
+    /// Parses the arguments of this process. Exits when they only ask for help.
     pub(crate) fn of_process() -> Result<Self, UsageError> {
         let words: Vec<OsString> = std::env::args_os().collect();
         Self::of(&words).map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
-            // A `*` may have put any name among them.
+            // A `*` may have put the name of any file among them.
             let safe = words
                 .iter()
                 .map(|word| OsString::from(display_text(&word.to_string_lossy())));
@@ -68,8 +68,8 @@ impl CliArguments {
     }
 }
 
-/// An environment variable that is set to nothing counts as not set, and what it says
-/// does not matter where the option is given: not even if it makes no sense.
+/// An empty environment variable counts as not set. A variable is ignored, even a
+/// malformed one, when its option is given.
 fn with_variables_that_count(command: Command, words: &[OsString]) -> Command {
     let forget = |arg: Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
@@ -84,7 +84,7 @@ fn with_variables_that_count(command: Command, words: &[OsString]) -> Command {
         .mut_subcommands(|subcommand| subcommand.mut_args(forget))
 }
 
-/// Whether an option stands among the words.
+/// Whether the words contain an option.
 fn is_given(words: &[OsString], long: &str) -> bool {
     let mut words = words.iter().take_while(|word| *word != "--");
     words.any(|word| {
@@ -94,7 +94,7 @@ fn is_given(words: &[OsString], long: &str) -> bool {
     })
 }
 
-/// What is wrong, and the variable that says it when no option does.
+/// The error text, with the name of the environment variable that caused it.
 fn with_variable(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else {
@@ -140,7 +140,7 @@ Exit codes:
 
 The last server and name are remembered in the profile.";
 
-/// What every command takes.
+/// Options that every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
@@ -169,7 +169,7 @@ pub(crate) struct Common {
         hide_env_values = true,
         value_name = "http://[USER:PASSWORD@]HOST:PORT|none"
     )]
-    // Not parsed here: the message about a wrong one would show the password.
+    // It is parsed later, because an error message of clap would show the password.
     pub(crate) proxy: Option<String>,
     /// Neither look for people on your own network nor be found by them.
     #[arg(long, global = true, env = "PINHOLE_NO_NEARBY", value_parser = FalseyValueParser::new())]
@@ -203,31 +203,31 @@ pub(crate) enum CliTask {
     Receive(Receive),
     /// List who is online or nearby, with the fingerprints of their keys.
     ///
-    /// Somebody whose key has changed since you met is marked. Compare
-    /// fingerprints over another channel before you trust a new one.
+    /// A person whose key has changed since you met is marked. Compare fingerprints over
+    /// another channel before you trust a new one.
     Peers,
-    /// Trust the key that somebody you know has now, instead of the one from before.
+    /// Trust the new key of a person you know.
     ///
-    /// They have to be online or nearby. Compare the fingerprint with them over
-    /// another channel: it is what `pinhole id` shows them.
+    /// The person has to be online or nearby. Compare the fingerprint with them over
+    /// another channel: `pinhole id` shows it to them.
     Trust(Trust),
-    /// List whom you have chosen: by accepting, sending or trusting; and who is blocked.
+    /// List your contacts, and the people you have blocked.
     Contacts,
-    /// Hear nothing of somebody any more: to them you are offline.
+    /// Block a person. You appear offline to them.
     Block {
-        /// Who: a contact, or somebody in the history.
+        /// A contact, or a person from the history.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
         spec: PeerSpec,
     },
-    /// Hear of somebody again.
+    /// Unblock a person.
     Unblock {
-        /// Who is blocked.
+        /// A person you have blocked.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
         spec: PeerSpec,
     },
-    /// Remove somebody from the contacts: they are a stranger again.
+    /// Remove a person from the contacts. They are a stranger again.
     Forget {
-        /// Whom.
+        /// The contact.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
         spec: PeerSpec,
     },
@@ -278,7 +278,8 @@ Examples:
 /// What `send` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Wait until the peer receives, as often as it goes away before all is there.
+    /// Wait until the peer receives, again whenever it goes away before everything has
+    /// arrived.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
@@ -287,11 +288,11 @@ pub(crate) struct Send {
     /// Send these words instead of files; `-` for what standard input says.
     #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
     pub(crate) text: Option<String>,
-    /// To whom; to several at once with commas between their names. With #FINGERPRINT
-    /// only to whoever has that key, whether a server confirms the name or not.
+    /// The recipient, or several with commas between their names. With #FINGERPRINT only
+    /// the person with that key, whether a server confirms the name or not.
     #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
     pub(crate) peers: PeerSpecs,
-    /// What to send; folders go whole.
+    /// What to send. Folders are sent whole.
     #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 }
@@ -305,16 +306,16 @@ pub(crate) struct Trust {
     /// Whose key.
     #[arg(value_name = "PEER")]
     pub(crate) peer: PeerName,
-    /// What the key has to be.
+    /// The fingerprint that the key must have.
     #[arg(value_name = "FINGERPRINT")]
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Names with commas between them, which none holds.
+/// Recipients with commas between them. No name contains a comma.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerSpecs(pub(crate) Vec<PeerSpec>);
 
-/// A name, and perhaps the key that belongs to it.
+/// A name, and the fingerprint of its key if one was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerSpec {
     pub(crate) name: PeerName,
@@ -328,7 +329,7 @@ impl FromStr for PeerSpecs {
         let mut all = Vec::new();
         for one in text.split(',') {
             let spec = one.parse()?;
-            // Said twice is meant once.
+            // A recipient given twice gets everything once.
             if !all.contains(&spec) {
                 all.push(spec);
             }
@@ -362,7 +363,8 @@ pub(crate) struct Receive {
     /// Whose offers to take without asking: nobody's, those of people accepted before, everybody's.
     #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
     pub(crate) accept: Option<AcceptPolicy>,
-    /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
+    /// The largest offer to take without asking, as 500M or 2GiB. A larger one needs an
+    /// answer.
     #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::parse)]
     pub(crate) max_size: Option<u64>,
     /// How to answer people you have not chosen yet: over the relay, which hides your address
@@ -383,7 +385,7 @@ pub(crate) struct Receive {
     pub(crate) once: bool,
 }
 
-/// One of a few words, in whatever case.
+/// Parses one of the words of an option, in upper or lower case.
 fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
     T::from_str(word, true).map_err(|_| {
         let values = T::value_variants().iter();
@@ -393,7 +395,7 @@ fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
     })
 }
 
-/// With the home folder in place of the `~` that a shell leaves in `--into=~/Videos`.
+/// Expands the `~` that a shell leaves in `--into=~/Videos`.
 fn expanded(path: PathBuf) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,

@@ -6,7 +6,7 @@ use crate::arguments::PeerSpec;
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
 
-/// What the user wants to have with somebody.
+/// A change to the contacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ContactChange {
     Block,
@@ -33,12 +33,12 @@ impl ContactChange {
         }
     }
 
-    /// Everybody of whom it can be wished.
+    /// The people that the change can apply to.
     fn candidates(self, snapshot: &Snapshot) -> Vec<PeerIdentity> {
         let mut all = match self {
             Self::Unblock => snapshot.blocked.clone(),
             Self::Forget => snapshot.contacts.to_vec(),
-            // Whoever has annoyed the user stands in the history.
+            // People to block are in the history.
             Self::Block => {
                 let history = snapshot.history.iter().map(|entry| entry.peer.clone());
                 history.chain(snapshot.contacts.iter().cloned()).collect()
@@ -50,7 +50,7 @@ impl ContactChange {
     }
 }
 
-/// Lists whom the user has chosen, and who is blocked.
+/// Lists the contacts, and the people who are blocked.
 pub(crate) fn list(terminal: &Terminal<'_>) -> Exit {
     let snapshot = terminal.client.snapshot();
     for peer in snapshot.contacts.iter() {
@@ -67,7 +67,7 @@ pub(crate) fn list(terminal: &Terminal<'_>) -> Exit {
     Exit::Done
 }
 
-/// Does what the user wants to have with somebody.
+/// Makes a change to the contacts.
 pub(crate) async fn change(
     terminal: &mut Terminal<'_>,
     wish: ContactChange,
@@ -98,7 +98,7 @@ pub(crate) async fn change(
     Ok(Exit::Done)
 }
 
-/// Says that nobody, or more than one, is meant.
+/// Reports that nobody or several people match.
 fn not_one(terminal: &mut Terminal<'_>, spec: &PeerSpec, meant: &[&PeerIdentity]) -> Exit {
     let name = &spec.name;
     let reason = if meant.is_empty() {

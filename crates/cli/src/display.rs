@@ -44,8 +44,8 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
     }
 }
 
-/// At most so many columns, with the middle left out: the end of a name tells what
-/// it is.
+/// Shortens text to a number of columns by leaving out its middle, because the end of a
+/// file name tells its type.
 pub(crate) fn shortened(text: &str, max_columns: usize) -> String {
     if measure_text_width(text) <= max_columns {
         return text.to_owned();
@@ -57,7 +57,7 @@ pub(crate) fn shortened(text: &str, max_columns: usize) -> String {
     head.chars().chain(['…']).chain(tail).collect()
 }
 
-/// As many of them as fit.
+/// Takes as many characters as fit.
 fn fitting(characters: impl Iterator<Item = char>, max_columns: usize) -> String {
     let mut columns = 0;
     let fits = |character: &char| {

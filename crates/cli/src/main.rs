@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     told(exit, &mut report).into()
 }
 
-/// How it ends, when its results may not have been written.
+/// The exit code, in view of results that could not be written.
 fn told(exit: Exit, report: &mut Reporter) -> Exit {
     let Some(why) = report.lost().map(ToString::to_string) else {
         return exit;
@@ -65,8 +65,8 @@ fn told(exit: Exit, report: &mut Reporter) -> Exit {
     exit.max(Exit::Trouble)
 }
 
-/// Logs go to standard error, and only when `PINHOLE_LOG` asks for them: what
-/// a user needs to know is part of the output.
+/// Sends logs to standard error, but only when `PINHOLE_LOG` asks for them. Everything
+/// that a user needs to know is part of the output.
 fn init_logging() {
     let filter = EnvFilter::try_from_env("PINHOLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
@@ -103,12 +103,12 @@ fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
         let goodbye = tokio::task::spawn_blocking(|| client.shut_down(events));
         tokio::select! {
             _ = goodbye => {}
-            // Whoever is in such a hurry need not wait for goodbyes.
+            // A second Ctrl-C does not wait for goodbyes.
             _ = interrupts.next() => {}
         }
         exit
     });
-    // A prompt that is still open sits in a blocking read: do not wait for it.
+    // An open prompt blocks in a read, so it is not waited for.
     runtime.shutdown_background();
     exit
 }
@@ -132,7 +132,7 @@ async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Res
     }
 }
 
-/// What differs from the profile's settings in this run.
+/// Settings that differ in this run.
 fn overrides(arguments: &CliArguments) -> Overrides {
     let common = Overrides {
         path: arguments.common.path,

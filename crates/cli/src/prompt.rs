@@ -1,4 +1,4 @@
-//! What the user answers on the terminal.
+//! Answers from the terminal.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stdin};
@@ -11,39 +11,37 @@ use tokio::sync::mpsc;
 
 use crate::tty;
 
-/// How often a reader looks whether its question still stands, and whether it may
-/// read.
+/// How often a reader checks whether its question still stands and whether it may read.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Answers to questions put one at a time. What is typed belongs to one question: to
-/// the one that stood when it was typed.
+/// Reads answers to one question at a time. Input belongs to the question that was shown
+/// when it was typed.
 pub(crate) struct Prompt {
-    /// What is typed in answer to the question that stands.
+    /// The input for the question that is shown.
     typed: Option<mpsc::Receiver<PromptInput>>,
 }
 
-/// What comes from the terminal.
+/// Input from the terminal.
 #[derive(Debug)]
 pub(crate) enum PromptInput {
     Line(String),
     /// Ctrl-D.
     End,
-    /// The process has been brought to the foreground, and the question can be
-    /// answered from now on.
+    /// The process has come to the foreground, so the question can be answered now.
     Foreground,
 }
 
-/// What the user wants of an offer.
+/// The answer to an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OfferAnswer {
-    /// All of it. Where names are taken, perhaps otherwise than the settings say.
+    /// Accept all of it. The user may override the setting for names that are taken.
     Yes(Option<Existing>),
     No,
-    /// And nothing more of this peer.
+    /// Decline it and block the peer.
     Block,
-    /// Nor anything else that strangers have offered.
+    /// Decline everything from strangers.
     NoStranger,
-    /// The items with these numbers, counted from 1.
+    /// Accept the items with these numbers, counted from 1.
     Only(BTreeSet<usize>),
 }
 
@@ -52,27 +50,27 @@ impl Prompt {
         Self { typed: None }
     }
 
-    /// Whether anybody can answer.
+    /// Whether standard input is a terminal.
     pub(crate) fn has_reader() -> bool {
         stdin().is_terminal()
     }
 
-    /// Makes ready for a new question: what was typed before it is no answer.
+    /// Prepares for a new question. Earlier input is discarded.
     pub(crate) fn open(&mut self) {
-        // The reader of the question before ends, whatever it has read.
+        // The reader of the earlier question ends, even if it has read something.
         let (question, typed) = mpsc::channel(1);
         self.typed = Some(typed);
         tty::forget_typed();
-        // Reading cannot be called off, so it has a thread of its own.
+        // Reading cannot be cancelled, so it has its own thread.
         tokio::task::spawn_blocking(move || read_for(&question));
     }
 
-    /// There is no question any more.
+    /// Ends the question.
     pub(crate) fn close(&mut self) {
         self.typed = None;
     }
 
-    /// Waits for what is typed next.
+    /// Waits for the next input.
     pub(crate) async fn next(&mut self) -> PromptInput {
         let typed = match &mut self.typed {
             Some(typed) => typed.recv().await,
@@ -85,10 +83,10 @@ impl Prompt {
     }
 }
 
-/// Reads the terminal for as long as the question stands, but never from the
-/// background: whoever does that is stopped, with everything that it was doing.
+/// Reads the terminal while the question stands, but never from the background, where the
+/// system would stop the whole process.
 fn read_for(question: &mpsc::Sender<PromptInput>) {
-    /// A reader may be about to find out that its question is gone.
+    /// Another reader may not have noticed yet that its question is gone.
     static READER: Mutex<()> = Mutex::new(());
     let _only_one = READER.lock();
     let mut was_behind = false;
@@ -118,8 +116,7 @@ fn read_line() -> PromptInput {
     }
 }
 
-/// What a line says to an offer of so many items, of which some names may be
-/// taken; `None` when it makes no sense.
+/// Parses an answer to an offer of `items` items; `None` if it makes no sense.
 pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<OfferAnswer> {
     match line.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Some(OfferAnswer::Yes(None)),

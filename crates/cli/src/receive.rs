@@ -15,20 +15,20 @@ use crate::prompt::Prompt;
 use crate::stdout_watch::StdoutWatch;
 use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
-/// There to be found, for as long as it takes.
+/// Announces the user, and waits for the server for as long as it takes.
 const ONLINE_OPTIONS: OnlineOptions = OnlineOptions {
     announces: true,
     patient: true,
 };
 
-/// What receives.
+/// A running `pinhole receive`.
 struct Receiving {
     online: Online,
     questions: QuestionQueue,
-    /// Of what is printed. What nobody would hear of is not taken.
+    /// Nothing is accepted once nobody reads standard output.
     stdout_watch: StdoutWatch,
     once: bool,
-    /// The one that counts with `once`.
+    /// The first offer, which counts with `once`.
     first: Option<TransferId>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
-    // Whoever offers something should not be the first to find out.
+    // Fails now rather than at the first offer.
     if let Err(failure) = terminal.client.check_download_folder() {
         return Ok(terminal.fail(&failure));
     }
@@ -84,7 +84,7 @@ impl Receiving {
                 Wake::Interrupted(by) => {
                     put_off(terminal).await?;
                     return Ok(match by {
-                        // That is how a service ends.
+                        // A service ends this way.
                         Interrupt::System if !self.once => Exit::Done,
                         _ => Exit::Interrupted,
                     });
@@ -103,7 +103,7 @@ impl Receiving {
         }
     }
 
-    /// Ends because nobody would learn what is received.
+    /// Ends because nobody reads what is received.
     async fn unheard(&self, terminal: &mut Terminal<'_>, why: &str) -> anyhow::Result<Exit> {
         put_off(terminal).await?;
         let reason = format!(
@@ -142,7 +142,7 @@ impl Receiving {
             Event::Finished { transfer, .. } => {
                 let received = finished(terminal, &mut self.questions, transfer)?;
                 if received.is_some() {
-                    // It may have come to nothing before it began.
+                    // It may have failed before it began.
                     self.first.get_or_insert(transfer);
                 }
                 Ok(received.filter(|_| self.is_what_counts(transfer)))
@@ -150,7 +150,7 @@ impl Receiving {
             Event::TextReceived { transfer } => {
                 self.first.get_or_insert(transfer);
                 terminal.tell(event);
-                // Words that could not be written have not arrived.
+                // A text that could not be written has not arrived.
                 if terminal.report.lost().is_none() {
                     terminal.client.command(Command::TextShown { transfer })?;
                 }
@@ -187,7 +187,7 @@ impl Receiving {
     }
 }
 
-/// Puts off what has begun. What waits for an answer goes with the program.
+/// Interrupts the transfers that have begun. Unanswered offers end with the program.
 async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     terminal.report.withdraw_question();
     let is_moving = |stage: &Stage| matches!(stage, Stage::Transferring | Stage::Reconnecting);
@@ -196,8 +196,8 @@ async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells how a transfer has ended. Returns the exit code of one that was received;
-/// words have been told when they came.
+/// Reports how a transfer ended. Returns the exit code of a received one. A text was
+/// reported when it arrived.
 fn finished(
     terminal: &mut Terminal<'_>,
     questions: &mut QuestionQueue,
@@ -219,7 +219,7 @@ fn finished(
     Ok(is_received.then_some(exit))
 }
 
-/// Turns an offer down because nobody can be asked.
+/// Declines an offer because nobody can be asked.
 fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<()> {
     let Some(transfer) = terminal.transfer(transfer) else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What is printed: one JSON object a line for scripts, or text for people.
+//! The output: JSON objects for scripts, or text for people.
 
 mod bar;
 mod json_line;
@@ -27,7 +27,7 @@ pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::{display, tty};
 
-/// Before every line that somebody else has written.
+/// The gutter before each line of a peer's text.
 const GUTTER: &str = "│ ";
 
 /// What the user knows while the server cannot be reached.
@@ -39,17 +39,17 @@ pub(crate) struct Outage {
     pub(crate) is_nearby: bool,
 }
 
-/// Prints. Text about what goes on is for standard error, results are for
-/// standard output; with `--json` everything is for standard output.
+/// Prints events to standard error and results to standard output. With `--json`
+/// everything goes to standard output.
 pub(crate) struct Reporter {
     json: bool,
     output: Output,
-    /// Where questions are put when standard error goes elsewhere.
+    /// Where questions are shown when standard error is redirected.
     tty: Option<File>,
     bar: Option<Bar>,
-    /// With `--json`: the bytes and files told last.
+    /// With `--json`: the bytes and files last reported.
     told: HashMap<TransferId, (u64, u64)>,
-    /// The question that waits for an answer on the last line.
+    /// The unanswered question on the last line.
     question: Option<String>,
 }
 
@@ -66,12 +66,12 @@ impl Reporter {
         }
     }
 
-    /// Why standard output takes no results any more, if it does not.
+    /// The error after which standard output takes no more results.
     pub(crate) fn lost(&self) -> Option<&io::Error> {
         self.output.lost()
     }
 
-    /// Says on standard error why the program ends, whatever becomes of results.
+    /// Reports on standard error why the program ends, even with `--json`.
     pub(crate) fn unheard(&mut self, reason: &str) {
         self.clear_bar();
         self.say(&format!("pinhole: {}", plain(reason)));
@@ -93,7 +93,7 @@ impl Reporter {
         };
     }
 
-    /// Says what belongs to a question, where the user sees that.
+    /// Shows text that belongs to a question, where the user sees it.
     fn show(&self, text: &str) {
         self.say(text);
         if let Some(mut tty) = self.tty.as_ref() {
@@ -101,7 +101,7 @@ impl Reporter {
         }
     }
 
-    /// Writes a part of a line to where the user sees it.
+    /// Writes part of a line where the user sees it.
     fn put(&self, text: &str) {
         let _ = match self.tty.as_ref() {
             Some(mut tty) => write!(tty, "{text}"),
@@ -109,12 +109,12 @@ impl Reporter {
         };
     }
 
-    /// A result of one line, for standard output.
+    /// Prints a result of one line.
     fn print(&self, text: &str) {
         self.beside_question(|| self.output.result(text));
     }
 
-    /// Writes to standard output, and puts the question again behind it.
+    /// Writes to standard output, and shows the question again behind it.
     fn beside_question(&self, write: impl FnOnce()) {
         let question = self.question.as_ref();
         let question = question.filter(|_| io::stdout().is_terminal());
@@ -127,11 +127,11 @@ impl Reporter {
         }
     }
 
-    /// Puts a question and leaves the cursor behind it.
+    /// Shows a question and leaves the cursor behind it.
     pub(crate) fn ask(&mut self, question: &str) {
         self.clear_bar();
         if self.json {
-            // Lines of JSON may follow at any time.
+            // Lines of JSON can follow at any time.
             return self.show(question);
         }
         let question = self.output.note(question) + " ";
@@ -139,19 +139,19 @@ impl Reporter {
         self.question = Some(question);
     }
 
-    /// The user has answered, which ended the line.
+    /// The user has answered, which has ended the line.
     pub(crate) fn is_answered(&mut self) {
         self.question = None;
     }
 
-    /// The question is of no interest any more.
+    /// Withdraws the question.
     pub(crate) fn withdraw_question(&mut self) {
         if self.question.take().is_some() {
             self.put("\n");
         }
     }
 
-    /// Says what belongs to a question.
+    /// Shows text that belongs to a question.
     pub(crate) fn hint(&self, text: &str) {
         self.show(text);
     }
@@ -178,7 +178,7 @@ impl Reporter {
         }
     }
 
-    /// There is no server, or none that answers.
+    /// There is no server, or it cannot be reached.
     pub(crate) fn nearby_only(&self, failure: Option<&Failure>) {
         if self.json {
             let reason = failure.map(words::failure);
@@ -232,7 +232,7 @@ impl Reporter {
         }
     }
 
-    /// A session goes another way from now on.
+    /// A session has moved to another path.
     pub(crate) fn moved(
         &self,
         peer: &PeerIdentity,
@@ -253,7 +253,7 @@ impl Reporter {
         }
     }
 
-    /// An offer that somebody has to decide on.
+    /// An offer that the user has to decide on.
     pub(crate) fn offered(&self, transfer: &TransferView) {
         let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);
         if self.json {
@@ -311,7 +311,7 @@ impl Reporter {
         ));
     }
 
-    /// A few words of a peer.
+    /// A text from a peer.
     pub(crate) fn text(&self, transfer: &TransferView) {
         let (peer, text) = (&transfer.peer.name, transfer.text.as_deref());
         let text = text.unwrap_or_default();
@@ -322,7 +322,7 @@ impl Reporter {
         self.beside_question(|| self.output.lines(text, GUTTER));
     }
 
-    /// Bytes begin to move.
+    /// The transfer of bytes begins.
     pub(crate) fn started(&self, transfer: &TransferView) {
         let offer = &transfer.offer;
         if self.json {
@@ -363,7 +363,7 @@ impl Reporter {
     }
 
     fn show_progress(&mut self, snapshot: &Snapshot) {
-        // The bar would be drawn over the question, or over what another program shows.
+        // The bar would overwrite the question, or the output of another program.
         let is_free = self.question.is_none() && !tty::is_in_background();
         let Some(shown) = BarContent::of(snapshot).filter(|_| is_free) else {
             return;
@@ -379,7 +379,7 @@ impl Reporter {
         }
     }
 
-    /// The other side has stopped a transfer for a while, or lets it go on.
+    /// The peer has paused a transfer, or resumed it.
     pub(crate) fn paused(&self, peer: &PeerName, paused: bool) {
         if self.json {
             return self.line(&JsonLine::Paused { peer, paused });
@@ -447,7 +447,7 @@ impl Reporter {
         }
     }
 
-    /// Why a command ends, or why a transfer with `peer` does.
+    /// The failure that ends a command, or a transfer with `peer`.
     pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
         self.ended(peer, failure.kind(), &words::failure(failure));
     }
@@ -462,13 +462,13 @@ impl Reporter {
         if self.json {
             self.line(&JsonLine::Failed { peer, kind, reason });
         }
-        // Somebody has to hear of it.
+        // The user has to hear of it in any case.
         if !self.json || self.lost().is_some() {
             self.say(&format!("pinhole: {reason}"));
         }
     }
 
-    /// Why the arguments make no sense, with what would.
+    /// Reports arguments that cannot be used.
     pub(crate) fn unusable(&mut self, text: &str) {
         if !self.json {
             return text.lines().for_each(|line| self.say(line));
@@ -480,7 +480,7 @@ impl Reporter {
         self.error("usage", reason.trim_start_matches("error: "));
     }
 
-    /// Something did not go as it should; what was asked for goes on.
+    /// Something failed, but the command goes on.
     pub(crate) fn warning(&self, failure: &Failure) {
         let reason = words::failure(failure);
         if self.json {
@@ -490,7 +490,7 @@ impl Reporter {
         self.say(&reason);
     }
 
-    /// The other side is waited for.
+    /// The peer has to do something first.
     pub(crate) fn waiting(&self, peer: &PeerName, until: AwaitedState) {
         if self.json {
             return self.line(&JsonLine::Waiting { peer, until });
@@ -502,7 +502,7 @@ impl Reporter {
         });
     }
 
-    /// Something found is not sent.
+    /// A file that is not sent.
     pub(crate) fn left_out(&self, peer: &PeerName, left_out: &LeftOut) {
         if self.json {
             return self.line(&JsonLine::LeftOut {

@@ -1,4 +1,4 @@
-//! `pinhole send`: the same to one or several.
+//! `pinhole send`: sends the same payload to one or several peers.
 
 mod lookup;
 mod recipient;
@@ -14,7 +14,7 @@ use crate::payload::{Payload, payload_of};
 use crate::peers::NEARBY_PATIENCE;
 use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
-/// Sends it and waits until everything is durable everywhere.
+/// Sends the payload and waits until it is durable at every recipient.
 pub(crate) async fn send(
     terminal: &mut Terminal<'_>,
     common: &Common,
@@ -42,7 +42,7 @@ pub(crate) async fn send(
             .clone()
             .or_else(|| snapshot.settings.name.clone()),
         recipients: recipients.collect(),
-        // The profile may have transfers of its own that waited for their peers.
+        // The profile may hold earlier transfers that waited for their peers.
         others: snapshot.transfers.last().map(|t| t.id),
         login: online.server.then_some(LoginProgress::UnderWay),
         searches_nearby: online.nearby,
@@ -55,23 +55,23 @@ fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
     Some(transfer.id) > others && transfer.direction == Direction::Sending
 }
 
-/// The sending of one thing to everybody who is to have it.
+/// A payload on its way to all recipients.
 struct Sending {
     payload: Payload,
-    /// Whether to wait for whoever is not online.
+    /// Whether to wait for recipients who are not online.
     waits: bool,
     own_name: Option<PeerName>,
     recipients: Vec<Recipient>,
-    /// The last transfer that was there before.
+    /// The last transfer from before this command.
     others: Option<TransferId>,
-    /// With a server.
+    /// The login, if there is a server.
     login: Option<LoginProgress>,
-    /// Whoever is nearby may not have answered yet.
+    /// Peers nearby may not have answered yet.
     searches_nearby: bool,
     online: Online,
 }
 
-/// How the login stands.
+/// The state of the login.
 enum LoginProgress {
     UnderWay,
     Done,
@@ -136,7 +136,7 @@ impl Sending {
         }
     }
 
-    /// Whoever is nearby need not wait for it.
+    /// Recipients nearby do not wait for the server.
     fn server_is_away(&mut self, event: Event) {
         if let (Some(LoginProgress::UnderWay), Event::Disconnected { failure, .. }) =
             (&self.login, event)
@@ -145,7 +145,7 @@ impl Sending {
         }
     }
 
-    /// How it all ended: as badly as the worst. `None` while it has not.
+    /// The exit code: the worst of all recipients. `None` while some are under way.
     fn exit(&self) -> Option<Exit> {
         let ends = self
             .recipients
@@ -157,7 +157,7 @@ impl Sending {
         ends.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// Does what the latest snapshot allows, and shows how far it is.
+    /// Takes the next steps that the snapshot allows, and shows the progress.
     fn go_on(&mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
         let snapshot = terminal.client.snapshot();
         let mut is_asking = false;
@@ -165,7 +165,7 @@ impl Sending {
             recipient.rest_is_over(&snapshot.peers);
             if let RecipientState::Asked(key) = recipient.state {
                 let is_theirs = |t: &&TransferView| is_ours(t, self.others) && t.peer.key == key;
-                // One that was given up before may still be there.
+                // A transfer that was given up before may still be there.
                 match snapshot.transfers.iter().rfind(is_theirs) {
                     Some(transfer) if recipient.is_new(transfer.id) => {
                         recipient.state = RecipientState::Running(transfer.id);
@@ -217,7 +217,7 @@ impl Sending {
         Ok(())
     }
 
-    /// One of the transfers has ended.
+    /// Notes that a transfer has ended.
     fn finish(&mut self, terminal: &mut Terminal<'_>, id: TransferId) {
         let Some(transfer) = terminal.transfer(id) else {
             return;
@@ -229,19 +229,19 @@ impl Sending {
             _ => false,
         };
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {
-            // An offer may be over before it could be looked at.
+            // The offer may have ended before it was looked at.
             recipient.left_out(terminal, &transfer);
             recipient.finished(terminal, &transfer, self.waits);
         }
     }
 
-    /// The engine would not do something.
+    /// The engine refused a command.
     fn refused(&mut self, terminal: &mut Terminal<'_>, failure: Failure) {
         let mut recipients = self.recipients.iter_mut();
         let asked =
             recipients.find(|recipient| matches!(recipient.state, RecipientState::Asked(_)));
         match (asked, &failure) {
-            // Whatever was asked for goes on without a profile to note it in.
+            // The command goes on even if the profile cannot be written.
             (None, _) | (_, Failure::Profile { .. }) => {
                 terminal.tell(&Event::CommandFailed { failure });
             }

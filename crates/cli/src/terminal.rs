@@ -18,22 +18,22 @@ pub(crate) struct Terminal<'a> {
     events: &'a mut Events,
     pub(crate) report: &'a mut Reporter,
     interrupts: &'a mut Interrupts,
-    /// The user knows that the server is away.
+    /// The user was told that the server cannot be reached.
     is_outage_told: bool,
-    /// Those of whom the user knows that they were not let in.
+    /// Keys whose refusal was reported.
     refused_keys: HashSet<PeerKey>,
 }
 
-/// How somebody goes online.
+/// How the user goes online.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OnlineOptions {
-    /// To be found by people nearby.
+    /// Announces the user to people nearby.
     pub(crate) announces: bool,
-    /// Waits also for the server, should it be away.
+    /// Waits for a server that cannot be reached.
     pub(crate) patient: bool,
 }
 
-/// How people are reached.
+/// The ways in which people can be reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Online {
     /// Through a server.
@@ -79,8 +79,8 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Waits for something to happen. Events come before snapshots, so that a
-    /// start is told before its progress.
+    /// Waits for the next thing to happen. Events come before snapshots, so that a start
+    /// is reported before its progress.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Wake> {
         tokio::select! {
             biased;
@@ -92,8 +92,8 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Begins to log in, where there is a server, and to look for people
-    /// nearby. `Err(exit)` inside when that is where it ends.
+    /// Starts to log in, if there is a server, and to look for people nearby. The inner
+    /// `Err` holds the exit code when that fails.
     pub(crate) fn go_online(
         &mut self,
         common: &Common,
@@ -143,8 +143,8 @@ impl<'a> Terminal<'a> {
         Ok(Ok(online))
     }
 
-    /// Says what a failed command or login leaves. Returns how the program ends
-    /// when nothing is left.
+    /// Reports a failed command or login. Returns the exit code when no way to reach
+    /// people is left.
     pub(crate) fn is_cut_off(&mut self, online: Online, event: &Event) -> Option<Exit> {
         match event {
             Event::LogInFailed { failure } if online.goes_on_after(failure) => {
@@ -161,9 +161,8 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Puts these transfers off at Ctrl-C, and says what becomes of each. What
-    /// has arrived is kept; at a second Ctrl-C nothing is waited for. Returns
-    /// whether there were any.
+    /// Interrupts these transfers after Ctrl-C and reports how each ends. What has
+    /// arrived is kept. A second Ctrl-C ends the wait. Returns whether there were any.
     pub(crate) async fn interrupt(
         &mut self,
         is_meant: impl Fn(&TransferView) -> bool,
@@ -195,7 +194,7 @@ impl<'a> Terminal<'a> {
         Ok(were_any)
     }
 
-    /// Says why it ends.
+    /// Reports why the command ends.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Exit {
         self.report.failed(None, failure);
         Exit::from(failure)
@@ -215,7 +214,7 @@ impl<'a> Terminal<'a> {
             .cloned()
     }
 
-    /// Tells how a transfer ended.
+    /// Reports how a transfer ended.
     pub(crate) fn finish(&mut self, transfer: &TransferView) -> Exit {
         match &transfer.stage {
             Stage::Completed(completion) => {
@@ -247,7 +246,7 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// What every command tells in the same way.
+    /// Reports what is the same in every command.
     pub(crate) fn tell(&mut self, event: &Event) {
         match event {
             Event::LoggedIn {

@@ -9,8 +9,7 @@ use crate::peers::NEARBY_PATIENCE;
 use crate::report::AwaitedState;
 use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
-/// Pins the key that a peer has now, if it is the one that the user has
-/// confirmed.
+/// Pins the present key of a peer, if it is the one that the user confirmed.
 pub(crate) async fn trust(
     terminal: &mut Terminal<'_>,
     common: &Common,
@@ -64,7 +63,7 @@ pub(crate) async fn trust(
     }
 }
 
-/// Waits for the next thing that happens. Returns how it ends, if it does.
+/// Waits for the next event. Returns the exit code if it ends the command.
 async fn listen(
     terminal: &mut Terminal<'_>,
     online: Online,
@@ -100,11 +99,11 @@ async fn listen(
     Ok(None)
 }
 
-/// Who has the name.
+/// The peer that has the name.
 enum KeyMatch<'a> {
-    /// With the right key.
+    /// Its key is the expected one.
     Same(&'a PeerView),
-    /// With another one.
+    /// Its key is another one.
     Other(&'a PeerView),
     Nobody,
 }

@@ -23,9 +23,9 @@ use crate::{header, login, peers, text, theme, transfers};
 use drops::PendingDrop;
 use questions::QuestionTimer;
 
-/// How many failed files of one transfer are remembered.
+/// The most failed files of one transfer that are remembered.
 const MOST_FILE_FAILURES: usize = 1_000;
-/// How many events are taken before a frame is drawn.
+/// The most events that are handled before a frame is drawn.
 const MOST_EVENTS: usize = 1_000;
 
 /// The application.
@@ -37,12 +37,12 @@ pub(crate) struct App {
     hover: Hover,
     sheets: SheetStack,
     asked: QuestionTimer,
-    /// The user wants it closed, whatever is under way.
+    /// The user wants to quit, even if something is under way.
     is_quitting: bool,
     put_off: Postponed,
-    /// The stranger's offer that the user wants to see by itself.
+    /// The stranger's offer that the user wants to see alone.
     looked_at: Option<TransferId>,
-    /// The rows of the question about strangers, and when they moved last.
+    /// The rows of the question about strangers, and how often they have moved.
     rows: Vec<PeerKey>,
     rows_asked: QuestionTimer,
     rows_moved: u64,
@@ -61,12 +61,12 @@ pub(crate) struct LoginPrefill {
     pub(crate) name: Option<String>,
     /// The server, instead of the one used last.
     pub(crate) server: Option<String>,
-    /// Both were asked for expressly: log in without a click.
+    /// Both were given expressly, so log in without a click.
     pub(crate) log_in: bool,
 }
 
 impl App {
-    /// In the window that is being created, for an engine in this state.
+    /// Creates the application in a new window, for an engine in this state.
     pub(crate) fn new(
         cc: &eframe::CreationContext<'_>,
         bridge: Bridge,
@@ -116,7 +116,7 @@ impl App {
         app
     }
 
-    /// Whether the engine has taken it; if not, a notice says so.
+    /// Returns whether the engine has taken the command. If not, a notice says so.
     fn send(&mut self, command: Command) -> bool {
         let taken = self.bridge.command(command);
         if let Err(busy) = taken {
@@ -179,7 +179,7 @@ impl App {
             UiAction::DismissNotice => self.notice = None,
             UiAction::SetTheme(preference) => ctx.set_theme(preference),
         }
-        // What an action changes may stand above it in the window.
+        // The change may affect what is drawn further up.
         ctx.request_repaint();
     }
 
@@ -193,7 +193,7 @@ impl App {
         }
     }
 
-    /// The window's own button was pressed: something may be under way.
+    /// Handles the window's close button: something may be under way.
     fn close_or_ask(&mut self, ctx: &egui::Context) {
         let is_asked_to = ctx.input(|input| input.viewport().close_requested());
         let would_lose = || {
@@ -202,7 +202,7 @@ impl App {
         };
         if is_asked_to && !self.is_quitting && would_lose() {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
-            // The taskbar can close it while it is out of sight.
+            // The taskbar can close a minimised window.
             if ctx.input(|input| input.viewport().minimized) == Some(true) {
                 ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
             }
@@ -244,7 +244,7 @@ impl App {
         }
     }
 
-    /// Takes over the engine's state and forgets what belongs to what is gone.
+    /// Takes over the engine's snapshot and drops state of transfers that are gone.
     fn take_snapshot(&mut self, ctx: &egui::Context) {
         let Some(snapshot) = self.bridge.snapshot() else {
             return;
@@ -292,7 +292,7 @@ impl App {
         }
     }
 
-    /// Whether there may be people to see.
+    /// Whether the list of people is shown.
     fn is_among_people(&self) -> bool {
         own_name(&self.snapshot).is_some()
     }
@@ -414,7 +414,7 @@ impl eframe::App for App {
             CentralPanel::default().frame(Frame::new()).show(ui, |ui| {
                 actions.extend(self.first_screen(ui));
             });
-            // The others have nobody to be for yet.
+            // The other sheets need people.
             if let Some(Sheet::Settings(_) | Sheet::Leave(_)) = self.sheets.top() {
                 actions.extend(self.sheet(ui));
             }

@@ -1,4 +1,4 @@
-//! Those whom the user has chosen, and those whom the user does not want to hear.
+//! The contacts and the blocked people.
 
 use egui::{Align, Label, Layout, RichText, ScrollArea, Ui, Vec2};
 use pinhole_client::{Command, PeerIdentity, PeerKey, Snapshot};
@@ -9,7 +9,7 @@ use crate::{sheet, text, theme};
 const ROW_HEIGHT: f32 = 48.0;
 
 /// Draws both lists over the window. `forgetting` is the contact whose removal was
-/// asked for once; a click before that `is_ready` belongs to the one before it.
+/// clicked once. A second click counts once the sheet `is_ready`.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
@@ -23,7 +23,7 @@ pub(crate) fn show(
             .max_height(height)
             .auto_shrink([false, true])
             .show(ui, |ui| {
-                // The bar lies beside the buttons, not on them.
+                // The scroll bar is beside the buttons, not over them.
                 ui.set_width(ui.available_width() - theme::GAP_LARGE);
                 ui.label(RichText::new(text::CONTACTS).heading().size(19.0));
                 ui.add(Label::new(theme::muted(ui, text::CONTACTS_HELP)).wrap());
@@ -73,7 +73,7 @@ fn contact(
         if block.clicked() {
             actions.push(UiAction::Command(Command::Block { peer: key }));
         }
-        // The pinned key does not come back: the second click does it.
+        // The pinned key cannot be restored, so removal takes two clicks.
         let is_second = *forgetting == Some(key);
         let words = if is_second {
             text::REMOVE_FOR_GOOD

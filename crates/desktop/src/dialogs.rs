@@ -1,5 +1,5 @@
-//! What is asked of the operating system: file dialogs and the file manager.
-//! Each question has a thread of its own, for the answer may take hours.
+//! Requests to the operating system: file dialogs and the file manager. Each has a thread
+//! of its own, because its answer may take hours.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -10,28 +10,28 @@ use pinhole_client::Command;
 use crate::action::DialogRequest;
 use crate::text;
 
-/// Nobody closes a dialog this fast: when it is gone by then, none was shown.
+/// A dialog that is gone after this time was never shown.
 const SHORTEST_DIALOG: Duration = Duration::from_millis(250);
 
-/// Asks, and collects the answers.
+/// Sends requests and collects the answers.
 pub(crate) struct Dialogs {
     answers: (Sender<DialogAnswer>, Receiver<DialogAnswer>),
     ctx: egui::Context,
 }
 
-/// What came of a question. A dialog that was cancelled has no answer.
+/// The answer to a request. A cancelled dialog has none.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum DialogAnswer {
-    /// The user has chosen what the engine shall do.
+    /// The user has chosen something for the engine to do.
     Command(Command),
-    /// The user has chosen files, and will say to whom they go.
+    /// The user has chosen files, and will choose the recipients.
     Files(Vec<PathBuf>),
-    /// It could not be asked; why, in words.
+    /// The request failed, with the reason.
     Trouble(String),
 }
 
 impl Dialogs {
-    /// Answers wake the window of `ctx`.
+    /// Creates the dialogs of a window, which each answer wakes.
     pub(crate) fn new(ctx: egui::Context) -> Self {
         Self {
             answers: channel(),
@@ -39,20 +39,20 @@ impl Dialogs {
         }
     }
 
-    /// Puts a question to the operating system; the answer comes later.
+    /// Starts a request. The answer comes later.
     pub(crate) fn ask(&self, question: DialogRequest, download_folder: &Path) {
         let (answers, ctx) = (self.answers.0.clone(), self.ctx.clone());
         let start = download_folder.to_owned();
         std::thread::spawn(move || {
             if let Some(answer) = answer(question, &start) {
-                // The window may be gone by now, and nobody needs the answer.
+                // The window may be closed by now.
                 let _ = answers.send(answer);
                 ctx.request_repaint();
             }
         });
     }
 
-    /// The next answer that has come.
+    /// The next answer, if one has come.
     pub(crate) fn next_answer(&self) -> Option<DialogAnswer> {
         self.answers.1.try_recv().ok()
     }

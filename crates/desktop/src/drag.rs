@@ -1,7 +1,7 @@
-//! One drag of files over the window, as the messages about it come in.
+//! One drag of files over the window, driven by its messages.
 //!
-//! The list of files is asked for while they hover, and may come later than the
-//! drop. However it goes, a drop ends in files or in words about what is missing.
+//! The list of files is requested while they hover, and can come later than the drop.
+//! Every drop ends in files or in a message about what is missing.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::text;
 /// How long a drop waits for its list.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
-/// One drag at a time.
+/// The state of the present drag.
 #[derive(Debug, Default)]
 pub(crate) struct Drag {
     list: DropList,
     /// In physical pixels from the window's upper left corner.
     position: Option<(f32, f32)>,
-    /// Dropped before the list was there.
+    /// Dropped before the list has arrived.
     awaiting_since: Option<Instant>,
-    /// Dropped, and not taken over by the window yet.
+    /// Dropped, and not taken by the window yet.
     fallen: Option<DroppedFiles>,
 }
 
@@ -27,36 +27,36 @@ pub(crate) struct Drag {
 enum DropList {
     #[default]
     Unasked,
-    /// Asked for with this timestamp of the X server.
+    /// Requested with this timestamp of the X server.
     Asked(u32),
     Read(DroppedFiles),
     Unreadable,
 }
 
-/// What the window needs to know of it.
+/// What the window needs to know about a drag.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct DragState {
     /// Files hover over the window.
     pub(crate) hovers: bool,
-    /// Where they hover, or where they fell.
+    /// Where they hover, or were dropped.
     pub(crate) position: Option<(f32, f32)>,
-    /// What has fallen since the last look.
+    /// What was dropped since the last call.
     pub(crate) fallen: Option<DroppedFiles>,
-    /// A drop waits for its list: look again by then.
+    /// A drop waits for its list: call again by then.
     pub(crate) again_in: Option<Duration>,
 }
 
 impl Drag {
-    /// A drag has come over the window.
+    /// A drag enters the window.
     pub(crate) fn enter(&mut self) {
-        // Nothing will come for an earlier one any more.
+        // The list of an earlier drag will not come any more.
         if self.awaiting_since.is_some() {
             self.fall(unreadable());
         }
         self.forget();
     }
 
-    /// It has moved; whether its list is to be asked for, with this timestamp.
+    /// The drag moves. Returns whether to request its list, with this timestamp.
     pub(crate) fn hover(&mut self, position: (f32, f32), time: u32) -> bool {
         self.position = Some(position);
         let is_new = matches!(self.list, DropList::Unasked);
@@ -66,8 +66,8 @@ impl Drag {
         is_new
     }
 
-    /// The list that was asked for with this timestamp; `None` when the source
-    /// does not give it.
+    /// Takes the list that was requested with this timestamp; `None` if the source does
+    /// not provide it.
     pub(crate) fn read(&mut self, time: u32, list: Option<DroppedFiles>) {
         if !matches!(self.list, DropList::Asked(asked) if asked == time) {
             return;
@@ -78,7 +78,7 @@ impl Drag {
         }
     }
 
-    /// It was dropped on the window.
+    /// The files are dropped on the window.
     pub(crate) fn drop_here(&mut self, now: Instant) {
         if matches!(self.list, DropList::Asked(_)) {
             self.awaiting_since = Some(now);
@@ -87,14 +87,14 @@ impl Drag {
         }
     }
 
-    /// It has left the window, or was given up.
+    /// The drag leaves the window or is cancelled.
     pub(crate) fn leave(&mut self) {
         if self.awaiting_since.is_none() {
             self.forget();
         }
     }
 
-    /// What there is to be seen, with what has fallen taken out.
+    /// The present state. Takes out what was dropped.
     pub(crate) fn look(&mut self, now: Instant) -> DragState {
         let again_in = self.awaiting_since.map(|since| {
             let waited = now.saturating_duration_since(since);

@@ -1,4 +1,4 @@
-//! One's own name, and how one stands with the server.
+//! The user's own name and the state of the login.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::{icon, text, theme, trust};
 
 const HEIGHT: f32 = 48.0;
 
-/// One's own name, the server, and the way to the settings.
+/// Draws the user's own name, the server, and the button for the settings.
 pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let palette = theme::palette(ui);
     let Some(HeaderStatus {
@@ -57,7 +57,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     actions
 }
 
-/// Without a server there is a way to one, and away from one that does not answer.
+/// A button that logs in, or cancels a login without an answer.
 fn way_on(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
     let (words, action) = match snapshot.login {
         LoginState::LoggedOut { .. } => (text::LOG_IN, UiAction::Open(Sheet::LogIn)),
@@ -67,7 +67,7 @@ fn way_on(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
     theme::button(ui, words).clicked().then_some(action)
 }
 
-/// Where the server shows another key: both, and what to do.
+/// Shows both keys of a server whose key has changed, and what to do.
 pub(crate) fn trust_server(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
     let LoginState::LoggedOut {
         failure:
@@ -84,12 +84,12 @@ pub(crate) fn trust_server(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction>
     trust::server(ui, server, *known, *shown)
 }
 
-/// How one stands with the server.
+/// The user's own name and the state of the login.
 struct HeaderStatus<'a> {
     name: &'a PeerName,
     status: String,
     color: Color32,
-    /// What is wrong, and why.
+    /// A problem, and its reason.
     trouble: Option<(String, String)>,
 }
 

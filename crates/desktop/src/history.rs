@@ -1,4 +1,4 @@
-//! What was sent and received, also by earlier runs.
+//! The history of transfers, also of earlier runs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,9 +10,8 @@ use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 72.0;
 
-/// Draws the list over the window, the newest first. `clearing` says that
-/// clearing it was asked for once; a click before that `is_ready` belongs to the
-/// one before it.
+/// Draws the list over the window, the newest first. `clearing` is set once clearing was
+/// clicked. A second click counts once the sheet `is_ready`.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
@@ -49,7 +48,7 @@ pub(crate) fn show(
             if entries.is_empty() {
                 return;
             }
-            // What is forgotten does not come back: the second click does it.
+            // Cleared entries cannot be restored, so clearing takes two clicks.
             let words = [text::CLEAR_HISTORY, text::CLEAR_FOR_GOOD];
             let [first, second] = words;
             let words = if *clearing { second } else { first };
@@ -68,7 +67,7 @@ fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<UiAction> {
     let size = Vec2::new(ui.available_width(), ROW_HEIGHT);
     ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
         ui.set_min_height(ROW_HEIGHT);
-        // The list scrolls by the focus, too.
+        // The list also follows the focus.
         let show = entry.folder.as_ref().and_then(|folder| {
             let button = theme::quiet_button(ui, text::OPEN_FOLDER);
             if button.gained_focus() {

@@ -6,17 +6,16 @@ use pinhole_client::{PeerName, Snapshot, Stage, TransferView};
 use crate::action::{LeaveRequest, UiAction};
 use crate::{sheet, text, theme};
 
-/// What would stop.
+/// The transfers that leaving would stop.
 pub(crate) fn under_way(snapshot: &Snapshot) -> impl Iterator<Item = &TransferView> {
-    // What is queued goes on after a restart, and an offer that nobody has
-    // answered yet is the other side's.
+    // Queued transfers resume after a restart, and an unanswered offer is the sender's.
     let stays = |stage: &Stage| matches!(stage, Stage::Queued | Stage::AwaitingDecision);
     let transfers = snapshot.transfers.iter();
     transfers.filter(move |t| !t.stage.is_final() && !stays(&t.stage))
 }
 
-/// Draws the question over the window. `unsent` are those to whom messages were
-/// begun. A click before the question `is_ready` was meant for something else.
+/// Draws the question over the window. `unsent` are the recipients of unsent messages. A
+/// click before the question `is_ready` was meant for something else.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,

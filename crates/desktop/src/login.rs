@@ -18,9 +18,9 @@ pub(crate) struct LoginForm {
     name: String,
     /// The server's address, as typed.
     server: String,
-    /// What is wrong with them, once logging in was tried.
+    /// The error in them, after an attempt to log in.
     complaint: Option<Complaint>,
-    /// The keyboard has been put where typing goes on.
+    /// The keyboard focus was set once.
     focused: bool,
 }
 
@@ -38,7 +38,7 @@ enum Complaint {
 }
 
 impl LoginForm {
-    /// Filled in like this.
+    /// A form with these values.
     pub(crate) fn new(name: String, server: String) -> Self {
         Self {
             name,
@@ -47,14 +47,14 @@ impl LoginForm {
         }
     }
 
-    /// Whether it says what was used last.
+    /// Whether it holds what was used last.
     pub(crate) fn is_as_remembered(&self, settings: &Settings) -> bool {
         let name = self.name.trim().parse::<PeerName>().ok();
         let server = self.server.trim().parse::<ServerAddress>().ok();
         name.is_some() && name == settings.name && server.is_some() && server == settings.server
     }
 
-    /// Takes this server in place of the one typed: its key has been looked at.
+    /// Replaces the server, after its key was checked.
     pub(crate) fn trust(&mut self, server: &ServerAddress) {
         self.server = server.to_string();
     }
@@ -84,7 +84,7 @@ impl LoginForm {
         }
     }
 
-    /// The commands that do without a server, or a complaint.
+    /// The commands for use without a server, or a complaint.
     fn submit_nearby(&mut self, is_switched_on: bool) -> Vec<Command> {
         match self.name.trim().parse::<PeerName>() {
             Ok(name) => {
@@ -106,7 +106,7 @@ impl LoginForm {
     }
 }
 
-/// Draws the screen. `waiting` is the title of what was dropped before the login.
+/// Draws the screen. `waiting` is the title of files that were dropped before the login.
 pub(crate) fn show(
     ui: &mut Ui,
     form: &mut LoginForm,
@@ -138,7 +138,7 @@ fn column(
     snapshot: &Snapshot,
     waiting: Option<&str>,
 ) -> Vec<UiAction> {
-    // What has to be decided about the server's key is in sight without scrolling.
+    // The decision about the server's key is visible without scrolling.
     let mut actions = key_changed(ui, snapshot);
     if actions.is_none() {
         aperture(ui, 72.0);
@@ -195,7 +195,7 @@ fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
     Some(card.inner.into_iter().collect())
 }
 
-/// Draws what the screen asks for over the people nearby.
+/// Draws the same fields as a sheet over the people nearby.
 pub(crate) fn show_sheet(ui: &Ui, form: &mut LoginForm, snapshot: &Snapshot) -> Vec<UiAction> {
     sheet::show(ui, "log in", |ui| {
         ui.label(RichText::new(text::LOG_IN_TO_SERVER).heading().size(19.0));
@@ -270,7 +270,7 @@ fn fields(
     }
     ui.add_space(theme::GAP_SMALL);
     let failure = match &snapshot.login {
-        // Told above.
+        // Shown above.
         LoginState::LoggedOut {
             failure: Some(Failure::ServerKeyChanged { .. }),
         } => None,

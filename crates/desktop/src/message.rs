@@ -1,4 +1,4 @@
-//! A few words to somebody.
+//! The sheet for a message to a peer.
 
 mod draft;
 

@@ -1,4 +1,4 @@
-//! The question an incoming offer asks.
+//! The question about an incoming offer.
 
 use egui::{
     Align, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle, Ui, Vec2,
@@ -14,13 +14,13 @@ use crate::{strangers, text, theme};
 
 const WIDTH: f32 = 480.0;
 const LINE_HEIGHT: f32 = 26.0;
-/// What the sheet needs besides the list of files.
+/// The height of the sheet without the list of files.
 const AROUND_THE_LIST: f32 = 460.0;
-/// What the warning about a name that nobody confirms needs.
+/// The height of the warning about an unconfirmed name.
 const CLAIMED_HEIGHT: f32 = 40.0;
-/// What another row of buttons needs.
+/// The height of another row of buttons.
 const BLOCK_HEIGHT: f32 = 42.0;
-/// What the question about existing names needs.
+/// The height of the question about existing names.
 const EXISTING_HEIGHT: f32 = 70.0;
 
 /// An offer that the user is asked about.
@@ -52,7 +52,7 @@ pub(crate) fn show(
     Modal::new(egui::Id::unique(("offer", transfer.id)))
         .frame(theme::sheet(ui.style()))
         .show(ctx, |ui| {
-            // What is left of the window's width inside the sheet's frame.
+            // The width inside the sheet's frame.
             ui.set_width(WIDTH.min(screen.width() - 96.0));
             let by_keyboard = by_keyboard(ui) && is_ready;
             who(ui, transfer);
@@ -98,9 +98,9 @@ pub(crate) fn show(
         .inner
 }
 
-/// Whether the offer is accepted from the keyboard. Looked at before the box
-/// that has the focus takes the key for a click, and only when the focus is in
-/// this question: the key may have been meant for what lay here a moment ago.
+/// Whether the offer is accepted by keyboard. Checked before the focused box takes the
+/// key for a click, and only while the focus is in this question: otherwise the key may
+/// have been meant for something else.
 fn by_keyboard(ui: &Ui) -> bool {
     let has_focus = ui.memory(|memory| memory.focused().is_some());
     let pressed = ui.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::Enter));
@@ -132,7 +132,7 @@ fn who(ui: &mut Ui, transfer: &TransferView) {
     });
 }
 
-/// How much is wanted; of several entries, with a tick for all of them.
+/// The wanted amount, with a tick for all entries if there are several.
 fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection) {
     let wanted = choice.wanted();
     let words = RichText::new(text::amount(wanted)).text_style(theme::title());
@@ -145,11 +145,11 @@ fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection) {
     }
 }
 
-/// A box to tick: what it became, if it was clicked.
+/// A box to tick. Returns its new state if it was clicked.
 fn tick(ui: &mut Ui, tick: Tick, words: RichText) -> Option<bool> {
     let response = theme::tick_box(ui, tick, words);
     if response.gained_focus() {
-        // With the next line, for the next press of Tab goes there.
+        // Together with the next line, where the next press of Tab goes.
         let around = response.rect.expand2(Vec2::new(0.0, LINE_HEIGHT));
         ui.scroll_to_rect(around, None);
     }
@@ -181,8 +181,8 @@ fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection, heig
         });
 }
 
-/// One file or folder, with a box to tick unless it is the only one: what the
-/// box became, if it was clicked.
+/// One file or folder, with a box to tick if there are several. Returns the new state of
+/// the box if it was clicked.
 fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
     let size = entry
         .size_bytes
@@ -208,7 +208,7 @@ fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
     .inner
 }
 
-/// What happens to names that are taken.
+/// The choice of what to do about taken names.
 fn existing(ui: &mut Ui, names: u32, choice: &mut OfferSelection, settings: Existing) {
     ui.label(text::names_taken(names));
     let now = choice.existing.unwrap_or(settings);

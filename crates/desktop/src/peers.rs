@@ -1,4 +1,4 @@
-//! Who is online, each a place to drop files on.
+//! The list of peers. Files can be dropped on each of them.
 
 use egui::{Align, Align2, Layout, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder, Vec2};
 use pinhole_client::{LoginState, PeerKey, PeerView, Snapshot};
@@ -10,10 +10,10 @@ use crate::{icon, text, theme};
 
 const ROW_HEIGHT: f32 = 68.0;
 
-/// What drawing the list has come to.
+/// The result of drawing the list.
 #[derive(Debug, Default)]
 pub(crate) struct PeerListOutcome {
-    /// What was asked for.
+    /// The actions asked for.
     pub(crate) actions: Vec<UiAction>,
     /// The peer under the pointer.
     pub(crate) under_pointer: Option<PeerKey>,
@@ -21,7 +21,7 @@ pub(crate) struct PeerListOutcome {
     pub(crate) focused: Option<PeerKey>,
 }
 
-/// Draws the list. With `hovering`, files hover over the window.
+/// Draws the list. `hovering` is set while files are dragged over the window.
 pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerListOutcome {
     let mut outcome = PeerListOutcome::default();
     ui.horizontal(|ui| {
@@ -140,8 +140,8 @@ fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut PeerListOutcome) {
         }
         return;
     }
-    // Laid out from the right, so that the first to be reached by Tab would be
-    // the last in sight: they are laid out from the left inside.
+    // The layout runs from right to left, and Tab follows it, so these buttons get a
+    // layout from left to right.
     let width = theme::width_of(ui, text::SEND_FILES, &egui::TextStyle::Button)
         + 2.0 * (ui.spacing().button_padding.x + ui.spacing().item_spacing.x + theme::ICON_BUTTON);
     let size = Vec2::new(width, theme::BUTTON_HEIGHT);
@@ -206,7 +206,7 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
     }
 }
 
-/// Says what dropping does, along the bottom of the window.
+/// Says what a drop does, at the bottom of the window.
 pub(crate) fn hover_hint(ui: &Ui, position_known: bool) {
     let palette = theme::palette(ui);
     let words = if position_known {

@@ -1,18 +1,18 @@
-//! What of an offer the user wants, as ticked in its question.
+//! The part of an offer that the user wants, as ticked.
 
 use std::collections::BTreeSet;
 
 use pinhole_client::snapshot::EntryView;
 use pinhole_client::{Existing, OfferView};
 
-/// Whether a file is wanted, or what of a folder.
+/// Whether a file is wanted, or how much of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tick {
-    /// With everything in it.
+    /// All of it.
     Whole,
-    /// Some of what is in the folder.
+    /// Some of the folder's content.
     Part,
-    /// Nothing of it.
+    /// None of it.
     None,
 }
 
@@ -22,12 +22,12 @@ impl From<bool> for Tick {
     }
 }
 
-/// What of an offer is wanted, and what happens to names that are there.
+/// The wanted part of an offer, and what to do about taken names.
 #[derive(Debug, Clone)]
 pub(crate) struct OfferSelection {
     ticks: Vec<Tick>,
     wanted: SelectedAmount,
-    /// `None` until the user says otherwise than the settings.
+    /// `None` while the settings apply.
     pub(crate) existing: Option<Existing>,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct SelectedAmount {
 }
 
 impl OfferSelection {
-    /// Everything, as an offer is asked about at first.
+    /// Selects everything, as at first.
     pub(crate) fn of(offer: &OfferView) -> Self {
         Self {
             ticks: vec![Tick::Whole; offer.entries.len()],
@@ -53,12 +53,12 @@ impl OfferSelection {
         }
     }
 
-    /// How the entry at this place is ticked.
+    /// The tick of the entry at this index.
     pub(crate) fn tick(&self, place: usize) -> Tick {
         self.ticks.get(place).copied().unwrap_or(Tick::None)
     }
 
-    /// How all entries together are ticked.
+    /// The tick of all entries together.
     pub(crate) fn tick_of_all(&self) -> Tick {
         of_parts(self.ticks.iter().copied())
     }
@@ -68,7 +68,7 @@ impl OfferSelection {
         self.wanted
     }
 
-    /// Places of what is not wanted; with a folder all that it holds.
+    /// The indices of what is not wanted; with a folder everything in it.
     pub(crate) fn unwanted(&self) -> BTreeSet<u32> {
         let ticks = self.ticks.iter().zip(0..);
         ticks
@@ -77,17 +77,17 @@ impl OfferSelection {
             .collect()
     }
 
-    /// Wants everything, or nothing.
+    /// Selects everything or nothing.
     pub(crate) fn set_all(&mut self, entries: &[EntryView], wanted: bool) {
         self.ticks.fill(wanted.into());
         self.add_up(entries);
     }
 
-    /// Wants the entry at this place, with everything in it, or does not.
+    /// Selects or deselects the entry at this index, with everything in it.
     pub(crate) fn set(&mut self, entries: &[EntryView], place: u32, wanted: bool) {
         let mut is_meant = vec![false; entries.len()];
         for ((at, entry), tick) in (0..).zip(entries).zip(&mut self.ticks) {
-            // A folder stands before what it holds.
+            // A folder comes before its content.
             let inside = entry.folder.is_some_and(|it| holds(&is_meant, it));
             if inside || at == place {
                 *tick = wanted.into();
@@ -100,7 +100,7 @@ impl OfferSelection {
         self.add_up(entries);
     }
 
-    /// A folder is wanted as far as what it holds is.
+    /// Derives the ticks of folders from their content.
     fn settle_folders(&mut self, entries: &[EntryView]) {
         let mut held: Vec<Option<Tick>> = vec![None; entries.len()];
         for (at, entry) in entries.iter().enumerate().rev() {

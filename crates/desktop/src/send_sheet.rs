@@ -1,4 +1,4 @@
-//! "Send to whom?": for files that came without a peer.
+//! The choice of recipients for files that came without one.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::{icon, sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 56.0;
 
-/// Draws the question over the window. `chosen` are those to send to.
+/// Draws the question over the window. `chosen` are the recipients so far.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
@@ -62,7 +62,7 @@ pub(crate) fn show(
     })
 }
 
-/// The question about these files. The only one who can be chosen is.
+/// The question about these files. If only one person can be chosen, that one is.
 pub(crate) fn question(snapshot: &Snapshot, paths: Vec<PathBuf>) -> Sheet {
     let mut all = can_be_chosen(snapshot);
     let only = all.next().filter(|_| all.next().is_none());
@@ -77,7 +77,7 @@ fn can_be_chosen(snapshot: &Snapshot) -> impl Iterator<Item = PeerKey> {
         .map(|peer| peer.identity.key)
 }
 
-/// A person to choose, or first to decide on.
+/// A person to choose, or whose key has to be decided on first.
 fn choice(
     ui: &mut Ui,
     peer: &PeerView,
@@ -116,7 +116,7 @@ fn choice(
     }
     None
 }
-/// What sending to a peer takes: the command, or first a decision on its key.
+/// The command that sends to a peer, or first the decision on its key.
 pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> UiAction {
     let (peer, key_changed, paths) = (
         peer.identity.key,

@@ -1,4 +1,4 @@
-//! The settings, and one's own fingerprint.
+//! The settings, and the user's own fingerprint.
 
 mod form;
 
@@ -28,7 +28,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut SettingsForm) -> Vec
             .min_scrolled_height(height)
             .auto_shrink([false, true])
             .show(ui, |ui| {
-                // The bar lies beside the buttons, not on them.
+                // The scroll bar is beside the buttons, not over them.
                 ui.set_width(ui.available_width() - theme::GAP_LARGE);
                 fingerprint(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
@@ -68,7 +68,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut SettingsForm) -> Vec
     })
 }
 
-/// Whether there is nothing to log out of.
+/// Whether the user is logged out and not nearby either.
 fn is_on_first_screen(snapshot: &Snapshot) -> bool {
     matches!(snapshot.login, LoginState::LoggedOut { .. }) && snapshot.nearby.is_none()
 }
@@ -92,7 +92,7 @@ fn downloads(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     ui.label(folder);
 }
 
-/// A heading with a button at the right end of its line: whether it was clicked.
+/// A heading with a button at the right end of its line. Returns whether it was clicked.
 fn heading_with_button(ui: &mut Ui, heading: &str, button: &str) -> bool {
     ui.horizontal(|ui| {
         theme::section_heading(ui, heading);
@@ -124,7 +124,7 @@ fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut SettingsForm, actions: &m
     }
 }
 
-/// Who may reach the user how, who is known, and who is not heard.
+/// How strangers may reach the user, and the lists of contacts and blocked people.
 fn strangers(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     if heading_with_button(ui, text::PEOPLE_UNKNOWN, text::CONTACTS_AND_BLOCKED) {
         actions.push(UiAction::Open(Sheet::Contacts { forgetting: None }));
@@ -160,7 +160,7 @@ fn existing(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     }
 }
 
-/// The three ways, with the present one marked: another, if it was chosen.
+/// The three choices, with the present one marked. Returns another one if it was chosen.
 pub(crate) fn existing_choice(ui: &mut Ui, now: Existing) -> Option<Existing> {
     let ways = [
         (Existing::Rename, text::KEEP_BOTH),
@@ -193,7 +193,7 @@ fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     let now = snapshot.settings.nearby;
     let tick = theme::tick_box(ui, Tick::from(now), RichText::new(text::FIND_NEARBY));
     if tick.clicked() {
-        // Without a server there is nobody else, and no other screen to be on.
+        // Without a server, this ends everything and leads to the first screen.
         let is_all = matches!(snapshot.login, LoginState::LoggedOut { .. });
         actions.push(if now && is_all && snapshot.nearby.is_some() {
             UiAction::Leave(LeaveRequest::Nearby)
@@ -204,8 +204,8 @@ fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     ui.add(egui::Label::new(theme::muted(ui, text::FIND_NEARBY_HELP)).wrap());
 }
 
-/// A field for megabytes, empty for no limit: what it was changed to, once the
-/// keyboard has left it.
+/// A field for megabytes, empty for no limit. Returns the new value once the keyboard has
+/// left it.
 #[allow(clippy::option_option, reason = "no change, or to no limit")]
 fn amount(ui: &mut Ui, words: &str, field: &mut FormField) -> Option<Option<u64>> {
     const LONGEST_CHARS: usize = 20;
@@ -239,7 +239,7 @@ fn amount(ui: &mut Ui, words: &str, field: &mut FormField) -> Option<Option<u64>
     }
 }
 
-/// The URL stays as it was typed: what is in it is the user's to see.
+/// The URL stays as typed, because its content is for the user to see.
 fn proxy(ui: &mut Ui, field: &mut FormField, actions: &mut Vec<UiAction>) {
     const LONGEST_CHARS: usize = 500;
     let label = theme::section_heading(ui, text::PROXY);

@@ -1,5 +1,4 @@
-//! People whom the user has not chosen yet. However many want something, they are
-//! one question.
+//! Strangers. All their requests together are one question.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -11,15 +10,15 @@ use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 52.0;
 
-/// What one of them wants.
+/// A stranger and what they want.
 pub(crate) struct Stranger<'a> {
     pub(crate) peer: &'a PeerIdentity,
-    /// What it offers, the oldest first; none if it only wants to connect.
+    /// Their offers, the oldest first; none if they only want to connect.
     pub(crate) offers: Vec<&'a TransferView>,
 }
 
 impl Stranger<'_> {
-    /// What it wants, in a few words.
+    /// What they want, in a few words.
     fn wish(&self) -> String {
         match self.offers.as_slice() {
             [] => text::WANTS_TO_CONNECT.to_owned(),
@@ -30,12 +29,12 @@ impl Stranger<'_> {
     }
 }
 
-/// Whether the user has yet to decide on this offer of a stranger.
+/// Whether the user has not decided on this offer of a stranger yet.
 pub(crate) fn is_waiting(transfer: &TransferView) -> bool {
     transfer.stranger && matches!(transfer.stage, Stage::AwaitingDecision)
 }
 
-/// All who wait, in the order in which they came, but for those whom the user has put off.
+/// The strangers who wait and are not postponed, in the order in which they came.
 pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &Postponed) -> Vec<Stranger<'a>> {
     let transfers = snapshot.transfers.iter().filter(|t| is_waiting(t));
     let offers = transfers.filter(|t| !put_off.offers.contains(&t.id));
@@ -57,33 +56,33 @@ pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &Postponed) -> Vec<St
     all
 }
 
-/// What the user decides on later.
+/// What the user has postponed.
 #[derive(Debug, Default)]
 pub(crate) struct Postponed {
-    /// Offers, of anybody.
+    /// Offers, of strangers and others.
     pub(crate) offers: HashSet<TransferId>,
-    /// Those who want to connect.
+    /// Peers who want to connect.
     pub(crate) asking: HashSet<PeerKey>,
-    /// Until then strangers are not asked about again, on the window's clock.
+    /// Until then, strangers are not asked about again. On the window's clock.
     quiet_until_s: f64,
 }
 
-/// How long nobody else is asked about after strangers were put off: who keeps
-/// coming does not keep asking.
+/// How long no stranger is asked about after a question was postponed, so that a stream
+/// of strangers does not ask again and again.
 const QUIET_S: f64 = 60.0;
 
 impl Postponed {
-    /// Whoever comes now is not asked about for a while.
+    /// Asks about no stranger for a while.
     pub(crate) fn be_quiet(&mut self, now_s: f64) {
         self.quiet_until_s = now_s + QUIET_S;
     }
 
-    /// How much longer, in seconds.
+    /// The rest of that time, in seconds.
     pub(crate) fn is_quiet_for(&self, now_s: f64) -> Option<f64> {
         Some(self.quiet_until_s - now_s).filter(|&left| left > 0.0)
     }
 
-    /// All of these strangers.
+    /// Postpones all strangers.
     pub(crate) fn all(&mut self, snapshot: &Snapshot) {
         let offers = snapshot.transfers.iter().filter(|t| is_waiting(t));
         self.offers.extend(offers.map(|transfer| transfer.id));
@@ -91,7 +90,7 @@ impl Postponed {
             .extend(snapshot.asking.iter().map(|peer| peer.key));
     }
 
-    /// None of the strangers any more.
+    /// Postpones no stranger any more.
     pub(crate) fn none(&mut self, snapshot: &Snapshot) {
         let is_stranger = |id| snapshot.transfers.iter().any(|t| t.id == id && t.stranger);
         self.offers.retain(|&id| !is_stranger(id));
@@ -99,7 +98,7 @@ impl Postponed {
         self.quiet_until_s = 0.0;
     }
 
-    /// Forgets what is not there any more.
+    /// Drops what is gone.
     pub(crate) fn obey(&mut self, snapshot: &Snapshot) {
         let known: HashSet<TransferId> = snapshot.transfers.iter().map(|t| t.id).collect();
         self.offers.retain(|transfer| known.contains(transfer));
@@ -117,7 +116,7 @@ pub(crate) struct Ready {
     pub(crate) rows: bool,
 }
 
-/// Draws the one question about them over the window.
+/// Draws the question about strangers over the window.
 pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<UiAction> {
     let mut actions = sheet::show(ui, "strangers", |ui| {
         let mut actions = Vec::new();
@@ -126,14 +125,15 @@ pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<UiA
         ui.add_space(theme::GAP_SMALL);
         ui.add(Label::new(theme::muted(ui, text::STRANGERS_HELP)).wrap());
         ui.add_space(theme::GAP);
-        // As high with few as with many, so that who comes moves no button.
+        // The height does not depend on the number of rows, so that a new stranger moves
+        // no button.
         let height = (ui.ctx().content_rect().height() - 320.0).clamp(80.0, 4.5 * ROW_HEIGHT);
         ui.add_enabled_ui(ready.rows, |ui| {
             ScrollArea::vertical()
                 .max_height(height)
                 .auto_shrink(false)
                 .show(ui, |ui| {
-                    // The bar lies beside the buttons, not on them.
+                    // The scroll bar is beside the buttons, not over them.
                     ui.set_width(ui.available_width() - theme::GAP_LARGE);
                     for stranger in strangers {
                         let key = stranger.peer.key;
@@ -154,7 +154,7 @@ pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<UiA
         });
         actions
     });
-    // Esc and a click beside it decide nothing.
+    // Esc and a click outside postpone the question.
     for action in &mut actions {
         if *action == UiAction::CloseSheet {
             *action = UiAction::PutOffStrangers;
@@ -206,8 +206,8 @@ fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<UiAction> {
     actions
 }
 
-/// Draws the question that a stranger's words ask before they are shown. A click
-/// before it `is_ready` was meant for something else.
+/// Draws the question about a stranger's message. A click before it `is_ready` was meant
+/// for something else.
 pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<UiAction> {
     let name = transfer.peer.name.as_str();
     let id = transfer.id;
@@ -253,7 +253,7 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
     actions
 }
 
-/// The button that has a key heard no more.
+/// A button that blocks a key.
 pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<UiAction> {
     let button = theme::quiet_button(ui, text::BLOCK).on_hover_text(text::BLOCK_HELP);
     button
@@ -261,8 +261,8 @@ pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<UiAction> {
         .then_some(UiAction::Command(Command::Block { peer }))
 }
 
-/// Where those are to be found whom the user has put off: a card among the
-/// transfers, in place of their offers. `None` if there are none to be grouped.
+/// A card among the transfers for strangers whose question was postponed, in place of
+/// their offers. `None` if there are none to be grouped.
 pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
     let all = waiting(snapshot, &Postponed::default());
     let mut actions = Vec::new();
@@ -281,8 +281,7 @@ pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
     Some(actions)
 }
 
-/// Whether they are one question together. One stranger's offer is asked about by
-/// itself.
+/// Whether they are asked about together. A single stranger's offer is asked about alone.
 pub(crate) fn are_grouped(strangers: &[Stranger<'_>]) -> bool {
     strangers.len() > 1 || strangers.iter().any(|stranger| stranger.offers.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Every word the application shows, and how numbers are put into words.
+//! Every word that the application shows, and how numbers are formatted.
 
 mod drops;
 mod keys;
@@ -22,7 +22,7 @@ use crate::selection::SelectedAmount;
 
 /// The application's name, as people write it.
 pub(crate) const APP: &str = "Pinhole";
-/// Under the name on the first screen.
+/// Shown under the name on the first screen.
 pub(crate) const TAGLINE: &str =
     "Send files straight to another computer,\nencrypted from end to end.";
 
@@ -166,22 +166,22 @@ pub(crate) fn window_title(name: Option<&str>) -> String {
     name.map_or_else(|| APP.to_owned(), |name| format!("{APP} - {name}"))
 }
 
-/// While the first login is under way.
+/// Shown while the first login is under way.
 pub(crate) fn logging_in_as(name: &str, server: &str) -> String {
     format!("Logging in to {server} as {name}…")
 }
 
-/// While a login is under way.
+/// Shown while a login is under way.
 pub(crate) fn logging_in(server: &str) -> String {
     format!("Logging in to {server}…")
 }
 
-/// Under one's own name.
+/// Shown under the user's own name.
 pub(crate) fn online_at(server: &str) -> String {
     format!("Online at {server}")
 }
 
-/// Under one's own name, while the server cannot be reached.
+/// Shown under the user's own name while the server cannot be reached.
 pub(crate) fn reconnecting(server: &str) -> String {
     format!("Not connected to {server}")
 }
@@ -194,22 +194,22 @@ pub(crate) fn next_attempt(wait: Duration) -> String {
     }
 }
 
-/// What to do when nobody else is online.
+/// Advice while nobody else is online.
 pub(crate) fn ask_them(host: &str) -> String {
     format!("Ask them to start Pinhole and log in to\n{host}")
 }
 
-/// On the peer that files hover over.
+/// Shown on the peer under dragged files.
 pub(crate) fn drop_to_send(peer: &str) -> String {
     format!("Drop to send to {peer}")
 }
 
-/// Says to whom a "Send files" button sends.
+/// The accessible name of a "Send files" button.
 pub(crate) fn send_files_to(peer: &str) -> String {
     format!("Send files to {peer}")
 }
 
-/// Says to whom a button sends a few words, or why it does not.
+/// The accessible name of a message button, or why it is disabled.
 pub(crate) fn send_message_to(peer: &str, online: bool) -> String {
     if online {
         message_to(peer)
@@ -218,12 +218,12 @@ pub(crate) fn send_message_to(peer: &str, online: bool) -> String {
     }
 }
 
-/// Over the field for a few words.
+/// The heading of the field for a message.
 pub(crate) fn message_to(peer: &str) -> String {
     format!("Message to {peer}")
 }
 
-/// Why a few words cannot be sent as they are.
+/// Why a message cannot be sent as it is.
 pub(crate) fn message_trouble(peer: &str, online: bool, bytes: usize) -> Option<String> {
     match bytes.checked_sub(TEXT_BYTES_MAX) {
         Some(excess @ 1..) => {
@@ -240,7 +240,7 @@ pub(crate) fn message_trouble(peer: &str, online: bool, bytes: usize) -> Option<
     }
 }
 
-/// Over a transfer: what it is.
+/// The title of a transfer.
 pub(crate) fn title(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
     match (&transfer.text, transfer.direction) {
@@ -250,17 +250,17 @@ pub(crate) fn title(transfer: &TransferView) -> String {
     }
 }
 
-/// Says to whom a button sends a folder.
+/// The accessible name of a button that sends a folder.
 pub(crate) fn send_folder_to(peer: &str) -> String {
     format!("Send a folder to {peer}")
 }
 
-/// Says whose key a "Review" button is about.
+/// The accessible name of a "Review" button.
 pub(crate) fn review_key_of(peer: &str) -> String {
     format!("Review the key of {peer}")
 }
 
-/// A peer with whom a session is up, in the few words that fit beside a name.
+/// The path of a connected peer, short enough to fit beside a name.
 pub(crate) const fn connected(path: PathKind) -> &'static str {
     match path {
         PathKind::Lan | PathKind::Ipv6 | PathKind::Mapped | PathKind::Punched => {
@@ -270,7 +270,7 @@ pub(crate) const fn connected(path: PathKind) -> &'static str {
     }
 }
 
-/// Which way the bytes go.
+/// The path of a transfer.
 pub(crate) const fn path(path: PathKind) -> &'static str {
     match path {
         PathKind::Lan => "Direct, on the same network",
@@ -294,7 +294,7 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
     }
 }
 
-/// What waits to be sent.
+/// The title of files that wait to be sent.
 pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
     let name = paths.first().map_or_else(String::new, |path| {
         let name = path.file_name().unwrap_or(path.as_os_str());
@@ -307,19 +307,19 @@ pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
     }
 }
 
-/// What the system says is wrong, without its number.
+/// The text of an I/O error, without its number.
 pub(crate) fn reason(error: &std::io::Error) -> String {
     let words = error.to_string();
     let end = words.find(" (os error").unwrap_or(words.len());
     words.get(..end).unwrap_or_default().to_owned()
 }
 
-/// While files wait for the login.
+/// Shown while files wait for the login.
 pub(crate) fn waiting_to_be_sent(title: &str) -> String {
     format!("{title} is waiting. {NOT_LOGGED_IN}")
 }
 
-/// On the button that sends to those who are ticked.
+/// The button that sends to the chosen people.
 pub(crate) fn send_to(people: usize) -> String {
     match people {
         0 | 1 => SEND.to_owned(),
@@ -327,7 +327,7 @@ pub(crate) fn send_to(people: usize) -> String {
     }
 }
 
-/// How long ago something ended.
+/// How long ago something happened.
 pub(crate) fn ago(seconds: u64) -> String {
     let some = |n: u64, unit: &str| match n {
         1 => format!("1 {unit} ago"),
@@ -341,7 +341,7 @@ pub(crate) fn ago(seconds: u64) -> String {
     }
 }
 
-/// With whom, when, and which way a connection was made, or that it was not.
+/// The peer, time and path of an attempt to connect.
 pub(crate) fn attempt(attempt: &Attempt, now_s: u64) -> String {
     let peer = &attempt.peer;
     let whom = if attempt.invited {
@@ -354,7 +354,7 @@ pub(crate) fn attempt(attempt: &Attempt, now_s: u64) -> String {
     format!("{whom}  ·  {when}  ·  {way}")
 }
 
-/// With whom, how much and how fast: the second line of the history.
+/// The second line of a history entry: peer, amount and rate.
 pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
     let peer = &entry.peer.name;
     let whom = match entry.direction {
@@ -371,7 +371,7 @@ pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
     parts.join("  ·  ")
 }
 
-/// How it ended and which way the bytes went: the third line of the history.
+/// The third line of a history entry: outcome and path.
 pub(crate) fn ended(entry: &HistoryEntry) -> String {
     match (&entry.outcome, entry.path) {
         (Outcome::Failed { reason }, _) => reason.clone(),
@@ -388,7 +388,7 @@ pub(crate) fn ended(entry: &HistoryEntry) -> String {
     }
 }
 
-/// The question an offer asks.
+/// The question about an offer.
 pub(crate) fn wants_to_send(peer: &str) -> String {
     format!("{peer} wants to send you files")
 }
@@ -412,7 +412,7 @@ pub(crate) fn into_folder(folder: &std::path::Path) -> String {
     format!("Will be saved in {}", folder.display())
 }
 
-/// How many offers wait besides the one shown.
+/// How many more offers wait.
 pub(crate) fn more_offers(n: usize) -> String {
     match n {
         1 => "1 more offer is waiting".to_owned(),
@@ -431,7 +431,7 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Whether a transfer has ended so that the same offer goes on from there.
+/// Whether a failed transfer can be resumed by the same offer.
 pub(crate) const fn can_go_on(failure: &Failure) -> bool {
     matches!(
         failure,
@@ -439,7 +439,7 @@ pub(crate) const fn can_go_on(failure: &Failure) -> bool {
     )
 }
 
-/// How far a transfer is, in words.
+/// The stage of a transfer.
 pub(crate) fn stage(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
     match (&transfer.stage, transfer.direction) {
@@ -457,7 +457,7 @@ pub(crate) fn stage(transfer: &TransferView) -> String {
     }
 }
 
-/// Whether the bytes move, and if not, why.
+/// Whether bytes move, and if not, why.
 fn moving(peer: &PeerName, direction: Direction, progress: &Progress) -> String {
     let Paused { by_us, by_peer } = progress.paused;
     match (by_us, by_peer, direction) {
@@ -481,7 +481,7 @@ pub(crate) fn overall(overall: &Overall) -> String {
     format!("{transfers}  ·  {}", progress(&overall.progress))
 }
 
-/// What is known of progress.
+/// The progress of a transfer.
 pub(crate) fn progress(progress: &Progress) -> String {
     let mut parts = Vec::new();
     if progress.files_total > 1 {
@@ -508,7 +508,7 @@ fn done_of(done: u64, total: u64) -> String {
     }
 }
 
-/// What a completed transfer amounted to.
+/// What a completed transfer has done.
 pub(crate) fn completion(done: &Completion) -> String {
     let mut parts = vec![amount::display(done.bytes)];
     if done.files != 1 {
@@ -542,7 +542,7 @@ pub(crate) fn files_failed(n: usize) -> String {
     }
 }
 
-/// Over the names under which things were saved, when they are not as offered.
+/// The heading of names that had to change.
 pub(crate) fn renamed(n: usize) -> String {
     match n {
         1 => "1 name had to change:".to_owned(),
@@ -550,10 +550,10 @@ pub(crate) fn renamed(n: usize) -> String {
     }
 }
 
-/// Over the names of files that did not come.
+/// The heading of skipped files.
 pub(crate) const SKIPPED: &str = "Skipped, because they were there already:";
 
-/// What it was called, and what it is called now.
+/// An old name and its new one.
 pub(crate) fn now_called(before: &str, now: &str) -> String {
     format!("{before} → {now}")
 }

@@ -61,7 +61,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
     actions
 }
 
-/// Where the text of a card begins, right of its picture.
+/// The left margin of a card's text, right of its icon.
 const INDENT: i8 = 48;
 
 fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAction> {
@@ -146,7 +146,7 @@ fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
         (Stage::Transferring, _) if transfer.text.is_none() => return while_moving(ui, transfer),
         (Stage::Failed(_), Direction::Sending) => vec![dismiss, retry],
         (stage, _) if stage.is_final() => {
-            // As it came: what is shown stands in for what cannot be seen.
+            // Copies the original. What is shown has replaced hidden characters.
             let copy = transfer.text.as_ref().filter(|_| is_received(transfer));
             let copy = copy.map(|words| (text::COPY, UiAction::Copy(words.to_string())));
             vec![dismiss].into_iter().chain(copy).collect()
@@ -159,7 +159,7 @@ fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
     pressed.map(|(_, action)| action).collect()
 }
 
-/// Pausing, and the ways to end it: once something has arrived there are two.
+/// Pausing and ending. There are two ways to end once something has arrived.
 fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
     let id = transfer.id;
     let cancel = Command::Cancel { transfer: id };
@@ -225,7 +225,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAct
     let left_out = transfer.offer.left_out.iter().map(ToString::to_string);
     let left_out: Vec<String> = left_out.collect();
     lines(ui, &left_out, left_out.len(), None);
-    // Of very many, not all are remembered.
+    // Not all failures are remembered if there are very many.
     let failures = match &transfer.stage {
         Stage::Completed(done) => usize::try_from(done.failed_files).unwrap_or(usize::MAX),
         _ => 0,
@@ -235,7 +235,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAct
     actions
 }
 
-/// A few words, to be read and selected.
+/// A message that can be read and selected.
 fn message(ui: &mut Ui, words: &str) {
     const HIGHEST: f32 = 160.0;
     let shown = display_lines(words);
@@ -249,7 +249,7 @@ fn message(ui: &mut Ui, words: &str) {
                 .max_height(HIGHEST)
                 .auto_shrink([false, true])
                 .show(ui, |ui| {
-                    // Of a string that cannot be changed: to be read only.
+                    // An immutable string makes the field read-only.
                     let mut shown = shown.as_str();
                     let field = TextEdit::multiline(&mut shown)
                         .frame(Frame::NONE)

@@ -1,9 +1,9 @@
 //! Files dragged over the window from other programs (XDND, version 5).
 //!
-//! winit answers the source, but gives up a whole drop for one name that it does
-//! not understand, without a word to anybody. So the messages that it gets are
-//! listened to (the RECORD extension, for this window's client and these
-//! messages only), and the list is read and understood here.
+//! winit answers the source, but drops a whole list for one name that it does not
+//! understand, without an error. So this module listens to the same messages (the RECORD
+//! extension, for this window's client and these messages only), and reads and parses the
+//! list itself.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -22,7 +22,7 @@ use x11rb::x11_utils::TryParse as _;
 use crate::drag::{Drag, DragState};
 use crate::paste;
 
-/// A longer list is not read.
+/// The longest list that is read.
 const LIST_BYTES_MAX: usize = 32 << 20;
 
 x11rb::atom_manager! {
@@ -38,12 +38,11 @@ x11rb::atom_manager! {
     }
 }
 
-/// Watches what is dragged over one window.
+/// Watches drags over one window.
 pub(crate) struct DragWatch(Arc<Mutex<Drag>>);
 
 impl DragWatch {
-    /// Under Wayland there is none: no file can be dragged onto a winit window
-    /// there.
+    /// `None` under Wayland, where winit has no file drag.
     pub(crate) fn new(cc: &eframe::CreationContext<'_>) -> Option<Self> {
         let window = match cc.window_handle().ok()?.as_raw() {
             RawWindowHandle::Xlib(handle) => u32::try_from(handle.window).ok()?,
@@ -60,7 +59,7 @@ impl DragWatch {
         }
     }
 
-    /// What is dragged now, and what has fallen since the last look.
+    /// The present drag, and what was dropped since the last call.
     pub(crate) fn look(&self) -> DragState {
         let mut drag = self.0.lock();
         drag.as_mut()
@@ -70,14 +69,14 @@ impl DragWatch {
 
 type XdndError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Asks for lists, and takes them.
+/// Requests lists and reads them.
 struct DropReader {
     x: RustConnection,
     atoms: Atoms,
     root: u32,
-    /// The window that is dragged over.
+    /// The window under the drag.
     window: u32,
-    /// A window of our own, to receive lists with.
+    /// A hidden window that receives the lists.
     own: u32,
     drag: Arc<Mutex<Drag>>,
     ctx: egui::Context,
@@ -117,7 +116,7 @@ fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), 
     Ok(())
 }
 
-/// A context that records the client messages which the window's client gets.
+/// Creates a context that records the client messages of the window's client.
 fn record_messages(x: &RustConnection, window: u32) -> Result<u32, XdndError> {
     let record = x.extension_information(record::X11_EXTENSION_NAME)?;
     record.ok_or("it has no RECORD extension")?;
@@ -138,7 +137,7 @@ fn record_messages(x: &RustConnection, window: u32) -> Result<u32, XdndError> {
 }
 
 impl DropReader {
-    /// Takes the messages about drags, as winit gets them.
+    /// Handles the messages about drags, as winit gets them.
     fn listen(&self, messages: &RustConnection, context: u32) -> Result<(), XdndError> {
         const FROM_SERVER: u8 = 0;
         for reply in messages.record_enable_context(context)? {
@@ -192,7 +191,7 @@ impl DropReader {
         Ok(())
     }
 
-    /// Takes the lists that were asked for, in one piece or in several.
+    /// Reads the requested lists, in one piece or in several.
     fn receive(&self) -> Result<(), XdndError> {
         let mut pieces: Option<(u32, Vec<u8>)> = None;
         loop {

@@ -1,4 +1,4 @@
-//! Who may take how much: connections, logins, and the reserve of regulars.
+//! Budgets of keys and networks: connections, logins, and the reserve of regulars.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use pinhole_proto::key::PeerKey;
 use crate::limits::Limits;
 use crate::slots::{Slot, Slots};
 
-/// Most keys and networks that a rate is remembered for: more than can be in use
-/// within the time that a rate looks back.
+/// The most keys and networks that a rate is remembered for: more than can be in use
+/// within the time that a rate covers.
 pub(crate) const RATED: usize = 65_536;
 
-/// The key of a newcomer, or of somebody who has proven none, and where it is.
+/// An owner that is a newcomer, or has no proven key.
 pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<PeerKey> {
     Owner {
         key,
@@ -25,23 +25,22 @@ pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<Pee
     }
 }
 
-/// A connection's place, once it has proven a key.
+/// The slot of a connection with a proven key.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     slot: Slot,
-    /// Its part of the reserve, if a regular has it.
+    /// Its part of the reserve, if it is a regular's.
     reserve: Mutex<Option<Slot>>,
 }
 
 impl ConnectionSlot {
-    /// Completes when the connection has to make room for others.
+    /// Completes when the connection is evicted.
     pub(crate) async fn evicted(&self) {
         self.slot.evicted().await;
     }
 }
 
-/// The keys that have had a name for long: who fills a server with new ones cannot
-/// push them out.
+/// Keys that have had a name for long. New keys cannot push them out of a full server.
 #[derive(Debug, Default)]
 pub(crate) struct Regulars(Mutex<HashSet<PeerKey>>);
 
@@ -65,7 +64,7 @@ struct LoginRates {
     of_networks: SubnetRateLimiter,
 }
 
-/// The budgets that concern every connection.
+/// The budgets of all connections.
 #[derive(Debug)]
 pub(crate) struct AdmissionControl {
     connections: Arc<Slots>,
@@ -93,13 +92,13 @@ impl AdmissionControl {
         }
     }
 
-    /// Room for the handshake of a connection from `address`. Only then is it known
-    /// whose connection it is.
+    /// Takes a slot for the handshake of a connection from `address`. Its key is known
+    /// only afterwards.
     pub(crate) fn arrive(&self, address: IpAddr) -> Result<Slot, Full> {
         self.handshakes.take(newcomer(None, address))
     }
 
-    /// Room for a connection of this key.
+    /// Takes a slot for a connection of this key.
     pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<ConnectionSlot, Full> {
         let (owner, reserve) = self.owner(key, address);
         Ok(ConnectionSlot {
@@ -108,7 +107,7 @@ impl AdmissionControl {
         })
     }
 
-    /// From now on the connection counts against this key instead.
+    /// Charges the connection to another key from now on.
     pub(crate) fn charge(
         &self,
         connection: &ConnectionSlot,
@@ -121,7 +120,7 @@ impl AdmissionControl {
         Ok(())
     }
 
-    /// Whom a connection counts against, with its part of the reserve.
+    /// The owner of a connection, with its part of the reserve.
     fn owner(&self, key: PeerKey, address: IpAddr) -> (Owner<PeerKey>, Option<Slot>) {
         let owner = newcomer(Some(key), address);
         let reserve = match self.is_regular(key) {
@@ -137,7 +136,7 @@ impl AdmissionControl {
         self.regulars.contains(key)
     }
 
-    /// Room for another session, unless there have been too many logins.
+    /// Takes a slot for another session, unless there have been too many logins.
     pub(crate) fn log_in(&self, key: PeerKey, address: IpAddr) -> Option<Slot> {
         let now = Instant::now();
         let is_known = self.is_regular(key);
@@ -150,8 +149,8 @@ impl AdmissionControl {
         is_granted.then(slot).flatten()
     }
 
-    /// Room for an observation of this key. Keys that are logged in need none:
-    /// their connections are counted already.
+    /// Takes a slot for an observation of this key. Keys that are logged in need none,
+    /// because their connections are already counted.
     pub(crate) fn observe(&self, key: PeerKey, address: IpAddr) -> Result<Option<Slot>, Full> {
         if self.sessions.used_by(key) > 0 {
             return Ok(None);
@@ -161,7 +160,7 @@ impl AdmissionControl {
     }
 }
 
-// What is behind the locks is changed in one step, so a panic elsewhere leaves it true.
+// A panic elsewhere leaves the locked state intact, because each change is one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }

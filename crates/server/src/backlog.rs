@@ -1,4 +1,4 @@
-//! Frames that wait for clients: how many bytes of the server's memory they take.
+//! The memory that frames take while they wait for clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,17 +8,17 @@ use tokio::sync::Notify;
 /// An encoded frame, shared by all who receive it.
 pub(crate) type SharedFrame = Arc<[u8]>;
 
-/// What may wait for all clients together. Beyond it, the one for whom most waits does
-/// not read.
+/// The most bytes that wait for all clients together. Beyond it, the client with the
+/// longest backlog is cut off.
 const MAX_BYTES: u64 = 32 << 20;
-/// What a frame takes that waits for others, too.
+/// What a frame counts that other clients also wait for.
 const SHARED_FRAME_BYTES: u64 = 64;
 
-/// What waits for all clients.
+/// The backlogs of all clients.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Backlogs(Arc<AtomicU64>);
 
-/// What waits for one.
+/// The backlog of one client.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     bytes: AtomicU64,
@@ -26,7 +26,7 @@ pub(crate) struct Backlog {
     overrun: Notify,
 }
 
-/// A frame that waits, until it is dropped.
+/// A waiting frame. It counts until it is dropped.
 #[derive(Debug)]
 pub(crate) struct QueuedFrame {
     pub(crate) frame: SharedFrame,
@@ -67,12 +67,12 @@ impl Backlog {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Has the connection end at once, whatever waits for it.
+    /// Ends the connection at once.
     pub(crate) fn cut(&self) {
         self.overrun.notify_one();
     }
 
-    /// Completes when the connection has to end for what waits for it.
+    /// Completes when the connection is cut.
     pub(crate) async fn is_cut(&self) {
         self.overrun.notified().await;
     }

@@ -28,19 +28,19 @@ use crate::registrar::OUTGOING_FRAMES;
 use crate::relay_pairing;
 use crate::slots::Slot;
 
-/// Frames that wait are written as one, up to this size: many are short, and each
-/// write costs far more than its bytes.
+/// Waiting frames are written together, up to this size: many are short, and each write
+/// costs far more than its bytes.
 const WRITE_BYTES: usize = 16 * 1024;
 
-/// Where a connection comes from, and what it came to.
+/// The origin of a connection, and the listener that accepted it.
 pub(crate) struct Arrival {
     pub(crate) observed: SocketAddr,
-    /// Whether a proxy has told it.
+    /// Whether a proxy reported the address.
     pub(crate) is_proxied: bool,
     pub(crate) listener: ListenerInfo,
 }
 
-/// What a listener's clients are told of the others.
+/// What a listener's clients are told about the other listeners.
 #[derive(Clone)]
 pub(crate) struct ListenerInfo {
     /// The ports listened on at this address, its own first.
@@ -73,8 +73,8 @@ impl AuthenticatedClient {
 pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, handshake: Slot) {
     let observed = arrival.observed;
     let deadline = Instant::now() + context.limits.authenticate_timeout;
-    // Silence costs next to nothing: all that TLS needs is allocated only
-    // after the first byte.
+    // A silent connection costs next to nothing: what TLS needs is allocated after the
+    // first byte.
     let mut byte = [0];
     let spoken = tokio::select! {
         spoken = timeout_at(deadline, tcp.peek(&mut byte)) => spoken,
@@ -198,8 +198,8 @@ async fn open(
     Ok((client, first))
 }
 
-/// The next message, or `None` when the client hung up between two. With it, how many
-/// bytes were read for it.
+/// The next message, with the number of bytes that were read for it. `None` when the
+/// client hung up between two.
 async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     decoder: &mut Decoder,
@@ -253,8 +253,8 @@ async fn control(
     ended
 }
 
-/// Has the session closed, with the reason, when it has to make room for others.
-/// Never completes: the session's last frame ends the connection.
+/// Closes the session, with the reason, when its connection or slot is evicted. Never
+/// completes: the session's last frame ends the connection.
 async fn give_way(context: &Context, session: SessionId, connection: &ConnectionSlot, slot: &Slot) {
     tokio::select! {
         () = connection.evicted() => {}
@@ -275,7 +275,7 @@ async fn read_messages(
     while let Some((message, bytes)) = read_message(reader, decoder).await? {
         let told = tell(context, RegistrarInput::Message { session, message }).await;
         if told.is_err() {
-            // The server goes down: why is still to be written.
+            // The server stops, and the reason is still to be written.
             std::future::pending::<()>().await;
         }
         if let Some(due) = rate.reserve(Instant::now().into_std(), bytes) {
@@ -363,8 +363,8 @@ async fn evicted(slot: Option<&Slot>) {
     }
 }
 
-/// Waits until the client hangs up, or turns its observation connection into a
-/// relay connection. Before that it may ask once to be probed.
+/// Waits until the client hangs up or turns its observation connection into a relay
+/// connection. Before that it may ask once to be probed.
 async fn until_token(
     context: &Context,
     client: &mut AuthenticatedClient,

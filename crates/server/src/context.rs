@@ -1,4 +1,4 @@
-//! What all connections share: what they need, how they are written to, how they end.
+//! What all connections share: their resources, and how they are written to and ended.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::proxy_protocol::TrustedProxies;
 use crate::registrar::encoded;
 use crate::relay::RelayService;
 
-/// More than most messages have. An idle connection holds it.
+/// Longer than most messages. An idle connection holds this buffer.
 pub(crate) const READ_BYTES: usize = 512;
 
 /// What all connections share.
@@ -54,8 +54,8 @@ impl Context {
         drop(stopping.wait_for(|&stopping| stopping).await);
     }
 
-    /// Completes when a connection has to end although its client did nothing wrong,
-    /// and says why.
+    /// Completes when a connection has to end through no fault of its client. Returns the
+    /// reason.
     pub(crate) async fn cut_off(&self, connection: &ConnectionSlot) -> Refusal {
         tokio::select! {
             () = self.stopped() => Refusal::ShuttingDown,
@@ -64,7 +64,7 @@ impl Context {
     }
 }
 
-/// Why a connection ended before its time.
+/// Why a connection ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("{0}")]
@@ -122,8 +122,8 @@ pub(crate) async fn refuse(
     Ok(())
 }
 
-/// Reads until the client hangs up: closing with unread bytes would reset the
-/// connection, and the last message could be lost with it.
+/// Reads until the client hangs up. Closing with unread bytes would reset the connection,
+/// and could lose the last message.
 pub(crate) async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unpin)) {
     let mut buffer = [0; READ_BYTES];
     let drain = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };

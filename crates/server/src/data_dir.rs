@@ -1,9 +1,9 @@
 //! The server's directory: its key, its names, and a lock on both.
 //!
-//! Key and names belong together. Without its names a server would give every name
-//! away again, and without its key it is another server to everybody. So each knows
-//! the other: the names note the key's fingerprint, and when one of the two is
-//! missing, the server says so instead of beginning anew.
+//! Key and names belong together. Without its names a server would give every name away
+//! again, and without its key it is another server to all clients. So the names note the
+//! key's fingerprint, and when one of the two is missing, the server reports it instead
+//! of starting afresh.
 
 use std::fs::{self, File};
 use std::io;
@@ -125,7 +125,7 @@ pub enum DataDirError {
     },
 }
 
-/// What to do when the key or the names are missing although the other is there.
+/// What to do when the key or the names are missing while the other is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Say so.
@@ -143,8 +143,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens and locks the directory; makes it, with a key and an empty table of
-    /// names, at first use.
+    /// Opens and locks the directory. Creates it, with a key and an empty table of names,
+    /// at first use.
     ///
     /// # Errors
     /// Any [`DataDirError`].
@@ -152,7 +152,7 @@ impl DataDir {
         Self::open_with(path, Missing::Refuse)
     }
 
-    /// The same, and says what to do when a part of it is missing.
+    /// The same, with a choice of what to do when a part is missing.
     ///
     /// # Errors
     /// Any [`DataDirError`].
@@ -210,7 +210,7 @@ impl DataDir {
         &self.identity
     }
 
-    /// The names, and the lock to be kept as long as they are used.
+    /// The names, and the lock that has to be kept while they are used.
     pub(crate) fn into_names(self) -> (Names, File) {
         (self.names, self.lock)
     }
@@ -233,7 +233,7 @@ fn check(names: &Names, ours: Fingerprint, missing: Missing) -> Result<(), DataD
     }
 }
 
-/// Writes the key and the names to a new directory, which then is a whole data
+/// Writes the key and the names to a new directory, which is then a complete data
 /// directory. A server may be using them.
 ///
 /// # Errors
@@ -320,8 +320,8 @@ fn load_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         .map_err(|source| DataDirError::Identity { path, source })
 }
 
-/// The names note the key before it is there: a crash in between leaves names without
-/// a key, of which there are none yet.
+/// Makes a key. The names note it first, so a crash in between leaves names without a
+/// key, of which there are none yet.
 fn make_identity(path: &Path, names: &mut Names) -> Result<Identity, DataDirError> {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
     let document = document.map_err(|_| DataDirError::Random)?;

@@ -1,4 +1,4 @@
-//! What the registrar is told, and what it answers.
+//! The inputs of the registrar, and its decisions on relays.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admission::ConnectionSlot;
 use crate::backlog::{Backlog, QueuedFrame};
 
-/// In a box, for each step of a connection would have room for one of its own.
+/// Boxed, because every step of a connection would otherwise reserve space for it.
 pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
-/// What connections and the storage tell the registrar.
+/// An input of the registrar, from a connection or the name worker.
 #[derive(Debug)]
 pub(crate) enum RegistrarInput {
     LogIn {
@@ -32,7 +32,7 @@ pub(crate) enum RegistrarInput {
         session: SessionId,
         message: ClientMessage,
     },
-    /// It has to make room for others.
+    /// Its connection or slot was evicted.
     Evicted {
         session: SessionId,
     },
@@ -62,13 +62,13 @@ pub(crate) enum RegistrarInput {
     },
 }
 
-/// What becomes of a relay connection.
+/// The registrar's decision on a relay connection.
 #[derive(Debug)]
 pub(crate) enum RelayDecision {
     Refused(Refusal),
-    /// Takes the other side's connection and passes bytes between the two.
+    /// Takes the peer's connection and passes bytes between the two.
     First(oneshot::Receiver<RelayLeg>, Inviter),
-    /// Gives its connection away.
+    /// Hands its connection to the peer's task.
     Second(oneshot::Sender<RelayLeg>),
 }
 

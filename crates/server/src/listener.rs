@@ -1,7 +1,7 @@
-//! Which addresses and ports are listened on.
+//! The addresses and ports that are listened on.
 //!
-//! Two ports of every address: a client that is seen on both learns whether
-//! its NAT gives one local port the same public port towards everybody.
+//! Two ports of every address: a client that is seen on both learns whether its NAT maps
+//! one local port to the same public port for every destination.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -216,9 +216,9 @@ fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// The listeners' addresses as clients on other machines may dial them, the most
-/// useful first. Where one listens on every address, the one this machine uses towards
-/// the internet stands for all; where it has none of that family, it is left out.
+/// The listeners' addresses as clients on other machines can dial them, the most useful
+/// first. A listener on every address is represented by the one that this machine uses
+/// towards the internet. It is left out if the machine has none of that family.
 ///
 /// # Errors
 /// When the system does not tell a listener's address.

@@ -1,4 +1,4 @@
-//! Which lines about clients go into the log: nobody shall be able to flood it.
+//! Limits the log lines about clients, so that nobody can flood the log.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use tracing::{info, warn};
 use crate::admission::RATED;
 use crate::limits::Limits;
 
-/// Failures to accept connections last for as long as their cause.
+/// Failed accepts repeat as long as their cause lasts.
 const ACCEPT_FAILURES: Rate = Rate {
     burst: 1,
     interval: Duration::from_secs(60),
 };
 
-/// Paces the lines that clients cause.
+/// Limits the lines that clients cause.
 #[derive(Debug)]
 pub(crate) struct ClientLog(Mutex<LogLimits>);
 
@@ -47,7 +47,7 @@ impl ClientLog {
         is_granted
     }
 
-    /// A connection could not be accepted.
+    /// Logs a failed accept.
     pub(crate) fn accept_failed(&self, error: &std::io::Error) {
         if self.lock().accept_failures.take(Instant::now(), ()) {
             warn!(
@@ -57,7 +57,7 @@ impl ClientLog {
         }
     }
 
-    /// Says how many lines were left out since it was called last, if any were.
+    /// Logs how many lines were omitted since the last call, if any.
     pub(crate) fn report(&self) {
         let left_out = std::mem::take(&mut self.lock().left_out);
         if left_out > 0 {

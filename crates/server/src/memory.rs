@@ -1,14 +1,14 @@
-//! When to give memory back that clients no longer need.
+//! When to return memory to the system after a crowd of clients.
 
 /// Fewer connections than this are not worth it.
 const CROWD: usize = 256;
 
-/// The most connections since memory was given back last.
+/// The most connections since memory was last returned.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionPeak(usize);
 
 impl ConnectionPeak {
-    /// Whether so few are left that memory is worth giving back.
+    /// Whether few enough connections are left that returning memory is worth it.
     pub(crate) fn is_over(&mut self, connections: usize) -> bool {
         self.0 = self.0.max(connections);
         let is_over = self.0 >= CROWD && connections <= self.0 / 2;

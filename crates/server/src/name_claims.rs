@@ -1,4 +1,4 @@
-//! Claims of names: which may wait for the disk, and which are granted.
+//! Claims of names: which of them wait for the disk, and which are granted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,30 +18,30 @@ use crate::limits::Limits;
 use crate::names::{Names, NamesError};
 use crate::slots::{Slot, Slots};
 
-/// Claims in the queue. There are more than may wait for the disk: those that had to
-/// give way stay in it until they are answered.
+/// The length of the queue. It is longer than the number of claims that may wait, because
+/// evicted claims stay in it until they are answered.
 const QUEUE: usize = 4_096;
-/// Between two looks at which keys have become regulars.
+/// How often new regulars are looked for.
 const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a session asks for.
+/// A session's claim of a name.
 #[derive(Debug)]
 pub(crate) struct NameClaim {
     pub(crate) session: SessionId,
     pub(crate) name: PeerName,
     pub(crate) key: PeerKey,
-    /// From where.
+    /// The client's address.
     pub(crate) address: IpAddr,
     pub(crate) is_known: bool,
 }
 
-/// The way to the thread that owns the names.
+/// The queue to the thread that owns the names.
 pub(crate) struct ClaimQueue {
     queue: mpsc::Sender<(NameClaim, Slot)>,
     waiting: Arc<Slots>,
 }
 
-/// Decides on claims, on a thread of its own.
+/// Decides on claims, in a thread of its own.
 pub(crate) struct NameWorker {
     names: Names,
     queue: mpsc::Receiver<(NameClaim, Slot)>,
@@ -78,7 +78,7 @@ pub(crate) fn claims(
 }
 
 impl ClaimQueue {
-    /// Has the claim wait for its answer, unless too many do already.
+    /// Queues the claim, unless too many wait already.
     pub(crate) fn ask(&self, claim: NameClaim) -> Result<(), Refusal> {
         let owner = Owner {
             is_known: claim.is_known,
@@ -93,8 +93,7 @@ impl ClaimQueue {
 }
 
 impl NameWorker {
-    /// Answers claims, in the order in which they came, until nobody can make
-    /// any more.
+    /// Answers claims in the order in which they came, until the server stops.
     pub(crate) fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
         while let Some((claim, slot)) = self.queue.blocking_recv() {
             let session = claim.session;
@@ -112,7 +111,7 @@ impl NameWorker {
         }
     }
 
-    /// The key the name is bound to, now if it was not before.
+    /// Returns the key that the name is bound to, after binding it if it is free.
     fn decide(&mut self, now: Instant, claim: &NameClaim) -> Result<PeerKey, Refusal> {
         let NameClaim { name, key, .. } = claim;
         let unreadable = |error: NamesError| {
@@ -139,7 +138,7 @@ impl NameWorker {
         })
     }
 
-    /// Whoever has had a name for long enough is a regular from now on.
+    /// Notes keys whose names have become old enough as regulars.
     fn note_regulars(&mut self, now: Instant) -> Result<(), NamesError> {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= REGULARS_INTERVAL;
         if self.looked_at.is_none_or(is_due) {

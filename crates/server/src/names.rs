@@ -18,7 +18,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS names_by_time ON names (registered_at_s);
     CREATE TABLE IF NOT EXISTS server (fingerprint TEXT NOT NULL) STRICT;
 ";
-/// SQLite's own note of the schema's version.
+/// The version of the schema, in SQLite's own field.
 const SCHEMA_VERSION: u32 = 2;
 
 /// Why the names cannot be read or written.
@@ -32,7 +32,7 @@ pub enum NamesError {
         /// SQLite's word.
         source: rusqlite::Error,
     },
-    /// A stored key that is none.
+    /// A stored key is damaged.
     #[error("{}: a stored key is damaged. {RESTORE}", path.display())]
     Key {
         /// The file.
@@ -71,22 +71,22 @@ fn what(error: &rusqlite::Error) -> String {
     }
 }
 
-/// The table of names. A name is bound to the first key that claims it, for
-/// good; the binding is on disk before [`Names::claim`] returns.
+/// The table of names. A name is bound permanently to the first key that claims it. The
+/// binding is on disk before [`Names::claim`] returns.
 ///
-/// All of it is in one file whenever nothing is being written: a copy of that file is
-/// whole. (With a write-ahead log, most of it would be in another.)
+/// Everything is in one file while nothing is being written, so a copy of that file is
+/// complete. With a write-ahead log, most of it would be in another file.
 #[derive(Debug)]
 pub struct Names {
     connection: Connection,
     path: PathBuf,
     count: u64,
-    /// Up to when [`Names::new_regulars`] has told who registered a name.
+    /// The registration time up to which [`Names::new_regulars`] has returned keys.
     told_until_s: i64,
 }
 
 impl Names {
-    /// Makes an empty table where there is no file, or one that holds nothing.
+    /// Creates an empty table if there is no file or an empty one.
     ///
     /// # Errors
     /// When the file cannot be written, or is no database.
@@ -94,8 +94,8 @@ impl Names {
         Self::with(path, OpenFlags::SQLITE_OPEN_CREATE)
     }
 
-    /// Opens the table. Nothing is written when it is as this version leaves it, so
-    /// a full disk keeps nobody out who has a name.
+    /// Opens the table. Nothing is written if it is in the present format, so a full disk
+    /// locks out nobody who has a name.
     ///
     /// # Errors
     /// When the file is not there, cannot be read, or is no database.
@@ -199,8 +199,8 @@ impl Names {
         key.map(|text| self.parsed(&text)).transpose()
     }
 
-    /// The keys whose names have been registered for so long, without those that were
-    /// told before.
+    /// The keys whose names have been registered for this long, without those returned
+    /// before.
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
@@ -221,8 +221,8 @@ impl Names {
         keys
     }
 
-    /// The key of the server whose names these are; `None` of a file that has not been
-    /// used yet, or by earlier versions only.
+    /// The key of the server that these names belong to; `None` if the file is new, or
+    /// was used by earlier versions only.
     ///
     /// # Errors
     /// When the file cannot be read, or the note is damaged.
@@ -237,7 +237,7 @@ impl Names {
         text.map(|text| self.parsed(&text)).transpose()
     }
 
-    /// Notes whose names these are, unless that is noted already.
+    /// Notes which server these names belong to, unless that is noted already.
     ///
     /// # Errors
     /// When the file cannot be read or written.
@@ -257,7 +257,7 @@ impl Names {
         note().map_err(|error| self.failed(error))
     }
 
-    /// Writes a copy of all to a new file, also while a server uses the names.
+    /// Writes a copy to a new file, even while a server uses the names.
     ///
     /// # Errors
     /// When the names cannot be read or the copy cannot be written.

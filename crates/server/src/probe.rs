@@ -1,10 +1,9 @@
-//! Connecting back to a client that asks for it, so that it learns whom its NAT
+//! Connecting back to a client on its request, so that it learns which sources its NAT
 //! lets in.
 //!
-//! The only address dialled is the one from which the asker's own connection
-//! comes, which its TCP and TLS handshakes have proven: nobody can aim a probe at
-//! somebody else. Each is one connection attempt of a few seconds, and costs the
-//! asker more than the server.
+//! The only address dialled is that of the client's own connection, which its TCP and TLS
+//! handshakes have proven, so a probe cannot be aimed at anyone else. Each is one
+//! connection attempt of a few seconds, and costs the client more than the server.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,18 +24,18 @@ use crate::admission::{RATED, newcomer};
 use crate::limits::Limits;
 use crate::slots::{Slot, Slots};
 
-/// Who asks to be probed, and what at.
+/// A client that asks to be probed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProbeRequest {
     pub(crate) key: PeerKey,
-    /// From where its connection comes.
+    /// The client's address.
     pub(crate) observed: SocketAddr,
-    /// To which address of the server it came.
+    /// The server's address that the client has connected to.
     pub(crate) came_to: IpAddr,
     /// The server's other address of that family, if it has one.
     pub(crate) other_address: Option<IpAddr>,
-    /// Whether it came through a proxy: what is dialled from here comes from elsewhere
-    /// than the proxy, and would tell it nothing.
+    /// Whether it came through a proxy. A probe would come from another address than the
+    /// proxy, and tell the client nothing.
     pub(crate) is_proxied: bool,
 }
 
@@ -66,8 +65,8 @@ impl Prober {
         }
     }
 
-    /// Connects to the asker from another port and from the other address, says
-    /// which is which, hangs up, and returns what came of it.
+    /// Connects to the client from another port and from the other address, identifies
+    /// each connection, and returns the results.
     pub(crate) async fn probe(&self, request: ProbeRequest, token: ProbeToken) -> ServerMessage {
         let none = ServerMessage::Probed {
             other_port: None,
@@ -107,7 +106,7 @@ impl Prober {
     }
 }
 
-/// Loopback is only ever seen from the server's own machine.
+/// Loopback is only seen from the server's own machine.
 fn may_be_dialled(observed: SocketAddr) -> bool {
     let candidate = Candidate {
         kind: CandidateKind::ServerReflexive,
@@ -116,7 +115,7 @@ fn may_be_dialled(observed: SocketAddr) -> bool {
     candidate.admit(observed.ip().is_loopback()).is_ok()
 }
 
-/// Whether somebody answers there; `None` when this machine did not ask.
+/// Whether the client accepts a connection; `None` if this machine could not try.
 async fn reach(from: IpAddr, to: SocketAddr, hello: &[u8], limit: Duration) -> Option<bool> {
     let socket = match bound(from) {
         Ok(socket) => socket,
@@ -132,7 +131,7 @@ async fn reach(from: IpAddr, to: SocketAddr, hello: &[u8], limit: Duration) -> O
     };
     match timeout(limit, said).await {
         Ok(Ok(())) => Some(true),
-        // The operator's firewall, or no way there from this address.
+        // The operator's firewall, or no route from this address.
         Ok(Err(error)) if is_our_own(&error) => {
             debug!(%from, %to, "no probe: {error}");
             None
@@ -149,7 +148,7 @@ fn is_our_own(error: &io::Error) -> bool {
     )
 }
 
-/// Bound to a free port of this address, which is no port that listens.
+/// A socket bound to a free port of this address.
 fn bound(from: IpAddr) -> io::Result<TcpSocket> {
     let socket = match from {
         IpAddr::V4(_) => TcpSocket::new_v4()?,

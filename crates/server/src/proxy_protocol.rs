@@ -1,5 +1,5 @@
-//! Whose connection it is that a proxy passes on: the header of the PROXY protocol,
-//! version 1 or 2, in front of everything else.
+//! The real address of a client behind a proxy, from the PROXY protocol header (version 1
+//! or 2) in front of everything else.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// A proxy sends the header at once.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections whose header is awaited at a time.
+/// How many headers are awaited at once.
 const PENDING: usize = 1_024;
 /// The longest header of version 1, line end included.
 const MAX_V1_BYTES: usize = 107;
@@ -22,7 +22,7 @@ const V2_PREFIX_BYTES: usize = 16;
 /// What may follow it: addresses, and a proxy's remarks.
 const MAX_V2_REST_BYTES: usize = 1_024;
 
-/// Why a connection of a proxy is of no use.
+/// Why a proxied connection is refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProxyHeaderError {
     #[error("too many connections whose PROXY header is awaited")]
@@ -39,7 +39,7 @@ pub(crate) enum ProxyHeaderError {
     Io(#[from] io::Error),
 }
 
-/// The proxies whose word is believed.
+/// The proxies whose headers are trusted.
 #[derive(Debug)]
 pub(crate) struct TrustedProxies {
     addresses: Vec<IpAddr>,
@@ -58,8 +58,7 @@ impl TrustedProxies {
         self.addresses.contains(&address.to_canonical())
     }
 
-    /// Reads the header. The address is the proxy's own where the connection is its
-    /// own, to see whether the server is there.
+    /// Reads the header. Returns the proxy's own address for a health check.
     pub(crate) async fn client(
         &self,
         tcp: &mut TcpStream,
@@ -76,7 +75,7 @@ impl TrustedProxies {
     }
 }
 
-/// The header and not a byte more.
+/// Reads exactly the header.
 async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut header = vec![stream.read_u8().await?];
     match header.first() {
@@ -108,7 +107,7 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, P
     Ok(header)
 }
 
-/// Where the connection comes from; `None` where it is the proxy's own.
+/// The client's address; `None` if the connection is the proxy's own.
 fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let of = |ip: IpAddr, port| Ok(Some(SocketAddr::new(ip, port)));
     match HeaderResult::parse(header) {
@@ -118,7 +117,7 @@ fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
             v1::Addresses::Unknown => Ok(None),
         },
         HeaderResult::V2(Ok(header)) => match (header.command, header.addresses) {
-            // Also what the proxy itself does not know.
+            // Or the proxy does not know the address.
             (v2::Command::Local, _) | (_, v2::Addresses::Unspecified) => Ok(None),
             (v2::Command::Proxy, v2::Addresses::IPv4(it)) => {
                 of(it.source_address.into(), it.source_port)

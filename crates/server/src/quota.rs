@@ -1,4 +1,4 @@
-//! What has been relayed within a day: for each two keys, each inviter, each network.
+//! The bytes relayed within a day: for each pair of keys, each inviter and each network.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most accounts that are kept: about 15 MiB.
+/// The most accounts that are kept: about 15 MiB.
 const MAX_ACCOUNTS: usize = 100_000;
 
-/// Who has a day's worth of their own.
+/// Something with a quota of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Account {
-    /// Two keys, whichever of them invites.
+    /// Two keys, in either order.
     Pair([PeerKey; 2]),
     Inviter(PeerKey),
-    /// Where the inviter is: keys can be made without end.
+    /// The inviter's network, because keys are free to make.
     Network(Subnet),
 }
 
@@ -29,7 +29,7 @@ struct DayUsage {
     since: Instant,
 }
 
-/// So many bytes a day.
+/// Daily quotas.
 #[derive(Debug)]
 pub(crate) struct Quota {
     per_pair: Option<u64>,
@@ -47,8 +47,9 @@ impl Quota {
         }
     }
 
-    /// Counts `bytes` for these two; whether all concerned still had as many. Two that
-    /// have not have nothing left; the others keep what they have.
+    /// Counts `bytes` for these two. Returns whether every quota concerned has room for
+    /// them. If the pair's quota has not, it is used up; the other quotas stay as they
+    /// are.
     pub(crate) fn take(
         &self,
         now: Instant,
@@ -81,7 +82,7 @@ impl Quota {
         if let Some(most) = self.per_network {
             accounts.push((Account::Inviter(inviter.key), most));
             let networks = subnets(inviter.address).into_iter();
-            // A provider's customers share it.
+            // The customers of a provider share it.
             let networks = networks.filter(|subnet| subnet.prefix_bits() != 24);
             accounts.extend(networks.map(|subnet| (Account::Network(subnet), most)));
         }
@@ -114,7 +115,7 @@ fn add(all: &mut HashMap<Account, DayUsage>, now: Instant, account: Account, byt
     used.bytes = used.bytes.saturating_add(bytes);
 }
 
-/// Forgets those whose day is over or, if there are few, the half that had least.
+/// Drops accounts whose day is over or, if those are few, the half with the least use.
 fn make_room(all: &mut HashMap<Account, DayUsage>, now: Instant) {
     all.retain(|_, used| !used.is_over(now));
     if all.len() > MAX_ACCOUNTS / 2 {

@@ -1,5 +1,5 @@
-//! The task that owns the registry: everything that concerns more than one
-//! connection passes through its inbox, in one order.
+//! The task that owns the registry. Everything that concerns more than one connection
+//! passes through its inbox, in one order.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -24,9 +24,9 @@ use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
 use crate::name_claims::{ClaimQueue, NameClaim, NameWorker};
 
-/// Inputs that may wait; connections that bring more wait themselves.
+/// How many inputs may wait. Connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
-/// Frames that may wait for one client. A client further behind does not read.
+/// How many frames may wait for one client. A client further behind does not read.
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
 
 /// What the registrar uses beside the registry.
@@ -78,15 +78,14 @@ struct ControlSession {
 }
 
 impl ControlSession {
-    /// Whether there was room for the frame: otherwise the client does not read, or is
-    /// gone.
+    /// Queues the frame. Returns false if the client does not read or is gone.
     fn send(&self, frame: &SharedFrame, is_shared: bool) -> bool {
         let queued = self.backlog.queued(frame, is_shared);
         self.outgoing.try_send(queued).is_ok()
     }
 }
 
-/// A relay connection that has no verdict yet.
+/// A relay connection that waits for a decision.
 struct WaitingRelay {
     connection: Arc<ConnectionSlot>,
     verdict: oneshot::Sender<RelayDecision>,
@@ -97,7 +96,7 @@ struct Registrar {
     resources: RegistrarResources,
     sessions: BTreeMap<SessionId, ControlSession>,
     relays: BTreeMap<RelayId, WaitingRelay>,
-    /// Whether the operator knows that there may be a proxy.
+    /// The operator was warned about a proxy.
     has_warned: bool,
     random: SystemRandom,
 }
@@ -272,8 +271,8 @@ impl Registrar {
         }
     }
 
-    /// People on the internet do not come from a private address. Where several do, it
-    /// is that of whatever stands in front of the server.
+    /// Warns when several people come from one private address. People on the internet do
+    /// not, so it belongs to a proxy in front of the server.
     fn look_for_a_proxy(&mut self, key: PeerKey, address: IpAddr) {
         if self.has_warned || is_global(address) || address.is_loopback() {
             return;
@@ -320,8 +319,8 @@ impl Registrar {
         }
     }
 
-    /// Whether the connection counts against who has invited from now on; if that one
-    /// has too many, nobody is paired by it.
+    /// Charges the connection to the inviter. Returns whether the inviter's budget has
+    /// room for it; otherwise nobody is paired by it.
     fn charge(&mut self, relay: RelayId, inviter: Inviter) -> bool {
         let Some(waiting) = self.relays.get(&relay) else {
             return true;
@@ -347,8 +346,8 @@ impl Registrar {
         self.tell(second, RelayDecision::Second(give));
     }
 
-    /// A side that is gone learns nothing; the other sees its half of the
-    /// exchange dropped.
+    /// A side that is gone learns nothing. The other side sees its half of the exchange
+    /// dropped.
     fn tell(&mut self, relay: RelayId, verdict: RelayDecision) {
         if let Some(waiting) = self.relays.remove(&relay)
             && waiting.verdict.send(verdict).is_err()
@@ -376,8 +375,8 @@ impl Registrar {
     }
 }
 
-/// `None`, with a word in the log, for a message that no frame holds. The
-/// registry keeps every page within the limits, so this is a defect.
+/// Encodes a message; `None`, with an error in the log, if it does not fit into a frame.
+/// The registry keeps messages within the limits, so that is a defect.
 pub(crate) fn encoded(message: &ServerMessage) -> Option<SharedFrame> {
     let frame = frame::encode(FrameKind::Server, message);
     frame

@@ -1,4 +1,4 @@
-//! The relay: passes bytes between two peers, as far as the operator allows.
+//! The relay: passes bytes between two peers within the operator's limits.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::limits::RelayLimits;
 use crate::quota::Quota;
 use crate::slots::{Slot, Slots};
 
-/// One read, so also the most that waits for the slower side, and one turn at
-/// a limited speed.
+/// The size of a read. It is also the most that waits for the slower side, and one turn
+/// at a limited rate.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Between two lines in the log about what was carried.
+/// How often the log reports what was relayed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a pair is carried no longer.
+/// Why a pair's connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CarryError {
     /// A side broke off, or both were silent for too long.
@@ -37,7 +37,7 @@ pub(crate) enum CarryError {
     Limit(Refusal),
 }
 
-/// All pairs of one server, and what they may take.
+/// The pairs of one server, and their limits.
 #[derive(Debug)]
 pub(crate) struct RelayService {
     limits: RelayLimits,
@@ -47,7 +47,7 @@ pub(crate) struct RelayService {
     carried_bytes: AtomicU64,
 }
 
-/// Two peers that may meet. Their place is given back when it is dropped.
+/// An admitted pair. Its slot is given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct RelayPair {
     pub(crate) keys: [PeerKey; 2],
@@ -69,8 +69,8 @@ impl RelayService {
         }
     }
 
-    /// Room for these two to meet, or why there is none. It counts against the one who
-    /// has invited: who is invited by many shall not lose by it.
+    /// Admits a pair, or says why not. It counts against the inviter, so that being
+    /// invited costs nothing.
     pub(crate) fn admit(
         &self,
         keys: [PeerKey; 2],
@@ -153,7 +153,7 @@ impl RelayService {
         }
     }
 
-    /// Tells the operator what was carried, whenever there is something new.
+    /// Logs what was relayed, when there is something new.
     pub(crate) async fn report(&self) {
         let mut ticks = interval(REPORT_INTERVAL);
         let mut last = (0, 0);

@@ -1,4 +1,4 @@
-//! Connections that meet at the relay.
+//! Pairing two connections at the relay.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::context::{ConnectionError, Context, refuse, tell, write_message};
 use crate::inbox::{RegistrarInput, RelayDecision, RelayLeg};
 use crate::relay::CarryError;
 
-/// Returns when the client hangs up, and fails when it sends anything.
+/// Waits until the client hangs up. Fails when it sends anything.
 async fn wait_for_end(
     context: &Context,
     half: &mut RelayLeg,
@@ -76,7 +76,7 @@ pub(crate) async fn relay(
     }
 }
 
-/// Both sides of a relay are here.
+/// Carries bytes once both sides are connected.
 async fn meet(
     context: &Context,
     mut a: RelayLeg,
@@ -117,7 +117,8 @@ async fn meet(
             }
             let keys = pair.keys;
             tell(context, RegistrarInput::RelayEnded { keys, reason }).await?;
-            // The reason takes another way than the end: it shall be there first.
+            // The reason takes another path than the end of the connection, and has to
+            // arrive first.
             sleep(context.limits.linger_timeout).await;
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! The whole server, on listeners that somebody else has bound.
+//! The whole server, on listeners that are bound already.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -35,12 +35,12 @@ use crate::registrar;
 use crate::relay::RelayService;
 use crate::slots::Slot;
 
-/// How long clients may take to read why they are sent away.
+/// How long clients may take to read why they are disconnected.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause after a failed accept: the cause (no free file descriptor, mostly)
-/// goes away only with time.
+/// The pause after a failed accept. Its cause, mostly too few file descriptors, passes
+/// only with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Between two lines about what was left out of the log.
+/// How often the log reports omitted lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a server could not start.
@@ -71,8 +71,7 @@ pub async fn run(
     run_behind(&[], listeners, data_dir, limits, shutdown).await
 }
 
-/// The same, behind proxies that tell by the PROXY protocol whose connections they
-/// pass on.
+/// The same, behind proxies that name their clients by the PROXY protocol.
 ///
 /// # Errors
 /// When the server cannot start.
@@ -158,7 +157,7 @@ fn observer_ports(own: SocketAddr, all: &[SocketAddr]) -> Vec<u16> {
         .collect()
 }
 
-/// Another address that is listened on and of use to the clients of this one.
+/// Another address that is listened on and that clients of this one can use.
 fn other_address(own: IpAddr, all: &[SocketAddr]) -> Option<IpAddr> {
     let mut others = all.iter().map(SocketAddr::ip);
     others.find(|&other| is_other_address(own, other))
@@ -250,8 +249,8 @@ fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    // Finds the dead among connections on which the server only waits, and
-    // keeps their NAT mappings alive.
+    // Detects dead connections on which the server only waits, and keeps their NAT
+    // mappings alive.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(25))
         .with_interval(Duration::from_secs(10));

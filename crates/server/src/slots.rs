@@ -1,4 +1,4 @@
-//! Places that are limited in number, and given back when dropped.
+//! Slots that are limited in number, and given back when dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
 
-/// A [`Budget`] whose holders learn when they have to give way.
+/// A [`Budget`] that notifies the holders of evicted slots.
 #[derive(Debug)]
 pub(crate) struct Slots(Mutex<SlotTable>);
 
@@ -18,7 +18,7 @@ struct SlotTable {
     held: HashMap<Ticket, Arc<Notify>>,
 }
 
-/// One place, as long as this value lives or until it has to give way.
+/// One slot, held until this value is dropped or evicted.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
@@ -34,7 +34,7 @@ impl Slots {
         })))
     }
 
-    /// A place for `owner`; somebody else may have to give way.
+    /// Takes a slot for `owner`, which may evict others.
     pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
         let mut state = self.lock();
         let taken = state.budget.take(owner, 1)?;
@@ -67,12 +67,12 @@ impl Slots {
 }
 
 impl Slot {
-    /// Counts the place against somebody else from now on.
+    /// Changes the owner of the slot.
     pub(crate) fn reassign(&self, owner: Owner<PeerKey>) -> Result<(), Full> {
         self.slots.lock().budget.reassign(self.ticket, owner)
     }
 
-    /// Completes when the place has to be given up. For one waiter at a time.
+    /// Completes when the slot is evicted. Supports one waiter at a time.
     pub(crate) async fn evicted(&self) {
         if !self.is_evicted() {
             self.evicted.notified().await;

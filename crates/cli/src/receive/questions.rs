@@ -12,25 +12,24 @@ use crate::prompt::{self, OfferAnswer, Prompt, PromptInput};
 use crate::terminal::Terminal;
 use crate::tty;
 
-/// A question that takes the place of another is not answered before the user can
-/// have seen it.
+/// A question that replaces another cannot be answered before the user can have seen it.
 const SEEN_AFTER: Duration = Duration::from_secs(2);
 
-/// What somebody has to decide.
+/// A question for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ReceiveQuestion {
-    /// Whether to take an offer, or have words shown.
+    /// Whether to accept an offer, or show a text.
     Offer(TransferId),
     /// Whether a stranger may connect.
     Stranger(PeerIdentity),
 }
 
-/// What waits for the user; the first of it has been put to them.
+/// The questions that wait. The first one is shown.
 pub(super) struct QuestionQueue {
     prompt: Prompt,
     waiting: VecDeque<ReceiveQuestion>,
-    /// When the question was put, if it took the place of another that was not
-    /// answered: what is typed may still be meant for that one.
+    /// When the question was shown, if it replaced one that was not answered: what is
+    /// typed may still be an answer to that one.
     replaced_at: Option<Instant>,
 }
 
@@ -43,7 +42,7 @@ impl QuestionQueue {
         }
     }
 
-    /// Waits for what is typed next while there is a question.
+    /// Waits for the next input while there is a question.
     pub(super) async fn typed(&mut self) -> PromptInput {
         self.prompt.next().await
     }
@@ -55,7 +54,7 @@ impl QuestionQueue {
         }
     }
 
-    /// An offer that is over needs no answer. Returns whether the user was at it.
+    /// Removes an offer that has ended. Returns whether its question was shown.
     pub(super) fn remove(&mut self, terminal: &mut Terminal<'_>, transfer: TransferId) -> bool {
         let gone = ReceiveQuestion::Offer(transfer);
         let was_asked = self.waiting.front() == Some(&gone);
@@ -67,7 +66,7 @@ impl QuestionQueue {
         was_asked
     }
 
-    /// Drops what the engine has turned down by itself.
+    /// Removes what the engine has declined itself.
     pub(super) fn forget_gone(&mut self, terminal: &mut Terminal<'_>, snapshot: &Snapshot) {
         let asked = self.waiting.front().cloned();
         self.waiting.retain(|question| match question {
@@ -81,16 +80,16 @@ impl QuestionQueue {
         }
     }
 
-    /// Puts the next question in place of one that was not answered.
+    /// Shows the next question in place of one that was not answered.
     pub(super) fn replace(&mut self, terminal: &mut Terminal<'_>) {
         self.ask(terminal);
         self.replaced_at = Some(Instant::now());
     }
 
-    /// Puts the first question to the user.
+    /// Shows the first question.
     fn ask(&mut self, terminal: &mut Terminal<'_>) {
         self.replaced_at = None;
-        // What was typed so far is no answer to it.
+        // Earlier input is no answer to it.
         match self.waiting.front() {
             Some(_) => self.prompt.open(),
             None => return self.prompt.close(),
@@ -112,7 +111,7 @@ impl QuestionQueue {
         self.put(terminal);
     }
 
-    /// Puts the words of the first question, if it can be answered.
+    /// Shows the prompt of the first question, if it can be answered.
     fn put(&self, terminal: &mut Terminal<'_>) {
         let (peer, words) = match self.waiting.front() {
             Some(ReceiveQuestion::Offer(id)) => match terminal.transfer(*id) {
@@ -140,8 +139,7 @@ impl QuestionQueue {
         terminal.report.ask(&words);
     }
 
-    /// Does what comes from the terminal. Returns the offer that was declined, if one
-    /// was.
+    /// Handles input from the terminal. Returns the offer that was declined, if any.
     pub(super) fn take(
         &mut self,
         terminal: &mut Terminal<'_>,
@@ -172,8 +170,8 @@ impl QuestionQueue {
         self.answered(terminal, &line)
     }
 
-    /// Carries the user's answer out and goes on to the next question. Returns the
-    /// offer that was declined, if one was.
+    /// Carries out the answer and shows the next question. Returns the offer that was
+    /// declined, if any.
     fn answered(
         &mut self,
         terminal: &mut Terminal<'_>,
@@ -250,7 +248,7 @@ impl QuestionQueue {
         Ok(())
     }
 
-    /// Has no more asked than the user wants to hear.
+    /// Carries out an answer that also refuses later questions.
     fn refuse_more(
         &self,
         terminal: &mut Terminal<'_>,
@@ -270,7 +268,7 @@ impl QuestionQueue {
     }
 }
 
-/// The places of what was not chosen.
+/// The indices of the entries that were not chosen.
 fn unwanted(offer: &OfferView, answer: &OfferAnswer) -> BTreeSet<u32> {
     let OfferAnswer::Only(chosen) = answer else {
         return BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The one progress bar: of what moves, or of everything that moves together.
+//! The progress bar: of the one transfer that moves, or of all that move.
 
 use std::time::{Duration, Instant};
 
@@ -8,23 +8,23 @@ use pinhole_client::{Direction, Progress, Snapshot, Stage, TransferView, amount}
 
 use crate::display;
 
-/// A longer title loses its middle.
+/// A longer title is shortened in the middle.
 const TITLE_CHARS: usize = 40;
-/// Of a title so much is always shown.
+/// The part of a title that is always shown.
 const TITLE_CHARS_MIN: usize = 12;
-/// What is behind the bar changes; up to this length the title stays as it is.
+/// The text behind the bar changes. Up to this length, the title keeps its width.
 const PACE_CHARS: usize = 20;
-/// A shorter bar shows nothing.
+/// A shorter bar is of no use.
 const BAR_CHARS: usize = 8;
-/// The share, and what parts it all.
+/// The percentage and the gaps.
 const OTHER_CHARS: usize = " 100%".len() + 3 * "  ".len();
 
-/// In fewer columns a bar leaves no room for what it is of.
+/// A narrower terminal has no room for a bar beside its title.
 const BAR_COLUMNS_MIN: usize = 48;
-/// Where there is no bar a line says now and then how far it is.
+/// Without a bar, a line reports the progress this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How far something is, and what it is.
+/// The progress of something, drawn or as lines.
 pub(super) struct Bar {
     title: String,
     kind: BarKind,
@@ -32,11 +32,12 @@ pub(super) struct Bar {
 
 enum BarKind {
     Drawn(ProgressBar),
-    /// The terminal cannot move its cursor, or has no room: when a line was said last.
+    /// The terminal cannot move its cursor or is too narrow. Holds when a line was last
+    /// written.
     Lines(Option<Instant>),
 }
 
-/// What the bar shows at a moment.
+/// The content of the bar.
 pub(super) struct BarContent {
     title: String,
     progress: Progress,
@@ -56,7 +57,7 @@ impl BarContent {
             });
         }
         let mut transfers = snapshot.transfers.iter();
-        // A few words are there before anybody could look.
+        // A text message has arrived before anyone could look.
         let is_moving = |t: &&TransferView| {
             matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && !t.is_text
         };
@@ -82,9 +83,8 @@ impl BarContent {
         parts.join(", ")
     }
 
-    /// The title and what is said behind the bar, so that in so many columns
-    /// there is room for the bar: the files are said if there is room for them,
-    /// too.
+    /// The title and the text behind the bar that fit into this many columns and leave
+    /// room for the bar. The count of files is shown only if it fits as well.
     fn fitting(&self, columns: usize) -> (String, String) {
         let progress = &self.progress;
         let (done, total) = (progress.bytes_done, progress.bytes_total);
@@ -118,12 +118,12 @@ impl Bar {
         }
     }
 
-    /// Whether it is the bar of the same thing.
+    /// Whether the bar belongs to the same thing.
     pub(super) fn is_of(&self, shown: &BarContent) -> bool {
         self.title == shown.title
     }
 
-    /// Shows how far it is. Returns a line to be said where there is no bar.
+    /// Shows the progress. Returns a line to be written where there is no bar.
     pub(super) fn show(
         &mut self,
         shown: &BarContent,
@@ -148,7 +148,7 @@ impl Bar {
         }
     }
 
-    /// Writes something else above it.
+    /// Writes something above the bar.
     pub(super) fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.kind {
             BarKind::Drawn(bar) => bar.suspend(write),
@@ -183,7 +183,7 @@ fn drawn(is_ascii: bool) -> ProgressBar {
     };
     let template = "{prefix}  {wide_bar} {share}  {amounts}  {msg}";
     let characters = if is_ascii { "==-" } else { "━━╌" };
-    // The template is constant; if it were wrong the default one would serve.
+    // The template is constant. If it were wrong, the default would do.
     if let Ok(style) = ProgressStyle::with_template(template) {
         let style = style
             .with_key("share", percent)
@@ -205,7 +205,7 @@ pub(super) fn title(transfer: &TransferView) -> String {
         Direction::Receiving => "from",
     };
     let (offer, peer) = (&transfer.offer, &transfer.peer.name);
-    // Only a part of it may be wanted.
+    // Only a part of the offer may be wanted.
     match transfer.progress.files_total {
         wanted @ 1.. if wanted < offer.files => {
             format!("{wanted} of {} files {way} {peer}", offer.files)
@@ -214,7 +214,7 @@ pub(super) fn title(transfer: &TransferView) -> String {
     }
 }
 
-/// How fast it goes, or why it does not.
+/// The rate of a transfer, or why it does not move.
 fn pace_of(transfer: &TransferView) -> String {
     let (progress, peer) = (&transfer.progress, &transfer.peer.name);
     if let Stage::Reconnecting = transfer.stage {

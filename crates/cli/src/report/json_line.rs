@@ -163,15 +163,15 @@ pub(super) enum JsonLine<'a> {
     },
 }
 
-/// What is waited for.
+/// What the peer has to do before a transfer goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum AwaitedState {
     /// The peer comes online.
     Online,
-    /// It receives: it is there, but does not, or has gone away.
+    /// It starts receiving. It is online for something else, or has gone away.
     Receiving,
-    /// It takes the offer.
+    /// It accepts the offer.
     Accepted,
 }
 
@@ -185,8 +185,8 @@ pub(super) struct JsonEntry<'a> {
 mod tests {
     use std::collections::BTreeMap;
 
-    /// The fields of every event that is written out here. Of one that only wraps
-    /// something else there are none.
+    /// The fields of every event that is declared here. An event that only wraps another
+    /// type has none.
     fn declared() -> BTreeMap<String, Vec<String>> {
         let source = include_str!("json_line.rs");
         let (_, variants) = source.split_once("enum JsonLine<'a> {\n").unwrap();

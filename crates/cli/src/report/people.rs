@@ -1,4 +1,4 @@
-//! Who somebody is, and what the user has to do with them.
+//! Reports about people: their keys, and decisions about them.
 
 use pinhole_client::{Fingerprint, PeerIdentity, PeerKey, PeerName, PeerView};
 
@@ -6,7 +6,7 @@ use super::json_line::JsonLine;
 use super::{Reporter, words};
 
 impl Reporter {
-    /// Somebody under a known name has another key and was not let in.
+    /// A peer under a known name has another key and was refused.
     pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
@@ -22,7 +22,7 @@ impl Reporter {
         ));
     }
 
-    /// A key is trusted from now on.
+    /// A key was pinned.
     pub(crate) fn trusted(&self, name: &PeerName, fingerprint: Fingerprint) {
         if self.json {
             return self.line(&JsonLine::Trusted { name, fingerprint });
@@ -30,7 +30,7 @@ impl Reporter {
         self.print(&format!("{name} is {fingerprint} from now on"));
     }
 
-    /// Somebody nearby goes by a name, and no server says that it is theirs.
+    /// A peer nearby claims a name that no server confirms.
     pub(crate) fn claimed(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
@@ -44,7 +44,7 @@ impl Reporter {
         ));
     }
 
-    /// A stranger wants to connect and was told to wait until it may.
+    /// A stranger wants to connect, and has to wait for permission.
     pub(crate) fn asked(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
@@ -58,7 +58,7 @@ impl Reporter {
         ));
     }
 
-    /// Somebody the user has chosen, or blocked.
+    /// A contact, or a blocked person.
     pub(crate) fn contact(&self, peer: &PeerIdentity, blocked: bool) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
@@ -72,7 +72,7 @@ impl Reporter {
         self.print(&format!("{name:<32}  {fingerprint}{note}"));
     }
 
-    /// Somebody is a stranger from now on.
+    /// A contact was removed.
     pub(crate) fn forgotten(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {

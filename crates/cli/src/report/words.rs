@@ -9,12 +9,12 @@ use pinhole_client::{
 use super::bar;
 use crate::display;
 
-/// Of a larger offer only so much is listed.
+/// The most entries of an offer that are listed.
 pub(super) const LISTED_MAX: usize = 100;
-/// Of several new names only so many are said.
+/// The most new names that are listed.
 const NAMES_SAID: usize = 3;
 
-/// A failure, with what can be done about it on the command line.
+/// A failure, with the command that helps.
 pub(super) fn failure(failure: &Failure) -> String {
     match failure {
         Failure::PeerKeyChanged { peer, known, now } => {
@@ -25,8 +25,8 @@ pub(super) fn failure(failure: &Failure) -> String {
     }
 }
 
-/// A sentence without the numbers that the standard library puts behind the
-/// system's words, as in "Connection refused (os error 111)".
+/// Removes the numbers that the standard library appends to the system's words, as in
+/// "Connection refused (os error 111)".
 pub(crate) fn plain(sentence: &str) -> String {
     const BEGIN: &str = " (os error ";
     let mut shown = String::with_capacity(sentence.len());
@@ -48,7 +48,7 @@ pub(crate) fn plain(sentence: &str) -> String {
     shown + rest
 }
 
-/// How a transfer of the history has ended.
+/// How a transfer in the history ended.
 pub(super) fn end(entry: &HistoryEntry) -> String {
     match &entry.outcome {
         Outcome::Completed { failed_files: 0 } => "✓".to_owned(),
@@ -85,8 +85,8 @@ pub(super) fn path_in_words(path: PathKind) -> &'static str {
     }
 }
 
-/// The lines that tell what is in an offer, numbered where it can be chosen
-/// from. Of a large one only the top level.
+/// The lines that list an offer, numbered where the user can choose. Of a large offer
+/// only the top level.
 pub(super) fn listing(offer: &OfferView) -> Vec<String> {
     let is_whole = offer.entries.len() <= LISTED_MAX;
     let mut tops = offer.top_level.iter().zip(1..).peekable();
@@ -158,7 +158,7 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
     format!("{what}: {here}{size} in {time}, {speed}, {way}{skipped}")
 }
 
-/// What belongs to an offer and is not in it.
+/// What belongs to an offer but could not be read.
 pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> String {
     let (who, what) = match direction {
         Direction::Sending => ("this side", "are not sent"),
@@ -167,7 +167,7 @@ pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> Stri
     format!("files and folders that {who} could not read or name, and that {what}: {unread}")
 }
 
-/// What did not come because its name is taken.
+/// Files that were skipped because their names are taken.
 pub(super) fn skipped(names: &[String]) -> Vec<String> {
     let said = names.iter().take(NAMES_SAID);
     let mut lines: Vec<_> = said
@@ -179,7 +179,7 @@ pub(super) fn skipped(names: &[String]) -> Vec<String> {
     lines
 }
 
-/// Names that had to change, but for those that the end says itself.
+/// Names that had to change, except those that the last line names.
 pub(super) fn renamed(direction: Direction, renamed: &Renamed) -> Vec<String> {
     let is_said = |now: &str| direction == Direction::Receiving && is_top_level(now);
     let named = renamed.first.iter().filter(|(_, now)| !is_said(now));
@@ -193,7 +193,7 @@ pub(super) fn renamed(direction: Direction, renamed: &Renamed) -> Vec<String> {
     lines
 }
 
-/// The names at the top level that are not those offered.
+/// The new names at the top level.
 fn stored_as(completion: &Completion) -> String {
     let names = completion.renamed.first.iter().map(|(_, now)| now.as_str());
     let others: Vec<_> = names.filter(|now| is_top_level(now)).collect();

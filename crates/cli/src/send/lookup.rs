@@ -1,38 +1,38 @@
-//! Whom a name means.
+//! Resolving a name to a peer.
 
 use pinhole_client::PeerView;
 
 use crate::arguments::PeerSpec;
 
-/// What can be known of who has a name.
+/// What is known so far about the owner of a name.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LookupProgress {
-    /// There is a server, which says who has the name, be it now or later.
+    /// There is a server that knows the owner of each name.
     pub(super) has_server: bool,
-    /// It has been asked, or cannot be.
+    /// The server has answered or cannot be reached.
     pub(super) is_settled: bool,
-    /// Whoever is nearby may not have answered yet.
+    /// Peers nearby may not have answered yet.
     pub(super) searches_nearby: bool,
 }
 
-/// Whom a name means now.
+/// The peer that a name stands for now.
 pub(super) enum Resolution<'a> {
     Peer(&'a PeerView),
-    /// That may show in a moment.
+    /// The answer may come in a moment.
     NotYet,
-    /// Several, of whom none is known.
+    /// Several peers claim the name, and none of them is known.
     Several,
-    /// Somebody nearby who only calls himself so, while a server could say who has
-    /// the name.
+    /// A peer nearby claims the name, but there is a server that could confirm it.
     Unconfirmed(&'a PeerView),
-    /// Somebody, but not with the key that was said.
+    /// A peer has the name, but not the given key.
     OtherKey(&'a PeerView),
     Nobody,
 }
 
-/// Whom a name means: whoever has the key that was said with it; otherwise whoever a
-/// server names so, or we know. Who only calls himself so, nearby, is meant where there
-/// is no server: with one, the name is somebody's, who may just be away.
+/// Resolves a name. With a fingerprint it is the peer with that key. Otherwise it is a
+/// peer whom a server confirms or whom we know. A peer nearby that only claims the name
+/// is chosen only without a server, because a server may know its real owner, who is just
+/// offline.
 pub(super) fn resolve<'a>(
     peers: &'a [PeerView],
     spec: &PeerSpec,
@@ -61,13 +61,13 @@ pub(super) fn resolve<'a>(
     }
     let mut strangers = with_right_key();
     match (strangers.next(), strangers.next()) {
-        // Somebody we know may still answer.
+        // A known peer may still answer.
         (Some(_), _) if progress.has_server && may_show => Resolution::NotYet,
         (Some(stranger), _) if progress.has_server => Resolution::Unconfirmed(stranger),
         (Some(_), Some(_)) => Resolution::Several,
         (Some(stranger), None) => Resolution::Peer(stranger),
         (None, _) if progress.searches_nearby => Resolution::NotYet,
-        // The engine refuses, and says why.
+        // The engine refuses it and says why.
         (None, _) => named().next().map_or(Resolution::Nobody, Resolution::Peer),
     }
 }

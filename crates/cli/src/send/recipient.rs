@@ -1,4 +1,4 @@
-//! One of those who are to have it.
+//! One recipient of a payload.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::exit::Exit;
 use crate::report::AwaitedState;
 use crate::terminal::{Online, Terminal};
 
-/// The first pause before another attempt; it doubles with each that fails.
+/// The first pause before another attempt. It doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause. When the peer comes back online it is not waited for.
+/// The longest pause. When the peer comes back online, the pause ends at once.
 const LAST_PAUSE: Duration = Duration::from_secs(15);
-/// The longest when its user has something to do first, or its Pinhole is busy: each
-/// attempt is one more thing for them.
+/// The longest pause when the peer is busy or its user has to act first, because each
+/// attempt disturbs them.
 const LAST_PAUSE_FOR_PEOPLE: Duration = Duration::from_secs(60);
 
 pub(super) struct Recipient {
@@ -23,7 +23,7 @@ pub(super) struct Recipient {
     pub(super) state: RecipientState,
     /// What the user knows.
     told: Vec<String>,
-    /// Why the attempt before failed, if the user knows that.
+    /// The kind of the last failure, if the user was told.
     passing: Option<&'static str>,
     /// Before the next attempt.
     pause: Duration,
@@ -37,10 +37,10 @@ pub(super) struct Recipient {
 pub(super) enum RecipientState {
     /// Until the peer is online.
     Waiting,
-    /// Until then, unless the peer goes offline before, after an attempt that failed.
+    /// Waiting after a failed attempt, until then or until the peer goes offline.
     Resting(Instant),
-    /// The engine is to send; there is no transfer yet. Only one recipient at a
-    /// time, so that it is clear whom a refusal concerns.
+    /// The engine was told to send but has no transfer yet. Only one recipient at a time
+    /// is in this state, so that a refusal can be assigned.
     Asked(PeerKey),
     Running(TransferId),
     Ended(Exit),
@@ -59,7 +59,7 @@ impl Recipient {
         }
     }
 
-    /// When there is to be another attempt.
+    /// The time of the next attempt.
     pub(super) const fn again_at(&self) -> Option<Instant> {
         match self.state {
             RecipientState::Resting(until) => Some(until),
@@ -67,13 +67,13 @@ impl Recipient {
         }
     }
 
-    /// Whether this transfer is another than that of the last attempt.
+    /// Whether this transfer is newer than the last attempt.
     pub(super) fn is_new(&self, transfer: TransferId) -> bool {
         Some(transfer) > self.last
     }
 
-    /// Ends a rest that is long enough, or that the peer has ended by going away:
-    /// the moment it is back, it is tried.
+    /// Ends a pause that is over, or when the peer went offline. A peer that comes back
+    /// is tried at once.
     pub(super) fn rest_is_over(&mut self, peers: &[PeerView]) {
         let RecipientState::Resting(until) = self.state else {
             return;
@@ -90,7 +90,7 @@ impl Recipient {
         }
     }
 
-    /// Says of whom is only known what it says of itself.
+    /// Reports a peer whose name is only a claim.
     pub(super) fn introduce(&mut self, terminal: &Terminal<'_>, peer: &PeerView) {
         if peer.claimed && self.is_news("claimed") {
             terminal.report.claimed(&peer.identity);
@@ -111,7 +111,7 @@ impl Recipient {
         self.fail(terminal, &Failure::NotPossible { detail });
     }
 
-    /// Somebody calls himself so, but the name is the server's to give.
+    /// Fails because a peer claims the name without confirmation by the server.
     pub(super) fn unconfirmed(&mut self, terminal: &mut Terminal<'_>, peer: &PeerView) {
         let (name, fingerprint) = (&self.spec.name, peer.identity.key.fingerprint());
         let reason = format!(
@@ -121,7 +121,7 @@ impl Recipient {
         self.state = RecipientState::Ended(Exit::PeerOffline);
     }
 
-    /// Nobody has the key that was said.
+    /// Fails because the peer has another key than the given one.
     pub(super) fn other_key(&mut self, terminal: &mut Terminal<'_>, peer: &PeerView) {
         let (name, found) = (&self.spec.name, peer.identity.key.fingerprint());
         let reason = format!(
@@ -167,7 +167,7 @@ impl Recipient {
         }
     }
 
-    /// Says what of it is not sent.
+    /// Reports files that are not sent.
     pub(super) fn left_out(&mut self, terminal: &Terminal<'_>, transfer: &TransferView) {
         let left_out = &transfer.offer.left_out;
         if !left_out.is_empty() && self.is_news("left out") {
@@ -177,7 +177,8 @@ impl Recipient {
         }
     }
 
-    /// An attempt is over: the last one, unless it is waited for another.
+    /// Handles the end of an attempt. It is the last one unless the recipient waits for
+    /// another.
     pub(super) fn finished(
         &mut self,
         terminal: &mut Terminal<'_>,
@@ -186,7 +187,8 @@ impl Recipient {
     ) {
         self.last = Some(transfer.id);
         let is_online = is_online(terminal, &transfer.peer.key);
-        // Before it has accepted, a peer that does not want it declines.
+        // A peer that does not want the offer declines. Cancelling before accepting means
+        // that it has left.
         let has_left = |failure: &Failure| {
             matches!(failure, Failure::CancelledByPeer { .. }) && !self.is_accepted
         };
@@ -206,7 +208,7 @@ impl Recipient {
         }
     }
 
-    /// Lets some time go by before the next attempt.
+    /// Pauses before the next attempt.
     pub(super) fn rest(&mut self, terminal: &Terminal<'_>, failure: &Failure) {
         let longest = match failure {
             Failure::NeedsPermission { .. } | Failure::PeerBusy { .. } => LAST_PAUSE_FOR_PEOPLE,
@@ -228,7 +230,7 @@ impl Recipient {
         }
     }
 
-    /// Whether the user was not told yet.
+    /// Notes that the user is told something. Returns whether it is new.
     fn is_news(&mut self, what: &str) -> bool {
         let is_news = !self.told.iter().any(|told| told == what);
         if is_news {
@@ -237,7 +239,7 @@ impl Recipient {
         is_news
     }
 
-    /// Nobody of that name is there.
+    /// Fails because no peer has the name.
     pub(super) fn absent(&mut self, terminal: &mut Terminal<'_>, online: Online) {
         let name = &self.spec.name;
         let peer = name.to_string();
@@ -252,7 +254,7 @@ impl Recipient {
         self.state = RecipientState::Ended(Exit::from(&failure));
     }
 
-    /// Its Pinhole runs, but for something else.
+    /// Fails because the peer is online but does not receive.
     fn not_receiving(&mut self, terminal: &mut Terminal<'_>) {
         let name = &self.spec.name;
         let reason = format!(
@@ -274,7 +276,7 @@ fn is_online(terminal: &Terminal<'_>, key: &PeerKey) -> bool {
     peers.any(|peer| peer.online && peer.identity.key == *key)
 }
 
-/// Whether it may be otherwise in a while, without anybody deciding anything else.
+/// Whether the failure may pass without anyone's decision.
 const fn is_passing(failure: &Failure, is_online: bool) -> bool {
     match failure {
         Failure::PeerOffline { .. }

@@ -1,4 +1,4 @@
-//! What falls on the window or is pasted into it.
+//! Files that are dropped on the window or pasted into it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,18 +10,17 @@ use crate::action::{Sheet, UiAction};
 use crate::message::Draft;
 use crate::{paste, peers, send_sheet, text};
 
-/// How long a drop waits for the window system to say where it fell.
+/// How long a drop waits for its position from the window system.
 const DROP_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Files that were dropped and do not know yet to whom they go.
+/// Dropped files whose recipient is not known yet.
 pub(super) struct PendingDrop {
     paths: Vec<PathBuf>,
     fallen: Instant,
 }
 
 impl App {
-    /// Takes files that fell on the window or were pasted into it. What was
-    /// pasted is returned when it is anything else.
+    /// Takes files that were dropped or pasted. Other pasted text is returned.
     pub(super) fn take_files(&mut self, ctx: &egui::Context) -> Option<String> {
         let typing = ctx.text_edit_focused();
         let (dropped, pasted) = ctx.input(|input| {
@@ -54,7 +53,7 @@ impl App {
 
     fn take_dropped(&mut self, paths: Vec<PathBuf>) {
         if !paths.is_empty() {
-            // One drop of several files may come in several frames.
+            // A drop of several files can come in several frames.
             let drop = self.drop.get_or_insert_with(|| PendingDrop {
                 paths: Vec::new(),
                 fallen: Instant::now(),
@@ -63,14 +62,15 @@ impl App {
         }
     }
 
-    /// Pasted words go to the peer under the pointer or the keyboard's focus.
+    /// Pasted text starts a message to the peer under the pointer or the keyboard's
+    /// focus.
     pub(super) fn open_draft(
         &self,
         ctx: &egui::Context,
         words: &str,
         list: &peers::PeerListOutcome,
     ) -> Option<UiAction> {
-        // A question lies over the list.
+        // A question covers the list.
         if ctx.memory(|memory| memory.top_modal_layer().is_some()) {
             return None;
         }
@@ -81,7 +81,7 @@ impl App {
         Some(UiAction::Open(Sheet::Message(draft)))
     }
 
-    /// Sends a drop to the peer it fell on, or asks to whom.
+    /// Sends a drop to the peer under it, or asks for the recipients.
     pub(super) fn resolve_drop(
         &mut self,
         ctx: &egui::Context,

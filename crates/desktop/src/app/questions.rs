@@ -1,4 +1,4 @@
-//! What is asked over the window, and when it may be answered.
+//! Questions over the window, and when they can be answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::selection::OfferSelection;
 use crate::strangers::{self, Ready, Stranger};
 use crate::{contacts, history, leave, login, message, offer, send_sheet, settings, trust};
 
-/// How long a question is in sight before it can be answered: longer than a
-/// double click takes.
+/// How long a question is visible before it can be answered: longer than a double click
+/// takes.
 const SECONDS_TO_READ: f64 = 0.5;
 
-/// The question that is to be seen, and since when.
+/// The visible question, and since when it is visible.
 #[derive(Debug, Default)]
 pub(super) struct QuestionTimer {
     what: Option<egui::Id>,
@@ -25,8 +25,8 @@ pub(super) struct QuestionTimer {
 }
 
 impl QuestionTimer {
-    /// Whether this question has been in sight long enough to be answered: a
-    /// click that comes sooner was meant for what stood there before.
+    /// Whether this question has been visible long enough to be answered. An earlier
+    /// click was meant for something else.
     pub(super) fn is_ready(&mut self, ctx: &egui::Context, what: egui::Id) -> bool {
         let now_s = ctx.input(|input| input.time);
         if self.what != Some(what) {
@@ -42,8 +42,8 @@ impl QuestionTimer {
 }
 
 impl App {
-    /// What lies over the window. An offer's question comes first, for somebody
-    /// waits for the answer; only closing the window comes before it.
+    /// Draws what covers the window. Closing the window comes first, and an offer's
+    /// question second, because its sender waits.
     pub(super) fn sheets(&mut self, ui: &Ui) -> Vec<UiAction> {
         if matches!(self.sheets.top(), Some(Sheet::Leave(_))) {
             return self.sheet(ui);
@@ -67,7 +67,7 @@ impl App {
         self.hide_draft();
         let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique("strangers"));
         let rows: Vec<PeerKey> = strangers.iter().map(|stranger| stranger.peer.key).collect();
-        // Who comes is last; who goes moves those below.
+        // A new row comes last. A row that goes moves those below it.
         if !rows.starts_with(&self.rows) {
             self.rows_moved += 1;
         }
@@ -81,7 +81,7 @@ impl App {
         strangers::show(ui, &strangers, ready)
     }
 
-    /// The one offer that is asked about by itself, if there is one.
+    /// The offer that is asked about alone, if any.
     fn offer_to_ask<'a>(
         &self,
         snapshot: &'a Snapshot,
@@ -105,7 +105,7 @@ impl App {
 
     fn ask_about(&mut self, ui: &Ui, snapshot: &Snapshot, asked: &TransferView) -> Vec<UiAction> {
         self.hide_draft();
-        // Whatever moves the buttons makes it another question.
+        // A change that moves the buttons makes it another question.
         let what = ("offer", asked.id, asked.offer.existing > 0);
         let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique(what));
         if asked.is_text {
@@ -126,14 +126,14 @@ impl App {
         offer::show(ui, snapshot, asked, choice)
     }
 
-    /// Something lies over a message that is being written.
+    /// Notes that a question covers a message that is being written.
     fn hide_draft(&mut self) {
         if let Some(Sheet::Message(draft)) = self.sheets.top_mut() {
             draft.lose_focus();
         }
     }
 
-    /// The topmost of the sheets that the user has opened.
+    /// Draws the topmost sheet that the user has opened.
     pub(super) fn sheet(&mut self, ui: &Ui) -> Vec<UiAction> {
         let what = match self.sheets.top() {
             Some(Sheet::Trust { peer, .. }) => Some(egui::Id::unique(("trust", peer.as_bytes()))),

@@ -1,10 +1,10 @@
-//! What is typed in the settings.
+//! The text fields of the settings.
 
 use pinhole_client::{Settings, amount};
 
 use crate::text;
 
-/// What is typed in the settings and not obeyed yet.
+/// What is typed in the settings and not applied yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SettingsForm {
     pub(super) unasked_max: FormField,
@@ -13,16 +13,16 @@ pub(crate) struct SettingsForm {
     pub(super) proxy: FormField,
 }
 
-/// What stands in one field.
+/// The content of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct FormField {
     pub(super) typed: String,
-    /// Typed in since what it says was last obeyed.
+    /// Changed since its value was last applied.
     pub(super) is_edited: bool,
 }
 
 impl SettingsForm {
-    /// Filled with what is obeyed now.
+    /// Fills the fields with the present settings.
     pub(crate) fn of(settings: &Settings) -> Self {
         let field = |bytes: Option<u64>| FormField {
             typed: bytes.map(megabytes).unwrap_or_default(),
@@ -40,7 +40,7 @@ impl SettingsForm {
     }
 }
 
-/// As few digits as say it.
+/// Formats megabytes with as few digits as needed.
 fn megabytes(bytes: u64) -> String {
     (bytes as f64 / 1_000_000.0).to_string()
 }

@@ -1,4 +1,4 @@
-//! Words about people whom the user has not chosen, and about those who are known.
+//! Words about strangers and contacts.
 
 use pinhole_client::amount;
 
@@ -29,7 +29,7 @@ pub(crate) const STRANGERS_RELAY: &str = "reach me over the relay, which hides m
 pub(crate) const STRANGERS_DIRECT: &str = "reach me directly, and learn my address";
 pub(crate) const STRANGERS_ASK: &str = "have to ask before they can connect";
 
-/// The one question about people who are not known.
+/// The heading of the question about strangers.
 pub(crate) fn strangers(people: usize) -> String {
     match people {
         1 => "Somebody you do not know wants to reach you".to_owned(),
@@ -51,32 +51,32 @@ pub(crate) fn several_offers(offers: usize) -> String {
     format!("Wants to send {offers} times")
 }
 
-/// The question that a stranger's words ask.
+/// The question about a stranger's message.
 pub(crate) fn wants_to_write(peer: &str) -> String {
     format!("{peer} wants to send you a message")
 }
 
-/// Says whose offer a button shows.
+/// The accessible name of a button that shows an offer.
 pub(crate) fn look_at(peer: &str) -> String {
     format!("Look at what {peer} offers")
 }
 
-/// Says whom a button lets in.
+/// The accessible name of a button that allows a peer to connect.
 pub(crate) fn allow(peer: &str) -> String {
     format!("Allow {peer} to connect")
 }
 
-/// Says whom a button blocks.
+/// The accessible name of a button that blocks a peer.
 pub(crate) fn block(peer: &str) -> String {
     format!("Block {peer}")
 }
 
-/// Says whom a button hears again.
+/// The accessible name of a button that unblocks a peer.
 pub(crate) fn unblock(peer: &str) -> String {
     format!("Unblock {peer}")
 }
 
-/// Says whom a button takes off the contacts.
+/// The accessible name of a button that removes a contact.
 pub(crate) fn remove(peer: &str) -> String {
     format!("Remove {peer}")
 }
