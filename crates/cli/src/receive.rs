@@ -107,7 +107,7 @@ impl Receiving {
     async fn unheard(&self, terminal: &mut Terminal<'_>, why: &str) -> anyhow::Result<Exit> {
         put_off(terminal).await?;
         let reason = format!(
-            "Cannot write to standard output: {why}. Nothing is received any more, for nobody would hear of it."
+            "Cannot write to standard output: {why}. Nothing is received any more, because nobody would learn of it."
         );
         terminal.report.unheard(&reason);
         Ok(Exit::Trouble)
@@ -182,7 +182,7 @@ impl Receiving {
         }
         terminal.report.asked(peer);
         terminal.report.hint(
-            "It was told to wait, for there is nobody to ask: use --strangers relay or direct, or run `receive` on a terminal.",
+            "It was told to wait, because there is nobody to ask: use --strangers relay or direct, or run `receive` on a terminal.",
         );
     }
 }
@@ -240,7 +240,7 @@ fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<
     } else {
         size
     };
-    let reason = format!("Declined {what} from {peer}, for there is nobody to ask: {why}.");
+    let reason = format!("Declined {what} from {peer}, because there is nobody to ask: {why}.");
     turn_down(terminal, &transfer, &reason)
 }
 

@@ -279,13 +279,13 @@ impl Reporter {
         if claimed {
             let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
             self.show(&format!(
-                "somebody nearby who calls itself {name}; no server confirms it. Fingerprint: {fingerprint}"
+                "somebody nearby calls itself {name}; no server confirms the name. Fingerprint: {fingerprint}"
             ));
         }
         if transfer.is_text {
             let (name, size) = (&peer.name, amount::display(offer.bytes));
             return self.show(&format!(
-                "{name} has something to say ({size}), and is nobody you have chosen yet"
+                "{name}, a stranger, has sent a message ({size})"
             ));
         }
         self.show(&format!("{} offers {}:", peer.name, summary(offer)));

@@ -163,7 +163,7 @@ impl QuestionQueue {
         if !is_seen || (replaced_at.is_some() && line.trim().is_empty()) {
             terminal
                 .report
-                .hint("What was asked before is gone, and this is something else:");
+                .hint("The earlier question is gone, and this is another one:");
             self.put(terminal);
             return Ok(None);
         }

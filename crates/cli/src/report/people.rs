@@ -54,7 +54,7 @@ impl Reporter {
             });
         }
         self.show(&format!(
-            "{name} wants to connect, and is nobody you have chosen yet. Fingerprint: {fingerprint}"
+            "{name}, a stranger, wants to connect. Fingerprint: {fingerprint}"
         ));
     }
 

@@ -99,7 +99,7 @@ impl Recipient {
 
     pub(super) fn is_ourselves(&mut self, terminal: &mut Terminal<'_>) {
         let name = &self.spec.name;
-        let detail = format!("{name} is you yourself. To whom is it to go?");
+        let detail = format!("{name} is you yourself. Name another recipient.");
         self.fail(terminal, &Failure::NotPossible { detail });
     }
 

@@ -4,20 +4,20 @@ use pinhole_client::amount;
 
 use super::count;
 
-pub(crate) const STRANGERS_HELP: &str = "Nothing of theirs is saved or shown before you say so.";
+pub(crate) const STRANGERS_HELP: &str = "Nothing from them is saved or shown before you allow it.";
 pub(crate) const WANTS_TO_CONNECT: &str = "Wants to connect. Once allowed, they have to try again.";
 pub(crate) const A_MESSAGE: &str = "Wants to send a message";
 pub(crate) const LOOK_SHORT: &str = "Look";
 pub(crate) const ALLOW: &str = "Allow";
 pub(crate) const BLOCK: &str = "Block";
-pub(crate) const BLOCK_HELP: &str = "Who is blocked finds you offline.";
+pub(crate) const BLOCK_HELP: &str = "Blocked people see you offline.";
 pub(crate) const UNBLOCK: &str = "Unblock";
 pub(crate) const DECLINE_ALL: &str = "Decline all";
 pub(crate) const DECIDE_LATER_BUTTON: &str = "Decide later";
 pub(crate) const ESC_DECIDES_LATER: &str = "Press Esc to decide later.";
 pub(crate) const SHOW_WORDS: &str = "Show the message";
 pub(crate) const CONTACTS: &str = "Contacts";
-pub(crate) const CONTACTS_HELP: &str = "People here whom you have sent to, accepted something from, or trusted. Who is removed is a stranger again.";
+pub(crate) const CONTACTS_HELP: &str = "People you have sent to, accepted something from, or trusted. A removed contact is a stranger again.";
 pub(crate) const NO_CONTACTS: &str = "Nobody yet.";
 pub(crate) const BLOCKED: &str = "Blocked";
 pub(crate) const NOBODY_BLOCKED: &str = "Nobody.";
