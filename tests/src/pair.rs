@@ -34,7 +34,7 @@ pub struct Pair<'a> {
 
 /// How a file travelled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
+pub struct PairConnection {
     /// The class of the path on which it began, as `pinhole` calls it.
     pub began: String,
     /// And of the last one.
@@ -45,7 +45,7 @@ pub struct Connection {
     pub moved_after: Option<Duration>,
 }
 
-impl Connection {
+impl PairConnection {
     /// Whether it was on a direct path so long after it began.
     #[must_use]
     pub fn is_direct_within(&self, limit: Duration) -> bool {
@@ -72,7 +72,7 @@ impl<'a> Pair<'a> {
     ///
     /// # Panics
     /// When it does not.
-    pub fn send(&mut self) -> Connection {
+    pub fn send(&mut self) -> PairConnection {
         self.send_bytes(FILE_BYTES)
     }
 
@@ -80,7 +80,7 @@ impl<'a> Pair<'a> {
     ///
     /// # Panics
     /// When it does not.
-    pub fn send_bytes(&mut self, bytes: usize) -> Connection {
+    pub fn send_bytes(&mut self, bytes: usize) -> PairConnection {
         if self.receiving.is_none() {
             self.receiving = Some(self.bob.receive(&[]));
         }
@@ -104,7 +104,7 @@ impl<'a> Pair<'a> {
         let arrived = fs::read(self.bob.inbox.join(&name)).expect("the file has arrived");
         assert!(arrived == content, "{name} differs");
         let _ = fs::remove_file(self.bob.inbox.join(&name));
-        Connection {
+        PairConnection {
             path: match &moved {
                 Some((_, moved)) => moved["path"].as_str().expect("a path").to_owned(),
                 None => began.clone(),

@@ -52,7 +52,7 @@ pub struct Process {
 
 /// How a process ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct EndedProcess {
     /// Its exit code, or none when a signal ended it.
     pub code: Option<i32>,
     /// All JSON lines it printed, those already waited for too.
@@ -63,7 +63,7 @@ pub struct Ended {
     pub errors: String,
 }
 
-impl Ended {
+impl EndedProcess {
     /// The last event of that name.
     ///
     /// # Panics
@@ -223,7 +223,7 @@ impl Process {
     /// # Panics
     /// When it is still running after `timeout`, or prints something but JSON.
     #[must_use]
-    pub fn end(mut self, timeout: Duration) -> Ended {
+    pub fn end(mut self, timeout: Duration) -> EndedProcess {
         let code = self.wait(timeout);
         let times = self.printed.iter().map(|(at, _)| *at).collect();
         let events = self.printed.iter().map(|(_, line)| {
@@ -231,7 +231,7 @@ impl Process {
         });
         let events = events.collect();
         let errors = self.errors.lock().expect("errors").clone();
-        Ended {
+        EndedProcess {
             code,
             events,
             times,

@@ -10,21 +10,21 @@ use std::thread;
 /// See the module. It lasts as long as the process.
 pub struct Wire {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<WireState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct WireState {
     is_down: bool,
-    open: Vec<Connection>,
+    open: Vec<WireConnection>,
 }
 
-struct Connection {
+struct WireConnection {
     ends: [TcpStream; 2],
     is_mute: Arc<AtomicBool>,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<WireState>) -> MutexGuard<'_, WireState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -38,7 +38,7 @@ impl Wire {
         let server = server.split('#').next().unwrap_or(server).to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::<Mutex<WireState>>::default();
         let shared = Arc::clone(&state);
         thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
@@ -87,21 +87,21 @@ impl Wire {
     }
 }
 
-fn break_all(state: &mut State) {
+fn break_all(state: &mut WireState) {
     for end in state.open.drain(..).flat_map(|connection| connection.ends) {
         // One that has ended already is as good.
         let _ = end.shutdown(Shutdown::Both);
     }
 }
 
-fn connect(ends: [TcpStream; 2]) -> std::io::Result<Connection> {
+fn connect(ends: [TcpStream; 2]) -> std::io::Result<WireConnection> {
     let is_mute = Arc::new(AtomicBool::new(false));
     let [near, far] = &ends;
     for (from, to, is_mute) in [(near, far, Some(Arc::clone(&is_mute))), (far, near, None)] {
         let (from, to) = (from.try_clone()?, to.try_clone()?);
         thread::spawn(move || pump(from, to, is_mute.as_deref()));
     }
-    Ok(Connection { ends, is_mute })
+    Ok(WireConnection { ends, is_mute })
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream, is_mute: Option<&AtomicBool>) {

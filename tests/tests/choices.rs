@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
-use pinhole_tests::process::{Ended, Process, binary};
+use pinhole_tests::process::{EndedProcess, Process, binary};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -28,21 +28,24 @@ fn large_file(scene: &Scene, name: &str, size_bytes: u64) -> PathBuf {
 
 /// The exit code and a word of the reason given.
 #[track_caller]
-fn assert_failed(ended: &Ended, code: i32, word: &str) {
+fn assert_failed(ended: &EndedProcess, code: i32, word: &str) {
     assert_eq!(ended.code, Some(code), "{ended:#?}");
     let reason = ended.event("failed")["reason"].as_str().unwrap_or_default();
     assert!(reason.contains(word), "{word:?} is not in {reason:?}");
 }
 
 #[track_caller]
-fn completed(ended: &Ended) -> &Value {
+fn completed(ended: &EndedProcess) -> &Value {
     assert_eq!(ended.code, Some(0), "{ended:#?}");
     ended.event("completed")
 }
 
 /// Sends two files, of which bob has one name already, and returns what both
 /// sides say of the end.
-fn send_beside_existing(scene: &Scene, existing: &str) -> (Peer<'static>, Ended, Ended) {
+fn send_beside_existing(
+    scene: &Scene,
+    existing: &str,
+) -> (Peer<'static>, EndedProcess, EndedProcess) {
     let (alice, bob) = alice_and_bob(scene);
     let files = [
         scene.file("report.pdf", b"the new one"),
@@ -157,7 +160,7 @@ fn programs_stay_programs_when_asked_for() {
 
 /// 4 MB at 2 MB a second, within 15 %.
 #[track_caller]
-fn assert_took_two_seconds(ended: &Ended) {
+fn assert_took_two_seconds(ended: &EndedProcess) {
     let elapsed_ms = completed(ended)["elapsed_ms"].as_u64().expect("a time");
     assert!((1_700..=2_300).contains(&elapsed_ms), "{elapsed_ms} ms");
 }

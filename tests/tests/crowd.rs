@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Filtering, Host, Lab, Mapping, Plan, Port, Router, Topology};
+use pinhole_tests::lab::{self, Host, Lab, NatFiltering, NatMapping, Plan, Port, Router, Topology};
 use pinhole_tests::process::Process;
 use pinhole_tests::scene::{Peer, Scene};
 
@@ -64,8 +64,8 @@ fn watch(lab: &Lab, ended: &AtomicBool) -> usize {
 #[ignore = "two hundred processes"]
 fn two_hundred_people_behind_twenty_routers_connect_at_once() {
     let router = Router::of(
-        Mapping::EndpointIndependent(Port::Preserved),
-        Filtering::AddressAndPortDependent,
+        NatMapping::EndpointIndependent(Port::Preserved),
+        NatFiltering::AddressAndPortDependent,
     );
     let plan = Plan::of(Topology::Crowd {
         router,

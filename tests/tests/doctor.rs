@@ -76,7 +76,8 @@ mod behind {
     use std::thread;
 
     use pinhole_tests::lab::{
-        self, Filtering, Host, Lab, Mapping, Order, Plan, Port, PortMapping, Router, Site, TYPES,
+        self, Host, Lab, NatFiltering, NatMapping, Order, Plan, Port, Router, RouterPortMapping,
+        Site, TYPES,
     };
     use pinhole_tests::scene::{SOON, Scene};
     use serde_json::{Value, json};
@@ -103,26 +104,26 @@ mod behind {
             json!({ "stable": compared })
         };
         let (mapping, reach) = match router.mapping {
-            Mapping::None => (json!("no_nat"), "most"),
-            Mapping::EndpointIndependent(port) => (stable(port == Port::Preserved), "most"),
-            Mapping::AddressDependent if two => (json!("address_dependent"), "few"),
+            NatMapping::None => (json!("no_nat"), "most"),
+            NatMapping::EndpointIndependent(port) => (stable(port == Port::Preserved), "most"),
+            NatMapping::AddressDependent if two => (json!("address_dependent"), "few"),
             // One address cannot tell.
-            Mapping::AddressDependent => (stable(false), "most"),
-            Mapping::AddressAndPortDependent(Order::Sequential) => {
+            NatMapping::AddressDependent => (stable(false), "most"),
+            NatMapping::AddressAndPortDependent(Order::Sequential) => {
                 (json!({"port_dependent": {"step": 1}}), "some")
             }
-            Mapping::AddressAndPortDependent(Order::Random) => {
+            NatMapping::AddressAndPortDependent(Order::Random) => {
                 (json!({"port_dependent": {"step": null}}), "few")
             }
         };
         let keeps_its_port = reach == "most";
         let (filtering, reach) = match router.filtering {
-            Filtering::AddressAndPortDependent => ("address_and_port_dependent", reach),
-            Filtering::EndpointIndependent if two => ("endpoint_independent", "everybody"),
-            Filtering::AddressDependent if two && keeps_its_port => {
+            NatFiltering::AddressAndPortDependent => ("address_and_port_dependent", reach),
+            NatFiltering::EndpointIndependent if two => ("endpoint_independent", "everybody"),
+            NatFiltering::AddressDependent if two && keeps_its_port => {
                 ("address_dependent", "everybody")
             }
-            Filtering::AddressDependent if two => ("address_dependent", reach),
+            NatFiltering::AddressDependent if two => ("address_dependent", reach),
             _ if keeps_its_port => ("at_most_address_dependent", "everybody"),
             _ => ("at_most_address_dependent", reach),
         };
@@ -209,8 +210,8 @@ mod behind {
     #[test]
     fn ports_that_are_kept_are_seen_to_be() {
         let router = Router::of(
-            Mapping::EndpointIndependent(Port::Preserved),
-            Filtering::AddressAndPortDependent,
+            NatMapping::EndpointIndependent(Port::Preserved),
+            NatFiltering::AddressAndPortDependent,
         );
         let Some(diagnosis) = diagnosis(router) else {
             return;
@@ -221,8 +222,8 @@ mod behind {
     #[test]
     fn a_nat_that_counts_its_ports_some_reach() {
         let router = Router::of(
-            Mapping::AddressAndPortDependent(Order::Sequential),
-            Filtering::AddressAndPortDependent,
+            NatMapping::AddressAndPortDependent(Order::Sequential),
+            NatFiltering::AddressAndPortDependent,
         );
         let Some(diagnosis) = diagnosis(router) else {
             return;
@@ -243,7 +244,7 @@ mod behind {
     #[test]
     fn a_router_that_opens_ports_everybody_reaches_whatever_it_does_else() {
         let router = Router {
-            port_mapping: Some(PortMapping::All),
+            port_mapping: Some(RouterPortMapping::All),
             ..Router::SYMMETRIC
         };
         let Some(diagnosis) = diagnosis(router) else {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pinhole_tests::process::{Ended, Process};
+use pinhole_tests::process::{EndedProcess, Process};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// The exit code and a word of the reason given.
 #[track_caller]
-fn assert_failed(ended: &Ended, code: i32, word: &str) {
+fn assert_failed(ended: &EndedProcess, code: i32, word: &str) {
     assert_eq!(ended.code, Some(code), "{ended:#?}");
     let reason = ended.event("failed")["reason"].as_str().unwrap_or_default();
     assert!(reason.contains(word), "{word:?} is not in {reason:?}");

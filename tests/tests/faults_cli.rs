@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use pinhole_tests::process::{Ended, Process, binary};
+use pinhole_tests::process::{EndedProcess, Process, binary};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 
@@ -54,7 +54,7 @@ fn asking(peer: &Peer<'_>) -> Process {
 }
 
 #[track_caller]
-fn assert_ended(ended: &Ended, code: i32, kind: &str, word: &str) {
+fn assert_ended(ended: &EndedProcess, code: i32, kind: &str, word: &str) {
     assert_eq!(ended.code, Some(code), "{ended:#?}");
     let failed = ended.event("failed");
     assert_eq!(failed["kind"], kind, "{ended:#?}");

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pinhole_tests::process::Ended;
+use pinhole_tests::process::EndedProcess;
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 
@@ -56,7 +56,12 @@ fn parts(folder: &Path) -> Vec<PathBuf> {
     parts
 }
 
-fn completes(sender: &Peer<'_>, receiver: &Peer<'_>, more: &[&str], paths: &[&Path]) -> [Ended; 2] {
+fn completes(
+    sender: &Peer<'_>,
+    receiver: &Peer<'_>,
+    more: &[&str],
+    paths: &[&Path],
+) -> [EndedProcess; 2] {
     let receiving = receiver.receive(&[&["--once"], more].concat());
     let sent = sender.send("bob", paths).end(SOON);
     [sent, receiving.end(SOON)]

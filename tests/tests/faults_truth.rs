@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pinhole_tests::process::{Ended, Process};
+use pinhole_tests::process::{EndedProcess, Process};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -36,13 +36,13 @@ fn skip(what: &str) {
 }
 
 #[track_caller]
-fn reason(ended: &Ended) -> &str {
+fn reason(ended: &EndedProcess) -> &str {
     assert_eq!(ended.code, Some(8), "{ended:#?}");
     ended.event("failed")["reason"].as_str().unwrap_or_default()
 }
 
 #[track_caller]
-fn completed(ended: &Ended, code: i32) -> &Value {
+fn completed(ended: &EndedProcess, code: i32) -> &Value {
     assert_eq!(ended.code, Some(code), "{ended:#?}");
     ended.event("completed")
 }
@@ -235,7 +235,7 @@ fn what_is_left_free_for_others_is_not_called_needed() {
 }
 
 /// While the file arrives. Returns what both say then.
-fn meanwhile(scene: &Scene, into: &Path, happens: impl FnOnce()) -> [Ended; 2] {
+fn meanwhile(scene: &Scene, into: &Path, happens: impl FnOnce()) -> [EndedProcess; 2] {
     let (alice, bob) = alice_and_bob(scene);
     let mut receiving = bob.receive_into(into, &["--once"]);
     let file = large_file(scene, 12 * MIB);

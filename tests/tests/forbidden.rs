@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use pinhole_tests::lab::{self, Host, Lab, Outbound, Plan, Router, Site, Stack};
-use pinhole_tests::process::{Ended, Process};
+use pinhole_tests::process::{EndedProcess, Process};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 
 /// Both ports at which clients look when an address names none.
@@ -37,7 +37,7 @@ struct Office<'a> {
 
 impl Office<'_> {
     /// Sends a file from A to B; returns what alice said.
-    fn send(&self, environment: &[(&str, &str)]) -> Ended {
+    fn send(&self, environment: &[(&str, &str)]) -> EndedProcess {
         let receiving = self.bob.receive(&["--once"]);
         let file = self.scene.file("file", &vec![7; 300_000]);
         let file = file.to_str().expect("a path in UTF-8");

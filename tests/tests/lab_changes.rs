@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use pinhole_tests::lab::measure::{address, dial, observe, socket};
 use pinhole_tests::lab::{
-    self, Filtering, Host, Lab, Line, Mapping, Outbound, Plan, PortMapping, Router, Site, measure,
+    self, Host, Lab, Line, NatFiltering, NatMapping, Outbound, Plan, Router, RouterPortMapping,
+    Site, measure,
 };
 
 const PORT: u16 = 40_010;
@@ -144,7 +145,7 @@ fn behind_a_carrier_both_routers_translate_and_the_stricter_one_filters() {
     assert_eq!(measure::mapping(&lab, Host::A), Router::HOME.mapping);
     assert_eq!(
         measure::filtering(&lab, Host::A),
-        Filtering::AddressAndPortDependent
+        NatFiltering::AddressAndPortDependent
     );
     let home = lab.renumber(Host::A);
     let seen = observe(&lab, Host::A, PORT, address(Lab::SERVER, 5013)).address;
@@ -154,7 +155,7 @@ fn behind_a_carrier_both_routers_translate_and_the_stricter_one_filters() {
         "the carrier's is the public one"
     );
     lab.replace_router(Host::A, Router::SYMMETRIC);
-    let Mapping::AddressAndPortDependent(_) = measure::mapping(&lab, Host::A) else {
+    let NatMapping::AddressAndPortDependent(_) = measure::mapping(&lab, Host::A) else {
         panic!("the router was not replaced");
     };
 }
@@ -285,7 +286,7 @@ fn by_upnp(lab: &Lab) -> io::Result<u16> {
     }
 }
 
-fn opens_ports_only_by(has: PortMapping) {
+fn opens_ports_only_by(has: RouterPortMapping) {
     let router = Router {
         port_mapping: Some(has),
         ..Router::SYMMETRIC
@@ -295,9 +296,9 @@ fn opens_ports_only_by(has: PortMapping) {
     };
     let seen = observe(&lab, Host::A, PORT, address(Lab::SERVER, 5015));
     let answers = [
-        (PortMapping::Upnp, 5022, by_upnp(&lab)),
-        (PortMapping::NatPmp, 5020, by_nat_pmp(&lab)),
-        (PortMapping::Pcp, 5021, by_pcp(&lab)),
+        (RouterPortMapping::Upnp, 5022, by_upnp(&lab)),
+        (RouterPortMapping::NatPmp, 5020, by_nat_pmp(&lab)),
+        (RouterPortMapping::Pcp, 5021, by_pcp(&lab)),
     ];
     for (protocol, inside, answer) in answers {
         assert_eq!(answer.is_ok(), protocol == has, "{protocol:?}: {answer:?}");
@@ -314,15 +315,15 @@ fn opens_ports_only_by(has: PortMapping) {
 
 #[test]
 fn a_router_with_upnp_opens_ports_by_it() {
-    opens_ports_only_by(PortMapping::Upnp);
+    opens_ports_only_by(RouterPortMapping::Upnp);
 }
 
 #[test]
 fn a_router_with_nat_pmp_opens_ports_by_it() {
-    opens_ports_only_by(PortMapping::NatPmp);
+    opens_ports_only_by(RouterPortMapping::NatPmp);
 }
 
 #[test]
 fn a_router_with_pcp_opens_ports_by_it() {
-    opens_ports_only_by(PortMapping::Pcp);
+    opens_ports_only_by(RouterPortMapping::Pcp);
 }

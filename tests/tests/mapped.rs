@@ -4,13 +4,13 @@
 
 use std::process::Command;
 
-use pinhole_tests::lab::{self, Lab, Plan, PortMapping, Router, TYPES};
+use pinhole_tests::lab::{self, Lab, Plan, Router, RouterPortMapping, TYPES};
 use pinhole_tests::pair::Pair;
 
 const RUNS: usize = 3;
 
 /// One that is hopeless without a mapping.
-fn opens_ports_by(protocol: PortMapping) -> Router {
+fn opens_ports_by(protocol: RouterPortMapping) -> Router {
     Router {
         port_mapping: Some(protocol),
         ..Router::SYMMETRIC
@@ -42,7 +42,7 @@ fn direct(a: Router, b: Router, name: &str) -> usize {
     direct
 }
 
-fn is_reached_and_reaches(protocol: PortMapping) {
+fn is_reached_and_reaches(protocol: RouterPortMapping) {
     if skipped() {
         return;
     }
@@ -55,17 +55,17 @@ fn is_reached_and_reaches(protocol: PortMapping) {
 
 #[test]
 fn upnp_alone_makes_two_symmetric_nats_direct() {
-    is_reached_and_reaches(PortMapping::Upnp);
+    is_reached_and_reaches(RouterPortMapping::Upnp);
 }
 
 #[test]
 fn nat_pmp_alone_makes_two_symmetric_nats_direct() {
-    is_reached_and_reaches(PortMapping::NatPmp);
+    is_reached_and_reaches(RouterPortMapping::NatPmp);
 }
 
 #[test]
 fn pcp_alone_makes_two_symmetric_nats_direct() {
-    is_reached_and_reaches(PortMapping::Pcp);
+    is_reached_and_reaches(RouterPortMapping::Pcp);
 }
 
 #[test]
@@ -75,7 +75,11 @@ fn every_pair_with_a_router_that_opens_ports_is_direct() {
         return;
     }
     let mut relayed = Vec::new();
-    for protocol in [PortMapping::Upnp, PortMapping::NatPmp, PortMapping::Pcp] {
+    for protocol in [
+        RouterPortMapping::Upnp,
+        RouterPortMapping::NatPmp,
+        RouterPortMapping::Pcp,
+    ] {
         for (kind, other) in TYPES {
             let name = format!("{protocol:?} × {kind}");
             if direct(opens_ports_by(protocol), other, &name) < RUNS {

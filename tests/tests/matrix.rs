@@ -12,8 +12,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Filtering, Host, Lab, Line, Mapping, Order, Plan, Router, TYPES};
-use pinhole_tests::pair::{Connection, Pair};
+use pinhole_tests::lab::{
+    self, Host, Lab, Line, NatFiltering, NatMapping, Order, Plan, Router, TYPES,
+};
+use pinhole_tests::pair::{Pair, PairConnection};
 
 /// Laboratories at once: most of their time is waiting.
 const AT_ONCE: usize = 8;
@@ -39,14 +41,16 @@ enum Reach {
 
 impl Reach {
     fn of(router: Router) -> Self {
-        use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+        use NatFiltering::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
         match (router.mapping, router.filtering) {
             (_, EndpointIndependent)
-            | (Mapping::None | Mapping::EndpointIndependent(_), AddressDependent) => Self::Loose,
-            (Mapping::None | Mapping::EndpointIndependent(_), AddressAndPortDependent) => {
+            | (NatMapping::None | NatMapping::EndpointIndependent(_), AddressDependent) => {
+                Self::Loose
+            }
+            (NatMapping::None | NatMapping::EndpointIndependent(_), AddressAndPortDependent) => {
                 Self::Stable
             }
-            (Mapping::AddressAndPortDependent(Order::Sequential), _) => Self::Sequential,
+            (NatMapping::AddressAndPortDependent(Order::Sequential), _) => Self::Sequential,
             _ => Self::Unpredictable,
         }
     }
@@ -69,7 +73,7 @@ type Kind = (&'static str, Router);
 struct Row {
     pair: [Kind; 2],
     /// Of the transfers that arrived.
-    connected: Vec<Connection>,
+    connected: Vec<PairConnection>,
     failure: Option<String>,
 }
 
@@ -140,7 +144,7 @@ fn connect(pair: [Kind; 2], runs: usize) -> Row {
     row
 }
 
-fn send([(_, a), (_, b)]: [Kind; 2], runs: usize, connected: &mut Vec<Connection>) {
+fn send([(_, a), (_, b)]: [Kind; 2], runs: usize, connected: &mut Vec<PairConnection>) {
     let plan = Plan::two_sites(a, b);
     let lab = Lab::build(plan);
     let skewed = Line {

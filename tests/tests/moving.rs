@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pinhole_tests::lab::{self, Host, Lab, Line, Plan, Router};
-use pinhole_tests::process::{Ended, Process};
+use pinhole_tests::process::{EndedProcess, Process};
 use pinhole_tests::scene::{SOON, Scene};
 
 const MIB: u64 = 1024 * 1024;
@@ -64,8 +64,8 @@ impl Road<'_> {
 
 /// How a transfer went on that was disturbed.
 struct Story {
-    sent: Ended,
-    received: Ended,
+    sent: EndedProcess,
+    received: EndedProcess,
     /// The longest time in which nothing new arrived.
     stall: Duration,
     /// From the return of the network to the end of that time.
@@ -131,7 +131,7 @@ fn arrived(receiving: &mut Process, bytes: u64) {
 
 /// The times at which more had arrived than ever before. What had come of a chunk
 /// when a connection broke comes again, and is none.
-fn news(received: &Ended) -> Vec<Instant> {
+fn news(received: &EndedProcess) -> Vec<Instant> {
     let mut most = 0;
     let mut times = Vec::new();
     for (event, at) in received.events.iter().zip(&received.times) {
@@ -220,14 +220,14 @@ fn disturbed(scale: Scale, name: &str, begins: &str, act: fn(&mut Road) -> Insta
     story
 }
 
-fn without_progress(ended: &Ended) -> Vec<&serde_json::Value> {
+fn without_progress(ended: &EndedProcess) -> Vec<&serde_json::Value> {
     let events = ended.events.iter();
     events
         .filter(|event| event["event"] != "progress")
         .collect()
 }
 
-fn count(ended: &Ended, name: &str) -> usize {
+fn count(ended: &EndedProcess, name: &str) -> usize {
     let events = ended.events.iter();
     events.filter(|event| event["event"] == name).count()
 }

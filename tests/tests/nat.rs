@@ -4,7 +4,9 @@
 use std::fs;
 use std::time::Duration;
 
-use pinhole_tests::lab::{self, Filtering, Host, Lab, Mapping, Order, Plan, Router, Unsolicited};
+use pinhole_tests::lab::{
+    self, Host, Lab, NatFiltering, NatMapping, Order, Plan, Router, Unsolicited,
+};
 use pinhole_tests::pair::paths;
 use pinhole_tests::scene::{SOON, Scene};
 
@@ -41,8 +43,8 @@ fn stable_nats_that_answer_strangers_with_icmp_are_punched() {
 #[test]
 fn two_nats_that_count_are_punched_where_both_sides_foresee() {
     let router = Router::of(
-        Mapping::AddressAndPortDependent(Order::Sequential),
-        Filtering::AddressAndPortDependent,
+        NatMapping::AddressAndPortDependent(Order::Sequential),
+        NatFiltering::AddressAndPortDependent,
     );
     let Some(lab) = lab::build_or_skip(Plan::two_sites(router, router)) else {
         return;

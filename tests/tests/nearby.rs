@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_net::PeerKey;
 use pinhole_tests::lab::{self, Host, Lab, Plan, Router};
-use pinhole_tests::process::{Ended, Process, binary};
+use pinhole_tests::process::{EndedProcess, Process, binary};
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
@@ -77,7 +77,7 @@ impl<'a> Person<'a> {
         (process, nearby)
     }
 
-    fn send(&self, to: &str, file: &Path) -> Ended {
+    fn send(&self, to: &str, file: &Path) -> EndedProcess {
         let file = file.to_str().expect("UTF-8");
         self.start(&["send", to, file]).end(SOON)
     }
@@ -287,7 +287,7 @@ fn a_name_of_a_server_is_filled_by_nobody_who_only_claims_it() {
     let (_, fingerprint) = mallory.id();
     let (_receiving, _) = mallory.receive();
     let secret = file(folder.path(), "secret");
-    let refuse = |sent: &Ended| {
+    let refuse = |sent: &EndedProcess| {
         assert_eq!(sent.code, Some(4), "{sent:#?}");
         assert_eq!(sent.event("failed")["kind"], "claimed", "{sent:#?}");
         let reason = sent.event("failed")["reason"].to_string();

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use pinhole_tests::process::Ended;
+use pinhole_tests::process::EndedProcess;
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_tests::tree::{self, Node};
 
@@ -13,7 +13,7 @@ use pinhole_tests::tree::{self, Node};
 const LONG: Duration = Duration::from_secs(240);
 
 /// Sends the path to a fresh peer and compares what arrives with what was sent.
-fn arrives_equal(scene: &Scene, path: &Path) -> Ended {
+fn arrives_equal(scene: &Scene, path: &Path) -> EndedProcess {
     let (alice, bob) = (scene.peer("alice"), scene.peer("bob"));
     let receiving = bob.receive(&["--once"]);
     let sent = alice.send("bob", &[path]).end(LONG);

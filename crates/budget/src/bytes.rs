@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// A pause up to this long may be caught up.
+/// An idle time up to this long can be caught up.
 const CATCH_UP: Duration = Duration::from_millis(100);
 
-/// A limit on bytes a second that can be changed while it is in force. Whoever comes
-/// waits behind everybody who came before; so of those who come again only when their
-/// last bytes have passed, with as many each time, each gets the same share.
+/// A limit on bytes a second, which can change while it is in force. Requests pass in the
+/// order in which they come. Senders that each ask for the same number of bytes, and ask
+/// again only when those have passed, get equal shares.
 #[derive(Debug, Default)]
 pub struct ByteRate {
     bytes_per_second: Option<u64>,
-    /// When all that has passed would have passed at that speed.
+    /// The time at which everything counted so far has passed at that rate.
     due: Option<Instant>,
 }
 
@@ -31,7 +31,7 @@ impl ByteRate {
         self.bytes_per_second.is_some()
     }
 
-    /// When `bytes` that are counted now may pass; `None` for at once.
+    /// Counts `bytes`. Returns when they may pass, or `None` if they may pass now.
     pub fn reserve(&mut self, now: Instant, bytes: u64) -> Option<Instant> {
         let bytes_per_second = self.bytes_per_second?;
         let start = now.checked_sub(CATCH_UP).unwrap_or(now);

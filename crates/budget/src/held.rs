@@ -6,16 +6,16 @@ use std::net::IpAddr;
 
 use crate::subnet::{Subnet, subnets};
 
-/// What may be held at a time. A cost is 1 for a thing, or its size.
+/// What may be held at once. The cost of a thing is 1, or its size.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     /// In all.
     pub total: u64,
-    /// Of the total, what only those who are known may use.
+    /// The part of the total that only known keys may use.
     pub reserved: u64,
     /// For one key, known or not.
     pub per_key: u64,
-    /// For the networks of those who are not known.
+    /// For the networks of keys that are not known.
     pub per_subnet: SubnetBounds,
 }
 
@@ -59,20 +59,20 @@ impl SubnetBounds {
     }
 }
 
-/// Whom something counts against.
+/// The key and network that something counts against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner<K> {
-    /// Its key, once it has proven one.
+    /// The key, once it is proven.
     pub key: Option<K>,
-    /// Where it comes from; `None` where that is not known, as over a relay.
+    /// The address; `None` where it is unknown, as over a relay.
     pub address: Option<IpAddr>,
-    /// Whether it is known (a contact, a key that is logged in): it may use the
-    /// reserve, is not counted against its network, and never gives way.
+    /// Whether the key is known (a contact, or a key that is logged in). It may then use
+    /// the reserve, does not count against its network, and is never evicted.
     pub is_known: bool,
 }
 
 impl<K> Owner<K> {
-    /// A key that is not known, from nobody knows where.
+    /// A key that is not known, at an unknown address.
     #[must_use]
     pub const fn stranger(key: K) -> Self {
         Self {
@@ -83,21 +83,21 @@ impl<K> Owner<K> {
     }
 }
 
-/// One thing that is held.
+/// A handle to one thing that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// Something that may be held.
+/// A granted request.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "what has given way has to be ended"]
 pub struct Taken {
-    /// To be given back at its end.
+    /// To be given back in the end.
     pub ticket: Ticket,
-    /// What had to give way. Their tickets are no longer held.
+    /// What was evicted for it. These tickets are no longer held.
     pub evicted: Vec<Ticket>,
 }
 
-/// Why something may not be held.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// The key holds as much as one may.
@@ -106,14 +106,13 @@ pub enum Full {
     /// The network holds as much as one may.
     #[error("{0} holds as much as one network may")]
     Subnet(Subnet),
-    /// Everybody together holds as much as may be, and nobody a larger part than the
-    /// one who asks.
+    /// The budget is full, and nobody holds a larger part than the one who asks.
     #[error("as much is held as may be in all")]
     Total,
 }
 
-/// Newcomers who share a fate when the budget is full: the widest network, or the key
-/// where no address is known.
+/// A group of newcomers that are evicted together: those of the widest network, or of one
+/// key if its address is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Group<K> {
     Subnet(Subnet),
@@ -122,7 +121,7 @@ enum Group<K> {
 }
 
 #[derive(Debug)]
-struct Held<K> {
+struct HeldItem<K> {
     owner: Owner<K>,
     cost: u64,
 }
@@ -153,7 +152,7 @@ pub struct Budget<K> {
     bounds: Bounds,
     next_ticket: u64,
     used: u64,
-    held: HashMap<Ticket, Held<K>>,
+    held: HashMap<Ticket, HeldItem<K>>,
     by_key: HashMap<K, u64>,
     by_subnet: HashMap<Subnet, u64>,
     groups: BTreeMap<Group<K>, (u64, BTreeSet<Ticket>)>,
@@ -161,7 +160,7 @@ pub struct Budget<K> {
 }
 
 impl<K: Copy + Ord + Hash> Budget<K> {
-    /// Nothing is held yet.
+    /// An empty budget.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self {
@@ -176,21 +175,20 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         }
     }
 
-    /// What is held in all.
+    /// How much is held in all.
     #[must_use]
     pub const fn used(&self) -> u64 {
         self.used
     }
 
-    /// What this key holds.
+    /// How much this key holds.
     #[must_use]
     pub fn used_by_key(&self, key: K) -> u64 {
         self.by_key.get(&key).copied().unwrap_or(0)
     }
 
-    /// Counts something that `owner` wants held. When the budget is full, the
-    /// heaviest newcomers give way, the latest of theirs first, as long as they hold
-    /// more than `owner` would.
+    /// Counts something for `owner`. When the budget is full, the heaviest newcomers are
+    /// evicted, their latest first, as long as they hold more than `owner` would.
     ///
     /// # Errors
     /// Says which bound was met; then nothing has changed.
@@ -206,9 +204,9 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         Ok(Taken { ticket, evicted })
     }
 
-    /// Something is no longer held. A ticket that has given way already is ignored.
+    /// Gives a ticket back. A ticket that was evicted is ignored.
     pub fn give_back(&mut self, ticket: Ticket) {
-        let Some(Held { owner, cost }) = self.held.remove(&ticket) else {
+        let Some(HeldItem { owner, cost }) = self.held.remove(&ticket) else {
             return;
         };
         self.used -= cost;
@@ -232,7 +230,7 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         }
     }
 
-    /// The owner has proven a key, or become known, since it was counted.
+    /// Changes the owner of a ticket, after a key was proven or became known.
     ///
     /// # Errors
     /// The new key holds as much as one may; then nothing has changed.
@@ -279,7 +277,7 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         all.find(over).map_or(Ok(()), |it| Err(Full::Subnet(it)))
     }
 
-    /// Who has to give way.
+    /// The tickets to be evicted for `owner`.
     fn make_room(&self, owner: &Owner<K>, cost: u64) -> Result<Vec<Ticket>, Full> {
         let reserved = if owner.is_known {
             0
@@ -299,8 +297,9 @@ impl<K: Copy + Ord + Hash> Budget<K> {
             if excess == 0 {
                 break;
             }
-            // Down to what the one who asks would hold; those who are known ask for
-            // what is theirs. Within one's own group the heavier address gives way.
+            // Newcomers are evicted down to what `owner` would hold; known keys may evict
+            // anything outside the reserve. Within the group of `owner` the heavier
+            // address is evicted.
             let mut spare = match owner.is_known {
                 true => *weight,
                 false if Some(*group) == own_group => self.heavier_neighbours(owner, cost),
@@ -325,8 +324,8 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         Ok(evicted)
     }
 
-    /// By how much the heaviest of the narrowest networks of the owner's group is
-    /// heavier than the owner's would be.
+    /// How much more the heaviest of the narrowest networks in the owner's group holds
+    /// than the owner's network would.
     fn heavier_neighbours(&self, owner: &Owner<K>, cost: u64) -> u64 {
         let narrowest = |address| subnets(address).first().copied();
         let weight = |subnet: Subnet| self.by_subnet.get(&subnet).copied().unwrap_or(0);
@@ -343,8 +342,8 @@ impl<K: Copy + Ord + Hash> Budget<K> {
             .saturating_sub(own.saturating_add(cost))
     }
 
-    /// The tickets of one group: of its narrowest network that holds most first, the
-    /// latest first.
+    /// The tickets of one group in the order of eviction: those of the heaviest narrow
+    /// network first, and the latest first.
     fn heaviest_first(&self, tickets: &BTreeSet<Ticket>) -> Vec<Ticket> {
         let weight = |ticket: &Ticket| {
             let owner = self.held.get(ticket).map(|held| held.owner);
@@ -364,7 +363,7 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         if let Some(key) = owner.key {
             *self.by_key.entry(key).or_default() += cost;
         }
-        self.held.insert(ticket, Held { owner, cost });
+        self.held.insert(ticket, HeldItem { owner, cost });
         if owner.is_known {
             return;
         }

@@ -1,21 +1,21 @@
-//! What others may make a process hold and do.
+//! Limits on what others can make a process hold and do.
 //!
-//! Everything that a peer or a client can cause counts against somebody: its key,
-//! its network, or both. Three bounds cover all of it, none with a clock, a lock or
-//! I/O of its own:
+//! Everything that a peer or a client can cause counts against its key, its network, or
+//! both. Three kinds of limits cover all of it. None has a clock, a lock or I/O of its
+//! own:
 //!
-//! * [`Budget`]: things that are *held* (connections, sessions, unanswered offers).
-//!   Each has a bound for the process, for a key and for a network, and a reserve for
-//!   those who are known. When it is full, the heaviest newcomer gives way.
-//! * [`RateLimiter`]: things that are *done* (logins, invitations, texts), so often
+//! * [`Budget`] limits things that are *held* (connections, sessions, unanswered
+//!   offers). It has a bound for the process, for a key and for a network, and a reserve
+//!   for known keys. When it is full, the newcomer who holds most is evicted.
+//! * [`RateLimiter`] limits how often something is *done* (logins, invitations, texts),
 //!   for each key.
-//! * [`ByteRate`]: bytes a second.
+//! * [`ByteRate`] limits bytes a second.
 //!
-//! [`amount`] reads such amounts as people type them, and [`give_back_memory`] is for
-//! when much that was held is not held any more.
+//! [`amount`] parses and formats such amounts. [`give_back_memory`] returns freed memory
+//! to the system.
 //!
-//! `governor` covers the second alone: it counts no things that are given back, and
-//! knows no reserve and no eviction.
+//! `governor` covers only the second kind: it does not count things that are given back,
+//! and has neither a reserve nor eviction.
 
 pub mod amount;
 mod bytes;

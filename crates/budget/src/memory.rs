@@ -1,8 +1,8 @@
-//! Memory that nobody holds any more.
+//! Returning freed memory to the system.
 
-/// Gives memory back to the system that is free. glibc does so by itself only at the
-/// end of what it has, where something always is that lives longer: what a crowd has
-/// taken would stay. Takes milliseconds, and does nothing with other allocators.
+/// Returns freed memory to the system. glibc does that by itself only at the end of its
+/// heap, where some longer-lived allocation usually remains, so the peak of a crowd would
+/// stay. Takes milliseconds, and does nothing with other allocators.
 pub fn give_back_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[allow(unsafe_code, reason = "there is no safe way to ask")]

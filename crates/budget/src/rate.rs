@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::subnet::{Subnet, subnets};
 
-/// So many at once, and one more whenever so long has passed.
+/// How often something may happen: a burst, and one more after each interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// As many as can follow each other without a pause.
+    /// How many may follow each other without a pause.
     pub burst: u32,
-    /// The time after which one more may come.
+    /// The time after which one more is allowed.
     pub interval: Duration,
 }
 
@@ -34,15 +34,15 @@ pub struct Rate {
 pub struct RateLimiter<K> {
     rate: Rate,
     keys_max: usize,
-    /// When all that was granted would have been at the steady rate. An entry is
-    /// dropped once that is past.
+    /// The theoretical arrival time of each key: when everything granted so far would
+    /// have been granted at the steady rate. An entry is dropped once that time is past.
     due: HashMap<K, Instant>,
     swept_at: Option<Instant>,
 }
 
 impl<K: Eq + Hash> RateLimiter<K> {
-    /// Remembers at most `keys_max` keys. While all of them are in use, others are
-    /// refused: bound the keys themselves where anybody can make them up.
+    /// Remembers at most `keys_max` keys. While all of them are in use, other keys are
+    /// refused, so limit the keys themselves where anyone can make them up.
     #[must_use]
     pub fn new(rate: Rate, keys_max: usize) -> Self {
         Self {
@@ -53,7 +53,7 @@ impl<K: Eq + Hash> RateLimiter<K> {
         }
     }
 
-    /// Counts one more for `key`, unless there have been as many as may be.
+    /// Counts one more for `key`. Returns whether the rate allows it.
     pub fn take(&mut self, now: Instant, key: K) -> bool {
         let granted = self.next(now, &key);
         if let Some(due) = granted {
@@ -62,7 +62,7 @@ impl<K: Eq + Hash> RateLimiter<K> {
         granted.is_some()
     }
 
-    /// What `take` would note for `key`; `None` when it would refuse.
+    /// The arrival time that `take` would note for `key`; `None` if it would refuse.
     fn next(&mut self, now: Instant, key: &K) -> Option<Instant> {
         self.sweep(now);
         if self.due.len() >= self.keys_max && !self.due.contains_key(key) {
@@ -79,7 +79,7 @@ impl<K: Eq + Hash> RateLimiter<K> {
         self.due.len()
     }
 
-    /// Once an interval at most: each sweep looks at every key.
+    /// Runs at most once an interval, because each sweep looks at every key.
     fn sweep(&mut self, now: Instant) {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= self.rate.interval;
         if self.swept_at.is_none_or(is_due) || self.due.len() >= self.keys_max {
@@ -89,9 +89,9 @@ impl<K: Eq + Hash> RateLimiter<K> {
     }
 }
 
-/// Limits how often something happens for each network: an IPv4 address and an IPv6
-/// /64 as the rate says, a /56 twice and a /48 four times as often. An IPv4 /24 has no
-/// rate of its own: a provider's customers share it.
+/// Limits how often something happens for each network. An IPv4 address and an IPv6 /64
+/// have the given rate, a /56 has twice and a /48 four times as much. An IPv4 /24 has no
+/// rate of its own, because the customers of a provider share it.
 #[derive(Debug)]
 pub struct SubnetRateLimiter([RateLimiter<Subnet>; 3]);
 
@@ -109,8 +109,8 @@ impl SubnetRateLimiter {
         Self([times(1), times(2), times(4)])
     }
 
-    /// Counts one more for the networks of `address`, unless one of them has had as
-    /// many as may be; then it counts for none.
+    /// Counts one more for the networks of `address`. If one of them has reached its
+    /// rate, it counts for none. Returns whether the rate allows it.
     pub fn take(&mut self, now: Instant, address: IpAddr) -> bool {
         let all = subnets(address);
         let subnets = all.iter().filter(|subnet| subnet.prefix_bits() != 24);

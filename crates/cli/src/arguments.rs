@@ -12,11 +12,9 @@ use clap::{
     Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
 use pinhole_client::{
-    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers,
+    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers, amount,
     display_text,
 };
-
-use crate::amount;
 
 /// Hand files straight to another person's computer.
 ///
@@ -26,37 +24,37 @@ use crate::amount;
 /// when there is no direct path.
 #[derive(Debug, Parser)]
 #[command(version, name = "pinhole", after_help = EXIT_CODES)]
-pub(crate) struct Arguments {
+pub(crate) struct CliArguments {
     #[command(flatten)]
     pub(crate) common: Common,
     #[command(subcommand)]
-    pub(crate) task: Task,
+    pub(crate) task: CliTask,
 }
 
-/// Arguments that make no sense.
+/// Arguments that cannot be used.
 #[derive(Debug)]
-pub(crate) struct Unusable {
-    /// Why, with what would make sense.
+pub(crate) struct UsageError {
+    /// The reason, with correct examples.
     pub(crate) text: String,
     /// Whether JSON was asked for.
     pub(crate) json: bool,
 }
 
-impl Arguments {
-    /// Of this process. Ends it when they only ask for help.
-    pub(crate) fn of_process() -> Result<Self, Unusable> {
+impl CliArguments {
+    /// Parses the arguments of this process. Exits when they only ask for help.
+    pub(crate) fn of_process() -> Result<Self, UsageError> {
         let words: Vec<OsString> = std::env::args_os().collect();
         Self::of(&words).map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
-            // A `*` may have put any name among them.
+            // A `*` may have put the name of any file among them.
             let safe = words
                 .iter()
                 .map(|word| OsString::from(display_text(&word.to_string_lossy())));
             let safe: Vec<OsString> = safe.collect();
             let error = Self::of(&safe).err().unwrap_or(error);
-            Unusable {
+            UsageError {
                 text: with_variable(&error),
                 json: is_given(&words, "json"),
             }
@@ -70,8 +68,8 @@ impl Arguments {
     }
 }
 
-/// An environment variable that is set to nothing counts as not set, and what it says
-/// does not matter where the option is given: not even if it makes no sense.
+/// An empty environment variable counts as not set. A variable is ignored, even a
+/// malformed one, when its option is given.
 fn with_variables_that_count(command: Command, words: &[OsString]) -> Command {
     let forget = |arg: Arg| {
         let value = arg.get_env().and_then(std::env::var_os);
@@ -86,7 +84,7 @@ fn with_variables_that_count(command: Command, words: &[OsString]) -> Command {
         .mut_subcommands(|subcommand| subcommand.mut_args(forget))
 }
 
-/// Whether an option stands among the words.
+/// Whether the words contain an option.
 fn is_given(words: &[OsString], long: &str) -> bool {
     let mut words = words.iter().take_while(|word| *word != "--");
     words.any(|word| {
@@ -96,13 +94,13 @@ fn is_given(words: &[OsString], long: &str) -> bool {
     })
 }
 
-/// What is wrong, and the variable that says it when no option does.
+/// The error text, with the name of the environment variable that caused it.
 fn with_variable(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidArg) else {
         return text;
     };
-    let mut command = Arguments::command();
+    let mut command = CliArguments::command();
     command.build();
     let of_subcommands = command.get_subcommands().flat_map(Command::get_arguments);
     let mut arguments = command.get_arguments().chain(of_subcommands);
@@ -142,7 +140,7 @@ Exit codes:
 
 The last server and name are remembered in the profile.";
 
-/// What every command takes.
+/// Options that every command takes.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
@@ -171,7 +169,7 @@ pub(crate) struct Common {
         hide_env_values = true,
         value_name = "http://[USER:PASSWORD@]HOST:PORT|none"
     )]
-    // Not parsed here: the message about a wrong one would show the password.
+    // It is parsed later, because an error message of clap would show the password.
     pub(crate) proxy: Option<String>,
     /// Neither look for people on your own network nor be found by them.
     #[arg(long, global = true, env = "PINHOLE_NO_NEARBY", value_parser = FalseyValueParser::new())]
@@ -186,7 +184,7 @@ pub(crate) struct Common {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Task {
+pub(crate) enum CliTask {
     /// Send files, folders or a few words, and wait until they are safely there.
     ///
     /// Exits with 0 once everything is on the other side's disk, whole and
@@ -205,33 +203,33 @@ pub(crate) enum Task {
     Receive(Receive),
     /// List who is online or nearby, with the fingerprints of their keys.
     ///
-    /// Somebody whose key has changed since you met is marked. Compare
-    /// fingerprints over another channel before you trust a new one.
+    /// A person whose key has changed since you met is marked. Compare fingerprints over
+    /// another channel before you trust a new one.
     Peers,
-    /// Trust the key that somebody you know has now, instead of the one from before.
+    /// Trust the new key of a person you know.
     ///
-    /// They have to be online or nearby. Compare the fingerprint with them over
-    /// another channel: it is what `pinhole id` shows them.
+    /// The person has to be online or nearby. Compare the fingerprint with them over
+    /// another channel: `pinhole id` shows it to them.
     Trust(Trust),
-    /// List whom you have chosen: by accepting, sending or trusting; and who is blocked.
+    /// List your contacts, and the people you have blocked.
     Contacts,
-    /// Hear nothing of somebody any more: to them you are offline.
+    /// Block a person. You appear offline to them.
     Block {
-        /// Who: a contact, or somebody in the history.
+        /// A contact, or a person from the history.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
-        whom: Whom,
+        spec: PeerSpec,
     },
-    /// Hear of somebody again.
+    /// Unblock a person.
     Unblock {
-        /// Who is blocked.
+        /// A person you have blocked.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
-        whom: Whom,
+        spec: PeerSpec,
     },
-    /// Remove somebody from the contacts: they are a stranger again.
+    /// Remove a person from the contacts. They are a stranger again.
     Forget {
-        /// Whom.
+        /// The contact.
         #[arg(value_name = "PEER[#FINGERPRINT]")]
-        whom: Whom,
+        spec: PeerSpec,
     },
     /// Show your own name, key and fingerprint.
     ///
@@ -280,20 +278,21 @@ Examples:
 /// What `send` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Send {
-    /// Wait until the peer receives, as often as it goes away before all is there.
+    /// Wait until the peer receives, again whenever it goes away before everything has
+    /// arrived.
     #[arg(long)]
     pub(crate) wait: bool,
     /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
+    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
     pub(crate) limit: Option<u64>,
     /// Send these words instead of files; `-` for what standard input says.
     #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
     pub(crate) text: Option<String>,
-    /// To whom; to several at once with commas between their names. With #FINGERPRINT
-    /// only to whoever has that key, whether a server confirms the name or not.
+    /// The recipient, or several with commas between their names. With #FINGERPRINT only
+    /// the person with that key, whether a server confirms the name or not.
     #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
-    pub(crate) peers: Peers,
-    /// What to send; folders go whole.
+    pub(crate) peers: PeerSpecs,
+    /// What to send. Folders are sent whole.
     #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 }
@@ -307,39 +306,39 @@ pub(crate) struct Trust {
     /// Whose key.
     #[arg(value_name = "PEER")]
     pub(crate) peer: PeerName,
-    /// What the key has to be.
+    /// The fingerprint that the key must have.
     #[arg(value_name = "FINGERPRINT")]
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Names with commas between them, which none holds.
+/// Recipients with commas between them. No name contains a comma.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Peers(pub(crate) Vec<Whom>);
+pub(crate) struct PeerSpecs(pub(crate) Vec<PeerSpec>);
 
-/// A name, and perhaps the key that belongs to it.
+/// A name, and the fingerprint of its key if one was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Whom {
+pub(crate) struct PeerSpec {
     pub(crate) name: PeerName,
     pub(crate) fingerprint: Option<Fingerprint>,
 }
 
-impl FromStr for Peers {
+impl FromStr for PeerSpecs {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut all = Vec::new();
         for one in text.split(',') {
-            let whom = one.parse()?;
-            // Said twice is meant once.
-            if !all.contains(&whom) {
-                all.push(whom);
+            let spec = one.parse()?;
+            // A recipient given twice gets everything once.
+            if !all.contains(&spec) {
+                all.push(spec);
             }
         }
         Ok(Self(all))
     }
 }
 
-impl FromStr for Whom {
+impl FromStr for PeerSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -364,8 +363,9 @@ pub(crate) struct Receive {
     /// Whose offers to take without asking: nobody's, those of people accepted before, everybody's.
     #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
     pub(crate) accept: Option<AcceptPolicy>,
-    /// The most to take without asking, as 500M or 2GiB; what is larger needs somebody to ask.
-    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::bytes)]
+    /// The largest offer to take without asking, as 500M or 2GiB. A larger one needs an
+    /// answer.
+    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::parse)]
     pub(crate) max_size: Option<u64>,
     /// How to answer people you have not chosen yet: over the relay, which hides your address
     /// until you accept something (the default); directly; or only once you let them connect.
@@ -378,14 +378,14 @@ pub(crate) struct Receive {
     #[arg(long)]
     pub(crate) executable: bool,
     /// Receive at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::bytes_per_second)]
+    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
     pub(crate) limit: Option<u64>,
     /// Exit after the first offer, with its outcome.
     #[arg(long)]
     pub(crate) once: bool,
 }
 
-/// One of a few words, in whatever case.
+/// Parses one of the words of an option, in upper or lower case.
 fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
     T::from_str(word, true).map_err(|_| {
         let values = T::value_variants().iter();
@@ -395,7 +395,7 @@ fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
     })
 }
 
-/// With the home folder in place of the `~` that a shell leaves in `--into=~/Videos`.
+/// Expands the `~` that a shell leaves in `--into=~/Videos`.
 fn expanded(path: PathBuf) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) if rest.as_os_str().is_empty() => home,
@@ -470,17 +470,17 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
+        CliArguments::command().debug_assert();
     }
 
     #[test]
     fn several_names_stand_between_commas() {
         let line = ["pinhole", "send", "bob,carol,bob", "a", "b"];
-        let Task::Send(send) = Arguments::try_parse_from(line).unwrap().task else {
+        let CliTask::Send(send) = CliArguments::try_parse_from(line).unwrap().task else {
             panic!("something else");
         };
         assert_eq!(send.peers, "bob,carol".parse().unwrap());
-        assert!(send.peers.0.iter().all(|whom| whom.fingerprint.is_none()));
+        assert!(send.peers.0.iter().all(|spec| spec.fingerprint.is_none()));
         assert_eq!(send.peers.0.len(), 2);
         assert_eq!(send.paths.len(), 2);
     }
@@ -488,11 +488,11 @@ mod tests {
     #[test]
     fn a_fingerprint_stands_behind_a_name() {
         let fingerprint = pinhole_client::PeerKey::from_bytes([7; 32]).fingerprint();
-        let peers: Peers = format!("bob#{fingerprint},carol").parse().unwrap();
-        let known: Vec<_> = peers.0.iter().map(|whom| whom.fingerprint).collect();
+        let peers: PeerSpecs = format!("bob#{fingerprint},carol").parse().unwrap();
+        let known: Vec<_> = peers.0.iter().map(|spec| spec.fingerprint).collect();
         assert_eq!(known, [Some(fingerprint), None]);
-        assert!("bob#".parse::<Peers>().is_err());
-        assert!(format!("#{fingerprint}").parse::<Peers>().is_err());
+        assert!("bob#".parse::<PeerSpecs>().is_err());
+        assert!(format!("#{fingerprint}").parse::<PeerSpecs>().is_err());
     }
 
     #[test]
@@ -504,11 +504,11 @@ mod tests {
             ("--strangers", "x", "relay, direct, ask"),
         ] {
             let line = ["pinhole", "receive", option, value];
-            let error = Arguments::try_parse_from(line).unwrap_err().to_string();
+            let error = CliArguments::try_parse_from(line).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
         let line = ["pinhole", "receive", "--accept", "ALL"];
-        assert!(Arguments::try_parse_from(line).is_ok());
+        assert!(CliArguments::try_parse_from(line).is_ok());
     }
 
     #[test]
@@ -542,7 +542,7 @@ mod tests {
     #[test]
     fn words_become_policies() {
         let line = ["pinhole", "send", "bob", "a", "--path", "relay", "--json"];
-        let arguments = Arguments::try_parse_from(line).unwrap();
+        let arguments = CliArguments::try_parse_from(line).unwrap();
         assert_eq!(arguments.common.path, Some(PathPolicy::RelayOnly));
         assert!(arguments.common.json && !arguments.common.no_nearby);
         for bad in [
@@ -556,7 +556,10 @@ mod tests {
             vec!["pinhole", "send", "bob", "a", "--limit", "0"],
             vec!["pinhole", "peers", "--server", "no port"],
         ] {
-            assert_eq!(Arguments::try_parse_from(bad).unwrap_err().exit_code(), 2);
+            assert_eq!(
+                CliArguments::try_parse_from(bad).unwrap_err().exit_code(),
+                2
+            );
         }
     }
 }

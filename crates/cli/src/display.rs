@@ -1,25 +1,11 @@
-//! Sizes, speeds and times in words.
+//! Times, counts and titles in words.
 
 use std::time::Duration;
 
 use console::measure_text_width;
-use indicatif::{DecimalBytes, HumanDuration};
+use indicatif::HumanDuration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-
-/// As "1.21 GB".
-pub(crate) fn size(bytes: u64) -> String {
-    DecimalBytes(bytes).to_string()
-}
-
-/// As "98.20 MB/s".
-pub(crate) fn speed(bytes: u64, elapsed: Duration) -> String {
-    let per_second = bytes as f64 / elapsed.as_secs_f64().max(0.001);
-    // Saturates, which is right for a speed nobody can reach.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let per_second = per_second as u64;
-    format!("{}/s", DecimalBytes(per_second))
-}
 
 /// As "0.42 s" or "3 minutes".
 pub(crate) fn time(elapsed: Duration) -> String {
@@ -58,8 +44,8 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
     }
 }
 
-/// At most so many columns, with the middle left out: the end of a name tells what
-/// it is.
+/// Shortens text to a number of columns by leaving out its middle, because the end of a
+/// file name tells its type.
 pub(crate) fn shortened(text: &str, max_columns: usize) -> String {
     if measure_text_width(text) <= max_columns {
         return text.to_owned();
@@ -71,7 +57,7 @@ pub(crate) fn shortened(text: &str, max_columns: usize) -> String {
     head.chars().chain(['…']).chain(tail).collect()
 }
 
-/// As many of them as fit.
+/// Takes as many characters as fit.
 fn fitting(characters: impl Iterator<Item = char>, max_columns: usize) -> String {
     let mut columns = 0;
     let fits = |character: &char| {

@@ -10,8 +10,8 @@ use crate::terminal::{Terminal, Wake};
 /// How many of the last connections are shown below a diagnosis.
 const SHOWN_CONNECTIONS: usize = 3;
 
-/// Measures what the network does and says what follows, or only shows what
-/// the last attempts to connect have tried. Without a server it looks who is nearby.
+/// Measures the network and reports what follows, or only shows the last attempts to
+/// connect. Without a server, it looks for peers nearby.
 pub(crate) async fn doctor(
     terminal: &mut Terminal<'_>,
     common: &Common,
@@ -29,7 +29,7 @@ pub(crate) async fn doctor(
     }
     let server = common.server.clone();
     if server.is_none() && terminal.client.snapshot().settings.server.is_none() {
-        // What the internet lets through only a server can tell.
+        // Only a server can tell what the internet lets through.
         let exit = peers::list(terminal, common).await?;
         if exit == Exit::Done {
             terminal

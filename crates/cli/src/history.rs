@@ -5,7 +5,7 @@ use pinhole_client::Command;
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
 
-/// Lists every transfer that has ended, or forgets them.
+/// Lists every transfer that has ended, or clears the list.
 pub(crate) async fn history(terminal: &mut Terminal<'_>, clear: bool) -> anyhow::Result<Exit> {
     if clear {
         terminal.client.command(Command::ClearHistory)?;

@@ -1,22 +1,22 @@
-//! Ctrl-C, and the system's wish that the program should end.
+//! Signals that end the program.
 
-/// Who wants the program to end.
+/// Who asks the program to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interrupt {
-    /// Whoever sits before it.
+    /// The user, by Ctrl-C.
     User,
-    /// The system, or what started it: the ordinary end of a service.
+    /// The system or a service manager.
     System,
 }
 
-/// Hears Ctrl-C and the system's wish that the program should end, from when
-/// it is made; what comes between two calls counts, too.
+/// Listens for signals from its creation on, so that none between two calls is lost.
 pub(crate) struct Interrupts {
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
-    /// The terminal is gone. Not heard of where that is to be survived (`nohup`).
+    /// The terminal is gone. `None` where the process was started to survive that
+    /// (`nohup`).
     #[cfg(unix)]
     hangup: Option<tokio::signal::unix::Signal>,
     #[cfg(windows)]
@@ -45,7 +45,7 @@ impl Interrupts {
         })
     }
 
-    /// Returns at the next one.
+    /// Waits for the next signal.
     #[cfg(unix)]
     pub(crate) async fn next(&mut self) -> Interrupt {
         let hung_up = async {
@@ -69,8 +69,8 @@ impl Interrupts {
     }
 }
 
-/// Whether whoever started the process has it ignore that its terminal goes away.
-/// Where the system does not tell it, it does not.
+/// Whether the process was started with SIGHUP ignored. Where the system does not tell,
+/// it was not.
 #[cfg(unix)]
 fn survives_hangup() -> bool {
     /// The lowest bit is of the signal with number 1, which is SIGHUP.

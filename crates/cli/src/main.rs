@@ -1,7 +1,7 @@
 //! `pinhole`: Pinhole on the command line.
 
-mod amount;
 mod arguments;
+mod contacts;
 mod display;
 mod doctor;
 mod exit;
@@ -9,12 +9,11 @@ mod history;
 mod interrupts;
 mod payload;
 mod peers;
-mod people;
 mod prompt;
-mod reader;
 mod receive;
 mod report;
 mod send;
+mod stdout_watch;
 mod terminal;
 mod trust;
 mod tty;
@@ -26,24 +25,24 @@ use anyhow::Context as _;
 use pinhole_client::{Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{Arguments, Task};
+use crate::arguments::{CliArguments, CliTask};
+use crate::contacts::ContactChange;
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
-use crate::people::Wish;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::of_process() {
+    let arguments = match CliArguments::of_process() {
         Ok(arguments) => arguments,
         Err(unusable) => {
-            let mut report = Report::new(unusable.json);
+            let mut report = Reporter::new(unusable.json);
             report.unusable(&unusable.text);
             return told(Exit::Usage, &mut report).into();
         }
     };
     init_logging();
-    let mut report = Report::new(arguments.common.json);
+    let mut report = Reporter::new(arguments.common.json);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
         let (kind, exit) = match error.is::<StartError>() {
             true => ("profile", Exit::LocalFiles),
@@ -55,8 +54,8 @@ fn main() -> ExitCode {
     told(exit, &mut report).into()
 }
 
-/// How it ends, when its results may not have been written.
-fn told(exit: Exit, report: &mut Report) -> Exit {
+/// The exit code, in view of results that could not be written.
+fn told(exit: Exit, report: &mut Reporter) -> Exit {
     let Some(why) = report.lost().map(ToString::to_string) else {
         return exit;
     };
@@ -66,8 +65,8 @@ fn told(exit: Exit, report: &mut Report) -> Exit {
     exit.max(Exit::Trouble)
 }
 
-/// Logs go to standard error, and only when `PINHOLE_LOG` asks for them: what
-/// a user needs to know is part of the output.
+/// Sends logs to standard error, but only when `PINHOLE_LOG` asks for them. Everything
+/// that a user needs to know is part of the output.
 fn init_logging() {
     let filter = EnvFilter::try_from_env("PINHOLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt()
@@ -77,7 +76,7 @@ fn init_logging() {
         .init();
 }
 
-fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
+fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
     let mut overrides = overrides(&arguments);
     if let Some(proxy) = &arguments.common.proxy {
         match proxy.parse() {
@@ -104,48 +103,50 @@ fn run(arguments: Arguments, report: &mut Report) -> anyhow::Result<Exit> {
         let goodbye = tokio::task::spawn_blocking(|| client.shut_down(events));
         tokio::select! {
             _ = goodbye => {}
-            // Whoever is in such a hurry need not wait for goodbyes.
+            // A second Ctrl-C does not wait for goodbyes.
             _ = interrupts.next() => {}
         }
         exit
     });
-    // A prompt that is still open sits in a blocking read: do not wait for it.
+    // An open prompt blocks in a read, so it is not waited for.
     runtime.shutdown_background();
     exit
 }
 
-async fn perform(mut face: Terminal<'_>, arguments: Arguments) -> anyhow::Result<Exit> {
+async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Result<Exit> {
     let common = &arguments.common;
     match arguments.task {
-        Task::Id => Ok(peers::id(&face, arguments.common.name)),
-        Task::Doctor { last } => doctor::doctor(&mut face, common, last).await,
-        Task::History { clear } => history::history(&mut face, clear).await,
-        Task::Peers => peers::list(&mut face, common).await,
-        Task::Contacts => Ok(people::contacts(&face)),
-        Task::Block { whom } => people::wish(&mut face, Wish::Block, &whom).await,
-        Task::Unblock { whom } => people::wish(&mut face, Wish::Unblock, &whom).await,
-        Task::Forget { whom } => people::wish(&mut face, Wish::Forget, &whom).await,
-        Task::Trust(task) => trust::trust(&mut face, common, task).await,
-        Task::Send(task) => send::send(&mut face, common, task).await,
-        Task::Receive(task) => receive::receive(&mut face, common, task.once).await,
+        CliTask::Id => Ok(peers::id(&face, arguments.common.name)),
+        CliTask::Doctor { last } => doctor::doctor(&mut face, common, last).await,
+        CliTask::History { clear } => history::history(&mut face, clear).await,
+        CliTask::Peers => peers::list(&mut face, common).await,
+        CliTask::Contacts => Ok(contacts::list(&face)),
+        CliTask::Block { spec } => contacts::change(&mut face, ContactChange::Block, &spec).await,
+        CliTask::Unblock { spec } => {
+            contacts::change(&mut face, ContactChange::Unblock, &spec).await
+        }
+        CliTask::Forget { spec } => contacts::change(&mut face, ContactChange::Forget, &spec).await,
+        CliTask::Trust(task) => trust::trust(&mut face, common, task).await,
+        CliTask::Send(task) => send::send(&mut face, common, task).await,
+        CliTask::Receive(task) => receive::receive(&mut face, common, task.once).await,
     }
 }
 
-/// What differs from the profile's settings in this run.
-fn overrides(arguments: &Arguments) -> Overrides {
+/// Settings that differ in this run.
+fn overrides(arguments: &CliArguments) -> Overrides {
     let common = Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
         port_mapping: arguments.common.no_port_mapping.then_some(false),
-        takes_nothing: !matches!(arguments.task, Task::Receive(_)),
+        takes_nothing: !matches!(arguments.task, CliTask::Receive(_)),
         ..Overrides::default()
     };
     match &arguments.task {
-        Task::Send(send) => Overrides {
+        CliTask::Send(send) => Overrides {
             send_limit: send.limit,
             ..common
         },
-        Task::Receive(receive) => Overrides {
+        CliTask::Receive(receive) => Overrides {
             download_folder: receive.into.clone(),
             accept: receive.accept,
             unasked_bytes_max: receive.max_size,

@@ -1,4 +1,4 @@
-//! What `send` sends.
+//! The payload of `send`: files or a text.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -16,20 +16,21 @@ pub(crate) enum Payload {
     Text(String),
 }
 
-/// Why there is nothing to send, and how the program ends then.
+/// Why there is nothing to send, and the exit code for it.
 #[derive(Debug)]
-struct Unusable {
+struct PayloadError {
     reason: String,
     exit: Exit,
 }
 
 impl Payload {
-    /// What the arguments name. Reads standard input when they say so. Blocks.
-    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, Unusable> {
+    /// Collects the payload that the arguments name. Reads standard input if they say so.
+    /// Blocks.
+    fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, PayloadError> {
         let Some(text) = text else {
             let mut troubles = paths.iter().filter_map(|path| trouble(path));
             return match troubles.next() {
-                Some(reason) => Err(Unusable {
+                Some(reason) => Err(PayloadError {
                     reason,
                     exit: Exit::LocalFiles,
                 }),
@@ -37,7 +38,7 @@ impl Payload {
             };
         };
         let text = if text == "-" { typed()? } else { text };
-        let usage = |reason: String| Unusable {
+        let usage = |reason: String| PayloadError {
             reason,
             exit: Exit::Usage,
         };
@@ -64,10 +65,10 @@ impl Payload {
     }
 }
 
-/// Why this path cannot be sent. Links are not followed, not even here: who may
-/// write beside what is to be sent, as in `send bob *`, could send anything else.
+/// Why this path cannot be sent. Links are never followed: anyone who may write beside
+/// the files of `send bob *` could make it send anything else.
 fn trouble(path: &Path) -> Option<String> {
-    // Without a slash at its end, which would follow a link.
+    // Removes a slash at the end, which would follow a link.
     let named: PathBuf = path.components().collect();
     let readable = |kind: std::fs::FileType| match kind {
         kind if kind.is_dir() => std::fs::read_dir(&named).map(drop),
@@ -87,15 +88,14 @@ fn trouble(path: &Path) -> Option<String> {
     Some(format!("{named}: {why}"))
 }
 
-/// Each of them once, however often and in whatever way it is named.
+/// Removes paths that name the same thing again.
 fn each_once(paths: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut places = HashSet::new();
     let is_new = |path: &PathBuf| places.insert(place(path));
     paths.into_iter().filter(is_new).collect()
 }
 
-/// Where something is, wherever it is looked at from. It may itself be a link, which is
-/// not followed.
+/// The canonical path of something. A link at its end is not followed.
 fn place(path: &Path) -> PathBuf {
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -103,7 +103,7 @@ fn place(path: &Path) -> PathBuf {
     };
     let found = match path.file_name() {
         Some(name) => parent.canonicalize().map(|parent| parent.join(name)),
-        // As `..`
+        // A path such as `..` has no name.
         None => path.canonicalize(),
     };
     found.unwrap_or_else(|_| path.to_owned())
@@ -118,26 +118,26 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// Standard input, but not much more than can be sent.
-fn typed() -> Result<String, Unusable> {
+/// Reads standard input, up to one byte more than can be sent.
+fn typed() -> Result<String, PayloadError> {
     let mut text = String::new();
     let mut input = io::stdin().lock().take(TEXT_BYTES_MAX as u64 + 1);
     match input.read_to_string(&mut text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(Unusable {
+        Err(error) => Err(PayloadError {
             reason: format!("cannot read the text from standard input: {error}"),
             exit: Exit::LocalFiles,
         }),
     }
 }
 
-/// Reads what is to be sent; `Err(exit)` inside when that is where it ends.
+/// Collects the payload; the inner `Err` holds the exit code when that fails.
 pub(crate) async fn payload_of(
     terminal: &mut Terminal<'_>,
     text: Option<String>,
     paths: Vec<PathBuf>,
 ) -> anyhow::Result<Result<Payload, Exit>> {
-    // Before anything is asked of others.
+    // This happens before anyone else is asked for anything.
     let mut reading = tokio::task::spawn_blocking(|| Payload::of(text, paths));
     let payload = loop {
         tokio::select! {
@@ -147,7 +147,7 @@ pub(crate) async fn payload_of(
             },
         }
     };
-    Ok(payload.map_err(|Unusable { reason, exit }| {
+    Ok(payload.map_err(|PayloadError { reason, exit }| {
         let kind = match exit {
             Exit::LocalFiles => "local_files",
             _ => "usage",

@@ -7,16 +7,17 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::terminal::{Presence, Terminal, Wake};
+use crate::terminal::{OnlineOptions, Terminal, Wake};
 
-/// Whoever is nearby has answered by then. Most do at once; who has answered
-/// somebody else within the last second waits until it is over (RFC 6762, 6).
+/// How long answers from peers nearby are waited for. Most come at once, but a responder
+/// that has answered another query within the last second waits until that second is over
+/// (RFC 6762, 6).
 pub(crate) const NEARBY_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Lists who is online or nearby.
+/// Lists the peers that are online or nearby.
 pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<Exit> {
     let patience = Instant::now() + NEARBY_PATIENCE;
-    let presence = Presence {
+    let presence = OnlineOptions {
         announces: false,
         patient: false,
     };
@@ -63,7 +64,7 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
     }
     Ok(match is_complete {
         true => Exit::Done,
-        // Whoever is online could not be asked for.
+        // The server could not be asked who is online.
         false => Exit::NoPath,
     })
 }

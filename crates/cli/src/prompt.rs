@@ -1,4 +1,4 @@
-//! What the user answers on the terminal.
+//! Answers from the terminal.
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, stdin};
@@ -11,39 +11,37 @@ use tokio::sync::mpsc;
 
 use crate::tty;
 
-/// How often a reader looks whether its question still stands, and whether it may
-/// read.
+/// How often a reader checks whether its question still stands and whether it may read.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Answers to questions put one at a time. What is typed belongs to one question: to
-/// the one that stood when it was typed.
+/// Reads answers to one question at a time. Input belongs to the question that was shown
+/// when it was typed.
 pub(crate) struct Prompt {
-    /// What is typed in answer to the question that stands.
-    typed: Option<mpsc::Receiver<Typed>>,
+    /// The input for the question that is shown.
+    typed: Option<mpsc::Receiver<PromptInput>>,
 }
 
-/// What comes from the terminal.
+/// Input from the terminal.
 #[derive(Debug)]
-pub(crate) enum Typed {
+pub(crate) enum PromptInput {
     Line(String),
     /// Ctrl-D.
     End,
-    /// The process has been brought to the foreground, and the question can be
-    /// answered from now on.
-    InFront,
+    /// The process has come to the foreground, so the question can be answered now.
+    Foreground,
 }
 
-/// What the user wants of an offer.
+/// The answer to an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// All of it. Where names are taken, perhaps otherwise than the settings say.
+pub(crate) enum OfferAnswer {
+    /// Accept all of it. The user may override the setting for names that are taken.
     Yes(Option<Existing>),
     No,
-    /// And nothing more of this peer.
+    /// Decline it and block the peer.
     Block,
-    /// Nor anything else that strangers have offered.
+    /// Decline everything from strangers.
     NoStranger,
-    /// The items with these numbers, counted from 1.
+    /// Accept the items with these numbers, counted from 1.
     Only(BTreeSet<usize>),
 }
 
@@ -52,28 +50,28 @@ impl Prompt {
         Self { typed: None }
     }
 
-    /// Whether anybody can answer.
+    /// Whether standard input is a terminal.
     pub(crate) fn has_reader() -> bool {
         stdin().is_terminal()
     }
 
-    /// Makes ready for a new question: what was typed before it is no answer.
+    /// Prepares for a new question. Earlier input is discarded.
     pub(crate) fn open(&mut self) {
-        // The reader of the question before ends, whatever it has read.
+        // The reader of the earlier question ends, even if it has read something.
         let (question, typed) = mpsc::channel(1);
         self.typed = Some(typed);
         tty::forget_typed();
-        // Reading cannot be called off, so it has a thread of its own.
+        // Reading cannot be cancelled, so it has its own thread.
         tokio::task::spawn_blocking(move || read_for(&question));
     }
 
-    /// There is no question any more.
+    /// Ends the question.
     pub(crate) fn close(&mut self) {
         self.typed = None;
     }
 
-    /// Waits for what is typed next.
-    pub(crate) async fn next(&mut self) -> Typed {
+    /// Waits for the next input.
+    pub(crate) async fn next(&mut self) -> PromptInput {
         let typed = match &mut self.typed {
             Some(typed) => typed.recv().await,
             None => None,
@@ -85,10 +83,10 @@ impl Prompt {
     }
 }
 
-/// Reads the terminal for as long as the question stands, but never from the
-/// background: whoever does that is stopped, with everything that it was doing.
-fn read_for(question: &mpsc::Sender<Typed>) {
-    /// A reader may be about to find out that its question is gone.
+/// Reads the terminal while the question stands, but never from the background, where the
+/// system would stop the whole process.
+fn read_for(question: &mpsc::Sender<PromptInput>) {
+    /// Another reader may not have noticed yet that its question is gone.
     static READER: Mutex<()> = Mutex::new(());
     let _only_one = READER.lock();
     let mut was_behind = false;
@@ -98,7 +96,9 @@ fn read_for(question: &mpsc::Sender<Typed>) {
             thread::sleep(TICK);
             continue;
         }
-        if std::mem::take(&mut was_behind) && question.blocking_send(Typed::InFront).is_err() {
+        if std::mem::take(&mut was_behind)
+            && question.blocking_send(PromptInput::Foreground).is_err()
+        {
             return;
         }
         let may_read = tty::has_input(TICK) && !question.is_closed() && !tty::is_in_background();
@@ -108,24 +108,23 @@ fn read_for(question: &mpsc::Sender<Typed>) {
     }
 }
 
-fn read_line() -> Typed {
+fn read_line() -> PromptInput {
     let mut line = String::new();
     match stdin().read_line(&mut line) {
-        Ok(0) | Err(_) => Typed::End,
-        Ok(_) => Typed::Line(line),
+        Ok(0) | Err(_) => PromptInput::End,
+        Ok(_) => PromptInput::Line(line),
     }
 }
 
-/// What a line says to an offer of so many items, of which some names may be
-/// taken; `None` when it makes no sense.
-pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer> {
+/// Parses an answer to an offer of `items` items; `None` if it makes no sense.
+pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<OfferAnswer> {
     match line.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Some(Answer::Yes(None)),
-        "s" | "skip" if is_taken => Some(Answer::Yes(Some(Existing::Skip))),
-        "r" | "replace" if is_taken => Some(Answer::Yes(Some(Existing::Replace))),
-        "" | "n" | "no" => Some(Answer::No),
-        "b" | "block" => Some(Answer::Block),
-        "none" => Some(Answer::NoStranger),
+        "y" | "yes" => Some(OfferAnswer::Yes(None)),
+        "s" | "skip" if is_taken => Some(OfferAnswer::Yes(Some(Existing::Skip))),
+        "r" | "replace" if is_taken => Some(OfferAnswer::Yes(Some(Existing::Replace))),
+        "" | "n" | "no" => Some(OfferAnswer::No),
+        "b" | "block" => Some(OfferAnswer::Block),
+        "none" => Some(OfferAnswer::NoStranger),
         numbers => {
             let mut chosen = BTreeSet::new();
             for part in numbers.split(',').map(str::trim) {
@@ -137,7 +136,7 @@ pub(crate) fn answer(line: &str, items: usize, is_taken: bool) -> Option<Answer>
                 }
                 chosen.extend(first..=last);
             }
-            Some(Answer::Only(chosen))
+            Some(OfferAnswer::Only(chosen))
         }
     }
 }
@@ -148,16 +147,16 @@ mod tests {
 
     #[test]
     fn lines_become_answers() {
-        let only = |numbers: &[usize]| Some(Answer::Only(numbers.iter().copied().collect()));
+        let only = |numbers: &[usize]| Some(OfferAnswer::Only(numbers.iter().copied().collect()));
         for (line, expected) in [
-            ("y", Some(Answer::Yes(None))),
-            (" YES ", Some(Answer::Yes(None))),
-            ("s", Some(Answer::Yes(Some(Existing::Skip)))),
-            ("Replace", Some(Answer::Yes(Some(Existing::Replace)))),
-            ("", Some(Answer::No)),
-            ("N", Some(Answer::No)),
-            ("b", Some(Answer::Block)),
-            ("none", Some(Answer::NoStranger)),
+            ("y", Some(OfferAnswer::Yes(None))),
+            (" YES ", Some(OfferAnswer::Yes(None))),
+            ("s", Some(OfferAnswer::Yes(Some(Existing::Skip)))),
+            ("Replace", Some(OfferAnswer::Yes(Some(Existing::Replace)))),
+            ("", Some(OfferAnswer::No)),
+            ("N", Some(OfferAnswer::No)),
+            ("b", Some(OfferAnswer::Block)),
+            ("none", Some(OfferAnswer::NoStranger)),
             ("2", only(&[2])),
             ("1,3-5", only(&[1, 3, 4, 5])),
             (" 1 , 4 - 5 ", only(&[1, 4, 5])),

@@ -3,31 +3,32 @@
 mod questions;
 mod sentences;
 
-use pinhole_client::{Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView};
+use pinhole_client::{
+    Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView, amount,
+};
 
-use self::questions::{Question, Questions};
+use self::questions::{QuestionQueue, ReceiveQuestion};
 use crate::arguments::Common;
-use crate::display;
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
 use crate::prompt::Prompt;
-use crate::reader::Reader;
-use crate::terminal::{Online, Presence, Terminal, Wake};
+use crate::stdout_watch::StdoutWatch;
+use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
-/// There to be found, for as long as it takes.
-const PRESENCE: Presence = Presence {
+/// Announces the user, and waits for the server for as long as it takes.
+const ONLINE_OPTIONS: OnlineOptions = OnlineOptions {
     announces: true,
     patient: true,
 };
 
-/// What receives.
+/// A running `pinhole receive`.
 struct Receiving {
     online: Online,
-    questions: Questions,
-    /// Of what is printed. What nobody would hear of is not taken.
-    reader: Reader,
+    questions: QuestionQueue,
+    /// Nothing is accepted once nobody reads standard output.
+    stdout_watch: StdoutWatch,
     once: bool,
-    /// The one that counts with `once`.
+    /// The first offer, which counts with `once`.
     first: Option<TransferId>,
 }
 
@@ -37,11 +38,11 @@ pub(crate) async fn receive(
     common: &Common,
     once: bool,
 ) -> anyhow::Result<Exit> {
-    // Whoever offers something should not be the first to find out.
+    // Fails now rather than at the first offer.
     if let Err(failure) = terminal.client.check_download_folder() {
         return Ok(terminal.fail(&failure));
     }
-    let online = match terminal.go_online(common, PRESENCE)? {
+    let online = match terminal.go_online(common, ONLINE_OPTIONS)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
@@ -51,8 +52,8 @@ pub(crate) async fn receive(
         .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
     let receiving = Receiving {
         online,
-        questions: Questions::new(),
-        reader: Reader::of_results(),
+        questions: QuestionQueue::new(),
+        stdout_watch: StdoutWatch::start(),
         once,
         first: None,
     };
@@ -68,7 +69,7 @@ impl Receiving {
             }
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
-                () = self.reader.gone() => {
+                () = self.stdout_watch.gone() => {
                     return self.unheard(terminal, "nobody reads it any more").await;
                 }
                 typed = self.questions.typed() => {
@@ -83,7 +84,7 @@ impl Receiving {
                 Wake::Interrupted(by) => {
                     put_off(terminal).await?;
                     return Ok(match by {
-                        // That is how a service ends.
+                        // A service ends this way.
                         Interrupt::System if !self.once => Exit::Done,
                         _ => Exit::Interrupted,
                     });
@@ -102,11 +103,11 @@ impl Receiving {
         }
     }
 
-    /// Ends because nobody would learn what is received.
+    /// Ends because nobody reads what is received.
     async fn unheard(&self, terminal: &mut Terminal<'_>, why: &str) -> anyhow::Result<Exit> {
         put_off(terminal).await?;
         let reason = format!(
-            "Cannot write to standard output: {why}. Nothing is received any more, for nobody would hear of it."
+            "Cannot write to standard output: {why}. Nothing is received any more, because nobody would learn of it."
         );
         terminal.report.unheard(&reason);
         Ok(Exit::Trouble)
@@ -127,7 +128,8 @@ impl Receiving {
             Event::Offered { transfer } => {
                 self.first.get_or_insert(transfer);
                 if Prompt::has_reader() {
-                    self.questions.add(terminal, Question::Offer(transfer));
+                    self.questions
+                        .add(terminal, ReceiveQuestion::Offer(transfer));
                     return Ok(None);
                 }
                 decline(terminal, transfer)?;
@@ -140,7 +142,7 @@ impl Receiving {
             Event::Finished { transfer, .. } => {
                 let received = finished(terminal, &mut self.questions, transfer)?;
                 if received.is_some() {
-                    // It may have come to nothing before it began.
+                    // It may have failed before it began.
                     self.first.get_or_insert(transfer);
                 }
                 Ok(received.filter(|_| self.is_what_counts(transfer)))
@@ -148,7 +150,7 @@ impl Receiving {
             Event::TextReceived { transfer } => {
                 self.first.get_or_insert(transfer);
                 terminal.tell(event);
-                // Words that could not be written have not arrived.
+                // A text that could not be written has not arrived.
                 if terminal.report.lost().is_none() {
                     terminal.client.command(Command::TextShown { transfer })?;
                 }
@@ -175,17 +177,17 @@ impl Receiving {
     fn asked(&mut self, terminal: &mut Terminal<'_>, peer: &PeerIdentity) {
         if Prompt::has_reader() {
             self.questions
-                .add(terminal, Question::Stranger(peer.clone()));
+                .add(terminal, ReceiveQuestion::Stranger(peer.clone()));
             return;
         }
         terminal.report.asked(peer);
         terminal.report.hint(
-            "It was told to wait, for there is nobody to ask: use --strangers relay or direct, or run `receive` on a terminal.",
+            "It was told to wait, because there is nobody to ask: use --strangers relay or direct, or run `receive` on a terminal.",
         );
     }
 }
 
-/// Puts off what has begun. What waits for an answer goes with the program.
+/// Interrupts the transfers that have begun. Unanswered offers end with the program.
 async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     terminal.report.withdraw_question();
     let is_moving = |stage: &Stage| matches!(stage, Stage::Transferring | Stage::Reconnecting);
@@ -194,11 +196,11 @@ async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Tells how a transfer has ended. Returns the exit code of one that was received;
-/// words have been told when they came.
+/// Reports how a transfer ended. Returns the exit code of a received one. A text was
+/// reported when it arrived.
 fn finished(
     terminal: &mut Terminal<'_>,
-    questions: &mut Questions,
+    questions: &mut QuestionQueue,
     transfer: TransferId,
 ) -> anyhow::Result<Option<Exit>> {
     let Some(view) = terminal.transfer(transfer) else {
@@ -217,20 +219,20 @@ fn finished(
     Ok(is_received.then_some(exit))
 }
 
-/// Turns an offer down because nobody can be asked.
+/// Declines an offer because nobody can be asked.
 fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<()> {
     let Some(transfer) = terminal.transfer(transfer) else {
         return Ok(());
     };
     let (peer, bytes) = (&transfer.peer.name, transfer.offer.bytes);
-    let size = display::size(bytes);
+    let size = amount::display(bytes);
     let snapshot = terminal.client.snapshot();
     let max = snapshot.settings.unasked_bytes_max;
     let why = match max.filter(|&max| bytes > max && !transfer.is_text) {
-        Some(max) if display::size(max) == size => {
+        Some(max) if amount::display(max) == size => {
             format!("its {bytes} bytes are more than the {max} of --max-size")
         }
-        Some(max) => format!("it is more than {}", display::size(max)),
+        Some(max) => format!("it is more than {}", amount::display(max)),
         None => "use --accept contacts or --accept all".to_owned(),
     };
     let what = if transfer.is_text {
@@ -238,7 +240,7 @@ fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<
     } else {
         size
     };
-    let reason = format!("Declined {what} from {peer}, for there is nobody to ask: {why}.");
+    let reason = format!("Declined {what} from {peer}, because there is nobody to ask: {why}.");
     turn_down(terminal, &transfer, &reason)
 }
 

@@ -1,7 +1,7 @@
-//! What is printed: one JSON object a line for scripts, or text for people.
+//! The output: JSON objects for scripts, or text for people.
 
 mod bar;
-mod line;
+mod json_line;
 mod network;
 mod output;
 mod people;
@@ -17,35 +17,44 @@ use pinhole_client::Completion;
 use pinhole_client::snapshot::LeftOut;
 use pinhole_client::{
     Attempt, Diagnosis, Direction, Failure, HistoryEntry, PathKind, PeerIdentity, PeerName,
-    ServerAddress, Snapshot, Stage, TransferId, TransferView,
+    ServerAddress, Snapshot, Stage, TransferId, TransferView, amount,
 };
 
-use self::bar::{Bar, Shown};
-pub(crate) use self::line::Until;
-use self::line::{Entry, Line};
+use self::bar::{Bar, BarContent};
+pub(crate) use self::json_line::AwaitedState;
+use self::json_line::{JsonEntry, JsonLine};
 use self::output::Output;
 pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::{display, tty};
 
-/// Before every line that somebody else has written.
+/// The gutter before each line of a peer's text.
 const GUTTER: &str = "│ ";
 
-/// Prints. Text about what goes on is for standard error, results are for
-/// standard output; with `--json` everything is for standard output.
-pub(crate) struct Report {
+/// What the user knows while the server cannot be reached.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outage {
+    /// The user has not been told yet.
+    pub(crate) is_news: bool,
+    /// People nearby can be reached.
+    pub(crate) is_nearby: bool,
+}
+
+/// Prints events to standard error and results to standard output. With `--json`
+/// everything goes to standard output.
+pub(crate) struct Reporter {
     json: bool,
     output: Output,
-    /// Where questions are put when standard error goes elsewhere.
+    /// Where questions are shown when standard error is redirected.
     tty: Option<File>,
     bar: Option<Bar>,
-    /// With `--json`: the bytes and files told last.
+    /// With `--json`: the bytes and files last reported.
     told: HashMap<TransferId, (u64, u64)>,
-    /// The question that waits for an answer on the last line.
+    /// The unanswered question on the last line.
     question: Option<String>,
 }
 
-impl Report {
+impl Reporter {
     pub(crate) fn new(json: bool) -> Self {
         let is_seen = io::stderr().is_terminal() || !io::stdin().is_terminal();
         Self {
@@ -58,18 +67,18 @@ impl Report {
         }
     }
 
-    /// Why standard output takes no results any more, if it does not.
+    /// The error after which standard output takes no more results.
     pub(crate) fn lost(&self) -> Option<&io::Error> {
         self.output.lost()
     }
 
-    /// Says on standard error why the program ends, whatever becomes of results.
+    /// Reports on standard error why the program ends, even with `--json`.
     pub(crate) fn unheard(&mut self, reason: &str) {
         self.clear_bar();
         self.say(&format!("pinhole: {}", plain(reason)));
     }
 
-    fn line(&self, line: &Line<'_>) {
+    fn line(&self, line: &JsonLine<'_>) {
         if let Ok(text) = serde_json::to_string(line) {
             self.output.json(&text);
         }
@@ -85,7 +94,7 @@ impl Report {
         };
     }
 
-    /// Says what belongs to a question, where the user sees that.
+    /// Shows text that belongs to a question, where the user sees it.
     fn show(&self, text: &str) {
         self.say(text);
         if let Some(mut tty) = self.tty.as_ref() {
@@ -93,7 +102,7 @@ impl Report {
         }
     }
 
-    /// Writes a part of a line to where the user sees it.
+    /// Writes part of a line where the user sees it.
     fn put(&self, text: &str) {
         let _ = match self.tty.as_ref() {
             Some(mut tty) => write!(tty, "{text}"),
@@ -101,12 +110,12 @@ impl Report {
         };
     }
 
-    /// A result of one line, for standard output.
+    /// Prints a result of one line.
     fn print(&self, text: &str) {
         self.beside_question(|| self.output.result(text));
     }
 
-    /// Writes to standard output, and puts the question again behind it.
+    /// Writes to standard output, and shows the question again behind it.
     fn beside_question(&self, write: impl FnOnce()) {
         let question = self.question.as_ref();
         let question = question.filter(|_| io::stdout().is_terminal());
@@ -119,11 +128,11 @@ impl Report {
         }
     }
 
-    /// Puts a question and leaves the cursor behind it.
+    /// Shows a question and leaves the cursor behind it.
     pub(crate) fn ask(&mut self, question: &str) {
         self.clear_bar();
         if self.json {
-            // Lines of JSON may follow at any time.
+            // Lines of JSON can follow at any time.
             return self.show(question);
         }
         let question = self.output.note(question) + " ";
@@ -131,26 +140,26 @@ impl Report {
         self.question = Some(question);
     }
 
-    /// The user has answered, which ended the line.
+    /// The user has answered, which has ended the line.
     pub(crate) fn is_answered(&mut self) {
         self.question = None;
     }
 
-    /// The question is of no interest any more.
+    /// Withdraws the question.
     pub(crate) fn withdraw_question(&mut self) {
         if self.question.take().is_some() {
             self.put("\n");
         }
     }
 
-    /// Says what belongs to a question.
+    /// Shows text that belongs to a question.
     pub(crate) fn hint(&self, text: &str) {
         self.show(text);
     }
 
     pub(crate) fn logged_in(&self, name: &PeerName, server: &ServerAddress, observed: SocketAddr) {
         if self.json {
-            self.line(&Line::LoggedIn {
+            self.line(&JsonLine::LoggedIn {
                 name,
                 observed,
                 server: server.to_string(),
@@ -162,7 +171,7 @@ impl Report {
 
     pub(crate) fn nearby(&self, name: &PeerName, port: Option<u16>) {
         if self.json {
-            self.line(&Line::Nearby { name, port });
+            self.line(&JsonLine::Nearby { name, port });
         } else if let Some(port) = port {
             self.say(&format!(
                 "people on your network can find you as {name} (TCP port {port})"
@@ -170,32 +179,26 @@ impl Report {
         }
     }
 
-    /// There is no server, or none that answers.
+    /// There is no server, or it cannot be reached.
     pub(crate) fn nearby_only(&self, failure: Option<&Failure>) {
         if self.json {
             let reason = failure.map(words::failure);
-            return self.line(&Line::NearbyOnly { reason });
+            return self.line(&JsonLine::NearbyOnly { reason });
         }
         let why = failure.map_or_else(|| "No server is set.".to_owned(), words::failure);
         self.say(&format!("{why} Only people nearby can be reached."));
     }
 
-    /// There is no connection to the server, and there will be another attempt.
-    /// People hear of it only when it `is_news`.
-    pub(crate) fn disconnected(
-        &self,
-        failure: &Failure,
-        retry_in: Duration,
-        (is_news, is_nearby): (bool, bool),
-    ) {
+    /// The server cannot be reached, and there will be another attempt.
+    pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration, outage: Outage) {
         if self.json {
             let retry_in_ms = millis(retry_in);
-            self.line(&Line::Disconnected {
+            self.line(&JsonLine::Disconnected {
                 reason: words::failure(failure),
                 retry_in_ms,
             });
-        } else if is_news {
-            let meanwhile = match is_nearby {
+        } else if outage.is_news {
+            let meanwhile = match outage.is_nearby {
                 true => " Meanwhile only people nearby can be reached.",
                 false => "",
             };
@@ -208,12 +211,13 @@ impl Report {
         &self,
         peer: &PeerIdentity,
         path: PathKind,
-        (local, remote): (SocketAddr, SocketAddr),
+        local: SocketAddr,
+        remote: SocketAddr,
         elapsed: Duration,
     ) {
         if self.json {
             let elapsed_ms = millis(elapsed);
-            self.line(&Line::Connected {
+            self.line(&JsonLine::Connected {
                 peer: &peer.name,
                 path,
                 local,
@@ -229,15 +233,16 @@ impl Report {
         }
     }
 
-    /// A session goes another way from now on.
+    /// A session has moved to another path.
     pub(crate) fn moved(
         &self,
         peer: &PeerIdentity,
         path: PathKind,
-        (local, remote): (SocketAddr, SocketAddr),
+        local: SocketAddr,
+        remote: SocketAddr,
     ) {
         if self.json {
-            self.line(&Line::Moved {
+            self.line(&JsonLine::Moved {
                 peer: &peer.name,
                 path,
                 local,
@@ -249,15 +254,15 @@ impl Report {
         }
     }
 
-    /// An offer that somebody has to decide on.
+    /// An offer that the user has to decide on.
     pub(crate) fn offered(&self, transfer: &TransferView) {
         let (peer, offer, claimed) = (&transfer.peer, &transfer.offer, transfer.claimed);
         if self.json {
-            let entries = offer.entries.iter().map(|e| Entry {
+            let entries = offer.entries.iter().map(|e| JsonEntry {
                 path: &e.path,
                 size_bytes: e.size_bytes,
             });
-            return self.line(&Line::Offered {
+            return self.line(&JsonLine::Offered {
                 peer: &peer.name,
                 fingerprint: peer.key.fingerprint(),
                 claimed,
@@ -275,13 +280,13 @@ impl Report {
         if claimed {
             let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
             self.show(&format!(
-                "somebody nearby who calls itself {name}; no server confirms it. Fingerprint: {fingerprint}"
+                "somebody nearby calls itself {name}; no server confirms the name. Fingerprint: {fingerprint}"
             ));
         }
         if transfer.is_text {
-            let (name, size) = (&peer.name, display::size(offer.bytes));
+            let (name, size) = (&peer.name, amount::display(offer.bytes));
             return self.show(&format!(
-                "{name} has something to say ({size}), and is nobody you have chosen yet"
+                "{name}, a stranger, has sent a message ({size})"
             ));
         }
         self.show(&format!("{} offers {}:", peer.name, summary(offer)));
@@ -300,29 +305,29 @@ impl Report {
     /// A connection was lost, and the transfer waits for a new one.
     pub(crate) fn reconnecting(&self, peer: &PeerName) {
         if self.json {
-            return self.line(&Line::Reconnecting { peer });
+            return self.line(&JsonLine::Reconnecting { peer });
         }
         self.say(&format!(
             "the connection to {peer} was lost; connecting again"
         ));
     }
 
-    /// A few words of a peer.
+    /// A text from a peer.
     pub(crate) fn text(&self, transfer: &TransferView) {
         let (peer, text) = (&transfer.peer.name, transfer.text.as_deref());
         let text = text.unwrap_or_default();
         if self.json {
-            return self.line(&Line::Text { peer, text });
+            return self.line(&JsonLine::Text { peer, text });
         }
         self.say(&format!("{peer} writes:"));
         self.beside_question(|| self.output.lines(text, GUTTER));
     }
 
-    /// Bytes begin to move.
+    /// The transfer of bytes begins.
     pub(crate) fn started(&self, transfer: &TransferView) {
         let offer = &transfer.offer;
         if self.json {
-            self.line(&Line::Started {
+            self.line(&JsonLine::Started {
                 peer: &transfer.peer.name,
                 files: offer.files,
                 folders: offer.folders,
@@ -348,7 +353,7 @@ impl Report {
         let news = (progress.bytes_done, progress.files_done);
         let is_moving = matches!(transfer.stage, Stage::Transferring);
         if is_moving && self.told.insert(transfer.id, news) != Some(news) {
-            self.line(&Line::Progress {
+            self.line(&JsonLine::Progress {
                 peer: &transfer.peer.name,
                 bytes: progress.bytes_done,
                 total: progress.bytes_total,
@@ -359,9 +364,9 @@ impl Report {
     }
 
     fn show_progress(&mut self, snapshot: &Snapshot) {
-        // The bar would be drawn over the question, or over what another program shows.
+        // The bar would overwrite the question, or the output of another program.
         let is_free = self.question.is_none() && !tty::is_in_background();
-        let Some(shown) = Shown::of(snapshot).filter(|_| is_free) else {
+        let Some(shown) = BarContent::of(snapshot).filter(|_| is_free) else {
             return;
         };
         if !self.bar.as_ref().is_some_and(|bar| bar.is_of(&shown)) {
@@ -375,10 +380,10 @@ impl Report {
         }
     }
 
-    /// The other side has stopped a transfer for a while, or lets it go on.
+    /// The peer has paused a transfer, or resumed it.
     pub(crate) fn paused(&self, peer: &PeerName, paused: bool) {
         if self.json {
-            return self.line(&Line::Paused { peer, paused });
+            return self.line(&JsonLine::Paused { peer, paused });
         }
         let what = if paused { "has paused" } else { "goes on" };
         self.say(&format!("{peer} {what}"));
@@ -386,7 +391,7 @@ impl Report {
 
     pub(crate) fn file_failed(&self, path: &str, failure: &Failure) {
         if self.json {
-            self.line(&Line::FileFailed {
+            self.line(&JsonLine::FileFailed {
                 path,
                 kind: failure.kind(),
                 reason: words::failure(failure),
@@ -404,7 +409,7 @@ impl Report {
             let folder = completion.folder.as_ref();
             let paths = completion.paths.iter();
             let paths = paths.map(|path| path.display().to_string());
-            return self.line(&Line::Completed {
+            return self.line(&JsonLine::Completed {
                 peer: &transfer.peer.name,
                 files: completion.files,
                 bytes: completion.bytes,
@@ -443,7 +448,7 @@ impl Report {
         }
     }
 
-    /// Why a command ends, or why a transfer with `peer` does.
+    /// The failure that ends a command, or a transfer with `peer`.
     pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
         self.ended(peer, failure.kind(), &words::failure(failure));
     }
@@ -456,15 +461,15 @@ impl Report {
         self.clear_bar();
         let reason = &plain(reason);
         if self.json {
-            self.line(&Line::Failed { peer, kind, reason });
+            self.line(&JsonLine::Failed { peer, kind, reason });
         }
-        // Somebody has to hear of it.
+        // The user has to hear of it in any case.
         if !self.json || self.lost().is_some() {
             self.say(&format!("pinhole: {reason}"));
         }
     }
 
-    /// Why the arguments make no sense, with what would.
+    /// Reports arguments that cannot be used.
     pub(crate) fn unusable(&mut self, text: &str) {
         if !self.json {
             return text.lines().for_each(|line| self.say(line));
@@ -476,32 +481,32 @@ impl Report {
         self.error("usage", reason.trim_start_matches("error: "));
     }
 
-    /// Something did not go as it should; what was asked for goes on.
+    /// Something failed, but the command goes on.
     pub(crate) fn warning(&self, failure: &Failure) {
         let reason = words::failure(failure);
         if self.json {
             let kind = failure.kind();
-            return self.line(&Line::Warning { kind, reason });
+            return self.line(&JsonLine::Warning { kind, reason });
         }
         self.say(&reason);
     }
 
-    /// The other side is waited for.
-    pub(crate) fn waiting(&self, peer: &PeerName, until: Until) {
+    /// The peer has to do something first.
+    pub(crate) fn waiting(&self, peer: &PeerName, until: AwaitedState) {
         if self.json {
-            return self.line(&Line::Waiting { peer, until });
+            return self.line(&JsonLine::Waiting { peer, until });
         }
         self.say(&match until {
-            Until::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
-            Until::Receiving => format!("waiting until {peer} receives; Ctrl-C ends"),
-            Until::Accepted => format!("waiting for {peer} to accept"),
+            AwaitedState::Online => format!("waiting until {peer} is online; Ctrl-C ends"),
+            AwaitedState::Receiving => format!("waiting until {peer} receives; Ctrl-C ends"),
+            AwaitedState::Accepted => format!("waiting for {peer} to accept"),
         });
     }
 
-    /// Something found is not sent.
+    /// A file that is not sent.
     pub(crate) fn left_out(&self, peer: &PeerName, left_out: &LeftOut) {
         if self.json {
-            return self.line(&Line::LeftOut {
+            return self.line(&JsonLine::LeftOut {
                 peer,
                 path: &left_out.path,
                 reason: &left_out.reason,
@@ -518,7 +523,7 @@ impl Report {
 
     pub(crate) fn history(&self, entry: &HistoryEntry) {
         if self.json {
-            return self.line(&Line::History(entry));
+            return self.line(&JsonLine::History(entry));
         }
         let when = display::date(entry.ended_at_s);
         let (title, peer) = (&entry.title, &entry.peer.name);
@@ -527,12 +532,13 @@ impl Report {
             Direction::Receiving => "from",
         };
         let end = words::end(entry);
-        let size = display::size(entry.bytes);
+        let size = amount::display(entry.bytes);
         let path = entry.path.map(|path| path.to_string()).unwrap_or_default();
         let elapsed = entry.elapsed_ms.filter(|&elapsed_ms| elapsed_ms > 0);
         let travelled = entry.bytes.saturating_sub(entry.here_bytes);
-        let speed = elapsed.map(|ms| display::speed(travelled, Duration::from_millis(ms)));
-        let speed = speed.unwrap_or_default();
+        let speed = elapsed.map_or_else(String::new, |ms| {
+            amount::display_rate(amount::average_rate(travelled, Duration::from_millis(ms)))
+        });
         self.print(&format!(
             "{when}  {way} {peer:<16}  {size:>10}  {path:<7}  {speed:>13}  {title}  {end}"
         ));
@@ -540,7 +546,7 @@ impl Report {
 
     pub(crate) fn diagnosis(&self, diagnosis: &Diagnosis) {
         if self.json {
-            self.line(&Line::Diagnosis(diagnosis));
+            self.line(&JsonLine::Diagnosis(diagnosis));
         } else {
             self.output.lines(&network::diagnosis(diagnosis), "");
         }
@@ -548,7 +554,7 @@ impl Report {
 
     pub(crate) fn attempt(&self, attempt: &Attempt) {
         if self.json {
-            self.line(&Line::Attempt(attempt));
+            self.line(&JsonLine::Attempt(attempt));
         } else {
             self.output.lines(&network::attempt(attempt), "");
         }

@@ -1,20 +1,20 @@
-//! `pinhole send`: the same to one or several.
+//! `pinhole send`: sends the same payload to one or several peers.
 
-mod choice;
+mod lookup;
 mod recipient;
 
 use pinhole_client::{Direction, Event, Failure, PeerName, TransferId, TransferView};
 use tokio::time::{Instant, sleep_until};
 
-use self::choice::{Choice, Reach, choose};
-use self::recipient::{Recipient, State};
+use self::lookup::{LookupProgress, Resolution, resolve};
+use self::recipient::{Recipient, RecipientState};
 use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::payload::{Payload, payload_of};
 use crate::peers::NEARBY_PATIENCE;
-use crate::terminal::{Online, Presence, Terminal, Wake};
+use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
-/// Sends it and waits until everything is durable everywhere.
+/// Sends the payload and waits until it is durable at every recipient.
 pub(crate) async fn send(
     terminal: &mut Terminal<'_>,
     common: &Common,
@@ -24,7 +24,7 @@ pub(crate) async fn send(
         Ok(payload) => payload,
         Err(exit) => return Ok(exit),
     };
-    let presence = Presence {
+    let presence = OnlineOptions {
         announces: false,
         patient: task.wait,
     };
@@ -42,9 +42,9 @@ pub(crate) async fn send(
             .clone()
             .or_else(|| snapshot.settings.name.clone()),
         recipients: recipients.collect(),
-        // The profile may have transfers of its own that waited for their peers.
+        // The profile may hold earlier transfers that waited for their peers.
         others: snapshot.transfers.last().map(|t| t.id),
-        login: online.server.then_some(Login::UnderWay),
+        login: online.server.then_some(LoginProgress::UnderWay),
         searches_nearby: online.nearby,
         online,
     };
@@ -55,24 +55,24 @@ fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
     Some(transfer.id) > others && transfer.direction == Direction::Sending
 }
 
-/// The sending of one thing to everybody who is to have it.
+/// A payload on its way to all recipients.
 struct Sending {
     payload: Payload,
-    /// Whether to wait for whoever is not online.
+    /// Whether to wait for recipients who are not online.
     waits: bool,
     own_name: Option<PeerName>,
     recipients: Vec<Recipient>,
-    /// The last transfer that was there before.
+    /// The last transfer from before this command.
     others: Option<TransferId>,
-    /// With a server.
-    login: Option<Login>,
-    /// Whoever is nearby may not have answered yet.
+    /// The login, if there is a server.
+    login: Option<LoginProgress>,
+    /// Peers nearby may not have answered yet.
     searches_nearby: bool,
     online: Online,
 }
 
-/// How the login stands.
-enum Login {
+/// The state of the login.
+enum LoginProgress {
     UnderWay,
     Done,
     Failed(Failure),
@@ -111,13 +111,13 @@ impl Sending {
                 }
                 Wake::Event(event @ Event::LoggedIn { .. }) => {
                     terminal.tell(&event);
-                    self.login = Some(Login::Done);
+                    self.login = Some(LoginProgress::Done);
                     self.go_on(terminal)?;
                 }
                 Wake::Event(Event::LogInFailed { failure })
                     if self.online.goes_on_after(&failure) =>
                 {
-                    self.login = Some(Login::Failed(failure));
+                    self.login = Some(LoginProgress::Failed(failure));
                     self.go_on(terminal)?;
                 }
                 Wake::Event(event @ Event::Disconnected { .. }) => {
@@ -136,74 +136,78 @@ impl Sending {
         }
     }
 
-    /// Whoever is nearby need not wait for it.
+    /// Recipients nearby do not wait for the server.
     fn server_is_away(&mut self, event: Event) {
-        if let (Some(Login::UnderWay), Event::Disconnected { failure, .. }) = (&self.login, event) {
-            self.login = Some(Login::Failed(failure));
+        if let (Some(LoginProgress::UnderWay), Event::Disconnected { failure, .. }) =
+            (&self.login, event)
+        {
+            self.login = Some(LoginProgress::Failed(failure));
         }
     }
 
-    /// How it all ended: as badly as the worst. `None` while it has not.
+    /// The exit code: the worst of all recipients. `None` while some are under way.
     fn exit(&self) -> Option<Exit> {
         let ends = self
             .recipients
             .iter()
             .map(|recipient| match recipient.state {
-                State::Ended(exit) => Some(exit),
+                RecipientState::Ended(exit) => Some(exit),
                 _ => None,
             });
         ends.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// Does what the latest snapshot allows, and shows how far it is.
+    /// Takes the next steps that the snapshot allows, and shows the progress.
     fn go_on(&mut self, terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
         let snapshot = terminal.client.snapshot();
         let mut is_asking = false;
         for recipient in &mut self.recipients {
             recipient.rest_is_over(&snapshot.peers);
-            if let State::Asked(key) = recipient.state {
+            if let RecipientState::Asked(key) = recipient.state {
                 let is_theirs = |t: &&TransferView| is_ours(t, self.others) && t.peer.key == key;
-                // One that was given up before may still be there.
+                // A transfer that was given up before may still be there.
                 match snapshot.transfers.iter().rfind(is_theirs) {
                     Some(transfer) if recipient.is_new(transfer.id) => {
-                        recipient.state = State::Running(transfer.id);
+                        recipient.state = RecipientState::Running(transfer.id);
                     }
                     _ => is_asking = true,
                 }
             }
-            if let State::Running(id) = recipient.state
+            if let RecipientState::Running(id) = recipient.state
                 && let Some(transfer) = snapshot.transfers.iter().find(|t| t.id == id)
             {
                 recipient.watch(terminal, transfer, self.waits)?;
             }
         }
-        let reach = Reach {
+        let progress = LookupProgress {
             has_server: self.online.server,
-            is_settled: !matches!(self.login, Some(Login::UnderWay)),
+            is_settled: !matches!(self.login, Some(LoginProgress::UnderWay)),
             searches_nearby: self.searches_nearby,
         };
         for recipient in &mut self.recipients {
-            if let (State::Waiting, false) = (recipient.state, is_asking) {
-                match choose(&snapshot.peers, &recipient.whom, reach) {
-                    Choice::Peer(peer) => {
+            if let (RecipientState::Waiting, false) = (recipient.state, is_asking) {
+                match resolve(&snapshot.peers, &recipient.spec, progress) {
+                    Resolution::Peer(peer) => {
                         recipient.introduce(terminal, peer);
                         let key = peer.identity.key;
                         terminal.client.command(self.payload.command(key))?;
-                        recipient.state = State::Asked(key);
+                        recipient.state = RecipientState::Asked(key);
                         is_asking = true;
                     }
-                    Choice::NotYet => {}
-                    Choice::Several => recipient.ambiguous(terminal),
-                    Choice::Nobody if self.own_name.as_ref() == Some(&recipient.whom.name) => {
+                    Resolution::NotYet => {}
+                    Resolution::Several => recipient.ambiguous(terminal),
+                    Resolution::Nobody if self.own_name.as_ref() == Some(&recipient.spec.name) => {
                         recipient.is_ourselves(terminal);
                     }
-                    Choice::Nobody | Choice::Unconfirmed(_) | Choice::OtherKey(_) if self.waits => {
+                    Resolution::Nobody | Resolution::Unconfirmed(_) | Resolution::OtherKey(_)
+                        if self.waits =>
+                    {
                         recipient.wait(terminal);
                     }
-                    Choice::Unconfirmed(peer) => recipient.unconfirmed(terminal, peer),
-                    Choice::OtherKey(peer) => recipient.other_key(terminal, peer),
-                    Choice::Nobody => match &self.login {
-                        Some(Login::Failed(failure)) => recipient.fail(terminal, failure),
+                    Resolution::Unconfirmed(peer) => recipient.unconfirmed(terminal, peer),
+                    Resolution::OtherKey(peer) => recipient.other_key(terminal, peer),
+                    Resolution::Nobody => match &self.login {
+                        Some(LoginProgress::Failed(failure)) => recipient.fail(terminal, failure),
                         _ => recipient.absent(terminal, self.online),
                     },
                 }
@@ -213,30 +217,31 @@ impl Sending {
         Ok(())
     }
 
-    /// One of the transfers has ended.
+    /// Notes that a transfer has ended.
     fn finish(&mut self, terminal: &mut Terminal<'_>, id: TransferId) {
         let Some(transfer) = terminal.transfer(id) else {
             return;
         };
         let others = self.others;
         let is_its = |recipient: &&mut Recipient| match recipient.state {
-            State::Running(running) => running == id,
-            State::Asked(key) => is_ours(&transfer, others) && key == transfer.peer.key,
+            RecipientState::Running(running) => running == id,
+            RecipientState::Asked(key) => is_ours(&transfer, others) && key == transfer.peer.key,
             _ => false,
         };
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {
-            // An offer may be over before it could be looked at.
+            // The offer may have ended before it was looked at.
             recipient.left_out(terminal, &transfer);
             recipient.finished(terminal, &transfer, self.waits);
         }
     }
 
-    /// The engine would not do something.
+    /// The engine refused a command.
     fn refused(&mut self, terminal: &mut Terminal<'_>, failure: Failure) {
         let mut recipients = self.recipients.iter_mut();
-        let asked = recipients.find(|recipient| matches!(recipient.state, State::Asked(_)));
+        let asked =
+            recipients.find(|recipient| matches!(recipient.state, RecipientState::Asked(_)));
         match (asked, &failure) {
-            // Whatever was asked for goes on without a profile to note it in.
+            // The command goes on even if the profile cannot be written.
             (None, _) | (_, Failure::Profile { .. }) => {
                 terminal.tell(&Event::CommandFailed { failure });
             }

@@ -10,30 +10,30 @@ use pinhole_client::{
 use crate::arguments::Common;
 use crate::exit::Exit;
 use crate::interrupts::{Interrupt, Interrupts};
-use crate::report::Report;
+use crate::report::{Outage, Reporter};
 
 /// Engine and output together.
 pub(crate) struct Terminal<'a> {
     pub(crate) client: &'a mut Client,
     events: &'a mut Events,
-    pub(crate) report: &'a mut Report,
+    pub(crate) report: &'a mut Reporter,
     interrupts: &'a mut Interrupts,
-    /// The user knows that the server is away.
+    /// The user was told that the server cannot be reached.
     is_outage_told: bool,
-    /// Those of whom the user knows that they were not let in.
+    /// Keys whose refusal was reported.
     refused_keys: HashSet<PeerKey>,
 }
 
-/// How somebody goes online.
+/// How the user goes online.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Presence {
-    /// To be found by people nearby.
+pub(crate) struct OnlineOptions {
+    /// Announces the user to people nearby.
     pub(crate) announces: bool,
-    /// Waits also for the server, should it be away.
+    /// Waits for a server that cannot be reached.
     pub(crate) patient: bool,
 }
 
-/// How people are reached.
+/// The ways in which people can be reached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Online {
     /// Through a server.
@@ -66,7 +66,7 @@ impl<'a> Terminal<'a> {
     pub(crate) fn new(
         client: &'a mut Client,
         events: &'a mut Events,
-        report: &'a mut Report,
+        report: &'a mut Reporter,
         interrupts: &'a mut Interrupts,
     ) -> Self {
         Self {
@@ -79,8 +79,8 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Waits for something to happen. Events come before snapshots, so that a
-    /// start is told before its progress.
+    /// Waits for the next thing to happen. Events come before snapshots, so that a start
+    /// is reported before its progress.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Wake> {
         tokio::select! {
             biased;
@@ -92,12 +92,12 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Begins to log in, where there is a server, and to look for people
-    /// nearby. `Err(exit)` inside when that is where it ends.
+    /// Starts to log in, if there is a server, and to look for people nearby. The inner
+    /// `Err` holds the exit code when that fails.
     pub(crate) fn go_online(
         &mut self,
         common: &Common,
-        Presence { announces, patient }: Presence,
+        OnlineOptions { announces, patient }: OnlineOptions,
     ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
         let server = common.server.clone();
@@ -143,8 +143,8 @@ impl<'a> Terminal<'a> {
         Ok(Ok(online))
     }
 
-    /// Says what a failed command or login leaves. Returns how the program ends
-    /// when nothing is left.
+    /// Reports a failed command or login. Returns the exit code when no way to reach
+    /// people is left.
     pub(crate) fn is_cut_off(&mut self, online: Online, event: &Event) -> Option<Exit> {
         match event {
             Event::LogInFailed { failure } if online.goes_on_after(failure) => {
@@ -161,9 +161,8 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Puts these transfers off at Ctrl-C, and says what becomes of each. What
-    /// has arrived is kept; at a second Ctrl-C nothing is waited for. Returns
-    /// whether there were any.
+    /// Interrupts these transfers after Ctrl-C and reports how each ends. What has
+    /// arrived is kept. A second Ctrl-C ends the wait. Returns whether there were any.
     pub(crate) async fn interrupt(
         &mut self,
         is_meant: impl Fn(&TransferView) -> bool,
@@ -195,7 +194,7 @@ impl<'a> Terminal<'a> {
         Ok(were_any)
     }
 
-    /// Says why it ends.
+    /// Reports why the command ends.
     pub(crate) fn fail(&mut self, failure: &Failure) -> Exit {
         self.report.failed(None, failure);
         Exit::from(failure)
@@ -215,7 +214,7 @@ impl<'a> Terminal<'a> {
             .cloned()
     }
 
-    /// Tells how a transfer ended.
+    /// Reports how a transfer ended.
     pub(crate) fn finish(&mut self, transfer: &TransferView) -> Exit {
         match &transfer.stage {
             Stage::Completed(completion) => {
@@ -247,7 +246,7 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// What every command tells in the same way.
+    /// Reports what is the same in every command.
     pub(crate) fn tell(&mut self, event: &Event) {
         match event {
             Event::LoggedIn {
@@ -260,10 +259,11 @@ impl<'a> Terminal<'a> {
             }
             Event::Nearby { name, port } => self.report.nearby(name, *port),
             Event::Disconnected { failure, retry_in } => {
-                let is_news = !std::mem::replace(&mut self.is_outage_told, true);
-                let is_nearby = self.client.snapshot().nearby.is_some();
-                self.report
-                    .disconnected(failure, *retry_in, (is_news, is_nearby));
+                let outage = Outage {
+                    is_news: !std::mem::replace(&mut self.is_outage_told, true),
+                    is_nearby: self.client.snapshot().nearby.is_some(),
+                };
+                self.report.disconnected(failure, *retry_in, outage);
             }
             Event::Connected {
                 peer,
@@ -273,14 +273,14 @@ impl<'a> Terminal<'a> {
                 elapsed,
             } => {
                 self.report
-                    .connected(peer, *path, (*local, *remote), *elapsed);
+                    .connected(peer, *path, *local, *remote, *elapsed);
             }
             Event::Moved {
                 peer,
                 path,
                 local,
                 remote,
-            } => self.report.moved(peer, *path, (*local, *remote)),
+            } => self.report.moved(peer, *path, *local, *remote),
             Event::KeyRefused { peer, known } => {
                 if self.refused_keys.insert(peer.key) {
                     self.report.key_refused(peer, *known);

@@ -6,18 +6,17 @@ use tokio::time::{Instant, sleep_until};
 use crate::arguments::{Common, Trust};
 use crate::exit::Exit;
 use crate::peers::NEARBY_PATIENCE;
-use crate::report::Until;
-use crate::terminal::{Online, Presence, Terminal, Wake};
+use crate::report::AwaitedState;
+use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
-/// Pins the key that a peer has now, if it is the one that the user has
-/// confirmed.
+/// Pins the present key of a peer, if it is the one that the user confirmed.
 pub(crate) async fn trust(
     terminal: &mut Terminal<'_>,
     common: &Common,
     task: Trust,
 ) -> anyhow::Result<Exit> {
     let patience = Instant::now() + NEARBY_PATIENCE;
-    let presence = Presence {
+    let presence = OnlineOptions {
         announces: false,
         patient: task.wait,
     };
@@ -31,29 +30,31 @@ pub(crate) async fn trust(
         let snapshot = terminal.client.snapshot();
         let may_show = waits_for.server || waits_for.nearby;
         match find(&snapshot.peers, &task.peer, task.fingerprint) {
-            Found::Same(peer)
+            KeyMatch::Same(peer)
                 if peer.changed_from.is_none() && pinned == Some(peer.identity.key) =>
             {
                 terminal.report.trusted(&task.peer, task.fingerprint);
                 return Ok(Exit::Done);
             }
-            Found::Same(peer) if pinned.is_none() => {
+            KeyMatch::Same(peer) if pinned.is_none() => {
                 let key = peer.identity.key;
                 terminal
                     .client
                     .command(Command::TrustNewKey { peer: key })?;
                 pinned = Some(key);
             }
-            Found::Other(peer) if !may_show => return Ok(refuse(terminal, peer, task.fingerprint)),
-            Found::Nobody if !may_show && !task.wait => {
+            KeyMatch::Other(peer) if !may_show => {
+                return Ok(refuse(terminal, peer, task.fingerprint));
+            }
+            KeyMatch::Nobody if !may_show && !task.wait => {
                 let peer = task.peer.to_string();
                 return Ok(terminal.fail(&Failure::PeerOffline { peer }));
             }
-            Found::Nobody if !may_show && !is_waiting => {
+            KeyMatch::Nobody if !may_show && !is_waiting => {
                 is_waiting = true;
-                terminal.report.waiting(&task.peer, Until::Online);
+                terminal.report.waiting(&task.peer, AwaitedState::Online);
             }
-            Found::Same(_) | Found::Other(_) | Found::Nobody => {}
+            KeyMatch::Same(_) | KeyMatch::Other(_) | KeyMatch::Nobody => {}
         }
         let end = listen(terminal, online, &mut waits_for, patience, pinned.is_some());
         if let Some(exit) = end.await? {
@@ -62,7 +63,7 @@ pub(crate) async fn trust(
     }
 }
 
-/// Waits for the next thing that happens. Returns how it ends, if it does.
+/// Waits for the next event. Returns the exit code if it ends the command.
 async fn listen(
     terminal: &mut Terminal<'_>,
     online: Online,
@@ -98,25 +99,25 @@ async fn listen(
     Ok(None)
 }
 
-/// Who has the name.
-enum Found<'a> {
-    /// With the right key.
+/// The peer that has the name.
+enum KeyMatch<'a> {
+    /// Its key is the expected one.
     Same(&'a PeerView),
-    /// With another one.
+    /// Its key is another one.
     Other(&'a PeerView),
     Nobody,
 }
 
-fn find<'a>(peers: &'a [PeerView], name: &PeerName, fingerprint: Fingerprint) -> Found<'a> {
+fn find<'a>(peers: &'a [PeerView], name: &PeerName, fingerprint: Fingerprint) -> KeyMatch<'a> {
     let named = || {
         let online = peers.iter().filter(|peer| peer.online);
         online.filter(|peer| peer.identity.name == *name)
     };
     let is_same = |peer: &&PeerView| peer.identity.key.fingerprint() == fingerprint;
     match (named().find(is_same), named().next()) {
-        (Some(same), _) => Found::Same(same),
-        (None, Some(other)) => Found::Other(other),
-        (None, None) => Found::Nobody,
+        (Some(same), _) => KeyMatch::Same(same),
+        (None, Some(other)) => KeyMatch::Other(other),
+        (None, None) => KeyMatch::Nobody,
     }
 }
 

@@ -46,9 +46,9 @@ async fn main() -> Result<()> {
         match ours.map(|it| (&it.stage, it.progress.bytes_done)) {
             Some((Stage::Transferring, bytes)) => println!("{bytes} bytes sent"),
             Some((Stage::Failed(failure), _)) => return Err(failure.clone().into()),
-            Some((Stage::Completed(done), bytes)) => {
+            Some((Stage::Completed(done), _)) => {
                 ensure!(done.files > 0 && done.missing() == 0, "not all was sent");
-                println!("{to} has {bytes} bytes on disk");
+                println!("{to} has {} bytes on disk", done.bytes);
                 break;
             }
             _ => {}

@@ -31,8 +31,8 @@ pub enum Command {
         name: PeerName,
         /// Whether to be found by them, too.
         announces: bool,
-        /// Nobody but them is to be reached: the name is kept for the next time.
-        /// A login keeps it itself, once the server has granted it.
+        /// There is no server, so the name is stored at once. A login stores it once the
+        /// server has granted it.
         alone: bool,
     },
     /// End the login, nearby, and every transfer; back to the first screen.
@@ -42,10 +42,10 @@ pub enum Command {
     Send {
         /// To whom.
         peer: PeerKey,
-        /// What: files and folders, each under its own last component.
+        /// Files and folders. Each is offered under its own last component.
         paths: Vec<PathBuf>,
     },
-    /// Send a few words to a peer that is online.
+    /// Send a short text to a peer that is online.
     SendText {
         /// To whom.
         peer: PeerKey,

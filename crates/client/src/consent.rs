@@ -15,8 +15,8 @@ use crate::offer;
 use crate::store::Acquaintance;
 use crate::store::{AcceptPolicy, Settings, Strangers};
 
-/// For so long after a delivery its sender may offer the same again and hear that it
-/// is there, should it have missed that. Never renewed.
+/// How long a sender may offer a delivery again and be told that it has arrived, in
+/// case it missed the acknowledgement. Never renewed.
 pub(crate) const DELIVERY_REMEMBERED: Duration = Duration::from_secs(120);
 /// A stranger who was allowed to connect may do so for this long.
 pub(crate) const ALLOWED_FOR: Duration = Duration::from_secs(60 * 60);
@@ -24,18 +24,18 @@ pub(crate) const ALLOWED_FOR: Duration = Duration::from_secs(60 * 60);
 const DELIVERIES_MAX: usize = 256;
 const DELIVERIES_OF_ONE_MAX: usize = 32;
 
-/// What the user has to do with a key.
+/// How the user stands to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// The user wants to hear nothing of it.
+    /// The user has blocked it.
     Blocked,
     /// Another key is pinned under its name.
     Changed,
-    /// Nothing.
+    /// The user does not know it.
     Stranger,
     /// The user has sent to it, accepted something of it, or trusted it.
     Chosen,
-    /// And files went through between the two.
+    /// Chosen, and an offer of files went through.
     Contact,
 }
 
@@ -56,12 +56,12 @@ impl Standing {
     }
 }
 
-/// Where a yes comes from.
+/// What said yes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Yes {
-    /// The user has looked at this one: its key is pinned.
+    /// The user, about this offer. The key is pinned.
     User,
-    /// The settings say it of everybody, or of all contacts: nobody has looked.
+    /// The settings, about everybody or all contacts. Nothing is pinned.
     Standing,
 }
 
@@ -72,18 +72,18 @@ impl Yes {
     }
 }
 
-/// What becomes of an offer or of words.
+/// What to do with an offer or a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// There is a yes already.
+    /// Take it: there is a yes already.
     Take,
-    /// The user is asked.
+    /// Ask the user.
     Ask,
-    /// Nobody is asked.
+    /// Decline it without asking.
     Refuse,
 }
 
-/// What becomes of an invitation.
+/// What to do with an invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invited {
     /// It is answered, on such paths.
@@ -171,18 +171,18 @@ pub(crate) fn is_accepted(
     accepted.0 == peer && offer::is_same(accepted.1, offer)
 }
 
-/// What was received to its end a short while ago. Its sender may have missed that.
+/// What was received completely a short while ago. Its sender may not know that.
 #[derive(Debug, Default)]
 pub(crate) struct Deliveries(Vec<(Delivery, Instant)>);
 
-/// All that tells one delivery from another.
+/// What identifies a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Delivery {
-    /// Whose.
+    /// The sender.
     pub(crate) peer: PeerKey,
     /// Which files and folders: [`Manifest::listing`].
     pub(crate) listing: Digest,
-    /// And what was in them.
+    /// The digest of their content.
     pub(crate) content: Digest,
 }
 

@@ -10,10 +10,10 @@ use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
 use crate::failure::Failure;
 use crate::model::TransferId;
 
-/// Something that has happened. What *is* stands in the [`crate::Snapshot`].
+/// Something that has happened. The [`crate::Snapshot`] holds the present state.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Logged in, for the first time or again. The snapshot has the roster.
+    /// Logged in, for the first time or again. The snapshot lists who is online.
     LoggedIn {
         /// Under this name.
         name: PeerName,
@@ -72,7 +72,7 @@ pub enum Event {
     KeyRefused {
         /// Who.
         peer: PeerIdentity,
-        /// Of the key pinned.
+        /// The fingerprint of the pinned key.
         known: Fingerprint,
     },
     /// A stranger wants to connect, and was told that it needs permission: it is in

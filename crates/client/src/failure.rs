@@ -19,12 +19,12 @@ pub enum Failure {
         /// What the system said.
         reason: String,
     },
-    /// The proxy does not lead to the server.
+    /// The proxy could not connect to the server.
     #[error("Cannot reach the server through the proxy {proxy}: {reason}.")]
     Proxy {
         /// Which, without its password.
         proxy: String,
-        /// What stood in the way, and what to do.
+        /// What went wrong, and what to do.
         reason: String,
     },
     /// The server's key is not the one in its address, or not the one pinned.
@@ -32,9 +32,9 @@ pub enum Failure {
     ServerKeyChanged {
         /// Which.
         server: ServerAddress,
-        /// Of the key that it should have.
+        /// The fingerprint that its key should have.
         known: Option<Fingerprint>,
-        /// Of the key that it shows.
+        /// The fingerprint of the key that it shows.
         shown: Option<Fingerprint>,
     },
     /// The connection to the server broke.
@@ -52,10 +52,10 @@ pub enum Failure {
     /// This identity has logged in from elsewhere.
     #[error("You have logged in from another place, which ended this session.")]
     Replaced,
-    /// Nobody of that name is online.
+    /// No peer with that name is online.
     #[error("Nobody called {peer} is online. Check the name, or ask them to start Pinhole.")]
     PeerOffline {
-        /// As it was asked for.
+        /// The name as the user gave it.
         peer: String,
     },
     /// A peer's key differs from the one pinned.
@@ -65,9 +65,9 @@ pub enum Failure {
     PeerKeyChanged {
         /// Who.
         peer: PeerName,
-        /// Of the key pinned.
+        /// The fingerprint of the pinned key.
         known: Fingerprint,
-        /// Of the key that there is now.
+        /// The fingerprint of the new key.
         now: Fingerprint,
     },
     /// The other side would not connect: it knows another key under our name.
@@ -92,7 +92,7 @@ pub enum Failure {
         /// Who.
         peer: PeerName,
     },
-    /// Whoever answered did not hold the key the server introduced.
+    /// The side that answered does not hold the key that the server introduced.
     #[error("Whoever answered as {peer} could not prove it. Nothing was sent.")]
     PeerNotAuthentic {
         /// Who it should have been.
@@ -115,10 +115,10 @@ pub enum Failure {
     /// Cancelled here.
     #[error("Cancelled.")]
     Cancelled,
-    /// Put off here.
+    /// Stopped on this side, to go on another day.
     #[error("Stopped. What has arrived is kept; sent again, it goes on from there.")]
     Interrupted,
-    /// Put off by the other side, or it went away in good order.
+    /// Stopped by the other side, or the other side quit.
     #[error("{peer} stopped. What has arrived is kept; sent again, it goes on from there.")]
     InterruptedByPeer {
         /// Who.
@@ -209,7 +209,7 @@ fn server_key_changed(
 }
 
 impl Failure {
-    /// A word for programs. It stays, whatever becomes of the sentence.
+    /// A stable identifier for programs. It stays the same when the sentence changes.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -1,8 +1,7 @@
-//! The whole of Pinhole without a face.
+//! The application without a user interface.
 //!
-//! A face (the desktop application, the command line) sends [`Command`]s,
-//! receives [`Event`]s and draws the latest [`Snapshot`]. It uses nothing else
-//! of Pinhole.
+//! A *face* (the window, the command line) sends [`Command`]s, receives [`Event`]s and
+//! draws the latest [`Snapshot`]. It uses nothing else of Pinhole.
 //!
 //! | module | what it holds |
 //! |---|---|

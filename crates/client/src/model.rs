@@ -62,7 +62,7 @@ pub struct Completion {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Those of them that were there before, and did not travel.
+    /// The part of them that the receiver already had, so that it did not travel.
     pub here_bytes: u64,
     /// Bytes that travelled more than once.
     pub resent_bytes: u64,
@@ -108,24 +108,24 @@ impl Completion {
 pub struct Progress {
     /// Sent and acknowledged, or received and verified.
     pub bytes_done: u64,
-    /// Those of them that the receiver had already. They have no speed.
+    /// The part of them that the receiver already had. It does not count as speed.
     pub here_bytes: u64,
-    /// Of how many.
+    /// The total.
     pub bytes_total: u64,
     /// Whole files so far.
     pub files_done: u64,
-    /// Of how many.
+    /// The total.
     pub files_total: u64,
-    /// Over the last seconds; `None` before there is anything to measure.
+    /// Speed over the last seconds; `None` before it can be measured.
     pub bytes_per_second: Option<u64>,
-    /// At that speed; `None` while it cannot be told, as in a stall.
+    /// Time left at that speed; `None` while it is unknown, as in a stall.
     pub time_left: Option<Duration>,
-    /// Who wants it to stop for a while.
+    /// Which side has paused it.
     pub paused: Paused,
 }
 
 impl Progress {
-    /// Whether it stands still although nobody wants it to.
+    /// Whether no bytes move although neither side has paused it.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.bytes_per_second == Some(0)

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::model::{Direction, Progress, Stage, TransferId};
 use crate::store::{Attempt, HistoryEntry, Outcome, Settings};
 
-/// Everything a face shows, at one moment. Replaced as a whole on each change.
+/// Everything that a face shows, at one moment. Each change replaces all of it.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Whether we are logged in.
@@ -30,7 +30,7 @@ pub struct Snapshot {
     /// Strangers that were told they need permission to connect, oldest first, until
     /// they are allowed or declined: at most 64.
     pub asking: Vec<PeerIdentity>,
-    /// Whom the user has chosen, on every server and nearby, ordered by name.
+    /// The peers whose keys are pinned, on every server and nearby, ordered by name.
     pub contacts: Arc<Vec<PeerIdentity>>,
     /// Keys that were blocked, ordered by the names they had then.
     pub blocked: Vec<PeerIdentity>,
@@ -91,30 +91,30 @@ pub struct Overall {
 /// Whether we are logged in.
 #[derive(Debug, Clone)]
 pub enum LoginState {
-    /// Not, and not trying. The failure of the last attempt, if there was one.
+    /// Not logged in, and not trying to.
     LoggedOut {
         /// Why the last login ended, when it was not the user who ended it.
         failure: Option<Failure>,
     },
     /// The first attempt is under way.
     LoggingIn {
-        /// As whom.
+        /// Our name.
         name: PeerName,
-        /// Where.
+        /// The server.
         server: ServerAddress,
     },
     /// Logged in.
     LoggedIn {
-        /// As whom.
+        /// Our name.
         name: PeerName,
-        /// Where, with the fingerprint of the server's key.
+        /// The server, with the fingerprint of its key.
         server: ServerAddress,
     },
     /// The connection to the server is lost; sessions with peers go on.
     Reconnecting {
-        /// As whom.
+        /// Our name.
         name: PeerName,
-        /// Where.
+        /// The server.
         server: ServerAddress,
         /// Why it was lost, or why the last attempt failed.
         failure: Failure,

@@ -1,4 +1,4 @@
-//! What a view asks for. Views change nothing themselves: the application
+//! The actions that views ask for. Views change nothing themselves: the application
 //! applies their actions in one place, after everything is drawn.
 
 use std::collections::BTreeSet;
@@ -8,67 +8,67 @@ use egui::ThemePreference;
 use pinhole_client::{Command, Existing, PeerKey, ServerAddress, TransferId};
 
 use crate::message::Draft;
-use crate::settings::Form;
+use crate::settings::SettingsForm;
 
 /// What a view asks for.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
-    /// Of the engine.
+pub(crate) enum UiAction {
+    /// Send a command to the engine.
     Command(Command),
-    /// Of the operating system, away from the window's thread.
-    Ask(Question),
+    /// Ask the operating system, on another thread.
+    Ask(DialogRequest),
     /// Show a sheet.
     Open(Sheet),
-    /// Put the sheet away; what was typed in it stays for the next time.
+    /// Close the sheet. What was typed in it is kept for the next time.
     CloseSheet,
-    /// Put the sheet away, with what was typed in it.
+    /// Close the sheet and discard what was typed in it.
     DiscardSheet,
-    /// Send a few words, and put their sheet away once the engine has them.
+    /// Send a message, and close its sheet once the engine has taken it.
     Say {
-        /// To whom.
+        /// The recipient.
         peer: PeerKey,
-        /// What.
+        /// The text or the paths.
         text: String,
     },
-    /// Leave, once the user says so if something is under way.
-    Leave(Leaving),
-    /// Leave, whatever is under way.
-    LeaveNow(Leaving),
-    /// Log in to the server under the key that it shows now.
+    /// Leave; ask first if something is under way.
+    Leave(LeaveRequest),
+    /// Leave without asking.
+    LeaveNow(LeaveRequest),
+    /// Log in to the server with the key that it shows now.
     TrustServer(ServerAddress),
-    /// Put an offer's question away; it stays in the list of transfers.
+    /// Postpone an offer's question. The offer stays in the list of transfers.
     Postpone(TransferId),
     /// Ask an offer's question again.
     LookAt(TransferId),
-    /// Put the question about strangers away; a card keeps it in reach.
+    /// Postpone the question about strangers. A card in the list shows it again.
     PutOffStrangers,
-    /// Turn down whatever strangers want.
+    /// Decline everything from strangers.
     DeclineStrangers,
-    /// Ask the question about strangers again.
+    /// Show the question about strangers again.
     LookAtStrangers,
-    /// Into the clipboard.
+    /// Copy to the clipboard.
     Copy(String),
-    /// Put the notice away.
+    /// Close the notice.
     DismissNotice,
     /// Light, dark, or as the system.
     SetTheme(ThemePreference),
 }
 
-/// What ends transfers that are under way.
+/// A way to leave, which ends transfers that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leaving {
+pub(crate) enum LeaveRequest {
     /// Closing the window.
     Quit,
     /// Back to the first screen, also at the next start.
     LogOut,
-    /// Back to the first screen: the login under way is not wanted.
+    /// Back to the first screen, because the login under way is no longer wanted.
     GiveUp,
-    /// Switching people nearby off while there is nobody else.
+    /// Switching off people nearby, where there is no server.
     Nearby,
 }
 
-impl Leaving {
-    /// What does it, but for closing the window.
+impl LeaveRequest {
+    /// The commands for it, apart from closing the window.
     pub(crate) fn commands(self) -> Vec<Command> {
         let stays_out = Command::SetAutoLogIn { on: false };
         match self {
@@ -80,63 +80,63 @@ impl Leaving {
     }
 }
 
-/// What is asked of the operating system.
+/// A request to the operating system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Question {
-    /// Which files to send, to whom comes later.
+pub(crate) enum DialogRequest {
+    /// Choose files to send. The recipient is chosen later.
     Files,
-    /// Which files to send to a peer.
+    /// Choose files to send to a peer.
     FilesFor(PeerKey),
-    /// Which folder to send to a peer.
+    /// Choose a folder to send to a peer.
     FolderFor(PeerKey),
-    /// Where to save an offer.
+    /// Choose where to save an offer.
     FolderInto {
         /// Which offer.
         transfer: TransferId,
-        /// Places of what is not wanted of it.
+        /// The indices of entries that are not wanted.
         unwanted: BTreeSet<u32>,
-        /// What happens to names that are there.
+        /// What to do about names that are taken.
         existing: Option<Existing>,
     },
-    /// Where to save accepted files from now on.
+    /// Choose where accepted files go from now on.
     DownloadFolder,
     /// Show a folder in the file manager.
     Show(PathBuf),
 }
 
-/// What lies over the list of people.
+/// A sheet over the list of people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Sheet {
-    /// To whom to send.
+    /// Choosing recipients.
     Send {
         /// What.
         paths: Vec<PathBuf>,
-        /// Those who are ticked.
+        /// The chosen recipients.
         chosen: BTreeSet<PeerKey>,
     },
-    /// A few words to a peer.
+    /// A message to a peer.
     Message(Draft),
-    /// A name and a server, while people nearby are in sight.
+    /// Logging in to a server while people nearby are shown.
     LogIn,
-    /// Whether to leave although something is under way.
-    Leave(Leaving),
-    /// Whether a peer's changed key is right.
+    /// Confirming to leave while something is under way.
+    Leave(LeaveRequest),
+    /// Deciding on a peer's changed key.
     Trust {
         /// The key as it is now.
         peer: PeerKey,
-        /// What to send when it is.
+        /// What to send once the key is trusted.
         paths: Vec<PathBuf>,
     },
     /// The settings, as typed.
-    Settings(Form),
-    /// Contacts, and who is blocked.
-    Known {
-        /// The contact whose removal was asked for once.
+    Settings(SettingsForm),
+    /// Contacts and blocked people.
+    Contacts {
+        /// The contact whose removal was clicked once.
         forgetting: Option<PeerKey>,
     },
-    /// What was sent and received.
+    /// The history.
     History {
-        /// Clearing it was asked for once.
+        /// Clearing was clicked once.
         clearing: bool,
     },
 }

@@ -10,74 +10,74 @@ use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
 use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{Command, Event, LoginState, PeerKey, Snapshot, TransferId};
 
-use crate::action::{Action, Leaving, Sheet};
+use crate::action::{LeaveRequest, Sheet, UiAction};
 use crate::bridge::Bridge;
-use crate::choice::Choice;
-use crate::dialogs::{Answer, Dialogs};
+use crate::dialogs::{DialogAnswer, Dialogs};
 use crate::hover::Hover;
 use crate::leave;
-use crate::sheets::Sheets;
-use crate::strangers::PutOff;
+use crate::selection::OfferSelection;
+use crate::sheet_stack::SheetStack;
+use crate::strangers::Postponed;
 use crate::transfers::FileFailures;
 use crate::{header, login, peers, text, theme, transfers};
-use drops::Drop;
-use questions::Asked;
+use drops::PendingDrop;
+use questions::QuestionTimer;
 
-/// How many failed files of one transfer are remembered.
+/// The most failed files of one transfer that are remembered.
 const MOST_FILE_FAILURES: usize = 1_000;
-/// How many events are taken before a frame is drawn.
+/// The most events that are handled before a frame is drawn.
 const MOST_EVENTS: usize = 1_000;
 
 /// The application.
 pub(crate) struct App {
     bridge: Bridge,
     snapshot: Arc<Snapshot>,
-    form: login::Form,
+    form: login::LoginForm,
     dialogs: Dialogs,
     hover: Hover,
-    sheets: Sheets,
-    asked: Asked,
-    /// The user wants it closed, whatever is under way.
+    sheets: SheetStack,
+    asked: QuestionTimer,
+    /// The user wants to quit, even if something is under way.
     is_quitting: bool,
-    put_off: PutOff,
-    /// The stranger's offer that the user wants to see by itself.
+    put_off: Postponed,
+    /// The stranger's offer that the user wants to see alone.
     looked_at: Option<TransferId>,
-    /// The rows of the question about strangers, and when they moved last.
+    /// The rows of the question about strangers, and how often they have moved.
     rows: Vec<PeerKey>,
-    rows_asked: Asked,
+    rows_asked: QuestionTimer,
     rows_moved: u64,
-    choices: HashMap<TransferId, Choice>,
+    choices: HashMap<TransferId, OfferSelection>,
     failures: FileFailures,
     notice: Option<String>,
-    drop: Option<Drop>,
+    drop: Option<PendingDrop>,
     title: String,
     font_asked_for: bool,
 }
 
 /// What the first screen is filled with.
 #[derive(Debug, Default)]
-pub(crate) struct Prefill {
+pub(crate) struct LoginPrefill {
     /// The name, instead of the one used last.
     pub(crate) name: Option<String>,
     /// The server, instead of the one used last.
     pub(crate) server: Option<String>,
-    /// Both were asked for expressly: log in without a click.
+    /// Both were given expressly, so log in without a click.
     pub(crate) log_in: bool,
 }
 
 impl App {
-    /// In the window that is being created, for an engine in this state.
+    /// Creates the application in a new window, for an engine in this state.
     pub(crate) fn new(
         cc: &eframe::CreationContext<'_>,
         bridge: Bridge,
         snapshot: Arc<Snapshot>,
-        prefill: Prefill,
+        prefill: LoginPrefill,
     ) -> Self {
         theme::install(&cc.egui_ctx);
         let last_name = snapshot.settings.name.as_ref().map(ToString::to_string);
         let last_server = snapshot.settings.server.as_ref().map(ToString::to_string);
         let mut app = Self {
-            form: login::Form::new(
+            form: login::LoginForm::new(
                 prefill.name.or(last_name).unwrap_or_default(),
                 prefill.server.or(last_server).unwrap_or_default(),
             ),
@@ -85,13 +85,13 @@ impl App {
             snapshot,
             dialogs: Dialogs::new(cc.egui_ctx.clone()),
             hover: Hover::new(cc),
-            sheets: Sheets::default(),
-            asked: Asked::default(),
+            sheets: SheetStack::default(),
+            asked: QuestionTimer::default(),
             is_quitting: false,
-            put_off: PutOff::default(),
+            put_off: Postponed::default(),
             looked_at: None,
             rows: Vec::new(),
-            rows_asked: Asked::default(),
+            rows_asked: QuestionTimer::default(),
             rows_moved: 0,
             choices: HashMap::new(),
             failures: FileFailures::new(),
@@ -103,16 +103,20 @@ impl App {
         let settings = &app.snapshot.settings;
         let again = settings.auto_log_in && app.form.is_as_remembered(settings);
         let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
-        // What was used last has worked: it is kept at until it does again.
+        // What was used last has worked before, so it is tried until it works again.
+        let patience = match again {
+            true => login::Patience::UntilLoggedIn,
+            false => login::Patience::OneAttempt,
+        };
         if (prefill.log_in || again && is_out)
-            && let Some(command) = app.form.submit(again)
+            && let Some(command) = app.form.submit(patience)
         {
             app.send(command);
         }
         app
     }
 
-    /// Whether the engine has taken it; if not, a notice says so.
+    /// Returns whether the engine has taken the command. If not, a notice says so.
     fn send(&mut self, command: Command) -> bool {
         let taken = self.bridge.command(command);
         if let Err(busy) = taken {
@@ -121,75 +125,75 @@ impl App {
         taken.is_ok()
     }
 
-    fn apply(&mut self, ctx: &egui::Context, action: Action) {
+    fn apply(&mut self, ctx: &egui::Context, action: UiAction) {
         match action {
-            Action::Command(command) => {
+            UiAction::Command(command) => {
                 self.send(command);
             }
-            Action::Say { peer, text } => {
+            UiAction::Say { peer, text } => {
                 if self.send(Command::SendText { peer, text }) {
                     self.sheets.discard();
                 }
             }
-            Action::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
-            Action::Open(sheet) => self.sheets.open(sheet),
-            Action::CloseSheet => self.sheets.close(),
-            Action::DiscardSheet => self.sheets.discard(),
-            Action::Leave(leaving) => {
+            UiAction::Ask(question) => self.dialogs.ask(question, &self.snapshot.download_folder),
+            UiAction::Open(sheet) => self.sheets.open(sheet),
+            UiAction::CloseSheet => self.sheets.close(),
+            UiAction::DiscardSheet => self.sheets.discard(),
+            UiAction::Leave(leaving) => {
                 if leave::under_way(&self.snapshot).next().is_some() {
                     self.sheets.open(Sheet::Leave(leaving));
                 } else {
                     self.leave(ctx, leaving);
                 }
             }
-            Action::LeaveNow(leaving) => self.leave(ctx, leaving),
-            Action::TrustServer(server) => {
+            UiAction::LeaveNow(leaving) => self.leave(ctx, leaving),
+            UiAction::TrustServer(server) => {
                 self.form.trust(&server);
-                match self.form.submit(false) {
+                match self.form.submit(login::Patience::OneAttempt) {
                     Some(command) => {
                         self.send(command);
                     }
                     None => self.sheets.open(Sheet::LogIn),
                 }
             }
-            Action::Postpone(transfer) => {
+            UiAction::Postpone(transfer) => {
                 self.put_off.offers.insert(transfer);
             }
-            Action::LookAt(transfer) => {
+            UiAction::LookAt(transfer) => {
                 self.put_off.offers.remove(&transfer);
                 self.looked_at = Some(transfer);
             }
-            Action::PutOffStrangers => {
+            UiAction::PutOffStrangers => {
                 self.put_off.all(&self.snapshot);
                 self.put_off.be_quiet(ctx.input(|input| input.time));
             }
-            Action::DeclineStrangers => {
+            UiAction::DeclineStrangers => {
                 self.send(Command::DeclineAll);
                 self.put_off.be_quiet(ctx.input(|input| input.time));
             }
-            Action::LookAtStrangers => self.put_off.none(&self.snapshot),
-            Action::Copy(text) => {
+            UiAction::LookAtStrangers => self.put_off.none(&self.snapshot),
+            UiAction::Copy(text) => {
                 ctx.copy_text(text);
                 self.notice = Some(text::COPIED.to_owned());
             }
-            Action::DismissNotice => self.notice = None,
-            Action::SetTheme(preference) => ctx.set_theme(preference),
+            UiAction::DismissNotice => self.notice = None,
+            UiAction::SetTheme(preference) => ctx.set_theme(preference),
         }
-        // What an action changes may stand above it in the window.
+        // The change may affect what is drawn further up.
         ctx.request_repaint();
     }
 
-    fn leave(&mut self, ctx: &egui::Context, leaving: Leaving) {
+    fn leave(&mut self, ctx: &egui::Context, leaving: LeaveRequest) {
         for command in leaving.commands() {
             self.send(command);
         }
-        if leaving == Leaving::Quit {
+        if leaving == LeaveRequest::Quit {
             self.is_quitting = true;
             ctx.send_viewport_cmd(ViewportCommand::Close);
         }
     }
 
-    /// The window's own button was pressed: something may be under way.
+    /// Handles the window's close button: something may be under way.
     fn close_or_ask(&mut self, ctx: &egui::Context) {
         let is_asked_to = ctx.input(|input| input.viewport().close_requested());
         let would_lose = || {
@@ -198,11 +202,11 @@ impl App {
         };
         if is_asked_to && !self.is_quitting && would_lose() {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
-            // The taskbar can close it while it is out of sight.
+            // The taskbar can close a minimised window.
             if ctx.input(|input| input.viewport().minimized) == Some(true) {
                 ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
             }
-            self.sheets.open(Sheet::Leave(Leaving::Quit));
+            self.sheets.open(Sheet::Leave(LeaveRequest::Quit));
         }
     }
 
@@ -240,7 +244,7 @@ impl App {
         }
     }
 
-    /// Takes over the engine's state and forgets what belongs to what is gone.
+    /// Takes over the engine's snapshot and drops state of transfers that are gone.
     fn take_snapshot(&mut self, ctx: &egui::Context) {
         let Some(snapshot) = self.bridge.snapshot() else {
             return;
@@ -288,18 +292,18 @@ impl App {
         }
     }
 
-    /// Whether there may be people to see.
+    /// Whether the list of people is shown.
     fn is_among_people(&self) -> bool {
         own_name(&self.snapshot).is_some()
     }
 
-    fn first_screen(&mut self, ui: &mut Ui) -> Vec<Action> {
+    fn first_screen(&mut self, ui: &mut Ui) -> Vec<UiAction> {
         let waiting = self.sheets.waiting().map(text::paths_title);
         login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
     }
 
-    fn main_screen(&self, ui: &mut Ui) -> peers::Outcome {
-        let mut outcome = peers::Outcome::default();
+    fn main_screen(&self, ui: &mut Ui) -> peers::PeerListOutcome {
+        let mut outcome = peers::PeerListOutcome::default();
         let hovering = ui.input(|input| !input.raw.hovered_files.is_empty());
         let margin = Frame::new().inner_margin(Margin::symmetric(24, 16));
         Panel::top("me")
@@ -336,7 +340,7 @@ impl App {
         outcome
     }
 
-    fn notice(&self, ui: &mut Ui) -> Vec<Action> {
+    fn notice(&self, ui: &mut Ui) -> Vec<UiAction> {
         let Some(notice) = &self.notice else {
             return Vec::new();
         };
@@ -354,7 +358,7 @@ impl App {
                                 ui.add(egui::Label::new(notice).wrap());
                             });
                             if dismissed {
-                                vec![Action::DismissNotice]
+                                vec![UiAction::DismissNotice]
                             } else {
                                 Vec::new()
                             }
@@ -381,13 +385,13 @@ impl eframe::App for App {
         }
         while let Some(answer) = self.dialogs.next_answer() {
             match answer {
-                Answer::Command(command) => {
+                DialogAnswer::Command(command) => {
                     self.send(command);
                 }
-                Answer::Files(paths) => {
+                DialogAnswer::Files(paths) => {
                     self.sheets.ask_to_whom(&self.snapshot, paths);
                 }
-                Answer::Trouble(words) => self.notice = Some(words),
+                DialogAnswer::Trouble(words) => self.notice = Some(words),
             }
         }
         self.take_snapshot(ctx);
@@ -410,7 +414,7 @@ impl eframe::App for App {
             CentralPanel::default().frame(Frame::new()).show(ui, |ui| {
                 actions.extend(self.first_screen(ui));
             });
-            // The others have nobody to be for yet.
+            // The other sheets need people.
             if let Some(Sheet::Settings(_) | Sheet::Leave(_)) = self.sheets.top() {
                 actions.extend(self.sheet(ui));
             }

@@ -12,9 +12,9 @@ use crate::text;
 const SHORTEST_FRAME: Duration = Duration::from_millis(100);
 
 /// The engine as the application sees it.
-pub(crate) struct Bridge(Engine);
+pub(crate) struct Bridge(EngineHandle);
 
-enum Engine {
+enum EngineHandle {
     Running(Client, Events),
     Ended,
     #[cfg(test)]
@@ -24,52 +24,56 @@ enum Engine {
 impl Bridge {
     /// To the running engine.
     pub(crate) const fn engine(client: Client, events: Events) -> Self {
-        Self(Engine::Running(client, events))
+        Self(EngineHandle::Running(client, events))
     }
 
     /// To one that a test plays.
     #[cfg(test)]
     pub(crate) const fn played(play: crate::tests::Play) -> Self {
-        Self(Engine::Played(play))
+        Self(EngineHandle::Played(play))
     }
 
     /// Sends a command; an error is words for the user.
     pub(crate) fn command(&self, command: Command) -> Result<(), &'static str> {
         match &self.0 {
-            Engine::Running(client, _) => client.command(command).map_err(|error| match error {
-                CommandError::Busy => text::ENGINE_BUSY,
-                CommandError::Ended => text::ENGINE_ENDED,
-            }),
-            Engine::Ended => Err(text::ENGINE_ENDED),
+            EngineHandle::Running(client, _) => {
+                client.command(command).map_err(|error| match error {
+                    CommandError::Busy => text::ENGINE_BUSY,
+                    CommandError::Ended => text::ENGINE_ENDED,
+                })
+            }
+            EngineHandle::Ended => Err(text::ENGINE_ENDED),
             #[cfg(test)]
-            Engine::Played(play) => play.command(command),
+            EngineHandle::Played(play) => play.command(command),
         }
     }
 
     /// The state of the application now; `None` when the engine has ended.
     pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         match &self.0 {
-            Engine::Running(client, _) => Some(client.snapshot()),
-            Engine::Ended => None,
+            EngineHandle::Running(client, _) => Some(client.snapshot()),
+            EngineHandle::Ended => None,
             #[cfg(test)]
-            Engine::Played(play) => Some(play.snapshot()),
+            EngineHandle::Played(play) => Some(play.snapshot()),
         }
     }
 
     /// The next thing that has happened.
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         match &mut self.0 {
-            Engine::Running(_, events) => events.try_next(),
-            Engine::Ended => None,
+            EngineHandle::Running(_, events) => events.try_next(),
+            EngineHandle::Ended => None,
             #[cfg(test)]
-            Engine::Played(play) => play.next_event(),
+            EngineHandle::Played(play) => play.next_event(),
         }
     }
 
     /// Ends the engine and waits for it, two seconds at most: for the moment
     /// when the window has closed.
     pub(crate) fn shut_down(&mut self) {
-        if let Engine::Running(client, events) = std::mem::replace(&mut self.0, Engine::Ended) {
+        if let EngineHandle::Running(client, events) =
+            std::mem::replace(&mut self.0, EngineHandle::Ended)
+        {
             client.shut_down(events);
         }
     }

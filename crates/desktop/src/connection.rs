@@ -6,26 +6,27 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use egui::{Label, RichText, Ui};
 use pinhole_client::{Attempt, Command, Diagnosis, Finding, Snapshot, Tone};
 
-use crate::action::Action;
+use crate::action::UiAction;
+use crate::selection::Tick;
 use crate::{text, theme};
 
 /// How many of the last connections are shown.
 const SHOWN_CONNECTIONS: usize = 3;
 
 /// Draws it below the setting that it explains.
-pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     theme::section_heading(ui, text::CONNECTION);
     let asks_now = snapshot.settings.port_mapping;
-    let asks = theme::tick_box(ui, asks_now, false, RichText::new(text::PORT_MAPPING));
+    let asks = theme::tick_box(ui, Tick::from(asks_now), RichText::new(text::PORT_MAPPING));
     if asks.clicked() {
         let enabled = !asks_now;
-        actions.push(Action::Command(Command::SetPortMapping { enabled }));
+        actions.push(UiAction::Command(Command::SetPortMapping { enabled }));
     }
     ui.add_space(theme::GAP_SMALL);
     if snapshot.is_diagnosing {
         ui.label(theme::muted(ui, text::DIAGNOSING));
     } else if theme::button(ui, text::DIAGNOSE).clicked() {
-        actions.push(Action::Command(Command::Diagnose { server: None }));
+        actions.push(UiAction::Command(Command::Diagnose { server: None }));
     }
     if let Some(diagnosis) = &snapshot.diagnosis {
         findings(ui, diagnosis);

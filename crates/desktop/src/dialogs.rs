@@ -1,5 +1,5 @@
-//! What is asked of the operating system: file dialogs and the file manager.
-//! Each question has a thread of its own, for the answer may take hours.
+//! Requests to the operating system: file dialogs and the file manager. Each has a thread
+//! of its own, because its answer may take hours.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -7,31 +7,31 @@ use std::time::{Duration, Instant};
 
 use pinhole_client::Command;
 
-use crate::action::Question;
+use crate::action::DialogRequest;
 use crate::text;
 
-/// Nobody closes a dialog this fast: when it is gone by then, none was shown.
+/// A dialog that is gone after this time was never shown.
 const SHORTEST_DIALOG: Duration = Duration::from_millis(250);
 
-/// Asks, and collects the answers.
+/// Sends requests and collects the answers.
 pub(crate) struct Dialogs {
-    answers: (Sender<Answer>, Receiver<Answer>),
+    answers: (Sender<DialogAnswer>, Receiver<DialogAnswer>),
     ctx: egui::Context,
 }
 
-/// What came of a question. A dialog that was cancelled has no answer.
+/// The answer to a request. A cancelled dialog has none.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Answer {
-    /// The user has chosen what the engine shall do.
+pub(crate) enum DialogAnswer {
+    /// The user has chosen something for the engine to do.
     Command(Command),
-    /// The user has chosen files, and will say to whom they go.
+    /// The user has chosen files, and will choose the recipients.
     Files(Vec<PathBuf>),
-    /// It could not be asked; why, in words.
+    /// The request failed, with the reason.
     Trouble(String),
 }
 
 impl Dialogs {
-    /// Answers wake the window of `ctx`.
+    /// Creates the dialogs of a window, which each answer wakes.
     pub(crate) fn new(ctx: egui::Context) -> Self {
         Self {
             answers: channel(),
@@ -39,42 +39,42 @@ impl Dialogs {
         }
     }
 
-    /// Puts a question to the operating system; the answer comes later.
-    pub(crate) fn ask(&self, question: Question, download_folder: &Path) {
+    /// Starts a request. The answer comes later.
+    pub(crate) fn ask(&self, question: DialogRequest, download_folder: &Path) {
         let (answers, ctx) = (self.answers.0.clone(), self.ctx.clone());
         let start = download_folder.to_owned();
         std::thread::spawn(move || {
             if let Some(answer) = answer(question, &start) {
-                // The window may be gone by now, and nobody needs the answer.
+                // The window may be closed by now.
                 let _ = answers.send(answer);
                 ctx.request_repaint();
             }
         });
     }
 
-    /// The next answer that has come.
-    pub(crate) fn next_answer(&self) -> Option<Answer> {
+    /// The next answer, if one has come.
+    pub(crate) fn next_answer(&self) -> Option<DialogAnswer> {
         self.answers.1.try_recv().ok()
     }
 }
 
-fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
+fn answer(question: DialogRequest, download_folder: &Path) -> Option<DialogAnswer> {
     let asked = Instant::now();
     let dialog = || rfd::FileDialog::new().set_directory(download_folder);
     let files = || {
         let dialog = rfd::FileDialog::new().set_title(text::SEND_FILES);
         dialog.pick_files().filter(|paths| !paths.is_empty())
     };
-    let send = |peer, paths| Answer::Command(Command::Send { peer, paths });
+    let send = |peer, paths| DialogAnswer::Command(Command::Send { peer, paths });
     let answer = match question {
-        Question::Files => files().map(Answer::Files),
-        Question::FilesFor(peer) => files().map(|paths| send(peer, paths)),
-        Question::FolderFor(peer) => rfd::FileDialog::new()
+        DialogRequest::Files => files().map(DialogAnswer::Files),
+        DialogRequest::FilesFor(peer) => files().map(|paths| send(peer, paths)),
+        DialogRequest::FolderFor(peer) => rfd::FileDialog::new()
             .set_title(text::SEND_FOLDER)
             .pick_folders()
             .filter(|paths| !paths.is_empty())
             .map(|paths| send(peer, paths)),
-        Question::FolderInto {
+        DialogRequest::FolderInto {
             transfer,
             unwanted,
             existing,
@@ -87,23 +87,23 @@ fn answer(question: Question, download_folder: &Path) -> Option<Answer> {
                 unwanted,
                 existing,
             })
-            .map(Answer::Command),
-        Question::DownloadFolder => dialog()
+            .map(DialogAnswer::Command),
+        DialogRequest::DownloadFolder => dialog()
             .set_title(text::DOWNLOADS)
             .pick_folder()
-            .map(|folder| Answer::Command(Command::SetDownloadFolder { folder })),
-        Question::Show(folder) => return show(&folder),
+            .map(|folder| DialogAnswer::Command(Command::SetDownloadFolder { folder })),
+        DialogRequest::Show(folder) => return show(&folder),
     };
     match answer {
         Some(answer) => Some(answer),
         None if asked.elapsed() < SHORTEST_DIALOG => {
-            Some(Answer::Trouble(text::NO_DIALOG.to_owned()))
+            Some(DialogAnswer::Trouble(text::NO_DIALOG.to_owned()))
         }
         None => None,
     }
 }
 
-fn show(folder: &PathBuf) -> Option<Answer> {
+fn show(folder: &PathBuf) -> Option<DialogAnswer> {
     let error = open::that_detached(folder).err()?;
-    Some(Answer::Trouble(text::cannot_open(folder, &error)))
+    Some(DialogAnswer::Trouble(text::cannot_open(folder, &error)))
 }

@@ -1,111 +1,111 @@
-//! One drag of files over the window, as the messages about it come in.
+//! One drag of files over the window, driven by its messages.
 //!
-//! The list of files is asked for while they hover, and may come later than the
-//! drop. However it goes, a drop ends in files or in words about what is missing.
+//! The list of files is requested while they hover, and can come later than the drop.
+//! Every drop ends in files or in a message about what is missing.
 
 use std::time::{Duration, Instant};
 
-use crate::paste::Dropped;
+use crate::paste::DroppedFiles;
 use crate::text;
 
 /// How long a drop waits for its list.
 const LIST_PATIENCE: Duration = Duration::from_secs(5);
 
-/// One drag at a time.
+/// The state of the present drag.
 #[derive(Debug, Default)]
 pub(crate) struct Drag {
-    list: List,
+    list: DropList,
     /// In physical pixels from the window's upper left corner.
     position: Option<(f32, f32)>,
-    /// Dropped before the list was there.
+    /// Dropped before the list has arrived.
     awaiting_since: Option<Instant>,
-    /// Dropped, and not taken over by the window yet.
-    fallen: Option<Dropped>,
+    /// Dropped, and not taken by the window yet.
+    fallen: Option<DroppedFiles>,
 }
 
 #[derive(Debug, Default)]
-enum List {
+enum DropList {
     #[default]
     Unasked,
-    /// Asked for with this timestamp of the X server.
+    /// Requested with this timestamp of the X server.
     Asked(u32),
-    Read(Dropped),
+    Read(DroppedFiles),
     Unreadable,
 }
 
-/// What the window needs to know of it.
+/// What the window needs to know about a drag.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Look {
+pub(crate) struct DragState {
     /// Files hover over the window.
     pub(crate) hovers: bool,
-    /// Where they hover, or where they fell.
+    /// Where they hover, or were dropped.
     pub(crate) position: Option<(f32, f32)>,
-    /// What has fallen since the last look.
-    pub(crate) fallen: Option<Dropped>,
-    /// A drop waits for its list: look again by then.
+    /// What was dropped since the last call.
+    pub(crate) fallen: Option<DroppedFiles>,
+    /// A drop waits for its list: call again by then.
     pub(crate) again_in: Option<Duration>,
 }
 
 impl Drag {
-    /// A drag has come over the window.
+    /// A drag enters the window.
     pub(crate) fn enter(&mut self) {
-        // Nothing will come for an earlier one any more.
+        // The list of an earlier drag will not come any more.
         if self.awaiting_since.is_some() {
             self.fall(unreadable());
         }
         self.forget();
     }
 
-    /// It has moved; whether its list is to be asked for, with this timestamp.
+    /// The drag moves. Returns whether to request its list, with this timestamp.
     pub(crate) fn hover(&mut self, position: (f32, f32), time: u32) -> bool {
         self.position = Some(position);
-        let is_new = matches!(self.list, List::Unasked);
+        let is_new = matches!(self.list, DropList::Unasked);
         if is_new {
-            self.list = List::Asked(time);
+            self.list = DropList::Asked(time);
         }
         is_new
     }
 
-    /// The list that was asked for with this timestamp; `None` when the source
-    /// does not give it.
-    pub(crate) fn read(&mut self, time: u32, list: Option<Dropped>) {
-        if !matches!(self.list, List::Asked(asked) if asked == time) {
+    /// Takes the list that was requested with this timestamp; `None` if the source does
+    /// not provide it.
+    pub(crate) fn read(&mut self, time: u32, list: Option<DroppedFiles>) {
+        if !matches!(self.list, DropList::Asked(asked) if asked == time) {
             return;
         }
-        self.list = list.map_or(List::Unreadable, List::Read);
+        self.list = list.map_or(DropList::Unreadable, DropList::Read);
         if self.awaiting_since.is_some() {
             self.settle();
         }
     }
 
-    /// It was dropped on the window.
+    /// The files are dropped on the window.
     pub(crate) fn drop_here(&mut self, now: Instant) {
-        if matches!(self.list, List::Asked(_)) {
+        if matches!(self.list, DropList::Asked(_)) {
             self.awaiting_since = Some(now);
         } else {
             self.settle();
         }
     }
 
-    /// It has left the window, or was given up.
+    /// The drag leaves the window or is cancelled.
     pub(crate) fn leave(&mut self) {
         if self.awaiting_since.is_none() {
             self.forget();
         }
     }
 
-    /// What there is to be seen, with what has fallen taken out.
-    pub(crate) fn look(&mut self, now: Instant) -> Look {
+    /// The present state. Takes out what was dropped.
+    pub(crate) fn look(&mut self, now: Instant) -> DragState {
         let again_in = self.awaiting_since.map(|since| {
             let waited = now.saturating_duration_since(since);
             LIST_PATIENCE.saturating_sub(waited)
         });
         if again_in == Some(Duration::ZERO) {
-            self.list = List::Unreadable;
+            self.list = DropList::Unreadable;
             self.settle();
         }
-        let look = Look {
-            hovers: matches!(self.list, List::Read(_)),
+        let look = DragState {
+            hovers: matches!(self.list, DropList::Read(_)),
             position: self.position,
             fallen: self.fallen.take(),
             again_in: again_in.filter(|wait| !wait.is_zero()),
@@ -118,25 +118,25 @@ impl Drag {
 
     fn settle(&mut self) {
         let fallen = match std::mem::take(&mut self.list) {
-            List::Read(dropped) if dropped == Dropped::default() => Dropped {
+            DropList::Read(dropped) if dropped == DroppedFiles::default() => DroppedFiles {
                 refused: vec![text::NOTHING_IN_THE_DROP.to_owned()],
                 ..dropped
             },
-            List::Read(dropped) => dropped,
+            DropList::Read(dropped) => dropped,
             _ => unreadable(),
         };
         self.awaiting_since = None;
         self.fall(fallen);
     }
 
-    fn fall(&mut self, fallen: Dropped) {
+    fn fall(&mut self, fallen: DroppedFiles) {
         let all = self.fallen.get_or_insert_default();
         all.paths.extend(fallen.paths);
         all.refused.extend(fallen.refused);
     }
 
     fn forget(&mut self) {
-        self.list = List::Unasked;
+        self.list = DropList::Unasked;
         self.awaiting_since = None;
         if self.fallen.is_none() {
             self.position = None;
@@ -144,8 +144,8 @@ impl Drag {
     }
 }
 
-fn unreadable() -> Dropped {
-    Dropped {
+fn unreadable() -> DroppedFiles {
+    DroppedFiles {
         paths: Vec::new(),
         refused: vec![text::UNREADABLE_DROP.to_owned()],
     }
@@ -157,8 +157,8 @@ mod tests {
 
     const AT: (f32, f32) = (10.0, 20.0);
 
-    fn files() -> Dropped {
-        Dropped {
+    fn files() -> DroppedFiles {
+        DroppedFiles {
             paths: vec!["/a".into()],
             refused: Vec::new(),
         }
@@ -172,7 +172,7 @@ mod tests {
         drag
     }
 
-    fn hovering(list: Option<Dropped>) -> Drag {
+    fn hovering(list: Option<DroppedFiles>) -> Drag {
         let mut drag = begun();
         drag.read(7, list);
         drag
@@ -200,7 +200,7 @@ mod tests {
             drag
         };
         let unhovered = Drag::default();
-        let nothing = Some(Dropped::default());
+        let nothing = Some(DroppedFiles::default());
         for (story, mut drag, paths, refused) in [
             ("read first", dropped(hovering(Some(files()))), 1, 0),
             ("not given by the source", dropped(hovering(None)), 0, 1),
@@ -214,7 +214,7 @@ mod tests {
             let seen = (fallen.paths.len(), fallen.refused.len());
             assert_eq!(seen, (paths, refused), "{story}");
             let again = drag.look(Instant::now());
-            assert_eq!(again, Look::default(), "{story}: once");
+            assert_eq!(again, DragState::default(), "{story}: once");
         }
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let mut drag = hovering(Some(files()));
         assert!(drag.look(now).hovers);
         drag.leave();
-        assert_eq!(drag.look(now), Look::default());
+        assert_eq!(drag.look(now), DragState::default());
         assert!(drag.hover(AT, 9), "another one is asked anew");
     }
 }

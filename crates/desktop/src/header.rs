@@ -1,20 +1,20 @@
-//! One's own name, and how one stands with the server.
+//! The user's own name and the state of the login.
 
 use std::time::{Duration, Instant};
 
 use egui::{Align, Color32, Layout, RichText, Ui};
 use pinhole_client::{Failure, LoginState, PeerName, Snapshot};
 
-use crate::action::{Action, Leaving, Sheet};
-use crate::settings::Form;
+use crate::action::{LeaveRequest, Sheet, UiAction};
+use crate::settings::SettingsForm;
 use crate::{icon, text, theme, trust};
 
 const HEIGHT: f32 = 48.0;
 
-/// One's own name, the server, and the way to the settings.
-pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+/// Draws the user's own name, the server, and the button for the settings.
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let palette = theme::palette(ui);
-    let Some(Standing {
+    let Some(HeaderStatus {
         name,
         status,
         color,
@@ -36,8 +36,8 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
                     ui.add(egui::Label::new(theme::muted(ui, status)).truncate());
                 });
             });
-            let settings =
-                settings.then(|| Action::Open(Sheet::Settings(Form::of(&snapshot.settings))));
+            let settings = settings
+                .then(|| UiAction::Open(Sheet::Settings(SettingsForm::of(&snapshot.settings))));
             settings.into_iter().chain(way).collect::<Vec<_>>()
         })
         .inner;
@@ -57,18 +57,18 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
     actions
 }
 
-/// Without a server there is a way to one, and away from one that does not answer.
-fn way_on(ui: &mut Ui, snapshot: &Snapshot) -> Option<Action> {
+/// A button that logs in, or cancels a login without an answer.
+fn way_on(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
     let (words, action) = match snapshot.login {
-        LoginState::LoggedOut { .. } => (text::LOG_IN, Action::Open(Sheet::LogIn)),
-        LoginState::LoggingIn { .. } => (text::CANCEL, Action::Leave(Leaving::GiveUp)),
+        LoginState::LoggedOut { .. } => (text::LOG_IN, UiAction::Open(Sheet::LogIn)),
+        LoginState::LoggingIn { .. } => (text::CANCEL, UiAction::Leave(LeaveRequest::GiveUp)),
         LoginState::LoggedIn { .. } | LoginState::Reconnecting { .. } => return None,
     };
     theme::button(ui, words).clicked().then_some(action)
 }
 
-/// Where the server shows another key: both, and what to do.
-pub(crate) fn trust_server(ui: &mut Ui, snapshot: &Snapshot) -> Option<Action> {
+/// Shows both keys of a server whose key has changed, and what to do.
+pub(crate) fn trust_server(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
     let LoginState::LoggedOut {
         failure:
             Some(Failure::ServerKeyChanged {
@@ -84,16 +84,16 @@ pub(crate) fn trust_server(ui: &mut Ui, snapshot: &Snapshot) -> Option<Action> {
     trust::server(ui, server, *known, *shown)
 }
 
-/// How one stands with the server.
-struct Standing<'a> {
+/// The user's own name and the state of the login.
+struct HeaderStatus<'a> {
     name: &'a PeerName,
     status: String,
     color: Color32,
-    /// What is wrong, and why.
+    /// A problem, and its reason.
     trouble: Option<(String, String)>,
 }
 
-fn standing<'a>(ui: &Ui, snapshot: &'a Snapshot) -> Option<Standing<'a>> {
+fn standing<'a>(ui: &Ui, snapshot: &'a Snapshot) -> Option<HeaderStatus<'a>> {
     let palette = theme::palette(ui);
     let host = |server: &pinhole_client::ServerAddress| {
         server
@@ -135,7 +135,7 @@ fn standing<'a>(ui: &Ui, snapshot: &'a Snapshot) -> Option<Standing<'a>> {
             (name, text::logging_in(&host(server)), palette.warning, None)
         }
     };
-    Some(Standing {
+    Some(HeaderStatus {
         name,
         status,
         color,

@@ -1,24 +1,23 @@
-//! What was sent and received, also by earlier runs.
+//! The history of transfers, also of earlier runs.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use egui::{Align, Layout, RichText, ScrollArea, TextStyle, Ui, Vec2};
 use pinhole_client::{Command, HistoryEntry, Outcome, Snapshot};
 
-use crate::action::{Action, Question};
+use crate::action::{DialogRequest, UiAction};
 use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 72.0;
 
-/// Draws the list over the window, the newest first. `clearing` says that
-/// clearing it was asked for once; a click before that `is_ready` belongs to the
-/// one before it.
+/// Draws the list over the window, the newest first. `clearing` is set once clearing was
+/// clicked. A second click counts once the sheet `is_ready`.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     clearing: &mut bool,
     is_ready: bool,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     sheet::show(ui, "history", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::HISTORY).heading().size(19.0));
@@ -43,19 +42,19 @@ pub(crate) fn show(
             });
         ui.add_space(theme::GAP_LARGE);
         ui.horizontal(|ui| {
-            if theme::primary_button(ui, text::CLOSE, true).clicked() {
-                actions.push(Action::CloseSheet);
+            if theme::primary_button(ui, text::CLOSE).clicked() {
+                actions.push(UiAction::CloseSheet);
             }
             if entries.is_empty() {
                 return;
             }
-            // What is forgotten does not come back: the second click does it.
+            // Cleared entries cannot be restored, so clearing takes two clicks.
             let words = [text::CLEAR_HISTORY, text::CLEAR_FOR_GOOD];
             let [first, second] = words;
             let words = if *clearing { second } else { first };
             if theme::quiet_button(ui, words).clicked() && is_ready {
                 if *clearing {
-                    actions.push(Action::Command(Command::ClearHistory));
+                    actions.push(UiAction::Command(Command::ClearHistory));
                 }
                 *clearing = !*clearing;
             }
@@ -64,18 +63,18 @@ pub(crate) fn show(
     })
 }
 
-fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<Action> {
+fn row(ui: &mut Ui, entry: &HistoryEntry, now_s: u64) -> Option<UiAction> {
     let size = Vec2::new(ui.available_width(), ROW_HEIGHT);
     ui.allocate_ui_with_layout(size, Layout::right_to_left(Align::Center), |ui| {
         ui.set_min_height(ROW_HEIGHT);
-        // The list scrolls by the focus, too.
+        // The list also follows the focus.
         let show = entry.folder.as_ref().and_then(|folder| {
             let button = theme::quiet_button(ui, text::OPEN_FOLDER);
             if button.gained_focus() {
                 let around = Vec2::new(0.0, ROW_HEIGHT);
                 ui.scroll_to_rect(button.rect.expand2(around), None);
             }
-            let question = || Action::Ask(Question::Show(folder.clone()));
+            let question = || UiAction::Ask(DialogRequest::Show(folder.clone()));
             button.clicked().then(question)
         });
         ui.with_layout(Layout::top_down(Align::Min), |ui| {

@@ -1,29 +1,29 @@
-//! Where a file hovers, and what falls.
+//! Where a file is dragged, and what is dropped.
 //!
-//! While a file is dragged over the window, winit reports no pointer position.
-//! So the window system is asked for it, only then, and the answer is handed to
-//! egui as if the pointer had moved: hovered peers light up and drops land. Under
-//! X11 the dropped list is read here, too (`xdnd.rs`).
+//! winit reports no pointer position while a file is dragged over the window. So the
+//! window system is asked for it, only then, and egui gets the answer as if the pointer
+//! had moved: peers light up and drops land. Under X11 the dropped list is read here as
+//! well (`xdnd.rs`).
 
 #[cfg(not(target_os = "linux"))]
 use std::time::Duration;
 
 use egui::{Event, Pos2, RawInput};
 
-use crate::paste::Dropped;
+use crate::paste::DroppedFiles;
 
-/// How often the pointer is looked for while files hover.
+/// How often the pointer is read while files hover.
 #[cfg(not(target_os = "linux"))]
 const EVERY: Duration = Duration::from_millis(30);
 
 /// Follows what is dragged over one window.
 pub(crate) struct Hover {
     #[cfg(target_os = "linux")]
-    watch: Option<crate::xdnd::Watch>,
+    watch: Option<crate::xdnd::DragWatch>,
     #[cfg(not(target_os = "linux"))]
     pointer: Option<platform::Pointer>,
     hovering: bool,
-    fallen: Option<Dropped>,
+    fallen: Option<DroppedFiles>,
 }
 
 impl Hover {
@@ -31,7 +31,7 @@ impl Hover {
     pub(crate) fn new(cc: &eframe::CreationContext<'_>) -> Self {
         Self {
             #[cfg(target_os = "linux")]
-            watch: crate::xdnd::Watch::new(cc),
+            watch: crate::xdnd::DragWatch::new(cc),
             #[cfg(not(target_os = "linux"))]
             pointer: platform::Pointer::new(cc),
             hovering: false,
@@ -54,7 +54,7 @@ impl Hover {
                     let position = Pos2::new(x / scale, y / scale);
                     raw.events.push(Event::PointerMoved(position));
                 }
-                // What was known of the pointer dates from before the drag.
+                // An earlier position is from before the drag.
                 None if began => raw.events.push(Event::PointerGone),
                 None => {}
             }
@@ -63,13 +63,13 @@ impl Hover {
         }
     }
 
-    /// What has fallen on the window since the last call.
-    pub(crate) const fn take_fallen(&mut self) -> Option<Dropped> {
+    /// Takes what was dropped since the last call.
+    pub(crate) const fn take_fallen(&mut self) -> Option<DroppedFiles> {
         self.fallen.take()
     }
 
-    /// In physical pixels from the window's upper left corner. What winit says of
-    /// drags gives way to what is known better.
+    /// In physical pixels from the window's upper left corner. Replaces what winit
+    /// reports about drags.
     #[cfg(target_os = "linux")]
     fn position(&mut self, ctx: &egui::Context, raw: &mut RawInput) -> Option<(f32, f32)> {
         let look = self.watch.as_ref()?.look();
@@ -101,7 +101,7 @@ mod platform {
 
     use winit::window::Window;
 
-    /// The window, to tell where it lies.
+    /// The window, for its position.
     pub(super) struct Pointer(Arc<Window>);
 
     impl Pointer {

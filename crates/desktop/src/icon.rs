@@ -1,4 +1,4 @@
-//! The few pictures of the application, drawn as shapes.
+//! The icons of the application, drawn as shapes.
 
 use std::f32::consts::TAU;
 
@@ -6,24 +6,24 @@ use egui::{Button, Color32, Painter, Pos2, Response, Sense, Shape, Stroke, Ui, V
 
 use crate::theme::{self, palette};
 
-/// What a picture shows.
+/// An icon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Icon {
-    /// It worked.
+    /// Success.
     Check,
-    /// It did not.
+    /// Failure.
     Cross,
-    /// It can go on.
+    /// Paused.
     Bars,
-    /// Look before you go on.
+    /// A warning.
     Warning,
-    /// From here to somebody.
+    /// Sending.
     Up,
-    /// From somebody to here.
+    /// Receiving.
     Down,
     /// A folder.
     Folder,
-    /// A few words.
+    /// A message.
     Bubble,
 }
 
@@ -62,7 +62,7 @@ fn rim_distance(start: Vec2, direction: Vec2, radius: f32) -> f32 {
     (along * along - start.length_sq() + radius * radius).sqrt() - along
 }
 
-/// A small round picture that says how something went or where it goes.
+/// A round icon that shows the outcome or direction of a transfer.
 pub(crate) fn badge(ui: &mut Ui, icon: Icon, color: Color32) {
     const SIZE: f32 = 36.0;
     let (rect, _) = ui.allocate_exact_size(Vec2::splat(SIZE), Sense::hover());
@@ -71,7 +71,7 @@ pub(crate) fn badge(ui: &mut Ui, icon: Icon, color: Color32) {
     draw(painter, center, icon, Stroke::new(2.0, color));
 }
 
-/// The picture alone, about 16 points wide.
+/// Draws an icon alone, about 16 points wide.
 pub(crate) fn draw(painter: &Painter, center: Pos2, icon: Icon, stroke: Stroke) {
     let at = |x: f32, y: f32| center + Vec2::new(x, y);
     match icon {
@@ -133,7 +133,7 @@ pub(crate) fn draw(painter: &Painter, center: Pos2, icon: Icon, stroke: Stroke) 
     }
 }
 
-/// A button with a picture; `name` says in words what it does.
+/// A button with an icon; `name` is its accessible name.
 pub(crate) fn button(ui: &mut Ui, icon: Icon, enabled: bool, name: String) -> Response {
     let button = Button::new("").min_size(Vec2::new(theme::ICON_BUTTON, theme::BUTTON_HEIGHT));
     let response = ui.add_enabled(enabled, button);
@@ -161,7 +161,7 @@ fn line(painter: &Painter, points: Vec<Pos2>, stroke: Stroke) {
     painter.add(Shape::line(points, stroke));
 }
 
-/// A peer's first letter in a circle, with a dot that says they are online.
+/// A peer's first letter in a circle, filled while `lit`.
 pub(crate) fn monogram(ui: &Ui, center: Pos2, name: &str, lit: bool) {
     const RADIUS: f32 = 20.0;
     let palette = palette(ui);

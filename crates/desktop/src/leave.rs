@@ -3,27 +3,26 @@
 use egui::{RichText, Ui};
 use pinhole_client::{PeerName, Snapshot, Stage, TransferView};
 
-use crate::action::{Action, Leaving};
+use crate::action::{LeaveRequest, UiAction};
 use crate::{sheet, text, theme};
 
-/// What would stop.
+/// The transfers that leaving would stop.
 pub(crate) fn under_way(snapshot: &Snapshot) -> impl Iterator<Item = &TransferView> {
-    // What is queued goes on after a restart, and an offer that nobody has
-    // answered yet is the other side's.
+    // Queued transfers resume after a restart, and an unanswered offer is the sender's.
     let stays = |stage: &Stage| matches!(stage, Stage::Queued | Stage::AwaitingDecision);
     let transfers = snapshot.transfers.iter();
     transfers.filter(move |t| !t.stage.is_final() && !stays(&t.stage))
 }
 
-/// Draws the question over the window. `unsent` are those to whom messages were
-/// begun. A click before the question `is_ready` was meant for something else.
+/// Draws the question over the window. `unsent` are the recipients of unsent messages. A
+/// click before the question `is_ready` was meant for something else.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
-    leaving: Leaving,
+    leaving: LeaveRequest,
     unsent: &[PeerName],
     is_ready: bool,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     const NAMED: usize = 3;
     sheet::show(ui, "leave", |ui| {
         let running: Vec<&TransferView> = under_way(snapshot).collect();
@@ -41,7 +40,7 @@ pub(crate) fn show(
             ui.add_space(theme::GAP_SMALL);
             ui.label(text::PARTS_ARE_KEPT);
         }
-        if leaving == Leaving::Quit {
+        if leaving == LeaveRequest::Quit {
             for name in unsent.iter().take(NAMED) {
                 ui.label(text::message_unsent(name.as_str()));
             }
@@ -50,17 +49,17 @@ pub(crate) fn show(
         let mut actions = Vec::new();
         ui.add_enabled_ui(is_ready, |ui| {
             ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::KEEP_GOING, true).clicked() {
-                    actions.push(Action::CloseSheet);
+                if theme::primary_button(ui, text::KEEP_GOING).clicked() {
+                    actions.push(UiAction::CloseSheet);
                 }
                 let words = match leaving {
-                    Leaving::Quit => text::STOP_AND_QUIT,
-                    Leaving::LogOut | Leaving::GiveUp => text::STOP_AND_LOG_OUT,
-                    Leaving::Nearby => text::STOP_AND_LEAVE,
+                    LeaveRequest::Quit => text::STOP_AND_QUIT,
+                    LeaveRequest::LogOut | LeaveRequest::GiveUp => text::STOP_AND_LOG_OUT,
+                    LeaveRequest::Nearby => text::STOP_AND_LEAVE,
                 };
                 if theme::button(ui, words).clicked() {
-                    actions.push(Action::CloseSheet);
-                    actions.push(Action::LeaveNow(leaving));
+                    actions.push(UiAction::CloseSheet);
+                    actions.push(UiAction::LeaveNow(leaving));
                 }
             });
         });

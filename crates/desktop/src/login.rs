@@ -5,7 +5,7 @@ use pinhole_client::{
     Command, Failure, LoginState, PathPolicy, PeerName, ServerAddress, Settings, Snapshot,
 };
 
-use crate::action::{Action, Leaving, Sheet};
+use crate::action::{LeaveRequest, Sheet, UiAction};
 use crate::icon::aperture;
 use crate::{header, settings, sheet, text, theme};
 
@@ -13,15 +13,22 @@ const COLUMN_WIDTH: f32 = 340.0;
 
 /// What is typed on the first screen.
 #[derive(Debug, Default)]
-pub(crate) struct Form {
+pub(crate) struct LoginForm {
     /// The name wanted, as typed.
     name: String,
     /// The server's address, as typed.
     server: String,
-    /// What is wrong with them, once logging in was tried.
+    /// The error in them, after an attempt to log in.
     complaint: Option<Complaint>,
-    /// The keyboard has been put where typing goes on.
+    /// The keyboard focus was set once.
     focused: bool,
+}
+
+/// How long a login is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    OneAttempt,
+    UntilLoggedIn,
 }
 
 #[derive(Debug)]
@@ -30,8 +37,8 @@ enum Complaint {
     Server(String),
 }
 
-impl Form {
-    /// Filled in like this.
+impl LoginForm {
+    /// A form with these values.
     pub(crate) fn new(name: String, server: String) -> Self {
         Self {
             name,
@@ -40,21 +47,21 @@ impl Form {
         }
     }
 
-    /// Whether it says what was used last.
+    /// Whether it holds what was used last.
     pub(crate) fn is_as_remembered(&self, settings: &Settings) -> bool {
         let name = self.name.trim().parse::<PeerName>().ok();
         let server = self.server.trim().parse::<ServerAddress>().ok();
         name.is_some() && name == settings.name && server.is_some() && server == settings.server
     }
 
-    /// Takes this server in place of the one typed: its key has been looked at.
+    /// Replaces the server, after its key was checked.
     pub(crate) fn trust(&mut self, server: &ServerAddress) {
         self.server = server.to_string();
     }
 
-    /// The command that logs in with what is typed, or a complaint. A `patient`
-    /// login keeps trying also while the first attempts fail.
-    pub(crate) fn submit(&mut self, patient: bool) -> Option<Command> {
+    /// The command that logs in with what is typed, or a complaint.
+    pub(crate) fn submit(&mut self, patience: Patience) -> Option<Command> {
+        let patient = patience == Patience::UntilLoggedIn;
         let name = self.name.trim().parse::<PeerName>();
         let server = self.server.trim().parse::<ServerAddress>();
         match (name, server) {
@@ -77,7 +84,7 @@ impl Form {
         }
     }
 
-    /// The commands that do without a server, or a complaint.
+    /// The commands for use without a server, or a complaint.
     fn submit_nearby(&mut self, is_switched_on: bool) -> Vec<Command> {
         match self.name.trim().parse::<PeerName>() {
             Ok(name) => {
@@ -99,13 +106,13 @@ impl Form {
     }
 }
 
-/// Draws the screen. `waiting` is the title of what was dropped before the login.
+/// Draws the screen. `waiting` is the title of files that were dropped before the login.
 pub(crate) fn show(
     ui: &mut Ui,
-    form: &mut Form,
+    form: &mut LoginForm,
     snapshot: &Snapshot,
     waiting: Option<&str>,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     egui::ScrollArea::vertical()
         .auto_shrink(false)
         .show(ui, |ui| {
@@ -125,8 +132,13 @@ pub(crate) fn show(
         .inner
 }
 
-fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
-    // What has to be decided about the server's key is in sight without scrolling.
+fn column(
+    ui: &mut Ui,
+    form: &mut LoginForm,
+    snapshot: &Snapshot,
+    waiting: Option<&str>,
+) -> Vec<UiAction> {
+    // The decision about the server's key is visible without scrolling.
     let mut actions = key_changed(ui, snapshot);
     if actions.is_none() {
         aperture(ui, 72.0);
@@ -165,7 +177,7 @@ fn column(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
 }
 
 /// The question about a server's changed key; `None` where there is none.
-fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
+fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
     let LoginState::LoggedOut {
         failure: Some(failure @ Failure::ServerKeyChanged { .. }),
     } = &snapshot.login
@@ -183,8 +195,8 @@ fn key_changed(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
     Some(card.inner.into_iter().collect())
 }
 
-/// Draws what the screen asks for over the people nearby.
-pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<Action> {
+/// Draws the same fields as a sheet over the people nearby.
+pub(crate) fn show_sheet(ui: &Ui, form: &mut LoginForm, snapshot: &Snapshot) -> Vec<UiAction> {
     sheet::show(ui, "log in", |ui| {
         ui.label(RichText::new(text::LOG_IN_TO_SERVER).heading().size(19.0));
         ui.add_space(theme::GAP_LARGE);
@@ -196,57 +208,57 @@ pub(crate) fn show_sheet(ui: &Ui, form: &mut Form, snapshot: &Snapshot) -> Vec<A
         actions.extend(fields(ui, form, snapshot, None));
         ui.vertical_centered(|ui| {
             if theme::button(ui, text::CANCEL).clicked() {
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
         });
         actions
     })
 }
 
-fn logging_in(ui: &mut Ui, name: &PeerName, server: &ServerAddress) -> Vec<Action> {
+fn logging_in(ui: &mut Ui, name: &PeerName, server: &ServerAddress) -> Vec<UiAction> {
     ui.vertical_centered(|ui| {
         ui.label(text::logging_in_as(name.as_str(), &server.host_port()));
         ui.add_space(theme::GAP_LARGE);
         if theme::button(ui, text::CANCEL).clicked() {
-            return vec![Action::Leave(Leaving::GiveUp)];
+            return vec![UiAction::Leave(LeaveRequest::GiveUp)];
         }
         Vec::new()
     })
     .inner
 }
 
-fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let settings = ui
         .vertical_centered(|ui| theme::button(ui, text::SETTINGS).clicked())
         .inner;
-    let form = || settings::Form::of(&snapshot.settings);
-    let settings = settings.then(|| Action::Open(Sheet::Settings(form())));
+    let form = || settings::SettingsForm::of(&snapshot.settings);
+    let settings = settings.then(|| UiAction::Open(Sheet::Settings(form())));
     settings.into_iter().collect()
 }
 
-fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&str>) -> Vec<Action> {
+fn fields(
+    ui: &mut Ui,
+    form: &mut LoginForm,
+    snapshot: &Snapshot,
+    waiting: Option<&str>,
+) -> Vec<UiAction> {
     let (bad_name, bad_server) = match &form.complaint {
         Some(Complaint::Name(reason)) => (Some(reason.clone()), None),
         Some(Complaint::Server(reason)) => (None, Some(reason.clone())),
         None => (None, None),
     };
-    let name = field(
-        ui,
-        &mut form.name,
-        [text::NAME_LABEL, text::NAME_HINT, text::NAME_HELP],
-        bad_name.as_deref(),
-    );
+    let name = field(ui, &mut form.name, &text::NAME_FIELD, bad_name.as_deref());
     ui.add_space(theme::GAP);
     let server = field(
         ui,
         &mut form.server,
-        [text::SERVER_LABEL, text::SERVER_HINT, text::SERVER_HELP],
+        &text::SERVER_FIELD,
         bad_server.as_deref(),
     );
     ui.add_space(theme::GAP_LARGE);
     let wide = Vec2::new(ui.available_width(), 40.0);
     let button = ui
-        .vertical_centered_justified(|ui| theme::primary_button_sized(ui, text::LOG_IN, true, wide))
+        .vertical_centered_justified(|ui| theme::primary_button_sized(ui, text::LOG_IN, wide))
         .inner;
     if !form.focused {
         form.focused = true;
@@ -258,7 +270,7 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     }
     ui.add_space(theme::GAP_SMALL);
     let failure = match &snapshot.login {
-        // Told above.
+        // Shown above.
         LoginState::LoggedOut {
             failure: Some(Failure::ServerKeyChanged { .. }),
         } => None,
@@ -281,12 +293,12 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     ui.add_space(theme::GAP_SMALL);
     let enter = ui.input(|input| input.key_pressed(Key::Enter));
     if button.clicked() || enter && (name.lost_focus() || server.lost_focus()) {
-        match form.submit(false) {
+        match form.submit(Patience::OneAttempt) {
             Some(command) => {
                 let is_new = !snapshot.settings.auto_log_in;
                 let at_start = is_new.then_some(Command::SetAutoLogIn { on: true });
                 let commands = at_start.into_iter().chain([command]);
-                actions.extend(commands.map(Action::Command));
+                actions.extend(commands.map(UiAction::Command));
             }
             None if form.name.trim().parse::<PeerName>().is_err() => name.request_focus(),
             None => server.request_focus(),
@@ -295,7 +307,7 @@ fn fields(ui: &mut Ui, form: &mut Form, snapshot: &Snapshot, waiting: Option<&st
     actions
 }
 
-fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Action> {
+fn without_server(ui: &mut Ui, form: &mut LoginForm, is_switched_on: bool) -> Vec<UiAction> {
     ui.add_space(theme::GAP_LARGE);
     let clicked = ui
         .vertical_centered(|ui| {
@@ -308,20 +320,20 @@ fn without_server(ui: &mut Ui, form: &mut Form, is_switched_on: bool) -> Vec<Act
         return Vec::new();
     }
     let commands = form.submit_nearby(is_switched_on);
-    commands.into_iter().map(Action::Command).collect()
+    commands.into_iter().map(UiAction::Command).collect()
 }
 
 fn field(
     ui: &mut Ui,
     value: &mut String,
-    [label, hint, help]: [&'static str; 3],
+    words: &text::FieldWords,
     complaint: Option<&str>,
 ) -> egui::Response {
     // A name has at most 32 characters, a host 253, a fingerprint 32.
     const LONGEST_CHARS: usize = 300;
-    let label = ui.label(RichText::new(label).text_style(theme::section()));
+    let label = ui.label(RichText::new(words.label).text_style(theme::section()));
     let edit = TextEdit::singleline(value)
-        .hint_text(hint)
+        .hint_text(words.hint)
         .char_limit(LONGEST_CHARS)
         .margin(egui::Margin::symmetric(10, 8))
         .font(TextStyle::Body)
@@ -333,7 +345,7 @@ fn field(
                 .text_style(TextStyle::Small)
                 .color(theme::palette(ui).danger),
         ),
-        None => ui.label(theme::muted(ui, help)),
+        None => ui.label(theme::muted(ui, words.help)),
     };
     response
 }

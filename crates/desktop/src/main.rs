@@ -5,8 +5,8 @@
 mod action;
 mod app;
 mod bridge;
-mod choice;
 mod connection;
+mod contacts;
 mod dialogs;
 #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "told by X11"))]
 mod drag;
@@ -14,17 +14,17 @@ mod header;
 mod history;
 mod hover;
 mod icon;
-mod known;
 mod leave;
 mod login;
 mod message;
 mod offer;
 mod paste;
 mod peers;
+mod selection;
 mod send_sheet;
 mod settings;
 mod sheet;
-mod sheets;
+mod sheet_stack;
 mod strangers;
 #[cfg(test)]
 mod tests;
@@ -42,13 +42,13 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use pinhole_client::PathPolicy;
 
-use crate::app::{App, Prefill};
+use crate::app::{App, LoginPrefill};
 use crate::bridge::Bridge;
 
 /// Send files straight to another computer.
 #[derive(Debug, Parser)]
 #[command(name = "pinhole-desktop", version)]
-struct Arguments {
+struct DesktopArguments {
     /// The rendezvous server; with #FINGERPRINT nobody can pose as it.
     #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]", env = "PINHOLE_SERVER")]
     server: Option<String>,
@@ -60,7 +60,7 @@ struct Arguments {
     data_dir: Option<PathBuf>,
     /// Which way files may go.
     #[arg(long, value_enum, env = "PINHOLE_PATH")]
-    path: Option<Path>,
+    path: Option<PathArgument>,
     /// Neither look for people on your own network nor be found by them.
     #[arg(long, env = "PINHOLE_NO_NEARBY", value_parser = clap::builder::FalseyValueParser::new())]
     no_nearby: bool,
@@ -73,7 +73,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Path {
+enum PathArgument {
     /// Direct when possible, the relay when not.
     Auto,
     /// Never through the relay.
@@ -106,8 +106,8 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
-    let matches = Arguments::command().get_matches();
-    let arguments = match Arguments::from_arg_matches(&matches) {
+    let matches = DesktopArguments::command().get_matches();
+    let arguments = match DesktopArguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
@@ -122,21 +122,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments, log_in: bool) -> eframe::Result {
+fn run(arguments: DesktopArguments, log_in: bool) -> eframe::Result {
     let options = window(&arguments);
     let start = pinhole_client::Options {
         data_dir: arguments.data_dir,
         overrides: pinhole_client::Overrides {
             path: arguments.path.map(|path| match path {
-                Path::Auto => PathPolicy::Auto,
-                Path::Direct => PathPolicy::DirectOnly,
-                Path::Relay => PathPolicy::RelayOnly,
+                PathArgument::Auto => PathPolicy::Auto,
+                PathArgument::Direct => PathPolicy::DirectOnly,
+                PathArgument::Relay => PathPolicy::RelayOnly,
             }),
             nearby: arguments.no_nearby.then_some(false),
             ..pinhole_client::Overrides::default()
         },
     };
-    let prefill = Prefill {
+    let prefill = LoginPrefill {
         name: arguments.name,
         server: arguments.server,
         log_in,
@@ -161,7 +161,7 @@ fn run(arguments: Arguments, log_in: bool) -> eframe::Result {
     eframe::run_native(text::APP, options, create)
 }
 
-fn window(arguments: &Arguments) -> eframe::NativeOptions {
+fn window(arguments: &DesktopArguments) -> eframe::NativeOptions {
     let mut viewport = egui::ViewportBuilder::default()
         .with_title(text::APP)
         .with_app_id("pinhole")
@@ -232,7 +232,7 @@ impl eframe::App for CannotStart {
                 ui.add_space(theme::GAP);
                 ui.label(&self.why);
                 ui.add_space(theme::GAP_SECTION);
-                if theme::primary_button(ui, text::QUIT, true).clicked() {
+                if theme::primary_button(ui, text::QUIT).clicked() {
                     ui.ctx().send_viewport_cmd(egui::ViewportCommand::Close);
                 }
             });

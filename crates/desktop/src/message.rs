@@ -1,18 +1,18 @@
-//! A few words to somebody.
+//! The sheet for a message to a peer.
 
 mod draft;
 
 use egui::{Key, Modifiers, RichText, ScrollArea, TextEdit, Ui};
 use pinhole_client::{Snapshot, TEXT_BYTES_MAX};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::{sheet, text, theme};
 use draft::LONGEST_CHARS;
 
 pub(crate) use draft::Draft;
 
 /// Draws the field over the window.
-pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<Action> {
+pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<UiAction> {
     sheet::show(ui, "message", |ui| {
         let name = draft.peer.name.as_str();
         let heading = RichText::new(text::message_to(name)).heading().size(19.0);
@@ -52,9 +52,10 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<Actio
         let can_be_sent = is_online && bytes <= TEXT_BYTES_MAX && !draft.text.trim().is_empty();
         let mut actions = Vec::new();
         ui.horizontal(|ui| {
-            let send = theme::primary_button(ui, text::SEND, can_be_sent);
+            let send = |ui: &mut Ui| theme::primary_button(ui, text::SEND);
+            let send = ui.add_enabled_ui(can_be_sent, send).inner;
             if send.clicked() || by_keyboard && can_be_sent {
-                actions.push(Action::Say {
+                actions.push(UiAction::Say {
                     peer: draft.peer.key,
                     text: draft.text.clone(),
                 });
@@ -65,7 +66,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, draft: &mut Draft) -> Vec<Actio
                 text::DISCARD
             };
             if theme::button(ui, words).clicked() {
-                actions.push(Action::DiscardSheet);
+                actions.push(UiAction::DiscardSheet);
             }
         });
         actions

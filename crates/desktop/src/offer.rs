@@ -1,45 +1,58 @@
-//! The question an incoming offer asks.
+//! The question about an incoming offer.
 
 use egui::{
     Align, Frame, Key, Layout, Margin, Modal, Modifiers, RichText, ScrollArea, TextStyle, Ui, Vec2,
 };
 
 use pinhole_client::snapshot::EntryView;
-use pinhole_client::{Command, Existing, Snapshot, TransferView};
+use pinhole_client::{Command, Existing, Snapshot, TransferView, amount};
 
-use crate::action::{Action, Question};
-use crate::choice::{Choice, Tick};
+use crate::action::{DialogRequest, UiAction};
+use crate::selection::{OfferSelection, Tick};
 use crate::settings::existing_choice;
 use crate::{strangers, text, theme};
 
 const WIDTH: f32 = 480.0;
 const LINE_HEIGHT: f32 = 26.0;
-/// What the sheet needs besides the list of files.
+/// The height of the sheet without the list of files.
 const AROUND_THE_LIST: f32 = 460.0;
-/// What the warning about a name that nobody confirms needs.
+/// The height of the warning about an unconfirmed name.
 const CLAIMED_HEIGHT: f32 = 40.0;
-/// What another row of buttons needs.
+/// The height of another row of buttons.
 const BLOCK_HEIGHT: f32 = 42.0;
-/// What the question about existing names needs.
+/// The height of the question about existing names.
 const EXISTING_HEIGHT: f32 = 70.0;
 
-/// Draws the question over the window. `others` more offers wait. What is
-/// clicked or pressed before the question `is_ready` was meant for something else.
+/// An offer that the user is asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AskedOffer<'a> {
+    pub(crate) transfer: &'a TransferView,
+    /// How many more offers wait.
+    pub(crate) others: usize,
+    /// Whether the question can be answered. An earlier click or key was meant for
+    /// something else.
+    pub(crate) is_ready: bool,
+}
+
+/// Draws the question over the window.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
-    transfer: &TransferView,
-    choice: &mut Choice,
-    others: usize,
-    is_ready: bool,
-) -> Vec<Action> {
+    asked: AskedOffer<'_>,
+    choice: &mut OfferSelection,
+) -> Vec<UiAction> {
+    let AskedOffer {
+        transfer,
+        others,
+        is_ready,
+    } = asked;
     let ctx = ui.ctx();
     let screen = ctx.content_rect();
     let offer = &transfer.offer;
     Modal::new(egui::Id::unique(("offer", transfer.id)))
         .frame(theme::sheet(ui.style()))
         .show(ctx, |ui| {
-            // What is left of the window's width inside the sheet's frame.
+            // The width inside the sheet's frame.
             ui.set_width(WIDTH.min(screen.width() - 96.0));
             let by_keyboard = by_keyboard(ui) && is_ready;
             who(ui, transfer);
@@ -73,7 +86,7 @@ pub(crate) fn show(
             let mut actions = ui.add_enabled_ui(is_ready, answer).inner;
             let escape = ui.input_mut(|i| i.consume_key(Modifiers::NONE, Key::Escape));
             if escape && is_ready {
-                actions.push(Action::Postpone(transfer.id));
+                actions.push(UiAction::Postpone(transfer.id));
             }
             ui.add_space(theme::GAP);
             ui.label(theme::muted(ui, text::DECIDE_LATER));
@@ -85,9 +98,9 @@ pub(crate) fn show(
         .inner
 }
 
-/// Whether the offer is accepted from the keyboard. Looked at before the box
-/// that has the focus takes the key for a click, and only when the focus is in
-/// this question: the key may have been meant for what lay here a moment ago.
+/// Whether the offer is accepted by keyboard. Checked before the focused box takes the
+/// key for a click, and only while the focus is in this question: otherwise the key may
+/// have been meant for something else.
 fn by_keyboard(ui: &Ui) -> bool {
     let has_focus = ui.memory(|memory| memory.focused().is_some());
     let pressed = ui.input_mut(|input| input.consume_key(Modifiers::COMMAND, Key::Enter));
@@ -119,8 +132,8 @@ fn who(ui: &mut Ui, transfer: &TransferView) {
     });
 }
 
-/// How much is wanted; of several entries, with a tick for all of them.
-fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice) {
+/// The wanted amount, with a tick for all entries if there are several.
+fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection) {
     let wanted = choice.wanted();
     let words = RichText::new(text::amount(wanted)).text_style(theme::title());
     if entries.len() < 2 {
@@ -132,19 +145,18 @@ fn amount(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice) {
     }
 }
 
-/// A box to tick: what it became, if it was clicked.
+/// A box to tick. Returns its new state if it was clicked.
 fn tick(ui: &mut Ui, tick: Tick, words: RichText) -> Option<bool> {
-    let ticked = tick == Tick::Whole;
-    let response = theme::tick_box(ui, ticked, tick == Tick::Part, words);
+    let response = theme::tick_box(ui, tick, words);
     if response.gained_focus() {
-        // With the next line, for the next press of Tab goes there.
+        // Together with the next line, where the next press of Tab goes.
         let around = response.rect.expand2(Vec2::new(0.0, LINE_HEIGHT));
         ui.scroll_to_rect(around, None);
     }
-    response.clicked().then_some(!ticked)
+    response.clicked().then_some(tick != Tick::Whole)
 }
 
-fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32) {
+fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection, height: f32) {
     let palette = theme::palette(ui);
     Frame::new()
         .fill(palette.background)
@@ -169,12 +181,12 @@ fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut Choice, height: f32)
         });
 }
 
-/// One file or folder, with a box to tick unless it is the only one: what the
-/// box became, if it was clicked.
+/// One file or folder, with a box to tick if there are several. Returns the new state of
+/// the box if it was clicked.
 fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
     let size = entry
         .size_bytes
-        .map_or_else(|| text::FOLDER.to_owned(), text::size);
+        .map_or_else(|| text::FOLDER.to_owned(), amount::display);
     let row = Vec2::new(ui.available_width(), LINE_HEIGHT);
     ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
         ui.label(theme::muted(ui, size));
@@ -196,8 +208,8 @@ fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
     .inner
 }
 
-/// What happens to names that are taken.
-fn existing(ui: &mut Ui, names: u32, choice: &mut Choice, settings: Existing) {
+/// The choice of what to do about taken names.
+fn existing(ui: &mut Ui, names: u32, choice: &mut OfferSelection, settings: Existing) {
     ui.label(text::names_taken(names));
     let now = choice.existing.unwrap_or(settings);
     if let Some(chosen) = existing_choice(ui, now) {
@@ -205,7 +217,12 @@ fn existing(ui: &mut Ui, names: u32, choice: &mut Choice, settings: Existing) {
     }
 }
 
-fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bool) -> Vec<Action> {
+fn answer(
+    ui: &mut Ui,
+    transfer: &TransferView,
+    choice: &OfferSelection,
+    by_keyboard: bool,
+) -> Vec<UiAction> {
     let id = transfer.id;
     let something = choice.tick_of_all() != Tick::None;
     let accept = || Command::Accept {
@@ -216,21 +233,23 @@ fn answer(ui: &mut Ui, transfer: &TransferView, choice: &Choice, by_keyboard: bo
     };
     let mut actions = Vec::new();
     ui.horizontal_wrapped(|ui| {
-        let button = theme::primary_button(ui, text::ACCEPT, something)
+        let button = ui
+            .add_enabled_ui(something, |ui| theme::primary_button(ui, text::ACCEPT))
+            .inner
             .on_hover_text(text::ACCEPT_BY_KEYBOARD)
             .on_disabled_hover_text(text::NOTHING_TICKED);
         if button.clicked() || something && by_keyboard {
-            actions.push(Action::Command(accept()));
+            actions.push(UiAction::Command(accept()));
         }
         if theme::button(ui, text::DECLINE).clicked() {
-            actions.push(Action::Command(Command::Decline { transfer: id }));
+            actions.push(UiAction::Command(Command::Decline { transfer: id }));
         }
         if transfer.stranger {
             actions.extend(strangers::block(ui, transfer.peer.key));
         }
         ui.add_enabled_ui(something, |ui| {
             if theme::quiet_button(ui, text::SAVE_ELSEWHERE).clicked() {
-                actions.push(Action::Ask(Question::FolderInto {
+                actions.push(UiAction::Ask(DialogRequest::FolderInto {
                     transfer: id,
                     unwanted: choice.unwanted(),
                     existing: choice.existing,

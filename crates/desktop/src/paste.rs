@@ -1,20 +1,21 @@
-//! Lists of files as text: what a file manager's "Copy" leaves in the clipboard,
-//! and what programs hand over when files are dropped.
+//! Lists of files as text: from the clipboard, and from drops.
 
 use std::path::{Path, PathBuf};
 
+use pinhole_client::display_text;
+
 use crate::text;
 
-/// More pasted lines than this are not a list of files that somebody copied.
+/// The most lines of a pasted list. Longer texts are something else.
 const MOST_LINES: usize = 10_000;
-/// More dropped lines than this are not read.
+/// The most lines of a drop that are read.
 const MOST_DROPPED: usize = 200_000;
 
 /// The files named by pasted text: one absolute path or `file:` URI (RFC 8089)
 /// a line, as in `text/uri-list` (RFC 2483). Empty when the text is anything else.
 pub(crate) fn paths(text: &str) -> Vec<PathBuf> {
     let lines = lines(text.as_bytes());
-    // GNOME's file manager puts what is to be done before the files.
+    // GNOME's file manager puts the operation before the files.
     let lines = lines.filter(|line| !matches!(*line, b"copy" | b"x-special/nautilus-clipboard"));
     lines
         .take(MOST_LINES)
@@ -23,33 +24,33 @@ pub(crate) fn paths(text: &str) -> Vec<PathBuf> {
         .unwrap_or_default()
 }
 
-/// What was dropped.
+/// A dropped list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Dropped {
-    /// The files that are there.
+pub(crate) struct DroppedFiles {
+    /// The existing files.
     pub(crate) paths: Vec<PathBuf>,
-    /// What cannot be sent, in words: each with the reason.
+    /// What cannot be sent, each with the reason.
     pub(crate) refused: Vec<String>,
 }
 
-/// Reads a dropped list (`text/uri-list`). One line that names no file costs the
-/// others nothing. Asks the file system what is there: not for the window's thread.
+/// Reads a dropped list (`text/uri-list`). A line that names no file does not affect the
+/// others. Accesses the file system, so it does not belong on the window's thread.
 #[cfg_attr(
     not(target_os = "linux"),
     allow(dead_code, reason = "read by the system")
 )]
-pub(crate) fn dropped(list: &[u8]) -> Dropped {
-    let mut dropped = Dropped::default();
+pub(crate) fn dropped(list: &[u8]) -> DroppedFiles {
+    let mut dropped = DroppedFiles::default();
     let mut lines = lines(list);
     for line in lines.by_ref().take(MOST_DROPPED) {
-        let shown = || text::displayable(&String::from_utf8_lossy(line));
+        let shown = || display_text(&String::from_utf8_lossy(line));
         match path(line) {
             None => dropped.refused.push(text::not_a_file(&shown())),
             Some(path) => match path.symlink_metadata() {
                 Ok(_) => dropped.paths.push(path),
                 Err(error) => {
                     let reason = text::reason(&error);
-                    let shown = text::displayable(&path.to_string_lossy());
+                    let shown = display_text(&path.to_string_lossy());
                     dropped.refused.push(text::not_readable(&shown, &reason));
                 }
             },
@@ -62,7 +63,7 @@ pub(crate) fn dropped(list: &[u8]) -> Dropped {
     dropped
 }
 
-/// Lines however they end, without blanks and comments.
+/// Splits text into lines with any line end, without blanks and comments.
 fn lines(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| matches!(byte, b'\r' | b'\n' | 0))
         .map(<[u8]>::trim_ascii)

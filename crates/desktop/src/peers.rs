@@ -1,36 +1,36 @@
-//! Who is online, each a place to drop files on.
+//! The list of peers. Files can be dropped on each of them.
 
 use egui::{Align, Align2, Layout, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder, Vec2};
 use pinhole_client::{LoginState, PeerKey, PeerView, Snapshot};
 
-use crate::action::{Action, Question, Sheet};
+use crate::action::{DialogRequest, Sheet, UiAction};
 use crate::icon::Icon;
 use crate::message::Draft;
 use crate::{icon, text, theme};
 
 const ROW_HEIGHT: f32 = 68.0;
 
-/// What drawing the list has come to.
+/// The result of drawing the list.
 #[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    /// What was asked for.
-    pub(crate) actions: Vec<Action>,
+pub(crate) struct PeerListOutcome {
+    /// The actions asked for.
+    pub(crate) actions: Vec<UiAction>,
     /// The peer under the pointer.
     pub(crate) under_pointer: Option<PeerKey>,
     /// The peer of the button that has the keyboard's focus.
     pub(crate) focused: Option<PeerKey>,
 }
 
-/// Draws the list. With `hovering`, files hover over the window.
-pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> Outcome {
-    let mut outcome = Outcome::default();
+/// Draws the list. `hovering` is set while files are dragged over the window.
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerListOutcome {
+    let mut outcome = PeerListOutcome::default();
     ui.horizontal(|ui| {
         ui.set_min_height(theme::BUTTON_HEIGHT);
         theme::section_heading(ui, text::PEOPLE);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             if snapshot.peers.len() > 1 && theme::quiet_button(ui, text::SEND_TO_SEVERAL).clicked()
             {
-                outcome.actions.push(Action::Ask(Question::Files));
+                outcome.actions.push(UiAction::Ask(DialogRequest::Files));
             }
         });
     });
@@ -46,7 +46,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> Outcome 
     outcome
 }
 
-fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
+fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let (LoginState::LoggedIn { server, .. } | LoginState::Reconnecting { server, .. }) =
         &snapshot.login
     else {
@@ -68,7 +68,7 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<Action> {
                 let clicked = theme::button(ui, text::COPY_SERVER).clicked();
                 ui.add_space(theme::GAP_LARGE);
                 if clicked {
-                    vec![Action::Copy(server.clone())]
+                    vec![UiAction::Copy(server.clone())]
                 } else {
                     Vec::new()
                 }
@@ -92,7 +92,7 @@ fn nobody_nearby(ui: &mut Ui) {
     });
 }
 
-fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
+fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut PeerListOutcome) {
     let palette = theme::palette(ui);
     let size = Vec2::new(ui.available_width(), ROW_HEIGHT);
     let (rect, _) = ui.allocate_exact_size(size, Sense::hover());
@@ -129,19 +129,19 @@ fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut Outcome) {
     });
 }
 
-fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut Outcome) {
+fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut PeerListOutcome) {
     let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
     if peer.changed_from.is_some() {
         let review = theme::button(ui, text::REVIEW).accessible_name(text::review_key_of(name));
         if review.clicked() {
             let paths = Vec::new();
             let sheet = Sheet::Trust { peer: key, paths };
-            outcome.actions.push(Action::Open(sheet));
+            outcome.actions.push(UiAction::Open(sheet));
         }
         return;
     }
-    // Laid out from the right, so that the first to be reached by Tab would be
-    // the last in sight: they are laid out from the left inside.
+    // The layout runs from right to left, and Tab follows it, so these buttons get a
+    // layout from left to right.
     let width = theme::width_of(ui, text::SEND_FILES, &egui::TextStyle::Button)
         + 2.0 * (ui.spacing().button_padding.x + ui.spacing().item_spacing.x + theme::ICON_BUTTON);
     let size = Vec2::new(width, theme::BUTTON_HEIGHT);
@@ -151,14 +151,18 @@ fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut Outcome) {
         let message = text::send_message_to(name, peer.online);
         let message = icon::button(ui, Icon::Bubble, peer.online, message);
         if files.clicked() {
-            outcome.actions.push(Action::Ask(Question::FilesFor(key)));
+            outcome
+                .actions
+                .push(UiAction::Ask(DialogRequest::FilesFor(key)));
         }
         if folder.clicked() {
-            outcome.actions.push(Action::Ask(Question::FolderFor(key)));
+            outcome
+                .actions
+                .push(UiAction::Ask(DialogRequest::FolderFor(key)));
         }
         if message.clicked() {
             let sheet = Sheet::Message(Draft::to(peer.identity.clone(), ""));
-            outcome.actions.push(Action::Open(sheet));
+            outcome.actions.push(UiAction::Open(sheet));
         }
         if [files, folder, message]
             .iter()
@@ -202,7 +206,7 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
     }
 }
 
-/// Says what dropping does, along the bottom of the window.
+/// Says what a drop does, at the bottom of the window.
 pub(crate) fn hover_hint(ui: &Ui, position_known: bool) {
     let palette = theme::palette(ui);
     let words = if position_known {

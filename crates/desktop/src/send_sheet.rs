@@ -1,4 +1,4 @@
-//! "Send to whom?": for files that came without a peer.
+//! The choice of recipients for files that came without one.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use egui::{AtomExt as _, IntoAtoms as _, RichText, ScrollArea, Stroke, TextStyle, Ui, Vec2};
 use pinhole_client::{Command, PeerKey, PeerView, Snapshot};
 
-use crate::action::{Action, Sheet};
+use crate::action::{Sheet, UiAction};
 use crate::icon::Icon;
 use crate::{icon, sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 56.0;
 
-/// Draws the question over the window. `chosen` are those to send to.
+/// Draws the question over the window. `chosen` are the recipients so far.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     paths: &[PathBuf],
     chosen: &mut BTreeSet<PeerKey>,
-) -> Vec<Action> {
+) -> Vec<UiAction> {
     sheet::show(ui, "send", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::SEND_TO_WHOM).heading().size(19.0));
@@ -45,22 +45,24 @@ pub(crate) fn show(
             .collect();
         ui.horizontal(|ui| {
             let words = text::send_to(chosen.len());
-            if theme::primary_button(ui, &words, !chosen.is_empty()).clicked() {
+            let send = |ui: &mut Ui| theme::primary_button(ui, &words);
+            let send = ui.add_enabled_ui(!chosen.is_empty(), send).inner;
+            if send.clicked() {
                 actions.extend(chosen.into_iter().map(|peer| {
                     let paths = paths.to_vec();
-                    Action::Command(Command::Send { peer, paths })
+                    UiAction::Command(Command::Send { peer, paths })
                 }));
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
             if theme::button(ui, text::CANCEL).clicked() {
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
         });
         actions
     })
 }
 
-/// The question about these files. The only one who can be chosen is.
+/// The question about these files. If only one person can be chosen, that one is.
 pub(crate) fn question(snapshot: &Snapshot, paths: Vec<PathBuf>) -> Sheet {
     let mut all = can_be_chosen(snapshot);
     let only = all.next().filter(|_| all.next().is_none());
@@ -75,13 +77,13 @@ fn can_be_chosen(snapshot: &Snapshot) -> impl Iterator<Item = PeerKey> {
         .map(|peer| peer.identity.key)
 }
 
-/// A person to choose, or first to decide on.
+/// A person to choose, or whose key has to be decided on first.
 fn choice(
     ui: &mut Ui,
     peer: &PeerView,
     paths: &[PathBuf],
     chosen: &mut BTreeSet<PeerKey>,
-) -> Option<Action> {
+) -> Option<UiAction> {
     let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
     let space_for_monogram = egui::Atom::default().atom_size(Vec2::new(44.0, 40.0));
     let name_shown = RichText::new(name).text_style(theme::title());
@@ -114,16 +116,16 @@ fn choice(
     }
     None
 }
-/// What sending to a peer takes: the command, or first a decision on its key.
-pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> Action {
+/// The command that sends to a peer, or first the decision on its key.
+pub(crate) fn to_peer(peer: &PeerView, paths: &[PathBuf]) -> UiAction {
     let (peer, key_changed, paths) = (
         peer.identity.key,
         peer.changed_from.is_some(),
         paths.to_vec(),
     );
     if key_changed {
-        Action::Open(Sheet::Trust { peer, paths })
+        UiAction::Open(Sheet::Trust { peer, paths })
     } else {
-        Action::Command(Command::Send { peer, paths })
+        UiAction::Command(Command::Send { peer, paths })
     }
 }

@@ -1,4 +1,4 @@
-//! The settings, and one's own fingerprint.
+//! The settings, and the user's own fingerprint.
 
 mod form;
 
@@ -7,16 +7,17 @@ use pinhole_client::{
     AcceptPolicy, Command, Existing, LoginState, ProxyChoice, Snapshot, Strangers,
 };
 
-use crate::action::{Action, Leaving, Question, Sheet};
+use crate::action::{DialogRequest, LeaveRequest, Sheet, UiAction};
+use crate::selection::Tick;
 use crate::{connection, sheet, text, theme};
-use form::{Field, bytes};
+use form::{FormField, bytes};
 
-pub(crate) use form::Form;
+pub(crate) use form::SettingsForm;
 
 const RADIO_HEIGHT: f32 = 26.0;
 
 /// Draws the settings over the window.
-pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action> {
+pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut SettingsForm) -> Vec<UiAction> {
     sheet::show(ui, "settings", |ui| {
         let mut actions = Vec::new();
         ui.label(RichText::new(text::SETTINGS).heading().size(19.0));
@@ -27,7 +28,7 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
             .min_scrolled_height(height)
             .auto_shrink([false, true])
             .show(ui, |ui| {
-                // The bar lies beside the buttons, not on them.
+                // The scroll bar is beside the buttons, not over them.
                 ui.set_width(ui.available_width() - theme::GAP_LARGE);
                 fingerprint(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
@@ -51,47 +52,47 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut Form) -> Vec<Action>
             });
         ui.add_space(theme::GAP_LARGE);
         ui.horizontal(|ui| {
-            if theme::primary_button(ui, text::CLOSE, true).clicked() {
-                actions.push(Action::CloseSheet);
+            if theme::primary_button(ui, text::CLOSE).clicked() {
+                actions.push(UiAction::CloseSheet);
             }
             if is_on_first_screen(snapshot) {
                 return;
             }
             let log_out = theme::button(ui, text::LOG_OUT).on_hover_text(text::LOG_OUT_HELP);
             if log_out.clicked() {
-                actions.push(Action::CloseSheet);
-                actions.push(Action::Leave(Leaving::LogOut));
+                actions.push(UiAction::CloseSheet);
+                actions.push(UiAction::Leave(LeaveRequest::LogOut));
             }
         });
         actions
     })
 }
 
-/// Whether there is nothing to log out of.
+/// Whether the user is logged out and not nearby either.
 fn is_on_first_screen(snapshot: &Snapshot) -> bool {
     matches!(snapshot.login, LoginState::LoggedOut { .. }) && snapshot.nearby.is_none()
 }
 
-fn fingerprint(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+fn fingerprint(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     let fingerprint = snapshot.fingerprint.to_string();
     if heading_with_button(ui, text::YOUR_FINGERPRINT, text::COPY) {
-        actions.push(Action::Copy(fingerprint.clone()));
+        actions.push(UiAction::Copy(fingerprint.clone()));
     }
     let grouped = RichText::new(text::grouped(&fingerprint)).monospace();
     ui.add(egui::Label::new(grouped).selectable(true).wrap());
     ui.add(egui::Label::new(theme::muted(ui, text::FINGERPRINT_HELP)).wrap());
 }
 
-fn downloads(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+fn downloads(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     if heading_with_button(ui, text::DOWNLOADS, text::CHANGE) {
-        actions.push(Action::Ask(Question::DownloadFolder));
+        actions.push(UiAction::Ask(DialogRequest::DownloadFolder));
     }
     let folder = snapshot.download_folder.display().to_string();
     let folder = theme::elided(ui, &folder, &TextStyle::Body, ui.available_width());
     ui.label(folder);
 }
 
-/// A heading with a button at the right end of its line: whether it was clicked.
+/// A heading with a button at the right end of its line. Returns whether it was clicked.
 fn heading_with_button(ui: &mut Ui, heading: &str, button: &str) -> bool {
     ui.horizontal(|ui| {
         theme::section_heading(ui, heading);
@@ -103,7 +104,7 @@ fn heading_with_button(ui: &mut Ui, heading: &str, button: &str) -> bool {
     .inner
 }
 
-fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<Action>) {
+fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut SettingsForm, actions: &mut Vec<UiAction>) {
     theme::section_heading(ui, text::ACCEPT_FROM);
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     let policy_now = snapshot.settings.accept;
@@ -113,20 +114,20 @@ fn accept(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<A
         (AcceptPolicy::All, text::ACCEPT_EVERYBODY),
     ] {
         if theme::radio(ui, policy_now == policy, words).clicked() {
-            actions.push(Action::Command(Command::SetAcceptPolicy { policy }));
+            actions.push(UiAction::Command(Command::SetAcceptPolicy { policy }));
         }
     }
     if policy_now != AcceptPolicy::Ask
         && let Some(bytes) = amount(ui, text::UNASKED_MAX, &mut form.unasked_max)
     {
-        actions.push(Action::Command(Command::SetUnaskedBytesMax { bytes }));
+        actions.push(UiAction::Command(Command::SetUnaskedBytesMax { bytes }));
     }
 }
 
-/// Who may reach the user how, who is known, and who is not heard.
-fn strangers(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+/// How strangers may reach the user, and the lists of contacts and blocked people.
+fn strangers(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     if heading_with_button(ui, text::PEOPLE_UNKNOWN, text::CONTACTS_AND_BLOCKED) {
-        actions.push(Action::Open(Sheet::Known { forgetting: None }));
+        actions.push(UiAction::Open(Sheet::Contacts { forgetting: None }));
     }
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     let now = snapshot.settings.strangers;
@@ -136,26 +137,30 @@ fn strangers(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
         (Strangers::Ask, text::STRANGERS_ASK),
     ] {
         if theme::radio(ui, now == strangers, words).clicked() {
-            actions.push(Action::Command(Command::SetStrangers { strangers }));
+            actions.push(UiAction::Command(Command::SetStrangers { strangers }));
         }
     }
 }
 
-fn existing(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+fn existing(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     theme::section_heading(ui, text::EXISTING);
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     if let Some(existing) = existing_choice(ui, snapshot.settings.existing) {
-        actions.push(Action::Command(Command::SetExisting { existing }));
+        actions.push(UiAction::Command(Command::SetExisting { existing }));
     }
     let keeps_now = snapshot.settings.keeps_executable;
-    let keeps = theme::tick_box(ui, keeps_now, false, RichText::new(text::KEEPS_EXECUTABLE));
+    let keeps = theme::tick_box(
+        ui,
+        Tick::from(keeps_now),
+        RichText::new(text::KEEPS_EXECUTABLE),
+    );
     if keeps.clicked() {
         let keeps = !keeps_now;
-        actions.push(Action::Command(Command::SetKeepsExecutable { keeps }));
+        actions.push(UiAction::Command(Command::SetKeepsExecutable { keeps }));
     }
 }
 
-/// The three ways, with the present one marked: another, if it was chosen.
+/// The three choices, with the present one marked. Returns another one if it was chosen.
 pub(crate) fn existing_choice(ui: &mut Ui, now: Existing) -> Option<Existing> {
     let ways = [
         (Existing::Rename, text::KEEP_BOTH),
@@ -171,38 +176,38 @@ pub(crate) fn existing_choice(ui: &mut Ui, now: Existing) -> Option<Existing> {
     .inner
 }
 
-fn limits(ui: &mut Ui, snapshot: &Snapshot, form: &mut Form, actions: &mut Vec<Action>) {
+fn limits(ui: &mut Ui, snapshot: &Snapshot, form: &mut SettingsForm, actions: &mut Vec<UiAction>) {
     theme::section_heading(ui, text::LIMITS);
     let settings = &snapshot.settings;
     let (send, receive) = (settings.send_limit, settings.receive_limit);
     if let Some(send) = amount(ui, text::SEND_LIMIT, &mut form.send_limit) {
-        actions.push(Action::Command(Command::SetLimits { send, receive }));
+        actions.push(UiAction::Command(Command::SetLimits { send, receive }));
     }
     if let Some(receive) = amount(ui, text::RECEIVE_LIMIT, &mut form.receive_limit) {
-        actions.push(Action::Command(Command::SetLimits { send, receive }));
+        actions.push(UiAction::Command(Command::SetLimits { send, receive }));
     }
 }
 
-fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<Action>) {
+fn nearby(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     theme::section_heading(ui, text::PEOPLE_NEARBY);
     let now = snapshot.settings.nearby;
-    let tick = theme::tick_box(ui, now, false, RichText::new(text::FIND_NEARBY));
+    let tick = theme::tick_box(ui, Tick::from(now), RichText::new(text::FIND_NEARBY));
     if tick.clicked() {
-        // Without a server there is nobody else, and no other screen to be on.
+        // Without a server, this ends everything and leads to the first screen.
         let is_all = matches!(snapshot.login, LoginState::LoggedOut { .. });
         actions.push(if now && is_all && snapshot.nearby.is_some() {
-            Action::Leave(Leaving::Nearby)
+            UiAction::Leave(LeaveRequest::Nearby)
         } else {
-            Action::Command(Command::SetNearby { on: !now })
+            UiAction::Command(Command::SetNearby { on: !now })
         });
     }
     ui.add(egui::Label::new(theme::muted(ui, text::FIND_NEARBY_HELP)).wrap());
 }
 
-/// A field for megabytes, empty for no limit: what it was changed to, once the
-/// keyboard has left it.
+/// A field for megabytes, empty for no limit. Returns the new value once the keyboard has
+/// left it.
 #[allow(clippy::option_option, reason = "no change, or to no limit")]
-fn amount(ui: &mut Ui, words: &str, field: &mut Field) -> Option<Option<u64>> {
+fn amount(ui: &mut Ui, words: &str, field: &mut FormField) -> Option<Option<u64>> {
     const LONGEST_CHARS: usize = 20;
     const WORDS_WIDTH: f32 = 90.0;
     let response = ui.horizontal(|ui| {
@@ -234,8 +239,8 @@ fn amount(ui: &mut Ui, words: &str, field: &mut Field) -> Option<Option<u64>> {
     }
 }
 
-/// The URL stays as it was typed: what is in it is the user's to see.
-fn proxy(ui: &mut Ui, field: &mut Field, actions: &mut Vec<Action>) {
+/// The URL stays as typed, because its content is for the user to see.
+fn proxy(ui: &mut Ui, field: &mut FormField, actions: &mut Vec<UiAction>) {
     const LONGEST_CHARS: usize = 500;
     let label = theme::section_heading(ui, text::PROXY);
     let edit = TextEdit::singleline(&mut field.typed)
@@ -250,7 +255,7 @@ fn proxy(ui: &mut Ui, field: &mut Field, actions: &mut Vec<Action>) {
             ui.add(egui::Label::new(theme::muted(ui, text::PROXY_HELP)).wrap());
             if field.is_edited && response.lost_focus() {
                 field.is_edited = false;
-                actions.push(Action::Command(Command::SetProxy { proxy }));
+                actions.push(UiAction::Command(Command::SetProxy { proxy }));
             }
         }
         Err(error) => {
@@ -261,7 +266,7 @@ fn proxy(ui: &mut Ui, field: &mut Field, actions: &mut Vec<Action>) {
     }
 }
 
-fn appearance(ui: &mut Ui, actions: &mut Vec<Action>) {
+fn appearance(ui: &mut Ui, actions: &mut Vec<UiAction>) {
     theme::section_heading(ui, text::APPEARANCE);
     ui.spacing_mut().interact_size.y = RADIO_HEIGHT;
     let current = ui.ctx().options(|options| options.theme_preference);
@@ -273,7 +278,7 @@ fn appearance(ui: &mut Ui, actions: &mut Vec<Action>) {
             (ThemePreference::Dark, text::DARK),
         ] {
             if theme::radio(ui, current == preference, words).clicked() {
-                actions.push(Action::SetTheme(preference));
+                actions.push(UiAction::SetTheme(preference));
             }
         }
     });

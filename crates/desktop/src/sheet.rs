@@ -2,7 +2,7 @@
 
 use egui::{Key, Modal, Modifiers, Ui};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::theme;
 
 const WIDTH: f32 = 400.0;
@@ -11,8 +11,8 @@ const WIDTH: f32 = 400.0;
 pub(crate) fn show(
     ui: &Ui,
     id: &'static str,
-    content: impl FnOnce(&mut Ui) -> Vec<Action>,
-) -> Vec<Action> {
+    content: impl FnOnce(&mut Ui) -> Vec<UiAction>,
+) -> Vec<UiAction> {
     let ctx = ui.ctx();
     let width = WIDTH.min(ctx.content_rect().width() - 96.0);
     let modal = Modal::new(egui::Id::unique(id))
@@ -21,13 +21,13 @@ pub(crate) fn show(
             ui.set_width(width);
             let mut actions = content(ui);
             if ui.input_mut(|input| input.consume_key(Modifiers::NONE, Key::Escape)) {
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
             actions
         });
     let mut actions = modal.inner;
     if modal.backdrop_response.clicked() {
-        actions.push(Action::CloseSheet);
+        actions.push(UiAction::CloseSheet);
     }
     actions
 }

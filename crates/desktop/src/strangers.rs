@@ -1,25 +1,24 @@
-//! People whom the user has not chosen yet. However many want something, they are
-//! one question.
+//! Strangers. All their requests together are one question.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use egui::{Align, Label, Layout, RichText, ScrollArea, TextStyle, Ui};
 use pinhole_client::{Command, PeerIdentity, PeerKey, Snapshot, Stage, TransferId, TransferView};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 52.0;
 
-/// What one of them wants.
+/// A stranger and what they want.
 pub(crate) struct Stranger<'a> {
     pub(crate) peer: &'a PeerIdentity,
-    /// What it offers, the oldest first; none if it only wants to connect.
+    /// Their offers, the oldest first; none if they only want to connect.
     pub(crate) offers: Vec<&'a TransferView>,
 }
 
 impl Stranger<'_> {
-    /// What it wants, in a few words.
+    /// What they want, in a few words.
     fn wish(&self) -> String {
         match self.offers.as_slice() {
             [] => text::WANTS_TO_CONNECT.to_owned(),
@@ -30,13 +29,13 @@ impl Stranger<'_> {
     }
 }
 
-/// Whether the user has yet to decide on this offer of a stranger.
+/// Whether the user has not decided on this offer of a stranger yet.
 pub(crate) fn is_waiting(transfer: &TransferView) -> bool {
     transfer.stranger && matches!(transfer.stage, Stage::AwaitingDecision)
 }
 
-/// All who wait, in the order in which they came, but for those whom the user has put off.
-pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &PutOff) -> Vec<Stranger<'a>> {
+/// The strangers who wait and are not postponed, in the order in which they came.
+pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &Postponed) -> Vec<Stranger<'a>> {
     let transfers = snapshot.transfers.iter().filter(|t| is_waiting(t));
     let offers = transfers.filter(|t| !put_off.offers.contains(&t.id));
     let offers = offers.map(|transfer| (&transfer.peer, Some(transfer)));
@@ -57,33 +56,33 @@ pub(crate) fn waiting<'a>(snapshot: &'a Snapshot, put_off: &PutOff) -> Vec<Stran
     all
 }
 
-/// What the user decides on later.
+/// What the user has postponed.
 #[derive(Debug, Default)]
-pub(crate) struct PutOff {
-    /// Offers, of anybody.
+pub(crate) struct Postponed {
+    /// Offers, of strangers and others.
     pub(crate) offers: HashSet<TransferId>,
-    /// Those who want to connect.
+    /// Peers who want to connect.
     pub(crate) asking: HashSet<PeerKey>,
-    /// Until then strangers are not asked about again, on the window's clock.
+    /// Until then, strangers are not asked about again. On the window's clock.
     quiet_until_s: f64,
 }
 
-/// How long nobody else is asked about after strangers were put off: who keeps
-/// coming does not keep asking.
+/// How long no stranger is asked about after a question was postponed, so that a stream
+/// of strangers does not ask again and again.
 const QUIET_S: f64 = 60.0;
 
-impl PutOff {
-    /// Whoever comes now is not asked about for a while.
+impl Postponed {
+    /// Asks about no stranger for a while.
     pub(crate) fn be_quiet(&mut self, now_s: f64) {
         self.quiet_until_s = now_s + QUIET_S;
     }
 
-    /// How much longer, in seconds.
+    /// The rest of that time, in seconds.
     pub(crate) fn is_quiet_for(&self, now_s: f64) -> Option<f64> {
         Some(self.quiet_until_s - now_s).filter(|&left| left > 0.0)
     }
 
-    /// All of these strangers.
+    /// Postpones all strangers.
     pub(crate) fn all(&mut self, snapshot: &Snapshot) {
         let offers = snapshot.transfers.iter().filter(|t| is_waiting(t));
         self.offers.extend(offers.map(|transfer| transfer.id));
@@ -91,7 +90,7 @@ impl PutOff {
             .extend(snapshot.asking.iter().map(|peer| peer.key));
     }
 
-    /// None of the strangers any more.
+    /// Postpones no stranger any more.
     pub(crate) fn none(&mut self, snapshot: &Snapshot) {
         let is_stranger = |id| snapshot.transfers.iter().any(|t| t.id == id && t.stranger);
         self.offers.retain(|&id| !is_stranger(id));
@@ -99,7 +98,7 @@ impl PutOff {
         self.quiet_until_s = 0.0;
     }
 
-    /// Forgets what is not there any more.
+    /// Drops what is gone.
     pub(crate) fn obey(&mut self, snapshot: &Snapshot) {
         let known: HashSet<TransferId> = snapshot.transfers.iter().map(|t| t.id).collect();
         self.offers.retain(|transfer| known.contains(transfer));
@@ -108,15 +107,17 @@ impl PutOff {
     }
 }
 
-/// Draws the one question about them over the window. A click before it `is_ready`
-/// was meant for something else, and so was one before the `rows_are_ready` that
-/// have moved.
-pub(crate) fn show(
-    ui: &Ui,
-    strangers: &[Stranger<'_>],
-    is_ready: bool,
-    rows_are_ready: bool,
-) -> Vec<Action> {
+/// What of the question about strangers can be answered. An earlier click was meant for
+/// something else.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ready {
+    pub(crate) question: bool,
+    /// The rows have not moved for a while.
+    pub(crate) rows: bool,
+}
+
+/// Draws the question about strangers over the window.
+pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<UiAction> {
     let mut actions = sheet::show(ui, "strangers", |ui| {
         let mut actions = Vec::new();
         let heading = RichText::new(text::strangers(strangers.len())).heading();
@@ -124,14 +125,15 @@ pub(crate) fn show(
         ui.add_space(theme::GAP_SMALL);
         ui.add(Label::new(theme::muted(ui, text::STRANGERS_HELP)).wrap());
         ui.add_space(theme::GAP);
-        // As high with few as with many, so that who comes moves no button.
+        // The height does not depend on the number of rows, so that a new stranger moves
+        // no button.
         let height = (ui.ctx().content_rect().height() - 320.0).clamp(80.0, 4.5 * ROW_HEIGHT);
-        ui.add_enabled_ui(rows_are_ready, |ui| {
+        ui.add_enabled_ui(ready.rows, |ui| {
             ScrollArea::vertical()
                 .max_height(height)
                 .auto_shrink(false)
                 .show(ui, |ui| {
-                    // The bar lies beside the buttons, not on them.
+                    // The scroll bar is beside the buttons, not over them.
                     ui.set_width(ui.available_width() - theme::GAP_LARGE);
                     for stranger in strangers {
                         let key = stranger.peer.key;
@@ -140,29 +142,29 @@ pub(crate) fn show(
                 });
         });
         ui.add_space(theme::GAP_LARGE);
-        ui.add_enabled_ui(is_ready, |ui| {
+        ui.add_enabled_ui(ready.question, |ui| {
             ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::DECIDE_LATER_BUTTON, true).clicked() {
-                    actions.push(Action::PutOffStrangers);
+                if theme::primary_button(ui, text::DECIDE_LATER_BUTTON).clicked() {
+                    actions.push(UiAction::PutOffStrangers);
                 }
                 if theme::button(ui, text::DECLINE_ALL).clicked() {
-                    actions.push(Action::DeclineStrangers);
+                    actions.push(UiAction::DeclineStrangers);
                 }
             });
         });
         actions
     });
-    // Esc and a click beside it decide nothing.
+    // Esc and a click outside postpone the question.
     for action in &mut actions {
-        if *action == Action::CloseSheet {
-            *action = Action::PutOffStrangers;
+        if *action == UiAction::CloseSheet {
+            *action = UiAction::PutOffStrangers;
         }
     }
-    actions.retain(|action| is_ready || *action != Action::PutOffStrangers);
+    actions.retain(|action| ready.question || *action != UiAction::PutOffStrangers);
     actions
 }
 
-fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
+fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<UiAction> {
     let name = stranger.peer.name.as_str();
     let peer = stranger.peer.key;
     let mut actions = Vec::new();
@@ -171,16 +173,16 @@ fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
     ui.allocate_ui_with_layout(size, row, |ui| {
         let block = theme::quiet_button(ui, text::BLOCK).accessible_name(text::block(name));
         if block.clicked() {
-            actions.push(Action::Command(Command::Block { peer }));
+            actions.push(UiAction::Command(Command::Block { peer }));
         }
         let (words, accessible, action) = match stranger.offers.first() {
             Some(first) => (
                 text::LOOK_SHORT,
                 text::look_at(name),
-                Action::LookAt(first.id),
+                UiAction::LookAt(first.id),
             ),
             None => {
-                let allow = Action::Command(Command::Allow { peer });
+                let allow = UiAction::Command(Command::Allow { peer });
                 (text::ALLOW, text::allow(name), allow)
             }
         };
@@ -204,9 +206,9 @@ fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<Action> {
     actions
 }
 
-/// Draws the question that a stranger's words ask before they are shown. A click
-/// before it `is_ready` was meant for something else.
-pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<Action> {
+/// Draws the question about a stranger's message. A click before it `is_ready` was meant
+/// for something else.
+pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<UiAction> {
     let name = transfer.peer.name.as_str();
     let id = transfer.id;
     let mut actions = sheet::show(ui, "words", |ui| {
@@ -224,8 +226,8 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
         ui.add_space(theme::GAP_LARGE);
         ui.add_enabled_ui(is_ready, |ui| {
             ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::SHOW_WORDS, true).clicked() {
-                    actions.push(Action::Command(Command::Accept {
+                if theme::primary_button(ui, text::SHOW_WORDS).clicked() {
+                    actions.push(UiAction::Command(Command::Accept {
                         transfer: id,
                         into: None,
                         unwanted: BTreeSet::new(),
@@ -233,7 +235,7 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
                     }));
                 }
                 if theme::button(ui, text::DECLINE).clicked() {
-                    actions.push(Action::Command(Command::Decline { transfer: id }));
+                    actions.push(UiAction::Command(Command::Decline { transfer: id }));
                 }
                 actions.extend(block(ui, transfer.peer.key));
             });
@@ -243,26 +245,26 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
         actions
     });
     for action in &mut actions {
-        if *action == Action::CloseSheet {
-            *action = Action::Postpone(id);
+        if *action == UiAction::CloseSheet {
+            *action = UiAction::Postpone(id);
         }
     }
-    actions.retain(|action| is_ready || *action != Action::Postpone(id));
+    actions.retain(|action| is_ready || *action != UiAction::Postpone(id));
     actions
 }
 
-/// The button that has a key heard no more.
-pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<Action> {
+/// A button that blocks a key.
+pub(crate) fn block(ui: &mut Ui, peer: PeerKey) -> Option<UiAction> {
     let button = theme::quiet_button(ui, text::BLOCK).on_hover_text(text::BLOCK_HELP);
     button
         .clicked()
-        .then_some(Action::Command(Command::Block { peer }))
+        .then_some(UiAction::Command(Command::Block { peer }))
 }
 
-/// Where those are to be found whom the user has put off: a card among the
-/// transfers, in place of their offers. `None` if there are none to be grouped.
-pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
-    let all = waiting(snapshot, &PutOff::default());
+/// A card among the transfers for strangers whose question was postponed, in place of
+/// their offers. `None` if there are none to be grouped.
+pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<UiAction>> {
+    let all = waiting(snapshot, &Postponed::default());
     let mut actions = Vec::new();
     if !are_grouped(&all) {
         return None;
@@ -272,15 +274,14 @@ pub(crate) fn card(ui: &mut Ui, snapshot: &Snapshot) -> Option<Vec<Action>> {
         let words = RichText::new(text::strangers(all.len())).text_style(theme::title());
         ui.add(Label::new(words).wrap());
         if theme::button(ui, text::REVIEW).clicked() {
-            actions.push(Action::LookAtStrangers);
+            actions.push(UiAction::LookAtStrangers);
         }
     });
     ui.add_space(theme::GAP_SMALL);
     Some(actions)
 }
 
-/// Whether they are one question together. One stranger's offer is asked about by
-/// itself.
+/// Whether they are asked about together. A single stranger's offer is asked about alone.
 pub(crate) fn are_grouped(strangers: &[Stranger<'_>]) -> bool {
     strangers.len() > 1 || strangers.iter().any(|stranger| stranger.offers.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Every word the application shows, and how numbers are put into words.
+//! Every word that the application shows, and how numbers are formatted.
 
 mod drops;
 mod keys;
@@ -11,7 +11,7 @@ use pinhole_client::Completion;
 use pinhole_client::snapshot::Overall;
 use pinhole_client::{
     Attempt, Direction, Failure, HistoryEntry, Outcome, PathKind, Paused, PeerName, Progress,
-    Stage, TEXT_BYTES_MAX, TransferView,
+    Stage, TEXT_BYTES_MAX, TransferView, amount, display_text,
 };
 
 pub(crate) use drops::*;
@@ -19,21 +19,31 @@ pub(crate) use keys::*;
 pub(crate) use leave::*;
 pub(crate) use strangers::*;
 
-use crate::choice::Amount;
+use crate::selection::SelectedAmount;
 
 /// The application's name, as people write it.
 pub(crate) const APP: &str = "Pinhole";
-/// Under the name on the first screen.
+/// Shown under the name on the first screen.
 pub(crate) const TAGLINE: &str =
     "Send files straight to another computer,\nencrypted from end to end.";
 
-pub(crate) const NAME_LABEL: &str = "Your name";
-pub(crate) const NAME_HINT: &str = "for example alice";
-pub(crate) const NAME_HELP: &str = "Others see it and send to it. 3 to 32 of a–z, 0–9, . _ -";
-pub(crate) const SERVER_LABEL: &str = "Server";
-pub(crate) const SERVER_HINT: &str = "host or host:port";
-pub(crate) const SERVER_HELP: &str =
-    "Where you meet. Everybody who wants to exchange files uses the same one.";
+/// The words of a text field: over it, in it while it is empty, and under it.
+pub(crate) struct FieldWords {
+    pub(crate) label: &'static str,
+    pub(crate) hint: &'static str,
+    pub(crate) help: &'static str,
+}
+
+pub(crate) const NAME_FIELD: FieldWords = FieldWords {
+    label: "Your name",
+    hint: "for example alice",
+    help: "Others see it and send to it. 3 to 32 of a–z, 0–9, . _ -",
+};
+pub(crate) const SERVER_FIELD: FieldWords = FieldWords {
+    label: "Server",
+    hint: "host or host:port",
+    help: "Where you meet. Everybody who wants to exchange files uses the same one.",
+};
 pub(crate) const LOG_IN: &str = "Log in";
 pub(crate) const CANCEL: &str = "Cancel";
 pub(crate) const YOUR_FINGERPRINT: &str = "Your fingerprint";
@@ -157,22 +167,22 @@ pub(crate) fn window_title(name: Option<&str>) -> String {
     name.map_or_else(|| APP.to_owned(), |name| format!("{APP} - {name}"))
 }
 
-/// While the first login is under way.
+/// Shown while the first login is under way.
 pub(crate) fn logging_in_as(name: &str, server: &str) -> String {
     format!("Logging in to {server} as {name}…")
 }
 
-/// While a login is under way.
+/// Shown while a login is under way.
 pub(crate) fn logging_in(server: &str) -> String {
     format!("Logging in to {server}…")
 }
 
-/// Under one's own name.
+/// Shown under the user's own name.
 pub(crate) fn online_at(server: &str) -> String {
     format!("Online at {server}")
 }
 
-/// Under one's own name, while the server cannot be reached.
+/// Shown under the user's own name while the server cannot be reached.
 pub(crate) fn reconnecting(server: &str) -> String {
     format!("Not connected to {server}")
 }
@@ -185,22 +195,22 @@ pub(crate) fn next_attempt(wait: Duration) -> String {
     }
 }
 
-/// What to do when nobody else is online.
+/// Advice while nobody else is online.
 pub(crate) fn ask_them(host: &str) -> String {
     format!("Ask them to start Pinhole and log in to\n{host}")
 }
 
-/// On the peer that files hover over.
+/// Shown on the peer under dragged files.
 pub(crate) fn drop_to_send(peer: &str) -> String {
     format!("Drop to send to {peer}")
 }
 
-/// Says to whom a "Send files" button sends.
+/// The accessible name of a "Send files" button.
 pub(crate) fn send_files_to(peer: &str) -> String {
     format!("Send files to {peer}")
 }
 
-/// Says to whom a button sends a few words, or why it does not.
+/// The accessible name of a message button, or why it is disabled.
 pub(crate) fn send_message_to(peer: &str, online: bool) -> String {
     if online {
         message_to(peer)
@@ -209,16 +219,19 @@ pub(crate) fn send_message_to(peer: &str, online: bool) -> String {
     }
 }
 
-/// Over the field for a few words.
+/// The heading of the field for a message.
 pub(crate) fn message_to(peer: &str) -> String {
     format!("Message to {peer}")
 }
 
-/// Why a few words cannot be sent as they are.
+/// Why a message cannot be sent as it is.
 pub(crate) fn message_trouble(peer: &str, online: bool, bytes: usize) -> Option<String> {
     match bytes.checked_sub(TEXT_BYTES_MAX) {
         Some(excess @ 1..) => {
-            let (excess, max) = (size(excess as u64), size(TEXT_BYTES_MAX as u64));
+            let (excess, max) = (
+                amount::display(excess as u64),
+                amount::display(TEXT_BYTES_MAX as u64),
+            );
             Some(format!(
                 "Too long by {excess}: a message has at most {max}. Send a file instead."
             ))
@@ -228,7 +241,7 @@ pub(crate) fn message_trouble(peer: &str, online: bool, bytes: usize) -> Option<
     }
 }
 
-/// Over a transfer: what it is.
+/// The title of a transfer.
 pub(crate) fn title(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
     match (&transfer.text, transfer.direction) {
@@ -238,17 +251,17 @@ pub(crate) fn title(transfer: &TransferView) -> String {
     }
 }
 
-/// Says to whom a button sends a folder.
+/// The accessible name of a button that sends a folder.
 pub(crate) fn send_folder_to(peer: &str) -> String {
     format!("Send a folder to {peer}")
 }
 
-/// Says whose key a "Review" button is about.
+/// The accessible name of a "Review" button.
 pub(crate) fn review_key_of(peer: &str) -> String {
     format!("Review the key of {peer}")
 }
 
-/// A peer with whom a session is up, in the few words that fit beside a name.
+/// The path of a connected peer, short enough to fit beside a name.
 pub(crate) const fn connected(path: PathKind) -> &'static str {
     match path {
         PathKind::Lan | PathKind::Ipv6 | PathKind::Mapped | PathKind::Punched => {
@@ -258,7 +271,7 @@ pub(crate) const fn connected(path: PathKind) -> &'static str {
     }
 }
 
-/// Which way the bytes go.
+/// The path of a transfer.
 pub(crate) const fn path(path: PathKind) -> &'static str {
     match path {
         PathKind::Lan => "Direct, on the same network",
@@ -282,11 +295,11 @@ pub(crate) fn count(files: u64, folders: u64) -> String {
     }
 }
 
-/// What waits to be sent.
+/// The title of files that wait to be sent.
 pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
     let name = paths.first().map_or_else(String::new, |path| {
         let name = path.file_name().unwrap_or(path.as_os_str());
-        displayable(&name.to_string_lossy())
+        display_text(&name.to_string_lossy())
     });
     match paths.len() {
         0 | 1 => name,
@@ -295,30 +308,19 @@ pub(crate) fn paths_title(paths: &[std::path::PathBuf]) -> String {
     }
 }
 
-/// A local name with what would disturb a line replaced.
-pub(crate) fn displayable(name: &str) -> String {
-    let disturbs = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    name.chars()
-        .map(|c| if disturbs(c) { '\u{fffd}' } else { c })
-        .collect()
-}
-
-/// What the system says is wrong, without its number.
+/// The text of an I/O error, without its number.
 pub(crate) fn reason(error: &std::io::Error) -> String {
     let words = error.to_string();
     let end = words.find(" (os error").unwrap_or(words.len());
     words.get(..end).unwrap_or_default().to_owned()
 }
 
-/// While files wait for the login.
+/// Shown while files wait for the login.
 pub(crate) fn waiting_to_be_sent(title: &str) -> String {
     format!("{title} is waiting. {NOT_LOGGED_IN}")
 }
 
-/// On the button that sends to those who are ticked.
+/// The button that sends to the chosen people.
 pub(crate) fn send_to(people: usize) -> String {
     match people {
         0 | 1 => SEND.to_owned(),
@@ -326,7 +328,7 @@ pub(crate) fn send_to(people: usize) -> String {
     }
 }
 
-/// How long ago something ended.
+/// How long ago something happened.
 pub(crate) fn ago(seconds: u64) -> String {
     let some = |n: u64, unit: &str| match n {
         1 => format!("1 {unit} ago"),
@@ -340,7 +342,7 @@ pub(crate) fn ago(seconds: u64) -> String {
     }
 }
 
-/// With whom, when, and which way a connection was made, or that it was not.
+/// The peer, time and path of an attempt to connect.
 pub(crate) fn attempt(attempt: &Attempt, now_s: u64) -> String {
     let peer = &attempt.peer;
     let whom = if attempt.invited {
@@ -353,7 +355,7 @@ pub(crate) fn attempt(attempt: &Attempt, now_s: u64) -> String {
     format!("{whom}  ·  {when}  ·  {way}")
 }
 
-/// With whom, how much and how fast: the second line of the history.
+/// The second line of a history entry: peer, amount and rate.
 pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
     let peer = &entry.peer.name;
     let whom = match entry.direction {
@@ -361,16 +363,16 @@ pub(crate) fn entry(entry: &HistoryEntry, now_s: u64) -> String {
         Direction::Receiving => format!("From {peer}"),
     };
     let mut parts = vec![whom, ago(now_s.saturating_sub(entry.ended_at_s))];
-    parts.push(size(entry.bytes));
+    parts.push(amount::display(entry.bytes));
     let travelled = entry.bytes.saturating_sub(entry.here_bytes);
-    if let Some(rate) = (travelled.saturating_mul(1000)).checked_div(entry.elapsed_ms.unwrap_or(0))
-    {
-        parts.push(speed(rate));
+    if let Some(ms @ 1..) = entry.elapsed_ms {
+        let rate = amount::average_rate(travelled, Duration::from_millis(ms));
+        parts.push(amount::display_rate(rate));
     }
     parts.join("  ·  ")
 }
 
-/// How it ended and which way the bytes went: the third line of the history.
+/// The third line of a history entry: outcome and path.
 pub(crate) fn ended(entry: &HistoryEntry) -> String {
     match (&entry.outcome, entry.path) {
         (Outcome::Failed { reason }, _) => reason.clone(),
@@ -387,15 +389,15 @@ pub(crate) fn ended(entry: &HistoryEntry) -> String {
     }
 }
 
-/// The question an offer asks.
+/// The question about an offer.
 pub(crate) fn wants_to_send(peer: &str) -> String {
     format!("{peer} wants to send you files")
 }
 
 /// How much of an offer is wanted.
-pub(crate) fn amount(wanted: Amount) -> String {
+pub(crate) fn amount(wanted: SelectedAmount) -> String {
     let count = count(wanted.files, wanted.folders);
-    format!("{count}, {}", size(wanted.bytes))
+    format!("{count}, {}", amount::display(wanted.bytes))
 }
 
 /// How many names of an offer are taken.
@@ -411,44 +413,12 @@ pub(crate) fn into_folder(folder: &std::path::Path) -> String {
     format!("Will be saved in {}", folder.display())
 }
 
-/// How many offers wait besides the one shown.
+/// How many more offers wait.
 pub(crate) fn more_offers(n: usize) -> String {
     match n {
         1 => "1 more offer is waiting".to_owned(),
         n => format!("{n} more offers are waiting"),
     }
-}
-
-/// Bytes in decimal units, as file managers count.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return if bytes == 1 {
-            "1 byte".to_owned()
-        } else {
-            format!("{bytes} bytes")
-        };
-    }
-    let mut amount = bytes as f64 / 1000.0;
-    let mut unit = UNITS[0];
-    for larger in UNITS.into_iter().skip(1) {
-        // What would be shown as 1000 is shown in the next unit.
-        if amount < 999.5 {
-            break;
-        }
-        amount /= 1000.0;
-        unit = larger;
-    }
-    if amount < 9.95 {
-        format!("{amount:.1} {unit}")
-    } else {
-        format!("{amount:.0} {unit}")
-    }
-}
-
-/// A speed in decimal units.
-pub(crate) fn speed(bytes_per_second: u64) -> String {
-    format!("{}/s", size(bytes_per_second))
 }
 
 /// How long something takes or took, in the two largest units.
@@ -462,7 +432,7 @@ pub(crate) fn duration(duration: Duration) -> String {
     }
 }
 
-/// Whether a transfer has ended so that the same offer goes on from there.
+/// Whether a failed transfer can be resumed by the same offer.
 pub(crate) const fn can_go_on(failure: &Failure) -> bool {
     matches!(
         failure,
@@ -470,7 +440,7 @@ pub(crate) const fn can_go_on(failure: &Failure) -> bool {
     )
 }
 
-/// How far a transfer is, in words.
+/// The stage of a transfer.
 pub(crate) fn stage(transfer: &TransferView) -> String {
     let peer = &transfer.peer.name;
     match (&transfer.stage, transfer.direction) {
@@ -488,7 +458,7 @@ pub(crate) fn stage(transfer: &TransferView) -> String {
     }
 }
 
-/// Whether the bytes move, and if not, why.
+/// Whether bytes move, and if not, why.
 fn moving(peer: &PeerName, direction: Direction, progress: &Progress) -> String {
     let Paused { by_us, by_peer } = progress.paused;
     match (by_us, by_peer, direction) {
@@ -512,7 +482,7 @@ pub(crate) fn overall(overall: &Overall) -> String {
     format!("{transfers}  ·  {}", progress(&overall.progress))
 }
 
-/// What is known of progress.
+/// The progress of a transfer.
 pub(crate) fn progress(progress: &Progress) -> String {
     let mut parts = Vec::new();
     if progress.files_total > 1 {
@@ -524,34 +494,37 @@ pub(crate) fn progress(progress: &Progress) -> String {
     if progress.paused == Paused::default()
         && let Some(rate) = rate
     {
-        parts.push(speed(rate));
+        parts.push(amount::display_rate(rate));
         parts.extend(progress.time_left.map(|t| format!("{} left", duration(t))));
     }
     parts.join("  ·  ")
 }
 
-/// "1.2 of 5.0 GB".
+/// "1.20 of 5.00 GB".
 fn done_of(done: u64, total: u64) -> String {
-    let (done, total) = (size(done), size(total));
+    let (done, total) = (amount::display(done), amount::display(total));
     match (done.split_once(' '), total.split_once(' ')) {
         (Some((amount, unit)), Some((_, same))) if unit == same => format!("{amount} of {total}"),
         _ => format!("{done} of {total}"),
     }
 }
 
-/// What a completed transfer amounted to.
+/// What a completed transfer has done.
 pub(crate) fn completion(done: &Completion) -> String {
-    let mut parts = vec![size(done.bytes)];
+    let mut parts = vec![amount::display(done.bytes)];
     if done.files != 1 {
         parts.push(count(done.files, 0));
     }
     parts.push(format!("in {}", duration(done.elapsed)));
-    let millis = done.elapsed.as_millis();
-    if let Some(rate) = (u128::from(done.travelled_bytes()) * 1000).checked_div(millis) {
-        parts.push(speed(u64::try_from(rate).unwrap_or(u64::MAX)));
+    if done.elapsed >= Duration::from_millis(1) {
+        let rate = amount::average_rate(done.travelled_bytes(), done.elapsed);
+        parts.push(amount::display_rate(rate));
     }
     if done.here_bytes > 0 {
-        parts.push(format!("{} were there already", size(done.here_bytes)));
+        parts.push(format!(
+            "{} were there already",
+            amount::display(done.here_bytes)
+        ));
     }
     if done.skipped_files > 0 {
         parts.push(format!("{} skipped", count(done.skipped_files, 0)));
@@ -570,7 +543,7 @@ pub(crate) fn files_failed(n: usize) -> String {
     }
 }
 
-/// Over the names under which things were saved, when they are not as offered.
+/// The heading of names that had to change.
 pub(crate) fn renamed(n: usize) -> String {
     match n {
         1 => "1 name had to change:".to_owned(),
@@ -578,10 +551,10 @@ pub(crate) fn renamed(n: usize) -> String {
     }
 }
 
-/// Over the names of files that did not come.
+/// The heading of skipped files.
 pub(crate) const SKIPPED: &str = "Skipped, because they were there already:";
 
-/// What it was called, and what it is called now.
+/// An old name and its new one.
 pub(crate) fn now_called(before: &str, now: &str) -> String {
     format!("{before} → {now}")
 }
@@ -594,24 +567,6 @@ pub(crate) fn cannot_open(folder: &std::path::Path, error: &std::io::Error) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_round_like_a_file_manager() {
-        for (bytes, shown) in [
-            (0, "0 bytes"),
-            (1, "1 byte"),
-            (999, "999 bytes"),
-            (1_000, "1.0 kB"),
-            (9_960, "10 kB"),
-            (999_499, "999 kB"),
-            (999_500, "1.0 MB"),
-            (12_400_000, "12 MB"),
-            (1_073_741_824, "1.1 GB"),
-            (u64::MAX, "18 EB"),
-        ] {
-            assert_eq!(size(bytes), shown, "{bytes}");
-        }
-    }
 
     #[test]
     fn durations_and_waits_are_words() {
@@ -627,9 +582,9 @@ mod tests {
 
     #[test]
     fn what_is_done_shares_the_unit_of_the_whole() {
-        assert_eq!(done_of(1_200_000_000, 5_000_000_000), "1.2 of 5.0 GB");
-        assert_eq!(done_of(3, 5_000), "3 bytes of 5.0 kB");
-        assert_eq!(done_of(0, 1), "0 bytes of 1 byte");
+        assert_eq!(done_of(1_200_000_000, 5_000_000_000), "1.20 of 5.00 GB");
+        assert_eq!(done_of(3, 5_000), "3 B of 5.00 kB");
+        assert_eq!(done_of(0, 1), "0 of 1 B");
     }
 
     #[test]
@@ -638,7 +593,7 @@ mod tests {
         assert_eq!(count(3, 2), "3 files in 2 folders");
         assert_eq!(count(0, 1), "1 folder");
         let paths = ["/a/photo\u{202e}gpj.exe".into(), "/b".into(), "/c".into()];
-        assert_eq!(paths_title(&paths), "photo\u{fffd}gpj.exe and 2 more");
+        assert_eq!(paths_title(&paths), "photo\\u{202e}gpj.exe and 2 more");
         assert_eq!(grouped("abcdefghij"), "abcd efgh ij");
     }
 }

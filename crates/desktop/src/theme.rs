@@ -1,5 +1,4 @@
-//! Every colour, size and font of the application, and the few widgets that
-//! stand on them.
+//! Every colour, size and font of the application, and the few widgets made from them.
 
 use std::sync::Arc;
 
@@ -7,6 +6,8 @@ use egui::{
     Button, Checkbox, Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Frame,
     Margin, Popup, ProgressBar, Response, RichText, Stroke, TextStyle, Theme, Ui, Vec2,
 };
+
+use crate::selection::Tick;
 
 /// Half a step of the spacing grid, in points.
 pub(crate) const GAP_SMALL: f32 = 4.0;
@@ -51,11 +52,11 @@ pub(crate) struct Palette {
     pub(crate) button: Color32,
     /// A plain button under the pointer.
     pub(crate) button_hover: Color32,
-    /// Look before you go on.
+    /// A warning.
     pub(crate) warning: Color32,
     /// The warning as a background.
     pub(crate) warning_tint: Color32,
-    /// It did not work.
+    /// A failure.
     pub(crate) danger: Color32,
     /// Behind a text field.
     pub(crate) field: Color32,
@@ -178,10 +179,10 @@ fn set_spacing(style: &mut egui::Style) {
     spacing.icon_width_inner = 10.0;
     spacing.icon_spacing = GAP;
     spacing.scroll = egui::style::ScrollStyle::thin();
-    // The bar lies over the margin: nothing shifts when a list grows.
+    // The scroll bar is over the margin, so nothing shifts when a list grows.
     spacing.scroll.floating_allocated_width = 0.0;
     style.interaction.selectable_labels = false;
-    // Nothing moves by itself: a frame is drawn only when something has changed.
+    // Without animations, a frame is drawn only when something has changed.
     style.animation_time = 0.0;
     style.scroll_animation = egui::style::ScrollAnimation::none();
 }
@@ -238,7 +239,7 @@ pub(crate) fn warning_card(ui: &Ui) -> Frame {
         .stroke(Stroke::new(1.0, palette.warning.gamma_multiply(0.4)))
 }
 
-/// The frame of a sheet that lies over the window.
+/// The frame of a sheet.
 pub(crate) fn sheet(ui: &egui::Style) -> Frame {
     Frame::popup(ui)
         .fill(ui.visuals.window_fill)
@@ -246,13 +247,13 @@ pub(crate) fn sheet(ui: &egui::Style) -> Frame {
         .inner_margin(Margin::same(24))
 }
 
-/// The one thing to do here.
-pub(crate) fn primary_button(ui: &mut Ui, text: &str, enabled: bool) -> Response {
-    primary_button_sized(ui, text, enabled, Vec2::new(0.0, BUTTON_HEIGHT))
+/// The button for the main action.
+pub(crate) fn primary_button(ui: &mut Ui, text: &str) -> Response {
+    primary_button_sized(ui, text, Vec2::new(0.0, BUTTON_HEIGHT))
 }
 
 /// [`primary_button`], at least as large as `size`.
-pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, enabled: bool, size: Vec2) -> Response {
+pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, size: Vec2) -> Response {
     let palette = palette(ui);
     ui.scope(|ui| {
         let focus = palette.text;
@@ -267,7 +268,7 @@ pub(crate) fn primary_button_sized(ui: &mut Ui, text: &str, enabled: bool, size:
             state.fg_stroke.color = palette.on_accent;
         }
         widgets.active.bg_stroke.color = focus;
-        ui.add_enabled(enabled, labelled(text).min_size(size))
+        ui.add(labelled(text).min_size(size))
     })
     .inner
 }
@@ -276,12 +277,12 @@ fn labelled(text: &str) -> Button<'_> {
     Button::new(RichText::new(text).text_style(TextStyle::Button))
 }
 
-/// Something else that can be done here.
+/// A button for another action.
 pub(crate) fn button(ui: &mut Ui, text: &str) -> Response {
     ui.add(labelled(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
 }
 
-/// Something that can be done, but need not catch the eye.
+/// A button for an action that need not catch the eye.
 pub(crate) fn quiet_button(ui: &mut Ui, text: &str) -> Response {
     let palette = palette(ui);
     ui.scope(|ui| {
@@ -296,7 +297,7 @@ pub(crate) fn quiet_button(ui: &mut Ui, text: &str) -> Response {
     .inner
 }
 
-/// Several things that can be done, behind a quiet button: the one chosen.
+/// A menu behind a quiet button. Returns the chosen entry.
 pub(crate) fn quiet_menu<T, const N: usize>(
     ui: &mut Ui,
     text: &str,
@@ -316,12 +317,13 @@ pub(crate) fn quiet_menu<T, const N: usize>(
     chosen?.inner
 }
 
-/// A box to tick, or with `part` one that stands for some of what it holds.
-pub(crate) fn tick_box(ui: &mut Ui, ticked: bool, part: bool, words: RichText) -> Response {
+/// A box to tick. The box of a folder can be ticked in part.
+pub(crate) fn tick_box(ui: &mut Ui, tick: Tick, words: RichText) -> Response {
     let words = words.color(palette(ui).text);
-    let mut shown = ticked;
+    let mut shown = tick == Tick::Whole;
+    let part = tick == Tick::Part;
     let add = |ui: &mut Ui| ui.add(Checkbox::new(&mut shown, words).indeterminate(part));
-    marked(ui, ticked || part, add)
+    marked(ui, tick != Tick::None, add)
 }
 
 /// One of several to choose from.
@@ -330,7 +332,7 @@ pub(crate) fn radio(ui: &mut Ui, chosen: bool, words: &str) -> Response {
     marked(ui, chosen, |ui| ui.radio(chosen, words))
 }
 
-/// With boxes that can be seen, filled where something is chosen.
+/// Makes boxes visible, and fills a chosen one.
 fn marked(ui: &mut Ui, chosen: bool, add: impl FnOnce(&mut Ui) -> Response) -> Response {
     let palette = palette(ui);
     let (fill, outline) = if chosen {
@@ -356,7 +358,7 @@ fn marked(ui: &mut Ui, chosen: bool, add: impl FnOnce(&mut Ui) -> Response) -> R
     .inner
 }
 
-/// How much of something is done, from 0 to 1.
+/// The progress of something, from 0 to 1.
 pub(crate) fn progress_bar(ui: &mut Ui, share: f32) -> Response {
     let palette = palette(ui);
     ui.scope(|ui| {

@@ -7,7 +7,7 @@ use pinhole_client::{
     Command, Direction, Paused, Snapshot, Stage, TransferId, TransferView, display_lines,
 };
 
-use crate::action::{Action, Question, Sheet};
+use crate::action::{DialogRequest, Sheet, UiAction};
 use crate::icon::{Icon, badge};
 use crate::{strangers, text, theme};
 
@@ -15,7 +15,7 @@ use crate::{strangers, text, theme};
 pub(crate) type FileFailures = HashMap<TransferId, Vec<String>>;
 
 /// Draws the list, the newest first.
-pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) -> Vec<Action> {
+pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) -> Vec<UiAction> {
     let mut actions = Vec::new();
     let finished: Vec<TransferId> = snapshot
         .transfers
@@ -29,10 +29,10 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             let history = !snapshot.history.is_empty();
             if history && theme::quiet_button(ui, text::HISTORY).clicked() {
-                actions.push(Action::Open(Sheet::History { clearing: false }));
+                actions.push(UiAction::Open(Sheet::History { clearing: false }));
             }
             if finished.len() > 1 && theme::quiet_button(ui, text::DISMISS_ALL).clicked() {
-                let dismiss = |transfer| Action::Command(Command::Dismiss { transfer });
+                let dismiss = |transfer| UiAction::Command(Command::Dismiss { transfer });
                 actions.extend(finished.into_iter().map(dismiss));
             }
         });
@@ -61,10 +61,10 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, failures: &FileFailures) ->
     actions
 }
 
-/// Where the text of a card begins, right of its picture.
+/// The left margin of a card's text, right of its icon.
 const INDENT: i8 = 48;
 
-fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
+fn card(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAction> {
     ui.horizontal(|ui| {
         let (icon, color) = picture(ui, transfer, failed);
         badge(ui, icon, color);
@@ -135,20 +135,20 @@ fn is_received(transfer: &TransferView) -> bool {
     matches!(transfer.stage, Stage::Completed(_)) && transfer.direction == Direction::Receiving
 }
 
-fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
     let id = transfer.id;
-    let command = |words, command| (words, Action::Command(command));
+    let command = |words, command| (words, UiAction::Command(command));
     let retry = command(text::SEND_AGAIN, Command::Retry { transfer: id });
     let dismiss = command(text::DISMISS, Command::Dismiss { transfer: id });
     let cancel = command(text::CANCEL, Command::Cancel { transfer: id });
     let buttons = match (&transfer.stage, transfer.direction) {
-        (Stage::AwaitingDecision, _) => vec![(text::LOOK, Action::LookAt(id))],
+        (Stage::AwaitingDecision, _) => vec![(text::LOOK, UiAction::LookAt(id))],
         (Stage::Transferring, _) if transfer.text.is_none() => return while_moving(ui, transfer),
         (Stage::Failed(_), Direction::Sending) => vec![dismiss, retry],
         (stage, _) if stage.is_final() => {
-            // As it came: what is shown stands in for what cannot be seen.
+            // Copies the original. What is shown has replaced hidden characters.
             let copy = transfer.text.as_ref().filter(|_| is_received(transfer));
-            let copy = copy.map(|words| (text::COPY, Action::Copy(words.to_string())));
+            let copy = copy.map(|words| (text::COPY, UiAction::Copy(words.to_string())));
             vec![dismiss].into_iter().chain(copy).collect()
         }
         _ => vec![cancel],
@@ -159,8 +159,8 @@ fn buttons(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
     pressed.map(|(_, action)| action).collect()
 }
 
-/// Pausing, and the ways to end it: once something has arrived there are two.
-fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
+/// Pausing and ending. There are two ways to end once something has arrived.
+fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<UiAction> {
     let id = transfer.id;
     let cancel = Command::Cancel { transfer: id };
     let interrupt = Command::Interrupt { transfer: id };
@@ -179,10 +179,13 @@ fn while_moving(ui: &mut Ui, transfer: &TransferView) -> Vec<Action> {
         paused: !paused,
     };
     let pause = theme::quiet_button(ui, words).clicked().then_some(pause);
-    end.into_iter().chain(pause).map(Action::Command).collect()
+    end.into_iter()
+        .chain(pause)
+        .map(UiAction::Command)
+        .collect()
 }
 
-fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Action> {
+fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<UiAction> {
     let mut actions = Vec::new();
     if let Some(words) = &transfer.text {
         message(ui, words);
@@ -197,7 +200,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
                 if let Some(folder) = &done.folder
                     && theme::button(ui, text::OPEN_FOLDER).clicked()
                 {
-                    actions.push(Action::Ask(Question::Show(folder.clone())));
+                    actions.push(UiAction::Ask(DialogRequest::Show(folder.clone())));
                 }
                 ui.with_layout(Layout::top_down(Align::Min), |ui| {
                     let way = transfer.path.map(|path| text::path(path).to_owned());
@@ -222,7 +225,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
     let left_out = transfer.offer.left_out.iter().map(ToString::to_string);
     let left_out: Vec<String> = left_out.collect();
     lines(ui, &left_out, left_out.len(), None);
-    // Of very many, not all are remembered.
+    // Not all failures are remembered if there are very many.
     let failures = match &transfer.stage {
         Stage::Completed(done) => usize::try_from(done.failed_files).unwrap_or(usize::MAX),
         _ => 0,
@@ -232,7 +235,7 @@ fn details(ui: &mut Ui, transfer: &TransferView, failed: &[String]) -> Vec<Actio
     actions
 }
 
-/// A few words, to be read and selected.
+/// A message that can be read and selected.
 fn message(ui: &mut Ui, words: &str) {
     const HIGHEST: f32 = 160.0;
     let shown = display_lines(words);
@@ -246,7 +249,7 @@ fn message(ui: &mut Ui, words: &str) {
                 .max_height(HIGHEST)
                 .auto_shrink([false, true])
                 .show(ui, |ui| {
-                    // Of a string that cannot be changed: to be read only.
+                    // An immutable string makes the field read-only.
                     let mut shown = shown.as_str();
                     let field = TextEdit::multiline(&mut shown)
                         .frame(Frame::NONE)

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use egui::{RichText, Ui};
 use pinhole_client::{Command, Fingerprint, PeerView, ServerAddress};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::{sheet, text, theme};
 
 /// Draws the question over the window. `paths` are sent once the key is trusted.
 /// A click before the question `is_ready` was meant for something else.
-pub(crate) fn show(ui: &Ui, peer: &PeerView, paths: &[PathBuf], is_ready: bool) -> Vec<Action> {
+pub(crate) fn show(ui: &Ui, peer: &PeerView, paths: &[PathBuf], is_ready: bool) -> Vec<UiAction> {
     let name = peer.identity.name.as_str();
     let key = peer.identity.key;
     sheet::show(ui, "trust", |ui| {
@@ -31,17 +31,17 @@ pub(crate) fn show(ui: &Ui, peer: &PeerView, paths: &[PathBuf], is_ready: bool) 
         ui.add_space(theme::GAP_LARGE);
         let mut actions = Vec::new();
         ui.horizontal_wrapped(|ui| {
-            if theme::primary_button(ui, text::DO_NOT_TRUST, true).clicked() {
-                actions.push(Action::CloseSheet);
+            if theme::primary_button(ui, text::DO_NOT_TRUST).clicked() {
+                actions.push(UiAction::CloseSheet);
             }
             let trust = ui.add_enabled_ui(is_ready, |ui| theme::button(ui, text::TRUST));
             if trust.inner.clicked() {
-                actions.push(Action::Command(Command::TrustNewKey { peer: key }));
+                actions.push(UiAction::Command(Command::TrustNewKey { peer: key }));
                 if !paths.is_empty() {
                     let paths = paths.to_vec();
-                    actions.push(Action::Command(Command::Send { peer: key, paths }));
+                    actions.push(UiAction::Command(Command::Send { peer: key, paths }));
                 }
-                actions.push(Action::CloseSheet);
+                actions.push(UiAction::CloseSheet);
             }
         });
         actions
@@ -55,7 +55,7 @@ pub(crate) fn server(
     server: &ServerAddress,
     known: Option<Fingerprint>,
     shown: Option<Fingerprint>,
-) -> Option<Action> {
+) -> Option<UiAction> {
     let now = (text::NEW_FINGERPRINT, shown);
     let before = (text::OLD_FINGERPRINT, known);
     fingerprints(ui, [now, before]);
@@ -64,7 +64,7 @@ pub(crate) fn server(
     ui.add_space(theme::GAP_SMALL);
     let trusted = server.with_fingerprint(shown?);
     let clicked = theme::button(ui, text::TRUST_SERVER).clicked();
-    clicked.then_some(Action::TrustServer(trusted))
+    clicked.then_some(UiAction::TrustServer(trusted))
 }
 
 fn fingerprints(ui: &mut Ui, shown: [(&str, Option<Fingerprint>); 2]) {

@@ -1,9 +1,9 @@
 //! Files dragged over the window from other programs (XDND, version 5).
 //!
-//! winit answers the source, but gives up a whole drop for one name that it does
-//! not understand, without a word to anybody. So the messages that it gets are
-//! listened to (the RECORD extension, for this window's client and these
-//! messages only), and the list is read and understood here.
+//! winit answers the source, but drops a whole list for one name that it does not
+//! understand, without an error. So this module listens to the same messages (the RECORD
+//! extension, for this window's client and these messages only), and reads and parses the
+//! list itself.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -19,10 +19,10 @@ use x11rb::protocol::xproto::{
 use x11rb::rust_connection::RustConnection;
 use x11rb::x11_utils::TryParse as _;
 
-use crate::drag::{Drag, Look};
+use crate::drag::{Drag, DragState};
 use crate::paste;
 
-/// A longer list is not read.
+/// The longest list that is read.
 const LIST_BYTES_MAX: usize = 32 << 20;
 
 x11rb::atom_manager! {
@@ -38,12 +38,11 @@ x11rb::atom_manager! {
     }
 }
 
-/// Watches what is dragged over one window.
-pub(crate) struct Watch(Arc<Mutex<Drag>>);
+/// Watches drags over one window.
+pub(crate) struct DragWatch(Arc<Mutex<Drag>>);
 
-impl Watch {
-    /// Under Wayland there is none: no file can be dragged onto a winit window
-    /// there.
+impl DragWatch {
+    /// `None` under Wayland, where winit has no file drag.
     pub(crate) fn new(cc: &eframe::CreationContext<'_>) -> Option<Self> {
         let window = match cc.window_handle().ok()?.as_raw() {
             RawWindowHandle::Xlib(handle) => u32::try_from(handle.window).ok()?,
@@ -60,30 +59,30 @@ impl Watch {
         }
     }
 
-    /// What is dragged now, and what has fallen since the last look.
-    pub(crate) fn look(&self) -> Look {
+    /// The present drag, and what was dropped since the last call.
+    pub(crate) fn look(&self) -> DragState {
         let mut drag = self.0.lock();
         drag.as_mut()
-            .map_or_else(|_| Look::default(), |drag| drag.look(Instant::now()))
+            .map_or_else(|_| DragState::default(), |drag| drag.look(Instant::now()))
     }
 }
 
-type Trouble = Box<dyn std::error::Error + Send + Sync>;
+type XdndError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Asks for lists, and takes them.
-struct Reader {
+/// Requests lists and reads them.
+struct DropReader {
     x: RustConnection,
     atoms: Atoms,
     root: u32,
-    /// The window that is dragged over.
+    /// The window under the drag.
     window: u32,
-    /// A window of our own, to receive lists with.
+    /// A hidden window that receives the lists.
     own: u32,
     drag: Arc<Mutex<Drag>>,
     ctx: egui::Context,
 }
 
-fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), Trouble> {
+fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), XdndError> {
     let (x, screen) = x11rb::connect(None)?;
     let root = x.setup().roots.get(screen).ok_or("no screen")?.root;
     let atoms = Atoms::new(&x)?.reply()?;
@@ -93,7 +92,7 @@ fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), 
     x.create_window(0, own, root, 0, 0, 1, 1, 0, class, 0, &aux)?
         .check()?;
     let context = record_messages(&x, window)?;
-    let reader = Arc::new(Reader {
+    let reader = Arc::new(DropReader {
         x,
         atoms,
         root,
@@ -117,8 +116,8 @@ fn watch(window: u32, ctx: egui::Context, drag: Arc<Mutex<Drag>>) -> Result<(), 
     Ok(())
 }
 
-/// A context that records the client messages which the window's client gets.
-fn record_messages(x: &RustConnection, window: u32) -> Result<u32, Trouble> {
+/// Creates a context that records the client messages of the window's client.
+fn record_messages(x: &RustConnection, window: u32) -> Result<u32, XdndError> {
     let record = x.extension_information(record::X11_EXTENSION_NAME)?;
     record.ok_or("it has no RECORD extension")?;
     let (major, minor) = record::X11_XML_VERSION;
@@ -137,9 +136,9 @@ fn record_messages(x: &RustConnection, window: u32) -> Result<u32, Trouble> {
     Ok(context)
 }
 
-impl Reader {
-    /// Takes the messages about drags, as winit gets them.
-    fn listen(&self, messages: &RustConnection, context: u32) -> Result<(), Trouble> {
+impl DropReader {
+    /// Handles the messages about drags, as winit gets them.
+    fn listen(&self, messages: &RustConnection, context: u32) -> Result<(), XdndError> {
         const FROM_SERVER: u8 = 0;
         for reply in messages.record_enable_context(context)? {
             let reply = reply?;
@@ -157,7 +156,7 @@ impl Reader {
         Ok(())
     }
 
-    fn message(&self, message: &ClientMessageEvent) -> Result<(), Trouble> {
+    fn message(&self, message: &ClientMessageEvent) -> Result<(), XdndError> {
         let kind = message.type_;
         let [_, _, point, time, _] = message.data.as_data32();
         let asks = if kind == self.atoms.XdndPosition {
@@ -192,8 +191,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes the lists that were asked for, in one piece or in several.
-    fn receive(&self) -> Result<(), Trouble> {
+    /// Reads the requested lists, in one piece or in several.
+    fn receive(&self) -> Result<(), XdndError> {
         let mut pieces: Option<(u32, Vec<u8>)> = None;
         loop {
             match self.x.wait_for_event()? {
@@ -223,7 +222,7 @@ impl Reader {
     }
 
     /// What the source answers: the list, or that it comes in pieces.
-    fn given(&self, given: &SelectionNotifyEvent) -> Result<Option<(u32, Vec<u8>)>, Trouble> {
+    fn given(&self, given: &SelectionNotifyEvent) -> Result<Option<(u32, Vec<u8>)>, XdndError> {
         if given.property == x11rb::NONE {
             self.read(given.time, None);
             return Ok(None);
@@ -237,7 +236,7 @@ impl Reader {
     }
 
     /// The property's type and content; deleting it asks for the next piece.
-    fn take_property(&self) -> Result<(u32, Vec<u8>), Trouble> {
+    fn take_property(&self) -> Result<(u32, Vec<u8>), XdndError> {
         let most = u32::try_from(LIST_BYTES_MAX / 4)?;
         let property = self.atoms.PINHOLE_DROPPED;
         let any = AtomEnum::ANY;

@@ -1,4 +1,4 @@
-//! Who may take how much: connections, logins, and the reserve of regulars.
+//! Budgets of keys and networks: connections, logins, and the reserve of regulars.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use pinhole_proto::key::PeerKey;
 use crate::limits::Limits;
 use crate::slots::{Slot, Slots};
 
-/// Most keys and networks that a rate is remembered for: more than can be in use
-/// within the time that a rate looks back.
+/// The most keys and networks that a rate is remembered for: more than can be in use
+/// within the time that a rate covers.
 pub(crate) const RATED: usize = 65_536;
 
-/// The key of a newcomer, or of somebody who has proven none, and where it is.
+/// An owner that is a newcomer, or has no proven key.
 pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<PeerKey> {
     Owner {
         key,
@@ -25,23 +25,22 @@ pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<Pee
     }
 }
 
-/// A connection's place, once it has proven a key.
+/// The slot of a connection with a proven key.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct ConnectionSlot {
     slot: Slot,
-    /// Its part of the reserve, if a regular has it.
+    /// Its part of the reserve, if it is a regular's.
     reserve: Mutex<Option<Slot>>,
 }
 
-impl Connection {
-    /// Completes when the connection has to make room for others.
+impl ConnectionSlot {
+    /// Completes when the connection is evicted.
     pub(crate) async fn evicted(&self) {
         self.slot.evicted().await;
     }
 }
 
-/// The keys that have had a name for long: who fills a server with new ones cannot
-/// push them out.
+/// Keys that have had a name for long. New keys cannot push them out of a full server.
 #[derive(Debug, Default)]
 pub(crate) struct Regulars(Mutex<HashSet<PeerKey>>);
 
@@ -60,24 +59,24 @@ impl Regulars {
 }
 
 #[derive(Debug)]
-struct Logins {
+struct LoginRates {
     of_keys: RateLimiter<PeerKey>,
     of_networks: SubnetRateLimiter,
 }
 
-/// The budgets that concern every connection.
+/// The budgets of all connections.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct AdmissionControl {
     connections: Arc<Slots>,
     handshakes: Arc<Slots>,
     reserve: Arc<Slots>,
     sessions: Arc<Slots>,
     strange_observations: Arc<Slots>,
     regulars: Arc<Regulars>,
-    logins: Mutex<Logins>,
+    logins: Mutex<LoginRates>,
 }
 
-impl Admission {
+impl AdmissionControl {
     pub(crate) fn new(limits: &Limits, regulars: Arc<Regulars>) -> Self {
         Self {
             connections: Slots::new(limits.connections),
@@ -86,32 +85,32 @@ impl Admission {
             sessions: Slots::new(limits.sessions),
             strange_observations: Slots::new(limits.strange_observations),
             regulars,
-            logins: Mutex::new(Logins {
+            logins: Mutex::new(LoginRates {
                 of_keys: RateLimiter::new(limits.logins_per_key, RATED),
                 of_networks: SubnetRateLimiter::new(limits.logins_per_network, RATED),
             }),
         }
     }
 
-    /// Room for the handshake of a connection from `address`. Only then is it known
-    /// whose connection it is.
+    /// Takes a slot for the handshake of a connection from `address`. Its key is known
+    /// only afterwards.
     pub(crate) fn arrive(&self, address: IpAddr) -> Result<Slot, Full> {
         self.handshakes.take(newcomer(None, address))
     }
 
-    /// Room for a connection of this key.
-    pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<Connection, Full> {
+    /// Takes a slot for a connection of this key.
+    pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<ConnectionSlot, Full> {
         let (owner, reserve) = self.owner(key, address);
-        Ok(Connection {
+        Ok(ConnectionSlot {
             slot: self.connections.take(owner)?,
             reserve: Mutex::new(reserve),
         })
     }
 
-    /// From now on the connection counts against this key instead.
+    /// Charges the connection to another key from now on.
     pub(crate) fn charge(
         &self,
-        connection: &Connection,
+        connection: &ConnectionSlot,
         key: PeerKey,
         address: IpAddr,
     ) -> Result<(), Full> {
@@ -121,7 +120,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Whom a connection counts against, with its part of the reserve.
+    /// The owner of a connection, with its part of the reserve.
     fn owner(&self, key: PeerKey, address: IpAddr) -> (Owner<PeerKey>, Option<Slot>) {
         let owner = newcomer(Some(key), address);
         let reserve = match self.is_regular(key) {
@@ -137,7 +136,7 @@ impl Admission {
         self.regulars.contains(key)
     }
 
-    /// Room for another session, unless there have been too many logins.
+    /// Takes a slot for another session, unless there have been too many logins.
     pub(crate) fn log_in(&self, key: PeerKey, address: IpAddr) -> Option<Slot> {
         let now = Instant::now();
         let is_known = self.is_regular(key);
@@ -150,8 +149,8 @@ impl Admission {
         is_granted.then(slot).flatten()
     }
 
-    /// Room for an observation of this key. Keys that are logged in need none:
-    /// their connections are counted already.
+    /// Takes a slot for an observation of this key. Keys that are logged in need none,
+    /// because their connections are already counted.
     pub(crate) fn observe(&self, key: PeerKey, address: IpAddr) -> Result<Option<Slot>, Full> {
         if self.sessions.used_by(key) > 0 {
             return Ok(None);
@@ -161,7 +160,7 @@ impl Admission {
     }
 }
 
-// What is behind the locks is changed in one step, so a panic elsewhere leaves it true.
+// A panic elsewhere leaves the locked state intact, because each change is one step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
@@ -180,13 +179,13 @@ mod tests {
         PeerKey::from_bytes([number; 32])
     }
 
-    fn admission(limits: &Limits) -> Admission {
-        Admission::new(limits, Arc::default())
+    fn admission(limits: &Limits) -> AdmissionControl {
+        AdmissionControl::new(limits, Arc::default())
     }
 
     /// As many connections from `addresses` in turn as there is room for, each with a
     /// key of its own.
-    fn fill(admission: &Admission, addresses: &[IpAddr]) -> Vec<Connection> {
+    fn fill(admission: &AdmissionControl, addresses: &[IpAddr]) -> Vec<ConnectionSlot> {
         let mut held = Vec::new();
         let mut refused = 0;
         for (number, &address) in (0_u64..).zip(addresses.iter().cycle()) {
@@ -206,7 +205,7 @@ mod tests {
         held
     }
 
-    fn are_held(connections: &[Connection]) -> usize {
+    fn are_held(connections: &[ConnectionSlot]) -> usize {
         let held = connections.iter().filter(|it| !it.slot.is_evicted());
         held.count()
     }

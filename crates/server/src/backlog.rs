@@ -1,4 +1,4 @@
-//! Frames that wait for clients: how many bytes of the server's memory they take.
+//! The memory that frames take while they wait for clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// An encoded frame, shared by all who receive it.
-pub(crate) type Frame = Arc<[u8]>;
+pub(crate) type SharedFrame = Arc<[u8]>;
 
-/// What may wait for all clients together. Beyond it, the one for whom most waits does
-/// not read.
+/// The most bytes that wait for all clients together. Beyond it, the client with the
+/// longest backlog is cut off.
 const MAX_BYTES: u64 = 32 << 20;
-/// What a frame takes that waits for others, too.
+/// What a frame counts that other clients also wait for.
 const SHARED_FRAME_BYTES: u64 = 64;
 
-/// What waits for all clients.
+/// The backlogs of all clients.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Backlogs(Arc<AtomicU64>);
 
-/// What waits for one.
+/// The backlog of one client.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     bytes: AtomicU64,
@@ -26,10 +26,10 @@ pub(crate) struct Backlog {
     overrun: Notify,
 }
 
-/// A frame that waits, until it is dropped.
+/// A waiting frame. It counts until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) frame: Frame,
+pub(crate) struct QueuedFrame {
+    pub(crate) frame: SharedFrame,
     bytes: u64,
     backlog: Arc<Backlog>,
 }
@@ -49,14 +49,14 @@ impl Backlogs {
 }
 
 impl Backlog {
-    pub(crate) fn queued(self: &Arc<Self>, frame: &Frame, is_shared: bool) -> Queued {
+    pub(crate) fn queued(self: &Arc<Self>, frame: &SharedFrame, is_shared: bool) -> QueuedFrame {
         let bytes = match is_shared {
             true => SHARED_FRAME_BYTES,
             false => frame.len() as u64,
         };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.all.0.fetch_add(bytes, Ordering::Relaxed);
-        Queued {
+        QueuedFrame {
             frame: Arc::clone(frame),
             bytes,
             backlog: Arc::clone(self),
@@ -67,18 +67,18 @@ impl Backlog {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Has the connection end at once, whatever waits for it.
+    /// Ends the connection at once.
     pub(crate) fn cut(&self) {
         self.overrun.notify_one();
     }
 
-    /// Completes when the connection has to end for what waits for it.
+    /// Completes when the connection is cut.
     pub(crate) async fn is_cut(&self) {
         self.overrun.notified().await;
     }
 }
 
-impl Drop for Queued {
+impl Drop for QueuedFrame {
     fn drop(&mut self) {
         self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.backlog.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -93,7 +93,7 @@ mod tests {
     fn what_waits_is_counted_until_it_is_gone() {
         let all = Backlogs::default();
         let (one, other) = (all.of_one(), all.of_one());
-        let frame: Frame = vec![0; (MAX_BYTES / 2) as usize].into();
+        let frame: SharedFrame = vec![0; (MAX_BYTES / 2) as usize].into();
         let queued = [one.queued(&frame, false), other.queued(&frame, false)];
         assert!(!all.are_too_long());
         let shared = one.queued(&frame, true);

@@ -17,44 +17,64 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info};
 
-use crate::admission::Connection;
-use crate::backlog::Queued;
+use crate::admission::ConnectionSlot;
+use crate::backlog::QueuedFrame;
 use crate::context::{
     ConnectionError, Context, READ_BYTES, linger, refuse, tell, write_frame, write_message,
 };
-use crate::inbox::{Input, RelayLeg, TlsStream};
-use crate::meeting;
-use crate::probe::Asker;
+use crate::inbox::{RegistrarInput, RelayLeg, TlsStream};
+use crate::probe::ProbeRequest;
 use crate::registrar::OUTGOING_FRAMES;
+use crate::relay_pairing;
 use crate::slots::Slot;
 
-/// Frames that wait are written as one, up to this size: many are short, and each
-/// write costs far more than its bytes.
+/// Waiting frames are written together, up to this size: many are short, and each write
+/// costs far more than its bytes.
 const WRITE_BYTES: usize = 16 * 1024;
 
-/// Where a connection comes from, and what it came to.
+/// The origin of a connection, and the listener that accepted it.
 pub(crate) struct Arrival {
     pub(crate) observed: SocketAddr,
-    /// Whether a proxy has told it.
+    /// Whether a proxy reported the address.
     pub(crate) is_proxied: bool,
-    pub(crate) place: Place,
+    pub(crate) listener: ListenerInfo,
 }
 
-/// What a listener's clients are told of the others.
+/// What a listener's clients are told about the other listeners.
 #[derive(Clone)]
-pub(crate) struct Place {
+pub(crate) struct ListenerInfo {
     /// The ports listened on at this address, its own first.
     pub(crate) observer_ports: Vec<u16>,
     /// Another address that is listened on.
     pub(crate) other_address: Option<IpAddr>,
 }
 
+/// A client that has proven its key.
+struct AuthenticatedClient {
+    stream: TlsStream,
+    decoder: Decoder,
+    key: PeerKey,
+    observed: SocketAddr,
+}
+
+impl AuthenticatedClient {
+    /// Turns the connection into one that waits at the relay.
+    fn into_relay_leg(self, connection: ConnectionSlot) -> (RelayLeg, Decoder) {
+        let leg = RelayLeg {
+            stream: self.stream,
+            key: self.key,
+            connection: Arc::new(connection),
+        };
+        (leg, self.decoder)
+    }
+}
+
 /// Serves `tcp` until either side ends it.
 pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, handshake: Slot) {
     let observed = arrival.observed;
     let deadline = Instant::now() + context.limits.authenticate_timeout;
-    // Silence costs next to nothing: all that TLS needs is allocated only
-    // after the first byte.
+    // A silent connection costs next to nothing: what TLS needs is allocated after the
+    // first byte.
     let mut byte = [0];
     let spoken = tokio::select! {
         spoken = timeout_at(deadline, tcp.peek(&mut byte)) => spoken,
@@ -79,64 +99,44 @@ async fn serve_speaking(
     handshake: Slot,
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
+    let observed = arrival.observed;
     let opened = tokio::select! {
-        opened = timeout_at(deadline, Box::pin(open(&context.tls, tcp))) => opened,
+        opened = timeout_at(deadline, Box::pin(open(&context.tls, tcp, observed))) => opened,
         () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
         () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
-    let (stream, decoder, key, first) = opened.map_err(|_| ConnectionError::Slow)??;
-    let observed = arrival.observed;
+    let (client, first) = opened.map_err(|_| ConnectionError::Slow)??;
+    let key = client.key;
     let connection = match context.admission.connect(key, observed.ip()) {
         Ok(connection) => connection,
-        // In the place of its handshake it is told so.
-        Err(full) => return turn_away(context, stream, (key, observed), full).await,
+        // The handshake keeps its place until the client has been told.
+        Err(full) => return turn_away(context, client, full).await,
     };
     drop(handshake);
     match first {
         ClientMessage::LogIn { version, name } => {
-            let Some(session) = context.admission.log_in(key, observed.ip()) else {
-                note(
-                    context,
-                    (key, observed),
-                    &"login refused: too many of it or its network",
-                );
-                return refuse(context, stream, Refusal::Limited).await;
+            let Some(slot) = context.admission.log_in(key, observed.ip()) else {
+                let reason = "login refused: too many of it or its network";
+                note(context, &client, &reason);
+                return refuse(context, client.stream, Refusal::Limited).await;
             };
             let log_in = LogIn {
                 key,
                 is_known: context.admission.is_regular(key),
                 observed,
-                observer_ports: arrival.place.observer_ports,
+                observer_ports: arrival.listener.observer_ports,
                 version,
                 name,
             };
-            let places = (connection, session);
-            Box::pin(control(context, stream, decoder, log_in, places)).await
+            Box::pin(control(context, client, log_in, connection, slot)).await
         }
-        ClientMessage::Observe => {
-            let place = match context.admission.observe(key, observed.ip()) {
-                Ok(place) => place,
-                Err(full) => return turn_away(context, stream, (key, observed), full).await,
-            };
-            let asker = Asker {
-                key,
-                observed,
-                came_to: stream.get_ref().0.local_addr()?.ip().to_canonical(),
-                other_address: arrival.place.other_address,
-                is_proxied: arrival.is_proxied,
-            };
-            let asker = (asker, arrival.place.observer_ports);
-            let places = (connection, place);
-            Box::pin(observe(context, stream, decoder, asker, places)).await
-        }
+        ClientMessage::Observe => match context.admission.observe(key, observed.ip()) {
+            Ok(slot) => Box::pin(observe(context, client, arrival, connection, slot)).await,
+            Err(full) => turn_away(context, client, full).await,
+        },
         ClientMessage::Relay { token } => {
-            let connection = Arc::new(connection);
-            let half = RelayLeg {
-                stream,
-                key,
-                connection,
-            };
-            Box::pin(meeting::relay(context, half, decoder, token)).await
+            let (leg, decoder) = client.into_relay_leg(connection);
+            Box::pin(relay_pairing::relay(context, leg, decoder, token)).await
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
     }
@@ -158,36 +158,48 @@ const fn type_of(message: &ClientMessage) -> &'static str {
 
 async fn turn_away(
     context: &Context,
-    stream: TlsStream,
-    client: (PeerKey, SocketAddr),
+    client: AuthenticatedClient,
     full: Full,
 ) -> Result<(), ConnectionError> {
-    note(context, client, &format_args!("connection refused: {full}"));
-    refuse(context, stream, Refusal::Limited).await
+    note(
+        context,
+        &client,
+        &format_args!("connection refused: {full}"),
+    );
+    refuse(context, client.stream, Refusal::Limited).await
 }
 
-/// A line in the log about a client, unless there have been too many.
-fn note(context: &Context, (key, observed): (PeerKey, SocketAddr), what: &impl std::fmt::Display) {
+/// Logs a line about a client, unless there have been too many.
+fn note(context: &Context, client: &AuthenticatedClient, what: &impl std::fmt::Display) {
+    let observed = client.observed;
     if context.log.admits(observed.ip()) {
-        info!(key = %key.fingerprint(), %observed, "{what}");
+        info!(key = %client.key.fingerprint(), %observed, "{what}");
     }
 }
 
+/// Shakes hands and reads the first message.
 async fn open(
     tls: &TlsAcceptor,
     tcp: TcpStream,
-) -> Result<(TlsStream, Decoder, PeerKey, ClientMessage), ConnectionError> {
+    observed: SocketAddr,
+) -> Result<(AuthenticatedClient, ClientMessage), ConnectionError> {
     let mut stream = Box::new(tls.accept(tcp).await?);
     let (_, session) = stream.get_ref();
     let key = proven_key(session, ALPN_RENDEZVOUS)?;
     let mut decoder = Decoder::new(FrameKind::Client);
     let first = read_message(&mut stream, &mut decoder).await?;
     let (first, _) = first.ok_or(ConnectionError::Empty)?;
-    Ok((stream, decoder, key, first))
+    let client = AuthenticatedClient {
+        stream,
+        decoder,
+        key,
+        observed,
+    };
+    Ok((client, first))
 }
 
-/// The next message, or `None` when the client hung up between two. With it, how many
-/// bytes were read for it.
+/// The next message, with the number of bytes that were read for it. `None` when the
+/// client hung up between two.
 async fn read_message(
     stream: &mut (impl AsyncRead + Unpin),
     decoder: &mut Decoder,
@@ -209,47 +221,47 @@ async fn read_message(
 
 async fn control(
     context: &Context,
-    stream: TlsStream,
-    mut decoder: Decoder,
+    mut client: AuthenticatedClient,
     log_in: LogIn,
-    places: (Connection, Slot),
+    connection: ConnectionSlot,
+    slot: Slot,
 ) -> Result<(), ConnectionError> {
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
     let session = SessionId(context.fresh_id());
     let backlog = context.backlogs.of_one();
-    let input = Input::LogIn {
+    let input = RegistrarInput::LogIn {
         session,
         log_in,
         outgoing,
         backlog: Arc::clone(&backlog),
     };
     tell(context, input).await?;
-    let (mut reader, mut writer) = tokio::io::split(stream);
+    let (mut reader, mut writer) = tokio::io::split(client.stream);
     let ended = tokio::select! {
-        ended = read_messages(context, &mut reader, &mut decoder, session) => ended,
+        ended = read_messages(context, &mut reader, &mut client.decoder, session) => ended,
         ended = write_frames(context, &mut writer, &mut frames) => {
             if ended.is_ok() {
                 linger(context, &mut reader).await;
             }
             ended
         }
-        () = give_way(context, session, &places) => Ok(()),
+        () = give_way(context, session, &connection, &slot) => Ok(()),
         () = backlog.is_cut() => Err(ConnectionError::DoesNotRead),
     };
     // The registrar is gone only when it has forgotten all sessions.
-    let _: Result<(), _> = tell(context, Input::Disconnected { session }).await;
+    let _: Result<(), _> = tell(context, RegistrarInput::Disconnected { session }).await;
     ended
 }
 
-/// Has the session closed, with the reason, when it has to make room for others.
-/// Never completes: the session's last frame ends the connection.
-async fn give_way(context: &Context, session: SessionId, (connection, place): &(Connection, Slot)) {
+/// Closes the session, with the reason, when its connection or slot is evicted. Never
+/// completes: the session's last frame ends the connection.
+async fn give_way(context: &Context, session: SessionId, connection: &ConnectionSlot, slot: &Slot) {
     tokio::select! {
         () = connection.evicted() => {}
-        () = place.evicted() => {}
+        () = slot.evicted() => {}
     }
     // The registrar is gone only when it has closed all sessions.
-    let _: Result<(), _> = tell(context, Input::Evicted { session }).await;
+    let _: Result<(), _> = tell(context, RegistrarInput::Evicted { session }).await;
     std::future::pending::<()>().await;
 }
 
@@ -261,9 +273,9 @@ async fn read_messages(
 ) -> Result<(), ConnectionError> {
     let mut rate = ByteRate::new(Some(context.limits.session_bytes_per_second));
     while let Some((message, bytes)) = read_message(reader, decoder).await? {
-        let told = tell(context, Input::Message { session, message }).await;
+        let told = tell(context, RegistrarInput::Message { session, message }).await;
         if told.is_err() {
-            // The server goes down: why is still to be written.
+            // The server stops, and the reason is still to be written.
             std::future::pending::<()>().await;
         }
         if let Some(due) = rate.reserve(Instant::now().into_std(), bytes) {
@@ -276,7 +288,7 @@ async fn read_messages(
 async fn write_frames(
     context: &Context,
     writer: &mut (impl AsyncWrite + Unpin),
-    frames: &mut mpsc::Receiver<Queued>,
+    frames: &mut mpsc::Receiver<QueuedFrame>,
 ) -> Result<(), ConnectionError> {
     while let Some(first) = frames.recv().await {
         match frames.try_recv() {
@@ -299,70 +311,73 @@ async fn write_frames(
 /// Stays open as long as the client likes: the NAT's mapping lives with it.
 async fn observe(
     context: &Context,
-    mut stream: TlsStream,
-    mut decoder: Decoder,
-    (asker, observer_ports): (Asker, Vec<u16>),
-    (connection, place): (Connection, Option<Slot>),
+    mut client: AuthenticatedClient,
+    arrival: Arrival,
+    connection: ConnectionSlot,
+    slot: Option<Slot>,
 ) -> Result<(), ConnectionError> {
+    let (key, observed) = (client.key, client.observed);
+    let other_address = arrival.listener.other_address;
+    let request = ProbeRequest {
+        key,
+        observed,
+        came_to: client.stream.get_ref().0.local_addr()?.ip().to_canonical(),
+        other_address,
+        is_proxied: arrival.is_proxied,
+    };
     // First the registrar: the client may use the address as soon as it has it.
-    let Asker { key, observed, .. } = asker;
     let address = observed.ip();
-    tell(context, Input::Observation { key, address }).await?;
+    tell(context, RegistrarInput::Observation { key, address }).await?;
     let told = ServerMessage::Observed {
         address: observed,
-        other_address: asker.other_address,
-        observer_ports,
+        other_address,
+        observer_ports: arrival.listener.observer_ports,
     };
-    let ended = match write_message(context, &mut stream, &told).await {
+    let ended = match write_message(context, &mut client.stream, &told).await {
         Ok(()) => tokio::select! {
-            ended = until_token(context, &mut stream, &mut decoder, asker) => ended,
+            ended = until_token(context, &mut client, request) => ended,
             reason = context.cut_off(&connection) => Err(ConnectionError::CutOff(reason)),
-            () = evicted(place.as_ref()) => Err(ConnectionError::CutOff(Refusal::Limited)),
+            () = evicted(slot.as_ref()) => Err(ConnectionError::CutOff(Refusal::Limited)),
         },
         Err(error) => Err(error),
     };
     // The registrar is gone only when it has forgotten all observations.
-    let _: Result<(), _> = tell(context, Input::ObservationEnded { key }).await;
+    let _: Result<(), _> = tell(context, RegistrarInput::ObservationEnded { key }).await;
     match ended {
         Ok(Some(token)) => {
-            drop(place);
-            let half = RelayLeg {
-                stream,
-                key,
-                connection: Arc::new(connection),
-            };
-            Box::pin(meeting::relay(context, half, decoder, token)).await
+            drop(slot);
+            let (leg, decoder) = client.into_relay_leg(connection);
+            Box::pin(relay_pairing::relay(context, leg, decoder, token)).await
         }
         Ok(None) => Ok(()),
-        Err(ConnectionError::CutOff(reason)) => refuse(context, stream, reason).await,
+        Err(ConnectionError::CutOff(reason)) => refuse(context, client.stream, reason).await,
         Err(error) => Err(error),
     }
 }
 
-/// Never completes where there is no place to be given up.
-async fn evicted(place: Option<&Slot>) {
-    match place {
-        Some(place) => place.evicted().await,
+/// Completes when the slot is evicted. Never completes without one.
+async fn evicted(slot: Option<&Slot>) {
+    match slot {
+        Some(slot) => slot.evicted().await,
         None => std::future::pending().await,
     }
 }
 
-/// Waits until the client hangs up, or turns its observation connection into a
-/// relay connection. Before that it may ask once to be probed.
+/// Waits until the client hangs up or turns its observation connection into a relay
+/// connection. Before that it may ask once to be probed.
 async fn until_token(
     context: &Context,
-    stream: &mut TlsStream,
-    decoder: &mut Decoder,
-    asker: Asker,
+    client: &mut AuthenticatedClient,
+    request: ProbeRequest,
 ) -> Result<Option<RelayToken>, ConnectionError> {
     let mut is_probed = false;
     loop {
-        match next_wish(context, stream, decoder).await? {
+        match next_message(context, client).await? {
             Some(ClientMessage::Relay { token }) => return Ok(Some(token)),
             Some(ClientMessage::Probe { token }) if !is_probed => {
                 is_probed = true;
-                let answer = context.prober.probe(asker, token).await;
-                write_message(context, stream, &answer).await?;
+                let answer = context.prober.probe(request, token).await;
+                write_message(context, &mut client.stream, &answer).await?;
             }
             Some(_) => return Err(ConnectionError::Unexpected),
             None => return Ok(None),
@@ -370,17 +385,19 @@ async fn until_token(
     }
 }
 
-/// What the client says on an observation connection, or `None` when it hangs up.
-async fn next_wish(
+/// The next message on an observation connection, or `None` when the client hangs up.
+async fn next_message(
     context: &Context,
-    stream: &mut TlsStream,
-    decoder: &mut Decoder,
+    client: &mut AuthenticatedClient,
 ) -> Result<Option<ClientMessage>, ConnectionError> {
-    // It may have come together with the one before.
+    let AuthenticatedClient {
+        stream, decoder, ..
+    } = client;
+    // It may have arrived together with the one before.
     if let Some(message) = decoder.next_message()? {
         return Ok(Some(message));
     }
-    // Most hang up: no buffer waits for what they might say.
+    // Most clients only hang up, so no buffer waits for what they might send.
     let mut byte = [0];
     if stream.read(&mut byte).await? == 0 {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What all connections share: what they need, how they are written to, how they end.
+//! What all connections share: their resources, and how they are written to and ended.
 
 use std::io;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admission::{Admission, Connection};
+use crate::admission::{AdmissionControl, ConnectionSlot};
 use crate::backlog::Backlogs;
-use crate::inbox::{Input, TlsStream};
+use crate::inbox::{RegistrarInput, TlsStream};
 use crate::limits::Limits;
 use crate::log::ClientLog;
 use crate::probe::Prober;
-use crate::proxy::Proxies;
+use crate::proxy_protocol::TrustedProxies;
 use crate::registrar::encoded;
-use crate::relay::Relay;
+use crate::relay::RelayService;
 
-/// More than most messages have. An idle connection holds it.
+/// Longer than most messages. An idle connection holds this buffer.
 pub(crate) const READ_BYTES: usize = 512;
 
 /// What all connections share.
 pub(crate) struct Context {
     pub(crate) tls: TlsAcceptor,
     pub(crate) limits: Limits,
-    pub(crate) admission: Arc<Admission>,
+    pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) prober: Prober,
-    pub(crate) relay: Arc<Relay>,
-    pub(crate) registrar: mpsc::Sender<Input>,
+    pub(crate) relay: Arc<RelayService>,
+    pub(crate) registrar: mpsc::Sender<RegistrarInput>,
     pub(crate) log: Arc<ClientLog>,
-    pub(crate) proxies: Proxies,
+    pub(crate) proxies: TrustedProxies,
     pub(crate) backlogs: Backlogs,
     /// Becomes true when the server goes down.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -54,9 +54,9 @@ impl Context {
         drop(stopping.wait_for(|&stopping| stopping).await);
     }
 
-    /// Completes when a connection has to end although its client did nothing wrong,
-    /// and says why.
-    pub(crate) async fn cut_off(&self, connection: &Connection) -> Refusal {
+    /// Completes when a connection has to end through no fault of its client. Returns the
+    /// reason.
+    pub(crate) async fn cut_off(&self, connection: &ConnectionSlot) -> Refusal {
         tokio::select! {
             () = self.stopped() => Refusal::ShuttingDown,
             () = connection.evicted() => Refusal::Limited,
@@ -64,7 +64,7 @@ impl Context {
     }
 }
 
-/// Why a connection ended before its time.
+/// Why a connection ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectionError {
     #[error("{0}")]
@@ -122,8 +122,8 @@ pub(crate) async fn refuse(
     Ok(())
 }
 
-/// Reads until the client hangs up: closing with unread bytes would reset the
-/// connection, and the last message could be lost with it.
+/// Reads until the client hangs up. Closing with unread bytes would reset the connection,
+/// and could lose the last message.
 pub(crate) async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unpin)) {
     let mut buffer = [0; READ_BYTES];
     let drain = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
@@ -131,7 +131,7 @@ pub(crate) async fn linger(context: &Context, stream: &mut (impl AsyncRead + Unp
     let _: Result<(), _> = timeout(context.limits.linger_timeout, drain).await;
 }
 
-pub(crate) async fn tell(context: &Context, input: Input) -> Result<(), ConnectionError> {
+pub(crate) async fn tell(context: &Context, input: RegistrarInput) -> Result<(), ConnectionError> {
     let told = context.registrar.send(input).await;
     told.map_err(|_| ConnectionError::CutOff(Refusal::ShuttingDown))
 }

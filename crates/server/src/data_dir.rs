@@ -1,24 +1,27 @@
 //! The server's directory: its key, its names, and a lock on both.
 //!
-//! Key and names belong together. Without its names a server would give every name
-//! away again, and without its key it is another server to everybody. So each knows
-//! the other: the names note the key's fingerprint, and when one of the two is
-//! missing, the server says so instead of beginning anew.
+//! Key and names belong together. Without its names a server would give every name away
+//! again, and without its key it is another server to all clients. So the names note the
+//! key's fingerprint, and when one of the two is missing, the server reports it instead
+//! of starting afresh.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use pinhole_proto::key::Fingerprint;
 use pinhole_proto::tls::{Identity, IdentityError};
+use pinhole_storage::{
+    Durability, LockError, create_private_dir, private_file, replace, restrict_dir, restrict_file,
+    sync_parent, temporary,
+};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use tracing::warn;
 
-use crate::storage::{Names, StorageError};
+use crate::names::{Names, NamesError};
 
 const KEY: &str = "server.key";
-const KEY_IN_WRITING: &str = "server.key.new";
 const NAMES: &str = "names.sqlite";
 const LOCK: &str = "lock";
 
@@ -61,7 +64,7 @@ pub enum DataDirError {
     },
     /// The names cannot be read or written.
     #[error(transparent)]
-    Names(#[from] StorageError),
+    Names(#[from] NamesError),
     /// There is a key, but nothing of the names that belong to it.
     #[error(
         "{}: the names of this server are missing, though its key is there. Without them, anybody \
@@ -122,7 +125,7 @@ pub enum DataDirError {
     },
 }
 
-/// What to do when the key or the names are missing although the other is there.
+/// What to do when the key or the names are missing while the other is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Say so.
@@ -140,8 +143,8 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens and locks the directory; makes it, with a key and an empty table of
-    /// names, at first use.
+    /// Opens and locks the directory. Creates it, with a key and an empty table of names,
+    /// at first use.
     ///
     /// # Errors
     /// Any [`DataDirError`].
@@ -149,12 +152,12 @@ impl DataDir {
         Self::open_with(path, Missing::Refuse)
     }
 
-    /// The same, and says what to do when a part of it is missing.
+    /// The same, with a choice of what to do when a part is missing.
     ///
     /// # Errors
     /// Any [`DataDirError`].
     pub fn open_with(path: &Path, missing: Missing) -> Result<Self, DataDirError> {
-        make_private_dir(path).map_err(io_error(path))?;
+        open_private_dir(path).map_err(io_error(path))?;
         let lock = lock(path)?;
         let (key_path, names_path) = (path.join(KEY), path.join(NAMES));
         let key = load_identity(&key_path)?;
@@ -164,19 +167,20 @@ impl DataDir {
         }
         let mut names = match is_empty {
             true => {
-                make_private_file(&names_path).map_err(io_error(&names_path))?;
+                let file = private_file().create(true).open(&names_path);
+                file.map_err(io_error(&names_path))?;
                 Names::create(&names_path)?
             }
             false => Names::open(&names_path)?,
         };
-        let noted = names.server()?;
         let identity = match key {
             Some(identity) => {
-                let ours = identity.key().fingerprint();
-                check(&names, noted, ours, &names_path, missing, is_empty)?;
-                if noted != Some(ours) {
-                    names.belong_to(ours)?;
+                if is_empty {
+                    warn!("beginning without any names, as --start-afresh says");
                 }
+                let ours = identity.key().fingerprint();
+                check(&names, ours, missing)?;
+                names.belong_to(ours)?;
                 identity
             }
             None => {
@@ -187,11 +191,11 @@ impl DataDir {
                         names,
                     });
                 }
-                make_identity(path, &key_path, &mut names, noted)?
+                make_identity(&key_path, &mut names)?
             }
         };
         for file in [&key_path, &names_path] {
-            make_private(file, 0o600).map_err(io_error(file))?;
+            restrict_file(file).map_err(io_error(file))?;
         }
         Ok(Self {
             identity,
@@ -206,43 +210,30 @@ impl DataDir {
         &self.identity
     }
 
-    /// The names, and the lock to be kept as long as they are used.
+    /// The names, and the lock that has to be kept while they are used.
     pub(crate) fn into_names(self) -> (Names, File) {
         (self.names, self.lock)
     }
 }
 
-/// Whether the names are those that belong to the key `ours`.
-fn check(
-    names: &Names,
-    noted: Option<Fingerprint>,
-    ours: Fingerprint,
-    path: &Path,
-    missing: Missing,
-    is_new: bool,
-) -> Result<(), DataDirError> {
-    match noted {
-        _ if missing == Missing::StartAfresh => {
-            if is_new {
-                warn!("beginning without any names, as --start-afresh says");
-            }
-            Ok(())
-        }
+/// Checks that the names belong to the key `ours`.
+fn check(names: &Names, ours: Fingerprint, missing: Missing) -> Result<(), DataDirError> {
+    let path = || names.path().to_owned();
+    match names.server()? {
+        _ if missing == Missing::StartAfresh => Ok(()),
         Some(theirs) if theirs != ours => Err(DataDirError::OtherServer {
-            path: path.to_owned(),
+            path: path(),
             theirs,
             ours,
         }),
         // Earlier versions noted nothing. What they left may also be a copy that was
         // made without its write-ahead log, in which nothing is left.
-        None if names.count() == 0 => Err(DataDirError::NoNames {
-            path: path.to_owned(),
-        }),
+        None if names.count() == 0 => Err(DataDirError::NoNames { path: path() }),
         _ => Ok(()),
     }
 }
 
-/// Writes the key and the names to a new directory, which then is a whole data
+/// Writes the key and the names to a new directory, which is then a complete data
 /// directory. A server may be using them.
 ///
 /// # Errors
@@ -258,32 +249,27 @@ pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), Dat
     }
     let names = Names::open(&names_path)?;
     let ours = identity.key().fingerprint();
-    let noted = names.server()?;
-    check(&names, noted, ours, &names_path, Missing::Refuse, false)?;
+    check(&names, ours, Missing::Refuse)?;
     if backup.exists() {
         return Err(DataDirError::BackupExists {
             path: backup.to_owned(),
         });
     }
-    let parent = backup.parent().filter(|it| !it.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    // Whole under its name, or not there.
-    let mut in_writing = backup.as_os_str().to_owned();
-    in_writing.push(".new");
-    let in_writing = PathBuf::from(in_writing);
+    // A crash leaves a whole backup under this name, or none.
+    let in_writing = temporary(backup);
     if in_writing.exists() {
         fs::remove_dir_all(&in_writing).map_err(io_error(&in_writing))?;
     }
-    make_private_dir(&in_writing).map_err(io_error(&in_writing))?;
+    create_private_dir(&in_writing).map_err(io_error(&in_writing))?;
     let copy = in_writing.join(NAMES);
     names.copy_to(&copy)?;
-    make_private(&copy, 0o600).map_err(io_error(&copy))?;
+    restrict_file(&copy).map_err(io_error(&copy))?;
     let synced = File::open(&copy).and_then(|file| file.sync_all());
     synced.map_err(io_error(&copy))?;
     let key = fs::read(data_dir.join(KEY)).map_err(io_error(data_dir))?;
-    write_secret(&in_writing, &in_writing.join(KEY), &key).map_err(io_error(&in_writing))?;
+    write_key(&in_writing.join(KEY), &key)?;
     fs::rename(&in_writing, backup).map_err(io_error(backup))?;
-    sync_dir(parent).map_err(io_error(parent))?;
+    sync_parent(backup).map_err(io_error(backup))?;
     Ok((ours, names.count()))
 }
 
@@ -292,77 +278,33 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
     move |source| DataDirError::Io { path, source }
 }
 
-/// Makes the directory, or closes one that is there to others.
-fn make_private_dir(path: &Path) -> io::Result<()> {
+/// Creates the directory, or closes an existing one to others.
+fn open_private_dir(path: &Path) -> io::Result<()> {
     if !path.is_dir() {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        return builder.create(path);
+        return create_private_dir(path);
     }
-    if holds_only_ours(path)? {
-        make_private(path, 0o700)
-    } else {
-        // Others may have to reach what is theirs: think of /tmp.
+    let is_ours = |name: &std::ffi::OsStr| {
+        let name = name.to_string_lossy();
+        let is_key = matches!(name.strip_prefix(KEY), Some("" | ".new"));
+        name == LOCK || is_key || name.starts_with(NAMES)
+    };
+    if !restrict_dir(path, is_ours)? {
         warn!(
             "{} holds other things, too; it stays as open as it is. A folder of its own is safer",
             path.display()
         );
-        Ok(())
     }
-}
-
-fn holds_only_ours(dir: &Path) -> io::Result<bool> {
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        let name = name.to_string_lossy();
-        if ![KEY, KEY_IN_WRITING, LOCK].contains(&&*name) && !name.starts_with(NAMES) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Takes all rights beyond `mode` away; nothing is changed where there are none.
-#[cfg(unix)]
-fn make_private(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let found = fs::metadata(path)?.permissions().mode() & 0o7777;
-    if found & !mode == 0 {
-        return Ok(());
-    }
-    fs::set_permissions(path, fs::Permissions::from_mode(found & mode))
-}
-
-#[cfg(not(unix))]
-fn make_private(_path: &Path, _mode: u32) -> io::Result<()> {
     Ok(())
-}
-
-fn make_private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
 }
 
 fn lock(dir: &Path) -> Result<File, DataDirError> {
     let path = dir.join(LOCK);
-    let file = match make_private_file(&path) {
-        // Where nothing can be written, a file that is there will do.
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
-        file => file,
-    };
-    let file = file.map_err(io_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
+    pinhole_storage::lock(&path).map_err(|error| match error {
+        LockError::InUse(_) => DataDirError::InUse {
             path: dir.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(io_error(&path)(source)),
-    }
+        },
+        LockError::Io(source) => io_error(&path)(source),
+    })
 }
 
 fn load_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
@@ -378,14 +320,9 @@ fn load_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         .map_err(|source| DataDirError::Identity { path, source })
 }
 
-/// The names note the key before it is there: a crash in between leaves names without
-/// a key, of which there are none yet.
-fn make_identity(
-    dir: &Path,
-    path: &Path,
-    names: &mut Names,
-    noted: Option<Fingerprint>,
-) -> Result<Identity, DataDirError> {
+/// Makes a key. The names note it first, so a crash in between leaves names without a
+/// key, of which there are none yet.
+fn make_identity(path: &Path, names: &mut Names) -> Result<Identity, DataDirError> {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
     let document = document.map_err(|_| DataDirError::Random)?;
     let identity = Identity::from_pkcs8(document.as_ref()).map_err(|source| {
@@ -393,7 +330,7 @@ fn make_identity(
         DataDirError::Identity { path, source }
     })?;
     let new = identity.key().fingerprint();
-    match noted {
+    match names.server()? {
         None => tracing::info!("a new key was made: {new}"),
         Some(old) => warn!(
             "the key {old} is missing; a new one was made: {new}. To everybody who knows the old \
@@ -401,37 +338,14 @@ fn make_identity(
         ),
     }
     names.belong_to(new)?;
-    write_secret(dir, path, document.as_ref()).map_err(io_error(path))?;
+    write_key(path, document.as_ref())?;
     Ok(identity)
 }
 
-/// A crash leaves either no key or a whole one: half a key would lock every
-/// client that pinned it out.
-fn write_secret(dir: &Path, path: &Path, secret: &[u8]) -> io::Result<()> {
-    let temporary = dir.join(KEY_IN_WRITING);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(&temporary)?;
-    file.write_all(secret)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_dir(dir)
-}
-
-#[cfg(unix)]
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_dir(_dir: &Path) -> io::Result<()> {
-    Ok(())
+/// Half a key would lock out every client that has pinned it, so a crash leaves either no
+/// key or a whole one.
+fn write_key(path: &Path, key: &[u8]) -> Result<(), DataDirError> {
+    replace(path, key, Durability::Durable).map_err(io_error(path))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What the registrar is told, and what it answers.
+//! The inputs of the registrar, and its decisions on relays.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admission::Connection;
-use crate::backlog::{Backlog, Queued};
+use crate::admission::ConnectionSlot;
+use crate::backlog::{Backlog, QueuedFrame};
 
-/// In a box, for each step of a connection would have room for one of its own.
+/// Boxed, because every step of a connection would otherwise reserve space for it.
 pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
-/// What connections and the storage tell the registrar.
+/// An input of the registrar, from a connection or the name worker.
 #[derive(Debug)]
-pub(crate) enum Input {
+pub(crate) enum RegistrarInput {
     LogIn {
         session: SessionId,
         log_in: LogIn,
-        outgoing: mpsc::Sender<Queued>,
+        outgoing: mpsc::Sender<QueuedFrame>,
         backlog: Arc<Backlog>,
     },
     Claimed {
@@ -32,7 +32,7 @@ pub(crate) enum Input {
         session: SessionId,
         message: ClientMessage,
     },
-    /// It has to make room for others.
+    /// Its connection or slot was evicted.
     Evicted {
         session: SessionId,
     },
@@ -50,7 +50,7 @@ pub(crate) enum Input {
         relay: RelayId,
         key: PeerKey,
         token: RelayToken,
-        connection: Arc<Connection>,
+        connection: Arc<ConnectionSlot>,
         verdict: oneshot::Sender<RelayDecision>,
     },
     RelayDisconnected {
@@ -62,13 +62,13 @@ pub(crate) enum Input {
     },
 }
 
-/// What becomes of a relay connection.
+/// The registrar's decision on a relay connection.
 #[derive(Debug)]
 pub(crate) enum RelayDecision {
     Refused(Refusal),
-    /// Takes the other side's connection and passes bytes between the two.
+    /// Takes the peer's connection and passes bytes between the two.
     First(oneshot::Receiver<RelayLeg>, Inviter),
-    /// Gives its connection away.
+    /// Hands its connection to the peer's task.
     Second(oneshot::Sender<RelayLeg>),
 }
 
@@ -78,5 +78,5 @@ pub(crate) struct RelayLeg {
     pub(crate) stream: TlsStream,
     pub(crate) key: PeerKey,
     /// Counts against the inviter once it is known.
-    pub(crate) connection: Arc<Connection>,
+    pub(crate) connection: Arc<ConnectionSlot>,
 }

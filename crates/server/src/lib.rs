@@ -7,29 +7,29 @@
 //!
 //! ```text
 //!   listener ──► connection ──┬── control ───────┐
-//!   (budgets)    (TLS, first  ├── observation ───┼──► registrar ◄──► storage
-//!                 message)    └── relay ─────────┘    (the Registry)  (names)
+//!   (budgets)    (TLS, first  ├── observation ───┼──► registrar ◄──► name worker
+//!                 message)    └── relay ─────────┘    (the Registry)  (SQLite)
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`listener`] | which addresses and ports are listened on |
 //! | [`data_dir`] | the server's key, its names, the lock on both, and their backup |
-//! | [`storage`] | names and the keys they are bound to, in SQLite |
+//! | [`names`] | names and the keys they are bound to, in SQLite |
 //! | [`limits`] | every timeout and budget |
-//! | `admission` | who may have a connection, and who has the reserve |
-//! | `slots` | a budget whose places are given back when dropped |
-//! | `proxy` | whose connection it is that a proxy passes on |
+//! | `admission` | which key may have a connection, and which has the reserve |
+//! | `slots` | a budget whose slots are given back when they are dropped |
+//! | `proxy_protocol` | the address of a client behind a proxy |
 //! | `connection` | one connection, from TLS to its end |
 //! | `context` | what all connections share, how they are written to, and how they end |
-//! | `meeting` | two connections that meet at the relay |
+//! | `relay_pairing` | pairing two connections at the relay |
 //! | `registrar` | the task that owns the registry |
-//! | `inbox` | what it is told, and what it answers |
+//! | `inbox` | the registrar's inputs and answers |
 //! | `backlog` | the memory that waiting frames take |
-//! | `claims` | which claims of names wait, and which are granted |
+//! | `name_claims` | which claims of names wait, and which are granted |
 //! | `probe` | connects back to clients that ask for it |
-//! | `relay`, `quota` | passes bytes between two peers; how many in a day |
-//! | `log` | which lines about clients go into the log |
+//! | `relay`, `quota` | passes bytes between two peers; limits them for each day |
+//! | `log` | limits the log lines that clients cause |
 
 mod admission;
 mod backlog;
@@ -40,17 +40,17 @@ mod inbox;
 pub mod limits;
 pub mod listener;
 mod log;
-mod meeting;
 mod memory;
 mod name_claims;
+pub mod names;
 mod probe;
-mod proxy;
+mod proxy_protocol;
 mod quota;
 mod registrar;
 mod relay;
+mod relay_pairing;
 mod server;
 mod slots;
-pub mod storage;
 
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};

@@ -1,15 +1,15 @@
-//! Every timeout and budget of the server's own; those of the protocol are in
+//! Every timeout and budget of the server. Those of the protocol are in
 //! [`pinhole_proto::registry`].
 //!
-//! Numbers for "a network" are those of an IPv4 address or an IPv6 /64. The /56 and
-//! the /48 around it may have more, but not as much more as they have networks. An
-//! IPv4 /24 has no bound; it is whose connections give way first.
+//! A bound for "a network" applies to an IPv4 address or an IPv6 /64. The /56 and /48
+//! around it may have more, but not in proportion to their networks. An IPv4 /24 has no
+//! bound; its connections are evicted first.
 
 use std::time::Duration;
 
 use pinhole_budget::{Bounds, Rate, SubnetBounds};
 
-/// What one client, one network, and all of them together may take.
+/// The limits for one client, for one network, and for all together.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// From accepting a connection to its first message, TLS included.
@@ -17,20 +17,20 @@ pub struct Limits {
     /// How long one frame may take to be written before the client counts as
     /// one that does not read.
     pub write_timeout: Duration,
-    /// How long a client that was told why its connection ends may take to
-    /// hang up by itself, so that the reason is not lost.
+    /// How long a client may take to hang up after it was told why its connection ends,
+    /// so that the reason is not lost.
     pub linger_timeout: Duration,
     /// What the relay carries.
     pub relay: RelayLimits,
     /// Connections. A key has a control connection, two observations for each
     /// prepared port, and a relay for each session to which it has invited.
     pub connections: Bounds,
-    /// Connections that have not authenticated yet. Nobody is known among them.
+    /// Connections that have not authenticated yet, so none of them is known.
     pub handshakes: Bounds,
-    /// Connections of regulars that use the reserve; of one key, of one network.
-    /// Further ones count as those of newcomers.
+    /// Connections of regulars that use the reserve, for one key and one network. Further
+    /// ones count as those of newcomers.
     pub regulars: Bounds,
-    /// How long a name has to be registered until its key is a regular's.
+    /// How long a name must be registered before its key is a regular.
     pub regular_after: Duration,
     /// Control connections.
     pub sessions: Bounds,
@@ -40,15 +40,15 @@ pub struct Limits {
     pub session_bytes_per_second: u64,
     /// How often one key may log in.
     pub logins_per_key: Rate,
-    /// How often newcomers of one network may log in. All who share an address
-    /// come at once when the server is back; those beyond try again by
-    /// themselves. Everybody hears of each, so it is far less than the frames
-    /// that may wait for a client.
+    /// How often newcomers of one network may log in. Everyone behind one address logs in
+    /// at once when the server is back; those beyond the limit try again by themselves.
+    /// Everyone is told of each login, so the limit is far below the frames that may wait
+    /// for a client.
     pub logins_per_network: Rate,
     /// Logins that wait until their name is looked up.
     pub claims: Bounds,
-    /// How often a name may be bound from one network. That is for good, and
-    /// costs a write to the disk.
+    /// How often a name may be bound from one network. A binding is permanent and costs a
+    /// write to the disk.
     pub new_names_per_network: Rate,
     /// Names of one key.
     pub names_per_key: u32,
@@ -56,7 +56,7 @@ pub struct Limits {
     pub names: u64,
     /// How long the server tries to connect back to a client that asks for it.
     pub probe_timeout: Duration,
-    /// Clients at a time to which it tries that.
+    /// Clients that are probed at once.
     pub probes: Bounds,
     /// How often a key may ask for it.
     pub probes_per_key: Rate,
@@ -68,8 +68,8 @@ pub struct Limits {
     pub log_lines: Rate,
 }
 
-/// As much for a network as the first number says, and twice and four times as much
-/// for the /56 and /48 around it.
+/// The given bound for the narrowest network, and twice and four times as much for the
+/// /56 and /48 around it.
 const fn widening(most: u64) -> SubnetBounds {
     SubnetBounds {
         ipv4: most,
@@ -93,8 +93,8 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(1),
             relay: RelayLimits::default(),
-            // Of an IPv4 address a carrier's NAT makes many users. The /56 is what
-            // one home has, however many networks it makes of it.
+            // A carrier's NAT puts many users behind one IPv4 address. One home has a
+            // /56, and can divide it into many networks.
             connections: Bounds {
                 per_subnet: SubnetBounds {
                     ipv4: 1_024,
@@ -128,8 +128,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The same, for a process that may open so many files: connections shall be used
-    /// up before descriptors are.
+    /// The same for a process that may open this many files, so that connections run out
+    /// before descriptors do.
     #[must_use]
     pub fn within_open_files(mut self, files: u64) -> Self {
         let connections = &mut self.connections;
@@ -142,8 +142,8 @@ impl Limits {
     }
 }
 
-/// What the relay may take. A pair are two peers that meet at it; the bytes of
-/// both directions count together. All counts against the one who has invited.
+/// The limits of the relay. A pair is two peers that meet at it. The bytes of both
+/// directions count together, and everything counts against the inviter.
 #[derive(Debug, Clone)]
 pub struct RelayLimits {
     /// Whether there is a relay at all.
@@ -161,7 +161,7 @@ pub struct RelayLimits {
     /// Bytes per second of all pairs together, each of which gets the same
     /// share.
     pub total_bytes_per_second: Option<u64>,
-    /// Pairs at a time.
+    /// Pairs at once.
     pub pairs: Bounds,
 }
 

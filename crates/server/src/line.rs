@@ -1,13 +1,13 @@
-//! Lines of the log: one for each event, whatever clients have put into it.
+//! Log output: each event is one line, whatever text clients have put into it.
 
 use std::io::{self, Write};
 
-/// Writes each event to standard error as one line of printable characters, so that
-/// nobody's text can pass for a line of the server's, or for a terminal's command.
+/// Writes each event to standard error as one line of printable characters, so that text
+/// from clients cannot pass for a line of the log or control a terminal.
 pub(crate) struct OneLine;
 
 impl Write for OneLine {
-    /// One event, as the formatter hands it over: a line with its end.
+    /// Writes one event, which the formatter passes as one line.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = printable(&String::from_utf8_lossy(event));
         io::stderr().lock().write_all(line.as_bytes())?;

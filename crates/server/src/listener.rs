@@ -1,7 +1,7 @@
-//! Which addresses and ports are listened on.
+//! The addresses and ports that are listened on.
 //!
-//! Two ports of every address: a client that is seen on both learns whether
-//! its NAT gives one local port the same public port towards everybody.
+//! Two ports of every address: a client that is seen on both learns whether its NAT maps
+//! one local port to the same public port for every destination.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,12 +30,12 @@ pub struct BindError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     /// `None` for every address.
-    host: Option<Host>,
+    host: Option<ListenHost>,
     port: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Host {
+enum ListenHost {
     Ip(IpAddr),
     Name(String),
 }
@@ -51,14 +51,14 @@ impl FromStr for ListenAddress {
     fn from_str(text: &str) -> Result<Self, ListenAddressError> {
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self {
-                host: Some(Host::Ip(address.ip())),
+                host: Some(ListenHost::Ip(address.ip())),
                 port: address.port(),
             });
         }
         let in_brackets = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
         if let Ok(ip) = in_brackets.unwrap_or(text).parse() {
             return Ok(Self {
-                host: Some(Host::Ip(ip)),
+                host: Some(ListenHost::Ip(ip)),
                 port: DEFAULT_PORT,
             });
         }
@@ -71,7 +71,7 @@ impl FromStr for ListenAddress {
             "" if text.is_empty() => Err(ListenAddressError),
             "" | "*" => Ok(Self { host: None, port }),
             name if name.chars().all(is_in_name) => Ok(Self {
-                host: Some(Host::Name(name.to_owned())),
+                host: Some(ListenHost::Name(name.to_owned())),
                 port,
             }),
             _ => Err(ListenAddressError),
@@ -83,8 +83,8 @@ impl std::fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.host {
             None => write!(f, ":{}", self.port),
-            Some(Host::Ip(ip)) => SocketAddr::new(*ip, self.port).fmt(f),
-            Some(Host::Name(name)) => write!(f, "{name}:{}", self.port),
+            Some(ListenHost::Ip(ip)) => SocketAddr::new(*ip, self.port).fmt(f),
+            Some(ListenHost::Name(name)) => write!(f, "{name}:{}", self.port),
         }
     }
 }
@@ -94,8 +94,8 @@ impl ListenAddress {
         let port = self.port;
         match &self.host {
             None => everywhere(port),
-            Some(Host::Ip(ip)) => Ok(vec![SocketAddr::new(*ip, port)]),
-            Some(Host::Name(name)) => {
+            Some(ListenHost::Ip(ip)) => Ok(vec![SocketAddr::new(*ip, port)]),
+            Some(ListenHost::Name(name)) => {
                 let found = (name.as_str(), port).to_socket_addrs();
                 let found = found.map_err(|source| BindError {
                     address: self.to_string(),
@@ -216,9 +216,9 @@ fn listen(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// The listeners' addresses as clients on other machines may dial them, the most
-/// useful first. Where one listens on every address, the one this machine uses towards
-/// the internet stands for all; where it has none of that family, it is left out.
+/// The listeners' addresses as clients on other machines can dial them, the most useful
+/// first. A listener on every address is represented by the one that this machine uses
+/// towards the internet. It is left out if the machine has none of that family.
 ///
 /// # Errors
 /// When the system does not tell a listener's address.

@@ -1,4 +1,4 @@
-//! Which lines about clients go into the log: nobody shall be able to flood it.
+//! Limits the log lines about clients, so that nobody can flood the log.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use tracing::{info, warn};
 use crate::admission::RATED;
 use crate::limits::Limits;
 
-/// Failures to accept connections last for as long as their cause.
+/// Failed accepts repeat as long as their cause lasts.
 const ACCEPT_FAILURES: Rate = Rate {
     burst: 1,
     interval: Duration::from_secs(60),
 };
 
-/// Paces the lines that clients cause.
+/// Limits the lines that clients cause.
 #[derive(Debug)]
-pub(crate) struct ClientLog(Mutex<State>);
+pub(crate) struct ClientLog(Mutex<LogLimits>);
 
 #[derive(Debug)]
-struct State {
+struct LogLimits {
     of_networks: SubnetRateLimiter,
     of_all: RateLimiter<()>,
     accept_failures: RateLimiter<()>,
@@ -30,7 +30,7 @@ struct State {
 
 impl ClientLog {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self(Mutex::new(State {
+        Self(Mutex::new(LogLimits {
             of_networks: SubnetRateLimiter::new(limits.log_lines_per_network, RATED),
             of_all: RateLimiter::new(limits.log_lines, 1),
             accept_failures: RateLimiter::new(ACCEPT_FAILURES, 1),
@@ -47,7 +47,7 @@ impl ClientLog {
         is_granted
     }
 
-    /// A connection could not be accepted.
+    /// Logs a failed accept.
     pub(crate) fn accept_failed(&self, error: &std::io::Error) {
         if self.lock().accept_failures.take(Instant::now(), ()) {
             warn!(
@@ -57,7 +57,7 @@ impl ClientLog {
         }
     }
 
-    /// Says how many lines were left out since it was called last, if any were.
+    /// Logs how many lines were omitted since the last call, if any.
     pub(crate) fn report(&self) {
         let left_out = std::mem::take(&mut self.lock().left_out);
         if left_out > 0 {
@@ -68,7 +68,7 @@ impl ClientLog {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogLimits> {
         self.0.lock()
     }
 }

@@ -21,26 +21,27 @@ use pinhole_server::{DataDir, Limits, Missing, RelayLimits};
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
-/// More pairs than any machine has connections for.
+/// More pairs than a machine has connections for.
 const MAX_PAIRS: u64 = 1_000_000;
 
 /// Pinhole's rendezvous server and relay: introduces peers to each other and
 /// never sees a byte of their files in the clear.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_conflicts_with_subcommands = true)]
-struct Arguments {
+struct ServerArguments {
     #[command(subcommand)]
-    task: Option<Task>,
+    task: Option<ServerTask>,
     #[command(flatten)]
-    serve: Serve,
+    serve: ServeArguments,
 }
 
 #[derive(Debug, Subcommand)]
-enum Task {
+enum ServerTask {
     /// Write the server's key and the names to a new folder, while it runs or not.
     /// To restore it, stop the server and put that folder in the place of its own
     Backup {
-        /// The folder to make. Keep it secret: who has the key can pose as the server
+        /// The folder to create. Keep it secret: anyone with the key can pose as the
+        /// server
         #[arg(value_name = "FOLDER")]
         folder: PathBuf,
         /// Where the server keeps its data [default: as for the server]
@@ -50,7 +51,7 @@ enum Task {
 }
 
 #[derive(Debug, Args)]
-struct Serve {
+struct ServeArguments {
     /// Listen here; can be repeated. Without a port it is 4747, and :PORT means every
     /// address. When all share one port, the next one is listened on too, to learn
     /// about the clients' NATs. Two public addresses of one family tell clients more
@@ -61,12 +62,12 @@ struct Serve {
     /// place for the data of programs]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Start although the names or the key are missing, and make anew what is: without
-    /// its names, a server gives every name to whoever comes first
+    /// Start although the names or the key are missing, and create what is missing. A
+    /// server without its names gives every name to the first who claims it
     #[arg(long)]
     start_afresh: bool,
-    /// Read from connections of these addresses whose connection it really is, by the
-    /// PROXY protocol (version 1 or 2)
+    /// Trust the PROXY protocol (version 1 or 2) on connections from these addresses, and
+    /// take the client's address from it
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     proxy_protocol: Vec<IpAddr>,
     /// Print the first line as JSON
@@ -76,50 +77,50 @@ struct Serve {
     relay: RelayArguments,
 }
 
-/// What the relay may take. Amounts are written as 500k, 1.5M, 2MiB or 10G.
+/// The limits of the relay. Amounts are written as 500k, 1.5M, 2MiB or 10G.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Limits of the relay (\"none\" for no limit)")]
 struct RelayArguments {
     /// Introduce peers to each other, but carry nothing for them
     #[arg(long)]
     no_relay: bool,
-    /// Carry so much between the same two peers in a day
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().bytes_per_day))]
-    relay_bytes: Amount,
-    /// Carry so much in a day for all who send from one address
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().network_bytes_per_day))]
-    relay_network_bytes: Amount,
-    /// Carry so much a second for one pair of peers
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().bytes_per_second))]
-    relay_rate: Amount,
-    /// Carry so much a second for all together, in even shares
-    #[arg(long, value_name = "BYTES", default_value_t = Amount(RelayLimits::default().total_bytes_per_second))]
-    relay_total_rate: Amount,
-    /// Part two peers after so many minutes; they may meet again
+    /// The most bytes between the same two peers in a day
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().bytes_per_day))]
+    relay_bytes: ByteLimit,
+    /// The most bytes in a day for all who send from one address
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().network_bytes_per_day))]
+    relay_network_bytes: ByteLimit,
+    /// The most bytes a second for one pair of peers
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().bytes_per_second))]
+    relay_rate: ByteLimit,
+    /// The most bytes a second for all pairs together, in even shares
+    #[arg(long, value_name = "BYTES", default_value_t = ByteLimit(RelayLimits::default().total_bytes_per_second))]
+    relay_total_rate: ByteLimit,
+    /// Disconnect two peers after this many minutes; they may meet again
     #[arg(long, value_name = "MINUTES", default_value_t = Minutes(RelayLimits::default().time))]
     relay_time: Minutes,
-    /// Carry for so many pairs of peers at a time
+    /// The most pairs of peers at once
     #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs.total)]
     relay_pairs: u64,
-    /// Of them for so many who send from the same address
+    /// The most pairs at once of all who send from one address
     #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs.per_subnet.ipv4)]
     relay_pairs_per_address: u64,
-    /// Of them for so many of the same sender
+    /// The most pairs at once of one sender
     #[arg(long, value_name = "COUNT", default_value_t = RelayLimits::default().pairs.per_key)]
     relay_pairs_per_peer: u64,
 }
 
 /// Bytes, or no limit.
 #[derive(Debug, Clone, Copy)]
-struct Amount(Option<u64>);
+struct ByteLimit(Option<u64>);
 
-impl FromStr for Amount {
+impl FromStr for ByteLimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "none" => Ok(Self(None)),
-            text => match amount::bytes(text.strip_suffix("/s").unwrap_or(text))? {
+            text => match amount::parse(text.strip_suffix("/s").unwrap_or(text))? {
                 0 => Err("nothing would ever pass; --no-relay says so to people".to_owned()),
                 bytes => Ok(Self(Some(bytes))),
             },
@@ -127,7 +128,7 @@ impl FromStr for Amount {
     }
 }
 
-impl fmt::Display for Amount {
+impl fmt::Display for ByteLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("none"),
@@ -196,7 +197,7 @@ struct Listening<'a> {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = ServerArguments::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -204,7 +205,7 @@ fn main() -> ExitCode {
         .with_writer(|| line::OneLine)
         .init();
     let done = match arguments.task {
-        Some(Task::Backup { folder, data_dir }) => backup(&folder, data_dir),
+        Some(ServerTask::Backup { folder, data_dir }) => backup(&folder, data_dir),
         None => start(arguments.serve),
     };
     match done {
@@ -216,7 +217,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error and its causes, each said once: some repeat those below them.
+/// The error and its causes. Some causes repeat those below them, which is left out.
 fn sentence(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -244,14 +245,14 @@ fn backup(folder: &std::path::Path, data_dir: Option<PathBuf>) -> anyhow::Result
     Ok(())
 }
 
-fn start(arguments: Serve) -> anyhow::Result<()> {
+fn start(arguments: ServeArguments) -> anyhow::Result<()> {
     let open_files = raise_open_files_limit();
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(serve(arguments, open_files))
 }
 
-async fn serve(arguments: Serve, open_files: Option<u64>) -> anyhow::Result<()> {
-    // Before the first line is printed: who waits for it may end us at once.
+async fn serve(arguments: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
+    // Before the first line is printed, because its reader may stop the server at once.
     let shutdown = shutdown_signal().context("listening for signals")?;
     let path = data_dir_or_default(arguments.data_dir)?;
     let missing = match arguments.start_afresh {
@@ -305,8 +306,8 @@ fn data_dir_or_default(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     Ok(dirs.data_dir().to_owned())
 }
 
-/// A hang-up ends the server as politely as the others do: there is nothing that it
-/// could read again. One that is started to outlive its terminal (nohup) outlives it.
+/// A hang-up ends the server like the other signals, because there is no configuration to
+/// read again. A server that was started to outlive its terminal (nohup) ignores it.
 #[cfg(unix)]
 fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -331,8 +332,8 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Whether who has started this process had it ignore SIGHUP. Elsewhere than on Linux
-/// the system does not tell without being asked by unsafe means.
+/// Whether this process was started with SIGHUP ignored. Only Linux tells without unsafe
+/// code.
 #[cfg(unix)]
 fn is_hang_up_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -352,8 +353,9 @@ fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-/// Each client holds a handful of connections; the usual soft limit of 1024
-/// open files would be reached with 200 of them. Returns the limit that holds.
+/// Raises the limit of open files, because each client holds a handful of connections and
+/// the usual soft limit of 1024 would be reached with 200 of them. Returns the limit in
+/// force.
 #[cfg(unix)]
 fn raise_open_files_limit() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -375,4 +377,27 @@ fn raise_open_files_limit() -> Option<u64> {
 #[cfg(not(unix))]
 fn raise_open_files_limit() -> Option<u64> {
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_typed_with_units_and_shown_as_they_can_be_typed() {
+        for (typed, bytes, shown) in [
+            ("none", None, "none"),
+            ("1.5M", Some(1_500_000), "1500000"),
+            ("1.5M/s", Some(1_500_000), "1500000"),
+            ("2MiB", Some(2 << 20), "2097152"),
+            ("500M", Some(500_000_000), "500M"),
+            ("10G", Some(10_000_000_000), "10G"),
+        ] {
+            let amount: ByteLimit = typed.parse().unwrap();
+            assert_eq!((amount.0, &*amount.to_string()), (bytes, shown), "{typed}");
+        }
+        for wrong in ["0", "", "-1", "some"] {
+            assert!(wrong.parse::<ByteLimit>().is_err(), "{wrong}");
+        }
+    }
 }

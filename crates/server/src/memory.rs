@@ -1,14 +1,14 @@
-//! When to give memory back that clients no longer need.
+//! When to return memory to the system after a crowd of clients.
 
 /// Fewer connections than this are not worth it.
 const CROWD: usize = 256;
 
-/// The most connections since memory was given back last.
+/// The most connections since memory was last returned.
 #[derive(Debug, Default)]
-pub(crate) struct Peak(usize);
+pub(crate) struct ConnectionPeak(usize);
 
-impl Peak {
-    /// Whether so few are left that memory is worth giving back.
+impl ConnectionPeak {
+    /// Whether few enough connections are left that returning memory is worth it.
     pub(crate) fn is_over(&mut self, connections: usize) -> bool {
         self.0 = self.0.max(connections);
         let is_over = self.0 >= CROWD && connections <= self.0 / 2;
@@ -25,7 +25,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back_each_time_that_half_of_a_crowd_has_gone() {
-        let mut peak = Peak::default();
+        let mut peak = ConnectionPeak::default();
         let growing = (1..=1000).filter(|&open| peak.is_over(open)).count();
         assert_eq!(growing, 0);
         let falling: Vec<_> = (0..1000).rev().filter(|&open| peak.is_over(open)).collect();

@@ -1,4 +1,4 @@
-//! Claims of names: which may wait for the disk, and which are granted.
+//! Claims of names: which of them wait for the disk, and which are granted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,38 +13,38 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use crate::admission::{RATED, Regulars, newcomer};
-use crate::inbox::Input;
+use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
+use crate::names::{Names, NamesError};
 use crate::slots::{Slot, Slots};
-use crate::storage::{Names, StorageError};
 
-/// Claims in the queue. There are more than may wait for the disk: those that had to
-/// give way stay in it until they are answered.
+/// The length of the queue. It is longer than the number of claims that may wait, because
+/// evicted claims stay in it until they are answered.
 const QUEUE: usize = 4_096;
-/// Between two looks at which keys have become regulars.
+/// How often new regulars are looked for.
 const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a session asks for.
+/// A session's claim of a name.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub(crate) struct NameClaim {
     pub(crate) session: SessionId,
     pub(crate) name: PeerName,
     pub(crate) key: PeerKey,
-    /// From where.
+    /// The client's address.
     pub(crate) address: IpAddr,
     pub(crate) is_known: bool,
 }
 
-/// The way to the thread that owns the names.
-pub(crate) struct Claims {
-    queue: mpsc::Sender<(Claim, Slot)>,
+/// The queue to the thread that owns the names.
+pub(crate) struct ClaimQueue {
+    queue: mpsc::Sender<(NameClaim, Slot)>,
     waiting: Arc<Slots>,
 }
 
-/// Decides on claims, on a thread of its own.
+/// Decides on claims, in a thread of its own.
 pub(crate) struct NameWorker {
     names: Names,
-    queue: mpsc::Receiver<(Claim, Slot)>,
+    queue: mpsc::Receiver<(NameClaim, Slot)>,
     names_per_key: u32,
     names_max: u64,
     new_names: SubnetRateLimiter,
@@ -57,13 +57,13 @@ pub(crate) fn claims(
     names: Names,
     limits: &Limits,
     regulars: Arc<Regulars>,
-) -> Result<(Claims, NameWorker), StorageError> {
+) -> Result<(ClaimQueue, NameWorker), NamesError> {
     let (sender, queue) = mpsc::channel(QUEUE);
-    let claims = Claims {
+    let claims = ClaimQueue {
         queue: sender,
         waiting: Slots::new(limits.claims),
     };
-    let mut clerk = NameWorker {
+    let mut name_worker = NameWorker {
         names,
         queue,
         names_per_key: limits.names_per_key,
@@ -73,13 +73,13 @@ pub(crate) fn claims(
         regular_after: limits.regular_after,
         looked_at: None,
     };
-    clerk.note_regulars(Instant::now())?;
-    Ok((claims, clerk))
+    name_worker.note_regulars(Instant::now())?;
+    Ok((claims, name_worker))
 }
 
-impl Claims {
-    /// Has the claim wait for its answer, unless too many do already.
-    pub(crate) fn ask(&self, claim: Claim) -> Result<(), Refusal> {
+impl ClaimQueue {
+    /// Queues the claim, unless too many wait already.
+    pub(crate) fn ask(&self, claim: NameClaim) -> Result<(), Refusal> {
         let owner = Owner {
             is_known: claim.is_known,
             ..newcomer(Some(claim.key), claim.address)
@@ -93,9 +93,8 @@ impl Claims {
 }
 
 impl NameWorker {
-    /// Answers claims, in the order in which they came, until nobody can make
-    /// any more.
-    pub(crate) fn run(mut self, answers: &mpsc::Sender<Input>) {
+    /// Answers claims in the order in which they came, until the server stops.
+    pub(crate) fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
         while let Some((claim, slot)) = self.queue.blocking_recv() {
             let session = claim.session;
             let owner = match slot.is_evicted() {
@@ -104,7 +103,7 @@ impl NameWorker {
             };
             drop(slot);
             if answers
-                .blocking_send(Input::Claimed { session, owner })
+                .blocking_send(RegistrarInput::Claimed { session, owner })
                 .is_err()
             {
                 return;
@@ -112,10 +111,10 @@ impl NameWorker {
         }
     }
 
-    /// The key the name is bound to, now if it was not before.
-    fn decide(&mut self, now: Instant, claim: &Claim) -> Result<PeerKey, Refusal> {
-        let Claim { name, key, .. } = claim;
-        let unreadable = |error: StorageError| {
+    /// Returns the key that the name is bound to, after binding it if it is free.
+    fn decide(&mut self, now: Instant, claim: &NameClaim) -> Result<PeerKey, Refusal> {
+        let NameClaim { name, key, .. } = claim;
+        let unreadable = |error: NamesError| {
             error!("looking {name} up: {error:#}");
             Refusal::Internal
         };
@@ -139,8 +138,8 @@ impl NameWorker {
         })
     }
 
-    /// Whoever has had a name for long enough is a regular from now on.
-    fn note_regulars(&mut self, now: Instant) -> Result<(), StorageError> {
+    /// Notes keys whose names have become old enough as regulars.
+    fn note_regulars(&mut self, now: Instant) -> Result<(), NamesError> {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= REGULARS_INTERVAL;
         if self.looked_at.is_none_or(is_due) {
             self.looked_at = Some(now);
@@ -159,8 +158,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn claim(name: &str, key: u8, address: &str) -> Claim {
-        Claim {
+    fn claim(name: &str, key: u8, address: &str) -> NameClaim {
+        NameClaim {
             session: SessionId(0),
             name: name.parse().unwrap(),
             key: PeerKey::from_bytes([key; 32]),
@@ -169,16 +168,16 @@ mod tests {
         }
     }
 
-    fn with(limits: &Limits) -> (Claims, NameWorker, tempfile::TempDir) {
+    fn with(limits: &Limits) -> (ClaimQueue, NameWorker, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let names = Names::create(&dir.path().join("names.sqlite")).unwrap();
-        let (claims, clerk) = claims(names, limits, Arc::default()).unwrap();
-        (claims, clerk, dir)
+        let (claims, name_worker) = claims(names, limits, Arc::default()).unwrap();
+        (claims, name_worker, dir)
     }
 
     #[test]
     fn few_of_one_network_wait_and_leave_room_for_others() {
-        let (claims, mut clerk, _dir) = with(&Limits {
+        let (claims, mut name_worker, _dir) = with(&Limits {
             claims: Bounds {
                 total: 3,
                 reserved: 0,
@@ -193,35 +192,35 @@ mod tests {
         assert_eq!(ask("2001:db8::3"), Err(Refusal::Limited));
         assert_eq!(ask("198.51.100.1"), Ok(()));
         assert_eq!(ask("203.0.113.1"), Ok(()), "instead of the second");
-        let mut next = || clerk.queue.try_recv().unwrap().1.is_evicted();
+        let mut next = || name_worker.queue.try_recv().unwrap().1.is_evicted();
         assert_eq!([next(), next(), next()], [false, true, false]);
         assert_eq!(ask("2001:db8::3"), Ok(()));
     }
 
     #[test]
     fn a_key_is_a_regular_s_once_its_name_is_old_enough() {
-        let (_claims, mut clerk, _dir) = with(&Limits::default());
+        let (_claims, mut name_worker, _dir) = with(&Limits::default());
         let now = Instant::now();
-        clerk
+        name_worker
             .decide(now, &claim("alice", 1, "198.51.100.1"))
             .unwrap();
-        clerk.note_regulars(now + HOUR).unwrap();
-        let regulars = Arc::clone(&clerk.regulars);
+        name_worker.note_regulars(now + HOUR).unwrap();
+        let regulars = Arc::clone(&name_worker.regulars);
         assert!(!regulars.contains(PeerKey::from_bytes([1; 32])));
-        clerk.regular_after = Duration::ZERO;
-        clerk.note_regulars(now + 2 * HOUR).unwrap();
+        name_worker.regular_after = Duration::ZERO;
+        name_worker.note_regulars(now + 2 * HOUR).unwrap();
         assert!(regulars.contains(PeerKey::from_bytes([1; 32])));
     }
 
     #[test]
     fn a_server_has_so_many_names_and_keeps_those() {
-        let (_claims, mut clerk, _dir) = with(&Limits {
+        let (_claims, mut name_worker, _dir) = with(&Limits {
             names: 1,
             ..Limits::default()
         });
         let mut decide = |name, key| {
             let claim = claim(name, key, "198.51.100.1");
-            clerk.decide(Instant::now(), &claim)
+            name_worker.decide(Instant::now(), &claim)
         };
         let own = PeerKey::from_bytes([1; 32]);
         assert_eq!(decide("alice", 1), Ok(own));
@@ -231,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_address_gets_so_many_new_names_and_keeps_its_old_ones() {
-        let (_claims, mut clerk, _dir) = with(&Limits {
+        let (_claims, mut name_worker, _dir) = with(&Limits {
             new_names_per_network: Rate {
                 burst: 2,
                 interval: HOUR,
@@ -240,7 +239,7 @@ mod tests {
         });
         let now = Instant::now();
         let mut decide = |now, name, key, address| {
-            let owner = clerk.decide(now, &claim(name, key, address));
+            let owner = name_worker.decide(now, &claim(name, key, address));
             owner.map(|owner| owner == PeerKey::from_bytes([key; 32]))
         };
         let (home, elsewhere) = ("198.51.100.1", "198.51.100.2");
@@ -255,13 +254,13 @@ mod tests {
 
     #[test]
     fn a_key_has_so_many_names_and_no_more() {
-        let (_claims, mut clerk, _dir) = with(&Limits {
+        let (_claims, mut name_worker, _dir) = with(&Limits {
             names_per_key: 2,
             ..Limits::default()
         });
         let mut decide = |name, key| {
             let claim = claim(name, key, "198.51.100.1");
-            clerk.decide(Instant::now(), &claim)
+            name_worker.decide(Instant::now(), &claim)
         };
         let own = PeerKey::from_bytes([1; 32]);
         assert_eq!(decide("alice", 1), Ok(own));

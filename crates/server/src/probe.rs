@@ -1,10 +1,9 @@
-//! Connecting back to a client that asks for it, so that it learns whom its NAT
+//! Connecting back to a client on its request, so that it learns which sources its NAT
 //! lets in.
 //!
-//! The only address dialled is the one from which the asker's own connection
-//! comes, which its TCP and TLS handshakes have proven: nobody can aim a probe at
-//! somebody else. Each is one connection attempt of a few seconds, and costs the
-//! asker more than the server.
+//! The only address dialled is that of the client's own connection, which its TCP and TLS
+//! handshakes have proven, so a probe cannot be aimed at anyone else. Each is one
+//! connection attempt of a few seconds, and costs the client more than the server.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -25,18 +24,18 @@ use crate::admission::{RATED, newcomer};
 use crate::limits::Limits;
 use crate::slots::{Slot, Slots};
 
-/// Who asks to be probed, and what at.
+/// A client that asks to be probed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asker {
+pub(crate) struct ProbeRequest {
     pub(crate) key: PeerKey,
-    /// From where its connection comes.
+    /// The client's address.
     pub(crate) observed: SocketAddr,
-    /// To which address of the server it came.
+    /// The server's address that the client has connected to.
     pub(crate) came_to: IpAddr,
     /// The server's other address of that family, if it has one.
     pub(crate) other_address: Option<IpAddr>,
-    /// Whether it came through a proxy: what is dialled from here comes from elsewhere
-    /// than the proxy, and would tell it nothing.
+    /// Whether it came through a proxy. A probe would come from another address than the
+    /// proxy, and tell the client nothing.
     pub(crate) is_proxied: bool,
 }
 
@@ -45,11 +44,11 @@ pub(crate) struct Asker {
 pub(crate) struct Prober {
     timeout: Duration,
     at_once: Arc<Slots>,
-    rates: Mutex<Rates>,
+    rates: Mutex<ProbeRates>,
 }
 
 #[derive(Debug)]
-struct Rates {
+struct ProbeRates {
     of_keys: RateLimiter<PeerKey>,
     of_networks: SubnetRateLimiter,
 }
@@ -59,32 +58,32 @@ impl Prober {
         Self {
             timeout: limits.probe_timeout,
             at_once: Slots::new(limits.probes),
-            rates: Mutex::new(Rates {
+            rates: Mutex::new(ProbeRates {
                 of_keys: RateLimiter::new(limits.probes_per_key, RATED),
                 of_networks: SubnetRateLimiter::new(limits.probes_per_network, RATED),
             }),
         }
     }
 
-    /// Connects to the asker from another port and from the other address, says
-    /// which is which, hangs up, and returns what came of it.
-    pub(crate) async fn probe(&self, asker: Asker, token: ProbeToken) -> ServerMessage {
+    /// Connects to the client from another port and from the other address, identifies
+    /// each connection, and returns the results.
+    pub(crate) async fn probe(&self, request: ProbeRequest, token: ProbeToken) -> ServerMessage {
         let none = ServerMessage::Probed {
             other_port: None,
             other_address: None,
         };
-        let Some(slot) = self.admit(Instant::now(), asker) else {
-            debug!(observed = %asker.observed, "no probe: too many, or not there");
+        let Some(slot) = self.admit(Instant::now(), request) else {
+            debug!(observed = %request.observed, "no probe: too many, or not there");
             return none;
         };
         let from = async |ip: IpAddr, origin: ProbeOrigin| {
-            reach(ip, asker.observed, &origin.hello(token), self.timeout).await
+            reach(ip, request.observed, &origin.hello(token), self.timeout).await
         };
         let from_other_address = async {
-            let ip = asker.other_address?;
+            let ip = request.other_address?;
             from(ip, ProbeOrigin::OtherAddress).await
         };
-        let from_other_port = from(asker.came_to, ProbeOrigin::OtherPort);
+        let from_other_port = from(request.came_to, ProbeOrigin::OtherPort);
         let both = async { tokio::join!(from_other_port, from_other_address) };
         tokio::select! {
             (other_port, other_address) = both => ServerMessage::Probed {
@@ -95,11 +94,11 @@ impl Prober {
         }
     }
 
-    fn admit(&self, now: Instant, asker: Asker) -> Option<Slot> {
-        if asker.is_proxied || !may_be_dialled(asker.observed) {
+    fn admit(&self, now: Instant, request: ProbeRequest) -> Option<Slot> {
+        if request.is_proxied || !may_be_dialled(request.observed) {
             return None;
         }
-        let (key, address) = (asker.key, asker.observed.ip());
+        let (key, address) = (request.key, request.observed.ip());
         let slot = self.at_once.take(newcomer(Some(key), address)).ok()?;
         let mut rates = self.rates.lock();
         let is_granted = rates.of_keys.take(now, key) && rates.of_networks.take(now, address);
@@ -107,7 +106,7 @@ impl Prober {
     }
 }
 
-/// Loopback is only ever seen from the server's own machine.
+/// Loopback is only seen from the server's own machine.
 fn may_be_dialled(observed: SocketAddr) -> bool {
     let candidate = Candidate {
         kind: CandidateKind::ServerReflexive,
@@ -118,7 +117,7 @@ fn may_be_dialled(observed: SocketAddr) -> bool {
         .is_ok()
 }
 
-/// Whether somebody answers there; `None` when this machine did not ask.
+/// Whether the client accepts a connection; `None` if this machine could not try.
 async fn reach(from: IpAddr, to: SocketAddr, hello: &[u8], limit: Duration) -> Option<bool> {
     let socket = match bound(from) {
         Ok(socket) => socket,
@@ -134,7 +133,7 @@ async fn reach(from: IpAddr, to: SocketAddr, hello: &[u8], limit: Duration) -> O
     };
     match timeout(limit, said).await {
         Ok(Ok(())) => Some(true),
-        // The operator's firewall, or no way there from this address.
+        // The operator's firewall, or no route from this address.
         Ok(Err(error)) if is_our_own(&error) => {
             debug!(%from, %to, "no probe: {error}");
             None
@@ -151,7 +150,7 @@ fn is_our_own(error: &io::Error) -> bool {
     )
 }
 
-/// Bound to a free port of this address, which is no port that listens.
+/// A socket bound to a free port of this address.
 fn bound(from: IpAddr) -> io::Result<TcpSocket> {
     let socket = match from {
         IpAddr::V4(_) => TcpSocket::new_v4()?,
@@ -169,8 +168,8 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn asker(key: u8, observed: &str) -> Asker {
-        Asker {
+    fn request(key: u8, observed: &str) -> ProbeRequest {
+        ProbeRequest {
             key: PeerKey::from_bytes([key; 32]),
             observed: observed.parse().unwrap(),
             came_to: "203.0.113.1".parse().unwrap(),
@@ -200,17 +199,17 @@ mod tests {
             "0.0.0.0:5000",
             "[64:ff9b::a00:1]:5000",
         ] {
-            let admitted = prober.admit(Instant::now(), asker(1, observed));
+            let admitted = prober.admit(Instant::now(), request(1, observed));
             assert!(admitted.is_none(), "{observed}");
         }
         let others = ["198.51.100.7:1024", "127.0.0.1:5000", "[2001:db8::1]:5000"];
         for (key, observed) in (1..).zip(others) {
-            let admitted = prober.admit(Instant::now(), asker(key, observed));
+            let admitted = prober.admit(Instant::now(), request(key, observed));
             assert!(admitted.is_some(), "{observed}");
         }
-        let proxied = Asker {
+        let proxied = ProbeRequest {
             is_proxied: true,
-            ..asker(9, "198.51.100.9:5000")
+            ..request(9, "198.51.100.9:5000")
         };
         assert!(prober.admit(Instant::now(), proxied).is_none());
     }
@@ -219,7 +218,7 @@ mod tests {
     fn a_key_and_a_network_have_so_many_a_minute() {
         let prober = prober();
         let now = Instant::now();
-        let is_granted = |now, key, observed| prober.admit(now, asker(key, observed)).is_some();
+        let is_granted = |now, key, observed| prober.admit(now, request(key, observed)).is_some();
         let (home, elsewhere) = ("198.51.100.7:5000", "198.51.100.8:5000");
         assert!(is_granted(now, 1, home));
         assert!(is_granted(now, 1, home));
@@ -235,15 +234,15 @@ mod tests {
     fn one_of_a_key_and_few_of_all_are_under_way() {
         let prober = prober();
         let now = Instant::now();
-        let first = prober.admit(now, asker(0, "198.51.100.9:5000"));
+        let first = prober.admit(now, request(0, "198.51.100.9:5000"));
         assert!(first.is_some());
-        assert!(prober.admit(now, asker(0, "198.51.100.8:5000")).is_none());
+        assert!(prober.admit(now, request(0, "198.51.100.8:5000")).is_none());
         let others: Vec<_> = (1..=5)
-            .map(|n| prober.admit(now, asker(n, &format!("198.51.100.{n}:5000"))))
+            .map(|n| prober.admit(now, request(n, &format!("198.51.100.{n}:5000"))))
             .collect();
         let granted = others.iter().filter(|admitted| admitted.is_some()).count();
         assert_eq!(granted, 4);
         drop(first);
-        assert!(prober.admit(now, asker(9, "198.51.100.7:5000")).is_some());
+        assert!(prober.admit(now, request(9, "198.51.100.7:5000")).is_some());
     }
 }

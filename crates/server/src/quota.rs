@@ -1,4 +1,4 @@
-//! What has been relayed within a day: for each two keys, each inviter, each network.
+//! The bytes relayed within a day: for each pair of keys, each inviter and each network.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,33 +9,33 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// Most accounts that are kept: about 15 MiB.
+/// The most accounts that are kept: about 15 MiB.
 const MAX_ACCOUNTS: usize = 100_000;
 
-/// Who has a day's worth of their own.
+/// Something with a quota of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Account {
-    /// Two keys, whichever of them invites.
+    /// Two keys, in either order.
     Pair([PeerKey; 2]),
     Inviter(PeerKey),
-    /// Where the inviter is: keys can be made without end.
+    /// The inviter's network, because keys are free to make.
     Network(Subnet),
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Used {
+struct DayUsage {
     bytes: u64,
     /// The day begins with the first byte.
     since: Instant,
 }
 
-/// So many bytes a day.
+/// Daily quotas.
 #[derive(Debug)]
 pub(crate) struct Quota {
     per_pair: Option<u64>,
     /// For one inviter, and for all of a network.
     per_network: Option<u64>,
-    used: Mutex<HashMap<Account, Used>>,
+    used: Mutex<HashMap<Account, DayUsage>>,
 }
 
 impl Quota {
@@ -47,8 +47,9 @@ impl Quota {
         }
     }
 
-    /// Counts `bytes` for these two; whether all concerned still had as many. Two that
-    /// have not have nothing left; the others keep what they have.
+    /// Counts `bytes` for these two. Returns whether every quota concerned has room for
+    /// them. If the pair's quota has not, it is used up; the other quotas stay as they
+    /// are.
     pub(crate) fn take(
         &self,
         now: Instant,
@@ -58,7 +59,7 @@ impl Quota {
     ) -> bool {
         let accounts = self.accounts(keys, inviter);
         let mut all = self.lock();
-        let fits = |all: &HashMap<Account, Used>, (account, most): &(Account, u64)| {
+        let fits = |all: &HashMap<Account, DayUsage>, (account, most): &(Account, u64)| {
             let used = all.get(account).filter(|used| !used.is_over(now));
             let used = used.map_or(0, |used| used.bytes);
             used < *most && used.saturating_add(bytes) <= *most
@@ -81,29 +82,29 @@ impl Quota {
         if let Some(most) = self.per_network {
             accounts.push((Account::Inviter(inviter.key), most));
             let networks = subnets(inviter.address).into_iter();
-            // A provider's customers share it.
+            // The customers of a provider share it.
             let networks = networks.filter(|subnet| subnet.prefix_bits() != 24);
             accounts.extend(networks.map(|subnet| (Account::Network(subnet), most)));
         }
         accounts
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Account, Used>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Account, DayUsage>> {
         self.used.lock()
     }
 }
 
-impl Used {
+impl DayUsage {
     fn is_over(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= DAY
     }
 }
 
-fn add(all: &mut HashMap<Account, Used>, now: Instant, account: Account, bytes: u64) {
+fn add(all: &mut HashMap<Account, DayUsage>, now: Instant, account: Account, bytes: u64) {
     if !all.contains_key(&account) && all.len() >= MAX_ACCOUNTS {
         make_room(all, now);
     }
-    let fresh = Used {
+    let fresh = DayUsage {
         bytes: 0,
         since: now,
     };
@@ -114,8 +115,8 @@ fn add(all: &mut HashMap<Account, Used>, now: Instant, account: Account, bytes: 
     used.bytes = used.bytes.saturating_add(bytes);
 }
 
-/// Forgets those whose day is over or, if there are few, the half that had least.
-fn make_room(all: &mut HashMap<Account, Used>, now: Instant) {
+/// Drops accounts whose day is over or, if those are few, the half with the least use.
+fn make_room(all: &mut HashMap<Account, DayUsage>, now: Instant) {
     all.retain(|_, used| !used.is_over(now));
     if all.len() > MAX_ACCOUNTS / 2 {
         let mut bytes: Vec<_> = all.values().map(|used| used.bytes).collect();

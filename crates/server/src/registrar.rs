@@ -1,5 +1,5 @@
-//! The task that owns the registry: everything that concerns more than one
-//! connection passes through its inbox, in one order.
+//! The task that owns the registry. Everything that concerns more than one connection
+//! passes through its inbox, in one order.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -18,35 +18,39 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
-use crate::admission::{Admission, Connection};
-use crate::backlog::{Backlog, Backlogs, Frame, Queued};
-use crate::inbox::{Input, RelayDecision};
+use crate::admission::{AdmissionControl, ConnectionSlot};
+use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame};
+use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
-use crate::name_claims::{Claim, Claims, NameWorker};
+use crate::name_claims::{ClaimQueue, NameClaim, NameWorker};
 
-/// Inputs that may wait; connections that bring more wait themselves.
+/// How many inputs may wait. Connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
-/// Frames that may wait for one client. A client further behind does not read.
+/// How many frames may wait for one client. A client further behind does not read.
 pub(crate) const OUTGOING_FRAMES: usize = 1024;
+
+/// What the registrar uses beside the registry.
+pub(crate) struct RegistrarResources {
+    pub(crate) claims: ClaimQueue,
+    pub(crate) admission: Arc<AdmissionControl>,
+    pub(crate) log: Arc<ClientLog>,
+    pub(crate) backlogs: Backlogs,
+}
 
 /// Starts the registrar and the thread that owns the names. Both end when
 /// `stopping` becomes true.
 pub(crate) fn start(
-    (claims, clerk): (Claims, NameWorker),
     registry: Registry,
-    (admission, log): (Arc<Admission>, Arc<ClientLog>),
-    backlogs: Backlogs,
+    resources: RegistrarResources,
+    name_worker: NameWorker,
     stopping: watch::Receiver<bool>,
-) -> (mpsc::Sender<Input>, impl Future<Output = ()>) {
+) -> (mpsc::Sender<RegistrarInput>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let answers = inbox.clone();
-    let storage = tokio::task::spawn_blocking(move || clerk.run(&answers));
+    let storage = tokio::task::spawn_blocking(move || name_worker.run(&answers));
     let registrar = Registrar {
         registry,
-        claims,
-        admission,
-        log,
-        backlogs,
+        resources,
         sessions: BTreeMap::new(),
         relays: BTreeMap::new(),
         has_warned: false,
@@ -64,45 +68,45 @@ pub(crate) fn start(
 }
 
 /// A control connection.
-struct Session {
+struct ControlSession {
     name: PeerName,
     key: PeerKey,
     observed: SocketAddr,
     is_online: bool,
-    outgoing: mpsc::Sender<Queued>,
+    outgoing: mpsc::Sender<QueuedFrame>,
     backlog: Arc<Backlog>,
 }
 
-impl Session {
-    /// Whether there was room for the frame: otherwise the client does not read, or is
-    /// gone.
-    fn send(&self, frame: &Frame, is_shared: bool) -> bool {
+impl ControlSession {
+    /// Queues the frame. Returns false if the client does not read or is gone.
+    fn send(&self, frame: &SharedFrame, is_shared: bool) -> bool {
         let queued = self.backlog.queued(frame, is_shared);
         self.outgoing.try_send(queued).is_ok()
     }
 }
 
-/// A relay connection that has no verdict yet.
-struct Waiting {
-    connection: Arc<Connection>,
+/// A relay connection that waits for a decision.
+struct WaitingRelay {
+    connection: Arc<ConnectionSlot>,
     verdict: oneshot::Sender<RelayDecision>,
 }
 
 struct Registrar {
     registry: Registry,
-    claims: Claims,
-    admission: Arc<Admission>,
-    log: Arc<ClientLog>,
-    backlogs: Backlogs,
-    sessions: BTreeMap<SessionId, Session>,
-    relays: BTreeMap<RelayId, Waiting>,
-    /// Whether the operator knows that there may be a proxy.
+    resources: RegistrarResources,
+    sessions: BTreeMap<SessionId, ControlSession>,
+    relays: BTreeMap<RelayId, WaitingRelay>,
+    /// The operator was warned about a proxy.
     has_warned: bool,
     random: SystemRandom,
 }
 
 impl Registrar {
-    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stopping: watch::Receiver<bool>) {
+    async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<RegistrarInput>,
+        mut stopping: watch::Receiver<bool>,
+    ) {
         loop {
             let due = self.registry.poll_timeout();
             let timeout = async {
@@ -122,16 +126,16 @@ impl Registrar {
         self.act();
     }
 
-    fn handle(&mut self, input: Input) {
+    fn handle(&mut self, input: RegistrarInput) {
         let now = Instant::now();
         match input {
-            Input::LogIn {
+            RegistrarInput::LogIn {
                 session,
                 log_in,
                 outgoing,
                 backlog,
             } => {
-                let new = Session {
+                let new = ControlSession {
                     name: log_in.name.clone(),
                     key: log_in.key,
                     observed: log_in.observed,
@@ -142,34 +146,40 @@ impl Registrar {
                 self.sessions.insert(session, new);
                 self.registry.handle_log_in(session, log_in);
             }
-            Input::Claimed { session, owner } => self.registry.handle_claim(now, session, owner),
-            Input::Message { session, message } => match self.fresh_token() {
+            RegistrarInput::Claimed { session, owner } => {
+                self.registry.handle_claim(now, session, owner);
+            }
+            RegistrarInput::Message { session, message } => match self.fresh_token() {
                 Ok(token) => self.registry.handle_message(now, session, message, token),
                 Err(_) => {
                     error!("no random numbers to be had from the system");
                     self.drop_session(session);
                 }
             },
-            Input::Evicted { session } => self.registry.handle_evicted(session),
-            Input::Disconnected { session } => self.drop_session(session),
-            Input::Observation { key, address } => self.registry.handle_observation(key, address),
-            Input::ObservationEnded { key } => self.registry.handle_observation_ended(key),
-            Input::Relay {
+            RegistrarInput::Evicted { session } => self.registry.handle_evicted(session),
+            RegistrarInput::Disconnected { session } => self.drop_session(session),
+            RegistrarInput::Observation { key, address } => {
+                self.registry.handle_observation(key, address);
+            }
+            RegistrarInput::ObservationEnded { key } => self.registry.handle_observation_ended(key),
+            RegistrarInput::Relay {
                 relay,
                 key,
                 token,
                 connection,
                 verdict,
             } => {
-                let waiting = Waiting {
+                let waiting = WaitingRelay {
                     connection,
                     verdict,
                 };
                 self.relays.insert(relay, waiting);
                 self.registry.handle_relay(now, relay, key, token);
             }
-            Input::RelayDisconnected { relay } => self.drop_relay(relay),
-            Input::RelayEnded { keys, reason } => self.registry.handle_relay_ended(keys, reason),
+            RegistrarInput::RelayDisconnected { relay } => self.drop_relay(relay),
+            RegistrarInput::RelayEnded { keys, reason } => {
+                self.registry.handle_relay_ended(keys, reason);
+            }
         }
     }
 
@@ -182,7 +192,7 @@ impl Registrar {
                     key,
                     address,
                     is_known,
-                } => self.claim(Claim {
+                } => self.claim(NameClaim {
                     session,
                     name,
                     key,
@@ -206,9 +216,9 @@ impl Registrar {
         }
     }
 
-    fn claim(&mut self, claim: Claim) {
+    fn claim(&mut self, claim: NameClaim) {
         let session = claim.session;
-        if let Err(refusal) = self.claims.ask(claim) {
+        if let Err(refusal) = self.resources.claims.ask(claim) {
             let now = Instant::now();
             self.registry.handle_claim(now, session, Err(refusal));
         }
@@ -230,7 +240,7 @@ impl Registrar {
                 self.drop_session(id);
             }
         }
-        if self.backlogs.are_too_long() {
+        if self.resources.backlogs.are_too_long() {
             self.cut_longest_backlog();
         }
     }
@@ -252,7 +262,7 @@ impl Registrar {
                 continue;
             };
             session.is_online = true;
-            if self.log.admits(session.observed.ip()) {
+            if self.resources.log.admits(session.observed.ip()) {
                 let (name, key) = (&session.name, session.key.fingerprint());
                 info!(%name, %key, observed = %session.observed, "logged in");
             }
@@ -261,13 +271,13 @@ impl Registrar {
         }
     }
 
-    /// People on the internet do not come from a private address. Where several do, it
-    /// is that of whatever stands in front of the server.
+    /// Warns when several people come from one private address. People on the internet do
+    /// not, so it belongs to a proxy in front of the server.
     fn look_for_a_proxy(&mut self, key: PeerKey, address: IpAddr) {
         if self.has_warned || is_global(address) || address.is_loopback() {
             return;
         }
-        let is_other = |it: &Session| it.key != key && it.is_online;
+        let is_other = |it: &ControlSession| it.key != key && it.is_online;
         let mut others = self.sessions.values().filter(|it| is_other(it));
         if others.any(|it| it.observed.ip() == address) {
             self.has_warned = true;
@@ -295,8 +305,8 @@ impl Registrar {
         }
     }
 
-    fn note_end(&self, session: &Session, refusal: Option<Refusal>) {
-        if !self.log.admits(session.observed.ip()) {
+    fn note_end(&self, session: &ControlSession, refusal: Option<Refusal>) {
+        if !self.resources.log.admits(session.observed.ip()) {
             return;
         }
         let (name, key) = (&session.name, session.key.fingerprint());
@@ -309,14 +319,17 @@ impl Registrar {
         }
     }
 
-    /// Whether the connection counts against who has invited from now on; if that one
-    /// has too many, nobody is paired by it.
+    /// Charges the connection to the inviter. Returns whether the inviter's budget has
+    /// room for it; otherwise nobody is paired by it.
     fn charge(&mut self, relay: RelayId, inviter: Inviter) -> bool {
         let Some(waiting) = self.relays.get(&relay) else {
             return true;
         };
         let Inviter { key, address } = inviter;
-        let charged = self.admission.charge(&waiting.connection, key, address);
+        let charged = self
+            .resources
+            .admission
+            .charge(&waiting.connection, key, address);
         if charged.is_err() {
             self.tell(relay, RelayDecision::Refused(Refusal::Limited));
             self.registry.handle_relay_disconnected(relay);
@@ -333,8 +346,8 @@ impl Registrar {
         self.tell(second, RelayDecision::Second(give));
     }
 
-    /// A side that is gone learns nothing; the other sees its half of the
-    /// exchange dropped.
+    /// A side that is gone learns nothing. The other side sees its half of the exchange
+    /// dropped.
     fn tell(&mut self, relay: RelayId, verdict: RelayDecision) {
         if let Some(waiting) = self.relays.remove(&relay)
             && waiting.verdict.send(verdict).is_err()
@@ -362,12 +375,12 @@ impl Registrar {
     }
 }
 
-/// `None`, with a word in the log, for a message that no frame holds. The
-/// registry keeps every page within the limits, so this is a defect.
-pub(crate) fn encoded(message: &ServerMessage) -> Option<Frame> {
+/// Encodes a message; `None`, with an error in the log, if it does not fit into a frame.
+/// The registry keeps messages within the limits, so that is a defect.
+pub(crate) fn encoded(message: &ServerMessage) -> Option<SharedFrame> {
     let frame = frame::encode(FrameKind::Server, message);
     frame
         .inspect_err(|error| error!("a message to a client cannot be sent: {error}"))
         .ok()
-        .map(Frame::from)
+        .map(SharedFrame::from)
 }

@@ -1,4 +1,4 @@
-//! The relay: passes bytes between two peers, as far as the operator allows.
+//! The relay: passes bytes between two peers within the operator's limits.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use crate::limits::RelayLimits;
 use crate::quota::Quota;
 use crate::slots::{Slot, Slots};
 
-/// One read, so also the most that waits for the slower side, and one turn at
-/// a limited speed.
+/// The size of a read. It is also the most that waits for the slower side, and one turn
+/// at a limited rate.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Between two lines in the log about what was carried.
+/// How often the log reports what was relayed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Why a pair is carried no longer.
+/// Why a pair's connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CarryError {
     /// A side broke off, or both were silent for too long.
@@ -37,9 +37,9 @@ pub(crate) enum CarryError {
     Limit(Refusal),
 }
 
-/// All pairs of one server, and what they may take.
+/// The pairs of one server, and their limits.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub(crate) struct RelayService {
     limits: RelayLimits,
     pairs: Arc<Slots>,
     quota: Quota,
@@ -47,9 +47,9 @@ pub(crate) struct Relay {
     carried_bytes: AtomicU64,
 }
 
-/// Two peers that may meet. Their place is given back when it is dropped.
+/// An admitted pair. Its slot is given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Pair {
+pub(crate) struct RelayPair {
     pub(crate) keys: [PeerKey; 2],
     inviter: Inviter,
     rate: Mutex<ByteRate>,
@@ -58,7 +58,7 @@ pub(crate) struct Pair {
     slot: Slot,
 }
 
-impl Relay {
+impl RelayService {
     pub(crate) fn new(limits: RelayLimits) -> Self {
         Self {
             pairs: Slots::new(limits.pairs),
@@ -69,14 +69,14 @@ impl Relay {
         }
     }
 
-    /// Room for these two to meet, or why there is none. It counts against the one who
-    /// has invited: who is invited by many shall not lose by it.
+    /// Admits a pair, or says why not. It counts against the inviter, so that being
+    /// invited costs nothing.
     pub(crate) fn admit(
         &self,
         keys: [PeerKey; 2],
         inviter: Inviter,
         is_known: bool,
-    ) -> Result<Pair, Refusal> {
+    ) -> Result<RelayPair, Refusal> {
         if !self.quota.take(Instant::now(), keys, inviter, 0) {
             return Err(Refusal::RelayBytes);
         }
@@ -85,7 +85,7 @@ impl Relay {
             ..newcomer(Some(inviter.key), inviter.address)
         };
         let slot = self.pairs.take(owner).map_err(|_: Full| Refusal::Limited)?;
-        Ok(Pair {
+        Ok(RelayPair {
             keys,
             inviter,
             rate: Mutex::new(ByteRate::new(self.limits.bytes_per_second)),
@@ -100,7 +100,7 @@ impl Relay {
     /// # Errors
     /// When a side breaks off, nothing was carried for long, or a limit is
     /// reached.
-    pub(crate) async fn carry<A, B>(&self, pair: &Pair, a: A, b: B) -> Result<(), CarryError>
+    pub(crate) async fn carry<A, B>(&self, pair: &RelayPair, a: A, b: B) -> Result<(), CarryError>
     where
         A: AsyncRead + AsyncWrite,
         B: AsyncRead + AsyncWrite,
@@ -126,7 +126,7 @@ impl Relay {
 
     async fn copy(
         &self,
-        pair: &Pair,
+        pair: &RelayPair,
         mut from: impl AsyncRead + Unpin,
         mut to: impl AsyncWrite + Unpin,
         carried_bytes: &AtomicU64,
@@ -153,7 +153,7 @@ impl Relay {
         }
     }
 
-    /// Tells the operator what was carried, whenever there is something new.
+    /// Logs what was relayed, when there is something new.
     pub(crate) async fn report(&self) {
         let mut ticks = interval(REPORT_INTERVAL);
         let mut last = (0, 0);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     /// These two, invited by the first.
-    fn admit(relay: &Relay, sides: [u8; 2]) -> Result<Pair, Refusal> {
+    fn admit(relay: &RelayService, sides: [u8; 2]) -> Result<RelayPair, Refusal> {
         relay.admit(
             sides.map(|side| inviter(side).key),
             inviter(sides[0]),
@@ -228,16 +228,16 @@ mod tests {
         )
     }
 
-    fn relay(change: impl FnOnce(&mut RelayLimits)) -> Arc<Relay> {
+    fn relay(change: impl FnOnce(&mut RelayLimits)) -> Arc<RelayService> {
         let mut limits = RelayLimits::default();
         change(&mut limits);
-        Arc::new(Relay::new(limits))
+        Arc::new(RelayService::new(limits))
     }
 
     type Carried = JoinHandle<Result<(), CarryError>>;
 
     /// The ends of two peers that meet.
-    fn meet(relay: &Arc<Relay>, sides: [u8; 2]) -> (DuplexStream, DuplexStream, Carried) {
+    fn meet(relay: &Arc<RelayService>, sides: [u8; 2]) -> (DuplexStream, DuplexStream, Carried) {
         let (alice, a) = duplex(BUFFER_BYTES);
         let (bob, b) = duplex(BUFFER_BYTES);
         let pair = admit(relay, sides).unwrap();
@@ -385,7 +385,7 @@ mod tests {
 
     /// Bytes that went through each of the pairs within a second. In the first
     /// both sides send, in the others one does.
-    async fn shares(relay: &Arc<Relay>, pairs: u8) -> Vec<u64> {
+    async fn shares(relay: &Arc<RelayService>, pairs: u8) -> Vec<u64> {
         let mut counts = Vec::new();
         for number in 0..pairs {
             let (alice, bob, _) = meet(relay, [number * 2, number * 2 + 1]);

@@ -1,4 +1,4 @@
-//! The whole server, on listeners that somebody else has bound.
+//! The whole server, on listeners that are bound already.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -19,28 +19,28 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::admission::{Admission, Regulars};
+use crate::admission::{AdmissionControl, Regulars};
 use crate::backlog::Backlogs;
-use crate::connection::{Arrival, Place, serve};
+use crate::connection::{Arrival, ListenerInfo, serve};
 use crate::context::Context;
 use crate::data_dir::DataDir;
 use crate::limits::Limits;
 use crate::log::ClientLog;
-use crate::memory::Peak;
+use crate::memory::ConnectionPeak;
 use crate::name_claims::claims;
+use crate::names::NamesError;
 use crate::probe::Prober;
-use crate::proxy::Proxies;
+use crate::proxy_protocol::TrustedProxies;
 use crate::registrar;
-use crate::relay::Relay;
+use crate::relay::RelayService;
 use crate::slots::Slot;
-use crate::storage::StorageError;
 
-/// How long clients may take to read why they are sent away.
+/// How long clients may take to read why they are disconnected.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Pause after a failed accept: the cause (no free file descriptor, mostly)
-/// goes away only with time.
+/// The pause after a failed accept. Its cause, mostly too few file descriptors, passes
+/// only with time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Between two lines about what was left out of the log.
+/// How often the log reports omitted lines.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a server could not start.
@@ -48,7 +48,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub enum ServeError {
     /// The names cannot be read.
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(#[from] NamesError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -71,8 +71,7 @@ pub async fn run(
     run_behind(&[], listeners, data_dir, limits, shutdown).await
 }
 
-/// The same, behind proxies that tell by the PROXY protocol whose connections they
-/// pass on.
+/// The same, behind proxies that name their clients by the PROXY protocol.
 ///
 /// # Errors
 /// When the server cannot start.
@@ -95,21 +94,25 @@ pub async fn run_behind(
         false => Registry::new().without_relay(),
     };
     let regulars: Arc<Regulars> = Arc::default();
-    let claims = claims(names, &limits, Arc::clone(&regulars))?;
-    let admission = Arc::new(Admission::new(&limits, regulars));
+    let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
+    let admission = Arc::new(AdmissionControl::new(&limits, regulars));
     let log = Arc::new(ClientLog::new(&limits));
-    let shared = (Arc::clone(&admission), Arc::clone(&log));
     let backlogs = Backlogs::default();
-    let stopped = stopping.clone();
-    let (registrar, ended) = registrar::start(claims, registry, shared, backlogs.clone(), stopped);
-    let relay = Arc::new(Relay::new(limits.relay.clone()));
+    let resources = registrar::RegistrarResources {
+        claims,
+        admission: Arc::clone(&admission),
+        log: Arc::clone(&log),
+        backlogs: backlogs.clone(),
+    };
+    let (registrar, ended) = registrar::start(registry, resources, name_worker, stopping.clone());
+    let relay = Arc::new(RelayService::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
         admission,
         prober: Prober::new(&limits),
         relay: Arc::clone(&relay),
         log: Arc::clone(&log),
-        proxies: Proxies::new(proxies),
+        proxies: TrustedProxies::new(proxies),
         backlogs,
         limits,
         registrar,
@@ -118,11 +121,11 @@ pub async fn run_behind(
     });
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
-        let place = Place {
+        let info = ListenerInfo {
             observer_ports: observer_ports(address, &addresses),
             other_address: other_address(address.ip(), &addresses),
         };
-        accepting.spawn(accept(listener, place, Arc::clone(&context)));
+        accepting.spawn(accept(listener, info, Arc::clone(&context)));
     }
     tokio::select! {
         () = shutdown => {}
@@ -154,20 +157,20 @@ fn observer_ports(own: SocketAddr, all: &[SocketAddr]) -> Vec<u16> {
         .collect()
 }
 
-/// Another address that is listened on and of use to the clients of this one.
+/// Another address that is listened on and that clients of this one can use.
 fn other_address(own: IpAddr, all: &[SocketAddr]) -> Option<IpAddr> {
     let mut others = all.iter().map(SocketAddr::ip);
     others.find(|&other| is_other_address(own, other))
 }
 
-async fn accept(listener: TcpListener, place: Place, context: Arc<Context>) {
+async fn accept(listener: TcpListener, info: ListenerInfo, context: Arc<Context>) {
     let mut connections = JoinSet::new();
-    let mut peak = Peak::default();
+    let mut peak = ConnectionPeak::default();
     loop {
         tokio::select! {
             () = context.stopped() => break,
             accepted = listener.accept() => match accepted {
-                Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &place, &context),
+                Ok((tcp, remote)) => begin(&mut connections, tcp, remote, &info, &context),
                 Err(error) => {
                     context.log.accept_failed(&error);
                     sleep(ACCEPT_PAUSE).await;
@@ -194,7 +197,7 @@ fn begin(
     connections: &mut JoinSet<()>,
     mut tcp: TcpStream,
     remote: SocketAddr,
-    place: &Place,
+    listener: &ListenerInfo,
     context: &Arc<Context>,
 ) {
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
@@ -205,7 +208,7 @@ fn begin(
     let arrival = Arrival {
         observed,
         is_proxied: false,
-        place: place.clone(),
+        listener: listener.clone(),
     };
     let context = Arc::clone(context);
     if context.proxies.contain(remote.ip()) {
@@ -246,8 +249,8 @@ fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {
     tcp.set_nodelay(true)?;
-    // Finds the dead among connections on which the server only waits, and
-    // keeps their NAT mappings alive.
+    // Detects dead connections on which the server only waits, and keeps their NAT
+    // mappings alive.
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(25))
         .with_interval(Duration::from_secs(10));

@@ -1,4 +1,4 @@
-//! Places that are limited in number, and given back when dropped.
+//! Slots that are limited in number, and given back when dropped.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
 
-/// A [`Budget`] whose holders learn when they have to give way.
+/// A [`Budget`] that notifies the holders of evicted slots.
 #[derive(Debug)]
-pub(crate) struct Slots(Mutex<State>);
+pub(crate) struct Slots(Mutex<SlotTable>);
 
 #[derive(Debug)]
-struct State {
+struct SlotTable {
     budget: Budget<PeerKey>,
     held: HashMap<Ticket, Arc<Notify>>,
 }
 
-/// One place, as long as this value lives or until it has to give way.
+/// One slot, held until this value is dropped or evicted.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
@@ -28,13 +28,13 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+        Arc::new(Self(Mutex::new(SlotTable {
             budget: Budget::new(bounds),
             held: HashMap::new(),
         })))
     }
 
-    /// A place for `owner`; somebody else may have to give way.
+    /// Takes a slot for `owner`, which may evict others.
     pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
         let mut state = self.lock();
         let taken = state.budget.take(owner, 1)?;
@@ -61,18 +61,18 @@ impl Slots {
     }
 
     // Each change is one step, so a panic elsewhere leaves the counts true.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SlotTable> {
         self.0.lock()
     }
 }
 
 impl Slot {
-    /// Counts the place against somebody else from now on.
+    /// Changes the owner of the slot.
     pub(crate) fn reassign(&self, owner: Owner<PeerKey>) -> Result<(), Full> {
         self.slots.lock().budget.reassign(self.ticket, owner)
     }
 
-    /// Completes when the place has to be given up. For one waiter at a time.
+    /// Completes when the slot is evicted. Supports one waiter at a time.
     pub(crate) async fn evicted(&self) {
         if !self.is_evicted() {
             self.evicted.notified().await;

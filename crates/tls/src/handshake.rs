@@ -9,29 +9,29 @@ use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use crate::records::{self, HEADER_BYTES, Opener, Sealer};
-use crate::side::{Side, queue};
+use crate::side::{RustlsConnection, queue};
 
-/// One end of a TLS connection, of either role, while hands are shaken.
+/// One end of a TLS connection during the handshake, client or server.
 ///
-/// rustls sees one record after the other and none behind the handshake: those are
-/// for the [`Opener`], which counts and places them.
+/// rustls gets one record at a time and none behind the handshake. Those belong to the
+/// [`Opener`], which counts and places them.
 pub struct Handshake {
-    side: Side,
-    /// To be sent.
+    side: RustlsConnection,
+    /// Bytes to be sent.
     queued: Vec<u8>,
-    /// Whole records that rustls has seen and needs once more, in the same buffer,
-    /// because the message in them goes on in the next.
+    /// How many bytes of whole records rustls has seen and needs again, in the same
+    /// buffer, because the message in them continues in the next record.
     begun_bytes: usize,
 }
 
-/// Where the handshake stands after a step.
+/// The state of the handshake after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// There may be more to do with what is there.
+    /// More may be possible with the bytes at hand.
     Again,
-    /// Only more bytes from the peer lead on.
+    /// More bytes from the peer are needed.
     Blocked,
-    /// The handshake is done. What is left of the bytes is for the [`Opener`].
+    /// The handshake is done. The remaining bytes belong to the [`Opener`].
     Ready,
 }
 
@@ -42,7 +42,7 @@ impl Handshake {
     /// The configuration is of no use.
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         let client = UnbufferedClientConnection::new(config, name)?;
-        Ok(Self::new(Side::Client(client)))
+        Ok(Self::new(RustlsConnection::Client(client)))
     }
 
     /// The side that answers.
@@ -51,10 +51,10 @@ impl Handshake {
     /// The configuration is of no use.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let server = UnbufferedServerConnection::new(config)?;
-        Ok(Self::new(Side::Server(server)))
+        Ok(Self::new(RustlsConnection::Server(server)))
     }
 
-    const fn new(side: Side) -> Self {
+    const fn new(side: RustlsConnection) -> Self {
         Self {
             side,
             queued: Vec::new(),
@@ -62,15 +62,15 @@ impl Handshake {
         }
     }
 
-    /// What is known of the connection: the other end's key, the protocol.
+    /// What rustls knows about the connection: the peer's key, the protocol.
     #[must_use]
     pub fn connection(&self) -> &CommonState {
         &self.side
     }
 
-    /// Goes one step with what has arrived. Returns how many bytes of it are done
-    /// with, which have to be left out the next time. After an error the handshake
-    /// is over, and the alert that tells the peer why is queued.
+    /// Takes one step with the bytes that have arrived. Returns how many of them are
+    /// consumed, which have to be left out the next time. After an error the handshake is
+    /// over, and the alert for the peer is queued.
     pub fn step(&mut self, arrived: &mut [u8]) -> (usize, Result<Step, Error>) {
         let shown_bytes = self.shown_bytes(arrived);
         let is_more = arrived.len() > shown_bytes;
@@ -88,8 +88,8 @@ impl Handshake {
         (done_bytes, step)
     }
 
-    /// How much of what has arrived rustls may see: what it needs once more, and
-    /// the record behind that, as far as it is there.
+    /// How many bytes rustls may see: those that it needs again, and the record behind
+    /// them, as far as it has arrived.
     fn shown_bytes(&self, arrived: &[u8]) -> usize {
         if !self.connection().is_handshaking() {
             return self.begun_bytes;
@@ -104,18 +104,18 @@ impl Handshake {
 
     fn process(&mut self, shown: &mut [u8]) -> (usize, Result<Step, Error>) {
         match &mut self.side {
-            Side::Client(c) => step(c.process_tls_records(shown), &mut self.queued),
-            Side::Server(s) => step(s.process_tls_records(shown), &mut self.queued),
+            RustlsConnection::Client(c) => step(c.process_tls_records(shown), &mut self.queued),
+            RustlsConnection::Server(s) => step(s.process_tls_records(shown), &mut self.queued),
         }
     }
 
-    /// What is to be sent.
+    /// Takes the bytes to be sent.
     pub fn take_queued(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.queued)
     }
 
     #[cfg(test)]
-    pub(crate) fn into_side(self) -> Side {
+    pub(crate) fn into_side(self) -> RustlsConnection {
         self.side
     }
 

@@ -1,9 +1,9 @@
 //! TLS 1.3 for bytes in bulk, without I/O.
 //!
-//! rustls shakes hands, checks the keys, seals and opens. Here its unbuffered
-//! connections become two halves that a reader and a writer can have on their own:
-//! a [`Sealer`] seals into the buffer that is sent, and an [`Opener`] leaves the
-//! plaintext where the records lay.
+//! rustls performs the handshake, checks the keys, and encrypts and decrypts. This crate
+//! splits its unbuffered connections into two halves that a reader and a writer can own:
+//! a [`Sealer`] encrypts into the buffer that is sent, and an [`Opener`] decrypts in
+//! place.
 
 #![forbid(unsafe_code)]
 

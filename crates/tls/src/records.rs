@@ -1,5 +1,5 @@
-//! What follows the handshake: records (RFC 8446, 5) that rustls seals and opens.
-//! The two directions share its connection, and wait for each other.
+//! The records after the handshake (RFC 8446, 5), which rustls encrypts and decrypts. The
+//! two directions share its connection and lock it in turn.
 
 #[cfg(test)]
 mod tests;
@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ContentType, Error};
 
-use crate::side::{Side, queue};
+use crate::side::{RustlsConnection, queue};
 
 pub(crate) const HEADER_BYTES: usize = 5;
 /// Plaintext in one record, without its type and padding (RFC 8446, 5.1).
@@ -21,27 +21,26 @@ const SEALED_BYTES_MAX: usize = CONTENT_BYTES_MAX + 256;
 pub const LONGEST_RECORD_BYTES: usize = HEADER_BYTES + SEALED_BYTES_MAX;
 /// What a record has beyond its content: header, type and tag.
 const OVERHEAD_BYTES: usize = HEADER_BYTES + 1 + 16;
-/// The most that goes before plaintext or without any: a key update, or an alert.
+/// The longest key update or alert, which may precede the plaintext or stand alone.
 const CONTROL_BYTES: usize = 128;
-/// What a record that brings the reader nothing takes from [`ALLOWANCE_BYTES`].
-/// Each byte of data gives one back. A record without data may cost a new key; one
-/// for each KiB costs less than the data itself. rustls counts records without data
-/// too, but some kinds of them start its count again.
+/// What a record without data takes from [`ALLOWANCE_BYTES`]. Each byte of data gives one
+/// back. A record without data may cost a new key; one for each KiB of data costs less
+/// than the data itself. rustls also counts records without data, but some kinds of them
+/// reset its count.
 const DATALESS_BYTES: usize = 1024;
-/// For so many records without data in a row as rustls takes.
+/// The allowance for as many records without data in a row as rustls accepts.
 const ALLOWANCE_BYTES: usize = 32 * DATALESS_BYTES;
 
-/// Why a record is not taken.
+/// Why a record is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RecordError {
     /// An earlier one was refused.
     #[error(transparent)]
     Failed(#[from] SealError),
-    /// More records without data than data pays for.
+    /// There are too many records without data.
     #[error("too many records without data")]
     Dataless,
-    /// It was not sealed for this connection, has no place in it, or is the peer's
-    /// alert.
+    /// The record was not encrypted for this connection, is out of place, or is an alert.
     #[error(transparent)]
     Tls(#[from] Error),
 }
@@ -56,48 +55,48 @@ pub struct SealError;
 pub struct Opened {
     /// The length of the record.
     pub record_bytes: usize,
-    /// Of the plaintext for the reader, which lies at the start of the room.
+    /// The length of the plaintext for the reader, which is at the start of the buffer.
     pub data_bytes: usize,
 }
 
-struct Connection {
-    side: Side,
-    /// Sealed already, to be sent before anything sealed later.
+struct TlsConnection {
+    side: RustlsConnection,
+    /// Encrypted bytes, to be sent before anything encrypted later.
     queued: Vec<u8>,
-    /// The peer has said that nothing more follows.
+    /// The peer has closed its direction.
     peer_closed: bool,
     failed: bool,
 }
 
 #[derive(Clone)]
-struct Shared(Arc<Mutex<Connection>>);
+struct SharedConnection(Arc<Mutex<TlsConnection>>);
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+impl SharedConnection {
+    fn lock(&self) -> MutexGuard<'_, TlsConnection> {
         self.0.lock()
     }
 }
 
-/// Opens what arrives.
+/// Decrypts what arrives.
 pub struct Opener {
-    shared: Shared,
+    shared: SharedConnection,
     peer_closed: bool,
-    /// What is left for records without data: see [`ALLOWANCE_BYTES`].
+    /// The rest of the allowance for records without data: see [`ALLOWANCE_BYTES`].
     allowance_bytes: usize,
 }
 
-/// Seals what is sent, and keeps it until it is sent.
+/// Encrypts what is sent, and keeps it until it is sent.
 pub struct Sealer {
-    shared: Shared,
-    /// As long as the longest yet, for a longer one would have to be cleared first.
+    shared: SharedConnection,
+    /// Keeps the length of the longest content, because growing it again would clear it.
     room: Vec<u8>,
     sent_bytes: usize,
     sealed_bytes: usize,
     closed: bool,
 }
 
-pub(crate) fn directions(side: Side) -> (Opener, Sealer) {
-    let shared = Shared(Arc::new(Mutex::new(Connection {
+pub(crate) fn directions(side: RustlsConnection) -> (Opener, Sealer) {
+    let shared = SharedConnection(Arc::new(Mutex::new(TlsConnection {
         side,
         queued: Vec::new(),
         peer_closed: false,
@@ -118,32 +117,32 @@ pub(crate) fn directions(side: Side) -> (Opener, Sealer) {
     (opener, sealer)
 }
 
-/// What rustls made of some bytes.
-enum Progress {
+/// The result of one step of rustls.
+enum RecordStep {
     Again,
-    /// So much plaintext was taken.
+    /// This many bytes of plaintext were taken.
     Data(usize),
     Idle,
 }
 
-impl Connection {
-    /// Goes one step. Returns how many bytes of `arrived` are done with; plaintext,
-    /// which rustls has kept since the step before, goes to `room`.
-    fn step(&mut self, arrived: &mut [u8], room: &mut [u8]) -> (usize, Result<Progress, Error>) {
+impl TlsConnection {
+    /// Takes one step. Returns how many bytes of `arrived` are consumed. Plaintext that
+    /// rustls has kept since the step before goes to `room`.
+    fn step(&mut self, arrived: &mut [u8], room: &mut [u8]) -> (usize, Result<RecordStep, Error>) {
         match &mut self.side {
-            Side::Client(c) => {
+            RustlsConnection::Client(c) => {
                 let status = c.process_tls_records(arrived);
                 step(status, room, &mut self.queued, &mut self.peer_closed)
             }
-            Side::Server(s) => {
+            RustlsConnection::Server(s) => {
                 let status = s.process_tls_records(arrived);
                 step(status, room, &mut self.queued, &mut self.peer_closed)
             }
         }
     }
 
-    /// Opens the one record that `record` is. rustls keeps the plaintext at first,
-    /// so that it can be taken to where the record lies.
+    /// Opens the one record in `record`. rustls keeps the plaintext at first, so that it
+    /// can then be written over the record.
     fn open(&mut self, room: &mut [u8], record: usize) -> Result<usize, Error> {
         let in_pieces = || Error::General("a record that is no whole message".into());
         let (mut done, mut opened) = (record, 0);
@@ -153,24 +152,23 @@ impl Connection {
             let (done_bytes, progress) = self.step(arrived, &mut []);
             done += done_bytes;
             match progress? {
-                Progress::Data(_) => {
+                RecordStep::Data(_) => {
                     let (_, taken) = self.step(&mut [], room.get_mut(opened..).unwrap_or_default());
-                    if let Progress::Data(count) = taken? {
+                    if let RecordStep::Data(count) = taken? {
                         opened += count;
                     }
                 }
-                Progress::Again => {}
-                Progress::Idle if all_bytes > done_bytes && !self.peer_closed => {
+                RecordStep::Again => {}
+                RecordStep::Idle if all_bytes > done_bytes && !self.peer_closed => {
                     return Err(in_pieces());
                 }
-                Progress::Idle => return Ok(opened),
+                RecordStep::Idle => return Ok(opened),
             }
         }
     }
 
-    /// Takes the alert that tells the peer why, if there is one. rustls must see
-    /// nothing else from now on: it panics when half a message is gone that it has
-    /// seen before.
+    /// Queues the alert for the peer, if there is one. rustls must get no more bytes
+    /// after that: it panics when half a message that it has seen is missing.
     fn fail(&mut self) {
         self.failed = true;
         if self.side.wants_write() {
@@ -184,42 +182,42 @@ fn step<Data>(
     room: &mut [u8],
     queued: &mut Vec<u8>,
     peer_closed: &mut bool,
-) -> (usize, Result<Progress, Error>) {
+) -> (usize, Result<RecordStep, Error>) {
     let UnbufferedStatus { discard, state } = status;
     let progress = match state {
-        Ok(ConnectionState::ReadTraffic(_)) if room.is_empty() => Ok(Progress::Data(0)),
+        Ok(ConnectionState::ReadTraffic(_)) if room.is_empty() => Ok(RecordStep::Data(0)),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => match traffic.next_record() {
             Some(Ok(record)) => {
                 let count = record.payload.len();
                 let room = room.get_mut(..count).unwrap_or_default();
                 room.copy_from_slice(record.payload);
-                Ok(Progress::Data(count))
+                Ok(RecordStep::Data(count))
             }
             Some(Err(error)) => Err(error),
-            None => Ok(Progress::Again),
+            None => Ok(RecordStep::Again),
         },
-        Ok(ConnectionState::EncodeTlsData(data)) => queue(data, queued).map(|()| Progress::Again),
+        Ok(ConnectionState::EncodeTlsData(data)) => queue(data, queued).map(|()| RecordStep::Again),
         Ok(ConnectionState::TransmitTlsData(data)) => {
             data.done();
-            Ok(Progress::Again)
+            Ok(RecordStep::Again)
         }
         Ok(ConnectionState::PeerClosed) => {
             *peer_closed = true;
-            Ok(Progress::Again)
+            Ok(RecordStep::Again)
         }
-        Ok(_) => Ok(Progress::Idle),
+        Ok(_) => Ok(RecordStep::Idle),
         Err(error) => Err(error),
     };
     (discard, progress)
 }
 
 impl Opener {
-    /// Opens the record that begins at `record` in `room`, and has its plaintext
-    /// at the start of the room. `None` while it is not there as a whole. After
-    /// an error nothing more may be opened.
+    /// Opens the record that begins at `record` in `room`, and writes its plaintext to
+    /// the start of `room`. Returns `None` until the whole record has arrived. After an
+    /// error nothing more may be opened.
     ///
     /// # Errors
-    /// It is none that may come here. The sealer tells the peer.
+    /// The record is refused. The sealer tells the peer.
     pub fn open(&mut self, room: &mut [u8], record: usize) -> Result<Option<Opened>, RecordError> {
         let arrived = room.get(record..).unwrap_or_default();
         let Some([kind, _, _, high, low]) = arrived.first_chunk::<HEADER_BYTES>() else {
@@ -254,7 +252,7 @@ impl Opener {
         }))
     }
 
-    /// Whether the peer has said that nothing more follows.
+    /// Whether the peer has closed its direction.
     #[must_use]
     pub const fn peer_closed(&self) -> bool {
         self.peer_closed
@@ -262,8 +260,9 @@ impl Opener {
 }
 
 impl Sealer {
-    /// Seals `plaintext` behind what waits to be sent; after an error of the opener
-    /// what tells the peer why instead, which has to be sent all the same.
+    /// Encrypts `plaintext` and appends it to what waits to be sent. After an error of
+    /// the opener, it appends the alert for the peer instead, which has to be sent as
+    /// well.
     ///
     /// # Errors
     /// The opener has refused something.
@@ -271,10 +270,11 @@ impl Sealer {
         self.encrypt(Some(plaintext))
     }
 
-    /// Seals the last that is sent: that nothing follows, or why.
+    /// Encrypts the end of the connection: that nothing follows, or the alert that says
+    /// why.
     ///
     /// # Errors
-    /// The opener has refused something. What is sealed has to be sent all the same.
+    /// The opener has refused something. What waits still has to be sent.
     pub fn close(&mut self) -> Result<(), SealError> {
         if std::mem::replace(&mut self.closed, true) {
             return Ok(());
@@ -289,7 +289,7 @@ impl Sealer {
         sealed.unwrap_or_default()
     }
 
-    /// So much of it is sent.
+    /// Notes that `count` bytes have been sent.
     pub fn sent(&mut self, count: usize) {
         self.sent_bytes += count;
         if self.sent_bytes >= self.sealed_bytes {
@@ -301,7 +301,7 @@ impl Sealer {
         let mut connection = self.shared.lock();
         while !connection.failed {
             match connection.step(&mut [], &mut []).1 {
-                Ok(Progress::Again) => {}
+                Ok(RecordStep::Again) => {}
                 Ok(_) => break,
                 Err(_) => connection.failed = true,
             }
@@ -321,15 +321,15 @@ impl Sealer {
             return Err(SealError);
         }
         let sealed = match &mut connection.side {
-            Side::Client(c) => encrypt(c.process_tls_records(&mut []), plaintext, room),
-            Side::Server(s) => encrypt(s.process_tls_records(&mut []), plaintext, room),
+            RustlsConnection::Client(c) => encrypt(c.process_tls_records(&mut []), plaintext, room),
+            RustlsConnection::Server(s) => encrypt(s.process_tls_records(&mut []), plaintext, room),
         };
         self.sealed_bytes += sealed.ok_or(SealError)?;
         Ok(())
     }
 }
 
-/// The room that suffices for this much plaintext.
+/// The space that this much plaintext needs when it is encrypted.
 const fn sealed_bytes(plaintext_bytes: usize) -> usize {
     let records = plaintext_bytes.div_ceil(CONTENT_BYTES_MAX);
     plaintext_bytes + records * OVERHEAD_BYTES

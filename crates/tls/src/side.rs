@@ -7,12 +7,12 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{EncodeError, EncodeTlsData};
 use rustls::{CommonState, Error};
 
-pub(crate) enum Side {
+pub(crate) enum RustlsConnection {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
 }
 
-impl Deref for Side {
+impl Deref for RustlsConnection {
     type Target = CommonState;
 
     fn deref(&self) -> &CommonState {

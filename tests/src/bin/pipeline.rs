@@ -37,7 +37,7 @@ const PAGE_BYTES: usize = 4096;
 const BUFFERS: usize = 6;
 
 /// Room for a sealed chunk that starts on a page.
-struct Buffer {
+struct PipelineBuffer {
     bytes: Vec<u8>,
     start: usize,
     /// Plaintext.
@@ -45,7 +45,7 @@ struct Buffer {
     digest: [u8; 32],
 }
 
-impl Buffer {
+impl PipelineBuffer {
     fn new() -> Self {
         let bytes = vec![0; SEALED_BYTES + PAGE_BYTES];
         let start = PAGE_BYTES - bytes.as_ptr().addr() % PAGE_BYTES;
@@ -68,12 +68,12 @@ impl Buffer {
 }
 
 /// The free buffers of one side, and those on their way between two stages.
-type Flow = (SyncSender<Buffer>, Receiver<Buffer>);
+type Flow = (SyncSender<PipelineBuffer>, Receiver<PipelineBuffer>);
 
 fn flow(filled: usize) -> Flow {
     let (sender, receiver) = mpsc::sync_channel(BUFFERS);
     for _ in 0..filled {
-        sender.send(Buffer::new()).expect("there is room");
+        sender.send(PipelineBuffer::new()).expect("there is room");
     }
     (sender, receiver)
 }

@@ -59,7 +59,7 @@ mod line {
     type Held = (Instant, Vec<u8>);
 
     /// One direction of one line, as its reader sees it.
-    struct Direction {
+    struct WanDirection {
         conditions: Arc<Mutex<Conditions>>,
         capture: Arc<Mutex<Capture>>,
         random: u64,
@@ -122,7 +122,7 @@ mod line {
         conditions: &Arc<Mutex<Conditions>>,
         capture: &Arc<Mutex<Capture>>,
     ) {
-        let mut direction = Direction {
+        let mut direction = WanDirection {
             conditions: Arc::clone(conditions),
             capture: Arc::clone(capture),
             // Anything but zero, of which the generator would make only zeros.
@@ -154,7 +154,7 @@ mod line {
         Queue { hold, last_due }
     }
 
-    impl Direction {
+    impl WanDirection {
         fn take_in(&mut self, frame: &[u8]) {
             let conditions = *self
                 .conditions

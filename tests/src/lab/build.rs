@@ -1,8 +1,8 @@
 //! How a laboratory is put together.
 
 use super::namespaces::{ip, run};
-use super::plan::{Mapping, Plan, Router, Site, Stack, Topology};
-use super::{Host, Lab, Standing, wan};
+use super::plan::{NatMapping, Plan, Router, Site, Stack, Topology};
+use super::{Host, Lab, RouterState, wan};
 use crate::process::binary;
 
 /// A router's way to the internet or to its carrier.
@@ -58,7 +58,7 @@ impl Lab {
                     [("A", "NA", 10, a, "10.1.0"), ("B", "NB", 11, b, "10.2.0")]
                 {
                     self.add_router(node);
-                    self.plug_router(node, "CA", "a", number, router, lan);
+                    self.plug_router(node, "CA", number, router, lan);
                     self.plug(host, node, 10, Stack::V4);
                 }
             }
@@ -113,7 +113,7 @@ impl Lab {
             self.line(&carrier_node, &line);
             let access = Access::of(net(letter, &carrier), &line);
             self.connect(&carrier_node, carrier, access, carrier_lan);
-            self.plug_router(&node, &carrier_node, &line, 10, site.router, lan);
+            self.plug_router(&node, &carrier_node, 10, site.router, lan);
         } else {
             self.line(&node, &line);
             let net = net(letter, &site.router);
@@ -176,7 +176,7 @@ impl Lab {
         self.address("W", &access.line, &[&format!("{upstream}/24")]);
         self.default_route(node, upstream);
         self.address(node, "lan0", &[&format!("{lan}.1/24")]);
-        if router.mapping == Mapping::None {
+        if router.mapping == NatMapping::None {
             let internet = self.namespace("W");
             ip(&format!("-n {internet} route add {lan}.0/24 via {outside}"));
         }
@@ -195,27 +195,20 @@ impl Lab {
         ));
     }
 
-    /// Plugs a router into a carrier's network.
-    fn plug_router(
-        &self,
-        node: &str,
-        carrier: &str,
-        line: &str,
-        number: u8,
-        router: Router,
-        lan: &str,
-    ) {
+    /// Plugs a router into a carrier's network, under this number there.
+    fn plug_router(&self, node: &str, carrier: &str, number: u8, router: Router, lan: &str) {
         assert_ne!(
             router.mapping,
-            Mapping::None,
+            NatMapping::None,
             "carriers have no addresses to give"
         );
-        let net = self.routers()[carrier].lan.clone();
+        let carrier_standing = self.routers()[carrier].clone();
+        let net = carrier_standing.lan;
         self.plug_cable((node, "wan0"), carrier);
         let access = Access {
             outside: format!("{net}.{number}"),
             upstream: format!("{net}.1"),
-            line: line.to_owned(),
+            line: carrier_standing.line,
         };
         self.address(node, "wan0", &[&format!("{}/24", access.outside)]);
         self.default_route(node, &access.upstream);
@@ -227,13 +220,13 @@ impl Lab {
     fn plug(&mut self, host: &str, router: &str, number: u8, stack: Stack) {
         self.add_node(host);
         self.plug_cable((host, "eth0"), router);
-        let standing = self.routers()[router].clone();
+        let state = self.routers()[router].clone();
         if stack != Stack::V6 {
-            self.address(host, "eth0", &[&format!("{}.{number}/24", standing.lan)]);
-            self.default_route(host, &format!("{}.1", standing.lan));
+            self.address(host, "eth0", &[&format!("{}.{number}/24", state.lan)]);
+            self.default_route(host, &format!("{}.1", state.lan));
         }
         if stack != Stack::V4 {
-            let net = format!("2001:db8:{}", standing.line);
+            let net = format!("2001:db8:{}", state.line);
             self.address(host, "eth0", &[&format!("{net}::{number}/64")]);
             self.default_route(host, &format!("{net}::1"));
         }
@@ -249,14 +242,14 @@ impl Lab {
     }
 
     fn guard(&self, node: &str, router: Router, access: Access, lan: &str) {
-        let standing = Standing {
+        let state = RouterState {
             router,
             outside: access.outside,
             upstream: access.upstream,
             lan: lan.to_owned(),
             line: access.line,
         };
-        self.routers().insert(node.to_owned(), standing);
+        self.routers().insert(node.to_owned(), state);
         self.load_rules(node);
     }
 
@@ -378,8 +371,8 @@ fn net(letter: char, router: &Router) -> &'static str {
 /// The first three numbers of a site's LAN.
 fn lan(letter: char, router: &Router, private: &'static str) -> &'static str {
     match (router.mapping, letter) {
-        (Mapping::None, 'A') => "198.51.101",
-        (Mapping::None, _) => "198.51.102",
+        (NatMapping::None, 'A') => "198.51.101",
+        (NatMapping::None, _) => "198.51.102",
         _ => private,
     }
 }

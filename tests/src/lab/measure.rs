@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use super::plan::{Filtering, Mapping, Order, Port, Unsolicited};
+use super::plan::{NatFiltering, NatMapping, Order, Port, Unsolicited};
 use super::{Host, Lab};
 
 /// Longer than any answer takes on a line without a delay, on a busy machine.
@@ -34,7 +34,7 @@ pub fn socket(ip: Option<IpAddr>, port: u16) -> Socket {
 /// # Panics
 /// When it does not come up.
 #[must_use]
-pub fn observe(lab: &Lab, host: Host, port: u16, server: SocketAddr) -> Observed {
+pub fn observe(lab: &Lab, host: Host, port: u16, server: SocketAddr) -> ObservedNat {
     let listener = lab.inside(Host::S, || {
         let listener = socket(Some(server.ip()), server.port());
         listener.listen(8).expect("listening");
@@ -43,14 +43,14 @@ pub fn observe(lab: &Lab, host: Host, port: u16, server: SocketAddr) -> Observed
     let client = lab.inside(host, || dial(socket(None, port), server));
     let client = client.unwrap_or_else(|e| panic!("{host:?} to {server}: {e}"));
     let (accepted, address) = listener.accept().expect("a connection");
-    Observed {
+    ObservedNat {
         address,
         _ends: (client, accepted),
     }
 }
 
 /// A connection that the server sees.
-pub struct Observed {
+pub struct ObservedNat {
     /// As the server sees it.
     pub address: SocketAddr,
     _ends: (TcpStream, TcpStream),
@@ -68,7 +68,7 @@ pub fn dial(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
 /// How the router of this host maps, seen by two ports of one and one of
 /// another address of the server.
 #[must_use]
-pub fn mapping(lab: &Lab, host: Host) -> Mapping {
+pub fn mapping(lab: &Lab, host: Host) -> NatMapping {
     const PORT: u16 = 40_000;
     let servers = [
         (Lab::SERVER, 5000),
@@ -83,25 +83,25 @@ pub fn mapping(lab: &Lab, host: Host) -> Mapping {
         route.local_addr().expect("an address").ip()
     });
     if [first, other_port, other_address] == [SocketAddr::new(own, PORT); 3] {
-        Mapping::None
+        NatMapping::None
     } else if first == other_port && first == other_address {
-        Mapping::EndpointIndependent(if first.port() == PORT {
+        NatMapping::EndpointIndependent(if first.port() == PORT {
             Port::Preserved
         } else {
             Port::Random
         })
     } else if first == other_port {
-        Mapping::AddressDependent
+        NatMapping::AddressDependent
     } else if first.port() + 1 == other_port.port() && first.port() + 2 == other_address.port() {
-        Mapping::AddressAndPortDependent(Order::Sequential)
+        NatMapping::AddressAndPortDependent(Order::Sequential)
     } else {
-        Mapping::AddressAndPortDependent(Order::Random)
+        NatMapping::AddressAndPortDependent(Order::Random)
     }
 }
 
 /// Who reaches a port of this host that has sent to one port of one address.
 #[must_use]
-pub fn filtering(lab: &Lab, host: Host) -> Filtering {
+pub fn filtering(lab: &Lab, host: Host) -> NatFiltering {
     const PORT: u16 = 40_001;
     let _listening = lab.inside(host, || {
         let listener = socket(None, PORT);
@@ -115,9 +115,9 @@ pub fn filtering(lab: &Lab, host: Host) -> Filtering {
         dialled.is_ok()
     };
     match [Lab::SERVER_2, Lab::SERVER].map(reached_from) {
-        [true, _] => Filtering::EndpointIndependent,
-        [false, true] => Filtering::AddressDependent,
-        [false, false] => Filtering::AddressAndPortDependent,
+        [true, _] => NatFiltering::EndpointIndependent,
+        [false, true] => NatFiltering::AddressDependent,
+        [false, false] => NatFiltering::AddressAndPortDependent,
     }
 }
 

@@ -57,8 +57,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 pub use plan::{
-    Filtering, Line, Mapping, Order, Outbound, Plan, Port, PortMapping, Router, Site, Stack,
-    Topology, Unsolicited,
+    Line, NatFiltering, NatMapping, Order, Outbound, Plan, Port, Router, RouterPortMapping, Site,
+    Stack, Topology, Unsolicited,
 };
 pub use types::TYPES;
 
@@ -97,7 +97,7 @@ pub struct Lab {
     folder: tempfile::TempDir,
     namespaces: Vec<String>,
     /// By the names of their nodes.
-    routers: Mutex<BTreeMap<String, Standing>>,
+    routers: Mutex<BTreeMap<String, RouterState>>,
     wan: Mutex<Option<wan::Wan>>,
     /// What runs on routers, by its name.
     services: Mutex<BTreeMap<String, Child>>,
@@ -105,7 +105,7 @@ pub struct Lab {
 
 /// A router that stands.
 #[derive(Clone)]
-struct Standing {
+struct RouterState {
     router: Router,
     /// Its address on `wan0`.
     outside: String,
@@ -212,7 +212,7 @@ impl Lab {
         format!("{}{node}", self.prefix)
     }
 
-    fn routers(&self) -> MutexGuard<'_, BTreeMap<String, Standing>> {
+    fn routers(&self) -> MutexGuard<'_, BTreeMap<String, RouterState>> {
         self.routers.lock().expect("the routers")
     }
 }

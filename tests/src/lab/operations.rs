@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::namespaces::{ip, run};
-use super::plan::{Line, Mapping, Router};
-use super::{Host, Lab, Standing, rules};
+use super::plan::{Line, NatMapping, Router};
+use super::{Host, Lab, RouterState, rules};
 
 impl Lab {
     /// The outermost router of this host forgets all its mappings, as when it
@@ -26,7 +26,7 @@ impl Lab {
     pub fn renumber(&self, host: Host) -> String {
         let node = self.outermost(host);
         let namespace = self.namespace(&node);
-        let Standing {
+        let RouterState {
             router,
             outside,
             upstream,
@@ -34,7 +34,7 @@ impl Lab {
         } = self.routers()[&node].clone();
         assert_ne!(
             router.mapping,
-            Mapping::None,
+            NatMapping::None,
             "the LAN would keep its addresses"
         );
         let (net, number) = outside.rsplit_once('.').expect("an IPv4 address");
@@ -45,8 +45,8 @@ impl Lab {
         ip(&format!(
             "-n {namespace} route replace default via {upstream}"
         ));
-        if let Some(standing) = self.routers().get_mut(&node) {
-            standing.outside.clone_from(&other);
+        if let Some(state) = self.routers().get_mut(&node) {
+            state.outside.clone_from(&other);
         }
         self.load_rules(&node);
         other
@@ -60,8 +60,8 @@ impl Lab {
     /// When a step fails.
     pub fn replace_router(&self, host: Host, router: Router) {
         let node = self.gateway(host);
-        if let Some(standing) = self.routers().get_mut(&node) {
-            standing.router = router;
+        if let Some(state) = self.routers().get_mut(&node) {
+            state.router = router;
         }
         self.load_rules(&node);
     }
@@ -164,13 +164,13 @@ impl Lab {
 
     /// Loads a router's rules, and forgets what it tracked.
     pub(super) fn load_rules(&self, node: &str) {
-        let standing = self.routers()[node].clone();
+        let state = self.routers()[node].clone();
         let file = self.folder.path().join(node);
-        let text = rules::rules(&standing.router, &standing.outside);
+        let text = rules::rules(&state.router, &state.outside);
         fs::write(&file, text).expect("writing the rules");
         run(self.command_at(node, "nft".as_ref()).arg("-f").arg(file));
         run(self.command_at(node, "conntrack".as_ref()).arg("-F"));
-        if let Some(port_mapping) = standing.router.port_mapping {
+        if let Some(port_mapping) = state.router.port_mapping {
             self.start_port_mapping(node, port_mapping);
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// How a router chooses the outside address and port of a host's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mapping {
+pub enum NatMapping {
     /// It does not: its LAN has public addresses.
     None,
     /// One port whatever the destination.
@@ -36,7 +36,7 @@ pub enum Order {
 
 /// Who may send to a host from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filtering {
+pub enum NatFiltering {
     /// Whoever knows the address.
     EndpointIndependent,
     /// Addresses to which the host has sent from this port. Only where there is
@@ -72,7 +72,7 @@ pub enum Outbound {
 
 /// The protocol by which a router opens ports on demand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortMapping {
+pub enum RouterPortMapping {
     /// UPnP-IGD.
     Upnp,
     /// NAT-PMP (RFC 6886).
@@ -87,9 +87,9 @@ pub enum PortMapping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Router {
     /// Of the addresses and ports inside.
-    pub mapping: Mapping,
+    pub mapping: NatMapping,
     /// Of what comes in.
-    pub filtering: Filtering,
+    pub filtering: NatFiltering,
     /// Towards what is kept out.
     pub unsolicited: Unsolicited,
     /// Whether a host reaches another host of the LAN by its mapped address.
@@ -97,36 +97,36 @@ pub struct Router {
     /// Of what goes out.
     pub outbound: Outbound,
     /// How hosts may open ports.
-    pub port_mapping: Option<PortMapping>,
+    pub port_mapping: Option<RouterPortMapping>,
 }
 
 impl Router {
     /// Translates nothing and keeps nothing out.
-    pub const PUBLIC: Self = Self::of(Mapping::None, Filtering::EndpointIndependent);
+    pub const PUBLIC: Self = Self::of(NatMapping::None, NatFiltering::EndpointIndependent);
     /// Public addresses behind a stateful firewall.
-    pub const FIREWALL: Self = Self::of(Mapping::None, Filtering::AddressAndPortDependent);
+    pub const FIREWALL: Self = Self::of(NatMapping::None, NatFiltering::AddressAndPortDependent);
     /// As most home routers: stable mapping, strict filtering.
     pub const HOME: Self = Self::of(
-        Mapping::EndpointIndependent(Port::Random),
-        Filtering::AddressAndPortDependent,
+        NatMapping::EndpointIndependent(Port::Random),
+        NatFiltering::AddressAndPortDependent,
     );
     /// A new random port for every destination, strict filtering.
     pub const SYMMETRIC: Self = Self::of(
-        Mapping::AddressAndPortDependent(Order::Random),
-        Filtering::AddressAndPortDependent,
+        NatMapping::AddressAndPortDependent(Order::Random),
+        NatFiltering::AddressAndPortDependent,
     );
     /// What RFC 6888 asks of a carrier-grade NAT.
     pub const CARRIER: Self = Self {
         hairpin: true,
         ..Self::of(
-            Mapping::EndpointIndependent(Port::Random),
-            Filtering::EndpointIndependent,
+            NatMapping::EndpointIndependent(Port::Random),
+            NatFiltering::EndpointIndependent,
         )
     };
 
     /// One that answers strangers with silence and does nothing special.
     #[must_use]
-    pub const fn of(mapping: Mapping, filtering: Filtering) -> Self {
+    pub const fn of(mapping: NatMapping, filtering: NatFiltering) -> Self {
         Self {
             mapping,
             filtering,

@@ -2,7 +2,9 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::plan::{Filtering, Mapping, Order, Outbound, Port, PortMapping, Router, Unsolicited};
+use super::plan::{
+    NatFiltering, NatMapping, Order, Outbound, Port, Router, RouterPortMapping, Unsolicited,
+};
 
 /// Where sequential ports begin, and how many there are before they begin again.
 const FIRST_PORT: u64 = 32_768;
@@ -12,7 +14,7 @@ const PORTS: u64 = 2048;
 /// other random ports.
 pub(super) fn rules(router: &Router, outside: &str) -> String {
     let mut rules = "flush ruleset\n".to_owned();
-    if router.mapping != Mapping::None {
+    if router.mapping != NatMapping::None {
         let translate = include_str!("../../nat/translate.nft")
             .replace("@MAPPING@", &mapping(router.mapping, outside))
             .replace("@ADMITTED@", admitted(router.filtering))
@@ -21,7 +23,7 @@ pub(super) fn rules(router: &Router, outside: &str) -> String {
         rules.push_str(&translate);
     }
     // Without any rules nothing is tracked, and so nothing can seem invalid.
-    if (router.mapping, router.filtering) != (Mapping::None, Filtering::EndpointIndependent) {
+    if (router.mapping, router.filtering) != (NatMapping::None, NatFiltering::EndpointIndependent) {
         let firewall = include_str!("../../nat/firewall.nft");
         rules.push_str(&firewall.replace("@UNSOLICITED@", kept_out(router.unsolicited)));
     }
@@ -35,28 +37,28 @@ pub(super) fn rules(router: &Router, outside: &str) -> String {
 
 /// A sum over what the mapping depends on, in place of a table: two packets at
 /// once could both miss that.
-fn mapping(mapping: Mapping, outside: &str) -> String {
+fn mapping(mapping: NatMapping, outside: &str) -> String {
     let seed = RandomState::new().hash_one(0);
     // Ports that systems choose by themselves, from 32768 on, stay there.
     let sum = |key: u64| format!("th sport ^ {:#x}", 0x4000 | (seed ^ key) & 0x3fff);
     let all = "meta l4proto { tcp, udp }";
     match mapping {
         // The kernel's own way, and the last line of the file.
-        Mapping::None | Mapping::EndpointIndependent(Port::Preserved) => String::new(),
-        Mapping::EndpointIndependent(Port::Random) => {
+        NatMapping::None | NatMapping::EndpointIndependent(Port::Preserved) => String::new(),
+        NatMapping::EndpointIndependent(Port::Random) => {
             format!("{all} snat to {outside} : {}", sum(0))
         }
         // By the last four bits of the address: no two here have the same.
-        Mapping::AddressDependent => (0..16)
+        NatMapping::AddressDependent => (0..16)
             .map(|bits| {
                 let sum = sum(bits << 10);
                 format!("{all} ip daddr & 0.0.0.15 == 0.0.0.{bits} snat to {outside} : {sum}; ")
             })
             .collect(),
-        Mapping::AddressAndPortDependent(Order::Random) => {
+        NatMapping::AddressAndPortDependent(Order::Random) => {
             format!("{all} snat to {outside} random,fully-random")
         }
-        Mapping::AddressAndPortDependent(Order::Sequential) => {
+        NatMapping::AddressAndPortDependent(Order::Sequential) => {
             let first = FIRST_PORT + seed % 16_384;
             let ports: Vec<String> = (0..PORTS)
                 .map(|turn| format!("{turn} : {outside} . {}", first + turn))
@@ -67,16 +69,16 @@ fn mapping(mapping: Mapping, outside: &str) -> String {
     }
 }
 
-fn admitted(filtering: Filtering) -> &'static str {
+fn admitted(filtering: NatFiltering) -> &'static str {
     match filtering {
-        Filtering::EndpointIndependent => {
+        NatFiltering::EndpointIndependent => {
             "iifname wan0 ip daddr @OUTSIDE@ dnat ip addr . port to meta l4proto . th dport map @hosts"
         }
-        Filtering::AddressDependent => {
+        NatFiltering::AddressDependent => {
             "iifname wan0 ip daddr @OUTSIDE@ meta l4proto . th dport . ip saddr @contacted \
              dnat ip addr . port to meta l4proto . th dport map @hosts"
         }
-        Filtering::AddressAndPortDependent => "",
+        NatFiltering::AddressAndPortDependent => "",
     }
 }
 
@@ -122,11 +124,11 @@ fn outbound(outbound: Outbound) -> String {
 
 /// Requests by NAT-PMP and PCP reach the same port; the first byte is the
 /// version.
-fn silent(port_mapping: PortMapping) -> &'static str {
+fn silent(port_mapping: RouterPortMapping) -> &'static str {
     match port_mapping {
-        PortMapping::Upnp => "udp dport 5351 drop",
-        PortMapping::NatPmp => "udp dport 5351 @th,64,8 != 0 drop",
-        PortMapping::Pcp => "udp dport 5351 @th,64,8 != 2 drop",
-        PortMapping::All => "",
+        RouterPortMapping::Upnp => "udp dport 5351 drop",
+        RouterPortMapping::NatPmp => "udp dport 5351 @th,64,8 != 0 drop",
+        RouterPortMapping::Pcp => "udp dport 5351 @th,64,8 != 2 drop",
+        RouterPortMapping::All => "",
     }
 }

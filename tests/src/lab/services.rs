@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::plan::PortMapping;
+use super::plan::RouterPortMapping;
 use super::{Host, Lab};
 use crate::process::binary;
 
@@ -39,14 +39,17 @@ impl Lab {
     }
 
     /// Starts `miniupnpd` on a router, anew if it runs.
-    pub(super) fn start_port_mapping(&self, node: &str, port_mapping: PortMapping) {
+    pub(super) fn start_port_mapping(&self, node: &str, port_mapping: RouterPortMapping) {
         let name = format!("miniupnpd-{node}");
         self.end(&name);
         let lan = self.routers()[node].lan.clone();
         let folder = self.folder.path();
         let [configuration, log, pid] =
             ["conf", "log", "pid"].map(|kind| folder.join(format!("{name}.{kind}")));
-        let upnp = matches!(port_mapping, PortMapping::Upnp | PortMapping::All);
+        let upnp = matches!(
+            port_mapping,
+            RouterPortMapping::Upnp | RouterPortMapping::All
+        );
         let text = format!(
             "ext_ifname=wan0\n\
              listening_ip=lan0\n\

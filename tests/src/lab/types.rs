@@ -1,12 +1,12 @@
 //! The kinds of router that a person may sit behind, by the usual short names:
 //! mapping, filtering, port.
 
-use super::plan::{Filtering, Mapping, Order, Port, Router, Unsolicited};
+use super::plan::{NatFiltering, NatMapping, Order, Port, Router, Unsolicited};
 
-use Filtering::EndpointIndependent as Eif;
-use Filtering::{AddressAndPortDependent as Apdf, AddressDependent as Adf};
-use Mapping::EndpointIndependent as Eim;
-use Mapping::{AddressAndPortDependent as Apdm, AddressDependent as Adm};
+use NatFiltering::EndpointIndependent as Eif;
+use NatFiltering::{AddressAndPortDependent as Apdf, AddressDependent as Adf};
+use NatMapping::EndpointIndependent as Eim;
+use NatMapping::{AddressAndPortDependent as Apdm, AddressDependent as Adm};
 
 /// Twelve kinds that differ in what they ask of a traversal.
 pub const TYPES: [(&str, Router); 12] = [

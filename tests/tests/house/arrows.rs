@@ -12,16 +12,25 @@ use crate::sources::root;
 const ARROWS: &[(&str, &[&str])] = &[
     ("pinhole-budget", &[]),
     ("pinhole-proto", &["pinhole-budget"]),
+    ("pinhole-storage", &[]),
     ("pinhole-tls", &[]),
     (
         "pinhole-net",
         &["pinhole-budget", "pinhole-proto", "pinhole-tls"],
     ),
     ("pinhole-transfer", &["pinhole-budget"]),
-    ("pinhole-server", &["pinhole-budget", "pinhole-proto"]),
+    (
+        "pinhole-server",
+        &["pinhole-budget", "pinhole-proto", "pinhole-storage"],
+    ),
     (
         "pinhole-client",
-        &["pinhole-budget", "pinhole-net", "pinhole-transfer"],
+        &[
+            "pinhole-budget",
+            "pinhole-net",
+            "pinhole-storage",
+            "pinhole-transfer",
+        ],
     ),
     ("pinhole-cli", &["pinhole-client"]),
     ("pinhole-desktop", &["pinhole-client"]),

@@ -17,6 +17,11 @@ const BANS: &[Ban] = &[
         words: &["tokio", "Instant::now", "SystemTime", "Mutex", "std::fs"],
     },
     Ban {
+        folder: "crates/storage/src",
+        except: &[],
+        words: &["tokio", "std::net", "Instant::now", "SystemTime"],
+    },
+    Ban {
         folder: "crates/proto/src",
         except: &[],
         words: &[

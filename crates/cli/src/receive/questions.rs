@@ -8,33 +8,32 @@ use tokio::time::Instant;
 
 use super::sentences::{hint, question, what_exists};
 use super::turn_down;
-use crate::prompt::{self, Answer, Prompt, Typed};
+use crate::prompt::{self, OfferAnswer, Prompt, PromptInput};
 use crate::terminal::Terminal;
 use crate::tty;
 
-/// A question that takes the place of another is not answered before the user can
-/// have seen it.
+/// A question that replaces another cannot be answered before the user can have seen it.
 const SEEN_AFTER: Duration = Duration::from_secs(2);
 
-/// What somebody has to decide.
+/// A question for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Question {
-    /// Whether to take an offer, or have words shown.
+pub(super) enum ReceiveQuestion {
+    /// Whether to accept an offer, or show a text.
     Offer(TransferId),
     /// Whether a stranger may connect.
     Stranger(PeerIdentity),
 }
 
-/// What waits for the user; the first of it has been put to them.
-pub(super) struct Questions {
+/// The questions that wait. The first one is shown.
+pub(super) struct QuestionQueue {
     prompt: Prompt,
-    waiting: VecDeque<Question>,
-    /// When the question was put, if it took the place of another that was not
-    /// answered: what is typed may still be meant for that one.
+    waiting: VecDeque<ReceiveQuestion>,
+    /// When the question was shown, if it replaced one that was not answered: what is
+    /// typed may still be an answer to that one.
     replaced_at: Option<Instant>,
 }
 
-impl Questions {
+impl QuestionQueue {
     pub(super) const fn new() -> Self {
         Self {
             prompt: Prompt::new(),
@@ -43,21 +42,21 @@ impl Questions {
         }
     }
 
-    /// Waits for what is typed next while there is a question.
-    pub(super) async fn typed(&mut self) -> Typed {
+    /// Waits for the next input while there is a question.
+    pub(super) async fn typed(&mut self) -> PromptInput {
         self.prompt.next().await
     }
 
-    pub(super) fn add(&mut self, terminal: &mut Terminal<'_>, question: Question) {
+    pub(super) fn add(&mut self, terminal: &mut Terminal<'_>, question: ReceiveQuestion) {
         self.waiting.push_back(question);
         if self.waiting.len() == 1 {
             self.ask(terminal);
         }
     }
 
-    /// An offer that is over needs no answer. Returns whether the user was at it.
+    /// Removes an offer that has ended. Returns whether its question was shown.
     pub(super) fn remove(&mut self, terminal: &mut Terminal<'_>, transfer: TransferId) -> bool {
-        let gone = Question::Offer(transfer);
+        let gone = ReceiveQuestion::Offer(transfer);
         let was_asked = self.waiting.front() == Some(&gone);
         self.waiting.retain(|waiting| *waiting != gone);
         if was_asked {
@@ -67,12 +66,12 @@ impl Questions {
         was_asked
     }
 
-    /// Drops what the engine has turned down by itself.
+    /// Removes what the engine has declined itself.
     pub(super) fn forget_gone(&mut self, terminal: &mut Terminal<'_>, snapshot: &Snapshot) {
         let asked = self.waiting.front().cloned();
         self.waiting.retain(|question| match question {
-            Question::Offer(id) => snapshot.transfers.iter().any(|t| t.id == *id),
-            Question::Stranger(peer) => snapshot.asking.contains(peer),
+            ReceiveQuestion::Offer(id) => snapshot.transfers.iter().any(|t| t.id == *id),
+            ReceiveQuestion::Stranger(peer) => snapshot.asking.contains(peer),
         });
         if asked.as_ref() != self.waiting.front() {
             self.prompt.close();
@@ -81,22 +80,22 @@ impl Questions {
         }
     }
 
-    /// Puts the next question in place of one that was not answered.
+    /// Shows the next question in place of one that was not answered.
     pub(super) fn replace(&mut self, terminal: &mut Terminal<'_>) {
         self.ask(terminal);
         self.replaced_at = Some(Instant::now());
     }
 
-    /// Puts the first question to the user.
+    /// Shows the first question.
     fn ask(&mut self, terminal: &mut Terminal<'_>) {
         self.replaced_at = None;
-        // What was typed so far is no answer to it.
+        // Earlier input is no answer to it.
         match self.waiting.front() {
             Some(_) => self.prompt.open(),
             None => return self.prompt.close(),
         }
         match self.waiting.front() {
-            Some(Question::Offer(id)) => {
+            Some(ReceiveQuestion::Offer(id)) => {
                 if let Some(transfer) = terminal.transfer(*id) {
                     terminal.report.offered(&transfer);
                     let offer = &transfer.offer;
@@ -106,20 +105,20 @@ impl Questions {
                     }
                 }
             }
-            Some(Question::Stranger(peer)) => terminal.report.asked(peer),
+            Some(ReceiveQuestion::Stranger(peer)) => terminal.report.asked(peer),
             None => {}
         }
         self.put(terminal);
     }
 
-    /// Puts the words of the first question, if it can be answered.
+    /// Shows the prompt of the first question, if it can be answered.
     fn put(&self, terminal: &mut Terminal<'_>) {
         let (peer, words) = match self.waiting.front() {
-            Some(Question::Offer(id)) => match terminal.transfer(*id) {
+            Some(ReceiveQuestion::Offer(id)) => match terminal.transfer(*id) {
                 Some(transfer) => (transfer.peer.name.clone(), question(&transfer)),
                 None => return,
             },
-            Some(Question::Stranger(peer)) => {
+            Some(ReceiveQuestion::Stranger(peer)) => {
                 let name = peer.name.clone();
                 let words = format!("Let {name} connect for an hour? [y/N/b]");
                 (name, words)
@@ -140,17 +139,16 @@ impl Questions {
         terminal.report.ask(&words);
     }
 
-    /// Does what comes from the terminal. Returns the offer that was declined, if one
-    /// was.
+    /// Handles input from the terminal. Returns the offer that was declined, if any.
     pub(super) fn take(
         &mut self,
         terminal: &mut Terminal<'_>,
-        typed: Typed,
+        typed: PromptInput,
     ) -> anyhow::Result<Option<TransferId>> {
         let line = match typed {
-            Typed::Line(line) => Some(line),
-            Typed::End => None,
-            Typed::InFront => {
+            PromptInput::Line(line) => Some(line),
+            PromptInput::End => None,
+            PromptInput::Foreground => {
                 self.put(terminal);
                 return Ok(None);
             }
@@ -165,26 +163,26 @@ impl Questions {
         if !is_seen || (replaced_at.is_some() && line.trim().is_empty()) {
             terminal
                 .report
-                .hint("What was asked before is gone, and this is something else:");
+                .hint("The earlier question is gone, and this is another one:");
             self.put(terminal);
             return Ok(None);
         }
         self.answered(terminal, &line)
     }
 
-    /// Carries the user's answer out and goes on to the next question. Returns the
-    /// offer that was declined, if one was.
+    /// Carries out the answer and shows the next question. Returns the offer that was
+    /// declined, if any.
     fn answered(
         &mut self,
         terminal: &mut Terminal<'_>,
         line: &str,
     ) -> anyhow::Result<Option<TransferId>> {
         match self.waiting.front().cloned() {
-            Some(Question::Offer(id)) => match terminal.transfer(id) {
+            Some(ReceiveQuestion::Offer(id)) => match terminal.transfer(id) {
                 Some(transfer) => self.offer_answered(terminal, &transfer, line),
                 None => Ok(None),
             },
-            Some(Question::Stranger(peer)) => {
+            Some(ReceiveQuestion::Stranger(peer)) => {
                 self.stranger_answered(terminal, &peer, line)?;
                 Ok(None)
             }
@@ -206,9 +204,9 @@ impl Questions {
         };
         self.waiting.pop_front();
         let existing = match answer {
-            Answer::Yes(existing) => existing,
-            Answer::Only(_) => None,
-            Answer::No | Answer::Block | Answer::NoStranger => {
+            OfferAnswer::Yes(existing) => existing,
+            OfferAnswer::Only(_) => None,
+            OfferAnswer::No | OfferAnswer::Block | OfferAnswer::NoStranger => {
                 let name = &transfer.peer.name;
                 let reason = format!("Declined what {name} offered.");
                 turn_down(terminal, transfer, &reason)?;
@@ -234,12 +232,12 @@ impl Questions {
         line: &str,
     ) -> anyhow::Result<()> {
         match prompt::answer(line, 0, false) {
-            None | Some(Answer::Only(_)) => {
+            None | Some(OfferAnswer::Only(_)) => {
                 terminal.report.hint("Answer y, n, or b to block them.");
                 self.put(terminal);
                 return Ok(());
             }
-            Some(Answer::Yes(_)) => {
+            Some(OfferAnswer::Yes(_)) => {
                 let peer = peer.key;
                 terminal.client.command(Command::Allow { peer })?;
             }
@@ -250,29 +248,29 @@ impl Questions {
         Ok(())
     }
 
-    /// Has no more asked than the user wants to hear.
+    /// Carries out an answer that also refuses later questions.
     fn refuse_more(
         &self,
         terminal: &mut Terminal<'_>,
         peer: &PeerIdentity,
-        answer: &Answer,
+        answer: &OfferAnswer,
     ) -> anyhow::Result<()> {
         match answer {
-            Answer::Block => {
+            OfferAnswer::Block => {
                 terminal.report.contact(peer, true);
                 let peer = peer.key;
                 terminal.client.command(Command::Block { peer })?;
             }
-            Answer::NoStranger => terminal.client.command(Command::DeclineAll)?,
-            Answer::Yes(_) | Answer::No | Answer::Only(_) => {}
+            OfferAnswer::NoStranger => terminal.client.command(Command::DeclineAll)?,
+            OfferAnswer::Yes(_) | OfferAnswer::No | OfferAnswer::Only(_) => {}
         }
         Ok(())
     }
 }
 
-/// The places of what was not chosen.
-fn unwanted(offer: &OfferView, answer: &Answer) -> BTreeSet<u32> {
-    let Answer::Only(chosen) = answer else {
+/// The indices of the entries that were not chosen.
+fn unwanted(offer: &OfferView, answer: &OfferAnswer) -> BTreeSet<u32> {
+    let OfferAnswer::Only(chosen) = answer else {
         return BTreeSet::new();
     };
     let tops = offer.top_level.iter().zip(1..);

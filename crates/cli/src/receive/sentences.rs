@@ -1,17 +1,17 @@
-//! What is asked about an offer, in words.
+//! The words of questions about offers.
 
-use pinhole_client::{Existing, OfferView, TransferView};
+use pinhole_client::{Existing, OfferView, TransferView, amount};
 
 use crate::display;
 
-/// What is asked about an offer.
+/// The question about an offer.
 pub(super) fn question(transfer: &TransferView) -> String {
     let (offer, peer) = (&transfer.offer, &transfer.peer.name);
     if transfer.is_text {
         return format!("Show what {peer} says? [y/N/b]");
     }
     let block = if transfer.stranger { "/b" } else { "" };
-    let size = display::size(offer.bytes);
+    let size = amount::display(offer.bytes);
     let what = display::count(offer.files, offer.folders);
     let numbers = match offer.top_level.len() {
         0 | 1 => "",
@@ -22,7 +22,7 @@ pub(super) fn question(transfer: &TransferView) -> String {
     format!("Accept {what}, {size} from {peer}? [y/N{taken}{block}{numbers}]")
 }
 
-/// What can be answered.
+/// The possible answers.
 pub(super) fn hint(offer: &OfferView) -> String {
     let taken = if offer.existing > 0 { ", s, r" } else { "" };
     match offer.top_level.len() {
@@ -33,7 +33,7 @@ pub(super) fn hint(offer: &OfferView) -> String {
     }
 }
 
-/// Which names are taken, and what can become of them.
+/// Names that are taken, and what can be done about them.
 pub(super) fn what_exists(offer: &OfferView, existing: Existing) -> String {
     let named = offer.existing_names.join(", ");
     let more = u64::from(offer.existing).saturating_sub(offer.existing_names.len() as u64);

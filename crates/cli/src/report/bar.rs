@@ -1,52 +1,51 @@
-//! The one progress bar: of what moves, or of everything that moves together.
+//! The progress bar: of the one transfer that moves, or of all that move.
 
 use std::time::{Duration, Instant};
 
 use console::{Term, measure_text_width};
-use indicatif::{
-    DecimalBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle,
-};
-use pinhole_client::{Direction, Progress, Snapshot, Stage, TransferView};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use pinhole_client::{Direction, Progress, Snapshot, Stage, TransferView, amount};
 
 use crate::display;
 
-/// A longer title loses its middle.
+/// A longer title is shortened in the middle.
 const TITLE_CHARS: usize = 40;
-/// Of a title so much is always shown.
+/// The part of a title that is always shown.
 const TITLE_CHARS_MIN: usize = 12;
-/// What is behind the bar changes; up to this length the title stays as it is.
+/// The text behind the bar changes. Up to this length, the title keeps its width.
 const PACE_CHARS: usize = 20;
-/// A shorter bar shows nothing.
+/// A shorter bar is of no use.
 const BAR_CHARS: usize = 8;
-/// The share, and what parts it all.
+/// The percentage and the gaps.
 const OTHER_CHARS: usize = " 100%".len() + 3 * "  ".len();
 
-/// In fewer columns a bar leaves no room for what it is of.
+/// A narrower terminal has no room for a bar beside its title.
 const BAR_COLUMNS_MIN: usize = 48;
-/// Where there is no bar a line says now and then how far it is.
+/// Without a bar, a line reports the progress this often.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How far something is, and what it is.
+/// The progress of something, drawn or as lines.
 pub(super) struct Bar {
     title: String,
-    kind: Kind,
+    kind: BarKind,
 }
 
-enum Kind {
+enum BarKind {
     Drawn(ProgressBar),
-    /// The terminal cannot move its cursor, or has no room: when a line was said last.
+    /// The terminal cannot move its cursor or is too narrow. Holds when a line was last
+    /// written.
     Lines(Option<Instant>),
 }
 
-/// What the bar shows at a moment.
-pub(super) struct Shown {
+/// The content of the bar.
+pub(super) struct BarContent {
     title: String,
     progress: Progress,
     files: String,
     pace: String,
 }
 
-impl Shown {
+impl BarContent {
     /// `None` when nothing moves.
     pub(super) fn of(snapshot: &Snapshot) -> Option<Self> {
         if let Some(all) = snapshot.overall() {
@@ -58,7 +57,7 @@ impl Shown {
             });
         }
         let mut transfers = snapshot.transfers.iter();
-        // A few words are there before anybody could look.
+        // A text message has arrived before anyone could look.
         let is_moving = |t: &&TransferView| {
             matches!(t.stage, Stage::Transferring | Stage::Reconnecting) && !t.is_text
         };
@@ -71,7 +70,7 @@ impl Shown {
         })
     }
 
-    /// As "34% of film.mp4 to bob, 98.20 MB/s, 3m left".
+    /// As "34% of film.mp4 to bob, 98.2 MB/s, 3m left".
     fn line(&self) -> String {
         let (done, total) = (self.progress.bytes_done, self.progress.bytes_total);
         let share = (u128::from(done) * 100).checked_div(u128::from(total));
@@ -84,13 +83,12 @@ impl Shown {
         parts.join(", ")
     }
 
-    /// The title and what is said behind the bar, so that in so many columns
-    /// there is room for the bar: the files are said if there is room for them,
-    /// too.
+    /// The title and the text behind the bar that fit into this many columns and leave
+    /// room for the bar. The count of files is shown only if it fits as well.
     fn fitting(&self, columns: usize) -> (String, String) {
         let progress = &self.progress;
         let (done, total) = (progress.bytes_done, progress.bytes_total);
-        let amounts = format!("{}/{}", DecimalBytes(done), DecimalBytes(total));
+        let amounts = amounts(done, total);
         let taken = OTHER_CHARS + BAR_CHARS + amounts.len();
         let room = columns.saturating_sub(taken);
         let all = [&*self.files, &*self.pace]
@@ -109,10 +107,10 @@ impl Shown {
 }
 
 impl Bar {
-    pub(super) fn new(shown: &Shown, is_ascii: bool) -> Self {
+    pub(super) fn new(shown: &BarContent, is_ascii: bool) -> Self {
         let kind = match has_room_for_bar() {
-            true => Kind::Drawn(drawn(is_ascii)),
-            false => Kind::Lines(None),
+            true => BarKind::Drawn(drawn(is_ascii)),
+            false => BarKind::Lines(None),
         };
         Self {
             title: shown.title.clone(),
@@ -120,15 +118,19 @@ impl Bar {
         }
     }
 
-    /// Whether it is the bar of the same thing.
-    pub(super) fn is_of(&self, shown: &Shown) -> bool {
+    /// Whether the bar belongs to the same thing.
+    pub(super) fn is_of(&self, shown: &BarContent) -> bool {
         self.title == shown.title
     }
 
-    /// Shows how far it is. Returns a line to be said where there is no bar.
-    pub(super) fn show(&mut self, shown: &Shown, plain: impl Fn(&str) -> String) -> Option<String> {
+    /// Shows the progress. Returns a line to be written where there is no bar.
+    pub(super) fn show(
+        &mut self,
+        shown: &BarContent,
+        plain: impl Fn(&str) -> String,
+    ) -> Option<String> {
         match &mut self.kind {
-            Kind::Drawn(bar) => {
+            BarKind::Drawn(bar) => {
                 bar.set_length(shown.progress.bytes_total);
                 bar.set_position(shown.progress.bytes_done);
                 let (title, message) = shown.fitting(columns());
@@ -136,7 +138,7 @@ impl Bar {
                 bar.set_message(plain(&message));
                 None
             }
-            Kind::Lines(said_at) => {
+            BarKind::Lines(said_at) => {
                 let is_due = said_at.is_none_or(|at| at.elapsed() >= LINE_INTERVAL);
                 is_due.then(|| {
                     *said_at = Some(Instant::now());
@@ -146,16 +148,16 @@ impl Bar {
         }
     }
 
-    /// Writes something else above it.
+    /// Writes something above the bar.
     pub(super) fn suspend<R>(&self, write: impl FnOnce() -> R) -> R {
         match &self.kind {
-            Kind::Drawn(bar) => bar.suspend(write),
-            Kind::Lines(_) => write(),
+            BarKind::Drawn(bar) => bar.suspend(write),
+            BarKind::Lines(_) => write(),
         }
     }
 
     pub(super) fn clear(&self) {
-        if let Kind::Drawn(bar) = &self.kind {
+        if let BarKind::Drawn(bar) = &self.kind {
             bar.finish_and_clear();
         }
     }
@@ -175,13 +177,25 @@ fn drawn(is_ascii: bool) -> ProgressBar {
     let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
     };
-    let template = "{prefix}  {wide_bar} {share}  {decimal_bytes}/{decimal_total_bytes}  {msg}";
+    let amounts = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let total = state.len().unwrap_or_else(|| state.pos());
+        let _ = out.write_str(&amounts(state.pos(), total));
+    };
+    let template = "{prefix}  {wide_bar} {share}  {amounts}  {msg}";
     let characters = if is_ascii { "==-" } else { "━━╌" };
-    // The template is constant; if it were wrong the default one would serve.
+    // The template is constant. If it were wrong, the default would do.
     if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style.with_key("share", percent).progress_chars(characters));
+        let style = style
+            .with_key("share", percent)
+            .with_key("amounts", amounts);
+        bar.set_style(style.progress_chars(characters));
     }
     bar
+}
+
+/// As "345 MB/1.23 GB".
+fn amounts(done: u64, total: u64) -> String {
+    format!("{}/{}", amount::display(done), amount::display(total))
 }
 
 /// As "film.mp4 to bob".
@@ -191,7 +205,7 @@ pub(super) fn title(transfer: &TransferView) -> String {
         Direction::Receiving => "from",
     };
     let (offer, peer) = (&transfer.offer, &transfer.peer.name);
-    // Only a part of it may be wanted.
+    // Only a part of the offer may be wanted.
     match transfer.progress.files_total {
         wanted @ 1.. if wanted < offer.files => {
             format!("{wanted} of {} files {way} {peer}", offer.files)
@@ -200,7 +214,7 @@ pub(super) fn title(transfer: &TransferView) -> String {
     }
 }
 
-/// How fast it goes, or why it does not.
+/// The rate of a transfer, or why it does not move.
 fn pace_of(transfer: &TransferView) -> String {
     let (progress, peer) = (&transfer.progress, &transfer.peer.name);
     if let Stage::Reconnecting = transfer.stage {
@@ -232,11 +246,11 @@ fn pace(progress: &Progress) -> String {
     }
     match (progress.bytes_per_second, progress.time_left) {
         (Some(0), _) => "stalled".to_owned(),
-        (Some(speed), Some(left)) => {
-            let speed = display::speed(speed, Duration::from_secs(1));
-            format!("{speed}, {:#} left", HumanDuration(left))
+        (Some(rate), Some(left)) => {
+            let rate = amount::display_rate(rate);
+            format!("{rate}, {:#} left", HumanDuration(left))
         }
-        (Some(speed), None) => display::speed(speed, Duration::from_secs(1)),
+        (Some(rate), None) => amount::display_rate(rate),
         (None, _) => String::new(),
     }
 }
@@ -245,8 +259,8 @@ fn pace(progress: &Progress) -> String {
 mod tests {
     use super::*;
 
-    fn shown(title: &str) -> Shown {
-        Shown {
+    fn shown(title: &str) -> BarContent {
+        BarContent {
             title: title.to_owned(),
             progress: Progress {
                 bytes_done: 345_000_000,
@@ -254,14 +268,14 @@ mod tests {
                 ..Progress::default()
             },
             files: "12 of 130 files".to_owned(),
-            pace: "98.20 MB/s, 3m left".to_owned(),
+            pace: "98.2 MB/s, 3m left".to_owned(),
         }
     }
 
     #[test]
     fn the_bar_has_room_in_a_narrow_terminal() {
-        let amounts = "345.00 MB/1.23 GB".len();
-        for (columns, files_are_said) in [(80, false), (100, true), (200, true)] {
+        let amounts = "345 MB/1.23 GB".len();
+        for (columns, files_are_said) in [(76, false), (100, true), (200, true)] {
             let (title, message) = shown("holiday photos and 129 more to bob").fitting(columns);
             let taken = title.chars().count() + amounts + message.len() + OTHER_CHARS;
             assert!(taken + BAR_CHARS <= columns, "{title} {message}");
@@ -272,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_short_title_is_whole_and_a_tiny_terminal_no_trouble() {
-        assert_eq!(shown("film.mp4 to bob").fitting(80).0, "film.mp4 to bob");
+        assert_eq!(shown("film.mp4 to bob").fitting(76).0, "film.mp4 to bob");
         let (title, message) = shown("film.mp4 to bob").fitting(10);
         assert_eq!((title.chars().count(), &*message), (TITLE_CHARS_MIN, ""));
     }
@@ -280,7 +294,7 @@ mod tests {
     #[test]
     fn a_title_in_wide_characters_leaves_room_for_the_bar() {
         let (title, message) = shown(&"猫".repeat(60)).fitting(80);
-        let taken = measure_text_width(&title) + "345.00 MB/1.23 GB".len() + message.len();
+        let taken = measure_text_width(&title) + "345 MB/1.23 GB".len() + message.len();
         assert!(taken + OTHER_CHARS + BAR_CHARS <= 80, "{title} {message}");
     }
 
@@ -289,7 +303,7 @@ mod tests {
         let line = shown("film.mp4 to bob").line();
         assert_eq!(
             line,
-            "28% of film.mp4 to bob, 12 of 130 files, 98.20 MB/s, 3m left"
+            "28% of film.mp4 to bob, 12 of 130 files, 98.2 MB/s, 3m left"
         );
     }
 }

@@ -7,11 +7,11 @@ use pinhole_client::{Attempt, Diagnosis, Finding, Tone};
 use super::words::path_in_words;
 use crate::display;
 
-/// Characters of a line that people read without effort.
+/// The longest line that is easy to read.
 const WIDTH: usize = 78;
 const INDENT: &str = "    ";
 
-/// Finding by finding, each with its advice.
+/// Formats a diagnosis, with advice for each finding.
 pub(super) fn diagnosis(diagnosis: &Diagnosis) -> String {
     let findings: Vec<String> = diagnosis.findings.iter().map(finding).collect();
     findings.join("\n")
@@ -30,7 +30,7 @@ fn finding(finding: &Finding) -> String {
     text
 }
 
-/// When, with whom, which way and why; then what was tried.
+/// Formats an attempt to connect: its time, peer, path and reason, then what was tried.
 pub(super) fn attempt(attempt: &Attempt) -> String {
     let when = display::date(attempt.ended_at_s);
     let (peer, who) = match attempt.invited {
@@ -50,7 +50,7 @@ pub(super) fn attempt(attempt: &Attempt) -> String {
     text
 }
 
-/// Broken between words, and indented.
+/// Breaks text between words, and indents it.
 fn wrapped(text: &str) -> String {
     let mut lines = vec![INDENT.to_owned()];
     let mut length = INDENT.len();

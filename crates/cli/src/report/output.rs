@@ -1,5 +1,5 @@
-//! Where text goes, and in what shape: what a terminal can show of it, and
-//! whether results are still read.
+//! Output for a terminal: what it can show, how lines are broken, and whether results are
+//! still read.
 
 use std::cell::OnceCell;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -7,15 +7,15 @@ use std::io::{self, IsTerminal as _, Write as _};
 use console::{Term, measure_text_width};
 use pinhole_client::{display_lines, is_hidden};
 
-/// What stands before each row of a line that needs several. So nothing that
-/// others have written can begin a row of its own.
+/// Indents each further row of a line that needs several rows, so that text from others
+/// cannot begin a row of its own.
 const INDENT: &str = "    ";
-/// In fewer columns nothing is broken into rows.
+/// A terminal with fewer columns breaks lines itself.
 const COLUMNS_MIN: usize = 20;
 
-/// Standard output for results and standard error for what goes on.
+/// Writes results to standard output and everything else to standard error.
 pub(super) struct Output {
-    /// Why the first result that was not written could not be.
+    /// The error of the first result that could not be written.
     lost: OnceCell<io::Error>,
     is_ascii: bool,
 }
@@ -33,7 +33,7 @@ impl Output {
         self.is_ascii
     }
 
-    /// Why results are not written any more.
+    /// Why results are no longer written.
     pub(super) fn lost(&self) -> Option<&io::Error> {
         self.lost.get()
     }
@@ -44,8 +44,7 @@ impl Output {
         self.write(&text);
     }
 
-    /// Writes a result of several lines, each with these words before it, and before
-    /// every row that it takes.
+    /// Writes a result of several lines, with a gutter before each row.
     pub(super) fn lines(&self, text: &str, gutter: &str) {
         let columns = columns_of_results();
         let lines = display_lines(text);
@@ -71,18 +70,18 @@ impl Output {
         }
     }
 
-    /// A line as standard error can show it.
+    /// Formats a line for standard error.
     pub(super) fn note(&self, text: &str) -> String {
         let columns = io::stderr().is_terminal().then(columns);
         self.shown(text, columns, INDENT)
     }
 
-    /// The same text without what cannot be shown.
+    /// Replaces what the terminal cannot show.
     pub(super) fn plain(&self, text: &str) -> String {
         self.shown(text, None, "")
     }
 
-    /// One line: nothing in it moves the cursor or begins another.
+    /// Formats text as one line: nothing in it moves the cursor or begins another line.
     fn shown(&self, text: &str, columns: Option<usize>, indent: &str) -> String {
         let line = display_lines(&text.replace('\n', "\\u{a}").replace('\r', "\\u{d}"));
         let line = if self.is_ascii { ascii(&line) } else { line };
@@ -108,8 +107,8 @@ fn columns_of_results() -> Option<usize> {
         .then(|| usize::from(Term::stdout().size().1))
 }
 
-/// Whether the user's locale says that there is nothing but ASCII. Where none is
-/// set, as in many containers, the terminal outside shows UTF-8.
+/// Whether the user's locale has only ASCII. Where none is set, as in many containers,
+/// the terminal outside shows UTF-8.
 fn is_ascii(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &&str| variable(name).filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set);
@@ -117,7 +116,7 @@ fn is_ascii(variable: impl Fn(&str) -> Option<String>) -> bool {
     locale.is_some_and(|locale| !locale.contains("utf-8") && !locale.contains("utf8"))
 }
 
-/// The same in ASCII.
+/// Writes text in ASCII.
 fn ascii(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -136,7 +135,7 @@ fn ascii(text: &str) -> String {
     shown
 }
 
-/// Broken where it must be, between words where it can be.
+/// Breaks a line into rows, between words where possible.
 fn rows(line: &str, columns: usize, indent: &str) -> String {
     let mut rows = String::new();
     let mut used = 0;
@@ -163,8 +162,8 @@ fn rows(line: &str, columns: usize, indent: &str) -> String {
     rows
 }
 
-/// The same JSON without characters that a terminal obeys instead of showing them:
-/// outside of ASCII they stand in strings only.
+/// Escapes characters in JSON that a terminal would obey instead of showing. Outside
+/// ASCII they can only be in strings.
 fn without_hidden(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
     for character in json.chars() {

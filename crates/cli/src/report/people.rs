@@ -1,16 +1,16 @@
-//! Who somebody is, and what the user has to do with them.
+//! Reports about people: their keys, and decisions about them.
 
 use pinhole_client::{Fingerprint, PeerIdentity, PeerKey, PeerName, PeerView};
 
-use super::line::Line;
-use super::{Report, words};
+use super::json_line::JsonLine;
+use super::{Reporter, words};
 
-impl Report {
-    /// Somebody under a known name has another key and was not let in.
+impl Reporter {
+    /// A peer under a known name has another key and was refused.
     pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::KeyRefused {
+            return self.line(&JsonLine::KeyRefused {
                 peer: name,
                 fingerprint,
                 known,
@@ -22,19 +22,19 @@ impl Report {
         ));
     }
 
-    /// A key is trusted from now on.
+    /// A key was pinned.
     pub(crate) fn trusted(&self, name: &PeerName, fingerprint: Fingerprint) {
         if self.json {
-            return self.line(&Line::Trusted { name, fingerprint });
+            return self.line(&JsonLine::Trusted { name, fingerprint });
         }
         self.print(&format!("{name} is {fingerprint} from now on"));
     }
 
-    /// Somebody nearby goes by a name, and no server says that it is theirs.
+    /// A peer nearby claims a name that no server confirms.
     pub(crate) fn claimed(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Claimed {
+            return self.line(&JsonLine::Claimed {
                 peer: name,
                 fingerprint,
             });
@@ -44,25 +44,25 @@ impl Report {
         ));
     }
 
-    /// A stranger wants to connect and was told to wait until it may.
+    /// A stranger wants to connect, and has to wait for permission.
     pub(crate) fn asked(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Asked {
+            return self.line(&JsonLine::Asked {
                 peer: name,
                 fingerprint,
             });
         }
         self.show(&format!(
-            "{name} wants to connect, and is nobody you have chosen yet. Fingerprint: {fingerprint}"
+            "{name}, a stranger, wants to connect. Fingerprint: {fingerprint}"
         ));
     }
 
-    /// Somebody the user has chosen, or blocked.
+    /// A contact, or a blocked person.
     pub(crate) fn contact(&self, peer: &PeerIdentity, blocked: bool) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Contact {
+            return self.line(&JsonLine::Contact {
                 name,
                 fingerprint,
                 blocked,
@@ -72,11 +72,11 @@ impl Report {
         self.print(&format!("{name:<32}  {fingerprint}{note}"));
     }
 
-    /// Somebody is a stranger from now on.
+    /// A contact was removed.
     pub(crate) fn forgotten(&self, peer: &PeerIdentity) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
-            return self.line(&Line::Forgotten { name, fingerprint });
+            return self.line(&JsonLine::Forgotten { name, fingerprint });
         }
         self.print(&format!(
             "{name:<32}  {fingerprint}  is a stranger from now on"
@@ -89,7 +89,7 @@ impl Report {
         let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
         let (nearby, claimed) = (peer.nearby, peer.claimed);
         if self.json {
-            return self.line(&Line::Peer {
+            return self.line(&JsonLine::Peer {
                 name,
                 key,
                 fingerprint,
@@ -115,7 +115,7 @@ impl Report {
     pub(crate) fn id(&self, name: Option<&PeerName>, key: PeerKey) {
         let fingerprint = key.fingerprint();
         if self.json {
-            return self.line(&Line::Id {
+            return self.line(&JsonLine::Id {
                 name,
                 key,
                 fingerprint,

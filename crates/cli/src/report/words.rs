@@ -3,18 +3,18 @@
 use pinhole_client::Completion;
 use pinhole_client::{
     Direction, Failure, Fingerprint, HistoryEntry, OfferView, Outcome, PathKind, PeerName, Renamed,
-    TransferView,
+    TransferView, amount,
 };
 
 use super::bar;
 use crate::display;
 
-/// Of a larger offer only so much is listed.
+/// The most entries of an offer that are listed.
 pub(super) const LISTED_MAX: usize = 100;
-/// Of several new names only so many are said.
+/// The most new names that are listed.
 const NAMES_SAID: usize = 3;
 
-/// A failure, with what can be done about it on the command line.
+/// A failure, with the command that helps.
 pub(super) fn failure(failure: &Failure) -> String {
     match failure {
         Failure::PeerKeyChanged { peer, known, now } => {
@@ -25,8 +25,8 @@ pub(super) fn failure(failure: &Failure) -> String {
     }
 }
 
-/// A sentence without the numbers that the standard library puts behind the
-/// system's words, as in "Connection refused (os error 111)".
+/// Removes the numbers that the standard library appends to the system's words, as in
+/// "Connection refused (os error 111)".
 pub(crate) fn plain(sentence: &str) -> String {
     const BEGIN: &str = " (os error ";
     let mut shown = String::with_capacity(sentence.len());
@@ -48,7 +48,7 @@ pub(crate) fn plain(sentence: &str) -> String {
     shown + rest
 }
 
-/// How a transfer of the history has ended.
+/// How a transfer in the history ended.
 pub(super) fn end(entry: &HistoryEntry) -> String {
     match &entry.outcome {
         Outcome::Completed { failed_files: 0 } => "✓".to_owned(),
@@ -70,7 +70,7 @@ pub(super) fn summary(offer: &OfferView) -> String {
     format!(
         "{}, {}",
         display::count(offer.files, offer.folders),
-        display::size(offer.bytes)
+        amount::display(offer.bytes)
     )
 }
 
@@ -85,8 +85,8 @@ pub(super) fn path_in_words(path: PathKind) -> &'static str {
     }
 }
 
-/// The lines that tell what is in an offer, numbered where it can be chosen
-/// from. Of a large one only the top level.
+/// The lines that list an offer, numbered where the user can choose. Of a large offer
+/// only the top level.
 pub(super) fn listing(offer: &OfferView) -> Vec<String> {
     let is_whole = offer.entries.len() <= LISTED_MAX;
     let mut tops = offer.top_level.iter().zip(1..).peekable();
@@ -101,9 +101,9 @@ pub(super) fn listing(offer: &OfferView) -> Vec<String> {
             _ => String::new(),
         };
         let line = match (entry.size_bytes, top) {
-            (Some(size), _) => format!("{:>12}  {}", display::size(size), entry.path),
+            (Some(size), _) => format!("{:>12}  {}", amount::display(size), entry.path),
             (None, Some((top, _))) => {
-                let (size, files) = (display::size(top.bytes), display::count(top.files, 0));
+                let (size, files) = (amount::display(top.bytes), display::count(top.files, 0));
                 format!("{size:>12}  {}/ ({files})", entry.path)
             }
             (None, None) => format!("{:>12}  {}/", "", entry.path),
@@ -150,15 +150,15 @@ pub(super) fn outcome(transfer: &TransferView, completion: &Completion) -> Strin
     }
     let here = match completion.here_bytes {
         0 => String::new(),
-        here => format!("{} were there already, ", display::size(here)),
+        here => format!("{} were there already, ", amount::display(here)),
     };
     let (bytes, elapsed) = (completion.travelled_bytes(), completion.elapsed);
-    let (size, time) = (display::size(bytes), display::time(elapsed));
-    let speed = display::speed(bytes, elapsed);
+    let (size, time) = (amount::display(bytes), display::time(elapsed));
+    let speed = amount::display_rate(amount::average_rate(bytes, elapsed));
     format!("{what}: {here}{size} in {time}, {speed}, {way}{skipped}")
 }
 
-/// What belongs to an offer and is not in it.
+/// What belongs to an offer but could not be read.
 pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> String {
     let (who, what) = match direction {
         Direction::Sending => ("this side", "are not sent"),
@@ -167,7 +167,7 @@ pub(super) fn unread(direction: Direction, peer: &PeerName, unread: u64) -> Stri
     format!("files and folders that {who} could not read or name, and that {what}: {unread}")
 }
 
-/// What did not come because its name is taken.
+/// Files that were skipped because their names are taken.
 pub(super) fn skipped(names: &[String]) -> Vec<String> {
     let said = names.iter().take(NAMES_SAID);
     let mut lines: Vec<_> = said
@@ -179,7 +179,7 @@ pub(super) fn skipped(names: &[String]) -> Vec<String> {
     lines
 }
 
-/// Names that had to change, but for those that the end says itself.
+/// Names that had to change, except those that the last line names.
 pub(super) fn renamed(direction: Direction, renamed: &Renamed) -> Vec<String> {
     let is_said = |now: &str| direction == Direction::Receiving && is_top_level(now);
     let named = renamed.first.iter().filter(|(_, now)| !is_said(now));
@@ -193,7 +193,7 @@ pub(super) fn renamed(direction: Direction, renamed: &Renamed) -> Vec<String> {
     lines
 }
 
-/// The names at the top level that are not those offered.
+/// The new names at the top level.
 fn stored_as(completion: &Completion) -> String {
     let names = completion.renamed.first.iter().map(|(_, now)| now.as_str());
     let others: Vec<_> = names.filter(|now| is_top_level(now)).collect();
@@ -336,7 +336,7 @@ mod tests {
         };
         assert_eq!(
             received(file.clone(), &completion),
-            "✓ a.bin from alice into /in as a (1).bin: 11.50 MB were there already, 8.50 MB in 2.00 s, 4.25 MB/s, directly, on your network"
+            "✓ a.bin from alice into /in as a (1).bin: 11.5 MB were there already, 8.50 MB in 2.00 s, 4.25 MB/s, directly, on your network"
         );
         let failed = Completion {
             failed_files: 1,

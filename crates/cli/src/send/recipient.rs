@@ -1,29 +1,29 @@
-//! One of those who are to have it.
+//! One recipient of a payload.
 
 use std::time::Duration;
 
 use pinhole_client::{Command, Failure, PeerKey, PeerView, Stage, TransferId, TransferView};
 use tokio::time::Instant;
 
-use crate::arguments::Whom;
+use crate::arguments::PeerSpec;
 use crate::exit::Exit;
-use crate::report::Until;
+use crate::report::AwaitedState;
 use crate::terminal::{Online, Terminal};
 
-/// The first pause before another attempt; it doubles with each that fails.
+/// The first pause before another attempt. It doubles with each failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause. When the peer comes back online it is not waited for.
+/// The longest pause. When the peer comes back online, the pause ends at once.
 const LAST_PAUSE: Duration = Duration::from_secs(15);
-/// The longest when its user has something to do first, or its Pinhole is busy: each
-/// attempt is one more thing for them.
+/// The longest pause when the peer is busy or its user has to act first, because each
+/// attempt disturbs them.
 const LAST_PAUSE_FOR_PEOPLE: Duration = Duration::from_secs(60);
 
 pub(super) struct Recipient {
-    pub(super) whom: Whom,
-    pub(super) state: State,
+    pub(super) spec: PeerSpec,
+    pub(super) state: RecipientState,
     /// What the user knows.
     told: Vec<String>,
-    /// Why the attempt before failed, if the user knows that.
+    /// The kind of the last failure, if the user was told.
     passing: Option<&'static str>,
     /// Before the next attempt.
     pause: Duration,
@@ -34,23 +34,23 @@ pub(super) struct Recipient {
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum State {
+pub(super) enum RecipientState {
     /// Until the peer is online.
     Waiting,
-    /// Until then, unless the peer goes offline before, after an attempt that failed.
+    /// Waiting after a failed attempt, until then or until the peer goes offline.
     Resting(Instant),
-    /// The engine is to send; there is no transfer yet. Only one recipient at a
-    /// time, so that it is clear whom a refusal concerns.
+    /// The engine was told to send but has no transfer yet. Only one recipient at a time
+    /// is in this state, so that a refusal can be assigned.
     Asked(PeerKey),
     Running(TransferId),
     Ended(Exit),
 }
 
 impl Recipient {
-    pub(super) const fn new(whom: Whom) -> Self {
+    pub(super) const fn new(spec: PeerSpec) -> Self {
         Self {
-            whom,
-            state: State::Waiting,
+            spec,
+            state: RecipientState::Waiting,
             told: Vec::new(),
             passing: None,
             pause: FIRST_PAUSE,
@@ -59,38 +59,38 @@ impl Recipient {
         }
     }
 
-    /// When there is to be another attempt.
+    /// The time of the next attempt.
     pub(super) const fn again_at(&self) -> Option<Instant> {
         match self.state {
-            State::Resting(until) => Some(until),
+            RecipientState::Resting(until) => Some(until),
             _ => None,
         }
     }
 
-    /// Whether this transfer is another than that of the last attempt.
+    /// Whether this transfer is newer than the last attempt.
     pub(super) fn is_new(&self, transfer: TransferId) -> bool {
         Some(transfer) > self.last
     }
 
-    /// Ends a rest that is long enough, or that the peer has ended by going away:
-    /// the moment it is back, it is tried.
+    /// Ends a pause that is over, or when the peer went offline. A peer that comes back
+    /// is tried at once.
     pub(super) fn rest_is_over(&mut self, peers: &[PeerView]) {
-        let State::Resting(until) = self.state else {
+        let RecipientState::Resting(until) = self.state else {
             return;
         };
         let mut named = peers
             .iter()
-            .filter(|peer| peer.identity.name == self.whom.name);
+            .filter(|peer| peer.identity.name == self.spec.name);
         let is_away = !named.any(|peer| peer.online);
         if is_away {
             self.pause = FIRST_PAUSE;
         }
         if is_away || until <= Instant::now() {
-            self.state = State::Waiting;
+            self.state = RecipientState::Waiting;
         }
     }
 
-    /// Says of whom is only known what it says of itself.
+    /// Reports a peer whose name is only a claim.
     pub(super) fn introduce(&mut self, terminal: &Terminal<'_>, peer: &PeerView) {
         if peer.claimed && self.is_news("claimed") {
             terminal.report.claimed(&peer.identity);
@@ -98,39 +98,39 @@ impl Recipient {
     }
 
     pub(super) fn is_ourselves(&mut self, terminal: &mut Terminal<'_>) {
-        let name = &self.whom.name;
-        let detail = format!("{name} is you yourself. To whom is it to go?");
+        let name = &self.spec.name;
+        let detail = format!("{name} is you yourself. Name another recipient.");
         self.fail(terminal, &Failure::NotPossible { detail });
     }
 
     pub(super) fn ambiguous(&mut self, terminal: &mut Terminal<'_>) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let detail = format!(
             "Several people nearby call themselves {name}, and none is known. Say whose key it is, as {name}#FINGERPRINT; `pinhole peers` lists them."
         );
         self.fail(terminal, &Failure::NotPossible { detail });
     }
 
-    /// Somebody calls himself so, but the name is the server's to give.
+    /// Fails because a peer claims the name without confirmation by the server.
     pub(super) fn unconfirmed(&mut self, terminal: &mut Terminal<'_>, peer: &PeerView) {
-        let (name, fingerprint) = (&self.whom.name, peer.identity.key.fingerprint());
+        let (name, fingerprint) = (&self.spec.name, peer.identity.key.fingerprint());
         let reason = format!(
             "Somebody nearby goes by the name {name}, but the server does not confirm it: there, {name} is not online at the moment, or the server cannot be asked. Nothing was sent. If {name} tells you that {fingerprint} is the right fingerprint, send to {name}#{fingerprint}."
         );
         terminal.report.ended(Some(name), "claimed", &reason);
-        self.state = State::Ended(Exit::PeerOffline);
+        self.state = RecipientState::Ended(Exit::PeerOffline);
     }
 
-    /// Nobody has the key that was said.
+    /// Fails because the peer has another key than the given one.
     pub(super) fn other_key(&mut self, terminal: &mut Terminal<'_>, peer: &PeerView) {
-        let (name, found) = (&self.whom.name, peer.identity.key.fingerprint());
+        let (name, found) = (&self.spec.name, peer.identity.key.fingerprint());
         let reason = format!(
             "The fingerprint of {name} is {found}, not the one you named. Nothing was sent."
         );
         terminal
             .report
             .ended(Some(name), "other_fingerprint", &reason);
-        self.state = State::Ended(Exit::Verification);
+        self.state = RecipientState::Ended(Exit::Verification);
     }
 
     pub(super) fn watch(
@@ -145,11 +145,13 @@ impl Recipient {
             Stage::Queued => {
                 let transfer = transfer.id;
                 terminal.client.command(Command::Cancel { transfer })?;
-                let peer = self.whom.name.to_string();
+                let peer = self.spec.name.to_string();
                 self.fail(terminal, &Failure::PeerOffline { peer });
             }
             Stage::AwaitingAnswer if self.is_news("accepted") => {
-                terminal.report.waiting(&self.whom.name, Until::Accepted);
+                terminal
+                    .report
+                    .waiting(&self.spec.name, AwaitedState::Accepted);
             }
             Stage::Transferring if !transfer.is_text => self.is_accepted = true,
             _ => {}
@@ -159,21 +161,24 @@ impl Recipient {
 
     pub(super) fn wait(&mut self, terminal: &Terminal<'_>) {
         if self.is_news("online") {
-            terminal.report.waiting(&self.whom.name, Until::Online);
+            terminal
+                .report
+                .waiting(&self.spec.name, AwaitedState::Online);
         }
     }
 
-    /// Says what of it is not sent.
+    /// Reports files that are not sent.
     pub(super) fn left_out(&mut self, terminal: &Terminal<'_>, transfer: &TransferView) {
         let left_out = &transfer.offer.left_out;
         if !left_out.is_empty() && self.is_news("left out") {
             for one in left_out {
-                terminal.report.left_out(&self.whom.name, one);
+                terminal.report.left_out(&self.spec.name, one);
             }
         }
     }
 
-    /// An attempt is over: the last one, unless it is waited for another.
+    /// Handles the end of an attempt. It is the last one unless the recipient waits for
+    /// another.
     pub(super) fn finished(
         &mut self,
         terminal: &mut Terminal<'_>,
@@ -182,7 +187,8 @@ impl Recipient {
     ) {
         self.last = Some(transfer.id);
         let is_online = is_online(terminal, &transfer.peer.key);
-        // Before it has accepted, a peer that does not want it declines.
+        // A peer that does not want the offer declines. Cancelling before accepting means
+        // that it has left.
         let has_left = |failure: &Failure| {
             matches!(failure, Failure::CancelledByPeer { .. }) && !self.is_accepted
         };
@@ -198,11 +204,11 @@ impl Recipient {
             Stage::Failed(Failure::PeerOffline { .. }) if is_online => {
                 self.not_receiving(terminal);
             }
-            _ => self.state = State::Ended(terminal.finish(transfer)),
+            _ => self.state = RecipientState::Ended(terminal.finish(transfer)),
         }
     }
 
-    /// Lets some time go by before the next attempt.
+    /// Pauses before the next attempt.
     pub(super) fn rest(&mut self, terminal: &Terminal<'_>, failure: &Failure) {
         let longest = match failure {
             Failure::NeedsPermission { .. } | Failure::PeerBusy { .. } => LAST_PAUSE_FOR_PEOPLE,
@@ -210,7 +216,7 @@ impl Recipient {
         };
         let pause = self.pause.min(longest);
         self.pause = (2 * pause).min(longest);
-        self.state = State::Resting(Instant::now() + pause);
+        self.state = RecipientState::Resting(Instant::now() + pause);
         self.is_accepted = false;
         self.told
             .retain(|told| told != "online" && told != "accepted");
@@ -218,11 +224,13 @@ impl Recipient {
             if !matches!(failure, Failure::PeerOffline { .. }) {
                 terminal.report.warning(failure);
             }
-            terminal.report.waiting(&self.whom.name, Until::Receiving);
+            terminal
+                .report
+                .waiting(&self.spec.name, AwaitedState::Receiving);
         }
     }
 
-    /// Whether the user was not told yet.
+    /// Notes that the user is told something. Returns whether it is new.
     fn is_news(&mut self, what: &str) -> bool {
         let is_news = !self.told.iter().any(|told| told == what);
         if is_news {
@@ -231,9 +239,9 @@ impl Recipient {
         is_news
     }
 
-    /// Nobody of that name is there.
+    /// Fails because no peer has the name.
     pub(super) fn absent(&mut self, terminal: &mut Terminal<'_>, online: Online) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let peer = name.to_string();
         let failure = Failure::PeerOffline { peer };
         if !online.nearby {
@@ -243,22 +251,22 @@ impl Recipient {
             "{failure} On your own network a firewall, on either computer, may also keep you from finding each other: it has to let UDP port 5353 through."
         );
         terminal.report.ended(Some(name), failure.kind(), &reason);
-        self.state = State::Ended(Exit::from(&failure));
+        self.state = RecipientState::Ended(Exit::from(&failure));
     }
 
-    /// Its Pinhole runs, but for something else.
+    /// Fails because the peer is online but does not receive.
     fn not_receiving(&mut self, terminal: &mut Terminal<'_>) {
-        let name = &self.whom.name;
+        let name = &self.spec.name;
         let reason = format!(
             "{name} is online, but does not receive at the moment. Ask them to run `pinhole receive`, or wait for it with --wait."
         );
         terminal.report.ended(Some(name), "peer_offline", &reason);
-        self.state = State::Ended(Exit::PeerOffline);
+        self.state = RecipientState::Ended(Exit::PeerOffline);
     }
 
     pub(super) fn fail(&mut self, terminal: &mut Terminal<'_>, failure: &Failure) {
-        terminal.report.failed(Some(&self.whom.name), failure);
-        self.state = State::Ended(Exit::from(failure));
+        terminal.report.failed(Some(&self.spec.name), failure);
+        self.state = RecipientState::Ended(Exit::from(failure));
     }
 }
 
@@ -268,7 +276,7 @@ fn is_online(terminal: &Terminal<'_>, key: &PeerKey) -> bool {
     peers.any(|peer| peer.online && peer.identity.key == *key)
 }
 
-/// Whether it may be otherwise in a while, without anybody deciding anything else.
+/// Whether the failure may pass without anyone's decision.
 const fn is_passing(failure: &Failure, is_online: bool) -> bool {
     match failure {
         Failure::PeerOffline { .. }

@@ -18,7 +18,7 @@ use crate::model::TransferId;
 use crate::offer;
 use crate::state::{Arrived, Carrier, FileEffect, NotPrepared, PartialTransfer};
 
-/// Of the names that are taken so many are named.
+/// How many of the taken names are listed.
 const EXISTING_NAMED: usize = 3;
 
 /// What the tasks around files report.

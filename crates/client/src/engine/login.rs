@@ -135,7 +135,7 @@ impl Engine {
                 }
                 self.server.end_connection();
             }
-            // Whoever waits for a connector learns that there will be none.
+            // Tasks that wait for a connector learn that there will be none.
             LoginEffect::End => self.server = ServerConnection::default(),
         }
     }

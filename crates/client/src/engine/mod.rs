@@ -1,7 +1,7 @@
 //! The engine: the one task that does what the state asks for.
 //!
-//! Whatever happens (a command, a message of the server, an event of a session)
-//! reaches it as an [`Input`] through one bounded queue. It tells the state, carries out
+//! Every command, message of the server and event of a session reaches it as an
+//! [`Input`] through one bounded queue. It tells the state, carries out
 //! the effects, and publishes the next snapshot. Slow work (connecting, listing folders,
 //! making ready where files go) runs in tasks of its own that send their outcome as an
 //! input.

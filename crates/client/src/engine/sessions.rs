@@ -25,7 +25,7 @@ use crate::store::{Attempt, Won};
 
 /// How long a login that is under way is waited for.
 const LOG_IN_WAIT: Duration = Duration::from_secs(10);
-/// Of what is announced nearby over the server.
+/// How long a peer found nearby is tried there before the server is asked as well.
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Sessions that ask to be closed get this long to say goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -206,7 +206,7 @@ impl Engine {
         tokio::spawn(async move {
             let outcome = match connector.accept(invitation, sharing, policy).await {
                 Ok(Accepted::Session(session)) => Ok(session),
-                // Whoever watches the session knows.
+                // The task that watches the session reports it.
                 Ok(Accepted::Migrated) => return,
                 Err(error) => Err(NotConnected::new(&peer, policy, error)),
             };

@@ -200,7 +200,7 @@ impl State {
         }
     }
 
-    /// Against whom things count that come on this session.
+    /// The owner against whom the content of this session counts.
     fn owner_of_session(&self, session: SessionId) -> Option<Owner<PeerKey>> {
         let session = self.sessions.get(session)?;
         // Over a relay the address is the relay's.
@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-/// Against whom something counts.
+/// The owner against whom something counts.
 pub(super) const fn owner(
     peer: PeerKey,
     address: Option<IpAddr>,

@@ -12,7 +12,7 @@ use crate::model::TransferId;
 use crate::snapshot::TransferView;
 use crate::store::Queued;
 
-/// What the state asks of the world.
+/// Something that the engine has to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Tell the face.
@@ -89,9 +89,9 @@ pub(crate) enum LoginEffect {
 /// How hard a connection to the server is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// As the system does it.
+    /// One attempt, as long as the system takes.
     Usual,
-    /// Dialled again and again, and given up soon.
+    /// Repeated attempts within a few seconds.
     Hasty,
 }
 

@@ -28,7 +28,7 @@ use crate::snapshot::LoginState;
 /// works has two more.
 const HEAD_START_MIN: Duration = Duration::from_millis(50);
 const HEAD_START_MAX: Duration = Duration::from_millis(500);
-/// And how long in all, when no fresh one can be made.
+/// How long the server has to answer in all, when no fresh connection can be made.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// What the connection to the server reports.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub(crate) struct LoggedInTo {
 #[derive(Debug)]
 pub(crate) struct Login {
     own_key: PeerKey,
-    /// Of the server that we are, or were last, logged in to.
+    /// The key of the server that we are, or were last, logged in to.
     server_key: Option<PeerKey>,
     stage: LoginStage,
 }
@@ -329,7 +329,7 @@ impl State {
         wanted.is_told_of_haste = false;
         wanted.keeps_trying = true;
         let (name, server) = (wanted.name.clone(), wanted.server.clone());
-        // From now on only this very server will do.
+        // Later connections must reach the same server.
         wanted.server = server.with_fingerprint(to.server_key.fingerprint());
         wanted.phase = Phase::Online {
             to,
@@ -384,8 +384,7 @@ impl State {
         self.emit(event);
     }
 
-    /// Has it found out whether the server is still there, and a connection made again
-    /// if not.
+    /// Finds out whether the server is still there, and connects again if it is not.
     pub(super) fn check_server(&mut self) {
         let now = self.now;
         let Some(wanted) = self.login.wanted() else {
@@ -500,7 +499,7 @@ impl State {
             until: now + retry_in,
         };
         let is_check_due = std::mem::take(&mut wanted.is_check_due);
-        // Of many short attempts the user hears once.
+        // The user hears of many short attempts only once.
         if !is_told {
             self.emit(Event::Disconnected { failure, retry_in });
         }

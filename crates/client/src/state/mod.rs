@@ -67,7 +67,7 @@ pub(crate) struct State {
     overrides: Overrides,
     default_folder: PathBuf,
     contacts: Contacts,
-    /// As the snapshot has them.
+    /// The pinned peers, as the snapshot shows them.
     pinned: Arc<Vec<PeerIdentity>>,
     login: Login,
     presence: Presence,
@@ -273,7 +273,7 @@ impl State {
     }
 
     fn peer_views(&self) -> Vec<PeerView> {
-        // Of one name, who is online hides the contact that had it before.
+        // A peer that is online hides a contact that had its name before.
         let vouched_for: BTreeMap<PeerName, PeerKey> = self
             .contacts_here()
             .chain(self.presence.online())

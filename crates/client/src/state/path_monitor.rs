@@ -1,5 +1,4 @@
-//! The paths of sessions that are up: they are bettered while they last, and
-//! left when nothing is heard on them any more.
+//! The paths of sessions: better ones are looked for, and silent ones are left.
 //!
 //! A session on the relay looks for a direct path again and again. When it finds one it
 //! moves there by itself, and the transfers on it notice nothing. A session that falls
@@ -28,14 +27,13 @@ const IMPROVE_AFTER: [Duration; 4] = [
     Duration::from_secs(60),
     Duration::from_secs(300),
 ];
-/// A peer counts as silent when nothing was heard of it for so many times as long
-/// as the longest pause of the last seconds: a line that loses much, a slow one and
-/// a busy machine have long pauses, and are not given up for the next.
+/// A peer counts as silent after this many times the longest pause of the last seconds.
+/// A lossy line, a slow one and a busy machine have long pauses.
 const PAUSES: u32 = 3;
-/// But not sooner than this. While files are under way the peer says something
-/// every quarter of a second, older ones every second.
+/// The shortest silence that counts. While files are under way a peer says something
+/// every quarter of a second.
 const SILENCE_MIN: Duration = Duration::from_millis(750);
-/// Nor later than this, whatever the pauses were, or when they are not known yet.
+/// The longest silence that is tolerated, also while the usual pauses are not known.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Between two attempts to reach a silent peer on another path.
 const BETWEEN_PROBES: Duration = Duration::from_millis(500);
@@ -133,11 +131,11 @@ impl Watch {
 /// What [`State::watch_session`] finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
-    /// As often as ever, or it does not matter.
+    /// As often as before, or nothing depends on it.
     Well,
-    /// Not for a while: the server is to be asked whether it is there.
+    /// Not for a while: ask the server whether it is there.
     Late,
-    /// Not any more: another path is to be tried.
+    /// Not any more: try another path.
     NotAtAll,
 }
 
@@ -192,8 +190,8 @@ impl State {
         }
     }
 
-    /// Both sides of this session have agreed to something, and so to a direct path: it
-    /// is looked for at once.
+    /// Looks for a direct path at once, because both sides have agreed to something and
+    /// so to a direct path.
     pub(super) fn improve_at_once(&mut self, session: SessionId) {
         let now = self.now;
         if let Some(session) = self.sessions.get_mut(session)
@@ -204,8 +202,7 @@ impl State {
         }
     }
 
-    /// The addresses of this machine are others now: nothing counts any more that was
-    /// found out before.
+    /// The addresses of this machine have changed, so earlier findings do not count.
     pub(crate) fn handle_network_changed(&mut self, now: Instant) {
         self.now = now;
         info!("the network has changed");

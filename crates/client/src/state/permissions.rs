@@ -61,8 +61,8 @@ impl Permissions {
 }
 
 impl State {
-    /// As [`State::standing`], of the peer of a session: that the server named it
-    /// stays true when it has left the server since.
+    /// As [`State::standing`], for the peer of a session. A name that the server gave it
+    /// stays valid after it has left the server.
     pub(super) fn standing_on(&self, session: &PeerSession) -> Standing {
         let acquaintance = match session.server {
             Some(server) => self.contacts.acquaintance(server, &session.peer),

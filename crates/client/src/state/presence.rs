@@ -135,7 +135,7 @@ impl State {
 
 /// People on the same network, with or without a server.
 impl State {
-    /// As the user asks for it.
+    /// The user wants to find people nearby.
     pub(super) fn go_nearby(&mut self, name: PeerName, announces: bool, alone: bool) {
         if !self.in_force().allows_nearby() {
             let detail = "People nearby are not looked for: it is switched off, or only the relay may be used, which hides your address.";

@@ -14,10 +14,10 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 pub(super) const LAST_RETRY: Duration = Duration::from_secs(20);
 /// Longest wait of one that only sends: its user waits for it, and there are few.
 pub(super) const LAST_RETRY_OF_SENDER: Duration = Duration::from_secs(8);
-/// When the way to the server is lost while files are under way, a new one is
-/// looked for persistently, and this long after an attempt has failed.
+/// The wait between two attempts when the connection to the server was lost while files
+/// are under way.
 const HASTY_RETRY: Duration = Duration::from_millis(250);
-/// And all of it no longer than this.
+/// How long it is looked for in haste.
 const HASTE: Duration = Duration::from_secs(60);
 
 /// When a login that is gone is tried again.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pinhole_net::{Answer, PathAttempt, PathKind, PeerName, Report};
 use serde::{Deserialize, Serialize};
 
-/// So many are kept.
+/// How many attempts are kept.
 const KEPT: usize = 20;
 
 /// One attempt to connect to a peer that has ended.

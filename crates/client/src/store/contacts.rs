@@ -29,7 +29,7 @@ pub struct Contacts {
     peers: BTreeMap<PeerKey, BTreeMap<PeerName, Pin>>,
     /// Peers met nearby.
     nearby: BTreeMap<PeerName, Pin>,
-    /// Keys of whom nothing is to be heard, with the names they had.
+    /// Blocked keys, with the names they had.
     blocked: BTreeMap<PeerKey, PeerName>,
 }
 
@@ -56,7 +56,7 @@ impl From<Stored> for Contacts {
             nearby: stored.nearby,
             blocked: stored.blocked,
         };
-        // Whoever connected was pinned then, without the user's doing.
+        // That format pinned every peer that connected.
         if stored.format < FORMAT {
             contacts.retain(|_, pin| pin.contact);
         }
@@ -211,7 +211,7 @@ impl Contacts {
         pins.any(|pin| pin.key == peer.key)
     }
 
-    /// As `meet`, nearby.
+    /// As `meet`, for a peer nearby.
     pub fn meet_nearby(&mut self, peer: &PeerIdentity) -> bool {
         if self.acquaintance_nearby(peer) != Acquaintance::New || self.is_full() {
             return false;
@@ -220,7 +220,7 @@ impl Contacts {
         true
     }
 
-    /// As `replace`, nearby.
+    /// As `replace`, for a peer nearby.
     pub fn replace_nearby(&mut self, peer: &PeerIdentity) {
         let pin = Pin {
             key: peer.key,
@@ -229,7 +229,7 @@ impl Contacts {
         self.nearby.insert(peer.name.clone(), pin);
     }
 
-    /// As `mark_contact`, nearby.
+    /// As `mark_contact`, for a peer nearby.
     pub fn mark_contact_nearby(&mut self, peer: &PeerIdentity) -> bool {
         let all = self
             .peers
@@ -252,7 +252,7 @@ impl Contacts {
         self.pins() < before
     }
 
-    /// Notes that nothing is to be heard of this key. Returns whether anything
+    /// Blocks this key. Returns whether anything
     /// changed: not where 10,000 are blocked.
     pub fn block(&mut self, peer: &PeerIdentity) -> bool {
         let has_room = self.blocked.len() < PEERS_MAX;
@@ -268,13 +268,13 @@ impl Contacts {
         self.blocked.remove(&key).is_some()
     }
 
-    /// Whether nothing is to be heard of this key.
+    /// Whether this key is blocked.
     #[must_use]
     pub fn is_blocked(&self, key: PeerKey) -> bool {
         self.blocked.contains_key(&key)
     }
 
-    /// Of whom nothing is to be heard, ordered by name.
+    /// Who is blocked, ordered by name.
     #[must_use]
     pub fn blocked(&self) -> Vec<PeerIdentity> {
         let all = self.blocked.iter().map(|(&key, name)| PeerIdentity {
@@ -286,8 +286,7 @@ impl Contacts {
         all
     }
 
-    /// Whoever is pinned, on whatever server and nearby, ordered by name; each name and
-    /// key once.
+    /// Who is pinned, on any server or nearby, ordered by name; each name and key once.
     #[must_use]
     pub fn pinned(&self) -> Vec<PeerIdentity> {
         let everywhere = self.peers.values().chain(std::iter::once(&self.nearby));

@@ -23,7 +23,7 @@ pub struct HistoryEntry {
     pub peer: PeerIdentity,
     /// Which way.
     pub direction: Direction,
-    /// As offered: the one name, or the first and how many more.
+    /// The title of the offer: the one name, or the first and how many more.
     pub title: String,
     /// Files transferred, or offered when it failed.
     pub files: u64,

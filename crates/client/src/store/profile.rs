@@ -236,7 +236,7 @@ fn lock(folder: &Path) -> Result<File, ProfileError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Whoever holds the lock may not have written its id yet.
+            // The process that holds the lock may not have written its id yet.
             let _ = file.take(32).read_to_string(&mut holder);
             let holder = if holder.is_empty() {
                 "unknown".to_owned()

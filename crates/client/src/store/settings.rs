@@ -136,7 +136,7 @@ impl Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AcceptPolicy {
-    /// Nobody's.
+    /// Nobody's offers.
     #[default]
     Ask,
     /// Those of peers from whom an offer was accepted before.
@@ -154,8 +154,8 @@ pub enum Strangers {
     /// something, on the direct path. Where there is no relay, as with `Ask`.
     #[default]
     Relay,
-    /// As that of a contact: a stranger learns our addresses.
+    /// In the same way as that of a contact, so a stranger learns our addresses.
     Direct,
-    /// Not before the user has allowed it ([`crate::Command::Allow`]).
+    /// Only after the user has allowed it ([`crate::Command::Allow`]).
     Ask,
 }

@@ -1,4 +1,4 @@
-//! What falls on the window or is pasted into it.
+//! Files that are dropped on the window or pasted into it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,22 +6,21 @@ use std::time::{Duration, Instant};
 use pinhole_client::{PeerKey, PeerView};
 
 use super::App;
-use crate::action::{Action, Sheet};
+use crate::action::{Sheet, UiAction};
 use crate::message::Draft;
 use crate::{paste, peers, send_sheet, text};
 
-/// How long a drop waits for the window system to say where it fell.
+/// How long a drop waits for its position from the window system.
 const DROP_PATIENCE: Duration = Duration::from_millis(250);
 
-/// Files that were dropped and do not know yet to whom they go.
-pub(super) struct Drop {
+/// Dropped files whose recipient is not known yet.
+pub(super) struct PendingDrop {
     paths: Vec<PathBuf>,
     fallen: Instant,
 }
 
 impl App {
-    /// Takes files that fell on the window or were pasted into it. What was
-    /// pasted is returned when it is anything else.
+    /// Takes files that were dropped or pasted. Other pasted text is returned.
     pub(super) fn take_files(&mut self, ctx: &egui::Context) -> Option<String> {
         let typing = ctx.text_edit_focused();
         let (dropped, pasted) = ctx.input(|input| {
@@ -54,8 +53,8 @@ impl App {
 
     fn take_dropped(&mut self, paths: Vec<PathBuf>) {
         if !paths.is_empty() {
-            // One drop of several files may come in several frames.
-            let drop = self.drop.get_or_insert_with(|| Drop {
+            // A drop of several files can come in several frames.
+            let drop = self.drop.get_or_insert_with(|| PendingDrop {
                 paths: Vec::new(),
                 fallen: Instant::now(),
             });
@@ -63,14 +62,15 @@ impl App {
         }
     }
 
-    /// Pasted words go to the peer under the pointer or the keyboard's focus.
+    /// Pasted text starts a message to the peer under the pointer or the keyboard's
+    /// focus.
     pub(super) fn open_draft(
         &self,
         ctx: &egui::Context,
         words: &str,
-        list: &peers::Outcome,
-    ) -> Option<Action> {
-        // A question lies over the list.
+        list: &peers::PeerListOutcome,
+    ) -> Option<UiAction> {
+        // A question covers the list.
         if ctx.memory(|memory| memory.top_modal_layer().is_some()) {
             return None;
         }
@@ -78,15 +78,15 @@ impl App {
         let peer = |p: &&PeerView| p.identity.key == key && p.changed_from.is_none();
         let peer = self.snapshot.peers.iter().find(peer)?;
         let draft = Draft::to(peer.identity.clone(), words);
-        Some(Action::Open(Sheet::Message(draft)))
+        Some(UiAction::Open(Sheet::Message(draft)))
     }
 
-    /// Sends a drop to the peer it fell on, or asks to whom.
+    /// Sends a drop to the peer under it, or asks for the recipients.
     pub(super) fn resolve_drop(
         &mut self,
         ctx: &egui::Context,
         under_pointer: Option<PeerKey>,
-    ) -> Option<Action> {
+    ) -> Option<UiAction> {
         let drop = self.drop.take()?;
         let position_known = ctx.input(|input| input.pointer.latest_pos().is_some());
         if self.is_among_people() && !position_known && drop.fallen.elapsed() < DROP_PATIENCE {

@@ -1,4 +1,4 @@
-//! What is asked over the window, and when it may be answered.
+//! Questions over the window, and when they can be answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,25 +7,26 @@ use egui::Ui;
 use pinhole_client::{PeerKey, PeerName, Snapshot, Stage, TransferView};
 
 use super::App;
-use crate::action::{Action, Sheet};
-use crate::choice::Choice;
-use crate::strangers::{self, Stranger};
-use crate::{history, known, leave, login, message, offer, send_sheet, settings, trust};
+use crate::action::{Sheet, UiAction};
+use crate::offer::AskedOffer;
+use crate::selection::OfferSelection;
+use crate::strangers::{self, Ready, Stranger};
+use crate::{contacts, history, leave, login, message, offer, send_sheet, settings, trust};
 
-/// How long a question is in sight before it can be answered: longer than a
-/// double click takes.
+/// How long a question is visible before it can be answered: longer than a double click
+/// takes.
 const SECONDS_TO_READ: f64 = 0.5;
 
-/// The question that is to be seen, and since when.
+/// The visible question, and since when it is visible.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
+pub(super) struct QuestionTimer {
     what: Option<egui::Id>,
     since_s: f64,
 }
 
-impl Asked {
-    /// Whether this question has been in sight long enough to be answered: a
-    /// click that comes sooner was meant for what stood there before.
+impl QuestionTimer {
+    /// Whether this question has been visible long enough to be answered. An earlier
+    /// click was meant for something else.
     pub(super) fn is_ready(&mut self, ctx: &egui::Context, what: egui::Id) -> bool {
         let now_s = ctx.input(|input| input.time);
         if self.what != Some(what) {
@@ -41,9 +42,9 @@ impl Asked {
 }
 
 impl App {
-    /// What lies over the window. An offer's question comes first, for somebody
-    /// waits for the answer; only closing the window comes before it.
-    pub(super) fn sheets(&mut self, ui: &Ui) -> Vec<Action> {
+    /// Draws what covers the window. Closing the window comes first, and an offer's
+    /// question second, because its sender waits.
+    pub(super) fn sheets(&mut self, ui: &Ui) -> Vec<UiAction> {
         if matches!(self.sheets.top(), Some(Sheet::Leave(_))) {
             return self.sheet(ui);
         }
@@ -66,17 +67,21 @@ impl App {
         self.hide_draft();
         let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique("strangers"));
         let rows: Vec<PeerKey> = strangers.iter().map(|stranger| stranger.peer.key).collect();
-        // Who comes is last; who goes moves those below.
+        // A new row comes last. A row that goes moves those below it.
         if !rows.starts_with(&self.rows) {
             self.rows_moved += 1;
         }
         self.rows = rows;
         let what = egui::Id::unique(("strangers", self.rows_moved));
         let rows_are_ready = self.rows_asked.is_ready(ui.ctx(), what);
-        strangers::show(ui, &strangers, is_ready, is_ready && rows_are_ready)
+        let ready = Ready {
+            question: is_ready,
+            rows: is_ready && rows_are_ready,
+        };
+        strangers::show(ui, &strangers, ready)
     }
 
-    /// The one offer that is asked about by itself, if there is one.
+    /// The offer that is asked about alone, if any.
     fn offer_to_ask<'a>(
         &self,
         snapshot: &'a Snapshot,
@@ -98,9 +103,9 @@ impl App {
             .or_else(of_one)
     }
 
-    fn ask_about(&mut self, ui: &Ui, snapshot: &Snapshot, asked: &TransferView) -> Vec<Action> {
+    fn ask_about(&mut self, ui: &Ui, snapshot: &Snapshot, asked: &TransferView) -> Vec<UiAction> {
         self.hide_draft();
-        // Whatever moves the buttons makes it another question.
+        // A change that moves the buttons makes it another question.
         let what = ("offer", asked.id, asked.offer.existing > 0);
         let is_ready = self.asked.is_ready(ui.ctx(), egui::Id::unique(what));
         if asked.is_text {
@@ -112,39 +117,37 @@ impl App {
             .filter(|t| !self.put_off.offers.contains(&t.id))
             .count();
         let choice = self.choices.entry(asked.id);
-        let choice = choice.or_insert_with(|| Choice::of(&asked.offer));
-        offer::show(
-            ui,
-            snapshot,
-            asked,
-            choice,
-            others.saturating_sub(1),
+        let choice = choice.or_insert_with(|| OfferSelection::of(&asked.offer));
+        let asked = AskedOffer {
+            transfer: asked,
+            others: others.saturating_sub(1),
             is_ready,
-        )
+        };
+        offer::show(ui, snapshot, asked, choice)
     }
 
-    /// Something lies over a message that is being written.
+    /// Notes that a question covers a message that is being written.
     fn hide_draft(&mut self) {
         if let Some(Sheet::Message(draft)) = self.sheets.top_mut() {
             draft.lose_focus();
         }
     }
 
-    /// The topmost of the sheets that the user has opened.
-    pub(super) fn sheet(&mut self, ui: &Ui) -> Vec<Action> {
+    /// Draws the topmost sheet that the user has opened.
+    pub(super) fn sheet(&mut self, ui: &Ui) -> Vec<UiAction> {
         let what = match self.sheets.top() {
             Some(Sheet::Trust { peer, .. }) => Some(egui::Id::unique(("trust", peer.as_bytes()))),
             Some(Sheet::Leave(_)) => Some(egui::Id::unique("leave")),
             Some(Sheet::History { clearing }) => Some(egui::Id::unique(("history", clearing))),
-            Some(Sheet::Known { forgetting }) => {
+            Some(Sheet::Contacts { forgetting }) => {
                 let forgetting = forgetting.map(|key| *key.as_bytes());
-                Some(egui::Id::unique(("known", forgetting)))
+                Some(egui::Id::unique(("contacts", forgetting)))
             }
             _ => None,
         };
         let is_ready = what.is_none_or(|what| self.asked.is_ready(ui.ctx(), what));
         if what.is_none() {
-            self.asked = Asked::default();
+            self.asked = QuestionTimer::default();
         }
         let unsent: Vec<PeerName> = self.sheets.unsent().cloned().collect();
         match self.sheets.top_mut() {
@@ -156,8 +159,8 @@ impl App {
             Some(Sheet::History { clearing }) => {
                 history::show(ui, &self.snapshot, clearing, is_ready)
             }
-            Some(Sheet::Known { forgetting }) => {
-                known::show(ui, &self.snapshot, forgetting, is_ready)
+            Some(Sheet::Contacts { forgetting }) => {
+                contacts::show(ui, &self.snapshot, forgetting, is_ready)
             }
             Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
             Some(Sheet::Leave(leaving)) => {

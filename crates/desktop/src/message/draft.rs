@@ -1,11 +1,11 @@
-//! What is written to somebody.
+//! A message that is being written.
 
 use pinhole_client::{PeerIdentity, TEXT_BYTES_MAX};
 
 /// More than can be sent is taken, so that it can be shortened, but not much.
 pub(super) const LONGEST_CHARS: usize = 2 * TEXT_BYTES_MAX;
 
-/// What is written to somebody and not sent yet.
+/// A message that is not sent yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Draft {
     pub(super) peer: PeerIdentity,
@@ -24,17 +24,17 @@ impl Draft {
         }
     }
 
-    /// To whom it is.
+    /// The recipient.
     pub(crate) const fn peer(&self) -> &PeerIdentity {
         &self.peer
     }
 
-    /// Whether there is nothing to lose.
+    /// Whether the message is blank.
     pub(crate) fn is_blank(&self) -> bool {
         self.text.trim().is_empty()
     }
 
-    /// Follows what was written before.
+    /// Appends the present text to an earlier draft.
     pub(crate) fn go_on_from(&mut self, before: Self) {
         let begun = std::mem::replace(&mut self.text, before.text);
         if !begun.is_empty() {
@@ -44,7 +44,7 @@ impl Draft {
         }
     }
 
-    /// Something lies over it; typing goes on when it is gone.
+    /// Notes that another sheet covers it. Typing continues once that is gone.
     pub(crate) const fn lose_focus(&mut self) {
         self.focused = false;
     }

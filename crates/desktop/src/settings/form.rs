@@ -1,30 +1,30 @@
-//! What is typed in the settings.
+//! The text fields of the settings.
 
-use pinhole_client::Settings;
+use pinhole_client::{Settings, amount};
 
 use crate::text;
 
-/// What is typed in the settings and not obeyed yet.
+/// What is typed in the settings and not applied yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Form {
-    pub(super) unasked_max: Field,
-    pub(super) send_limit: Field,
-    pub(super) receive_limit: Field,
-    pub(super) proxy: Field,
+pub(crate) struct SettingsForm {
+    pub(super) unasked_max: FormField,
+    pub(super) send_limit: FormField,
+    pub(super) receive_limit: FormField,
+    pub(super) proxy: FormField,
 }
 
-/// What stands in one field.
+/// The content of one field.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Field {
+pub(super) struct FormField {
     pub(super) typed: String,
-    /// Typed in since what it says was last obeyed.
+    /// Changed since its value was last applied.
     pub(super) is_edited: bool,
 }
 
-impl Form {
-    /// Filled with what is obeyed now.
+impl SettingsForm {
+    /// Fills the fields with the present settings.
     pub(crate) fn of(settings: &Settings) -> Self {
-        let field = |bytes: Option<u64>| Field {
+        let field = |bytes: Option<u64>| FormField {
             typed: bytes.map(megabytes).unwrap_or_default(),
             is_edited: false,
         };
@@ -32,7 +32,7 @@ impl Form {
             unasked_max: field(settings.unasked_bytes_max),
             send_limit: field(settings.send_limit),
             receive_limit: field(settings.receive_limit),
-            proxy: Field {
+            proxy: FormField {
                 typed: settings.proxy.to_text(),
                 is_edited: false,
             },
@@ -40,30 +40,25 @@ impl Form {
     }
 }
 
-const MEGABYTE: f64 = 1_000_000.0;
-
-/// As few digits as say it.
+/// Formats megabytes with as few digits as needed.
 fn megabytes(bytes: u64) -> String {
-    (bytes as f64 / MEGABYTE).to_string()
+    (bytes as f64 / 1_000_000.0).to_string()
 }
 
-/// The bytes typed as megabytes, `None` for no limit; an error when they are
-/// no number or none at all.
+/// Parses an amount, which is in megabytes when it has no unit. Nothing typed is no
+/// limit, and zero is refused.
 pub(super) fn bytes(typed: &str) -> Result<Option<u64>, &'static str> {
-    let typed = typed.trim().replace(',', ".");
+    let mut typed = typed.trim().replace(',', ".");
     if typed.is_empty() {
         return Ok(None);
     }
-    let bytes = typed.parse::<f64>().unwrap_or_default() * MEGABYTE;
-    if !(1.0..1e18).contains(&bytes) {
-        return Err(text::NOT_A_NUMBER);
+    if typed.ends_with(|c: char| c.is_ascii_digit() || c == '.') {
+        typed.push('M');
     }
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "in the range just looked at"
-    )]
-    Ok(Some(bytes.round() as u64))
+    match amount::parse(&typed) {
+        Ok(bytes @ 1..) => Ok(Some(bytes)),
+        Ok(0) | Err(_) => Err(text::NOT_A_NUMBER),
+    }
 }
 
 #[cfg(test)]
@@ -71,12 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn megabytes_are_typed_with_point_or_comma() {
+    fn amounts_are_in_megabytes_unless_they_have_a_unit() {
         for (typed, expected) in [
             ("", Ok(None)),
             (" 2.5 ", Ok(Some(2_500_000))),
             ("2,5", Ok(Some(2_500_000))),
             ("80", Ok(Some(80_000_000))),
+            ("1.5M", Ok(Some(1_500_000))),
+            ("500k", Ok(Some(500_000))),
+            ("2GiB", Ok(Some(2 << 30))),
         ] {
             assert_eq!(bytes(typed), expected, "{typed}");
         }

@@ -18,7 +18,7 @@ pub(super) fn slowly(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
         .with_max_steps(200)
         .build_eframe(|cc| {
             let snapshot = given.snapshot();
-            App::new(cc, Bridge::played(given), snapshot, Prefill::default())
+            App::new(cc, Bridge::played(given), snapshot, LoginPrefill::default())
         });
     harness.run();
     (harness, play)
@@ -123,7 +123,7 @@ fn every_state_has_a_way_on() {
                     if nearby.is_some() {
                         click(&mut harness, text::LOG_IN);
                     }
-                    assert!(shows(&harness, text::SERVER_LABEL), "{at}");
+                    assert!(shows(&harness, text::SERVER_FIELD.label), "{at}");
                     assert!(shows(&harness, text::LOG_IN), "{at}");
                     harness.key_press(Key::Escape);
                     harness.run();
@@ -184,7 +184,7 @@ fn logging_in_over_people_nearby_ends_when_it_has_worked() {
     click(&mut harness, text::LOG_IN);
     assert!(shows(&harness, text::LOG_IN_TO_SERVER));
     harness
-        .get_by_role_and_label(Role::TextInput, text::NAME_LABEL)
+        .get_by_role_and_label(Role::TextInput, text::NAME_FIELD.label)
         .focus();
     harness.run();
     harness.event(Input::Text("alice".to_owned()));
@@ -232,9 +232,9 @@ fn what_is_remembered_logs_in_at_the_start_unless_the_user_has_logged_out() {
     out.settings.auto_log_in = false;
     let (_harness, play) = window(out);
     assert_eq!(play.commands(), []);
-    let elsewhere = Prefill {
+    let elsewhere = LoginPrefill {
         server: Some("other.example.org".to_owned()),
-        ..Prefill::default()
+        ..LoginPrefill::default()
     };
     let (_harness, play) = window_sized(remembered(), SIZE, elsewhere);
     assert_eq!(play.commands(), [], "nobody has asked for that server yet");

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn logs_in_by_keyboard_alone() {
     let (mut harness, play) = window(logged_out());
-    assert!(harness.get_by_label(text::NAME_LABEL).is_focused());
+    assert!(harness.get_by_label(text::NAME_FIELD.label).is_focused());
     harness.event(Input::Text("alice".to_owned()));
     harness.run();
     harness.key_press(Key::Tab);
@@ -30,13 +30,13 @@ fn a_bad_name_is_explained_beside_its_field() {
     harness.get_by_label(text::LOG_IN).click();
     harness.run();
     assert!(harness.query_by_label_contains("not 'A'").is_some());
-    assert!(harness.get_by_label(text::NAME_LABEL).is_focused());
+    assert!(harness.get_by_label(text::NAME_FIELD.label).is_focused());
     assert_eq!(play.commands(), []);
 }
 
 #[test]
 fn name_and_server_given_expressly_log_in_at_once() {
-    let given = |log_in| Prefill {
+    let given = |log_in| LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
         log_in,

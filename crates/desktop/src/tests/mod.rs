@@ -25,7 +25,7 @@ use pinhole_client::snapshot::EntryView;
 use pinhole_client::*;
 use pinhole_client::{Completion, Progress};
 
-use crate::app::{App, Prefill};
+use crate::app::{App, LoginPrefill};
 use crate::bridge::Bridge;
 use crate::text;
 
@@ -207,7 +207,7 @@ fn click(harness: &mut Harness<'_, App>, label: &str) {
 fn window_sized(
     snapshot: Snapshot,
     size: [f32; 2],
-    prefill: Prefill,
+    prefill: LoginPrefill,
 ) -> (Harness<'static, App>, Play) {
     let play = Play::new(snapshot);
     let given = play.clone();
@@ -225,7 +225,7 @@ fn window_sized(
 }
 
 fn window(snapshot: Snapshot) -> (Harness<'static, App>, Play) {
-    window_sized(snapshot, SIZE, Prefill::default())
+    window_sized(snapshot, SIZE, LoginPrefill::default())
 }
 
 #[derive(Debug)]

@@ -31,7 +31,7 @@ fn a_running_transfer_says_how_far_how_fast_and_which_way() {
     harness.run();
     for shown in [
         "Sending to bob",
-        "367 of 734 MB  ·  20 MB/s  ·  18 s left",
+        "367 of 734 MB  ·  20.0 MB/s  ·  18 s left",
         "Direct, punched through both NATs",
     ] {
         assert!(shows(&harness, shown), "{shown}");
@@ -142,7 +142,7 @@ fn several_transfers_are_summed_up() {
         }
     });
     harness.run();
-    let sum = "3 transfers  ·  3 of 12 files  ·  1.1 of 2.2 GB  ·  60 MB/s  ·  18 s left";
+    let sum = "3 transfers  ·  3 of 12 files  ·  1.10 of 2.20 GB  ·  60.0 MB/s  ·  18 s left";
     assert!(shows(&harness, sum));
     play.change(|s| s.transfers.truncate(1));
     harness.run();

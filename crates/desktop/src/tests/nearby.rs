@@ -23,7 +23,7 @@ fn the_first_screen_does_without_a_server() {
     click(&mut harness, text::WITHOUT_SERVER);
     assert!(harness.query_by_label_contains("has 3 to 32").is_some());
     assert_eq!(play.commands(), []);
-    harness.get_by_label(text::NAME_LABEL).focus();
+    harness.get_by_label(text::NAME_FIELD.label).focus();
     harness.run();
     harness.event(Input::Text("alice".to_owned()));
     harness.run();

@@ -17,7 +17,7 @@ fn an_offer_asks_with_its_whole_list() {
         "bob wants to send you files",
         "a.txt",
         "b/c.bin",
-        "2 files, 2.0 MB",
+        "2 files, 2.00 MB",
     ] {
         assert!(
             harness.query_all_by_label(shown).next().is_some(),
@@ -56,14 +56,14 @@ fn a_part_of_an_offer_is_taken() {
     harness.run();
     assert!(
         harness
-            .query_by_label("3 files in 1 folder, 7.0 kB")
+            .query_by_label("3 files in 1 folder, 7.00 kB")
             .is_some()
     );
     click(&mut harness, "d/1");
     click(&mut harness, "f");
     assert!(
         harness
-            .query_by_label("1 file in 1 folder, 2.0 kB")
+            .query_by_label("1 file in 1 folder, 2.00 kB")
             .is_some()
     );
     click(&mut harness, text::ACCEPT);
@@ -75,8 +75,8 @@ fn with_nothing_ticked_there_is_nothing_to_accept() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| s.transfers.push(album()));
     harness.run();
-    click(&mut harness, "3 files in 1 folder, 7.0 kB");
-    harness.get_by_label("0 files, 0 bytes").focus();
+    click(&mut harness, "3 files in 1 folder, 7.00 kB");
+    harness.get_by_label("0 files, 0 B").focus();
     harness.run();
     assert!(
         harness
@@ -220,7 +220,7 @@ fn names_of_four_kilobytes_leave_the_answer_on_the_screen() {
     let long = format!("{}.pdf.exe", "x".repeat(4_090));
     let many: Vec<(&str, u64)> = (0..500).map(|_| (long.as_str(), 1)).collect();
     for size in [[400.0, 480.0], SIZE] {
-        let (mut harness, play) = window_sized(with_peers(), size, Prefill::default());
+        let (mut harness, play) = window_sized(with_peers(), size, LoginPrefill::default());
         play.change(|s| {
             let mut offer = incoming(&many);
             Arc::make_mut(&mut offer.offer).existing = 500;
@@ -291,7 +291,7 @@ fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
     for shown in [
         "Received from bob",
         "bob declined.",
-        "734 MB  ·  in 10 s  ·  73 MB/s  ·  3 files skipped",
+        "734 MB  ·  in 10 s  ·  73.4 MB/s  ·  3 files skipped",
         "Skipped, because they were there already:",
         "notes.txt",
     ] {

@@ -193,7 +193,7 @@ fn how_strangers_reach_the_user_is_a_setting() {
         (text::STRANGERS_DIRECT, Strangers::Direct),
         (text::STRANGERS_ASK, Strangers::Ask),
     ] {
-        let (mut harness, play) = window_sized(with_peers(), high, Prefill::default());
+        let (mut harness, play) = window_sized(with_peers(), high, LoginPrefill::default());
         click(&mut harness, text::SETTINGS);
         click(&mut harness, words);
         assert_eq!(play.commands(), [Command::SetStrangers { strangers }]);

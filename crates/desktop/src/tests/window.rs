@@ -102,7 +102,7 @@ fn settings_say_how_much_how_fast_and_what_stays() {
 #[test]
 fn a_proxy_is_typed_before_the_first_login() {
     // Tall enough to show all settings without scrolling.
-    let (mut harness, play) = window_sized(logged_out(), [480.0, 1_200.0], Prefill::default());
+    let (mut harness, play) = window_sized(logged_out(), [480.0, 1_200.0], LoginPrefill::default());
     click(&mut harness, text::SETTINGS);
     assert!(harness.query_by_label(text::LOG_OUT).is_none());
     typed(&mut harness, text::PROXY, "socks5://proxy:1080");
@@ -129,7 +129,7 @@ fn the_connection_is_checked_and_what_was_found_stays() {
     };
     // All of the settings is to be seen.
     let high = [SIZE[0], 2_000.0];
-    let (mut harness, play) = window_sized(with_peers(), high, Prefill::default());
+    let (mut harness, play) = window_sized(with_peers(), high, LoginPrefill::default());
     click(&mut harness, text::SETTINGS);
     click(&mut harness, text::PORT_MAPPING);
     click(&mut harness, text::DIAGNOSE);
@@ -219,7 +219,7 @@ fn history_is_shown_newest_first_and_cleared_by_the_second_click() {
     let height = |label: &str| harness.get_by_label(label).rect().top();
     assert!(height("new") < height("old"));
     for shown in [
-        "From bob  ·  2 hours ago  ·  734 MB  ·  73 MB/s",
+        "From bob  ·  2 hours ago  ·  734 MB  ·  73.4 MB/s",
         "Direct, punched through both NATs",
         "Cancelled.",
     ] {
@@ -266,7 +266,7 @@ fn a_title_that_no_font_can_draw_suggests_fonts_once() {
         .allow_missing_glyphs()
         .build_eframe(|cc| {
             let snapshot = given.snapshot();
-            App::new(cc, Bridge::played(given), snapshot, Prefill::default())
+            App::new(cc, Bridge::played(given), snapshot, LoginPrefill::default())
         });
     harness.run();
     assert!(harness.query_by_label(text::NO_FONT).is_none());

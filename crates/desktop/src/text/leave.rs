@@ -9,7 +9,7 @@ pub(crate) const STOP_AND_QUIT: &str = "Stop and quit";
 pub(crate) const STOP_AND_LOG_OUT: &str = "Stop and log out";
 pub(crate) const STOP_AND_LEAVE: &str = "Stop and switch off";
 pub(crate) const PARTS_ARE_KEPT: &str =
-    "It would stop. What has arrived is kept: sent again, it goes on from there.";
+    "It would stop. What has arrived is kept, and sending it again resumes from there.";
 
 /// Over the question whether to leave.
 pub(crate) fn would_stop(transfers: usize) -> String {

@@ -119,7 +119,7 @@ impl Direction {
 
 impl Forger {
     fn new(client: Handshake) -> Self {
-        let Side::Client(client) = client.into_side() else {
+        let RustlsConnection::Client(client) = client.into_side() else {
             panic!("no client");
         };
         let (secrets, keys) = client.dangerous_into_kernel_connection().unwrap();

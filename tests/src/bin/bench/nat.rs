@@ -30,7 +30,7 @@ const TRANSIT: u16 = 4001;
 const IROH_RELAY: u16 = 3340;
 
 /// One run's place. A sends `source` to B.
-struct Ground<'a> {
+struct NatGround<'a> {
     lab: &'a Lab,
     source: &'a Path,
     /// For everything that the run writes.
@@ -43,17 +43,17 @@ struct Ground<'a> {
 }
 
 /// What the first person has typed is running, and waits.
-struct Waiting {
-    first: Running,
+struct WaitingRival {
+    first: RunningRival,
     /// What the second person types now.
     second: Command,
-    receiver: Receiver,
+    receiver: RivalReceiver,
     /// Ends with the run.
     _scene: Option<Scene>,
 }
 
 #[derive(Clone, Copy)]
-enum Receiver {
+enum RivalReceiver {
     First,
     Second,
 }
@@ -62,7 +62,7 @@ struct Tool {
     name: &'static str,
     /// What has to be installed for it.
     programs: &'static [&'static str],
-    prepare: fn(&Ground<'_>) -> Result<Waiting>,
+    prepare: fn(&NatGround<'_>) -> Result<WaitingRival>,
 }
 
 const TOOLS: [Tool; 4] = [
@@ -89,12 +89,12 @@ const TOOLS: [Tool; 4] = [
 ];
 
 /// A process that is killed when dropped. What it says goes to a file.
-struct Running {
+struct RunningRival {
     child: Child,
     log: PathBuf,
 }
 
-impl Running {
+impl RunningRival {
     fn start(mut command: Command, log: PathBuf) -> Result<Self> {
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?);
@@ -117,7 +117,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningRival {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -170,7 +170,7 @@ pub(crate) fn nat(asked: &Asked) -> Result<()> {
                 fs::create_dir(&inbox)?;
                 let took = once(
                     tool,
-                    &Ground {
+                    &NatGround {
                         lab: &lab,
                         source: &source,
                         into: into.path(),
@@ -212,11 +212,11 @@ fn pairs() -> [(&'static str, Plan); 5] {
     ]
 }
 
-fn once(tool: &Tool, ground: &Ground<'_>) -> Result<Took> {
+fn once(tool: &Tool, ground: &NatGround<'_>) -> Result<Took> {
     let mut waiting = (tool.prepare)(ground)?;
     let received_before = received_bytes(ground.lab)?;
     let begin = Instant::now();
-    let mut second = Running::start(waiting.second, ground.into.join("second.log"))?;
+    let mut second = RunningRival::start(waiting.second, ground.into.join("second.log"))?;
     let arrived = ground.inbox.join("source");
     let size_bytes = ground.source.metadata()?.len();
     let is_whole = || fs::metadata(&arrived).is_ok_and(|file| file.len() == size_bytes);
@@ -306,7 +306,7 @@ fn has_content(folder: &Path) -> bool {
 }
 
 /// As far as they are installed.
-fn start_servers(lab: &Lab, folder: &Path) -> Result<Vec<Running>> {
+fn start_servers(lab: &Lab, folder: &Path) -> Result<Vec<RunningRival>> {
     let channels = tempfile::tempdir_in(folder)?.keep().join("mailbox.sqlite");
     let mailbox = [
         "wormhole-mailbox".to_owned(),
@@ -327,7 +327,7 @@ fn start_servers(lab: &Lab, folder: &Path) -> Result<Vec<Running>> {
         let mut command = lab.command(Host::S, program.as_ref());
         command.args(arguments);
         let log = folder.join(format!("server-{port}.log"));
-        let server = Running::start(command, log)?;
+        let server = RunningRival::start(command, log)?;
         wait_until(|| is_listening(lab, Host::S, port)).with_context(|| server.said())?;
         running.push(server);
     }
@@ -335,19 +335,19 @@ fn start_servers(lab: &Lab, folder: &Path) -> Result<Vec<Running>> {
 }
 
 /// The sender waits for the receiver, which has the file in the end.
-fn sender_first(ground: &Ground<'_>, send: Command, receive: Command) -> Result<Waiting> {
-    Ok(Waiting {
+fn sender_first(ground: &NatGround<'_>, send: Command, receive: Command) -> Result<WaitingRival> {
+    Ok(WaitingRival {
         first: start_first(ground, send)?,
         second: receive,
-        receiver: Receiver::Second,
+        receiver: RivalReceiver::Second,
         _scene: None,
     })
 }
 
 /// Starts the first command, and waits until it has nothing more to do alone.
-fn start_first(ground: &Ground<'_>, command: Command) -> Result<Running> {
+fn start_first(ground: &NatGround<'_>, command: Command) -> Result<RunningRival> {
     let before = received_bytes(ground.lab)?;
-    let mut first = Running::start(command, ground.into.join("first.log"))?;
+    let mut first = RunningRival::start(command, ground.into.join("first.log"))?;
     let deadline = Instant::now() + PATIENCE;
     let (mut last, mut since) = (before, Instant::now());
     while last == before || since.elapsed() < QUIET {
@@ -362,21 +362,21 @@ fn start_first(ground: &Ground<'_>, command: Command) -> Result<Running> {
     Ok(first)
 }
 
-fn pinhole(ground: &Ground<'_>) -> Result<Waiting> {
+fn pinhole(ground: &NatGround<'_>) -> Result<WaitingRival> {
     let scene = Scene::in_lab_with_folder(ground.lab, tempfile::tempdir_in(ground.into));
     let bob = scene.peer_in(ground.lab, Host::B, "bob");
     let alice = scene.peer_in(ground.lab, Host::A, "alice");
     let inbox = text(ground.inbox);
     let receive = bob.command(&["receive", "--into", &inbox, "--accept", "all", "--once"]);
-    Ok(Waiting {
+    Ok(WaitingRival {
         first: start_first(ground, receive)?,
         second: alice.command(&["send", "bob", &text(ground.source)]),
-        receiver: Receiver::First,
+        receiver: RivalReceiver::First,
         _scene: Some(scene),
     })
 }
 
-fn wormhole(ground: &Ground<'_>) -> Result<Waiting> {
+fn wormhole(ground: &NatGround<'_>) -> Result<WaitingRival> {
     let command = |host| {
         let mut command = ground.lab.command(host, "wormhole".as_ref());
         let mailbox = format!("ws://{}:{MAILBOX}/v1", Lab::SERVER);
@@ -396,7 +396,7 @@ fn wormhole(ground: &Ground<'_>) -> Result<Waiting> {
     sender_first(ground, send, receive)
 }
 
-fn wormhole_rs(ground: &Ground<'_>) -> Result<Waiting> {
+fn wormhole_rs(ground: &NatGround<'_>) -> Result<WaitingRival> {
     let hosts = ground.into.join("hosts");
     fs::write(&hosts, format!("{} {WORMHOLE_RS_STUN}\n", Lab::SERVER))?;
     let command = |host, verb| {
@@ -422,7 +422,7 @@ fn wormhole_rs(ground: &Ground<'_>) -> Result<Waiting> {
     sender_first(ground, send, receive)
 }
 
-fn sendme(ground: &Ground<'_>) -> Result<Waiting> {
+fn sendme(ground: &NatGround<'_>) -> Result<WaitingRival> {
     let relay = if ground.has_iroh_relay {
         format!("http://{}:{IROH_RELAY}", Lab::SERVER)
     } else {
@@ -436,17 +436,17 @@ fn sendme(ground: &Ground<'_>) -> Result<Waiting> {
     };
     let mut send = command(Host::A, "send", ground.into);
     send.arg(ground.source);
-    let send = Running::start(send, ground.into.join("first.log"))?;
+    let send = RunningRival::start(send, ground.into.join("first.log"))?;
     // The ticket comes when its relay knows it.
     wait_until(|| send.said().contains("sendme receive")).with_context(|| send.said())?;
     let said = send.said();
     let ticket = said.split_whitespace().last().context("a ticket")?;
     let mut receive = command(Host::B, "receive", ground.inbox);
     receive.arg(ticket);
-    Ok(Waiting {
+    Ok(WaitingRival {
         first: send,
         second: receive,
-        receiver: Receiver::Second,
+        receiver: RivalReceiver::Second,
         _scene: None,
     })
 }

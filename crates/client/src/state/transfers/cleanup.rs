@@ -39,8 +39,8 @@ impl Accepted {
 }
 
 impl State {
-    /// Nobody goes on with what has arrived of a transfer: it is to go, as soon as
-    /// nobody uses it.
+    /// Removes what has arrived of a transfer that does not go on, as soon as nothing
+    /// uses it.
     pub(super) fn abandon(&mut self, id: TransferId) {
         let Some(transfer) = self.transfers.get(id) else {
             return;

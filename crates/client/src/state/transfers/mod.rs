@@ -25,16 +25,16 @@ use crate::failure::Failure;
 use crate::model::{Progress, TransferId};
 use crate::offer;
 
-/// Finished transfers beyond this many leave the list, oldest first.
+/// The most transfers on the list. Beyond it, the oldest that have ended leave.
 const MAX_TRANSFERS: usize = 1_000;
-/// As many of what strangers have offered and nobody has accepted.
+/// The most offers of strangers on the list that ended without a yes.
 const MAX_UNWANTED: usize = 32;
 
 /// All transfers, oldest first, until they are dismissed.
 #[derive(Debug, Default)]
 pub(super) struct Transfers {
     all: BTreeMap<TransferId, Transfer>,
-    /// Of transfers that were cancelled while something still held their files.
+    /// Unfinished files of cancelled transfers that are still in use.
     leftovers: Leftovers,
 }
 
@@ -121,7 +121,7 @@ impl State {
         self.finish(id, Err(Failure::Cancelled));
     }
 
-    /// As `cancel`, but what has arrived is kept.
+    /// Ends a transfer and keeps what has arrived.
     pub(super) fn interrupt(&mut self, id: TransferId) {
         let Some(transfer) = self.unfinished(id) else {
             return;
@@ -273,7 +273,7 @@ impl State {
         self.effect(Effect::Record(Box::new(view)));
     }
 
-    /// Of what strangers have offered in vain only the last stay on the list.
+    /// Takes the oldest offers of strangers off the list that ended without a yes.
     fn forget_unwanted(&mut self) {
         let over = self.transfers.ids(|t| t.is_unwanted() && t.is_final());
         for id in over.iter().rev().skip(MAX_UNWANTED) {

@@ -23,9 +23,9 @@ use crate::state::State;
 use crate::state::effect::{Effect, ExchangeEffect};
 use crate::state::ids::{Carrier, SessionId};
 
-/// A lost transfer waits this long for a new connection.
+/// How long a lost transfer waits for a new connection.
 const WAIT: Duration = Duration::from_secs(120);
-/// And this long when the server says that the peer is gone.
+/// How long it waits when the server says that the peer is offline.
 const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
 /// Between two attempts of the sender. The first follows as fast: the session
 /// that broke must be gone.

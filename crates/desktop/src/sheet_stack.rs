@@ -1,5 +1,5 @@
-//! What lies over the window, one sheet upon another, and what was typed and not
-//! sent: nothing that the user began is lost because something else comes up.
+//! The open sheets, one over another, and unsent messages. Nothing that the user has
+//! begun is lost when another sheet opens.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -11,26 +11,26 @@ use crate::action::Sheet;
 use crate::message::Draft;
 use crate::send_sheet;
 
-/// The sheets, the topmost last; of each kind there is one.
+/// The open sheets, the topmost last. There is at most one of each kind.
 #[derive(Debug, Default)]
-pub(crate) struct Sheets {
+pub(crate) struct SheetStack {
     open: Vec<Sheet>,
-    /// Messages that were begun and put away.
+    /// Unsent messages whose sheets were closed.
     drafts: BTreeMap<PeerKey, Draft>,
 }
 
-impl Sheets {
-    /// The sheet that is to be seen.
+impl SheetStack {
+    /// The visible sheet.
     pub(crate) fn top(&self) -> Option<&Sheet> {
         self.open.last()
     }
 
-    /// The sheet that is to be seen.
+    /// The visible sheet.
     pub(crate) fn top_mut(&mut self) -> Option<&mut Sheet> {
         self.open.last_mut()
     }
 
-    /// Lays a sheet over the others. A message goes on where it was left.
+    /// Opens a sheet over the others. A message continues where it was left.
     pub(crate) fn open(&mut self, mut sheet: Sheet) {
         let same = |other: &Sheet| discriminant(other) == discriminant(&sheet);
         if let Some(place) = self.open.iter().position(same) {
@@ -45,7 +45,7 @@ impl Sheets {
         self.open.push(sheet);
     }
 
-    /// Asks to whom these files go, and those that wait for the same answer.
+    /// Asks for the recipients of these files, together with files that wait already.
     pub(crate) fn ask_to_whom(&mut self, snapshot: &Snapshot, paths: Vec<PathBuf>) {
         let is_send = |sheet: &Sheet| matches!(sheet, Sheet::Send { .. });
         let Some(place) = self.open.iter().position(is_send) else {
@@ -62,7 +62,7 @@ impl Sheets {
         self.open.push(sheet);
     }
 
-    /// The files that wait for somebody to be chosen.
+    /// The files that wait for recipients.
     pub(crate) fn waiting(&self) -> Option<&[PathBuf]> {
         self.open.iter().find_map(|sheet| match sheet {
             Sheet::Send { paths, .. } => Some(paths.as_slice()),
@@ -70,19 +70,19 @@ impl Sheets {
         })
     }
 
-    /// Puts the topmost away; what was typed in it stays for the next time.
+    /// Closes the topmost sheet. What was typed in it is kept for the next time.
     pub(crate) fn close(&mut self) {
         if let Some(sheet) = self.open.pop() {
             self.keep(sheet);
         }
     }
 
-    /// Puts the topmost away, with what was typed in it.
+    /// Closes the topmost sheet and discards what was typed in it.
     pub(crate) fn discard(&mut self) {
         self.open.pop();
     }
 
-    /// Puts away what has become pointless.
+    /// Closes sheets that have become pointless.
     pub(crate) fn obey(&mut self, snapshot: &Snapshot, is_logged_in: bool) {
         let mut homeless = Vec::new();
         self.open.retain_mut(|sheet| match sheet {
@@ -102,7 +102,7 @@ impl Sheets {
         }
     }
 
-    /// To whom something was written and not sent.
+    /// The recipients of unsent messages.
     pub(crate) fn unsent(&self) -> impl Iterator<Item = &PeerName> {
         let open = self.open.iter().filter_map(|sheet| match sheet {
             Sheet::Message(draft) if !draft.is_blank() => Some(draft),

@@ -1,29 +1,29 @@
-//! Those whom the user has chosen, and those whom the user does not want to hear.
+//! The contacts and the blocked people.
 
 use egui::{Align, Label, Layout, RichText, ScrollArea, Ui, Vec2};
 use pinhole_client::{Command, PeerIdentity, PeerKey, Snapshot};
 
-use crate::action::Action;
+use crate::action::UiAction;
 use crate::{sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 48.0;
 
 /// Draws both lists over the window. `forgetting` is the contact whose removal was
-/// asked for once; a click before that `is_ready` belongs to the one before it.
+/// clicked once. A second click counts once the sheet `is_ready`.
 pub(crate) fn show(
     ui: &Ui,
     snapshot: &Snapshot,
     forgetting: &mut Option<PeerKey>,
     is_ready: bool,
-) -> Vec<Action> {
-    sheet::show(ui, "known", |ui| {
+) -> Vec<UiAction> {
+    sheet::show(ui, "contacts", |ui| {
         let mut actions = Vec::new();
         let height = (ui.ctx().content_rect().height() - 180.0).max(120.0);
         ScrollArea::vertical()
             .max_height(height)
             .auto_shrink([false, true])
             .show(ui, |ui| {
-                // The bar lies beside the buttons, not on them.
+                // The scroll bar is beside the buttons, not over them.
                 ui.set_width(ui.available_width() - theme::GAP_LARGE);
                 ui.label(RichText::new(text::CONTACTS).heading().size(19.0));
                 ui.add(Label::new(theme::muted(ui, text::CONTACTS_HELP)).wrap());
@@ -47,14 +47,14 @@ pub(crate) fn show(
                         let button = theme::button(ui, text::UNBLOCK).accessible_name(name);
                         if button.clicked() {
                             let peer = peer.key;
-                            actions.push(Action::Command(Command::Unblock { peer }));
+                            actions.push(UiAction::Command(Command::Unblock { peer }));
                         }
                     });
                 }
             });
         ui.add_space(theme::GAP_LARGE);
-        if theme::primary_button(ui, text::CLOSE, true).clicked() {
-            actions.push(Action::CloseSheet);
+        if theme::primary_button(ui, text::CLOSE).clicked() {
+            actions.push(UiAction::CloseSheet);
         }
         actions
     })
@@ -65,15 +65,15 @@ fn contact(
     peer: &PeerIdentity,
     forgetting: &mut Option<PeerKey>,
     is_ready: bool,
-    actions: &mut Vec<Action>,
+    actions: &mut Vec<UiAction>,
 ) {
     let (name, key) = (peer.name.as_str(), peer.key);
     row(ui, peer, |ui| {
         let block = theme::quiet_button(ui, text::BLOCK).accessible_name(text::block(name));
         if block.clicked() {
-            actions.push(Action::Command(Command::Block { peer: key }));
+            actions.push(UiAction::Command(Command::Block { peer: key }));
         }
-        // The pinned key does not come back: the second click does it.
+        // The pinned key cannot be restored, so removal takes two clicks.
         let is_second = *forgetting == Some(key);
         let words = if is_second {
             text::REMOVE_FOR_GOOD
@@ -83,7 +83,7 @@ fn contact(
         let remove = theme::quiet_button(ui, words).accessible_name(text::remove(name));
         if remove.clicked() && is_second && is_ready {
             *forgetting = None;
-            actions.push(Action::Command(Command::Forget { peer: key }));
+            actions.push(UiAction::Command(Command::Forget { peer: key }));
         } else if remove.clicked() {
             *forgetting = Some(key);
         }

@@ -1,5 +1,5 @@
-//! Whose connection it is that a proxy passes on: the header of the PROXY protocol,
-//! version 1 or 2, in front of everything else.
+//! The real address of a client behind a proxy, from the PROXY protocol header (version 1
+//! or 2) in front of everything else.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// A proxy sends the header at once.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Connections whose header is awaited at a time.
+/// How many headers are awaited at once.
 const PENDING: usize = 1_024;
 /// The longest header of version 1, line end included.
 const MAX_V1_BYTES: usize = 107;
@@ -22,9 +22,9 @@ const V2_PREFIX_BYTES: usize = 16;
 /// What may follow it: addresses, and a proxy's remarks.
 const MAX_V2_REST_BYTES: usize = 1_024;
 
-/// Why a connection of a proxy is of no use.
+/// Why a proxied connection is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ProxyError {
+pub(crate) enum ProxyHeaderError {
     #[error("too many connections whose PROXY header is awaited")]
     Busy,
     #[error("no PROXY header in time")]
@@ -39,14 +39,14 @@ pub(crate) enum ProxyError {
     Io(#[from] io::Error),
 }
 
-/// The proxies whose word is believed.
+/// The proxies whose headers are trusted.
 #[derive(Debug)]
-pub(crate) struct Proxies {
+pub(crate) struct TrustedProxies {
     addresses: Vec<IpAddr>,
     pending: Semaphore,
 }
 
-impl Proxies {
+impl TrustedProxies {
     pub(crate) fn new(addresses: &[IpAddr]) -> Self {
         Self {
             addresses: addresses.iter().map(IpAddr::to_canonical).collect(),
@@ -58,29 +58,31 @@ impl Proxies {
         self.addresses.contains(&address.to_canonical())
     }
 
-    /// Reads the header. The address is the proxy's own where the connection is its
-    /// own, to see whether the server is there.
+    /// Reads the header. Returns the proxy's own address for a health check.
     pub(crate) async fn client(
         &self,
         tcp: &mut TcpStream,
         proxy: SocketAddr,
-    ) -> Result<SocketAddr, ProxyError> {
-        let _one_of_pending = self.pending.try_acquire().map_err(|_| ProxyError::Busy)?;
+    ) -> Result<SocketAddr, ProxyHeaderError> {
+        let _one_of_pending = self
+            .pending
+            .try_acquire()
+            .map_err(|_| ProxyHeaderError::Busy)?;
         let header = timeout(TIMEOUT, read_header(tcp)).await;
-        let header = header.map_err(|_| ProxyError::Slow)??;
+        let header = header.map_err(|_| ProxyHeaderError::Slow)??;
         let client = source(&header)?.unwrap_or(proxy);
         Ok(SocketAddr::new(client.ip().to_canonical(), client.port()))
     }
 }
 
-/// The header and not a byte more.
-async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProxyError> {
+/// Reads exactly the header.
+async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, ProxyHeaderError> {
     let mut header = vec![stream.read_u8().await?];
     match header.first() {
         Some(b'P') => {
             while header.last() != Some(&b'\n') {
                 if header.len() == MAX_V1_BYTES {
-                    return Err(ProxyError::Long);
+                    return Err(ProxyHeaderError::Long);
                 }
                 header.push(stream.read_u8().await?);
             }
@@ -90,23 +92,23 @@ async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> Result<Vec<u8>, P
             let rest = header.get_mut(1..).unwrap_or_default();
             stream.read_exact(rest).await?;
             let [.., high, low] = header[..] else {
-                return Err(ProxyError::Missing);
+                return Err(ProxyHeaderError::Missing);
             };
             let rest_bytes = usize::from(u16::from_be_bytes([high, low]));
             if rest_bytes > MAX_V2_REST_BYTES {
-                return Err(ProxyError::Long);
+                return Err(ProxyHeaderError::Long);
             }
             header.resize(V2_PREFIX_BYTES + rest_bytes, 0);
             let rest = header.get_mut(V2_PREFIX_BYTES..).unwrap_or_default();
             stream.read_exact(rest).await?;
         }
-        _ => return Err(ProxyError::Missing),
+        _ => return Err(ProxyHeaderError::Missing),
     }
     Ok(header)
 }
 
-/// Where the connection comes from; `None` where it is the proxy's own.
-fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
+/// The client's address; `None` if the connection is the proxy's own.
+fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyHeaderError> {
     let of = |ip: IpAddr, port| Ok(Some(SocketAddr::new(ip, port)));
     match HeaderResult::parse(header) {
         HeaderResult::V1(Ok(header)) => match header.addresses {
@@ -115,7 +117,7 @@ fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
             v1::Addresses::Unknown => Ok(None),
         },
         HeaderResult::V2(Ok(header)) => match (header.command, header.addresses) {
-            // Also what the proxy itself does not know.
+            // Or the proxy does not know the address.
             (v2::Command::Local, _) | (_, v2::Addresses::Unspecified) => Ok(None),
             (v2::Command::Proxy, v2::Addresses::IPv4(it)) => {
                 of(it.source_address.into(), it.source_port)
@@ -123,9 +125,9 @@ fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
             (v2::Command::Proxy, v2::Addresses::IPv6(it)) => {
                 of(it.source_address.into(), it.source_port)
             }
-            (v2::Command::Proxy, _) => Err(ProxyError::Address),
+            (v2::Command::Proxy, _) => Err(ProxyHeaderError::Address),
         },
-        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Err(ProxyError::Missing),
+        HeaderResult::V1(Err(_)) | HeaderResult::V2(Err(_)) => Err(ProxyHeaderError::Missing),
     }
 }
 
@@ -133,7 +135,7 @@ fn source(header: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
 mod tests {
     use super::*;
 
-    async fn read(bytes: &[u8]) -> Result<(Option<SocketAddr>, Vec<u8>), ProxyError> {
+    async fn read(bytes: &[u8]) -> Result<(Option<SocketAddr>, Vec<u8>), ProxyHeaderError> {
         let mut rest = bytes;
         let header = read_header(&mut rest).await?;
         Ok((source(&header)?, rest.to_vec()))

@@ -2,19 +2,19 @@
 
 use pinhole_client::{Command, Event, PeerIdentity, Snapshot};
 
-use crate::arguments::Whom;
+use crate::arguments::PeerSpec;
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
 
-/// What the user wants to have with somebody.
+/// A change to the contacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum ContactChange {
     Block,
     Unblock,
     Forget,
 }
 
-impl Wish {
+impl ContactChange {
     fn command(self, peer: &PeerIdentity) -> Command {
         let peer = peer.key;
         match self {
@@ -33,12 +33,12 @@ impl Wish {
         }
     }
 
-    /// Everybody of whom it can be wished.
+    /// The people that the change can apply to.
     fn candidates(self, snapshot: &Snapshot) -> Vec<PeerIdentity> {
         let mut all = match self {
             Self::Unblock => snapshot.blocked.clone(),
             Self::Forget => snapshot.contacts.to_vec(),
-            // Whoever has annoyed the user stands in the history.
+            // People to block are in the history.
             Self::Block => {
                 let history = snapshot.history.iter().map(|entry| entry.peer.clone());
                 history.chain(snapshot.contacts.iter().cloned()).collect()
@@ -50,8 +50,8 @@ impl Wish {
     }
 }
 
-/// Lists whom the user has chosen, and who is blocked.
-pub(crate) fn contacts(terminal: &Terminal<'_>) -> Exit {
+/// Lists the contacts, and the people who are blocked.
+pub(crate) fn list(terminal: &Terminal<'_>) -> Exit {
     let snapshot = terminal.client.snapshot();
     for peer in snapshot.contacts.iter() {
         let blocked = snapshot.blocked.iter().any(|one| one.key == peer.key);
@@ -67,20 +67,20 @@ pub(crate) fn contacts(terminal: &Terminal<'_>) -> Exit {
     Exit::Done
 }
 
-/// Does what the user wants to have with somebody.
-pub(crate) async fn wish(
+/// Makes a change to the contacts.
+pub(crate) async fn change(
     terminal: &mut Terminal<'_>,
-    wish: Wish,
-    whom: &Whom,
+    wish: ContactChange,
+    spec: &PeerSpec,
 ) -> anyhow::Result<Exit> {
     let candidates = wish.candidates(&terminal.client.snapshot());
     let is_meant = |peer: &&PeerIdentity| {
-        let fingerprint = whom.fingerprint;
-        peer.name == whom.name && fingerprint.is_none_or(|it| it == peer.key.fingerprint())
+        let fingerprint = spec.fingerprint;
+        peer.name == spec.name && fingerprint.is_none_or(|it| it == peer.key.fingerprint())
     };
     let meant: Vec<_> = candidates.iter().filter(is_meant).collect();
     let [peer] = *meant else {
-        return Ok(not_one(terminal, whom, &meant));
+        return Ok(not_one(terminal, spec, &meant));
     };
     terminal.client.command(wish.command(peer))?;
     while !wish.is_done(peer, &terminal.client.snapshot()) {
@@ -91,16 +91,16 @@ pub(crate) async fn wish(
         }
     }
     match wish {
-        Wish::Forget => terminal.report.forgotten(peer),
-        Wish::Block => terminal.report.contact(peer, true),
-        Wish::Unblock => terminal.report.contact(peer, false),
+        ContactChange::Forget => terminal.report.forgotten(peer),
+        ContactChange::Block => terminal.report.contact(peer, true),
+        ContactChange::Unblock => terminal.report.contact(peer, false),
     }
     Ok(Exit::Done)
 }
 
-/// Says that nobody, or more than one, is meant.
-fn not_one(terminal: &mut Terminal<'_>, whom: &Whom, meant: &[&PeerIdentity]) -> Exit {
-    let name = &whom.name;
+/// Reports that nobody or several people match.
+fn not_one(terminal: &mut Terminal<'_>, spec: &PeerSpec, meant: &[&PeerIdentity]) -> Exit {
+    let name = &spec.name;
     let reason = if meant.is_empty() {
         format!("Nobody called {name} is known here. `pinhole contacts` and `history` list who is.")
     } else {

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// One line. Fields are added, never renamed or removed.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Line<'a> {
+pub(super) enum JsonLine<'a> {
     LoggedIn {
         name: &'a PeerName,
         observed: SocketAddr,
@@ -68,11 +68,11 @@ pub(super) enum Line<'a> {
         existing: u32,
         unread: u64,
         existing_names: &'a [String],
-        entries: Vec<Entry<'a>>,
+        entries: Vec<JsonEntry<'a>>,
     },
     Waiting {
         peer: &'a PeerName,
-        until: Until,
+        until: AwaitedState,
     },
     LeftOut {
         peer: &'a PeerName,
@@ -163,20 +163,20 @@ pub(super) enum Line<'a> {
     },
 }
 
-/// What is waited for.
+/// What the peer has to do before a transfer goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Until {
+pub(crate) enum AwaitedState {
     /// The peer comes online.
     Online,
-    /// It receives: it is there, but does not, or has gone away.
+    /// It starts receiving. It is online for something else, or has gone away.
     Receiving,
-    /// It takes the offer.
+    /// It accepts the offer.
     Accepted,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Entry<'a> {
+pub(super) struct JsonEntry<'a> {
     pub(super) path: &'a str,
     pub(super) size_bytes: Option<u64>,
 }
@@ -185,11 +185,11 @@ pub(super) struct Entry<'a> {
 mod tests {
     use std::collections::BTreeMap;
 
-    /// The fields of every event that is written out here. Of one that only wraps
-    /// something else there are none.
+    /// The fields of every event that is declared here. An event that only wraps another
+    /// type has none.
     fn declared() -> BTreeMap<String, Vec<String>> {
-        let source = include_str!("line.rs");
-        let (_, variants) = source.split_once("enum Line<'a> {\n").unwrap();
+        let source = include_str!("json_line.rs");
+        let (_, variants) = source.split_once("enum JsonLine<'a> {\n").unwrap();
         let (variants, _) = variants.split_once("\n}\n").unwrap();
         let mut events = BTreeMap::new();
         let mut last = String::new();

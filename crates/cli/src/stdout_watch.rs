@@ -1,26 +1,26 @@
-//! Whoever reads standard output, for as long as somebody does.
+//! Whether anyone still reads standard output.
 
 use tokio::sync::oneshot;
 
-/// Tells when nobody reads results any more, also while there are none.
-pub(crate) struct Reader {
+/// Reports when the reader of standard output is gone, even while nothing is written.
+pub(crate) struct StdoutWatch {
     gone: oneshot::Receiver<()>,
 }
 
-impl Reader {
-    /// Of standard output.
-    pub(crate) fn of_results() -> Self {
+impl StdoutWatch {
+    /// Starts watching.
+    pub(crate) fn start() -> Self {
         let (sender, gone) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
             if wait_until_gone() {
-                // Without a receiver nobody waits for it.
+                // Without a receiver, nothing waits for the message.
                 let _ = sender.send(());
             }
         });
         Self { gone }
     }
 
-    /// Returns when it is gone.
+    /// Completes when the reader is gone.
     pub(crate) async fn gone(&mut self) {
         if (&mut self.gone).await.is_err() {
             std::future::pending::<()>().await;
@@ -28,14 +28,14 @@ impl Reader {
     }
 }
 
-/// Waits for the end of whoever reads a pipe or a socket; a file has none. Returns
-/// whether it came.
+/// Blocks until the reader of a pipe or socket is gone. Returns false if standard output
+/// has no reader, as a file.
 #[cfg(unix)]
 fn wait_until_gone() -> bool {
     use rustix::event::{PollFd, PollFlags, poll};
     let stdout = std::io::stdout();
     loop {
-        // That the other end is gone is told whether it is asked for or not.
+        // `poll` reports a closed other end even if it is not asked to.
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         match poll(&mut fds, None) {
             Ok(ready) => return ready > 0,
@@ -45,7 +45,7 @@ fn wait_until_gone() -> bool {
     }
 }
 
-/// It shows when something is written.
+/// A closed pipe shows when something is written to it.
 #[cfg(not(unix))]
 fn wait_until_gone() -> bool {
     false

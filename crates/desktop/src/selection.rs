@@ -1,44 +1,50 @@
-//! What of an offer the user wants, as ticked in its question.
+//! The part of an offer that the user wants, as ticked.
 
 use std::collections::BTreeSet;
 
 use pinhole_client::snapshot::EntryView;
 use pinhole_client::{Existing, OfferView};
 
-/// Whether a file is wanted, or what of a folder.
+/// Whether a file is wanted, or how much of a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tick {
-    /// With everything in it.
+    /// All of it.
     Whole,
-    /// Some of what is in the folder.
+    /// Some of the folder's content.
     Part,
-    /// Nothing of it.
+    /// None of it.
     None,
 }
 
-/// What of an offer is wanted, and what happens to names that are there.
+impl From<bool> for Tick {
+    fn from(wanted: bool) -> Self {
+        if wanted { Self::Whole } else { Self::None }
+    }
+}
+
+/// The wanted part of an offer, and what to do about taken names.
 #[derive(Debug, Clone)]
-pub(crate) struct Choice {
+pub(crate) struct OfferSelection {
     ticks: Vec<Tick>,
-    wanted: Amount,
-    /// `None` until the user says otherwise than the settings.
+    wanted: SelectedAmount,
+    /// `None` while the settings apply.
     pub(crate) existing: Option<Existing>,
 }
 
 /// How much is wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Amount {
+pub(crate) struct SelectedAmount {
     pub(crate) files: u64,
     pub(crate) folders: u64,
     pub(crate) bytes: u64,
 }
 
-impl Choice {
-    /// Everything, as an offer is asked about at first.
+impl OfferSelection {
+    /// Selects everything, as at first.
     pub(crate) fn of(offer: &OfferView) -> Self {
         Self {
             ticks: vec![Tick::Whole; offer.entries.len()],
-            wanted: Amount {
+            wanted: SelectedAmount {
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
@@ -47,22 +53,22 @@ impl Choice {
         }
     }
 
-    /// How the entry at this place is ticked.
+    /// The tick of the entry at this index.
     pub(crate) fn tick(&self, place: usize) -> Tick {
         self.ticks.get(place).copied().unwrap_or(Tick::None)
     }
 
-    /// How all entries together are ticked.
+    /// The tick of all entries together.
     pub(crate) fn tick_of_all(&self) -> Tick {
         of_parts(self.ticks.iter().copied())
     }
 
     /// How much is wanted.
-    pub(crate) const fn wanted(&self) -> Amount {
+    pub(crate) const fn wanted(&self) -> SelectedAmount {
         self.wanted
     }
 
-    /// Places of what is not wanted; with a folder all that it holds.
+    /// The indices of what is not wanted; with a folder everything in it.
     pub(crate) fn unwanted(&self) -> BTreeSet<u32> {
         let ticks = self.ticks.iter().zip(0..);
         ticks
@@ -71,20 +77,20 @@ impl Choice {
             .collect()
     }
 
-    /// Wants everything, or nothing.
+    /// Selects everything or nothing.
     pub(crate) fn set_all(&mut self, entries: &[EntryView], wanted: bool) {
-        self.ticks.fill(leaf(wanted));
+        self.ticks.fill(wanted.into());
         self.add_up(entries);
     }
 
-    /// Wants the entry at this place, with everything in it, or does not.
+    /// Selects or deselects the entry at this index, with everything in it.
     pub(crate) fn set(&mut self, entries: &[EntryView], place: u32, wanted: bool) {
         let mut is_meant = vec![false; entries.len()];
         for ((at, entry), tick) in (0..).zip(entries).zip(&mut self.ticks) {
-            // A folder stands before what it holds.
+            // A folder comes before its content.
             let inside = entry.folder.is_some_and(|it| holds(&is_meant, it));
             if inside || at == place {
-                *tick = leaf(wanted);
+                *tick = wanted.into();
                 if let Some(meant) = is_meant.get_mut(at as usize) {
                     *meant = true;
                 }
@@ -94,7 +100,7 @@ impl Choice {
         self.add_up(entries);
     }
 
-    /// A folder is wanted as far as what it holds is.
+    /// Derives the ticks of folders from their content.
     fn settle_folders(&mut self, entries: &[EntryView]) {
         let mut held: Vec<Option<Tick>> = vec![None; entries.len()];
         for (at, entry) in entries.iter().enumerate().rev() {
@@ -112,7 +118,7 @@ impl Choice {
     }
 
     fn add_up(&mut self, entries: &[EntryView]) {
-        self.wanted = Amount::default();
+        self.wanted = SelectedAmount::default();
         for (entry, tick) in entries.iter().zip(&self.ticks) {
             match (tick, entry.size_bytes) {
                 (Tick::None, _) => {}
@@ -124,10 +130,6 @@ impl Choice {
             }
         }
     }
-}
-
-const fn leaf(wanted: bool) -> Tick {
-    if wanted { Tick::Whole } else { Tick::None }
 }
 
 fn holds(is_meant: &[bool], folder: u32) -> bool {
@@ -166,8 +168,8 @@ mod tests {
         .into()
     }
 
-    fn everything() -> Choice {
-        Choice::of(&OfferView {
+    fn everything() -> OfferSelection {
+        OfferSelection::of(&OfferView {
             entries: entries(),
             files: 3,
             folders: 3,
@@ -176,7 +178,7 @@ mod tests {
         })
     }
 
-    fn left_out(choice: &Choice) -> Vec<u32> {
+    fn left_out(choice: &OfferSelection) -> Vec<u32> {
         choice.unwanted().into_iter().collect()
     }
 
@@ -193,7 +195,7 @@ mod tests {
         choice.set(&entries(), 3, true);
         assert_eq!(left_out(&choice), [1]);
         assert_eq!([0, 2].map(|at| choice.tick(at)), [Tick::Part, Tick::Whole]);
-        let left = Amount {
+        let left = SelectedAmount {
             files: 2,
             folders: 3,
             bytes: 6,
@@ -209,7 +211,7 @@ mod tests {
         choice.set(&entries(), 1, false);
         assert_eq!(left_out(&choice), [0, 1, 2, 3]);
         choice.set_all(&entries(), false);
-        assert_eq!(choice.wanted(), Amount::default());
+        assert_eq!(choice.wanted(), SelectedAmount::default());
         assert_eq!(
             (left_out(&choice).len(), choice.tick_of_all()),
             (6, Tick::None)

@@ -1,70 +1,74 @@
-//! Whom a name means.
+//! Resolving a name to a peer.
 
 use pinhole_client::PeerView;
 
-use crate::arguments::Whom;
+use crate::arguments::PeerSpec;
 
-/// What can be known of who has a name.
+/// What is known so far about the owner of a name.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reach {
-    /// There is a server, which says who has the name, be it now or later.
+pub(super) struct LookupProgress {
+    /// There is a server that knows the owner of each name.
     pub(super) has_server: bool,
-    /// It has been asked, or cannot be.
+    /// The server has answered or cannot be reached.
     pub(super) is_settled: bool,
-    /// Whoever is nearby may not have answered yet.
+    /// Peers nearby may not have answered yet.
     pub(super) searches_nearby: bool,
 }
 
-/// Whom a name means now.
-pub(super) enum Choice<'a> {
+/// The peer that a name stands for now.
+pub(super) enum Resolution<'a> {
     Peer(&'a PeerView),
-    /// That may show in a moment.
+    /// The answer may come in a moment.
     NotYet,
-    /// Several, of whom none is known.
+    /// Several peers claim the name, and none of them is known.
     Several,
-    /// Somebody nearby who only calls himself so, while a server could say who has
-    /// the name.
+    /// A peer nearby claims the name, but there is a server that could confirm it.
     Unconfirmed(&'a PeerView),
-    /// Somebody, but not with the key that was said.
+    /// A peer has the name, but not the given key.
     OtherKey(&'a PeerView),
     Nobody,
 }
 
-/// Whom a name means: whoever has the key that was said with it; otherwise whoever a
-/// server names so, or we know. Who only calls himself so, nearby, is meant where there
-/// is no server: with one, the name is somebody's, who may just be away.
-pub(super) fn choose<'a>(peers: &'a [PeerView], whom: &Whom, reach: Reach) -> Choice<'a> {
-    let may_show = !reach.is_settled || reach.searches_nearby;
+/// Resolves a name. With a fingerprint it is the peer with that key. Otherwise it is a
+/// peer whom a server confirms or whom we know. A peer nearby that only claims the name
+/// is chosen only without a server, because a server may know its real owner, who is just
+/// offline.
+pub(super) fn resolve<'a>(
+    peers: &'a [PeerView],
+    spec: &PeerSpec,
+    progress: LookupProgress,
+) -> Resolution<'a> {
+    let may_show = !progress.is_settled || progress.searches_nearby;
     let named = || {
         let online = peers.iter().filter(|peer| peer.online);
-        online.filter(|peer| peer.identity.name == whom.name)
+        online.filter(|peer| peer.identity.name == spec.name)
     };
-    if let Some(fingerprint) = whom.fingerprint {
+    if let Some(fingerprint) = spec.fingerprint {
         let is_said = |peer: &&PeerView| peer.identity.key.fingerprint() == fingerprint;
         return match (named().find(is_said), named().next()) {
-            (Some(peer), _) => Choice::Peer(peer),
-            (None, _) if may_show => Choice::NotYet,
-            (None, Some(other)) => Choice::OtherKey(other),
-            (None, None) => Choice::Nobody,
+            (Some(peer), _) => Resolution::Peer(peer),
+            (None, _) if may_show => Resolution::NotYet,
+            (None, Some(other)) => Resolution::OtherKey(other),
+            (None, None) => Resolution::Nobody,
         };
     }
     let with_right_key = || named().filter(|peer| peer.changed_from.is_none());
     if let Some(peer) = with_right_key().find(|peer| !peer.claimed) {
-        return Choice::Peer(peer);
+        return Resolution::Peer(peer);
     }
-    if !reach.is_settled {
-        return Choice::NotYet;
+    if !progress.is_settled {
+        return Resolution::NotYet;
     }
     let mut strangers = with_right_key();
     match (strangers.next(), strangers.next()) {
-        // Somebody we know may still answer.
-        (Some(_), _) if reach.has_server && may_show => Choice::NotYet,
-        (Some(stranger), _) if reach.has_server => Choice::Unconfirmed(stranger),
-        (Some(_), Some(_)) => Choice::Several,
-        (Some(stranger), None) => Choice::Peer(stranger),
-        (None, _) if reach.searches_nearby => Choice::NotYet,
-        // The engine refuses, and says why.
-        (None, _) => named().next().map_or(Choice::Nobody, Choice::Peer),
+        // A known peer may still answer.
+        (Some(_), _) if progress.has_server && may_show => Resolution::NotYet,
+        (Some(stranger), _) if progress.has_server => Resolution::Unconfirmed(stranger),
+        (Some(_), Some(_)) => Resolution::Several,
+        (Some(stranger), None) => Resolution::Peer(stranger),
+        (None, _) if progress.searches_nearby => Resolution::NotYet,
+        // The engine refuses it and says why.
+        (None, _) => named().next().map_or(Resolution::Nobody, Resolution::Peer),
     }
 }
 
@@ -105,24 +109,24 @@ mod tests {
     }
 
     /// The first byte of the key that `bob` means, or a word.
-    fn chosen(peers: &[PeerView], key: Option<u8>, reach: Reach) -> String {
-        let whom = Whom {
+    fn chosen(peers: &[PeerView], key: Option<u8>, progress: LookupProgress) -> String {
+        let spec = PeerSpec {
             name: "bob".parse().unwrap(),
             fingerprint: key.map(|key| peer(key).identity.key.fingerprint()),
         };
         let first = |peer: &PeerView| peer.identity.key.as_bytes()[0].to_string();
-        match choose(peers, &whom, reach) {
-            Choice::Peer(peer) => first(peer),
-            Choice::Unconfirmed(peer) => format!("unconfirmed {}", first(peer)),
-            Choice::OtherKey(peer) => format!("not {}", first(peer)),
-            Choice::NotYet => "not yet".to_owned(),
-            Choice::Several => "several".to_owned(),
-            Choice::Nobody => "nobody".to_owned(),
+        match resolve(peers, &spec, progress) {
+            Resolution::Peer(peer) => first(peer),
+            Resolution::Unconfirmed(peer) => format!("unconfirmed {}", first(peer)),
+            Resolution::OtherKey(peer) => format!("not {}", first(peer)),
+            Resolution::NotYet => "not yet".to_owned(),
+            Resolution::Several => "several".to_owned(),
+            Resolution::Nobody => "nobody".to_owned(),
         }
     }
 
-    fn reach(has_server: bool, is_settled: bool, searches_nearby: bool) -> Reach {
-        Reach {
+    fn progress(has_server: bool, is_settled: bool, searches_nearby: bool) -> LookupProgress {
+        LookupProgress {
             has_server,
             is_settled,
             searches_nearby,
@@ -135,9 +139,9 @@ mod tests {
             online: false,
             ..peer(1)
         };
-        let (asking, asked) = (reach(true, false, true), reach(true, true, true));
-        let settled = reach(true, true, false);
-        for (peers, reach, expected) in [
+        let (asking, asked) = (progress(true, false, true), progress(true, true, true));
+        let settled = progress(true, true, false);
+        for (peers, progress, expected) in [
             (vec![], asking, "not yet"),
             (vec![], asked, "not yet"),
             (vec![], settled, "nobody"),
@@ -154,14 +158,14 @@ mod tests {
             (vec![changed(2)], asked, "not yet"),
             (vec![changed(2)], settled, "2"),
         ] {
-            assert_eq!(chosen(&peers, None, reach), expected, "{peers:#?}");
+            assert_eq!(chosen(&peers, None, progress), expected, "{peers:#?}");
         }
     }
 
     #[test]
     fn without_a_server_a_name_means_the_only_one_who_claims_it() {
-        let (searching, settled) = (reach(false, true, true), reach(false, true, false));
-        for (peers, reach, expected) in [
+        let (searching, settled) = (progress(false, true, true), progress(false, true, false));
+        for (peers, progress, expected) in [
             (vec![], searching, "not yet"),
             (vec![], settled, "nobody"),
             (vec![claimed(2)], searching, "2"),
@@ -169,21 +173,21 @@ mod tests {
             (vec![changed(2)], searching, "not yet"),
             (vec![changed(2)], settled, "2"),
         ] {
-            assert_eq!(chosen(&peers, None, reach), expected, "{peers:#?}");
+            assert_eq!(chosen(&peers, None, progress), expected, "{peers:#?}");
         }
     }
 
     #[test]
     fn a_fingerprint_means_one_key_whoever_confirms_it() {
-        let (asking, settled) = (reach(true, false, true), reach(true, true, false));
-        for (peers, reach, expected) in [
+        let (asking, settled) = (progress(true, false, true), progress(true, true, false));
+        for (peers, progress, expected) in [
             (vec![claimed(2), peer(1)], asking, "2"),
             (vec![claimed(2)], settled, "2"),
             (vec![peer(1)], asking, "not yet"),
             (vec![peer(1)], settled, "not 1"),
             (vec![], settled, "nobody"),
         ] {
-            assert_eq!(chosen(&peers, Some(2), reach), expected, "{peers:#?}");
+            assert_eq!(chosen(&peers, Some(2), progress), expected, "{peers:#?}");
         }
     }
 }

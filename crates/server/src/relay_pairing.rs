@@ -1,4 +1,4 @@
-//! Connections that meet at the relay.
+//! Pairing two connections at the relay.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use tokio::time::sleep;
 use tracing::info;
 
 use crate::context::{ConnectionError, Context, refuse, tell, write_message};
-use crate::inbox::{Input, RelayDecision, RelayLeg};
+use crate::inbox::{RegistrarInput, RelayDecision, RelayLeg};
 use crate::relay::CarryError;
 
-/// Returns when the client hangs up, and fails when it sends anything.
+/// Waits until the client hangs up. Fails when it sends anything.
 async fn wait_for_end(
     context: &Context,
     half: &mut RelayLeg,
@@ -42,7 +42,7 @@ pub(crate) async fn relay(
 ) -> Result<(), ConnectionError> {
     let relay = RelayId(context.fresh_id());
     let (verdict, decided) = oneshot::channel();
-    let input = Input::Relay {
+    let input = RegistrarInput::Relay {
         relay,
         key: half.key,
         token,
@@ -56,7 +56,7 @@ pub(crate) async fn relay(
         }
         ended = wait_for_end(context, &mut half, decoder) => {
             // The registrar is gone only when it has forgotten all relays.
-            let _: Result<(), _> = tell(context, Input::RelayDisconnected { relay }).await;
+            let _: Result<(), _> = tell(context, RegistrarInput::RelayDisconnected { relay }).await;
             return match ended {
                 Err(ConnectionError::CutOff(reason)) => refuse(context, half.stream, reason).await,
                 ended => ended,
@@ -76,7 +76,7 @@ pub(crate) async fn relay(
     }
 }
 
-/// Both sides of a relay are here.
+/// Carries bytes once both sides are connected.
 async fn meet(
     context: &Context,
     mut a: RelayLeg,
@@ -116,8 +116,9 @@ async fn meet(
                 info!(inviter = %key, from = %inviter.address, "relay ended: {reason}");
             }
             let keys = pair.keys;
-            tell(context, Input::RelayEnded { keys, reason }).await?;
-            // The reason takes another way than the end: it shall be there first.
+            tell(context, RegistrarInput::RelayEnded { keys, reason }).await?;
+            // The reason takes another path than the end of the connection, and has to
+            // arrive first.
             sleep(context.limits.linger_timeout).await;
             Ok(())
         }

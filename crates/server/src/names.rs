@@ -18,12 +18,12 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS names_by_time ON names (registered_at_s);
     CREATE TABLE IF NOT EXISTS server (fingerprint TEXT NOT NULL) STRICT;
 ";
-/// SQLite's own note of the schema's version.
+/// The version of the schema, in SQLite's own field.
 const SCHEMA_VERSION: u32 = 2;
 
 /// Why the names cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum StorageError {
+pub enum NamesError {
     /// SQLite cannot read or write the file.
     #[error("{}: {}", path.display(), what(source))]
     Sqlite {
@@ -32,7 +32,7 @@ pub enum StorageError {
         /// SQLite's word.
         source: rusqlite::Error,
     },
-    /// A stored key that is none.
+    /// A stored key is damaged.
     #[error("{}: a stored key is damaged. {RESTORE}", path.display())]
     Key {
         /// The file.
@@ -71,39 +71,39 @@ fn what(error: &rusqlite::Error) -> String {
     }
 }
 
-/// The table of names. A name is bound to the first key that claims it, for
-/// good; the binding is on disk before [`Names::claim`] returns.
+/// The table of names. A name is bound permanently to the first key that claims it. The
+/// binding is on disk before [`Names::claim`] returns.
 ///
-/// All of it is in one file whenever nothing is being written: a copy of that file is
-/// whole. (With a write-ahead log, most of it would be in another.)
+/// Everything is in one file while nothing is being written, so a copy of that file is
+/// complete. With a write-ahead log, most of it would be in another file.
 #[derive(Debug)]
 pub struct Names {
     connection: Connection,
     path: PathBuf,
     count: u64,
-    /// Up to when [`Names::new_regulars`] has told who registered a name.
+    /// The registration time up to which [`Names::new_regulars`] has returned keys.
     told_until_s: i64,
 }
 
 impl Names {
-    /// Makes an empty table where there is no file, or one that holds nothing.
+    /// Creates an empty table if there is no file or an empty one.
     ///
     /// # Errors
     /// When the file cannot be written, or is no database.
-    pub fn create(path: &Path) -> Result<Self, StorageError> {
+    pub fn create(path: &Path) -> Result<Self, NamesError> {
         Self::with(path, OpenFlags::SQLITE_OPEN_CREATE)
     }
 
-    /// Opens the table. Nothing is written when it is as this version leaves it, so
-    /// a full disk keeps nobody out who has a name.
+    /// Opens the table. Nothing is written if it is in the present format, so a full disk
+    /// locks out nobody who has a name.
     ///
     /// # Errors
     /// When the file is not there, cannot be read, or is no database.
-    pub fn open(path: &Path) -> Result<Self, StorageError> {
+    pub fn open(path: &Path) -> Result<Self, NamesError> {
         Self::with(path, OpenFlags::empty())
     }
 
-    fn with(path: &Path, extra: OpenFlags) -> Result<Self, StorageError> {
+    fn with(path: &Path, extra: OpenFlags) -> Result<Self, NamesError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
             let connection = Connection::open_with_flags(path, flags | extra)?;
@@ -113,14 +113,14 @@ impl Names {
             let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             Ok((connection, version))
         };
-        let failed = |source| StorageError::Sqlite {
+        let failed = |source| NamesError::Sqlite {
             path: path.to_owned(),
             source,
         };
         let (connection, found): (_, u32) = open().map_err(failed)?;
         if found > SCHEMA_VERSION {
             let path = path.to_owned();
-            return Err(StorageError::Version { path, found });
+            return Err(NamesError::Version { path, found });
         }
         if found < SCHEMA_VERSION {
             let make = || {
@@ -139,6 +139,12 @@ impl Names {
         })
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// How many names there are.
     #[must_use]
     pub const fn count(&self) -> u64 {
@@ -150,7 +156,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read or written, or holds a damaged key.
-    pub fn claim(&mut self, name: &PeerName, key: PeerKey) -> Result<PeerKey, StorageError> {
+    pub fn claim(&mut self, name: &PeerName, key: PeerKey) -> Result<PeerKey, NamesError> {
         if let Some(owner) = self.owner(name)? {
             return Ok(owner);
         }
@@ -167,7 +173,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub fn count_of(&self, key: PeerKey) -> Result<u32, StorageError> {
+    pub fn count_of(&self, key: PeerKey) -> Result<u32, NamesError> {
         let count = || {
             let mut statement = self
                 .connection
@@ -181,7 +187,7 @@ impl Names {
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
-    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, StorageError> {
+    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, NamesError> {
         let key = || {
             let mut statement = self
                 .connection
@@ -193,12 +199,12 @@ impl Names {
         key.map(|text| self.parsed(&text)).transpose()
     }
 
-    /// The keys whose names have been registered for so long, without those that were
-    /// told before.
+    /// The keys whose names have been registered for this long, without those returned
+    /// before.
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
-    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, StorageError> {
+    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, NamesError> {
         let after_s = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
         let until_s = now_s().saturating_sub(after_s);
         let keys = || {
@@ -215,12 +221,12 @@ impl Names {
         keys
     }
 
-    /// The key of the server whose names these are; `None` of a file that has not been
-    /// used yet, or by earlier versions only.
+    /// The key of the server that these names belong to; `None` if the file is new, or
+    /// was used by earlier versions only.
     ///
     /// # Errors
     /// When the file cannot be read, or the note is damaged.
-    pub fn server(&self) -> Result<Option<Fingerprint>, StorageError> {
+    pub fn server(&self) -> Result<Option<Fingerprint>, NamesError> {
         let row = || {
             let row = self
                 .connection
@@ -231,11 +237,14 @@ impl Names {
         text.map(|text| self.parsed(&text)).transpose()
     }
 
-    /// Notes whose names these are.
+    /// Notes which server these names belong to, unless that is noted already.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), StorageError> {
+    /// When the file cannot be read or written.
+    pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), NamesError> {
+        if self.server()? == Some(server) {
+            return Ok(());
+        }
         let note = || {
             let transaction = self.connection.unchecked_transaction()?;
             transaction.execute("DELETE FROM server", [])?;
@@ -248,33 +257,31 @@ impl Names {
         note().map_err(|error| self.failed(error))
     }
 
-    /// Writes a copy of all to a new file, also while a server uses the names.
+    /// Writes a copy to a new file, even while a server uses the names.
     ///
     /// # Errors
     /// When the names cannot be read or the copy cannot be written.
-    pub fn copy_to(&self, copy: &Path) -> Result<(), StorageError> {
+    pub fn copy_to(&self, copy: &Path) -> Result<(), NamesError> {
         let written = || {
             let invalid = || rusqlite::Error::InvalidPath(copy.to_owned());
             let text = copy.to_str().ok_or_else(invalid)?;
             self.connection.execute("VACUUM INTO ?1", [text])
         };
-        written()
-            .map(|_| ())
-            .map_err(|source| StorageError::Sqlite {
-                path: copy.to_owned(),
-                source,
-            })
+        written().map(|_| ()).map_err(|source| NamesError::Sqlite {
+            path: copy.to_owned(),
+            source,
+        })
     }
 
-    fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, StorageError> {
-        text.parse().map_err(|source| StorageError::Key {
+    fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, NamesError> {
+        text.parse().map_err(|source| NamesError::Key {
             path: self.path.clone(),
             source,
         })
     }
 
-    fn failed(&self, source: rusqlite::Error) -> StorageError {
-        StorageError::Sqlite {
+    fn failed(&self, source: rusqlite::Error) -> NamesError {
+        NamesError::Sqlite {
             path: self.path.clone(),
             source,
         }
@@ -349,7 +356,7 @@ mod tests {
             .unwrap();
         drop(names);
         let refused = Names::open(&path);
-        assert!(matches!(refused, Err(StorageError::Version { found, .. }) if found == later));
+        assert!(matches!(refused, Err(NamesError::Version { found, .. }) if found == later));
     }
 
     #[test]
