@@ -1,6 +1,7 @@
 //! What a receiver wants of an offer, and what is left of the offer then.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 

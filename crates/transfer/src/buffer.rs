@@ -1,7 +1,8 @@
 //! Reused buffers of one chunk each. Their number bounds what a transfer holds
 //! in memory, and waiting for one is what slows a fast stage down.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};

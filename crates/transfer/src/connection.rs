@@ -6,28 +6,22 @@
 //! that had to wait to acknowledge would stop reading, and two peers that send
 //! to each other could wait for ever.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::Owner;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::{
-    buffer::{Buffer, BufferMemory, Pool},
-    digest_cache::DigestCache,
-    event::ExchangeEvent,
-    flight::Flight,
-    liveness::IdleTimer,
-    message::Message,
-    offers::OfferBudget,
-    rate_limit::RateLimit,
-};
+use crate::buffer::{Buffer, BufferMemory, Pool};
+use crate::digest_cache::DigestCache;
+use crate::event::ExchangeEvent;
+use crate::flight::Flight;
+use crate::liveness::IdleTimer;
+use crate::message::Message;
+use crate::offers::OfferBudget;
+use crate::rate_limit::RateLimit;
 
 /// Buffers for reading files, shared by all transfers: 6 MiB.
 const SEND_BUFFERS: usize = 6;

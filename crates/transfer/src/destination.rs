@@ -1,21 +1,19 @@
 //! The folder that a user receives into.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use cap_std::{ambient_authority, fs::Dir};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 
-use crate::{
-    accept_options::Selection,
-    disk::{self, Space},
-    display::display_size,
-    manifest::{Entry, Manifest},
-    message::FileErrorKind,
-    path::SafePath,
-};
+use crate::accept_options::Selection;
+use crate::disk;
+use crate::disk::Space;
+use crate::display::display_size;
+use crate::manifest::{Entry, Manifest};
+use crate::message::FileErrorKind;
+use crate::path::SafePath;
 
 /// What a file may cost beyond its bytes.
 const ENTRY_BYTES: u64 = 4096;

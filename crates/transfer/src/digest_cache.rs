@@ -6,13 +6,13 @@
 //! written itself counts once the disk has it, because what a disk fails to
 //! write is gone without a trace.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fs::File,
-    sync::Arc,
-};
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::sync::Arc;
 
-use crate::{chunking::CHUNK_BYTES, digest::Digest, version::FileVersion};
+use crate::chunking::CHUNK_BYTES;
+use crate::digest::Digest;
+use crate::version::FileVersion;
 use parking_lot::{Mutex, MutexGuard};
 
 /// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
@@ -170,7 +170,9 @@ const fn is_remembered(index: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write, path::Path};
+    use std::fs;
+    use std::io::Write;
+    use std::path::Path;
 
     use tempfile::tempdir;
 

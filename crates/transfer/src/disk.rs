@@ -3,17 +3,13 @@
 
 mod direct;
 
-use std::{
-    fs::{File, FileTimes},
-    io,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::fs::{File, FileTimes};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use cap_std::{
-    ambient_authority,
-    fs::{Dir, DirBuilder, Metadata, OpenOptions},
-};
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, DirBuilder, Metadata, OpenOptions};
 
 pub(crate) use self::direct::{Direct, Pace};
 
@@ -58,7 +54,8 @@ pub(crate) fn rename_new(
 ) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
     {
-        use rustix::{fs::RenameFlags, io::Errno};
+        use rustix::fs::RenameFlags;
+        use rustix::io::Errno;
         match rustix::fs::renameat_with(from_dir, from, to_dir, to, RenameFlags::NOREPLACE) {
             // The kernel or the file system does not know the flag.
             Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
@@ -327,7 +324,8 @@ pub(crate) const fn forget(_: &File, _: u64, _: u64, _: u64) {}
 /// stays as it is. Where the file system knows no such thing nothing happens.
 #[cfg(target_os = "linux")]
 pub(crate) fn reserve(file: &File, size_bytes: u64) -> io::Result<()> {
-    use rustix::{fs::FallocateFlags, io::Errno};
+    use rustix::fs::FallocateFlags;
+    use rustix::io::Errno;
     const TMPFS: rustix::fs::FsWord = 0x0102_1994;
     // Of memory the room would be filled with zeroes first.
     if rustix::fs::fstatfs(file)?.f_type == TMPFS {

@@ -1,15 +1,14 @@
 //! What an exchange tells the application, and how things end.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::{
-    digest::Digest,
-    display::display_text,
-    manifest::Manifest,
-    message::{DeclineReason, FileErrorKind, TransferId},
-    path::SafePath,
-    violation::Violation,
-};
+use crate::digest::Digest;
+use crate::display::display_text;
+use crate::manifest::Manifest;
+use crate::message::{DeclineReason, FileErrorKind, TransferId};
+use crate::path::SafePath;
+use crate::violation::Violation;
 
 /// Something the application should know of. Every transfer, in either
 /// direction, ends with exactly one `Finished`, but for an offer that this side

@@ -5,34 +5,31 @@
 //! and one that writes (`writer`), and a handle with which to offer,
 //! answer and cancel. Which transfers are open stands in `open`.
 
-use std::{pin::pin, sync::Arc, time::Duration, time::Instant};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
-use crate::{
-    accept_options::{AcceptOptions, Selection},
-    connection::{Bulk, Connection, Frame, PeerOwner, Resources},
-    destination::{Destination, DestinationError},
-    event::{ExchangeError, ExchangeEvent, Party, TransferError},
-    flight::Flight,
-    frame,
-    incoming::{Feeds, Incoming},
-    manifest::Entry,
-    message::{CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId},
-    outgoing::{Ahead, EarlySend, First, SendJob},
-    prepared::Prepared,
-    progress::Progress,
-    reader::{Ended, Reader},
-    resume::ResumeState,
-    source::Source,
-    store::Store,
-    transfer_table::{Leaving, TransferTable},
-    writer,
-};
+use crate::accept_options::{AcceptOptions, Selection};
+use crate::connection::{Bulk, Connection, Frame, PeerOwner, Resources};
+use crate::destination::{Destination, DestinationError};
+use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
+use crate::flight::Flight;
+use crate::incoming::{Feeds, Incoming};
+use crate::manifest::Entry;
+use crate::message::{CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId};
+use crate::outgoing::{Ahead, EarlySend, First, SendJob};
+use crate::prepared::Prepared;
+use crate::progress::Progress;
+use crate::reader::{Ended, Reader};
+use crate::resume::ResumeState;
+use crate::source::Source;
+use crate::store::Store;
+use crate::transfer_table::{Leaving, TransferTable};
+use crate::{frame, writer};
 
 /// Most transfers open at once in each direction.
 pub const TRANSFERS_MAX: usize = 32;

@@ -1,25 +1,19 @@
 //! One transfer under way: what its threads, the connection and whoever watches
 //! share. How far it is, and whether it should stop.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
-use crate::{
-    accept_options::Selection,
-    digest::{Digest, Listing},
-    digest_cache::DigestCache,
-    event::{Party, TransferError},
-    manifest::Manifest,
-    message::TransferId,
-    progress::{Paused, Progress, Speed, time_left},
-    resume::ResumeState,
-};
+use crate::accept_options::Selection;
+use crate::digest::{Digest, Listing};
+use crate::digest_cache::DigestCache;
+use crate::event::{Party, TransferError};
+use crate::manifest::Manifest;
+use crate::message::TransferId;
+use crate::progress::{Paused, Progress, Speed, time_left};
+use crate::resume::ResumeState;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 #[derive(Debug)]
@@ -327,7 +321,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{manifest::ManifestBuilder, message::Side};
+    use crate::manifest::ManifestBuilder;
+    use crate::message::Side;
 
     #[test]
     fn only_what_travels_has_a_speed() {

@@ -9,11 +9,9 @@
 
 use std::ops::Range;
 
-use crate::{
-    chunking::CHUNK_BYTES,
-    digest::{DIGEST_BYTES, Digest},
-    message::{Message, TransferId},
-};
+use crate::chunking::CHUNK_BYTES;
+use crate::digest::{DIGEST_BYTES, Digest};
+use crate::message::{Message, TransferId};
 
 /// Every kind of frame there is on a peer connection. An id is never reused; a
 /// retired one stays here with a note.

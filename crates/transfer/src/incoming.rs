@@ -6,30 +6,27 @@ mod commit;
 mod compare;
 mod write;
 
-use std::{
-    io,
-    sync::{Arc, mpsc as std_mpsc},
-    thread::Builder,
-};
+use std::io;
+use std::sync::{Arc, mpsc as std_mpsc};
+use std::thread::Builder;
 
 use tokio::sync::mpsc;
 
-use self::{compare::Comparisons, write::WriteStage};
-use crate::{
-    accept_options::Selection,
-    buffer::Buffer,
-    chunking::ChunkPlace,
-    digest::{Digest, Tree},
-    event::{ExchangeEvent, FileError, Party, Summary, TransferError},
-    flight::Flight,
-    frame::{BatchItem, DigestItem},
-    manifest::{Entry, Manifest},
-    message::{CancelReason, FileErrorKind, Message},
-    partial_file::{Content, PartialFile},
-    path::SafePath,
-    store::Store,
-    transfer_table::TransferTable,
-};
+use self::compare::Comparisons;
+use self::write::WriteStage;
+use crate::accept_options::Selection;
+use crate::buffer::Buffer;
+use crate::chunking::ChunkPlace;
+use crate::digest::{Digest, Tree};
+use crate::event::{ExchangeEvent, FileError, Party, Summary, TransferError};
+use crate::flight::Flight;
+use crate::frame::{BatchItem, DigestItem};
+use crate::manifest::{Entry, Manifest};
+use crate::message::{CancelReason, FileErrorKind, Message};
+use crate::partial_file::{Content, PartialFile};
+use crate::path::SafePath;
+use crate::store::Store;
+use crate::transfer_table::TransferTable;
 
 /// Pieces from the connection that wait for verification; their number is
 /// bounded by the buffers anyway, but for ends of files.

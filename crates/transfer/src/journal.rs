@@ -4,28 +4,23 @@
 //! offer goes on in the same places; one at an offer in which something was
 //! moved or renamed since finds there where everything was.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use blake3::Hasher;
 use cap_std::fs::Dir;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    disk,
-    locked_file::open_own,
-    manifest::{ENTRIES_MAX, Entry, Manifest},
-    partial_file::{first_of, open_file, own_suffix},
-    path::SafePath,
-};
+use crate::disk;
+use crate::locked_file::open_own;
+use crate::manifest::{ENTRIES_MAX, Entry, Manifest};
+use crate::partial_file::{first_of, open_file, own_suffix};
+use crate::path::SafePath;
 
 /// Longer than any that this program writes is no journal.
 const JOURNAL_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -4,16 +4,15 @@
 //! Who could put a file there before could keep it open, and change what we have
 //! verified; or let it be another file of the user's, under one more name.
 
-use std::{
-    fs::{File, TryLockError},
-    io,
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cap_fs_ext::{FollowSymlinks, MetadataExt, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-use crate::{disk, path::PART_SUFFIX};
+use crate::disk;
+use crate::path::PART_SUFFIX;
 
 /// Opens a file of our own for reading and writing and locks it. Fails with
 /// `AlreadyExists` where it is somebody else's, or in use.
@@ -122,7 +121,8 @@ fn is_as_good_as_ours(dir: &Dir, file: &File) -> io::Result<bool> {
 #[cfg(all(test, target_os = "linux"))]
 #[allow(clippy::unwrap_used, unsafe_code)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     use cap_std::ambient_authority;
     use tempfile::{TempDir, tempdir};

@@ -1,15 +1,15 @@
 //! What a transfer consists of: every file and folder, offered before the
 //! first byte is sent and checked as a whole before anybody is asked.
 
-use std::{
-    collections::{HashMap, hash_map},
-    hash::{BuildHasher, RandomState},
-};
+use std::collections::{HashMap, hash_map};
+use std::hash::{BuildHasher, RandomState};
 
 use blake3::Hasher;
 use serde::{Deserialize, Serialize};
 
-use crate::{chunking::Chunking, digest::Digest, path::SafePath};
+use crate::chunking::Chunking;
+use crate::digest::Digest;
+use crate::path::SafePath;
 
 /// Most files and folders in one offer.
 pub const ENTRIES_MAX: u32 = 250_000;

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, event::FileError, manifest::Entry};
+use crate::digest::Digest;
+use crate::event::FileError;
+use crate::manifest::Entry;
 
 /// Which of the two peers this is. It decides whose transfer ids are even; the
 /// inviter is the initiator.

@@ -1,21 +1,17 @@
 //! What all offers that wait for an answer may take together, on whatever
 //! connections. When it is full, the newcomer whose offers take most gives way.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, SubnetBounds, Taken, Ticket};
 
-use crate::{
-    chunking::CHUNK_BYTES,
-    connection::PeerOwner,
-    manifest::{Early, Entry},
-    message::TransferId,
-    transfer_table::TransferTable,
-};
+use crate::chunking::CHUNK_BYTES;
+use crate::connection::PeerOwner;
+use crate::manifest::{Early, Entry};
+use crate::message::TransferId;
+use crate::transfer_table::TransferTable;
 
 const MIB: u64 = 1024 * 1024;
 /// What an entry takes beside its path, in the list of the offer and in that of the

@@ -5,35 +5,30 @@
 mod ahead;
 mod resume;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io,
-    ops::Range,
-    sync::{Arc, mpsc},
-    thread::Builder,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, mpsc};
+use std::thread::Builder;
 
+pub(crate) use self::ahead::{Ahead, EarlySend, First};
+pub(crate) use self::resume::Answer;
 use self::resume::Waiting;
-pub(crate) use self::{
-    ahead::{Ahead, EarlySend, First},
-    resume::Answer,
-};
-use crate::{
-    buffer::{Buffer, DATA_BYTES},
-    chunking::{ChunkPlace, Chunking},
-    connection::{Bulk, Connection, Frame},
-    digest::{Digest, Tree},
-    digest_cache::Chunks,
-    disk,
-    event::FileError,
-    flight::Flight,
-    frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader},
-    message::{FileErrorKind, Message},
-    source::{Source, SourceReader},
-};
+use crate::buffer::{Buffer, DATA_BYTES};
+use crate::chunking::{ChunkPlace, Chunking};
+use crate::connection::{Bulk, Connection, Frame};
+use crate::digest::{Digest, Tree};
+use crate::digest_cache::Chunks;
+use crate::event::FileError;
+use crate::flight::Flight;
+use crate::frame::{BATCH_ITEM_BYTES, BatchItem, ChunkHeader};
+use crate::message::{FileErrorKind, Message};
+use crate::source::{Source, SourceReader};
+use crate::{disk, frame};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc::UnboundedReceiver, oneshot};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
 
 /// In one batch. Of the smallest files a frame would hold 26,000, and both sides
 /// keep a list of those in each that is under way.

@@ -7,27 +7,24 @@
 //! in it needs no record: before a chunk of it counts, it is held against the sender's
 //! digest. What is behind the end of the file is cut off before.
 
-use std::{
-    fs::File,
-    io,
-    sync::{Arc, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blake3::Hasher;
 use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-use crate::{
-    chunking::CHUNK_BYTES,
-    digest_cache::{Chunks, DigestCache},
-    disk::{self, Direct, Pace},
-    event::FileError,
-    flight::Flight,
-    locked_file::{has_name, open_own},
-    message::FileErrorKind,
-    path::{PART_SUFFIX, numbered, numbered_within, shortened},
-};
+use crate::chunking::CHUNK_BYTES;
+use crate::digest_cache::{Chunks, DigestCache};
+use crate::disk;
+use crate::disk::{Direct, Pace};
+use crate::event::FileError;
+use crate::flight::Flight;
+use crate::locked_file::{has_name, open_own};
+use crate::message::FileErrorKind;
+use crate::path::{PART_SUFFIX, numbered, numbered_within, shortened};
 
 /// How often another name is tried where one is taken.
 const NUMBER_MAX: u32 = 10_000;

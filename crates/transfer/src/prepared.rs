@@ -1,20 +1,19 @@
 //! An offer about to be taken, and attempts that nobody goes on with.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
-use crate::{
-    accept_options::AcceptOptions,
-    destination::{Destination, DestinationError},
-    digest_cache::DigestCache,
-    event::{Party, TransferError},
-    exchange::receive,
-    flight::Flight,
-    manifest::Manifest,
-    message::{Side, TransferId},
-    resume::ResumeState,
-    store::Store,
-    transfer_table::TransferTable,
-};
+use crate::accept_options::AcceptOptions;
+use crate::destination::{Destination, DestinationError};
+use crate::digest_cache::DigestCache;
+use crate::event::{Party, TransferError};
+use crate::exchange::receive;
+use crate::flight::Flight;
+use crate::manifest::Manifest;
+use crate::message::{Side, TransferId};
+use crate::resume::ResumeState;
+use crate::store::Store;
+use crate::transfer_table::TransferTable;
 
 /// An offer whose place on the disk is ready. What an attempt before has left is
 /// kept when this is dropped; that blocks.

@@ -1,9 +1,7 @@
 //! How far a transfer is, how fast it goes, and how long it will take.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 /// A snapshot of a transfer under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

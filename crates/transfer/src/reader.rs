@@ -3,32 +3,31 @@
 
 mod data;
 
-use std::{io, sync::Arc};
+use std::io;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::{
-    buffer::Pool,
-    digest::Digest,
-    display::display_text,
-    event::{ExchangeEvent, FileError, Party, Summary, TransferError},
-    exchange,
-    frame::{
-        self, BATCH_HEADER_BYTES, CHUNK_HEADER_BYTES, FRAME_HEADER_BYTES, FrameError, FrameHeader,
-        FrameKind,
-    },
-    incoming::Work,
-    liveness::LivenessReader,
-    manifest::{
-        ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder,
-        ManifestError,
-    },
-    message::{CancelReason, DeclineReason, FileErrorKind, Message, TEXT_BYTES_MAX, TransferId},
-    offers::{Holder, OfferRoom},
-    outgoing::Answer,
-    transfer_table::{Announced, OpenIncoming, OpenOutgoing, TransferTable},
-    violation::Violation,
+use crate::buffer::Pool;
+use crate::digest::Digest;
+use crate::display::display_text;
+use crate::event::{ExchangeEvent, FileError, Party, Summary, TransferError};
+use crate::frame::{
+    BATCH_HEADER_BYTES, CHUNK_HEADER_BYTES, FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind,
 };
+use crate::incoming::Work;
+use crate::liveness::LivenessReader;
+use crate::manifest::{
+    ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder, ManifestError,
+};
+use crate::message::{
+    CancelReason, DeclineReason, FileErrorKind, Message, TEXT_BYTES_MAX, TransferId,
+};
+use crate::offers::{Holder, OfferRoom};
+use crate::outgoing::Answer;
+use crate::transfer_table::{Announced, OpenIncoming, OpenOutgoing, TransferTable};
+use crate::violation::Violation;
+use crate::{exchange, frame};
 
 /// Buffers for what arrives, shared by all transfers: 6 MiB.
 const RECEIVE_BUFFERS: usize = 6;
@@ -509,10 +508,11 @@ fn displace(offers: Vec<Holder>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::{
-        connection::Connection, message::Side, outgoing::SendJob, source::Source,
-        transfer_table::Leaving,
-    };
+    use crate::connection::Connection;
+    use crate::message::Side;
+    use crate::outgoing::SendJob;
+    use crate::source::Source;
+    use crate::transfer_table::Leaving;
 
     fn reader() -> Reader<tokio::io::Empty> {
         let (link, ..) = Connection::new(

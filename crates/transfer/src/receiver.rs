@@ -12,18 +12,14 @@
 //! digests come under a cursor of their own, ahead of the data or beside it.
 //! Those that turn out to differ come last.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Range,
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
 
-use crate::{
-    accept_options::Selection,
-    chunking::{CHUNK_BYTES, ChunkPlace},
-    manifest::{Early, Entry, Manifest},
-    violation::Violation,
-};
+use crate::accept_options::Selection;
+use crate::chunking::{CHUNK_BYTES, ChunkPlace};
+use crate::manifest::{Early, Entry, Manifest};
+use crate::violation::Violation;
 
 /// The receiver's side of one transfer.
 #[derive(Debug)]

@@ -7,11 +7,9 @@
 
 use std::sync::Arc;
 
-use crate::{
-    digest::Digest,
-    event::Summary,
-    manifest::{Entry, Manifest},
-};
+use crate::digest::Digest;
+use crate::event::Summary;
+use crate::manifest::{Entry, Manifest};
 use parking_lot::{Mutex, MutexGuard};
 
 /// What the attempts at one transfer share. Clones are the same. The next attempt

@@ -11,16 +11,12 @@
 //! chunk that goes ahead of the answer is forgotten if the receiver skips or has
 //! the file.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::{
-    accept_options::Selection,
-    manifest::{Early, Entry, Manifest},
-    violation::Violation,
-};
+use crate::accept_options::Selection;
+use crate::manifest::{Early, Entry, Manifest};
+use crate::violation::Violation;
 
 /// What is durable on the other side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,28 +5,22 @@
 //! named, without following links, so that nobody who can write below it makes
 //! us send something else.
 
-use std::{
-    ffi::OsStr,
-    fs::File,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt};
-use cap_std::{
-    ambient_authority,
-    fs::{Dir, Metadata, OpenOptions},
-};
+use cap_std::ambient_authority;
+use cap_std::fs::{Dir, Metadata, OpenOptions};
 
-use crate::{
-    disk,
-    event::{FileError, Renamed},
-    manifest::{Entry, Manifest, ManifestBuilder, ManifestError},
-    message::FileErrorKind,
-    path::{SafePath, fitting_name, is_part, numbered},
-    version::{self, FileVersion},
-};
+use crate::event::{FileError, Renamed};
+use crate::manifest::{Entry, Manifest, ManifestBuilder, ManifestError};
+use crate::message::FileErrorKind;
+use crate::path::{SafePath, fitting_name, is_part, numbered};
+use crate::version::FileVersion;
+use crate::{disk, version};
 
 /// Why the given paths cannot be offered.
 #[derive(Debug, thiserror::Error)]
@@ -526,7 +520,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Read};
+    use std::fs;
+    use std::io::Read;
 
     use super::*;
 

@@ -9,31 +9,27 @@ mod folders;
 mod moved;
 mod preallocate;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    io,
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
 
 use cap_std::fs::Dir;
 
 pub(crate) use self::folders::Folders;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::{
-    accept_options::{AcceptOptions, Existing, Selection, with_content},
-    chunking::{CHUNK_BYTES, Chunking},
-    destination::{Destination, DestinationError},
-    disk,
-    display::display_text,
-    event::{FileError, Renamed},
-    flight::Flight,
-    journal::Journal,
-    manifest::{Entry, Manifest},
-    message::FileErrorKind,
-    partial_file::{Content, NAMES_MAX, PartialFile, open_file, temporaries},
-    path::SafePath,
-};
+use crate::accept_options::{AcceptOptions, Existing, Selection, with_content};
+use crate::chunking::{CHUNK_BYTES, Chunking};
+use crate::destination::{Destination, DestinationError};
+use crate::disk;
+use crate::display::display_text;
+use crate::event::{FileError, Renamed};
+use crate::flight::Flight;
+use crate::journal::Journal;
+use crate::manifest::{Entry, Manifest};
+use crate::message::FileErrorKind;
+use crate::partial_file::{Content, NAMES_MAX, PartialFile, open_file, temporaries};
+use crate::path::SafePath;
 
 /// Most parts of an earlier attempt that are taken up. They are open files,
 /// and no attempt leaves more.

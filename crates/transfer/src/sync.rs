@@ -2,7 +2,9 @@
 //! file system, whose work the kernel orders. One by one each would wait for the
 //! disk.
 
-use std::{fs::File, io, sync::Arc};
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
 
 use cap_std::fs::Dir;
 

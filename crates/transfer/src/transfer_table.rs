@@ -5,32 +5,28 @@
 mod ending;
 mod outgoing;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
 
-use crate::{
-    accept_options::Selection,
-    connection::Connection,
-    digest::Digest,
-    event::{ExchangeError, TransferError},
-    exchange::TRANSFERS_MAX,
-    flight::Flight,
-    frame::DigestItem,
-    incoming::{DIGESTS, Feeds, Incoming, WORK, Work},
-    manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError},
-    message::{Message, Side, TEXT_BYTES_MAX, TransferId},
-    offers::OfferRoom,
-    receiver::Receiver,
-    resume::ResumeState,
-    violation::Violation,
-};
+use crate::accept_options::Selection;
+use crate::connection::Connection;
+use crate::digest::Digest;
+use crate::event::{ExchangeError, TransferError};
+use crate::exchange::TRANSFERS_MAX;
+use crate::flight::Flight;
+use crate::frame::DigestItem;
+use crate::incoming::{DIGESTS, Feeds, Incoming, WORK, Work};
+use crate::manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError};
+use crate::message::{Message, Side, TEXT_BYTES_MAX, TransferId};
+use crate::offers::OfferRoom;
+use crate::receiver::Receiver;
+use crate::resume::ResumeState;
+use crate::violation::Violation;
 
 /// Files, or runs of them, in one message that says what is there or not
 /// wanted: it fits into a frame.

@@ -6,11 +6,9 @@
 //! program can set the latter back, and none the former. Windows does not tell it to
 //! programs like this one; there the time of the last write has to do.
 
-use std::{
-    fs::File,
-    io,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::fs::File;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use cap_fs_ext::MetadataExt;
 use cap_std::fs::Metadata;

@@ -1,6 +1,8 @@
 //! What a peer can do that no honest peer does. Any of it ends the connection.
 
-use crate::{frame::FrameError, manifest::ManifestError, message::TransferId};
+use crate::frame::FrameError;
+use crate::manifest::ManifestError;
+use crate::message::TransferId;
 
 /// A breach of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

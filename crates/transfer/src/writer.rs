@@ -1,20 +1,18 @@
 //! The one task that writes to the connection.
 
-use std::{io, sync::Arc, time::Duration};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
-    sync::mpsc,
-    time::sleep,
-};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
 
-use crate::{
-    connection::Bulk,
-    frame,
-    message::Message,
-    rate_limit::{RateLimit, SLICE_BYTES},
-    transfer_table::TransferTable,
-};
+use crate::connection::Bulk;
+use crate::frame;
+use crate::message::Message;
+use crate::rate_limit::{RateLimit, SLICE_BYTES};
+use crate::transfer_table::TransferTable;
 
 /// While files are under way the peer hears something at least this often: the
 /// more often, the sooner it notices that the way is broken.
@@ -112,19 +110,15 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{
-        pin::Pin,
-        task::{Context, Poll},
-    };
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     use super::*;
-    use crate::{
-        connection::Frame,
-        digest_cache::DigestCache,
-        flight::Flight,
-        manifest::ManifestBuilder,
-        message::{Side, TransferId},
-    };
+    use crate::connection::Frame;
+    use crate::digest_cache::DigestCache;
+    use crate::flight::Flight;
+    use crate::manifest::ManifestBuilder;
+    use crate::message::{Side, TransferId};
 
     /// Takes everything, and keeps how much each time.
     struct Writes(Vec<usize>);

@@ -2,11 +2,9 @@
 //! read at once; written like this it is not copied, pushes out nothing that
 //! others use, and little is left to do when it is to be durable.
 
-use std::{
-    fs::File,
-    io,
-    time::{Duration, Instant},
-};
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
 
 /// Addresses, offsets and lengths are multiples of this. A file system that wants
 /// more is written to as usual.
@@ -59,7 +57,8 @@ impl Direct {
     /// it wants: Linux does from 6.1 on.
     #[cfg(target_os = "linux")]
     pub(crate) fn open(file: &File) -> Option<Self> {
-        use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::OpenOptionsExt;
 
         use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 

@@ -4,7 +4,11 @@
 use std::sync::{Arc, mpsc};
 
 use super::{Incoming, Stopped, Written};
-use crate::{disk, event::Summary, manifest::Entry, partial_file::Content, store::Store};
+use crate::disk;
+use crate::event::Summary;
+use crate::manifest::Entry;
+use crate::partial_file::Content;
+use crate::store::Store;
 
 /// Most files made durable together. They are open files.
 const TOGETHER: usize = if cfg!(target_os = "linux") { 192 } else { 32 };

@@ -7,16 +7,14 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
 use super::{Incoming, Stopped};
-use crate::{
-    chunking::{CHUNK_BYTES, Chunking},
-    digest::{Digest, Tree},
-    disk,
-    frame::DigestItem,
-    message::Message,
-    partial_file::Content,
-    store::{Folders, Store},
-    transfer_table::runs,
-};
+use crate::chunking::{CHUNK_BYTES, Chunking};
+use crate::digest::{Digest, Tree};
+use crate::disk;
+use crate::frame::DigestItem;
+use crate::message::Message;
+use crate::partial_file::Content;
+use crate::store::{Folders, Store};
+use crate::transfer_table::runs;
 
 /// What the comparison has found so far, file by file.
 #[derive(Default)]

@@ -1,23 +1,20 @@
 //! The second stage: writes what is verified to temporaries.
 
-use std::{
-    io,
-    sync::mpsc,
-    time::{Duration, Instant},
-};
+use std::io;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use super::{Incoming, Stopped, Verified, Written};
-use crate::{
-    chunking::CHUNK_BYTES,
-    digest::Digest,
-    disk::{self, Pace},
-    event::FileError,
-    frame::BatchItem,
-    manifest::Entry,
-    message::FileErrorKind,
-    partial_file::PartialFile,
-    store::{Folders, Store},
-};
+use crate::chunking::CHUNK_BYTES;
+use crate::digest::Digest;
+use crate::disk;
+use crate::disk::Pace;
+use crate::event::FileError;
+use crate::frame::BatchItem;
+use crate::manifest::Entry;
+use crate::message::FileErrorKind;
+use crate::partial_file::PartialFile;
+use crate::store::{Folders, Store};
 
 /// So much, or so long, of a file is written before it is made durable for the
 /// first time; a power cut costs no more.

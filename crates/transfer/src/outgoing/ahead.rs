@@ -6,16 +6,14 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::{Framed, Outgoing, Piece, Pieces};
-use crate::{
-    chunking::ChunkPlace,
-    connection::Frame,
-    digest::{Digest, Tree},
-    digest_cache::Chunks,
-    event::FileError,
-    frame,
-    message::Message,
-    source::SourceReader,
-};
+use crate::chunking::ChunkPlace;
+use crate::connection::Frame;
+use crate::digest::{Digest, Tree};
+use crate::digest_cache::Chunks;
+use crate::event::FileError;
+use crate::frame;
+use crate::message::Message;
+use crate::source::SourceReader;
 
 /// What sends it, and whom it tells.
 pub(crate) type EarlySend = (Outgoing, oneshot::Sender<Ahead>);

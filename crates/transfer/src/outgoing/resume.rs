@@ -2,26 +2,24 @@
 //! the pipeline runs ahead and sends their digests; the pipeline sends the rest
 //! of the file at once, and then those chunks that the receiver asks for.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    convert::Infallible,
-    fs::File,
-    sync::{Arc, mpsc},
-};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::convert::Infallible;
+use std::fs::File;
+use std::sync::{Arc, mpsc};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Outgoing, Piece, Pieces};
-use crate::{
-    chunking::{CHUNK_BYTES, Chunking},
-    connection::Frame,
-    digest::{Digest, Tree},
-    digest_cache::Chunks,
-    event::FileError,
-    frame::{self, DIGEST_ITEMS_MAX, DigestItem},
-    message::FileErrorKind,
-    source::SourceReader,
-};
+use crate::chunking::{CHUNK_BYTES, Chunking};
+use crate::connection::Frame;
+use crate::digest::{Digest, Tree};
+use crate::digest_cache::Chunks;
+use crate::event::FileError;
+use crate::frame;
+use crate::frame::{DIGEST_ITEMS_MAX, DigestItem};
+use crate::message::FileErrorKind;
+use crate::source::SourceReader;
 
 /// Digests do not wait longer than it takes to read so much.
 const FLUSH_BYTES: u64 = 16 * 1024 * 1024;

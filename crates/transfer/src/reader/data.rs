@@ -4,26 +4,23 @@
 
 use std::io;
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    sync::mpsc,
-};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
 
 use super::{Ended, Reader};
-use crate::{
-    buffer::Buffer,
-    event::Party,
-    frame::{
-        self, BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
-    },
-    incoming::Work,
-    manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX},
-    message::TransferId,
-    rate_limit::SLICE_BYTES,
-    receiver::Receiver,
-    transfer_table::{EarlyData, OpenIncoming, OpenTransfers},
-    violation::Violation,
+use crate::buffer::Buffer;
+use crate::event::Party;
+use crate::frame;
+use crate::frame::{
+    BATCH_HEADER_BYTES, BATCH_ITEM_BYTES, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
 };
+use crate::incoming::Work;
+use crate::manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX};
+use crate::message::TransferId;
+use crate::rate_limit::SLICE_BYTES;
+use crate::receiver::Receiver;
+use crate::transfer_table::{EarlyData, OpenIncoming, OpenTransfers};
+use crate::violation::Violation;
 
 /// No batch that came along with an offer and was admitted is longer.
 const ALONG_ITEMS_BYTES: usize =

@@ -1,20 +1,20 @@
 //! What is done in the end: files get their names, folders their times, all of it
 //! is made durable, and what is of no use to a later attempt goes.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use cap_std::fs::Dir;
 
 use super::{Folders, Found, Store};
-use crate::{
-    accept_options::Existing,
-    disk,
-    journal::PlacedName,
-    manifest::Entry,
-    partial_file::{PartialFile, at_ns_since_1970},
-    path::SafePath,
-    sync::FileSystem,
-};
+use crate::accept_options::Existing;
+use crate::disk;
+use crate::journal::PlacedName;
+use crate::manifest::Entry;
+use crate::partial_file::{PartialFile, at_ns_since_1970};
+use crate::path::SafePath;
+use crate::sync::FileSystem;
 
 impl Store {
     /// Gives a durable file its name; another one if it is taken and may not be

@@ -3,16 +3,22 @@
 //! One that cannot be made, because something else has its name or its name is too
 //! long, takes with it what was to go into it, and nothing else.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
 
 use cap_fs_ext::DirExt;
 use cap_std::fs::Dir;
 
 use super::Store;
-use crate::{
-    accept_options::Existing, disk, event::FileError, journal::PlacedName, manifest::Entry,
-    message::FileErrorKind, partial_file::first_free, path::SafePath,
-};
+use crate::accept_options::Existing;
+use crate::disk;
+use crate::event::FileError;
+use crate::journal::PlacedName;
+use crate::manifest::Entry;
+use crate::message::FileErrorKind;
+use crate::partial_file::first_free;
+use crate::path::SafePath;
 
 impl Store {
     pub(super) fn make_folders(&mut self) -> io::Result<()> {

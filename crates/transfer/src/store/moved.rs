@@ -2,21 +2,17 @@
 //! since. Their journals say where it can be, so that no folder is looked
 //! through.
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    sync::Arc,
-};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
 
 use super::{Folders, Found, PARTS_MAX, Store, split};
-use crate::{
-    chunking::CHUNK_BYTES,
-    disk,
-    journal::PriorOffer,
-    manifest::{Entry, Manifest},
-    partial_file::{PartialFile, open_file},
-    path::SafePath,
-};
+use crate::chunking::CHUNK_BYTES;
+use crate::disk;
+use crate::journal::PriorOffer;
+use crate::manifest::{Entry, Manifest};
+use crate::partial_file::{PartialFile, open_file};
+use crate::path::SafePath;
 
 /// A file that an attempt may have left, as it was offered then.
 struct Left<'a> {

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{OpenIncoming, OpenTransfers, TransferTable};
-use crate::{
-    event::{ExchangeError, ExchangeEvent, Party, TransferError},
-    message::{CancelReason, DeclineReason, Message, TransferId},
-    reader::{ANSWERS_WAITING_MAX, Ended},
-};
+use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
+use crate::message::{CancelReason, DeclineReason, Message, TransferId};
+use crate::reader::{ANSWERS_WAITING_MAX, Ended};
 
 impl TransferTable {
     /// Ends a transfer of either direction early, or words. An accepted one of the peer

@@ -1,26 +1,23 @@
 //! What this side has offered, and what leaves of it when.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{OpenTransfers, TransferTable};
-use crate::{
-    connection::Connection,
-    event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError},
-    flight::Flight,
-    manifest::{Early, Manifest},
-    message::{Message, TransferId},
-    outgoing::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent},
-    resume::{self, ResumeState},
-    sender::{Accepted, Delivered, Sender},
-    source::Source,
-    violation::Violation,
-};
+use crate::connection::Connection;
+use crate::event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
+use crate::flight::Flight;
+use crate::manifest::{Early, Manifest};
+use crate::message::{Message, TransferId};
+use crate::outgoing::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent};
+use crate::resume;
+use crate::resume::ResumeState;
+use crate::sender::{Accepted, Delivered, Sender};
+use crate::source::Source;
+use crate::violation::Violation;
 
 pub(crate) struct OpenOutgoing {
     pub(crate) flight: Arc<Flight>,

@@ -1,10 +1,8 @@
 //! The first chunk of a large offer, ahead of the answer to it: what the receiver
 //! holds, and what becomes of it when the answer is known.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use pinhole_transfer::{
     AcceptOptions, DeclineReason, Destination, FileError, FileErrorKind, Party, Source, Summary,
@@ -12,10 +10,8 @@ use pinhole_transfer::{
 };
 use tempfile::tempdir;
 
-use crate::{
-    liar::{FAILED, Liar, MIB, chunk_digest, pair as with_liar},
-    support::{Peer, names, noise, pair, without},
-};
+use crate::liar::{FAILED, Liar, MIB, chunk_digest, pair as with_liar};
+use crate::support::{Peer, names, noise, pair, without};
 
 pub(crate) const SIZES: &[usize] = &[MIB + 5, 3];
 

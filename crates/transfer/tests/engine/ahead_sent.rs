@@ -1,16 +1,16 @@
 //! The first chunk of a large offer, ahead of the answer to it: when it is sent, and
 //! what is sent behind it.
 
-use std::{fs, path::PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
-use pinhole_transfer::{ExchangeEvent, Party, Source, TransferError, TransferId, digest::Digest};
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::{ExchangeEvent, Party, Source, TransferError, TransferId};
 use tempfile::tempdir;
 
-use crate::{
-    ahead::{SIZES, both_agree, chunks, two_files},
-    liar::{Liar, MIB, pair as with_liar},
-    support::{Peer, pair},
-};
+use crate::ahead::{SIZES, both_agree, chunks, two_files};
+use crate::liar::{Liar, MIB, pair as with_liar};
+use crate::support::{Peer, pair};
 
 const ACCEPT: &str = r#"{"type":"accept","transfer":1}"#;
 

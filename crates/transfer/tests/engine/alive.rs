@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use pinhole_transfer::{ExchangeEvent, Party, Side, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{self, MIB},
-    support::{Peer, noise, pair},
-};
+use crate::liar;
+use crate::liar::MIB;
+use crate::support::{Peer, noise, pair};
 
 /// Longer than either side may be silent while files are under way.
 const LONG: Duration = Duration::from_millis(2500);

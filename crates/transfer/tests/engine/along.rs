@@ -1,19 +1,18 @@
 //! Files that come along with their offer: what is held, what becomes of it when
 //! the answer is known, and what nobody may send so early.
 
-use std::{fs, time::Duration};
+use std::fs;
+use std::time::Duration;
 
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::frame::{BatchItem, encode_batch_header};
 use pinhole_transfer::{
     AcceptOptions, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
-    digest::Digest,
-    frame::{BatchItem, encode_batch_header},
 };
 use tempfile::tempdir;
 
-use crate::{
-    liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, id, pair as with_liar},
-    support::{names, noise, pair, transfer, without},
-};
+use crate::liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, id, pair as with_liar};
+use crate::support::{names, noise, pair, transfer, without};
 
 #[tokio::test]
 async fn a_small_offer_does_not_wait_for_the_answer() {

@@ -1,16 +1,12 @@
 //! What a receiver can want of an offer, and when.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use crate::{
-    liar::MIB,
-    support::{Peer, names, noise, pair, tree},
-};
+use crate::liar::MIB;
+use crate::support::{Peer, names, noise, pair, tree};
 use pinhole_transfer::{
     AcceptOptions, ExchangeError, ExchangeEvent, Existing, Party, Paused, Summary, TransferError,
     TransferId,

@@ -3,15 +3,13 @@
 
 use std::io::Write;
 
-use crate::{
-    liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair},
-    support::{Peer, names, noise},
-};
+use crate::liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair};
+use crate::support::{Peer, names, noise};
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::frame::{BatchItem, ChunkHeader, encode_batch_header};
 use pinhole_transfer::{
     AcceptError, AcceptOptions, DeclineReason, Destination, DestinationError, ExchangeError,
     FileErrorKind, Party, Side, TransferError,
-    digest::Digest,
-    frame::{BatchItem, ChunkHeader, encode_batch_header},
 };
 use tempfile::tempdir;
 

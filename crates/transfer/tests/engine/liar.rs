@@ -3,16 +3,13 @@
 use std::path::Path;
 
 use crate::support::{Peer, names};
-use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
-    chunking::Chunking,
-    digest::Digest,
-    frame::{
-        BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
-        FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
-        encode_digests,
-    },
+use pinhole_transfer::chunking::Chunking;
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::frame::{
+    BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem, FRAME_HEADER_BYTES,
+    FrameHeader, FrameKind, batch_items, encode_batch_header, encode_digests,
 };
+use pinhole_transfer::{ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 pub(crate) const MIB: usize = 1024 * 1024;

@@ -1,13 +1,12 @@
 //! A sender that lies about what goes ahead of the answer to its offer.
 
-use pinhole_transfer::{Party, TransferError, digest::Digest};
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::{Party, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    ahead::{SIZES, chunks},
-    liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, pair},
-    support::names,
-};
+use crate::ahead::{SIZES, chunks};
+use crate::liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, pair};
+use crate::support::names;
 
 #[tokio::test]
 async fn what_may_not_come_ahead_ends_the_connection() {

@@ -3,10 +3,8 @@
 use pinhole_transfer::{DeclineReason, ExchangeEvent, OfferBudget, Resources, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{Liar, MIB, pair_of},
-    support::Peer,
-};
+use crate::liar::{Liar, MIB, pair_of};
+use crate::support::Peer;
 
 /// As many as one offer may have.
 const ENTRIES: usize = 250_000;

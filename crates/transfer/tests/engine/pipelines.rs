@@ -1,17 +1,17 @@
 //! The pipelines of both sides with large and small files between each other, and
 //! whatever interferes with them.
 
-use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 
-use pinhole_transfer::{
-    FileErrorKind, Party, RateLimit, Resources, Side, TransferError, digest::Digest,
-};
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::{FileErrorKind, Party, RateLimit, Resources, Side, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    extremes::until,
-    support::{Peer, names, noise, pair, transfer, tree},
-};
+use crate::extremes::until;
+use crate::support::{Peer, names, noise, pair, transfer, tree};
 
 const MIB: usize = 1024 * 1024;
 
