@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Entry, Manifest};
+use crate::protocol::manifest::{Entry, Manifest};
 
 /// What a receiver wants of an offer, and how. The default takes everything
 /// and keeps what is there already.
@@ -126,7 +126,7 @@ pub(crate) fn with_content(manifest: &Manifest, unwanted: &BTreeSet<u32>) -> BTr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::ManifestBuilder;
+    use crate::protocol::manifest::ManifestBuilder;
 
     /// 0: d, 1: d/1 (1 byte), 2: d/e, 3: d/e/2 (2 bytes), 4: f (4 bytes)
     fn manifest() -> Arc<Manifest> {

@@ -6,6 +6,10 @@
 //! that had to wait to acknowledge would stop reading, and two peers that send
 //! to each other could wait for ever.
 
+pub(crate) mod buffer;
+pub(crate) mod liveness;
+pub(crate) mod writer;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +18,13 @@ use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::Owner;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::buffer::{Buffer, BufferMemory, Pool};
-use crate::digest_cache::DigestCache;
+use crate::connection::buffer::{Buffer, BufferMemory, Pool};
+use crate::connection::liveness::IdleTimer;
+use crate::disk::digest_cache::DigestCache;
 use crate::event::ExchangeEvent;
 use crate::flight::Flight;
-use crate::liveness::IdleTimer;
-use crate::message::Message;
 use crate::offers::OfferBudget;
+use crate::protocol::message::Message;
 use crate::rate_limit::RateLimit;
 
 /// Buffers for reading files, shared by all transfers: 6 MiB.
@@ -223,7 +227,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{FileErrorKind, TransferId};
+    use crate::protocol::message::{FileErrorKind, TransferId};
 
     #[test]
     fn acknowledgements_do_not_pile_up() {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::digest::Digest;
 use crate::display::display_text;
-use crate::manifest::Manifest;
-use crate::message::{DeclineReason, FileErrorKind, TransferId};
-use crate::path::SafePath;
-use crate::violation::Violation;
+use crate::protocol::digest::Digest;
+use crate::protocol::manifest::Manifest;
+use crate::protocol::message::{DeclineReason, FileErrorKind, TransferId};
+use crate::protocol::path::SafePath;
+use crate::protocol::violation::Violation;
 
 /// Something the application should know of. Every transfer, in either
 /// direction, ends with exactly one `Finished`, but for an offer that this side
@@ -244,7 +244,7 @@ pub enum ExchangeError {
     /// No transfer of this id is in the state that this needs.
     #[error("no such transfer")]
     UnknownTransfer,
-    /// More than [`crate::message::TEXT_BYTES_MAX`].
+    /// More than [`crate::protocol::message::TEXT_BYTES_MAX`].
     #[error("the text is too long; send it as a file")]
     TextTooLong,
     /// Too many transfers are open in this direction.

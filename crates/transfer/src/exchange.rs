@@ -14,22 +14,25 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::accept_options::{AcceptOptions, Selection};
+use crate::connection::writer;
 use crate::connection::{Bulk, Connection, Frame, PeerOwner, Resources};
-use crate::destination::{Destination, DestinationError};
+use crate::disk::destination::{Destination, DestinationError};
+use crate::disk::store::Store;
+use crate::dispatch::{Ended, Reader};
 use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
 use crate::flight::Flight;
-use crate::incoming::{Feeds, Incoming};
-use crate::manifest::Entry;
-use crate::message::{CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId};
-use crate::outgoing::{Ahead, EarlySend, First, SendJob};
 use crate::prepared::Prepared;
 use crate::progress::Progress;
-use crate::reader::{Ended, Reader};
+use crate::protocol::frame;
+use crate::protocol::manifest::Entry;
+use crate::protocol::message::{
+    CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId,
+};
+use crate::receive::{Feeds, Incoming};
 use crate::resume::ResumeState;
-use crate::source::Source;
-use crate::store::Store;
+use crate::send::source::Source;
+use crate::send::{Ahead, EarlySend, First, SendJob};
 use crate::transfer_table::{Leaving, TransferTable};
-use crate::{frame, writer};
 
 /// Most transfers open at once in each direction.
 pub const TRANSFERS_MAX: usize = 32;

@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::accept_options::Selection;
-use crate::digest::{Digest, Listing};
-use crate::digest_cache::DigestCache;
+use crate::disk::digest_cache::DigestCache;
 use crate::event::{Party, TransferError};
-use crate::manifest::Manifest;
-use crate::message::TransferId;
 use crate::progress::{Paused, Progress, Speed, time_left};
+use crate::protocol::digest::{Digest, Listing};
+use crate::protocol::manifest::Manifest;
+use crate::protocol::message::TransferId;
 use crate::resume::ResumeState;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -321,8 +321,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::manifest::ManifestBuilder;
-    use crate::message::Side;
+    use crate::protocol::manifest::ManifestBuilder;
+    use crate::protocol::message::Side;
 
     #[test]
     fn only_what_travels_has_a_speed() {

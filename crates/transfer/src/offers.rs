@@ -7,10 +7,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, SubnetBounds, Taken, Ticket};
 
-use crate::chunking::CHUNK_BYTES;
 use crate::connection::PeerOwner;
-use crate::manifest::{Early, Entry};
-use crate::message::TransferId;
+use crate::protocol::chunking::CHUNK_BYTES;
+use crate::protocol::manifest::{Early, Entry};
+use crate::protocol::message::TransferId;
 use crate::transfer_table::TransferTable;
 
 const MIB: u64 = 1024 * 1024;

@@ -4,15 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::accept_options::AcceptOptions;
-use crate::destination::{Destination, DestinationError};
-use crate::digest_cache::DigestCache;
+use crate::disk::destination::{Destination, DestinationError};
+use crate::disk::digest_cache::DigestCache;
+use crate::disk::store::Store;
 use crate::event::{Party, TransferError};
 use crate::exchange::receive;
 use crate::flight::Flight;
-use crate::manifest::Manifest;
-use crate::message::{Side, TransferId};
+use crate::protocol::manifest::Manifest;
+use crate::protocol::message::{Side, TransferId};
 use crate::resume::ResumeState;
-use crate::store::Store;
 use crate::transfer_table::TransferTable;
 
 /// An offer whose place on the disk is ready. What an attempt before has left is

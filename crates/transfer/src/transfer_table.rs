@@ -1,6 +1,6 @@
 //! Which transfers are open, and everything that changes it: the application's
 //! wishes come from [`crate::exchange`], the peer's words from
-//! [`crate::reader`].
+//! [`crate::dispatch`].
 
 mod ending;
 mod outgoing;
@@ -15,18 +15,18 @@ pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
 
 use crate::accept_options::Selection;
 use crate::connection::Connection;
-use crate::digest::Digest;
 use crate::event::{ExchangeError, TransferError};
 use crate::exchange::TRANSFERS_MAX;
 use crate::flight::Flight;
-use crate::frame::DigestItem;
-use crate::incoming::{DIGESTS, Feeds, Incoming, WORK, Work};
-use crate::manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError};
-use crate::message::{Message, Side, TEXT_BYTES_MAX, TransferId};
 use crate::offers::OfferRoom;
-use crate::receiver::Receiver;
+use crate::protocol::digest::Digest;
+use crate::protocol::frame::DigestItem;
+use crate::protocol::manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError};
+use crate::protocol::message::{Message, Side, TEXT_BYTES_MAX, TransferId};
+use crate::protocol::receiver::Receiver;
+use crate::protocol::violation::Violation;
+use crate::receive::{DIGESTS, Feeds, Incoming, WORK, Work};
 use crate::resume::ResumeState;
-use crate::violation::Violation;
 
 /// Files, or runs of them, in one message that says what is there or not
 /// wanted: it fits into a frame.

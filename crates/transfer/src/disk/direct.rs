@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::disk::system;
+
 /// Addresses, offsets and lengths are multiples of this. A file system that wants
 /// more is written to as usual.
 const ALIGN_BYTES: usize = 4096;
@@ -99,7 +101,7 @@ impl Direct {
             return Ok(false);
         }
         let begin = Instant::now();
-        super::write_at(&self.0, data, offset_bytes)?;
+        system::write_at(&self.0, data, offset_bytes)?;
         pace.add(length_bytes, begin.elapsed());
         Ok(true)
     }

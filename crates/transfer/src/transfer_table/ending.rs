@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{OpenIncoming, OpenTransfers, TransferTable};
+use crate::dispatch::{ANSWERS_WAITING_MAX, Ended};
 use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
-use crate::message::{CancelReason, DeclineReason, Message, TransferId};
-use crate::reader::{ANSWERS_WAITING_MAX, Ended};
+use crate::protocol::message::{CancelReason, DeclineReason, Message, TransferId};
 
 impl TransferTable {
     /// Ends a transfer of either direction early, or words. An accepted one of the peer

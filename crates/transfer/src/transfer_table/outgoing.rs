@@ -10,14 +10,14 @@ use super::{OpenTransfers, TransferTable};
 use crate::connection::Connection;
 use crate::event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
 use crate::flight::Flight;
-use crate::manifest::{Early, Manifest};
-use crate::message::{Message, TransferId};
-use crate::outgoing::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent};
+use crate::protocol::manifest::{Early, Manifest};
+use crate::protocol::message::{Message, TransferId};
+use crate::protocol::sender::{Accepted, Delivered, Sender};
+use crate::protocol::violation::Violation;
 use crate::resume;
 use crate::resume::ResumeState;
-use crate::sender::{Accepted, Delivered, Sender};
-use crate::source::Source;
-use crate::violation::Violation;
+use crate::send::source::Source;
+use crate::send::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent};
 
 pub(crate) struct OpenOutgoing {
     pub(crate) flight: Arc<Flight>,

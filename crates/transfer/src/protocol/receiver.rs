@@ -1,0 +1,636 @@
+//! The receiving side of one transfer as a state machine without I/O. Files
+//! come in the order of the manifest, each from its first chunk to its last,
+//! so one cursor says of everything that arrives whether it is due. It is
+//! asked before a byte of the data is read.
+//!
+//! Files that come along with their offer are all due, whatever the receiver
+//! will choose, and each whole. Of an offer whose first chunk goes ahead of the
+//! answer nothing else is due before either: it comes first even when the answer
+//! was given before it came, and is dropped when nobody wants it any more.
+//!
+//! Of a file that the receiver has in part, the first chunks stay out; their
+//! digests come under a cursor of their own, ahead of the data or beside it.
+//! Those that turn out to differ come last.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::accept_options::Selection;
+use crate::protocol::chunking::{CHUNK_BYTES, ChunkPlace};
+use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::violation::Violation;
+
+/// The receiver's side of one transfer.
+#[derive(Debug)]
+pub struct Receiver {
+    selection: Arc<Selection>,
+    /// Every file comes whole.
+    is_early: bool,
+    /// What comes ahead of the answer; `None` for nothing, or no more.
+    ahead: Option<Ahead>,
+    /// The file that is due; the count of entries when none is.
+    entry: u32,
+    /// The chunk of it that is due, unless only differing ones are left.
+    chunk: u32,
+    had: BTreeMap<u32, Had>,
+    /// The file and the chunk whose digest is due.
+    digest: (u32, u32),
+}
+
+/// The first chunk of the first file, or that it cannot be read, which comes
+/// ahead of the answer to the offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    /// Neither it nor the answer is there.
+    Due,
+    /// It is here, and nothing else is due before the answer.
+    Here,
+    /// The answer was given before it came.
+    Late { is_wanted: bool },
+}
+
+/// A file of which the first chunks are here.
+#[derive(Debug)]
+struct Had {
+    chunks: u32,
+    /// How many of them were compared.
+    compared: u32,
+    /// Those that must come after all.
+    differing: VecDeque<Range<u32>>,
+}
+
+impl Receiver {
+    /// A transfer of which these files were accepted. `have` says of which of
+    /// them how many chunks are here.
+    #[must_use]
+    pub fn new(selection: Arc<Selection>, have: &BTreeMap<u32, u32>) -> Self {
+        let had = |chunks| Had {
+            chunks,
+            compared: 0,
+            differing: VecDeque::new(),
+        };
+        let mut receiver = Self {
+            selection,
+            is_early: false,
+            ahead: None,
+            entry: 0,
+            chunk: 0,
+            had: have.iter().map(|(&e, &chunks)| (e, had(chunks))).collect(),
+            digest: (0, 0),
+        };
+        receiver.move_on(0);
+        receiver
+    }
+
+    /// An offer of which something comes before anybody was asked.
+    #[must_use]
+    pub fn unanswered(manifest: Arc<Manifest>, early: Early) -> Self {
+        let all = Selection::without(manifest, BTreeSet::new());
+        Self {
+            is_early: early == Early::Everything,
+            ahead: (early == Early::FirstChunk).then_some(Ahead::Due),
+            ..Self::new(Arc::new(all), &BTreeMap::new())
+        }
+    }
+
+    /// The offer is taken, as by [`Receiver::new`]. Returns with what goes on
+    /// whether what is here of it counts.
+    #[must_use]
+    pub fn accepted(self, selection: Arc<Selection>, have: &BTreeMap<u32, u32>) -> (Self, bool) {
+        let Some(ahead) = self.ahead else {
+            // What comes along is sorted out when it is here.
+            return (self, true);
+        };
+        let first = selection.manifest().next_file(0);
+        let is_wanted = !selection.skipped().contains(&first) && !have.contains_key(&first);
+        let mut accepted = Self::new(selection, have);
+        if ahead != Ahead::Here {
+            accepted.ahead = Some(Ahead::Late { is_wanted });
+        } else if is_wanted {
+            accepted.move_on(self.entry);
+            // Of any other than the first nothing has come.
+            accepted.chunk = accepted.chunk.max(self.chunk);
+        }
+        (accepted, is_wanted)
+    }
+
+    /// Whether every file comes whole, and nothing is said of what is here.
+    #[must_use]
+    pub const fn is_early(&self) -> bool {
+        self.is_early
+    }
+
+    /// Whether it may have to wait for the answer to the offer, of which a chunk
+    /// comes ahead.
+    #[must_use]
+    pub const fn is_ahead(&self) -> bool {
+        matches!(self.ahead, Some(Ahead::Due | Ahead::Here))
+    }
+
+    /// Whether what comes next came ahead of an answer that does not want it.
+    #[must_use]
+    pub const fn drops_next(&self) -> bool {
+        matches!(self.ahead, Some(Ahead::Late { is_wanted: false }))
+    }
+
+    /// Whether every file has come to its end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.entry == self.selection.manifest().count()
+    }
+
+    /// A chunk of `data_bytes` is about to come. Returns where it belongs.
+    ///
+    /// # Errors
+    /// It is not the one that is due, or not as long as it must be.
+    pub fn check_chunk(
+        &self,
+        entry: u32,
+        index: u32,
+        data_bytes: usize,
+    ) -> Result<ChunkPlace, Violation> {
+        self.check_due(entry)?;
+        let not_due = Violation::Chunk { entry, index };
+        let lengths = self.selection.manifest().lengths(entry);
+        let lengths = lengths.ok_or(not_due.clone())?;
+        let due = match self.had.get(&entry) {
+            _ if self.ahead.is_some() => Some(0),
+            Some(had) if self.chunk == lengths.chunks() => {
+                had.differing.front().map(|run| run.start)
+            }
+            _ => Some(self.chunk),
+        };
+        let place = lengths.place(index).ok_or(not_due.clone())?;
+        if self.is_early || due != Some(index) || place.length_bytes() != data_bytes {
+            return Err(not_due);
+        }
+        Ok(place)
+    }
+
+    /// That chunk has come. Returns where it goes; `None` when it is not wanted.
+    ///
+    /// # Errors
+    /// As for [`Receiver::check_chunk`].
+    pub fn chunk(
+        &mut self,
+        entry: u32,
+        index: u32,
+        data_bytes: usize,
+    ) -> Result<Option<ChunkPlace>, Violation> {
+        let place = self.check_chunk(entry, index, data_bytes)?;
+        if !self.note_ahead() {
+            return Ok(None);
+        }
+        if index == self.chunk {
+            self.chunk += 1;
+        } else if let Some(Had { differing, .. }) = self.had.get_mut(&entry) {
+            if let Some(run) = differing.front_mut() {
+                run.start += 1;
+            }
+            differing.pop_front_if(|run| Range::is_empty(run));
+        }
+        Ok(Some(place))
+    }
+
+    /// The digest of a chunk that is here has come.
+    ///
+    /// # Errors
+    /// It is not due, or the chunk is not here.
+    pub fn digest(&mut self, entry: u32, index: u32) -> Result<(), Violation> {
+        // A file that the sender cannot read is left in the middle.
+        let is_next = (entry, index) == self.digest || (entry > self.digest.0 && index == 0);
+        let is_early = self.ahead.is_some();
+        if is_early || !is_next || self.had.get(&entry).is_none_or(|had| index >= had.chunks) {
+            return Err(Violation::Chunk { entry, index });
+        }
+        self.digest = (entry, index + 1);
+        Ok(())
+    }
+
+    /// This side has compared the first `chunks` of a file, and misses these
+    /// of the newly compared.
+    pub fn compared(&mut self, entry: u32, chunks: u32, differing: &[(u32, u32)]) {
+        if let Some(had) = self.had.get_mut(&entry) {
+            had.compared = chunks;
+            let runs = differing.iter().map(|(first, count)| *first..first + count);
+            had.differing.extend(runs);
+        }
+    }
+
+    /// A whole small file of `data_bytes` has come in a batch.
+    ///
+    /// # Errors
+    /// It is not the one that is due, or not as long as it must be.
+    pub fn small_file(&mut self, entry: u32, data_bytes: usize) -> Result<(), Violation> {
+        self.check_due(entry)?;
+        let declared = self
+            .selection
+            .manifest()
+            .entry(entry)
+            .and_then(Entry::file_size_bytes);
+        let fits = declared == u64::try_from(data_bytes).ok() && data_bytes <= CHUNK_BYTES as usize;
+        let is_in_chunks = self.chunk != 0 || self.ahead.is_some();
+        if is_in_chunks || !fits || self.had.contains_key(&entry) {
+            return Err(Violation::Chunk { entry, index: 0 });
+        }
+        self.move_on(entry + 1);
+        Ok(())
+    }
+
+    /// The sender says that all chunks of a file were sent.
+    ///
+    /// # Errors
+    /// The file is not due or misses chunks.
+    pub fn file_end(&mut self, entry: u32) -> Result<(), Violation> {
+        self.check_due(entry)?;
+        let chunks = self
+            .selection
+            .manifest()
+            .lengths(entry)
+            .map(crate::protocol::chunking::Chunking::chunks);
+        let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
+        if self.is_early
+            || self.ahead.is_some()
+            || chunks != Some(self.chunk)
+            || !self.had.get(&entry).is_none_or(is_compared)
+        {
+            return Err(Violation::Chunk {
+                entry,
+                index: self.chunk,
+            });
+        }
+        self.move_on(entry + 1);
+        Ok(())
+    }
+
+    /// The sender gives up a file, begun or not. Returns whether that matters.
+    ///
+    /// # Errors
+    /// The file is not due.
+    pub fn file_failed(&mut self, entry: u32) -> Result<bool, Violation> {
+        self.check_due(entry)?;
+        let matters = self.note_ahead();
+        if matters {
+            self.move_on(entry + 1);
+        }
+        Ok(matters)
+    }
+
+    fn check_due(&self, entry: u32) -> Result<(), Violation> {
+        let is_due = match self.ahead {
+            Some(Ahead::Here) => false,
+            Some(Ahead::Late { .. }) => entry == self.selection.manifest().next_file(0),
+            Some(Ahead::Due) | None => entry == self.entry && !self.is_complete(),
+        };
+        is_due.then_some(()).ok_or(Violation::Entry(entry))
+    }
+
+    /// Something that is due has come. Returns whether it is wanted, as is all
+    /// but what came ahead of another answer.
+    fn note_ahead(&mut self) -> bool {
+        let is_wanted = !self.drops_next();
+        let is_answered = self.ahead != Some(Ahead::Due);
+        self.ahead = (!is_answered).then_some(Ahead::Here);
+        is_wanted
+    }
+
+    /// To the first file at or behind `entry`.
+    fn move_on(&mut self, entry: u32) {
+        self.entry = self.selection.next_file(entry);
+        self.chunk = self.had.get(&self.entry).map_or(0, |had| had.chunks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::manifest::ManifestBuilder;
+
+    const MIB: usize = CHUNK_BYTES as usize;
+
+    /// 0: a folder, 1: a file of 2 MiB + 5, 2: a file of 7 bytes, 3: an empty
+    /// file.
+    fn manifest() -> Arc<Manifest> {
+        let mut builder = ManifestBuilder::default();
+        for entry in [
+            r#"{"folder":{"path":"d"}}"#,
+            r#"{"file":{"path":"d/1","size_bytes":2097157}}"#,
+            r#"{"file":{"path":"d/2","size_bytes":7}}"#,
+            r#"{"file":{"path":"d/3","size_bytes":0}}"#,
+        ] {
+            builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        }
+        Arc::new(builder.build())
+    }
+
+    fn selection_without(skipped: &[u32]) -> Arc<Selection> {
+        let skipped = skipped.iter().copied().collect();
+        Arc::new(Selection::without(manifest(), skipped))
+    }
+
+    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
+        Receiver::new(selection_without(skipped), have)
+    }
+
+    fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
+        receiver_of(&[], have)
+    }
+
+    fn receiver() -> Receiver {
+        receiver_with(&BTreeMap::new())
+    }
+
+    #[test]
+    fn what_is_here_stays_out_but_for_what_differs() {
+        let mut receiver = receiver_with(&BTreeMap::from([(1, 2), (2, 1)]));
+        // The last chunk and the digests come as they like.
+        receiver.digest(1, 0).unwrap();
+        receiver.chunk(1, 2, 5).unwrap();
+        receiver.digest(1, 1).unwrap();
+        receiver.digest(2, 0).unwrap();
+        receiver.compared(2, 1, &[]);
+        receiver.compared(1, 1, &[]);
+        let unfinished = Err(Violation::Chunk { entry: 1, index: 3 });
+        assert_eq!(receiver.file_end(1), unfinished, "not all compared");
+        receiver.compared(1, 2, &[(1, 1)]);
+        assert_eq!(receiver.file_end(1), unfinished, "one differs");
+        let wrong = Violation::Chunk { entry: 1, index: 0 };
+        assert_eq!(receiver.chunk(1, 0, MIB), Err(wrong), "this does not");
+        receiver.chunk(1, 1, MIB).unwrap();
+        let twice = Violation::Chunk { entry: 1, index: 1 };
+        assert_eq!(receiver.chunk(1, 1, MIB), Err(twice));
+        receiver.file_end(1).unwrap();
+        assert!(receiver.small_file(2, 7).is_err(), "it is here");
+        receiver.file_end(2).unwrap();
+        receiver.small_file(3, 0).unwrap();
+        assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn digests_come_in_order_and_of_what_is_here() {
+        let have = BTreeMap::from([(1, 2), (2, 1)]);
+        for (first, then) in [
+            ((1, 1), None),
+            ((1, 0), Some((1, 0))),
+            ((1, 0), Some((1, 2))),
+            ((2, 0), Some((1, 0))),
+            ((2, 0), Some((2, 1))),
+            ((3, 0), None),
+            ((0, 0), None),
+            ((u32::MAX, u32::MAX), None),
+        ] {
+            let mut receiver = receiver_with(&have);
+            let first = receiver.digest(first.0, first.1);
+            match then {
+                Some((entry, index)) => {
+                    first.unwrap();
+                    assert!(receiver.digest(entry, index).is_err(), "{entry} {index}");
+                }
+                None => assert!(first.is_err()),
+            }
+        }
+        // A file that could not be read to its end.
+        let mut receiver = receiver_with(&have);
+        receiver.digest(1, 0).unwrap();
+        receiver.digest(2, 0).unwrap();
+    }
+
+    #[test]
+    fn everything_in_order_completes() {
+        let mut receiver = receiver();
+        for (index, data_bytes) in [(0, MIB), (1, MIB), (2, 5)] {
+            let place = receiver.chunk(1, index, data_bytes).unwrap().unwrap();
+            assert_eq!(place.offset_bytes(), u64::from(index) * MIB as u64);
+        }
+        receiver.file_end(1).unwrap();
+        receiver.small_file(2, 7).unwrap();
+        assert!(!receiver.is_complete());
+        receiver.file_end(3).unwrap();
+        assert!(receiver.is_complete());
+        assert_eq!(receiver.file_end(4), Err(Violation::Entry(4)));
+    }
+
+    #[test]
+    fn what_is_skipped_is_not_due() {
+        let mut receiver = receiver_of(&[0, 1, 3], &BTreeMap::new());
+        assert_eq!(receiver.chunk(1, 0, MIB), Err(Violation::Entry(1)));
+        receiver.small_file(2, 7).unwrap();
+        assert!(receiver.is_complete());
+        assert!(receiver_of(&[1, 2, 3], &BTreeMap::new()).is_complete());
+    }
+
+    #[test]
+    fn a_file_may_be_given_up_at_any_point() {
+        let mut receiver = receiver();
+        receiver.chunk(1, 0, MIB).unwrap();
+        receiver.file_failed(1).unwrap();
+        receiver.file_failed(2).unwrap();
+        receiver.small_file(3, 0).unwrap();
+        assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn what_comes_along_comes_whole_and_once() {
+        let mut receiver = Receiver::unanswered(manifest(), Early::Everything);
+        let no_chunk = Err(Violation::Chunk { entry: 1, index: 0 });
+        assert_eq!(receiver.chunk(1, 0, MIB), no_chunk);
+        receiver.file_failed(1).unwrap();
+        receiver.small_file(2, 7).unwrap();
+        assert_eq!(receiver.small_file(2, 7), Err(Violation::Entry(2)));
+        let no_end = Err(Violation::Chunk { entry: 3, index: 0 });
+        assert_eq!(receiver.file_end(3), no_end);
+        assert_eq!(receiver.digest(3, 0), no_end);
+        receiver.small_file(3, 0).unwrap();
+        assert!(receiver.is_complete());
+        assert_eq!(receiver.small_file(3, 0), Err(Violation::Entry(3)));
+    }
+
+    fn with_chunk_ahead() -> Receiver {
+        Receiver::unanswered(manifest(), Early::FirstChunk)
+    }
+
+    #[test]
+    fn it_goes_on_behind_what_came_ahead() {
+        let none = BTreeMap::new();
+        for comes_first in [true, false] {
+            let mut receiver = with_chunk_ahead();
+            if comes_first {
+                assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
+            }
+            assert!(receiver.is_ahead());
+            let (mut receiver, counts) = receiver.accepted(selection_without(&[]), &none);
+            assert!(counts && !receiver.is_ahead() && !receiver.drops_next());
+            if !comes_first {
+                assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
+            }
+            assert!(receiver.chunk(1, 0, MIB).is_err(), "twice");
+            receiver.chunk(1, 1, MIB).unwrap();
+            receiver.chunk(1, 2, 5).unwrap();
+            receiver.file_end(1).unwrap();
+            receiver.small_file(2, 7).unwrap();
+
+            let mut receiver = with_chunk_ahead();
+            if comes_first {
+                assert_eq!(receiver.file_failed(1), Ok(true));
+            }
+            let (mut receiver, _) = receiver.accepted(selection_without(&[2]), &none);
+            if !comes_first {
+                assert_eq!(receiver.file_failed(1), Ok(true));
+            }
+            receiver.small_file(3, 0).unwrap();
+            assert!(receiver.is_complete());
+        }
+    }
+
+    #[test]
+    fn what_came_ahead_of_another_answer_is_as_if_it_had_not_come() {
+        let none = BTreeMap::new();
+        let have = BTreeMap::from([(1, 2)]);
+        let come = |receiver: &mut Receiver, is_failure: bool| match is_failure {
+            true => receiver.file_failed(1).unwrap(),
+            false => receiver.chunk(1, 0, MIB).unwrap().is_some(),
+        };
+        for is_failure in [true, false] {
+            for comes_first in [true, false] {
+                for (skipped, have) in [(&[1][..], &none), (&[], &have)] {
+                    let mut receiver = with_chunk_ahead();
+                    if comes_first {
+                        assert!(come(&mut receiver, is_failure));
+                    }
+                    let (mut receiver, counts) =
+                        receiver.accepted(selection_without(skipped), have);
+                    assert!(!counts);
+                    if !comes_first {
+                        assert!(receiver.drops_next());
+                        assert!(receiver.digest(1, 0).is_err(), "not behind it");
+                        assert!(receiver.small_file(2, 7).is_err(), "nor this");
+                        assert!(!come(&mut receiver, is_failure));
+                    }
+                    assert!(!receiver.drops_next());
+                    assert!(receiver.chunk(1, 0, MIB).is_err(), "no second time");
+                    if !have.is_empty() {
+                        receiver.digest(1, 0).unwrap();
+                        receiver.chunk(1, 2, 5).unwrap();
+                        receiver.compared(1, 2, &[(0, 1)]);
+                        assert!(receiver.chunk(1, 0, MIB).unwrap().is_some(), "it differs");
+                        receiver.file_end(1).unwrap();
+                    }
+                    receiver.small_file(2, 7).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_nobody_wants_may_come_after_all_else_is_done() {
+        let skipped = selection_without(&[1, 2, 3]);
+        let (mut receiver, _) = with_chunk_ahead().accepted(skipped, &BTreeMap::new());
+        assert!(receiver.is_complete());
+        assert_eq!(receiver.chunk(1, 0, MIB), Ok(None));
+        assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn nothing_but_one_piece_of_the_first_file_comes_ahead() {
+        let is_refused = |receiver: &mut Receiver, what: &str| {
+            let refused = match what {
+                "another chunk" => receiver.chunk(1, 1, MIB).is_err(),
+                "another length" => receiver.chunk(1, 0, MIB - 1).is_err(),
+                "another file" => receiver.chunk(2, 0, 7).is_err(),
+                "a folder" => receiver.chunk(0, 0, MIB).is_err(),
+                "another failure" => receiver.file_failed(2).is_err(),
+                "a batch" => receiver.small_file(1, MIB).is_err(),
+                "an end" => receiver.file_end(1).is_err(),
+                _ => receiver.digest(1, 0).is_err(),
+            };
+            assert!(refused, "{what}");
+        };
+        for what in [
+            "another chunk",
+            "another length",
+            "another file",
+            "a folder",
+            "another failure",
+            "a batch",
+            "an end",
+            "a digest",
+        ] {
+            is_refused(&mut with_chunk_ahead(), what);
+            let mut here = with_chunk_ahead();
+            here.chunk(1, 0, MIB).unwrap();
+            assert!(here.chunk(1, 0, MIB).is_err() && here.file_failed(1).is_err());
+            is_refused(&mut here, what);
+            let mut failed = with_chunk_ahead();
+            failed.file_failed(1).unwrap();
+            is_refused(&mut failed, what);
+            assert!(!failed.is_complete());
+        }
+    }
+
+    #[test]
+    fn a_small_file_that_begins_ahead_ends_as_one_in_chunks() {
+        let mut builder = ManifestBuilder::default();
+        let entry = r#"{"file":{"path":"a","size_bytes":7}}"#;
+        builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        let all = Arc::new(Selection::without(
+            Arc::new(builder.build()),
+            BTreeSet::new(),
+        ));
+        let receiver = Receiver::unanswered(Arc::clone(all.manifest()), Early::FirstChunk);
+        let (mut receiver, _) = receiver.accepted(all, &BTreeMap::new());
+        assert!(receiver.small_file(0, 7).is_err());
+        receiver.chunk(0, 0, 7).unwrap();
+        assert!(receiver.small_file(0, 7).is_err());
+        receiver.file_end(0).unwrap();
+        assert!(receiver.is_complete());
+    }
+
+    #[test]
+    fn a_lying_sender_is_caught_before_its_data_is_read() {
+        fn at<T>(entry: u32, index: u32) -> Result<T, Violation> {
+            Err(Violation::Chunk { entry, index })
+        }
+        // What is sent first, what is sent then, and the answer.
+        assert_eq!(receiver().chunk(1, 1, MIB), at(1, 1), "a gap");
+        assert_eq!(receiver().chunk(1, 0, 5), at(1, 0), "too short");
+        assert_eq!(receiver().chunk(1, 0, MIB + 1), at(1, 0), "too long");
+        assert_eq!(receiver().chunk(1, 3, 1), at(1, 3), "beyond the end");
+        assert_eq!(
+            receiver().chunk(1, u32::MAX, MIB),
+            at(1, u32::MAX),
+            "far beyond"
+        );
+        assert_eq!(
+            receiver().chunk(2, 0, 7),
+            Err(Violation::Entry(2)),
+            "not due"
+        );
+        assert_eq!(
+            receiver().chunk(0, 0, 1),
+            Err(Violation::Entry(0)),
+            "a folder"
+        );
+        assert_eq!(
+            receiver().chunk(99, 0, 1),
+            Err(Violation::Entry(99)),
+            "unknown"
+        );
+        assert_eq!(receiver().small_file(1, 7), at(1, 0), "wrong size");
+        assert_eq!(receiver().file_end(1), at(1, 0), "no chunks");
+        assert_eq!(
+            receiver().file_failed(2),
+            Err(Violation::Entry(2)),
+            "not due"
+        );
+
+        let mut receiver = receiver();
+        receiver.chunk(1, 0, MIB).unwrap();
+        assert_eq!(receiver.chunk(1, 0, MIB), at(1, 0), "twice");
+        assert_eq!(
+            receiver.small_file(1, 2_097_157),
+            at(1, 0),
+            "begun as chunks"
+        );
+    }
+}

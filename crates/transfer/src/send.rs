@@ -1,0 +1,480 @@
+//! The sending pipeline of one transfer: a thread that reads and hashes, one that
+//! queues frames, and the connection's writer behind them. None waits for another but
+//! through a full queue.
+
+mod early;
+mod resume;
+pub(crate) mod source;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, mpsc};
+use std::thread::Builder;
+
+pub(crate) use self::early::{Ahead, EarlySend, First};
+pub(crate) use self::resume::Answer;
+use self::resume::Waiting;
+use crate::connection::buffer::{Buffer, DATA_BYTES};
+use crate::connection::{Bulk, Connection, Frame};
+use crate::disk::digest_cache::Chunks;
+use crate::disk::system;
+use crate::event::FileError;
+use crate::flight::Flight;
+use crate::protocol::chunking::{ChunkPlace, Chunking};
+use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::frame;
+use crate::protocol::frame::{BATCH_ITEM_BYTES, BatchItem, ChunkHeader};
+use crate::protocol::message::{FileErrorKind, Message};
+use crate::send::source::{Source, SourceReader};
+use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+/// In one batch. Of the smallest files a frame would hold 26,000, and both sides
+/// keep a list of those in each that is under way.
+const BATCH_FILES_MAX: usize = 4096;
+/// Files up to this size travel in batches.
+const SMALL_FILE_BYTES: u64 = 128 * 1024;
+/// Frames that wait to be queued.
+const FRAMES: usize = 2;
+/// Of a huge file so much is forgotten at once.
+const FORGET_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What the reading thread hands on.
+enum Piece {
+    Chunk {
+        entry: u32,
+        place: ChunkPlace,
+        buffer: Buffer,
+        known: Arc<Chunks>,
+    },
+    Batch(Batch),
+    End {
+        entry: u32,
+        /// Over the chunks that the receiver had.
+        tree: Tree,
+    },
+    Failed {
+        entry: u32,
+        error: FileError,
+    },
+}
+
+/// Small files back to back, as on the wire but for their digests.
+struct Batch {
+    buffer: Buffer,
+    used_bytes: usize,
+    /// Each file's number and where its data lies.
+    files: Vec<(u32, Range<usize>)>,
+}
+
+/// A [`Piece`], hashed.
+enum Framed {
+    Chunk {
+        entry: u32,
+        index: u32,
+        digest: Digest,
+        frame: Frame,
+        file_bytes: usize,
+    },
+    Batch {
+        /// Each file's number and root.
+        files: Vec<(u32, Digest)>,
+        frame: Frame,
+        file_bytes: usize,
+    },
+    End {
+        entry: u32,
+        tree: Tree,
+    },
+    Failed {
+        entry: u32,
+        error: FileError,
+    },
+}
+
+/// What becomes of files on their way, as the queueing thread tells it.
+pub(crate) enum Sent {
+    /// Everything of this file is in the queue.
+    File(u32),
+    /// This file could not be read.
+    Failed(u32, FileError),
+}
+
+/// What all threads know.
+pub(crate) struct Outgoing {
+    pub(crate) flight: Arc<Flight>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) link: Arc<Connection>,
+    /// Files the receiver does not want, or gave up.
+    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+    /// How many chunks, from the first, the receiver has of which files.
+    pub(crate) have: BTreeMap<u32, u32>,
+    /// It is not known yet whether the receiver wants any of them.
+    pub(crate) is_early: bool,
+    /// What went ahead of the answer, where the files go on behind it.
+    pub(crate) ahead: Option<Ahead>,
+}
+
+/// What sends the files of an offer, and how it hears of the receiver's answers.
+pub(crate) struct SendJob {
+    pub(crate) outgoing: Outgoing,
+    pub(crate) answers: UnboundedReceiver<Answer>,
+    /// What goes ahead of all of them, and whether they go on behind it.
+    pub(crate) ahead: Option<(oneshot::Receiver<Ahead>, bool)>,
+}
+
+/// Where what was read goes to be hashed and framed, on the thread that has read it.
+struct Pieces<'a> {
+    outgoing: &'a Outgoing,
+    framed: mpsc::SyncSender<Framed>,
+}
+
+impl Pieces<'_> {
+    /// Waits for room. `None` when nothing more is queued.
+    fn send(&self, piece: Piece) -> Option<()> {
+        self.framed.send(self.outgoing.frame(piece)?).ok()
+    }
+}
+
+impl Outgoing {
+    /// Sends every wanted file and returns when all is queued or the transfer
+    /// was stopped. Blocks. `tell` hears of each file before the receiver can.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(crate) fn run(
+        &self,
+        answers: UnboundedReceiver<Answer>,
+        tell: impl FnMut(Sent) + Send,
+    ) -> io::Result<()> {
+        let (digested, digests) = mpsc::channel();
+        let (beginning, begun) = mpsc::channel();
+        let waiting = Waiting::new(digests, begun, answers);
+        std::thread::scope(|scope| {
+            let reading = Builder::new().name("pinhole-read".to_owned());
+            // All end early when another does, and whoever was first has said
+            // why.
+            if !self.have.is_empty() {
+                let digesting = Builder::new().name("pinhole-digest".to_owned());
+                digesting.spawn_scoped(scope, move || self.digest(&digested, beginning))?;
+            } else {
+                drop(beginning);
+            }
+            let (queue, framed) = mpsc::sync_channel(FRAMES);
+            let pieces = Pieces {
+                outgoing: self,
+                framed: queue,
+            };
+            reading.spawn_scoped(scope, move || self.read(&pieces, waiting))?;
+            self.queue_all(&framed, tell);
+            Ok(())
+        })
+    }
+
+    fn is_unwanted(&self, entry: u32) -> bool {
+        self.unwanted.lock().contains(&entry)
+    }
+
+    fn read(&self, pieces: &Pieces<'_>, mut waiting: Waiting) -> Option<()> {
+        let manifest = self.source.manifest();
+        let mut reader = SourceReader::new(Arc::clone(&self.source));
+        let mut batch: Option<Batch> = None;
+        let mut entry = self.read_behind(&mut reader, pieces)?;
+        while let Some(lengths) = manifest.lengths(entry) {
+            self.check_pause(pieces, &mut batch)?;
+            let size_bytes = manifest.entry(entry)?.file_size_bytes()?;
+            if self.is_unwanted(entry) {
+                // Neither read nor mentioned.
+            } else if let Some(&have) = self.have.get(&entry) {
+                self.hand_on(pieces, batch.take())?;
+                let piece =
+                    match self.read_missing(&mut reader, entry, have, &mut waiting, pieces)? {
+                        Ok(tree) => Piece::End { entry, tree },
+                        Err(error) => Piece::Failed { entry, error },
+                    };
+                pieces.send(piece)?;
+            } else if size_bytes <= SMALL_FILE_BYTES {
+                let size = usize::try_from(size_bytes).ok()?;
+                if let Some(full) = batch.take_if(|batch| !batch.has_room(size)) {
+                    pieces.send(Piece::Batch(full))?;
+                }
+                let open = match &mut batch {
+                    Some(open) => open,
+                    none => none.insert(Batch::new(self.buffer()?)),
+                };
+                if let Err(error) = open.read(&mut reader, entry, size) {
+                    self.hand_on(pieces, batch.take())?;
+                    pieces.send(Piece::Failed { entry, error })?;
+                }
+            } else {
+                self.hand_on(pieces, batch.take())?;
+                let tree = Tree::default();
+                let read = self.read_chunks(&mut reader, entry, lengths, 0, pieces)?;
+                let piece = match read.and_then(|(file, _)| reader.check_read(entry, &file)) {
+                    Ok(()) => Piece::End { entry, tree },
+                    Err(error) => Piece::Failed { entry, error },
+                };
+                pieces.send(piece)?;
+            }
+            entry = manifest.next_file(entry + 1);
+        }
+        self.hand_on(pieces, batch)
+    }
+
+    /// Waits while anybody wants this side to stop. What was read before does
+    /// not wait. `None` when the transfer was stopped.
+    fn check_pause(&self, pieces: &Pieces<'_>, batch: &mut Option<Batch>) -> Option<()> {
+        if self.flight.is_paused() {
+            self.hand_on(pieces, batch.take())?;
+            self.flight.wait_while_paused();
+        }
+        self.flight.stopped().is_none().then_some(())
+    }
+
+    fn hand_on(&self, pieces: &Pieces<'_>, batch: Option<Batch>) -> Option<()> {
+        match batch.filter(|batch| !batch.files.is_empty()) {
+            Some(batch) => pieces.send(Piece::Batch(batch)),
+            None => Some(()),
+        }
+    }
+
+    /// From the chunk `first` on. Returns the file, and what is known of it. `None`
+    /// when the transfer was stopped.
+    fn read_chunks(
+        &self,
+        reader: &mut SourceReader,
+        entry: u32,
+        lengths: Chunking,
+        first: u32,
+        pieces: &Pieces<'_>,
+    ) -> Option<Result<(File, Arc<Chunks>), FileError>> {
+        let file = match reader.open(entry) {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        let known = self.link.resources.known.recall(&file);
+        for place in lengths.places_from(first) {
+            self.check_pause(pieces, &mut None)?;
+            if self.is_unwanted(entry) {
+                return Some(Err(FileError::Peer(FileErrorKind::Io)));
+            }
+            let mut buffer = self.buffer()?;
+            let room = buffer.data_mut().get_mut(..place.length_bytes())?;
+            if let Err(error) = reader.read(entry, &file, room, place.offset_bytes()) {
+                return Some(Err(error));
+            }
+            let end_bytes = place.offset_bytes() + place.length_bytes() as u64;
+            if end_bytes.is_multiple_of(FORGET_BYTES) {
+                let start_bytes = end_bytes - FORGET_BYTES;
+                system::forget(&file, lengths.size_bytes(), start_bytes, FORGET_BYTES);
+            }
+            pieces.send(Piece::Chunk {
+                entry,
+                place,
+                buffer,
+                known: Arc::clone(&known),
+            })?;
+        }
+        Some(Ok((file, known)))
+    }
+
+    fn buffer(&self) -> Option<Buffer> {
+        self.link.send_buffers.lock().take_blocking()
+    }
+
+    /// Hashes and frames.
+    fn frame(&self, piece: Piece) -> Option<Framed> {
+        match piece {
+            Piece::Chunk {
+                entry,
+                place,
+                buffer,
+                known,
+            } => self.frame_chunk(entry, place, buffer, &known),
+            Piece::Batch(batch) => self.frame_batch(batch),
+            Piece::End { entry, tree } => Some(Framed::End { entry, tree }),
+            Piece::Failed { entry, error } => Some(Framed::Failed { entry, error }),
+        }
+    }
+
+    fn frame_chunk(
+        &self,
+        entry: u32,
+        place: ChunkPlace,
+        mut buffer: Buffer,
+        known: &Chunks,
+    ) -> Option<Framed> {
+        let data_bytes = place.length_bytes();
+        let digest = Digest::of_chunk(place, buffer.data().get(..data_bytes)?);
+        known.set(place.index(), digest);
+        let header = ChunkHeader {
+            transfer: self.flight.id,
+            entry,
+            index: place.index(),
+            digest,
+        };
+        let header = header.encode(data_bytes)?;
+        buffer.put_header(&header);
+        Some(Framed::Chunk {
+            entry,
+            index: place.index(),
+            digest,
+            frame: Frame::Data {
+                buffer,
+                header_bytes: header.len(),
+                data_bytes,
+            },
+            file_bytes: data_bytes,
+        })
+    }
+
+    fn frame_batch(&self, batch: Batch) -> Option<Framed> {
+        let Batch {
+            mut buffer,
+            used_bytes,
+            files,
+        } = batch;
+        let mut roots = Vec::with_capacity(files.len());
+        let mut file_bytes = 0;
+        for (entry, data) in files {
+            let length = data.len();
+            let digest = Digest::of_file(buffer.data().get(data.clone())?);
+            let header = BatchItem::encode_header(entry, u32::try_from(length).ok()?, digest);
+            let room = data.start.checked_sub(BATCH_ITEM_BYTES)?..data.start;
+            buffer.data_mut().get_mut(room)?.copy_from_slice(&header);
+            file_bytes += length;
+            roots.push((entry, digest));
+        }
+        let header = frame::encode_batch_header(self.flight.id, used_bytes)?;
+        buffer.put_header(&header);
+        Some(Framed::Batch {
+            files: roots,
+            frame: Frame::Data {
+                buffer,
+                header_bytes: header.len(),
+                data_bytes: used_bytes,
+            },
+            file_bytes,
+        })
+    }
+
+    /// Returns when everything is queued, or when the connection takes no more.
+    /// `tell` hears of each file before the receiver can.
+    fn queue_all(&self, framed: &mpsc::Receiver<Framed>, mut tell: impl FnMut(Sent)) -> Option<()> {
+        let transfer = self.flight.id;
+        // Over the chunks that the receiver did not have.
+        let mut tree: Option<Tree> = None;
+        for piece in framed {
+            if self.flight.stopped().is_some() {
+                return None;
+            }
+            match piece {
+                Framed::Chunk {
+                    entry,
+                    index,
+                    digest,
+                    frame,
+                    file_bytes,
+                } => {
+                    if self.have.get(&entry).is_none_or(|have| index >= *have) {
+                        tree.get_or_insert_with(|| Tree::starting_at(index))
+                            .push(digest);
+                    }
+                    self.queue(frame, file_bytes)?;
+                }
+                Framed::Batch {
+                    files,
+                    frame,
+                    file_bytes,
+                } => {
+                    for (entry, root) in files {
+                        self.flight.add_root(entry, root);
+                        tell(Sent::File(entry));
+                    }
+                    self.queue(frame, file_bytes)?;
+                }
+                Framed::End {
+                    entry,
+                    tree: mut whole,
+                } => {
+                    whole.append(tree.take().unwrap_or_default());
+                    let root = whole.root();
+                    self.flight.add_root(entry, root);
+                    tell(Sent::File(entry));
+                    self.queue_message(&Message::FileEnd {
+                        transfer,
+                        entry,
+                        root,
+                    })?;
+                }
+                Framed::Failed { entry, error } => {
+                    tree = None;
+                    let trouble = error.trouble();
+                    tell(Sent::Failed(entry, error));
+                    self.queue_message(&Message::FileFailed {
+                        transfer,
+                        entry,
+                        trouble,
+                    })?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn queue_message(&self, message: &Message) -> Option<()> {
+        self.queue(Frame::Message(frame::encode_message(message).ok()?), 0)
+    }
+
+    fn queue(&self, frame: Frame, file_bytes: usize) -> Option<()> {
+        // What comes along counts once it is durable.
+        let file_bytes = if self.is_early { 0 } else { file_bytes };
+        let bulk = Bulk {
+            flight: Arc::clone(&self.flight),
+            frame,
+            file_bytes: file_bytes as u64,
+            is_ahead: false,
+        };
+        self.link.bulk.blocking_send(bulk).ok()
+    }
+}
+
+impl Batch {
+    const fn new(buffer: Buffer) -> Self {
+        Self {
+            buffer,
+            used_bytes: 0,
+            files: Vec::new(),
+        }
+    }
+
+    const fn has_room(&self, size: usize) -> bool {
+        self.files.len() < BATCH_FILES_MAX
+            && self.used_bytes + BATCH_ITEM_BYTES + size <= DATA_BYTES
+    }
+
+    /// Adds a file of `size` bytes, for which there is room.
+    fn read(
+        &mut self,
+        reader: &mut SourceReader,
+        entry: u32,
+        size: usize,
+    ) -> Result<(), FileError> {
+        let file = reader.open(entry)?;
+        let start = self.used_bytes + BATCH_ITEM_BYTES;
+        let data = start..start + size;
+        let room = self
+            .buffer
+            .data_mut()
+            .get_mut(data.clone())
+            .unwrap_or_default();
+        reader.read(entry, &file, room, 0)?;
+        reader.check_read(entry, &file)?;
+        self.used_bytes = data.end;
+        self.files.push((entry, data));
+        Ok(())
+    }
+}

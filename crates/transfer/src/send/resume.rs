@@ -1,0 +1,239 @@
+//! Sending a file of which the receiver has the first chunks. A thread beside
+//! the pipeline runs ahead and sends their digests; the pipeline sends the rest
+//! of the file at once, and then those chunks that the receiver asks for.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::convert::Infallible;
+use std::fs::File;
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{Outgoing, Piece, Pieces};
+use crate::connection::Frame;
+use crate::disk::digest_cache::Chunks;
+use crate::event::FileError;
+use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
+use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::frame;
+use crate::protocol::frame::{DIGEST_ITEMS_MAX, DigestItem};
+use crate::protocol::message::FileErrorKind;
+use crate::send::source::SourceReader;
+
+/// Digests do not wait longer than it takes to read so much.
+const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What the receiver has compared of a file that it had.
+pub(crate) struct Answer {
+    pub(crate) entry: u32,
+    /// How many chunks, from the first.
+    pub(crate) chunks: u32,
+    /// Chunks to be sent after all: the first of each run and how many.
+    pub(crate) differing: Vec<(u32, u32)>,
+}
+
+/// The digests of the chunks of one file that the receiver has.
+pub(super) type Digested = (u32, Result<Vec<Digest>, FileError>);
+
+/// What the pipeline waits for before it can end a file.
+pub(super) struct Waiting {
+    digested: mpsc::Receiver<Digested>,
+    /// Closed when the first digests are on their way.
+    begun: mpsc::Receiver<Infallible>,
+    answers: UnboundedReceiver<Answer>,
+    /// Answers about files that are not due.
+    early: HashMap<u32, Answer>,
+}
+
+impl Waiting {
+    pub(super) fn new(
+        digested: mpsc::Receiver<Digested>,
+        begun: mpsc::Receiver<Infallible>,
+        answers: UnboundedReceiver<Answer>,
+    ) -> Self {
+        Self {
+            digested,
+            begun,
+            answers,
+            early: HashMap::new(),
+        }
+    }
+
+    /// Returns when the first digests are on their way, or there are none: behind
+    /// chunks, on a connection that has just begun, they would come late, and the
+    /// receiver would not know for as long what it has.
+    fn until_begun(&self) {
+        // Nothing is ever said there.
+        let _ = self.begun.recv();
+    }
+
+    /// `None` when the transfer was stopped.
+    fn digests(&self, entry: u32) -> Option<Result<Vec<Digest>, FileError>> {
+        let mut digested = self.digested.iter();
+        digested.find_map(|(of, digests)| (of == entry).then_some(digests))
+    }
+
+    /// The chunks that differ, once all are compared. `None` when the transfer
+    /// was stopped.
+    fn differing(&mut self, entry: u32, chunks: u32) -> Option<Vec<(u32, u32)>> {
+        // Of an empty file nothing is said.
+        while chunks > 0 && self.early.get(&entry).is_none_or(|it| it.chunks < chunks) {
+            let mut answer = self.answers.blocking_recv()?;
+            match self.early.entry(answer.entry) {
+                Entry::Occupied(mut before) => {
+                    let before = before.get_mut();
+                    before.differing.append(&mut answer.differing);
+                    before.chunks = before.chunks.max(answer.chunks);
+                }
+                Entry::Vacant(early) => {
+                    early.insert(answer);
+                }
+            }
+        }
+        let answer = self.early.remove(&entry);
+        Some(answer.map(|it| it.differing).unwrap_or_default())
+    }
+}
+
+impl Outgoing {
+    /// Hashes all chunks that the receiver has and sends their digests; drops
+    /// `beginning` when the first are on their way. `None` when the transfer was
+    /// stopped.
+    pub(super) fn digest(
+        &self,
+        digested: &mpsc::Sender<Digested>,
+        beginning: mpsc::Sender<Infallible>,
+    ) -> Option<()> {
+        let mut beginning = Some(beginning);
+        let mut reader = SourceReader::new(Arc::clone(&self.source));
+        let mut buffer = vec![0; CHUNK_BYTES as usize];
+        let mut items = Vec::new();
+        let mut read_bytes = 0;
+        for (&entry, &chunks) in &self.have {
+            let lengths = self.source.manifest().lengths(entry)?;
+            let mut digests = Vec::new();
+            let mut digest_all = || {
+                let file = reader.open(entry)?;
+                let known = self.link.resources.known.recall(&file);
+                for place in lengths.places_from(0).take(chunks as usize) {
+                    self.flight.wait_while_paused();
+                    if self.flight.stopped().is_some() || self.is_unwanted(entry) {
+                        return Err(FileError::Peer(FileErrorKind::Io));
+                    }
+                    let digest = if let Some(digest) = known.get(place.index()) {
+                        digest
+                    } else {
+                        let room = buffer.get_mut(..place.length_bytes());
+                        let room = room.unwrap_or_default();
+                        reader.read(entry, &file, room, place.offset_bytes())?;
+                        read_bytes += room.len() as u64;
+                        let digest = Digest::of_chunk(place, room);
+                        known.set(place.index(), digest);
+                        digest
+                    };
+                    digests.push(digest);
+                    items.push(DigestItem {
+                        entry,
+                        index: place.index(),
+                        digest,
+                    });
+                    if items.len() == DIGEST_ITEMS_MAX || read_bytes >= FLUSH_BYTES {
+                        self.queue_digests(&mut items);
+                        beginning = None;
+                        read_bytes = 0;
+                    }
+                }
+                reader.check_unchanged(entry, &file)
+            };
+            let outcome = digest_all();
+            digested.send((entry, outcome.map(|()| digests))).ok()?;
+        }
+        let queued = self.queue_digests(&mut items);
+        drop(beginning);
+        queued
+    }
+
+    fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Option<()> {
+        let encoded = frame::encode_digests(self.flight.id, items)?;
+        items.clear();
+        self.queue(Frame::Message(encoded), 0)
+    }
+
+    /// Reads what the receiver misses of a file of which it has `have` chunks.
+    /// Returns the tree over those. `None` when the transfer was stopped.
+    pub(super) fn read_missing(
+        &self,
+        reader: &mut SourceReader,
+        entry: u32,
+        have: u32,
+        waiting: &mut Waiting,
+        pieces: &Pieces<'_>,
+    ) -> Option<Result<Tree, FileError>> {
+        let lengths = self.source.manifest().lengths(entry)?;
+        waiting.until_begun();
+        let (file, known) = match self.read_chunks(reader, entry, lengths, have, pieces)? {
+            Ok(read) => read,
+            Err(error) => return Some(Err(error)),
+        };
+        let digests = match waiting.digests(entry)? {
+            Ok(digests) => digests,
+            Err(error) => return Some(Err(error)),
+        };
+        for (first, count) in waiting.differing(entry, have)? {
+            for index in first..first.saturating_add(count) {
+                let expected = digests.get(index as usize)?;
+                let place = (entry, lengths, index);
+                match self.read_again(reader, (&file, &known), place, *expected, pieces)? {
+                    Ok(()) => {}
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        }
+        // Given up meanwhile: the receiver may not have compared all of it.
+        if self.is_unwanted(entry) {
+            return Some(Err(FileError::Peer(FileErrorKind::Io)));
+        }
+        if let Err(error) = reader.check_read(entry, &file) {
+            return Some(Err(error));
+        }
+        let mut tree = Tree::default();
+        digests.into_iter().for_each(|digest| tree.push(digest));
+        Some(Ok(tree))
+    }
+
+    /// Reads a chunk whose digest was sent already, and must not have changed.
+    fn read_again(
+        &self,
+        reader: &SourceReader,
+        (file, known): (&File, &Arc<Chunks>),
+        (entry, lengths, index): (u32, Chunking, u32),
+        expected: Digest,
+        pieces: &Pieces<'_>,
+    ) -> Option<Result<(), FileError>> {
+        self.check_pause(pieces, &mut None)?;
+        if self.is_unwanted(entry) {
+            return Some(Err(FileError::Peer(FileErrorKind::Io)));
+        }
+        let place = lengths.place(index)?;
+        let mut buffer = self.buffer()?;
+        let room = buffer.data_mut().get_mut(..place.length_bytes())?;
+        if let Err(error) = reader.read(entry, file, room, place.offset_bytes()) {
+            return Some(Err(error));
+        }
+        if Digest::of_chunk(place, room) != expected {
+            return Some(Err(FileError::Local {
+                trouble: FileErrorKind::Changed,
+                detail: "it changed after it was read".to_owned(),
+            }));
+        }
+        let piece = Piece::Chunk {
+            entry,
+            place,
+            buffer,
+            known: Arc::clone(known),
+        };
+        pieces.send(piece)?;
+        Some(Ok(()))
+    }
+}
