@@ -20,12 +20,14 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::connection::buffer::{Buffer, BufferMemory, Pool};
 use crate::connection::liveness::IdleTimer;
+use crate::control::Control;
+use crate::disk::attempt::Attempt;
 use crate::disk::digest_cache::DigestCache;
 use crate::event::ExchangeEvent;
-use crate::flight::Flight;
 use crate::offers::OfferBudget;
 use crate::protocol::message::Message;
 use crate::rate_limit::RateLimit;
+use crate::transfer::Transfer;
 
 /// Buffers for reading files, shared by all transfers: 6 MiB.
 const SEND_BUFFERS: usize = 6;
@@ -77,7 +79,7 @@ impl Connection {
     ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
         let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
         let (events, taken) = mpsc::channel(EVENTS);
-        let link = Self {
+        let connection = Self {
             outbox: Outbox::default(),
             bulk,
             events,
@@ -89,7 +91,7 @@ impl Connection {
             closing: Notify::new(),
             ended: watch::Sender::new(false),
         };
-        (link, bulk_frames, taken)
+        (connection, bulk_frames, taken)
     }
 }
 
@@ -105,8 +107,13 @@ impl Connection {
         self.is_known.store(is_known, Ordering::Relaxed);
     }
 
-    pub(crate) fn owner_key(&self) -> [u8; 32] {
-        self.owner.key.unwrap_or_default()
+    /// A new attempt at a transfer from this peer.
+    pub(crate) fn attempt(&self, control: &Arc<Control>) -> Attempt {
+        Attempt {
+            owner: self.owner.key.unwrap_or_default(),
+            cache: self.resources.known.clone(),
+            control: Arc::clone(control),
+        }
     }
 
     /// Tells the application. When it has dropped its end, the exchange is
@@ -129,7 +136,7 @@ impl Connection {
 /// A frame on its way that belongs to a transfer's files.
 pub(crate) struct Bulk {
     /// Once this is stopped the frame is dropped.
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) transfer: Arc<Transfer>,
     pub(crate) frame: Frame,
     /// Bytes of files in it.
     pub(crate) file_bytes: u64,
@@ -227,7 +234,8 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::{FileErrorKind, TransferId};
+    use crate::protocol::file_error::FileErrorKind;
+    use crate::protocol::message::TransferId;
 
     #[test]
     fn acknowledgements_do_not_pile_up() {

@@ -1,6 +1,7 @@
 //! Everything that touches a file system: where received files go, what an attempt
 //! leaves for the next, and what is remembered of files.
 
+pub(crate) mod attempt;
 pub(crate) mod destination;
 pub(crate) mod digest_cache;
 pub(crate) mod direct;

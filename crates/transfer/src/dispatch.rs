@@ -11,10 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::connection::buffer::Pool;
 use crate::connection::liveness::LivenessReader;
 use crate::display::display_text;
-use crate::event::{ExchangeEvent, FileError, Party, Summary, TransferError};
+use crate::event::{ExchangeEvent, Party, Summary, TransferError};
 use crate::exchange;
 use crate::offers::{Holder, OfferRoom};
 use crate::protocol::digest::Digest;
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
 use crate::protocol::frame::{
     BATCH_HEADER_BYTES, CHUNK_HEADER_BYTES, FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind,
@@ -22,9 +23,7 @@ use crate::protocol::frame::{
 use crate::protocol::manifest::{
     ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder, ManifestError,
 };
-use crate::protocol::message::{
-    CancelReason, DeclineReason, FileErrorKind, Message, TEXT_BYTES_MAX, TransferId,
-};
+use crate::protocol::message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId};
 use crate::protocol::violation::Violation;
 use crate::receive::Work;
 use crate::send::Answer;
@@ -86,8 +85,8 @@ pub(crate) struct Reader<R> {
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub(crate) fn new(stream: R, shared: Arc<TransferTable>) -> Self {
         Self {
-            stream: LivenessReader::new(stream, shared.link.silence.clone()),
-            buffers: Pool::arriving(RECEIVE_BUFFERS, shared.link.resources.buffers.clone()),
+            stream: LivenessReader::new(stream, shared.connection.silence.clone()),
+            buffers: Pool::arriving(RECEIVE_BUFFERS, shared.connection.resources.buffers.clone()),
             shared,
             control: Vec::new(),
         }
@@ -98,7 +97,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let shared = Arc::clone(&self.shared);
         tokio::select! {
             ended = self.frames() => ended,
-            () = shared.link.events.closed() => Ended::Closed(Party::Us),
+            () = shared.connection.events.closed() => Ended::Closed(Party::Us),
         }
     }
 
@@ -252,13 +251,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         {
             return self.decline_busy(id);
         }
-        let link = &self.shared.link;
+        let connection = &self.shared.connection;
         let holder = Holder {
             at: Arc::downgrade(&self.shared),
             id,
         };
-        let mut room = OfferRoom::new(link.resources.offers.clone(), holder);
-        let Ok(displaced) = room.announce(link.owner(), early, entries, total_bytes) else {
+        let mut room = OfferRoom::new(connection.resources.offers.clone(), holder);
+        let Ok(displaced) = room.announce(connection.owner(), early, entries, total_bytes) else {
             return self.decline_busy(id);
         };
         let announced = Announced {
@@ -283,15 +282,15 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if !self.shared.keep_text(id) {
             return self.decline_busy(id);
         }
-        let link = &self.shared.link;
-        link.emit(ExchangeEvent::Text { id, text }).await;
+        let connection = &self.shared.connection;
+        connection.emit(ExchangeEvent::Text { id, text }).await;
         Ok(())
     }
 
     /// Words of this side were answered.
     async fn text_finished(&mut self, id: TransferId, outcome: Result<Summary, TransferError>) {
         let event = ExchangeEvent::Finished { id, outcome };
-        self.shared.link.emit(event).await;
+        self.shared.connection.emit(event).await;
     }
 
     fn decline_busy(&self, id: TransferId) -> Result<(), Violation> {
@@ -304,7 +303,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Says what the peer has asked for, as often as it likes.
     fn answer(&self, message: Message) -> Result<(), Violation> {
-        let outbox = &self.shared.link.outbox;
+        let outbox = &self.shared.connection.outbox;
         match outbox.push_answer(message, ANSWERS_WAITING_MAX) {
             true => Ok(()),
             false => Err(Violation::Flood),
@@ -315,7 +314,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let (displaced, event) = self.add_entries(id, page)?;
         displace(displaced);
         if let Some(event) = event {
-            self.shared.link.emit(event).await;
+            self.shared.connection.emit(event).await;
         }
         Ok(())
     }
@@ -337,7 +336,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 return Ok((Vec::new(), None));
             }
         };
-        let displaced = match announced.room.add(self.shared.link.owner(), &page) {
+        let displaced = match announced.room.add(self.shared.connection.owner(), &page) {
             Ok(displaced) if open_bytes <= OPEN_PATHS_BYTES_MAX => displaced,
             _ => {
                 open.incoming.remove(&id);
@@ -373,21 +372,21 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn accepted(&mut self, id: TransferId) -> Result<(), Violation> {
-        let link = &self.shared.link;
+        let connection = &self.shared.connection;
         let departure = self.with_outgoing(id, |open| {
             let (have, event) = open.accepted()?;
             // What comes along has departed.
             let waits = !open.machine.is_early();
-            Ok((waits.then(|| open.depart(link, have)), event))
+            Ok((waits.then(|| open.depart(connection, have)), event))
         })?;
         if let Some((departure, event)) = departure {
-            link.silence.restart();
-            link.emit(ExchangeEvent::Accepted { id }).await;
+            connection.silence.restart();
+            connection.emit(ExchangeEvent::Accepted { id }).await;
             if let Some(event) = event {
-                link.emit(event).await;
+                connection.emit(event).await;
             }
             // The writer begins to count the seconds: files may be long in coming.
-            link.say(Message::Alive);
+            connection.say(Message::Alive);
             if let Some(departure) = departure {
                 let shared = Arc::clone(&self.shared);
                 tokio::spawn(exchange::deliver(shared, departure));
@@ -398,16 +397,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// The peer wants the sender to stop for a while, or to go on.
     async fn paused(&mut self, id: TransferId, paused: bool) -> Result<(), Violation> {
-        let Some(flight) = self.shared.accepted_flight(id) else {
+        let Some(transfer) = self.shared.accepted_transfer(id) else {
             let open = self.shared.open();
             return match open.incoming.contains_key(&id) || open.outgoing.contains_key(&id) {
                 true => Err(Violation::State("pause")),
                 false => open.check_was_open(self.shared.side(), id),
             };
         };
-        if flight.pause(Party::Peer, paused) {
+        if transfer.control.pause(Party::Peer, paused) {
             let event = ExchangeEvent::Paused { id, paused };
-            self.shared.link.emit(event).await;
+            self.shared.connection.emit(event).await;
         }
         Ok(())
     }
@@ -421,7 +420,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     ) -> Result<(), Violation> {
         self.with_outgoing(id, |open| {
             let (same_bytes, differing_bytes) = open.machine.compared(entry, chunks, &differing)?;
-            open.flight.add_compared(same_bytes, differing_bytes);
+            open.transfer
+                .progress
+                .add_compared(same_bytes, differing_bytes);
             open.answer(Answer {
                 entry,
                 chunks,
@@ -444,7 +445,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let failed = self.with_outgoing(id, |open| {
             let is_news = open.machine.peer_failed(entry)?;
-            open.flight.add_failed(entry);
+            open.transfer.digests.add_failed(entry);
             open.unwanted.lock().insert(entry);
             if is_news {
                 // Nothing more needs to be said of it.
@@ -460,7 +461,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         if let Some(path) = failed.flatten() {
             let error = FileError::Peer(trouble);
             self.shared
-                .link
+                .connection
                 .emit(ExchangeEvent::FileFailed { id, path, error })
                 .await;
         }
@@ -474,12 +475,13 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
         let is_complete = self.with_outgoing(id, |open| {
             let is_complete = open.machine.durable(entries)?;
-            open.flight.settle(entries);
+            open.transfer.settle(entries);
             let delivered = open.machine.delivered();
-            open.flight
+            open.transfer
+                .progress
                 .set_files(delivered.files + open.machine.failed_files());
             if open.machine.is_early() {
-                open.flight.set_bytes(delivered.bytes);
+                open.transfer.progress.set_bytes(delivered.bytes);
             }
             Ok(is_complete)
         })?;
@@ -488,7 +490,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         {
             let outcome = Ok(summary);
             self.shared
-                .link
+                .connection
                 .emit(ExchangeEvent::Finished { id, outcome })
                 .await;
         }
@@ -516,11 +518,11 @@ mod tests {
     use crate::transfer_table::Leaving;
 
     fn reader() -> Reader<tokio::io::Empty> {
-        let (link, ..) = Connection::new(
+        let (connection, ..) = Connection::new(
             crate::Resources::default(),
             pinhole_budget::Owner::stranger([1; 32]),
         );
-        let shared = Arc::new(TransferTable::new(Side::Initiator, link));
+        let shared = Arc::new(TransferTable::new(Side::Initiator, connection));
         Reader::new(tokio::io::empty(), shared)
     }
 
@@ -534,13 +536,13 @@ mod tests {
         let resume = crate::ResumeState::default();
         // As an offer that was under way before: nothing goes ahead.
         resume.begin();
-        let (flight, leaving) = reader.shared.open_outgoing(&source, &resume).unwrap();
+        let (transfer, leaving) = reader.shared.open_outgoing(&source, &resume).unwrap();
         assert!(matches!(leaving, Leaving::Nothing));
-        let departure = reader.with_outgoing(flight.id, |open| {
+        let departure = reader.with_outgoing(transfer.id, |open| {
             let (have, _) = open.accepted()?;
-            Ok(open.depart(&reader.shared.link, have))
+            Ok(open.depart(&reader.shared.connection, have))
         });
-        (flight.id, departure.unwrap().unwrap())
+        (transfer.id, departure.unwrap().unwrap())
     }
 
     #[tokio::test]
@@ -563,7 +565,7 @@ mod tests {
         let reader = reader();
         let id = |id| TransferId::from_wire(id);
         for entry in 0..10_000 {
-            reader.shared.link.say(Message::Compared {
+            reader.shared.connection.say(Message::Compared {
                 transfer: id(0),
                 entry,
                 chunks: 1,
@@ -574,7 +576,7 @@ mod tests {
             assert!(reader.decline_busy(id(1)).is_ok());
         }
         assert!(matches!(reader.decline_busy(id(1)), Err(Violation::Flood)));
-        while reader.shared.link.outbox.pop().is_some() {}
+        while reader.shared.connection.outbox.pop().is_some() {}
         assert!(reader.decline_busy(id(1)).is_ok());
     }
 }

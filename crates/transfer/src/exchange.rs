@@ -7,31 +7,31 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::accept_options::{AcceptOptions, Selection};
+use crate::accept_options::AcceptOptions;
 use crate::connection::writer;
 use crate::connection::{Bulk, Connection, Frame, PeerOwner, Resources};
 use crate::disk::destination::{Destination, DestinationError};
 use crate::disk::store::Store;
 use crate::dispatch::{Ended, Reader};
 use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
-use crate::flight::Flight;
 use crate::prepared::Prepared;
 use crate::progress::Progress;
+use crate::protocol::file_error::FileErrorKind;
 use crate::protocol::frame;
 use crate::protocol::manifest::Entry;
-use crate::protocol::message::{
-    CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId,
-};
+use crate::protocol::message::{CancelReason, DeclineReason, Message, Side, TransferId};
+use crate::protocol::selection::Selection;
 use crate::receive::{Feeds, Incoming};
 use crate::resume::ResumeState;
 use crate::send::source::Source;
 use crate::send::{Ahead, EarlySend, First, SendJob};
+use crate::transfer::Transfer;
 use crate::transfer_table::{Leaving, TransferTable};
 
 /// Most transfers open at once in each direction.
@@ -115,8 +115,8 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (link, bulk, events) = Connection::new(resources, owner);
-    let shared = Arc::new(TransferTable::new(side, link));
+    let (connection, bulk, events) = Connection::new(resources, owner);
+    let shared = Arc::new(TransferTable::new(side, connection));
     let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared), bulk));
     let reader = Reader::new(stream.0, Arc::clone(&shared));
     tokio::spawn(supervise(Arc::clone(&shared), reader, writer));
@@ -144,8 +144,11 @@ async fn supervise<R: AsyncRead + Send + Unpin + 'static>(
         Ended::Violation(violation) => Some(violation.into()),
         Ended::Reported(words) => Some(ExchangeError::Reported(words)),
     };
-    shared.link.emit(ExchangeEvent::Closed { reason }).await;
-    shared.link.ended.send_replace(true);
+    shared
+        .connection
+        .emit(ExchangeEvent::Closed { reason })
+        .await;
+    shared.connection.ended.send_replace(true);
 }
 
 /// Reads and writes until either ends or the application wants an end, and says
@@ -164,7 +167,7 @@ async fn converse<R: AsyncRead + Unpin>(
             Ok(Err(error)) => error.to_string(),
             _ => "the writer ended".to_owned(),
         }),
-        () = shared.link.closing.notified() => {
+        () = shared.connection.closing.notified() => {
             is_closing = true;
             Ended::Closed(Party::Us)
         }
@@ -173,7 +176,7 @@ async fn converse<R: AsyncRead + Unpin>(
         Ended::Violation(violation) => Some(violation.to_string()),
         _ => None,
     };
-    shared.link.say(Message::Close { violation });
+    shared.connection.say(Message::Close { violation });
     let goodbye = async {
         if !writer.is_finished() {
             // An error here says what is known: the connection is over.
@@ -211,11 +214,11 @@ impl Exchange {
         resume: &ResumeState,
     ) -> Result<TransferId, ExchangeError> {
         let source = Arc::new(source);
-        let (flight, leaving) = self.shared.open_outgoing(&source, resume)?;
-        let id = flight.id;
+        let (transfer, leaving) = self.shared.open_outgoing(&source, resume)?;
+        let id = transfer.id;
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            send_pages(&shared.link, flight, source).await;
+            send_pages(&shared.connection, transfer, source).await;
             match leaving {
                 Leaving::Nothing => {}
                 Leaving::FirstChunk(forerun) => send_ahead(shared, forerun).await,
@@ -287,12 +290,12 @@ impl Exchange {
         resume: &ResumeState,
     ) -> Result<Prepared, AcceptError> {
         let shared = &self.shared;
-        let (manifest, flight) = shared.begin_preparing(id, resume)?;
-        let under_way = Arc::clone(&flight);
-        let prepare = move || Store::prepare(destination, manifest, &choices, under_way);
+        let (manifest, transfer) = shared.begin_preparing(id, resume)?;
+        let (attempt, resume) = (shared.connection.attempt(&transfer.control), resume.clone());
+        let prepare = move || Store::prepare(destination, manifest, &choices, attempt, resume);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         match prepared.map_err(|_| ExchangeError::Closed)? {
-            Ok(store) => Ok(Prepared::new(Arc::clone(shared), flight, store)),
+            Ok(store) => Ok(Prepared::new(Arc::clone(shared), transfer, store)),
             Err(error) => {
                 shared.back_to_offered(id);
                 Err(error.into())
@@ -311,7 +314,7 @@ impl Exchange {
         };
         if !self.shared.answer_text(id, declined.clone()) {
             self.shared.remove_offer(id)?;
-            self.shared.link.say(declined);
+            self.shared.connection.say(declined);
         }
         Ok(())
     }
@@ -324,7 +327,7 @@ impl Exchange {
     /// There is no such offer, or it was answered.
     pub fn acknowledge(&self, id: TransferId) -> Result<(), ExchangeError> {
         let manifest = self.shared.remove_offer(id)?;
-        self.shared.link.say(Message::Durable {
+        self.shared.connection.say(Message::Durable {
             transfer: id,
             entries: manifest.count(),
         });
@@ -334,7 +337,7 @@ impl Exchange {
     /// Whether the peer counts from now on as one that is known. What it has offered
     /// before stays counted as it was.
     pub fn set_known(&self, is_known: bool) {
-        self.shared.link.set_known(is_known);
+        self.shared.connection.set_known(is_known);
     }
 
     /// Has the sender of a transfer of either direction stop for a while, or go
@@ -343,11 +346,13 @@ impl Exchange {
     /// # Errors
     /// There is no such transfer, or it is an offer that was not answered yet.
     pub fn pause(&self, id: TransferId, paused: bool) -> Result<(), ExchangeError> {
-        let flight = self.shared.accepted_flight(id);
-        let flight = flight.ok_or(ExchangeError::UnknownTransfer)?;
-        if flight.pause(Party::Us, paused) {
+        let transfer = self.shared.accepted_transfer(id);
+        let transfer = transfer.ok_or(ExchangeError::UnknownTransfer)?;
+        if transfer.control.pause(Party::Us, paused) {
             let transfer = id;
-            self.shared.link.say(Message::Pause { transfer, paused });
+            self.shared
+                .connection
+                .say(Message::Pause { transfer, paused });
         }
         Ok(())
     }
@@ -375,13 +380,13 @@ impl Exchange {
     /// What the receiver wants of a transfer under way; `None` before it has said so.
     #[must_use]
     pub fn selection(&self, id: TransferId) -> Option<Arc<Selection>> {
-        self.shared.flight(id)?.selection()
+        self.shared.transfer(id)?.selection().cloned()
     }
 
     /// How far a transfer is; `None` when there is no such transfer under way.
     #[must_use]
     pub fn progress(&self, id: TransferId) -> Option<Progress> {
-        Some(self.shared.flight(id)?.progress(Instant::now()))
+        Some(self.shared.transfer(id)?.progress_now())
     }
 
     /// Whether nothing is open in either direction: no transfer, no words, no offer of
@@ -397,7 +402,7 @@ impl Exchange {
     /// it stands still.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        self.shared.link.silence.lasts()
+        self.shared.connection.silence.lasts()
     }
 
     /// The longest that the peer had to be waited for during the last seconds,
@@ -405,15 +410,15 @@ impl Exchange {
     /// short a time to tell.
     #[must_use]
     pub fn usual_silence(&self) -> Option<Duration> {
-        self.shared.link.silence.usual()
+        self.shared.connection.silence.usual()
     }
 
     /// Ends the exchange in good order: what was acknowledged reaches the peer.
     /// Transfers under way are interrupted. Returns when `Closed` was emitted, or
     /// when that takes too long.
     pub async fn close(&self) {
-        self.shared.link.closing.notify_one();
-        let mut ended = self.shared.link.ended.subscribe();
+        self.shared.connection.closing.notify_one();
+        let mut ended = self.shared.connection.ended.subscribe();
         let closed = ended.wait_for(|ended| *ended);
         if tokio::time::timeout(2 * CLOSE_TIMEOUT, closed)
             .await
@@ -425,10 +430,10 @@ impl Exchange {
 }
 
 /// Sends the entries of an offer, page by page.
-async fn send_pages(link: &Connection, flight: Arc<Flight>, source: Arc<Source>) {
-    let transfer = flight.id;
+async fn send_pages(connection: &Connection, transfer: Arc<Transfer>, source: Arc<Source>) {
+    let id = transfer.id;
     let mut rest = source.entries();
-    while !rest.is_empty() && flight.stopped().is_none() {
+    while !rest.is_empty() && !transfer.is_stopped() {
         let mut page_bytes = 0;
         let fits = |entry: &&Entry| {
             page_bytes += entry.path().as_str().len() + ENTRY_JSON_BYTES;
@@ -436,8 +441,11 @@ async fn send_pages(link: &Connection, flight: Arc<Flight>, source: Arc<Source>)
         };
         let (page, behind) = rest.split_at(rest.iter().take_while(fits).count());
         rest = behind;
-        let entries = page.to_vec();
-        let encoded = match frame::encode_message(&Message::Entries { transfer, entries }) {
+        let page = Message::Entries {
+            transfer: id,
+            entries: page.to_vec(),
+        };
+        let encoded = match frame::encode_message(&page) {
             Ok(encoded) => encoded,
             Err(error) => {
                 tracing::error!(%error, "a page of an offer does not fit into a frame");
@@ -445,12 +453,12 @@ async fn send_pages(link: &Connection, flight: Arc<Flight>, source: Arc<Source>)
             }
         };
         let bulk = Bulk {
-            flight: Arc::clone(&flight),
+            transfer: Arc::clone(&transfer),
             frame: Frame::Message(encoded),
             file_bytes: 0,
             is_ahead: false,
         };
-        if link.bulk.send(bulk).await.is_err() {
+        if connection.bulk.send(bulk).await.is_err() {
             // The exchange is over, and ends all transfers.
             return;
         }
@@ -479,18 +487,18 @@ pub(crate) async fn receive(
     store: Store,
     feeds: Feeds,
 ) {
-    let id = incoming.flight.id;
+    let id = incoming.transfer.id;
     let outcome = on_thread("pinhole-receive", move || incoming.run(store, feeds)).await;
     let outcome = outcome.unwrap_or_else(|| {
         let reason = CancelReason::Disk(FileErrorKind::Io);
-        shared.link.say(Message::Cancel {
+        shared.connection.say(Message::Cancel {
             transfer: id,
             reason,
         });
         Err(no_thread())
     });
     shared
-        .link
+        .connection
         .emit(ExchangeEvent::Finished { id, outcome })
         .await;
     shared.remove_received(id);
@@ -504,7 +512,7 @@ pub(crate) async fn deliver(shared: Arc<TransferTable>, departure: SendJob) {
         answers,
         ahead,
     } = departure;
-    let id = outgoing.flight.id;
+    let id = outgoing.transfer.id;
     if let Some((ahead, goes_on)) = ahead {
         let Ok(ahead) = ahead.await else {
             // The transfer is over.
@@ -522,7 +530,7 @@ pub(crate) async fn deliver(shared: Arc<TransferTable>, departure: SendJob) {
 /// Sends what goes ahead of the answer to an offer, and tells those who send the
 /// rest.
 async fn send_ahead(shared: Arc<TransferTable>, (outgoing, gone): EarlySend) {
-    let flight = Arc::clone(&outgoing.flight);
+    let transfer = Arc::clone(&outgoing.transfer);
     let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
     let Some(First {
         frame,
@@ -530,8 +538,8 @@ async fn send_ahead(shared: Arc<TransferTable>, (outgoing, gone): EarlySend) {
         outcome,
     }) = read.flatten()
     else {
-        if flight.stopped().is_none() {
-            give_up(&shared, flight.id);
+        if !transfer.is_stopped() {
+            give_up(&shared, transfer.id);
         }
         return;
     };
@@ -539,17 +547,17 @@ async fn send_ahead(shared: Arc<TransferTable>, (outgoing, gone): EarlySend) {
         Ok(digest) => Ahead::Chunk(digest),
         Err(error) => {
             // Before the receiver can hear of it.
-            shared.failed_ahead(flight.id, error).await;
+            shared.failed_ahead(transfer.id, error).await;
             Ahead::Failure
         }
     };
     let bulk = Bulk {
-        flight,
+        transfer,
         frame,
         file_bytes,
         is_ahead: true,
     };
-    if shared.link.bulk.send(bulk).await.is_ok() {
+    if shared.connection.bulk.send(bulk).await.is_ok() {
         // Nobody waits when the transfer is over.
         let _ = gone.send(ahead);
     }

@@ -18,15 +18,17 @@
 //! `protocol` does no I/O.
 
 mod connection;
+mod control;
 mod disk;
 mod dispatch;
-mod flight;
+mod file_digests;
 mod offers;
 mod prepared;
 mod protocol;
 mod receive;
 mod resume;
 mod send;
+mod transfer;
 mod transfer_table;
 
 pub mod accept_options;
@@ -36,20 +38,22 @@ pub mod exchange;
 pub mod progress;
 pub mod rate_limit;
 
-pub use accept_options::{AcceptOptions, Existing, Selection};
+pub use accept_options::{AcceptOptions, Existing};
 pub use connection::buffer::BufferMemory;
 pub use connection::{PeerOwner, Resources};
 pub use disk::destination::{Destination, DestinationError};
 pub use disk::digest_cache::DigestCache;
-pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Renamed, Summary, TransferError};
+pub use event::{ExchangeError, ExchangeEvent, Party, Renamed, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};
 pub use offers::OfferBudget;
 pub use pinhole_budget::Owner;
 pub use prepared::Prepared;
 pub use progress::{Paused, Progress};
+pub use protocol::file_error::{FileError, FileErrorKind};
 pub use protocol::manifest::{Entry, Manifest};
-pub use protocol::message::{DeclineReason, FileErrorKind, Side, TransferId};
+pub use protocol::message::{DeclineReason, Side, TransferId};
 pub use protocol::path::SafePath;
+pub use protocol::selection::Selection;
 pub use protocol::{chunking, digest, frame, manifest, message, path, receiver, sender, violation};
 pub use rate_limit::RateLimit;
 pub use resume::ResumeState;

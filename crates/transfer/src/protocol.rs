@@ -3,10 +3,12 @@
 
 pub mod chunking;
 pub mod digest;
+pub(crate) mod file_error;
 pub mod frame;
 pub mod manifest;
 pub mod message;
 pub mod path;
 pub mod receiver;
+pub(crate) mod selection;
 pub mod sender;
 pub mod violation;

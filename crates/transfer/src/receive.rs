@@ -14,18 +14,19 @@ use tokio::sync::mpsc;
 
 use self::compare::Comparisons;
 use self::write::WriteStage;
-use crate::accept_options::Selection;
 use crate::connection::buffer::Buffer;
 use crate::disk::partial_file::{Content, PartialFile};
 use crate::disk::store::Store;
-use crate::event::{ExchangeEvent, FileError, Party, Summary, TransferError};
-use crate::flight::Flight;
+use crate::event::{ExchangeEvent, Party, Summary, TransferError};
 use crate::protocol::chunking::ChunkPlace;
 use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::{BatchItem, DigestItem};
 use crate::protocol::manifest::{Entry, Manifest};
-use crate::protocol::message::{CancelReason, FileErrorKind, Message};
+use crate::protocol::message::{CancelReason, Message};
 use crate::protocol::path::SafePath;
+use crate::protocol::selection::Selection;
+use crate::transfer::Transfer;
 use crate::transfer_table::TransferTable;
 
 /// Pieces from the connection that wait for verification; their number is
@@ -112,13 +113,13 @@ pub(crate) struct Feeds {
 
 /// What all threads know.
 pub(crate) struct Incoming {
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) transfer: Arc<Transfer>,
     pub(crate) selection: Arc<Selection>,
     pub(crate) shared: Arc<TransferTable>,
 }
 
 /// Why a stage ends before its input does. What is to be known stands in the
-/// flight.
+/// transfer.
 struct Stopped;
 
 impl Incoming {
@@ -128,7 +129,7 @@ impl Incoming {
     /// Blocks.
     pub(crate) fn run(&self, mut store: Store, feeds: Feeds) -> Result<Summary, TransferError> {
         let received = self.receive(&store, feeds);
-        if let Some(reason) = self.flight.stopped() {
+        if let Some(reason) = self.transfer.control.stopped() {
             return Err(reason.clone());
         }
         let Ok(summary) = received else {
@@ -140,13 +141,13 @@ impl Incoming {
             Ok((folder, paths)) => {
                 self.acknowledge(self.manifest().count());
                 Ok(Summary {
-                    digest: self.flight.digest(),
+                    digest: self.transfer.digests.digest(),
                     folder: Some(folder),
                     paths,
                     renamed,
                     skipped,
-                    here_bytes: self.flight.here_bytes(),
-                    resent_bytes: self.flight.resent_bytes(),
+                    here_bytes: self.transfer.progress.here_bytes(),
+                    resent_bytes: self.transfer.progress.resent_bytes(),
                     ..summary
                 })
             }
@@ -189,7 +190,10 @@ impl Incoming {
     }
 
     fn check_stopped(&self) -> Result<(), Stopped> {
-        self.flight.dropped().map_or(Ok(()), |_| Err(Stopped))
+        match self.transfer.control.drops_data() {
+            true => Err(Stopped),
+            false => Ok(()),
+        }
     }
 
     fn hash(
@@ -266,7 +270,7 @@ impl Incoming {
             }
             Work::Batch { items, buffer } => {
                 for item in &items {
-                    self.flight.add_root(item.entry, item.digest);
+                    self.transfer.digests.add_root(item.entry, item.digest);
                 }
                 Verified::Batch { items, buffer }
             }
@@ -276,8 +280,8 @@ impl Incoming {
                 if whole.root() != root {
                     return Err(self.not_genuine());
                 }
-                self.flight.add_root(entry, root);
-                match self.flight.resume.differs(self.manifest(), entry, root) {
+                self.transfer.digests.add_root(entry, root);
+                match self.transfer.resume.differs(self.manifest(), entry, root) {
                     true => Verified::Changed { entry },
                     false => Verified::End { entry },
                 }
@@ -293,7 +297,7 @@ impl Incoming {
 
     fn not_genuine(&self) -> Stopped {
         let reason = TransferError::Verification(Party::Us);
-        self.shared.stop_receiving(self.flight.id, reason);
+        self.shared.stop_receiving(self.transfer.id, reason);
         self.cancel(CancelReason::Verification);
         Stopped
     }
@@ -307,7 +311,7 @@ impl Incoming {
 
     /// This disk does not take the file: the file fails, or all do.
     fn file_failed(&self, store: &Store, entry: u32, error: io::Error) -> Result<(), Stopped> {
-        self.flight.fail_here();
+        store.note_failed_file();
         if store.trouble(&error).is_of_the_disk() {
             self.disk_failed(store, &error);
             return Err(Stopped);
@@ -318,8 +322,8 @@ impl Incoming {
 
     /// This side does not take a file. The rest goes on.
     fn refuse(&self, entry: u32, error: FileError) {
-        self.shared.link.say(Message::FileFailed {
-            transfer: self.flight.id,
+        self.shared.connection.say(Message::FileFailed {
+            transfer: self.transfer.id,
             entry,
             trouble: error.trouble(),
         });
@@ -327,14 +331,14 @@ impl Incoming {
     }
 
     fn tell_failed(&self, entry: u32, error: FileError) {
-        self.flight.add_failed(entry);
+        self.transfer.digests.add_failed(entry);
         if let Ok(path) = self.path(entry) {
             let event = ExchangeEvent::FileFailed {
-                id: self.flight.id,
+                id: self.transfer.id,
                 path: path.clone(),
                 error,
             };
-            self.shared.link.emit_blocking(event);
+            self.shared.connection.emit_blocking(event);
         }
     }
 
@@ -346,19 +350,23 @@ impl Incoming {
             trouble,
             detail: FileErrorKind::detail_of(error),
         };
-        self.shared.stop_receiving(self.flight.id, reason.clone());
+        self.shared.stop_receiving(self.transfer.id, reason.clone());
         self.cancel(CancelReason::Disk(trouble));
         reason
     }
 
     fn cancel(&self, reason: CancelReason) {
-        let transfer = self.flight.id;
-        self.shared.link.say(Message::Cancel { transfer, reason });
+        let transfer = self.transfer.id;
+        self.shared
+            .connection
+            .say(Message::Cancel { transfer, reason });
     }
 
     fn acknowledge(&self, entries: u32) {
-        let transfer = self.flight.id;
-        self.shared.link.say(Message::Durable { transfer, entries });
+        let transfer = self.transfer.id;
+        self.shared
+            .connection
+            .say(Message::Durable { transfer, entries });
     }
 }
 

@@ -20,14 +20,15 @@ use crate::connection::buffer::{Buffer, DATA_BYTES};
 use crate::connection::{Bulk, Connection, Frame};
 use crate::disk::digest_cache::Chunks;
 use crate::disk::system;
-use crate::event::FileError;
-use crate::flight::Flight;
+use crate::progress::Paused;
 use crate::protocol::chunking::{ChunkPlace, Chunking};
 use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
 use crate::protocol::frame::{BATCH_ITEM_BYTES, BatchItem, ChunkHeader};
-use crate::protocol::message::{FileErrorKind, Message};
+use crate::protocol::message::Message;
 use crate::send::source::{Source, SourceReader};
+use crate::transfer::Transfer;
 use parking_lot::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -105,9 +106,9 @@ pub(crate) enum Sent {
 
 /// What all threads know.
 pub(crate) struct Outgoing {
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) transfer: Arc<Transfer>,
     pub(crate) source: Arc<Source>,
-    pub(crate) link: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     /// Files the receiver does not want, or gave up.
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
     /// How many chunks, from the first, the receiver has of which files.
@@ -227,11 +228,11 @@ impl Outgoing {
     /// Waits while anybody wants this side to stop. What was read before does
     /// not wait. `None` when the transfer was stopped.
     fn check_pause(&self, pieces: &Pieces<'_>, batch: &mut Option<Batch>) -> Option<()> {
-        if self.flight.is_paused() {
+        if self.transfer.control.paused() != Paused::default() {
             self.hand_on(pieces, batch.take())?;
-            self.flight.wait_while_paused();
+            self.transfer.control.wait_while_paused();
         }
-        self.flight.stopped().is_none().then_some(())
+        (!self.transfer.is_stopped()).then_some(())
     }
 
     fn hand_on(&self, pieces: &Pieces<'_>, batch: Option<Batch>) -> Option<()> {
@@ -255,7 +256,7 @@ impl Outgoing {
             Ok(file) => file,
             Err(error) => return Some(Err(error)),
         };
-        let known = self.link.resources.known.recall(&file);
+        let known = self.connection.resources.known.recall(&file);
         for place in lengths.places_from(first) {
             self.check_pause(pieces, &mut None)?;
             if self.is_unwanted(entry) {
@@ -282,7 +283,7 @@ impl Outgoing {
     }
 
     fn buffer(&self) -> Option<Buffer> {
-        self.link.send_buffers.lock().take_blocking()
+        self.connection.send_buffers.lock().take_blocking()
     }
 
     /// Hashes and frames.
@@ -311,7 +312,7 @@ impl Outgoing {
         let digest = Digest::of_chunk(place, buffer.data().get(..data_bytes)?);
         known.set(place.index(), digest);
         let header = ChunkHeader {
-            transfer: self.flight.id,
+            transfer: self.transfer.id,
             entry,
             index: place.index(),
             digest,
@@ -348,7 +349,7 @@ impl Outgoing {
             file_bytes += length;
             roots.push((entry, digest));
         }
-        let header = frame::encode_batch_header(self.flight.id, used_bytes)?;
+        let header = frame::encode_batch_header(self.transfer.id, used_bytes)?;
         buffer.put_header(&header);
         Some(Framed::Batch {
             files: roots,
@@ -364,11 +365,11 @@ impl Outgoing {
     /// Returns when everything is queued, or when the connection takes no more.
     /// `tell` hears of each file before the receiver can.
     fn queue_all(&self, framed: &mpsc::Receiver<Framed>, mut tell: impl FnMut(Sent)) -> Option<()> {
-        let transfer = self.flight.id;
+        let transfer = self.transfer.id;
         // Over the chunks that the receiver did not have.
         let mut tree: Option<Tree> = None;
         for piece in framed {
-            if self.flight.stopped().is_some() {
+            if self.transfer.is_stopped() {
                 return None;
             }
             match piece {
@@ -391,7 +392,7 @@ impl Outgoing {
                     file_bytes,
                 } => {
                     for (entry, root) in files {
-                        self.flight.add_root(entry, root);
+                        self.transfer.digests.add_root(entry, root);
                         tell(Sent::File(entry));
                     }
                     self.queue(frame, file_bytes)?;
@@ -402,7 +403,7 @@ impl Outgoing {
                 } => {
                     whole.append(tree.take().unwrap_or_default());
                     let root = whole.root();
-                    self.flight.add_root(entry, root);
+                    self.transfer.digests.add_root(entry, root);
                     tell(Sent::File(entry));
                     self.queue_message(&Message::FileEnd {
                         transfer,
@@ -433,12 +434,12 @@ impl Outgoing {
         // What comes along counts once it is durable.
         let file_bytes = if self.is_early { 0 } else { file_bytes };
         let bulk = Bulk {
-            flight: Arc::clone(&self.flight),
+            transfer: Arc::clone(&self.transfer),
             frame,
             file_bytes: file_bytes as u64,
             is_ahead: false,
         };
-        self.link.bulk.blocking_send(bulk).ok()
+        self.connection.bulk.blocking_send(bulk).ok()
     }
 }
 

@@ -13,20 +13,20 @@ use tokio::sync::{Notify, mpsc};
 
 pub(crate) use self::outgoing::{Leaving, OpenOutgoing};
 
-use crate::accept_options::Selection;
 use crate::connection::Connection;
 use crate::event::{ExchangeError, TransferError};
 use crate::exchange::TRANSFERS_MAX;
-use crate::flight::Flight;
 use crate::offers::OfferRoom;
 use crate::protocol::digest::Digest;
 use crate::protocol::frame::DigestItem;
 use crate::protocol::manifest::{Early, Entry, Manifest, ManifestBuilder, ManifestError};
 use crate::protocol::message::{Message, Side, TEXT_BYTES_MAX, TransferId};
 use crate::protocol::receiver::Receiver;
+use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 use crate::receive::{DIGESTS, Feeds, Incoming, WORK, Work};
 use crate::resume::ResumeState;
+use crate::transfer::Transfer;
 
 /// Files, or runs of them, in one message that says what is there or not
 /// wanted: it fits into a frame.
@@ -35,7 +35,7 @@ const PAGE: usize = 8192;
 /// What the tasks and handles of an exchange share.
 pub(crate) struct TransferTable {
     side: Side,
-    pub(crate) link: Arc<Connection>,
+    pub(crate) connection: Arc<Connection>,
     /// An accepted transfer has ended, or the application was told of an end.
     landed: Notify,
     open: Mutex<OpenTransfers>,
@@ -71,7 +71,7 @@ pub(crate) enum OpenIncoming {
     },
     /// Accepted.
     Receiving {
-        flight: Arc<Flight>,
+        transfer: Arc<Transfer>,
         manifest: Arc<Manifest>,
         machine: Receiver,
         /// `None` once everything has come, or the transfer was stopped.
@@ -166,13 +166,13 @@ impl OpenIncoming {
     /// Ends an accepted one early: its pipeline gets no more, and ends.
     fn stop(&mut self, reason: TransferError) {
         if let Self::Receiving {
-            flight,
+            transfer,
             work,
             digests,
             ..
         } = self
         {
-            flight.stop(reason);
+            transfer.control.stop(reason);
             *work = None;
             *digests = None;
         }
@@ -248,10 +248,10 @@ impl OpenTransfers {
 }
 
 impl TransferTable {
-    pub(crate) fn new(side: Side, link: Connection) -> Self {
+    pub(crate) fn new(side: Side, connection: Connection) -> Self {
         Self {
             side,
-            link: Arc::new(link),
+            connection: Arc::new(connection),
             landed: Notify::new(),
             open: Mutex::new(OpenTransfers {
                 is_over: false,
@@ -296,7 +296,7 @@ impl TransferTable {
         let transfer = open.new_id()?;
         open.texts.insert(transfer);
         // Under the lock, as an offer.
-        self.link.say(Message::Text { transfer, text });
+        self.connection.say(Message::Text { transfer, text });
         Ok(transfer)
     }
 
@@ -318,7 +318,7 @@ impl TransferTable {
         let mut open = self.open();
         let was_waiting = id.side() != self.side && open.texts.remove(&id);
         if was_waiting {
-            self.link.say(answer);
+            self.connection.say(answer);
         }
         was_waiting
     }
@@ -328,7 +328,7 @@ impl TransferTable {
         &self,
         id: TransferId,
         resume: &ResumeState,
-    ) -> Result<(Arc<Manifest>, Arc<Flight>), ExchangeError> {
+    ) -> Result<(Arc<Manifest>, Arc<Transfer>), ExchangeError> {
         match self.open().incoming.get_mut(&id) {
             Some(OpenIncoming::Offered {
                 manifest,
@@ -336,10 +336,8 @@ impl TransferTable {
                 ..
             }) => {
                 *is_preparing = true;
-                let known = self.link.resources.known.clone();
-                let owner = self.link.owner_key();
-                let flight = Flight::new(id, manifest, known, owner, resume.clone());
-                Ok((Arc::clone(manifest), Arc::new(flight)))
+                let transfer = Transfer::new(id, manifest, resume.clone());
+                Ok((Arc::clone(manifest), Arc::new(transfer)))
             }
             _ => Err(ExchangeError::UnknownTransfer),
         }
@@ -357,11 +355,11 @@ impl TransferTable {
     /// the peer.
     pub(crate) fn begin_receiving(
         self: &Arc<Self>,
-        flight: Arc<Flight>,
+        transfer: Arc<Transfer>,
         selection: &Arc<Selection>,
         have: &BTreeMap<u32, u32>,
     ) -> Result<(Incoming, Feeds), ExchangeError> {
-        let id = flight.id;
+        let id = transfer.id;
         let mut open = self.open();
         let Some(OpenIncoming::Offered { manifest, held, .. }) = open.incoming.get_mut(&id) else {
             return Err(ExchangeError::UnknownTransfer);
@@ -372,14 +370,14 @@ impl TransferTable {
             work: held,
             chunk_bytes,
         } = EarlyData::accepted(held.take(), selection, have);
-        flight.select(selection);
-        flight.add_bytes(chunk_bytes);
+        transfer.select(selection);
+        transfer.progress.add_bytes(chunk_bytes);
         // What comes along is compared when it is here.
         let said = Some(have).filter(|_| !machine.is_early());
         let (work, waiting_work) = mpsc::channel(WORK);
         let (digests, waiting_digests) = mpsc::channel(DIGESTS);
         let receiving = OpenIncoming::Receiving {
-            flight: Arc::clone(&flight),
+            transfer: Arc::clone(&transfer),
             manifest,
             work: Some(work).filter(|_| !machine.is_complete()),
             digests: Some(digests).filter(|_| !machine.is_complete()),
@@ -389,7 +387,7 @@ impl TransferTable {
         self.say_accept(id, selection, said);
         let shared = Arc::clone(self);
         let incoming = Incoming {
-            flight,
+            transfer,
             selection: Arc::clone(selection),
             shared,
         };
@@ -408,27 +406,27 @@ impl TransferTable {
         have: Option<&BTreeMap<u32, u32>>,
     ) {
         for page in runs(selection.skipped().iter().copied()).chunks(PAGE) {
-            self.link.say(Message::Skip {
+            self.connection.say(Message::Skip {
                 transfer,
                 entries: page.to_vec(),
             });
         }
         let files = have.into_iter().flatten().map(|(&e, &chunks)| (e, chunks));
         for page in files.collect::<Vec<_>>().chunks(PAGE) {
-            self.link.say(Message::Have {
+            self.connection.say(Message::Have {
                 transfer,
                 files: page.to_vec(),
             });
         }
-        self.link.say(Message::Accept { transfer });
+        self.connection.say(Message::Accept { transfer });
     }
 
     /// What the bytes of the next chunk count for from the first on.
-    pub(crate) fn counting(&self, id: TransferId) -> Option<Arc<Flight>> {
+    pub(crate) fn counting(&self, id: TransferId) -> Option<Arc<Transfer>> {
         match self.open().incoming.get(&id) {
             Some(OpenIncoming::Receiving {
-                flight, machine, ..
-            }) if !machine.drops_next() => Some(Arc::clone(flight)),
+                transfer, machine, ..
+            }) if !machine.drops_next() => Some(Arc::clone(transfer)),
             _ => None,
         }
     }
@@ -441,8 +439,8 @@ impl TransferTable {
                 held: Some(held), ..
             }) => held.chunk_bytes += bytes,
             Some(OpenIncoming::Receiving {
-                flight, machine, ..
-            }) if !machine.drops_next() => flight.add_bytes(bytes),
+                transfer, machine, ..
+            }) if !machine.drops_next() => transfer.progress.add_bytes(bytes),
             _ => {}
         }
     }
@@ -491,22 +489,22 @@ impl TransferTable {
     }
 
     /// A transfer of either direction.
-    pub(crate) fn flight(&self, id: TransferId) -> Option<Arc<Flight>> {
+    pub(crate) fn transfer(&self, id: TransferId) -> Option<Arc<Transfer>> {
         let open = self.open();
         match (open.outgoing.get(&id), open.incoming.get(&id)) {
-            (Some(outgoing), _) => Some(Arc::clone(&outgoing.flight)),
-            (_, Some(OpenIncoming::Receiving { flight, .. })) => Some(Arc::clone(flight)),
+            (Some(outgoing), _) => Some(Arc::clone(&outgoing.transfer)),
+            (_, Some(OpenIncoming::Receiving { transfer, .. })) => Some(Arc::clone(transfer)),
             _ => None,
         }
     }
 
     /// A transfer of either direction, once the offer was taken.
-    pub(crate) fn accepted_flight(&self, id: TransferId) -> Option<Arc<Flight>> {
+    pub(crate) fn accepted_transfer(&self, id: TransferId) -> Option<Arc<Transfer>> {
         let open = self.open();
         let outgoing = open.outgoing.get(&id);
         let is_accepted = outgoing.is_none_or(|it| it.machine.is_accepted());
         drop(open);
-        self.flight(id).filter(|_| is_accepted)
+        self.transfer(id).filter(|_| is_accepted)
     }
 }
 

@@ -7,8 +7,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Manifest,
-    accept_options::Selection,
+    Manifest, Selection,
     chunking::{CHUNK_BYTES, ChunkPlace},
     manifest::Early,
     receiver::Receiver,

@@ -53,8 +53,8 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
             }
             let counted = uncounted_bytes.min(written as u64);
             match bulk.is_ahead {
-                true => bulk.flight.add_ahead(counted),
-                false => bulk.flight.add_bytes(counted),
+                true => bulk.transfer.progress.add_ahead(counted),
+                false => bulk.transfer.progress.add_bytes(counted),
             }
             uncounted_bytes -= counted;
             slice = slice.split_at(written).1;
@@ -74,24 +74,24 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
     shared: Arc<TransferTable>,
     mut bulk: mpsc::Receiver<Bulk>,
 ) -> io::Result<()> {
-    let link = &shared.link;
+    let connection = &shared.connection;
     loop {
         let next = match bulk.try_recv() {
             Ok(next) => Some(next),
             Err(_) => {
                 stream.flush().await?;
                 tokio::select! {
-                    () = link.outbox.filled.notified() => None,
+                    () = connection.outbox.filled.notified() => None,
                     next = bulk.recv() => next,
                     () = sleep(ALIVE_INTERVAL), if shared.is_moving() => {
-                        link.say(Message::Alive);
+                        connection.say(Message::Alive);
                         None
                     }
                 }
             }
         };
         // After the frame was taken: what was said before it goes before it.
-        while let Some(message) = link.outbox.pop() {
+        while let Some(message) = connection.outbox.pop() {
             let encoded = frame::encode_message(&message).map_err(io::Error::other)?;
             stream.write_all(&encoded).await?;
             if matches!(message, Message::Close { .. }) {
@@ -100,9 +100,9 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
             }
         }
         if let Some(next) = next
-            && next.flight.stopped().is_none()
+            && !next.transfer.is_stopped()
         {
-            write_bulk(&mut stream, &next, &link.resources.send).await?;
+            write_bulk(&mut stream, &next, &connection.resources.send).await?;
         }
     }
 }
@@ -115,10 +115,9 @@ mod tests {
 
     use super::*;
     use crate::connection::Frame;
-    use crate::disk::digest_cache::DigestCache;
-    use crate::flight::Flight;
     use crate::protocol::manifest::ManifestBuilder;
     use crate::protocol::message::{Side, TransferId};
+    use crate::transfer::Transfer;
 
     /// Takes everything, and keeps how much each time.
     struct Writes(Vec<usize>);
@@ -152,13 +151,7 @@ mod tests {
             (false, &[BYTES]),
         ] {
             let bulk = Bulk {
-                flight: Arc::new(Flight::new(
-                    id,
-                    &manifest,
-                    DigestCache::default(),
-                    [0; 32],
-                    crate::ResumeState::default(),
-                )),
+                transfer: Arc::new(Transfer::new(id, &manifest, crate::ResumeState::default())),
                 frame: Frame::Message(vec![0; BYTES]),
                 file_bytes: BYTES as u64,
                 is_ahead,
@@ -167,9 +160,9 @@ mod tests {
             let limit = RateLimit::default();
             write_bulk(&mut writes, &bulk, &limit).await.unwrap();
             assert_eq!(writes.0, expected);
-            let done = || bulk.flight.progress(std::time::Instant::now()).bytes_done;
+            let done = || bulk.transfer.progress_now().bytes_done;
             assert_eq!(done(), if is_ahead { 0 } else { BYTES as u64 });
-            bulk.flight.count_ahead();
+            bulk.transfer.progress.count_ahead();
             assert_eq!(done(), BYTES as u64);
         }
     }

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 
-use crate::accept_options::Selection;
 use crate::disk::system;
 use crate::disk::system::Space;
 use crate::display::display_size;
+use crate::protocol::file_error::FileErrorKind;
 use crate::protocol::manifest::{Entry, Manifest};
-use crate::protocol::message::FileErrorKind;
 use crate::protocol::path::SafePath;
+use crate::protocol::selection::Selection;
 
 /// What a file may cost beyond its bytes.
 const ENTRY_BYTES: u64 = 4096;

@@ -16,14 +16,13 @@ use blake3::Hasher;
 use cap_fs_ext::{FollowSymlinks, OpenOptionsFollowExt};
 use cap_std::fs::{Dir, Metadata, OpenOptions};
 
+use crate::disk::attempt::Attempt;
 use crate::disk::digest_cache::{Chunks, DigestCache};
 use crate::disk::direct::{Direct, Pace};
 use crate::disk::locked_file::{has_name, open_own};
 use crate::disk::system;
-use crate::event::FileError;
-use crate::flight::Flight;
 use crate::protocol::chunking::CHUNK_BYTES;
-use crate::protocol::message::FileErrorKind;
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::path::{PART_SUFFIX, numbered, numbered_within, shortened};
 
 /// How often another name is tried where one is taken.
@@ -61,7 +60,7 @@ pub(crate) struct PartialFile {
     /// Why what is in it cannot be relied on.
     spoilt: Arc<OnceLock<io::Error>>,
     size_bytes: u64,
-    flight: Arc<Flight>,
+    attempt: Arc<Attempt>,
     is_unwanted: bool,
     /// It is finished, and under this name in another folder.
     elsewhere: Option<(Arc<Dir>, String)>,
@@ -99,13 +98,13 @@ impl PartialFile {
         dir: &Arc<Dir>,
         name: &str,
         size_bytes: u64,
-        flight: &Arc<Flight>,
+        attempt: &Arc<Attempt>,
     ) -> io::Result<Self> {
         let (temporary, file) = first_of(|number| {
-            let temporary = temporary_name(name, &suffix(&flight.owner, size_bytes, number));
+            let temporary = temporary_name(name, &suffix(&attempt.owner, size_bytes, number));
             open_own(dir, &temporary, true).map(|file| (temporary, file))
         })?;
-        let mut part = Self::new(dir, Some(temporary), file, size_bytes, flight);
+        let mut part = Self::new(dir, Some(temporary), file, size_bytes, attempt);
         part.file.set_len(0)?;
         // It may have been another's before.
         part.chunks = Arc::default();
@@ -120,11 +119,11 @@ impl PartialFile {
         dir: &Arc<Dir>,
         name: &str,
         size_bytes: u64,
-        flight: &Arc<Flight>,
+        attempt: &Arc<Attempt>,
     ) -> io::Result<Option<Self>> {
         for number in 0..FOUND_MAX {
-            let temporary = temporary_name(name, &suffix(&flight.owner, size_bytes, number));
-            let found = Self::take_up(dir, temporary, size_bytes, flight)
+            let temporary = temporary_name(name, &suffix(&attempt.owner, size_bytes, number));
+            let found = Self::take_up(dir, temporary, size_bytes, attempt)
                 .and_then(|part| Ok((part.try_count_chunks()?, part)));
             match found {
                 Ok((1.., part)) => return Ok(Some(part)),
@@ -141,13 +140,13 @@ impl PartialFile {
         dir: &Arc<Dir>,
         size_bytes: u64,
         temporaries: &[String],
-        flight: &Arc<Flight>,
+        attempt: &Arc<Attempt>,
     ) -> Option<Self> {
         (0..FOUND_MAX).find_map(|number| {
-            let suffix = suffix(&flight.owner, size_bytes, number);
+            let suffix = suffix(&attempt.owner, size_bytes, number);
             let mut fitting = temporaries.iter().filter(|name| name.ends_with(&suffix));
             fitting.find_map(|name| {
-                let part = Self::take_up(dir, name.clone(), size_bytes, flight).ok();
+                let part = Self::take_up(dir, name.clone(), size_bytes, attempt).ok();
                 part.filter(|part| part.count_chunks() > 0)
             })
         })
@@ -157,16 +156,16 @@ impl PartialFile {
         dir: &Arc<Dir>,
         temporary: String,
         size_bytes: u64,
-        flight: &Arc<Flight>,
+        attempt: &Arc<Attempt>,
     ) -> io::Result<Self> {
         let file = open_own(dir, &temporary, false)?;
         cut(&file, size_bytes)?;
-        Ok(Self::new(dir, Some(temporary), file, size_bytes, flight))
+        Ok(Self::new(dir, Some(temporary), file, size_bytes, attempt))
     }
 
     /// A file that has its name already.
-    pub(crate) fn finished(dir: &Arc<Dir>, file: File, flight: &Arc<Flight>) -> Self {
-        Self::new(dir, None, file, 0, flight)
+    pub(crate) fn finished(dir: &Arc<Dir>, file: File, attempt: &Arc<Attempt>) -> Self {
+        Self::new(dir, None, file, 0, attempt)
     }
 
     /// A finished file that has its name in another folder, or another name.
@@ -180,17 +179,17 @@ impl PartialFile {
         temporary: Option<String>,
         file: File,
         size_bytes: u64,
-        flight: &Arc<Flight>,
+        attempt: &Arc<Attempt>,
     ) -> Self {
         Self {
             dir: Arc::clone(dir),
             temporary,
-            chunks: flight.known.recall(&file),
+            chunks: attempt.cache.recall(&file),
             file: Arc::new(file),
             direct: None,
             spoilt: Arc::default(),
             size_bytes,
-            flight: Arc::clone(flight),
+            attempt: Arc::clone(attempt),
             is_unwanted: false,
             elsewhere: None,
         }
@@ -207,7 +206,7 @@ impl PartialFile {
             return Ok(());
         };
         let temporary = first_of(|number| {
-            let suffix = suffix(&self.flight.owner, self.size_bytes, number);
+            let suffix = suffix(&self.attempt.owner, self.size_bytes, number);
             let temporary = temporary_name(name, &suffix);
             system::rename_new((&self.dir, old), (dir, &temporary)).map(|()| temporary)
         })?;
@@ -400,7 +399,7 @@ impl PartialFile {
             })?
         };
         self.temporary = None;
-        self.flight.known.remember(&self.file, &self.chunks);
+        self.attempt.cache.remember(&self.file, &self.chunks);
         Ok(Some(name))
     }
 }
@@ -412,13 +411,13 @@ impl Drop for PartialFile {
         };
         let is_of_use = self.takes_long() && self.count_chunks() > 0;
         let is_good = self.spoilt.get().is_none() && !self.is_unwanted;
-        if is_of_use && is_good && self.flight.keeps_parts() {
+        if is_of_use && is_good && self.attempt.control.keeps_parts() {
             if self.is_reserved()
                 && let Err(error) = system::give_back(&self.file)
             {
                 tracing::debug!(%error, temporary, "room stays set aside");
             }
-            self.flight.known.remember(&self.file, &self.chunks);
+            self.attempt.cache.remember(&self.file, &self.chunks);
             return;
         }
         // What others have put in its place is theirs.

@@ -12,24 +12,28 @@ mod preallocate;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cap_std::fs::Dir;
 
 pub(crate) use self::folders::Folders;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::accept_options::{AcceptOptions, Existing, Selection, with_content};
+use crate::accept_options::{AcceptOptions, Existing, with_content};
+use crate::disk::attempt::Attempt;
 use crate::disk::destination::{Destination, DestinationError};
+use crate::disk::digest_cache::DigestCache;
 use crate::disk::journal::Journal;
 use crate::disk::partial_file::{Content, NAMES_MAX, PartialFile, open_file, temporaries};
 use crate::disk::system;
 use crate::display::display_text;
-use crate::event::{FileError, Renamed};
-use crate::flight::Flight;
+use crate::event::{Party, Renamed, TransferError};
 use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::manifest::{Entry, Manifest};
-use crate::protocol::message::FileErrorKind;
 use crate::protocol::path::SafePath;
+use crate::protocol::selection::Selection;
+use crate::resume::ResumeState;
 
 /// Most parts of an earlier attempt that are taken up. They are open files,
 /// and no attempt leaves more.
@@ -41,7 +45,10 @@ const PARTS_MAX: usize = 256;
 pub(crate) struct Store {
     destination: Destination,
     manifest: Arc<Manifest>,
-    flight: Arc<Flight>,
+    attempt: Arc<Attempt>,
+    resume: ResumeState,
+    /// This disk did not take some file.
+    has_failed: AtomicBool,
     existing: Existing,
     keeps_executable: bool,
     /// Entries that stay out, folders among them.
@@ -98,18 +105,21 @@ impl Store {
         destination: Destination,
         manifest: Arc<Manifest>,
         choices: &AcceptOptions,
-        flight: Arc<Flight>,
+        attempt: Attempt,
+        resume: ResumeState,
     ) -> Result<Self, DestinationError> {
         // A folder that takes no files should say so before the offer is
         // accepted.
-        let journal = Journal::open(&destination.dir, &manifest, &flight.owner)
+        let journal = Journal::open(&destination.dir, &manifest, &attempt.owner)
             .map_err(|error| destination.error(error))?;
         let unwanted = with_content(&manifest, &choices.unwanted);
         let mut store = Self {
             destination,
             selection: Arc::new(Selection::without(Arc::clone(&manifest), BTreeSet::new())),
             manifest,
-            flight,
+            attempt: Arc::new(attempt),
+            resume,
+            has_failed: AtomicBool::new(false),
             existing: choices.existing,
             keeps_executable: choices.keeps_executable,
             unwanted,
@@ -195,7 +205,7 @@ impl Store {
     /// Whether a file is settled; then it counts as it was received.
     fn settle(&mut self, entry: u32, path: &SafePath) -> bool {
         let chunks = self.manifest.lengths(entry).map(Chunking::chunks);
-        let (Some(chunks), Some(_)) = (chunks, self.flight.resume.settled(entry)) else {
+        let (Some(chunks), Some(_)) = (chunks, self.resume.settled(entry)) else {
             return false;
         };
         if path.parent().is_none()
@@ -234,7 +244,7 @@ impl Store {
             };
             if self.found_parts < PARTS_MAX
                 && let Some(part) =
-                    PartialFile::find_renamed(dir, size_bytes, temporaries, &self.flight)
+                    PartialFile::find_renamed(dir, size_bytes, temporaries, &self.attempt)
             {
                 let (chunks, found) = Found::part(part);
                 self.add_found(number, chunks, found);
@@ -258,7 +268,7 @@ impl Store {
     ) -> Option<(u32, Found)> {
         if size_bytes > u64::from(CHUNK_BYTES)
             && self.found_parts < PARTS_MAX
-            && let Ok(Some(part)) = PartialFile::find(dir, path.name(), size_bytes, &self.flight)
+            && let Ok(Some(part)) = PartialFile::find(dir, path.name(), size_bytes, &self.attempt)
         {
             return Some(Found::part(part));
         }
@@ -315,6 +325,11 @@ impl Store {
     /// What is wrong with the disk, where something could not be written.
     pub(crate) fn trouble(&self, error: &io::Error) -> FileErrorKind {
         self.destination.trouble(error)
+    }
+
+    /// Notes that this disk did not take a file. The offer may come again.
+    pub(crate) fn note_failed_file(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
     }
 
     /// The same of one file, which may say so itself.
@@ -388,7 +403,7 @@ impl Store {
             }
             Some(Found::Settled) | None => return Err(io::ErrorKind::NotFound.into()),
         };
-        Ok((Content::finished(file, &self.flight.known), true))
+        Ok((Content::finished(file, &self.attempt.cache), true))
     }
 
     /// A temporary file for the file `entry`: what is left of one, or a new
@@ -406,7 +421,7 @@ impl Store {
         let size_bytes = offered.and_then(Entry::file_size_bytes);
         let dir = folders.enter(self, path.parent())?;
         let size_bytes = size_bytes.unwrap_or_default();
-        let part = PartialFile::create(dir, path.name(), size_bytes, &self.flight)?;
+        let part = PartialFile::create(dir, path.name(), size_bytes, &self.attempt)?;
         self.ready(part)
     }
 
@@ -432,7 +447,7 @@ impl Store {
                 let from = Arc::clone(folders.enter_place(self, folder)?);
                 let file = open_file(&from, name)?;
                 let dir = folders.enter(self, path.parent())?;
-                let part = PartialFile::finished(dir, file, &self.flight);
+                let part = PartialFile::finished(dir, file, &self.attempt);
                 return Ok(Some(part.elsewhere(&from, name)));
             }
             _ => return Ok(None),
@@ -440,7 +455,31 @@ impl Store {
         let dir = folders.enter(self, path.parent())?;
         let file = open_file(dir, &name)?;
         self.note_name(path, &name);
-        Ok(Some(PartialFile::finished(dir, file, &self.flight)))
+        Ok(Some(PartialFile::finished(dir, file, &self.attempt)))
+    }
+}
+
+impl Destination {
+    /// Removes what attempts at an offer of this owner have left unfinished here, when
+    /// none is under way. Blocks.
+    ///
+    /// # Errors
+    /// The folder does not let itself be looked through.
+    pub fn discard(
+        self,
+        offer: Arc<Manifest>,
+        choices: &AcceptOptions,
+        owner: [u8; 32],
+    ) -> Result<(), DestinationError> {
+        let attempt = Attempt {
+            owner,
+            cache: DigestCache::default(),
+            control: Arc::default(),
+        };
+        let cancelled = TransferError::Cancelled(Party::Us);
+        attempt.control.stop(cancelled);
+        // What it finds goes with it.
+        Store::prepare(self, offer, choices, attempt, ResumeState::default()).map(drop)
     }
 }
 

@@ -111,8 +111,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         chunk_of: Option<TransferId>,
     ) -> Result<Buffer, Ended> {
         let mut rest = buffer.data_mut().get_mut(..bytes).unwrap_or_default();
-        let flight = chunk_of.and_then(|id| self.shared.counting(id));
-        let limit = &self.shared.link.resources.receive;
+        let transfer = chunk_of.and_then(|id| self.shared.counting(id));
+        let limit = &self.shared.connection.resources.receive;
         while !rest.is_empty() {
             let most = match limit.is_set() {
                 true => rest.len().min(SLICE_BYTES),
@@ -125,8 +125,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 if read == 0 {
                     return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 }
-                match (&flight, chunk_of) {
-                    (Some(flight), _) => flight.add_bytes(read as u64),
+                match (&transfer, chunk_of) {
+                    (Some(transfer), _) => transfer.progress.add_bytes(read as u64),
                     (None, Some(id)) => self.shared.came_ahead(id, read as u64),
                     (None, None) => {}
                 }
@@ -210,16 +210,20 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         match open.incoming.get_mut(&id) {
             None => Ok(None),
             Some(OpenIncoming::Receiving {
-                flight,
+                transfer,
                 machine,
                 work,
                 digests,
                 ..
-            }) => Ok(flight.stopped().is_none().then_some(Takes::Pipeline {
-                machine,
-                pipeline: work,
-                digests,
-            })),
+            }) => Ok(transfer
+                .control
+                .stopped()
+                .is_none()
+                .then_some(Takes::Pipeline {
+                    machine,
+                    pipeline: work,
+                    digests,
+                })),
             Some(OpenIncoming::Offered {
                 held: Some(held), ..
             }) => Ok(Some(Takes::EarlyData(held))),

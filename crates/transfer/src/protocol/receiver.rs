@@ -16,9 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::accept_options::Selection;
 use crate::protocol::chunking::{CHUNK_BYTES, ChunkPlace};
 use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 
 /// The receiver's side of one transfer.

@@ -14,8 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::accept_options::Selection;
 use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 
 /// What is durable on the other side.

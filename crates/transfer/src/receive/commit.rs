@@ -40,8 +40,10 @@ impl Incoming {
                 next = self.selection.next_file(next + 1);
             }
             self.commit_group(store, group, &mut summary)?;
-            self.flight.set_files(summary.files + summary.failed_files);
-            self.flight.resume.settle(self.flight.settle(next));
+            self.transfer
+                .progress
+                .set_files(summary.files + summary.failed_files);
+            self.transfer.resume.settle(self.transfer.settle(next));
             // The last acknowledgement waits for the folders.
             if next < self.manifest().count() {
                 self.acknowledge(next);

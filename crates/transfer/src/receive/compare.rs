@@ -183,7 +183,9 @@ impl Incoming {
         if let Some(last) = compared.last() {
             let differing_bytes = bytes_of(lengths, &differing);
             let same_bytes = bytes_of(lengths, &compared) - differing_bytes;
-            self.flight.add_compared(same_bytes, differing_bytes);
+            self.transfer
+                .progress
+                .add_compared(same_bytes, differing_bytes);
             self.say_compared(
                 left.entry,
                 last.index + 1,
@@ -193,9 +195,9 @@ impl Incoming {
     }
 
     fn say_compared(&self, entry: u32, chunks: u32, differing: Vec<(u32, u32)>) {
-        let transfer = self.flight.id;
+        let transfer = self.transfer.id;
         self.shared.compared(transfer, entry, chunks, &differing);
-        self.shared.link.say(Message::Compared {
+        self.shared.connection.say(Message::Compared {
             transfer,
             entry,
             chunks,

@@ -9,12 +9,11 @@ use crate::disk::direct::Pace;
 use crate::disk::partial_file::PartialFile;
 use crate::disk::store::{Folders, Store};
 use crate::disk::system;
-use crate::event::FileError;
 use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::Digest;
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::BatchItem;
 use crate::protocol::manifest::Entry;
-use crate::protocol::message::FileErrorKind;
 
 /// So much, or so long, of a file is written before it is made durable for the
 /// first time; a power cut costs no more.
@@ -92,7 +91,7 @@ impl<'a> WriteStage<'a> {
                         if !self.is_here(item.entry, data) {
                             self.chunk(item.entry, data, 0, item.digest)?;
                         }
-                        self.incoming.flight.add_bytes(data.len() as u64);
+                        self.incoming.transfer.progress.add_bytes(data.len() as u64);
                         self.end(item.entry)?;
                     }
                 }
@@ -116,12 +115,12 @@ impl<'a> WriteStage<'a> {
 
     /// A file that was made durable by an earlier attempt has come along again.
     fn settled_again(&self, item: &BatchItem) -> Result<(), Stopped> {
-        let flight = &self.incoming.flight;
+        let transfer = &self.incoming.transfer;
         let (manifest, entry) = (self.incoming.manifest(), item.entry);
-        if flight.resume.differs(manifest, entry, item.digest) {
+        if transfer.resume.differs(manifest, entry, item.digest) {
             return self.changed(entry);
         }
-        flight.add_compared(item.data.len() as u64, 0);
+        transfer.progress.add_compared(item.data.len() as u64, 0);
         self.hand_on(Written::Settled { entry })
     }
 

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use super::{Framed, Outgoing, Piece, Pieces};
 use crate::connection::Frame;
 use crate::disk::digest_cache::Chunks;
-use crate::event::FileError;
 use crate::protocol::chunking::ChunkPlace;
 use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::file_error::FileError;
 use crate::protocol::frame;
 use crate::protocol::message::Message;
 use crate::send::source::SourceReader;
@@ -41,7 +41,7 @@ impl Outgoing {
         let entry = self.source.manifest().next_file(0);
         let place = self.source.manifest().lengths(entry)?.place(0)?;
         let mut buffer = self.buffer()?;
-        if self.flight.stopped().is_some() {
+        if self.transfer.is_stopped() {
             return None;
         }
         let room = buffer.data_mut().get_mut(..place.length_bytes())?;
@@ -49,7 +49,7 @@ impl Outgoing {
             Ok(known) => known,
             Err(error) => {
                 let failed = Message::FileFailed {
-                    transfer: self.flight.id,
+                    transfer: self.transfer.id,
                     entry,
                     trouble: error.trouble(),
                 };
@@ -79,7 +79,7 @@ impl Outgoing {
     ) -> Result<Arc<Chunks>, FileError> {
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let file = reader.open(entry)?;
-        let known = self.link.resources.known.recall(&file);
+        let known = self.connection.resources.known.recall(&file);
         reader.read(entry, &file, room, place.offset_bytes())?;
         Ok(known)
     }

@@ -13,12 +13,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use super::{Outgoing, Piece, Pieces};
 use crate::connection::Frame;
 use crate::disk::digest_cache::Chunks;
-use crate::event::FileError;
 use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
 use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
 use crate::protocol::frame::{DIGEST_ITEMS_MAX, DigestItem};
-use crate::protocol::message::FileErrorKind;
 use crate::send::source::SourceReader;
 
 /// Digests do not wait longer than it takes to read so much.
@@ -115,10 +114,10 @@ impl Outgoing {
             let mut digests = Vec::new();
             let mut digest_all = || {
                 let file = reader.open(entry)?;
-                let known = self.link.resources.known.recall(&file);
+                let known = self.connection.resources.known.recall(&file);
                 for place in lengths.places_from(0).take(chunks as usize) {
-                    self.flight.wait_while_paused();
-                    if self.flight.stopped().is_some() || self.is_unwanted(entry) {
+                    self.transfer.control.wait_while_paused();
+                    if self.transfer.is_stopped() || self.is_unwanted(entry) {
                         return Err(FileError::Peer(FileErrorKind::Io));
                     }
                     let digest = if let Some(digest) = known.get(place.index()) {
@@ -155,7 +154,7 @@ impl Outgoing {
     }
 
     fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Option<()> {
-        let encoded = frame::encode_digests(self.flight.id, items)?;
+        let encoded = frame::encode_digests(self.transfer.id, items)?;
         items.clear();
         self.queue(Frame::Message(encoded), 0)
     }

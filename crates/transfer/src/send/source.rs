@@ -18,9 +18,9 @@ use cap_std::fs::{Dir, Metadata, OpenOptions};
 use crate::disk::system;
 use crate::disk::version;
 use crate::disk::version::FileVersion;
-use crate::event::{FileError, Renamed};
+use crate::event::Renamed;
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::manifest::{Entry, Manifest, ManifestBuilder, ManifestError};
-use crate::protocol::message::FileErrorKind;
 use crate::protocol::path::{SafePath, fitting_name, is_part, numbered};
 
 /// Why the given paths cannot be offered.

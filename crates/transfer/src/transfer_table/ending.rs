@@ -31,7 +31,7 @@ impl TransferTable {
     ) -> Result<(), ExchangeError> {
         let mut open = self.open();
         self.stop_one(&mut open, id, error)?;
-        self.link.say(Message::Cancel {
+        self.connection.say(Message::Cancel {
             transfer: id,
             reason,
         });
@@ -46,7 +46,7 @@ impl TransferTable {
     ) -> Result<(), ExchangeError> {
         if let Some(outgoing) = open.outgoing.remove(&id) {
             outgoing.note_sent();
-            outgoing.flight.stop(reason.clone());
+            outgoing.transfer.control.stop(reason.clone());
         } else if !open.texts.remove(&id) {
             match open.incoming.get_mut(&id) {
                 Some(receiving @ OpenIncoming::Receiving { .. }) => {
@@ -84,7 +84,10 @@ impl TransferTable {
             reason: DeclineReason::Busy,
         };
         // Where so many answers wait that this finds no room nobody takes them.
-        let _ = self.link.outbox.push_answer(decline, ANSWERS_WAITING_MAX);
+        let _ = self
+            .connection
+            .outbox
+            .push_answer(decline, ANSWERS_WAITING_MAX);
         if is_offered {
             let outcome = Err(TransferError::GaveWay);
             self.tell(&mut open, ExchangeEvent::Finished { id, outcome });
@@ -96,13 +99,13 @@ impl TransferTable {
     /// waits for some already.
     fn tell(self: &Arc<Self>, open: &mut OpenTransfers, event: ExchangeEvent) {
         // When the application has dropped its end, nobody wants to know.
-        let Err(TrySendError::Full(event)) = self.link.events.try_send(event) else {
+        let Err(TrySendError::Full(event)) = self.connection.events.try_send(event) else {
             return;
         };
         open.untold += 1;
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            shared.link.emit(event).await;
+            shared.connection.emit(event).await;
             shared.open().untold -= 1;
             shared.landed.notify_one();
         });

@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{OpenTransfers, TransferTable};
 use crate::connection::Connection;
-use crate::event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError};
-use crate::flight::Flight;
+use crate::event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError};
+use crate::protocol::file_error::FileError;
 use crate::protocol::manifest::{Early, Manifest};
 use crate::protocol::message::{Message, TransferId};
 use crate::protocol::sender::{Accepted, Delivered, Sender};
@@ -18,9 +18,10 @@ use crate::resume;
 use crate::resume::ResumeState;
 use crate::send::source::Source;
 use crate::send::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent};
+use crate::transfer::Transfer;
 
 pub(crate) struct OpenOutgoing {
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) transfer: Arc<Transfer>,
     pub(crate) source: Arc<Source>,
     pub(crate) machine: Sender,
     /// Files the receiver does not want, or gave up.
@@ -42,11 +43,11 @@ pub(crate) enum Leaving {
 }
 
 impl OpenOutgoing {
-    fn outgoing(&self, link: &Arc<Connection>, have: BTreeMap<u32, u32>) -> Outgoing {
+    fn outgoing(&self, connection: &Arc<Connection>, have: BTreeMap<u32, u32>) -> Outgoing {
         Outgoing {
-            flight: Arc::clone(&self.flight),
+            transfer: Arc::clone(&self.transfer),
             source: Arc::clone(&self.source),
-            link: Arc::clone(link),
+            connection: Arc::clone(connection),
             unwanted: Arc::clone(&self.unwanted),
             have,
             is_early: self.machine.is_early(),
@@ -55,19 +56,23 @@ impl OpenOutgoing {
     }
 
     /// What sends its first chunk, now.
-    fn forerun(&mut self, link: &Arc<Connection>) -> EarlySend {
+    fn forerun(&mut self, connection: &Arc<Connection>) -> EarlySend {
         let (gone, ahead) = oneshot::channel();
         self.ahead = Some(ahead);
-        (self.outgoing(link, BTreeMap::new()), gone)
+        (self.outgoing(connection, BTreeMap::new()), gone)
     }
 
     /// What sends its files, from now on.
-    pub(crate) fn depart(&mut self, link: &Arc<Connection>, have: BTreeMap<u32, u32>) -> SendJob {
+    pub(crate) fn depart(
+        &mut self,
+        connection: &Arc<Connection>,
+        have: BTreeMap<u32, u32>,
+    ) -> SendJob {
         let (answers, waiting) = mpsc::unbounded_channel();
         self.answers = Some(answers);
         let goes_on = self.machine.goes_on_behind().is_some();
         SendJob {
-            outgoing: self.outgoing(link, have),
+            outgoing: self.outgoing(connection, have),
             answers: waiting,
             ahead: self.ahead.take().map(|ahead| (ahead, goes_on)),
         }
@@ -79,13 +84,13 @@ impl OpenOutgoing {
         &mut self,
     ) -> Result<(BTreeMap<u32, u32>, Option<ExchangeEvent>), Violation> {
         let Accepted { selection, have } = self.machine.accepted()?;
-        self.flight.select(&selection);
+        self.transfer.select(&selection);
         if !self.machine.is_early() {
             let mut unwanted = self.unwanted.lock();
             unwanted.clone_from(selection.skipped());
         }
         if self.machine.goes_on_behind().is_some() {
-            self.flight.count_ahead();
+            self.transfer.progress.count_ahead();
         }
         let failed = self.failed_ahead.take();
         Ok((have, failed.and_then(|error| self.failed_ahead(error))))
@@ -106,10 +111,10 @@ impl OpenOutgoing {
     /// This side cannot send a file. Returns what the application is to be told,
     /// if it is news.
     fn failed(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
-        self.flight.add_failed(entry);
+        self.transfer.digests.add_failed(entry);
         let is_news = self.machine.failed(entry);
         let path = self.source.manifest().entry(entry)?.path().clone();
-        let id = self.flight.id;
+        let id = self.transfer.id;
         is_news.then_some(ExchangeEvent::FileFailed { id, path, error })
     }
 
@@ -120,11 +125,11 @@ impl OpenOutgoing {
             files: delivered.files,
             folders: self.source.manifest().folders() - failed_folders,
             bytes: delivered.bytes,
-            digest: self.flight.digest(),
+            digest: self.transfer.digests.digest(),
             failed_files: self.machine.failed_files() + failed_folders,
             skipped_files: self.machine.skipped_files(),
-            here_bytes: self.flight.here_bytes(),
-            resent_bytes: self.flight.resent_bytes(),
+            here_bytes: self.transfer.progress.here_bytes(),
+            resent_bytes: self.transfer.progress.resent_bytes(),
             renamed: self.source.renamed(),
             ..Summary::default()
         }
@@ -134,13 +139,14 @@ impl OpenOutgoing {
     /// only the receiver's last word may be missing.
     pub(super) fn note_sent(&self) {
         if let Some(delivered) = self.machine.all_sent()
-            && let Some(digest) = self.flight.digest_of_sent()
+            && let Some(selection) = self.transfer.selection()
+            && let Some(digest) = self.transfer.digests.digest_of_sent(selection)
         {
             let summary = Summary {
                 digest: Some(digest),
                 ..self.summary(delivered)
             };
-            self.flight.resume.note_sent(resume::Sent {
+            self.transfer.resume.note_sent(resume::Sent {
                 manifest: Arc::clone(self.source.manifest()),
                 digest,
                 summary,
@@ -182,18 +188,16 @@ impl TransferTable {
         &self,
         source: &Arc<Source>,
         resume: &ResumeState,
-    ) -> Result<(Arc<Flight>, Leaving), ExchangeError> {
+    ) -> Result<(Arc<Transfer>, Leaving), ExchangeError> {
         let mut open = self.open();
         let id = open.new_id()?;
         let manifest = source.manifest();
-        let known = self.link.resources.known.clone();
-        let owner = self.link.owner_key();
-        let flight = Arc::new(Flight::new(id, manifest, known, owner, resume.clone()));
+        let transfer = Arc::new(Transfer::new(id, manifest, resume.clone()));
         let early = open.early(manifest, resume.begin());
         let sent = resume.sent(manifest).map(|sent| sent.digest);
         let machine = Sender::new(Arc::clone(manifest), early);
         let mut outgoing = OpenOutgoing {
-            flight: Arc::clone(&flight),
+            transfer: Arc::clone(&transfer),
             source: Arc::clone(source),
             machine: match sent {
                 Some(_) => machine.sent_before(),
@@ -206,12 +210,14 @@ impl TransferTable {
         };
         let leaving = match early {
             Early::Nothing => Leaving::Nothing,
-            Early::FirstChunk => Leaving::FirstChunk(outgoing.forerun(&self.link)),
-            Early::Everything => Leaving::Everything(outgoing.depart(&self.link, BTreeMap::new())),
+            Early::FirstChunk => Leaving::FirstChunk(outgoing.forerun(&self.connection)),
+            Early::Everything => {
+                Leaving::Everything(outgoing.depart(&self.connection, BTreeMap::new()))
+            }
         };
         open.outgoing.insert(id, outgoing);
         // Under the lock, so that ids reach the peer in rising order.
-        self.link.say(Message::Offer {
+        self.connection.say(Message::Offer {
             transfer: id,
             entries: manifest.count(),
             total_bytes: manifest.total_bytes(),
@@ -220,7 +226,7 @@ impl TransferTable {
             unread: manifest.unread(),
             sent,
         });
-        Ok((flight, leaving))
+        Ok((transfer, leaving))
     }
 
     /// What has become of a file that is on its way out.
@@ -235,7 +241,7 @@ impl TransferTable {
                 let event = outgoing.failed(entry, error);
                 drop(open);
                 if let Some(event) = event {
-                    self.link.emit_blocking(event);
+                    self.connection.emit_blocking(event);
                 }
             }
         }
@@ -249,7 +255,7 @@ impl TransferTable {
             outgoing.and_then(|outgoing| outgoing.failed_ahead(error))
         };
         if let Some(event) = event {
-            self.link.emit(event).await;
+            self.connection.emit(event).await;
         }
     }
 
@@ -257,9 +263,12 @@ impl TransferTable {
     pub(crate) fn complete_outgoing(&self, id: TransferId) -> Option<Summary> {
         let outgoing = self.open().outgoing.remove(&id)?;
         if !outgoing.machine.is_accepted() {
-            let sent = outgoing.flight.resume.sent(outgoing.source.manifest())?;
+            let sent = outgoing.transfer.resume.sent(outgoing.source.manifest())?;
             // What comes along is on its way, in vain.
-            outgoing.flight.stop(TransferError::Cancelled(Party::Us));
+            outgoing
+                .transfer
+                .control
+                .stop(TransferError::Cancelled(Party::Us));
             return Some(sent.summary);
         }
         Some(outgoing.summary(outgoing.machine.delivered()))

@@ -4,6 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cap_std::fs::Dir;
 
@@ -78,7 +79,7 @@ impl Store {
         self.set_folder_times()?;
         self.sync_own_folders()?;
         // Where this disk did not take a file, the offer may come again.
-        if !self.flight.has_failed_here() {
+        if !self.has_failed.load(Ordering::Relaxed) {
             self.journal.remove()?;
         }
         if self.manifest.folders() > 0 {
@@ -175,11 +176,11 @@ impl Drop for Store {
             return;
         }
         let are_left = self.remove_empty_folders();
-        if !self.flight.keeps_parts() {
+        if !self.attempt.control.keeps_parts() {
             self.remove_left_folders();
         }
         let are_files = self.top_names().len() > self.top_folders.len() || !self.have.is_empty();
-        if (are_left || are_files) && self.flight.keeps_parts() {
+        if (are_left || are_files) && self.attempt.control.keeps_parts() {
             return;
         }
         if let Err(error) = self.journal.remove() {

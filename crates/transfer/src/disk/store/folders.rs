@@ -15,9 +15,8 @@ use crate::accept_options::Existing;
 use crate::disk::journal::PlacedName;
 use crate::disk::partial_file::first_free;
 use crate::disk::system;
-use crate::event::FileError;
+use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::manifest::Entry;
-use crate::protocol::message::FileErrorKind;
 use crate::protocol::path::SafePath;
 
 impl Store {
@@ -52,14 +51,14 @@ impl Store {
     fn received_folders(&self) -> HashSet<Box<str>> {
         let mut received = HashSet::new();
         let mut awaited = HashSet::new();
-        if !self.flight.resume.has_settled() {
+        if !self.resume.has_settled() {
             return received;
         }
         for (entry, number) in self.manifest.entries().iter().zip(0..) {
             if self.unwanted.contains(&number) || entry.file_size_bytes().is_none() {
                 continue;
             }
-            let of = match self.flight.resume.settled(number) {
+            let of = match self.resume.settled(number) {
                 Some(_) => &mut received,
                 None => &mut awaited,
             };

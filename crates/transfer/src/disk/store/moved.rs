@@ -88,7 +88,7 @@ impl Store {
         };
         if left.size_bytes > u64::from(CHUNK_BYTES)
             && self.found_parts < PARTS_MAX
-            && let Some(mut part) = PartialFile::find(&dir, name, left.size_bytes, &self.flight)?
+            && let Some(mut part) = PartialFile::find(&dir, name, left.size_bytes, &self.attempt)?
         {
             part.move_to(folders.enter(self, path.parent())?, path.name())?;
             return Ok(Some(Found::part(part).1));
