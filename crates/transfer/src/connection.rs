@@ -8,24 +8,29 @@
 
 pub(crate) mod buffer;
 pub(crate) mod liveness;
+pub(crate) mod outbox;
+pub(crate) mod reader;
 pub(crate) mod writer;
 
-use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pinhole_budget::Owner;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::connection::buffer::{Buffer, BufferMemory, Pool};
 use crate::connection::liveness::IdleTimer;
+use crate::connection::outbox::Outbox;
 use crate::control::Control;
 use crate::disk::attempt::Attempt;
 use crate::disk::digest_cache::DigestCache;
-use crate::event::ExchangeEvent;
-use crate::offers::OfferBudget;
+use crate::event::{ExchangeEvent, Party};
+use crate::offers::{OfferBudget, PeerOwner};
+use crate::protocol::frame::FrameError;
 use crate::protocol::message::Message;
+use crate::protocol::violation::Violation;
 use crate::rate_limit::RateLimit;
 use crate::transfer::Transfer;
 
@@ -35,10 +40,6 @@ const SEND_BUFFERS: usize = 6;
 const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
 const EVENTS: usize = 256;
-
-/// Whose exchange it is: what the peer is counted by, and after whom what it leaves
-/// unfinished is named. Nothing here looks into it.
-pub type PeerOwner = Owner<[u8; 32]>;
 
 /// What several exchanges share. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +94,7 @@ impl Connection {
         };
         (connection, bulk_frames, taken)
     }
-}
 
-impl Connection {
     pub(crate) fn owner(&self) -> PeerOwner {
         Owner {
             is_known: self.is_known.load(Ordering::Relaxed),
@@ -172,112 +171,32 @@ impl Frame {
     }
 }
 
-/// Control messages waiting for the connection. Of what this side has to say it
-/// never holds more than a few messages a transfer and one for each file that
-/// failed or is compared: acknowledgements are cumulative, so that a newer one
-/// takes the place of an older. What the peer has asked for is counted.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    waiting: Mutex<Waiting>,
-    pub(crate) filled: Notify,
+/// Why a connection has ended.
+pub(crate) enum Ended {
+    /// In good order, by this party.
+    Closed(Party),
+    /// The connection broke.
+    Lost(String),
+    /// The peer did what no honest peer does.
+    Violation(Violation),
+    /// The peer says that this side did.
+    Reported(String),
 }
 
-#[derive(Default)]
-struct Waiting {
-    /// Each with whether it is an answer.
-    messages: VecDeque<(Message, bool)>,
-    answers: usize,
-}
-
-impl Outbox {
-    pub(crate) fn push(&self, message: Message) {
-        let mut waiting = self.waiting();
-        if let Message::Durable { transfer, .. } = message {
-            // It goes to the end: whoever hears it must have heard before of
-            // every failure that it covers.
-            waiting.messages.retain(|(other, is_answer)| {
-                *is_answer
-                    || !matches!(other, Message::Durable { transfer: of, .. } if *of == transfer)
-            });
-        }
-        waiting.messages.push_back((message, false));
-        drop(waiting);
-        self.filled.notify_one();
-    }
-
-    /// As [`Outbox::push`], for what the peer has asked for. `false`, and it is
-    /// not said, when `most` of those wait already.
-    pub(crate) fn push_answer(&self, message: Message, most: usize) -> bool {
-        let mut waiting = self.waiting();
-        if waiting.answers >= most {
-            return false;
-        }
-        waiting.messages.push_back((message, true));
-        waiting.answers += 1;
-        drop(waiting);
-        self.filled.notify_one();
-        true
-    }
-
-    pub(crate) fn pop(&self) -> Option<Message> {
-        let mut waiting = self.waiting();
-        let (message, is_answer) = waiting.messages.pop_front()?;
-        waiting.answers -= usize::from(is_answer);
-        Some(message)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error.to_string())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::file_error::FileErrorKind;
-    use crate::protocol::message::TransferId;
-
-    #[test]
-    fn acknowledgements_do_not_pile_up() {
-        let outbox = Outbox::default();
-        let durable = |id, entries| Message::Durable {
-            transfer: TransferId::from_wire(id),
-            entries,
-        };
-        for entries in 0..1000 {
-            outbox.push(durable(0, entries));
-            outbox.push(durable(1, entries + 1));
-        }
-        assert_eq!(outbox.pop(), Some(durable(0, 999)));
-        assert_eq!(outbox.pop(), Some(durable(1, 1000)));
-        assert_eq!(outbox.pop(), None);
+impl From<Violation> for Ended {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
     }
+}
 
-    #[test]
-    fn a_failure_is_never_overtaken_by_its_acknowledgement() {
-        let outbox = Outbox::default();
-        let transfer = TransferId::from_wire(0);
-        let failed = Message::FileFailed {
-            transfer,
-            entry: 3,
-            trouble: FileErrorKind::Io,
-        };
-        outbox.push(Message::Durable {
-            transfer,
-            entries: 3,
-        });
-        outbox.push(failed.clone());
-        outbox.push(Message::Durable {
-            transfer,
-            entries: 5,
-        });
-        assert_eq!(outbox.pop(), Some(failed));
-        assert_eq!(
-            outbox.pop(),
-            Some(Message::Durable {
-                transfer,
-                entries: 5
-            })
-        );
+impl From<FrameError> for Ended {
+    fn from(error: FrameError) -> Self {
+        Self::Violation(error.into())
     }
 }

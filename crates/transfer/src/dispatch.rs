@@ -1,103 +1,45 @@
-//! The one task that reads from the connection. Whatever the peer sends is
-//! checked against what is open before it is read further.
+//! What each frame of the peer does: it is checked against what is open before it is
+//! read further.
 
-mod data;
-
-use std::io;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
-use crate::connection::buffer::Pool;
-use crate::connection::liveness::LivenessReader;
+use crate::connection::Ended;
+use crate::connection::buffer::Buffer;
+use crate::connection::reader::{FrameReader, Received};
 use crate::display::display_text;
 use crate::event::{ExchangeEvent, Party, Summary, TransferError};
-use crate::exchange;
-use crate::offers::{Holder, OfferRoom};
-use crate::protocol::digest::Digest;
 use crate::protocol::file_error::{FileError, FileErrorKind};
-use crate::protocol::frame;
-use crate::protocol::frame::{
-    BATCH_HEADER_BYTES, CHUNK_HEADER_BYTES, FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind,
-};
-use crate::protocol::manifest::{
-    ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, ManifestBuilder, ManifestError,
-};
+use crate::protocol::frame::{self, BATCH_ITEM_BYTES, ChunkHeader};
+use crate::protocol::manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX};
 use crate::protocol::message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId};
 use crate::protocol::violation::Violation;
 use crate::receive::Work;
 use crate::send::Answer;
-use crate::transfer_table::{Announced, OpenIncoming, OpenOutgoing, TransferTable};
+use crate::transfer_table::TransferTable;
 
-/// Buffers for what arrives, shared by all transfers: 6 MiB.
-const RECEIVE_BUFFERS: usize = 6;
-/// Most bytes of paths in all offers of the peer that are open.
-const OPEN_PATHS_BYTES_MAX: usize = 2 * crate::protocol::manifest::PATHS_BYTES_MAX;
-/// Most entries in all of them: each takes memory however short its path.
-const OPEN_ENTRIES_MAX: u32 = 2 * ENTRIES_MAX;
-/// Most answers that wait while the peer asks for more. An honest one waits for
-/// some, and takes them.
-pub(crate) const ANSWERS_WAITING_MAX: usize = 4096;
+/// No batch that came along with an offer and was admitted is longer.
+const ALONG_ITEMS_BYTES: usize =
+    ALONG_BYTES_MAX as usize + ALONG_ENTRIES_MAX as usize * BATCH_ITEM_BYTES;
 
-/// Why reading has ended.
-pub(crate) enum Ended {
-    /// In good order, by this party.
-    Closed(Party),
-    /// The connection broke.
-    Lost(String),
-    /// The peer did what no honest peer does.
-    Violation(Violation),
-    /// The peer says that this side did.
-    Reported(String),
+/// The one task that reads from the connection.
+pub(crate) struct Dispatch<R> {
+    reader: FrameReader<R>,
+    table: Arc<TransferTable>,
 }
 
-impl From<io::Error> for Ended {
-    fn from(error: io::Error) -> Self {
-        Self::Lost(error.to_string())
-    }
-}
-
-impl From<Violation> for Ended {
-    fn from(violation: Violation) -> Self {
-        Self::Violation(violation)
-    }
-}
-
-impl From<FrameError> for Ended {
-    fn from(error: FrameError) -> Self {
-        Self::Violation(error.into())
-    }
-}
-
-impl From<ManifestError> for Ended {
-    fn from(error: ManifestError) -> Self {
-        Self::Violation(error.into())
-    }
-}
-
-pub(crate) struct Reader<R> {
-    stream: LivenessReader<R>,
-    shared: Arc<TransferTable>,
-    buffers: Pool,
-    control: Vec<u8>,
-}
-
-impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(crate) fn new(stream: R, shared: Arc<TransferTable>) -> Self {
-        Self {
-            stream: LivenessReader::new(stream, shared.connection.silence.clone()),
-            buffers: Pool::arriving(RECEIVE_BUFFERS, shared.connection.resources.buffers.clone()),
-            shared,
-            control: Vec::new(),
-        }
+impl<R: AsyncRead + Unpin> Dispatch<R> {
+    pub(crate) const fn new(reader: FrameReader<R>, table: Arc<TransferTable>) -> Self {
+        Self { reader, table }
     }
 
     /// Reads until there is nothing more to read, or nobody to read for.
     pub(crate) async fn run(&mut self) -> Ended {
-        let shared = Arc::clone(&self.shared);
+        let table = Arc::clone(&self.table);
         tokio::select! {
             ended = self.frames() => ended,
-            () = shared.connection.events.closed() => Ended::Closed(Party::Us),
+            () = table.connection.events.closed() => Ended::Closed(Party::Us),
         }
     }
 
@@ -110,45 +52,87 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn frame(&mut self) -> Result<(), Ended> {
-        let mut header = [0; FRAME_HEADER_BYTES];
-        self.stream.read_exact(&mut header).await?;
-        let FrameHeader {
-            kind,
-            payload_bytes,
-        } = FrameHeader::decode(header)?;
-        match kind {
-            FrameKind::Control => {
-                self.control.resize(payload_bytes, 0);
-                self.stream.read_exact(&mut self.control).await?;
-                let message = frame::decode_message(&self.control)?;
-                self.message(message).await
+        match self.reader.next().await? {
+            Received::Message(message) => self.message(message).await,
+            Received::Chunk { header, data_bytes } => self.chunk(header, data_bytes).await,
+            Received::Batch {
+                transfer,
+                items_bytes,
+            } => self.batch(transfer, items_bytes).await,
+            Received::Digests { transfer, items } => {
+                if let Some(inlet) = self.table.inlet(transfer, "digests")? {
+                    inlet.take_digests(items).await?;
+                }
+                Ok(())
             }
-            FrameKind::Chunk => self.chunk(payload_bytes - CHUNK_HEADER_BYTES).await,
-            FrameKind::Batch => self.batch(payload_bytes - BATCH_HEADER_BYTES).await,
-            FrameKind::Digests => self.digests(payload_bytes - BATCH_HEADER_BYTES).await,
+        }
+    }
+
+    async fn chunk(&mut self, header: ChunkHeader, data_bytes: usize) -> Result<(), Ended> {
+        let inlet = self.table.inlet(header.transfer, "chunk")?;
+        let due = match &inlet {
+            Some(inlet) => inlet.check_chunk(&header, data_bytes)?,
+            None => None,
+        };
+        let buffer = match &due {
+            // As for what comes along.
+            Some(due) if due.is_early => Buffer::alone(data_bytes),
+            _ => self.reader.buffer().await?,
+        };
+        let count = |bytes| {
+            if let Some(inlet) = &inlet {
+                inlet.count(bytes);
+            }
+        };
+        let buffer = self.reader.data(buffer, data_bytes, count).await?;
+        // Nowhere: the transfer was stopped.
+        let (Some(inlet), Some(due)) = (inlet, due) else {
+            return Ok(());
+        };
+        let chunk = Work::Chunk {
+            entry: header.entry,
+            place: due.place,
+            digest: header.digest,
+            buffer,
+        };
+        Ok(inlet.take(chunk, "chunk").await?)
+    }
+
+    async fn batch(&mut self, transfer: TransferId, items_bytes: usize) -> Result<(), Ended> {
+        // What may have to wait for an answer takes no buffer from others.
+        let buffer = match items_bytes <= ALONG_ITEMS_BYTES {
+            true => Buffer::alone(items_bytes),
+            false => self.reader.buffer().await?,
+        };
+        let buffer = self.reader.data(buffer, items_bytes, |_| {}).await?;
+        let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
+        let batch = Work::Batch { items, buffer };
+        Ok(self.take(transfer, batch, "batch").await?)
+    }
+
+    async fn take(
+        &mut self,
+        id: TransferId,
+        work: Work,
+        what: &'static str,
+    ) -> Result<(), Violation> {
+        match self.table.inlet(id, what)? {
+            Some(inlet) => inlet.take(work, what).await,
+            None => Ok(()),
         }
     }
 
     async fn message(&mut self, message: Message) -> Result<(), Ended> {
         match message {
-            Message::Offer {
-                transfer,
-                entries,
-                total_bytes,
-                along,
-                ahead,
-                unread,
-                sent,
-            } => {
-                let early = Early::promised(along, ahead)?;
-                let mut builder = ManifestBuilder::default();
-                builder.leave_out(unread);
-                let announced = (entries, total_bytes);
-                self.announced(transfer, builder, announced, early, sent)?;
+            Message::Offer(offer) => self.table.announced(offer)?,
+            Message::Entries { transfer, entries } => {
+                if let Some(event) = self.table.add_entries(transfer, entries)? {
+                    self.table.connection.emit(event).await;
+                }
             }
-            Message::Entries { transfer, entries } => self.entries(transfer, entries).await?,
             Message::Have { transfer, files } => {
-                self.with_outgoing(transfer, |open| open.machine.have(&files))?;
+                self.table
+                    .with_outgoing(transfer, |open| open.machine.have(&files))?;
             }
             Message::Compared {
                 transfer,
@@ -160,7 +144,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             }
             Message::Text { transfer, text } => self.text(transfer, text).await?,
             Message::Skip { transfer, entries } => {
-                self.with_outgoing(transfer, |open| open.machine.skip(&entries))?;
+                self.table
+                    .with_outgoing(transfer, |open| open.machine.skip(&entries))?;
             }
             Message::Accept { transfer } => self.accepted(transfer).await?,
             Message::Decline { transfer, reason } => self.declined(transfer, reason).await?,
@@ -170,7 +155,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 root,
             } => {
                 let end = Work::End { entry, root };
-                self.pass(transfer, "file_end", end).await?;
+                self.take(transfer, end, "file_end").await?;
             }
             Message::FileFailed {
                 transfer,
@@ -195,17 +180,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     async fn declined(&mut self, id: TransferId, reason: DeclineReason) -> Result<(), Violation> {
         let error = TransferError::Declined(reason);
-        if self.shared.text_is_answered(id) {
+        if self.table.text_is_answered(id) {
             self.text_finished(id, Err(error)).await;
             return Ok(());
         }
-        self.with_outgoing(id, |outgoing| outgoing.machine.declined())?;
+        self.table
+            .with_outgoing(id, |outgoing| outgoing.machine.declined())?;
         self.stop(id, error);
         Ok(())
     }
 
     fn cancelled(&self, id: TransferId, reason: CancelReason) -> Result<(), Violation> {
-        self.shared.open().check_was_open(self.shared.side(), id)?;
+        self.table.open().check_was_open(self.table.side(), id)?;
         let reason = match reason {
             CancelReason::Cancelled => TransferError::Cancelled(Party::Peer),
             CancelReason::Interrupted => TransferError::Interrupted(Party::Peer),
@@ -218,71 +204,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// One that has ended already needs no end.
     fn stop(&self, id: TransferId, reason: TransferError) {
-        let _ = self.shared.stop(id, reason);
-    }
-
-    fn announced(
-        &self,
-        id: TransferId,
-        builder: ManifestBuilder,
-        (entries, total_bytes): (u32, u64),
-        early: Early,
-        sent: Option<Digest>,
-    ) -> Result<(), Violation> {
-        let mut open = self.shared.open();
-        open.announce(self.shared.side(), id)?;
-        if entries == 0 {
-            return Err(ManifestError::Sum.into());
-        }
-        if entries > ENTRIES_MAX {
-            return Err(ManifestError::TooMany.into());
-        }
-        let is_large = entries > ALONG_ENTRIES_MAX || total_bytes > u64::from(ALONG_BYTES_MAX);
-        if early == Early::Everything && is_large {
-            return Err(ManifestError::Along.into());
-        }
-        // So that no more than one chunk waits for answers.
-        if early == Early::FirstChunk && open.incoming.values().any(OpenIncoming::is_ahead) {
-            return Err(Violation::State("chunk ahead of the answer"));
-        }
-        let open_entries: u32 = open.incoming.values().map(OpenIncoming::entries).sum();
-        if open.incoming.len() >= exchange::TRANSFERS_MAX
-            || open_entries + entries > OPEN_ENTRIES_MAX
-        {
-            return self.decline_busy(id);
-        }
-        let connection = &self.shared.connection;
-        let holder = Holder {
-            at: Arc::downgrade(&self.shared),
-            id,
-        };
-        let mut room = OfferRoom::new(connection.resources.offers.clone(), holder);
-        let Ok(displaced) = room.announce(connection.owner(), early, entries, total_bytes) else {
-            return self.decline_busy(id);
-        };
-        let announced = Announced {
-            builder,
-            entries,
-            total_bytes,
-            early,
-            sent,
-            room,
-        };
-        open.incoming.insert(id, OpenIncoming::Announced(announced));
-        drop(open);
-        displace(displaced);
-        Ok(())
+        let _ = self.table.stop(id, reason);
     }
 
     async fn text(&mut self, id: TransferId, text: String) -> Result<(), Violation> {
-        self.shared.open().announce(self.shared.side(), id)?;
+        self.table.open().announce(self.table.side(), id)?;
         if text.len() > TEXT_BYTES_MAX {
             return Err(Violation::Text(text.len()));
         }
-        if !self.shared.keep_text(id) {
-            return self.decline_busy(id);
+        if !self.table.keep_text(id) {
+            return self.table.decline_busy(id);
         }
-        let connection = &self.shared.connection;
+        let connection = &self.table.connection;
         connection.emit(ExchangeEvent::Text { id, text }).await;
         Ok(())
     }
@@ -290,90 +223,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Words of this side were answered.
     async fn text_finished(&mut self, id: TransferId, outcome: Result<Summary, TransferError>) {
         let event = ExchangeEvent::Finished { id, outcome };
-        self.shared.connection.emit(event).await;
-    }
-
-    fn decline_busy(&self, id: TransferId) -> Result<(), Violation> {
-        let reason = DeclineReason::Busy;
-        self.answer(Message::Decline {
-            transfer: id,
-            reason,
-        })
-    }
-
-    /// Says what the peer has asked for, as often as it likes.
-    fn answer(&self, message: Message) -> Result<(), Violation> {
-        let outbox = &self.shared.connection.outbox;
-        match outbox.push_answer(message, ANSWERS_WAITING_MAX) {
-            true => Ok(()),
-            false => Err(Violation::Flood),
-        }
-    }
-
-    async fn entries(&mut self, id: TransferId, page: Vec<Entry>) -> Result<(), Violation> {
-        let (displaced, event) = self.add_entries(id, page)?;
-        displace(displaced);
-        if let Some(event) = event {
-            self.shared.connection.emit(event).await;
-        }
-        Ok(())
-    }
-
-    /// Adds a page to an offer. Returns which others have to give way, and what the
-    /// application is to be told when that was the last.
-    fn add_entries(
-        &self,
-        id: TransferId,
-        page: Vec<Entry>,
-    ) -> Result<(Vec<Holder>, Option<ExchangeEvent>), Violation> {
-        let mut open = self.shared.open();
-        let open_bytes: usize = open.incoming.values().map(OpenIncoming::paths_bytes).sum();
-        let announced = match open.incoming.get_mut(&id) {
-            Some(OpenIncoming::Announced(announced)) => announced,
-            Some(_) => return Err(Violation::State("entries")),
-            None => {
-                open.check_was_open(self.shared.side(), id)?;
-                return Ok((Vec::new(), None));
-            }
-        };
-        let displaced = match announced.room.add(self.shared.connection.owner(), &page) {
-            Ok(displaced) if open_bytes <= OPEN_PATHS_BYTES_MAX => displaced,
-            _ => {
-                open.incoming.remove(&id);
-                self.decline_busy(id)?;
-                return Ok((Vec::new(), None));
-            }
-        };
-        if !announced.add(page)? {
-            return Ok((displaced, None));
-        }
-        let mut event = None;
-        if let Some(OpenIncoming::Announced(announced)) = open.incoming.remove(&id) {
-            let sent = announced.sent;
-            let (offer, offered) = announced.complete()?;
-            open.incoming.insert(id, offered);
-            event = Some(ExchangeEvent::Offered { id, offer, sent });
-        }
-        Ok((displaced, event))
-    }
-
-    /// Asks a transfer of this side. `None` when it has ended.
-    fn with_outgoing<T>(
-        &self,
-        id: TransferId,
-        ask: impl FnOnce(&mut OpenOutgoing) -> Result<T, Violation>,
-    ) -> Result<Option<T>, Violation> {
-        let mut open = self.shared.open();
-        match open.outgoing.get_mut(&id) {
-            Some(outgoing) => ask(outgoing).map(Some),
-            None if id.side() != self.shared.side() => Err(Violation::Transfer(id)),
-            None => open.check_was_open(self.shared.side(), id).map(|()| None),
-        }
+        self.table.connection.emit(event).await;
     }
 
     async fn accepted(&mut self, id: TransferId) -> Result<(), Violation> {
-        let connection = &self.shared.connection;
-        let departure = self.with_outgoing(id, |open| {
+        let connection = &self.table.connection;
+        let departure = self.table.with_outgoing(id, |open| {
             let (have, event) = open.accepted()?;
             // What comes along has departed.
             let waits = !open.machine.is_early();
@@ -388,8 +243,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             // The writer begins to count the seconds: files may be long in coming.
             connection.say(Message::Alive);
             if let Some(departure) = departure {
-                let shared = Arc::clone(&self.shared);
-                tokio::spawn(exchange::deliver(shared, departure));
+                let table = Arc::clone(&self.table);
+                tokio::spawn(table.deliver(departure));
             }
         }
         Ok(())
@@ -397,16 +252,16 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// The peer wants the sender to stop for a while, or to go on.
     async fn paused(&mut self, id: TransferId, paused: bool) -> Result<(), Violation> {
-        let Some(transfer) = self.shared.accepted_transfer(id) else {
-            let open = self.shared.open();
+        let Some(transfer) = self.table.accepted_transfer(id) else {
+            let open = self.table.open();
             return match open.incoming.contains_key(&id) || open.outgoing.contains_key(&id) {
                 true => Err(Violation::State("pause")),
-                false => open.check_was_open(self.shared.side(), id),
+                false => open.check_was_open(self.table.side(), id),
             };
         };
         if transfer.control.pause(Party::Peer, paused) {
             let event = ExchangeEvent::Paused { id, paused };
-            self.shared.connection.emit(event).await;
+            self.table.connection.emit(event).await;
         }
         Ok(())
     }
@@ -418,7 +273,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         chunks: u32,
         differing: Vec<(u32, u32)>,
     ) -> Result<(), Violation> {
-        self.with_outgoing(id, |open| {
+        self.table.with_outgoing(id, |open| {
             let (same_bytes, differing_bytes) = open.machine.compared(entry, chunks, &differing)?;
             open.transfer
                 .progress
@@ -439,11 +294,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         entry: u32,
         trouble: FileErrorKind,
     ) -> Result<(), Violation> {
-        if id.side() != self.shared.side() {
+        if id.side() != self.table.side() {
             let failed = Work::Failed { entry, trouble };
-            return self.pass(id, "file_failed", failed).await;
+            return self.take(id, failed, "file_failed").await;
         }
-        let failed = self.with_outgoing(id, |open| {
+        let failed = self.table.with_outgoing(id, |open| {
             let is_news = open.machine.peer_failed(entry)?;
             open.transfer.digests.add_failed(entry);
             open.unwanted.lock().insert(entry);
@@ -460,7 +315,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         })?;
         if let Some(path) = failed.flatten() {
             let error = FileError::Peer(trouble);
-            self.shared
+            self.table
                 .connection
                 .emit(ExchangeEvent::FileFailed { id, path, error })
                 .await;
@@ -469,11 +324,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     async fn durable(&mut self, id: TransferId, entries: u32) -> Result<(), Violation> {
-        if entries == 0 && self.shared.text_is_answered(id) {
+        if entries == 0 && self.table.text_is_answered(id) {
             self.text_finished(id, Ok(Summary::default())).await;
             return Ok(());
         }
-        let is_complete = self.with_outgoing(id, |open| {
+        let is_complete = self.table.with_outgoing(id, |open| {
             let is_complete = open.machine.durable(entries)?;
             open.transfer.settle(entries);
             let delivered = open.machine.delivered();
@@ -486,10 +341,10 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             Ok(is_complete)
         })?;
         if is_complete == Some(true)
-            && let Some(summary) = self.shared.complete_outgoing(id)
+            && let Some(summary) = self.table.complete_outgoing(id)
         {
             let outcome = Ok(summary);
-            self.shared
+            self.table
                 .connection
                 .emit(ExchangeEvent::Finished { id, outcome })
                 .await;
@@ -498,36 +353,28 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// Has these offers declined unasked. Nothing may be locked.
-fn displace(offers: Vec<Holder>) {
-    for Holder { at, id } in offers {
-        if let Some(shared) = at.upgrade() {
-            shared.give_way(id);
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::connection::Connection;
+    use crate::connection::outbox::ANSWERS_WAITING_MAX;
     use crate::protocol::message::Side;
     use crate::send::SendJob;
     use crate::send::source::Source;
-    use crate::transfer_table::Leaving;
 
-    fn reader() -> Reader<tokio::io::Empty> {
+    fn dispatch() -> Dispatch<tokio::io::Empty> {
         let (connection, ..) = Connection::new(
             crate::Resources::default(),
             pinhole_budget::Owner::stranger([1; 32]),
         );
-        let shared = Arc::new(TransferTable::new(Side::Initiator, connection));
-        Reader::new(tokio::io::empty(), shared)
+        let connection = Arc::new(connection);
+        let table = Arc::new(TransferTable::new(Side::Initiator, Arc::clone(&connection)));
+        Dispatch::new(FrameReader::new(tokio::io::empty(), connection), table)
     }
 
     /// An offer of one file that the peer has taken.
-    fn accepted(reader: &Reader<tokio::io::Empty>) -> (TransferId, SendJob) {
+    fn accepted(table: &Arc<TransferTable>) -> (TransferId, SendJob) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let file = std::fs::File::create(&path).unwrap();
@@ -536,36 +383,35 @@ mod tests {
         let resume = crate::ResumeState::default();
         // As an offer that was under way before: nothing goes ahead.
         resume.begin();
-        let (transfer, leaving) = reader.shared.open_outgoing(&source, &resume).unwrap();
-        assert!(matches!(leaving, Leaving::Nothing));
-        let departure = reader.with_outgoing(transfer.id, |open| {
+        let id = table.send(source, &resume).unwrap();
+        let departure = table.with_outgoing(id, |open| {
             let (have, _) = open.accepted()?;
-            Ok(open.depart(&reader.shared.connection, have))
+            Ok(open.depart(&table.connection, have))
         });
-        (transfer.id, departure.unwrap().unwrap())
+        (id, departure.unwrap().unwrap())
     }
 
     #[tokio::test]
     async fn a_failure_said_over_and_over_takes_no_room() {
-        let mut reader = reader();
-        let (transfer, departure) = accepted(&reader);
+        let mut dispatch = dispatch();
+        let (transfer, departure) = accepted(&dispatch.table);
         for _ in 0..1000 {
             let failed = Message::FileFailed {
                 transfer,
                 entry: 0,
                 trouble: FileErrorKind::Io,
             };
-            assert!(reader.message(failed).await.is_ok());
+            assert!(dispatch.message(failed).await.is_ok());
         }
         assert_eq!(departure.answers.len(), 1);
     }
 
     #[test]
     fn what_this_side_has_to_say_is_no_flood() {
-        let reader = reader();
+        let table = dispatch().table;
         let id = |id| TransferId::from_wire(id);
         for entry in 0..10_000 {
-            reader.shared.connection.say(Message::Compared {
+            table.connection.say(Message::Compared {
                 transfer: id(0),
                 entry,
                 chunks: 1,
@@ -573,10 +419,10 @@ mod tests {
             });
         }
         for _ in 0..ANSWERS_WAITING_MAX {
-            assert!(reader.decline_busy(id(1)).is_ok());
+            assert!(table.decline_busy(id(1)).is_ok());
         }
-        assert!(matches!(reader.decline_busy(id(1)), Err(Violation::Flood)));
-        while reader.shared.connection.outbox.pop().is_some() {}
-        assert!(reader.decline_busy(id(1)).is_ok());
+        assert!(matches!(table.decline_busy(id(1)), Err(Violation::Flood)));
+        while table.connection.outbox.pop().is_some() {}
+        assert!(table.decline_busy(id(1)).is_ok());
     }
 }

@@ -39,13 +39,13 @@ pub mod progress;
 pub mod rate_limit;
 
 pub use accept_options::{AcceptOptions, Existing};
+pub use connection::Resources;
 pub use connection::buffer::BufferMemory;
-pub use connection::{PeerOwner, Resources};
 pub use disk::destination::{Destination, DestinationError};
 pub use disk::digest_cache::DigestCache;
 pub use event::{ExchangeError, ExchangeEvent, Party, Renamed, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};
-pub use offers::OfferBudget;
+pub use offers::{OfferBudget, PeerOwner};
 pub use pinhole_budget::Owner;
 pub use prepared::Prepared;
 pub use progress::{Paused, Progress};

@@ -2,16 +2,14 @@
 //! connections. When it is full, the newcomer whose offers take most gives way.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use pinhole_budget::{Bounds, Budget, Full, SubnetBounds, Taken, Ticket};
+use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
 
-use crate::connection::PeerOwner;
 use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::manifest::{Early, Entry};
-use crate::protocol::message::TransferId;
-use crate::transfer_table::TransferTable;
 
 const MIB: u64 = 1024 * 1024;
 /// What an entry takes beside its path, in the list of the offer and in that of the
@@ -34,22 +32,21 @@ const BOUNDS: Bounds = Bounds {
     per_subnet: SubnetBounds::UNBOUNDED,
 };
 
+/// Whose exchange it is: what the peer is counted by, and after whom what it leaves
+/// unfinished is named. Nothing here looks into it.
+pub type PeerOwner = Owner<[u8; 32]>;
+
 /// Counts what the unanswered offers of all peers take. Clones are the same.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OfferBudget(Arc<Mutex<State>>);
 
-#[derive(Debug)]
 struct State {
     budget: Budget<[u8; 32]>,
-    holders: HashMap<Ticket, Holder>,
+    holders: HashMap<Ticket, GiveWay>,
 }
 
-/// An offer, and where it waits.
-#[derive(Debug, Clone)]
-pub(crate) struct Holder {
-    pub(crate) at: Weak<TransferTable>,
-    pub(crate) id: TransferId,
-}
+/// Declines an offer unasked. Nothing may be locked.
+pub(crate) type GiveWay = Arc<dyn Fn() + Send + Sync>;
 
 impl Default for OfferBudget {
     fn default() -> Self {
@@ -57,6 +54,15 @@ impl Default for OfferBudget {
             budget: Budget::new(BOUNDS),
             holders: HashMap::new(),
         })))
+    }
+}
+
+impl fmt::Debug for OfferBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used_bytes = self.used_bytes();
+        f.debug_struct("OfferBudget")
+            .field("used_bytes", &used_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,10 +79,9 @@ impl OfferBudget {
 }
 
 /// What one offer takes. Given back when it is dropped.
-#[derive(Debug)]
 pub(crate) struct OfferRoom {
     offers: OfferBudget,
-    holder: Holder,
+    give_way: GiveWay,
     tickets: Vec<Ticket>,
     used_bytes: u64,
     counted_bytes: u64,
@@ -84,10 +89,10 @@ pub(crate) struct OfferRoom {
 
 impl OfferRoom {
     /// Of an offer of which nothing is there yet.
-    pub(crate) const fn new(offers: OfferBudget, holder: Holder) -> Self {
+    pub(crate) const fn new(offers: OfferBudget, give_way: GiveWay) -> Self {
         Self {
             offers,
-            holder,
+            give_way,
             tickets: Vec::new(),
             used_bytes: 0,
             counted_bytes: 0,
@@ -102,7 +107,7 @@ impl OfferRoom {
         early: Early,
         entries: u32,
         total_bytes: u64,
-    ) -> Result<Vec<Holder>, Full> {
+    ) -> Result<Vec<GiveWay>, Full> {
         let held_bytes = match early {
             Early::Nothing => 0,
             Early::FirstChunk => total_bytes.min(u64::from(CHUNK_BYTES)),
@@ -115,7 +120,7 @@ impl OfferRoom {
     }
 
     /// More entries have come. Returns as [`OfferRoom::announce`].
-    pub(crate) fn add(&mut self, owner: PeerOwner, page: &[Entry]) -> Result<Vec<Holder>, Full> {
+    pub(crate) fn add(&mut self, owner: PeerOwner, page: &[Entry]) -> Result<Vec<GiveWay>, Full> {
         let paths = page.iter().map(|entry| entry.path().as_str().len() as u64);
         let bytes = paths.map(|bytes| ENTRY_BYTES + bytes).sum();
         self.grow(owner, bytes, STEP_BYTES)
@@ -127,7 +132,7 @@ impl OfferRoom {
         owner: PeerOwner,
         bytes: u64,
         ahead_bytes: u64,
-    ) -> Result<Vec<Holder>, Full> {
+    ) -> Result<Vec<GiveWay>, Full> {
         self.used_bytes += bytes;
         if self.used_bytes <= self.counted_bytes {
             return Ok(Vec::new());
@@ -137,7 +142,7 @@ impl OfferRoom {
         let Taken { ticket, evicted } = state.budget.take(owner, step_bytes)?;
         let evicted = evicted.iter().filter_map(|it| state.holders.remove(it));
         let evicted = evicted.collect();
-        state.holders.insert(ticket, self.holder.clone());
+        state.holders.insert(ticket, Arc::clone(&self.give_way));
         drop(state);
         self.tickets.push(ticket);
         self.counted_bytes += step_bytes;

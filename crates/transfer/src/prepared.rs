@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use crate::disk::store::Store;
 use crate::event::{Party, TransferError};
-use crate::exchange::receive;
 use crate::transfer::Transfer;
 use crate::transfer_table::TransferTable;
 
 /// An offer whose place on the disk is ready. What an attempt before has left is
 /// kept when this is dropped; that blocks.
 pub struct Prepared {
-    shared: Arc<TransferTable>,
+    table: Arc<TransferTable>,
     transfer: Arc<Transfer>,
     store: Store,
 }
@@ -27,12 +26,12 @@ impl fmt::Debug for Prepared {
 
 impl Prepared {
     pub(crate) const fn new(
-        shared: Arc<TransferTable>,
+        table: Arc<TransferTable>,
         transfer: Arc<Transfer>,
         store: Store,
     ) -> Self {
         Self {
-            shared,
+            table,
             transfer,
             store,
         }
@@ -45,13 +44,13 @@ impl Prepared {
     /// The offer is over, and this comes back, to be dropped where that may take
     /// its time.
     pub fn begin(self) -> Result<(), Box<Self>> {
-        self.shared.connection.silence.restart();
+        self.table.connection.silence.restart();
         let transfer = Arc::clone(&self.transfer);
         let (selection, have) = (self.store.selection(), self.store.have());
-        match self.shared.begin_receiving(transfer, selection, have) {
-            Ok((incoming, feeds)) => {
-                let Self { shared, store, .. } = self;
-                tokio::spawn(receive(shared, incoming, store, feeds));
+        match self.table.begin_receiving(transfer, selection, have) {
+            Ok((receiving, feeds)) => {
+                let Self { table, store, .. } = self;
+                tokio::spawn(table.receive(receiving, store, feeds));
                 Ok(())
             }
             Err(_) => Err(Box::new(self)),

@@ -4,6 +4,7 @@
 
 mod commit;
 mod compare;
+pub(crate) mod inlet;
 mod write;
 
 use std::io;
@@ -13,7 +14,9 @@ use std::thread::Builder;
 use tokio::sync::mpsc;
 
 use self::compare::Comparisons;
+use self::inlet::Inlet;
 use self::write::WriteStage;
+use crate::connection::Connection;
 use crate::connection::buffer::Buffer;
 use crate::disk::partial_file::{Content, PartialFile};
 use crate::disk::store::Store;
@@ -27,14 +30,7 @@ use crate::protocol::message::{CancelReason, Message};
 use crate::protocol::path::SafePath;
 use crate::protocol::selection::Selection;
 use crate::transfer::Transfer;
-use crate::transfer_table::TransferTable;
 
-/// Pieces from the connection that wait for verification; their number is
-/// bounded by the buffers anyway, but for ends of files.
-pub(crate) const WORK: usize = 16;
-/// Lists of digests that wait for the comparison. They are small and let the
-/// sender be far ahead of it.
-pub(crate) const DIGESTS: usize = 64;
 /// Pieces that are hashed and wait to be written.
 const HASHED: usize = 2;
 /// Written files that wait to be made durable. They are open files.
@@ -112,17 +108,18 @@ pub(crate) struct Feeds {
 }
 
 /// What all threads know.
-pub(crate) struct Incoming {
+pub(crate) struct Receiving {
     pub(crate) transfer: Arc<Transfer>,
     pub(crate) selection: Arc<Selection>,
-    pub(crate) shared: Arc<TransferTable>,
+    pub(crate) inlet: Arc<Inlet>,
+    pub(crate) connection: Arc<Connection>,
 }
 
 /// Why a stage ends before its input does. What is to be known stands in the
 /// transfer.
 struct Stopped;
 
-impl Incoming {
+impl Receiving {
     /// Receives everything into `store` and returns when all is durable, or
     /// when the transfer was stopped and has left nothing behind but what a later
     /// attempt can use.
@@ -297,7 +294,7 @@ impl Incoming {
 
     fn not_genuine(&self) -> Stopped {
         let reason = TransferError::Verification(Party::Us);
-        self.shared.stop_receiving(self.transfer.id, reason);
+        self.inlet.stop(reason);
         self.cancel(CancelReason::Verification);
         Stopped
     }
@@ -322,7 +319,7 @@ impl Incoming {
 
     /// This side does not take a file. The rest goes on.
     fn refuse(&self, entry: u32, error: FileError) {
-        self.shared.connection.say(Message::FileFailed {
+        self.connection.say(Message::FileFailed {
             transfer: self.transfer.id,
             entry,
             trouble: error.trouble(),
@@ -338,7 +335,7 @@ impl Incoming {
                 path: path.clone(),
                 error,
             };
-            self.shared.connection.emit_blocking(event);
+            self.connection.emit_blocking(event);
         }
     }
 
@@ -350,23 +347,19 @@ impl Incoming {
             trouble,
             detail: FileErrorKind::detail_of(error),
         };
-        self.shared.stop_receiving(self.transfer.id, reason.clone());
+        self.inlet.stop(reason.clone());
         self.cancel(CancelReason::Disk(trouble));
         reason
     }
 
     fn cancel(&self, reason: CancelReason) {
         let transfer = self.transfer.id;
-        self.shared
-            .connection
-            .say(Message::Cancel { transfer, reason });
+        self.connection.say(Message::Cancel { transfer, reason });
     }
 
     fn acknowledge(&self, entries: u32) {
         let transfer = self.transfer.id;
-        self.shared
-            .connection
-            .say(Message::Durable { transfer, entries });
+        self.connection.say(Message::Durable { transfer, entries });
     }
 }
 

@@ -8,11 +8,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use crate::connection::Bulk;
+use crate::connection::{Bulk, Connection};
 use crate::protocol::frame;
 use crate::protocol::message::Message;
 use crate::rate_limit::{RateLimit, SLICE_BYTES};
-use crate::transfer_table::TransferTable;
 
 /// While files are under way the peer hears something at least this often: the
 /// more often, the sooner it notices that the way is broken.
@@ -68,13 +67,14 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
 }
 
 /// Writes until a [`Message::Close`] has gone out. Control messages pass files
-/// at every frame.
+/// at every frame. While files are under way, as `is_moving` tells, the peer hears
+/// something all the time.
 pub(crate) async fn write<W: AsyncWrite + Unpin>(
     mut stream: W,
-    shared: Arc<TransferTable>,
+    connection: Arc<Connection>,
     mut bulk: mpsc::Receiver<Bulk>,
+    is_moving: impl Fn() -> bool,
 ) -> io::Result<()> {
-    let connection = &shared.connection;
     loop {
         let next = match bulk.try_recv() {
             Ok(next) => Some(next),
@@ -83,7 +83,7 @@ pub(crate) async fn write<W: AsyncWrite + Unpin>(
                 tokio::select! {
                     () = connection.outbox.filled.notified() => None,
                     next = bulk.recv() => next,
-                    () = sleep(ALIVE_INTERVAL), if shared.is_moving() => {
+                    () = sleep(ALIVE_INTERVAL), if is_moving() => {
                         connection.say(Message::Alive);
                         None
                     }

@@ -78,30 +78,7 @@ const fn is_zero(number: &u32) -> bool {
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Message {
     /// Announces a transfer; its entries follow.
-    Offer {
-        /// A new id of the sender's side.
-        transfer: TransferId,
-        /// How many entries follow.
-        entries: u32,
-        /// How many bytes all files have together.
-        total_bytes: u64,
-        /// The files follow right behind the entries, before any answer.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        along: bool,
-        /// The first chunk of the first file follows right behind the entries,
-        /// or that it cannot be read. Never together with `along`.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        ahead: bool,
-        /// How many files and folders should be among the entries, but could not be
-        /// read or named.
-        #[serde(default, skip_serializing_if = "is_zero")]
-        unread: u32,
-        /// All of this was sent before, on a connection that broke: the tree over
-        /// the roots of the files that were. A receiver that has received just
-        /// that may answer with `Durable` of all entries.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        sent: Option<Digest>,
-    },
+    Offer(Offer),
     /// A page of the offer's entries.
     Entries {
         /// The offer it belongs to.
@@ -211,6 +188,34 @@ pub enum Message {
     },
 }
 
+/// What an offer says before its entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// A new id of the sender's side.
+    pub transfer: TransferId,
+    /// How many entries follow.
+    pub entries: u32,
+    /// How many bytes all files have together.
+    pub total_bytes: u64,
+    /// The files follow right behind the entries, before any answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub along: bool,
+    /// The first chunk of the first file follows right behind the entries,
+    /// or that it cannot be read. Never together with `along`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ahead: bool,
+    /// How many files and folders should be among the entries, but could not be
+    /// read or named.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unread: u32,
+    /// All of this was sent before, on a connection that broke: the tree over
+    /// the roots of the files that were. A receiver that has received just
+    /// that may answer with `Durable` of all entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Digest>,
+}
+
 /// Why an offer was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -246,6 +251,18 @@ pub enum CancelReason {
     Disk(FileErrorKind),
 }
 
+/// Rising numbers as runs: the first of each and how many.
+pub(crate) fn runs(numbers: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match runs.last_mut() {
+            Some((first, count)) if *first + *count == number => *count += 1,
+            _ => runs.push((number, 1)),
+        }
+    }
+    runs
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +272,7 @@ mod tests {
         let transfer = TransferId::from_wire(4);
         for (message, json) in [
             (
-                Message::Offer {
+                Message::Offer(Offer {
                     transfer,
                     entries: 2,
                     total_bytes: 9,
@@ -263,11 +280,11 @@ mod tests {
                     ahead: false,
                     unread: 0,
                     sent: None,
-                },
+                }),
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9}"#,
             ),
             (
-                Message::Offer {
+                Message::Offer(Offer {
                     transfer,
                     entries: 2,
                     total_bytes: 9,
@@ -275,11 +292,11 @@ mod tests {
                     ahead: false,
                     unread: 3,
                     sent: None,
-                },
+                }),
                 r#"{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"unread":3}"#,
             ),
             (
-                Message::Offer {
+                Message::Offer(Offer {
                     transfer,
                     entries: 1,
                     total_bytes: 9,
@@ -287,7 +304,7 @@ mod tests {
                     ahead: false,
                     unread: 0,
                     sent: Some(Digest::from_bytes([0x5a; 32])),
-                },
+                }),
                 concat!(
                     r#"{"type":"offer","transfer":4,"entries":1,"total_bytes":9,"sent":""#,
                     "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
@@ -363,7 +380,7 @@ mod tests {
     #[test]
     fn an_offer_says_what_comes_before_the_answer() {
         for (along, ahead, word) in [(true, false, "along"), (false, true, "ahead")] {
-            let offer = Message::Offer {
+            let offer = Message::Offer(Offer {
                 transfer: TransferId::from_wire(4),
                 entries: 2,
                 total_bytes: 9,
@@ -371,7 +388,7 @@ mod tests {
                 ahead,
                 unread: 0,
                 sent: None,
-            };
+            });
             let json = format!(
                 r#"{{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"{word}":true}}"#
             );

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use super::{Incoming, Stopped, Written};
+use super::{Receiving, Stopped, Written};
 use crate::disk::partial_file::Content;
 use crate::disk::store::Store;
 use crate::disk::system;
@@ -13,7 +13,7 @@ use crate::protocol::manifest::Entry;
 /// Most files made durable together. They are open files.
 const TOGETHER: usize = if cfg!(target_os = "linux") { 192 } else { 32 };
 
-impl Incoming {
+impl Receiving {
     pub(super) fn commit(
         &self,
         store: &Store,

@@ -6,15 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc;
 
-use super::{Incoming, Stopped};
+use super::{Receiving, Stopped};
 use crate::disk::partial_file::Content;
 use crate::disk::store::{Folders, Store};
 use crate::disk::system;
 use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::frame::DigestItem;
-use crate::protocol::message::Message;
-use crate::transfer_table::runs;
+use crate::protocol::message::{Message, runs};
 
 /// What the comparison has found so far, file by file.
 #[derive(Default)]
@@ -98,7 +97,7 @@ impl Left {
     }
 }
 
-impl Incoming {
+impl Receiving {
     pub(super) fn compare(
         &self,
         store: &Store,
@@ -196,8 +195,8 @@ impl Incoming {
 
     fn say_compared(&self, entry: u32, chunks: u32, differing: Vec<(u32, u32)>) {
         let transfer = self.transfer.id;
-        self.shared.compared(transfer, entry, chunks, &differing);
-        self.shared.connection.say(Message::Compared {
+        self.inlet.compared(entry, chunks, &differing);
+        self.connection.say(Message::Compared {
             transfer,
             entry,
             chunks,

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::{Incoming, Stopped, Verified, Written};
+use super::{Receiving, Stopped, Verified, Written};
 use crate::disk::direct::Pace;
 use crate::disk::partial_file::PartialFile;
 use crate::disk::store::{Folders, Store};
@@ -23,7 +23,7 @@ const SYNC_TIME: Duration = Duration::from_secs(2);
 const ROOM_BYTES: u64 = 16 * 1024 * 1024;
 
 pub(super) struct WriteStage<'a> {
-    incoming: &'a Incoming,
+    receiving: &'a Receiving,
     store: &'a Store,
     written: mpsc::SyncSender<Written>,
     folders: Folders,
@@ -39,12 +39,12 @@ pub(super) struct WriteStage<'a> {
 
 impl<'a> WriteStage<'a> {
     pub(super) fn new(
-        incoming: &'a Incoming,
+        receiving: &'a Receiving,
         store: &'a Store,
         written: mpsc::SyncSender<Written>,
     ) -> Self {
         Self {
-            incoming,
+            receiving,
             store,
             written,
             folders: Folders::default(),
@@ -69,7 +69,7 @@ impl<'a> WriteStage<'a> {
 
     fn write_all(&mut self, verified: impl Iterator<Item = Verified>) -> Result<(), Stopped> {
         for piece in verified {
-            self.incoming.check_stopped()?;
+            self.receiving.check_stopped()?;
             match piece {
                 Verified::Chunk {
                     entry,
@@ -91,7 +91,10 @@ impl<'a> WriteStage<'a> {
                         if !self.is_here(item.entry, data) {
                             self.chunk(item.entry, data, 0, item.digest)?;
                         }
-                        self.incoming.transfer.progress.add_bytes(data.len() as u64);
+                        self.receiving
+                            .transfer
+                            .progress
+                            .add_bytes(data.len() as u64);
                         self.end(item.entry)?;
                     }
                 }
@@ -104,7 +107,7 @@ impl<'a> WriteStage<'a> {
                         part.discard();
                     }
                     if self.given_up != Some(entry) {
-                        self.incoming.tell_failed(entry, error);
+                        self.receiving.tell_failed(entry, error);
                         self.hand_on(Written::Failed)?;
                     }
                 }
@@ -115,8 +118,8 @@ impl<'a> WriteStage<'a> {
 
     /// A file that was made durable by an earlier attempt has come along again.
     fn settled_again(&self, item: &BatchItem) -> Result<(), Stopped> {
-        let transfer = &self.incoming.transfer;
-        let (manifest, entry) = (self.incoming.manifest(), item.entry);
+        let transfer = &self.receiving.transfer;
+        let (manifest, entry) = (self.receiving.manifest(), item.entry);
         if transfer.resume.differs(manifest, entry, item.digest) {
             return self.changed(entry);
         }
@@ -130,7 +133,7 @@ impl<'a> WriteStage<'a> {
             trouble: FileErrorKind::Changed,
             detail: "it was received before, and was something else then".to_owned(),
         };
-        self.incoming.refuse(entry, error);
+        self.receiving.refuse(entry, error);
         self.hand_on(Written::Failed)
     }
 
@@ -141,7 +144,7 @@ impl<'a> WriteStage<'a> {
             return false;
         }
         let mut read = || {
-            let path = self.incoming.path(entry)?;
+            let path = self.receiving.path(entry)?;
             let (content, _) = self.store.left(&mut self.folders, entry, path)?;
             let mut left = vec![0; data.len()];
             system::read_at(&content.file, &mut left, 0)?;
@@ -214,14 +217,14 @@ impl<'a> WriteStage<'a> {
     fn complete(&mut self, entry: u32) -> io::Result<PartialFile> {
         let part = match self
             .store
-            .whole(&mut self.folders, entry, self.incoming.path(entry)?)?
+            .whole(&mut self.folders, entry, self.receiving.path(entry)?)?
         {
             Some(whole) if self.open.is_none() => whole,
             _ => self.part(entry)?,
         };
         part.cut()?;
         part.mark_received();
-        let offered = self.incoming.manifest().entry(entry);
+        let offered = self.receiving.manifest().entry(entry);
         if offered.is_some_and(Entry::is_executable) && self.store.keeps_executable() {
             part.set_executable();
         }
@@ -235,7 +238,7 @@ impl<'a> WriteStage<'a> {
         match self.open.take() {
             Some(part) => Ok(part),
             None => {
-                let path = self.incoming.path(entry)?;
+                let path = self.receiving.path(entry)?;
                 self.store.part(&mut self.folders, entry, path)
             }
         }
@@ -243,7 +246,7 @@ impl<'a> WriteStage<'a> {
 
     fn give_up(&mut self, entry: u32, error: io::Error) -> Result<(), Stopped> {
         self.given_up = Some(entry);
-        self.incoming.file_failed(self.store, entry, error)?;
+        self.receiving.file_failed(self.store, entry, error)?;
         self.hand_on(Written::Failed)
     }
 

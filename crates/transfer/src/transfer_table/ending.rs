@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{OpenIncoming, OpenTransfers, TransferTable};
-use crate::dispatch::{ANSWERS_WAITING_MAX, Ended};
+use crate::connection::Ended;
 use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
 use crate::protocol::message::{CancelReason, DeclineReason, Message, TransferId};
 
@@ -48,9 +48,9 @@ impl TransferTable {
             outgoing.note_sent();
             outgoing.transfer.control.stop(reason.clone());
         } else if !open.texts.remove(&id) {
-            match open.incoming.get_mut(&id) {
-                Some(receiving @ OpenIncoming::Receiving { .. }) => {
-                    receiving.stop(reason);
+            match open.incoming.get(&id) {
+                Some(OpenIncoming::Receiving { inlet, .. }) => {
+                    inlet.stop(reason);
                     return Ok(());
                 }
                 Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
@@ -84,10 +84,7 @@ impl TransferTable {
             reason: DeclineReason::Busy,
         };
         // Where so many answers wait that this finds no room nobody takes them.
-        let _ = self
-            .connection
-            .outbox
-            .push_answer(decline, ANSWERS_WAITING_MAX);
+        let _ = self.connection.outbox.push_answer(decline);
         if is_offered {
             let outcome = Err(TransferError::GaveWay);
             self.tell(&mut open, ExchangeEvent::Finished { id, outcome });
@@ -103,11 +100,11 @@ impl TransferTable {
             return;
         };
         open.untold += 1;
-        let shared = Arc::clone(self);
+        let table = Arc::clone(self);
         tokio::spawn(async move {
-            shared.connection.emit(event).await;
-            shared.open().untold -= 1;
-            shared.landed.notify_one();
+            table.connection.emit(event).await;
+            table.open().untold -= 1;
+            table.landed.notify_one();
         });
     }
 

@@ -6,19 +6,25 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{OpenTransfers, TransferTable};
-use crate::connection::Connection;
+use super::{OpenTransfers, TransferTable, on_thread, thread_error};
+use crate::connection::{Bulk, Connection, Frame};
 use crate::event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError};
-use crate::protocol::file_error::FileError;
-use crate::protocol::manifest::{Early, Manifest};
-use crate::protocol::message::{Message, TransferId};
+use crate::protocol::file_error::{FileError, FileErrorKind};
+use crate::protocol::frame;
+use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::message::{CancelReason, Message, Offer, TransferId};
 use crate::protocol::sender::{Accepted, Delivered, Sender};
 use crate::protocol::violation::Violation;
 use crate::resume;
 use crate::resume::ResumeState;
 use crate::send::source::Source;
-use crate::send::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent};
+use crate::send::{Ahead, Answer, EarlySend, First, Outgoing, SendJob, Sent};
 use crate::transfer::Transfer;
+
+/// A page of an offer, well below the largest frame.
+const PAGE_BYTES: usize = 64 * 1024;
+/// At most so many bytes of JSON come with each path.
+const ENTRY_JSON_BYTES: usize = 100;
 
 pub(crate) struct OpenOutgoing {
     pub(crate) transfer: Arc<Transfer>,
@@ -36,7 +42,7 @@ pub(crate) struct OpenOutgoing {
 }
 
 /// What leaves without waiting for the answer to an offer.
-pub(crate) enum Leaving {
+enum Leaving {
     Nothing,
     FirstChunk(EarlySend),
     Everything(SendJob),
@@ -181,10 +187,109 @@ impl OpenTransfers {
 }
 
 impl TransferTable {
+    /// Offers files. Those that do not wait for the answer leave behind the offer.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        source: Arc<Source>,
+        resume: &ResumeState,
+    ) -> Result<TransferId, ExchangeError> {
+        let (transfer, leaving) = self.open_outgoing(&source, resume)?;
+        let id = transfer.id;
+        let table = Arc::clone(self);
+        tokio::spawn(async move {
+            send_pages(&table.connection, transfer, source).await;
+            match leaving {
+                Leaving::Nothing => {}
+                Leaving::FirstChunk(forerun) => table.send_ahead(forerun).await,
+                Leaving::Everything(departure) => table.deliver(departure).await,
+            }
+        });
+        Ok(id)
+    }
+
+    /// Asks a transfer of this side. `None` when it has ended.
+    pub(crate) fn with_outgoing<T>(
+        &self,
+        id: TransferId,
+        ask: impl FnOnce(&mut OpenOutgoing) -> Result<T, Violation>,
+    ) -> Result<Option<T>, Violation> {
+        let mut open = self.open();
+        match open.outgoing.get_mut(&id) {
+            Some(outgoing) => ask(outgoing).map(Some),
+            None if id.side() != self.side => Err(Violation::Transfer(id)),
+            None => open.check_was_open(self.side, id).map(|()| None),
+        }
+    }
+
+    /// Sends the files of an offer that was accepted, or with which they come
+    /// along.
+    pub(crate) async fn deliver(self: Arc<Self>, departure: SendJob) {
+        let SendJob {
+            mut outgoing,
+            answers,
+            ahead,
+        } = departure;
+        let id = outgoing.transfer.id;
+        if let Some((ahead, goes_on)) = ahead {
+            let Ok(ahead) = ahead.await else {
+                // The transfer is over.
+                return;
+            };
+            outgoing.ahead = Some(ahead).filter(|_| goes_on);
+        }
+        let telling = Arc::clone(&self);
+        let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));
+        if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
+            self.give_up(id);
+        }
+    }
+
+    /// Sends what goes ahead of the answer to an offer, and tells those who send the
+    /// rest.
+    async fn send_ahead(self: Arc<Self>, (outgoing, gone): EarlySend) {
+        let transfer = Arc::clone(&outgoing.transfer);
+        let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
+        let Some(First {
+            frame,
+            file_bytes,
+            outcome,
+        }) = read.flatten()
+        else {
+            if !transfer.is_stopped() {
+                self.give_up(transfer.id);
+            }
+            return;
+        };
+        let ahead = match outcome {
+            Ok(digest) => Ahead::Chunk(digest),
+            Err(error) => {
+                // Before the receiver can hear of it.
+                self.failed_ahead(transfer.id, error).await;
+                Ahead::Failure
+            }
+        };
+        let bulk = Bulk {
+            transfer,
+            frame,
+            file_bytes,
+            is_ahead: true,
+        };
+        if self.connection.bulk.send(bulk).await.is_ok() {
+            // Nobody waits when the transfer is over.
+            let _ = gone.send(ahead);
+        }
+    }
+
+    fn give_up(self: &Arc<Self>, id: TransferId) {
+        // It may have ended otherwise meanwhile.
+        let reason = CancelReason::Disk(FileErrorKind::Io);
+        let _ = self.cancel(id, thread_error(), reason);
+    }
+
     /// Gives a source an id and announces it. Some of its files may leave at
     /// once: a first chunk while the receiver can hold no other, unless the transfer
     /// was under way before, when the receiver is likely to have it.
-    pub(crate) fn open_outgoing(
+    fn open_outgoing(
         &self,
         source: &Arc<Source>,
         resume: &ResumeState,
@@ -217,7 +322,7 @@ impl TransferTable {
         };
         open.outgoing.insert(id, outgoing);
         // Under the lock, so that ids reach the peer in rising order.
-        self.connection.say(Message::Offer {
+        self.connection.say(Message::Offer(Offer {
             transfer: id,
             entries: manifest.count(),
             total_bytes: manifest.total_bytes(),
@@ -225,7 +330,7 @@ impl TransferTable {
             ahead: early == Early::FirstChunk,
             unread: manifest.unread(),
             sent,
-        });
+        }));
         Ok((transfer, leaving))
     }
 
@@ -272,5 +377,41 @@ impl TransferTable {
             return Some(sent.summary);
         }
         Some(outgoing.summary(outgoing.machine.delivered()))
+    }
+}
+
+/// Sends the entries of an offer, page by page.
+async fn send_pages(connection: &Connection, transfer: Arc<Transfer>, source: Arc<Source>) {
+    let id = transfer.id;
+    let mut rest = source.entries();
+    while !rest.is_empty() && !transfer.is_stopped() {
+        let mut page_bytes = 0;
+        let fits = |entry: &&Entry| {
+            page_bytes += entry.path().as_str().len() + ENTRY_JSON_BYTES;
+            page_bytes <= PAGE_BYTES
+        };
+        let (page, behind) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = behind;
+        let page = Message::Entries {
+            transfer: id,
+            entries: page.to_vec(),
+        };
+        let encoded = match frame::encode_message(&page) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                tracing::error!(%error, "a page of an offer does not fit into a frame");
+                return;
+            }
+        };
+        let bulk = Bulk {
+            transfer: Arc::clone(&transfer),
+            frame: Frame::Message(encoded),
+            file_bytes: 0,
+            is_ahead: false,
+        };
+        if connection.bulk.send(bulk).await.is_err() {
+            // The exchange is over, and ends all transfers.
+            return;
+        }
     }
 }
