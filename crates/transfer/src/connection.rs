@@ -139,8 +139,8 @@ pub(crate) struct Bulk {
     pub(crate) frame: Frame,
     /// Bytes of files in it.
     pub(crate) file_bytes: u64,
-    /// Nobody has said yet whether those are wanted.
-    pub(crate) is_ahead: bool,
+    /// It goes ahead of the answer to the offer.
+    pub(crate) is_early: bool,
 }
 
 pub(crate) enum Frame {

@@ -10,18 +10,18 @@ use crate::connection::buffer::Buffer;
 use crate::connection::reader::{FrameReader, Received};
 use crate::display::display_text;
 use crate::event::{ExchangeEvent, Party, Summary, TransferError};
+use crate::protocol::early::{EARLY_BYTES_MAX, EARLY_FILES_MAX};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::{self, BATCH_ITEM_BYTES, ChunkHeader};
-use crate::protocol::manifest::{ALONG_BYTES_MAX, ALONG_ENTRIES_MAX};
 use crate::protocol::message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId};
 use crate::protocol::violation::Violation;
 use crate::receive::Work;
 use crate::send::Answer;
 use crate::transfer_table::TransferTable;
 
-/// No batch that came along with an offer and was admitted is longer.
-const ALONG_ITEMS_BYTES: usize =
-    ALONG_BYTES_MAX as usize + ALONG_ENTRIES_MAX as usize * BATCH_ITEM_BYTES;
+/// No batch that comes before an answer, and is due, is longer.
+const EARLY_ITEMS_BYTES: usize =
+    EARLY_BYTES_MAX as usize + EARLY_FILES_MAX as usize * BATCH_ITEM_BYTES;
 
 /// The one task that reads from the connection.
 pub(crate) struct Dispatch<R> {
@@ -75,7 +75,7 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
             None => None,
         };
         let buffer = match &due {
-            // As for what comes along.
+            // It takes no buffer from others, as below.
             Some(due) if due.is_early => Buffer::alone(data_bytes),
             _ => self.reader.buffer().await?,
         };
@@ -95,12 +95,12 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
             digest: header.digest,
             buffer,
         };
-        Ok(inlet.take(chunk, "chunk").await?)
+        Ok(inlet.take(chunk).await?)
     }
 
     async fn batch(&mut self, transfer: TransferId, items_bytes: usize) -> Result<(), Ended> {
         // What may have to wait for an answer takes no buffer from others.
-        let buffer = match items_bytes <= ALONG_ITEMS_BYTES {
+        let buffer = match items_bytes <= EARLY_ITEMS_BYTES {
             true => Buffer::alone(items_bytes),
             false => self.reader.buffer().await?,
         };
@@ -117,7 +117,7 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
         what: &'static str,
     ) -> Result<(), Violation> {
         match self.table.inlet(id, what)? {
-            Some(inlet) => inlet.take(work, what).await,
+            Some(inlet) => inlet.take(work).await,
             None => Ok(()),
         }
     }
@@ -228,23 +228,19 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
 
     async fn accepted(&mut self, id: TransferId) -> Result<(), Violation> {
         let connection = &self.table.connection;
-        let departure = self.table.with_outgoing(id, |open| {
-            let (have, event) = open.accepted()?;
-            // What comes along has departed.
-            let waits = !open.machine.is_early();
-            Ok((waits.then(|| open.depart(connection, have)), event))
-        })?;
-        if let Some((departure, event)) = departure {
+        let accepted = self
+            .table
+            .with_outgoing(id, |open| open.accepted(connection))?;
+        if let Some((job, failures)) = accepted {
             connection.silence.restart();
             connection.emit(ExchangeEvent::Accepted { id }).await;
-            if let Some(event) = event {
-                connection.emit(event).await;
+            for failure in failures {
+                connection.emit(failure).await;
             }
             // The writer begins to count the seconds: files may be long in coming.
             connection.say(Message::Alive);
-            if let Some(departure) = departure {
-                let table = Arc::clone(&self.table);
-                tokio::spawn(table.deliver(departure));
+            if let Some(job) = job {
+                tokio::spawn(Arc::clone(&self.table).deliver(job));
             }
         }
         Ok(())
@@ -329,15 +325,13 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
             return Ok(());
         }
         let is_complete = self.table.with_outgoing(id, |open| {
+            let early_bytes = open.machine.delivered_early_bytes();
             let is_complete = open.machine.durable(entries)?;
             open.transfer.settle(entries);
-            let delivered = open.machine.delivered();
-            open.transfer
-                .progress
-                .set_files(delivered.files + open.machine.failed_files());
-            if open.machine.is_early() {
-                open.transfer.progress.set_bytes(delivered.bytes);
-            }
+            let files = open.machine.delivered().files + open.machine.failed_files();
+            open.transfer.progress.set_files(files);
+            let early_bytes = open.machine.delivered_early_bytes() - early_bytes;
+            open.transfer.progress.add_bytes(early_bytes);
             Ok(is_complete)
         })?;
         if is_complete == Some(true)
@@ -378,15 +372,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let file = std::fs::File::create(&path).unwrap();
-        file.set_len(u64::from(ALONG_BYTES_MAX) + 1).unwrap();
+        file.set_len(u64::from(EARLY_BYTES_MAX) + 1).unwrap();
         let source = Arc::new(Source::scan(&[path]).unwrap());
         let resume = crate::ResumeState::default();
         // As an offer that was under way before: nothing goes ahead.
         resume.begin();
         let id = table.send(source, &resume).unwrap();
         let departure = table.with_outgoing(id, |open| {
-            let (have, _) = open.accepted()?;
-            Ok(open.depart(&table.connection, have))
+            let (job, _) = open.accepted(&table.connection)?;
+            Ok(job.unwrap())
         });
         (id, departure.unwrap().unwrap())
     }

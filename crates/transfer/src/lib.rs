@@ -54,7 +54,9 @@ pub use protocol::manifest::{Entry, Manifest};
 pub use protocol::message::{DeclineReason, Side, TransferId};
 pub use protocol::path::SafePath;
 pub use protocol::selection::Selection;
-pub use protocol::{chunking, digest, frame, manifest, message, path, receiver, sender, violation};
+pub use protocol::{
+    chunking, digest, early, frame, manifest, message, path, receiver, sender, violation,
+};
 pub use rate_limit::RateLimit;
 pub use resume::ResumeState;
 pub use send::source::{SkipReason, Skipped, Source, SourceError};

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
 
-use crate::protocol::chunking::CHUNK_BYTES;
-use crate::protocol::manifest::{Early, Entry};
+use crate::protocol::manifest::Entry;
 
 const MIB: u64 = 1024 * 1024;
 /// What an entry takes beside its path, in the list of the offer and in that of the
@@ -104,19 +103,13 @@ impl OfferRoom {
     pub(crate) fn announce(
         &mut self,
         owner: PeerOwner,
-        early: Early,
+        early_bytes: u32,
         entries: u32,
-        total_bytes: u64,
     ) -> Result<Vec<GiveWay>, Full> {
-        let held_bytes = match early {
-            Early::Nothing => 0,
-            Early::FirstChunk => total_bytes.min(u64::from(CHUNK_BYTES)),
-            Early::Everything => total_bytes,
-        };
         // Counted at once, so that a larger offer is not taken for a smaller one
         // while its entries are still coming.
         let ahead_bytes = (ENTRY_BYTES + PATH_BYTES) * u64::from(entries);
-        self.grow(owner, OFFER_BYTES + held_bytes, ahead_bytes)
+        self.grow(owner, OFFER_BYTES + u64::from(early_bytes), ahead_bytes)
     }
 
     /// More entries have come. Returns as [`OfferRoom::announce`].

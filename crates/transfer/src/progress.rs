@@ -46,8 +46,8 @@ pub struct Paused {
 pub(crate) struct ProgressCounter {
     bytes_done: AtomicU64,
     /// Bytes that went ahead of the answer, and whether they count.
-    ahead_bytes: AtomicU64,
-    counts_ahead: AtomicBool,
+    early_bytes: AtomicU64,
+    counts_early: AtomicBool,
     /// Bytes that the receiver had already.
     here_bytes: AtomicU64,
     resent_bytes: AtomicU64,
@@ -62,8 +62,8 @@ impl ProgressCounter {
     pub(crate) fn new(manifest: &Manifest) -> Self {
         Self {
             bytes_done: AtomicU64::new(0),
-            ahead_bytes: AtomicU64::new(0),
-            counts_ahead: AtomicBool::new(false),
+            early_bytes: AtomicU64::new(0),
+            counts_early: AtomicBool::new(false),
             here_bytes: AtomicU64::new(0),
             resent_bytes: AtomicU64::new(0),
             bytes_total: AtomicU64::new(manifest.total_bytes()),
@@ -98,31 +98,26 @@ impl ProgressCounter {
         self.resent_bytes.load(Ordering::Relaxed)
     }
 
-    /// As many are done as are durable.
-    pub(crate) fn set_bytes(&self, bytes: u64) {
-        self.bytes_done.store(bytes, Ordering::Relaxed);
-    }
-
     pub(crate) fn add_bytes(&self, bytes: u64) {
         self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Notes bytes that go ahead of the answer.
-    pub(crate) fn add_ahead(&self, bytes: u64) {
-        self.ahead_bytes.fetch_add(bytes, Ordering::Relaxed);
+    pub(crate) fn add_early(&self, bytes: u64) {
+        self.early_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// The files go on behind those.
-    pub(crate) fn count_ahead(&self) {
-        self.counts_ahead.store(true, Ordering::Relaxed);
+    pub(crate) fn count_early(&self) {
+        self.counts_early.store(true, Ordering::Relaxed);
     }
 
     fn bytes_done(&self) -> u64 {
-        let ahead_bytes = match self.counts_ahead.load(Ordering::Relaxed) {
-            true => self.ahead_bytes.load(Ordering::Relaxed),
+        let early_bytes = match self.counts_early.load(Ordering::Relaxed) {
+            true => self.early_bytes.load(Ordering::Relaxed),
             false => 0,
         };
-        self.bytes_done.load(Ordering::Relaxed) + ahead_bytes
+        self.bytes_done.load(Ordering::Relaxed) + early_bytes
     }
 
     pub(crate) fn set_files(&self, files: u32) {

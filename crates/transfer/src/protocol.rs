@@ -3,6 +3,7 @@
 
 pub mod chunking;
 pub mod digest;
+pub mod early;
 pub(crate) mod file_error;
 pub mod frame;
 pub mod manifest;

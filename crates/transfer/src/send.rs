@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::{Arc, mpsc};
 use std::thread::Builder;
 
-pub(crate) use self::early::{Ahead, EarlySend, First};
+pub(crate) use self::early::{Begun, EarlyJob};
 pub(crate) use self::resume::Answer;
 use self::resume::Waiting;
 use crate::connection::buffer::{Buffer, DATA_BYTES};
@@ -23,6 +23,7 @@ use crate::disk::system;
 use crate::progress::Paused;
 use crate::protocol::chunking::{ChunkPlace, Chunking};
 use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::early::EarlyData;
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
 use crate::protocol::frame::{BATCH_ITEM_BYTES, BatchItem, ChunkHeader};
@@ -102,6 +103,8 @@ pub(crate) enum Sent {
     File(u32),
     /// This file could not be read.
     Failed(u32, FileError),
+    /// As `Failed`, of what travels before the answer.
+    FailedEarly(u32, FileError),
 }
 
 /// What all threads know.
@@ -113,30 +116,31 @@ pub(crate) struct Outgoing {
     pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
     /// How many chunks, from the first, the receiver has of which files.
     pub(crate) have: BTreeMap<u32, u32>,
-    /// It is not known yet whether the receiver wants any of them.
-    pub(crate) is_early: bool,
-    /// What went ahead of the answer, where the files go on behind it.
-    pub(crate) ahead: Option<Ahead>,
+    /// What of them travels before the answer.
+    pub(crate) early: EarlyData,
+    /// The file that goes on behind its first chunk, which travels before the answer.
+    pub(crate) goes_on_behind: Option<u32>,
 }
 
-/// What sends the files of an offer, and how it hears of the receiver's answers.
+/// What sends the files of an offer that was accepted, and how it hears of what the
+/// receiver has compared.
 pub(crate) struct SendJob {
     pub(crate) outgoing: Outgoing,
     pub(crate) answers: UnboundedReceiver<Answer>,
-    /// What goes ahead of all of them, and whether they go on behind it.
-    pub(crate) ahead: Option<(oneshot::Receiver<Ahead>, bool)>,
+    /// Tells that the early data is sent, where there is any.
+    pub(crate) early: Option<oneshot::Receiver<Begun>>,
 }
 
 /// Where what was read goes to be hashed and framed, on the thread that has read it.
 struct Pieces<'a> {
     outgoing: &'a Outgoing,
-    framed: mpsc::SyncSender<Framed>,
+    put: &'a mut dyn FnMut(Framed) -> Option<()>,
 }
 
 impl Pieces<'_> {
     /// Waits for room. `None` when nothing more is queued.
-    fn send(&self, piece: Piece) -> Option<()> {
-        self.framed.send(self.outgoing.frame(piece)?).ok()
+    fn send(&mut self, piece: Piece) -> Option<()> {
+        (self.put)(self.outgoing.frame(piece)?)
     }
 }
 
@@ -148,12 +152,13 @@ impl Outgoing {
     /// The system gives no thread.
     pub(crate) fn run(
         &self,
+        begun: Begun,
         answers: UnboundedReceiver<Answer>,
         tell: impl FnMut(Sent) + Send,
     ) -> io::Result<()> {
         let (digested, digests) = mpsc::channel();
-        let (beginning, begun) = mpsc::channel();
-        let waiting = Waiting::new(digests, begun, answers);
+        let (beginning, has_begun) = mpsc::channel();
+        let waiting = Waiting::new(digests, has_begun, answers);
         std::thread::scope(|scope| {
             let reading = Builder::new().name("pinhole-read".to_owned());
             // All end early when another does, and whoever was first has said
@@ -164,13 +169,18 @@ impl Outgoing {
             } else {
                 drop(beginning);
             }
-            let (queue, framed) = mpsc::sync_channel(FRAMES);
-            let pieces = Pieces {
-                outgoing: self,
-                framed: queue,
-            };
-            reading.spawn_scoped(scope, move || self.read(&pieces, waiting))?;
-            self.queue_all(&framed, tell);
+            let (to_queue, framed) = mpsc::sync_channel(FRAMES);
+            reading.spawn_scoped(scope, move || {
+                let mut put = |framed| to_queue.send(framed).ok();
+                let mut pieces = Pieces {
+                    outgoing: self,
+                    put: &mut put,
+                };
+                self.read(begun, &mut pieces, waiting)
+            })?;
+            let mut queue = Queue::new(self, false, tell);
+            // Ends when everything is queued, or the connection takes no more.
+            let _ = framed.iter().try_for_each(|framed| queue.put(framed));
             Ok(())
         })
     }
@@ -179,11 +189,11 @@ impl Outgoing {
         self.unwanted.lock().contains(&entry)
     }
 
-    fn read(&self, pieces: &Pieces<'_>, mut waiting: Waiting) -> Option<()> {
+    fn read(&self, begun: Begun, pieces: &mut Pieces<'_>, mut waiting: Waiting) -> Option<()> {
         let manifest = self.source.manifest();
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut batch: Option<Batch> = None;
-        let mut entry = self.read_behind(&mut reader, pieces)?;
+        let mut entry = self.read_behind(begun, &mut reader, pieces)?;
         while let Some(lengths) = manifest.lengths(entry) {
             self.check_pause(pieces, &mut batch)?;
             let size_bytes = manifest.entry(entry)?.file_size_bytes()?;
@@ -198,36 +208,57 @@ impl Outgoing {
                     };
                 pieces.send(piece)?;
             } else if size_bytes <= SMALL_FILE_BYTES {
-                let size = usize::try_from(size_bytes).ok()?;
-                if let Some(full) = batch.take_if(|batch| !batch.has_room(size)) {
-                    pieces.send(Piece::Batch(full))?;
-                }
-                let open = match &mut batch {
-                    Some(open) => open,
-                    none => none.insert(Batch::new(self.buffer()?)),
-                };
-                if let Err(error) = open.read(&mut reader, entry, size) {
-                    self.hand_on(pieces, batch.take())?;
-                    pieces.send(Piece::Failed { entry, error })?;
-                }
+                self.read_small(&mut reader, entry, &mut batch, pieces)?;
             } else {
                 self.hand_on(pieces, batch.take())?;
-                let tree = Tree::default();
                 let read = self.read_chunks(&mut reader, entry, lengths, 0, pieces)?;
-                let piece = match read.and_then(|(file, _)| reader.check_read(entry, &file)) {
-                    Ok(()) => Piece::End { entry, tree },
-                    Err(error) => Piece::Failed { entry, error },
-                };
-                pieces.send(piece)?;
+                pieces.send(self.ended(&reader, entry, Tree::default(), read))?;
             }
             entry = manifest.next_file(entry + 1);
         }
         self.hand_on(pieces, batch)
     }
 
+    /// Reads a file that travels in a batch.
+    fn read_small(
+        &self,
+        reader: &mut SourceReader,
+        entry: u32,
+        batch: &mut Option<Batch>,
+        pieces: &mut Pieces<'_>,
+    ) -> Option<()> {
+        let size_bytes = self.source.manifest().entry(entry)?.file_size_bytes()?;
+        let size = usize::try_from(size_bytes).ok()?;
+        if let Some(full) = batch.take_if(|batch| !batch.has_room(size)) {
+            pieces.send(Piece::Batch(full))?;
+        }
+        if batch.is_none() {
+            *batch = Some(Batch::new(self.buffer()?));
+        }
+        if let Err(error) = batch.as_mut()?.read(reader, entry, size) {
+            self.hand_on(pieces, batch.take())?;
+            pieces.send(Piece::Failed { entry, error })?;
+        }
+        Some(())
+    }
+
+    /// All of a file was read that is to travel in chunks, or as much as could be.
+    fn ended(
+        &self,
+        reader: &SourceReader,
+        entry: u32,
+        tree: Tree,
+        read: Result<(File, Arc<Chunks>), FileError>,
+    ) -> Piece {
+        match read.and_then(|(file, _)| reader.check_read(entry, &file)) {
+            Ok(()) => Piece::End { entry, tree },
+            Err(error) => Piece::Failed { entry, error },
+        }
+    }
+
     /// Waits while anybody wants this side to stop. What was read before does
     /// not wait. `None` when the transfer was stopped.
-    fn check_pause(&self, pieces: &Pieces<'_>, batch: &mut Option<Batch>) -> Option<()> {
+    fn check_pause(&self, pieces: &mut Pieces<'_>, batch: &mut Option<Batch>) -> Option<()> {
         if self.transfer.control.paused() != Paused::default() {
             self.hand_on(pieces, batch.take())?;
             self.transfer.control.wait_while_paused();
@@ -235,7 +266,7 @@ impl Outgoing {
         (!self.transfer.is_stopped()).then_some(())
     }
 
-    fn hand_on(&self, pieces: &Pieces<'_>, batch: Option<Batch>) -> Option<()> {
+    fn hand_on(&self, pieces: &mut Pieces<'_>, batch: Option<Batch>) -> Option<()> {
         match batch.filter(|batch| !batch.files.is_empty()) {
             Some(batch) => pieces.send(Piece::Batch(batch)),
             None => Some(()),
@@ -250,7 +281,7 @@ impl Outgoing {
         entry: u32,
         lengths: Chunking,
         first: u32,
-        pieces: &Pieces<'_>,
+        pieces: &mut Pieces<'_>,
     ) -> Option<Result<(File, Arc<Chunks>), FileError>> {
         let file = match reader.open(entry) {
             Ok(file) => file,
@@ -362,84 +393,107 @@ impl Outgoing {
         })
     }
 
-    /// Returns when everything is queued, or when the connection takes no more.
-    /// `tell` hears of each file before the receiver can.
-    fn queue_all(&self, framed: &mpsc::Receiver<Framed>, mut tell: impl FnMut(Sent)) -> Option<()> {
-        let transfer = self.transfer.id;
-        // Over the chunks that the receiver did not have.
-        let mut tree: Option<Tree> = None;
-        for piece in framed {
-            if self.transfer.is_stopped() {
-                return None;
-            }
-            match piece {
-                Framed::Chunk {
-                    entry,
-                    index,
-                    digest,
-                    frame,
-                    file_bytes,
-                } => {
-                    if self.have.get(&entry).is_none_or(|have| index >= *have) {
-                        tree.get_or_insert_with(|| Tree::starting_at(index))
-                            .push(digest);
-                    }
-                    self.queue(frame, file_bytes)?;
-                }
-                Framed::Batch {
-                    files,
-                    frame,
-                    file_bytes,
-                } => {
-                    for (entry, root) in files {
-                        self.transfer.digests.add_root(entry, root);
-                        tell(Sent::File(entry));
-                    }
-                    self.queue(frame, file_bytes)?;
-                }
-                Framed::End {
-                    entry,
-                    tree: mut whole,
-                } => {
-                    whole.append(tree.take().unwrap_or_default());
-                    let root = whole.root();
-                    self.transfer.digests.add_root(entry, root);
-                    tell(Sent::File(entry));
-                    self.queue_message(&Message::FileEnd {
-                        transfer,
-                        entry,
-                        root,
-                    })?;
-                }
-                Framed::Failed { entry, error } => {
-                    tree = None;
-                    let trouble = error.trouble();
-                    tell(Sent::Failed(entry, error));
-                    self.queue_message(&Message::FileFailed {
-                        transfer,
-                        entry,
-                        trouble,
-                    })?;
-                }
-            }
-        }
-        Some(())
-    }
-
-    fn queue_message(&self, message: &Message) -> Option<()> {
-        self.queue(Frame::Message(frame::encode_message(message).ok()?), 0)
-    }
-
-    fn queue(&self, frame: Frame, file_bytes: usize) -> Option<()> {
-        // What comes along counts once it is durable.
-        let file_bytes = if self.is_early { 0 } else { file_bytes };
+    /// Waits for the connection. `None` when it takes no more.
+    fn queue(&self, frame: Frame, file_bytes: usize, is_early: bool) -> Option<()> {
         let bulk = Bulk {
             transfer: Arc::clone(&self.transfer),
             frame,
             file_bytes: file_bytes as u64,
-            is_ahead: false,
+            is_early,
         };
         self.connection.bulk.blocking_send(bulk).ok()
+    }
+}
+
+/// Queues frames for the connection, and keeps account of them.
+struct Queue<'a, T> {
+    outgoing: &'a Outgoing,
+    is_early: bool,
+    /// Hears of each file before the receiver can.
+    tell: T,
+    /// Over the chunks of the open file that the receiver did not have.
+    tree: Option<Tree>,
+}
+
+impl<'a, T: FnMut(Sent)> Queue<'a, T> {
+    const fn new(outgoing: &'a Outgoing, is_early: bool, tell: T) -> Self {
+        Self {
+            outgoing,
+            is_early,
+            tell,
+            tree: None,
+        }
+    }
+
+    /// `None` when the transfer was stopped, or the connection takes no more.
+    fn put(&mut self, framed: Framed) -> Option<()> {
+        let Outgoing { transfer, have, .. } = self.outgoing;
+        if transfer.is_stopped() {
+            return None;
+        }
+        match framed {
+            Framed::Chunk {
+                entry,
+                index,
+                digest,
+                frame,
+                file_bytes,
+            } => {
+                if have.get(&entry).is_none_or(|have| index >= *have) {
+                    let tree = self.tree.get_or_insert_with(|| Tree::starting_at(index));
+                    tree.push(digest);
+                }
+                self.queue(frame, file_bytes)
+            }
+            Framed::Batch {
+                files,
+                frame,
+                file_bytes,
+            } => {
+                for (entry, root) in files {
+                    transfer.digests.add_root(entry, root);
+                    (self.tell)(Sent::File(entry));
+                }
+                // What travels whole before the answer counts once it is durable.
+                let file_bytes = if self.is_early { 0 } else { file_bytes };
+                self.queue(frame, file_bytes)
+            }
+            Framed::End {
+                entry,
+                tree: mut whole,
+            } => {
+                whole.append(self.tree.take().unwrap_or_default());
+                let root = whole.root();
+                transfer.digests.add_root(entry, root);
+                (self.tell)(Sent::File(entry));
+                self.say(&Message::FileEnd {
+                    transfer: transfer.id,
+                    entry,
+                    root,
+                })
+            }
+            Framed::Failed { entry, error } => {
+                self.tree = None;
+                let trouble = error.trouble();
+                (self.tell)(match self.is_early {
+                    true => Sent::FailedEarly(entry, error),
+                    false => Sent::Failed(entry, error),
+                });
+                self.say(&Message::FileFailed {
+                    transfer: transfer.id,
+                    entry,
+                    trouble,
+                })
+            }
+        }
+    }
+
+    fn say(&self, message: &Message) -> Option<()> {
+        self.queue(Frame::Message(frame::encode_message(message).ok()?), 0)
+    }
+
+    fn queue(&self, frame: Frame, file_bytes: usize) -> Option<()> {
+        self.outgoing.queue(frame, file_bytes, self.is_early)
     }
 }
 

@@ -17,7 +17,6 @@ const KNOWN: &[&str] = &[
     "crates/proto/src/candidate.rs: Candidate::admit takes a bool",
     "crates/transfer/src/exchange.rs: Exchange::pause takes a bool",
     "crates/transfer/src/exchange.rs: Exchange::set_known takes a bool",
-    "crates/transfer/src/protocol/manifest.rs: Early::promised takes a bool",
 ];
 
 fn holds_flag(parameter: &Type) -> bool {

@@ -31,7 +31,7 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut rest = bulk.frame.bytes();
     let mut uncounted_bytes = bulk.file_bytes;
-    let mut is_first = bulk.is_ahead;
+    let mut is_first = bulk.is_early && bulk.frame.carries_files();
     while !rest.is_empty() {
         // A list of files is none of their bytes: until it has come, nobody is asked.
         let is_limited = limit.is_set() && bulk.frame.carries_files();
@@ -51,8 +51,8 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
                 return Err(io::ErrorKind::WriteZero.into());
             }
             let counted = uncounted_bytes.min(written as u64);
-            match bulk.is_ahead {
-                true => bulk.transfer.progress.add_ahead(counted),
+            match bulk.is_early {
+                true => bulk.transfer.progress.add_early(counted),
                 false => bulk.transfer.progress.add_bytes(counted),
             }
             uncounted_bytes -= counted;
@@ -146,7 +146,7 @@ mod tests {
         const BYTES: usize = 100_000;
         let manifest = Arc::new(ManifestBuilder::default().build());
         let id = TransferId::first(Side::Initiator);
-        for (is_ahead, expected) in [
+        for (is_early, expected) in [
             (true, &[FIRST_BYTES, BYTES - FIRST_BYTES][..]),
             (false, &[BYTES]),
         ] {
@@ -154,15 +154,15 @@ mod tests {
                 transfer: Arc::new(Transfer::new(id, &manifest, crate::ResumeState::default())),
                 frame: Frame::Message(vec![0; BYTES]),
                 file_bytes: BYTES as u64,
-                is_ahead,
+                is_early,
             };
             let mut writes = Writes(Vec::new());
             let limit = RateLimit::default();
             write_bulk(&mut writes, &bulk, &limit).await.unwrap();
             assert_eq!(writes.0, expected);
             let done = || bulk.transfer.progress_now().bytes_done;
-            assert_eq!(done(), if is_ahead { 0 } else { BYTES as u64 });
-            bulk.transfer.progress.count_ahead();
+            assert_eq!(done(), if is_early { 0 } else { BYTES as u64 });
+            bulk.transfer.progress.count_early();
             assert_eq!(done(), BYTES as u64);
         }
     }

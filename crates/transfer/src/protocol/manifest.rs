@@ -13,41 +13,8 @@ use crate::protocol::path::SafePath;
 
 /// Most files and folders in one offer.
 pub const ENTRIES_MAX: u32 = 250_000;
-/// Most files and folders in an offer that takes its files along, and most
-/// bytes of files: the receiver holds them in memory until it has decided. So
-/// much is a few packets more than the offer itself.
-pub const ALONG_ENTRIES_MAX: u32 = 64;
-/// See [`ALONG_ENTRIES_MAX`].
-pub const ALONG_BYTES_MAX: u32 = 64 * 1024;
 /// Most bytes that all paths of one offer have together.
 pub const PATHS_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// What of an offer's files does not wait for the answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Early {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// The first chunk of the first file.
-    FirstChunk,
-    /// Every file.
-    Everything,
-}
-
-impl Early {
-    /// What the words of an offer promise.
-    ///
-    /// # Errors
-    /// Both at once.
-    pub const fn promised(along: bool, ahead: bool) -> Result<Self, ManifestError> {
-        match (along, ahead) {
-            (false, false) => Ok(Self::Nothing),
-            (false, true) => Ok(Self::FirstChunk),
-            (true, false) => Ok(Self::Everything),
-            (true, true) => Err(ManifestError::Ahead),
-        }
-    }
-}
 
 /// One file or folder of an offer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,12 +97,9 @@ pub enum ManifestError {
     /// Some file system takes this path and an earlier one for the same.
     #[error("{} is named twice", .0.display_text())]
     Twice(SafePath),
-    /// More than [`ALONG_ENTRIES_MAX`] or [`ALONG_BYTES_MAX`] would come along.
-    #[error("the offer is too large to take its files along")]
-    Along,
-    /// The first file is empty, or there is none, or it comes along anyway.
-    #[error("the offer has nothing to send ahead of the answer")]
-    Ahead,
+    /// What is to travel before the answer is nothing that may.
+    #[error("the offer sends ahead of the answer what may not travel before it")]
+    Early,
     /// The entries are not as many, or not as large, as was announced.
     #[error("the offer does not add up")]
     Sum,
@@ -221,21 +185,6 @@ impl Manifest {
             };
         }
         Digest::from_bytes(listing.finalize().into())
-    }
-
-    /// Whether the files can come along with the offer, and there are any.
-    #[must_use]
-    pub fn fits_along(&self) -> bool {
-        self.files > 0
-            && self.count() <= ALONG_ENTRIES_MAX
-            && self.total_bytes <= u64::from(ALONG_BYTES_MAX)
-    }
-
-    /// Whether the first file has a chunk that can go ahead of the answer.
-    #[must_use]
-    pub fn has_first_chunk(&self) -> bool {
-        let first = self.lengths(self.next_file(0));
-        first.is_some_and(|lengths| lengths.chunks() > 0)
     }
 
     /// The number of the first file at or behind `number`; the count when

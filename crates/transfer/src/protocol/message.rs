@@ -198,13 +198,10 @@ pub struct Offer {
     pub entries: u32,
     /// How many bytes all files have together.
     pub total_bytes: u64,
-    /// The files follow right behind the entries, before any answer.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub along: bool,
-    /// The first chunk of the first file follows right behind the entries,
-    /// or that it cannot be read. Never together with `along`.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ahead: bool,
+    /// How many bytes of the files follow right behind the entries, before any
+    /// answer; see [`EarlyData`](crate::early::EarlyData).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early: Option<u32>,
     /// How many files and folders should be among the entries, but could not be
     /// read or named.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -276,8 +273,7 @@ mod tests {
                     transfer,
                     entries: 2,
                     total_bytes: 9,
-                    along: false,
-                    ahead: false,
+                    early: None,
                     unread: 0,
                     sent: None,
                 }),
@@ -288,8 +284,7 @@ mod tests {
                     transfer,
                     entries: 2,
                     total_bytes: 9,
-                    along: false,
-                    ahead: false,
+                    early: None,
                     unread: 3,
                     sent: None,
                 }),
@@ -300,8 +295,7 @@ mod tests {
                     transfer,
                     entries: 1,
                     total_bytes: 9,
-                    along: false,
-                    ahead: false,
+                    early: None,
                     unread: 0,
                     sent: Some(Digest::from_bytes([0x5a; 32])),
                 }),
@@ -379,19 +373,21 @@ mod tests {
 
     #[test]
     fn an_offer_says_what_comes_before_the_answer() {
-        for (along, ahead, word) in [(true, false, "along"), (false, true, "ahead")] {
+        for (early, word) in [
+            (None, ""),
+            (Some(0), r#","early":0"#),
+            (Some(9), r#","early":9"#),
+        ] {
             let offer = Message::Offer(Offer {
                 transfer: TransferId::from_wire(4),
                 entries: 2,
                 total_bytes: 9,
-                along,
-                ahead,
+                early,
                 unread: 0,
                 sent: None,
             });
-            let json = format!(
-                r#"{{"type":"offer","transfer":4,"entries":2,"total_bytes":9,"{word}":true}}"#
-            );
+            let json =
+                format!(r#"{{"type":"offer","transfer":4,"entries":2,"total_bytes":9{word}}}"#);
             assert_eq!(serde_json::to_string(&offer).unwrap(), json);
             assert_eq!(serde_json::from_str::<Message>(&json).unwrap(), offer);
         }

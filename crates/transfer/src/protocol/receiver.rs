@@ -3,10 +3,10 @@
 //! so one cursor says of everything that arrives whether it is due. It is
 //! asked before a byte of the data is read.
 //!
-//! Files that come along with their offer are all due, whatever the receiver
-//! will choose, and each whole. Of an offer whose first chunk goes ahead of the
-//! answer nothing else is due before either: it comes first even when the answer
-//! was given before it came, and is dropped when nobody wants it any more.
+//! What comes before the answer ([`EarlyData`]) is due whatever the receiver will
+//! choose, and comes first even when the answer was given before it came. Nothing
+//! else is due before the answer. A file that has only begun then starts anew if it
+//! is not wanted, or is here in part.
 //!
 //! Of a file that the receiver has in part, the first chunks stay out; their
 //! digests come under a cursor of their own, ahead of the data or beside it.
@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::protocol::chunking::{CHUNK_BYTES, ChunkPlace};
-use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::chunking::{CHUNK_BYTES, ChunkPlace, Chunking};
+use crate::protocol::early::EarlyData;
+use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 
@@ -25,10 +26,8 @@ use crate::protocol::violation::Violation;
 #[derive(Debug)]
 pub struct Receiver {
     selection: Arc<Selection>,
-    /// Every file comes whole.
-    is_early: bool,
-    /// What comes ahead of the answer; `None` for nothing, or no more.
-    ahead: Option<Ahead>,
+    early: EarlyData,
+    is_answered: bool,
     /// The file that is due; the count of entries when none is.
     entry: u32,
     /// The chunk of it that is due, unless only differing ones are left.
@@ -36,18 +35,6 @@ pub struct Receiver {
     had: BTreeMap<u32, Had>,
     /// The file and the chunk whose digest is due.
     digest: (u32, u32),
-}
-
-/// The first chunk of the first file, or that it cannot be read, which comes
-/// ahead of the answer to the offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ahead {
-    /// Neither it nor the answer is there.
-    Due,
-    /// It is here, and nothing else is due before the answer.
-    Here,
-    /// The answer was given before it came.
-    Late { is_wanted: bool },
 }
 
 /// A file of which the first chunks are here.
@@ -61,83 +48,77 @@ struct Had {
 }
 
 impl Receiver {
-    /// A transfer of which these files were accepted. `have` says of which of
-    /// them how many chunks are here.
+    /// An offer that waits for its answer, and of which something comes before.
     #[must_use]
-    pub fn new(selection: Arc<Selection>, have: &BTreeMap<u32, u32>) -> Self {
+    pub fn new(manifest: Arc<Manifest>, early: EarlyData) -> Self {
+        Self {
+            entry: manifest.next_file(0),
+            selection: Arc::new(Selection::without(manifest, BTreeSet::new())),
+            early,
+            is_answered: false,
+            chunk: 0,
+            had: BTreeMap::new(),
+            digest: (0, 0),
+        }
+    }
+
+    /// These files are accepted. `have` says of which of them how many chunks are here;
+    /// what came before the answer is compared by itself.
+    pub fn accept(&mut self, selection: Arc<Selection>, have: &BTreeMap<u32, u32>) {
         let had = |chunks| Had {
             chunks,
             compared: 0,
             differing: VecDeque::new(),
         };
-        let mut receiver = Self {
-            selection,
-            is_early: false,
-            ahead: None,
-            entry: 0,
-            chunk: 0,
-            had: have.iter().map(|(&e, &chunks)| (e, had(chunks))).collect(),
-            digest: (0, 0),
-        };
-        receiver.move_on(0);
-        receiver
-    }
-
-    /// An offer of which something comes before anybody was asked.
-    #[must_use]
-    pub fn unanswered(manifest: Arc<Manifest>, early: Early) -> Self {
-        let all = Selection::without(manifest, BTreeSet::new());
-        Self {
-            is_early: early == Early::Everything,
-            ahead: (early == Early::FirstChunk).then_some(Ahead::Due),
-            ..Self::new(Arc::new(all), &BTreeMap::new())
+        let asked = have.range(self.early.end()..);
+        self.had = asked.map(|(&e, &chunks)| (e, had(chunks))).collect();
+        self.selection = selection;
+        self.is_answered = true;
+        if !self.is_early() {
+            self.go_on_behind_early();
         }
     }
 
-    /// The offer is taken, as by [`Receiver::new`]. Returns with what goes on
-    /// whether what is here of it counts.
-    #[must_use]
-    pub fn accepted(self, selection: Arc<Selection>, have: &BTreeMap<u32, u32>) -> (Self, bool) {
-        let Some(ahead) = self.ahead else {
-            // What comes along is sorted out when it is here.
-            return (self, true);
-        };
-        let first = selection.manifest().next_file(0);
-        let is_wanted = !selection.skipped().contains(&first) && !have.contains_key(&first);
-        let mut accepted = Self::new(selection, have);
-        if ahead != Ahead::Here {
-            accepted.ahead = Some(Ahead::Late { is_wanted });
-        } else if is_wanted {
-            accepted.move_on(self.entry);
-            // Of any other than the first nothing has come.
-            accepted.chunk = accepted.chunk.max(self.chunk);
-        }
-        (accepted, is_wanted)
+    /// Of which files the first chunks stay out, and how many.
+    pub fn have(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.had.iter().map(|(&entry, had)| (entry, had.chunks))
     }
 
-    /// Whether every file comes whole, and nothing is said of what is here.
+    /// Whether the offer was accepted.
     #[must_use]
-    pub const fn is_early(&self) -> bool {
-        self.is_early
+    pub const fn is_answered(&self) -> bool {
+        self.is_answered
     }
 
-    /// Whether it may have to wait for the answer to the offer, of which a chunk
-    /// comes ahead.
+    /// Whether what comes, or has come, of this file before the answer is dropped.
     #[must_use]
-    pub const fn is_ahead(&self) -> bool {
-        matches!(self.ahead, Some(Ahead::Due | Ahead::Here))
+    pub fn drops_early(&self, entry: u32) -> bool {
+        let is_here = self.had.contains_key(&entry);
+        self.early.begun() == Some(entry) && (is_here || self.selection.skipped().contains(&entry))
     }
 
-    /// Whether what comes next came ahead of an answer that does not want it.
+    /// Whether the file goes on of which the first chunk comes before the answer.
     #[must_use]
-    pub const fn drops_next(&self) -> bool {
-        matches!(self.ahead, Some(Ahead::Late { is_wanted: false }))
+    pub fn keeps_begun(&self) -> bool {
+        let begun = self.early.begun();
+        begun.is_some_and(|begun| !self.drops_early(begun))
+    }
+
+    /// Whether the chunk that comes next is dropped.
+    #[must_use]
+    pub fn drops_next(&self) -> bool {
+        self.is_early() && self.drops_early(self.entry)
     }
 
     /// Whether every file has come to its end.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.entry == self.selection.manifest().count()
+        let is_left = match self.drops_next() {
+            // That may come still.
+            true => self.selection.next_file(self.entry) < self.selection.manifest().count(),
+            false => self.entry < self.selection.manifest().count(),
+        };
+        self.is_answered && !is_left
     }
 
     /// A chunk of `data_bytes` is about to come. Returns where it belongs.
@@ -155,14 +136,14 @@ impl Receiver {
         let lengths = self.selection.manifest().lengths(entry);
         let lengths = lengths.ok_or(not_due.clone())?;
         let due = match self.had.get(&entry) {
-            _ if self.ahead.is_some() => Some(0),
+            _ if self.is_early() => self.early.begun().map(|_| self.chunk),
             Some(had) if self.chunk == lengths.chunks() => {
                 had.differing.front().map(|run| run.start)
             }
             _ => Some(self.chunk),
         };
         let place = lengths.place(index).ok_or(not_due.clone())?;
-        if self.is_early || due != Some(index) || place.length_bytes() != data_bytes {
+        if due != Some(index) || place.length_bytes() != data_bytes {
             return Err(not_due);
         }
         Ok(place)
@@ -179,9 +160,7 @@ impl Receiver {
         data_bytes: usize,
     ) -> Result<Option<ChunkPlace>, Violation> {
         let place = self.check_chunk(entry, index, data_bytes)?;
-        if !self.note_ahead() {
-            return Ok(None);
-        }
+        let (was_early, is_dropped) = (self.is_early(), self.drops_next());
         if index == self.chunk {
             self.chunk += 1;
         } else if let Some(Had { differing, .. }) = self.had.get_mut(&entry) {
@@ -190,7 +169,10 @@ impl Receiver {
             }
             differing.pop_front_if(|run| Range::is_empty(run));
         }
-        Ok(Some(place))
+        if was_early {
+            self.moved_early();
+        }
+        Ok((!is_dropped).then_some(place))
     }
 
     /// The digest of a chunk that is here has come.
@@ -200,8 +182,8 @@ impl Receiver {
     pub fn digest(&mut self, entry: u32, index: u32) -> Result<(), Violation> {
         // A file that the sender cannot read is left in the middle.
         let is_next = (entry, index) == self.digest || (entry > self.digest.0 && index == 0);
-        let is_early = self.ahead.is_some();
-        if is_early || !is_next || self.had.get(&entry).is_none_or(|had| index >= had.chunks) {
+        let is_here = self.had.get(&entry).is_some_and(|had| index < had.chunks);
+        if self.is_early() || !is_next || !is_here {
             return Err(Violation::Chunk { entry, index });
         }
         self.digest = (entry, index + 1);
@@ -224,17 +206,14 @@ impl Receiver {
     /// It is not the one that is due, or not as long as it must be.
     pub fn small_file(&mut self, entry: u32, data_bytes: usize) -> Result<(), Violation> {
         self.check_due(entry)?;
-        let declared = self
-            .selection
-            .manifest()
-            .entry(entry)
-            .and_then(Entry::file_size_bytes);
+        let declared = self.selection.manifest().entry(entry);
+        let declared = declared.and_then(Entry::file_size_bytes);
         let fits = declared == u64::try_from(data_bytes).ok() && data_bytes <= CHUNK_BYTES as usize;
-        let is_in_chunks = self.chunk != 0 || self.ahead.is_some();
-        if is_in_chunks || !fits || self.had.contains_key(&entry) {
+        let is_begun = self.is_early() && self.early.begun() == Some(entry);
+        if self.chunk != 0 || is_begun || !fits || self.had.contains_key(&entry) {
             return Err(Violation::Chunk { entry, index: 0 });
         }
-        self.move_on(entry + 1);
+        self.end(entry);
         Ok(())
     }
 
@@ -244,15 +223,10 @@ impl Receiver {
     /// The file is not due or misses chunks.
     pub fn file_end(&mut self, entry: u32) -> Result<(), Violation> {
         self.check_due(entry)?;
-        let chunks = self
-            .selection
-            .manifest()
-            .lengths(entry)
-            .map(crate::protocol::chunking::Chunking::chunks);
+        let lengths = self.selection.manifest().lengths(entry);
         let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
-        if self.is_early
-            || self.ahead.is_some()
-            || chunks != Some(self.chunk)
+        if self.is_early()
+            || lengths.map(Chunking::chunks) != Some(self.chunk)
             || !self.had.get(&entry).is_none_or(is_compared)
         {
             return Err(Violation::Chunk {
@@ -260,7 +234,7 @@ impl Receiver {
                 index: self.chunk,
             });
         }
-        self.move_on(entry + 1);
+        self.end(entry);
         Ok(())
     }
 
@@ -270,29 +244,48 @@ impl Receiver {
     /// The file is not due.
     pub fn file_failed(&mut self, entry: u32) -> Result<bool, Violation> {
         self.check_due(entry)?;
-        let matters = self.note_ahead();
-        if matters {
-            self.move_on(entry + 1);
-        }
+        let matters = !self.drops_next();
+        self.end(entry);
         Ok(matters)
     }
 
     fn check_due(&self, entry: u32) -> Result<(), Violation> {
-        let is_due = match self.ahead {
-            Some(Ahead::Here) => false,
-            Some(Ahead::Late { .. }) => entry == self.selection.manifest().next_file(0),
-            Some(Ahead::Due) | None => entry == self.entry && !self.is_complete(),
-        };
+        let is_due = entry == self.entry
+            && entry < self.selection.manifest().count()
+            && (self.is_answered || self.is_early());
         is_due.then_some(()).ok_or(Violation::Entry(entry))
     }
 
-    /// Something that is due has come. Returns whether it is wanted, as is all
-    /// but what came ahead of another answer.
-    fn note_ahead(&mut self) -> bool {
-        let is_wanted = !self.drops_next();
-        let is_answered = self.ahead != Some(Ahead::Due);
-        self.ahead = (!is_answered).then_some(Ahead::Here);
-        is_wanted
+    /// Whether what is due travels without waiting for the answer.
+    fn is_early(&self) -> bool {
+        self.early.reaches(self.entry, self.chunk)
+    }
+
+    /// The file that is due has come to its end.
+    fn end(&mut self, entry: u32) {
+        if self.is_early() || !self.is_answered {
+            // Also what is not wanted comes.
+            self.entry = self.selection.manifest().next_file(entry + 1);
+            self.chunk = 0;
+            self.moved_early();
+        } else {
+            self.move_on(entry + 1);
+        }
+    }
+
+    fn moved_early(&mut self) {
+        if self.is_answered && !self.is_early() {
+            self.go_on_behind_early();
+        }
+    }
+
+    /// All that travels before the answer is here, and so is the answer.
+    fn go_on_behind_early(&mut self) {
+        match self.early.begun() {
+            Some(begun) if self.drops_early(begun) => self.move_on(begun),
+            Some(begun) if self.entry == begun => {}
+            _ => self.move_on(self.entry),
+        }
     }
 
     /// To the first file at or behind `entry`.
@@ -330,7 +323,9 @@ mod tests {
     }
 
     fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
-        Receiver::new(selection_without(skipped), have)
+        let mut receiver = Receiver::new(manifest(), EarlyData::default());
+        receiver.accept(selection_without(skipped), have);
+        receiver
     }
 
     fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
@@ -430,24 +425,60 @@ mod tests {
         assert!(receiver.is_complete());
     }
 
+    /// A folder, and files of 2, 7 and no bytes, which travel before the answer.
+    fn whole_files() -> (Arc<Manifest>, Receiver) {
+        let mut builder = ManifestBuilder::default();
+        for entry in [
+            r#"{"folder":{"path":"d"}}"#,
+            r#"{"file":{"path":"d/1","size_bytes":2}}"#,
+            r#"{"file":{"path":"d/2","size_bytes":7}}"#,
+            r#"{"file":{"path":"d/3","size_bytes":0}}"#,
+        ] {
+            builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        }
+        let manifest = Arc::new(builder.build());
+        let early = EarlyData::promised(&manifest, 9).unwrap();
+        (Arc::clone(&manifest), Receiver::new(manifest, early))
+    }
+
     #[test]
-    fn what_comes_along_comes_whole_and_once() {
-        let mut receiver = Receiver::unanswered(manifest(), Early::Everything);
+    fn whole_files_come_before_the_answer_in_order_and_once() {
+        let (manifest, mut receiver) = whole_files();
         let no_chunk = Err(Violation::Chunk { entry: 1, index: 0 });
-        assert_eq!(receiver.chunk(1, 0, MIB), no_chunk);
+        assert_eq!(receiver.chunk(1, 0, 2), no_chunk);
         receiver.file_failed(1).unwrap();
+        // Also when the answer has come, and what is not wanted or here.
+        let selection = Selection::without(manifest, BTreeSet::from([2]));
+        receiver.accept(Arc::new(selection), &BTreeMap::from([(3, 0)]));
+        assert_eq!(receiver.have().count(), 0, "it is compared by itself");
         receiver.small_file(2, 7).unwrap();
         assert_eq!(receiver.small_file(2, 7), Err(Violation::Entry(2)));
         let no_end = Err(Violation::Chunk { entry: 3, index: 0 });
         assert_eq!(receiver.file_end(3), no_end);
         assert_eq!(receiver.digest(3, 0), no_end);
+        assert!(!receiver.is_complete());
         receiver.small_file(3, 0).unwrap();
         assert!(receiver.is_complete());
         assert_eq!(receiver.small_file(3, 0), Err(Violation::Entry(3)));
     }
 
+    #[test]
+    fn nothing_is_due_before_the_answer_but_early_data() {
+        let mut receiver = Receiver::new(manifest(), EarlyData::default());
+        assert_eq!(receiver.chunk(1, 0, MIB), Err(Violation::Entry(1)));
+        assert_eq!(receiver.file_failed(1), Err(Violation::Entry(1)));
+        let (_, mut receiver) = whole_files();
+        for (entry, bytes) in [(1, 2), (2, 7), (3, 0)] {
+            receiver.small_file(entry, bytes).unwrap();
+        }
+        assert!(!receiver.is_complete());
+        assert_eq!(receiver.file_failed(4), Err(Violation::Entry(4)));
+    }
+
     fn with_chunk_ahead() -> Receiver {
-        Receiver::unanswered(manifest(), Early::FirstChunk)
+        let early = EarlyData::of(&manifest());
+        assert_eq!(early.begun(), Some(1));
+        Receiver::new(manifest(), early)
     }
 
     #[test]
@@ -458,9 +489,8 @@ mod tests {
             if comes_first {
                 assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
             }
-            assert!(receiver.is_ahead());
-            let (mut receiver, counts) = receiver.accepted(selection_without(&[]), &none);
-            assert!(counts && !receiver.is_ahead() && !receiver.drops_next());
+            receiver.accept(selection_without(&[]), &none);
+            assert!(receiver.keeps_begun() && !receiver.drops_next());
             if !comes_first {
                 assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
             }
@@ -474,7 +504,7 @@ mod tests {
             if comes_first {
                 assert_eq!(receiver.file_failed(1), Ok(true));
             }
-            let (mut receiver, _) = receiver.accepted(selection_without(&[2]), &none);
+            receiver.accept(selection_without(&[2]), &none);
             if !comes_first {
                 assert_eq!(receiver.file_failed(1), Ok(true));
             }
@@ -498,9 +528,8 @@ mod tests {
                     if comes_first {
                         assert!(come(&mut receiver, is_failure));
                     }
-                    let (mut receiver, counts) =
-                        receiver.accepted(selection_without(skipped), have);
-                    assert!(!counts);
+                    receiver.accept(selection_without(skipped), have);
+                    assert!(!receiver.keeps_begun());
                     if !comes_first {
                         assert!(receiver.drops_next());
                         assert!(receiver.digest(1, 0).is_err(), "not behind it");
@@ -525,7 +554,8 @@ mod tests {
     #[test]
     fn what_nobody_wants_may_come_after_all_else_is_done() {
         let skipped = selection_without(&[1, 2, 3]);
-        let (mut receiver, _) = with_chunk_ahead().accepted(skipped, &BTreeMap::new());
+        let mut receiver = with_chunk_ahead();
+        receiver.accept(skipped, &BTreeMap::new());
         assert!(receiver.is_complete());
         assert_eq!(receiver.chunk(1, 0, MIB), Ok(None));
         assert!(receiver.is_complete());
@@ -569,19 +599,17 @@ mod tests {
     }
 
     #[test]
-    fn a_small_file_that_begins_ahead_ends_as_one_in_chunks() {
+    fn a_file_that_begins_with_its_only_chunk_ends_as_one_in_chunks() {
         let mut builder = ManifestBuilder::default();
-        let entry = r#"{"file":{"path":"a","size_bytes":7}}"#;
+        let entry = r#"{"file":{"path":"a","size_bytes":100000}}"#;
         builder.push(serde_json::from_str(entry).unwrap()).unwrap();
-        let all = Arc::new(Selection::without(
-            Arc::new(builder.build()),
-            BTreeSet::new(),
-        ));
-        let receiver = Receiver::unanswered(Arc::clone(all.manifest()), Early::FirstChunk);
-        let (mut receiver, _) = receiver.accepted(all, &BTreeMap::new());
-        assert!(receiver.small_file(0, 7).is_err());
-        receiver.chunk(0, 0, 7).unwrap();
-        assert!(receiver.small_file(0, 7).is_err());
+        let manifest = Arc::new(builder.build());
+        let mut receiver = Receiver::new(Arc::clone(&manifest), EarlyData::of(&manifest));
+        let all = Selection::without(manifest, BTreeSet::new());
+        receiver.accept(Arc::new(all), &BTreeMap::new());
+        assert!(receiver.small_file(0, 100_000).is_err());
+        receiver.chunk(0, 0, 100_000).unwrap();
+        assert!(receiver.small_file(0, 100_000).is_err());
         receiver.file_end(0).unwrap();
         assert!(receiver.is_complete());
     }

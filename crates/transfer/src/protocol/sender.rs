@@ -6,15 +6,15 @@
 //!    └──────────Decline──► (over)
 //! ```
 //!
-//! Files that come along with the offer are sent in either phase, the skipped
-//! ones, too. Nothing of them is believed to have arrived before `Accept`. A first
-//! chunk that goes ahead of the answer is forgotten if the receiver skips or has
-//! the file.
+//! What travels before the answer ([`EarlyData`]) is sent in either phase, and whether it
+//! is wanted or not. Nothing of it is believed to have arrived before `Accept`. A file
+//! of which only the first chunk travels then starts anew if the receiver has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::early::EarlyData;
+use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 
@@ -55,7 +55,7 @@ pub struct Sender {
     manifest: Arc<Manifest>,
     phase: Phase,
     /// What does not wait for the answer.
-    early: Early,
+    early: EarlyData,
     /// Entries from the first that are sent, failed or skipped.
     sent: u32,
     failed: BTreeSet<u32>,
@@ -77,6 +77,8 @@ enum Phase {
         /// Entries from the first that the receiver called durable.
         durable: u32,
         delivered: Delivered,
+        /// What of it travelled whole before the answer.
+        early: Delivered,
     },
 }
 
@@ -84,7 +86,7 @@ impl Sender {
     /// A transfer whose offer is on its way, and what does not wait for the
     /// answer behind it.
     #[must_use]
-    pub fn new(manifest: Arc<Manifest>, early: Early) -> Self {
+    pub fn new(manifest: Arc<Manifest>, early: EarlyData) -> Self {
         Self {
             sent: manifest.next_file(0),
             manifest,
@@ -106,28 +108,45 @@ impl Sender {
         self
     }
 
-    /// Whether the files do not wait for the answer.
+    /// What does not wait for the answer.
     #[must_use]
-    pub const fn is_early(&self) -> bool {
-        matches!(self.early, Early::Everything)
+    pub const fn early(&self) -> EarlyData {
+        self.early
+    }
+
+    /// The file that goes on behind its first chunk, which travels before the answer.
+    /// `None` before that is known, and where it came to nothing.
+    #[must_use]
+    pub fn goes_on_behind(&self) -> Option<u32> {
+        let begun = self.early.begun();
+        begun.filter(|&begun| self.counts_early(begun))
     }
 
     /// Whether the receiver may hold a chunk until it has answered.
     #[must_use]
-    pub const fn is_ahead(&self) -> bool {
-        matches!(self.early, Early::FirstChunk) && !self.is_accepted()
+    pub const fn holds_chunk(&self) -> bool {
+        self.early.is_chunk() && !self.is_accepted()
     }
 
-    /// The file behind whose first chunk it goes on because that went ahead of
-    /// the answer. `None` before that is known, and where it came to nothing.
+    /// What of this file travels before the answer counts: the offer was accepted, and
+    /// the receiver wants it.
     #[must_use]
-    pub fn goes_on_behind(&self) -> Option<u32> {
+    pub fn counts_early(&self, entry: u32) -> bool {
         let Phase::Sending { selection, .. } = &self.phase else {
-            return None;
+            return false;
         };
-        let first = self.manifest.next_file(0);
-        let is_wanted = !selection.skipped().contains(&first) && !self.have.contains_key(&first);
-        (self.early == Early::FirstChunk && is_wanted).then_some(first)
+        let is_here = self.early.begun() == Some(entry) && self.have.contains_key(&entry);
+        !selection.skipped().contains(&entry) && !is_here
+    }
+
+    /// Bytes of files that travelled whole before the answer, and are durable on the
+    /// other side.
+    #[must_use]
+    pub const fn delivered_early_bytes(&self) -> u64 {
+        match &self.phase {
+            Phase::Offered => 0,
+            Phase::Sending { early, .. } => early.bytes,
+        }
     }
 
     /// Whether the receiver has taken the offer.
@@ -160,20 +179,17 @@ impl Sender {
     /// The receiver has these chunks of these files, before it accepts.
     ///
     /// # Errors
-    /// Too late, no file, more chunks than it has, out of order, or all of it
-    /// comes along.
+    /// Too late, no file, more chunks than it has, out of order, or it travels whole
+    /// before the answer.
     pub fn have(&mut self, files: &[(u32, u32)]) -> Result<(), Violation> {
-        if self.is_accepted() || self.is_early() {
+        if self.is_accepted() {
             return Err(Violation::State("have"));
         }
         for &(entry, chunks) in files {
             let lengths = self.manifest.lengths(entry);
             let lengths = lengths.ok_or(Violation::Entry(entry))?;
-            if self
-                .have
-                .last_key_value()
-                .is_some_and(|(last, _)| entry <= *last)
-            {
+            let last = self.have.last_key_value();
+            if self.early.holds(entry) || last.is_some_and(|(last, _)| entry <= *last) {
                 return Err(Violation::Entry(entry));
             }
             // Of an empty file there are none to be had.
@@ -239,10 +255,10 @@ impl Sender {
             selection: Arc::clone(&selection),
             durable: 0,
             delivered: Delivered::default(),
+            early: Delivered::default(),
         };
         self.advance(self.sent);
         let skipped = selection.skipped();
-        self.failed.retain(|entry| !skipped.contains(entry));
         let wanted = self.have.iter().filter(|(e, _)| !skipped.contains(e));
         let have = wanted
             .map(|(&entry, &(chunks, _))| (entry, chunks))
@@ -266,18 +282,19 @@ impl Sender {
         self.advance(entry.saturating_add(1));
     }
 
-    /// This side could not send the file `entry`. Returns whether that is
-    /// news.
+    /// This side could not send the file `entry` of an offer that was accepted. Returns
+    /// whether that is news.
     pub fn failed(&mut self, entry: u32) -> bool {
         self.advance(entry.saturating_add(1));
-        let is_skipped = match &self.phase {
-            Phase::Sending { selection, .. } => selection.skipped().contains(&entry),
-            Phase::Offered => false,
+        let Phase::Sending { selection, .. } = &self.phase else {
+            return false;
         };
-        !is_skipped && self.failed.insert(entry)
+        !selection.skipped().contains(&entry) && self.failed.insert(entry)
     }
 
+    /// A failure before the answer is told behind it, when later files may be sent.
     fn advance(&mut self, from: u32) {
+        let from = from.max(self.sent);
         self.sent = match &self.phase {
             Phase::Sending { selection, .. } => selection.next_file(from),
             Phase::Offered => self.manifest.next_file(from),
@@ -320,6 +337,7 @@ impl Sender {
             selection,
             durable,
             delivered,
+            early,
         } = &mut self.phase
         else {
             let is_all = self.was_sent && entries == self.manifest.count();
@@ -335,6 +353,10 @@ impl Sender {
             return Err(Violation::Durable(entries));
         }
         let newly = (*durable..entries).filter(|number| !failed.contains(number));
+        early.add(
+            selection,
+            newly.clone().take_while(|it| self.early.holds(*it)),
+        );
         delivered.add(selection, newly);
         *durable = entries;
         Ok(entries == self.manifest.count())
@@ -393,23 +415,29 @@ mod tests {
     use super::*;
     use crate::protocol::manifest::ManifestBuilder;
 
-    /// A folder, two files of 1 and 2 bytes, a folder, a file of 3 bytes.
-    fn sender_with(early: Early) -> Sender {
+    /// A folder, two files of so many and 2 bytes, a folder, a file of 3 bytes.
+    fn manifest(size_bytes: u32) -> Arc<Manifest> {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
-            r#"{"file":{"path":"d/1","size_bytes":1}}"#,
+            &format!(r#"{{"file":{{"path":"d/1","size_bytes":{size_bytes}}}}}"#),
             r#"{"file":{"path":"d/2","size_bytes":2}}"#,
             r#"{"folder":{"path":"e"}}"#,
             r#"{"file":{"path":"e/3","size_bytes":3}}"#,
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
-        Sender::new(Arc::new(builder.build()), early)
+        Arc::new(builder.build())
     }
 
     fn sender() -> Sender {
-        sender_with(Early::Nothing)
+        Sender::new(manifest(1), EarlyData::default())
+    }
+
+    fn early_sender(size_bytes: u32) -> Sender {
+        let manifest = manifest(size_bytes);
+        let early = EarlyData::of(&manifest);
+        Sender::new(manifest, early)
     }
 
     #[test]
@@ -503,7 +531,7 @@ mod tests {
         let mut builder = ManifestBuilder::default();
         let entry = r#"{"file":{"path":"large","size_bytes":4718592}}"#;
         builder.push(serde_json::from_str(entry).unwrap()).unwrap();
-        Sender::new(Arc::new(builder.build()), Early::Nothing)
+        Sender::new(Arc::new(builder.build()), EarlyData::default())
     }
 
     #[test]
@@ -548,31 +576,34 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_along_counts_only_once_it_was_accepted() {
-        let mut sender = sender_with(Early::Everything);
+    fn what_is_sent_before_the_answer_counts_only_once_it_was_accepted() {
+        let mut sender = early_sender(1);
+        assert!(!sender.holds_chunk());
         sender.sent(1);
         sender.sent(2);
-        assert!(sender.failed(4));
         assert_eq!(sender.durable(5), Err(Violation::State("durable")));
         assert_eq!(sender.peer_failed(1), Err(Violation::State("file_failed")));
-        assert_eq!(sender.have(&[(1, 1)]), Err(Violation::State("have")));
+        assert_eq!(sender.have(&[(1, 1)]), Err(Violation::Entry(1)));
         assert_eq!(sender.delivered(), Delivered::default());
         sender.accepted().unwrap();
+        assert_eq!(sender.durable(5), Err(Violation::Durable(5)), "not sent");
+        assert!(sender.counts_early(4) && sender.failed(4));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 2, bytes: 3 });
+        assert_eq!(sender.delivered_early_bytes(), 3);
         assert_eq!(sender.failed_files(), 1);
     }
 
     #[test]
-    fn what_came_along_and_was_skipped_is_neither_delivered_nor_failed() {
-        let mut sender = sender_with(Early::Everything);
-        assert!(sender.failed(1));
+    fn what_was_sent_before_the_answer_and_skipped_is_neither_delivered_nor_failed() {
+        let mut sender = early_sender(1);
+        sender.sent(2);
         sender.skip(&[(1, 2)]).unwrap();
         sender.accepted().unwrap();
+        assert!(!sender.counts_early(1) && !sender.failed(1), "not wanted");
         assert_eq!(sender.peer_failed(1), Err(Violation::Entry(1)));
         assert_eq!(sender.durable(5), Err(Violation::Durable(5)), "not sent");
         assert_eq!(sender.durable(4), Ok(false));
-        assert!(!sender.failed(2), "nobody wants it");
         sender.sent(4);
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 3 });
@@ -580,21 +611,33 @@ mod tests {
     }
 
     #[test]
-    fn what_went_ahead_is_gone_behind_only_if_the_file_is_sent_from_its_beginning() {
+    fn a_failure_that_is_told_late_takes_nothing_back() {
+        let mut sender = early_sender(1);
+        sender.sent(2);
+        sender.sent(4);
+        sender.accepted().unwrap();
+        assert!(sender.failed(1));
+        assert_eq!(sender.durable(5), Ok(true));
+        assert_eq!(sender.delivered(), Delivered { files: 2, bytes: 5 });
+    }
+
+    #[test]
+    fn a_chunk_is_gone_behind_only_if_the_file_is_sent_from_its_beginning() {
+        const BYTES: u32 = 100_000;
         for (skipped, have, behind) in [
             (&[][..], &[][..], Some(1)),
             (&[(2, 3)], &[(2, 1)], Some(1)),
             (&[(0, 2)], &[], None),
             (&[], &[(1, 1)], None),
         ] {
-            let mut sender = sender_with(Early::FirstChunk);
-            assert!(sender.is_ahead());
+            let mut sender = early_sender(BYTES);
+            assert!(sender.holds_chunk());
             assert_eq!(sender.goes_on_behind(), None, "nobody knows");
             sender.skip(skipped).unwrap();
             sender.have(have).unwrap();
             sender.accepted().unwrap();
             assert_eq!(sender.goes_on_behind(), behind);
-            assert!(!sender.is_ahead());
+            assert!(!sender.holds_chunk());
         }
         let mut sender = sender();
         sender.accepted().unwrap();

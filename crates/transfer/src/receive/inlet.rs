@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use super::{Feeds, Work};
 use crate::event::TransferError;
 use crate::protocol::chunking::ChunkPlace;
+use crate::protocol::early::EarlyData;
 use crate::protocol::frame::{ChunkHeader, DigestItem};
-use crate::protocol::manifest::{Early, Manifest};
+use crate::protocol::manifest::Manifest;
 use crate::protocol::receiver::Receiver;
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
@@ -36,7 +37,6 @@ struct State {
 enum Sink {
     /// Nobody has answered the offer: no more than the machine allows is held.
     Held {
-        early: Early,
         work: Vec<Work>,
         /// Bytes of a chunk, be it that the rest of it is still coming.
         chunk_bytes: u64,
@@ -65,62 +65,47 @@ pub(crate) struct DueChunk {
 
 impl Inlet {
     /// For an offer that waits for its answer.
-    pub(crate) fn new(manifest: &Arc<Manifest>, early: Early) -> Self {
+    pub(crate) fn new(manifest: &Arc<Manifest>, early: EarlyData) -> Self {
         Self(Mutex::new(State {
-            machine: Receiver::unanswered(Arc::clone(manifest), early),
+            machine: Receiver::new(Arc::clone(manifest), early),
             sink: Sink::Held {
-                early,
                 work: Vec::new(),
                 chunk_bytes: 0,
             },
         }))
     }
 
-    /// The offer is taken. Returns what feeds its pipeline, and whether the peer is to
-    /// be told what is here.
+    /// The offer is taken. Returns what feeds its pipeline, and what the peer is to be
+    /// told to be here.
     pub(crate) fn accept(
         &self,
         transfer: &Arc<Transfer>,
         selection: &Arc<Selection>,
         have: &BTreeMap<u32, u32>,
-    ) -> (Feeds, bool) {
-        let mut state = self.0.lock();
-        let (mut held, mut bytes, mut was_early) = (Vec::new(), 0, false);
-        if let Sink::Held {
-            early,
-            work,
-            chunk_bytes,
-        } = &mut state.sink
-        {
-            was_early = *early != Early::Nothing;
-            (held, bytes) = (std::mem::take(work), *chunk_bytes);
-        }
-        let selection = Arc::clone(selection);
-        let empty = Receiver::new(Arc::clone(&selection), &BTreeMap::new());
-        let machine = std::mem::replace(&mut state.machine, empty);
-        let (machine, counts) = match was_early {
-            true => machine.accepted(selection, have),
-            false => (Receiver::new(selection, have), false),
-        };
-        state.machine = machine;
-        if counts {
-            transfer.progress.add_bytes(bytes);
-        } else {
-            held.clear();
-        }
+    ) -> (Feeds, Vec<(u32, u32)>) {
+        let State { machine, sink } = &mut *self.0.lock();
+        machine.accept(Arc::clone(selection), have);
         let (work, waiting_work) = mpsc::channel(WORK);
         let (digests, waiting_digests) = mpsc::channel(DIGESTS);
         let queues = Queues { work, digests };
-        state.sink = Sink::Pipeline {
+        let pipeline = Sink::Pipeline {
             transfer: Arc::clone(transfer),
-            queues: Some(queues).filter(|_| !state.machine.is_complete()),
+            queues: Some(queues).filter(|_| !machine.is_complete()),
         };
+        let mut held = Vec::new();
+        if let Sink::Held { work, chunk_bytes } = std::mem::replace(sink, pipeline) {
+            held = work;
+            if machine.keeps_begun() {
+                transfer.progress.add_bytes(chunk_bytes);
+            }
+        }
+        held.retain(|work| !work.entry().is_some_and(|entry| machine.drops_early(entry)));
         let feeds = Feeds {
             held,
             work: waiting_work,
             digests: waiting_digests,
         };
-        (feeds, !state.machine.is_early())
+        (feeds, machine.have().collect())
     }
 
     /// The transfer ends early: its pipeline gets no more, and ends.
@@ -132,11 +117,6 @@ impl Inlet {
         state.sink = Sink::Stopped;
     }
 
-    /// Whether a chunk may have to be held until the offer is answered.
-    pub(crate) fn is_ahead(&self) -> bool {
-        self.0.lock().machine.is_ahead()
-    }
-
     /// Whether a chunk is due, before it is read. `None` when it is not wanted any more.
     pub(crate) fn check_chunk(
         &self,
@@ -144,12 +124,11 @@ impl Inlet {
         data_bytes: usize,
     ) -> Result<Option<DueChunk>, Violation> {
         let mut state = self.0.lock();
-        let machine = match state.asked("chunk")? {
-            Some(machine) => machine,
-            None => return Ok(None),
+        let Some(machine) = state.asked() else {
+            return Ok(None);
         };
         let place = machine.check_chunk(header.entry, header.index, data_bytes)?;
-        let is_early = machine.is_ahead();
+        let is_early = !machine.is_answered();
         Ok(Some(DueChunk { place, is_early }))
     }
 
@@ -166,8 +145,8 @@ impl Inlet {
     }
 
     /// Hands on what has come if it is due, and waits while the pipeline has no room.
-    pub(crate) async fn take(&self, work: Work, what: &'static str) -> Result<(), Violation> {
-        let Some((queue, work)) = self.take_now(work, what)? else {
+    pub(crate) async fn take(&self, work: Work) -> Result<(), Violation> {
+        let Some((queue, work)) = self.take_now(work)? else {
             return Ok(());
         };
         // Fails when the transfer was stopped.
@@ -176,13 +155,9 @@ impl Inlet {
     }
 
     /// Keeps what has come, or says where it goes.
-    fn take_now(
-        &self,
-        work: Work,
-        what: &'static str,
-    ) -> Result<Option<(mpsc::Sender<Work>, Work)>, Violation> {
+    fn take_now(&self, work: Work) -> Result<Option<(mpsc::Sender<Work>, Work)>, Violation> {
         let mut state = self.0.lock();
-        let Some(machine) = state.asked(what)? else {
+        let Some(machine) = state.asked() else {
             return Ok(None);
         };
         if !work.is_taken(machine)? {
@@ -210,7 +185,7 @@ impl Inlet {
     pub(crate) async fn take_digests(&self, items: Vec<DigestItem>) -> Result<(), Violation> {
         let queue = {
             let mut state = self.0.lock();
-            if let Some(machine) = state.asked("digests")? {
+            if let Some(machine) = state.asked() {
                 let mut items = items.iter();
                 items.try_for_each(|item| machine.digest(item.entry, item.index))?;
             }
@@ -233,19 +208,25 @@ impl Inlet {
 
 impl State {
     /// Who says whether something is due; `None` when nobody wants to know.
-    fn asked(&mut self, what: &'static str) -> Result<Option<&mut Receiver>, Violation> {
-        match &self.sink {
-            Sink::Held {
-                early: Early::Nothing,
-                ..
-            } => Err(Violation::State(what)),
-            Sink::Held { .. } | Sink::Pipeline { .. } => Ok(Some(&mut self.machine)),
-            Sink::Stopped => Ok(None),
+    fn asked(&mut self) -> Option<&mut Receiver> {
+        match self.sink {
+            Sink::Held { .. } | Sink::Pipeline { .. } => Some(&mut self.machine),
+            Sink::Stopped => None,
         }
     }
 }
 
 impl Work {
+    /// The file that it belongs to, where it is one.
+    const fn entry(&self) -> Option<u32> {
+        match self {
+            Self::Chunk { entry, .. } | Self::End { entry, .. } | Self::Failed { entry, .. } => {
+                Some(*entry)
+            }
+            Self::Batch { .. } => None,
+        }
+    }
+
     /// Whether it is wanted, if it is due.
     fn is_taken(&self, machine: &mut Receiver) -> Result<bool, Violation> {
         match self {

@@ -156,7 +156,7 @@ impl Outgoing {
     fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Option<()> {
         let encoded = frame::encode_digests(self.transfer.id, items)?;
         items.clear();
-        self.queue(Frame::Message(encoded), 0)
+        self.queue(Frame::Message(encoded), 0, false)
     }
 
     /// Reads what the receiver misses of a file of which it has `have` chunks.
@@ -167,7 +167,7 @@ impl Outgoing {
         entry: u32,
         have: u32,
         waiting: &mut Waiting,
-        pieces: &Pieces<'_>,
+        pieces: &mut Pieces<'_>,
     ) -> Option<Result<Tree, FileError>> {
         let lengths = self.source.manifest().lengths(entry)?;
         waiting.until_begun();
@@ -208,7 +208,7 @@ impl Outgoing {
         (file, known): (&File, &Arc<Chunks>),
         (entry, lengths, index): (u32, Chunking, u32),
         expected: Digest,
-        pieces: &Pieces<'_>,
+        pieces: &mut Pieces<'_>,
     ) -> Option<Result<(), FileError>> {
         self.check_pause(pieces, &mut None)?;
         if self.is_unwanted(entry) {

@@ -7,11 +7,12 @@ use super::{TRANSFERS_MAX, TransferTable, on_thread, thread_error};
 use crate::disk::store::Store;
 use crate::event::{ExchangeError, ExchangeEvent};
 use crate::offers::{GiveWay, OfferRoom};
+use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::Digest;
+use crate::protocol::early::{self, EarlyData};
 use crate::protocol::file_error::FileErrorKind;
 use crate::protocol::manifest::{
-    ALONG_BYTES_MAX, ALONG_ENTRIES_MAX, ENTRIES_MAX, Early, Entry, Manifest, ManifestBuilder,
-    ManifestError, PATHS_BYTES_MAX,
+    ENTRIES_MAX, Entry, Manifest, ManifestBuilder, ManifestError, PATHS_BYTES_MAX,
 };
 use crate::protocol::message::{CancelReason, DeclineReason, Message, Offer, TransferId, runs};
 use crate::protocol::selection::Selection;
@@ -37,6 +38,7 @@ pub(crate) enum OpenIncoming {
         manifest: Arc<Manifest>,
         is_preparing: bool,
         inlet: Arc<Inlet>,
+        early_bytes: Option<u32>,
         /// What it takes counts until it is answered.
         _room: OfferRoom,
     },
@@ -53,7 +55,8 @@ pub(crate) struct Announced {
     builder: ManifestBuilder,
     entries: u32,
     total_bytes: u64,
-    early: Early,
+    /// Bytes that come before the answer.
+    early_bytes: Option<u32>,
     sent: Option<Digest>,
     room: OfferRoom,
 }
@@ -77,13 +80,15 @@ impl Announced {
     /// The offer, all of it, as it waits for an answer.
     fn complete(self) -> Result<(Arc<Manifest>, OpenIncoming), Violation> {
         let manifest = Arc::new(self.builder.build());
-        if self.early == Early::FirstChunk && !manifest.has_first_chunk() {
-            return Err(ManifestError::Ahead.into());
-        }
+        let early = match self.early_bytes {
+            Some(bytes) => EarlyData::promised(&manifest, bytes)?,
+            None => EarlyData::default(),
+        };
         let offered = OpenIncoming::Offered {
             manifest: Arc::clone(&manifest),
             is_preparing: false,
-            inlet: Arc::new(Inlet::new(&manifest, self.early)),
+            inlet: Arc::new(Inlet::new(&manifest, early)),
+            early_bytes: self.early_bytes,
             _room: self.room,
         };
         Ok((manifest, offered))
@@ -92,10 +97,11 @@ impl Announced {
 
 impl OpenIncoming {
     /// Whether a chunk of it may have to be held until it is answered.
-    fn is_ahead(&self) -> bool {
+    fn holds_chunk(&self) -> bool {
         match self {
-            Self::Announced(announced) => announced.early == Early::FirstChunk,
-            Self::Offered { inlet, .. } => inlet.is_ahead(),
+            Self::Announced(Announced { early_bytes, .. }) | Self::Offered { early_bytes, .. } => {
+                early_bytes.is_some_and(early::is_chunk)
+            }
             Self::Receiving { .. } => false,
         }
     }
@@ -123,7 +129,7 @@ impl TransferTable {
     /// The peer announces an offer.
     pub(crate) fn announced(self: &Arc<Self>, offer: Offer) -> Result<(), Violation> {
         let (id, entries, total_bytes) = (offer.transfer, offer.entries, offer.total_bytes);
-        let early = Early::promised(offer.along, offer.ahead)?;
+        let early_bytes = offer.early.unwrap_or_default();
         let mut open = self.open();
         open.announce(self.side, id)?;
         if entries == 0 {
@@ -132,13 +138,11 @@ impl TransferTable {
         if entries > ENTRIES_MAX {
             return Err(ManifestError::TooMany.into());
         }
-        let is_large = entries > ALONG_ENTRIES_MAX || total_bytes > u64::from(ALONG_BYTES_MAX);
-        if early == Early::Everything && is_large {
-            return Err(ManifestError::Along.into());
-        }
         // So that no more than one chunk waits for answers.
-        if early == Early::FirstChunk && open.incoming.values().any(OpenIncoming::is_ahead) {
-            return Err(Violation::State("chunk ahead of the answer"));
+        let is_one_too_many = early::is_chunk(early_bytes)
+            && (early_bytes > CHUNK_BYTES || open.incoming.values().any(OpenIncoming::holds_chunk));
+        if is_one_too_many || u64::from(early_bytes) > total_bytes {
+            return Err(ManifestError::Early.into());
         }
         let open_entries: u32 = open.incoming.values().map(OpenIncoming::entries).sum();
         if open.incoming.len() >= TRANSFERS_MAX || open_entries + entries > OPEN_ENTRIES_MAX {
@@ -146,7 +150,7 @@ impl TransferTable {
         }
         let mut room = OfferRoom::new(self.connection.resources.offers.clone(), self.giving(id));
         let owner = self.connection.owner();
-        let Ok(displaced) = room.announce(owner, early, entries, total_bytes) else {
+        let Ok(displaced) = room.announce(owner, early_bytes, entries) else {
             return self.decline_busy(id);
         };
         let mut builder = ManifestBuilder::default();
@@ -155,7 +159,7 @@ impl TransferTable {
             builder,
             entries,
             total_bytes,
-            early,
+            early_bytes: offer.early,
             sent: offer.sent,
             room,
         };
@@ -285,15 +289,14 @@ impl TransferTable {
         };
         let (manifest, inlet) = (Arc::clone(manifest), Arc::clone(inlet));
         transfer.select(selection);
-        let (feeds, says_have) = inlet.accept(&transfer, selection, have);
+        let (feeds, have) = inlet.accept(&transfer, selection, have);
         let receiving = OpenIncoming::Receiving {
             manifest,
             transfer: Arc::clone(&transfer),
             inlet: Arc::clone(&inlet),
         };
         open.incoming.insert(id, receiving);
-        // What comes along is compared when it is here.
-        self.say_accept(id, selection, Some(have).filter(|_| says_have));
+        self.say_accept(id, selection, &have);
         let receiving = Receiving {
             transfer,
             selection: Arc::clone(selection),
@@ -303,20 +306,14 @@ impl TransferTable {
         Ok((receiving, feeds))
     }
 
-    fn say_accept(
-        &self,
-        transfer: TransferId,
-        selection: &Selection,
-        have: Option<&BTreeMap<u32, u32>>,
-    ) {
+    fn say_accept(&self, transfer: TransferId, selection: &Selection, have: &[(u32, u32)]) {
         for page in runs(selection.skipped().iter().copied()).chunks(PAGE) {
             self.connection.say(Message::Skip {
                 transfer,
                 entries: page.to_vec(),
             });
         }
-        let files = have.into_iter().flatten().map(|(&e, &chunks)| (e, chunks));
-        for page in files.collect::<Vec<_>>().chunks(PAGE) {
+        for page in have.chunks(PAGE) {
             self.connection.say(Message::Have {
                 transfer,
                 files: page.to_vec(),

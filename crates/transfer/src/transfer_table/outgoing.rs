@@ -9,16 +9,17 @@ use tokio::sync::{mpsc, oneshot};
 use super::{OpenTransfers, TransferTable, on_thread, thread_error};
 use crate::connection::{Bulk, Connection, Frame};
 use crate::event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError};
+use crate::protocol::early::EarlyData;
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
-use crate::protocol::manifest::{Early, Entry, Manifest};
+use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::message::{CancelReason, Message, Offer, TransferId};
 use crate::protocol::sender::{Accepted, Delivered, Sender};
 use crate::protocol::violation::Violation;
 use crate::resume;
 use crate::resume::ResumeState;
 use crate::send::source::Source;
-use crate::send::{Ahead, Answer, EarlySend, First, Outgoing, SendJob, Sent};
+use crate::send::{Answer, Begun, EarlyJob, Outgoing, SendJob, Sent};
 use crate::transfer::Transfer;
 
 /// A page of an offer, well below the largest frame.
@@ -35,17 +36,10 @@ pub(crate) struct OpenOutgoing {
     /// What the receiver misses of what it seemed to have; `None` until files
     /// are sent.
     pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
-    /// Tells what has gone ahead of the answer, once it has.
-    ahead: Option<oneshot::Receiver<Ahead>>,
-    /// Why nothing could, as long as nobody knows whether that matters.
-    failed_ahead: Option<FileError>,
-}
-
-/// What leaves without waiting for the answer to an offer.
-enum Leaving {
-    Nothing,
-    FirstChunk(EarlySend),
-    Everything(SendJob),
+    /// Tells that the early data is sent, once it is.
+    early: Option<oneshot::Receiver<Begun>>,
+    /// What of it could not be read, as long as nobody knows whether that matters.
+    failed_early: Vec<(u32, FileError)>,
 }
 
 impl OpenOutgoing {
@@ -56,61 +50,59 @@ impl OpenOutgoing {
             connection: Arc::clone(connection),
             unwanted: Arc::clone(&self.unwanted),
             have,
-            is_early: self.machine.is_early(),
-            ahead: None,
+            early: self.machine.early(),
+            goes_on_behind: self.machine.goes_on_behind(),
         }
     }
 
-    /// What sends its first chunk, now.
-    fn forerun(&mut self, connection: &Arc<Connection>) -> EarlySend {
-        let (gone, ahead) = oneshot::channel();
-        self.ahead = Some(ahead);
-        (self.outgoing(connection, BTreeMap::new()), gone)
-    }
-
-    /// What sends its files, from now on.
-    pub(crate) fn depart(
-        &mut self,
-        connection: &Arc<Connection>,
-        have: BTreeMap<u32, u32>,
-    ) -> SendJob {
-        let (answers, waiting) = mpsc::unbounded_channel();
-        self.answers = Some(answers);
-        let goes_on = self.machine.goes_on_behind().is_some();
-        SendJob {
-            outgoing: self.outgoing(connection, have),
-            answers: waiting,
-            ahead: self.ahead.take().map(|ahead| (ahead, goes_on)),
+    /// What sends the early data, now.
+    fn start_early(&mut self, connection: &Arc<Connection>) -> EarlyJob {
+        let (done, early) = oneshot::channel();
+        self.early = Some(early);
+        EarlyJob {
+            outgoing: self.outgoing(connection, BTreeMap::new()),
+            done,
         }
     }
 
-    /// The receiver takes the offer. Returns what it has, and what the
-    /// application is to be told beside that.
+    /// The receiver takes the offer. Returns what sends the files, unless all of them
+    /// are early data, and which of that failed, as the application is to be told.
     pub(crate) fn accepted(
         &mut self,
-    ) -> Result<(BTreeMap<u32, u32>, Option<ExchangeEvent>), Violation> {
+        connection: &Arc<Connection>,
+    ) -> Result<(Option<SendJob>, Vec<ExchangeEvent>), Violation> {
         let Accepted { selection, have } = self.machine.accepted()?;
         self.transfer.select(&selection);
-        if !self.machine.is_early() {
-            let mut unwanted = self.unwanted.lock();
-            unwanted.clone_from(selection.skipped());
-        }
+        self.unwanted.lock().clone_from(selection.skipped());
         if self.machine.goes_on_behind().is_some() {
-            self.transfer.progress.count_ahead();
+            self.transfer.progress.count_early();
         }
-        let failed = self.failed_ahead.take();
-        Ok((have, failed.and_then(|error| self.failed_ahead(error))))
+        let failed = std::mem::take(&mut self.failed_early).into_iter();
+        let failed = failed.filter_map(|(entry, error)| self.failed_early(entry, error));
+        let failed = failed.collect();
+        if self.machine.early().is_everything(self.source.manifest()) {
+            return Ok((None, failed));
+        }
+        let (answers, waiting) = mpsc::unbounded_channel();
+        self.answers = Some(answers);
+        let job = SendJob {
+            outgoing: self.outgoing(connection, have),
+            answers: waiting,
+            early: self.early.take(),
+        };
+        Ok((Some(job), failed))
     }
 
-    /// The file whose first chunk should go ahead cannot be read. Returns what the
+    /// What should travel before the answer cannot be read. Returns what the
     /// application is to be told, if anything yet.
-    pub(crate) fn failed_ahead(&mut self, error: FileError) -> Option<ExchangeEvent> {
-        match self.machine.goes_on_behind() {
-            Some(entry) => self.failed(entry, error),
-            None => {
-                self.failed_ahead = Some(error);
-                None
-            }
+    fn failed_early(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
+        if !self.machine.is_accepted() {
+            self.failed_early.push((entry, error));
+            return None;
+        }
+        match self.machine.counts_early(entry) {
+            true => self.failed(entry, error),
+            false => None,
         }
     }
 
@@ -170,18 +162,17 @@ impl OpenOutgoing {
 }
 
 impl OpenTransfers {
-    /// What of an offer leaves before the answer.
-    fn early(&self, manifest: &Manifest, may_go_ahead: bool) -> Early {
-        let is_ahead = |other: &OpenOutgoing| other.machine.is_ahead();
-        if manifest.fits_along() {
-            Early::Everything
-        } else if may_go_ahead
-            && manifest.has_first_chunk()
-            && !self.outgoing.values().any(is_ahead)
-        {
-            Early::FirstChunk
-        } else {
-            Early::Nothing
+    /// What of an offer travels before the answer: a chunk only while the receiver can
+    /// hold no other. Of an offer that was under way before the receiver is likely to
+    /// have what it would be, unless all of it is little.
+    fn early(&self, manifest: &Manifest, is_first_attempt: bool) -> EarlyData {
+        let early = EarlyData::of(manifest);
+        let holds_chunk = |other: &OpenOutgoing| other.machine.holds_chunk();
+        let is_one_too_many = early.is_chunk() && self.outgoing.values().any(holds_chunk);
+        let may_go = is_first_attempt && !is_one_too_many;
+        match may_go || early.is_everything(manifest) {
+            true => early,
+            false => EarlyData::default(),
         }
     }
 }
@@ -193,15 +184,17 @@ impl TransferTable {
         source: Arc<Source>,
         resume: &ResumeState,
     ) -> Result<TransferId, ExchangeError> {
-        let (transfer, leaving) = self.open_outgoing(&source, resume)?;
+        let (transfer, early) = self.open_outgoing(&source, resume)?;
         let id = transfer.id;
         let table = Arc::clone(self);
         tokio::spawn(async move {
             send_pages(&table.connection, transfer, source).await;
-            match leaving {
-                Leaving::Nothing => {}
-                Leaving::FirstChunk(forerun) => table.send_ahead(forerun).await,
-                Leaving::Everything(departure) => table.deliver(departure).await,
+            if let Some(job) = early {
+                let telling = Arc::clone(&table);
+                let work = move || job.run(|sent| telling.sent(id, sent));
+                if on_thread("pinhole-early", work).await.is_none() {
+                    table.give_up(id);
+                }
             }
         });
         Ok(id)
@@ -221,62 +214,26 @@ impl TransferTable {
         }
     }
 
-    /// Sends the files of an offer that was accepted, or with which they come
-    /// along.
-    pub(crate) async fn deliver(self: Arc<Self>, departure: SendJob) {
+    /// Sends the files of an offer that was accepted.
+    pub(crate) async fn deliver(self: Arc<Self>, job: SendJob) {
         let SendJob {
-            mut outgoing,
+            outgoing,
             answers,
-            ahead,
-        } = departure;
+            early,
+        } = job;
         let id = outgoing.transfer.id;
-        if let Some((ahead, goes_on)) = ahead {
-            let Ok(ahead) = ahead.await else {
+        let begun = match early {
+            Some(early) => match early.await {
+                Ok(begun) => begun,
                 // The transfer is over.
-                return;
-            };
-            outgoing.ahead = Some(ahead).filter(|_| goes_on);
-        }
+                Err(_) => return,
+            },
+            None => None,
+        };
         let telling = Arc::clone(&self);
-        let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));
+        let work = move || outgoing.run(begun, answers, |sent| telling.sent(id, sent));
         if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
             self.give_up(id);
-        }
-    }
-
-    /// Sends what goes ahead of the answer to an offer, and tells those who send the
-    /// rest.
-    async fn send_ahead(self: Arc<Self>, (outgoing, gone): EarlySend) {
-        let transfer = Arc::clone(&outgoing.transfer);
-        let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
-        let Some(First {
-            frame,
-            file_bytes,
-            outcome,
-        }) = read.flatten()
-        else {
-            if !transfer.is_stopped() {
-                self.give_up(transfer.id);
-            }
-            return;
-        };
-        let ahead = match outcome {
-            Ok(digest) => Ahead::Chunk(digest),
-            Err(error) => {
-                // Before the receiver can hear of it.
-                self.failed_ahead(transfer.id, error).await;
-                Ahead::Failure
-            }
-        };
-        let bulk = Bulk {
-            transfer,
-            frame,
-            file_bytes,
-            is_ahead: true,
-        };
-        if self.connection.bulk.send(bulk).await.is_ok() {
-            // Nobody waits when the transfer is over.
-            let _ = gone.send(ahead);
         }
     }
 
@@ -286,14 +243,12 @@ impl TransferTable {
         let _ = self.cancel(id, thread_error(), reason);
     }
 
-    /// Gives a source an id and announces it. Some of its files may leave at
-    /// once: a first chunk while the receiver can hold no other, unless the transfer
-    /// was under way before, when the receiver is likely to have it.
+    /// Gives a source an id and announces it. Returns what sends its early data.
     fn open_outgoing(
         &self,
         source: &Arc<Source>,
         resume: &ResumeState,
-    ) -> Result<(Arc<Transfer>, Leaving), ExchangeError> {
+    ) -> Result<(Arc<Transfer>, Option<EarlyJob>), ExchangeError> {
         let mut open = self.open();
         let id = open.new_id()?;
         let manifest = source.manifest();
@@ -310,57 +265,42 @@ impl TransferTable {
             },
             unwanted: Arc::default(),
             answers: None,
-            ahead: None,
-            failed_ahead: None,
+            early: None,
+            failed_early: Vec::new(),
         };
-        let leaving = match early {
-            Early::Nothing => Leaving::Nothing,
-            Early::FirstChunk => Leaving::FirstChunk(outgoing.forerun(&self.connection)),
-            Early::Everything => {
-                Leaving::Everything(outgoing.depart(&self.connection, BTreeMap::new()))
-            }
-        };
+        let job = early
+            .bytes()
+            .map(|_| outgoing.start_early(&self.connection));
         open.outgoing.insert(id, outgoing);
         // Under the lock, so that ids reach the peer in rising order.
         self.connection.say(Message::Offer(Offer {
             transfer: id,
             entries: manifest.count(),
             total_bytes: manifest.total_bytes(),
-            along: early == Early::Everything,
-            ahead: early == Early::FirstChunk,
+            early: early.bytes(),
             unread: manifest.unread(),
             sent,
         }));
-        Ok((transfer, leaving))
+        Ok((transfer, job))
     }
 
     /// What has become of a file that is on its way out.
-    pub(crate) fn sent(&self, id: TransferId, sent: Sent) {
+    fn sent(&self, id: TransferId, sent: Sent) {
         let mut open = self.open();
         let Some(outgoing) = open.outgoing.get_mut(&id) else {
             return;
         };
-        match sent {
-            Sent::File(entry) => outgoing.machine.sent(entry),
-            Sent::Failed(entry, error) => {
-                let event = outgoing.failed(entry, error);
-                drop(open);
-                if let Some(event) = event {
-                    self.connection.emit_blocking(event);
-                }
+        let event = match sent {
+            Sent::File(entry) => {
+                outgoing.machine.sent(entry);
+                None
             }
-        }
-    }
-
-    /// The file whose first chunk should go ahead of the answer cannot be read.
-    pub(crate) async fn failed_ahead(&self, id: TransferId, error: FileError) {
-        let event = {
-            let mut open = self.open();
-            let outgoing = open.outgoing.get_mut(&id);
-            outgoing.and_then(|outgoing| outgoing.failed_ahead(error))
+            Sent::Failed(entry, error) => outgoing.failed(entry, error),
+            Sent::FailedEarly(entry, error) => outgoing.failed_early(entry, error),
         };
+        drop(open);
         if let Some(event) = event {
-            self.connection.emit(event).await;
+            self.connection.emit_blocking(event);
         }
     }
 
@@ -369,7 +309,7 @@ impl TransferTable {
         let outgoing = self.open().outgoing.remove(&id)?;
         if !outgoing.machine.is_accepted() {
             let sent = outgoing.transfer.resume.sent(outgoing.source.manifest())?;
-            // What comes along is on its way, in vain.
+            // Its early data is on its way, in vain.
             outgoing
                 .transfer
                 .control
@@ -407,7 +347,7 @@ async fn send_pages(connection: &Connection, transfer: Arc<Transfer>, source: Ar
             transfer: Arc::clone(&transfer),
             frame: Frame::Message(encoded),
             file_bytes: 0,
-            is_ahead: false,
+            is_early: false,
         };
         if connection.bulk.send(bulk).await.is_err() {
             // The exchange is over, and ends all transfers.

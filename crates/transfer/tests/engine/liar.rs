@@ -65,14 +65,16 @@ impl Liar {
         self.offer_as(0, sizes, "").await;
     }
 
-    /// As `offer`, and they come along.
-    pub(crate) async fn offer_along(&mut self, transfer: u32, sizes: &[usize]) {
-        self.offer_as(transfer, sizes, r#","along":true"#).await;
+    /// As `offer`, and all of them travel before the answer.
+    pub(crate) async fn offer_early(&mut self, transfer: u32, sizes: &[usize]) {
+        let early = format!(r#","early":{}"#, sizes.iter().sum::<usize>());
+        self.offer_as(transfer, sizes, &early).await;
     }
 
-    /// As `offer`, and its first chunk goes ahead of the answer.
-    pub(crate) async fn offer_ahead(&mut self, transfer: u32, sizes: &[usize]) {
-        self.offer_as(transfer, sizes, r#","ahead":true"#).await;
+    /// As `offer`, and the first chunk travels before the answer.
+    pub(crate) async fn offer_chunk(&mut self, transfer: u32, sizes: &[usize]) {
+        let early = format!(r#","early":{}"#, sizes[0].min(MIB));
+        self.offer_as(transfer, sizes, &early).await;
     }
 
     /// As `offer`, with these words more.

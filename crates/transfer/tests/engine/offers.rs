@@ -99,7 +99,7 @@ async fn strangers_leave_room_for_those_who_are_known() {
     for key in 1..=40 {
         let (mut liar, mut bob) = pair_of([key; 32], resources.clone());
         // A first chunk that is held counts, too.
-        liar.offer_ahead(0, &[2 * MIB]).await;
+        liar.offer_chunk(0, &[2 * MIB]).await;
         let _ = bob.event().await;
         strangers.push((liar, bob));
     }

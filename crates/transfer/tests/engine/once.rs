@@ -162,7 +162,7 @@ async fn files_that_come_along_again_are_not_written_again() {
         let into = tempdir().unwrap();
         let resume = ResumeState::default();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         let (id, _) = bob.offered().await;
         let choices = AcceptOptions::default();
         bob.accept_again(id, into.path(), choices.clone(), &resume)
@@ -181,7 +181,7 @@ async fn files_that_come_along_again_are_not_written_again() {
         fs::remove_file(into.path().join("0")).unwrap();
 
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         liar.batch(&[(0, &second), (1, b"xyz")]).await;
         let (id, _) = bob.offered().await;
         bob.accept_again(id, into.path(), choices, &resume).await;
