@@ -159,6 +159,14 @@ impl Frame {
         matches!(self, Self::Data { .. })
     }
 
+    /// How long the data in it is.
+    pub(crate) const fn data_bytes(&self) -> usize {
+        match self {
+            Self::Message(_) => 0,
+            Self::Data { data_bytes, .. } => *data_bytes,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Message(bytes) => bytes,

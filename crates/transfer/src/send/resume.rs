@@ -5,15 +5,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
-use std::fs::File;
 use std::sync::{Arc, mpsc};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::{Outgoing, Piece, Pieces};
+use super::read::{OpenFile, Reading};
+use super::{Outgoing, Stopped, Unread};
 use crate::connection::Frame;
-use crate::disk::digest_cache::Chunks;
-use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
+use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
@@ -67,18 +66,17 @@ impl Waiting {
         let _ = self.begun.recv();
     }
 
-    /// `None` when the transfer was stopped.
-    fn digests(&self, entry: u32) -> Option<Result<Vec<Digest>, FileError>> {
+    fn digests(&self, entry: u32) -> Result<Vec<Digest>, Unread> {
         let mut digested = self.digested.iter();
-        digested.find_map(|(of, digests)| (of == entry).then_some(digests))
+        let digests = digested.find_map(|(of, digests)| (of == entry).then_some(digests));
+        Ok(digests.ok_or(Stopped)??)
     }
 
-    /// The chunks that differ, once all are compared. `None` when the transfer
-    /// was stopped.
-    fn differing(&mut self, entry: u32, chunks: u32) -> Option<Vec<(u32, u32)>> {
+    /// The chunks that differ, once all are compared.
+    fn differing(&mut self, entry: u32, chunks: u32) -> Result<Vec<(u32, u32)>, Stopped> {
         // Of an empty file nothing is said.
         while chunks > 0 && self.early.get(&entry).is_none_or(|it| it.chunks < chunks) {
-            let mut answer = self.answers.blocking_recv()?;
+            let mut answer = self.answers.blocking_recv().ok_or(Stopped)?;
             match self.early.entry(answer.entry) {
                 Entry::Occupied(mut before) => {
                     let before = before.get_mut();
@@ -91,26 +89,25 @@ impl Waiting {
             }
         }
         let answer = self.early.remove(&entry);
-        Some(answer.map(|it| it.differing).unwrap_or_default())
+        Ok(answer.map(|it| it.differing).unwrap_or_default())
     }
 }
 
 impl Outgoing {
     /// Hashes all chunks that the receiver has and sends their digests; drops
-    /// `beginning` when the first are on their way. `None` when the transfer was
-    /// stopped.
+    /// `beginning` when the first are on their way.
     pub(super) fn digest(
         &self,
         digested: &mpsc::Sender<Digested>,
         beginning: mpsc::Sender<Infallible>,
-    ) -> Option<()> {
+    ) -> Result<(), Stopped> {
         let mut beginning = Some(beginning);
         let mut reader = SourceReader::new(Arc::clone(&self.source));
         let mut buffer = vec![0; CHUNK_BYTES as usize];
         let mut items = Vec::new();
         let mut read_bytes = 0;
         for (&entry, &chunks) in &self.have {
-            let lengths = self.source.manifest().lengths(entry)?;
+            let lengths = self.source.manifest().lengths(entry).ok_or(Stopped)?;
             let mut digests = Vec::new();
             let mut digest_all = || {
                 let file = reader.open(entry)?;
@@ -138,7 +135,8 @@ impl Outgoing {
                         digest,
                     });
                     if items.len() == DIGEST_ITEMS_MAX || read_bytes >= FLUSH_BYTES {
-                        self.queue_digests(&mut items);
+                        // Should it take no more, the next to be sent ends this.
+                        let _ = self.queue_digests(&mut items);
                         beginning = None;
                         read_bytes = 0;
                     }
@@ -146,93 +144,60 @@ impl Outgoing {
                 reader.check_unchanged(entry, &file)
             };
             let outcome = digest_all();
-            digested.send((entry, outcome.map(|()| digests))).ok()?;
+            let outcome = outcome.map(|()| digests);
+            digested.send((entry, outcome)).map_err(|_| Stopped)?;
         }
         let queued = self.queue_digests(&mut items);
         drop(beginning);
         queued
     }
 
-    fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Option<()> {
-        let encoded = frame::encode_digests(self.transfer.id, items)?;
+    fn queue_digests(&self, items: &mut Vec<DigestItem>) -> Result<(), Stopped> {
+        let encoded = frame::encode_digests(self.transfer.id, items).ok_or(Stopped)?;
         items.clear();
         self.queue(Frame::Message(encoded), 0, false)
     }
+}
 
+impl Reading<'_> {
     /// Reads what the receiver misses of a file of which it has `have` chunks.
-    /// Returns the tree over those. `None` when the transfer was stopped.
+    /// Returns the tree over those.
     pub(super) fn read_missing(
-        &self,
-        reader: &mut SourceReader,
+        &mut self,
         entry: u32,
         have: u32,
         waiting: &mut Waiting,
-        pieces: &mut Pieces<'_>,
-    ) -> Option<Result<Tree, FileError>> {
-        let lengths = self.source.manifest().lengths(entry)?;
+    ) -> Result<Tree, Unread> {
         waiting.until_begun();
-        let (file, known) = match self.read_chunks(reader, entry, lengths, have, pieces)? {
-            Ok(read) => read,
-            Err(error) => return Some(Err(error)),
-        };
-        let digests = match waiting.digests(entry)? {
-            Ok(digests) => digests,
-            Err(error) => return Some(Err(error)),
-        };
+        let open = self.read_chunks(entry, have)?;
+        let digests = waiting.digests(entry)?;
         for (first, count) in waiting.differing(entry, have)? {
             for index in first..first.saturating_add(count) {
-                let expected = digests.get(index as usize)?;
-                let place = (entry, lengths, index);
-                match self.read_again(reader, (&file, &known), place, *expected, pieces)? {
-                    Ok(()) => {}
-                    Err(error) => return Some(Err(error)),
-                }
+                let expected = digests.get(index as usize).ok_or(Stopped)?;
+                self.read_again(&open, index, *expected)?;
             }
         }
         // Given up meanwhile: the receiver may not have compared all of it.
-        if self.is_unwanted(entry) {
-            return Some(Err(FileError::Peer(FileErrorKind::Io)));
+        if self.outgoing.is_unwanted(entry) {
+            return Err(FileError::Peer(FileErrorKind::Io).into());
         }
-        if let Err(error) = reader.check_read(entry, &file) {
-            return Some(Err(error));
-        }
+        self.check_read(&open)?;
         let mut tree = Tree::default();
         digests.into_iter().for_each(|digest| tree.push(digest));
-        Some(Ok(tree))
+        Ok(tree)
     }
 
     /// Reads a chunk whose digest was sent already, and must not have changed.
-    fn read_again(
-        &self,
-        reader: &SourceReader,
-        (file, known): (&File, &Arc<Chunks>),
-        (entry, lengths, index): (u32, Chunking, u32),
-        expected: Digest,
-        pieces: &mut Pieces<'_>,
-    ) -> Option<Result<(), FileError>> {
-        self.check_pause(pieces, &mut None)?;
-        if self.is_unwanted(entry) {
-            return Some(Err(FileError::Peer(FileErrorKind::Io)));
+    fn read_again(&mut self, open: &OpenFile, index: u32, expected: Digest) -> Result<(), Unread> {
+        self.check_wanted(open.entry)?;
+        let place = open.lengths.place(index).ok_or(Stopped)?;
+        let buffer = self.fill(open, place)?;
+        let data = buffer.data().get(..place.length_bytes());
+        if Digest::of_chunk(place, data.unwrap_or_default()) != expected {
+            let detail = "it changed after it was read".to_owned();
+            let trouble = FileErrorKind::Changed;
+            return Err(FileError::Local { trouble, detail }.into());
         }
-        let place = lengths.place(index)?;
-        let mut buffer = self.buffer()?;
-        let room = buffer.data_mut().get_mut(..place.length_bytes())?;
-        if let Err(error) = reader.read(entry, file, room, place.offset_bytes()) {
-            return Some(Err(error));
-        }
-        if Digest::of_chunk(place, room) != expected {
-            return Some(Err(FileError::Local {
-                trouble: FileErrorKind::Changed,
-                detail: "it changed after it was read".to_owned(),
-            }));
-        }
-        let piece = Piece::Chunk {
-            entry,
-            place,
-            buffer,
-            known: Arc::clone(known),
-        };
-        pieces.send(piece)?;
-        Some(Ok(()))
+        Ok(self.send_chunk(open, place, buffer)?)
     }
 }
