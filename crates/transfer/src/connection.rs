@@ -102,8 +102,8 @@ impl Connection {
         }
     }
 
-    pub(crate) fn set_known(&self, is_known: bool) {
-        self.is_known.store(is_known, Ordering::Relaxed);
+    pub(crate) fn set_known(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
     }
 
     /// A new attempt at a transfer from this peer.

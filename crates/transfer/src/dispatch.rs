@@ -124,7 +124,7 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
 
     async fn message(&mut self, message: Message) -> Result<(), Ended> {
         match message {
-            Message::Offer(offer) => self.table.announced(offer)?,
+            Message::Offer(offer) => self.table.announced(&offer)?,
             Message::Entries { transfer, entries } => {
                 if let Some(event) = self.table.add_entries(transfer, entries)? {
                     self.table.connection.emit(event).await;

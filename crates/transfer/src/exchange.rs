@@ -322,18 +322,30 @@ impl Exchange {
         Ok(())
     }
 
-    /// Whether the peer counts from now on as one that is known. What it has offered
-    /// before stays counted as it was.
-    pub fn set_known(&self, is_known: bool) {
-        self.table.connection.set_known(is_known);
+    /// The peer counts from now on as one that is known. What it has offered before stays
+    /// counted as it was.
+    pub fn set_known(&self) {
+        self.table.connection.set_known();
     }
 
-    /// Has the sender of a transfer of either direction stop for a while, or go
-    /// on. It goes on when neither side wants it to stop.
+    /// Has the sender of a transfer of either direction stop for a while.
     ///
     /// # Errors
     /// There is no such transfer, or it is an offer that was not answered yet.
-    pub fn pause(&self, id: TransferId, paused: bool) -> Result<(), ExchangeError> {
+    pub fn pause(&self, id: TransferId) -> Result<(), ExchangeError> {
+        self.set_paused(id, true)
+    }
+
+    /// As far as this side goes, a transfer that was paused goes on. It does when
+    /// neither side wants it to stop.
+    ///
+    /// # Errors
+    /// As for [`Exchange::pause`].
+    pub fn unpause(&self, id: TransferId) -> Result<(), ExchangeError> {
+        self.set_paused(id, false)
+    }
+
+    fn set_paused(&self, id: TransferId, paused: bool) -> Result<(), ExchangeError> {
         let transfer = self.table.accepted_transfer(id);
         let transfer = transfer.ok_or(ExchangeError::UnknownTransfer)?;
         if transfer.control.pause(Party::Us, paused) {

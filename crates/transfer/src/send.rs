@@ -24,6 +24,7 @@ pub(crate) use self::resume::Answer;
 use self::resume::Waiting;
 use crate::connection::buffer::Buffer;
 use crate::connection::{Bulk, Connection, Frame};
+use crate::protocol::digest::Tree;
 use crate::protocol::early::EarlyData;
 use crate::protocol::file_error::FileError;
 use crate::send::source::Source;
@@ -31,6 +32,8 @@ use crate::transfer::Transfer;
 
 /// Frames that wait to be queued.
 const FRAMES: usize = 2;
+/// Files up to this size travel in batches.
+const SMALL_FILE_BYTES: u64 = 128 * 1024;
 
 /// What becomes of files on their way, as the queueing thread tells it.
 pub(crate) enum Sent {
@@ -153,5 +156,33 @@ impl Outgoing {
         };
         let queued = self.connection.bulk.blocking_send(bulk);
         queued.map_err(|_| Stopped)
+    }
+}
+
+impl Reading<'_> {
+    /// Reads every wanted file but for the early data.
+    fn read(&mut self, begun: Begun, mut waiting: Waiting) -> Result<(), Stopped> {
+        let manifest = self.outgoing.source.manifest();
+        let mut entry = self.read_behind(begun)?;
+        while let Some(lengths) = manifest.lengths(entry) {
+            self.check_pause()?;
+            let have = self.outgoing.have.get(&entry);
+            if self.outgoing.is_unwanted(entry) {
+                // Neither read nor mentioned.
+            } else if let Some(&have) = have {
+                self.flush()?;
+                let read = self.read_missing(entry, have, &mut waiting);
+                self.end(entry, read)?;
+            } else if lengths.size_bytes() <= SMALL_FILE_BYTES {
+                self.read_small(entry)?;
+            } else {
+                self.flush()?;
+                let read = self.read_chunks(entry, 0);
+                let read = read.and_then(|open| self.check_read(&open));
+                self.end(entry, read.map(|()| Tree::default()))?;
+            }
+            entry = manifest.next_file(entry + 1);
+        }
+        self.flush()
     }
 }

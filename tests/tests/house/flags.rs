@@ -15,8 +15,6 @@ const KNOWN: &[&str] = &[
     "crates/net/src/port_mapping/mod.rs: PortMapper::enable takes a bool",
     "crates/net/src/port_mapping/mod.rs: PortMapper::new takes a bool",
     "crates/proto/src/candidate.rs: Candidate::admit takes a bool",
-    "crates/transfer/src/exchange.rs: Exchange::pause takes a bool",
-    "crates/transfer/src/exchange.rs: Exchange::set_known takes a bool",
 ];
 
 fn holds_flag(parameter: &Type) -> bool {

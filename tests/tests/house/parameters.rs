@@ -19,7 +19,6 @@ const KNOWN: &[&str] = &[
     "crates/server/src/connection.rs: observe takes 7",
     "crates/server/src/data_dir.rs: check takes 6",
     "crates/server/src/registrar.rs: start takes 7",
-    "crates/transfer/src/disk/store/moved.rs: Store::left_at takes 6",
     "tests/src/lab/build.rs: Lab::plug_router takes 6",
 ];
 

@@ -143,7 +143,7 @@ impl Engine {
             let known = owner(peer, None, true);
             // The key is the same, and so is what it holds.
             let _ = self.admission.sessions.reassign(session.ticket, known);
-            session.exchange.set_known(true);
+            session.exchange.set_known();
         }
     }
 

@@ -255,7 +255,10 @@ impl Engine {
         if let Some(carried) = &transfer.carried {
             // One that has ended meanwhile needs no pause, and one that is being
             // offered again gets it when it begins.
-            let _ = carried.exchange.pause(carried.id, paused);
+            let _ = match paused {
+                true => carried.exchange.pause(carried.id),
+                false => carried.exchange.unpause(carried.id),
+            };
             transfer.sample_progress();
         }
         transfer.progress.paused.by_us = paused;
@@ -428,7 +431,7 @@ impl Engine {
             transfer.accepted_at.get_or_insert_with(Instant::now);
             if let Some(carried) = transfer.carried.as_ref().filter(|_| transfer.wants_pause) {
                 // One that has ended meanwhile needs no pause.
-                let _ = carried.exchange.pause(carried.id, true);
+                let _ = carried.exchange.pause(carried.id);
             }
             transfer.sample_progress();
             let carried = transfer.carried.as_ref();

@@ -91,6 +91,14 @@ pub(crate) struct PriorOffer {
     is_used: AtomicBool,
 }
 
+/// A place below the destination.
+#[derive(Debug)]
+pub(crate) struct PriorPlace {
+    pub(crate) path: String,
+    /// What has its name there was made by an attempt, and not found.
+    pub(crate) is_ours: bool,
+}
+
 #[derive(Default)]
 struct Contents {
     before: Vec<String>,
@@ -254,12 +262,20 @@ impl PriorOffer {
         })
     }
 
-    /// The place of a path on disk, and whether what has its name there was
-    /// made by an attempt, and not found.
-    pub(crate) fn place(&self, path: &SafePath) -> Option<(String, bool)> {
+    /// Where a path of the offer is on disk.
+    pub(crate) fn place(&self, path: &SafePath) -> Option<PriorPlace> {
         let PlacedName { name, was_there } = self.named.get(path.top())?;
         let below = path.as_str().strip_prefix(path.top())?;
-        Some((format!("{name}{below}"), !was_there))
+        Some(PriorPlace {
+            path: format!("{name}{below}"),
+            is_ours: !was_there,
+        })
+    }
+
+    /// Where it is, if an attempt has made it.
+    pub(crate) fn own_place(&self, path: &SafePath) -> Option<String> {
+        let place = self.place(path).filter(|place| place.is_ours);
+        place.map(|place| place.path)
     }
 
     pub(crate) fn use_it(&self) {

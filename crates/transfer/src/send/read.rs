@@ -6,8 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::queue::Piece;
-use super::resume::Waiting;
-use super::{Begun, Outgoing, Stopped, Unread};
+use super::{Outgoing, Stopped, Unread};
 use crate::connection::Frame;
 use crate::connection::buffer::{Buffer, DATA_BYTES};
 use crate::disk::digest_cache::Chunks;
@@ -22,8 +21,6 @@ use crate::send::source::SourceReader;
 /// In one batch. Of the smallest files a frame would hold 26,000, and both sides
 /// keep a list of those in each that is under way.
 const BATCH_FILES_MAX: usize = 4096;
-/// Files up to this size travel in batches.
-const SMALL_FILE_BYTES: u64 = 128 * 1024;
 /// Of a huge file so much is forgotten at once.
 const FORGET_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -64,32 +61,6 @@ impl<'a> Reading<'a> {
             batch: None,
             put,
         }
-    }
-
-    /// Reads every wanted file but for the early data.
-    pub(super) fn read(&mut self, begun: Begun, mut waiting: Waiting) -> Result<(), Stopped> {
-        let manifest = self.outgoing.source.manifest();
-        let mut entry = self.read_behind(begun)?;
-        while let Some(lengths) = manifest.lengths(entry) {
-            self.check_pause()?;
-            let have = self.outgoing.have.get(&entry);
-            if self.outgoing.is_unwanted(entry) {
-                // Neither read nor mentioned.
-            } else if let Some(&have) = have {
-                self.flush()?;
-                let read = self.read_missing(entry, have, &mut waiting);
-                self.end(entry, read)?;
-            } else if lengths.size_bytes() <= SMALL_FILE_BYTES {
-                self.read_small(entry)?;
-            } else {
-                self.flush()?;
-                let read = self.read_chunks(entry, 0);
-                let read = read.and_then(|open| self.check_read(&open));
-                self.end(entry, read.map(|()| Tree::default()))?;
-            }
-            entry = manifest.next_file(entry + 1);
-        }
-        self.flush()
     }
 
     /// Waits while anybody wants this side to stop. What was read before does

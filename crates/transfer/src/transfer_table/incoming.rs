@@ -127,7 +127,7 @@ impl OpenIncoming {
 /// What the peer says.
 impl TransferTable {
     /// The peer announces an offer.
-    pub(crate) fn announced(self: &Arc<Self>, offer: Offer) -> Result<(), Violation> {
+    pub(crate) fn announced(self: &Arc<Self>, offer: &Offer) -> Result<(), Violation> {
         let (id, entries, total_bytes) = (offer.transfer, offer.entries, offer.total_bytes);
         let early_bytes = offer.early.unwrap_or_default();
         let mut open = self.open();

@@ -104,7 +104,7 @@ async fn strangers_leave_room_for_those_who_are_known() {
         strangers.push((liar, bob));
     }
     let (mut liar, mut bob) = pair_of([99; 32], resources.clone());
-    bob.exchange.set_known(true);
+    bob.exchange.set_known();
     offer_many(&mut liar, 0, 200_000).await;
     let event = bob.event().await;
     assert!(matches!(event, ExchangeEvent::Offered { .. }), "{event:?}");

@@ -124,14 +124,14 @@ async fn what_is_paused_goes_on_and_what_is_cancelled_ends() {
     let id = alice.send(&[path]).await;
     bob.accept_next(into.path()).await;
     until(&bob, id, 4 * MIB as u64).await;
-    bob.exchange.pause(id, true).unwrap();
-    alice.exchange.pause(id, true).unwrap();
-    alice.exchange.pause(id, false).unwrap();
-    bob.exchange.pause(id, false).unwrap();
+    bob.exchange.pause(id).unwrap();
+    alice.exchange.pause(id).unwrap();
+    alice.exchange.unpause(id).unwrap();
+    bob.exchange.unpause(id).unwrap();
     // More than all that can have been on its way.
     until(&bob, id, 64 * MIB as u64).await;
     // The queues are full and nothing moves.
-    alice.exchange.pause(id, true).unwrap();
+    alice.exchange.pause(id).unwrap();
     bob.exchange.cancel(id).unwrap();
     let cancelled = |party| Err(TransferError::Cancelled(party));
     assert_eq!(bob.finished(id).await, cancelled(Party::Us));

@@ -7,10 +7,10 @@ use std::io;
 use std::sync::Arc;
 
 use super::{Folders, Found, PARTS_MAX, Store, split};
-use crate::disk::journal::PriorOffer;
+use crate::disk::journal::{PriorOffer, PriorPlace};
 use crate::disk::partial_file::{PartialFile, open_file};
 use crate::disk::system;
-use crate::protocol::chunking::CHUNK_BYTES;
+use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::path::SafePath;
 
@@ -49,19 +49,14 @@ impl Store {
                 if self.unwanted.contains(&number) || self.have.contains_key(&number) {
                     continue;
                 }
-                if let Some((place, is_ours)) = other.place(before.path)
-                    && taken.insert(place.clone())
-                    && let Some(found) =
-                        self.left_at(&mut folders, path, &before, (place, is_ours, at))?
+                if let Some(place) = other.place(before.path)
+                    && taken.insert(place.path.clone())
+                    && let Some((chunks, found)) =
+                        self.left_at(&mut folders, path, &before, place, at)?
                 {
                     if matches!(found, Found::PartialFile(..)) {
                         other.use_it();
                     }
-                    let chunks = match (&found, manifest.lengths(number)) {
-                        (Found::PartialFile(Some(part), _), _) => part.count_chunks(),
-                        (_, Some(lengths)) => lengths.chunks(),
-                        _ => continue,
-                    };
                     self.add_found(number, chunks, found);
                 }
             }
@@ -70,15 +65,17 @@ impl Store {
     }
 
     /// Looks at one place for the file that is now at `path`. A finished file
-    /// counts only where it was made by an attempt.
+    /// counts only where it was made by an attempt. Returns how many chunks of it are
+    /// there, too.
     fn left_at(
         &self,
         folders: &mut Folders,
         path: &SafePath,
         left: &Left<'_>,
-        (place, is_ours, journal): (String, bool, usize),
-    ) -> io::Result<Option<Found>> {
-        let (folder, name) = split(&place);
+        place: PriorPlace,
+        journal: usize,
+    ) -> io::Result<Option<(u32, Found)>> {
+        let (folder, name) = split(&place.path);
         let dir = match folders.enter_place(self, folder) {
             Ok(dir) => Arc::clone(dir),
             // What is in it would be left for good.
@@ -91,11 +88,12 @@ impl Store {
             && let Some(mut part) = PartialFile::find(&dir, name, left.size_bytes, &self.attempt)?
         {
             part.move_to(folders.enter(self, path.parent())?, path.name())?;
-            return Ok(Some(Found::part(part).1));
+            return Ok(Some(Found::part(part)));
         }
         let file = open_file(&dir, name).and_then(|file| file.metadata());
         let is_whole = file.is_ok_and(|metadata| metadata.len() == left.size_bytes);
-        Ok((is_whole && is_ours).then(|| Found::Elsewhere(place, journal)))
+        let lengths = Chunking::new(left.size_bytes).filter(|_| is_whole && place.is_ours);
+        Ok(lengths.map(|it| (it.chunks(), Found::Elsewhere(place.path, journal))))
     }
 
     /// Where these of the offer's files and folders are on disk, as far as that is
@@ -122,7 +120,7 @@ impl Store {
     /// Whether a finished file of another offer is still where it was.
     fn is_left(&self, folders: &mut Folders, other: &PriorOffer, there: &HashSet<String>) -> bool {
         other.entries.iter().any(|(path, size_bytes)| {
-            let Some((place, true)) = other.place(path).filter(|_| size_bytes.is_some()) else {
+            let Some(place) = other.own_place(path).filter(|_| size_bytes.is_some()) else {
                 return false;
             };
             let (folder, name) = split(&place);
@@ -142,7 +140,7 @@ impl Store {
             other.use_it();
             // Those inside others first.
             for (path, size_bytes) in other.entries.iter().rev() {
-                let Some((place, true)) = other.place(path) else {
+                let Some(place) = other.own_place(path) else {
                     continue;
                 };
                 if size_bytes.is_some() || there.contains(&place) {
