@@ -6,13 +6,11 @@
 //! The folder decides what is measured: on a tmpfs the pipeline, on a disk the
 //! disk.
 
-use std::{
-    error::Error,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
-};
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use pinhole_transfer::{
     AcceptOptions, Destination, ExchangeEvent, Owner, Resources, Side, Source, start,

@@ -1,10 +1,10 @@
 //! What a receiver wants of an offer, and what is left of the offer then.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{Entry, Manifest};
+use crate::protocol::manifest::{Entry, Manifest};
 
 /// What a receiver wants of an offer, and how. The default takes everything
 /// and keeps what is there already.
@@ -36,74 +36,6 @@ pub enum Existing {
     Replace,
 }
 
-/// The files of an offer that are to travel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection {
-    manifest: Arc<Manifest>,
-    skipped: BTreeSet<u32>,
-    files: u32,
-    total_bytes: u64,
-}
-
-impl Selection {
-    /// All files but those with a number in `skipped`.
-    #[must_use]
-    pub fn without(manifest: Arc<Manifest>, skipped: BTreeSet<u32>) -> Self {
-        let size_of = |number: &u32| manifest.entry(*number)?.file_size_bytes();
-        let sizes = skipped.iter().filter_map(size_of);
-        let (files, bytes) = sizes.fold((0, 0), |(files, bytes), size_bytes| {
-            (files + 1, bytes + size_bytes)
-        });
-        Self {
-            files: manifest.files() - files,
-            total_bytes: manifest.total_bytes() - bytes,
-            manifest,
-            skipped,
-        }
-    }
-
-    /// The offer they are of.
-    #[must_use]
-    pub const fn manifest(&self) -> &Arc<Manifest> {
-        &self.manifest
-    }
-
-    /// The files that stay out.
-    #[must_use]
-    pub const fn skipped(&self) -> &BTreeSet<u32> {
-        &self.skipped
-    }
-
-    /// How many files travel.
-    #[must_use]
-    pub const fn files(&self) -> u32 {
-        self.files
-    }
-
-    /// The bytes of those files.
-    #[must_use]
-    pub const fn total_bytes(&self) -> u64 {
-        self.total_bytes
-    }
-
-    /// How many files stay out.
-    #[must_use]
-    pub fn skipped_files(&self) -> u32 {
-        self.manifest.files() - self.files
-    }
-
-    /// The number of the first file at or behind `number` that travels; the
-    /// count of entries when there is none.
-    #[must_use]
-    pub fn next_file(&self, number: u32) -> u32 {
-        let mut next = self.manifest.next_file(number);
-        while self.skipped.contains(&next) {
-            next = self.manifest.next_file(next + 1);
-        }
-        next
-    }
-}
-
 /// What is unwanted, with everything in it.
 pub(crate) fn with_content(manifest: &Manifest, unwanted: &BTreeSet<u32>) -> BTreeSet<u32> {
     let mut all = unwanted.clone();
@@ -125,10 +57,10 @@ pub(crate) fn with_content(manifest: &Manifest, unwanted: &BTreeSet<u32>) -> BTr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::ManifestBuilder;
+    use crate::protocol::manifest::ManifestBuilder;
 
     /// 0: d, 1: d/1 (1 byte), 2: d/e, 3: d/e/2 (2 bytes), 4: f (4 bytes)
-    fn manifest() -> Arc<Manifest> {
+    fn manifest() -> Manifest {
         let mut builder = ManifestBuilder::default();
         for entry in [
             r#"{"folder":{"path":"d"}}"#,
@@ -139,7 +71,7 @@ mod tests {
         ] {
             builder.push(serde_json::from_str(entry).unwrap()).unwrap();
         }
-        Arc::new(builder.build())
+        builder.build()
     }
 
     #[test]
@@ -151,15 +83,5 @@ mod tests {
         assert_eq!(content(&[0]), [0, 1, 2, 3]);
         assert_eq!(content(&[2]), [2, 3]);
         assert_eq!(content(&[1, 4]), [1, 4]);
-    }
-
-    #[test]
-    fn what_is_left_is_counted() {
-        let left = Selection::without(manifest(), BTreeSet::from([0, 1, 2]));
-        assert_eq!((left.files(), left.total_bytes()), (2, 6));
-        assert_eq!(left.skipped_files(), 1);
-        assert_eq!((left.next_file(0), left.next_file(4)), (3, 4));
-        let none = Selection::without(manifest(), BTreeSet::from([1, 3, 4]));
-        assert_eq!((none.files(), none.next_file(0)), (0, 5));
     }
 }

@@ -6,28 +6,33 @@
 //! that had to wait to acknowledge would stop reading, and two peers that send
 //! to each other could wait for ever.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+pub(crate) mod buffer;
+pub(crate) mod liveness;
+pub(crate) mod outbox;
+pub(crate) mod reader;
+pub(crate) mod writer;
 
-use parking_lot::{Mutex, MutexGuard};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
 use pinhole_budget::Owner;
 use tokio::sync::{Notify, mpsc, watch};
 
-use crate::{
-    buffer::{Buffer, BufferMemory, Pool},
-    digest_cache::DigestCache,
-    event::ExchangeEvent,
-    flight::Flight,
-    liveness::IdleTimer,
-    message::Message,
-    offers::OfferBudget,
-    rate_limit::RateLimit,
-};
+use crate::connection::buffer::{Buffer, BufferMemory, Pool};
+use crate::connection::liveness::IdleTimer;
+use crate::connection::outbox::Outbox;
+use crate::control::Control;
+use crate::disk::attempt::Attempt;
+use crate::disk::digest_cache::DigestCache;
+use crate::event::{ExchangeEvent, Party};
+use crate::offers::{OfferBudget, PeerOwner};
+use crate::protocol::frame::FrameError;
+use crate::protocol::message::Message;
+use crate::protocol::violation::Violation;
+use crate::rate_limit::RateLimit;
+use crate::transfer::Transfer;
 
 /// Buffers for reading files, shared by all transfers: 6 MiB.
 const SEND_BUFFERS: usize = 6;
@@ -35,10 +40,6 @@ const SEND_BUFFERS: usize = 6;
 const BULK_FRAMES: usize = 3;
 /// Events the application has not taken yet.
 const EVENTS: usize = 256;
-
-/// Whose exchange it is: what the peer is counted by, and after whom what it leaves
-/// unfinished is named. Nothing here looks into it.
-pub type PeerOwner = Owner<[u8; 32]>;
 
 /// What several exchanges share. Clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -79,7 +80,7 @@ impl Connection {
     ) -> (Self, mpsc::Receiver<Bulk>, mpsc::Receiver<ExchangeEvent>) {
         let (bulk, bulk_frames) = mpsc::channel(BULK_FRAMES);
         let (events, taken) = mpsc::channel(EVENTS);
-        let link = Self {
+        let connection = Self {
             outbox: Outbox::default(),
             bulk,
             events,
@@ -91,11 +92,9 @@ impl Connection {
             closing: Notify::new(),
             ended: watch::Sender::new(false),
         };
-        (link, bulk_frames, taken)
+        (connection, bulk_frames, taken)
     }
-}
 
-impl Connection {
     pub(crate) fn owner(&self) -> PeerOwner {
         Owner {
             is_known: self.is_known.load(Ordering::Relaxed),
@@ -103,12 +102,17 @@ impl Connection {
         }
     }
 
-    pub(crate) fn set_known(&self, is_known: bool) {
-        self.is_known.store(is_known, Ordering::Relaxed);
+    pub(crate) fn set_known(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn owner_key(&self) -> [u8; 32] {
-        self.owner.key.unwrap_or_default()
+    /// A new attempt at a transfer from this peer.
+    pub(crate) fn attempt(&self, control: &Arc<Control>) -> Attempt {
+        Attempt {
+            owner: self.owner.key.unwrap_or_default(),
+            cache: self.resources.known.clone(),
+            control: Arc::clone(control),
+        }
     }
 
     /// Tells the application. When it has dropped its end, the exchange is
@@ -131,12 +135,12 @@ impl Connection {
 /// A frame on its way that belongs to a transfer's files.
 pub(crate) struct Bulk {
     /// Once this is stopped the frame is dropped.
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) transfer: Arc<Transfer>,
     pub(crate) frame: Frame,
     /// Bytes of files in it.
     pub(crate) file_bytes: u64,
-    /// Nobody has said yet whether those are wanted.
-    pub(crate) is_ahead: bool,
+    /// It goes ahead of the answer to the offer.
+    pub(crate) is_early: bool,
 }
 
 pub(crate) enum Frame {
@@ -155,6 +159,14 @@ impl Frame {
         matches!(self, Self::Data { .. })
     }
 
+    /// How long the data in it is.
+    pub(crate) const fn data_bytes(&self) -> usize {
+        match self {
+            Self::Message(_) => 0,
+            Self::Data { data_bytes, .. } => *data_bytes,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Message(bytes) => bytes,
@@ -167,111 +179,32 @@ impl Frame {
     }
 }
 
-/// Control messages waiting for the connection. Of what this side has to say it
-/// never holds more than a few messages a transfer and one for each file that
-/// failed or is compared: acknowledgements are cumulative, so that a newer one
-/// takes the place of an older. What the peer has asked for is counted.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    waiting: Mutex<Waiting>,
-    pub(crate) filled: Notify,
+/// Why a connection has ended.
+pub(crate) enum Ended {
+    /// In good order, by this party.
+    Closed(Party),
+    /// The connection broke.
+    Lost(String),
+    /// The peer did what no honest peer does.
+    Violation(Violation),
+    /// The peer says that this side did.
+    Reported(String),
 }
 
-#[derive(Default)]
-struct Waiting {
-    /// Each with whether it is an answer.
-    messages: VecDeque<(Message, bool)>,
-    answers: usize,
-}
-
-impl Outbox {
-    pub(crate) fn push(&self, message: Message) {
-        let mut waiting = self.waiting();
-        if let Message::Durable { transfer, .. } = message {
-            // It goes to the end: whoever hears it must have heard before of
-            // every failure that it covers.
-            waiting.messages.retain(|(other, is_answer)| {
-                *is_answer
-                    || !matches!(other, Message::Durable { transfer: of, .. } if *of == transfer)
-            });
-        }
-        waiting.messages.push_back((message, false));
-        drop(waiting);
-        self.filled.notify_one();
-    }
-
-    /// As [`Outbox::push`], for what the peer has asked for. `false`, and it is
-    /// not said, when `most` of those wait already.
-    pub(crate) fn push_answer(&self, message: Message, most: usize) -> bool {
-        let mut waiting = self.waiting();
-        if waiting.answers >= most {
-            return false;
-        }
-        waiting.messages.push_back((message, true));
-        waiting.answers += 1;
-        drop(waiting);
-        self.filled.notify_one();
-        true
-    }
-
-    pub(crate) fn pop(&self) -> Option<Message> {
-        let mut waiting = self.waiting();
-        let (message, is_answer) = waiting.messages.pop_front()?;
-        waiting.answers -= usize::from(is_answer);
-        Some(message)
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock()
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error.to_string())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::{FileErrorKind, TransferId};
-
-    #[test]
-    fn acknowledgements_do_not_pile_up() {
-        let outbox = Outbox::default();
-        let durable = |id, entries| Message::Durable {
-            transfer: TransferId::from_wire(id),
-            entries,
-        };
-        for entries in 0..1000 {
-            outbox.push(durable(0, entries));
-            outbox.push(durable(1, entries + 1));
-        }
-        assert_eq!(outbox.pop(), Some(durable(0, 999)));
-        assert_eq!(outbox.pop(), Some(durable(1, 1000)));
-        assert_eq!(outbox.pop(), None);
+impl From<Violation> for Ended {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
     }
+}
 
-    #[test]
-    fn a_failure_is_never_overtaken_by_its_acknowledgement() {
-        let outbox = Outbox::default();
-        let transfer = TransferId::from_wire(0);
-        let failed = Message::FileFailed {
-            transfer,
-            entry: 3,
-            trouble: FileErrorKind::Io,
-        };
-        outbox.push(Message::Durable {
-            transfer,
-            entries: 3,
-        });
-        outbox.push(failed.clone());
-        outbox.push(Message::Durable {
-            transfer,
-            entries: 5,
-        });
-        assert_eq!(outbox.pop(), Some(failed));
-        assert_eq!(
-            outbox.pop(),
-            Some(Message::Durable {
-                transfer,
-                entries: 5
-            })
-        );
+impl From<FrameError> for Ended {
+    fn from(error: FrameError) -> Self {
+        Self::Violation(error.into())
     }
 }

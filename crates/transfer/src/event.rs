@@ -1,15 +1,15 @@
 //! What an exchange tells the application, and how things end.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::{
-    digest::Digest,
-    display::display_text,
-    manifest::Manifest,
-    message::{DeclineReason, FileErrorKind, TransferId},
-    path::SafePath,
-    violation::Violation,
-};
+use crate::display::display_text;
+use crate::protocol::digest::Digest;
+use crate::protocol::file_error::{FileError, FileErrorKind, in_brackets};
+use crate::protocol::manifest::Manifest;
+use crate::protocol::message::{DeclineReason, TransferId};
+use crate::protocol::path::SafePath;
+use crate::protocol::violation::Violation;
 
 /// Something the application should know of. Every transfer, in either
 /// direction, ends with exactly one `Finished`, but for an offer that this side
@@ -143,49 +143,6 @@ pub enum Party {
     Peer,
 }
 
-/// Why one file did not make it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FileError {
-    /// This side could not read or write it.
-    #[error("{trouble}{}", in_brackets(detail))]
-    Local {
-        /// Why, in short.
-        trouble: FileErrorKind,
-        /// What else is to be said of it, if anything.
-        detail: String,
-    },
-    /// The peer could not read or write it.
-    #[error("on the other side: {0}")]
-    Peer(FileErrorKind),
-}
-
-impl FileError {
-    /// Why, whoever had the trouble.
-    #[must_use]
-    pub const fn trouble(&self) -> FileErrorKind {
-        match self {
-            Self::Local { trouble, .. } | Self::Peer(trouble) => *trouble,
-        }
-    }
-}
-
-/// One that was put into an [`std::io::Error`] comes out as it was.
-impl From<std::io::Error> for FileError {
-    fn from(error: std::io::Error) -> Self {
-        error.downcast().unwrap_or_else(|error| Self::Local {
-            trouble: FileErrorKind::of(&error),
-            detail: FileErrorKind::detail_of(&error),
-        })
-    }
-}
-
-fn in_brackets(detail: &str) -> String {
-    match detail {
-        "" => String::new(),
-        detail => format!(" ({detail})"),
-    }
-}
-
 /// Why a transfer ended early.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
@@ -245,7 +202,7 @@ pub enum ExchangeError {
     /// No transfer of this id is in the state that this needs.
     #[error("no such transfer")]
     UnknownTransfer,
-    /// More than [`crate::message::TEXT_BYTES_MAX`].
+    /// More than [`crate::protocol::message::TEXT_BYTES_MAX`].
     #[error("the text is too long; send it as a file")]
     TextTooLong,
     /// Too many transfers are open in this direction.

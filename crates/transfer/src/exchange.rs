@@ -1,47 +1,38 @@
 //! The exchange of files between two peers over one connection: several
 //! transfers at once, in both directions.
 //!
-//! [`start`] makes two tasks of a stream, one that reads (`reader`)
-//! and one that writes (`writer`), and a handle with which to offer,
-//! answer and cancel. Which transfers are open stands in `open`.
+//! [`start`] makes two tasks of a stream, one that reads (`dispatch`) and one that
+//! writes (`connection::writer`), and a handle with which to offer, answer and cancel.
+//! Which transfers are open stands in `transfer_table`.
 
-use std::{pin::pin, sync::Arc, time::Duration, time::Instant};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::{
-    accept_options::{AcceptOptions, Selection},
-    connection::{Bulk, Connection, Frame, PeerOwner, Resources},
-    destination::{Destination, DestinationError},
-    event::{ExchangeError, ExchangeEvent, Party, TransferError},
-    flight::Flight,
-    frame,
-    incoming::{Feeds, Incoming},
-    manifest::Entry,
-    message::{CancelReason, DeclineReason, FileErrorKind, Message, Side, TransferId},
-    outgoing::{Ahead, EarlySend, First, SendJob},
-    prepared::Prepared,
-    progress::Progress,
-    reader::{Ended, Reader},
-    resume::ResumeState,
-    source::Source,
-    store::Store,
-    transfer_table::{Leaving, TransferTable},
-    writer,
-};
+use crate::accept_options::AcceptOptions;
+use crate::connection::reader::FrameReader;
+use crate::connection::{Connection, Ended, Resources, writer};
+use crate::disk::destination::{Destination, DestinationError};
+use crate::disk::store::Store;
+use crate::dispatch::Dispatch;
+use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
+use crate::offers::PeerOwner;
+use crate::prepared::Prepared;
+use crate::progress::Progress;
+use crate::protocol::message::{CancelReason, DeclineReason, Message, Side, TransferId};
+use crate::protocol::selection::Selection;
+use crate::resume::ResumeState;
+use crate::send::source::Source;
+use crate::transfer_table::TransferTable;
 
-/// Most transfers open at once in each direction.
-pub const TRANSFERS_MAX: usize = 32;
+pub use crate::transfer_table::TRANSFERS_MAX;
+
 /// How long each step of an orderly end may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// A page of an offer, well below the largest frame.
-const PAGE_BYTES: usize = 64 * 1024;
-/// At most so many bytes of JSON come with each path.
-const ENTRY_JSON_BYTES: usize = 100;
 
 /// A handle to the exchange; clones are the same exchange. It ends with
 /// [`Exchange::close`], when the peer closes, when the connection breaks, or
@@ -86,7 +77,7 @@ const ENTRY_JSON_BYTES: usize = 100;
 /// ```
 #[derive(Clone)]
 pub struct Exchange {
-    shared: Arc<TransferTable>,
+    table: Arc<TransferTable>,
 }
 
 /// Why an offer could not be accepted. It stays open, to be accepted into
@@ -115,45 +106,57 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    let (link, bulk, events) = Connection::new(resources, owner);
-    let shared = Arc::new(TransferTable::new(side, link));
-    let writer = tokio::spawn(writer::write(stream.1, Arc::clone(&shared), bulk));
-    let reader = Reader::new(stream.0, Arc::clone(&shared));
-    tokio::spawn(supervise(Arc::clone(&shared), reader, writer));
-    (Exchange { shared }, events)
+    let (connection, bulk, events) = Connection::new(resources, owner);
+    let connection = Arc::new(connection);
+    let table = Arc::new(TransferTable::new(side, Arc::clone(&connection)));
+    let moving = Arc::clone(&table);
+    let is_moving = move || moving.is_moving();
+    let writer = tokio::spawn(writer::write(
+        stream.1,
+        Arc::clone(&connection),
+        bulk,
+        is_moving,
+    ));
+    let reader = FrameReader::new(stream.0, connection);
+    let reader = Dispatch::new(reader, Arc::clone(&table));
+    tokio::spawn(supervise(Arc::clone(&table), reader, writer));
+    (Exchange { table }, events)
 }
 
 /// Runs the exchange to its end and leaves nothing behind.
 async fn supervise<R: AsyncRead + Send + Unpin + 'static>(
-    shared: Arc<TransferTable>,
-    reader: Reader<R>,
+    table: Arc<TransferTable>,
+    reader: Dispatch<R>,
     writer: JoinHandle<std::io::Result<()>>,
 ) {
     let writing = writer.abort_handle();
     // A task of its own: should it fail, the application hears of an end all the same.
-    let conversation = tokio::spawn(converse(Arc::clone(&shared), reader, writer));
+    let conversation = tokio::spawn(converse(Arc::clone(&table), reader, writer));
     let ended = conversation.await.unwrap_or_else(|error| {
         tracing::error!(%error, "the exchange is lost");
         Ended::Lost("the reader ended".to_owned())
     });
     writing.abort();
-    shared.end_all(&ended).await;
+    table.end_all(&ended).await;
     let reason = match ended {
         Ended::Closed(_) => None,
         Ended::Lost(detail) => Some(ExchangeError::ConnectionLost(detail)),
         Ended::Violation(violation) => Some(violation.into()),
         Ended::Reported(words) => Some(ExchangeError::Reported(words)),
     };
-    shared.link.emit(ExchangeEvent::Closed { reason }).await;
-    shared.link.ended.send_replace(true);
+    table
+        .connection
+        .emit(ExchangeEvent::Closed { reason })
+        .await;
+    table.connection.ended.send_replace(true);
 }
 
 /// Reads and writes until either ends or the application wants an end, and says
 /// goodbye; the writer may be at it still. When it returns the reader is gone, and with it the hold that one
 /// in the midst of a frame has on a transfer's pipeline.
 async fn converse<R: AsyncRead + Unpin>(
-    shared: Arc<TransferTable>,
-    mut reader: Reader<R>,
+    table: Arc<TransferTable>,
+    mut reader: Dispatch<R>,
     mut writer: JoinHandle<std::io::Result<()>>,
 ) -> Ended {
     let mut reading = pin!(reader.run());
@@ -164,7 +167,7 @@ async fn converse<R: AsyncRead + Unpin>(
             Ok(Err(error)) => error.to_string(),
             _ => "the writer ended".to_owned(),
         }),
-        () = shared.link.closing.notified() => {
+        () = table.connection.closing.notified() => {
             is_closing = true;
             Ended::Closed(Party::Us)
         }
@@ -173,7 +176,7 @@ async fn converse<R: AsyncRead + Unpin>(
         Ended::Violation(violation) => Some(violation.to_string()),
         _ => None,
     };
-    shared.link.say(Message::Close { violation });
+    table.connection.say(Message::Close { violation });
     let goodbye = async {
         if !writer.is_finished() {
             // An error here says what is known: the connection is over.
@@ -210,19 +213,7 @@ impl Exchange {
         source: Source,
         resume: &ResumeState,
     ) -> Result<TransferId, ExchangeError> {
-        let source = Arc::new(source);
-        let (flight, leaving) = self.shared.open_outgoing(&source, resume)?;
-        let id = flight.id;
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            send_pages(&shared.link, flight, source).await;
-            match leaving {
-                Leaving::Nothing => {}
-                Leaving::FirstChunk(forerun) => send_ahead(shared, forerun).await,
-                Leaving::Everything(departure) => deliver(shared, departure).await,
-            }
-        });
-        Ok(id)
+        self.table.send(Arc::new(source), resume)
     }
 
     /// Sends a few words instead of files. `Finished` follows when the peer's
@@ -232,7 +223,7 @@ impl Exchange {
     /// The words are too many, the exchange is over, or [`TRANSFERS_MAX`] are
     /// open.
     pub fn send_text(&self, text: String) -> Result<TransferId, ExchangeError> {
-        self.shared.send_text(text)
+        self.table.send_text(text)
     }
 
     /// Tells the peer that its words have been taken. No event follows.
@@ -244,7 +235,7 @@ impl Exchange {
             transfer: id,
             entries: 0,
         };
-        match self.shared.answer_text(id, taken) {
+        match self.table.answer_text(id, taken) {
             true => Ok(()),
             false => Err(ExchangeError::UnknownTransfer),
         }
@@ -286,15 +277,15 @@ impl Exchange {
         choices: AcceptOptions,
         resume: &ResumeState,
     ) -> Result<Prepared, AcceptError> {
-        let shared = &self.shared;
-        let (manifest, flight) = shared.begin_preparing(id, resume)?;
-        let under_way = Arc::clone(&flight);
-        let prepare = move || Store::prepare(destination, manifest, &choices, under_way);
+        let table = &self.table;
+        let (manifest, transfer) = table.begin_preparing(id, resume)?;
+        let (attempt, resume) = (table.connection.attempt(&transfer.control), resume.clone());
+        let prepare = move || Store::prepare(destination, manifest, &choices, attempt, resume);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         match prepared.map_err(|_| ExchangeError::Closed)? {
-            Ok(store) => Ok(Prepared::new(Arc::clone(shared), flight, store)),
+            Ok(store) => Ok(Prepared::new(Arc::clone(table), transfer, store)),
             Err(error) => {
-                shared.back_to_offered(id);
+                table.back_to_offered(id);
                 Err(error.into())
             }
         }
@@ -309,9 +300,9 @@ impl Exchange {
             transfer: id,
             reason,
         };
-        if !self.shared.answer_text(id, declined.clone()) {
-            self.shared.remove_offer(id)?;
-            self.shared.link.say(declined);
+        if !self.table.answer_text(id, declined.clone()) {
+            self.table.remove_offer(id)?;
+            self.table.connection.say(declined);
         }
         Ok(())
     }
@@ -323,31 +314,45 @@ impl Exchange {
     /// # Errors
     /// There is no such offer, or it was answered.
     pub fn acknowledge(&self, id: TransferId) -> Result<(), ExchangeError> {
-        let manifest = self.shared.remove_offer(id)?;
-        self.shared.link.say(Message::Durable {
+        let manifest = self.table.remove_offer(id)?;
+        self.table.connection.say(Message::Durable {
             transfer: id,
             entries: manifest.count(),
         });
         Ok(())
     }
 
-    /// Whether the peer counts from now on as one that is known. What it has offered
-    /// before stays counted as it was.
-    pub fn set_known(&self, is_known: bool) {
-        self.shared.link.set_known(is_known);
+    /// The peer counts from now on as one that is known. What it has offered before stays
+    /// counted as it was.
+    pub fn set_known(&self) {
+        self.table.connection.set_known();
     }
 
-    /// Has the sender of a transfer of either direction stop for a while, or go
-    /// on. It goes on when neither side wants it to stop.
+    /// Has the sender of a transfer of either direction stop for a while.
     ///
     /// # Errors
     /// There is no such transfer, or it is an offer that was not answered yet.
-    pub fn pause(&self, id: TransferId, paused: bool) -> Result<(), ExchangeError> {
-        let flight = self.shared.accepted_flight(id);
-        let flight = flight.ok_or(ExchangeError::UnknownTransfer)?;
-        if flight.pause(Party::Us, paused) {
+    pub fn pause(&self, id: TransferId) -> Result<(), ExchangeError> {
+        self.set_paused(id, true)
+    }
+
+    /// As far as this side goes, a transfer that was paused goes on. It does when
+    /// neither side wants it to stop.
+    ///
+    /// # Errors
+    /// As for [`Exchange::pause`].
+    pub fn unpause(&self, id: TransferId) -> Result<(), ExchangeError> {
+        self.set_paused(id, false)
+    }
+
+    fn set_paused(&self, id: TransferId, paused: bool) -> Result<(), ExchangeError> {
+        let transfer = self.table.accepted_transfer(id);
+        let transfer = transfer.ok_or(ExchangeError::UnknownTransfer)?;
+        if transfer.control.pause(Party::Us, paused) {
             let transfer = id;
-            self.shared.link.say(Message::Pause { transfer, paused });
+            self.table
+                .connection
+                .say(Message::Pause { transfer, paused });
         }
         Ok(())
     }
@@ -359,7 +364,7 @@ impl Exchange {
     /// There is no such transfer, or it is an offer that was not answered yet.
     pub fn cancel(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::Cancelled(Party::Us);
-        self.shared.cancel(id, error, CancelReason::Cancelled)
+        self.table.cancel(id, error, CancelReason::Cancelled)
     }
 
     /// As [`Exchange::cancel`], but the receiver keeps what it has, and the
@@ -369,7 +374,7 @@ impl Exchange {
     /// As for [`Exchange::cancel`].
     pub fn interrupt(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::Interrupted(Party::Us);
-        self.shared.cancel(id, error, CancelReason::Interrupted)
+        self.table.cancel(id, error, CancelReason::Interrupted)
     }
 
     /// As [`Exchange::interrupt`], for a transfer that goes on over another connection:
@@ -379,26 +384,26 @@ impl Exchange {
     /// As for [`Exchange::cancel`].
     pub fn leave(&self, id: TransferId) -> Result<(), ExchangeError> {
         let error = TransferError::ConnectionLost;
-        self.shared.cancel(id, error, CancelReason::Left)
+        self.table.cancel(id, error, CancelReason::Left)
     }
 
     /// What the receiver wants of a transfer under way; `None` before it has said so.
     #[must_use]
     pub fn selection(&self, id: TransferId) -> Option<Arc<Selection>> {
-        self.shared.flight(id)?.selection()
+        self.table.transfer(id)?.selection().cloned()
     }
 
     /// How far a transfer is; `None` when there is no such transfer under way.
     #[must_use]
     pub fn progress(&self, id: TransferId) -> Option<Progress> {
-        Some(self.shared.flight(id)?.progress(Instant::now()))
+        Some(self.table.transfer(id)?.progress_now())
     }
 
     /// Whether nothing is open in either direction: no transfer, no words, no offer of
     /// which the list of files is still coming.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.shared.is_idle()
+        self.table.is_idle()
     }
 
     /// How long the peer has been waited for in vain. While files are under way
@@ -407,7 +412,7 @@ impl Exchange {
     /// it stands still.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        self.shared.link.silence.lasts()
+        self.table.connection.silence.lasts()
     }
 
     /// The longest that the peer had to be waited for during the last seconds,
@@ -415,15 +420,15 @@ impl Exchange {
     /// short a time to tell.
     #[must_use]
     pub fn usual_silence(&self) -> Option<Duration> {
-        self.shared.link.silence.usual()
+        self.table.connection.silence.usual()
     }
 
     /// Ends the exchange in good order: what was acknowledged reaches the peer.
     /// Transfers under way are interrupted. Returns when `Closed` was emitted, or
     /// when that takes too long.
     pub async fn close(&self) {
-        self.shared.link.closing.notify_one();
-        let mut ended = self.shared.link.ended.subscribe();
+        self.table.connection.closing.notify_one();
+        let mut ended = self.table.connection.ended.subscribe();
         let closed = ended.wait_for(|ended| *ended);
         if tokio::time::timeout(2 * CLOSE_TIMEOUT, closed)
             .await
@@ -431,149 +436,5 @@ impl Exchange {
         {
             tracing::warn!("the exchange did not end in time");
         }
-    }
-}
-
-/// Sends the entries of an offer, page by page.
-async fn send_pages(link: &Connection, flight: Arc<Flight>, source: Arc<Source>) {
-    let transfer = flight.id;
-    let mut rest = source.entries();
-    while !rest.is_empty() && flight.stopped().is_none() {
-        let mut page_bytes = 0;
-        let fits = |entry: &&Entry| {
-            page_bytes += entry.path().as_str().len() + ENTRY_JSON_BYTES;
-            page_bytes <= PAGE_BYTES
-        };
-        let (page, behind) = rest.split_at(rest.iter().take_while(fits).count());
-        rest = behind;
-        let entries = page.to_vec();
-        let encoded = match frame::encode_message(&Message::Entries { transfer, entries }) {
-            Ok(encoded) => encoded,
-            Err(error) => {
-                tracing::error!(%error, "a page of an offer does not fit into a frame");
-                return;
-            }
-        };
-        let bulk = Bulk {
-            flight: Arc::clone(&flight),
-            frame: Frame::Message(encoded),
-            file_bytes: 0,
-            is_ahead: false,
-        };
-        if link.bulk.send(bulk).await.is_err() {
-            // The exchange is over, and ends all transfers.
-            return;
-        }
-    }
-}
-
-/// Runs `work` on a thread of its own. `None` when there is none to be had.
-async fn on_thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name(name.to_owned());
-    let spawned = thread.spawn(move || {
-        // Nobody waits any more when this fails.
-        let _ = done.send(work());
-    });
-    spawned.ok()?;
-    result.await.ok()
-}
-
-/// Sees an accepted offer of the peer to its end.
-pub(crate) async fn receive(
-    shared: Arc<TransferTable>,
-    incoming: Incoming,
-    store: Store,
-    feeds: Feeds,
-) {
-    let id = incoming.flight.id;
-    let outcome = on_thread("pinhole-receive", move || incoming.run(store, feeds)).await;
-    let outcome = outcome.unwrap_or_else(|| {
-        let reason = CancelReason::Disk(FileErrorKind::Io);
-        shared.link.say(Message::Cancel {
-            transfer: id,
-            reason,
-        });
-        Err(no_thread())
-    });
-    shared
-        .link
-        .emit(ExchangeEvent::Finished { id, outcome })
-        .await;
-    shared.remove_received(id);
-}
-
-/// Sends the files of an offer that was accepted, or with which they come
-/// along.
-pub(crate) async fn deliver(shared: Arc<TransferTable>, departure: SendJob) {
-    let SendJob {
-        mut outgoing,
-        answers,
-        ahead,
-    } = departure;
-    let id = outgoing.flight.id;
-    if let Some((ahead, goes_on)) = ahead {
-        let Ok(ahead) = ahead.await else {
-            // The transfer is over.
-            return;
-        };
-        outgoing.ahead = Some(ahead).filter(|_| goes_on);
-    }
-    let telling = Arc::clone(&shared);
-    let work = move || outgoing.run(answers, |sent| telling.sent(id, sent));
-    if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
-        give_up(&shared, id);
-    }
-}
-
-/// Sends what goes ahead of the answer to an offer, and tells those who send the
-/// rest.
-async fn send_ahead(shared: Arc<TransferTable>, (outgoing, gone): EarlySend) {
-    let flight = Arc::clone(&outgoing.flight);
-    let read = on_thread("pinhole-ahead", move || outgoing.read_ahead()).await;
-    let Some(First {
-        frame,
-        file_bytes,
-        outcome,
-    }) = read.flatten()
-    else {
-        if flight.stopped().is_none() {
-            give_up(&shared, flight.id);
-        }
-        return;
-    };
-    let ahead = match outcome {
-        Ok(digest) => Ahead::Chunk(digest),
-        Err(error) => {
-            // Before the receiver can hear of it.
-            shared.failed_ahead(flight.id, error).await;
-            Ahead::Failure
-        }
-    };
-    let bulk = Bulk {
-        flight,
-        frame,
-        file_bytes,
-        is_ahead: true,
-    };
-    if shared.link.bulk.send(bulk).await.is_ok() {
-        // Nobody waits when the transfer is over.
-        let _ = gone.send(ahead);
-    }
-}
-
-fn give_up(shared: &Arc<TransferTable>, id: TransferId) {
-    // It may have ended otherwise meanwhile.
-    let _ = shared.cancel(id, no_thread(), CancelReason::Disk(FileErrorKind::Io));
-}
-
-fn no_thread() -> TransferError {
-    TransferError::LocalFile {
-        path: "a thread of its own".to_owned(),
-        trouble: FileErrorKind::Io,
-        detail: "the system gives none".to_owned(),
     }
 }

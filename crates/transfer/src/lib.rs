@@ -1,75 +1,62 @@
 //! Pinhole's transfer engine: files and folders from one peer to another over
 //! any stream that is authenticated and encrypted already.
 //!
-//! The way of a file, in the order of the code:
+//! A file walks through the modules once, from top to bottom:
 //!
-//! 1. [`source`] finds it and makes an entry of the [`manifest`] of it, under
+//! 1. [`Source`] finds it and makes an entry of the [`manifest`] of it, under
 //!    a [`path::SafePath`];
 //! 2. [`exchange`] offers the manifest as [`message`]s in [`frame`]s;
-//! 3. once accepted, or at once where little comes along with its offer (and the
-//!    first chunk of the first file in any case), `outgoing` reads it in the
-//!    [`chunking`] of chunks, hashes them ([`digest`]) and queues them for `writer`;
-//! 4. on the other side `reader` asks the [`receiver`] whether each is due and
-//!    hands it to `incoming`, which verifies and writes it to a temporary of
-//!    the `store`, makes it durable, gives it its name and says so;
+//! 3. `send` reads it in the [`chunking`] of chunks, hashes them ([`digest`]) and
+//!    queues them for `connection`: some of it at once, the rest when the offer was
+//!    accepted;
+//! 4. on the other side `dispatch` asks the [`receiver`] whether each is due and
+//!    hands it to `receive`, which verifies it and has `disk` write it to a part,
+//!    make it durable, and give it its name;
 //! 5. the [`sender`] believes the acknowledgement if it can be true, and the
 //!    last one ends the transfer.
 //!
-//! [`sender`], [`receiver`] and everything they are made of do no I/O.
+//! `protocol` does no I/O.
 
-mod buffer;
 mod connection;
-mod digest_cache;
+mod control;
 mod disk;
-mod flight;
-mod incoming;
-mod journal;
-mod liveness;
-mod locked_file;
+mod dispatch;
+mod file_digests;
 mod offers;
-mod outgoing;
-mod partial_file;
 mod prepared;
-mod reader;
+mod protocol;
+mod receive;
 mod resume;
-mod store;
-mod sync;
+mod send;
+mod transfer;
 mod transfer_table;
-mod writer;
 
 pub mod accept_options;
-pub mod chunking;
-pub mod destination;
-pub mod digest;
 pub mod display;
 pub mod event;
 pub mod exchange;
-pub mod frame;
-pub mod manifest;
-pub mod message;
-pub mod path;
 pub mod progress;
 pub mod rate_limit;
-pub mod receiver;
-pub mod sender;
-pub mod source;
-mod version;
-pub mod violation;
 
-pub use accept_options::{AcceptOptions, Existing, Selection};
-pub use buffer::BufferMemory;
-pub use connection::{PeerOwner, Resources};
-pub use destination::{Destination, DestinationError};
-pub use digest_cache::DigestCache;
-pub use event::{ExchangeError, ExchangeEvent, FileError, Party, Renamed, Summary, TransferError};
+pub use accept_options::{AcceptOptions, Existing};
+pub use connection::Resources;
+pub use connection::buffer::BufferMemory;
+pub use disk::destination::{Destination, DestinationError};
+pub use disk::digest_cache::DigestCache;
+pub use event::{ExchangeError, ExchangeEvent, Party, Renamed, Summary, TransferError};
 pub use exchange::{AcceptError, Exchange, start};
-pub use manifest::{Entry, Manifest};
-pub use message::{DeclineReason, FileErrorKind, Side, TransferId};
-pub use offers::OfferBudget;
-pub use path::SafePath;
+pub use offers::{OfferBudget, PeerOwner};
 pub use pinhole_budget::Owner;
 pub use prepared::Prepared;
 pub use progress::{Paused, Progress};
+pub use protocol::file_error::{FileError, FileErrorKind};
+pub use protocol::manifest::{Entry, Manifest};
+pub use protocol::message::{DeclineReason, Side, TransferId};
+pub use protocol::path::SafePath;
+pub use protocol::selection::Selection;
+pub use protocol::{
+    chunking, digest, early, frame, manifest, message, path, receiver, sender, violation,
+};
 pub use rate_limit::RateLimit;
 pub use resume::ResumeState;
-pub use source::{SkipReason, Skipped, Source, SourceError};
+pub use send::source::{SkipReason, Skipped, Source, SourceError};

@@ -1,21 +1,14 @@
 //! What all offers that wait for an answer may take together, on whatever
 //! connections. When it is full, the newcomer whose offers take most gives way.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
-use pinhole_budget::{Bounds, Budget, Full, SubnetBounds, Taken, Ticket};
+use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
 
-use crate::{
-    chunking::CHUNK_BYTES,
-    connection::PeerOwner,
-    manifest::{Early, Entry},
-    message::TransferId,
-    transfer_table::TransferTable,
-};
+use crate::protocol::manifest::Entry;
 
 const MIB: u64 = 1024 * 1024;
 /// What an entry takes beside its path, in the list of the offer and in that of the
@@ -38,22 +31,21 @@ const BOUNDS: Bounds = Bounds {
     per_subnet: SubnetBounds::UNBOUNDED,
 };
 
+/// Whose exchange it is: what the peer is counted by, and after whom what it leaves
+/// unfinished is named. Nothing here looks into it.
+pub type PeerOwner = Owner<[u8; 32]>;
+
 /// Counts what the unanswered offers of all peers take. Clones are the same.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OfferBudget(Arc<Mutex<State>>);
 
-#[derive(Debug)]
 struct State {
     budget: Budget<[u8; 32]>,
-    holders: HashMap<Ticket, Holder>,
+    holders: HashMap<Ticket, GiveWay>,
 }
 
-/// An offer, and where it waits.
-#[derive(Debug, Clone)]
-pub(crate) struct Holder {
-    pub(crate) at: Weak<TransferTable>,
-    pub(crate) id: TransferId,
-}
+/// Declines an offer unasked. Nothing may be locked.
+pub(crate) type GiveWay = Arc<dyn Fn() + Send + Sync>;
 
 impl Default for OfferBudget {
     fn default() -> Self {
@@ -61,6 +53,15 @@ impl Default for OfferBudget {
             budget: Budget::new(BOUNDS),
             holders: HashMap::new(),
         })))
+    }
+}
+
+impl fmt::Debug for OfferBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let used_bytes = self.used_bytes();
+        f.debug_struct("OfferBudget")
+            .field("used_bytes", &used_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -77,10 +78,9 @@ impl OfferBudget {
 }
 
 /// What one offer takes. Given back when it is dropped.
-#[derive(Debug)]
 pub(crate) struct OfferRoom {
     offers: OfferBudget,
-    holder: Holder,
+    give_way: GiveWay,
     tickets: Vec<Ticket>,
     used_bytes: u64,
     counted_bytes: u64,
@@ -88,10 +88,10 @@ pub(crate) struct OfferRoom {
 
 impl OfferRoom {
     /// Of an offer of which nothing is there yet.
-    pub(crate) const fn new(offers: OfferBudget, holder: Holder) -> Self {
+    pub(crate) const fn new(offers: OfferBudget, give_way: GiveWay) -> Self {
         Self {
             offers,
-            holder,
+            give_way,
             tickets: Vec::new(),
             used_bytes: 0,
             counted_bytes: 0,
@@ -103,23 +103,17 @@ impl OfferRoom {
     pub(crate) fn announce(
         &mut self,
         owner: PeerOwner,
-        early: Early,
+        early_bytes: u32,
         entries: u32,
-        total_bytes: u64,
-    ) -> Result<Vec<Holder>, Full> {
-        let held_bytes = match early {
-            Early::Nothing => 0,
-            Early::FirstChunk => total_bytes.min(u64::from(CHUNK_BYTES)),
-            Early::Everything => total_bytes,
-        };
+    ) -> Result<Vec<GiveWay>, Full> {
         // Counted at once, so that a larger offer is not taken for a smaller one
         // while its entries are still coming.
         let ahead_bytes = (ENTRY_BYTES + PATH_BYTES) * u64::from(entries);
-        self.grow(owner, OFFER_BYTES + held_bytes, ahead_bytes)
+        self.grow(owner, OFFER_BYTES + u64::from(early_bytes), ahead_bytes)
     }
 
     /// More entries have come. Returns as [`OfferRoom::announce`].
-    pub(crate) fn add(&mut self, owner: PeerOwner, page: &[Entry]) -> Result<Vec<Holder>, Full> {
+    pub(crate) fn add(&mut self, owner: PeerOwner, page: &[Entry]) -> Result<Vec<GiveWay>, Full> {
         let paths = page.iter().map(|entry| entry.path().as_str().len() as u64);
         let bytes = paths.map(|bytes| ENTRY_BYTES + bytes).sum();
         self.grow(owner, bytes, STEP_BYTES)
@@ -131,7 +125,7 @@ impl OfferRoom {
         owner: PeerOwner,
         bytes: u64,
         ahead_bytes: u64,
-    ) -> Result<Vec<Holder>, Full> {
+    ) -> Result<Vec<GiveWay>, Full> {
         self.used_bytes += bytes;
         if self.used_bytes <= self.counted_bytes {
             return Ok(Vec::new());
@@ -141,7 +135,7 @@ impl OfferRoom {
         let Taken { ticket, evicted } = state.budget.take(owner, step_bytes)?;
         let evicted = evicted.iter().filter_map(|it| state.holders.remove(it));
         let evicted = evicted.collect();
-        state.holders.insert(ticket, self.holder.clone());
+        state.holders.insert(ticket, Arc::clone(&self.give_way));
         drop(state);
         self.tickets.push(ticket);
         self.counted_bytes += step_bytes;

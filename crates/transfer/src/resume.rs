@@ -7,11 +7,9 @@
 
 use std::sync::Arc;
 
-use crate::{
-    digest::Digest,
-    event::Summary,
-    manifest::{Entry, Manifest},
-};
+use crate::event::Summary;
+use crate::protocol::digest::Digest;
+use crate::protocol::manifest::{Entry, Manifest};
 use parking_lot::{Mutex, MutexGuard};
 
 /// What the attempts at one transfer share. Clones are the same. The next attempt
@@ -101,7 +99,7 @@ impl ResumeState {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::manifest::ManifestBuilder;
+    use crate::protocol::manifest::ManifestBuilder;
 
     #[test]
     fn what_is_settled_stays_what_it_was() {

@@ -3,23 +3,20 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pinhole_transfer::{
     AcceptOptions, Destination, ExchangeEvent, Owner, Resources, Side, Source, Summary,
     TransferError, start,
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    sync::{Mutex, mpsc},
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
 
 const MIB: u64 = 1024 * 1024;
 /// The file, and how much of it passes before the connection breaks.

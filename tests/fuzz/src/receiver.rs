@@ -7,10 +7,9 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Manifest,
-    accept_options::Selection,
+    Manifest, Selection,
     chunking::{CHUNK_BYTES, ChunkPlace},
-    manifest::Early,
+    early::EarlyData,
     receiver::Receiver,
 };
 
@@ -65,116 +64,113 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A manifest, and what the sender does when its files come along.
-fn hold_along(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
-    let manifest = choices.manifest();
-    let all = files(&manifest).map(|entry| (entry, File::default()));
-    let mut record = Record {
-        files: all.collect(),
-        ..Record::of(&manifest)
-    };
-    let mut receiver = Receiver::unanswered(manifest.clone(), Early::Everything);
-    record.check_complete(&receiver);
-    while choices.are_left() {
-        record.step(&mut receiver, &mut choices);
-        record.check_complete(&receiver);
-        let is_whole = |file: &File| file.came.is_empty() && file.digests == 0;
-        assert!(record.files.values().all(is_whole), "a piece of a file");
+/// What is let through before the answer, or late.
+struct Early<'a> {
+    manifest: &'a Manifest,
+    /// Files that come whole, and one that begins.
+    due: VecDeque<u32>,
+    begun: Option<u32>,
+    /// Its chunk was let through.
+    has_begun: bool,
+}
+
+impl<'a> Early<'a> {
+    fn of(manifest: &'a Manifest, early: EarlyData) -> Self {
+        let whole = files(manifest).filter(|&entry| early.holds(entry));
+        Self {
+            manifest,
+            due: whole.chain(early.begun()).collect(),
+            begun: early.begun(),
+            has_begun: false,
+        }
+    }
+
+    /// Tries something while only early data may come. Tells whether something was let
+    /// through and is wanted.
+    fn step(&mut self, receiver: &mut Receiver, choices: &mut Choices<'_>) -> Option<bool> {
+        let what = choices.byte();
+        let due = self.due.front().copied();
+        // Mostly what is due, or nothing would ever get far.
+        let entry = match (what & 0x80, due) {
+            (0, Some(due)) => due,
+            _ => choices.number(),
+        };
+        let index = choices.number();
+        let place = self.manifest.lengths(entry).and_then(|it| it.place(0));
+        let right = place.map_or(0, ChunkPlace::length_bytes);
+        let bytes = match what & 0x40 {
+            0 => right,
+            _ => choices.byte() as usize,
+        };
+        let is_begun = due.is_some() && due == self.begun;
+        let is_wanted = match what % 5 {
+            0 => {
+                let came = receiver.chunk(entry, index, bytes).ok()?;
+                assert!(is_begun && index == 0 && bytes == right);
+                assert!(came.is_none() || came == place);
+                self.has_begun = true;
+                came.is_some()
+            }
+            1 => receiver.file_failed(entry).ok()?,
+            2 => {
+                receiver.small_file(entry, bytes).ok()?;
+                assert!(!is_begun && bytes == right);
+                true
+            }
+            3 => {
+                assert!(receiver.digest(entry, index).is_err());
+                return None;
+            }
+            _ => {
+                assert!(receiver.file_end(entry).is_err());
+                return None;
+            }
+        };
+        assert_eq!(self.due.pop_front(), Some(entry));
+        Some(is_wanted)
     }
 }
 
-/// What was let through ahead of the answer or late.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ahead {
-    Chunk,
-    Failure,
-}
-
-/// Tries something while only what goes ahead may come. Returns what was let
-/// through, and whether it is wanted.
-fn come_ahead(
-    receiver: &mut Receiver,
-    manifest: &Manifest,
-    choices: &mut Choices<'_>,
-) -> Option<(Ahead, bool)> {
-    let first = files(manifest).next().expect("a file");
-    let (what, entry, index) = (choices.byte(), choices.number(), choices.number());
-    let place = manifest.lengths(first).and_then(|it| it.place(0));
-    let bytes = match what & 0x40 {
-        0 => place.map_or(0, ChunkPlace::length_bytes),
-        _ => choices.byte() as usize,
-    };
-    let is_first = entry == first;
-    match what % 5 {
-        0 => {
-            let came = receiver.chunk(entry, index, bytes).ok()?;
-            assert!(is_first && index == 0);
-            assert_eq!(Some(bytes), place.map(ChunkPlace::length_bytes));
-            assert!(came.is_none() || came == place);
-            Some((Ahead::Chunk, came.is_some()))
-        }
-        1 => {
-            let matters = receiver.file_failed(entry).ok()?;
-            assert!(is_first);
-            Some((Ahead::Failure, matters))
-        }
-        2 => {
-            assert!(receiver.digest(entry, index).is_err());
-            None
-        }
-        3 => {
-            assert!(receiver.small_file(entry, bytes).is_err());
-            None
-        }
-        _ => {
-            assert!(receiver.file_end(entry).is_err());
-            None
-        }
-    }
-}
-
-/// A manifest, and what the sender does when its first chunk goes ahead of the
-/// answer: before that, and after.
-fn hold_ahead(bytes: &[u8]) {
+/// A manifest, and what the sender does when some of its files come before the answer:
+/// before that, and after.
+fn hold_early(bytes: &[u8]) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
-    let Some(first) = files(&manifest)
-        .next()
-        .filter(|_| manifest.has_first_chunk())
-    else {
-        return;
-    };
-    let mut receiver = Receiver::unanswered(manifest.clone(), Early::FirstChunk);
-    let mut came = None;
+    let data = EarlyData::of(&manifest);
+    let mut early = Early::of(&manifest, data);
+    let mut receiver = Receiver::new(manifest.clone(), data);
     for _ in 0..choices.below(4) {
-        assert!(receiver.is_ahead() && !receiver.drops_next());
-        if let Some((what, is_wanted)) = come_ahead(&mut receiver, &manifest, &mut choices) {
-            assert!(came.is_none() && is_wanted, "more than one");
-            came = Some(what);
-        }
+        assert!(!receiver.is_answered() && !receiver.drops_next() && !receiver.is_complete());
+        let came = early.step(&mut receiver, &mut choices);
+        assert_ne!(came, Some(false), "nobody has said so");
     }
     let mut record = Record::of(&manifest);
     let (skipped, have) = record.answer(&mut choices);
-    let is_wanted = !skipped.contains(&first) && !have.contains_key(&first);
+    let is_wanted = |entry: &u32| !skipped.contains(entry) && !have.contains_key(entry);
+    let keeps_begun = data.begun().is_some_and(|begun| is_wanted(&begun));
     let selection = Selection::without(manifest.clone(), skipped);
-    let (mut receiver, counts) = receiver.accepted(Arc::new(selection), &have);
-    assert_eq!(counts, is_wanted);
-    while came.is_none() && choices.are_left() {
-        assert_eq!(receiver.drops_next(), !is_wanted);
-        record.check_complete(&receiver);
-        let late = come_ahead(&mut receiver, &manifest, &mut choices);
-        came = late.map(|(what, is_taken)| {
-            assert_eq!(is_taken, is_wanted);
-            what
-        });
-    }
-    match came.filter(|_| is_wanted) {
-        Some(Ahead::Chunk) => {
-            record.file(first).came.insert(0);
+    receiver.accept(Arc::new(selection), &have);
+    assert_eq!(receiver.keeps_begun(), keeps_begun);
+    // These are not asked for.
+    record.files.retain(|&entry, _| !data.holds(entry));
+    while !early.due.is_empty() && choices.are_left() {
+        let is_begun = early.due.front().copied() == data.begun();
+        assert_eq!(receiver.drops_next(), is_begun && !keeps_begun);
+        if is_begun {
+            record.check_complete(&receiver);
         }
-        Some(Ahead::Failure) => record.ended = Some(first),
-        None => {}
+        if let Some(came) = early.step(&mut receiver, &mut choices) {
+            assert_eq!(came, !is_begun || keeps_begun);
+        }
+    }
+    if !early.due.is_empty() {
+        return;
+    }
+    if let Some(begun) = data.begun().filter(|_| keeps_begun) {
+        match early.has_begun {
+            true => assert!(record.file(begun).came.insert(0)),
+            false => record.ended = Some(begun),
+        }
     }
     while choices.are_left() {
         record.check_complete(&receiver);
@@ -186,14 +182,14 @@ fn hold_ahead(bytes: &[u8]) {
 /// A manifest, what is wanted and what is here of it, and what the sender does
 /// then.
 pub fn hold(bytes: &[u8]) {
-    hold_along(bytes);
-    hold_ahead(bytes);
+    hold_early(bytes);
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
     let mut record = Record::of(&manifest);
     let (skipped, have) = record.answer(&mut choices);
     let selection = Selection::without(manifest.clone(), skipped);
-    let mut receiver = Receiver::new(Arc::new(selection), &have);
+    let mut receiver = Receiver::new(manifest.clone(), EarlyData::default());
+    receiver.accept(Arc::new(selection), &have);
     record.check_complete(&receiver);
     while choices.are_left() {
         record.step(&mut receiver, &mut choices);

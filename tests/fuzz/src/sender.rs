@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pinhole_transfer::{
     Manifest,
-    manifest::Early,
+    early::EarlyData,
     sender::{Delivered, Sender},
 };
 
@@ -13,7 +13,9 @@ use super::{Choices, files, size_bytes};
 
 struct Record<'a> {
     manifest: &'a Manifest,
-    early: Early,
+    early: EarlyData,
+    /// Files that could not be sent before the answer.
+    failed_early: BTreeSet<u32>,
     was_sent: bool,
     is_accepted: bool,
     have: BTreeMap<u32, (u32, u32)>,
@@ -25,25 +27,26 @@ struct Record<'a> {
     delivered: Delivered,
 }
 
-/// A manifest, and what the receiver says then, while this side sends; from the
-/// answer on, with a first chunk ahead of it, and with files that come along; and of
-/// what was sent before.
+/// A manifest, and what the receiver says then, while this side sends: from the
+/// answer on, and with early data; and of what was sent before.
 pub fn hold(bytes: &[u8]) {
-    for early in [Early::Nothing, Early::FirstChunk, Early::Everything] {
-        hold_with(bytes, early, false);
-        hold_with(bytes, early, true);
+    for is_early in [false, true] {
+        hold_with(bytes, is_early, false);
+        hold_with(bytes, is_early, true);
     }
 }
 
-fn hold_with(bytes: &[u8], early: Early, was_sent: bool) {
+fn hold_with(bytes: &[u8], is_early: bool, was_sent: bool) {
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
-    if early == Early::FirstChunk && !manifest.has_first_chunk() {
-        return;
-    }
+    let early = match is_early {
+        true => EarlyData::of(&manifest),
+        false => EarlyData::default(),
+    };
     let mut record = Record {
         manifest: &manifest,
         early,
+        failed_early: BTreeSet::new(),
         was_sent,
         is_accepted: false,
         have: BTreeMap::new(),
@@ -76,26 +79,23 @@ fn hold_with(bytes: &[u8], early: Early, was_sent: bool) {
 }
 
 impl Record<'_> {
-    fn is_early(&self) -> bool {
-        self.early == Early::Everything
-    }
-
     /// It goes on behind what went ahead exactly when the receiver does.
     fn check_early(&self, sender: &Sender) {
-        let is_ahead = self.early == Early::FirstChunk;
-        assert_eq!(sender.is_ahead(), is_ahead && !self.is_accepted);
+        let holds_chunk = self.early.is_chunk() && !self.is_accepted;
+        assert_eq!(sender.holds_chunk(), holds_chunk);
         let is_wanted = |entry: &u32| {
             let is_whole = !self.skipped.contains(entry) && !self.have.contains_key(entry);
-            is_ahead && self.is_accepted && is_whole
+            self.is_accepted && is_whole
         };
-        let first = files(self.manifest).next();
-        assert_eq!(sender.goes_on_behind(), first.filter(is_wanted));
+        let begun = self.early.begun();
+        assert_eq!(sender.goes_on_behind(), begun.filter(is_wanted));
     }
 
     /// The next file of which this side has not told what became of it.
     fn due(&self) -> Option<u32> {
         let is_left = |entry: &u32| {
-            (self.is_early() || !self.skipped.contains(entry)) && !self.sent.contains(entry)
+            (self.early.holds(*entry) || !self.skipped.contains(entry))
+                && !self.sent.contains(entry)
         };
         files(self.manifest).find(is_left)
     }
@@ -135,8 +135,9 @@ impl Record<'_> {
     fn have(&mut self, sender: &mut Sender, files: &[(u32, u32)]) -> bool {
         let is_believed = sender.have(files).is_ok();
         if is_believed {
-            assert!(!self.is_accepted && !self.is_early());
+            assert!(!self.is_accepted);
             for &(entry, chunks) in files {
+                assert!(!self.early.holds(entry));
                 let lengths = self.manifest.lengths(entry).expect("a file");
                 assert!(chunks <= lengths.chunks());
                 let last = self.have.last_key_value();
@@ -167,7 +168,14 @@ impl Record<'_> {
             return false;
         };
         self.is_accepted = true;
-        self.failed.retain(|entry| !self.skipped.contains(entry));
+        for &entry in &self.failed_early {
+            let is_wanted = !self.skipped.contains(&entry);
+            assert_eq!(sender.counts_early(entry), is_wanted);
+            if is_wanted {
+                assert!(sender.failed(entry));
+                self.failed.insert(entry);
+            }
+        }
         assert_eq!(*accepted.selection.skipped(), self.skipped);
         let is_wanted = |entry: &u32| !self.skipped.contains(entry);
         assert!(accepted.have.keys().all(is_wanted));
@@ -178,17 +186,21 @@ impl Record<'_> {
 
     /// This side sends the next file, or cannot.
     fn own(&mut self, sender: &mut Sender, is_sent: bool) {
-        let may_send = self.is_accepted || self.is_early();
-        let Some(entry) = self.due().filter(|_| may_send) else {
+        let Some(entry) = self.due() else {
             return;
         };
-        let is_wanted = !self.is_accepted || !self.skipped.contains(&entry);
+        if !self.is_accepted && !self.early.holds(entry) {
+            return;
+        }
         self.sent.insert(entry);
         if is_sent {
             sender.sent(entry);
-        } else {
-            let is_news = is_wanted && self.failed.insert(entry);
+        } else if self.is_accepted {
+            let is_news = !self.skipped.contains(&entry) && self.failed.insert(entry);
             assert_eq!(sender.failed(entry), is_news);
+        } else {
+            // Nobody knows yet whether that matters.
+            self.failed_early.insert(entry);
         }
     }
 

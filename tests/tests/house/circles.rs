@@ -9,48 +9,7 @@ use crate::module_tree::{ModulePath, ModuleTree};
 use crate::sources::{folders, root, sources};
 
 /// Each use that closes a circle. To be mended and taken off.
-const KNOWN: &[&str] = &[
-    "transfer: event -> message",
-    "transfer: event -> violation",
-    "transfer: exchange -> incoming",
-    "transfer: exchange -> connection",
-    "transfer: exchange -> transfer_table",
-    "transfer: exchange -> transfer_table::outgoing",
-    "transfer: exchange -> outgoing",
-    "transfer: exchange -> outgoing::ahead",
-    "transfer: exchange -> prepared",
-    "transfer: exchange -> reader",
-    "transfer: exchange -> writer",
-    "transfer: frame -> message",
-    "transfer: incoming -> transfer_table",
-    "transfer: connection -> offers",
-    "transfer: message -> event",
-    "transfer: offers -> connection",
-    "transfer: offers -> transfer_table",
-    "transfer: transfer_table -> exchange",
-    "transfer: transfer_table -> incoming",
-    "transfer: transfer_table -> connection",
-    "transfer: transfer_table -> offers",
-    "transfer: transfer_table::outgoing -> connection",
-    "transfer: transfer_table::outgoing -> outgoing",
-    "transfer: transfer_table::outgoing -> outgoing::ahead",
-    "transfer: transfer_table::outgoing -> outgoing::resume",
-    "transfer: outgoing -> connection",
-    "transfer: outgoing::ahead -> connection",
-    "transfer: outgoing::resume -> connection",
-    "transfer: prepared -> exchange",
-    "transfer: prepared -> transfer_table",
-    "transfer: reader -> exchange",
-    "transfer: reader -> incoming",
-    "transfer: reader -> offers",
-    "transfer: reader -> transfer_table",
-    "transfer: reader -> transfer_table::outgoing",
-    "transfer: reader -> outgoing::resume",
-    "transfer: violation -> frame",
-    "transfer: violation -> message",
-    "transfer: writer -> connection",
-    "transfer: writer -> transfer_table",
-];
+const KNOWN: &[&str] = &[];
 
 type Uses = BTreeSet<(ModulePath, ModulePath)>;
 

@@ -11,11 +11,7 @@ const LIBRARIES: &[&str] = &[
 ];
 
 /// To be mended and taken off.
-const KNOWN: &[&str] = &[
-    "crates/transfer/src/exchange.rs: Exchange::pause takes a bool",
-    "crates/transfer/src/exchange.rs: Exchange::set_known takes a bool",
-    "crates/transfer/src/manifest.rs: Early::promised takes a bool",
-];
+const KNOWN: &[&str] = &[];
 
 fn holds_flag(parameter: &Type) -> bool {
     match parameter {

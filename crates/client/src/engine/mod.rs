@@ -319,7 +319,8 @@ impl Engine {
             ExchangeEffect::Cancel => exchange.cancel(id),
             ExchangeEffect::Interrupt => exchange.interrupt(id),
             ExchangeEffect::Leave => exchange.leave(id),
-            ExchangeEffect::Pause(paused) => exchange.pause(id, paused),
+            ExchangeEffect::Pause => exchange.pause(id),
+            ExchangeEffect::Unpause => exchange.unpause(id),
             ExchangeEffect::Acknowledge => exchange.acknowledge(id),
             ExchangeEffect::TakeText => exchange.take_text(id),
         };

@@ -156,7 +156,7 @@ impl Engine {
             }
             SessionEffect::SetKnown(session) => {
                 if let Some(live) = self.sessions.get(&session) {
-                    live.exchange.set_known(true);
+                    live.exchange.set_known();
                 }
             }
         }

@@ -192,7 +192,8 @@ pub(crate) enum ExchangeEffect {
     Interrupt,
     /// It goes on over another connection.
     Leave,
-    Pause(bool),
+    Pause,
+    Unpause,
     /// All of it is here already.
     Acknowledge,
     /// The words have been shown.

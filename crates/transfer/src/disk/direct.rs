@@ -2,11 +2,11 @@
 //! read at once; written like this it is not copied, pushes out nothing that
 //! others use, and little is left to do when it is to be durable.
 
-use std::{
-    fs::File,
-    io,
-    time::{Duration, Instant},
-};
+use std::fs::File;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::disk::system;
 
 /// Addresses, offsets and lengths are multiples of this. A file system that wants
 /// more is written to as usual.
@@ -59,7 +59,8 @@ impl Direct {
     /// it wants: Linux does from 6.1 on.
     #[cfg(target_os = "linux")]
     pub(crate) fn open(file: &File) -> Option<Self> {
-        use std::os::{fd::AsRawFd, unix::fs::OpenOptionsExt};
+        use std::os::fd::AsRawFd;
+        use std::os::unix::fs::OpenOptionsExt;
 
         use rustix::fs::{AtFlags, OFlags, StatxFlags, statx};
 
@@ -100,7 +101,7 @@ impl Direct {
             return Ok(false);
         }
         let begin = Instant::now();
-        super::write_at(&self.0, data, offset_bytes)?;
+        system::write_at(&self.0, data, offset_bytes)?;
         pace.add(length_bytes, begin.elapsed());
         Ok(true)
     }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::{OpenIncoming, OpenTransfers, TransferTable};
-use crate::{
-    event::{ExchangeError, ExchangeEvent, Party, TransferError},
-    message::{CancelReason, DeclineReason, Message, TransferId},
-    reader::{ANSWERS_WAITING_MAX, Ended},
-};
+use crate::connection::Ended;
+use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
+use crate::protocol::message::{CancelReason, DeclineReason, Message, TransferId};
 
 impl TransferTable {
     /// Ends a transfer of either direction early, or words. An accepted one of the peer
@@ -33,7 +31,7 @@ impl TransferTable {
     ) -> Result<(), ExchangeError> {
         let mut open = self.open();
         self.stop_one(&mut open, id, error)?;
-        self.link.say(Message::Cancel {
+        self.connection.say(Message::Cancel {
             transfer: id,
             reason,
         });
@@ -48,11 +46,11 @@ impl TransferTable {
     ) -> Result<(), ExchangeError> {
         if let Some(outgoing) = open.outgoing.remove(&id) {
             outgoing.note_sent();
-            outgoing.flight.stop(reason.clone());
+            outgoing.transfer.control.stop(reason.clone());
         } else if !open.texts.remove(&id) {
-            match open.incoming.get_mut(&id) {
-                Some(receiving @ OpenIncoming::Receiving { .. }) => {
-                    receiving.stop(reason);
+            match open.incoming.get(&id) {
+                Some(OpenIncoming::Receiving { inlet, .. }) => {
+                    inlet.stop(reason);
                     return Ok(());
                 }
                 Some(OpenIncoming::Offered { .. }) => open.incoming.remove(&id),
@@ -86,7 +84,7 @@ impl TransferTable {
             reason: DeclineReason::Busy,
         };
         // Where so many answers wait that this finds no room nobody takes them.
-        let _ = self.link.outbox.push_answer(decline, ANSWERS_WAITING_MAX);
+        let _ = self.connection.outbox.push_answer(decline);
         if is_offered {
             let outcome = Err(TransferError::GaveWay);
             self.tell(&mut open, ExchangeEvent::Finished { id, outcome });
@@ -98,15 +96,15 @@ impl TransferTable {
     /// waits for some already.
     fn tell(self: &Arc<Self>, open: &mut OpenTransfers, event: ExchangeEvent) {
         // When the application has dropped its end, nobody wants to know.
-        let Err(TrySendError::Full(event)) = self.link.events.try_send(event) else {
+        let Err(TrySendError::Full(event)) = self.connection.events.try_send(event) else {
             return;
         };
         open.untold += 1;
-        let shared = Arc::clone(self);
+        let table = Arc::clone(self);
         tokio::spawn(async move {
-            shared.link.emit(event).await;
-            shared.open().untold -= 1;
-            shared.landed.notify_one();
+            table.connection.emit(event).await;
+            table.open().untold -= 1;
+            table.landed.notify_one();
         });
     }
 

@@ -1,29 +1,34 @@
 //! What this side has offered, and what leaves of it when.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{OpenTransfers, TransferTable};
-use crate::{
-    connection::Connection,
-    event::{ExchangeError, ExchangeEvent, FileError, Party, Summary, TransferError},
-    flight::Flight,
-    manifest::{Early, Manifest},
-    message::{Message, TransferId},
-    outgoing::{Ahead, Answer, EarlySend, Outgoing, SendJob, Sent},
-    resume::{self, ResumeState},
-    sender::{Accepted, Delivered, Sender},
-    source::Source,
-    violation::Violation,
-};
+use super::{OpenTransfers, TransferTable, on_thread, thread_error};
+use crate::connection::{Bulk, Connection, Frame};
+use crate::event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError};
+use crate::protocol::early::EarlyData;
+use crate::protocol::file_error::{FileError, FileErrorKind};
+use crate::protocol::frame;
+use crate::protocol::manifest::{Entry, Manifest};
+use crate::protocol::message::{CancelReason, Message, Offer, TransferId};
+use crate::protocol::sender::{Accepted, Delivered, Sender};
+use crate::protocol::violation::Violation;
+use crate::resume;
+use crate::resume::ResumeState;
+use crate::send::source::Source;
+use crate::send::{Answer, Begun, EarlyJob, Outgoing, SendJob, Sent};
+use crate::transfer::Transfer;
+
+/// A page of an offer, well below the largest frame.
+const PAGE_BYTES: usize = 64 * 1024;
+/// At most so many bytes of JSON come with each path.
+const ENTRY_JSON_BYTES: usize = 100;
 
 pub(crate) struct OpenOutgoing {
-    pub(crate) flight: Arc<Flight>,
+    pub(crate) transfer: Arc<Transfer>,
     pub(crate) source: Arc<Source>,
     pub(crate) machine: Sender,
     /// Files the receiver does not want, or gave up.
@@ -31,88 +36,83 @@ pub(crate) struct OpenOutgoing {
     /// What the receiver misses of what it seemed to have; `None` until files
     /// are sent.
     pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
-    /// Tells what has gone ahead of the answer, once it has.
-    ahead: Option<oneshot::Receiver<Ahead>>,
-    /// Why nothing could, as long as nobody knows whether that matters.
-    failed_ahead: Option<FileError>,
-}
-
-/// What leaves without waiting for the answer to an offer.
-pub(crate) enum Leaving {
-    Nothing,
-    FirstChunk(EarlySend),
-    Everything(SendJob),
+    /// Tells that the early data is sent, once it is.
+    early: Option<oneshot::Receiver<Begun>>,
+    /// What of it could not be read, as long as nobody knows whether that matters.
+    failed_early: Vec<(u32, FileError)>,
 }
 
 impl OpenOutgoing {
-    fn outgoing(&self, link: &Arc<Connection>, have: BTreeMap<u32, u32>) -> Outgoing {
+    fn outgoing(&self, connection: &Arc<Connection>, have: BTreeMap<u32, u32>) -> Outgoing {
         Outgoing {
-            flight: Arc::clone(&self.flight),
+            transfer: Arc::clone(&self.transfer),
             source: Arc::clone(&self.source),
-            link: Arc::clone(link),
+            connection: Arc::clone(connection),
             unwanted: Arc::clone(&self.unwanted),
             have,
-            is_early: self.machine.is_early(),
-            ahead: None,
+            early: self.machine.early(),
+            goes_on_behind: self.machine.goes_on_behind(),
         }
     }
 
-    /// What sends its first chunk, now.
-    fn forerun(&mut self, link: &Arc<Connection>) -> EarlySend {
-        let (gone, ahead) = oneshot::channel();
-        self.ahead = Some(ahead);
-        (self.outgoing(link, BTreeMap::new()), gone)
-    }
-
-    /// What sends its files, from now on.
-    pub(crate) fn depart(&mut self, link: &Arc<Connection>, have: BTreeMap<u32, u32>) -> SendJob {
-        let (answers, waiting) = mpsc::unbounded_channel();
-        self.answers = Some(answers);
-        let goes_on = self.machine.goes_on_behind().is_some();
-        SendJob {
-            outgoing: self.outgoing(link, have),
-            answers: waiting,
-            ahead: self.ahead.take().map(|ahead| (ahead, goes_on)),
+    /// What sends the early data, now.
+    fn start_early(&mut self, connection: &Arc<Connection>) -> EarlyJob {
+        let (done, early) = oneshot::channel();
+        self.early = Some(early);
+        EarlyJob {
+            outgoing: self.outgoing(connection, BTreeMap::new()),
+            done,
         }
     }
 
-    /// The receiver takes the offer. Returns what it has, and what the
-    /// application is to be told beside that.
+    /// The receiver takes the offer. Returns what sends the files, unless all of them
+    /// are early data, and which of that failed, as the application is to be told.
     pub(crate) fn accepted(
         &mut self,
-    ) -> Result<(BTreeMap<u32, u32>, Option<ExchangeEvent>), Violation> {
+        connection: &Arc<Connection>,
+    ) -> Result<(Option<SendJob>, Vec<ExchangeEvent>), Violation> {
         let Accepted { selection, have } = self.machine.accepted()?;
-        self.flight.select(&selection);
-        if !self.machine.is_early() {
-            let mut unwanted = self.unwanted.lock();
-            unwanted.clone_from(selection.skipped());
-        }
+        self.transfer.select(&selection);
+        self.unwanted.lock().clone_from(selection.skipped());
         if self.machine.goes_on_behind().is_some() {
-            self.flight.count_ahead();
+            self.transfer.progress.count_early();
         }
-        let failed = self.failed_ahead.take();
-        Ok((have, failed.and_then(|error| self.failed_ahead(error))))
+        let failed = std::mem::take(&mut self.failed_early).into_iter();
+        let failed = failed.filter_map(|(entry, error)| self.failed_early(entry, error));
+        let failed = failed.collect();
+        if self.machine.early().is_everything(self.source.manifest()) {
+            return Ok((None, failed));
+        }
+        let (answers, waiting) = mpsc::unbounded_channel();
+        self.answers = Some(answers);
+        let job = SendJob {
+            outgoing: self.outgoing(connection, have),
+            answers: waiting,
+            early: self.early.take(),
+        };
+        Ok((Some(job), failed))
     }
 
-    /// The file whose first chunk should go ahead cannot be read. Returns what the
+    /// What should travel before the answer cannot be read. Returns what the
     /// application is to be told, if anything yet.
-    pub(crate) fn failed_ahead(&mut self, error: FileError) -> Option<ExchangeEvent> {
-        match self.machine.goes_on_behind() {
-            Some(entry) => self.failed(entry, error),
-            None => {
-                self.failed_ahead = Some(error);
-                None
-            }
+    fn failed_early(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
+        if !self.machine.is_accepted() {
+            self.failed_early.push((entry, error));
+            return None;
+        }
+        match self.machine.counts_early(entry) {
+            true => self.failed(entry, error),
+            false => None,
         }
     }
 
     /// This side cannot send a file. Returns what the application is to be told,
     /// if it is news.
     fn failed(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
-        self.flight.add_failed(entry);
+        self.transfer.digests.add_failed(entry);
         let is_news = self.machine.failed(entry);
         let path = self.source.manifest().entry(entry)?.path().clone();
-        let id = self.flight.id;
+        let id = self.transfer.id;
         is_news.then_some(ExchangeEvent::FileFailed { id, path, error })
     }
 
@@ -123,11 +123,11 @@ impl OpenOutgoing {
             files: delivered.files,
             folders: self.source.manifest().folders() - failed_folders,
             bytes: delivered.bytes,
-            digest: self.flight.digest(),
+            digest: self.transfer.digests.digest(),
             failed_files: self.machine.failed_files() + failed_folders,
             skipped_files: self.machine.skipped_files(),
-            here_bytes: self.flight.here_bytes(),
-            resent_bytes: self.flight.resent_bytes(),
+            here_bytes: self.transfer.progress.here_bytes(),
+            resent_bytes: self.transfer.progress.resent_bytes(),
             renamed: self.source.renamed(),
             ..Summary::default()
         }
@@ -137,13 +137,14 @@ impl OpenOutgoing {
     /// only the receiver's last word may be missing.
     pub(super) fn note_sent(&self) {
         if let Some(delivered) = self.machine.all_sent()
-            && let Some(digest) = self.flight.digest_of_sent()
+            && let Some(selection) = self.transfer.selection()
+            && let Some(digest) = self.transfer.digests.digest_of_sent(selection)
         {
             let summary = Summary {
                 digest: Some(digest),
                 ..self.summary(delivered)
             };
-            self.flight.resume.note_sent(resume::Sent {
+            self.transfer.resume.note_sent(resume::Sent {
                 manifest: Arc::clone(self.source.manifest()),
                 digest,
                 summary,
@@ -161,42 +162,102 @@ impl OpenOutgoing {
 }
 
 impl OpenTransfers {
-    /// What of an offer leaves before the answer.
-    fn early(&self, manifest: &Manifest, may_go_ahead: bool) -> Early {
-        let is_ahead = |other: &OpenOutgoing| other.machine.is_ahead();
-        if manifest.fits_along() {
-            Early::Everything
-        } else if may_go_ahead
-            && manifest.has_first_chunk()
-            && !self.outgoing.values().any(is_ahead)
-        {
-            Early::FirstChunk
-        } else {
-            Early::Nothing
+    /// What of an offer travels before the answer: a chunk only while the receiver can
+    /// hold no other. Of an offer that was under way before the receiver is likely to
+    /// have what it would be, unless all of it is little.
+    fn early(&self, manifest: &Manifest, is_first_attempt: bool) -> EarlyData {
+        let early = EarlyData::of(manifest);
+        let holds_chunk = |other: &OpenOutgoing| other.machine.holds_chunk();
+        let is_one_too_many = early.is_chunk() && self.outgoing.values().any(holds_chunk);
+        let may_go = is_first_attempt && !is_one_too_many;
+        match may_go || early.is_everything(manifest) {
+            true => early,
+            false => EarlyData::default(),
         }
     }
 }
 
 impl TransferTable {
-    /// Gives a source an id and announces it. Some of its files may leave at
-    /// once: a first chunk while the receiver can hold no other, unless the transfer
-    /// was under way before, when the receiver is likely to have it.
-    pub(crate) fn open_outgoing(
+    /// Offers files. Those that do not wait for the answer leave behind the offer.
+    pub(crate) fn send(
+        self: &Arc<Self>,
+        source: Arc<Source>,
+        resume: &ResumeState,
+    ) -> Result<TransferId, ExchangeError> {
+        let (transfer, early) = self.open_outgoing(&source, resume)?;
+        let id = transfer.id;
+        let table = Arc::clone(self);
+        tokio::spawn(async move {
+            send_pages(&table.connection, transfer, source).await;
+            if let Some(job) = early {
+                let telling = Arc::clone(&table);
+                let work = move || job.run(|sent| telling.sent(id, sent));
+                if on_thread("pinhole-early", work).await.is_none() {
+                    table.give_up(id);
+                }
+            }
+        });
+        Ok(id)
+    }
+
+    /// Asks a transfer of this side. `None` when it has ended.
+    pub(crate) fn with_outgoing<T>(
+        &self,
+        id: TransferId,
+        ask: impl FnOnce(&mut OpenOutgoing) -> Result<T, Violation>,
+    ) -> Result<Option<T>, Violation> {
+        let mut open = self.open();
+        match open.outgoing.get_mut(&id) {
+            Some(outgoing) => ask(outgoing).map(Some),
+            None if id.side() != self.side => Err(Violation::Transfer(id)),
+            None => open.check_was_open(self.side, id).map(|()| None),
+        }
+    }
+
+    /// Sends the files of an offer that was accepted.
+    pub(crate) async fn deliver(self: Arc<Self>, job: SendJob) {
+        let SendJob {
+            outgoing,
+            answers,
+            early,
+        } = job;
+        let id = outgoing.transfer.id;
+        let begun = match early {
+            Some(early) => match early.await {
+                Ok(begun) => begun,
+                // The transfer is over.
+                Err(_) => return,
+            },
+            None => None,
+        };
+        let telling = Arc::clone(&self);
+        let work = move || outgoing.run(begun, answers, |sent| telling.sent(id, sent));
+        if !matches!(on_thread("pinhole-send", work).await, Some(Ok(()))) {
+            self.give_up(id);
+        }
+    }
+
+    fn give_up(self: &Arc<Self>, id: TransferId) {
+        // It may have ended otherwise meanwhile.
+        let reason = CancelReason::Disk(FileErrorKind::Io);
+        let _ = self.cancel(id, thread_error(), reason);
+    }
+
+    /// Gives a source an id and announces it. Returns what sends its early data.
+    fn open_outgoing(
         &self,
         source: &Arc<Source>,
         resume: &ResumeState,
-    ) -> Result<(Arc<Flight>, Leaving), ExchangeError> {
+    ) -> Result<(Arc<Transfer>, Option<EarlyJob>), ExchangeError> {
         let mut open = self.open();
         let id = open.new_id()?;
         let manifest = source.manifest();
-        let known = self.link.resources.known.clone();
-        let owner = self.link.owner_key();
-        let flight = Arc::new(Flight::new(id, manifest, known, owner, resume.clone()));
+        let transfer = Arc::new(Transfer::new(id, manifest, resume.clone()));
         let early = open.early(manifest, resume.begin());
         let sent = resume.sent(manifest).map(|sent| sent.digest);
         let machine = Sender::new(Arc::clone(manifest), early);
         let mut outgoing = OpenOutgoing {
-            flight: Arc::clone(&flight),
+            transfer: Arc::clone(&transfer),
             source: Arc::clone(source),
             machine: match sent {
                 Some(_) => machine.sent_before(),
@@ -204,55 +265,42 @@ impl TransferTable {
             },
             unwanted: Arc::default(),
             answers: None,
-            ahead: None,
-            failed_ahead: None,
+            early: None,
+            failed_early: Vec::new(),
         };
-        let leaving = match early {
-            Early::Nothing => Leaving::Nothing,
-            Early::FirstChunk => Leaving::FirstChunk(outgoing.forerun(&self.link)),
-            Early::Everything => Leaving::Everything(outgoing.depart(&self.link, BTreeMap::new())),
-        };
+        let job = early
+            .bytes()
+            .map(|_| outgoing.start_early(&self.connection));
         open.outgoing.insert(id, outgoing);
         // Under the lock, so that ids reach the peer in rising order.
-        self.link.say(Message::Offer {
+        self.connection.say(Message::Offer(Offer {
             transfer: id,
             entries: manifest.count(),
             total_bytes: manifest.total_bytes(),
-            along: early == Early::Everything,
-            ahead: early == Early::FirstChunk,
+            early: early.bytes(),
             unread: manifest.unread(),
             sent,
-        });
-        Ok((flight, leaving))
+        }));
+        Ok((transfer, job))
     }
 
     /// What has become of a file that is on its way out.
-    pub(crate) fn sent(&self, id: TransferId, sent: Sent) {
+    fn sent(&self, id: TransferId, sent: Sent) {
         let mut open = self.open();
         let Some(outgoing) = open.outgoing.get_mut(&id) else {
             return;
         };
-        match sent {
-            Sent::File(entry) => outgoing.machine.sent(entry),
-            Sent::Failed(entry, error) => {
-                let event = outgoing.failed(entry, error);
-                drop(open);
-                if let Some(event) = event {
-                    self.link.emit_blocking(event);
-                }
+        let event = match sent {
+            Sent::File(entry) => {
+                outgoing.machine.sent(entry);
+                None
             }
-        }
-    }
-
-    /// The file whose first chunk should go ahead of the answer cannot be read.
-    pub(crate) async fn failed_ahead(&self, id: TransferId, error: FileError) {
-        let event = {
-            let mut open = self.open();
-            let outgoing = open.outgoing.get_mut(&id);
-            outgoing.and_then(|outgoing| outgoing.failed_ahead(error))
+            Sent::Failed(entry, error) => outgoing.failed(entry, error),
+            Sent::FailedEarly(entry, error) => outgoing.failed_early(entry, error),
         };
+        drop(open);
         if let Some(event) = event {
-            self.link.emit(event).await;
+            self.connection.emit_blocking(event);
         }
     }
 
@@ -260,11 +308,50 @@ impl TransferTable {
     pub(crate) fn complete_outgoing(&self, id: TransferId) -> Option<Summary> {
         let outgoing = self.open().outgoing.remove(&id)?;
         if !outgoing.machine.is_accepted() {
-            let sent = outgoing.flight.resume.sent(outgoing.source.manifest())?;
-            // What comes along is on its way, in vain.
-            outgoing.flight.stop(TransferError::Cancelled(Party::Us));
+            let sent = outgoing.transfer.resume.sent(outgoing.source.manifest())?;
+            // Its early data is on its way, in vain.
+            outgoing
+                .transfer
+                .control
+                .stop(TransferError::Cancelled(Party::Us));
             return Some(sent.summary);
         }
         Some(outgoing.summary(outgoing.machine.delivered()))
+    }
+}
+
+/// Sends the entries of an offer, page by page.
+async fn send_pages(connection: &Connection, transfer: Arc<Transfer>, source: Arc<Source>) {
+    let id = transfer.id;
+    let mut rest = source.entries();
+    while !rest.is_empty() && !transfer.is_stopped() {
+        let mut page_bytes = 0;
+        let fits = |entry: &&Entry| {
+            page_bytes += entry.path().as_str().len() + ENTRY_JSON_BYTES;
+            page_bytes <= PAGE_BYTES
+        };
+        let (page, behind) = rest.split_at(rest.iter().take_while(fits).count());
+        rest = behind;
+        let page = Message::Entries {
+            transfer: id,
+            entries: page.to_vec(),
+        };
+        let encoded = match frame::encode_message(&page) {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                tracing::error!(%error, "a page of an offer does not fit into a frame");
+                return;
+            }
+        };
+        let bulk = Bulk {
+            transfer: Arc::clone(&transfer),
+            frame: Frame::Message(encoded),
+            file_bytes: 0,
+            is_early: false,
+        };
+        if connection.bulk.send(bulk).await.is_err() {
+            // The exchange is over, and ends all transfers.
+            return;
+        }
     }
 }

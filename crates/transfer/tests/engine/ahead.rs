@@ -1,10 +1,8 @@
 //! The first chunk of a large offer, ahead of the answer to it: what the receiver
 //! holds, and what becomes of it when the answer is known.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use pinhole_transfer::{
     AcceptOptions, DeclineReason, Destination, FileError, FileErrorKind, Party, Source, Summary,
@@ -12,10 +10,8 @@ use pinhole_transfer::{
 };
 use tempfile::tempdir;
 
-use crate::{
-    liar::{FAILED, Liar, MIB, chunk_digest, pair as with_liar},
-    support::{Peer, names, noise, pair, without},
-};
+use crate::liar::{FAILED, Liar, MIB, chunk_digest, pair as with_liar};
+use crate::support::{Peer, names, noise, pair, without};
 
 pub(crate) const SIZES: &[usize] = &[MIB + 5, 3];
 
@@ -51,7 +47,7 @@ async fn answered(
     (is_early, is_failure): (bool, bool),
     (into, unwanted): (&Path, &[u32]),
 ) -> TransferId {
-    liar.offer_ahead(0, SIZES).await;
+    liar.offer_chunk(0, SIZES).await;
     let (id, _) = bob.offered().await;
     if !is_early {
         bob.accept_some(id, into, without(unwanted)).await;
@@ -74,7 +70,7 @@ async fn what_came_ahead_is_held_and_written_only_once_it_was_accepted() {
     for is_early in [true, false] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_ahead(0, SIZES).await;
+        liar.offer_chunk(0, SIZES).await;
         let (id, _) = bob.offered().await;
         if is_early {
             liar.first_chunk().await;
@@ -102,7 +98,7 @@ async fn an_answer_in_the_midst_of_it_counts_what_has_come() {
     let into = tempdir().unwrap();
     for (unwanted, counted) in [(&[][..], MIB as u64 / 2), (&[0], 0)] {
         let (mut liar, mut bob) = with_liar();
-        liar.offer_ahead(0, SIZES).await;
+        liar.offer_chunk(0, SIZES).await;
         let (id, _) = bob.offered().await;
         let [first, _] = chunks();
         liar.half_a_chunk(0, 0, &first).await;
@@ -164,7 +160,7 @@ async fn what_came_ahead_and_is_here_is_dropped() {
         for is_failure in [true, false] {
             let into = tempdir().unwrap();
             let (mut liar, mut bob) = with_liar();
-            liar.offer_ahead(0, SIZES).await;
+            liar.offer_chunk(0, SIZES).await;
             let id = bob.accept_next(into.path()).await;
             liar.first_chunk().await;
             while bob.exchange.progress(id).unwrap().bytes_done < MIB as u64 {
@@ -275,7 +271,7 @@ async fn both_sides_agree_about_what_went_ahead() {
 async fn a_file_that_changed_before_the_answer_is_not_kept() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
-    liar.offer_ahead(0, SIZES).await;
+    liar.offer_chunk(0, SIZES).await;
     liar.first_chunk().await;
     let id = bob.accept_next(into.path()).await;
     liar.json(&FAILED.replace("not_found", "changed")).await;
@@ -295,7 +291,7 @@ async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
         for what in ["declined", "cancelled", "cancelled here", "lost"] {
             let into = tempdir().unwrap();
             let (mut liar, mut bob) = with_liar();
-            liar.offer_ahead(0, SIZES).await;
+            liar.offer_chunk(0, SIZES).await;
             let (id, _) = bob.offered().await;
             if is_held {
                 liar.first_chunk().await;
@@ -328,9 +324,9 @@ async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
             if !is_held {
                 liar.first_chunk().await;
             }
-            liar.offer_ahead(2000, &[3, MIB]).await;
+            liar.offer_chunk(2000, SIZES).await;
             let next = bob.accept_next(into.path()).await;
-            liar.chunk_of(2000, 0, 0, b"abc").await;
+            liar.chunk_of(2000, 0, 0, &chunks()[0]).await;
             let cancel = r#"{"type":"cancel","transfer":2000,"reason":"cancelled"}"#;
             liar.json(cancel).await;
             let error = bob.finished(next).await.unwrap_err();
@@ -344,7 +340,7 @@ async fn an_offer_that_ends_unanswered_takes_its_chunk_with_it() {
 async fn a_folder_that_does_not_serve_costs_nothing_of_what_is_held() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
-    liar.offer_ahead(0, SIZES).await;
+    liar.offer_chunk(0, SIZES).await;
     let (id, _) = bob.offered().await;
     liar.first_chunk().await;
     liar.caught_up(&mut bob).await;
@@ -366,7 +362,7 @@ async fn a_folder_that_does_not_serve_costs_nothing_of_what_is_held() {
 async fn a_lost_connection_keeps_what_came_ahead_of_an_answer() {
     let (from, into) = (tempdir().unwrap(), tempdir().unwrap());
     let (mut liar, mut bob) = with_liar();
-    liar.offer_ahead(0, SIZES).await;
+    liar.offer_chunk(0, SIZES).await;
     let (id, _) = bob.offered().await;
     liar.first_chunk().await;
     liar.caught_up(&mut bob).await;

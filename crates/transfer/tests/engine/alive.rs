@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use pinhole_transfer::{ExchangeEvent, Party, Side, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{self, MIB},
-    support::{Peer, noise, pair},
-};
+use crate::liar;
+use crate::liar::MIB;
+use crate::support::{Peer, noise, pair};
 
 /// Longer than either side may be silent while files are under way.
 const LONG: Duration = Duration::from_millis(2500);
@@ -21,7 +20,7 @@ async fn both_sides_are_heard_while_files_are_under_way_though_nothing_moves() {
     let (mut alice, mut bob) = pair();
     let id = alice.send(&[file]).await;
     bob.accept_next(into.path()).await;
-    bob.exchange.pause(id, true).unwrap();
+    bob.exchange.pause(id).unwrap();
     while !matches!(alice.event().await, ExchangeEvent::Paused { .. }) {}
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
@@ -32,7 +31,7 @@ async fn both_sides_are_heard_while_files_are_under_way_though_nothing_moves() {
     }
     let now = (alice.exchange.silence(), bob.exchange.silence());
     assert!(longest < LONG, "silent for {longest:?}, {now:?}");
-    bob.exchange.pause(id, false).unwrap();
+    bob.exchange.unpause(id).unwrap();
     alice.finished(id).await.unwrap();
     bob.finished(id).await.unwrap();
 }

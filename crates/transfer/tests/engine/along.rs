@@ -1,19 +1,18 @@
 //! Files that come along with their offer: what is held, what becomes of it when
 //! the answer is known, and what nobody may send so early.
 
-use std::{fs, time::Duration};
+use std::fs;
+use std::time::Duration;
 
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::frame::{BatchItem, encode_batch_header};
 use pinhole_transfer::{
     AcceptOptions, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
-    digest::Digest,
-    frame::{BatchItem, encode_batch_header},
 };
 use tempfile::tempdir;
 
-use crate::{
-    liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, id, pair as with_liar},
-    support::{names, noise, pair, transfer, without},
-};
+use crate::liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, id, pair as with_liar};
+use crate::support::{names, noise, pair, transfer, without};
 
 #[tokio::test]
 async fn a_small_offer_does_not_wait_for_the_answer() {
@@ -25,8 +24,8 @@ async fn a_small_offer_does_not_wait_for_the_answer() {
     let id = bob.send(&paths).await;
     let said = liar.hear().await;
     assert_eq!(
-        (&said["type"], &said["along"]),
-        (&"offer".into(), &true.into())
+        (&said["type"], &said["early"]),
+        (&"offer".into(), &5.into())
     );
     assert_eq!(liar.hear().await["type"], "entries");
     let sent = liar.hear_batch().await;
@@ -51,9 +50,13 @@ async fn a_small_offer_does_not_wait_for_the_answer() {
 }
 
 #[tokio::test]
-async fn an_offer_that_is_not_small_waits() {
+async fn of_an_offer_that_is_not_small_the_rest_waits() {
     let from = tempdir().unwrap();
-    for (what, count, size) in [("bytes", 1, 64 * 1024 + 1), ("entries", 65, 1)] {
+    for (what, count, size, early) in [
+        ("one large", 1, 64 * 1024 + 1, 64 * 1024 + 1),
+        ("two that do not fit together", 2, 40_000, 40_000),
+        ("many", 65, 1, 64),
+    ] {
         let folder = from.path().join(what);
         fs::create_dir(&folder).unwrap();
         for number in 0..count {
@@ -62,13 +65,21 @@ async fn an_offer_that_is_not_small_waits() {
         let (mut liar, bob) = with_liar();
         bob.send(&[folder]).await;
         let said = liar.hear().await;
-        assert_eq!(said.get("along"), None, "{what}");
+        assert_eq!(said["early"], early, "{what}");
         assert_eq!(liar.hear().await["type"], "entries");
-        assert_eq!(liar.hear_chunk().await.1, 0, "{what}");
+        match early == size && count == 1 {
+            true => assert_eq!(liar.hear_chunk().await.1, 0, "{what}"),
+            false => assert_eq!(liar.hear_batch().await.len(), early / size, "{what}"),
+        }
         // The next thing is the answer to the acceptance.
+        let more = tokio::time::timeout(Duration::from_millis(200), liar.hear()).await;
+        assert!(more.is_err(), "{what}: {more:?}");
         liar.json(r#"{"type":"accept","transfer":1}"#).await;
         assert_eq!(liar.hear().await["type"], "alive", "{what}");
-        assert_eq!(liar.hear().await["type"], "file_end", "{what}");
+        match count {
+            1 => assert_eq!(liar.hear().await["type"], "file_end", "{what}"),
+            _ => assert_eq!(liar.hear_batch().await.len(), 1, "{what}"),
+        }
     }
 }
 
@@ -77,7 +88,7 @@ async fn what_came_along_is_held_and_written_only_once_it_was_accepted() {
     for is_early in [true, false] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3, 0, 5]).await;
+        liar.offer_early(0, &[4, 3, 0, 5]).await;
         let (id, _) = bob.offered().await;
         if !is_early {
             bob.accept_some(id, into.path(), without(&[0, 2])).await;
@@ -107,7 +118,7 @@ async fn what_came_along_is_held_and_written_only_once_it_was_accepted() {
 async fn all_that_came_along_can_be_unwanted() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
-    liar.offer_along(0, &[4, 3]).await;
+    liar.offer_early(0, &[4, 3]).await;
     let (id, _) = bob.offered().await;
     bob.accept_some(id, into.path(), without(&[0, 1])).await;
     liar.batch(&[(0, b"abcd"), (1, b"abc")]).await;
@@ -178,7 +189,7 @@ async fn an_offer_that_ends_unanswered_takes_its_files_with_it() {
     for what in ["declined", "cancelled", "no folder", "lost"] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         let (id, _) = bob.offered().await;
         liar.batch(&[(0, b"abcd")]).await;
         liar.caught_up(&mut bob).await;
@@ -218,7 +229,7 @@ async fn an_offer_that_ends_unanswered_takes_its_files_with_it() {
         }
         liar.batch(&[(1, b"abc")]).await;
         // Not a violation, and the next one is taken.
-        liar.offer_along(2000, &[1]).await;
+        liar.offer_early(2000, &[1]).await;
         liar.batch_of(2000, &[(0, b"a")]).await;
         let id = bob.accept_next(into.path()).await;
         bob.finished(id).await.unwrap();
@@ -262,7 +273,7 @@ async fn what_an_earlier_attempt_left_is_compared_with_what_came_along() {
     ] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         let id = bob.accept_next(into.path()).await;
         liar.batch(&[(0, b"abcd")]).await;
         while liar.hear().await["type"] != "durable" {}
@@ -271,7 +282,7 @@ async fn what_an_earlier_attempt_left_is_compared_with_what_came_along() {
         assert!(names(into.path()).contains(&"0".to_owned()));
 
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         liar.batch(&[(0, first), (1, b"abc")]).await;
         let id = bob.accept_next(into.path()).await;
         assert_eq!(liar.hear().await["type"], "accept", "nothing else is said");
@@ -285,14 +296,32 @@ async fn what_an_earlier_attempt_left_is_compared_with_what_came_along() {
 }
 
 #[tokio::test]
-async fn too_much_never_comes_along() {
-    for (what, entries, bytes) in [("entries", 65, 0), ("bytes", 1, 64 * 1024 + 1)] {
+async fn too_much_never_comes_before_an_answer() {
+    for (what, total, early) in [
+        ("more than all", 7, 8),
+        ("more than a chunk", 2 * MIB, MIB + 1),
+        ("more than one can say", 2 * MIB, u32::MAX as usize),
+    ] {
         let into = tempdir().unwrap();
         let (mut liar, bob) = with_liar();
         liar.json(&format!(
-            r#"{{"type":"offer","transfer":0,"entries":{entries},"total_bytes":{bytes},"along":true}}"#
+            r#"{{"type":"offer","transfer":0,"entries":1,"total_bytes":{total},"early":{early}}}"#
         ))
         .await;
+        assert_refused(liar, bob, into.path(), what).await;
+    }
+    let many = &[1; 65][..];
+    for (what, sizes, early) in [
+        ("more files than may", many, 65),
+        ("half a file", &[4, 3], 6),
+        ("less than a file", &[4, 3], 3),
+        ("half a chunk", &[MIB, 3], MIB - 1),
+        ("the second file", &[MIB, 3], 3),
+    ] {
+        let into = tempdir().unwrap();
+        let (mut liar, bob) = with_liar();
+        liar.offer_as(0, sizes, &format!(r#","early":{early}"#))
+            .await;
         assert_refused(liar, bob, into.path(), what).await;
     }
 }
@@ -316,7 +345,7 @@ async fn what_may_not_come_along_ends_the_connection() {
         ] {
             let into = tempdir().unwrap();
             let (mut liar, mut bob) = with_liar();
-            liar.offer_along(0, &[4, 3]).await;
+            liar.offer_early(0, &[4, 3]).await;
             let (id, _) = bob.offered().await;
             if is_accepted {
                 bob.accept(id, into.path()).await;
@@ -366,7 +395,7 @@ async fn say_wrong(liar: &mut Liar, what: &str) {
 async fn nothing_comes_along_before_the_offer_is_complete_or_without_its_word() {
     let into = tempdir().unwrap();
     let (mut liar, bob) = with_liar();
-    liar.json(r#"{"type":"offer","transfer":0,"entries":2,"total_bytes":7,"along":true}"#)
+    liar.json(r#"{"type":"offer","transfer":0,"entries":2,"total_bytes":7,"early":7}"#)
         .await;
     liar.batch(&[(0, b"abcd")]).await;
     assert_refused(liar, bob, into.path(), "before the entries").await;
@@ -380,7 +409,7 @@ async fn nothing_comes_along_before_the_offer_is_complete_or_without_its_word() 
 async fn what_came_along_and_is_not_genuine_is_never_kept() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
-    liar.offer_along(0, &[4]).await;
+    liar.offer_early(0, &[4]).await;
     let mut items = BatchItem::encode_header(0, 4, Digest::of_file(b"some")).to_vec();
     items.extend(b"else");
     liar.bytes(&encode_batch_header(id(0), items.len()).unwrap())
@@ -408,7 +437,7 @@ async fn a_flood_of_undecided_offers_is_bounded_and_holds_nobody_up() {
         if number == 0 {
             liar.offer(&[9 * MIB]).await;
         } else {
-            liar.offer_along(number * 2, &[data.len()]).await;
+            liar.offer_early(number * 2, &[data.len()]).await;
             liar.batch_of(number * 2, &[(0, &data)]).await;
         }
     }

@@ -1,16 +1,12 @@
 //! What a receiver can want of an offer, and when.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use crate::{
-    liar::MIB,
-    support::{Peer, names, noise, pair, tree},
-};
+use crate::liar::MIB;
+use crate::support::{Peer, names, noise, pair, tree};
 use pinhole_transfer::{
     AcceptOptions, ExchangeError, ExchangeEvent, Existing, Party, Paused, Summary, TransferError,
     TransferId,
@@ -293,13 +289,13 @@ async fn either_side_can_pause_and_both_must_want_to_go_on() {
     let id = alice.send(std::slice::from_ref(&path)).await;
     bob.offered().await;
     for peer in [&alice, &bob] {
-        let unanswered = peer.exchange.pause(id, true);
+        let unanswered = peer.exchange.pause(id);
         assert_eq!(unanswered, Err(ExchangeError::UnknownTransfer));
     }
     bob.accept(id, into.path()).await;
-    bob.exchange.pause(id, true).unwrap();
+    bob.exchange.pause(id).unwrap();
     hear_pause(&mut alice, id, true).await;
-    alice.exchange.pause(id, true).unwrap();
+    alice.exchange.pause(id).unwrap();
     hear_pause(&mut bob, id, true).await;
     // Others go on meanwhile.
     let small = alice.send(std::slice::from_ref(&other)).await;
@@ -307,7 +303,7 @@ async fn either_side_can_pause_and_both_must_want_to_go_on() {
     bob.finished(small).await.unwrap();
     alice.finished(small).await.unwrap();
 
-    alice.exchange.pause(id, false).unwrap();
+    alice.exchange.unpause(id).unwrap();
     let progress = alice.exchange.progress(id).unwrap();
     let by_bob = Paused {
         by_us: false,
@@ -315,7 +311,7 @@ async fn either_side_can_pause_and_both_must_want_to_go_on() {
     };
     assert_eq!(progress.paused, by_bob);
     assert!(progress.bytes_done < progress.bytes_total);
-    bob.exchange.pause(id, false).unwrap();
+    bob.exchange.unpause(id).unwrap();
     bob.finished(id).await.unwrap();
     alice.finished(id).await.unwrap();
     assert!(fs::read(into.path().join("a")).unwrap() == content);
@@ -331,7 +327,7 @@ async fn what_is_paused_can_be_cancelled_and_the_exchange_closed() {
         let id = alice.send(std::slice::from_ref(&path)).await;
         bob.offered().await;
         bob.accept(id, into.path()).await;
-        bob.exchange.pause(id, true).unwrap();
+        bob.exchange.pause(id).unwrap();
         hear_pause(&mut alice, id, true).await;
         if is_close {
             alice.exchange.close().await;
@@ -354,7 +350,7 @@ async fn what_is_paused_holds_nobody_up() {
     for _ in 0..16 {
         let id = alice.send(std::slice::from_ref(&path)).await;
         bob.accept_next(into.path()).await;
-        bob.exchange.pause(id, true).unwrap();
+        bob.exchange.pause(id).unwrap();
         hear_pause(&mut alice, id, true).await;
     }
     let other = from.path().join("b");
@@ -375,12 +371,12 @@ async fn several_at_once_get_equal_shares() {
     for _ in 0..3 {
         let id = alice.send(std::slice::from_ref(&path)).await;
         bob.accept_next(into.path()).await;
-        bob.exchange.pause(id, true).unwrap();
+        bob.exchange.pause(id).unwrap();
         hear_pause(&mut alice, id, true).await;
         ids.push(id);
     }
     for id in &ids {
-        bob.exchange.pause(*id, false).unwrap();
+        bob.exchange.unpause(*id).unwrap();
     }
     loop {
         if let ExchangeEvent::Finished { id, .. } = bob.event().await {

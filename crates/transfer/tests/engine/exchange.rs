@@ -1,11 +1,9 @@
 //! Two exchanges over a stream in memory or over loopback: what arrives, what
 //! is said about it, and what is left behind when it does not.
 
-use std::{
-    fs,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use crate::support::{Peer, names, noise, pair, transfer, tree};
 use pinhole_transfer::{

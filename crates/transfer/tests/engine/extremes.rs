@@ -1,13 +1,12 @@
 //! Files that are huge, that change under way, and folders as deep as paths go.
 
-use std::{
-    fs,
-    os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use cap_std::{ambient_authority, fs::Dir};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use pinhole_transfer::{FileErrorKind, Party, TransferError, TransferId};
 use tempfile::tempdir;
 

@@ -1,24 +1,19 @@
 //! A peer that floods, one that says nothing, and one that breaks off in the
 //! middle of a frame, in every state.
 
-use std::{
-    io,
-    path::Path,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Party, Side, TransferError, frame::ChunkHeader,
-};
+use pinhole_transfer::frame::ChunkHeader;
+use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, Side, TransferError};
 use tempfile::tempdir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{
-    liar::{Liar, MIB, accepted, chunk_digest, id, pair},
-    support::{Peer, names, noise},
-};
+use crate::liar::{Liar, MIB, accepted, chunk_digest, id, pair};
+use crate::support::{Peer, names, noise};
 
 /// Says so much without listening, and must be thrown out.
 async fn is_thrown_out(flood: impl Fn(u32) -> String + Send + 'static) {

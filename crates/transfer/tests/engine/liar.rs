@@ -3,16 +3,13 @@
 use std::path::Path;
 
 use crate::support::{Peer, names};
-use pinhole_transfer::{
-    ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
-    chunking::Chunking,
-    digest::Digest,
-    frame::{
-        BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem,
-        FRAME_HEADER_BYTES, FrameHeader, FrameKind, batch_items, encode_batch_header,
-        encode_digests,
-    },
+use pinhole_transfer::chunking::Chunking;
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::frame::{
+    BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem, FRAME_HEADER_BYTES,
+    FrameHeader, FrameKind, batch_items, encode_batch_header, encode_digests,
 };
+use pinhole_transfer::{ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 pub(crate) const MIB: usize = 1024 * 1024;
@@ -68,14 +65,16 @@ impl Liar {
         self.offer_as(0, sizes, "").await;
     }
 
-    /// As `offer`, and they come along.
-    pub(crate) async fn offer_along(&mut self, transfer: u32, sizes: &[usize]) {
-        self.offer_as(transfer, sizes, r#","along":true"#).await;
+    /// As `offer`, and all of them travel before the answer.
+    pub(crate) async fn offer_early(&mut self, transfer: u32, sizes: &[usize]) {
+        let early = format!(r#","early":{}"#, sizes.iter().sum::<usize>());
+        self.offer_as(transfer, sizes, &early).await;
     }
 
-    /// As `offer`, and its first chunk goes ahead of the answer.
-    pub(crate) async fn offer_ahead(&mut self, transfer: u32, sizes: &[usize]) {
-        self.offer_as(transfer, sizes, r#","ahead":true"#).await;
+    /// As `offer`, and the first chunk travels before the answer.
+    pub(crate) async fn offer_chunk(&mut self, transfer: u32, sizes: &[usize]) {
+        let early = format!(r#","early":{}"#, sizes[0].min(MIB));
+        self.offer_as(transfer, sizes, &early).await;
     }
 
     /// As `offer`, with these words more.

@@ -1,13 +1,12 @@
 //! A sender that lies about what goes ahead of the answer to its offer.
 
-use pinhole_transfer::{Party, TransferError, digest::Digest};
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::{Party, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    ahead::{SIZES, chunks},
-    liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, pair},
-    support::names,
-};
+use crate::ahead::{SIZES, chunks};
+use crate::liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, pair};
+use crate::support::names;
 
 #[tokio::test]
 async fn what_may_not_come_ahead_ends_the_connection() {
@@ -26,7 +25,7 @@ async fn what_may_not_come_ahead_ends_the_connection() {
         ] {
             let into = tempdir().unwrap();
             let (mut liar, mut bob) = pair();
-            liar.offer_ahead(0, SIZES).await;
+            liar.offer_chunk(0, SIZES).await;
             let (id, _) = bob.offered().await;
             if is_accepted {
                 bob.accept(id, into.path()).await;
@@ -38,7 +37,7 @@ async fn what_may_not_come_ahead_ends_the_connection() {
     for what in ["the next chunk", "the next file", "a failure of the rest"] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = pair();
-        liar.offer_ahead(0, SIZES).await;
+        liar.offer_chunk(0, SIZES).await;
         bob.offered().await;
         let [_, second] = chunks();
         match what {
@@ -96,9 +95,9 @@ async fn an_offer_that_has_no_first_chunk_or_one_too_many_is_none() {
         )
     };
     let folder = r#"{"type":"entries","transfer":0,"entries":[{"folder":{"path":"a"}}]}"#;
-    let ahead = r#","ahead":true"#;
+    let ahead = format!(r#","early":{MIB}"#);
+    let ahead = ahead.as_str();
     for what in [
-        "along, too",
         "an empty first file",
         "no file",
         "a second before the entries",
@@ -110,13 +109,9 @@ async fn an_offer_that_has_no_first_chunk_or_one_too_many_is_none() {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = pair();
         match what {
-            "along, too" => {
-                let both = format!(r#"{ahead},"along":true"#);
-                liar.json(&offer(0, 1, 3, &both)).await;
-            }
-            "an empty first file" => liar.offer_ahead(0, &[0, MIB]).await,
+            "an empty first file" => liar.offer_as(0, &[0, MIB], ahead).await,
             "no file" => {
-                liar.json(&offer(0, 1, 0, ahead)).await;
+                liar.json(&offer(0, 1, 0, r#","early":0"#)).await;
                 liar.json(folder).await;
             }
             "a second before the entries" => {
@@ -124,15 +119,15 @@ async fn an_offer_that_has_no_first_chunk_or_one_too_many_is_none() {
                 liar.json(&offer(2, 1, MIB, ahead)).await;
             }
             "a second before the chunk" => {
-                liar.offer_ahead(0, SIZES).await;
+                liar.offer_chunk(0, SIZES).await;
                 bob.offered().await;
-                liar.offer_ahead(2, SIZES).await;
+                liar.offer_chunk(2, SIZES).await;
             }
             "a second while one is held" => {
-                liar.offer_ahead(0, SIZES).await;
+                liar.offer_chunk(0, SIZES).await;
                 bob.offered().await;
                 liar.first_chunk().await;
-                liar.offer_ahead(2, SIZES).await;
+                liar.offer_chunk(2, SIZES).await;
             }
             "the chunk before the entries" => {
                 liar.json(&offer(0, 2, MIB + 8, ahead)).await;
@@ -153,7 +148,7 @@ async fn what_came_ahead_and_is_not_genuine_is_never_kept() {
     for is_early in [true, false] {
         let into = tempdir().unwrap();
         let (mut liar, mut bob) = pair();
-        liar.offer_ahead(0, SIZES).await;
+        liar.offer_chunk(0, SIZES).await;
         let (id, _) = bob.offered().await;
         if !is_early {
             bob.accept(id, into.path()).await;

@@ -3,13 +3,12 @@
 
 use std::path::PathBuf;
 
-use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, TransferError, frame::FrameKind};
+use pinhole_transfer::frame::FrameKind;
+use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{MIB, pair},
-    support::noise,
-};
+use crate::liar::{MIB, pair};
+use crate::support::noise;
 
 const ACCEPT: &str = r#"{"type":"accept","transfer":1}"#;
 

@@ -2,17 +2,13 @@
 
 use std::path::Path;
 
-use pinhole_transfer::{
-    ExchangeError, Party, TransferError, TransferId,
-    digest::{Digest, Tree},
-    frame::{DigestItem, encode_digests},
-};
+use pinhole_transfer::digest::{Digest, Tree};
+use pinhole_transfer::frame::{DigestItem, encode_digests};
+use pinhole_transfer::{ExchangeError, Party, TransferError, TransferId};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair},
-    support::{Peer, names, noise},
-};
+use crate::liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair};
+use crate::support::{Peer, names, noise};
 
 const SIZES: &[usize] = &[3 * MIB, 10];
 

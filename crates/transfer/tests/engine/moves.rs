@@ -1,19 +1,15 @@
 //! What an attempt has left goes on when something was moved or renamed on the
 //! sending side since.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use pinhole_transfer::{Party, Summary, TransferError};
 use tempfile::{TempDir, tempdir};
 
-use crate::{
-    resume::{broken_off, completed, parts, under_way},
-    support::{Tree, names, noise, pair, tree},
-};
+use crate::resume::{broken_off, completed, parts, under_way};
+use crate::support::{Tree, names, noise, pair, tree};
 
 const MIB: usize = 1024 * 1024;
 /// What may travel beside what is missing: the offer, a chunk that was cut, a

@@ -2,10 +2,11 @@
 //! sender makes of them, what then stands on the disk, and how all of them are
 //! shown. The rules are those of every system at once.
 
-use pinhole_transfer::{
-    SafePath,
-    display::display_text,
-    path::PathError::{self, Character, Device, Dots, Empty, Hidden, Part, TooLong, Trailing},
+use pinhole_transfer::SafePath;
+use pinhole_transfer::display::display_text;
+use pinhole_transfer::path::PathError;
+use pinhole_transfer::path::PathError::{
+    Character, Device, Dots, Empty, Hidden, Part, TooLong, Trailing,
 };
 
 /// What becomes of a name.

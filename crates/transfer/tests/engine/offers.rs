@@ -3,10 +3,8 @@
 use pinhole_transfer::{DeclineReason, ExchangeEvent, OfferBudget, Resources, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{Liar, MIB, pair_of},
-    support::Peer,
-};
+use crate::liar::{Liar, MIB, pair_of};
+use crate::support::Peer;
 
 /// As many as one offer may have.
 const ENTRIES: usize = 250_000;
@@ -101,12 +99,12 @@ async fn strangers_leave_room_for_those_who_are_known() {
     for key in 1..=40 {
         let (mut liar, mut bob) = pair_of([key; 32], resources.clone());
         // A first chunk that is held counts, too.
-        liar.offer_ahead(0, &[2 * MIB]).await;
+        liar.offer_chunk(0, &[2 * MIB]).await;
         let _ = bob.event().await;
         strangers.push((liar, bob));
     }
     let (mut liar, mut bob) = pair_of([99; 32], resources.clone());
-    bob.exchange.set_known(true);
+    bob.exchange.set_known();
     offer_many(&mut liar, 0, 200_000).await;
     let event = bob.event().await;
     assert!(matches!(event, ExchangeEvent::Offered { .. }), "{event:?}");

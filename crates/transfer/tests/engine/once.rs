@@ -1,19 +1,20 @@
 //! One yes is a yes to what was offered then: what was received under it stays the
 //! user's, whatever comes on later connections, and nothing of it is looked at again.
 
-use std::{fs, path::Path, sync::atomic::Ordering};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 
+use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{
     AcceptOptions, ExchangeEvent, Existing, FileErrorKind, Party, ResumeState, Summary,
-    TransferError, digest::Digest,
+    TransferError,
 };
 use tempfile::{TempDir, tempdir};
 
-use crate::{
-    liar::{MIB, id as transfer_id, pair as with_liar},
-    resume::cut_after,
-    support::{Peer, noise},
-};
+use crate::liar::{MIB, id as transfer_id, pair as with_liar};
+use crate::resume::cut_after;
+use crate::support::{Peer, noise};
 
 /// Offered by alice, in this order; the last is cut off in its midst.
 const FILES: &[(&str, usize)] = &[
@@ -161,7 +162,7 @@ async fn files_that_come_along_again_are_not_written_again() {
         let into = tempdir().unwrap();
         let resume = ResumeState::default();
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         let (id, _) = bob.offered().await;
         let choices = AcceptOptions::default();
         bob.accept_again(id, into.path(), choices.clone(), &resume)
@@ -180,7 +181,7 @@ async fn files_that_come_along_again_are_not_written_again() {
         fs::remove_file(into.path().join("0")).unwrap();
 
         let (mut liar, mut bob) = with_liar();
-        liar.offer_along(0, &[4, 3]).await;
+        liar.offer_early(0, &[4, 3]).await;
         liar.batch(&[(0, &second), (1, b"xyz")]).await;
         let (id, _) = bob.offered().await;
         bob.accept_again(id, into.path(), choices, &resume).await;

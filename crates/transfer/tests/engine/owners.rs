@@ -5,11 +5,9 @@ use std::fs;
 use pinhole_transfer::{AcceptOptions, Destination, Existing, Party, Resources, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{MIB, pair_of},
-    resume::{broken_off, completed, parts},
-    support::{names, noise, tree},
-};
+use crate::liar::{MIB, pair_of};
+use crate::resume::{broken_off, completed, parts};
+use crate::support::{names, noise, tree};
 
 const MALLORY: [u8; 32] = [66; 32];
 

@@ -1,22 +1,19 @@
 //! What somebody else does to a part or a journal, between two attempts or during one,
 //! never reaches a file under its name.
 
-use std::{
-    fs::{self, File},
-    io::{Seek, SeekFrom, Write},
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 
 use pinhole_transfer::FileErrorKind;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::tempdir;
 
-use crate::{
-    liar::{MIB, accepted},
-    resume::{broken_off, completed, parts},
-    support::noise,
-};
+use crate::liar::{MIB, accepted};
+use crate::resume::{broken_off, completed, parts};
+use crate::support::noise;
 
 const SIZE: usize = 9 * MIB + 5;
 const PRECIOUS: &[u8] = b"the user's";

@@ -1,17 +1,17 @@
 //! The pipelines of both sides with large and small files between each other, and
 //! whatever interferes with them.
 
-use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
 
-use pinhole_transfer::{
-    FileErrorKind, Party, RateLimit, Resources, Side, TransferError, digest::Digest,
-};
+use pinhole_transfer::digest::Digest;
+use pinhole_transfer::{FileErrorKind, Party, RateLimit, Resources, Side, TransferError};
 use tempfile::tempdir;
 
-use crate::{
-    extremes::until,
-    support::{Peer, names, noise, pair, transfer, tree},
-};
+use crate::extremes::until;
+use crate::support::{Peer, names, noise, pair, transfer, tree};
 
 const MIB: usize = 1024 * 1024;
 
@@ -124,14 +124,14 @@ async fn what_is_paused_goes_on_and_what_is_cancelled_ends() {
     let id = alice.send(&[path]).await;
     bob.accept_next(into.path()).await;
     until(&bob, id, 4 * MIB as u64).await;
-    bob.exchange.pause(id, true).unwrap();
-    alice.exchange.pause(id, true).unwrap();
-    alice.exchange.pause(id, false).unwrap();
-    bob.exchange.pause(id, false).unwrap();
+    bob.exchange.pause(id).unwrap();
+    alice.exchange.pause(id).unwrap();
+    alice.exchange.unpause(id).unwrap();
+    bob.exchange.unpause(id).unwrap();
     // More than all that can have been on its way.
     until(&bob, id, 64 * MIB as u64).await;
     // The queues are full and nothing moves.
-    alice.exchange.pause(id, true).unwrap();
+    alice.exchange.pause(id).unwrap();
     bob.exchange.cancel(id).unwrap();
     let cancelled = |party| Err(TransferError::Cancelled(party));
     assert_eq!(bob.finished(id).await, cancelled(Party::Us));

@@ -1,6 +1,8 @@
 //! Names that are taken, or cannot be given: they cost what they are of, and are told.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use pinhole_transfer::{AcceptOptions, Existing, FileErrorKind, Renamed, Summary};
 use rustix::fs::{CWD, FileType, Mode, mknodat};

@@ -1,28 +1,20 @@
 //! What is kept when a transfer breaks off, and how the next one goes on.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use pinhole_transfer::frame::FrameKind;
 use pinhole_transfer::{
     AcceptOptions, Destination, ExchangeError, Party, Side, Summary, TransferError, TransferId,
-    frame::FrameKind,
 };
 use tempfile::tempdir;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    task::JoinHandle,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinHandle;
 
-use crate::{
-    liar,
-    support::{ALICE, Peer, names, noise, pair, transfer, transfer_again, tree},
-};
+use crate::liar;
+use crate::support::{ALICE, Peer, names, noise, pair, transfer, transfer_again, tree};
 
 const MIB: usize = 1024 * 1024;
 

@@ -1,16 +1,17 @@
 //! What a killed receiver has left set aside on a disk that is nearly full.
 
-use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::Command};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
 
 use pinhole_transfer::{Party, Resources, Side, TransferError};
 use rustix::fs::{FallocateFlags, fallocate};
 use tempfile::tempdir;
 
-use crate::{
-    extremes::until,
-    hostile::Mounted,
-    support::{Peer, noise},
-};
+use crate::extremes::until;
+use crate::hostile::Mounted;
+use crate::support::{Peer, noise};
 
 const MIB: u64 = 1024 * 1024;
 /// Room is set aside for it, and the disk does not hold it twice.

@@ -1,18 +1,17 @@
 //! Two exchanges and what the tests ask of them.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use pinhole_transfer::{
     AcceptOptions, Destination, Exchange, ExchangeEvent, FileError, Manifest, Owner, PeerOwner,
     Resources, ResumeState, SafePath, Side, Source, Summary, TransferError, TransferId,
 };
-use tokio::{io::DuplexStream, sync::mpsc};
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
 
 /// Nothing in these tests takes longer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

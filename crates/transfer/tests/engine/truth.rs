@@ -2,20 +2,17 @@
 //! those that change behind their times, of names that must be changed, and of
 //! what a file that is replaced had.
 
-use std::{
-    fs::{self, File, FileTimes, Permissions},
-    io::Write,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::fs;
+use std::fs::{File, FileTimes, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use pinhole_transfer::{AcceptOptions, Existing, Source};
 use tempfile::tempdir;
 
-use crate::{
-    resume::broken_off,
-    support::{Peer, names, noise, pair},
-};
+use crate::resume::broken_off;
+use crate::support::{Peer, names, noise, pair};
 
 const MIB: usize = 1024 * 1024;
 

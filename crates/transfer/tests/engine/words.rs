@@ -1,14 +1,16 @@
 //! A few words instead of files, and how fast anything may travel.
 
-use std::{collections::BTreeSet, fs, time::Instant};
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Instant;
 
-use crate::{
-    liar::{MIB, pair as liar_and_peer},
-    support::{Peer, noise, pair},
-};
+use crate::liar::{MIB, pair as liar_and_peer};
+use crate::support::{Peer, noise, pair};
+use pinhole_transfer::exchange::TRANSFERS_MAX;
+use pinhole_transfer::message::TEXT_BYTES_MAX;
 use pinhole_transfer::{
     DeclineReason, ExchangeError, ExchangeEvent, Party, Resources, Side, Summary, TransferError,
-    TransferId, exchange::TRANSFERS_MAX, message::TEXT_BYTES_MAX,
+    TransferId,
 };
 use tempfile::tempdir;
 

@@ -5,15 +5,13 @@
 
 #![allow(unsafe_code)]
 
-use std::{
-    ffi::{CStr, c_char, c_long},
-    fs,
-    io::{self, Error},
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    path::{Path, PathBuf},
-    sync::mpsc,
-    time::Duration,
-};
+use std::ffi::{CStr, c_char, c_long};
+use std::io::Error;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, io};
 
 /// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,14 +15,12 @@ mod room;
 mod short;
 mod spoilt;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use injector::{Call, Plan};
 use pinhole_transfer::{
@@ -30,7 +28,8 @@ use pinhole_transfer::{
     Owner, Resources, Side, Source, Summary, TransferError, start,
 };
 use tempfile::TempDir;
-use tokio::{io::AsyncReadExt, sync::mpsc};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 
 const CHUNK: usize = 1024 * 1024;
 /// Nothing takes longer, unless it hangs.

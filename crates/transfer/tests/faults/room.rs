@@ -1,22 +1,17 @@
 //! Large files on a disk: room is set aside before they are written, and they are
 //! written past the page cache. In memory it is not so.
 
-use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use pinhole_transfer::Existing;
 use rustix::fs::{AtFlags, FallocateFlags, StatxFlags, fallocate, statx};
 use tempfile::TempDir;
 
-use crate::{
-    Attempt, CHUNK, attempt_over, files,
-    injector::{self, Call, Plan},
-    noise, parts,
-};
+use crate::injector::{Call, Plan};
+use crate::{Attempt, CHUNK, attempt_over, files, injector, noise, parts};
 
 /// The smallest file for which room is set aside is one byte longer.
 const RESERVED_BYTES: usize = 64 * CHUNK;

@@ -1,14 +1,13 @@
 //! File systems whose names are short: 143 bytes under eCryptfs, 175 under EncFS.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
 
 use pinhole_transfer::Existing;
 
-use crate::{
-    CHUNK, attempt_over, folder,
-    injector::{self, Plan},
-    noise, parts,
-};
+use crate::injector::Plan;
+use crate::{CHUNK, attempt_over, folder, injector, noise, parts};
 
 #[test]
 fn a_name_that_does_not_fit_costs_what_is_under_it_and_nothing_else() {

@@ -1,15 +1,13 @@
 //! A disk that fails to take what was written, in the midst of a file whose
 //! connection then breaks.
 
-use std::{io::Write, path::Path};
+use std::io::Write;
+use std::path::Path;
 
 use pinhole_transfer::Existing;
 
-use crate::{
-    CHUNK, attempt_over, folder, injector,
-    injector::{Call, Plan},
-    noise, parts,
-};
+use crate::injector::{Call, Plan};
+use crate::{CHUNK, attempt_over, folder, injector, noise, parts};
 
 /// Made durable for the first time after 64 MiB.
 const SYNCED: usize = 64;

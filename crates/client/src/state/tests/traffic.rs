@@ -142,7 +142,8 @@ impl World {
                 let left = TransferError::ConnectionLost;
                 self.plan(who, 3, Happening::Ended(link, id, Err(left)));
             }
-            ExchangeEffect::Pause(paused) => {
+            ExchangeEffect::Pause | ExchangeEffect::Unpause => {
+                let paused = effect == ExchangeEffect::Pause;
                 flight.paused[0] = paused;
                 self.send(link, who, Message::Pause(id, paused));
                 self.plan(who, 0, Happening::SendPart(link, id));

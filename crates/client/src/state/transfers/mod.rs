@@ -152,7 +152,11 @@ impl State {
         transfer.progress.paused.by_us = paused;
         // One that is being offered again gets it when it begins.
         if let Some(carrier) = transfer.carrier() {
-            self.effect(Effect::Exchange(carrier, ExchangeEffect::Pause(paused)));
+            let effect = match paused {
+                true => ExchangeEffect::Pause,
+                false => ExchangeEffect::Unpause,
+            };
+            self.effect(Effect::Exchange(carrier, effect));
         }
     }
 
@@ -305,7 +309,7 @@ impl State {
         }
         let wants_pause = transfer.begun.is_some_and(|begun| begun.wants_pause);
         if let Some(carrier) = transfer.carrier().filter(|_| wants_pause) {
-            self.effect(Effect::Exchange(carrier, ExchangeEffect::Pause(true)));
+            self.effect(Effect::Exchange(carrier, ExchangeEffect::Pause));
         }
     }
 

@@ -1,0 +1,129 @@
+//! Queues frames for the connection, and keeps account of them.
+
+use super::{Outgoing, Sent, Stopped};
+use crate::connection::Frame;
+use crate::protocol::digest::{Digest, Tree};
+use crate::protocol::file_error::FileError;
+use crate::protocol::frame;
+use crate::protocol::message::Message;
+
+/// What was read, hashed and framed.
+pub(super) enum Piece {
+    Chunk {
+        entry: u32,
+        index: u32,
+        digest: Digest,
+        frame: Frame,
+    },
+    Batch {
+        /// Each file's number and root.
+        files: Vec<(u32, Digest)>,
+        frame: Frame,
+        file_bytes: usize,
+    },
+    End {
+        entry: u32,
+        /// Over the chunks that the receiver had.
+        tree: Tree,
+    },
+    Failed {
+        entry: u32,
+        error: FileError,
+    },
+}
+
+/// The way to the connection of one transfer.
+pub(super) struct Queue<'a, T> {
+    outgoing: &'a Outgoing,
+    is_early: bool,
+    /// Hears of each file before the receiver can.
+    tell: T,
+    /// Over the chunks of the open file that the receiver did not have.
+    pub(super) tree: Option<Tree>,
+}
+
+impl<'a, T: FnMut(Sent)> Queue<'a, T> {
+    /// For the files of an offer that was accepted.
+    pub(super) const fn new(outgoing: &'a Outgoing, tell: T) -> Self {
+        Self {
+            outgoing,
+            is_early: false,
+            tell,
+            tree: None,
+        }
+    }
+
+    /// For what travels before the answer.
+    pub(super) fn early(outgoing: &'a Outgoing, tell: T) -> Self {
+        let mut queue = Self::new(outgoing, tell);
+        queue.is_early = true;
+        queue
+    }
+
+    /// Waits for the connection.
+    pub(super) fn put(&mut self, piece: Piece) -> Result<(), Stopped> {
+        let Outgoing { transfer, have, .. } = self.outgoing;
+        self.outgoing.check_stopped()?;
+        match piece {
+            Piece::Chunk {
+                entry,
+                index,
+                digest,
+                frame,
+            } => {
+                if have.get(&entry).is_none_or(|have| index >= *have) {
+                    let tree = self.tree.get_or_insert_with(|| Tree::starting_at(index));
+                    tree.push(digest);
+                }
+                let file_bytes = frame.data_bytes();
+                self.outgoing.queue(frame, file_bytes, self.is_early)
+            }
+            Piece::Batch {
+                files,
+                frame,
+                file_bytes,
+            } => {
+                for (entry, root) in files {
+                    transfer.digests.add_root(entry, root);
+                    (self.tell)(Sent::File(entry));
+                }
+                // What travels whole before the answer counts once it is durable.
+                let file_bytes = if self.is_early { 0 } else { file_bytes };
+                self.outgoing.queue(frame, file_bytes, self.is_early)
+            }
+            Piece::End {
+                entry,
+                tree: mut whole,
+            } => {
+                whole.append(self.tree.take().unwrap_or_default());
+                let root = whole.root();
+                transfer.digests.add_root(entry, root);
+                (self.tell)(Sent::File(entry));
+                self.say(&Message::FileEnd {
+                    transfer: transfer.id,
+                    entry,
+                    root,
+                })
+            }
+            Piece::Failed { entry, error } => {
+                self.tree = None;
+                let trouble = error.trouble();
+                (self.tell)(match self.is_early {
+                    true => Sent::FailedEarly(entry, error),
+                    false => Sent::Failed(entry, error),
+                });
+                self.say(&Message::FileFailed {
+                    transfer: transfer.id,
+                    entry,
+                    trouble,
+                })
+            }
+        }
+    }
+
+    fn say(&self, message: &Message) -> Result<(), Stopped> {
+        let encoded = frame::encode_message(message).map_err(|_| Stopped)?;
+        self.outgoing
+            .queue(Frame::Message(encoded), 0, self.is_early)
+    }
+}
