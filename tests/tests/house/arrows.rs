@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "pinhole-budget",
             "pinhole-net",
             "pinhole-storage",
+            "pinhole-storage",
             "pinhole-transfer",
         ],
     ),

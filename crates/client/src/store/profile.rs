@@ -1,12 +1,16 @@
 //! The profile directory: identity, settings, contacts. One process at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use directories::{ProjectDirs, UserDirs};
 use pinhole_net::{Identity, generate_identity};
+use pinhole_storage::{
+    Durability, LockError, create_private_dir, private_file, replace, restrict_dir, restrict_file,
+};
 use serde::de::DeserializeOwned;
 
 use super::attempts::Attempt;
@@ -76,7 +80,7 @@ impl Profile {
             Some(folder) => (folder.to_owned(), folder.join("received")),
             None => user_folders()?,
         };
-        make_private_folder(&folder).map_err(at(&folder))?;
+        create_private_dir(&folder).map_err(at(&folder))?;
         let lock = lock(&folder)?;
         tighten(&folder);
         let identity = load_or_create_identity(&folder.join(IDENTITY_FILE))?;
@@ -141,7 +145,7 @@ impl Profile {
 
 /// What to do about a damaged file: what it holds decides.
 fn remedy(path: &Path) -> &'static str {
-    match path.file_name().and_then(std::ffi::OsStr::to_str) {
+    match path.file_name().and_then(OsStr::to_str) {
         Some(IDENTITY_FILE) => {
             "It is your key, and your names belong to it: put back a copy of it from a backup. Only if there is none, move it away; Pinhole then makes another key, for which your names are taken"
         }
@@ -155,11 +159,8 @@ fn remedy(path: &Path) -> &'static str {
     }
 }
 
-/// Makes an existing profile private, which one that was copied may not be. A folder
-/// that holds other things, too, is not ours to close.
-#[cfg(unix)]
+/// Makes an existing profile private, which one that was copied may not be.
 fn tighten(folder: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
     let ours = [
         LOCK_FILE,
         IDENTITY_FILE,
@@ -169,32 +170,22 @@ fn tighten(folder: &Path) {
         ATTEMPTS_FILE,
         HISTORY_FILE,
     ];
-    let restrict = |path: &Path, mode: u32| {
-        let restricted = match fs::metadata(path) {
-            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
-                fs::set_permissions(path, fs::Permissions::from_mode(mode))
-            }
-            _ => Ok(()),
-        };
-        if let Err(error) = restricted {
+    let warn = |path: &Path, error: io::Error| {
+        if error.kind() != io::ErrorKind::NotFound {
             tracing::warn!(path = %path.display(), %error, "others may read it");
         }
     };
     for file in ours {
-        restrict(&folder.join(file), 0o600);
+        let path = folder.join(file);
+        if let Err(error) = restrict_file(&path) {
+            warn(&path, error);
+        }
     }
-    let is_ours = |entry: io::Result<fs::DirEntry>| {
-        let name = entry.map(|entry| entry.file_name());
-        name.is_ok_and(|name| name == "received" || ours.iter().any(|file| name == *file))
-    };
-    if fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_ours)) {
-        restrict(folder, 0o700);
+    let is_ours = |name: &OsStr| name == "received" || ours.iter().any(|file| name == *file);
+    if let Err(error) = restrict_dir(folder, is_ours) {
+        warn(folder, error);
     }
 }
-
-/// Windows keeps a user's folder from other users by itself.
-#[cfg(not(unix))]
-const fn tighten(_folder: &Path) {}
 
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> ProfileError {
     move |error| ProfileError::Io {
@@ -213,43 +204,22 @@ fn user_folders() -> Result<(PathBuf, PathBuf), ProfileError> {
     Ok((project.data_dir().to_owned(), downloads.join("Pinhole")))
 }
 
-fn make_private_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
-}
-
-fn private_file() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
 fn lock(folder: &Path) -> Result<File, ProfileError> {
     let path = folder.join(LOCK_FILE);
-    let mut file = private_file().create(true).open(&path).map_err(at(&path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
+    let mut file = match pinhole_storage::lock(&path) {
+        Ok(file) => file,
+        Err(LockError::InUse(file)) => {
             let mut holder = String::new();
             // The process that holds the lock may not have written its id yet.
             let _ = file.take(32).read_to_string(&mut holder);
-            let holder = if holder.is_empty() {
-                "unknown".to_owned()
-            } else {
-                holder
-            };
-            return Err(ProfileError::InUse {
-                folder: folder.to_owned(),
-                holder,
-            });
+            if holder.is_empty() {
+                holder.push_str("unknown");
+            }
+            let folder = folder.to_owned();
+            return Err(ProfileError::InUse { folder, holder });
         }
-        Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
-    }
+        Err(LockError::Io(error)) => return Err(at(&path)(error)),
+    };
     let write_id = |file: &mut File| {
         file.set_len(0)?;
         file.rewind()?;
@@ -263,7 +233,7 @@ fn load_or_create_identity(path: &Path) -> Result<Identity, ProfileError> {
     let Some(document) = read_bounded(path).map_err(at(path))? else {
         let (identity, document) =
             generate_identity().map_err(|e| at(path)(io::Error::other(e)))?;
-        write_durably(path, &document).map_err(at(path))?;
+        replace(path, &document, Durability::Durable).map_err(at(path))?;
         return Ok(identity);
     };
     Identity::from_pkcs8(&document).map_err(|e| ProfileError::Damaged {
@@ -307,36 +277,10 @@ pub(super) fn append_lines(path: &Path, lines: &str) -> io::Result<()> {
     file.sync_data()
 }
 
-fn write_temporary(path: &Path, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
-    let temporary = path.with_extension("new");
-    let mut file = private_file()
-        .create(true)
-        .truncate(true)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    Ok((temporary, file))
-}
-
-/// Replaces the file as a whole. A power cut may leave it empty.
-pub(super) fn replace_quickly(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (temporary, _) = write_temporary(path, bytes)?;
-    fs::rename(&temporary, path)
-}
-
-/// Replaces the file as a whole: a crash leaves the old or the new one.
-pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (temporary, file) = write_temporary(path, bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::store::ProfileWriter;
 

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use pinhole_storage::{Durability, replace};
 use serde::Serialize;
 use tracing::warn;
 
@@ -20,7 +21,7 @@ use super::attempts::Attempt;
 use super::contacts::Contacts;
 use super::profile::{
     ATTEMPTS_FILE, CONTACTS_FILE, HISTORY_FILE, Profile, ProfileError, QUEUE_FILE, SETTINGS_FILE,
-    append_lines, at, replace_quickly, write_durably,
+    append_lines, at,
 };
 use super::queue::Queued;
 use super::settings::Settings;
@@ -53,8 +54,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Content {
     bytes: Vec<u8>,
-    /// Whether it has to outlive a power cut.
-    is_durable: bool,
+    durability: Durability,
 }
 
 /// What has changed of the history: lines that are added, or all of them.
@@ -106,8 +106,8 @@ impl ProfileWriter {
     }
 
     /// Has a file of the profile replaced.
-    fn replace(&self, file: &'static str, bytes: Vec<u8>, is_durable: bool) {
-        let content = Content { bytes, is_durable };
+    fn replace(&self, file: &'static str, bytes: Vec<u8>, durability: Durability) {
+        let content = Content { bytes, durability };
         self.change(|waiting| drop(waiting.files.insert(file, content)));
     }
 
@@ -149,34 +149,34 @@ impl ProfileWriter {
 impl ProfileWriter {
     /// Has the settings stored.
     pub(crate) fn store_settings(&self, settings: &Settings) -> Result<(), ProfileError> {
-        self.store(SETTINGS_FILE, settings, true)
+        self.store(SETTINGS_FILE, settings, Durability::Durable)
     }
 
     /// Has the contacts stored.
     pub(crate) fn store_contacts(&self, contacts: &Contacts) -> Result<(), ProfileError> {
-        self.store(CONTACTS_FILE, contacts, true)
+        self.store(CONTACTS_FILE, contacts, Durability::Durable)
     }
 
     /// Has stored what waits for its peer.
     pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
-        self.store(QUEUE_FILE, queue, true)
+        self.store(QUEUE_FILE, queue, Durability::Durable)
     }
 
     /// Has the last attempts to connect stored. Not durably: what a power cut takes of
     /// them is no loss.
     pub(crate) fn store_attempts(&self, attempts: &[Attempt]) -> Result<(), ProfileError> {
-        self.store(ATTEMPTS_FILE, attempts, false)
+        self.store(ATTEMPTS_FILE, attempts, Durability::Fast)
     }
 
     fn store<T: Serialize + ?Sized>(
         &self,
         file: &'static str,
         value: &T,
-        is_durable: bool,
+        durability: Durability,
     ) -> Result<(), ProfileError> {
         let text = serde_json::to_vec_pretty(value);
         let text = text.map_err(|e| at(Path::new(file))(io::Error::other(e)))?;
-        self.replace(file, text, is_durable);
+        self.replace(file, text, durability);
         Ok(())
     }
 }
@@ -217,10 +217,11 @@ impl Job {
             Self::History(_) => HISTORY_FILE,
         });
         let written = match self {
-            Self::File(_, content) if content.is_durable => write_durably(&path, &content.bytes),
-            Self::File(_, content) => replace_quickly(&path, &content.bytes),
+            Self::File(_, content) => replace(&path, &content.bytes, content.durability),
             Self::History(HistoryChange::Append(lines)) => append_lines(&path, &lines),
-            Self::History(HistoryChange::Replace(lines)) => write_durably(&path, lines.as_bytes()),
+            Self::History(HistoryChange::Replace(lines)) => {
+                replace(&path, lines.as_bytes(), Durability::Durable)
+            }
         };
         written.map_err(at(&path))
     }
@@ -250,7 +251,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (writer, reported) = writer(folder.path());
         for number in 0..100 {
-            writer.replace("settings.json", number.to_string().into_bytes(), true);
+            writer.replace(
+                "settings.json",
+                number.to_string().into_bytes(),
+                Durability::Durable,
+            );
             writer.change_history(HistoryChange::Append(format!("{number}\n")));
         }
         assert!(writer.finish(PATIENCE));
@@ -277,15 +282,15 @@ mod tests {
     #[test]
     fn a_hanging_disk_stops_nobody() {
         let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("contacts.new");
+        let pipe = folder.path().join("history.jsonl");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status();
         assert!(made.unwrap().success());
         let (writer, _reported) = writer(folder.path());
         let begun = Instant::now();
-        writer.replace("contacts.json", vec![b' '; 1024 * 1024], true);
+        writer.change_history(HistoryChange::Append(" ".repeat(1024 * 1024)));
         for _ in 0..10_000 {
             writer.change_history(HistoryChange::Append("line\n".to_owned()));
-            writer.replace("settings.json", b"{}".to_vec(), true);
+            writer.replace("settings.json", b"{}".to_vec(), Durability::Durable);
         }
         assert!(!writer.finish(Duration::from_millis(100)));
         assert!(begun.elapsed() < Duration::from_secs(20));
