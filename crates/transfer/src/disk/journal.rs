@@ -16,7 +16,7 @@ use cap_std::fs::Dir;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::locked_file::open_own;
+use crate::disk::locked_file::{create_own, open_own};
 use crate::disk::partial_file::{first_of, open_file, own_suffix};
 use crate::disk::system;
 use crate::protocol::manifest::{ENTRIES_MAX, Entry, Manifest};
@@ -251,7 +251,7 @@ impl PriorOffer {
     /// `None` where it is not ours, in use, or cannot be read: it is only of
     /// use, and not needed.
     fn open(dir: &Dir, name: String) -> Option<Self> {
-        let file = open_own(dir, &name, false).ok()?;
+        let file = open_own(dir, &name).ok()?;
         let contents = Contents::read(&file, true).ok()?;
         Some(Self {
             name,
@@ -377,7 +377,7 @@ fn read_listing(file: &File) -> io::Result<Option<String>> {
 
 /// `None` where it is not ours, or in use.
 fn open_left(dir: &Dir, name: &str) -> io::Result<Option<File>> {
-    match open_own(dir, name, false) {
+    match open_own(dir, name) {
         Ok(file) => Ok(Some(file)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
         Err(error) => Err(error),
@@ -399,7 +399,7 @@ fn create_one(dir: &Dir, name_of: impl Fn(u32) -> String) -> io::Result<(Option<
 
 /// A new one, or what there is of one that was cut short before its first line.
 fn create(dir: &Dir, name: &str) -> io::Result<File> {
-    let file = open_own(dir, name, true)?;
+    let file = create_own(dir, name)?.file;
     if read_listing(&file)?.is_some() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }

@@ -14,19 +14,32 @@ use cap_std::fs::{Dir, Metadata, OpenOptions};
 use crate::disk::system;
 use crate::protocol::path::PART_SUFFIX;
 
+/// A file of our own, open for reading and writing and locked.
+#[derive(Debug)]
+pub(crate) struct OwnFile {
+    pub(crate) file: File,
+    /// Nothing has had its name before, so that it is empty.
+    pub(crate) is_new: bool,
+}
+
 /// Opens a file of our own for reading and writing and locks it. Fails with
 /// `AlreadyExists` where it is somebody else's, or in use.
-pub(crate) fn open_own(dir: &Dir, name: &str, creates: bool) -> io::Result<File> {
-    if creates {
-        match create_new(dir, name) {
-            Ok(file) => return lock_new(dir, name, file),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let file = dir.open_with(name, &options());
-    let file = file.map_err(|error| if creates { taken() } else { error })?;
+pub(crate) fn open_own(dir: &Dir, name: &str) -> io::Result<File> {
+    let file = dir.open_with(name, &options())?;
     lock_found(dir, name, file.into_std())
+}
+
+/// As [`open_own`], and makes it where there is none.
+pub(crate) fn create_own(dir: &Dir, name: &str) -> io::Result<OwnFile> {
+    let (file, is_new) = match create_new(dir, name) {
+        Ok(file) => (lock_new(dir, name, file)?, true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = dir.open_with(name, &options()).map_err(|_| taken())?;
+            (lock_found(dir, name, file.into_std())?, false)
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(OwnFile { file, is_new })
 }
 
 fn options() -> OpenOptions {
@@ -168,14 +181,14 @@ mod tests {
     #[test]
     fn what_we_make_is_ours_whoever_is_said_to_own_it() {
         let (folder, dir) = folder();
-        let opened = as_somebody(|| open_own(&dir, "a", true));
+        let opened = as_somebody(|| create_own(&dir, "a"));
         let Some(opened) = opened else {
             return;
         };
         drop(opened.unwrap());
-        let found = as_somebody(|| open_own(&dir, "a", false)).unwrap();
+        let found = as_somebody(|| open_own(&dir, "a")).unwrap();
         drop(found.unwrap());
-        let found = as_somebody(|| open_own(&dir, "a", true)).unwrap();
+        let found = as_somebody(|| create_own(&dir, "a")).unwrap();
         drop(found.unwrap());
         assert_eq!(names(&folder), ["a"]);
     }
@@ -188,9 +201,9 @@ mod tests {
         }
         let all = fs::Permissions::from_mode(0o666);
         fs::set_permissions(folder.path().join("a"), all).unwrap();
-        for creates in [false, true] {
-            let error = open_own(&dir, "a", creates).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let errors = [open_own(&dir, "a").err(), create_own(&dir, "a").err()];
+        for error in errors {
+            assert_eq!(error.unwrap().kind(), io::ErrorKind::AlreadyExists);
         }
         assert_eq!(names(&folder), ["a"]);
     }
@@ -200,12 +213,12 @@ mod tests {
         let (folder, dir) = folder();
         fs::write(folder.path().join("victim"), "").unwrap();
         fs::hard_link(folder.path().join("victim"), folder.path().join("a")).unwrap();
-        let error = open_own(&dir, "a", true).unwrap_err();
+        let error = create_own(&dir, "a").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-        let used = open_own(&dir, "b", true).unwrap();
-        let error = open_own(&dir, "b", true).unwrap_err();
+        let used = create_own(&dir, "b").unwrap();
+        let error = create_own(&dir, "b").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         drop(used);
-        assert!(open_own(&dir, "b", true).is_ok());
+        assert!(create_own(&dir, "b").is_ok());
     }
 }

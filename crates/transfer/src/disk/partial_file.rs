@@ -19,7 +19,7 @@ use cap_std::fs::{Dir, Metadata, OpenOptions};
 use crate::disk::attempt::Attempt;
 use crate::disk::digest_cache::{Chunks, DigestCache};
 use crate::disk::direct::{Direct, Pace};
-use crate::disk::locked_file::{has_name, open_own};
+use crate::disk::locked_file::{OwnFile, create_own, has_name, open_own};
 use crate::disk::system;
 use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::file_error::{FileError, FileErrorKind};
@@ -100,14 +100,16 @@ impl PartialFile {
         size_bytes: u64,
         attempt: &Arc<Attempt>,
     ) -> io::Result<Self> {
-        let (temporary, file) = first_of(|number| {
+        let (temporary, own) = first_of(|number| {
             let temporary = temporary_name(name, &suffix(&attempt.owner, size_bytes, number));
-            open_own(dir, &temporary, true).map(|file| (temporary, file))
+            create_own(dir, &temporary).map(|own| (temporary, own))
         })?;
-        let mut part = Self::new(dir, Some(temporary), file, size_bytes, attempt);
-        part.file.set_len(0)?;
-        // It may have been another's before.
-        part.chunks = Arc::default();
+        let OwnFile { file, is_new } = own;
+        let part = Self::new(dir, Some(temporary), file, size_bytes, attempt);
+        // Of many small files this would cost time, and all of each is written.
+        if !is_new || part.takes_long() {
+            part.file.set_len(0)?;
+        }
         Ok(part)
     }
 
@@ -158,14 +160,14 @@ impl PartialFile {
         size_bytes: u64,
         attempt: &Arc<Attempt>,
     ) -> io::Result<Self> {
-        let file = open_own(dir, &temporary, false)?;
+        let file = open_own(dir, &temporary)?;
         cut(&file, size_bytes)?;
-        Ok(Self::new(dir, Some(temporary), file, size_bytes, attempt))
+        Ok(Self::new(dir, Some(temporary), file, size_bytes, attempt).recalled())
     }
 
     /// A file that has its name already.
     pub(crate) fn finished(dir: &Arc<Dir>, file: File, attempt: &Arc<Attempt>) -> Self {
-        Self::new(dir, None, file, 0, attempt)
+        Self::new(dir, None, file, 0, attempt).recalled()
     }
 
     /// A finished file that has its name in another folder, or another name.
@@ -184,7 +186,7 @@ impl PartialFile {
         Self {
             dir: Arc::clone(dir),
             temporary,
-            chunks: attempt.cache.recall(&file),
+            chunks: Arc::default(),
             file: Arc::new(file),
             direct: None,
             spoilt: Arc::default(),
@@ -193,6 +195,12 @@ impl PartialFile {
             is_unwanted: false,
             elsewhere: None,
         }
+    }
+
+    /// With what is known of its chunks.
+    fn recalled(mut self) -> Self {
+        self.chunks = self.attempt.cache.recall(&self.file);
+        self
     }
 
     /// Whether it is still to move here.
@@ -398,8 +406,9 @@ impl PartialFile {
                 system::rename_new((dir, old), (&self.dir, name))
             })?
         };
-        self.temporary = None;
-        self.attempt.cache.remember(&self.file, &self.chunks);
+        if self.temporary.take().is_none() || self.takes_long() {
+            self.attempt.cache.remember(&self.file, &self.chunks);
+        }
         Ok(Some(name))
     }
 }

@@ -7,11 +7,11 @@
     clippy::indexing_slicing
 )]
 
-mod ahead;
-mod ahead_sent;
 mod alive;
-mod along;
 mod choices;
+mod early_chunk;
+mod early_files;
+mod early_sent;
 mod exchange;
 #[cfg(unix)]
 mod extremes;
@@ -19,7 +19,7 @@ mod floods;
 mod hostile;
 #[cfg(unix)]
 mod liar;
-mod lying_ahead;
+mod lying_early;
 mod lying_receiver;
 mod lying_sender;
 mod moves;

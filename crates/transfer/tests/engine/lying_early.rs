@@ -4,7 +4,7 @@ use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{Party, TransferError};
 use tempfile::tempdir;
 
-use crate::ahead::{SIZES, chunks};
+use crate::early_chunk::{SIZES, chunks};
 use crate::liar::{FAILED, Liar, MIB, assert_refused, chunk_digest, pair};
 use crate::support::names;
 

@@ -8,7 +8,7 @@ use pinhole_transfer::digest::Digest;
 use pinhole_transfer::{ExchangeEvent, Party, Source, TransferError, TransferId};
 use tempfile::tempdir;
 
-use crate::ahead::{SIZES, both_agree, chunks, two_files};
+use crate::early_chunk::{SIZES, both_agree, chunks, two_files};
 use crate::liar::{Liar, MIB, pair as with_liar};
 use crate::support::{Peer, pair};
 
