@@ -284,9 +284,7 @@ impl Reporter {
         }
         if transfer.is_text {
             let (name, size) = (&peer.name, amount::display(offer.bytes));
-            return self.show(&format!(
-                "{name}, a stranger, has sent a message ({size})"
-            ));
+            return self.show(&format!("{name}, a stranger, has sent a message ({size})"));
         }
         self.show(&format!("{} offers {}:", peer.name, summary(offer)));
         let lines = listing(offer);
