@@ -8,9 +8,7 @@ use clap::builder::{
     FalseyValueParser, OsStr, PathBufValueParser, Resettable, TypedValueParser as _,
 };
 use clap::error::{ContextKind, ContextValue};
-use clap::{
-    Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-};
+use clap::{Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use pinhole_client::{
     AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers, amount,
     display_text,
@@ -386,13 +384,15 @@ pub(crate) struct Receive {
 }
 
 /// Parses one of the words of an option, in upper or lower case.
-fn one_of<T: ValueEnum>(word: &str) -> Result<T, String> {
-    T::from_str(word, true).map_err(|_| {
-        let values = T::value_variants().iter();
-        let values =
-            values.filter_map(|value| Some(value.to_possible_value()?.get_name().to_owned()));
-        format!("it is one of: {}", values.collect::<Vec<_>>().join(", "))
-    })
+fn one_of<T: Copy>(word: &str, meanings: &[(&str, T)]) -> Result<T, String> {
+    let mut all = meanings.iter();
+    match all.find(|(one, _)| one.eq_ignore_ascii_case(word)) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => {
+            let words: Vec<&str> = meanings.iter().map(|(word, _)| *word).collect();
+            Err(format!("it is one of: {}", words.join(", ")))
+        }
+    }
 }
 
 /// Expands the `~` that a shell leaves in `--into=~/Videos`.
@@ -404,64 +404,40 @@ fn expanded(path: PathBuf) -> PathBuf {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum PathWord {
-    Auto,
-    Direct,
-    Relay,
-}
-
 fn path_policy(word: &str) -> Result<PathPolicy, String> {
-    Ok(match one_of::<PathWord>(word)? {
-        PathWord::Auto => PathPolicy::Auto,
-        PathWord::Direct => PathPolicy::DirectOnly,
-        PathWord::Relay => PathPolicy::RelayOnly,
-    })
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum AcceptWord {
-    Ask,
-    Contacts,
-    All,
+    let meanings = [
+        ("auto", PathPolicy::Auto),
+        ("direct", PathPolicy::DirectOnly),
+        ("relay", PathPolicy::RelayOnly),
+    ];
+    one_of(word, &meanings)
 }
 
 fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
-    Ok(match one_of::<AcceptWord>(word)? {
-        AcceptWord::Ask => AcceptPolicy::Ask,
-        AcceptWord::Contacts => AcceptPolicy::Contacts,
-        AcceptWord::All => AcceptPolicy::All,
-    })
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum StrangersWord {
-    Relay,
-    Direct,
-    Ask,
+    let meanings = [
+        ("ask", AcceptPolicy::Ask),
+        ("contacts", AcceptPolicy::Contacts),
+        ("all", AcceptPolicy::All),
+    ];
+    one_of(word, &meanings)
 }
 
 fn strangers(word: &str) -> Result<Strangers, String> {
-    Ok(match one_of::<StrangersWord>(word)? {
-        StrangersWord::Relay => Strangers::Relay,
-        StrangersWord::Direct => Strangers::Direct,
-        StrangersWord::Ask => Strangers::Ask,
-    })
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ExistingWord {
-    Rename,
-    Skip,
-    Replace,
+    let meanings = [
+        ("relay", Strangers::Relay),
+        ("direct", Strangers::Direct),
+        ("ask", Strangers::Ask),
+    ];
+    one_of(word, &meanings)
 }
 
 fn existing(word: &str) -> Result<Existing, String> {
-    Ok(match one_of::<ExistingWord>(word)? {
-        ExistingWord::Rename => Existing::Rename,
-        ExistingWord::Skip => Existing::Skip,
-        ExistingWord::Replace => Existing::Replace,
-    })
+    let meanings = [
+        ("rename", Existing::Rename),
+        ("skip", Existing::Skip),
+        ("replace", Existing::Replace),
+    ];
+    one_of(word, &meanings)
 }
 
 #[cfg(test)]

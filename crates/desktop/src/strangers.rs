@@ -118,49 +118,66 @@ pub(crate) struct Ready {
 
 /// Draws the question about strangers over the window.
 pub(crate) fn show(ui: &Ui, strangers: &[Stranger<'_>], ready: Ready) -> Vec<UiAction> {
-    let mut actions = sheet::show(ui, "strangers", |ui| {
-        let mut actions = Vec::new();
-        let heading = RichText::new(text::strangers(strangers.len())).heading();
-        ui.add(Label::new(heading.size(19.0)).wrap());
-        ui.add_space(theme::GAP_SMALL);
-        ui.add(Label::new(theme::muted(ui, text::STRANGERS_HELP)).wrap());
-        ui.add_space(theme::GAP);
-        // The height does not depend on the number of rows, so that a new stranger moves
-        // no button.
-        let height = (ui.ctx().content_rect().height() - 320.0).clamp(80.0, 4.5 * ROW_HEIGHT);
-        ui.add_enabled_ui(ready.rows, |ui| {
-            ScrollArea::vertical()
-                .max_height(height)
-                .auto_shrink(false)
-                .show(ui, |ui| {
-                    // The scroll bar is beside the buttons, not over them.
-                    ui.set_width(ui.available_width() - theme::GAP_LARGE);
-                    for stranger in strangers {
-                        let key = stranger.peer.key;
-                        ui.push_id(key.as_bytes(), |ui| actions.extend(row(ui, stranger)));
+    question(
+        ui,
+        "strangers",
+        &UiAction::PutOffStrangers,
+        ready.question,
+        |ui| {
+            let mut actions = Vec::new();
+            let heading = RichText::new(text::strangers(strangers.len())).heading();
+            ui.add(Label::new(heading.size(19.0)).wrap());
+            ui.add_space(theme::GAP_SMALL);
+            ui.add(Label::new(theme::muted(ui, text::STRANGERS_HELP)).wrap());
+            ui.add_space(theme::GAP);
+            // The height does not depend on the number of rows, so that a new stranger moves
+            // no button.
+            let height = (ui.ctx().content_rect().height() - 320.0).clamp(80.0, 4.5 * ROW_HEIGHT);
+            ui.add_enabled_ui(ready.rows, |ui| {
+                ScrollArea::vertical()
+                    .max_height(height)
+                    .auto_shrink(false)
+                    .show(ui, |ui| {
+                        // The scroll bar is beside the buttons, not over them.
+                        ui.set_width(ui.available_width() - theme::GAP_LARGE);
+                        for stranger in strangers {
+                            let key = stranger.peer.key;
+                            ui.push_id(key.as_bytes(), |ui| actions.extend(row(ui, stranger)));
+                        }
+                    });
+            });
+            ui.add_space(theme::GAP_LARGE);
+            ui.add_enabled_ui(ready.question, |ui| {
+                ui.horizontal_wrapped(|ui| {
+                    if theme::primary_button(ui, text::DECIDE_LATER_BUTTON).clicked() {
+                        actions.push(UiAction::PutOffStrangers);
+                    }
+                    if theme::button(ui, text::DECLINE_ALL).clicked() {
+                        actions.push(UiAction::DeclineStrangers);
                     }
                 });
-        });
-        ui.add_space(theme::GAP_LARGE);
-        ui.add_enabled_ui(ready.question, |ui| {
-            ui.horizontal_wrapped(|ui| {
-                if theme::primary_button(ui, text::DECIDE_LATER_BUTTON).clicked() {
-                    actions.push(UiAction::PutOffStrangers);
-                }
-                if theme::button(ui, text::DECLINE_ALL).clicked() {
-                    actions.push(UiAction::DeclineStrangers);
-                }
             });
-        });
-        actions
-    });
-    // Esc and a click outside postpone the question.
+            actions
+        },
+    )
+}
+
+/// Draws a question over the window. Esc and a click outside postpone it, once it
+/// `is_ready`.
+fn question(
+    ui: &Ui,
+    id: &'static str,
+    postpone: &UiAction,
+    is_ready: bool,
+    content: impl FnOnce(&mut Ui) -> Vec<UiAction>,
+) -> Vec<UiAction> {
+    let mut actions = sheet::show(ui, id, content);
     for action in &mut actions {
         if *action == UiAction::CloseSheet {
-            *action = UiAction::PutOffStrangers;
+            action.clone_from(postpone);
         }
     }
-    actions.retain(|action| ready.question || *action != UiAction::PutOffStrangers);
+    actions.retain(|action| is_ready || action != postpone);
     actions
 }
 
@@ -211,7 +228,7 @@ fn row(ui: &mut Ui, stranger: &Stranger<'_>) -> Vec<UiAction> {
 pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Vec<UiAction> {
     let name = transfer.peer.name.as_str();
     let id = transfer.id;
-    let mut actions = sheet::show(ui, "words", |ui| {
+    question(ui, "words", &UiAction::Postpone(id), is_ready, |ui| {
         let mut actions = Vec::new();
         let heading = RichText::new(text::wants_to_write(name)).heading();
         ui.add(Label::new(heading.size(19.0)).wrap());
@@ -243,14 +260,7 @@ pub(crate) fn show_words(ui: &Ui, transfer: &TransferView, is_ready: bool) -> Ve
         ui.add_space(theme::GAP);
         ui.label(theme::muted(ui, text::ESC_DECIDES_LATER));
         actions
-    });
-    for action in &mut actions {
-        if *action == UiAction::CloseSheet {
-            *action = UiAction::Postpone(id);
-        }
-    }
-    actions.retain(|action| is_ready || *action != UiAction::Postpone(id));
-    actions
+    })
 }
 
 /// A button that blocks a key.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pinhole_budget::{Full, Owner, RateLimiter, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 
@@ -46,15 +46,11 @@ pub(crate) struct Regulars(Mutex<HashSet<PeerKey>>);
 
 impl Regulars {
     pub(crate) fn insert(&self, keys: impl IntoIterator<Item = PeerKey>) {
-        self.lock().extend(keys);
+        self.0.lock().extend(keys);
     }
 
     pub(crate) fn contains(&self, key: PeerKey) -> bool {
-        self.lock().contains(&key)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<PeerKey>> {
-        self.0.lock()
+        self.0.lock().contains(&key)
     }
 }
 
@@ -116,7 +112,7 @@ impl AdmissionControl {
     ) -> Result<(), Full> {
         let (owner, reserve) = self.owner(key, address);
         connection.slot.reassign(owner)?;
-        *lock(&connection.reserve) = reserve;
+        *connection.reserve.lock() = reserve;
         Ok(())
     }
 
@@ -140,7 +136,7 @@ impl AdmissionControl {
     pub(crate) fn log_in(&self, key: PeerKey, address: IpAddr) -> Option<Slot> {
         let now = Instant::now();
         let is_known = self.is_regular(key);
-        let mut logins = lock(&self.logins);
+        let mut logins = self.logins.lock();
         let is_granted =
             logins.of_keys.take(now, key) && (is_known || logins.of_networks.take(now, address));
         drop(logins);
@@ -158,11 +154,6 @@ impl AdmissionControl {
         let slot = self.strange_observations.take(newcomer(Some(key), address));
         slot.map(Some)
     }
-}
-
-// A panic elsewhere leaves the locked state intact, because each change is one step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pinhole_budget::{Rate, RateLimiter, SubnetRateLimiter};
 use tracing::{info, warn};
 
@@ -41,7 +41,7 @@ impl ClientLog {
     /// Whether a line about a client at `address` may be written now.
     pub(crate) fn admits(&self, address: IpAddr) -> bool {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let is_granted = state.of_networks.take(now, address) && state.of_all.take(now, ());
         state.left_out += u64::from(!is_granted);
         is_granted
@@ -49,7 +49,7 @@ impl ClientLog {
 
     /// Logs a failed accept.
     pub(crate) fn accept_failed(&self, error: &std::io::Error) {
-        if self.lock().accept_failures.take(Instant::now(), ()) {
+        if self.0.lock().accept_failures.take(Instant::now(), ()) {
             warn!(
                 "cannot accept connections: {error}. If there are too few open files, raise \
                  their limit (ulimit -n, or LimitNOFILE= of the systemd unit). Said once a minute"
@@ -59,17 +59,13 @@ impl ClientLog {
 
     /// Logs how many lines were omitted since the last call, if any.
     pub(crate) fn report(&self) {
-        let left_out = std::mem::take(&mut self.lock().left_out);
+        let left_out = std::mem::take(&mut self.0.lock().left_out);
         if left_out > 0 {
             info!(
                 lines = left_out,
                 "too many lines about clients; left some out"
             );
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LogLimits> {
-        self.0.lock()
     }
 }
 
@@ -86,8 +82,8 @@ mod tests {
         };
         assert!((60..70).contains(&count("198.51.100.1")));
         assert!((60..70).contains(&count("203.0.113.1")));
-        assert!(log.lock().left_out > 1_800);
+        assert!(log.0.lock().left_out > 1_800);
         log.report();
-        assert_eq!(log.lock().left_out, 0);
+        assert_eq!(log.0.lock().left_out, 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pinhole_budget::{Subnet, subnets};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
@@ -58,7 +58,7 @@ impl Quota {
         bytes: u64,
     ) -> bool {
         let accounts = self.accounts(keys, inviter);
-        let mut all = self.lock();
+        let mut all = self.used.lock();
         let fits = |all: &HashMap<Account, DayUsage>, (account, most): &(Account, u64)| {
             let used = all.get(account).filter(|used| !used.is_over(now));
             let used = used.map_or(0, |used| used.bytes);
@@ -87,10 +87,6 @@ impl Quota {
             accounts.extend(networks.map(|subnet| (Account::Network(subnet), most)));
         }
         accounts
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Account, DayUsage>> {
-        self.used.lock()
     }
 }
 
@@ -175,7 +171,7 @@ mod tests {
     fn without_a_limit_nothing_is_kept() {
         let quota = Quota::new(None, None);
         assert!(take(&quota, Instant::now(), [key(1), key(2)], u64::MAX));
-        assert!(quota.lock().is_empty());
+        assert!(quota.used.lock().is_empty());
     }
 
     #[test]
@@ -187,7 +183,7 @@ mod tests {
             let mut other = [0; 32];
             other[..8].copy_from_slice(&number.to_be_bytes());
             take(&quota, now, [PeerKey::from_bytes(other), key(1)], 1);
-            assert!(quota.lock().len() <= MAX_ACCOUNTS);
+            assert!(quota.used.lock().len() <= MAX_ACCOUNTS);
         }
         assert!(!take(&quota, now, [key(1), key(2)], 1));
     }

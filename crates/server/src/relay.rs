@@ -173,11 +173,7 @@ impl RelayService {
 
 /// Returns when `bytes` may pass.
 async fn pass(rate: &Mutex<ByteRate>, bytes: u64) {
-    let reserve = || {
-        let mut rate = rate.lock();
-        rate.reserve(Instant::now(), bytes)
-    };
-    let due = reserve();
+    let due = rate.lock().reserve(Instant::now(), bytes);
     if let Some(due) = due {
         sleep_until(due.into()).await;
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
@@ -36,7 +36,7 @@ impl Slots {
 
     /// Takes a slot for `owner`, which may evict others.
     pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
-        let mut state = self.lock();
+        let mut state = self.0.lock();
         let taken = state.budget.take(owner, 1)?;
         for gone in taken.evicted {
             if let Some(evicted) = state.held.remove(&gone) {
@@ -53,23 +53,18 @@ impl Slots {
     }
 
     pub(crate) fn used(&self) -> u64 {
-        self.lock().budget.used()
+        self.0.lock().budget.used()
     }
 
     pub(crate) fn used_by(&self, key: PeerKey) -> u64 {
-        self.lock().budget.used_by_key(key)
-    }
-
-    // Each change is one step, so a panic elsewhere leaves the counts true.
-    fn lock(&self) -> MutexGuard<'_, SlotTable> {
-        self.0.lock()
+        self.0.lock().budget.used_by_key(key)
     }
 }
 
 impl Slot {
     /// Changes the owner of the slot.
     pub(crate) fn reassign(&self, owner: Owner<PeerKey>) -> Result<(), Full> {
-        self.slots.lock().budget.reassign(self.ticket, owner)
+        self.slots.0.lock().budget.reassign(self.ticket, owner)
     }
 
     /// Completes when the slot is evicted. Supports one waiter at a time.
@@ -80,13 +75,13 @@ impl Slot {
     }
 
     pub(crate) fn is_evicted(&self) -> bool {
-        !self.slots.lock().held.contains_key(&self.ticket)
+        !self.slots.0.lock().held.contains_key(&self.ticket)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut state = self.slots.lock();
+        let mut state = self.slots.0.lock();
         state.held.remove(&self.ticket);
         state.budget.give_back(self.ticket);
     }
@@ -121,6 +116,6 @@ mod tests {
         drop(crowd);
         assert_eq!(slots.used(), 1);
         drop(other);
-        assert_eq!((slots.used(), slots.lock().held.len()), (0, 0));
+        assert_eq!((slots.used(), slots.0.lock().held.len()), (0, 0));
     }
 }

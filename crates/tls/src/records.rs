@@ -6,7 +6,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{ContentType, Error};
 
@@ -68,18 +68,9 @@ struct TlsConnection {
     failed: bool,
 }
 
-#[derive(Clone)]
-struct SharedConnection(Arc<Mutex<TlsConnection>>);
-
-impl SharedConnection {
-    fn lock(&self) -> MutexGuard<'_, TlsConnection> {
-        self.0.lock()
-    }
-}
-
 /// Decrypts what arrives.
 pub struct Opener {
-    shared: SharedConnection,
+    shared: Arc<Mutex<TlsConnection>>,
     peer_closed: bool,
     /// The rest of the allowance for records without data: see [`ALLOWANCE_BYTES`].
     allowance_bytes: usize,
@@ -87,7 +78,7 @@ pub struct Opener {
 
 /// Encrypts what is sent, and keeps it until it is sent.
 pub struct Sealer {
-    shared: SharedConnection,
+    shared: Arc<Mutex<TlsConnection>>,
     /// Keeps the length of the longest content, because growing it again would clear it.
     room: Vec<u8>,
     sent_bytes: usize,
@@ -96,14 +87,14 @@ pub struct Sealer {
 }
 
 pub(crate) fn directions(side: RustlsConnection) -> (Opener, Sealer) {
-    let shared = SharedConnection(Arc::new(Mutex::new(TlsConnection {
+    let shared = Arc::new(Mutex::new(TlsConnection {
         side,
         queued: Vec::new(),
         peer_closed: false,
         failed: false,
-    })));
+    }));
     let opener = Opener {
-        shared: shared.clone(),
+        shared: Arc::clone(&shared),
         peer_closed: false,
         allowance_bytes: ALLOWANCE_BYTES,
     };

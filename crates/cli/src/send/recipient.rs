@@ -1,5 +1,6 @@
 //! One recipient of a payload.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pinhole_client::{Command, Failure, PeerKey, PeerView, Stage, TransferId, TransferView};
@@ -22,7 +23,7 @@ pub(super) struct Recipient {
     pub(super) spec: PeerSpec,
     pub(super) state: RecipientState,
     /// What the user knows.
-    told: Vec<String>,
+    told: BTreeSet<Told>,
     /// The kind of the last failure, if the user was told.
     passing: Option<&'static str>,
     /// Before the next attempt.
@@ -31,6 +32,19 @@ pub(super) struct Recipient {
     last: Option<TransferId>,
     /// The present attempt was accepted.
     is_accepted: bool,
+}
+
+/// What the user was told about a recipient.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    /// Its name is only a claim.
+    Claimed,
+    /// It has to come online.
+    AwaitsPeer,
+    /// It has to accept.
+    AwaitsAnswer,
+    /// Some files are not sent.
+    LeftOut,
 }
 
 #[derive(Clone, Copy)]
@@ -51,7 +65,7 @@ impl Recipient {
         Self {
             spec,
             state: RecipientState::Waiting,
-            told: Vec::new(),
+            told: BTreeSet::new(),
             passing: None,
             pause: FIRST_PAUSE,
             last: None,
@@ -92,7 +106,7 @@ impl Recipient {
 
     /// Reports a peer whose name is only a claim.
     pub(super) fn introduce(&mut self, terminal: &Terminal<'_>, peer: &PeerView) {
-        if peer.claimed && self.is_news("claimed") {
+        if peer.claimed && self.told.insert(Told::Claimed) {
             terminal.report.claimed(&peer.identity);
         }
     }
@@ -148,7 +162,7 @@ impl Recipient {
                 let peer = self.spec.name.to_string();
                 self.fail(terminal, &Failure::PeerOffline { peer });
             }
-            Stage::AwaitingAnswer if self.is_news("accepted") => {
+            Stage::AwaitingAnswer if self.told.insert(Told::AwaitsAnswer) => {
                 terminal
                     .report
                     .waiting(&self.spec.name, AwaitedState::Accepted);
@@ -160,7 +174,7 @@ impl Recipient {
     }
 
     pub(super) fn wait(&mut self, terminal: &Terminal<'_>) {
-        if self.is_news("online") {
+        if self.told.insert(Told::AwaitsPeer) {
             terminal
                 .report
                 .waiting(&self.spec.name, AwaitedState::Online);
@@ -170,7 +184,7 @@ impl Recipient {
     /// Reports files that are not sent.
     pub(super) fn left_out(&mut self, terminal: &Terminal<'_>, transfer: &TransferView) {
         let left_out = &transfer.offer.left_out;
-        if !left_out.is_empty() && self.is_news("left out") {
+        if !left_out.is_empty() && self.told.insert(Told::LeftOut) {
             for one in left_out {
                 terminal.report.left_out(&self.spec.name, one);
             }
@@ -218,8 +232,8 @@ impl Recipient {
         self.pause = (2 * pause).min(longest);
         self.state = RecipientState::Resting(Instant::now() + pause);
         self.is_accepted = false;
-        self.told
-            .retain(|told| told != "online" && told != "accepted");
+        self.told.remove(&Told::AwaitsPeer);
+        self.told.remove(&Told::AwaitsAnswer);
         if self.passing.replace(failure.kind()) != Some(failure.kind()) {
             if !matches!(failure, Failure::PeerOffline { .. }) {
                 terminal.report.warning(failure);
@@ -228,15 +242,6 @@ impl Recipient {
                 .report
                 .waiting(&self.spec.name, AwaitedState::Receiving);
         }
-    }
-
-    /// Notes that the user is told something. Returns whether it is new.
-    fn is_news(&mut self, what: &str) -> bool {
-        let is_news = !self.told.iter().any(|told| told == what);
-        if is_news {
-            self.told.push(what.to_owned());
-        }
-        is_news
     }
 
     /// Fails because no peer has the name.
