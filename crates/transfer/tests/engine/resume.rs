@@ -305,7 +305,27 @@ async fn either_side_puts_it_off_and_goes_on() {
         .set_len(300 * MIB as u64)
         .unwrap();
     let paths = [path];
-    for is_sender in [true, false] {
+    let by = TransferError::Interrupted;
+    let lost = TransferError::ConnectionLost;
+    let ends: [(fn(&Peer, &Peer, TransferId), _, _); 3] = [
+        (
+            |alice, _, id| alice.exchange.interrupt(id).unwrap(),
+            by(Party::Us),
+            by(Party::Peer),
+        ),
+        (
+            |_, bob, id| bob.exchange.interrupt(id).unwrap(),
+            by(Party::Peer),
+            by(Party::Us),
+        ),
+        // It goes on over another connection.
+        (
+            |alice, _, id| alice.exchange.leave(id).unwrap(),
+            lost.clone(),
+            lost,
+        ),
+    ];
+    for (end_early, at_alice, at_bob) in ends {
         let into = tempdir().unwrap();
         let (mut alice, mut bob) = pair();
         alice.send(&paths).await;
@@ -319,11 +339,9 @@ async fn either_side_puts_it_off_and_goes_on() {
         while largest() < 3 * MIB as u64 {
             tokio::task::yield_now().await;
         }
-        let canceller = if is_sender { &alice } else { &bob };
-        canceller.exchange.interrupt(id).unwrap();
-        let by = |us| TransferError::Interrupted(if us { Party::Us } else { Party::Peer });
-        assert_eq!(alice.finished(id).await, Err(by(is_sender)));
-        assert_eq!(bob.finished(id).await, Err(by(!is_sender)));
+        end_early(&alice, &bob, id);
+        assert_eq!(alice.finished(id).await, Err(at_alice));
+        assert_eq!(bob.finished(id).await, Err(at_bob));
         let there = fs::metadata(part(into.path())).unwrap().len();
         let (sent, received) = transfer(&mut alice, &mut bob, &paths, into.path()).await;
         assert_eq!((sent.resent_bytes, received.resent_bytes), (0, 0));
