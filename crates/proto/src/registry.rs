@@ -41,7 +41,7 @@ use crate::rendezvous::{
     ServerMessage,
 };
 
-use introduction::{Introduction, IntroductionWish, InvitationAnswer};
+use introduction::{Introduction, RoundReachability};
 use observed::Observed;
 use relay::Relay;
 
@@ -364,30 +364,27 @@ impl Registry {
         }
         match message {
             ClientMessage::Introduce {
-                introduction: id,
+                introduction,
                 round,
                 peer,
                 reachability,
             } => {
-                let wish = IntroductionWish {
-                    id,
+                let wanted = RoundReachability {
                     round,
-                    peer,
                     reachability,
                 };
-                self.introduce(now, session, wish);
+                self.introduce(now, session, introduction, &peer, wanted);
             }
             ClientMessage::Answer {
-                introduction: id,
+                introduction,
                 round,
                 reachability,
             } => {
-                let answer = InvitationAnswer {
-                    id,
+                let answer = RoundReachability {
                     round,
                     reachability,
                 };
-                self.answer(now, session, answer, fresh_token);
+                self.answer(now, session, introduction, answer, fresh_token);
             }
             ClientMessage::Refuse {
                 introduction,

@@ -62,31 +62,25 @@ pub(super) struct Introduction {
     ticket: Ticket,
 }
 
-/// What an inviter asks for.
+/// Where one side may be reached in one round.
 #[derive(Debug)]
-pub(super) struct IntroductionWish {
-    pub(super) id: IntroductionId,
-    pub(super) round: u8,
-    pub(super) peer: PeerName,
-    pub(super) reachability: Reachability,
-}
-
-/// What the invited says to it.
-#[derive(Debug)]
-pub(super) struct InvitationAnswer {
-    pub(super) id: IntroductionId,
+pub(super) struct RoundReachability {
     pub(super) round: u8,
     pub(super) reachability: Reachability,
 }
 
 impl Registry {
-    pub(super) fn introduce(&mut self, now: Instant, inviter: SessionId, wish: IntroductionWish) {
-        let IntroductionWish {
-            id,
+    pub(super) fn introduce(
+        &mut self,
+        now: Instant,
+        inviter: SessionId,
+        id: IntroductionId,
+        peer: &PeerName,
+        RoundReachability {
             round,
-            peer,
             reachability,
-        } = wish;
+        }: RoundReachability,
+    ) {
         let Some(session) = self.sessions.get(&inviter) else {
             return;
         };
@@ -103,7 +97,7 @@ impl Registry {
         if !self.may_introduce(now, &owner) {
             return self.fail(inviter, id, IntroductionFailure::Limited);
         }
-        let invited = self.online.get(&peer).copied();
+        let invited = self.online.get(peer).copied();
         let Some(invited) = invited.filter(|&invited| invited != inviter) else {
             return self.fail(inviter, id, IntroductionFailure::Offline);
         };
@@ -168,14 +162,13 @@ impl Registry {
         &mut self,
         now: Instant,
         invited: SessionId,
-        answer: InvitationAnswer,
-        fresh_token: RelayToken,
-    ) {
-        let InvitationAnswer {
-            id,
+        id: IntroductionId,
+        RoundReachability {
             round,
             reachability,
-        } = answer;
+        }: RoundReachability,
+        fresh_token: RelayToken,
+    ) {
         let Some(introduction) = self.introductions.get(&id) else {
             // Too late: the sender shall not wait for an introduction.
             return self.fail(invited, id, IntroductionFailure::TimedOut);

@@ -289,8 +289,8 @@ impl Driver {
     }
 
     fn handle_message(&mut self, message: Option<IntroductionMessage>) -> Result<(), ConnectError> {
-        let heard = self.hear(message);
-        self.tolerate_if_live(heard)
+        let result = self.on_message(message);
+        self.tolerate_if_live(result)
     }
 
     /// What keeps a round from coming is not the end where there is a session: it
@@ -306,7 +306,7 @@ impl Driver {
         }
     }
 
-    fn hear(&mut self, message: Option<IntroductionMessage>) -> Result<(), ConnectError> {
+    fn on_message(&mut self, message: Option<IntroductionMessage>) -> Result<(), ConnectError> {
         match message {
             Some(IntroductionMessage::Invited { round }) => {
                 let is_next = round == self.newest_round + 1 && round <= Agent::MAX_ROUNDS;
