@@ -31,7 +31,7 @@ async fn write_bulk<W: AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut rest = bulk.frame.bytes();
     let mut uncounted_bytes = bulk.file_bytes;
-    let mut is_first = bulk.is_early && bulk.frame.carries_files();
+    let mut is_first = bulk.is_early;
     while !rest.is_empty() {
         // A list of files is none of their bytes: until it has come, nobody is asked.
         let is_limited = limit.is_set() && bulk.frame.carries_files();
