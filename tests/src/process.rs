@@ -44,8 +44,7 @@ pub struct Process {
     label: String,
     child: Child,
     lines: Receiver<(Instant, String)>,
-    /// Everything it has printed so far and when, for whoever must explain a
-    /// failure.
+    /// Everything it has printed so far and when, to explain a failure.
     printed: Vec<(Instant, String)>,
     errors: Arc<Mutex<String>>,
 }
@@ -204,7 +203,7 @@ impl Process {
         }
     }
 
-    /// Waits for the next line, whatever it is.
+    /// Waits for the next line.
     ///
     /// # Panics
     /// When it does not come in time or the process ends first.

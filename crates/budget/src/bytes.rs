@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_limit_nobody_waits() {
+    fn without_a_limit_nothing_waits() {
         let mut rate = ByteRate::default();
         assert_eq!(rate.reserve(Instant::now(), u64::MAX), None);
         assert!(!rate.is_limited());

@@ -27,7 +27,7 @@ pub(crate) enum UiAction {
     Say {
         /// The recipient.
         peer: PeerKey,
-        /// The text or the paths.
+        /// The text.
         text: String,
     },
     /// Leave; ask first if something is under way.
@@ -109,7 +109,7 @@ pub(crate) enum DialogRequest {
 pub(crate) enum Sheet {
     /// Choosing recipients.
     Send {
-        /// What.
+        /// The files to send.
         paths: Vec<PathBuf>,
         /// The chosen recipients.
         chosen: BTreeSet<PeerKey>,

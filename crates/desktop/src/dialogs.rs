@@ -10,7 +10,7 @@ use pinhole_client::Command;
 use crate::action::DialogRequest;
 use crate::text;
 
-/// A dialog that is gone after this time was never shown.
+/// A dialog that ends within this time was never shown: nobody closes one so fast.
 const SHORTEST_DIALOG: Duration = Duration::from_millis(250);
 
 /// Sends requests and collects the answers.

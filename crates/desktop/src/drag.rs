@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_has_not_fallen() {
+    fn a_drag_that_leaves_is_no_drop() {
         let now = Instant::now();
         let mut drag = hovering(Some(files()));
         assert!(drag.look(now).hovers);

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_which_nothing_is_left_goes_too() {
+    fn a_folder_without_wanted_content_is_unwanted() {
         let mut choice = everything();
         choice.set(&entries(), 3, false);
         assert_eq!(left_out(&choice), [2, 3]);

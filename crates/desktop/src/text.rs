@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_shares_the_unit_of_the_whole() {
+    fn the_done_amount_shares_the_unit_of_the_total() {
         assert_eq!(done_of(1_200_000_000, 5_000_000_000), "1.20 of 5.00 GB");
         assert_eq!(done_of(3, 5_000), "3 B of 5.00 kB");
         assert_eq!(done_of(0, 1), "0 of 1 B");

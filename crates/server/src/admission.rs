@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_networks_anywhere_give_way_to_whoever_comes() {
+    fn a_crowd_of_sixteen_networks_is_evicted_for_newcomers() {
         let admission = admission(&Limits::default());
         let crowd: Vec<_> = (0..16)
             .map(|network| address(&format!("198.51.{network}.1")))
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_charged_to_another_is_no_longer_ours() {
+    fn a_charged_connection_no_longer_counts_for_its_own_key() {
         let mut limits = Limits::default();
         limits.connections.per_key = 2;
         let admission = admission(&limits);

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_is_counted_until_it_is_gone() {
+    fn waiting_frames_count_until_they_are_dropped() {
         let all = Backlogs::default();
         let (one, other) = (all.of_one(), all.of_one());
         let frame: SharedFrame = vec![0; (MAX_BYTES / 2) as usize].into();

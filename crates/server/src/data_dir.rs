@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_gone_are_not_made_anew_unasked() {
+    fn missing_names_are_not_recreated_unasked() {
         for spoil in [
             (|path| fs::remove_file(path).unwrap()) as fn(&Path),
             |path| fs::write(path, b"").unwrap(),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_gone_is_not_made_anew_unasked() {
+    fn a_missing_key_is_not_recreated_unasked() {
         let (dir, fingerprint) = used();
         fs::remove_file(dir.path().join(KEY)).unwrap();
         let refused = DataDir::open(dir.path()).unwrap_err();
@@ -494,7 +494,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_was_open_to_others_is_closed() {
+    fn an_existing_data_dir_is_closed_to_others() {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         let open = |path: &Path, mode| {

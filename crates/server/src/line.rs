@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_one_line_and_commands_no_terminal() {
+    fn an_event_is_one_line_and_controls_no_terminal() {
         let event = "name \"bøb\" it's a\\b\n  INFO forged\r\u{1b}[2J\u{9b}\u{202e}\u{2028}\n";
         let expected =
             "name \"bøb\" it's a\\b\\n  INFO forged\\r\\u{1b}[2J\\u{9b}\\u{202e}\\u{2028}\n";

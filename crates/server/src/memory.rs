@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_given_back_each_time_that_half_of_a_crowd_has_gone() {
+    fn memory_is_returned_each_time_half_of_a_crowd_has_gone() {
         let mut peak = ConnectionPeak::default();
         let growing = (1..=1000).filter(|&open| peak.is_over(open)).count();
         assert_eq!(growing, 0);

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn few_of_one_network_wait_and_leave_room_for_others() {
+    fn claims_of_one_network_leave_room_for_others() {
         let (claims, mut name_worker, _dir) = with(&Limits {
             claims: Bounds {
                 total: 3,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_has_so_many_names_and_keeps_those() {
+    fn a_full_server_keeps_its_names_and_takes_no_new_ones() {
         let (_claims, mut name_worker, _dir) = with(&Limits {
             names: 1,
             ..Limits::default()
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_gets_so_many_new_names_and_keeps_its_old_ones() {
+    fn new_names_of_an_address_are_limited_and_old_ones_are_kept() {
         let (_claims, mut name_worker, _dir) = with(&Limits {
             new_names_per_network: Rate {
                 burst: 2,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_so_many_names_and_no_more() {
+    fn a_key_has_a_limit_of_names() {
         let (_claims, mut name_worker, _dir) = with(&Limits {
             names_per_key: 2,
             ..Limits::default()

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn many_claims_at_one_moment_agree_on_one_owner() {
+    fn simultaneous_claims_agree_on_one_owner() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
         drop(Names::create(&path).unwrap());
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_written_known_names_are_found_still() {
+    fn registered_names_are_found_on_a_full_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
         let mut names = Names::create(&path).unwrap();
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_version_has_left_is_read() {
+    fn a_file_of_an_earlier_version_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
         let earlier = Connection::open(&path).unwrap();

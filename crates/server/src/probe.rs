@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_a_network_have_so_many_a_minute() {
+    fn a_key_and_a_network_have_a_rate_of_probes() {
         let prober = prober();
         let now = Instant::now();
         let is_granted = |now, key, observed| prober.admit(now, request(key, observed)).is_some();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_key_and_few_of_all_are_under_way() {
+    fn probes_at_once_are_limited_by_key_and_network() {
         let prober = prober();
         let now = Instant::now();
         let first = prober.admit(now, request(0, "198.51.100.9:5000"));

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_header_is_refused_and_not_waited_for() {
+    async fn malformed_headers_are_refused_at_once() {
         let long = [b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat();
         let mut long_v2 = v2(1, 0x11, &[]);
         long_v2[14..].copy_from_slice(&[0xff, 0xff]);

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_share_one_day_s_worth_whoever_asks() {
+    fn two_keys_share_one_quota_in_either_order() {
         let quota = Quota::new(Some(100), None);
         let now = Instant::now();
         let take = |now, a, b, bytes| take(&quota, now, [key(a), key(b)], bytes);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_to_a_pair_is_not_taken_from_its_network() {
+    fn bytes_refused_to_a_pair_do_not_count_for_its_network() {
         let quota = Quota::new(Some(100), Some(150));
         let now = Instant::now();
         assert!(!take(&quota, now, [key(1), key(2)], 101));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn who_had_most_is_remembered_longest() {
+    fn the_heaviest_account_is_remembered_longest() {
         let quota = Quota::new(Some(100), None);
         let now = Instant::now();
         take(&quota, now, [key(1), key(2)], 100);

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_count_against_who_has_invited() {
+    fn pairs_count_against_the_inviter() {
         let relay = relay(|limits| {
             limits.pairs = Bounds {
                 total: 4,
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_keys_of_one_network_have_no_fresh_day() {
+    fn new_keys_of_one_network_share_its_quota() {
         let relay = relay(|limits| {
             limits.bytes_per_day = Some(100);
             limits.network_bytes_per_day = Some(250);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pair_is_no_faster_than_one_may_be() {
+    async fn a_pair_keeps_its_rate_limit() {
         let limit = 1_000_000;
         let relay = relay(|limits| limits.bytes_per_second = Some(limit));
         let shares = shares(&relay, 2).await;

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_gives_way_is_told_and_what_is_dropped_is_free() {
+    async fn an_evicted_holder_is_told_and_a_dropped_slot_is_free() {
         let slots = Slots::new(Bounds {
             total: 2,
             reserved: 0,

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum NatMapping {
     /// It does not: its LAN has public addresses.
     None,
-    /// One port whatever the destination.
+    /// One port for every destination.
     EndpointIndependent(Port),
     /// Another port, drawn at random, for every destination address.
     AddressDependent,
@@ -37,7 +37,7 @@ pub enum Order {
 /// Who may send to a host from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NatFiltering {
-    /// Whoever knows the address.
+    /// Everyone who knows the address.
     EndpointIndependent,
     /// Addresses to which the host has sent from this port. Only where there is
     /// a mapping.

@@ -44,7 +44,7 @@ fn one_network_leaves_room_for_others() {
 }
 
 #[test]
-fn a_home_s_many_networks_are_one_home() {
+fn the_many_networks_of_a_home_count_together() {
     let mut budget = Budget::new(BOUNDS);
     let mut held = 0;
     for network in 0..16 {
@@ -54,7 +54,7 @@ fn a_home_s_many_networks_are_one_home() {
 }
 
 #[test]
-fn when_it_is_full_the_heaviest_newcomer_gives_way_to_a_lighter_one() {
+fn a_full_budget_evicts_the_heaviest_newcomer_for_a_lighter_one() {
     let mut budget = Budget::new(BOUNDS);
     let crowd = fill(&mut budget, from("198.51.100.1"));
     assert_eq!(crowd.len(), 5);
@@ -69,7 +69,7 @@ fn when_it_is_full_the_heaviest_newcomer_gives_way_to_a_lighter_one() {
 }
 
 #[test]
-fn to_ask_for_room_takes_none() {
+fn asking_for_room_takes_none() {
     let mut budget = Budget::new(BOUNDS);
     fill(&mut budget, from("198.51.100.1"));
     fill(&mut budget, from("198.51.100.2"));
@@ -81,7 +81,7 @@ fn to_ask_for_room_takes_none() {
 }
 
 #[test]
-fn the_neighbours_of_a_crowd_are_not_part_of_it() {
+fn neighbours_of_a_crowd_are_not_evicted() {
     let mut budget = Budget::new(BOUNDS);
     let crowd = fill(&mut budget, from("198.51.100.1"));
     for number in 2..=4 {
@@ -99,7 +99,7 @@ fn the_neighbours_of_a_crowd_are_not_part_of_it() {
 }
 
 #[test]
-fn nobody_gives_way_to_an_equal() {
+fn nobody_is_evicted_for_an_equal() {
     let mut budget = Budget::new(BOUNDS);
     for number in 1..=8 {
         assert!(budget.take(from(&format!("203.0.{number}.1")), 1).is_ok());
@@ -108,7 +108,7 @@ fn nobody_gives_way_to_an_equal() {
 }
 
 #[test]
-fn those_who_are_known_have_a_reserve_and_never_give_way() {
+fn known_keys_have_a_reserve_and_are_never_evicted() {
     let mut budget = Budget::new(BOUNDS);
     fill(&mut budget, from("198.51.100.1"));
     fill(&mut budget, from("203.0.113.1"));
@@ -126,7 +126,7 @@ fn those_who_are_known_have_a_reserve_and_never_give_way() {
 }
 
 #[test]
-fn who_becomes_known_is_no_longer_counted_with_its_network() {
+fn a_key_that_becomes_known_no_longer_counts_for_its_network() {
     let mut budget = Budget::new(BOUNDS);
     let crowd = fill(&mut budget, from("198.51.100.1"));
     budget.reassign(crowd[0], known(1)).unwrap();
@@ -160,7 +160,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn counts_stay_true_and_within_bounds(steps in steps()) {
+    fn counts_stay_exact_and_within_bounds(steps in steps()) {
         let mut budget = Budget::new(BOUNDS);
         let mut held: Vec<(Ticket, Owner<u8>, u64)> = Vec::new();
         for step in steps {

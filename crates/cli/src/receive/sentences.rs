@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_are_taken_are_named() {
+    fn taken_names_are_listed() {
         let offer = |existing, names: &[&str]| OfferView {
             existing,
             existing_names: names.iter().map(|&name| name.to_owned()).collect(),

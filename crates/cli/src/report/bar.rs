@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_bar_a_line_says_how_far_it_is() {
+    fn without_a_bar_a_line_reports_the_progress() {
         let line = shown("film.mp4 to bob").line();
         assert_eq!(
             line,

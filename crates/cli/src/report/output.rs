@@ -210,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_shown_is_written_out() {
+    fn characters_outside_the_locale_are_escaped() {
         let shown = |text| output(true).shown(text, None, "");
         assert_eq!(shown("✓ f to bob… 猫"), "ok: f to bob... \\u{732b}");
         assert_eq!(output(false).shown("✓ 猫", None, ""), "✓ 猫");
     }
 
     #[test]
-    fn a_line_stays_one_line_whatever_is_in_it() {
+    fn a_line_stays_one_line() {
         let shown = |text| output(false).shown(text, None, "");
         assert_eq!(shown("a\nbob writes:"), "a\\u{a}bob writes:");
         assert_eq!(shown("a\r\nb"), "a\\u{d}\\u{a}b");
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_of_json_moves_a_cursor() {
+    fn json_output_moves_no_cursor() {
         let name = "k\u{9b}2J\u{202e}猫\u{e0001}\u{7f}";
         let json = serde_json::to_string(name).unwrap();
         let safe = without_hidden(&json);

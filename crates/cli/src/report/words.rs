@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_chosen_has_a_number() {
+    fn entries_that_can_be_chosen_are_numbered() {
         let entries = [("d", None), ("d/one", Some(1)), ("f", Some(2000))];
         let two = offer(&entries, vec![top(0, 1, 1), top(2, 1, 2000)]);
         let expected = [
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_large_offer_only_the_top_level_is_listed() {
+    fn a_large_offer_lists_only_its_top_level() {
         let mut entries = vec![("d", None)];
         entries.resize(200, ("d/one", Some(1)));
         entries.push(("f", Some(2)));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_errors_are_for_nobody() {
+    fn os_error_numbers_are_removed() {
         for (sentence, expected) in [
             ("refused (os error 111). Try again.", "refused. Try again."),
             ("a (os error 1); b (os error 22)", "a; b"),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_skipped_is_named() {
+    fn skipped_files_are_listed() {
         assert_eq!(skipped(&[]), [""; 0]);
         let names = ["a", "b/c"].map(str::to_owned);
         let said = [

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_means_whom_a_server_confirms() {
+    fn a_name_means_the_peer_that_a_server_confirms() {
         let offline = PeerView {
             online: false,
             ..peer(1)
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_server_a_name_means_the_only_one_who_claims_it() {
+    fn without_a_server_a_name_means_its_only_claimant() {
         let (searching, settled) = (progress(false, true, true), progress(false, true, false));
         for (peers, progress, expected) in [
             (vec![], searching, "not yet"),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_means_one_key_whoever_confirms_it() {
+    fn a_fingerprint_means_one_key_confirmed_or_not() {
         let (asking, settled) = (progress(true, false, true), progress(true, true, false));
         for (peers, progress, expected) in [
             (vec![claimed(2), peer(1)], asking, "2"),

@@ -220,7 +220,7 @@ fn remembered() -> Snapshot {
 }
 
 #[test]
-fn what_is_remembered_logs_in_at_the_start_unless_the_user_has_logged_out() {
+fn the_remembered_login_is_used_at_the_start_unless_the_user_has_logged_out() {
     let patiently = Command::LogIn {
         name: "alice".parse().unwrap(),
         server: server(),
@@ -315,7 +315,7 @@ fn a_double_click_answers_one_offer() {
 }
 
 #[test]
-fn what_was_meant_for_something_else_answers_no_question_that_pops_up() {
+fn a_click_meant_for_something_else_answers_no_new_question() {
     let (mut harness, play) = slowly(with_peers());
     play.change(|s| s.transfers = offers(1));
     wait(&mut harness, 1.0);
@@ -412,7 +412,7 @@ pub(super) fn begun() -> (Harness<'static, App>, Play) {
 
 /// However a message that was begun gets out of sight, it is there again.
 #[test]
-fn a_message_that_was_begun_is_never_lost() {
+fn a_draft_is_never_lost() {
     type Happens = fn(&mut Harness<'_, App>, &Play);
     let happens: [(&str, bool, Happens); 7] = [
         ("a click beside it", false, |harness, _| {
@@ -477,7 +477,7 @@ fn a_message_is_thrown_away_only_by_the_button_that_says_so() {
 }
 
 #[test]
-fn pasted_words_follow_those_that_were_begun() {
+fn pasted_text_is_appended_to_a_draft() {
     let (mut harness, _play) = begun();
     harness.key_press(Key::Escape);
     harness.run();

@@ -39,7 +39,7 @@ fn a_running_transfer_says_how_far_how_fast_and_which_way() {
 }
 
 #[test]
-fn a_stall_says_on_whom_it_waits() {
+fn a_stall_names_the_side_that_it_waits_for() {
     let (mut harness, play) = window(with_peers());
     for (direction, reason) in [
         (Direction::Sending, "bob takes nothing at the moment"),
@@ -85,7 +85,7 @@ fn either_side_pauses_and_each_sees_who() {
 }
 
 #[test]
-fn what_has_arrived_is_kept_or_not() {
+fn cancelling_keeps_or_discards_what_has_arrived() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| s.transfers.push(halfway(Direction::Receiving)));
     harness.run();
@@ -116,7 +116,7 @@ fn before_anything_has_arrived_there_is_nothing_to_keep() {
 }
 
 #[test]
-fn what_was_stopped_can_be_sent_again() {
+fn a_stopped_transfer_can_be_sent_again() {
     let (mut harness, play) = window(with_peers());
     let peer = identity("bob", 2).name;
     for failure in [Failure::Interrupted, Failure::InterruptedByPeer { peer }] {

@@ -254,7 +254,7 @@ fn names_of_four_kilobytes_leave_the_answer_on_the_screen() {
 }
 
 #[test]
-fn finished_transfers_say_what_came_of_them_and_can_be_dismissed() {
+fn finished_transfers_show_their_outcome_and_can_be_dismissed() {
     let (mut harness, play) = window(with_peers());
     let done = Completion {
         files: 1,

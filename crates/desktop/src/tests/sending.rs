@@ -1,4 +1,4 @@
-//! Choosing to whom: drops, pastes, changed keys, and what follows.
+//! Choosing recipients: drops, pastes, changed keys, and what follows.
 
 use super::*;
 
@@ -41,7 +41,7 @@ fn a_drop_follows_the_key_when_the_list_changes_under_it() {
 }
 
 #[test]
-fn a_drop_without_a_position_asks_to_whom() {
+fn a_drop_without_a_position_asks_for_recipients() {
     let (mut harness, play) = window(with_peers());
     harness.remove_cursor();
     harness.run();
@@ -88,7 +88,7 @@ fn a_drop_beside_the_peers_asks_and_esc_forgets_it() {
 }
 
 #[test]
-fn what_is_dropped_before_the_login_waits_for_it() {
+fn files_dropped_before_the_login_wait_for_it() {
     let (mut harness, play) = window(logged_out());
     drop_file(&mut harness);
     harness.run();
@@ -103,7 +103,7 @@ fn what_is_dropped_before_the_login_waits_for_it() {
 }
 
 #[test]
-fn pasted_files_ask_to_whom_and_pasted_prose_does_nothing() {
+fn pasted_files_ask_for_recipients_and_pasted_prose_does_nothing() {
     let (mut harness, _) = window(with_peers());
     harness.event(Input::Paste("hello".to_owned()));
     harness.run();
@@ -187,7 +187,7 @@ fn the_same_files_go_to_several_people() {
 }
 
 #[test]
-fn the_only_one_who_can_be_chosen_is() {
+fn the_only_possible_recipient_is_chosen() {
     let (mut harness, play) = window(Snapshot {
         peers: vec![peer("bob", 2)],
         ..alone()

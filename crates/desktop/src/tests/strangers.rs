@@ -1,4 +1,4 @@
-//! People whom the user has not chosen: one question, and what may be answered.
+//! Strangers: one question, and its answers.
 
 use super::faults::{slowly, wait};
 use super::*;
@@ -49,7 +49,7 @@ fn many_strangers_are_one_question() {
 }
 
 #[test]
-fn each_of_them_is_looked_at_allowed_or_blocked() {
+fn each_stranger_can_be_reviewed_allowed_or_blocked() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
         s.transfers = crowd(2);
@@ -75,7 +75,7 @@ fn each_of_them_is_looked_at_allowed_or_blocked() {
 }
 
 #[test]
-fn strangers_who_are_put_off_stay_in_reach_as_one_card() {
+fn postponed_strangers_stay_in_reach_as_one_card() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| s.transfers = crowd(12));
     harness.run();
@@ -90,7 +90,7 @@ fn strangers_who_are_put_off_stay_in_reach_as_one_card() {
 }
 
 #[test]
-fn those_who_are_known_come_before_strangers() {
+fn known_peers_come_before_strangers() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
         s.transfers = crowd(12);
@@ -101,7 +101,7 @@ fn those_who_are_known_come_before_strangers() {
 }
 
 #[test]
-fn one_stranger_is_asked_about_as_anybody_is_and_can_be_blocked() {
+fn a_single_stranger_s_offer_is_asked_about_alone_and_can_be_blocked() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| s.transfers = crowd(1));
     harness.run();
@@ -112,7 +112,7 @@ fn one_stranger_is_asked_about_as_anybody_is_and_can_be_blocked() {
 }
 
 #[test]
-fn words_of_a_stranger_are_behind_a_question() {
+fn a_stranger_s_message_is_behind_a_question() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
         let mut words = stranger("mallory", 66);
@@ -132,9 +132,9 @@ fn words_of_a_stranger_are_behind_a_question() {
     assert_eq!(play.commands(), [accepted]);
 }
 
-/// Whoever comes or goes, a click that was meant for one row hits no other.
+/// When strangers come or go, a click that was meant for one row hits no other.
 #[test]
-fn rows_that_move_are_other_rows() {
+fn moved_rows_cannot_be_clicked_at_once() {
     let (mut harness, play) = slowly(with_peers());
     play.change(|s| {
         s.asking = (0..4)
@@ -163,7 +163,7 @@ fn rows_that_move_are_other_rows() {
 }
 
 #[test]
-fn contacts_are_removed_by_the_second_click_and_the_blocked_are_freed() {
+fn contacts_are_removed_by_the_second_click_and_blocked_people_can_be_unblocked() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
         s.peers[0].contact = true;
@@ -201,7 +201,7 @@ fn how_strangers_reach_the_user_is_a_setting() {
 }
 
 #[test]
-fn who_keeps_coming_does_not_keep_asking() {
+fn a_stream_of_strangers_does_not_ask_again_and_again() {
     for button in [text::DECIDE_LATER_BUTTON, text::DECLINE_ALL] {
         let (mut harness, play) = window(with_peers());
         play.change(|s| s.transfers = crowd(3));

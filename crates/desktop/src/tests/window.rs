@@ -1,4 +1,4 @@
-//! What the window shows and how it is reached, whoever is there.
+//! What the window shows and how it is reached, with and without people.
 
 use super::*;
 
@@ -65,7 +65,7 @@ fn typed(harness: &mut Harness<'_, App>, label: &str, text: &str) {
 }
 
 #[test]
-fn settings_say_how_much_how_fast_and_what_stays() {
+fn settings_set_limits_and_what_is_kept() {
     let (mut harness, play) = window(with_peers());
     play.change(|s| {
         s.settings.accept = AcceptPolicy::All;
@@ -235,7 +235,7 @@ fn history_is_shown_newest_first_and_cleared_by_the_second_click() {
 }
 
 #[test]
-fn what_the_engine_cannot_do_is_said_and_dismissed() {
+fn a_failed_command_is_a_notice_that_can_be_dismissed() {
     let (mut harness, play) = window(with_peers());
     let failure = Failure::PeerOffline {
         peer: "bob".to_owned(),

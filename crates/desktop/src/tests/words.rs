@@ -35,7 +35,7 @@ fn words_are_written_and_sent_by_keyboard() {
 }
 
 #[test]
-fn pasted_words_go_to_the_peer_under_the_pointer_or_the_focus() {
+fn pasted_text_goes_to_the_peer_under_the_pointer_or_the_focus() {
     let (mut harness, play) = window(with_peers());
     harness.hover_at(harness.get_by_label("bob").rect().center());
     harness.run();

@@ -121,7 +121,7 @@ async fn a_signal_ends_it_politely_and_names_and_key_survive() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hang_up_ends_it_as_politely_unless_it_was_started_to_outlive_one() {
+async fn a_hang_up_ends_the_server_unless_it_was_started_to_ignore_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::spawn(dir.path(), &ANY_PORT);
     let (addresses, _) = server.listening();
@@ -194,7 +194,7 @@ fn failure(data_dir: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_refused_and_named() {
+fn an_unusable_address_is_refused_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let stderr = failure(dir.path(), &["--listen", "203.0.113.1:4747"]);
     assert!(stderr.contains("203.0.113.1:4747"), "{stderr}");

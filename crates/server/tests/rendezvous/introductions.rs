@@ -70,7 +70,7 @@ async fn each_side_learns_where_the_other_is_and_who_controls() {
 }
 
 #[tokio::test]
-async fn who_is_not_there_or_does_not_want_is_told() {
+async fn an_offline_or_unwilling_peer_is_reported() {
     let server = Server::default();
     let mut alice = Client::log_in(server.address(), &identity(), "alice").await;
     let introduce = |number, peer: &str| ClientMessage::Introduce {

@@ -56,7 +56,7 @@ async fn a_session_outlives_the_time_to_authenticate() {
 }
 
 #[tokio::test]
-async fn what_is_not_the_protocol_ends_the_connection() {
+async fn a_violation_of_the_protocol_ends_the_connection() {
     let oversize = 16 * 1024 + 2_u32;
     let broken: [(&str, Vec<u8>); 5] = [
         ("oversize", [&oversize.to_be_bytes()[..], &[1]].concat()),
@@ -108,7 +108,7 @@ async fn an_observer_that_talks_is_closed() {
 }
 
 #[tokio::test]
-async fn a_key_has_so_many_connections_and_no_more() {
+async fn a_key_has_a_limit_of_connections() {
     let mut limits = Limits::default();
     limits.connections.per_key = 2;
     let server = Server::start(limits);
@@ -123,7 +123,7 @@ async fn a_key_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test]
-async fn who_is_turned_away_for_its_network_is_told_so() {
+async fn a_client_refused_for_its_network_is_told() {
     let mut limits = Limits::default();
     limits.connections.per_subnet = SubnetBounds::uniform(2);
     let server = Server::start(limits);
@@ -142,7 +142,7 @@ async fn from(address: [u8; 4], server: &Server, first: &ClientMessage) -> Clien
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn whoever_has_most_gives_way_and_is_told() {
+async fn the_client_with_most_connections_is_evicted_and_told() {
     let mut limits = Limits::default();
     limits.connections.total = 4;
     limits.connections.reserved = 0;
@@ -223,7 +223,7 @@ async fn one_session_s_messages_are_read_at_a_measured_speed() {
 }
 
 #[tokio::test]
-async fn throwaway_keys_do_not_log_in_without_end() {
+async fn new_keys_do_not_log_in_without_end() {
     let server = Server::default();
     for number in 0..1000 {
         let name = format!("peer{number}");
@@ -237,7 +237,7 @@ async fn throwaway_keys_do_not_log_in_without_end() {
 }
 
 #[tokio::test]
-async fn who_has_all_the_names_that_it_may_keeps_them() {
+async fn a_key_with_all_its_names_keeps_them() {
     let server = Server::start(Limits {
         names_per_key: 1,
         ..Limits::default()

@@ -33,7 +33,7 @@ fn failure(dir: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_are_gone_are_told_and_given_to_nobody() {
+async fn missing_names_are_reported_and_given_to_nobody() {
     let owner = identity();
     let dir = used(&owner).await;
     let names = dir.path().join("names.sqlite");
@@ -62,7 +62,7 @@ async fn names_that_are_gone_are_told_and_given_to_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_gone_is_told() {
+async fn a_missing_key_is_reported() {
     let dir = used(&identity()).await;
     fs::remove_file(dir.path().join("server.key")).unwrap();
     let said = failure(dir.path());
@@ -76,7 +76,7 @@ async fn a_key_that_is_gone_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_database_is_named_before_anybody_is_told_to_come() {
+async fn a_broken_database_is_reported_before_the_server_listens() {
     let dir = used(&identity()).await;
     fs::write(dir.path().join("names.sqlite"), [7; 8192]).unwrap();
     let said = failure(dir.path());
@@ -256,9 +256,9 @@ async fn a_server_without_descriptors_says_so_once_a_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_known_log_in_where_the_disk_is_full() {
+async fn registered_names_log_in_on_a_full_disk() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED the_known_log_in_where_the_disk_is_full: needs root");
+        eprintln!("SKIPPED registered_names_log_in_on_a_full_disk: needs root");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -268,7 +268,7 @@ async fn the_known_log_in_where_the_disk_is_full() {
     };
     let disk = folder.path().to_str().unwrap().to_owned();
     if !mount(&["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", &disk]) {
-        eprintln!("SKIPPED the_known_log_in_where_the_disk_is_full: cannot mount");
+        eprintln!("SKIPPED registered_names_log_in_on_a_full_disk: cannot mount");
         return;
     }
     let owner = identity();
@@ -292,7 +292,7 @@ async fn the_known_log_in_where_the_disk_is_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_than_one_may_have_is_a_line_too() {
+async fn an_exceeded_limit_is_a_log_line_too() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::spawn(dir.path(), &ANY_PORT);
     let (addresses, _) = server.listening();

@@ -64,7 +64,7 @@ async fn next(listener: &TcpListener) -> (SocketAddr, Vec<u8>) {
 // Elsewhere, loopback has one address.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_asks_is_connected_to_from_another_port_and_another_address() {
+async fn the_client_is_probed_from_another_port_and_another_address() {
     let server = Server::start_at(&["127.0.0.1:0", "127.0.0.2:0"], Limits::default());
     let (mut client, listener) = observed(server.address(), &identity()).await;
     client.say(&ask()).await;
@@ -91,7 +91,7 @@ async fn one_address_sends_one_probe_and_tells_that_nobody_answered() {
 }
 
 #[tokio::test]
-async fn nobody_but_the_asker_is_connected_to_whatever_it_says() {
+async fn only_the_requesting_client_is_connected_to() {
     let server = Server::default();
     let bystander = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (mut client, listener) = observed(server.address(), &identity()).await;
@@ -114,7 +114,7 @@ async fn nobody_but_the_asker_is_connected_to_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn a_connection_asks_once_and_a_key_so_often() {
+async fn a_connection_asks_once_and_a_key_at_a_limited_rate() {
     let server = Server::start(Limits {
         probes_per_key: Rate {
             burst: 2,

@@ -62,7 +62,7 @@ async fn observed(tcp: TcpStream) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn what_a_proxy_says_is_where_the_client_is() {
+async fn a_proxy_header_gives_the_client_s_address() {
     let server = behind(&[[127, 0, 0, 1].into()], Limits::default());
     let client = SocketAddr::from(([198, 51, 100, 7], 5000));
     let v1 = b"PROXY TCP4 198.51.100.7 203.0.113.1 5000 4747\r\n";
@@ -91,7 +91,7 @@ async fn a_proxy_without_a_header_is_not_served() {
 }
 
 #[tokio::test]
-async fn nobody_else_s_word_is_taken() {
+async fn a_header_from_another_address_is_not_trusted() {
     let server = behind(&[[127, 9, 9, 9].into()], Limits::default());
     let header = b"PROXY TCP4 198.51.100.7 203.0.113.1 5000 4747\r\n";
     let mut tcp = passed_on(&server, header).await;

@@ -204,7 +204,7 @@ fn limited(relay: RelayLimits) -> Server {
 }
 
 #[tokio::test]
-async fn who_has_had_a_day_s_worth_is_told_so_on_every_connection() {
+async fn an_exhausted_quota_is_told_on_every_connection() {
     let server = limited(RelayLimits {
         bytes_per_day: Some(1_000),
         ..RelayLimits::default()
@@ -233,7 +233,7 @@ async fn who_has_had_a_day_s_worth_is_told_so_on_every_connection() {
 }
 
 #[tokio::test]
-async fn beyond_so_many_pairs_of_an_inviter_both_sides_are_turned_away() {
+async fn beyond_the_pairs_of_an_inviter_both_sides_are_refused() {
     let mut relay = RelayLimits::default();
     relay.pairs.per_key = 1;
     let server = limited(relay);

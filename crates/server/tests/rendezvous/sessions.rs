@@ -56,7 +56,7 @@ async fn both_ports_tell_the_address_they_see() {
 }
 
 #[tokio::test]
-async fn presence_reaches_everybody() {
+async fn presence_reaches_every_client() {
     let server = Server::default();
     let mut alice = Client::log_in(server.address(), &identity(), "alice").await;
     let mut bob = Client::asking(server.address(), &identity(), "bob").await;
@@ -100,7 +100,7 @@ async fn the_same_key_replaces_its_older_session() {
 }
 
 #[tokio::test]
-async fn of_a_hundred_keys_at_once_one_gets_the_name() {
+async fn one_of_a_hundred_simultaneous_keys_gets_the_name() {
     let server = Server::default();
     let address = server.address();
     let mut logins = JoinSet::new();
@@ -126,7 +126,7 @@ async fn of_a_hundred_keys_at_once_one_gets_the_name() {
 }
 
 #[tokio::test]
-async fn another_version_is_told_so() {
+async fn a_client_of_another_version_is_told() {
     let server = Server::default();
     let log_in = ClientMessage::LogIn {
         version: PROTOCOL_VERSION + 1,
@@ -154,7 +154,7 @@ async fn going_down_tells_every_kind_of_connection() {
 }
 
 #[tokio::test]
-async fn a_crowd_that_comes_at_once_sees_all_of_itself() {
+async fn clients_that_log_in_at_once_see_each_other() {
     const CROWD: usize = 100;
     let server = Server::default();
     let address = server.address();

@@ -66,7 +66,7 @@ fn ends() -> [(Opener, Sealer); 2] {
     done(hands, to_server).map(Handshake::into_records)
 }
 
-/// A client that seals whatever it wants, and the server that has to open it.
+/// A client that seals arbitrary records, and the server that opens them.
 fn beside_a_forger() -> (Forger, (Opener, Sealer)) {
     let (hands, to_server) = shake_hands();
     let [client, server] = done(hands, to_server);
@@ -207,7 +207,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_arrives_is_refused_or_waited_for(
+    fn every_input_is_refused_or_waited_for(
         mut room in prop::collection::vec(any::<u8>(), 0..300),
         looks_sealed: bool,
         at in 0..300_usize,
@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_a_peer_seals_is_opened_or_ends_the_connection(
+    fn every_sealed_record_is_opened_or_ends_the_connection(
         records in prop::collection::vec(
             (0..30_u8, prop::collection::vec(any::<u8>(), 0..40)),
             0..40,
@@ -268,7 +268,7 @@ fn padding_is_not_handed_out() {
 }
 
 #[test]
-fn what_has_no_place_after_the_handshake_ends_the_connection_with_a_reason() {
+fn misplaced_messages_after_the_handshake_end_the_connection_with_an_alert() {
     let long = vec![1; CONTENT_BYTES_MAX + 1];
     let renewed_and_more = [KEY_UPDATE, KEY_UPDATE].concat();
     let padded = [&[1, DATA][..], &[0; CONTENT_BYTES_MAX]].concat();
@@ -299,7 +299,7 @@ fn what_has_no_place_after_the_handshake_ends_the_connection_with_a_reason() {
         let told = forger.opened(&take_sealed(&mut sealer));
         let is_fatal = |(kind, alert): &(u8, Vec<u8>)| (*kind, alert[0]) == (ALERT, 2);
         assert!(told.len() <= 1 && told.iter().all(is_fatal), "{told:?}");
-        // Said once, whatever else is tried.
+        // Sent once.
         assert_eq!(sealer.seal(b"more"), Err(SealError));
         assert!(sealer.sealed().is_empty());
     }
@@ -365,9 +365,9 @@ fn records_without_data_are_not_taken_for_ever() {
     }
 }
 
-/// What comes in one read with the last message of the handshake, whatever it is.
+/// Bytes of any kind that arrive in one read with the last message of the handshake.
 #[test]
-fn what_stands_right_behind_the_handshake_is_not_lost() {
+fn data_right_behind_the_handshake_is_not_lost() {
     for in_one_read in [true, false] {
         let ([client, mut server], mut to_server) = shake_hands();
         let mut forger = Forger::new(client);
@@ -420,7 +420,7 @@ fn a_handshake_in_pieces_is_a_handshake() {
 }
 
 #[test]
-fn a_header_is_believed_in_nothing() {
+fn a_record_header_is_not_trusted() {
     let cases: [&[u8]; 5] = [
         b"GET / HTTP/1.1",
         &[21, 3, 3, 0, 2, 2, 80],
@@ -437,7 +437,7 @@ fn a_header_is_believed_in_nothing() {
 }
 
 #[test]
-fn an_end_is_said_once_and_heard() {
+fn the_end_is_sent_once_and_received() {
     let [(mut opener, _), (_, mut sealer)] = ends();
     sealer.seal(b"last").unwrap();
     sealer.close().unwrap();

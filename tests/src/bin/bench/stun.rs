@@ -23,7 +23,7 @@ impl Stun {
         let accepting = listener.try_clone()?;
         thread::spawn(move || {
             for stream in accepting.incoming() {
-                // This is how it hears that it shall end.
+                // The end of its input ends it.
                 let Ok(stream) = stream else { break };
                 thread::spawn(move || answer(stream));
             }
