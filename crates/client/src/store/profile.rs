@@ -181,7 +181,11 @@ fn tighten(folder: &Path) {
             warn(&path, error);
         }
     }
-    let is_ours = |name: &OsStr| name == "received" || ours.iter().any(|file| name == *file);
+    let is_ours = |name: &OsStr| {
+        let name = name.to_str().unwrap_or_default();
+        let name = name.strip_suffix(".new").unwrap_or(name);
+        name == "received" || ours.contains(&name)
+    };
     if let Err(error) = restrict_dir(folder, is_ours) {
         warn(folder, error);
     }

@@ -307,7 +307,8 @@ async fn either_side_puts_it_off_and_goes_on() {
     let paths = [path];
     let by = TransferError::Interrupted;
     let lost = TransferError::ConnectionLost;
-    let ends: [(fn(&Peer, &Peer, TransferId), _, _); 3] = [
+    type EndEarly = fn(&Peer, &Peer, TransferId);
+    let ends: [(EndEarly, _, _); 3] = [
         (
             |alice, _, id| alice.exchange.interrupt(id).unwrap(),
             by(Party::Us),

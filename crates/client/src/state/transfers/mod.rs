@@ -47,6 +47,23 @@ impl Transfers {
         self.all.get_mut(&id)
     }
 
+    fn sending_mut(&mut self, id: TransferId) -> Option<&mut Sending> {
+        self.get_mut(id)?.as_sending_mut()
+    }
+
+    fn receiving_mut(&mut self, id: TransferId) -> Option<&mut Receiving> {
+        self.get_mut(id)?.as_receiving_mut()
+    }
+
+    /// How far an accepted offer is.
+    fn step(&self, id: TransferId) -> Option<Step> {
+        self.get(id)?.step().cloned()
+    }
+
+    fn step_mut(&mut self, id: TransferId) -> Option<&mut Step> {
+        self.receiving_mut(id)?.step_mut()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (TransferId, &Transfer)> {
         self.all.iter().map(|(&id, transfer)| (id, transfer))
     }

@@ -197,10 +197,7 @@ impl State {
         let Some(id) = self.transfers.find(carrier.session, carrier.id) else {
             return;
         };
-        let sending = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_sending_mut);
+        let sending = self.transfers.sending_mut(id);
         if let Some(Sending { stage, .. }) = sending
             && let SendStage::Offered(carrier) = *stage
         {
@@ -284,11 +281,7 @@ impl State {
         let (into, unwanted, existing) = chosen;
         let settings = self.in_force();
         let folder = into.unwrap_or_else(|| self.download_folder());
-        let Some(receiving) = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_receiving_mut)
-        else {
+        let Some(receiving) = self.transfers.receiving_mut(id) else {
             return;
         };
         let ReceiveStage::Asking { carrier, manifest } = &receiving.stage else {
@@ -316,11 +309,7 @@ impl State {
 
     /// Takes an offer of what was accepted.
     pub(super) fn take(&mut self, id: TransferId, carrier: Carrier) {
-        let Some(receiving) = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_receiving_mut)
-        else {
+        let Some(receiving) = self.transfers.receiving_mut(id) else {
             return;
         };
         let ReceiveStage::Accepted(accepted, step) = &mut receiving.stage else {
@@ -346,8 +335,8 @@ impl State {
         now: Instant,
     ) {
         self.now = now;
-        let step = self.transfers.get(id).and_then(Transfer::step);
-        let is_wanted = matches!(step, Some(Step::Preparing(current)) if *current == carrier);
+        let step = self.transfers.step(id);
+        let is_wanted = matches!(step, Some(Step::Preparing(current)) if current == carrier);
         match outcome {
             Ok(()) if is_wanted => {
                 let begin = FileEffect::Begin { transfer: id };
@@ -383,12 +372,7 @@ impl State {
     /// The offer is over for which the disk was made ready.
     fn lose_unprepared(&mut self, id: TransferId, reason: &str) {
         self.lose(id, reason);
-        if let Some(Step::Lost { is_held, .. }) = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_receiving_mut)
-            .and_then(Receiving::step_mut)
-        {
+        if let Some(Step::Lost { is_held, .. }) = self.transfers.step_mut(id) {
             *is_held = false;
         }
     }
@@ -396,11 +380,7 @@ impl State {
     /// Bytes are received from now on.
     pub(crate) fn handle_begun(&mut self, id: TransferId, title: Option<String>, now: Instant) {
         self.now = now;
-        let Some(receiving) = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_receiving_mut)
-        else {
+        let Some(receiving) = self.transfers.receiving_mut(id) else {
             return;
         };
         let yes = receiving.yes;
@@ -422,7 +402,7 @@ impl State {
     /// What was prepared in vain has let go of its files.
     pub(crate) fn handle_let_go(&mut self, id: TransferId, now: Instant) {
         self.now = now;
-        let step = self.transfers.get(id).and_then(Transfer::step);
+        let step = self.transfers.step(id);
         let was_wanted = matches!(step, Some(Step::Preparing(_)));
         self.let_go(id);
         if was_wanted {
@@ -432,21 +412,15 @@ impl State {
 
     fn let_go(&mut self, id: TransferId) {
         self.discard_leftover(id);
-        let next = self.transfers.get(id).and_then(Transfer::next_carrier);
-        let step = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_receiving_mut)
-            .and_then(Receiving::step_mut);
-        match (step, next) {
-            (
-                Some(Step::Releasing {
-                    holder: StepHolder::Preparing,
-                    ..
-                }),
-                Some(next),
-            ) => self.take(id, next),
-            (Some(Step::Lost { is_held, .. }), _) => *is_held = false,
+        match self.transfers.step_mut(id) {
+            Some(Step::Releasing {
+                holder: StepHolder::Preparing,
+                next,
+            }) => {
+                let next = *next;
+                self.take(id, next);
+            }
+            Some(Step::Lost { is_held, .. }) => *is_held = false,
             _ => {}
         }
     }
@@ -506,7 +480,7 @@ impl State {
 }
 
 impl Receiving {
-    const fn step_mut(&mut self) -> Option<&mut Step> {
+    pub(super) const fn step_mut(&mut self) -> Option<&mut Step> {
         match &mut self.stage {
             ReceiveStage::Accepted(_, step) => Some(step),
             _ => None,

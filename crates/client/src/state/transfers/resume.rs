@@ -32,7 +32,7 @@ const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
 
 /// What a transfer remembers that lost its connection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reconnect {
     /// What it ends with if it does not go on.
     failure: Failure,
@@ -155,13 +155,12 @@ impl State {
     /// If another offer continues the transfer whose connection broke, it is taken as
     /// soon as the disk allows. Returns whether one does.
     fn take_next_offer(&mut self, id: TransferId) -> bool {
-        let step = self.transfers.get(id).and_then(Transfer::step);
+        let step = self.transfers.step(id);
         match step {
             Some(Step::Releasing {
                 holder: StepHolder::Running(_),
                 next,
             }) => {
-                let next = *next;
                 self.take(id, next);
                 true
             }
@@ -173,11 +172,7 @@ impl State {
     /// An attempt to go on has failed. Returns whether there will be another.
     pub(super) fn tries_again(&mut self, id: TransferId) -> bool {
         let try_at = self.now + BETWEEN_ATTEMPTS;
-        let Some(Sending { stage, .. }) = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_sending_mut)
-        else {
+        let Some(Sending { stage, .. }) = self.transfers.sending_mut(id) else {
             return false;
         };
         match stage {
@@ -260,10 +255,10 @@ impl State {
 
     /// Takes an offer that continues a transfer, once that has let go of its files.
     pub(super) fn go_on(&mut self, id: TransferId, next: Carrier) {
-        let Some(step) = self.transfers.get(id).and_then(Transfer::step) else {
+        let Some(step) = self.transfers.step(id) else {
             return;
         };
-        let (holder, broken) = match *step {
+        let (holder, broken) = match step {
             Step::Running(carrier) => (Some(StepHolder::Running(carrier)), [Some(carrier), None]),
             Step::Preparing(carrier) => (Some(StepHolder::Preparing), [Some(carrier), None]),
             Step::Releasing {
@@ -286,14 +281,7 @@ impl State {
         let Some(holder) = holder else {
             return self.take(id, next);
         };
-        if let Some(Receiving {
-            stage: ReceiveStage::Accepted(_, step),
-            ..
-        }) = self
-            .transfers
-            .get_mut(id)
-            .and_then(Transfer::as_receiving_mut)
-        {
+        if let Some(step) = self.transfers.step_mut(id) {
             *step = Step::Releasing { holder, next };
         }
     }

@@ -119,7 +119,7 @@ pub(super) struct Accepted {
 }
 
 /// How far an accepted offer is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Step {
     /// The disk is made ready.
     Preparing(Carrier),
