@@ -29,22 +29,6 @@ pub fn is_hidden(character: char) -> bool {
     needs_escape(character, None, None)
 }
 
-/// An amount of bytes in decimal units, as "1.21 GB".
-#[must_use]
-pub fn display_size(bytes: u64) -> String {
-    let units = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    let mut amount = bytes as f64;
-    let mut shown = format!("{bytes} B");
-    for unit in units {
-        if amount < 1_000.0 {
-            break;
-        }
-        amount /= 1_000.0;
-        shown = format!("{amount:.2} {unit}");
-    }
-    shown
-}
-
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut previous = None;
@@ -109,19 +93,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        for (bytes, shown) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1_000, "1.00 kB"),
-            (20_056_524, "20.06 MB"),
-            (u64::MAX, "18.45 EB"),
-        ] {
-            assert_eq!(display_size(bytes), shown);
-        }
-    }
 
     #[test]
     fn lines_and_tabs_stay_and_nothing_else_that_is_hidden() {

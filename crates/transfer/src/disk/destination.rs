@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use pinhole_budget::amount;
 
 use crate::disk::system;
 use crate::disk::system::Space;
-use crate::display::display_size;
 use crate::protocol::file_error::FileErrorKind;
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::path::SafePath;
@@ -42,9 +42,9 @@ pub enum DestinationError {
     /// The offer does not fit.
     #[error(
         "{} are needed and {} are free, of which {} stay free for others",
-        display_size(*needed_bytes),
-        display_size(*available_bytes),
-        display_size(*reserve_bytes)
+        amount::display(*needed_bytes),
+        amount::display(*available_bytes),
+        amount::display(*reserve_bytes)
     )]
     NoSpace {
         /// What the offer needs.
@@ -214,7 +214,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "300.00 MB are needed and 200.00 MB are free, of which 10.00 MB stay free for others"
+            "300 MB are needed and 200 MB are free, of which 10.0 MB stay free for others"
         );
     }
 

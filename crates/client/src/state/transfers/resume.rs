@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use pinhole_net::{PeerKey, PeerName};
 use pinhole_transfer::Manifest;
 
+use super::transfer::Reconnect;
 use super::{ReceiveStage, Receiving, Role, SendStage, Sending, Step, StepHolder, Transfer};
 use crate::consent;
 use crate::event::Event;
-use crate::failure::Failure;
 use crate::model::TransferId;
 use crate::state::State;
 use crate::state::effect::{Effect, ExchangeEffect};
@@ -30,23 +30,6 @@ const WAIT_FOR_OFFLINE_PEER: Duration = Duration::from_secs(8);
 /// Between two attempts of the sender. The first follows as fast: the session
 /// that broke must be gone.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(500);
-
-/// What a transfer remembers that lost its connection.
-#[derive(Debug, Clone)]
-pub(super) struct Reconnect {
-    /// What it ends with if it does not go on.
-    failure: Failure,
-    give_up_at: Instant,
-    /// Sending: when to try again, unless an attempt is under way.
-    try_at: Option<Instant>,
-}
-
-impl Reconnect {
-    fn next_wake(&self) -> Instant {
-        self.try_at
-            .map_or(self.give_up_at, |at| at.min(self.give_up_at))
-    }
-}
 
 impl Transfer {
     fn reconnect(&self) -> Option<&Reconnect> {

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
 use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, Summary};
 
-use super::resume::Reconnect;
 use crate::consent::Yes;
 use crate::failure::Failure;
 use crate::model::{Completion, Direction, Progress, Stage, TransferId};
@@ -143,6 +142,23 @@ pub(super) enum StepHolder {
     /// One for which the disk is still made ready.
     Preparing,
     Running(Carrier),
+}
+
+/// What a transfer remembers that lost its connection.
+#[derive(Debug, Clone)]
+pub(super) struct Reconnect {
+    /// What it ends with if it does not go on.
+    pub(super) failure: Failure,
+    pub(super) give_up_at: Instant,
+    /// Sending: when to try again, unless an attempt is under way.
+    pub(super) try_at: Option<Instant>,
+}
+
+impl Reconnect {
+    pub(super) fn next_wake(&self) -> Instant {
+        self.try_at
+            .map_or(self.give_up_at, |at| at.min(self.give_up_at))
+    }
 }
 
 impl Transfer {
