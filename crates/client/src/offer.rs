@@ -111,9 +111,9 @@ pub(crate) fn title_of_wanted(selection: &Selection) -> Option<String> {
     if selection.skipped_files() == 0 || selection.files() == 0 {
         return None;
     }
-    let entries = (0..).zip(selection.manifest().entries());
-    let wanted = entries.filter(|(number, entry)| {
-        entry.file_size_bytes().is_some() && !selection.skipped().contains(number)
+    let entries = selection.manifest().indexed();
+    let wanted = entries.filter(|(index, entry)| {
+        entry.file_size_bytes().is_some() && !selection.skipped().contains(index)
     });
     let paths = wanted.map(|(_, entry)| entry.path().as_str());
     Some(title(paths.filter_map(|path| path.split('/').next())))
@@ -247,7 +247,8 @@ mod tests {
             (vec![4], Some("photo.jpg and 1 more")),
             (vec![0, 2, 3, 4], None),
         ] {
-            let skipped = skipped.into_iter().collect();
+            let skipped = skipped.into_iter().map(pinhole_transfer::EntryIndex::new);
+            let skipped = skipped.collect();
             let selection = Selection::without(manifest.clone(), skipped);
             assert_eq!(title_of_wanted(&selection).as_deref(), expected);
         }

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest};
 
 /// What a receiver wants of an offer, and how. The default takes everything
 /// and keeps what is there already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AcceptOptions {
-    /// Numbers of entries that are not wanted; that of a folder stands for
-    /// everything in it.
-    pub unwanted: BTreeSet<u32>,
+    /// Entries that are not wanted; a folder stands for everything in it.
+    pub unwanted: BTreeSet<EntryIndex>,
     /// What happens where something of the same name is there already.
     pub existing: Existing,
     /// Programs stay programs: files that the sender may execute can be
@@ -37,18 +37,21 @@ pub enum Existing {
 }
 
 /// What is unwanted, with everything in it.
-pub(crate) fn with_content(manifest: &Manifest, unwanted: &BTreeSet<u32>) -> BTreeSet<u32> {
+pub(crate) fn with_content(
+    manifest: &Manifest,
+    unwanted: &BTreeSet<EntryIndex>,
+) -> BTreeSet<EntryIndex> {
     let mut all = unwanted.clone();
     let mut folders = BTreeSet::new();
-    for (entry, number) in manifest.entries().iter().zip(0..) {
+    for (index, entry) in manifest.indexed() {
         let is_inside = entry.path().parent().is_some_and(|it| folders.contains(it));
-        if (is_inside || all.contains(&number))
+        if (is_inside || all.contains(&index))
             && let Entry::Folder { path, .. } = entry
         {
             folders.insert(path.as_str());
         }
         if is_inside {
-            all.insert(number);
+            all.insert(index);
         }
     }
     all
@@ -77,8 +80,9 @@ mod tests {
     #[test]
     fn a_folder_stands_for_everything_in_it() {
         let content = |unwanted: &[u32]| {
-            let unwanted = unwanted.iter().copied().collect();
-            Vec::from_iter(with_content(&manifest(), &unwanted))
+            let unwanted = unwanted.iter().copied().map(EntryIndex::new).collect();
+            let all = with_content(&manifest(), &unwanted).into_iter();
+            Vec::from_iter(all.map(EntryIndex::get))
         };
         assert_eq!(content(&[0]), [0, 1, 2, 3]);
         assert_eq!(content(&[2]), [2, 3]);

@@ -13,6 +13,7 @@ use crate::event::{ExchangeEvent, Party, Summary, TransferError};
 use crate::protocol::early::{EARLY_BYTES_MAX, EARLY_FILES_MAX};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::{self, BATCH_ITEM_BYTES, ChunkHeader};
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId};
 use crate::protocol::violation::Violation;
 use crate::receive::Work;
@@ -266,9 +267,9 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
     fn compared(
         &self,
         id: TransferId,
-        entry: u32,
+        entry: EntryIndex,
         chunks: u32,
-        differing: Vec<(u32, u32)>,
+        differing: Vec<(ChunkIndex, u32)>,
     ) -> Result<(), Violation> {
         self.table.with_outgoing(id, |open| {
             let (same_bytes, differing_bytes) = open.machine.compared(entry, chunks, &differing)?;
@@ -288,7 +289,7 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
     async fn file_failed(
         &mut self,
         id: TransferId,
-        entry: u32,
+        entry: EntryIndex,
         trouble: FileErrorKind,
     ) -> Result<(), Violation> {
         if id.side() != self.table.side() {
@@ -328,7 +329,7 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
         let is_complete = self.table.with_outgoing(id, |open| {
             let early_bytes = open.machine.delivered_early_bytes();
             let is_complete = open.machine.durable(entries)?;
-            open.transfer.settle(entries);
+            open.transfer.settle(EntryIndex::new(entries));
             let files = open.machine.delivered().files + open.machine.failed_files();
             open.transfer.progress.set_files(files);
             let early_bytes = open.machine.delivered_early_bytes() - early_bytes;
@@ -393,7 +394,7 @@ mod tests {
         for _ in 0..1000 {
             let failed = Message::FileFailed {
                 transfer,
-                entry: 0,
+                entry: EntryIndex::FIRST,
                 trouble: FileErrorKind::Io,
             };
             assert!(dispatch.message(failed).await.is_ok());
@@ -405,10 +406,10 @@ mod tests {
     fn what_this_side_has_to_say_is_no_flood() {
         let table = dispatch().table;
         let id = |id| TransferId::from_wire(id);
-        for entry in 0..10_000 {
+        for number in 0..10_000 {
             table.connection.say(Message::Compared {
                 transfer: id(0),
-                entry,
+                entry: EntryIndex::new(number),
                 chunks: 1,
                 differing: Vec::new(),
             });

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use parking_lot::Mutex;
 
 use crate::protocol::digest::{Digest, Listing};
+use crate::protocol::index::EntryIndex;
 use crate::protocol::selection::Selection;
 
 /// The roots of files that have come to their end. Of a hundred thousand no list is
@@ -15,8 +16,8 @@ pub(crate) struct FileDigests(Mutex<Roots>);
 #[derive(Debug, Clone, Default)]
 struct Roots {
     /// In the order of the manifest.
-    open: VecDeque<(u32, Digest)>,
-    failed: BTreeSet<u32>,
+    open: VecDeque<(EntryIndex, Digest)>,
+    failed: BTreeSet<EntryIndex>,
     listing: Listing,
     /// The last that was added, and how many were.
     last: Option<Digest>,
@@ -25,19 +26,23 @@ struct Roots {
 
 impl FileDigests {
     /// A file has come to its end, the next in the order of the manifest.
-    pub(crate) fn add_root(&self, entry: u32, root: Digest) {
+    pub(crate) fn add_root(&self, entry: EntryIndex, root: Digest) {
         self.0.lock().open.push_back((entry, root));
     }
 
     /// A file did not make it after all.
-    pub(crate) fn add_failed(&self, entry: u32) {
+    pub(crate) fn add_failed(&self, entry: EntryIndex) {
         self.0.lock().failed.insert(entry);
     }
 
-    /// The first `entries` of the manifest need no more care. Returns those of their
-    /// files that made it and were not settled before.
-    pub(crate) fn settle(&self, entries: u32, selection: &Selection) -> Vec<(u32, Digest)> {
-        self.0.lock().settle(entries, selection)
+    /// The entries before `end` need no more care. Returns those of them that are
+    /// files, made it and were not settled before.
+    pub(crate) fn settle(
+        &self,
+        end: EntryIndex,
+        selection: &Selection,
+    ) -> Vec<(EntryIndex, Digest)> {
+        self.0.lock().settle(end, selection)
     }
 
     /// What the files that made it amount to; `None` for no files.
@@ -48,17 +53,17 @@ impl FileDigests {
     /// What all files amount to that have come to their end; `None` for no files.
     pub(crate) fn digest_of_sent(&self, selection: &Selection) -> Option<Digest> {
         let mut roots = self.0.lock().clone();
-        roots.settle(u32::MAX, selection);
+        roots.settle(selection.manifest().end(), selection);
         roots.digest()
     }
 }
 
 impl Roots {
-    fn settle(&mut self, entries: u32, selection: &Selection) -> Vec<(u32, Digest)> {
+    fn settle(&mut self, end: EntryIndex, selection: &Selection) -> Vec<(EntryIndex, Digest)> {
         // Of what came before the answer some may not have been wanted.
-        let is_wanted = |entry: &u32| !selection.skipped().contains(entry);
+        let is_wanted = |entry: &EntryIndex| !selection.skipped().contains(entry);
         let mut settled = Vec::new();
-        while let Some((entry, root)) = self.open.pop_front_if(|(entry, _)| *entry < entries) {
+        while let Some((entry, root)) = self.open.pop_front_if(|(entry, _)| *entry < end) {
             if !self.failed.contains(&entry) && is_wanted(&entry) {
                 if let Some(file) = selection.manifest().entry(entry) {
                     self.listing.push(root, file.path().as_str());
@@ -68,7 +73,7 @@ impl Roots {
                 settled.push((entry, root));
             }
         }
-        self.failed = self.failed.split_off(&entries);
+        self.failed = self.failed.split_off(&end);
         settled
     }
 

@@ -50,6 +50,7 @@ pub use pinhole_budget::Owner;
 pub use prepared::Prepared;
 pub use progress::{Paused, Progress};
 pub use protocol::file_error::{FileError, FileErrorKind};
+pub use protocol::index::{ChunkIndex, EntryIndex};
 pub use protocol::manifest::{Entry, Manifest};
 pub use protocol::message::{DeclineReason, Side, TransferId};
 pub use protocol::path::SafePath;

@@ -6,6 +6,7 @@ pub mod digest;
 pub mod early;
 pub(crate) mod file_error;
 pub mod frame;
+pub(crate) mod index;
 pub mod manifest;
 pub mod message;
 pub mod path;

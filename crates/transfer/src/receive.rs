@@ -25,6 +25,7 @@ use crate::protocol::chunking::ChunkPlace;
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::{BatchItem, DigestItem};
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::message::{CancelReason, Message};
 use crate::protocol::path::SafePath;
@@ -39,7 +40,7 @@ const WRITTEN: usize = if cfg!(target_os = "linux") { 64 } else { 16 };
 /// What the connection brings, its place checked but not its content.
 pub(crate) enum Work {
     Chunk {
-        entry: u32,
+        entry: EntryIndex,
         place: ChunkPlace,
         digest: Digest,
         buffer: Buffer,
@@ -49,11 +50,11 @@ pub(crate) enum Work {
         buffer: Buffer,
     },
     End {
-        entry: u32,
+        entry: EntryIndex,
         root: Digest,
     },
     Failed {
-        entry: u32,
+        entry: EntryIndex,
         trouble: FileErrorKind,
     },
 }
@@ -63,7 +64,7 @@ type Hashed = (Work, bool);
 
 enum Verified {
     Chunk {
-        entry: u32,
+        entry: EntryIndex,
         place: ChunkPlace,
         digest: Digest,
         buffer: Buffer,
@@ -73,28 +74,31 @@ enum Verified {
         buffer: Buffer,
     },
     End {
-        entry: u32,
+        entry: EntryIndex,
     },
     /// The peer cannot send it.
     Failed {
-        entry: u32,
+        entry: EntryIndex,
         error: FileError,
     },
     /// It is not what an earlier attempt has received.
     Changed {
-        entry: u32,
+        entry: EntryIndex,
     },
 }
 
 enum Written {
     /// A file that needs no more bytes.
-    PartialFile { entry: u32, part: PartialFile },
+    PartialFile {
+        entry: EntryIndex,
+        part: PartialFile,
+    },
     /// One that was made durable by an earlier attempt.
-    Settled { entry: u32 },
+    Settled { entry: EntryIndex },
     /// A file that will get none.
     Failed,
     /// Much of a file that is still being written.
-    Some { entry: u32, content: Content },
+    Some { entry: EntryIndex, content: Content },
     /// What has come of a file of which no more will come.
     Rest { _part: PartialFile },
 }
@@ -299,7 +303,7 @@ impl Receiving {
         Stopped
     }
 
-    fn path(&self, entry: u32) -> io::Result<&SafePath> {
+    fn path(&self, entry: EntryIndex) -> io::Result<&SafePath> {
         let entry = self.manifest().entry(entry);
         entry
             .map(Entry::path)
@@ -307,7 +311,12 @@ impl Receiving {
     }
 
     /// This disk does not take the file: the file fails, or all do.
-    fn file_failed(&self, store: &Store, entry: u32, error: io::Error) -> Result<(), Stopped> {
+    fn file_failed(
+        &self,
+        store: &Store,
+        entry: EntryIndex,
+        error: io::Error,
+    ) -> Result<(), Stopped> {
         store.note_failed_file();
         if store.trouble(&error).is_of_the_disk() {
             self.disk_failed(store, &error);
@@ -318,7 +327,7 @@ impl Receiving {
     }
 
     /// This side does not take a file. The rest goes on.
-    fn refuse(&self, entry: u32, error: FileError) {
+    fn refuse(&self, entry: EntryIndex, error: FileError) {
         self.connection.say(Message::FileFailed {
             transfer: self.transfer.id,
             entry,
@@ -327,7 +336,7 @@ impl Receiving {
         self.tell_failed(entry, error);
     }
 
-    fn tell_failed(&self, entry: u32, error: FileError) {
+    fn tell_failed(&self, entry: EntryIndex, error: FileError) {
         self.transfer.digests.add_failed(entry);
         if let Ok(path) = self.path(entry) {
             let event = ExchangeEvent::FileFailed {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::event::Summary;
 use crate::protocol::digest::Digest;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -24,7 +25,7 @@ struct State {
     is_begun: bool,
     /// Receiving: the files that were made durable, in the order of the manifest,
     /// and their roots.
-    settled: Vec<(u32, Digest)>,
+    settled: Vec<(EntryIndex, Digest)>,
     /// Sending: what was sent to its end, though perhaps not acknowledged.
     sent: Option<Sent>,
 }
@@ -50,7 +51,7 @@ impl ResumeState {
     }
 
     /// These files were made durable. Those that were before stay as they are.
-    pub(crate) fn settle(&self, files: impl IntoIterator<Item = (u32, Digest)>) {
+    pub(crate) fn settle(&self, files: impl IntoIterator<Item = (EntryIndex, Digest)>) {
         let mut state = self.state();
         for (entry, root) in files {
             let place = state.settled.binary_search_by_key(&entry, |(it, _)| *it);
@@ -66,14 +67,14 @@ impl ResumeState {
     }
 
     /// The root of a file that is settled.
-    pub(crate) fn settled(&self, entry: u32) -> Option<Digest> {
+    pub(crate) fn settled(&self, entry: EntryIndex) -> Option<Digest> {
         let state = self.state();
         let place = state.settled.binary_search_by_key(&entry, |(it, _)| *it);
         Some(state.settled.get(place.ok()?)?.1)
     }
 
     /// Whether a file that is settled was something else than what has this root.
-    pub(crate) fn differs(&self, manifest: &Manifest, entry: u32, root: Digest) -> bool {
+    pub(crate) fn differs(&self, manifest: &Manifest, entry: EntryIndex, root: Digest) -> bool {
         let size_bytes = manifest.entry(entry).and_then(Entry::file_size_bytes);
         // An empty file has another root in a batch than alone.
         let is_empty = size_bytes == Some(0);
@@ -99,35 +100,40 @@ impl ResumeState {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::protocol::index::short::entry;
     use crate::protocol::manifest::ManifestBuilder;
 
     #[test]
     fn what_is_settled_stays_what_it_was() {
         let mut builder = ManifestBuilder::default();
-        for entry in 0..8 {
-            let json = format!(r#"{{"file":{{"path":"{entry}","size_bytes":{entry}}}}}"#);
+        for size in 0..8 {
+            let json = format!(r#"{{"file":{{"path":"{size}","size_bytes":{size}}}}}"#);
             builder.push(serde_json::from_str(&json).unwrap()).unwrap();
         }
         let manifest = builder.build();
         let digest = |byte| Digest::from_bytes([byte; 32]);
+        let root = |(of, byte)| (entry(of), digest(byte));
         let resume = ResumeState::default();
         assert!(!resume.has_settled());
-        resume.settle([(3, digest(3)), (7, digest(7)), (0, digest(0))]);
+        resume.settle([(3, 3), (7, 7), (0, 0)].map(root));
         // A second attempt settles a file that failed in the first.
-        resume.clone().settle([(5, digest(5)), (7, digest(9))]);
+        resume.clone().settle([(5, 5), (7, 9)].map(root));
         assert!(resume.has_settled());
-        for (entry, root) in [
+        for (of, byte) in [
             (0, Some(0)),
             (3, Some(3)),
             (4, None),
             (5, Some(5)),
             (7, Some(7)),
         ] {
-            assert_eq!(resume.settled(entry), root.map(digest), "{entry}");
+            assert_eq!(resume.settled(entry(of)), byte.map(digest), "{of}");
         }
-        assert!(resume.differs(&manifest, 7, digest(9)));
-        assert!(!resume.differs(&manifest, 7, digest(7)));
-        assert!(!resume.differs(&manifest, 4, digest(9)), "not settled");
-        assert!(!resume.differs(&manifest, 0, digest(9)), "empty");
+        assert!(resume.differs(&manifest, entry(7), digest(9)));
+        assert!(!resume.differs(&manifest, entry(7), digest(7)));
+        assert!(
+            !resume.differs(&manifest, entry(4), digest(9)),
+            "not settled"
+        );
+        assert!(!resume.differs(&manifest, entry(0), digest(9)), "empty");
     }
 }

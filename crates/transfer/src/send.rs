@@ -27,6 +27,7 @@ use crate::connection::{Bulk, Connection, Frame};
 use crate::protocol::digest::Tree;
 use crate::protocol::early::EarlyData;
 use crate::protocol::file_error::FileError;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::send::source::Source;
 use crate::transfer::Transfer;
 
@@ -38,11 +39,11 @@ const SMALL_FILE_BYTES: u64 = 128 * 1024;
 /// What becomes of files on their way, as the queueing thread tells it.
 pub(crate) enum Sent {
     /// Everything of this file is in the queue.
-    File(u32),
+    File(EntryIndex),
     /// This file could not be read.
-    Failed(u32, FileError),
+    Failed(EntryIndex, FileError),
     /// As `Failed`, of what travels before the answer.
-    FailedEarly(u32, FileError),
+    FailedEarly(EntryIndex, FileError),
 }
 
 /// Nothing more is sent: the transfer was stopped, or the connection takes no more.
@@ -76,13 +77,13 @@ pub(crate) struct Outgoing {
     pub(crate) source: Arc<Source>,
     pub(crate) connection: Arc<Connection>,
     /// Files the receiver does not want, or gave up.
-    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+    pub(crate) unwanted: Arc<Mutex<BTreeSet<EntryIndex>>>,
     /// How many chunks, from the first, the receiver has of which files.
-    pub(crate) have: BTreeMap<u32, u32>,
+    pub(crate) have: BTreeMap<EntryIndex, u32>,
     /// What of them travels before the answer.
     pub(crate) early: EarlyData,
     /// The file that goes on behind its first chunk, which travels before the answer.
-    pub(crate) goes_on_behind: Option<u32>,
+    pub(crate) goes_on_behind: Option<EntryIndex>,
 }
 
 /// What sends the files of an offer that was accepted, and how it hears of what the
@@ -130,7 +131,7 @@ impl Outgoing {
         })
     }
 
-    fn is_unwanted(&self, entry: u32) -> bool {
+    fn is_unwanted(&self, entry: EntryIndex) -> bool {
         self.unwanted.lock().contains(&entry)
     }
 
@@ -177,11 +178,11 @@ impl Reading<'_> {
                 self.read_small(entry)?;
             } else {
                 self.flush()?;
-                let read = self.read_chunks(entry, 0);
+                let read = self.read_chunks(entry, ChunkIndex::FIRST);
                 let read = read.and_then(|open| self.check_read(&open));
                 self.end(entry, read.map(|()| Tree::default()))?;
             }
-            entry = manifest.next_file(entry + 1);
+            entry = manifest.next_file(entry.next());
         }
         self.flush()
     }

@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::file_digests::FileDigests;
 use crate::progress::{Progress, ProgressCounter};
 use crate::protocol::digest::Digest;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::Manifest;
 use crate::protocol::message::TransferId;
 use crate::protocol::selection::Selection;
@@ -48,11 +49,11 @@ impl Transfer {
         self.selection.get()
     }
 
-    /// The first `entries` of the manifest need no more care. Returns those of their
-    /// files that made it and were not settled before.
-    pub(crate) fn settle(&self, entries: u32) -> Vec<(u32, Digest)> {
+    /// The entries before `end` need no more care. Returns those of them that are
+    /// files, made it and were not settled before.
+    pub(crate) fn settle(&self, end: EntryIndex) -> Vec<(EntryIndex, Digest)> {
         let selection = self.selection();
-        selection.map_or_else(Vec::new, |it| self.digests.settle(entries, it))
+        selection.map_or_else(Vec::new, |it| self.digests.settle(end, it))
     }
 
     /// Whether it was ended early.

@@ -11,7 +11,8 @@ pub mod sender;
 use std::sync::Arc;
 
 use pinhole_transfer::{
-    Entry, Manifest, SafePath, chunking::CHUNK_BYTES, manifest::ManifestBuilder,
+    ChunkIndex, Entry, EntryIndex, Manifest, SafePath, chunking::CHUNK_BYTES,
+    manifest::ManifestBuilder,
 };
 
 /// A target takes bytes and panics when something does not hold.
@@ -53,10 +54,18 @@ impl Choices<'_> {
         }
     }
 
+    fn entry(&mut self) -> EntryIndex {
+        EntryIndex::new(self.number())
+    }
+
+    fn chunk(&mut self) -> ChunkIndex {
+        ChunkIndex::new(self.number())
+    }
+
     /// Up to three runs: where each begins, and how long it is.
-    fn runs(&mut self) -> Vec<(u32, u32)> {
+    fn runs<I>(&mut self, index: fn(u32) -> I) -> Vec<(I, u32)> {
         (0..self.below(4))
-            .map(|_| (self.number(), self.number()))
+            .map(|_| (index(self.number()), self.number()))
             .collect()
     }
 
@@ -92,12 +101,13 @@ impl Choices<'_> {
     }
 }
 
-/// The files of a manifest by their numbers.
-fn files(manifest: &Manifest) -> impl Iterator<Item = u32> {
-    (0..manifest.count()).filter(|&entry| manifest.lengths(entry).is_some())
+/// The places of the files of a manifest.
+fn files(manifest: &Manifest) -> impl Iterator<Item = EntryIndex> {
+    let all = EntryIndex::FIRST.until(manifest.end());
+    all.filter(|&entry| manifest.lengths(entry).is_some())
 }
 
 /// Of a file.
-fn size_bytes(manifest: &Manifest, entry: u32) -> Option<u64> {
+fn size_bytes(manifest: &Manifest, entry: EntryIndex) -> Option<u64> {
     manifest.entry(entry).and_then(Entry::file_size_bytes)
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pinhole_transfer::{
-    Manifest, Selection,
+    ChunkIndex, EntryIndex, Manifest, Selection,
     chunking::{CHUNK_BYTES, ChunkPlace},
     early::EarlyData,
     receiver::Receiver,
@@ -19,19 +19,19 @@ use super::{Choices, files, size_bytes};
 #[derive(Default)]
 struct File {
     have: Option<u32>,
-    came: BTreeSet<u32>,
+    came: BTreeSet<ChunkIndex>,
     digests: u32,
     compared: u32,
     /// Chunks that must come after all, in this order.
-    differing: VecDeque<u32>,
+    differing: VecDeque<ChunkIndex>,
 }
 
 struct Record<'a> {
     manifest: &'a Manifest,
-    files: BTreeMap<u32, File>,
+    files: BTreeMap<EntryIndex, File>,
     /// Up to where files have come to their end.
-    ended: Option<u32>,
-    last_digest: Option<(u32, u32)>,
+    ended: Option<EntryIndex>,
+    last_digest: Option<(EntryIndex, ChunkIndex)>,
 }
 
 impl<'a> Record<'a> {
@@ -45,10 +45,13 @@ impl<'a> Record<'a> {
     }
 
     /// Says what is wanted and what is here of it.
-    fn answer(&mut self, choices: &mut Choices<'_>) -> (BTreeSet<u32>, BTreeMap<u32, u32>) {
+    fn answer(
+        &mut self,
+        choices: &mut Choices<'_>,
+    ) -> (BTreeSet<EntryIndex>, BTreeMap<EntryIndex, u32>) {
         let mut have = BTreeMap::new();
         let skipped = choices.byte();
-        let is_skipped = |entry: &u32| skipped >> (entry % 8) & 1 == 1;
+        let is_skipped = |entry: &EntryIndex| skipped >> (entry.get() % 8) & 1 == 1;
         for entry in files(self.manifest).filter(|entry| !is_skipped(entry)) {
             let chunks = self.manifest.lengths(entry).expect("a file").chunks();
             let here = choices.below(chunks + 2).checked_sub(1);
@@ -68,8 +71,8 @@ impl<'a> Record<'a> {
 struct Early<'a> {
     manifest: &'a Manifest,
     /// Files that come whole, and one that begins.
-    due: VecDeque<u32>,
-    begun: Option<u32>,
+    due: VecDeque<EntryIndex>,
+    begun: Option<EntryIndex>,
     /// Its chunk was let through.
     has_begun: bool,
 }
@@ -93,10 +96,13 @@ impl<'a> Early<'a> {
         // Mostly what is due, or nothing would ever get far.
         let entry = match (what & 0x80, due) {
             (0, Some(due)) => due,
-            _ => choices.number(),
+            _ => choices.entry(),
         };
-        let index = choices.number();
-        let place = self.manifest.lengths(entry).and_then(|it| it.place(0));
+        let index = choices.chunk();
+        let place = self
+            .manifest
+            .lengths(entry)
+            .and_then(|it| it.place(ChunkIndex::FIRST));
         let right = place.map_or(0, ChunkPlace::length_bytes);
         let bytes = match what & 0x40 {
             0 => right,
@@ -106,7 +112,7 @@ impl<'a> Early<'a> {
         let is_wanted = match what % 5 {
             0 => {
                 let came = receiver.chunk(entry, index, bytes).ok()?;
-                assert!(is_begun && index == 0 && bytes == right);
+                assert!(is_begun && index == ChunkIndex::FIRST && bytes == right);
                 assert!(came.is_none() || came == place);
                 self.has_begun = true;
                 came.is_some()
@@ -146,7 +152,7 @@ fn hold_early(bytes: &[u8]) {
     }
     let mut record = Record::of(&manifest);
     let (skipped, have) = record.answer(&mut choices);
-    let is_wanted = |entry: &u32| !skipped.contains(entry) && !have.contains_key(entry);
+    let is_wanted = |entry: &EntryIndex| !skipped.contains(entry) && !have.contains_key(entry);
     let keeps_begun = data.begun().is_some_and(|begun| is_wanted(&begun));
     let selection = Selection::without(manifest.clone(), skipped);
     receiver.accept(Arc::new(selection), &have);
@@ -168,7 +174,7 @@ fn hold_early(bytes: &[u8]) {
     }
     if let Some(begun) = data.begun().filter(|_| keeps_begun) {
         match early.has_begun {
-            true => assert!(record.file(begun).came.insert(0)),
+            true => assert!(record.file(begun).came.insert(ChunkIndex::FIRST)),
             false => record.ended = Some(begun),
         }
     }
@@ -198,8 +204,8 @@ pub fn hold(bytes: &[u8]) {
 }
 
 impl Record<'_> {
-    fn due(&self) -> Option<u32> {
-        let is_left = |entry: &u32| self.ended.is_none_or(|ended| *entry > ended);
+    fn due(&self) -> Option<EntryIndex> {
+        let is_left = |entry: &EntryIndex| self.ended.is_none_or(|ended| *entry > ended);
         self.files.keys().copied().find(is_left)
     }
 
@@ -207,7 +213,7 @@ impl Record<'_> {
         assert_eq!(receiver.is_complete(), self.due().is_none());
     }
 
-    fn file(&mut self, entry: u32) -> &mut File {
+    fn file(&mut self, entry: EntryIndex) -> &mut File {
         self.files
             .get_mut(&entry)
             .expect("what was let through is a wanted file")
@@ -218,12 +224,12 @@ impl Record<'_> {
         // Mostly what is due, or nothing would ever get far.
         let entry = match (what & 0x80, self.due()) {
             (0, Some(due)) => due,
-            _ => choices.number(),
+            _ => choices.entry(),
         };
         match what % 6 {
             0 => self.chunk(receiver, entry, choices),
             1 => {
-                let index = choices.number();
+                let index = choices.chunk();
                 if receiver.digest(entry, index).is_ok() {
                     self.digest(entry, index);
                 }
@@ -256,8 +262,8 @@ impl Record<'_> {
         }
     }
 
-    fn chunk(&mut self, receiver: &mut Receiver, entry: u32, choices: &mut Choices<'_>) {
-        let index = choices.number();
+    fn chunk(&mut self, receiver: &mut Receiver, entry: EntryIndex, choices: &mut Choices<'_>) {
+        let index = choices.chunk();
         let lengths = self.manifest.lengths(entry);
         let place = lengths.and_then(|lengths| lengths.place(index));
         let right = place.map_or(1, ChunkPlace::length_bytes);
@@ -275,21 +281,21 @@ impl Record<'_> {
         let size = size_bytes(self.manifest, entry);
         assert!(Some(end) <= size, "written beyond the declared size");
         let file = self.file(entry);
-        let is_new = index >= file.have.unwrap_or_default();
+        let is_new = index.get() >= file.have.unwrap_or_default();
         assert!(is_new || file.differing.pop_front() == Some(index));
         assert!(file.came.insert(index), "the same chunk twice");
     }
 
-    fn digest(&mut self, entry: u32, index: u32) {
+    fn digest(&mut self, entry: EntryIndex, index: ChunkIndex) {
         assert!(self.last_digest < Some((entry, index)), "digests go back");
         self.last_digest = Some((entry, index));
         let file = self.file(entry);
-        assert!(index == file.digests && Some(index) < file.have);
+        assert!(index.get() == file.digests && Some(index.get()) < file.have);
         file.digests += 1;
     }
 
     /// What this side itself says, and only after it has digests.
-    fn compare(&mut self, receiver: &mut Receiver, entry: u32, choices: &mut Choices<'_>) {
+    fn compare(&mut self, receiver: &mut Receiver, entry: EntryIndex, choices: &mut Choices<'_>) {
         let Some(file) = self.files.get_mut(&entry) else {
             return;
         };
@@ -298,9 +304,9 @@ impl Record<'_> {
         }
         let chunks = file.compared + 1 + choices.below(file.digests - file.compared);
         let differs = choices.byte();
-        let newly = file.compared..chunks;
-        let differing: Vec<u32> = newly
-            .filter(|index| differs >> (index % 8) & 1 == 1)
+        let newly = ChunkIndex::new(file.compared).until(ChunkIndex::new(chunks));
+        let differing: Vec<_> = newly
+            .filter(|index| differs >> (index.get() % 8) & 1 == 1)
             .collect();
         let runs: Vec<_> = differing.iter().map(|&index| (index, 1)).collect();
         receiver.compared(entry, chunks, &runs);
@@ -308,13 +314,14 @@ impl Record<'_> {
         file.differing.extend(differing);
     }
 
-    fn end(&mut self, entry: u32) {
+    fn end(&mut self, entry: EntryIndex) {
         assert_eq!(self.due(), Some(entry));
-        let chunks = self.manifest.lengths(entry).expect("a file").chunks();
+        let end = self.manifest.lengths(entry).expect("a file").end();
         let file = self.file(entry);
         assert!(file.differing.is_empty(), "what differs has not come");
-        for index in 0..chunks {
-            let is_here = index < file.have.unwrap_or_default() && index < file.compared;
+        for index in ChunkIndex::FIRST.until(end) {
+            let is_here =
+                index.get() < file.have.unwrap_or_default() && index.get() < file.compared;
             assert!(
                 is_here || file.came.contains(&index),
                 "chunk {index} is missing"

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pinhole_transfer::{
-    Manifest,
+    ChunkIndex, EntryIndex, Manifest,
     early::EarlyData,
     sender::{Delivered, Sender},
 };
@@ -15,15 +15,15 @@ struct Record<'a> {
     manifest: &'a Manifest,
     early: EarlyData,
     /// Files that could not be sent before the answer.
-    failed_early: BTreeSet<u32>,
+    failed_early: BTreeSet<EntryIndex>,
     was_sent: bool,
     is_accepted: bool,
-    have: BTreeMap<u32, (u32, u32)>,
-    skipped: BTreeSet<u32>,
-    failed: BTreeSet<u32>,
-    failed_folders: BTreeSet<u32>,
-    sent: BTreeSet<u32>,
-    durable: u32,
+    have: BTreeMap<EntryIndex, (u32, u32)>,
+    skipped: BTreeSet<EntryIndex>,
+    failed: BTreeSet<EntryIndex>,
+    failed_folders: BTreeSet<EntryIndex>,
+    sent: BTreeSet<EntryIndex>,
+    durable: EntryIndex,
     delivered: Delivered,
 }
 
@@ -54,7 +54,7 @@ fn hold_with(bytes: &[u8], is_early: bool, was_sent: bool) {
         failed: BTreeSet::new(),
         failed_folders: BTreeSet::new(),
         sent: BTreeSet::new(),
-        durable: 0,
+        durable: EntryIndex::FIRST,
         delivered: Delivered::default(),
     };
     let mut sender = Sender::new(manifest.clone(), early);
@@ -83,7 +83,7 @@ impl Record<'_> {
     fn check_early(&self, sender: &Sender) {
         let holds_chunk = self.early.is_chunk() && !self.is_accepted;
         assert_eq!(sender.holds_chunk(), holds_chunk);
-        let is_wanted = |entry: &u32| {
+        let is_wanted = |entry: &EntryIndex| {
             let is_whole = !self.skipped.contains(entry) && !self.have.contains_key(entry);
             self.is_accepted && is_whole
         };
@@ -92,8 +92,8 @@ impl Record<'_> {
     }
 
     /// The next file of which this side has not told what became of it.
-    fn due(&self) -> Option<u32> {
-        let is_left = |entry: &u32| {
+    fn due(&self) -> Option<EntryIndex> {
+        let is_left = |entry: &EntryIndex| {
             (self.early.holds(*entry) || !self.skipped.contains(entry))
                 && !self.sent.contains(entry)
         };
@@ -101,20 +101,20 @@ impl Record<'_> {
     }
 
     /// The first entry that can not be durable yet.
-    fn limit(&self) -> u32 {
-        let is_open = |entry: &u32| {
+    fn limit(&self) -> EntryIndex {
+        let is_open = |entry: &EntryIndex| {
             !self.skipped.contains(entry)
                 && !self.sent.contains(entry)
                 && !self.failed.contains(entry)
         };
         let first = files(self.manifest).find(is_open);
-        first.unwrap_or_else(|| self.manifest.count())
+        first.unwrap_or_else(|| self.manifest.end())
     }
 
     /// False when the machine has found a lie.
     fn step(&mut self, sender: &mut Sender, choices: &mut Choices<'_>) -> bool {
         match choices.byte() % 9 {
-            0 => self.have(sender, &choices.runs()),
+            0 => self.have(sender, &choices.runs(EntryIndex::new)),
             1 => self.accepted(sender),
             2 => {
                 let can = !self.is_accepted;
@@ -125,14 +125,14 @@ impl Record<'_> {
                 self.own(sender, what == 3);
                 true
             }
-            5 => self.peer_failed(sender, choices.number()),
+            5 => self.peer_failed(sender, choices.entry()),
             6 => self.compared(sender, choices),
             7 => self.durable(sender, choices.number()),
-            _ => self.skip(sender, &choices.runs()),
+            _ => self.skip(sender, &choices.runs(EntryIndex::new)),
         }
     }
 
-    fn have(&mut self, sender: &mut Sender, files: &[(u32, u32)]) -> bool {
+    fn have(&mut self, sender: &mut Sender, files: &[(EntryIndex, u32)]) -> bool {
         let is_believed = sender.have(files).is_ok();
         if is_believed {
             assert!(!self.is_accepted);
@@ -148,14 +148,15 @@ impl Record<'_> {
         is_believed
     }
 
-    fn skip(&mut self, sender: &mut Sender, runs: &[(u32, u32)]) -> bool {
+    fn skip(&mut self, sender: &mut Sender, runs: &[(EntryIndex, u32)]) -> bool {
         let is_believed = sender.skip(runs).is_ok();
         if is_believed {
             assert!(!self.is_accepted);
             for &(first, count) in runs {
                 assert!(self.skipped.last().is_none_or(|last| *last < first));
-                assert!(first + count <= self.manifest.count());
-                self.skipped.extend(first..first + count);
+                let end = first.checked_add(count).expect("an end");
+                assert!(end <= self.manifest.end());
+                self.skipped.extend(first.until(end));
             }
         }
         is_believed
@@ -177,7 +178,7 @@ impl Record<'_> {
             }
         }
         assert_eq!(*accepted.selection.skipped(), self.skipped);
-        let is_wanted = |entry: &u32| !self.skipped.contains(entry);
+        let is_wanted = |entry: &EntryIndex| !self.skipped.contains(entry);
         assert!(accepted.have.keys().all(is_wanted));
         let wanted = files(self.manifest).filter(is_wanted);
         assert_eq!(accepted.selection.files() as usize, wanted.count());
@@ -204,12 +205,12 @@ impl Record<'_> {
         }
     }
 
-    fn peer_failed(&mut self, sender: &mut Sender, entry: u32) -> bool {
-        let is_wanted = |entry: &u32| !self.skipped.contains(entry);
+    fn peer_failed(&mut self, sender: &mut Sender, entry: EntryIndex) -> bool {
+        let is_wanted = |entry: &EntryIndex| !self.skipped.contains(entry);
         let mut wanted = files(self.manifest).filter(is_wanted);
         let due = wanted.find(|entry| !self.sent.contains(entry));
         // Folders are there before anything is sent.
-        let is_folder = entry < self.manifest.count() && size_bytes(self.manifest, entry).is_none();
+        let is_folder = entry < self.manifest.end() && size_bytes(self.manifest, entry).is_none();
         let is_begun = is_folder || self.sent.contains(&entry) || due == Some(entry);
         let can = self.is_accepted && is_begun && is_wanted(&entry) && entry >= self.durable;
         let told = sender.peer_failed(entry);
@@ -225,7 +226,8 @@ impl Record<'_> {
     }
 
     fn compared(&mut self, sender: &mut Sender, choices: &mut Choices<'_>) -> bool {
-        let (entry, chunks, runs) = (choices.number(), choices.number(), choices.runs());
+        let (entry, chunks) = (choices.entry(), choices.number());
+        let runs = choices.runs(ChunkIndex::new);
         let Ok((same, differing)) = sender.compared(entry, chunks, &runs) else {
             return false;
         };
@@ -235,34 +237,35 @@ impl Record<'_> {
         assert!(chunks > *compared && chunks <= *have);
         assert_eq!(
             same + differing,
-            lengths.run_bytes(*compared, chunks - *compared)
+            lengths.run_bytes(ChunkIndex::new(*compared), chunks - *compared)
         );
-        let mut end = *compared;
+        let mut end = ChunkIndex::new(*compared);
         for (first, count) in runs {
             assert!(first >= end && count > 0);
-            end = first + count;
+            end = first.checked_add(count).expect("an end");
         }
-        assert!(end <= chunks);
+        assert!(end <= ChunkIndex::new(chunks));
         *compared = chunks;
         true
     }
 
     fn durable(&mut self, sender: &mut Sender, entries: u32) -> bool {
+        let end = EntryIndex::new(entries);
         let can = match self.is_accepted {
-            true => (self.durable..=self.limit()).contains(&entries),
-            false => self.was_sent && entries == self.manifest.count(),
+            true => (self.durable..=self.limit()).contains(&end),
+            false => self.was_sent && end == self.manifest.end(),
         };
         let told = sender.durable(entries);
         assert_eq!(told.is_ok(), can, "{entries} of {}", self.limit());
         let Ok(is_complete) = told else {
             return false;
         };
-        assert_eq!(is_complete, entries == self.manifest.count());
+        assert_eq!(is_complete, end == self.manifest.end());
         if !self.is_accepted {
             // It is over, and counts as it did before.
             return false;
         }
-        for entry in self.durable..entries {
+        for entry in self.durable.until(end) {
             let size = size_bytes(self.manifest, entry);
             let size = size.filter(|_| !self.skipped.contains(&entry));
             if let Some(size) = size.filter(|_| !self.failed.contains(&entry)) {
@@ -270,7 +273,7 @@ impl Record<'_> {
                 self.delivered.bytes += size;
             }
         }
-        self.durable = entries;
+        self.durable = end;
         true
     }
 }

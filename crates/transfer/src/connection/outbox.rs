@@ -73,6 +73,7 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::protocol::file_error::FileErrorKind;
+    use crate::protocol::index::EntryIndex;
     use crate::protocol::message::TransferId;
 
     #[test]
@@ -97,7 +98,7 @@ mod tests {
         let transfer = TransferId::from_wire(0);
         let failed = Message::FileFailed {
             transfer,
-            entry: 3,
+            entry: EntryIndex::new(3),
             trouble: FileErrorKind::Io,
         };
         outbox.push(Message::Durable {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::disk::version::FileVersion;
 use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::Digest;
+use crate::protocol::index::ChunkIndex;
 use parking_lot::{Mutex, MutexGuard};
 
 /// Most chunks that are remembered, of all files together: 256 GiB, in 9 MB.
@@ -104,32 +105,32 @@ struct State {
 }
 
 /// Digests of chunks that the disk may not have yet.
-pub(crate) type FreshDigests = Vec<(u32, Digest)>;
+pub(crate) type FreshDigests = Vec<(ChunkIndex, Digest)>;
 
 impl Chunks {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
     }
 
-    pub(crate) fn get(&self, index: u32) -> Option<Digest> {
-        let index = usize::try_from(index).ok()?;
+    pub(crate) fn get(&self, index: ChunkIndex) -> Option<Digest> {
+        let index = usize::try_from(index.get()).ok()?;
         self.state().durable.get(index).copied().flatten()
     }
 
     /// The disk has this chunk, with this digest.
-    pub(crate) fn set(&self, index: u32, digest: Digest) {
+    pub(crate) fn set(&self, index: ChunkIndex, digest: Digest) {
         self.state().set(index, Some(digest));
     }
 
     /// The chunk is not, or soon not any more, what it was.
-    pub(crate) fn forget(&self, index: u32) {
+    pub(crate) fn forget(&self, index: ChunkIndex) {
         let mut state = self.state();
         state.set(index, None);
         state.fresh.retain(|(fresh, _)| *fresh != index);
     }
 
     /// The chunk has this digest, but is perhaps not on the disk yet.
-    pub(crate) fn wrote(&self, index: u32, digest: Digest) {
+    pub(crate) fn wrote(&self, index: ChunkIndex, digest: Digest) {
         if is_remembered(index) {
             self.state().fresh.push((index, digest));
         }
@@ -151,8 +152,9 @@ impl Chunks {
 }
 
 impl State {
-    fn set(&mut self, index: u32, digest: Option<Digest>) {
-        let Some(index) = usize::try_from(index).ok().filter(|_| is_remembered(index)) else {
+    fn set(&mut self, index: ChunkIndex, digest: Option<Digest>) {
+        let place = usize::try_from(index.get()).ok();
+        let Some(index) = place.filter(|_| is_remembered(index)) else {
             return;
         };
         if index >= self.durable.len() && digest.is_some() {
@@ -164,8 +166,8 @@ impl State {
     }
 }
 
-const fn is_remembered(index: u32) -> bool {
-    (index as usize) < CHUNKS_MAX
+const fn is_remembered(index: ChunkIndex) -> bool {
+    (index.get() as usize) < CHUNKS_MAX
 }
 
 #[cfg(test)]
@@ -177,6 +179,7 @@ mod tests {
     use tempfile::tempdir;
 
     use super::*;
+    use crate::protocol::index::short::chunk;
 
     const MIB: usize = CHUNK_BYTES as usize;
 
@@ -196,40 +199,40 @@ mod tests {
         let folder = tempdir().unwrap();
         let mut file = file_in(folder.path(), "a");
         let known = DigestCache::default();
-        known.recall(&file).set(1, digest(1));
+        known.recall(&file).set(chunk(1), digest(1));
         let again = File::open(folder.path().join("a")).unwrap();
         let chunks = known.recall(&again);
         assert_eq!(
-            [0, 1, 2].map(|it| chunks.get(it)),
+            [0, 1, 2].map(|it| chunks.get(chunk(it))),
             [None, Some(digest(1)), None]
         );
         let other = file_in(folder.path(), "b");
-        assert_eq!(known.recall(&other).get(1), None);
+        assert_eq!(known.recall(&other).get(chunk(1)), None);
 
         file.write_all(b"more").unwrap();
-        assert_eq!(known.recall(&again).get(1), None, "it is longer");
+        assert_eq!(known.recall(&again).get(chunk(1)), None, "it is longer");
         known.remember(&file, &chunks);
-        assert_eq!(known.recall(&again).get(1), Some(digest(1)));
+        assert_eq!(known.recall(&again).get(chunk(1)), Some(digest(1)));
         // Its time is set back, but not the one that says so.
         let modified = file.metadata().unwrap().modified().unwrap();
         file.set_modified(modified).unwrap();
         let is_noticed = cfg!(unix);
-        assert_eq!(known.recall(&again).get(1).is_none(), is_noticed);
+        assert_eq!(known.recall(&again).get(chunk(1)).is_none(), is_noticed);
     }
 
     #[test]
     fn what_was_written_counts_once_the_disk_has_it() {
         let chunks = Chunks::default();
-        let known = || [0, 1, 2].map(|index| chunks.get(index).is_some());
-        chunks.wrote(0, digest(0));
-        chunks.wrote(1, digest(1));
+        let known = || [0, 1, 2].map(|index| chunks.get(chunk(index)).is_some());
+        chunks.wrote(chunk(0), digest(0));
+        chunks.wrote(chunk(1), digest(1));
         let fresh = chunks.take_fresh();
-        chunks.wrote(2, digest(2));
+        chunks.wrote(chunk(2), digest(2));
         assert_eq!(known(), [false; 3]);
         chunks.settle(fresh);
         assert_eq!(known(), [true, true, false]);
-        chunks.forget(1);
-        chunks.forget(2);
+        chunks.forget(chunk(1));
+        chunks.forget(chunk(2));
         chunks.settle(chunks.take_fresh());
         assert_eq!(known(), [true, false, false]);
     }
@@ -240,12 +243,15 @@ mod tests {
         let file = file_in(folder.path(), "a");
         let known = DigestCache::default();
         let chunks = known.recall(&file);
-        chunks.set(0, digest(0));
-        chunks.wrote(1, digest(1));
+        chunks.set(chunk(0), digest(0));
+        chunks.wrote(chunk(1), digest(1));
         known.remember(&file, &chunks);
         let chunks = known.recall(&file);
         chunks.settle(chunks.take_fresh());
-        assert_eq!((chunks.get(0), chunks.get(1)), (Some(digest(0)), None));
+        assert_eq!(
+            (chunks.get(chunk(0)), chunks.get(chunk(1))),
+            (Some(digest(0)), None)
+        );
     }
 
     #[test]
@@ -259,19 +265,21 @@ mod tests {
         });
         let known = DigestCache::default();
         for file in &files {
-            known.recall(file).set(0, digest(7));
+            known.recall(file).set(chunk(0), digest(7));
         }
-        let are_known = files.each_ref().map(|it| known.recall(it).get(0).is_some());
+        let are_known = files
+            .each_ref()
+            .map(|it| known.recall(it).get(chunk(0)).is_some());
         assert!(!are_known[0], "the oldest is forgotten");
         assert!(known.files().cost <= COST_MAX);
 
         let small = file_in(folder.path(), "small");
         small.set_len(MIB as u64).unwrap();
-        known.recall(&small).set(0, digest(7));
-        assert_eq!(known.recall(&small).get(0), None);
+        known.recall(&small).set(chunk(0), digest(7));
+        assert_eq!(known.recall(&small).get(chunk(0)), None);
         let chunks = Chunks::default();
-        chunks.set(u32::MAX, digest(7));
-        assert_eq!(chunks.get(u32::MAX), None);
+        chunks.set(chunk(u32::MAX), digest(7));
+        assert_eq!(chunks.get(chunk(u32::MAX)), None);
         assert!(chunks.state().durable.is_empty());
     }
 }

@@ -30,6 +30,7 @@ use crate::display::display_text;
 use crate::event::{Party, Renamed, TransferError};
 use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
 use crate::protocol::file_error::{FileError, FileErrorKind};
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::path::SafePath;
 use crate::protocol::selection::Selection;
@@ -52,7 +53,7 @@ pub(crate) struct Store {
     existing: Existing,
     keeps_executable: bool,
     /// Entries that stay out, folders among them.
-    unwanted: BTreeSet<u32>,
+    unwanted: BTreeSet<EntryIndex>,
     /// The first of those that are skipped because their names are taken.
     skipped: Vec<String>,
     /// What is left.
@@ -65,19 +66,19 @@ pub(crate) struct Store {
     /// Those of them that were there before any attempt.
     merged: HashSet<Box<str>>,
     /// Folders that were there before, at any level.
-    kept: BTreeSet<u32>,
+    kept: BTreeSet<EntryIndex>,
     /// Folders that are not there, by their paths, and why.
     absent: HashMap<Box<str>, FileError>,
     /// Those of them that could not be made and nothing was to go into.
-    failed_folders: Vec<(u32, FileError)>,
+    failed_folders: Vec<(EntryIndex, FileError)>,
     /// The top level as it came to be named on disk.
     top_names: Mutex<Vec<String>>,
     /// What got another name than it was offered under, at any level.
     renamed: Mutex<Renamed>,
     /// How many chunks of which files an earlier attempt has left.
-    have: BTreeMap<u32, u32>,
+    have: BTreeMap<EntryIndex, u32>,
     /// Where they are.
-    found: Mutex<HashMap<u32, Found>>,
+    found: Mutex<HashMap<EntryIndex, Found>>,
     /// How many of those are parts.
     found_parts: usize,
     finished: bool,
@@ -141,7 +142,7 @@ impl Store {
         let made = store.make_folders().and_then(|()| store.find_all());
         made.map_err(|error| store.destination.error(error))?;
         let is_file =
-            |number: &u32| matches!(store.manifest.entry(*number), Some(Entry::File { .. }));
+            |index: &EntryIndex| matches!(store.manifest.entry(*index), Some(Entry::File { .. }));
         let skipped = store.unwanted.iter().copied().filter(is_file).collect();
         store.selection = Arc::new(Selection::without(Arc::clone(&store.manifest), skipped));
         store
@@ -153,15 +154,15 @@ impl Store {
     /// Looks for what an earlier attempt has left, where it can be any.
     fn find_all(&mut self) -> io::Result<()> {
         let manifest = Arc::clone(&self.manifest);
-        let entries = manifest.entries().iter().zip(0..);
-        let files: Vec<_> = entries
-            .filter_map(|(entry, number)| match entry {
+        let files: Vec<_> = manifest
+            .indexed()
+            .filter_map(|(index, entry)| match entry {
                 Entry::File {
                     path, size_bytes, ..
-                } if !self.unwanted.contains(&number)
+                } if !self.unwanted.contains(&index)
                     && (path.parent().is_none() || self.has_earlier_content(path)) =>
                 {
-                    Some((number, path, *size_bytes))
+                    Some((index, path, *size_bytes))
                 }
                 _ => None,
             })
@@ -171,10 +172,10 @@ impl Store {
         self.find_by_size(&files)
     }
 
-    fn find_by_name(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
+    fn find_by_name(&mut self, files: &[(EntryIndex, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
-        for &(number, path, size_bytes) in files {
-            if self.settle(number, path) {
+        for &(index, path, size_bytes) in files {
+            if self.settle(index, path) {
                 continue;
             }
             let dir = match folders.enter(self, path.parent()) {
@@ -191,19 +192,19 @@ impl Store {
                 && !is_ours
                 && dir.symlink_metadata(path.name()).is_ok()
             {
-                self.unwanted.insert(number);
+                self.unwanted.insert(index);
                 if self.skipped.len() < Renamed::NAMED_MAX {
                     self.skipped.push(display_text(path.as_str()));
                 }
-            } else if let Some((chunks, found)) = self.find(&dir, number, path, size_bytes) {
-                self.add_found(number, chunks, found);
+            } else if let Some((chunks, found)) = self.find(&dir, index, path, size_bytes) {
+                self.add_found(index, chunks, found);
             }
         }
         Ok(())
     }
 
     /// Whether a file is settled; then it counts as it was received.
-    fn settle(&mut self, entry: u32, path: &SafePath) -> bool {
+    fn settle(&mut self, entry: EntryIndex, path: &SafePath) -> bool {
         let chunks = self.manifest.lengths(entry).map(Chunking::chunks);
         let (Some(chunks), Some(_)) = (chunks, self.resume.settled(entry)) else {
             return false;
@@ -218,17 +219,17 @@ impl Store {
     }
 
     /// Of what is left then, some may be of files that have other names by now.
-    fn find_by_size(&mut self, files: &[(u32, &SafePath, u64)]) -> io::Result<()> {
+    fn find_by_size(&mut self, files: &[(EntryIndex, &SafePath, u64)]) -> io::Result<()> {
         let mut folders = Folders::default();
         // Folder by folder, so that each is looked into once.
         let mut files = files.to_vec();
         files.sort_by_key(|(_, path, _)| path.parent());
         // Those of the folder looked into last.
         let mut there: Option<(Arc<Dir>, Vec<String>)> = None;
-        for (number, path, size_bytes) in files {
+        for (index, path, size_bytes) in files {
             if size_bytes <= u64::from(CHUNK_BYTES)
-                || self.unwanted.contains(&number)
-                || self.have.contains_key(&number)
+                || self.unwanted.contains(&index)
+                || self.have.contains_key(&index)
             {
                 continue;
             }
@@ -247,13 +248,13 @@ impl Store {
                     PartialFile::find_renamed(dir, size_bytes, temporaries, &self.attempt)
             {
                 let (chunks, found) = Found::part(part);
-                self.add_found(number, chunks, found);
+                self.add_found(index, chunks, found);
             }
         }
         Ok(())
     }
 
-    fn add_found(&mut self, entry: u32, chunks: u32, found: Found) {
+    fn add_found(&mut self, entry: EntryIndex, chunks: u32, found: Found) {
         self.have.insert(entry, chunks);
         self.found_parts += usize::from(matches!(found, Found::PartialFile(..)));
         self.found().insert(entry, found);
@@ -262,7 +263,7 @@ impl Store {
     fn find(
         &self,
         dir: &Arc<Dir>,
-        entry: u32,
+        entry: EntryIndex,
         path: &SafePath,
         size_bytes: u64,
     ) -> Option<(u32, Found)> {
@@ -287,7 +288,7 @@ impl Store {
         (length_bytes == size_bytes).then(|| (lengths.chunks(), Found::Whole(name.to_owned())))
     }
 
-    fn found(&self) -> MutexGuard<'_, HashMap<u32, Found>> {
+    fn found(&self) -> MutexGuard<'_, HashMap<EntryIndex, Found>> {
         self.found.lock()
     }
 
@@ -367,7 +368,7 @@ impl Store {
     }
 
     /// Folders that could not be made and that nothing was to go into, and why.
-    pub(crate) fn failed_folders(&self) -> &[(u32, FileError)] {
+    pub(crate) fn failed_folders(&self) -> &[(EntryIndex, FileError)] {
         &self.failed_folders
     }
 
@@ -377,12 +378,12 @@ impl Store {
     }
 
     /// Whether an attempt of this transfer has made the file `entry` durable.
-    pub(crate) fn is_settled(&self, entry: u32) -> bool {
+    pub(crate) fn is_settled(&self, entry: EntryIndex) -> bool {
         matches!(self.found().get(&entry), Some(Found::Settled))
     }
 
     /// How many chunks of which files an earlier attempt has left.
-    pub(crate) const fn have(&self) -> &BTreeMap<u32, u32> {
+    pub(crate) const fn have(&self) -> &BTreeMap<EntryIndex, u32> {
         &self.have
     }
 
@@ -391,7 +392,7 @@ impl Store {
     pub(crate) fn left(
         &self,
         folders: &mut Folders,
-        entry: u32,
+        entry: EntryIndex,
         path: &SafePath,
     ) -> io::Result<(Content, bool)> {
         let file = match self.found().get(&entry) {
@@ -411,7 +412,7 @@ impl Store {
     pub(crate) fn part(
         &self,
         folders: &mut Folders,
-        entry: u32,
+        entry: EntryIndex,
         path: &SafePath,
     ) -> io::Result<PartialFile> {
         if let Some(part) = self.take_part(entry) {
@@ -426,7 +427,7 @@ impl Store {
     }
 
     /// What is left of a temporary file, if it was not taken before.
-    pub(crate) fn take_part(&self, entry: u32) -> Option<PartialFile> {
+    pub(crate) fn take_part(&self, entry: EntryIndex) -> Option<PartialFile> {
         match self.found().get_mut(&entry) {
             Some(Found::PartialFile(part, _)) => part.take(),
             _ => None,
@@ -437,7 +438,7 @@ impl Store {
     pub(crate) fn whole(
         &self,
         folders: &mut Folders,
-        entry: u32,
+        entry: EntryIndex,
         path: &SafePath,
     ) -> io::Result<Option<PartialFile>> {
         let name = match self.found().get(&entry) {

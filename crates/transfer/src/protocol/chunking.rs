@@ -1,6 +1,8 @@
 //! How a file is cut into chunks. Only [`Chunking`] makes a [`ChunkPlace`], so
 //! a number from the wire can never reach a seek or a slice unchecked.
 
+use crate::protocol::index::ChunkIndex;
+
 /// Bytes of every chunk of a file but its last, which may be shorter.
 pub const CHUNK_BYTES: u32 = 1024 * 1024;
 /// Most bytes of one file: every chunk has a `u32` index.
@@ -16,7 +18,7 @@ pub struct Chunking {
 /// A chunk that is known to lie in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkPlace {
-    index: u32,
+    index: ChunkIndex,
     offset_bytes: u64,
     length_bytes: u32,
     is_whole_file: bool,
@@ -39,13 +41,19 @@ impl Chunking {
         self.chunks
     }
 
+    /// The place behind the last chunk.
+    #[must_use]
+    pub const fn end(self) -> ChunkIndex {
+        ChunkIndex::new(self.chunks)
+    }
+
     /// Where chunk `index` lies; `None` when the file has no such chunk.
     #[must_use]
-    pub fn place(self, index: u32) -> Option<ChunkPlace> {
-        if index >= self.chunks {
+    pub fn place(self, index: ChunkIndex) -> Option<ChunkPlace> {
+        if index >= self.end() {
             return None;
         }
-        let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
+        let offset_bytes = u64::from(index.get()) * u64::from(CHUNK_BYTES);
         let left_bytes = u32::try_from(self.size_bytes - offset_bytes).unwrap_or(u32::MAX);
         Some(ChunkPlace {
             index,
@@ -56,8 +64,9 @@ impl Chunking {
     }
 
     /// Every chunk from `first` to the last.
-    pub fn places_from(self, first: u32) -> impl Iterator<Item = ChunkPlace> {
-        (first..self.chunks).filter_map(move |index| self.place(index))
+    pub fn places_from(self, first: ChunkIndex) -> impl Iterator<Item = ChunkPlace> {
+        let places = first.until(self.end());
+        places.filter_map(move |index| self.place(index))
     }
 
     /// How long the file is.
@@ -68,19 +77,20 @@ impl Chunking {
 
     /// Bytes of so many chunks from `first`, those that the file has.
     #[must_use]
-    pub fn run_bytes(self, first: u32, count: u32) -> u64 {
+    pub fn run_bytes(self, first: ChunkIndex, count: u32) -> u64 {
         let offset_bytes = |chunk: u32| {
             let end = u64::from(chunk) * u64::from(CHUNK_BYTES);
             end.min(self.size_bytes)
         };
+        let first = first.get();
         offset_bytes(first.saturating_add(count)) - offset_bytes(first)
     }
 }
 
 impl ChunkPlace {
-    /// The chunk's number in its file, from zero.
+    /// The chunk's place in its file.
     #[must_use]
-    pub const fn index(self) -> u32 {
+    pub const fn index(self) -> ChunkIndex {
         self.index
     }
 
@@ -108,22 +118,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::index::short::chunk;
 
     #[test]
     fn the_edges_of_a_chunk() {
-        let chunk = u64::from(CHUNK_BYTES);
+        let chunk_bytes = u64::from(CHUNK_BYTES);
         for (size_bytes, chunks, last) in [
             (0, 0, None),
             (1, 1, Some(1)),
-            (chunk, 1, Some(CHUNK_BYTES as usize)),
-            (chunk + 1, 2, Some(1)),
+            (chunk_bytes, 1, Some(CHUNK_BYTES as usize)),
+            (chunk_bytes + 1, 2, Some(1)),
             (FILE_BYTES_MAX, u32::MAX, Some(CHUNK_BYTES as usize)),
         ] {
             let lengths = Chunking::new(size_bytes).unwrap();
             assert_eq!(lengths.chunks(), chunks);
-            let place = chunks.checked_sub(1).and_then(|index| lengths.place(index));
+            let place = chunks
+                .checked_sub(1)
+                .and_then(|last| lengths.place(chunk(last)));
             assert_eq!(place.map(ChunkPlace::length_bytes), last);
-            assert_eq!(lengths.place(chunks), None);
+            assert_eq!(lengths.place(lengths.end()), None);
         }
         assert_eq!(Chunking::new(FILE_BYTES_MAX + 1), None);
     }
@@ -132,12 +145,12 @@ mod tests {
         #[test]
         fn chunks_cover_the_file_without_gap(size_bytes in 0..64 * u64::from(CHUNK_BYTES)) {
             let mut end = 0;
-            for place in Chunking::new(size_bytes).unwrap().places_from(0) {
+            for place in Chunking::new(size_bytes).unwrap().places_from(chunk(0)) {
                 prop_assert_eq!(place.offset_bytes(), end);
                 end += place.length_bytes() as u64;
             }
             prop_assert_eq!(end, size_bytes);
-            prop_assert_eq!(Chunking::new(size_bytes).unwrap().run_bytes(0, u32::MAX), size_bytes);
+            prop_assert_eq!(Chunking::new(size_bytes).unwrap().run_bytes(chunk(0), u32::MAX), size_bytes);
         }
     }
 }

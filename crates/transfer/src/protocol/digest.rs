@@ -11,6 +11,7 @@ use blake3::hazmat::{
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::chunking::ChunkPlace;
+use crate::protocol::index::ChunkIndex;
 
 /// Bytes of a [`Digest`].
 pub const DIGEST_BYTES: usize = 32;
@@ -88,13 +89,15 @@ impl TryFrom<String> for Digest {
 /// growing by one chunk at a time and holding about two digests a level.
 ///
 /// ```
-/// use pinhole_transfer::digest::{Digest, Tree};
+/// use pinhole_transfer::ChunkIndex;
 /// use pinhole_transfer::chunking::Chunking;
+/// use pinhole_transfer::digest::{Digest, Tree};
 ///
 /// let file = vec![7; 3_000_000];
 /// let lengths = Chunking::new(file.len() as u64).unwrap();
 /// let mut tree = Tree::default();
-/// for (place, chunk) in lengths.places_from(0).zip(file.chunks(1 << 20)) {
+/// let places = lengths.places_from(ChunkIndex::FIRST);
+/// for (place, chunk) in places.zip(file.chunks(1 << 20)) {
 ///     tree.push(Digest::of_chunk(place, chunk));
 /// }
 /// assert_eq!(tree.root(), Digest::of_file(&file));
@@ -111,9 +114,9 @@ pub struct Tree {
 impl Tree {
     /// The part of a tree that starts at this chunk.
     #[must_use]
-    pub fn starting_at(chunk: u32) -> Self {
+    pub fn starting_at(chunk: ChunkIndex) -> Self {
         Self {
-            next: u64::from(chunk),
+            next: u64::from(chunk.get()),
             subtrees: Vec::new(),
         }
     }
@@ -199,7 +202,7 @@ mod tests {
 
     fn chunks(file: &[u8]) -> Vec<Digest> {
         let lengths = Chunking::new(file.len() as u64).unwrap();
-        let places = lengths.places_from(0);
+        let places = lengths.places_from(ChunkIndex::FIRST);
         let bytes = file.chunks(CHUNK_BYTES as usize);
         places
             .zip(bytes)
@@ -268,7 +271,7 @@ mod tests {
         for count in 0..=chunks.len() {
             let whole = tree(&chunks[..count]);
             for cut in 0..=count {
-                let mut part = Tree::starting_at(u32::try_from(cut).unwrap());
+                let mut part = Tree::starting_at(ChunkIndex::new(u32::try_from(cut).unwrap()));
                 chunks[cut..count].iter().for_each(|it| part.push(*it));
                 let mut parted = tree(&chunks[..cut]);
                 parted.append(part);

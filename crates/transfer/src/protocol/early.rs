@@ -5,6 +5,7 @@
 //! are: the first files, as long as they fit, each whole and in a batch; or else the
 //! first chunk of the first file.
 
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::{Manifest, ManifestError};
 
 /// Most bytes of whole files before the answer: the receiver holds them in memory until
@@ -17,7 +18,7 @@ pub const EARLY_FILES_MAX: u32 = 64;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EarlyData {
     /// The first entry that does not travel whole.
-    entry: u32,
+    entry: EntryIndex,
     /// How many chunks of it travel.
     chunks: u32,
     bytes: u32,
@@ -49,23 +50,23 @@ impl EarlyData {
     /// The first files that fit into `bytes_max` together.
     fn whole_files(manifest: &Manifest, bytes_max: u32) -> Option<Self> {
         let (mut early, mut files) = (Self::default(), 0);
-        let mut next = manifest.next_file(0);
+        let mut next = manifest.next_file(EntryIndex::FIRST);
         while let Some(lengths) = manifest.lengths(next)
             && files < EARLY_FILES_MAX
             && let Ok(size_bytes) = u32::try_from(lengths.size_bytes())
             && size_bytes <= bytes_max - early.bytes
         {
             early.bytes += size_bytes;
-            early.entry = next + 1;
+            early.entry = next.next();
             files += 1;
-            next = manifest.next_file(next + 1);
+            next = manifest.next_file(next.next());
         }
         (files > 0).then_some(early)
     }
 
     fn first_chunk(manifest: &Manifest) -> Option<Self> {
-        let entry = manifest.next_file(0);
-        let place = manifest.lengths(entry)?.place(0)?;
+        let entry = manifest.next_file(EntryIndex::FIRST);
+        let place = manifest.lengths(entry)?.place(ChunkIndex::FIRST)?;
         Some(Self {
             entry,
             chunks: 1,
@@ -82,7 +83,9 @@ impl EarlyData {
     /// Whether these are all files of the offer.
     #[must_use]
     pub fn is_everything(self, manifest: &Manifest) -> bool {
-        self.chunks == 0 && self.entry > 0 && manifest.next_file(self.entry) == manifest.count()
+        self.chunks == 0
+            && self.entry > EntryIndex::FIRST
+            && manifest.next_file(self.entry) == manifest.end()
     }
 
     /// Whether it is a chunk, of which a receiver holds one for each peer.
@@ -93,25 +96,25 @@ impl EarlyData {
 
     /// Whether this file travels whole.
     #[must_use]
-    pub const fn holds(self, entry: u32) -> bool {
-        entry < self.entry
+    pub const fn holds(self, entry: EntryIndex) -> bool {
+        entry.get() < self.entry.get()
     }
 
     /// The file of which the first chunk travels.
     #[must_use]
-    pub fn begun(self) -> Option<u32> {
+    pub fn begun(self) -> Option<EntryIndex> {
         (self.chunks > 0).then_some(self.entry)
     }
 
     /// The first entry that is not among those that travel whole.
     #[must_use]
-    pub const fn end(self) -> u32 {
+    pub const fn end(self) -> EntryIndex {
         self.entry
     }
 
     /// Whether this chunk of this file is among it.
-    pub(crate) fn reaches(self, entry: u32, chunk: u32) -> bool {
-        (entry, chunk) < (self.entry, self.chunks)
+    pub(crate) fn reaches(self, entry: EntryIndex, chunk: ChunkIndex) -> bool {
+        (entry, chunk) < (self.entry, ChunkIndex::new(self.chunks))
     }
 }
 
@@ -153,7 +156,11 @@ mod tests {
         ] {
             let manifest = manifest(sizes);
             let early = EarlyData::of(&manifest);
-            let found = (early.end(), early.begun(), early.bytes());
+            let found = (
+                early.end().get(),
+                early.begun().map(EntryIndex::get),
+                early.bytes(),
+            );
             assert_eq!(found, (end, begun, bytes), "{sizes:?}");
             if let Some(bytes) = bytes {
                 assert_eq!(EarlyData::promised(&manifest, bytes), Ok(early));

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::{DIGEST_BYTES, Digest};
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::message::{Message, TransferId};
 
 /// Every kind of frame there is on a peer connection. An id is never reused; a
@@ -180,10 +181,10 @@ fn json(error: &serde_json::Error) -> FrameError {
 pub struct ChunkHeader {
     /// The transfer it belongs to.
     pub transfer: TransferId,
-    /// The number of the file in the manifest.
-    pub entry: u32,
-    /// The number of the chunk in the file.
-    pub index: u32,
+    /// The place of the file in the manifest.
+    pub entry: EntryIndex,
+    /// The place of the chunk in the file.
+    pub index: ChunkIndex,
     /// [`Digest::of_chunk`] of the data.
     pub digest: Digest,
 }
@@ -198,8 +199,8 @@ impl ChunkHeader {
         let number = |place: usize| numbers.get(place).copied().map_or(0, u32::from_be_bytes);
         Self {
             transfer: TransferId::from_wire(number(0)),
-            entry: number(1),
-            index: number(2),
+            entry: EntryIndex::new(number(1)),
+            index: ChunkIndex::new(number(2)),
             digest: Digest::from_bytes(digest.try_into().unwrap_or_default()),
         }
     }
@@ -217,8 +218,8 @@ impl ChunkHeader {
         let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES + CHUNK_HEADER_BYTES);
         bytes.extend(header.encode().ok()?);
         bytes.extend(self.transfer.to_wire().to_be_bytes());
-        bytes.extend(self.entry.to_be_bytes());
-        bytes.extend(self.index.to_be_bytes());
+        bytes.extend(self.entry.get().to_be_bytes());
+        bytes.extend(self.index.get().to_be_bytes());
         bytes.extend(self.digest.as_bytes());
         bytes.try_into().ok()
     }
@@ -242,8 +243,8 @@ pub fn encode_batch_header(
 /// One whole small file in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchItem {
-    /// The number of the file in the manifest.
-    pub entry: u32,
+    /// The place of the file in the manifest.
+    pub entry: EntryIndex,
     /// The file's hash.
     pub digest: Digest,
     /// Where the data lies in the items.
@@ -254,11 +255,15 @@ impl BatchItem {
     /// What stands before the data: `entry: u32`, `length: u32`, big endian,
     /// and the digest.
     #[must_use]
-    pub fn encode_header(entry: u32, length_bytes: u32, digest: Digest) -> [u8; BATCH_ITEM_BYTES] {
+    pub fn encode_header(
+        entry: EntryIndex,
+        length_bytes: u32,
+        digest: Digest,
+    ) -> [u8; BATCH_ITEM_BYTES] {
         let mut bytes = [0; BATCH_ITEM_BYTES];
         let (numbers, rest) = bytes.split_at_mut(8);
         let (first, second) = numbers.split_at_mut(4);
-        first.copy_from_slice(&entry.to_be_bytes());
+        first.copy_from_slice(&entry.get().to_be_bytes());
         second.copy_from_slice(&length_bytes.to_be_bytes());
         rest.copy_from_slice(digest.as_bytes());
         bytes
@@ -286,7 +291,7 @@ pub fn batch_items(items: &[u8]) -> Result<Vec<BatchItem>, FrameError> {
         }
         let start = offset + BATCH_ITEM_BYTES;
         found.push(BatchItem {
-            entry: number(0),
+            entry: EntryIndex::new(number(0)),
             digest: Digest::from_bytes(digest.try_into().unwrap_or_default()),
             data: start..start + length,
         });
@@ -298,10 +303,10 @@ pub fn batch_items(items: &[u8]) -> Result<Vec<BatchItem>, FrameError> {
 /// The digest of one chunk that is not sent, because the receiver has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DigestItem {
-    /// The number of the file in the manifest.
-    pub entry: u32,
-    /// The number of the chunk in the file.
-    pub index: u32,
+    /// The place of the file in the manifest.
+    pub entry: EntryIndex,
+    /// The place of the chunk in the file.
+    pub index: ChunkIndex,
     /// [`Digest::of_chunk`] of the chunk as the sender has it.
     pub digest: Digest,
 }
@@ -317,8 +322,8 @@ pub fn encode_digests(transfer: TransferId, items: &[DigestItem]) -> Option<Vec<
     let mut bytes = header.encode().ok().filter(|_| !items.is_empty())?.to_vec();
     bytes.extend(transfer.to_wire().to_be_bytes());
     for item in items {
-        bytes.extend(item.entry.to_be_bytes());
-        bytes.extend(item.index.to_be_bytes());
+        bytes.extend(item.entry.get().to_be_bytes());
+        bytes.extend(item.index.get().to_be_bytes());
         bytes.extend(item.digest.as_bytes());
     }
     Some(bytes)
@@ -339,8 +344,8 @@ pub fn digest_items(items: &[u8]) -> Result<Vec<DigestItem>, FrameError> {
         let (numbers, _) = numbers.as_chunks::<4>();
         let number = |place: usize| numbers.get(place).copied().map_or(0, u32::from_be_bytes);
         DigestItem {
-            entry: number(0),
-            index: number(1),
+            entry: EntryIndex::new(number(0)),
+            index: ChunkIndex::new(number(1)),
             digest: Digest::from_bytes(digest.try_into().unwrap_or_default()),
         }
     };
@@ -352,6 +357,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::index::short::entry;
 
     fn header(length_bytes: u32, id: u8) -> [u8; FRAME_HEADER_BYTES] {
         let [a, b, c, d] = length_bytes.to_be_bytes();
@@ -404,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_message_too_long_for_a_frame_is_not_sent() {
-        let entries = (0..100_000).map(|entry| (entry, 1)).collect();
+        let entries = (0..100_000).map(|place| (entry(place), 1)).collect();
         let transfer = TransferId::from_wire(0);
         let error = encode_message(&Message::Skip { transfer, entries }).unwrap_err();
         assert!(matches!(error, FrameError::Length { .. }));
@@ -437,8 +443,8 @@ mod tests {
         fn a_chunk_header_reads_back(transfer: u32, entry: u32, index: u32, digest: [u8; 32]) {
             let header = ChunkHeader {
                 transfer: TransferId::from_wire(transfer),
-                entry,
-                index,
+                entry: EntryIndex::new(entry),
+                index: ChunkIndex::new(index),
                 digest: Digest::from_bytes(digest),
             };
             let bytes = header.encode(10).unwrap();
@@ -461,11 +467,10 @@ mod tests {
         #[test]
         fn a_batch_reads_back(files in prop::collection::vec(any::<Vec<u8>>(), 1..8), cut in 1usize..40) {
             let mut bytes = Vec::new();
-            for (entry, data) in files.iter().enumerate() {
+            for (data, place) in files.iter().zip(0..) {
                 let length = u32::try_from(data.len()).unwrap();
                 let digest = Digest::of_file(data);
-                let entry = u32::try_from(entry).unwrap();
-                bytes.extend(BatchItem::encode_header(entry, length, digest));
+                bytes.extend(BatchItem::encode_header(entry(place), length, digest));
                 bytes.extend(data);
             }
             let items = batch_items(&bytes).unwrap();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::chunking::Chunking;
 use crate::protocol::digest::Digest;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::path::SafePath;
 
 /// Most files and folders in one offer.
@@ -105,7 +106,7 @@ pub enum ManifestError {
     Sum,
 }
 
-/// A checked list of entries. An entry's number is its place in the list.
+/// A checked list of entries. Each is known by its place in the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     entries: Vec<Entry>,
@@ -122,16 +123,27 @@ impl Manifest {
         &self.entries
     }
 
-    /// The entry with this number.
-    #[must_use]
-    pub fn entry(&self, number: u32) -> Option<&Entry> {
-        self.entries.get(usize::try_from(number).ok()?)
+    /// As [`Manifest::entries`], each with its place.
+    pub fn indexed(&self) -> impl Iterator<Item = (EntryIndex, &Entry)> {
+        EntryIndex::FIRST.until(self.end()).zip(&self.entries)
     }
 
-    /// The chunks of the file with this number; `None` for a folder.
+    /// The entry at this place.
     #[must_use]
-    pub fn lengths(&self, number: u32) -> Option<Chunking> {
-        Chunking::new(self.entry(number)?.file_size_bytes()?)
+    pub fn entry(&self, index: EntryIndex) -> Option<&Entry> {
+        self.entries.get(usize::try_from(index.get()).ok()?)
+    }
+
+    /// The chunks of the file at this place; `None` for a folder.
+    #[must_use]
+    pub fn lengths(&self, index: EntryIndex) -> Option<Chunking> {
+        Chunking::new(self.entry(index)?.file_size_bytes()?)
+    }
+
+    /// The place behind the last entry.
+    #[must_use]
+    pub fn end(&self) -> EntryIndex {
+        EntryIndex::new(self.count())
     }
 
     /// How many entries there are.
@@ -187,13 +199,13 @@ impl Manifest {
         Digest::from_bytes(listing.finalize().into())
     }
 
-    /// The number of the first file at or behind `number`; the count when
-    /// there is none.
+    /// The place of the first file at or behind `index`; the end when there is none.
     #[must_use]
-    pub fn next_file(&self, number: u32) -> u32 {
-        (number..self.count())
+    pub fn next_file(&self, index: EntryIndex) -> EntryIndex {
+        index
+            .until(self.end())
             .find(|&other| matches!(self.entry(other), Some(Entry::File { .. })))
-            .unwrap_or_else(|| self.count())
+            .unwrap_or_else(|| self.end())
     }
 }
 
@@ -209,7 +221,7 @@ pub struct ManifestBuilder {
     /// names takes it for. The key of the hash is drawn for each manifest, so
     /// that nobody makes two paths meet, and chance does in one of a billion
     /// offers as large as may be.
-    seen: HashMap<u64, u32>,
+    seen: HashMap<u64, EntryIndex>,
     hasher: RandomState,
 }
 
@@ -235,7 +247,7 @@ impl ManifestBuilder {
         let place = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         match self.seen.entry(self.hasher.hash_one(entry.path().folded())) {
             hash_map::Entry::Occupied(_) => return Err(ManifestError::Twice(entry.path().clone())),
-            hash_map::Entry::Vacant(free) => free.insert(place),
+            hash_map::Entry::Vacant(free) => free.insert(EntryIndex::new(place)),
         };
         self.entries.push(entry);
         Ok(())
@@ -249,7 +261,7 @@ impl ManifestBuilder {
         };
         let folded = self.hasher.hash_one(crate::protocol::path::folded(parent));
         let found = self.seen.get(&folded);
-        match found.and_then(|&place| self.entries.get(usize::try_from(place).ok()?)) {
+        match found.and_then(|&place| self.entries.get(usize::try_from(place.get()).ok()?)) {
             Some(Entry::Folder { path: folder, .. }) if folder.as_str() == parent => Ok(()),
             _ => Err(ManifestError::NoFolder(path.clone())),
         }
@@ -303,6 +315,7 @@ impl ManifestBuilder {
 mod tests {
     use super::*;
     use crate::protocol::chunking::FILE_BYTES_MAX;
+    use crate::protocol::index::short::entry;
 
     fn path(text: &str) -> SafePath {
         SafePath::parse(text).unwrap()
@@ -337,9 +350,15 @@ mod tests {
         let manifest = build(&[folder("a"), file("a/x", 3), folder("a/b"), file("y", 4)]).unwrap();
         assert_eq!((manifest.files(), manifest.folders()), (2, 2));
         assert_eq!(manifest.total_bytes(), 7);
-        assert_eq!(manifest.next_file(0), 1);
-        assert_eq!(manifest.next_file(2), 3);
-        assert_eq!(manifest.next_file(4), 4);
+        assert_eq!(manifest.next_file(entry(0)), entry(1));
+        assert_eq!(manifest.next_file(entry(2)), entry(3));
+        assert_eq!(manifest.next_file(entry(4)), manifest.end());
+        assert_eq!(manifest.indexed().count(), 4);
+        assert!(
+            manifest
+                .indexed()
+                .all(|(index, entry)| manifest.entry(index) == Some(entry))
+        );
     }
 
     #[test]

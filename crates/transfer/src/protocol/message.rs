@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::digest::Digest;
 use crate::protocol::file_error::FileErrorKind;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::Entry;
 
 /// Which of the two peers this is. It decides whose transfer ids are even; the
@@ -101,7 +102,7 @@ pub enum Message {
         transfer: TransferId,
         /// Runs of entries in rising order: the first of each and how many.
         /// Folders among them mean nothing.
-        entries: Vec<(u32, u32)>,
+        entries: Vec<(EntryIndex, u32)>,
     },
     /// What the receiver has of some files, said before it takes the offer. The
     /// sender answers with the digests of these chunks instead of their data.
@@ -109,19 +110,19 @@ pub enum Message {
         /// The offer.
         transfer: TransferId,
         /// Files in rising order, each with how many chunks from its first.
-        files: Vec<(u32, u32)>,
+        files: Vec<(EntryIndex, u32)>,
     },
     /// The receiver has compared chunks of a file that it has.
     Compared {
         /// The transfer.
         transfer: TransferId,
-        /// The file's number in the manifest.
-        entry: u32,
+        /// The file's place in the manifest.
+        entry: EntryIndex,
         /// How many, from the first. Rises with each message.
         chunks: u32,
         /// Those of the newly compared that must be sent after all, in rising
         /// order: the first of each run and how many.
-        differing: Vec<(u32, u32)>,
+        differing: Vec<(ChunkIndex, u32)>,
     },
     /// The receiver takes the offer; the sender starts.
     Accept {
@@ -139,8 +140,8 @@ pub enum Message {
     FileEnd {
         /// The transfer.
         transfer: TransferId,
-        /// The file's number in the manifest.
-        entry: u32,
+        /// The file's place in the manifest.
+        entry: EntryIndex,
         /// The file's BLAKE3 hash.
         root: Digest,
     },
@@ -148,8 +149,8 @@ pub enum Message {
     FileFailed {
         /// The transfer.
         transfer: TransferId,
-        /// The file's number in the manifest.
-        entry: u32,
+        /// The file's place in the manifest.
+        entry: EntryIndex,
         /// Why.
         trouble: FileErrorKind,
     },
@@ -250,21 +251,10 @@ pub enum CancelReason {
     Disk(FileErrorKind),
 }
 
-/// Rising numbers as runs: the first of each and how many.
-pub(crate) fn runs(numbers: impl IntoIterator<Item = u32>) -> Vec<(u32, u32)> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some((first, count)) if *first + *count == number => *count += 1,
-            _ => runs.push((number, 1)),
-        }
-    }
-    runs
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::index::short::{chunk, entry};
 
     #[test]
     fn the_wire_form_of_offers_stays() {
@@ -324,7 +314,7 @@ mod tests {
             (
                 Message::Skip {
                     transfer,
-                    entries: vec![(1, 1), (4, 2)],
+                    entries: vec![(entry(1), 1), (entry(4), 2)],
                 },
                 r#"{"type":"skip","transfer":4,"entries":[[1,1],[4,2]]}"#,
             ),
@@ -352,16 +342,16 @@ mod tests {
             (
                 Message::Have {
                     transfer,
-                    files: vec![(0, 7), (3, 1)],
+                    files: vec![(entry(0), 7), (entry(3), 1)],
                 },
                 r#"{"type":"have","transfer":4,"files":[[0,7],[3,1]]}"#,
             ),
             (
                 Message::Compared {
                     transfer,
-                    entry: 3,
+                    entry: entry(3),
                     chunks: 9,
-                    differing: vec![(2, 3)],
+                    differing: vec![(chunk(2), 3)],
                 },
                 r#"{"type":"compared","transfer":4,"entry":3,"chunks":9,"differing":[[2,3]]}"#,
             ),

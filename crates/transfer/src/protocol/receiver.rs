@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::protocol::chunking::{CHUNK_BYTES, ChunkPlace, Chunking};
 use crate::protocol::early::EarlyData;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
@@ -28,13 +29,13 @@ pub struct Receiver {
     selection: Arc<Selection>,
     early: EarlyData,
     is_answered: bool,
-    /// The file that is due; the count of entries when none is.
-    entry: u32,
+    /// The file that is due; the end of the manifest when none is.
+    entry: EntryIndex,
     /// The chunk of it that is due, unless only differing ones are left.
-    chunk: u32,
-    had: BTreeMap<u32, Had>,
+    chunk: ChunkIndex,
+    had: BTreeMap<EntryIndex, Had>,
     /// The file and the chunk whose digest is due.
-    digest: (u32, u32),
+    digest: (EntryIndex, ChunkIndex),
 }
 
 /// A file of which the first chunks are here.
@@ -44,7 +45,7 @@ struct Had {
     /// How many of them were compared.
     compared: u32,
     /// Those that must come after all.
-    differing: VecDeque<Range<u32>>,
+    differing: VecDeque<Range<ChunkIndex>>,
 }
 
 impl Receiver {
@@ -52,19 +53,19 @@ impl Receiver {
     #[must_use]
     pub fn new(manifest: Arc<Manifest>, early: EarlyData) -> Self {
         Self {
-            entry: manifest.next_file(0),
+            entry: manifest.next_file(EntryIndex::FIRST),
             selection: Arc::new(Selection::without(manifest, BTreeSet::new())),
             early,
             is_answered: false,
-            chunk: 0,
+            chunk: ChunkIndex::FIRST,
             had: BTreeMap::new(),
-            digest: (0, 0),
+            digest: (EntryIndex::FIRST, ChunkIndex::FIRST),
         }
     }
 
     /// These files are accepted. `have` says of which of them how many chunks are here;
     /// what came before the answer is compared by itself.
-    pub fn accept(&mut self, selection: Arc<Selection>, have: &BTreeMap<u32, u32>) {
+    pub fn accept(&mut self, selection: Arc<Selection>, have: &BTreeMap<EntryIndex, u32>) {
         let had = |chunks| Had {
             chunks,
             compared: 0,
@@ -80,7 +81,7 @@ impl Receiver {
     }
 
     /// Of which files the first chunks stay out, and how many.
-    pub fn have(&self) -> impl Iterator<Item = (u32, u32)> {
+    pub fn have(&self) -> impl Iterator<Item = (EntryIndex, u32)> {
         self.had.iter().map(|(&entry, had)| (entry, had.chunks))
     }
 
@@ -92,7 +93,7 @@ impl Receiver {
 
     /// Whether what comes, or has come, of this file before the answer is dropped.
     #[must_use]
-    pub fn drops_early(&self, entry: u32) -> bool {
+    pub fn drops_early(&self, entry: EntryIndex) -> bool {
         let is_here = self.had.contains_key(&entry);
         self.early.begun() == Some(entry) && (is_here || self.selection.skipped().contains(&entry))
     }
@@ -115,8 +116,8 @@ impl Receiver {
     pub fn is_complete(&self) -> bool {
         let is_left = match self.drops_next() {
             // That may come still.
-            true => self.selection.next_file(self.entry) < self.selection.manifest().count(),
-            false => self.entry < self.selection.manifest().count(),
+            true => self.selection.next_file(self.entry) < self.selection.manifest().end(),
+            false => self.entry < self.selection.manifest().end(),
         };
         self.is_answered && !is_left
     }
@@ -127,8 +128,8 @@ impl Receiver {
     /// It is not the one that is due, or not as long as it must be.
     pub fn check_chunk(
         &self,
-        entry: u32,
-        index: u32,
+        entry: EntryIndex,
+        index: ChunkIndex,
         data_bytes: usize,
     ) -> Result<ChunkPlace, Violation> {
         self.check_due(entry)?;
@@ -137,9 +138,7 @@ impl Receiver {
         let lengths = lengths.ok_or(not_due.clone())?;
         let due = match self.had.get(&entry) {
             _ if self.is_early() => self.early.begun().map(|_| self.chunk),
-            Some(had) if self.chunk == lengths.chunks() => {
-                had.differing.front().map(|run| run.start)
-            }
+            Some(had) if self.chunk == lengths.end() => had.differing.front().map(|run| run.start),
             _ => Some(self.chunk),
         };
         let place = lengths.place(index).ok_or(not_due.clone())?;
@@ -155,17 +154,17 @@ impl Receiver {
     /// As for [`Receiver::check_chunk`].
     pub fn chunk(
         &mut self,
-        entry: u32,
-        index: u32,
+        entry: EntryIndex,
+        index: ChunkIndex,
         data_bytes: usize,
     ) -> Result<Option<ChunkPlace>, Violation> {
         let place = self.check_chunk(entry, index, data_bytes)?;
         let (was_early, is_dropped) = (self.is_early(), self.drops_next());
         if index == self.chunk {
-            self.chunk += 1;
+            self.chunk = index.next();
         } else if let Some(Had { differing, .. }) = self.had.get_mut(&entry) {
             if let Some(run) = differing.front_mut() {
-                run.start += 1;
+                run.start = run.start.next();
             }
             differing.pop_front_if(|run| Range::is_empty(run));
         }
@@ -179,24 +178,28 @@ impl Receiver {
     ///
     /// # Errors
     /// It is not due, or the chunk is not here.
-    pub fn digest(&mut self, entry: u32, index: u32) -> Result<(), Violation> {
+    pub fn digest(&mut self, entry: EntryIndex, index: ChunkIndex) -> Result<(), Violation> {
         // A file that the sender cannot read is left in the middle.
-        let is_next = (entry, index) == self.digest || (entry > self.digest.0 && index == 0);
-        let is_here = self.had.get(&entry).is_some_and(|had| index < had.chunks);
+        let is_next =
+            (entry, index) == self.digest || (entry > self.digest.0 && index == ChunkIndex::FIRST);
+        let is_here = self
+            .had
+            .get(&entry)
+            .is_some_and(|had| index.get() < had.chunks);
         if self.is_early() || !is_next || !is_here {
             return Err(Violation::Chunk { entry, index });
         }
-        self.digest = (entry, index + 1);
+        self.digest = (entry, index.next());
         Ok(())
     }
 
     /// This side has compared the first `chunks` of a file, and misses these
     /// of the newly compared.
-    pub fn compared(&mut self, entry: u32, chunks: u32, differing: &[(u32, u32)]) {
+    pub fn compared(&mut self, entry: EntryIndex, chunks: u32, differing: &[(ChunkIndex, u32)]) {
         if let Some(had) = self.had.get_mut(&entry) {
             had.compared = chunks;
-            let runs = differing.iter().map(|(first, count)| *first..first + count);
-            had.differing.extend(runs);
+            let run = |&(first, count): &(ChunkIndex, u32)| Some(first..first.checked_add(count)?);
+            had.differing.extend(differing.iter().filter_map(run));
         }
     }
 
@@ -204,14 +207,15 @@ impl Receiver {
     ///
     /// # Errors
     /// It is not the one that is due, or not as long as it must be.
-    pub fn small_file(&mut self, entry: u32, data_bytes: usize) -> Result<(), Violation> {
+    pub fn small_file(&mut self, entry: EntryIndex, data_bytes: usize) -> Result<(), Violation> {
         self.check_due(entry)?;
         let declared = self.selection.manifest().entry(entry);
         let declared = declared.and_then(Entry::file_size_bytes);
         let fits = declared == u64::try_from(data_bytes).ok() && data_bytes <= CHUNK_BYTES as usize;
         let is_begun = self.is_early() && self.early.begun() == Some(entry);
-        if self.chunk != 0 || is_begun || !fits || self.had.contains_key(&entry) {
-            return Err(Violation::Chunk { entry, index: 0 });
+        let index = ChunkIndex::FIRST;
+        if self.chunk != index || is_begun || !fits || self.had.contains_key(&entry) {
+            return Err(Violation::Chunk { entry, index });
         }
         self.end(entry);
         Ok(())
@@ -221,12 +225,12 @@ impl Receiver {
     ///
     /// # Errors
     /// The file is not due or misses chunks.
-    pub fn file_end(&mut self, entry: u32) -> Result<(), Violation> {
+    pub fn file_end(&mut self, entry: EntryIndex) -> Result<(), Violation> {
         self.check_due(entry)?;
         let lengths = self.selection.manifest().lengths(entry);
         let is_compared = |had: &Had| had.compared == had.chunks && had.differing.is_empty();
         if self.is_early()
-            || lengths.map(Chunking::chunks) != Some(self.chunk)
+            || lengths.map(Chunking::end) != Some(self.chunk)
             || !self.had.get(&entry).is_none_or(is_compared)
         {
             return Err(Violation::Chunk {
@@ -242,16 +246,16 @@ impl Receiver {
     ///
     /// # Errors
     /// The file is not due.
-    pub fn file_failed(&mut self, entry: u32) -> Result<bool, Violation> {
+    pub fn file_failed(&mut self, entry: EntryIndex) -> Result<bool, Violation> {
         self.check_due(entry)?;
         let matters = !self.drops_next();
         self.end(entry);
         Ok(matters)
     }
 
-    fn check_due(&self, entry: u32) -> Result<(), Violation> {
+    fn check_due(&self, entry: EntryIndex) -> Result<(), Violation> {
         let is_due = entry == self.entry
-            && entry < self.selection.manifest().count()
+            && entry < self.selection.manifest().end()
             && (self.is_answered || self.is_early());
         is_due.then_some(()).ok_or(Violation::Entry(entry))
     }
@@ -262,14 +266,14 @@ impl Receiver {
     }
 
     /// The file that is due has come to its end.
-    fn end(&mut self, entry: u32) {
+    fn end(&mut self, entry: EntryIndex) {
         if self.is_early() || !self.is_answered {
             // Also what is not wanted comes.
-            self.entry = self.selection.manifest().next_file(entry + 1);
-            self.chunk = 0;
+            self.entry = self.selection.manifest().next_file(entry.next());
+            self.chunk = ChunkIndex::FIRST;
             self.moved_early();
         } else {
-            self.move_on(entry + 1);
+            self.move_on(entry.next());
         }
     }
 
@@ -289,15 +293,17 @@ impl Receiver {
     }
 
     /// To the first file at or behind `entry`.
-    fn move_on(&mut self, entry: u32) {
+    fn move_on(&mut self, entry: EntryIndex) {
         self.entry = self.selection.next_file(entry);
-        self.chunk = self.had.get(&self.entry).map_or(0, |had| had.chunks);
+        let had = self.had.get(&self.entry);
+        self.chunk = had.map_or(ChunkIndex::FIRST, |had| ChunkIndex::new(had.chunks));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::index::short::{chunk, entry};
     use crate::protocol::manifest::ManifestBuilder;
 
     const MIB: usize = CHUNK_BYTES as usize;
@@ -317,18 +323,27 @@ mod tests {
         Arc::new(builder.build())
     }
 
+    const fn not_due(of: u32, index: u32) -> Violation {
+        let (entry, index) = (entry(of), chunk(index));
+        Violation::Chunk { entry, index }
+    }
+
+    const fn at<T>(of: u32, index: u32) -> Result<T, Violation> {
+        Err(not_due(of, index))
+    }
+
     fn selection_without(skipped: &[u32]) -> Arc<Selection> {
-        let skipped = skipped.iter().copied().collect();
+        let skipped = skipped.iter().copied().map(entry).collect();
         Arc::new(Selection::without(manifest(), skipped))
     }
 
-    fn receiver_of(skipped: &[u32], have: &BTreeMap<u32, u32>) -> Receiver {
+    fn receiver_of(skipped: &[u32], have: &BTreeMap<EntryIndex, u32>) -> Receiver {
         let mut receiver = Receiver::new(manifest(), EarlyData::default());
         receiver.accept(selection_without(skipped), have);
         receiver
     }
 
-    fn receiver_with(have: &BTreeMap<u32, u32>) -> Receiver {
+    fn receiver_with(have: &BTreeMap<EntryIndex, u32>) -> Receiver {
         receiver_of(&[], have)
     }
 
@@ -338,33 +353,37 @@ mod tests {
 
     #[test]
     fn what_is_here_stays_out_but_for_what_differs() {
-        let mut receiver = receiver_with(&BTreeMap::from([(1, 2), (2, 1)]));
+        let mut receiver = receiver_with(&BTreeMap::from([(entry(1), 2), (entry(2), 1)]));
         // The last chunk and the digests come as they like.
-        receiver.digest(1, 0).unwrap();
-        receiver.chunk(1, 2, 5).unwrap();
-        receiver.digest(1, 1).unwrap();
-        receiver.digest(2, 0).unwrap();
-        receiver.compared(2, 1, &[]);
-        receiver.compared(1, 1, &[]);
-        let unfinished = Err(Violation::Chunk { entry: 1, index: 3 });
-        assert_eq!(receiver.file_end(1), unfinished, "not all compared");
-        receiver.compared(1, 2, &[(1, 1)]);
-        assert_eq!(receiver.file_end(1), unfinished, "one differs");
-        let wrong = Violation::Chunk { entry: 1, index: 0 };
-        assert_eq!(receiver.chunk(1, 0, MIB), Err(wrong), "this does not");
-        receiver.chunk(1, 1, MIB).unwrap();
-        let twice = Violation::Chunk { entry: 1, index: 1 };
-        assert_eq!(receiver.chunk(1, 1, MIB), Err(twice));
-        receiver.file_end(1).unwrap();
-        assert!(receiver.small_file(2, 7).is_err(), "it is here");
-        receiver.file_end(2).unwrap();
-        receiver.small_file(3, 0).unwrap();
+        receiver.digest(entry(1), chunk(0)).unwrap();
+        receiver.chunk(entry(1), chunk(2), 5).unwrap();
+        receiver.digest(entry(1), chunk(1)).unwrap();
+        receiver.digest(entry(2), chunk(0)).unwrap();
+        receiver.compared(entry(2), 1, &[]);
+        receiver.compared(entry(1), 1, &[]);
+        let unfinished = at(1, 3);
+        assert_eq!(receiver.file_end(entry(1)), unfinished, "not all compared");
+        receiver.compared(entry(1), 2, &[(chunk(1), 1)]);
+        assert_eq!(receiver.file_end(entry(1)), unfinished, "one differs");
+        let wrong = not_due(1, 0);
+        assert_eq!(
+            receiver.chunk(entry(1), chunk(0), MIB),
+            Err(wrong),
+            "this does not"
+        );
+        receiver.chunk(entry(1), chunk(1), MIB).unwrap();
+        let twice = not_due(1, 1);
+        assert_eq!(receiver.chunk(entry(1), chunk(1), MIB), Err(twice));
+        receiver.file_end(entry(1)).unwrap();
+        assert!(receiver.small_file(entry(2), 7).is_err(), "it is here");
+        receiver.file_end(entry(2)).unwrap();
+        receiver.small_file(entry(3), 0).unwrap();
         assert!(receiver.is_complete());
     }
 
     #[test]
     fn digests_come_in_order_and_of_what_is_here() {
-        let have = BTreeMap::from([(1, 2), (2, 1)]);
+        let have = BTreeMap::from([(entry(1), 2), (entry(2), 1)]);
         for (first, then) in [
             ((1, 1), None),
             ((1, 0), Some((1, 0))),
@@ -376,41 +395,48 @@ mod tests {
             ((u32::MAX, u32::MAX), None),
         ] {
             let mut receiver = receiver_with(&have);
-            let first = receiver.digest(first.0, first.1);
+            let first = receiver.digest(entry(first.0), chunk(first.1));
             match then {
-                Some((entry, index)) => {
+                Some((of, index)) => {
                     first.unwrap();
-                    assert!(receiver.digest(entry, index).is_err(), "{entry} {index}");
+                    let then = receiver.digest(entry(of), chunk(index));
+                    assert!(then.is_err(), "{of} {index}");
                 }
                 None => assert!(first.is_err()),
             }
         }
         // A file that could not be read to its end.
         let mut receiver = receiver_with(&have);
-        receiver.digest(1, 0).unwrap();
-        receiver.digest(2, 0).unwrap();
+        receiver.digest(entry(1), chunk(0)).unwrap();
+        receiver.digest(entry(2), chunk(0)).unwrap();
     }
 
     #[test]
     fn everything_in_order_completes() {
         let mut receiver = receiver();
         for (index, data_bytes) in [(0, MIB), (1, MIB), (2, 5)] {
-            let place = receiver.chunk(1, index, data_bytes).unwrap().unwrap();
+            let place = receiver
+                .chunk(entry(1), chunk(index), data_bytes)
+                .unwrap()
+                .unwrap();
             assert_eq!(place.offset_bytes(), u64::from(index) * MIB as u64);
         }
-        receiver.file_end(1).unwrap();
-        receiver.small_file(2, 7).unwrap();
+        receiver.file_end(entry(1)).unwrap();
+        receiver.small_file(entry(2), 7).unwrap();
         assert!(!receiver.is_complete());
-        receiver.file_end(3).unwrap();
+        receiver.file_end(entry(3)).unwrap();
         assert!(receiver.is_complete());
-        assert_eq!(receiver.file_end(4), Err(Violation::Entry(4)));
+        assert_eq!(receiver.file_end(entry(4)), Err(Violation::Entry(entry(4))));
     }
 
     #[test]
     fn what_is_skipped_is_not_due() {
         let mut receiver = receiver_of(&[0, 1, 3], &BTreeMap::new());
-        assert_eq!(receiver.chunk(1, 0, MIB), Err(Violation::Entry(1)));
-        receiver.small_file(2, 7).unwrap();
+        assert_eq!(
+            receiver.chunk(entry(1), chunk(0), MIB),
+            Err(Violation::Entry(entry(1)))
+        );
+        receiver.small_file(entry(2), 7).unwrap();
         assert!(receiver.is_complete());
         assert!(receiver_of(&[1, 2, 3], &BTreeMap::new()).is_complete());
     }
@@ -418,10 +444,10 @@ mod tests {
     #[test]
     fn a_file_may_be_given_up_at_any_point() {
         let mut receiver = receiver();
-        receiver.chunk(1, 0, MIB).unwrap();
-        receiver.file_failed(1).unwrap();
-        receiver.file_failed(2).unwrap();
-        receiver.small_file(3, 0).unwrap();
+        receiver.chunk(entry(1), chunk(0), MIB).unwrap();
+        receiver.file_failed(entry(1)).unwrap();
+        receiver.file_failed(entry(2)).unwrap();
+        receiver.small_file(entry(3), 0).unwrap();
         assert!(receiver.is_complete());
     }
 
@@ -444,40 +470,55 @@ mod tests {
     #[test]
     fn whole_files_come_before_the_answer_in_order_and_once() {
         let (manifest, mut receiver) = whole_files();
-        let no_chunk = Err(Violation::Chunk { entry: 1, index: 0 });
-        assert_eq!(receiver.chunk(1, 0, 2), no_chunk);
-        receiver.file_failed(1).unwrap();
+        let no_chunk = at(1, 0);
+        assert_eq!(receiver.chunk(entry(1), chunk(0), 2), no_chunk);
+        receiver.file_failed(entry(1)).unwrap();
         // Also when the answer has come, and what is not wanted or here.
-        let selection = Selection::without(manifest, BTreeSet::from([2]));
-        receiver.accept(Arc::new(selection), &BTreeMap::from([(3, 0)]));
+        let selection = Selection::without(manifest, BTreeSet::from([entry(2)]));
+        receiver.accept(Arc::new(selection), &BTreeMap::from([(entry(3), 0)]));
         assert_eq!(receiver.have().count(), 0, "it is compared by itself");
-        receiver.small_file(2, 7).unwrap();
-        assert_eq!(receiver.small_file(2, 7), Err(Violation::Entry(2)));
-        let no_end = Err(Violation::Chunk { entry: 3, index: 0 });
-        assert_eq!(receiver.file_end(3), no_end);
-        assert_eq!(receiver.digest(3, 0), no_end);
+        receiver.small_file(entry(2), 7).unwrap();
+        assert_eq!(
+            receiver.small_file(entry(2), 7),
+            Err(Violation::Entry(entry(2)))
+        );
+        let no_end = at(3, 0);
+        assert_eq!(receiver.file_end(entry(3)), no_end);
+        assert_eq!(receiver.digest(entry(3), chunk(0)), no_end);
         assert!(!receiver.is_complete());
-        receiver.small_file(3, 0).unwrap();
+        receiver.small_file(entry(3), 0).unwrap();
         assert!(receiver.is_complete());
-        assert_eq!(receiver.small_file(3, 0), Err(Violation::Entry(3)));
+        assert_eq!(
+            receiver.small_file(entry(3), 0),
+            Err(Violation::Entry(entry(3)))
+        );
     }
 
     #[test]
     fn nothing_is_due_before_the_answer_but_early_data() {
         let mut receiver = Receiver::new(manifest(), EarlyData::default());
-        assert_eq!(receiver.chunk(1, 0, MIB), Err(Violation::Entry(1)));
-        assert_eq!(receiver.file_failed(1), Err(Violation::Entry(1)));
+        assert_eq!(
+            receiver.chunk(entry(1), chunk(0), MIB),
+            Err(Violation::Entry(entry(1)))
+        );
+        assert_eq!(
+            receiver.file_failed(entry(1)),
+            Err(Violation::Entry(entry(1)))
+        );
         let (_, mut receiver) = whole_files();
-        for (entry, bytes) in [(1, 2), (2, 7), (3, 0)] {
-            receiver.small_file(entry, bytes).unwrap();
+        for (of, bytes) in [(1, 2), (2, 7), (3, 0)] {
+            receiver.small_file(entry(of), bytes).unwrap();
         }
         assert!(!receiver.is_complete());
-        assert_eq!(receiver.file_failed(4), Err(Violation::Entry(4)));
+        assert_eq!(
+            receiver.file_failed(entry(4)),
+            Err(Violation::Entry(entry(4)))
+        );
     }
 
     fn with_chunk_ahead() -> Receiver {
         let early = EarlyData::of(&manifest());
-        assert_eq!(early.begun(), Some(1));
+        assert_eq!(early.begun(), Some(entry(1)));
         Receiver::new(manifest(), early)
     }
 
@@ -487,28 +528,28 @@ mod tests {
         for comes_first in [true, false] {
             let mut receiver = with_chunk_ahead();
             if comes_first {
-                assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
+                assert!(receiver.chunk(entry(1), chunk(0), MIB).unwrap().is_some());
             }
             receiver.accept(selection_without(&[]), &none);
             assert!(receiver.keeps_begun() && !receiver.drops_next());
             if !comes_first {
-                assert!(receiver.chunk(1, 0, MIB).unwrap().is_some());
+                assert!(receiver.chunk(entry(1), chunk(0), MIB).unwrap().is_some());
             }
-            assert!(receiver.chunk(1, 0, MIB).is_err(), "twice");
-            receiver.chunk(1, 1, MIB).unwrap();
-            receiver.chunk(1, 2, 5).unwrap();
-            receiver.file_end(1).unwrap();
-            receiver.small_file(2, 7).unwrap();
+            assert!(receiver.chunk(entry(1), chunk(0), MIB).is_err(), "twice");
+            receiver.chunk(entry(1), chunk(1), MIB).unwrap();
+            receiver.chunk(entry(1), chunk(2), 5).unwrap();
+            receiver.file_end(entry(1)).unwrap();
+            receiver.small_file(entry(2), 7).unwrap();
 
             let mut receiver = with_chunk_ahead();
             if comes_first {
-                assert_eq!(receiver.file_failed(1), Ok(true));
+                assert_eq!(receiver.file_failed(entry(1)), Ok(true));
             }
             receiver.accept(selection_without(&[2]), &none);
             if !comes_first {
-                assert_eq!(receiver.file_failed(1), Ok(true));
+                assert_eq!(receiver.file_failed(entry(1)), Ok(true));
             }
-            receiver.small_file(3, 0).unwrap();
+            receiver.small_file(entry(3), 0).unwrap();
             assert!(receiver.is_complete());
         }
     }
@@ -516,10 +557,10 @@ mod tests {
     #[test]
     fn what_came_ahead_of_another_answer_is_as_if_it_had_not_come() {
         let none = BTreeMap::new();
-        let have = BTreeMap::from([(1, 2)]);
+        let have = BTreeMap::from([(entry(1), 2)]);
         let come = |receiver: &mut Receiver, is_failure: bool| match is_failure {
-            true => receiver.file_failed(1).unwrap(),
-            false => receiver.chunk(1, 0, MIB).unwrap().is_some(),
+            true => receiver.file_failed(entry(1)).unwrap(),
+            false => receiver.chunk(entry(1), chunk(0), MIB).unwrap().is_some(),
         };
         for is_failure in [true, false] {
             for comes_first in [true, false] {
@@ -532,20 +573,29 @@ mod tests {
                     assert!(!receiver.keeps_begun());
                     if !comes_first {
                         assert!(receiver.drops_next());
-                        assert!(receiver.digest(1, 0).is_err(), "not behind it");
-                        assert!(receiver.small_file(2, 7).is_err(), "nor this");
+                        assert!(
+                            receiver.digest(entry(1), chunk(0)).is_err(),
+                            "not behind it"
+                        );
+                        assert!(receiver.small_file(entry(2), 7).is_err(), "nor this");
                         assert!(!come(&mut receiver, is_failure));
                     }
                     assert!(!receiver.drops_next());
-                    assert!(receiver.chunk(1, 0, MIB).is_err(), "no second time");
+                    assert!(
+                        receiver.chunk(entry(1), chunk(0), MIB).is_err(),
+                        "no second time"
+                    );
                     if !have.is_empty() {
-                        receiver.digest(1, 0).unwrap();
-                        receiver.chunk(1, 2, 5).unwrap();
-                        receiver.compared(1, 2, &[(0, 1)]);
-                        assert!(receiver.chunk(1, 0, MIB).unwrap().is_some(), "it differs");
-                        receiver.file_end(1).unwrap();
+                        receiver.digest(entry(1), chunk(0)).unwrap();
+                        receiver.chunk(entry(1), chunk(2), 5).unwrap();
+                        receiver.compared(entry(1), 2, &[(chunk(0), 1)]);
+                        assert!(
+                            receiver.chunk(entry(1), chunk(0), MIB).unwrap().is_some(),
+                            "it differs"
+                        );
+                        receiver.file_end(entry(1)).unwrap();
                     }
-                    receiver.small_file(2, 7).unwrap();
+                    receiver.small_file(entry(2), 7).unwrap();
                 }
             }
         }
@@ -557,7 +607,7 @@ mod tests {
         let mut receiver = with_chunk_ahead();
         receiver.accept(skipped, &BTreeMap::new());
         assert!(receiver.is_complete());
-        assert_eq!(receiver.chunk(1, 0, MIB), Ok(None));
+        assert_eq!(receiver.chunk(entry(1), chunk(0), MIB), Ok(None));
         assert!(receiver.is_complete());
     }
 
@@ -565,14 +615,14 @@ mod tests {
     fn nothing_but_one_piece_of_the_first_file_comes_ahead() {
         let is_refused = |receiver: &mut Receiver, what: &str| {
             let refused = match what {
-                "another chunk" => receiver.chunk(1, 1, MIB).is_err(),
-                "another length" => receiver.chunk(1, 0, MIB - 1).is_err(),
-                "another file" => receiver.chunk(2, 0, 7).is_err(),
-                "a folder" => receiver.chunk(0, 0, MIB).is_err(),
-                "another failure" => receiver.file_failed(2).is_err(),
-                "a batch" => receiver.small_file(1, MIB).is_err(),
-                "an end" => receiver.file_end(1).is_err(),
-                _ => receiver.digest(1, 0).is_err(),
+                "another chunk" => receiver.chunk(entry(1), chunk(1), MIB).is_err(),
+                "another length" => receiver.chunk(entry(1), chunk(0), MIB - 1).is_err(),
+                "another file" => receiver.chunk(entry(2), chunk(0), 7).is_err(),
+                "a folder" => receiver.chunk(entry(0), chunk(0), MIB).is_err(),
+                "another failure" => receiver.file_failed(entry(2)).is_err(),
+                "a batch" => receiver.small_file(entry(1), MIB).is_err(),
+                "an end" => receiver.file_end(entry(1)).is_err(),
+                _ => receiver.digest(entry(1), chunk(0)).is_err(),
             };
             assert!(refused, "{what}");
         };
@@ -588,11 +638,13 @@ mod tests {
         ] {
             is_refused(&mut with_chunk_ahead(), what);
             let mut here = with_chunk_ahead();
-            here.chunk(1, 0, MIB).unwrap();
-            assert!(here.chunk(1, 0, MIB).is_err() && here.file_failed(1).is_err());
+            here.chunk(entry(1), chunk(0), MIB).unwrap();
+            assert!(
+                here.chunk(entry(1), chunk(0), MIB).is_err() && here.file_failed(entry(1)).is_err()
+            );
             is_refused(&mut here, what);
             let mut failed = with_chunk_ahead();
-            failed.file_failed(1).unwrap();
+            failed.file_failed(entry(1)).unwrap();
             is_refused(&mut failed, what);
             assert!(!failed.is_complete());
         }
@@ -601,62 +653,71 @@ mod tests {
     #[test]
     fn a_file_that_begins_with_its_only_chunk_ends_as_one_in_chunks() {
         let mut builder = ManifestBuilder::default();
-        let entry = r#"{"file":{"path":"a","size_bytes":100000}}"#;
-        builder.push(serde_json::from_str(entry).unwrap()).unwrap();
+        let file = r#"{"file":{"path":"a","size_bytes":100000}}"#;
+        builder.push(serde_json::from_str(file).unwrap()).unwrap();
         let manifest = Arc::new(builder.build());
         let mut receiver = Receiver::new(Arc::clone(&manifest), EarlyData::of(&manifest));
         let all = Selection::without(manifest, BTreeSet::new());
         receiver.accept(Arc::new(all), &BTreeMap::new());
-        assert!(receiver.small_file(0, 100_000).is_err());
-        receiver.chunk(0, 0, 100_000).unwrap();
-        assert!(receiver.small_file(0, 100_000).is_err());
-        receiver.file_end(0).unwrap();
+        assert!(receiver.small_file(entry(0), 100_000).is_err());
+        receiver.chunk(entry(0), chunk(0), 100_000).unwrap();
+        assert!(receiver.small_file(entry(0), 100_000).is_err());
+        receiver.file_end(entry(0)).unwrap();
         assert!(receiver.is_complete());
     }
 
     #[test]
     fn a_lying_sender_is_caught_before_its_data_is_read() {
-        fn at<T>(entry: u32, index: u32) -> Result<T, Violation> {
-            Err(Violation::Chunk { entry, index })
-        }
         // What is sent first, what is sent then, and the answer.
-        assert_eq!(receiver().chunk(1, 1, MIB), at(1, 1), "a gap");
-        assert_eq!(receiver().chunk(1, 0, 5), at(1, 0), "too short");
-        assert_eq!(receiver().chunk(1, 0, MIB + 1), at(1, 0), "too long");
-        assert_eq!(receiver().chunk(1, 3, 1), at(1, 3), "beyond the end");
+        assert_eq!(receiver().chunk(entry(1), chunk(1), MIB), at(1, 1), "a gap");
         assert_eq!(
-            receiver().chunk(1, u32::MAX, MIB),
+            receiver().chunk(entry(1), chunk(0), 5),
+            at(1, 0),
+            "too short"
+        );
+        assert_eq!(
+            receiver().chunk(entry(1), chunk(0), MIB + 1),
+            at(1, 0),
+            "too long"
+        );
+        assert_eq!(
+            receiver().chunk(entry(1), chunk(3), 1),
+            at(1, 3),
+            "beyond the end"
+        );
+        assert_eq!(
+            receiver().chunk(entry(1), chunk(u32::MAX), MIB),
             at(1, u32::MAX),
             "far beyond"
         );
         assert_eq!(
-            receiver().chunk(2, 0, 7),
-            Err(Violation::Entry(2)),
+            receiver().chunk(entry(2), chunk(0), 7),
+            Err(Violation::Entry(entry(2))),
             "not due"
         );
         assert_eq!(
-            receiver().chunk(0, 0, 1),
-            Err(Violation::Entry(0)),
+            receiver().chunk(entry(0), chunk(0), 1),
+            Err(Violation::Entry(entry(0))),
             "a folder"
         );
         assert_eq!(
-            receiver().chunk(99, 0, 1),
-            Err(Violation::Entry(99)),
+            receiver().chunk(entry(99), chunk(0), 1),
+            Err(Violation::Entry(entry(99))),
             "unknown"
         );
-        assert_eq!(receiver().small_file(1, 7), at(1, 0), "wrong size");
-        assert_eq!(receiver().file_end(1), at(1, 0), "no chunks");
+        assert_eq!(receiver().small_file(entry(1), 7), at(1, 0), "wrong size");
+        assert_eq!(receiver().file_end(entry(1)), at(1, 0), "no chunks");
         assert_eq!(
-            receiver().file_failed(2),
-            Err(Violation::Entry(2)),
+            receiver().file_failed(entry(2)),
+            Err(Violation::Entry(entry(2))),
             "not due"
         );
 
         let mut receiver = receiver();
-        receiver.chunk(1, 0, MIB).unwrap();
-        assert_eq!(receiver.chunk(1, 0, MIB), at(1, 0), "twice");
+        receiver.chunk(entry(1), chunk(0), MIB).unwrap();
+        assert_eq!(receiver.chunk(entry(1), chunk(0), MIB), at(1, 0), "twice");
         assert_eq!(
-            receiver.small_file(1, 2_097_157),
+            receiver.small_file(entry(1), 2_097_157),
             at(1, 0),
             "begun as chunks"
         );

@@ -3,22 +3,23 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::Manifest;
 
 /// The files of an offer that are to travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selection {
     manifest: Arc<Manifest>,
-    skipped: BTreeSet<u32>,
+    skipped: BTreeSet<EntryIndex>,
     files: u32,
     total_bytes: u64,
 }
 
 impl Selection {
-    /// All files but those with a number in `skipped`.
+    /// All files but those in `skipped`.
     #[must_use]
-    pub fn without(manifest: Arc<Manifest>, skipped: BTreeSet<u32>) -> Self {
-        let size_of = |number: &u32| manifest.entry(*number)?.file_size_bytes();
+    pub fn without(manifest: Arc<Manifest>, skipped: BTreeSet<EntryIndex>) -> Self {
+        let size_of = |index: &EntryIndex| manifest.entry(*index)?.file_size_bytes();
         let sizes = skipped.iter().filter_map(size_of);
         let (files, bytes) = sizes.fold((0, 0), |(files, bytes), size_bytes| {
             (files + 1, bytes + size_bytes)
@@ -39,7 +40,7 @@ impl Selection {
 
     /// The files that stay out.
     #[must_use]
-    pub const fn skipped(&self) -> &BTreeSet<u32> {
+    pub const fn skipped(&self) -> &BTreeSet<EntryIndex> {
         &self.skipped
     }
 
@@ -61,13 +62,13 @@ impl Selection {
         self.manifest.files() - self.files
     }
 
-    /// The number of the first file at or behind `number` that travels; the
-    /// count of entries when there is none.
+    /// The place of the first file at or behind `index` that travels; the end of the
+    /// manifest when there is none.
     #[must_use]
-    pub fn next_file(&self, number: u32) -> u32 {
-        let mut next = self.manifest.next_file(number);
+    pub fn next_file(&self, index: EntryIndex) -> EntryIndex {
+        let mut next = self.manifest.next_file(index);
         while self.skipped.contains(&next) {
-            next = self.manifest.next_file(next + 1);
+            next = self.manifest.next_file(next.next());
         }
         next
     }
@@ -76,6 +77,7 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::index::short::entry;
     use crate::protocol::manifest::ManifestBuilder;
 
     /// 0: d, 1: d/1 (1 byte), 2: d/e, 3: d/e/2 (2 bytes), 4: f (4 bytes)
@@ -95,11 +97,12 @@ mod tests {
 
     #[test]
     fn what_is_left_is_counted() {
-        let left = Selection::without(manifest(), BTreeSet::from([0, 1, 2]));
+        let left = Selection::without(manifest(), BTreeSet::from([0, 1, 2].map(entry)));
         assert_eq!((left.files(), left.total_bytes()), (2, 6));
         assert_eq!(left.skipped_files(), 1);
-        assert_eq!((left.next_file(0), left.next_file(4)), (3, 4));
-        let none = Selection::without(manifest(), BTreeSet::from([1, 3, 4]));
-        assert_eq!((none.files(), none.next_file(0)), (0, 5));
+        assert_eq!(left.next_file(entry(0)), entry(3));
+        assert_eq!(left.next_file(entry(4)), entry(4));
+        let none = Selection::without(manifest(), BTreeSet::from([1, 3, 4].map(entry)));
+        assert_eq!((none.files(), none.next_file(entry(0))), (0, entry(5)));
     }
 }

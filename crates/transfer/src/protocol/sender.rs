@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::protocol::early::EarlyData;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
@@ -29,9 +30,9 @@ pub struct Delivered {
 
 impl Delivered {
     /// Those of these entries that are files and wanted.
-    fn add(&mut self, selection: &Selection, entries: impl Iterator<Item = u32>) {
-        for number in entries.filter(|number| !selection.skipped().contains(number)) {
-            let entry = selection.manifest().entry(number);
+    fn add(&mut self, selection: &Selection, entries: impl Iterator<Item = EntryIndex>) {
+        for index in entries.filter(|index| !selection.skipped().contains(index)) {
+            let entry = selection.manifest().entry(index);
             if let Some(size_bytes) = entry.and_then(Entry::file_size_bytes) {
                 self.files += 1;
                 self.bytes += size_bytes;
@@ -46,7 +47,7 @@ pub struct Accepted {
     /// What is to be sent.
     pub selection: Arc<Selection>,
     /// How many chunks, from the first, it has of other files.
-    pub have: BTreeMap<u32, u32>,
+    pub have: BTreeMap<EntryIndex, u32>,
 }
 
 /// The sender's side of one transfer.
@@ -56,15 +57,15 @@ pub struct Sender {
     phase: Phase,
     /// What does not wait for the answer.
     early: EarlyData,
-    /// Entries from the first that are sent, failed or skipped.
-    sent: u32,
-    failed: BTreeSet<u32>,
-    failed_folders: BTreeSet<u32>,
+    /// The first entry that is not yet sent, failed or skipped.
+    sent: EntryIndex,
+    failed: BTreeSet<EntryIndex>,
+    failed_folders: BTreeSet<EntryIndex>,
     /// Files that the receiver does not want.
-    skipped: BTreeSet<u32>,
+    skipped: BTreeSet<EntryIndex>,
     /// Of which files the receiver has how many chunks, and how many of them
     /// it has compared.
-    have: BTreeMap<u32, (u32, u32)>,
+    have: BTreeMap<EntryIndex, (u32, u32)>,
     /// The receiver may have received all of it before.
     was_sent: bool,
 }
@@ -74,8 +75,8 @@ enum Phase {
     Offered,
     Sending {
         selection: Arc<Selection>,
-        /// Entries from the first that the receiver called durable.
-        durable: u32,
+        /// The first entry that the receiver has not yet called durable.
+        durable: EntryIndex,
         delivered: Delivered,
         /// What of it travelled whole before the answer.
         early: Delivered,
@@ -88,7 +89,7 @@ impl Sender {
     #[must_use]
     pub fn new(manifest: Arc<Manifest>, early: EarlyData) -> Self {
         Self {
-            sent: manifest.next_file(0),
+            sent: manifest.next_file(EntryIndex::FIRST),
             manifest,
             phase: Phase::Offered,
             early,
@@ -117,7 +118,7 @@ impl Sender {
     /// The file that goes on behind its first chunk, which travels before the answer.
     /// `None` before that is known, and where it came to nothing.
     #[must_use]
-    pub fn goes_on_behind(&self) -> Option<u32> {
+    pub fn goes_on_behind(&self) -> Option<EntryIndex> {
         let begun = self.early.begun();
         begun.filter(|&begun| self.counts_early(begun))
     }
@@ -131,7 +132,7 @@ impl Sender {
     /// What of this file travels before the answer counts: the offer was accepted, and
     /// the receiver wants it.
     #[must_use]
-    pub fn counts_early(&self, entry: u32) -> bool {
+    pub fn counts_early(&self, entry: EntryIndex) -> bool {
         let Phase::Sending { selection, .. } = &self.phase else {
             return false;
         };
@@ -160,18 +161,18 @@ impl Sender {
     ///
     /// # Errors
     /// Too late, entries that do not exist, or out of order.
-    pub fn skip(&mut self, runs: &[(u32, u32)]) -> Result<(), Violation> {
+    pub fn skip(&mut self, runs: &[(EntryIndex, u32)]) -> Result<(), Violation> {
         if self.is_accepted() {
             return Err(Violation::State("skip"));
         }
         for &(first, count) in runs {
             let end = first.checked_add(count);
-            let end = end.filter(|end| *end <= self.manifest.count());
+            let end = end.filter(|end| *end <= self.manifest.end());
             let is_behind = self.skipped.last().is_none_or(|last| first > *last);
             let Some(end) = end.filter(|_| is_behind && count > 0) else {
                 return Err(Violation::Entry(first));
             };
-            self.skipped.extend(first..end);
+            self.skipped.extend(first.until(end));
         }
         Ok(())
     }
@@ -181,7 +182,7 @@ impl Sender {
     /// # Errors
     /// Too late, no file, more chunks than it has, out of order, or it travels whole
     /// before the answer.
-    pub fn have(&mut self, files: &[(u32, u32)]) -> Result<(), Violation> {
+    pub fn have(&mut self, files: &[(EntryIndex, u32)]) -> Result<(), Violation> {
         if self.is_accepted() {
             return Err(Violation::State("have"));
         }
@@ -208,9 +209,9 @@ impl Sender {
     /// Compared before or never there, or chunks that were not compared now.
     pub fn compared(
         &mut self,
-        entry: u32,
+        entry: EntryIndex,
         chunks: u32,
-        differing: &[(u32, u32)],
+        differing: &[(ChunkIndex, u32)],
     ) -> Result<(u64, u64), Violation> {
         if !self.is_accepted() {
             return Err(Violation::State("compared"));
@@ -221,11 +222,12 @@ impl Sender {
         if chunks <= *compared || chunks > *have {
             return Err(cannot_be);
         }
-        let (mut end, mut differing_bytes) = (*compared, 0);
+        let newly = ChunkIndex::new(*compared);
+        let (mut end, mut differing_bytes) = (newly, 0);
         for &(first, count) in differing {
             let run_end = first
                 .checked_add(count)
-                .filter(|run_end| *run_end <= chunks);
+                .filter(|run_end| *run_end <= ChunkIndex::new(chunks));
             let Some(run_end) = run_end.filter(|_| first >= end && count > 0) else {
                 return Err(Violation::Chunk {
                     entry,
@@ -235,7 +237,7 @@ impl Sender {
             end = run_end;
             differing_bytes += lengths.run_bytes(first, count);
         }
-        let all_bytes = lengths.run_bytes(*compared, chunks - *compared);
+        let all_bytes = lengths.run_bytes(newly, chunks - *compared);
         *compared = chunks;
         Ok((all_bytes - differing_bytes, differing_bytes))
     }
@@ -253,7 +255,7 @@ impl Sender {
         let selection = Arc::new(Selection::without(Arc::clone(&self.manifest), skipped));
         self.phase = Phase::Sending {
             selection: Arc::clone(&selection),
-            durable: 0,
+            durable: EntryIndex::FIRST,
             delivered: Delivered::default(),
             early: Delivered::default(),
         };
@@ -278,14 +280,14 @@ impl Sender {
     }
 
     /// This side has sent the file `entry` to its end.
-    pub fn sent(&mut self, entry: u32) {
-        self.advance(entry.saturating_add(1));
+    pub fn sent(&mut self, entry: EntryIndex) {
+        self.advance(entry.next());
     }
 
     /// This side could not send the file `entry` of an offer that was accepted. Returns
     /// whether that is news.
-    pub fn failed(&mut self, entry: u32) -> bool {
-        self.advance(entry.saturating_add(1));
+    pub fn failed(&mut self, entry: EntryIndex) -> bool {
+        self.advance(entry.next());
         let Phase::Sending { selection, .. } = &self.phase else {
             return false;
         };
@@ -293,7 +295,7 @@ impl Sender {
     }
 
     /// A failure before the answer is told behind it, when later files may be sent.
-    fn advance(&mut self, from: u32) {
+    fn advance(&mut self, from: EntryIndex) {
         let from = from.max(self.sent);
         self.sent = match &self.phase {
             Phase::Sending { selection, .. } => selection.next_file(from),
@@ -306,7 +308,7 @@ impl Sender {
     ///
     /// # Errors
     /// A file that this side did not begin to send, or what is durable or skipped.
-    pub fn peer_failed(&mut self, entry: u32) -> Result<bool, Violation> {
+    pub fn peer_failed(&mut self, entry: EntryIndex) -> Result<bool, Violation> {
         let Phase::Sending {
             durable, selection, ..
         } = &self.phase
@@ -317,7 +319,7 @@ impl Sender {
             Some(Entry::File { .. }) => (&mut self.failed, *durable..=self.sent),
             // Those are made before anything is sent.
             Some(Entry::Folder { .. }) => {
-                (&mut self.failed_folders, *durable..=self.manifest.count())
+                (&mut self.failed_folders, *durable..=self.manifest.end())
             }
             None => return Err(Violation::Entry(entry)),
         };
@@ -344,22 +346,23 @@ impl Sender {
             return is_all.then_some(true).ok_or(Violation::State("durable"));
         };
         let failed = &self.failed;
+        let end = EntryIndex::new(entries);
         // One that the receiver gave up may still be on its way.
         let due = match failed.contains(&self.sent) {
-            true => selection.next_file(self.sent + 1),
+            true => selection.next_file(self.sent.next()),
             false => self.sent,
         };
-        if entries > due || entries < *durable {
+        if end > due || end < *durable {
             return Err(Violation::Durable(entries));
         }
-        let newly = (*durable..entries).filter(|number| !failed.contains(number));
+        let newly = durable.until(end).filter(|index| !failed.contains(index));
         early.add(
             selection,
             newly.clone().take_while(|it| self.early.holds(*it)),
         );
         delivered.add(selection, newly);
-        *durable = entries;
-        Ok(entries == self.manifest.count())
+        *durable = end;
+        Ok(end == self.manifest.end())
     }
 
     /// What will have been delivered when the receiver has all that was sent; `None`
@@ -372,10 +375,10 @@ impl Sender {
         else {
             return None;
         };
-        let all = self.manifest.count();
+        let all = self.manifest.end();
         let mut delivered = self.delivered();
-        let rest = (*durable..all).filter(|number| !self.failed.contains(number));
-        delivered.add(selection, rest);
+        let rest = durable.until(all);
+        delivered.add(selection, rest.filter(|index| !self.failed.contains(index)));
         (self.sent == all).then_some(delivered)
     }
 
@@ -413,6 +416,7 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::index::short::{chunk, entry};
     use crate::protocol::manifest::ManifestBuilder;
 
     /// A folder, two files of so many and 2 bytes, a folder, a file of 3 bytes.
@@ -430,6 +434,11 @@ mod tests {
         Arc::new(builder.build())
     }
 
+    fn entries(runs: &[(u32, u32)]) -> Vec<(EntryIndex, u32)> {
+        let typed = |&(first, count): &(u32, u32)| (entry(first), count);
+        runs.iter().map(typed).collect()
+    }
+
     fn sender() -> Sender {
         Sender::new(manifest(1), EarlyData::default())
     }
@@ -444,10 +453,10 @@ mod tests {
     fn complete_only_when_all_is_durable() {
         let mut sender = sender();
         sender.accepted().unwrap();
-        sender.sent(1);
+        sender.sent(entry(1));
         assert_eq!(sender.durable(2), Ok(false));
-        sender.sent(2);
-        sender.sent(4);
+        sender.sent(entry(2));
+        sender.sent(entry(4));
         assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 1 });
         assert_eq!(sender.durable(4), Ok(false));
         assert_eq!(sender.durable(5), Ok(true));
@@ -458,13 +467,13 @@ mod tests {
     #[test]
     fn failures_of_either_side_and_skips_are_not_delivered() {
         let mut sender = sender();
-        sender.skip(&[(2, 1)]).unwrap();
+        sender.skip(&[(entry(2), 1)]).unwrap();
         let accepted = sender.accepted().unwrap();
-        assert_eq!(accepted.selection.skipped(), &BTreeSet::from([2]));
-        sender.failed(1);
-        sender.sent(4);
-        assert_eq!(sender.peer_failed(4), Ok(true));
-        assert_eq!(sender.peer_failed(4), Ok(false));
+        assert_eq!(accepted.selection.skipped(), &BTreeSet::from([entry(2)]));
+        sender.failed(entry(1));
+        sender.sent(entry(4));
+        assert_eq!(sender.peer_failed(entry(4)), Ok(true));
+        assert_eq!(sender.peer_failed(entry(4)), Ok(false));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered::default());
         assert_eq!((sender.failed_files(), sender.skipped_files()), (2, 1));
@@ -474,17 +483,23 @@ mod tests {
     fn acknowledgements_it_does_not_own_are_refused() {
         let mut sender = sender();
         assert_eq!(sender.durable(0), Err(Violation::State("durable")));
-        assert_eq!(sender.peer_failed(1), Err(Violation::State("file_failed")));
+        assert_eq!(
+            sender.peer_failed(entry(1)),
+            Err(Violation::State("file_failed"))
+        );
         sender.accepted().unwrap();
         assert_eq!(sender.durable(2), Err(Violation::Durable(2)));
-        assert_eq!(sender.peer_failed(2), Err(Violation::Entry(2)));
-        assert_eq!(sender.peer_failed(0), Ok(true), "a folder");
-        sender.sent(1);
+        assert_eq!(
+            sender.peer_failed(entry(2)),
+            Err(Violation::Entry(entry(2)))
+        );
+        assert_eq!(sender.peer_failed(entry(0)), Ok(true), "a folder");
+        sender.sent(entry(1));
         sender.durable(2).unwrap();
         assert_eq!(sender.durable(1), Err(Violation::Durable(1)));
         assert_eq!(
-            sender.peer_failed(1),
-            Err(Violation::Entry(1)),
+            sender.peer_failed(entry(1)),
+            Err(Violation::Entry(entry(1))),
             "durable already"
         );
         assert_eq!(sender.durable(u32::MAX), Err(Violation::Durable(u32::MAX)));
@@ -493,15 +508,19 @@ mod tests {
     #[test]
     fn a_file_that_the_receiver_gave_up_needs_no_end() {
         let mut sender = sender();
-        sender.skip(&[(2, 1)]).unwrap();
+        sender.skip(&[(entry(2), 1)]).unwrap();
         sender.accepted().unwrap();
         assert_eq!(sender.durable(2), Err(Violation::Durable(2)));
-        sender.peer_failed(1).unwrap();
+        sender.peer_failed(entry(1)).unwrap();
         assert_eq!(sender.durable(5), Err(Violation::Durable(5)));
         assert_eq!(sender.durable(4), Ok(false));
-        assert_eq!(sender.peer_failed(4), Err(Violation::Entry(4)), "not begun");
-        sender.failed(1);
-        sender.sent(4);
+        assert_eq!(
+            sender.peer_failed(entry(4)),
+            Err(Violation::Entry(entry(4))),
+            "not begun"
+        );
+        sender.failed(entry(1));
+        sender.sent(entry(4));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 3 });
     }
@@ -517,13 +536,13 @@ mod tests {
             &[(2, 1), (2, 1)],
             &[(2, 1), (1, 1)],
         ] {
-            assert!(sender().skip(runs).is_err(), "{runs:?}");
+            assert!(sender().skip(&entries(runs)).is_err(), "{runs:?}");
         }
         let mut sender = sender();
         sender.accepted().unwrap();
         assert_eq!(sender.accepted(), Err(Violation::State("accept")));
         assert_eq!(sender.declined(), Err(Violation::State("decline")));
-        assert_eq!(sender.skip(&[(1, 1)]), Err(Violation::State("skip")));
+        assert_eq!(sender.skip(&[(entry(1), 1)]), Err(Violation::State("skip")));
     }
 
     /// One file of four and a half chunks.
@@ -538,28 +557,34 @@ mod tests {
     fn what_the_receiver_has_is_counted_once_it_was_compared() {
         const MIB: u64 = 1 << 20;
         let mut sender = large();
-        sender.have(&[(0, 5)]).unwrap();
-        assert_eq!(sender.accepted().unwrap().have, BTreeMap::from([(0, 5)]));
-        assert_eq!(sender.compared(0, 2, &[(1, 1)]), Ok((MIB, MIB)));
-        let rest = sender.compared(0, 5, &[(2, 1), (4, 1)]);
+        sender.have(&[(entry(0), 5)]).unwrap();
+        assert_eq!(
+            sender.accepted().unwrap().have,
+            BTreeMap::from([(entry(0), 5)])
+        );
+        assert_eq!(
+            sender.compared(entry(0), 2, &[(chunk(1), 1)]),
+            Ok((MIB, MIB))
+        );
+        let rest = sender.compared(entry(0), 5, &[(chunk(2), 1), (chunk(4), 1)]);
         assert_eq!(rest, Ok((MIB, MIB + MIB / 2)));
-        assert!(sender.compared(0, 5, &[]).is_err(), "again");
+        assert!(sender.compared(entry(0), 5, &[]).is_err(), "again");
     }
 
     #[test]
     fn a_lying_receiver_has_nothing() {
         for files in [&[(1, 1)][..], &[(0, 0)], &[(0, 6)], &[(0, 1), (0, 2)]] {
-            assert!(large().have(files).is_err(), "{files:?}");
+            assert!(large().have(&entries(files)).is_err(), "{files:?}");
         }
         let mut sender = large();
         assert_eq!(
-            sender.compared(0, 1, &[]),
+            sender.compared(entry(0), 1, &[]),
             Err(Violation::State("compared"))
         );
-        sender.have(&[(0, 3)]).unwrap();
+        sender.have(&[(entry(0), 3)]).unwrap();
         sender.accepted().unwrap();
-        assert_eq!(sender.have(&[(0, 3)]), Err(Violation::State("have")));
-        for (entry, chunks, differing) in [
+        assert_eq!(sender.have(&[(entry(0), 3)]), Err(Violation::State("have")));
+        for (of, chunks, differing) in [
             (1, 1, &[][..]),
             (0, 0, &[]),
             (0, 4, &[]),
@@ -570,8 +595,11 @@ mod tests {
             (0, 3, &[(1, 1), (0, 1)]),
             (0, 3, &[(0, 2), (1, 1)]),
         ] {
-            let answer = sender.compared(entry, chunks, differing);
-            assert!(answer.is_err(), "{entry} {chunks} {differing:?}");
+            let runs = differing
+                .iter()
+                .map(|&(first, count)| (chunk(first), count));
+            let answer = sender.compared(entry(of), chunks, &Vec::from_iter(runs));
+            assert!(answer.is_err(), "{of} {chunks} {differing:?}");
         }
     }
 
@@ -579,15 +607,21 @@ mod tests {
     fn what_is_sent_before_the_answer_counts_only_once_it_was_accepted() {
         let mut sender = early_sender(1);
         assert!(!sender.holds_chunk());
-        sender.sent(1);
-        sender.sent(2);
+        sender.sent(entry(1));
+        sender.sent(entry(2));
         assert_eq!(sender.durable(5), Err(Violation::State("durable")));
-        assert_eq!(sender.peer_failed(1), Err(Violation::State("file_failed")));
-        assert_eq!(sender.have(&[(1, 1)]), Err(Violation::Entry(1)));
+        assert_eq!(
+            sender.peer_failed(entry(1)),
+            Err(Violation::State("file_failed"))
+        );
+        assert_eq!(
+            sender.have(&[(entry(1), 1)]),
+            Err(Violation::Entry(entry(1)))
+        );
         assert_eq!(sender.delivered(), Delivered::default());
         sender.accepted().unwrap();
         assert_eq!(sender.durable(5), Err(Violation::Durable(5)), "not sent");
-        assert!(sender.counts_early(4) && sender.failed(4));
+        assert!(sender.counts_early(entry(4)) && sender.failed(entry(4)));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 2, bytes: 3 });
         assert_eq!(sender.delivered_early_bytes(), 3);
@@ -597,14 +631,20 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_answer_and_skipped_is_neither_delivered_nor_failed() {
         let mut sender = early_sender(1);
-        sender.sent(2);
-        sender.skip(&[(1, 2)]).unwrap();
+        sender.sent(entry(2));
+        sender.skip(&[(entry(1), 2)]).unwrap();
         sender.accepted().unwrap();
-        assert!(!sender.counts_early(1) && !sender.failed(1), "not wanted");
-        assert_eq!(sender.peer_failed(1), Err(Violation::Entry(1)));
+        assert!(
+            !sender.counts_early(entry(1)) && !sender.failed(entry(1)),
+            "not wanted"
+        );
+        assert_eq!(
+            sender.peer_failed(entry(1)),
+            Err(Violation::Entry(entry(1)))
+        );
         assert_eq!(sender.durable(5), Err(Violation::Durable(5)), "not sent");
         assert_eq!(sender.durable(4), Ok(false));
-        sender.sent(4);
+        sender.sent(entry(4));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 1, bytes: 3 });
         assert_eq!((sender.failed_files(), sender.skipped_files()), (0, 2));
@@ -613,10 +653,10 @@ mod tests {
     #[test]
     fn a_failure_that_is_told_late_takes_nothing_back() {
         let mut sender = early_sender(1);
-        sender.sent(2);
-        sender.sent(4);
+        sender.sent(entry(2));
+        sender.sent(entry(4));
         sender.accepted().unwrap();
-        assert!(sender.failed(1));
+        assert!(sender.failed(entry(1)));
         assert_eq!(sender.durable(5), Ok(true));
         assert_eq!(sender.delivered(), Delivered { files: 2, bytes: 5 });
     }
@@ -633,10 +673,10 @@ mod tests {
             let mut sender = early_sender(BYTES);
             assert!(sender.holds_chunk());
             assert_eq!(sender.goes_on_behind(), None, "nobody knows");
-            sender.skip(skipped).unwrap();
-            sender.have(have).unwrap();
+            sender.skip(&entries(skipped)).unwrap();
+            sender.have(&entries(have)).unwrap();
             sender.accepted().unwrap();
-            assert_eq!(sender.goes_on_behind(), behind);
+            assert_eq!(sender.goes_on_behind(), behind.map(entry));
             assert!(!sender.holds_chunk());
         }
         let mut sender = sender();
@@ -647,8 +687,8 @@ mod tests {
     #[test]
     fn all_skipped_is_all_sent() {
         let mut sender = sender();
-        sender.skip(&[(1, 2)]).unwrap();
-        sender.skip(&[(4, 1)]).unwrap();
+        sender.skip(&[(entry(1), 2)]).unwrap();
+        sender.skip(&[(entry(4), 1)]).unwrap();
         sender.accepted().unwrap();
         assert_eq!(sender.durable(5), Ok(true));
     }

@@ -1,6 +1,7 @@
 //! What a peer can do that no honest peer does. Any of it ends the connection.
 
 use crate::protocol::frame::FrameError;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::ManifestError;
 use crate::protocol::message::TransferId;
 
@@ -27,20 +28,20 @@ pub enum Violation {
     State(&'static str),
     /// A file that does not exist or is not due.
     #[error("entry {0} is not due")]
-    Entry(u32),
+    Entry(EntryIndex),
     /// A chunk that does not exist, is not due, or has the wrong length.
     #[error("chunk {index} of entry {entry} is not due")]
     Chunk {
-        /// The file's number in the manifest.
-        entry: u32,
-        /// The chunk's number in the file.
-        index: u32,
+        /// The file's place in the manifest.
+        entry: EntryIndex,
+        /// The chunk's place in the file.
+        index: ChunkIndex,
     },
     /// Claims to have, or to have compared, what cannot be.
     #[error("{chunks} chunks of entry {entry} cannot be there")]
     Have {
-        /// The file's number in the manifest.
-        entry: u32,
+        /// The file's place in the manifest.
+        entry: EntryIndex,
         /// How many chunks.
         chunks: u32,
     },

@@ -8,6 +8,7 @@ use crate::disk::partial_file::Content;
 use crate::disk::store::Store;
 use crate::disk::system;
 use crate::event::Summary;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::Entry;
 
 /// Most files made durable together. They are open files.
@@ -26,7 +27,7 @@ impl Receiving {
             ..Summary::default()
         };
         // The first file that is neither durable nor failed.
-        let mut next = self.selection.next_file(0);
+        let mut next = self.selection.next_file(EntryIndex::FIRST);
         while let Ok(first) = written.recv() {
             let mut group = vec![first];
             group.extend(written.try_iter().take(TOGETHER - 1));
@@ -37,7 +38,7 @@ impl Receiving {
             // Let go of only now that its disk has said what it says.
             group.retain(|written| !matches!(written, Written::Rest { .. }));
             for _ in &group {
-                next = self.selection.next_file(next + 1);
+                next = self.selection.next_file(next.next());
             }
             self.commit_group(store, group, &mut summary)?;
             self.transfer
@@ -45,13 +46,13 @@ impl Receiving {
                 .set_files(summary.files + summary.failed_files);
             self.transfer.resume.settle(self.transfer.settle(next));
             // The last acknowledgement waits for the folders.
-            if next < self.manifest().count() {
-                self.acknowledge(next);
+            if next < self.manifest().end() {
+                self.acknowledge(next.get());
             }
         }
         // The input also ends when a stage before gave up.
         self.check_stopped()?;
-        if next == self.manifest().count() {
+        if next == self.manifest().end() {
             Ok(summary)
         } else {
             Err(Stopped)
@@ -68,7 +69,7 @@ impl Receiving {
     }
 
     /// Makes durable what has come of a file so far.
-    fn sync_some(&self, entry: u32, content: &Content) {
+    fn sync_some(&self, entry: EntryIndex, content: &Content) {
         let fresh = content.chunks.take_fresh();
         match content.file.sync_data() {
             Ok(()) => {
@@ -79,7 +80,7 @@ impl Receiving {
         }
     }
 
-    fn size_bytes(&self, entry: u32) -> u64 {
+    fn size_bytes(&self, entry: EntryIndex) -> u64 {
         let entry = self.manifest().entry(entry);
         entry.and_then(Entry::file_size_bytes).unwrap_or_default()
     }
@@ -138,7 +139,7 @@ impl Receiving {
 
 /// Takes out what is still being written. Made durable now, the last includes
 /// those before; of an earlier file, it was made durable whole.
-fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(u32, Content)> {
+fn take_last_unfinished(group: &mut Vec<Written>) -> Option<(EntryIndex, Content)> {
     let mut last = None;
     group.retain(|written| match written {
         Written::Some { entry, content } => {

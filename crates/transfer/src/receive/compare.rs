@@ -13,27 +13,28 @@ use crate::disk::system;
 use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::frame::DigestItem;
-use crate::protocol::message::{Message, runs};
+use crate::protocol::index::{ChunkIndex, EntryIndex};
+use crate::protocol::message::Message;
 
 /// What the comparison has found so far, file by file.
 #[derive(Default)]
-pub(super) struct Comparisons(Mutex<HashMap<u32, Comparison>>);
+pub(super) struct Comparisons(Mutex<HashMap<EntryIndex, Comparison>>);
 
 #[derive(Default)]
 struct Comparison {
     /// Over the sender's digests of what was here.
     tree: Tree,
     /// Those of chunks that are sent after all.
-    expected: BTreeMap<u32, Digest>,
+    expected: BTreeMap<ChunkIndex, Digest>,
 }
 
 impl Comparisons {
-    fn files(&self) -> MutexGuard<'_, HashMap<u32, Comparison>> {
+    fn files(&self) -> MutexGuard<'_, HashMap<EntryIndex, Comparison>> {
         self.0.lock()
     }
 
     /// Chunks of a file were compared, and these of them differ.
-    fn add(&self, entry: u32, compared: &[DigestItem], differing: &[DigestItem]) {
+    fn add(&self, entry: EntryIndex, compared: &[DigestItem], differing: &[DigestItem]) {
         let mut files = self.files();
         let file = files.entry(entry).or_default();
         for item in compared {
@@ -44,12 +45,12 @@ impl Comparisons {
     }
 
     /// The digest that a chunk must have because it was named before.
-    pub(super) fn expected(&self, entry: u32, index: u32) -> Option<Digest> {
+    pub(super) fn expected(&self, entry: EntryIndex, index: ChunkIndex) -> Option<Digest> {
         self.files().get_mut(&entry)?.expected.remove(&index)
     }
 
     /// The tree over what was here of a file that has ended.
-    pub(super) fn take(&self, entry: u32) -> Tree {
+    pub(super) fn take(&self, entry: EntryIndex) -> Tree {
         self.files()
             .remove(&entry)
             .map_or_else(Tree::default, |file| file.tree)
@@ -58,7 +59,7 @@ impl Comparisons {
 
 /// A file that is being compared.
 struct Left {
-    entry: u32,
+    entry: EntryIndex,
     /// `None` when it cannot be read any more; then all of it differs.
     content: Option<Content>,
     /// It is not looked at: the root of what comes tells whether it is the same.
@@ -124,7 +125,7 @@ impl Receiving {
         Ok(())
     }
 
-    fn open_left(&self, store: &Store, folders: &mut Folders, entry: u32) -> Left {
+    fn open_left(&self, store: &Store, folders: &mut Folders, entry: EntryIndex) -> Left {
         if store.is_settled(entry) {
             return Left {
                 entry,
@@ -139,7 +140,7 @@ impl Receiving {
         let (content, is_whole) = match opened {
             Ok((content, is_whole)) => (Some(content), is_whole),
             Err(error) => {
-                tracing::info!(%error, entry, "what an earlier attempt left is gone");
+                tracing::info!(%error, %entry, "what an earlier attempt left is gone");
                 (None, false)
             }
         };
@@ -170,8 +171,8 @@ impl Receiving {
             left.differs |= !differing.is_empty();
             waiting.append(&mut compared);
             differing.clear();
-            let end = waiting.last().map(|item| item.index + 1);
-            if end == Some(lengths.chunks()) {
+            let end = waiting.last().map(|item| item.index.next());
+            if end == Some(lengths.end()) {
                 compared = std::mem::take(waiting);
                 if left.differs {
                     differing.clone_from(&compared);
@@ -187,13 +188,13 @@ impl Receiving {
                 .add_compared(same_bytes, differing_bytes);
             self.say_compared(
                 left.entry,
-                last.index + 1,
-                runs(differing.iter().map(|item| item.index)),
+                last.index.next().get(),
+                ChunkIndex::runs(differing.iter().map(|item| item.index)),
             );
         }
     }
 
-    fn say_compared(&self, entry: u32, chunks: u32, differing: Vec<(u32, u32)>) {
+    fn say_compared(&self, entry: EntryIndex, chunks: u32, differing: Vec<(ChunkIndex, u32)>) {
         let transfer = self.transfer.id;
         self.inlet.compared(entry, chunks, &differing);
         self.connection.say(Message::Compared {

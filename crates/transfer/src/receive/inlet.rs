@@ -12,6 +12,7 @@ use crate::event::TransferError;
 use crate::protocol::chunking::ChunkPlace;
 use crate::protocol::early::EarlyData;
 use crate::protocol::frame::{ChunkHeader, DigestItem};
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::Manifest;
 use crate::protocol::receiver::Receiver;
 use crate::protocol::selection::Selection;
@@ -81,8 +82,8 @@ impl Inlet {
         &self,
         transfer: &Arc<Transfer>,
         selection: &Arc<Selection>,
-        have: &BTreeMap<u32, u32>,
-    ) -> (Feeds, Vec<(u32, u32)>) {
+        have: &BTreeMap<EntryIndex, u32>,
+    ) -> (Feeds, Vec<(EntryIndex, u32)>) {
         let State { machine, sink } = &mut *self.0.lock();
         machine.accept(Arc::clone(selection), have);
         let (work, waiting_work) = mpsc::channel(WORK);
@@ -201,7 +202,7 @@ impl Inlet {
     }
 
     /// The comparison of what an earlier attempt has left goes on.
-    pub(crate) fn compared(&self, entry: u32, chunks: u32, differing: &[(u32, u32)]) {
+    pub(crate) fn compared(&self, entry: EntryIndex, chunks: u32, differing: &[(ChunkIndex, u32)]) {
         self.0.lock().machine.compared(entry, chunks, differing);
     }
 }
@@ -218,7 +219,7 @@ impl State {
 
 impl Work {
     /// The file that it belongs to, where it is one.
-    const fn entry(&self) -> Option<u32> {
+    const fn entry(&self) -> Option<EntryIndex> {
         match self {
             Self::Chunk { entry, .. } | Self::End { entry, .. } | Self::Failed { entry, .. } => {
                 Some(*entry)

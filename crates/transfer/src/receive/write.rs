@@ -13,6 +13,7 @@ use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::Digest;
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::BatchItem;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::manifest::Entry;
 
 /// So much, or so long, of a file is written before it is made durable for the
@@ -30,7 +31,7 @@ pub(super) struct WriteStage<'a> {
     /// The file whose chunks are arriving.
     open: Option<PartialFile>,
     /// A file that failed here, while the rest of it still arrives.
-    given_up: Option<u32>,
+    given_up: Option<EntryIndex>,
     pace: Pace,
     unchecked_bytes: u64,
     unsynced_bytes: u64,
@@ -89,7 +90,7 @@ impl<'a> WriteStage<'a> {
                         }
                         let data = buffer.data().get(item.data).unwrap_or_default();
                         if !self.is_here(item.entry, data) {
-                            self.chunk(item.entry, data, 0, item.digest)?;
+                            self.chunk(item.entry, data, ChunkIndex::FIRST, item.digest)?;
                         }
                         self.receiving
                             .transfer
@@ -128,7 +129,7 @@ impl<'a> WriteStage<'a> {
     }
 
     /// A file is not what an earlier attempt has made durable, and stays as it was.
-    fn changed(&self, entry: u32) -> Result<(), Stopped> {
+    fn changed(&self, entry: EntryIndex) -> Result<(), Stopped> {
         let error = FileError::Local {
             trouble: FileErrorKind::Changed,
             detail: "it was received before, and was something else then".to_owned(),
@@ -139,7 +140,7 @@ impl<'a> WriteStage<'a> {
 
     /// Whether an earlier attempt has left just this file, whole. It was not
     /// asked about because it came along with the offer.
-    fn is_here(&mut self, entry: u32, data: &[u8]) -> bool {
+    fn is_here(&mut self, entry: EntryIndex, data: &[u8]) -> bool {
         if !self.store.have().contains_key(&entry) {
             return false;
         }
@@ -155,9 +156,9 @@ impl<'a> WriteStage<'a> {
 
     fn chunk(
         &mut self,
-        entry: u32,
+        entry: EntryIndex,
         data: &[u8],
-        index: u32,
+        index: ChunkIndex,
         digest: Digest,
     ) -> Result<(), Stopped> {
         if self.given_up == Some(entry) {
@@ -169,7 +170,13 @@ impl<'a> WriteStage<'a> {
         }
     }
 
-    fn put(&mut self, entry: u32, data: &[u8], index: u32, digest: Digest) -> io::Result<()> {
+    fn put(
+        &mut self,
+        entry: EntryIndex,
+        data: &[u8],
+        index: ChunkIndex,
+        digest: Digest,
+    ) -> io::Result<()> {
         self.unchecked_bytes += data.len() as u64;
         if self.unchecked_bytes >= ROOM_BYTES {
             self.unchecked_bytes = 0;
@@ -177,7 +184,7 @@ impl<'a> WriteStage<'a> {
         }
         let mut part = self.part(entry)?;
         part.chunks.forget(index);
-        let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
+        let offset_bytes = u64::from(index.get()) * u64::from(CHUNK_BYTES);
         part.write_at(data, offset_bytes, &mut self.pace)?;
         part.chunks.wrote(index, digest);
         self.open = Some(part);
@@ -186,7 +193,7 @@ impl<'a> WriteStage<'a> {
 
     /// Has what was written made durable from time to time, if that stage is
     /// not busy anyway.
-    fn sync_some(&mut self, entry: u32, written_bytes: usize) {
+    fn sync_some(&mut self, entry: EntryIndex, written_bytes: usize) {
         let Some(part) = &self.open else {
             return;
         };
@@ -201,7 +208,7 @@ impl<'a> WriteStage<'a> {
         }
     }
 
-    fn end(&mut self, entry: u32) -> Result<(), Stopped> {
+    fn end(&mut self, entry: EntryIndex) -> Result<(), Stopped> {
         if self.given_up == Some(entry) {
             return Ok(());
         }
@@ -214,7 +221,7 @@ impl<'a> WriteStage<'a> {
         }
     }
 
-    fn complete(&mut self, entry: u32) -> io::Result<PartialFile> {
+    fn complete(&mut self, entry: EntryIndex) -> io::Result<PartialFile> {
         let part = match self
             .store
             .whole(&mut self.folders, entry, self.receiving.path(entry)?)?
@@ -234,7 +241,7 @@ impl<'a> WriteStage<'a> {
 
     /// The file that is open; what an earlier attempt left of it, or a new one,
     /// where nothing of it has come.
-    fn part(&mut self, entry: u32) -> io::Result<PartialFile> {
+    fn part(&mut self, entry: EntryIndex) -> io::Result<PartialFile> {
         match self.open.take() {
             Some(part) => Ok(part),
             None => {
@@ -244,7 +251,7 @@ impl<'a> WriteStage<'a> {
         }
     }
 
-    fn give_up(&mut self, entry: u32, error: io::Error) -> Result<(), Stopped> {
+    fn give_up(&mut self, entry: EntryIndex, error: io::Error) -> Result<(), Stopped> {
         self.given_up = Some(entry);
         self.receiving.file_failed(self.store, entry, error)?;
         self.hand_on(Written::Failed)

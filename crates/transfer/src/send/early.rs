@@ -7,6 +7,7 @@ use super::queue::Queue;
 use super::read::Reading;
 use super::{Outgoing, Sent, Stopped, Unread};
 use crate::protocol::digest::Tree;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 
 /// Sends the early data of an offer, and tells those who send the rest.
 pub(crate) struct EarlyJob {
@@ -36,10 +37,10 @@ impl EarlyJob {
 impl Reading<'_> {
     fn read_early(&mut self) -> Result<(), Stopped> {
         let (manifest, early) = (self.outgoing.source.manifest(), self.outgoing.early);
-        let mut entry = manifest.next_file(0);
+        let mut entry = manifest.next_file(EntryIndex::FIRST);
         while early.holds(entry) {
             self.read_small(entry)?;
-            entry = manifest.next_file(entry + 1);
+            entry = manifest.next_file(entry.next());
         }
         self.flush()?;
         let Some(begun) = early.begun() else {
@@ -52,15 +53,18 @@ impl Reading<'_> {
         }
     }
 
-    fn read_first(&mut self, entry: u32) -> Result<(), Unread> {
+    fn read_first(&mut self, entry: EntryIndex) -> Result<(), Unread> {
         let open = self.open(entry)?;
-        let place = open.lengths.place(0).ok_or(Unread::Stopped)?;
+        let place = open
+            .lengths
+            .place(ChunkIndex::FIRST)
+            .ok_or(Unread::Stopped)?;
         let buffer = self.fill(&open, place)?;
         Ok(self.send_chunk(&open, place, buffer)?)
     }
 
     /// Reads on behind the early data. Returns where the files go on.
-    pub(super) fn read_behind(&mut self, begun: Begun) -> Result<u32, Stopped> {
+    pub(super) fn read_behind(&mut self, begun: Begun) -> Result<EntryIndex, Stopped> {
         let manifest = self.outgoing.source.manifest();
         let Some(entry) = self.outgoing.goes_on_behind else {
             return Ok(manifest.next_file(self.outgoing.early.end()));
@@ -68,10 +72,10 @@ impl Reading<'_> {
         if let Some(tree) = begun {
             self.check_pause()?;
             // A receiver that has given it up must hear of an end all the same.
-            let read = self.read_chunks(entry, 1);
+            let read = self.read_chunks(entry, ChunkIndex::FIRST.next());
             let read = read.and_then(|open| self.check_read(&open));
             self.end(entry, read.map(|()| tree))?;
         }
-        Ok(manifest.next_file(entry + 1))
+        Ok(manifest.next_file(entry.next()))
     }
 }

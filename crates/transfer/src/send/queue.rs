@@ -5,29 +5,30 @@ use crate::connection::Frame;
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::file_error::FileError;
 use crate::protocol::frame;
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::message::Message;
 
 /// What was read, hashed and framed.
 pub(super) enum Piece {
     Chunk {
-        entry: u32,
-        index: u32,
+        entry: EntryIndex,
+        index: ChunkIndex,
         digest: Digest,
         frame: Frame,
     },
     Batch {
-        /// Each file's number and root.
-        files: Vec<(u32, Digest)>,
+        /// Each file's place and root.
+        files: Vec<(EntryIndex, Digest)>,
         frame: Frame,
         file_bytes: usize,
     },
     End {
-        entry: u32,
+        entry: EntryIndex,
         /// Over the chunks that the receiver had.
         tree: Tree,
     },
     Failed {
-        entry: u32,
+        entry: EntryIndex,
         error: FileError,
     },
 }
@@ -71,7 +72,7 @@ impl<'a, T: FnMut(Sent)> Queue<'a, T> {
                 digest,
                 frame,
             } => {
-                if have.get(&entry).is_none_or(|have| index >= *have) {
+                if have.get(&entry).is_none_or(|have| index.get() >= *have) {
                     let tree = self.tree.get_or_insert_with(|| Tree::starting_at(index));
                     tree.push(digest);
                 }

@@ -16,6 +16,7 @@ use crate::protocol::chunking::{ChunkPlace, Chunking};
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::{self, BATCH_ITEM_BYTES, BatchItem, ChunkHeader};
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::send::source::SourceReader;
 
 /// In one batch. Of the smallest files a frame would hold 26,000, and both sides
@@ -35,7 +36,7 @@ pub(super) struct Reading<'a> {
 
 /// A file that travels in chunks.
 pub(super) struct OpenFile {
-    pub(super) entry: u32,
+    pub(super) entry: EntryIndex,
     pub(super) lengths: Chunking,
     pub(super) file: File,
     /// What its chunks are known to be.
@@ -46,8 +47,8 @@ pub(super) struct OpenFile {
 struct Batch {
     buffer: Buffer,
     used_bytes: usize,
-    /// Each file's number and where its data lies.
-    files: Vec<(u32, Range<usize>)>,
+    /// Each file's place and where its data lies.
+    files: Vec<(EntryIndex, Range<usize>)>,
 }
 
 impl<'a> Reading<'a> {
@@ -75,7 +76,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads a file that travels in a batch.
-    pub(super) fn read_small(&mut self, entry: u32) -> Result<(), Stopped> {
+    pub(super) fn read_small(&mut self, entry: EntryIndex) -> Result<(), Stopped> {
         let offered = self.outgoing.source.manifest().entry(entry);
         let size = offered.and_then(|entry| usize::try_from(entry.file_size_bytes()?).ok());
         let size = size.ok_or(Stopped)?;
@@ -109,7 +110,11 @@ impl<'a> Reading<'a> {
     }
 
     /// All of a file was read that is to travel in chunks, or as much as could be.
-    pub(super) fn end(&mut self, entry: u32, read: Result<Tree, Unread>) -> Result<(), Stopped> {
+    pub(super) fn end(
+        &mut self,
+        entry: EntryIndex,
+        read: Result<Tree, Unread>,
+    ) -> Result<(), Stopped> {
         match read {
             Ok(tree) => (self.put)(Piece::End { entry, tree }),
             Err(Unread::Failed(error)) => (self.put)(Piece::Failed { entry, error }),
@@ -118,7 +123,11 @@ impl<'a> Reading<'a> {
     }
 
     /// From the chunk `first` on.
-    pub(super) fn read_chunks(&mut self, entry: u32, first: u32) -> Result<OpenFile, Unread> {
+    pub(super) fn read_chunks(
+        &mut self,
+        entry: EntryIndex,
+        first: ChunkIndex,
+    ) -> Result<OpenFile, Unread> {
         let open = self.open(entry)?;
         for place in open.lengths.places_from(first) {
             self.check_wanted(entry)?;
@@ -134,7 +143,7 @@ impl<'a> Reading<'a> {
         Ok(open)
     }
 
-    pub(super) fn open(&mut self, entry: u32) -> Result<OpenFile, Unread> {
+    pub(super) fn open(&mut self, entry: EntryIndex) -> Result<OpenFile, Unread> {
         let lengths = self.outgoing.source.manifest().lengths(entry);
         let file = self.reader.open(entry)?;
         Ok(OpenFile {
@@ -146,7 +155,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Before each chunk of a file.
-    pub(super) fn check_wanted(&mut self, entry: u32) -> Result<(), Unread> {
+    pub(super) fn check_wanted(&mut self, entry: EntryIndex) -> Result<(), Unread> {
         self.check_pause()?;
         match self.outgoing.is_unwanted(entry) {
             true => Err(FileError::Peer(FileErrorKind::Io).into()),
@@ -217,7 +226,7 @@ impl Batch {
     fn read(
         &mut self,
         reader: &mut SourceReader,
-        entry: u32,
+        entry: EntryIndex,
         size: usize,
     ) -> Result<(), FileError> {
         let file = reader.open(entry)?;

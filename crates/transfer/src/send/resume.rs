@@ -17,6 +17,7 @@ use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
 use crate::protocol::frame::{DIGEST_ITEMS_MAX, DigestItem};
+use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::send::source::SourceReader;
 
 /// Digests do not wait longer than it takes to read so much.
@@ -24,15 +25,15 @@ const FLUSH_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What the receiver has compared of a file that it had.
 pub(crate) struct Answer {
-    pub(crate) entry: u32,
+    pub(crate) entry: EntryIndex,
     /// How many chunks, from the first.
     pub(crate) chunks: u32,
     /// Chunks to be sent after all: the first of each run and how many.
-    pub(crate) differing: Vec<(u32, u32)>,
+    pub(crate) differing: Vec<(ChunkIndex, u32)>,
 }
 
 /// The digests of the chunks of one file that the receiver has.
-pub(super) type Digested = (u32, Result<Vec<Digest>, FileError>);
+pub(super) type Digested = (EntryIndex, Result<Vec<Digest>, FileError>);
 
 /// What the pipeline waits for before it can end a file.
 pub(super) struct Waiting {
@@ -41,7 +42,7 @@ pub(super) struct Waiting {
     begun: mpsc::Receiver<Infallible>,
     answers: UnboundedReceiver<Answer>,
     /// Answers about files that are not due.
-    early: HashMap<u32, Answer>,
+    early: HashMap<EntryIndex, Answer>,
 }
 
 impl Waiting {
@@ -66,14 +67,18 @@ impl Waiting {
         let _ = self.begun.recv();
     }
 
-    fn digests(&self, entry: u32) -> Result<Vec<Digest>, Unread> {
+    fn digests(&self, entry: EntryIndex) -> Result<Vec<Digest>, Unread> {
         let mut digested = self.digested.iter();
         let digests = digested.find_map(|(of, digests)| (of == entry).then_some(digests));
         Ok(digests.ok_or(Stopped)??)
     }
 
     /// The chunks that differ, once all are compared.
-    fn differing(&mut self, entry: u32, chunks: u32) -> Result<Vec<(u32, u32)>, Stopped> {
+    fn differing(
+        &mut self,
+        entry: EntryIndex,
+        chunks: u32,
+    ) -> Result<Vec<(ChunkIndex, u32)>, Stopped> {
         // Of an empty file nothing is said.
         while chunks > 0 && self.early.get(&entry).is_none_or(|it| it.chunks < chunks) {
             let mut answer = self.answers.blocking_recv().ok_or(Stopped)?;
@@ -112,7 +117,7 @@ impl Outgoing {
             let mut digest_all = || {
                 let file = reader.open(entry)?;
                 let known = self.connection.resources.known.recall(&file);
-                for place in lengths.places_from(0).take(chunks as usize) {
+                for place in lengths.places_from(ChunkIndex::FIRST).take(chunks as usize) {
                     self.transfer.control.wait_while_paused();
                     if self.transfer.is_stopped() || self.is_unwanted(entry) {
                         return Err(FileError::Peer(FileErrorKind::Io));
@@ -164,16 +169,17 @@ impl Reading<'_> {
     /// Returns the tree over those.
     pub(super) fn read_missing(
         &mut self,
-        entry: u32,
+        entry: EntryIndex,
         have: u32,
         waiting: &mut Waiting,
     ) -> Result<Tree, Unread> {
         waiting.until_begun();
-        let open = self.read_chunks(entry, have)?;
+        let open = self.read_chunks(entry, ChunkIndex::new(have))?;
         let digests = waiting.digests(entry)?;
         for (first, count) in waiting.differing(entry, have)? {
-            for index in first..first.saturating_add(count) {
-                let expected = digests.get(index as usize).ok_or(Stopped)?;
+            let end = first.checked_add(count).ok_or(Stopped)?;
+            for index in first.until(end) {
+                let expected = digests.get(index.get() as usize).ok_or(Stopped)?;
                 self.read_again(&open, index, *expected)?;
             }
         }
@@ -188,7 +194,12 @@ impl Reading<'_> {
     }
 
     /// Reads a chunk whose digest was sent already, and must not have changed.
-    fn read_again(&mut self, open: &OpenFile, index: u32, expected: Digest) -> Result<(), Unread> {
+    fn read_again(
+        &mut self,
+        open: &OpenFile,
+        index: ChunkIndex,
+        expected: Digest,
+    ) -> Result<(), Unread> {
         self.check_wanted(open.entry)?;
         let place = open.lengths.place(index).ok_or(Stopped)?;
         let buffer = self.fill(open, place)?;

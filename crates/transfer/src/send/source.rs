@@ -20,6 +20,7 @@ use crate::disk::version;
 use crate::disk::version::FileVersion;
 use crate::event::Renamed;
 use crate::protocol::file_error::{FileError, FileErrorKind};
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest, ManifestBuilder, ManifestError};
 use crate::protocol::path::{SafePath, fitting_name, is_part, numbered};
 
@@ -119,7 +120,7 @@ struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Folder {
     Root(u32),
-    Entry(u32),
+    Entry(EntryIndex),
 }
 
 impl Source {
@@ -300,7 +301,7 @@ impl Scan {
                 return Ok(());
             }
         };
-        let number = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        let index = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
         self.push(
             place,
             Entry::Folder {
@@ -310,7 +311,7 @@ impl Scan {
         )?;
         let inside = Position {
             dir: &dir,
-            folder: Folder::Entry(number),
+            folder: Folder::Entry(EntryIndex::new(index)),
             local: &local,
             offered: Some(path),
         };
@@ -365,7 +366,7 @@ impl Scan {
 /// to the last one open.
 pub(crate) struct SourceReader {
     source: Arc<Source>,
-    open: Vec<(u32, Dir)>,
+    open: Vec<(EntryIndex, Dir)>,
 }
 
 impl SourceReader {
@@ -377,7 +378,7 @@ impl SourceReader {
     }
 
     /// The file `entry`, if it is still the one that was offered.
-    pub(crate) fn open(&mut self, entry: u32) -> Result<File, FileError> {
+    pub(crate) fn open(&mut self, entry: EntryIndex) -> Result<File, FileError> {
         let source = Arc::clone(&self.source);
         let dir = self.enter(source.place(entry)?.folder)?;
         let mut options = OpenOptions::new();
@@ -398,7 +399,7 @@ impl SourceReader {
     /// never had the size that the system told.
     pub(crate) fn read(
         &self,
-        entry: u32,
+        entry: EntryIndex,
         file: &File,
         room: &mut [u8],
         offset_bytes: u64,
@@ -414,7 +415,7 @@ impl SourceReader {
 
     /// Whether all of `file` that was read is what was offered: it is still the same,
     /// and there is nothing behind the size that was offered.
-    pub(crate) fn check_read(&self, entry: u32, file: &File) -> Result<(), FileError> {
+    pub(crate) fn check_read(&self, entry: EntryIndex, file: &File) -> Result<(), FileError> {
         self.check_unchanged(entry, file)?;
         let offered = self.source.manifest.entry(entry);
         let size_bytes = offered.and_then(Entry::file_size_bytes).unwrap_or_default();
@@ -428,7 +429,7 @@ impl SourceReader {
     }
 
     /// Whether `file` is still the one that was offered.
-    pub(crate) fn check_unchanged(&self, entry: u32, file: &File) -> Result<(), FileError> {
+    pub(crate) fn check_unchanged(&self, entry: EntryIndex, file: &File) -> Result<(), FileError> {
         let local = |trouble: FileErrorKind| FileError::Local {
             trouble,
             detail: "it is not what was offered any more".to_owned(),
@@ -501,15 +502,15 @@ impl Source {
         renamed
     }
 
-    fn place(&self, entry: u32) -> io::Result<&Place> {
-        let place = usize::try_from(entry)
+    fn place(&self, entry: EntryIndex) -> io::Result<&Place> {
+        let place = usize::try_from(entry.get())
             .ok()
             .and_then(|entry| self.places.get(entry));
         place.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// What an entry is called here.
-    fn name(&self, entry: u32) -> io::Result<&OsStr> {
+    fn name(&self, entry: EntryIndex) -> io::Result<&OsStr> {
         if let Some(name) = &self.place(entry)?.name {
             return Ok(name);
         }
@@ -622,7 +623,8 @@ mod tests {
         let mut reader = SourceReader::new(Arc::new(source));
         for (entry, content) in [(2, &b"A"[..]), (4, b"a"), (5, b"what?"), (7, b"\xff\xfe")] {
             let mut read = Vec::new();
-            reader.open(entry).unwrap().read_to_end(&mut read).unwrap();
+            let mut file = reader.open(EntryIndex::new(entry)).unwrap();
+            file.read_to_end(&mut read).unwrap();
             assert_eq!(read, content);
         }
     }
@@ -648,7 +650,7 @@ mod tests {
         let source = Source::scan(std::slice::from_ref(&top)).unwrap();
         let numbers: std::collections::HashMap<_, _> = (0..)
             .zip(paths(&source))
-            .map(|(number, path)| (path.to_owned(), number))
+            .map(|(number, path)| (path.to_owned(), EntryIndex::new(number)))
             .collect();
         fs::write(top.join("grown"), "xy").unwrap();
         for name in ["linked", "piped", "gone"] {

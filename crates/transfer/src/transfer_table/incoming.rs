@@ -11,10 +11,11 @@ use crate::protocol::chunking::CHUNK_BYTES;
 use crate::protocol::digest::Digest;
 use crate::protocol::early::{self, EarlyData};
 use crate::protocol::file_error::FileErrorKind;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{
     ENTRIES_MAX, Entry, Manifest, ManifestBuilder, ManifestError, PATHS_BYTES_MAX,
 };
-use crate::protocol::message::{CancelReason, DeclineReason, Message, Offer, TransferId, runs};
+use crate::protocol::message::{CancelReason, DeclineReason, Message, Offer, TransferId};
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 use crate::receive::inlet::Inlet;
@@ -277,7 +278,7 @@ impl TransferTable {
         self: &Arc<Self>,
         transfer: Arc<Transfer>,
         selection: &Arc<Selection>,
-        have: &BTreeMap<u32, u32>,
+        have: &BTreeMap<EntryIndex, u32>,
     ) -> Result<(Receiving, Feeds), ExchangeError> {
         let id = transfer.id;
         let mut open = self.open();
@@ -306,8 +307,8 @@ impl TransferTable {
         Ok((receiving, feeds))
     }
 
-    fn say_accept(&self, transfer: TransferId, selection: &Selection, have: &[(u32, u32)]) {
-        for page in runs(selection.skipped().iter().copied()).chunks(PAGE) {
+    fn say_accept(&self, transfer: TransferId, selection: &Selection, have: &[(EntryIndex, u32)]) {
+        for page in EntryIndex::runs(selection.skipped().iter().copied()).chunks(PAGE) {
             self.connection.say(Message::Skip {
                 transfer,
                 entries: page.to_vec(),

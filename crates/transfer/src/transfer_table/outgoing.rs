@@ -12,6 +12,7 @@ use crate::event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError};
 use crate::protocol::early::EarlyData;
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::message::{CancelReason, Message, Offer, TransferId};
 use crate::protocol::sender::{Accepted, Delivered, Sender};
@@ -32,18 +33,18 @@ pub(crate) struct OpenOutgoing {
     pub(crate) source: Arc<Source>,
     pub(crate) machine: Sender,
     /// Files the receiver does not want, or gave up.
-    pub(crate) unwanted: Arc<Mutex<BTreeSet<u32>>>,
+    pub(crate) unwanted: Arc<Mutex<BTreeSet<EntryIndex>>>,
     /// What the receiver misses of what it seemed to have; `None` until files
     /// are sent.
     pub(crate) answers: Option<mpsc::UnboundedSender<Answer>>,
     /// Tells that the early data is sent, once it is.
     early: Option<oneshot::Receiver<Begun>>,
     /// What of it could not be read, as long as nobody knows whether that matters.
-    failed_early: Vec<(u32, FileError)>,
+    failed_early: Vec<(EntryIndex, FileError)>,
 }
 
 impl OpenOutgoing {
-    fn outgoing(&self, connection: &Arc<Connection>, have: BTreeMap<u32, u32>) -> Outgoing {
+    fn outgoing(&self, connection: &Arc<Connection>, have: BTreeMap<EntryIndex, u32>) -> Outgoing {
         Outgoing {
             transfer: Arc::clone(&self.transfer),
             source: Arc::clone(&self.source),
@@ -95,7 +96,7 @@ impl OpenOutgoing {
 
     /// What should travel before the answer cannot be read. Returns what the
     /// application is to be told, if anything yet.
-    fn failed_early(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
+    fn failed_early(&mut self, entry: EntryIndex, error: FileError) -> Option<ExchangeEvent> {
         if !self.machine.is_accepted() {
             self.failed_early.push((entry, error));
             return None;
@@ -108,7 +109,7 @@ impl OpenOutgoing {
 
     /// This side cannot send a file. Returns what the application is to be told,
     /// if it is news.
-    fn failed(&mut self, entry: u32, error: FileError) -> Option<ExchangeEvent> {
+    fn failed(&mut self, entry: EntryIndex, error: FileError) -> Option<ExchangeEvent> {
         self.transfer.digests.add_failed(entry);
         let is_news = self.machine.failed(entry);
         let path = self.source.manifest().entry(entry)?.path().clone();

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use crate::liar::MIB;
 use crate::support::{Peer, names, noise, pair, tree};
 use pinhole_transfer::{
-    AcceptOptions, ExchangeError, ExchangeEvent, Existing, Party, Paused, Summary, TransferError,
-    TransferId,
+    AcceptOptions, EntryIndex, ExchangeError, ExchangeEvent, Existing, Party, Paused, Summary,
+    TransferError, TransferId,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -215,7 +215,7 @@ async fn a_part_of_an_offer_can_be_taken() {
     let choices = AcceptOptions {
         // d/e with everything in it, and f: the entries are a, d, d/e, d/e/y,
         // d/x, f.
-        unwanted: BTreeSet::from([2, 5]),
+        unwanted: BTreeSet::from([2, 5].map(EntryIndex::new)),
         ..AcceptOptions::default()
     };
     let into_new = into.path().join("new");
@@ -233,7 +233,7 @@ async fn a_part_of_an_offer_can_be_taken() {
 async fn all_of_an_offer_can_be_unwanted() {
     let (from, into) = some_there();
     let choices = AcceptOptions {
-        unwanted: (0..6).collect(),
+        unwanted: (0..6).map(EntryIndex::new).collect(),
         ..AcceptOptions::default()
     };
     let into_new = into.path().join("new");

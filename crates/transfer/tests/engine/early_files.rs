@@ -7,7 +7,8 @@ use std::time::Duration;
 use pinhole_transfer::digest::Digest;
 use pinhole_transfer::frame::{BatchItem, encode_batch_header};
 use pinhole_transfer::{
-    AcceptOptions, DeclineReason, Destination, ExchangeEvent, Party, Source, TransferError,
+    AcceptOptions, DeclineReason, Destination, EntryIndex, ExchangeEvent, Party, Source,
+    TransferError,
 };
 use tempfile::tempdir;
 
@@ -384,7 +385,7 @@ async fn say_wrong(liar: &mut Liar, what: &str) {
         }
         _ => {
             liar.bytes(&encode_batch_header(id(0), 41).unwrap()).await;
-            let item = BatchItem::encode_header(0, 4, digest);
+            let item = BatchItem::encode_header(EntryIndex::FIRST, 4, digest);
             liar.bytes(&item).await;
             liar.bytes(b"a").await;
         }
@@ -410,7 +411,8 @@ async fn what_came_along_and_is_not_genuine_is_never_kept() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob) = with_liar();
     liar.offer_early(0, &[4]).await;
-    let mut items = BatchItem::encode_header(0, 4, Digest::of_file(b"some")).to_vec();
+    let header = BatchItem::encode_header(EntryIndex::FIRST, 4, Digest::of_file(b"some"));
+    let mut items = header.to_vec();
     items.extend(b"else");
     liar.bytes(&encode_batch_header(id(0), items.len()).unwrap())
         .await;

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pinhole_transfer::frame::ChunkHeader;
-use pinhole_transfer::{ExchangeError, ExchangeEvent, Party, Side, TransferError};
+use pinhole_transfer::{
+    ChunkIndex, EntryIndex, ExchangeError, ExchangeEvent, Party, Side, TransferError,
+};
 use tempfile::tempdir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -198,8 +200,8 @@ async fn brought(state: &str, from: &Path, into: &Path) -> (Liar, Peer) {
             let (mut liar, bob, _) = accepted(&[2 * MIB, 3], into).await;
             let header = ChunkHeader {
                 transfer: id(0),
-                entry: 0,
-                index: 0,
+                entry: EntryIndex::FIRST,
+                index: ChunkIndex::FIRST,
                 digest,
             };
             match state {

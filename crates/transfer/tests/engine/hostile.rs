@@ -8,8 +8,8 @@ use crate::support::{Peer, names, noise};
 use pinhole_transfer::digest::Digest;
 use pinhole_transfer::frame::{BatchItem, ChunkHeader, encode_batch_header};
 use pinhole_transfer::{
-    AcceptError, AcceptOptions, DeclineReason, Destination, DestinationError, ExchangeError,
-    FileErrorKind, Party, Side, TransferError,
+    AcceptError, AcceptOptions, ChunkIndex, DeclineReason, Destination, DestinationError,
+    EntryIndex, ExchangeError, FileErrorKind, Party, Side, TransferError,
 };
 use tempfile::tempdir;
 
@@ -224,7 +224,9 @@ async fn what_does_not_match_its_digest_is_never_kept() {
                 liar.chunk(0, 1, &data, Digest::of_file(b"other")).await;
             }
             "a batch" => {
-                let mut items = BatchItem::encode_header(0, 4, Digest::of_file(b"some")).to_vec();
+                let header =
+                    BatchItem::encode_header(EntryIndex::FIRST, 4, Digest::of_file(b"some"));
+                let mut items = header.to_vec();
                 items.extend(b"else");
                 liar.bytes(&encode_batch_header(self::id(0), items.len()).unwrap())
                     .await;
@@ -499,8 +501,8 @@ async fn half_a_chunk_on_a_connection_that_takes_no_answer_holds_nobody_up() {
     let (second, _) = bob.offered().await;
     let header = ChunkHeader {
         transfer: id(0),
-        entry: 0,
-        index: 0,
+        entry: EntryIndex::FIRST,
+        index: ChunkIndex::FIRST,
         digest: chunk_digest(0, &kept),
     };
     liar.bytes(&header.encode(MIB).unwrap()).await;

@@ -9,7 +9,9 @@ use pinhole_transfer::frame::{
     BATCH_HEADER_BYTES, BatchItem, CHUNK_HEADER_BYTES, ChunkHeader, DigestItem, FRAME_HEADER_BYTES,
     FrameHeader, FrameKind, batch_items, encode_batch_header, encode_digests,
 };
-use pinhole_transfer::{ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId};
+use pinhole_transfer::{
+    ChunkIndex, EntryIndex, ExchangeError, ExchangeEvent, Owner, Resources, Side, TransferId,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 pub(crate) const MIB: usize = 1024 * 1024;
@@ -20,7 +22,7 @@ pub(crate) fn chunk_digest(index: u32, data: &[u8]) -> Digest {
         return Digest::of_file(data);
     }
     let lengths = Chunking::new((u64::from(index) + 2) * MIB as u64).unwrap();
-    Digest::of_chunk(lengths.place(index).unwrap(), data)
+    Digest::of_chunk(lengths.place(ChunkIndex::new(index)).unwrap(), data)
 }
 pub(crate) const FAILED: &str =
     r#"{"type":"file_failed","transfer":0,"entry":0,"trouble":"not_found"}"#;
@@ -45,6 +47,14 @@ pub(crate) fn pair_of(key: [u8; 32], resources: Resources) -> (Liar, Peer) {
 
 pub(crate) fn id(id: u32) -> TransferId {
     serde_json::from_value(id.into()).unwrap()
+}
+
+pub(crate) fn digest_item(entry: u32, index: u32, digest: Digest) -> DigestItem {
+    DigestItem {
+        entry: EntryIndex::new(entry),
+        index: ChunkIndex::new(index),
+        digest,
+    }
 }
 
 impl Liar {
@@ -117,8 +127,8 @@ impl Liar {
     ) {
         let header = ChunkHeader {
             transfer: id(transfer),
-            entry,
-            index,
+            entry: EntryIndex::new(entry),
+            index: ChunkIndex::new(index),
             digest,
         };
         self.bytes(&header.encode(data.len()).unwrap()).await;
@@ -128,11 +138,7 @@ impl Liar {
     pub(crate) async fn digests(&mut self, items: &[(u32, u32, Digest)]) {
         let items: Vec<_> = items
             .iter()
-            .map(|&(entry, index, digest)| DigestItem {
-                entry,
-                index,
-                digest,
-            })
+            .map(|&(entry, index, digest)| digest_item(entry, index, digest))
             .collect();
         self.bytes(&encode_digests(id(0), &items).unwrap()).await;
     }
@@ -153,8 +159,8 @@ impl Liar {
     pub(crate) async fn half_a_chunk(&mut self, entry: u32, index: u32, data: &[u8]) {
         let header = ChunkHeader {
             transfer: id(0),
-            entry,
-            index,
+            entry: EntryIndex::new(entry),
+            index: ChunkIndex::new(index),
             digest: chunk_digest(index, data),
         };
         self.bytes(&header.encode(data.len()).unwrap()).await;
@@ -170,7 +176,7 @@ impl Liar {
         for (entry, data) in files {
             let length = u32::try_from(data.len()).unwrap();
             items.extend(BatchItem::encode_header(
-                *entry,
+                EntryIndex::new(*entry),
                 length,
                 Digest::of_file(data),
             ));
@@ -196,7 +202,7 @@ impl Liar {
         assert_eq!(kind, FrameKind::Batch);
         let items = &payload[BATCH_HEADER_BYTES..];
         let found = batch_items(items).unwrap();
-        let file = |item: BatchItem| (item.entry, items[item.data].to_vec());
+        let file = |item: BatchItem| (item.entry.get(), items[item.data].to_vec());
         found.into_iter().map(file).collect()
     }
 
@@ -206,7 +212,7 @@ impl Liar {
         assert_eq!(kind, FrameKind::Chunk);
         let (header, data) = payload.split_first_chunk::<CHUNK_HEADER_BYTES>().unwrap();
         let header = ChunkHeader::decode(header);
-        (header.entry, header.index, data.to_vec())
+        (header.entry.get(), header.index.get(), data.to_vec())
     }
 
     /// What the other side says up to a batch. Returns its last word before.

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use pinhole_transfer::digest::{Digest, Tree};
-use pinhole_transfer::frame::{DigestItem, encode_digests};
+use pinhole_transfer::frame::encode_digests;
 use pinhole_transfer::{ExchangeError, Party, TransferError, TransferId};
 use tempfile::tempdir;
 
-use crate::liar::{Liar, MIB, accepted, assert_refused, chunk_digest, id, pair};
+use crate::liar::{Liar, MIB, accepted, assert_refused, chunk_digest, digest_item, id, pair};
 use crate::support::{Peer, names, noise};
 
 const SIZES: &[usize] = &[3 * MIB, 10];
@@ -73,11 +73,7 @@ async fn what_is_not_due_ends_the_connection() {
             }
             "a digest of no file" => liar.digests(&[(u32::MAX, u32::MAX, digest(0))]).await,
             "digests of a transfer that never was" => {
-                let item = DigestItem {
-                    entry: 0,
-                    index: 0,
-                    digest: digest(0),
-                };
+                let item = digest_item(0, 0, digest(0));
                 liar.bytes(&encode_digests(id(8), &[item]).unwrap()).await;
             }
             "the chunk that is here" => liar.chunk(0, 0, &chunk(0), digest(0)).await,
@@ -153,11 +149,7 @@ async fn what_the_digests_do_not_bear_out_is_never_kept() {
 async fn a_list_of_digests_that_breaks_off_costs_nothing() {
     let into = tempdir().unwrap();
     let (mut liar, mut bob, id) = resumed(into.path()).await;
-    let items = [0, 1].map(|index| DigestItem {
-        entry: 0,
-        index,
-        digest: digest(u64::from(index)),
-    });
+    let items = [0, 1].map(|index| digest_item(0, index, digest(u64::from(index))));
     let frame = encode_digests(self::id(0), &items).unwrap();
     liar.bytes(&frame[..frame.len() - 1]).await;
     drop(liar);

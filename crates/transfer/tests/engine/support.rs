@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use pinhole_transfer::{
-    AcceptOptions, Destination, Exchange, ExchangeEvent, FileError, Manifest, Owner, PeerOwner,
-    Resources, ResumeState, SafePath, Side, Source, Summary, TransferError, TransferId,
+    AcceptOptions, Destination, EntryIndex, Exchange, ExchangeEvent, FileError, Manifest, Owner,
+    PeerOwner, Resources, ResumeState, SafePath, Side, Source, Summary, TransferError, TransferId,
 };
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -170,7 +170,7 @@ async fn begun(paths: &[PathBuf]) -> ResumeState {
 /// Everything but these.
 pub(crate) fn without(unwanted: &[u32]) -> AcceptOptions {
     AcceptOptions {
-        unwanted: unwanted.iter().copied().collect(),
+        unwanted: unwanted.iter().copied().map(EntryIndex::new).collect(),
         ..AcceptOptions::default()
     }
 }

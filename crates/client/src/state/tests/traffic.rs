@@ -27,7 +27,7 @@ fn content_of(name: &str) -> usize {
 }
 
 fn content_of_manifest(manifest: &Manifest) -> usize {
-    content_of(manifest.entry(0).expect("a file").path().as_str())
+    content_of(manifest.entries()[0].path().as_str())
 }
 
 fn content_of_paths(paths: &[PathBuf]) -> usize {

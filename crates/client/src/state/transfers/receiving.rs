@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use pinhole_net::PathKind;
 use pinhole_transfer::{
-    AcceptOptions, DeclineReason, Existing, FileError, Manifest, Summary, TransferError,
+    AcceptOptions, DeclineReason, EntryIndex, Existing, FileError, Manifest, Summary, TransferError,
 };
 
 use super::{
@@ -291,7 +291,7 @@ impl State {
             return self.show_text(id, yes);
         };
         let options = AcceptOptions {
-            unwanted,
+            unwanted: unwanted.into_iter().map(EntryIndex::new).collect(),
             existing: existing.unwrap_or(settings.existing),
             keeps_executable: settings.keeps_executable,
         };

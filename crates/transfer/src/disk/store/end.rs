@@ -14,6 +14,7 @@ use crate::disk::journal::PlacedName;
 use crate::disk::partial_file::{PartialFile, at_ns_since_1970};
 use crate::disk::sync::FileSystem;
 use crate::disk::system;
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::Entry;
 use crate::protocol::path::SafePath;
 
@@ -23,7 +24,7 @@ impl Store {
     pub(crate) fn publish(
         &self,
         part: &mut PartialFile,
-        entry: u32,
+        entry: EntryIndex,
         path: &SafePath,
     ) -> io::Result<()> {
         let is_top = path.parent().is_none();
@@ -99,9 +100,9 @@ impl Store {
     fn set_folder_times(&self) -> io::Result<()> {
         let mut folders = Folders::default();
         // Deepest first: what is made inside a folder changes its time.
-        for (number, path, modified_ns) in self.folders_inside_out() {
+        for (index, path, modified_ns) in self.folders_inside_out() {
             let modified = modified_ns.and_then(at_ns_since_1970);
-            if let Some(modified) = modified.filter(|_| !self.kept.contains(&number))
+            if let Some(modified) = modified.filter(|_| !self.kept.contains(&index))
                 && let Err(error) =
                     system::set_folder_time(folders.enter(self, Some(path.as_str()))?, modified)
             {
@@ -131,23 +132,24 @@ impl Store {
     }
 
     /// The folders that are wanted and there, with their times; those inside others first.
-    fn folders_inside_out(&self) -> impl Iterator<Item = (u32, &SafePath, Option<i64>)> {
-        let folder = |number| match self.manifest.entry(number)? {
+    fn folders_inside_out(&self) -> impl Iterator<Item = (EntryIndex, &SafePath, Option<i64>)> {
+        let folder = |index| match self.manifest.entry(index)? {
             Entry::Folder { path, modified_ns }
-                if !self.unwanted.contains(&number) && !self.absent.contains_key(path.as_str()) =>
+                if !self.unwanted.contains(&index) && !self.absent.contains_key(path.as_str()) =>
             {
-                Some((number, path, *modified_ns))
+                Some((index, path, *modified_ns))
             }
             _ => None,
         };
-        (0..self.manifest.count()).rev().filter_map(folder)
+        let all = EntryIndex::FIRST.until(self.manifest.end());
+        all.rev().filter_map(folder)
     }
 
     /// Removes the folders that stayed empty. Returns whether others did not.
     fn remove_empty_folders(&self) -> bool {
         let mut folders = Folders::default();
         let mut are_left = !self.kept.is_empty();
-        let were_made = |(number, ..): &(u32, _, _)| !self.kept.contains(number);
+        let were_made = |(index, ..): &(EntryIndex, _, _)| !self.kept.contains(index);
         for (_, path, _) in self.folders_inside_out().filter(were_made) {
             // Fails for those that hold files, and is meant to.
             let removed = if path.parent().is_some() {

@@ -16,6 +16,7 @@ use crate::disk::journal::PlacedName;
 use crate::disk::partial_file::first_free;
 use crate::disk::system;
 use crate::protocol::file_error::{FileError, FileErrorKind};
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::Entry;
 use crate::protocol::path::SafePath;
 
@@ -24,23 +25,23 @@ impl Store {
         let mut folders = Folders::default();
         let manifest = Arc::clone(&self.manifest);
         let received = self.received_folders();
-        for (entry, number) in manifest.entries().iter().zip(0..) {
+        for (index, entry) in manifest.indexed() {
             let Entry::Folder { path, .. } = entry else {
                 continue;
             };
-            if self.unwanted.contains(&number) {
+            if self.unwanted.contains(&index) {
                 continue;
             }
             let makes = !received.contains(path.as_str());
             let made = match path.parent() {
-                None => self.top_folder(number, path, makes),
-                Some(_) => self.inner_folder(&mut folders, number, path, makes),
+                None => self.top_folder(index, path, makes),
+                Some(_) => self.inner_folder(&mut folders, index, path, makes),
             };
             if let Err(error) = made {
                 if system::has_failed(&error) || FileErrorKind::of(&error).is_of_the_disk() {
                     return Err(error);
                 }
-                self.do_without(number, path, error, makes);
+                self.do_without(index, path, error, makes);
             }
         }
         Ok(())
@@ -54,11 +55,11 @@ impl Store {
         if !self.resume.has_settled() {
             return received;
         }
-        for (entry, number) in self.manifest.entries().iter().zip(0..) {
-            if self.unwanted.contains(&number) || entry.file_size_bytes().is_none() {
+        for (index, entry) in self.manifest.indexed() {
+            if self.unwanted.contains(&index) || entry.file_size_bytes().is_none() {
                 continue;
             }
-            let of = match self.resume.settled(number) {
+            let of = match self.resume.settled(index) {
                 Some(_) => &mut received,
                 None => &mut awaited,
             };
@@ -78,7 +79,7 @@ impl Store {
         self.resumed.contains(path.top()) || self.merged.contains(path.top())
     }
 
-    fn top_folder(&mut self, entry: u32, path: &SafePath, makes: bool) -> io::Result<()> {
+    fn top_folder(&mut self, entry: EntryIndex, path: &SafePath, makes: bool) -> io::Result<()> {
         let offered = path.name();
         let dir = &self.destination.dir;
         let earlier = match self.journal.earlier(offered) {
@@ -115,7 +116,7 @@ impl Store {
     fn inner_folder(
         &mut self,
         folders: &mut Folders,
-        entry: u32,
+        entry: EntryIndex,
         path: &SafePath,
         makes: bool,
     ) -> io::Result<()> {
@@ -142,7 +143,13 @@ impl Store {
 
     /// Notes why a folder is not there. If nothing is to go into it, nobody else would
     /// tell of it.
-    fn do_without(&mut self, entry: u32, path: &SafePath, error: io::Error, is_failure: bool) {
+    fn do_without(
+        &mut self,
+        entry: EntryIndex,
+        path: &SafePath,
+        error: io::Error,
+        is_failure: bool,
+    ) {
         let error = match error.downcast::<FileError>() {
             // That of the folder it is in.
             Ok(error) => error,

@@ -11,6 +11,7 @@ use crate::disk::journal::{PriorOffer, PriorPlace};
 use crate::disk::partial_file::{PartialFile, open_file};
 use crate::disk::system;
 use crate::protocol::chunking::{CHUNK_BYTES, Chunking};
+use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest};
 use crate::protocol::path::SafePath;
 
@@ -36,17 +37,17 @@ impl Store {
     /// for each other; then their digests show it.
     pub(super) fn find_moved(&mut self) -> io::Result<()> {
         let (manifest, journal) = (Arc::clone(&self.manifest), Arc::clone(&self.journal));
-        let mut taken = self.places(|number| self.have.contains_key(&number));
+        let mut taken = self.places(|index| self.have.contains_key(&index));
         let mut folders = Folders::default();
         let mut files = files_of(&manifest);
         // The newest first: it is the closest, and tells by which path an older
         // one has a file.
         for (at, other) in journal.others().iter().enumerate().rev() {
-            for (number, before) in pairs(&mut files, other) {
-                let Some(path) = manifest.entry(number).map(Entry::path) else {
+            for (index, before) in pairs(&mut files, other) {
+                let Some(path) = manifest.entry(index).map(Entry::path) else {
                     continue;
                 };
-                if self.unwanted.contains(&number) || self.have.contains_key(&number) {
+                if self.unwanted.contains(&index) || self.have.contains_key(&index) {
                     continue;
                 }
                 if let Some(place) = other.place(before.path)
@@ -57,7 +58,7 @@ impl Store {
                     if matches!(found, Found::PartialFile(..)) {
                         other.use_it();
                     }
-                    self.add_found(number, chunks, found);
+                    self.add_found(index, chunks, found);
                 }
             }
         }
@@ -98,12 +99,14 @@ impl Store {
 
     /// Where these of the offer's files and folders are on disk, as far as that is
     /// known.
-    fn places(&self, is_meant: impl Fn(u32) -> bool) -> HashSet<String> {
+    fn places(&self, is_meant: impl Fn(EntryIndex) -> bool) -> HashSet<String> {
         if self.journal.others().is_empty() {
             return HashSet::new();
         }
-        let entries = self.manifest.entries().iter().zip(0..);
-        let entries = entries.filter(|(_, number)| is_meant(*number));
+        let entries = self
+            .manifest
+            .indexed()
+            .filter(|(index, _)| is_meant(*index));
         let place = |path: &SafePath| {
             let top = match self.top_folders.get(path.top()) {
                 Some(top) => top,
@@ -113,7 +116,7 @@ impl Store {
             Some(format!("{top}{below}"))
         };
         entries
-            .filter_map(|(entry, _)| place(entry.path()))
+            .filter_map(|(_, entry)| place(entry.path()))
             .collect()
     }
 
@@ -157,31 +160,30 @@ impl Store {
     }
 }
 
-/// A file of the offer: its number, the path that it has or had, and its size.
-type Offered<'a> = (u32, &'a SafePath, u64);
+/// A file of the offer: its place in it, the path that it has or had, and its size.
+type Offered<'a> = (EntryIndex, &'a SafePath, u64);
 
 /// All but the empty ones.
 fn files_of(manifest: &Manifest) -> Vec<Offered<'_>> {
-    let files = manifest.entries().iter().zip(0..);
-    let files = files.filter_map(|(entry, number)| {
+    let files = manifest.indexed().filter_map(|(index, entry)| {
         let size_bytes = entry
             .file_size_bytes()
             .filter(|size_bytes| *size_bytes > 0)?;
-        Some((number, entry.path(), size_bytes))
+        Some((index, entry.path(), size_bytes))
     });
     files.collect()
 }
 
-/// Which file of the offer, by its number, may have been which of another offer.
+/// Which file of the offer, by its place, may have been which of another offer.
 /// Those that have the most in common go first. The files take the paths that
 /// they had there.
-fn pairs<'a>(files: &mut [Offered<'a>], other: &'a PriorOffer) -> Vec<(u32, Left<'a>)> {
+fn pairs<'a>(files: &mut [Offered<'a>], other: &'a PriorOffer) -> Vec<(EntryIndex, Left<'a>)> {
     let left = other.entries.iter().filter_map(|(path, size_bytes)| {
         let size_bytes = (*size_bytes)?;
         Some(Left { path, size_bytes })
     });
     let mut left: Vec<_> = left.collect();
-    let mut pairs: Vec<(u32, Left<'a>)> = Vec::with_capacity(left.len());
+    let mut pairs: Vec<(EntryIndex, Left<'a>)> = Vec::with_capacity(left.len());
     let mut alone: Vec<_> = files.iter_mut().collect();
     for in_common in IN_COMMON {
         let mut by_key: HashMap<_, Vec<_>> = HashMap::new();
@@ -191,12 +193,12 @@ fn pairs<'a>(files: &mut [Offered<'a>], other: &'a PriorOffer) -> Vec<(u32, Left
             let key = (it.size_bytes, in_common(it.path));
             by_key.entry(key).or_default().push(it);
         }
-        alone.retain_mut(|(number, path, size_bytes)| {
+        alone.retain_mut(|(index, path, size_bytes)| {
             let fitting = by_key.get_mut(&(*size_bytes, in_common(path)));
             match fitting.and_then(Vec::pop) {
                 Some(before) => {
                     *path = before.path;
-                    pairs.push((*number, before));
+                    pairs.push((*index, before));
                     false
                 }
                 None => true,

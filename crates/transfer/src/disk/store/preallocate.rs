@@ -4,6 +4,7 @@ use std::io;
 
 use super::{Found, Store};
 use crate::disk::partial_file::PartialFile;
+use crate::protocol::index::ChunkIndex;
 
 impl Store {
     /// Of the room that the files to come need, what they have already. A killed
@@ -13,7 +14,10 @@ impl Store {
         let here_bytes = self.have.iter().filter_map(|(entry, &chunks)| {
             Some(match found.get(entry)? {
                 Found::PartialFile(Some(part), _) => part.room_bytes(),
-                _ => self.manifest.lengths(*entry)?.run_bytes(0, chunks),
+                _ => self
+                    .manifest
+                    .lengths(*entry)?
+                    .run_bytes(ChunkIndex::FIRST, chunks),
             })
         });
         here_bytes.sum()
