@@ -71,7 +71,7 @@ pub enum Action {
     /// key it is bound to with [`Registry::handle_claim`]. Claims of a name are
     /// answered in the order in which they were asked.
     ClaimName {
-        /// Who asks.
+        /// The inviter.
         session: SessionId,
         /// The name wanted.
         name: PeerName,

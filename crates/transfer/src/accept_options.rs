@@ -36,7 +36,7 @@ pub enum Existing {
     Replace,
 }
 
-/// What is unwanted, with everything in it.
+/// The unwanted entries, with everything in unwanted folders.
 pub(crate) fn with_content(
     manifest: &Manifest,
     unwanted: &BTreeSet<EntryIndex>,

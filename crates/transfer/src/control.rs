@@ -31,7 +31,7 @@ impl Control {
         is_news
     }
 
-    /// Who wants the sender to stop.
+    /// Which sides have paused the sender.
     pub(crate) fn paused(&self) -> Paused {
         *self.paused.lock()
     }

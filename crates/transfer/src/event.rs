@@ -149,7 +149,7 @@ pub enum TransferError {
     /// The peer did not take the offer.
     #[error("{0}")]
     Declined(DeclineReason),
-    /// So much was offered at once that this offer was declined unasked.
+    /// This offer was declined without a question, because too much was offered at once.
     #[error("too much was offered at once")]
     GaveWay,
     /// One side ended it.

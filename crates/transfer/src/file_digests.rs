@@ -60,7 +60,7 @@ impl FileDigests {
 
 impl Roots {
     fn settle(&mut self, end: EntryIndex, selection: &Selection) -> Vec<(EntryIndex, Digest)> {
-        // Of what came before the answer some may not have been wanted.
+        // Some of the early data may not have been wanted.
         let is_wanted = |entry: &EntryIndex| !selection.skipped().contains(entry);
         let mut settled = Vec::new();
         while let Some((entry, root)) = self.open.pop_front_if(|(entry, _)| *entry < end) {

@@ -87,7 +87,7 @@ pub(crate) struct OfferRoom {
 }
 
 impl OfferRoom {
-    /// Of an offer of which nothing is there yet.
+    /// The memory of an offer of which nothing has come yet.
     pub(crate) const fn new(offers: OfferBudget, give_way: GiveWay) -> Self {
         Self {
             offers,

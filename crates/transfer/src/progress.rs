@@ -28,11 +28,11 @@ pub struct Progress {
     pub bytes_per_second: Option<u64>,
     /// At this speed; `None` before it can be told and in a stall.
     pub time_left: Option<Duration>,
-    /// Who wants the sender to stop for a while: this side, the peer.
+    /// Which side has paused the sender.
     pub paused: Paused,
 }
 
-/// Who wants the sender of a transfer to stop for a while.
+/// Which sides have paused the sender of a transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Paused {
     /// This side does.

@@ -97,9 +97,9 @@ enum Written {
     Settled { entry: EntryIndex },
     /// A file that will get none.
     Failed,
-    /// Much of a file that is still being written.
+    /// A large part of a file that is still being written.
     Some { entry: EntryIndex, content: Content },
-    /// What has come of a file of which no more will come.
+    /// The rest of a file, of which no more will come.
     Rest { _part: PartialFile },
 }
 

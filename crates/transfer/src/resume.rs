@@ -34,7 +34,7 @@ struct State {
 #[derive(Debug, Clone)]
 pub(crate) struct Sent {
     pub(crate) manifest: Arc<Manifest>,
-    /// Of the files that were sent.
+    /// The digest of the files that were sent.
     pub(crate) digest: Digest,
     /// What it comes to if all of that was received.
     pub(crate) summary: Summary,
@@ -86,7 +86,7 @@ impl ResumeState {
         self.state().sent = Some(sent);
     }
 
-    /// What was sent to its end of this very offer.
+    /// What was sent completely of this offer.
     pub(crate) fn sent(&self, manifest: &Manifest) -> Option<Sent> {
         let state = self.state();
         state

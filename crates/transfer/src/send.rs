@@ -47,7 +47,7 @@ pub(crate) enum Sent {
 }
 
 /// Nothing more is sent: the transfer was stopped, or the connection takes no more.
-/// Whoever was first has said why.
+/// The first to stop it has said why.
 #[derive(Debug)]
 struct Stopped;
 

@@ -194,7 +194,7 @@ async fn on_thread<T: Send + 'static>(
     let (done, result) = oneshot::channel();
     let thread = std::thread::Builder::new().name(name.to_owned());
     let spawned = thread.spawn(move || {
-        // Nobody waits any more when this fails.
+        // A failure means that no task waits any more.
         let _ = done.send(work());
     });
     spawned.ok()?;

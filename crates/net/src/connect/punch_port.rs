@@ -346,7 +346,7 @@ impl WarmPort {
         mapper: Option<PortMapper>,
     ) -> Self {
         let (requests, receiver) = mpsc::channel(8);
-        // Who is on the server's own machine is not beyond a router.
+        // A client on the server's own machine is not behind a router.
         let mapper = mapper.filter(|_| server.loopback() == LoopbackAddresses::Refused);
         let task = tokio::spawn(async move {
             keep_warm(&server, &observing, mapper.as_ref(), receiver).await;
@@ -396,7 +396,7 @@ async fn keep_warm(
         if let Some(request) = request {
             let told = *observing.borrow();
             is_counted |= prepared.as_ref().is_ok_and(|port| port.is_counted(told));
-            // What was seen a while ago tells nothing about the next ports.
+            // Old observations say nothing about the next ports.
             match &prepared {
                 Ok(port) if is_counted && (is_awaited || port.is_once_observed()) => {
                     port.observed_twice().await;
@@ -414,7 +414,7 @@ async fn keep_warm(
                 continue;
             }
         }
-        // Nobody waits: no hurry, unless somebody comes.
+        // No caller waits, so there is no hurry until one does.
         waiting = match timeout(REPLACE_PAUSE, requests.recv()).await {
             Ok(None) => return,
             Ok(request) => request,

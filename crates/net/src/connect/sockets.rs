@@ -110,7 +110,7 @@ impl Sockets {
     /// The outcome of something that was begun; `None` when there is nothing.
     pub(super) async fn next_outcome(&mut self) -> Option<Outcome> {
         loop {
-            // What was aborted has no outcome.
+            // An aborted dial has no outcome.
             if let Ok(outcome) = self.outcomes.join_next().await? {
                 return Some(outcome);
             }

@@ -1,7 +1,7 @@
 //! Measuring the network for a diagnosis: what the server answers on each of
 //! its addresses, what it sees of fresh local ports, and whether it gets back in.
 //!
-//! Nobody logs in for it, so that a session that is up stays up.
+//! It does not log in, so a login that exists stays.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -35,7 +35,7 @@ const HTTPS: u16 = 443;
 /// Most addresses of the server in each family: two show whether a mapping
 /// depends on the address.
 const MAX_ADDRESSES: usize = 2;
-/// Of the ports that the server tells, at most so many.
+/// The most observer ports of a server that are used.
 const MAX_PORTS: usize = 4;
 /// How many fresh local ports are observed.
 const FRESH_PORTS: usize = 4;

@@ -87,7 +87,7 @@ async fn probes(connector: &TlsConnector, server: SocketAddr) -> Result<Probes, 
     })
 }
 
-/// What comes to the port.
+/// The connections that come to the port.
 struct Arrivals {
     listener: TcpListener,
     token: ProbeToken,

@@ -31,7 +31,7 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most addresses dialled for one peer: anybody can announce any number.
 const DIALS_MAX: usize = 32;
 
-/// Who dials, and how far.
+/// Which side dials, and how far it is.
 pub(super) struct Dial<'a> {
     pub(super) identity: &'a Identity,
     pub(super) name: &'a PeerName,

@@ -25,7 +25,7 @@ use super::networks::{Networks, Scope};
 use crate::known::KnownKeys;
 
 const SERVICE: &str = "_pinhole._tcp.local.";
-/// Of the announcement; another is not understood.
+/// The version of the announcement. Others are ignored.
 const VERSION: &str = "1";
 /// Peers that are kept in mind.
 const PEERS: Bounds = Bounds {
@@ -216,7 +216,7 @@ pub(super) struct Discovery {
 pub(super) struct Asking {
     daemon: Daemon,
     host: String,
-    /// What is heard is noted as any announcement is.
+    /// An answer is noted like any announcement.
     _heard: mdns_sd::Receiver<HostnameResolutionEvent>,
 }
 

@@ -118,7 +118,7 @@ impl Places {
             address: Some(ip),
             is_known,
         };
-        // Who gives way is with the caller already, who is about to decide.
+        // The caller has the evicted visitor already and is about to decide.
         let Taken { ticket, .. } = self.lock().take(owner, 1)?;
         Ok(Place {
             places: self.clone(),

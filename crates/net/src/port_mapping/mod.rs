@@ -65,7 +65,7 @@ impl std::fmt::Debug for MapperState {
     }
 }
 
-/// What is known of the router of one network.
+/// The router of one network.
 #[derive(Debug, Default)]
 struct Known {
     network: Option<Network>,

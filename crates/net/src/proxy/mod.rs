@@ -33,7 +33,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-/// Of a proxy whose URL names no port.
+/// The port of a proxy whose URL names none.
 const DEFAULT_PORT: u16 = 80;
 
 /// An HTTP proxy, `http://[USER:PASSWORD@]HOST[:PORT]`. What is shown of it
@@ -90,7 +90,7 @@ pub enum ProxyError {
         "it does not let anybody connect to port {port}; a server that listens on port 443 may be allowed"
     )]
     Forbidden {
-        /// Of the server.
+        /// The server's port.
         port: u16,
     },
     /// Any other status that is no success.

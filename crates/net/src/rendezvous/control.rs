@@ -60,7 +60,7 @@ pub(super) struct Reader {
     pub(super) known: KnownKeys,
     /// How many messages have come.
     pub(super) heard: watch::Sender<u64>,
-    /// Nobody waits for the server any more.
+    /// No caller waits for the server any more.
     pub(super) given_up: Arc<Notify>,
 }
 

@@ -115,7 +115,7 @@ impl Introductions {
         let Some(messages) = self.lock().entries.get(&id).map(|it| it.messages.clone()) else {
             return false;
         };
-        // Never more than a few are outstanding unless the server misbehaves.
+        // Only a few are outstanding unless the server misbehaves.
         if let Err(error) = messages.try_send(message) {
             debug!(?id, %error, "an introduction does not take its messages");
         }

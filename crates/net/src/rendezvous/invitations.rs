@@ -12,7 +12,7 @@ const STRANGER: Rate = Rate {
     burst: 32,
     interval: Duration::from_secs(1),
 };
-/// Of all strangers: keys cost nothing.
+/// The rate of all strangers together, because keys cost nothing.
 const STRANGERS: Rate = Rate {
     burst: 128,
     interval: Duration::from_millis(500),
@@ -23,7 +23,7 @@ const ONE_KNOWN: Rate = Rate {
     burst: 64,
     interval: Duration::from_secs(1),
 };
-/// Of all keys that are known. A server that lies may use their names.
+/// The rate of all known keys together. A lying server may use their names.
 const ALL_KNOWN: Rate = Rate {
     burst: 256,
     interval: Duration::from_millis(250),

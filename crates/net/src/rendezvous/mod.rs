@@ -83,7 +83,7 @@ pub struct Invitation {
 }
 
 impl Invitation {
-    /// Who asks, as the server knows it. The session proves the key.
+    /// The inviter, as the server knows it. The session proves the key.
     #[must_use]
     pub const fn from(&self) -> &PeerIdentity {
         &self.from

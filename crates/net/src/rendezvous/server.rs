@@ -72,9 +72,9 @@ pub enum ServerConnectError {
     WrongKey {
         /// As it was asked for.
         server: ServerAddress,
-        /// Of the key expected.
+        /// The fingerprint of the expected key.
         known: Option<Fingerprint>,
-        /// Of the key that it shows, not proven.
+        /// The fingerprint of the key that it shows, which is not proven.
         shown: Option<Fingerprint>,
     },
     /// Somebody answered, but not as a rendezvous server does.

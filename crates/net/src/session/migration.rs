@@ -74,7 +74,7 @@ struct Next {
     rest: Rest,
 }
 
-/// What is to be done when the reader has gone on.
+/// What to do when the reader has moved on.
 #[derive(Debug)]
 enum Rest {
     /// Controlling side: the writer went first, and now another move may begin.
@@ -91,7 +91,7 @@ struct WriterSlot(Mutex<Slot>);
 #[derive(Debug)]
 struct Slot {
     writer: SealedWriter,
-    /// Who waits for the writer's socket.
+    /// The task that waits for the writer's socket.
     waiting: Option<Waker>,
     /// Nothing more will be written.
     ended: bool,
@@ -140,7 +140,7 @@ impl Migrator {
             return Err(io::ErrorKind::InvalidData.into());
         }
         // The reader first: the other side ends the old path once this one has.
-        // Who does not read any more may still write.
+        // A side that does not read any more may still write.
         if let Ok(agree) = self.announce().await {
             let rest = Rest::Turn(turn);
             let _ = agree.send(Next { reader, rest });
@@ -213,7 +213,7 @@ fn replace(slot: &Weak<WriterSlot>, writer: SealedWriter) {
             }
             std::mem::replace(&mut slot.writer, writer)
         }
-        // What has ended ends on every path.
+        // A session that has ended ends on every path.
         _ => writer,
     };
     tokio::spawn(async move {

@@ -34,7 +34,7 @@ use transport::{TransportReader, TransportWriter};
 pub struct Session {
     /// The bytes. Flush what must arrive; shut it down to end it cleanly.
     pub stream: SessionStream,
-    /// Who is at the other end: the key was proven in the TLS handshake.
+    /// The other side. It has proven the key in the TLS handshake.
     pub peer: PeerIdentity,
     /// How the connection reaches the peer, to begin with.
     pub path: PathKind,

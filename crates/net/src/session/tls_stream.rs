@@ -90,7 +90,7 @@ impl Arrived {
         room.get_mut(..asked).unwrap_or_default()
     }
 
-    /// So much has come into the room.
+    /// How many bytes have come into the buffer.
     pub(super) fn add(&mut self, count: usize) {
         self.sealed.end += count;
         self.ask_bytes = (self.ask_bytes * 2).min(ARRIVED_BYTES);
@@ -277,7 +277,7 @@ impl AsyncWrite for SealedWriter {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let sealed = this.sealer.seal(bytes).map_err(not_sealed);
-        // Whatever the kernel does not take now goes with the next call.
+        // The next call writes what the kernel does not take now.
         let sent = this.poll_send(context);
         sealed?;
         match sent {

@@ -150,7 +150,7 @@ impl Checklist {
             DialFailure::Other => timing.redial,
         };
         if let Some(check) = self.find(id, State::Pending) {
-            // Whoever named the address may not have us knock there for ever.
+            // A peer must not make us dial an address it named for ever.
             let wait = match check.dials < FAST_DIALS_MAX {
                 true => wait,
                 false => timing.slow_redial,

@@ -14,10 +14,10 @@ pub enum PathPolicy {
     #[default]
     #[serde(rename = "auto")]
     Auto,
-    /// Never the relay.
+    /// Direct paths only.
     #[serde(rename = "direct")]
     DirectOnly,
-    /// Never a direct path: the other side does not learn our address.
+    /// The relay only: the other side does not learn our address.
     #[serde(rename = "relay")]
     RelayOnly,
 }

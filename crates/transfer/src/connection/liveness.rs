@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// A pause tells of the way for at least so long, and at most twice so long.
 const MEMORY: Duration = Duration::from_secs(5);
-/// Whoever has been listened to for less has not shown how it speaks.
+/// A peer must have been heard for this long before its pauses say anything.
 const ACQUAINTED_AFTER: Duration = Duration::from_secs(1);
 
 /// Since when a reader waits for the peer in vain; nothing while this side has

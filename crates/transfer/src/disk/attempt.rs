@@ -9,7 +9,7 @@ use crate::disk::digest_cache::DigestCache;
 /// not finished are kept.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// Who sends, after whom parts are named.
+    /// The sender's key, after which parts are named.
     pub(crate) owner: [u8; 32],
     /// What the chunks of files were found to be.
     pub(crate) cache: DigestCache,

@@ -56,7 +56,7 @@ pub enum DestinationError {
     },
 }
 
-/// What is wrong with a folder.
+/// Why a folder cannot be received into.
 fn folder_trouble(error: &io::Error) -> String {
     match FileErrorKind::of(error) {
         FileErrorKind::NotAFile | FileErrorKind::NotAFolder => "not a folder".to_owned(),

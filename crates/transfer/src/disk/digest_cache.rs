@@ -1,7 +1,7 @@
 //! What this process has found the chunks of files to be, so that nothing is
 //! read again for a transfer that goes on after its connection broke.
 //!
-//! Believed is only what cannot have changed: the file is the same, as long as
+//! It trusts only what cannot have changed: the file is the same, as long as
 //! before, and was neither written nor touched since; and what this side has
 //! written itself counts once the disk has it, because what a disk fails to
 //! write is gone without a trace.
@@ -52,7 +52,7 @@ impl DigestCache {
         self.0.lock()
     }
 
-    /// What is known of this open file as it is now, and what will be.
+    /// The digests of this open file: those known now, and those to be added.
     pub(crate) fn recall(&self, file: &File) -> Arc<Chunks> {
         let version = FileVersion::of(file).ok().filter(is_of_use);
         version.map_or_else(Arc::default, |version| self.files().recall(version))

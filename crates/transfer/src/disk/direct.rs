@@ -12,12 +12,12 @@ use crate::disk::system;
 /// more is written to as usual.
 const ALIGN_BYTES: usize = 4096;
 
-/// So much is written before a disk is judged.
+/// How much is written before the speed of a disk is judged.
 const JUDGED_BYTES: u64 = 64 * 1024 * 1024;
 /// What takes longer for that (256 MB/s) gains more by what the page cache
 /// gathers for it, an array that computes parity above all, than copying costs.
 const SLOW: Duration = Duration::from_millis(262);
-/// So much is written to a slow disk as usual before it is tried again.
+/// How much is written to a slow disk through the cache before the next try.
 const SLOW_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 
 /// A second way to write to a file.
@@ -30,7 +30,7 @@ pub(crate) struct Direct(File);
 pub(crate) struct Pace {
     written_bytes: u64,
     spent: Duration,
-    /// What is still to be written as usual.
+    /// How many bytes are still to be written through the cache.
     usual_bytes: u64,
 }
 

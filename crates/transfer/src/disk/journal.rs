@@ -30,7 +30,7 @@ const JOURNALS_MAX: u32 = 8;
 const LISTING_BYTES_MAX: u64 = 128;
 /// No line is longer: a path, of which each byte may have to be escaped.
 const LINE_BYTES_MAX: u64 = 32 * 1024;
-/// So much of a new one is written at once.
+/// How much of a new journal is written at once.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// One line of it, as JSON.
@@ -95,7 +95,7 @@ pub(crate) struct PriorOffer {
 #[derive(Debug)]
 pub(crate) struct PriorPlace {
     pub(crate) path: String,
-    /// What has its name there was made by an attempt, and not found.
+    /// The file under that name was made by an attempt, and not found there.
     pub(crate) is_ours: bool,
 }
 
@@ -150,7 +150,7 @@ impl Journal {
             others,
         };
         if new && let Err(error) = journal.begin(listing, manifest) {
-            // Nobody else would put it away.
+            // Nothing else would remove it.
             let _ = journal.remove();
             return Err(error);
         }

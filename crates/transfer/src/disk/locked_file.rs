@@ -48,7 +48,7 @@ fn options() -> OpenOptions {
     #[cfg(unix)]
     {
         use cap_std::fs::OpenOptionsExt;
-        // Never executable; the user's mask takes away more.
+        // It is not executable, and the user's mask removes more rights.
         options.mode(0o644);
     }
     options

@@ -66,7 +66,7 @@ pub(crate) struct PartialFile {
     elsewhere: Option<(Arc<Dir>, String)>,
 }
 
-/// What is in a file, and what its chunks are known to be.
+/// The content of a file, and the known digests of its chunks.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     pub(crate) file: Arc<File>,
@@ -75,7 +75,7 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// Of a finished file.
+    /// A finished file.
     pub(crate) fn finished(file: File, known: &DigestCache) -> Self {
         Self {
             chunks: known.recall(&file),

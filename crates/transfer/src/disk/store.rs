@@ -56,7 +56,7 @@ pub(crate) struct Store {
     unwanted: BTreeSet<EntryIndex>,
     /// The first of those that are skipped because their names are taken.
     skipped: Vec<String>,
-    /// What is left.
+    /// What remains of the attempt.
     selection: Arc<Selection>,
     journal: Arc<Journal>,
     /// What each folder at the top level is named on disk.
@@ -279,7 +279,7 @@ impl Store {
         };
         let name = match earlier {
             Some(named) => named.name.as_str(),
-            // What is to be replaced may be what is sent.
+            // The file to be replaced may be the one that is sent.
             None if path.parent().is_some() || self.existing == Existing::Replace => path.name(),
             None => return None,
         };
@@ -314,7 +314,7 @@ impl Store {
         self.renamed.lock()
     }
 
-    /// What has got another name than it was offered under.
+    /// Files and folders that got another name than they were offered under.
     pub(crate) fn renamed(&self) -> Renamed {
         self.lock_renamed().clone()
     }
@@ -426,7 +426,7 @@ impl Store {
         self.ready(part)
     }
 
-    /// What is left of a temporary file, if it was not taken before.
+    /// The rest of a temporary file, if it was not taken before.
     pub(crate) fn take_part(&self, entry: EntryIndex) -> Option<PartialFile> {
         match self.found().get_mut(&entry) {
             Some(Found::PartialFile(part, _)) => part.take(),

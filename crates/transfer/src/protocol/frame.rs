@@ -104,7 +104,7 @@ pub const DIGEST_ITEM_BYTES: usize = 2 * 4 + DIGEST_BYTES;
 /// Most items of a list of digests.
 pub const DIGEST_ITEMS_MAX: usize = 1024;
 
-/// What stands before every payload.
+/// The header of every payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameHeader {
     /// What the payload is.
@@ -175,7 +175,7 @@ fn json(error: &serde_json::Error) -> FrameError {
     FrameError::Json(error.to_string())
 }
 
-/// What stands before the data of a chunk: `transfer: u32`, `entry: u32`,
+/// The header of a chunk: `transfer: u32`, `entry: u32`,
 /// `index: u32`, big endian, and the digest of the data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkHeader {
@@ -252,7 +252,7 @@ pub struct BatchItem {
 }
 
 impl BatchItem {
-    /// What stands before the data: `entry: u32`, `length: u32`, big endian,
+    /// The header: `entry: u32`, `length: u32`, big endian,
     /// and the digest.
     #[must_use]
     pub fn encode_header(

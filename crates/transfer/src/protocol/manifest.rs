@@ -98,7 +98,7 @@ pub enum ManifestError {
     /// Some file system takes this path and an earlier one for the same.
     #[error("{} is named twice", .0.display_text())]
     Twice(SafePath),
-    /// What is to travel before the answer is nothing that may.
+    /// The early data that is announced is not allowed.
     #[error("the offer sends ahead of the answer what may not travel before it")]
     Early,
     /// The entries are not as many, or not as large, as was announced.

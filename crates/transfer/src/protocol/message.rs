@@ -46,7 +46,7 @@ impl TransferId {
         self.0.checked_add(2).map(Self)
     }
 
-    /// Who gave out this id.
+    /// The side that gave out this id.
     pub(crate) const fn side(self) -> Side {
         if self.0.is_multiple_of(2) {
             Side::Initiator
@@ -221,7 +221,7 @@ pub enum DeclineReason {
     /// A person, or a rule a person made, said no.
     #[error("the other side declined")]
     Declined,
-    /// Nobody answered in time.
+    /// The user did not answer in time.
     #[error("nobody answered")]
     Unanswered,
     /// Not enough room on the receiver's disk.

@@ -193,7 +193,7 @@ impl Sender {
             if self.early.holds(entry) || last.is_some_and(|(last, _)| entry <= *last) {
                 return Err(Violation::Entry(entry));
             }
-            // Of an empty file there are none to be had.
+            // An empty file has none.
             if chunks > lengths.chunks() || (chunks == 0 && lengths.chunks() > 0) {
                 return Err(Violation::Have { entry, chunks });
             }

@@ -36,7 +36,7 @@ struct State {
 
 /// Where it goes.
 enum Sink {
-    /// Nobody has answered the offer: no more than the machine allows is held.
+    /// The offer was not answered: what is held counts against the budget.
     Held {
         work: Vec<Work>,
         /// Bytes of a chunk, be it that the rest of it is still coming.
@@ -60,7 +60,7 @@ struct Queues {
 /// How a chunk that is due is to be read.
 pub(crate) struct DueChunk {
     pub(crate) place: ChunkPlace,
-    /// Nobody can say how long it will have to be held.
+    /// How long it will be held is unknown.
     pub(crate) is_early: bool,
 }
 
@@ -208,7 +208,7 @@ impl Inlet {
 }
 
 impl State {
-    /// Who says whether something is due; `None` when nobody wants to know.
+    /// Says whether something is due; `None` when nothing is to be checked.
     fn asked(&mut self) -> Option<&mut Receiver> {
         match self.sink {
             Sink::Held { .. } | Sink::Pipeline { .. } => Some(&mut self.machine),

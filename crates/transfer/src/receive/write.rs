@@ -102,7 +102,7 @@ impl<'a> WriteStage<'a> {
                 Verified::End { entry } => self.end(entry)?,
                 Verified::Changed { entry } => self.changed(entry)?,
                 Verified::Failed { entry, error } => {
-                    // Whatever it has become, it is not what this was.
+                    // The file under this name is another one now.
                     let part = self.open.take();
                     if let Some(part) = part.or_else(|| self.store.take_part(entry)) {
                         part.discard();

@@ -28,7 +28,7 @@ impl EarlyJob {
         let mut put = |piece| queue.put(piece);
         let read = Reading::new(&outgoing, &mut put).read_early();
         if read.is_ok() {
-            // Nobody waits when the transfer is over.
+            // A failure means that the transfer is over.
             let _ = done.send(queue.tree.take());
         }
     }

@@ -8,7 +8,7 @@ use crate::protocol::frame;
 use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::message::Message;
 
-/// What was read, hashed and framed.
+/// Data that was read, hashed and framed.
 pub(super) enum Piece {
     Chunk {
         entry: EntryIndex,

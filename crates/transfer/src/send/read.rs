@@ -22,7 +22,7 @@ use crate::send::source::SourceReader;
 /// In one batch. Of the smallest files a frame would hold 26,000, and both sides
 /// keep a list of those in each that is under way.
 const BATCH_FILES_MAX: usize = 4096;
-/// Of a huge file so much is forgotten at once.
+/// How much of a huge file is dropped from the cache at once.
 const FORGET_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Where it is: the folder that is open, and small files that wait for others.

@@ -79,7 +79,7 @@ impl Waiting {
         entry: EntryIndex,
         chunks: u32,
     ) -> Result<Vec<(ChunkIndex, u32)>, Stopped> {
-        // Of an empty file nothing is said.
+        // An empty file has no digests.
         while chunks > 0 && self.early.get(&entry).is_none_or(|it| it.chunks < chunks) {
             let mut answer = self.answers.blocking_recv().ok_or(Stopped)?;
             match self.early.entry(answer.entry) {

@@ -113,7 +113,7 @@ struct Place {
     folder: Folder,
     /// Its name here, where that is not the offered one.
     name: Option<Box<OsStr>>,
-    /// What is offered of it, where it is a file.
+    /// What is offered of a file.
     version: Option<FileVersion>,
 }
 
@@ -176,7 +176,7 @@ impl Source {
         self.manifest.total_bytes()
     }
 
-    /// What was found but is not sent.
+    /// The files and folders that were found and are not sent.
     #[must_use]
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
@@ -486,7 +486,7 @@ fn unknown_size() -> FileError {
 }
 
 impl Source {
-    /// What is offered under another name than it has here.
+    /// The files and folders that are offered under another name than they have here.
     #[must_use]
     pub fn renamed(&self) -> Renamed {
         let mut renamed = Renamed::default();

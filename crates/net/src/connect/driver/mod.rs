@@ -54,7 +54,7 @@ pub(super) struct Driver {
     /// No further round will come. Nothing more is heard of the server.
     rounds_over: bool,
     started_at: Instant,
-    /// Who waits for the outcome, until it is known.
+    /// The caller that waits for the outcome, until it is known.
     result: Option<oneshot::Sender<Result<Accepted, ConnectError>>>,
     /// The session, once there is one.
     live: Option<Arc<LiveSession>>,

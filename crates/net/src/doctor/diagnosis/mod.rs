@@ -20,7 +20,7 @@ pub use crate::port_mapping::{Grant, MappingProtocol, RouterOutside};
 /// Steps between two ports beyond this are no sequence.
 const MAX_STEP: u16 = 8;
 
-/// What was seen.
+/// The observations.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Measurements {
     /// The server, as it was asked for.
@@ -291,7 +291,7 @@ impl Diagnosis {
             _ if self.filtering == Filtering::EndpointIndependent => Reach::Everybody,
             Mapping::NoNat if is_strict => Reach::Most,
             Mapping::NoNat => Reach::Everybody,
-            // Whatever port others come from, this side has dialled their address.
+            // This side has dialled their address, so any port of it may answer.
             Mapping::Stable { .. } if self.admits_other_ports() => Reach::Everybody,
             Mapping::Stable { .. } => Reach::Most,
             Mapping::PortDependent { step: Some(_) } => Reach::Some,

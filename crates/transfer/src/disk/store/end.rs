@@ -1,4 +1,4 @@
-//! What is done in the end: files get their names, folders their times, all of it
+//! The end of a transfer: files get their names, folders their times, all of it
 //! is made durable, and what is of no use to a later attempt goes.
 
 use std::io;
@@ -75,7 +75,7 @@ impl Store {
     /// must be.
     /// Returns the folder by the path that it has now, and the top level in it.
     pub(crate) fn finish(&mut self) -> io::Result<(PathBuf, Vec<PathBuf>)> {
-        // What goes changes the time of the folder it is in.
+        // Removing something changes the time of its folder.
         self.remove_left_folders();
         self.set_folder_times()?;
         self.sync_own_folders()?;
@@ -117,7 +117,7 @@ impl Store {
         let system = self.file_system();
         let count = self.folders() as usize;
         let are_durable = system.sync_many(count).is_some();
-        // Only what was there before can be a mount point.
+        // Only a folder that was there before can be a mount point.
         if are_durable && self.merged.is_empty() {
             return Ok(());
         }

@@ -79,7 +79,7 @@ impl Store {
         let (folder, name) = split(&place.path);
         let dir = match folders.enter_place(self, folder) {
             Ok(dir) => Arc::clone(dir),
-            // What is in it would be left for good.
+            // Its content would never be found again.
             Err(error) if system::has_failed(&error) => return Err(error),
             // It did not come so far.
             Err(_) => return Ok(None),
