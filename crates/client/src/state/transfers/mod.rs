@@ -8,6 +8,7 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pinhole_transfer::{Paused, Summary};
 
@@ -27,6 +28,8 @@ use crate::offer;
 
 /// The most transfers on the list. Beyond it, the oldest that have ended leave.
 const MAX_TRANSFERS: usize = 1_000;
+/// What waits for a peer that seems to be online is tried again after so long.
+const BETWEEN_QUEUE_ATTEMPTS: Duration = Duration::from_secs(10);
 /// The most offers of strangers on the list that ended without a yes.
 const MAX_UNWANTED: usize = 32;
 
@@ -186,7 +189,7 @@ impl State {
         };
         for id in self.transfers.ids(is_running) {
             match self.transfers.get(id) {
-                Some(transfer) if transfer.is_of_queue() => self.requeue(id),
+                Some(transfer) if transfer.is_of_queue() => self.requeue(id, None),
                 // The end of its session tells the peer.
                 Some(transfer) if transfer.awaits_decision() => {
                     self.finish(id, Err(Failure::Cancelled));
@@ -214,7 +217,10 @@ impl State {
         if let Err(failure) = &outcome
             && self.waits_again(id, failure)
         {
-            return self.requeue(id);
+            // The peer may be online still. One that has interrupted is not asked again.
+            let is_lost = matches!(failure, Failure::ConnectionLost { .. });
+            let again_at = is_lost.then_some(self.now + BETWEEN_QUEUE_ATTEMPTS);
+            return self.requeue(id, again_at);
         }
         let now = self.now;
         let Some(transfer) = self.transfers.get_mut(id).filter(|t| !t.is_final()) else {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use pinhole_net::{PeerIdentity, PeerKey};
 
@@ -17,9 +17,6 @@ use crate::state::effect::{Effect, ExchangeEffect, FileEffect, Stored};
 use crate::state::ids::{Carrier, SessionId};
 use crate::store::Acquaintance;
 use crate::store::Queued;
-
-/// What waits for a peer that seems to be online is tried again after so long.
-const BETWEEN_QUEUE_ATTEMPTS: Duration = Duration::from_secs(10);
 
 impl Transfer {
     /// Whether it waits, or has waited, for its peer to be online.
@@ -350,8 +347,8 @@ impl State {
         self.store_queue();
     }
 
-    /// Lets one that was on its way wait again.
-    pub(super) fn requeue(&mut self, id: TransferId) {
+    /// Lets one that was on its way wait again, until its peer comes or it is time.
+    pub(super) fn requeue(&mut self, id: TransferId, again_at: Option<Instant>) {
         let Some(transfer) = self.transfers.get_mut(id) else {
             return;
         };
@@ -361,8 +358,6 @@ impl State {
         let carrier = transfer.carrier();
         *transfer = Transfer::queued(queued);
         if let Some(sending) = transfer.as_sending_mut() {
-            // The connection may have broken while the peer is still online.
-            let again_at = Some(self.now + BETWEEN_QUEUE_ATTEMPTS);
             sending.stage = SendStage::Queued { again_at };
         }
         let release = FileEffect::Release { transfer: id };
