@@ -8,7 +8,7 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinhole_transfer::{Paused, Summary};
 
