@@ -526,7 +526,7 @@ fn a_service_that_is_stopped_has_not_failed() {
         let file = scene.folder.path().join("large");
         tree::write_file(&file, 8_000_000, 7).expect("a file");
         let sending = alice.start(&["send", "--limit", "2M", "bob", text(&file)]);
-        while receiving.event("progress", SOON)["bytes"].as_u64() < Some(1_000_000) {}
+        while receiving.event("progress", SOON)["bytes"].as_u64() < Some(2_200_000) {}
         receiving.signal(signal);
         let ended = receiving.end(SOON);
         assert_ended(&ended, 0, "interrupted", "is kept");

@@ -328,7 +328,7 @@ mod tests {
         drop(Names::create(&path).unwrap());
         let barrier = Barrier::new(8);
         let owners: HashSet<PeerKey> = std::thread::scope(|scope| {
-            let claims: Vec<_> = (0..8)
+            let claims: Vec<_> = (1..=8)
                 .map(|number| {
                     let (path, barrier) = (&path, &barrier);
                     scope.spawn(move || {
