@@ -202,8 +202,13 @@ pub(crate) enum CliTask {
     /// List who is online or nearby, with the fingerprints of their keys.
     ///
     /// A person whose key has changed since you met is marked. Compare fingerprints over
-    /// another channel before you trust a new one.
-    Peers,
+    /// another channel before you trust a new one. A large server does not list
+    /// everybody: there these are your contacts, and you can look others up by name.
+    Peers {
+        /// List only these, and fail if one of them is neither online nor nearby
+        #[arg(value_name = "NAME")]
+        names: Vec<PeerName>,
+    },
     /// Trust the new key of a person you know.
     ///
     /// The person has to be online or nearby. Compare the fingerprint with them over

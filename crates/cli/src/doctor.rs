@@ -30,7 +30,7 @@ pub(crate) async fn doctor(
     let server = common.server.clone();
     if server.is_none() && terminal.client.snapshot().settings.server.is_none() {
         // Only a server can tell what the internet lets through.
-        let exit = peers::list(terminal, common).await?;
+        let exit = peers::list(terminal, common, &[]).await?;
         if exit == Exit::Done {
             terminal
                 .report

@@ -119,7 +119,7 @@ async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Res
         CliTask::Id => Ok(peers::id(&face, arguments.common.name)),
         CliTask::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         CliTask::History { clear } => history::history(&mut face, clear).await,
-        CliTask::Peers => peers::list(&mut face, common).await,
+        CliTask::Peers { names } => peers::list(&mut face, common, &names).await,
         CliTask::Contacts => Ok(contacts::list(&face)),
         CliTask::Block { spec } => contacts::change(&mut face, ContactChange::Block, &spec).await,
         CliTask::Unblock { spec } => {

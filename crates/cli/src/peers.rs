@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pinhole_client::{Event, PeerName};
+use pinhole_client::{Directory, Event, LookUpState, PeerName, PeerView};
 use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
@@ -14,8 +14,17 @@ use crate::terminal::{OnlineOptions, Terminal, Wake};
 /// (RFC 6762, 6).
 pub(crate) const NEARBY_PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// Lists the peers that are online or nearby.
-pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<Exit> {
+/// How long the server may take to look names up.
+const LOOK_UP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Lists the peers that are online or nearby, or those of them that have one of these
+/// names.
+pub(crate) async fn list(
+    terminal: &mut Terminal<'_>,
+    common: &Common,
+    names: &[PeerName],
+) -> anyhow::Result<Exit> {
+    terminal.look_up(names)?;
     let patience = Instant::now() + NEARBY_PATIENCE;
     let presence = OnlineOptions {
         announces: false,
@@ -27,7 +36,8 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
     };
     let mut waits_for = online;
     let mut is_complete = true;
-    while waits_for.server || waits_for.nearby {
+    let look_up_patience = Instant::now() + LOOK_UP_PATIENCE;
+    while waits_for.server || waits_for.nearby || is_looking(terminal, is_complete) {
         let event = tokio::select! {
             wake = terminal.wait() => match wake? {
                 Wake::Event(event) => event,
@@ -38,6 +48,7 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
                 waits_for.nearby = false;
                 continue;
             }
+            () = sleep_until(look_up_patience), if !waits_for.server => break,
         };
         if let Some(exit) = terminal.is_cut_off(online, &event) {
             return Ok(exit);
@@ -49,11 +60,21 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
         terminal.tell(&event);
     }
     let snapshot = terminal.client.snapshot();
-    let peers: Vec<_> = snapshot.peers.iter().filter(|p| p.online).collect();
+    let is_meant = |peer: &&PeerView| names.is_empty() || names.contains(&peer.identity.name);
+    let online_peers = snapshot.peers.iter().filter(|peer| peer.online);
+    let peers: Vec<_> = online_peers.filter(is_meant).collect();
     for peer in &peers {
         terminal.report.peer(peer);
     }
-    if peers.is_empty() {
+    let is_there = |name: &&PeerName| peers.iter().any(|peer| peer.identity.name == **name);
+    let absent: Vec<_> = names.iter().filter(|name| !is_there(name)).collect();
+    for name in &absent {
+        terminal.report.absent(name);
+    }
+    let is_closed = snapshot.directory == Some(Directory::Closed);
+    if is_closed && names.is_empty() {
+        terminal.report.directory_closed();
+    } else if peers.is_empty() && names.is_empty() {
         terminal.report.note(match (is_complete && online.server, online.nearby) {
             (true, true) => "nobody else is online or nearby",
             (true, false) => "nobody else is online",
@@ -62,11 +83,19 @@ pub(crate) async fn list(terminal: &mut Terminal<'_>, common: &Common) -> anyhow
             }
         });
     }
-    Ok(match is_complete {
-        true => Exit::Done,
+    Ok(match (is_complete, absent.is_empty()) {
+        (true, true) => Exit::Done,
+        (true, false) => Exit::PeerOffline,
         // The server could not be asked who is online.
-        false => Exit::NoPath,
+        (false, _) => Exit::NoPath,
     })
+}
+
+/// Whether the server has not answered for every name yet.
+fn is_looking(terminal: &Terminal<'_>, is_logged_in: bool) -> bool {
+    let snapshot = terminal.client.snapshot();
+    let mut looked_up = snapshot.looked_up.iter();
+    is_logged_in && looked_up.any(|it| it.state == LookUpState::Searching)
 }
 
 /// Shows the profile's own identity.

@@ -3,7 +3,7 @@
 mod lookup;
 mod recipient;
 
-use pinhole_client::{Direction, Event, Failure, PeerName, TransferId, TransferView};
+use pinhole_client::{Direction, Event, Failure, LookUpState, PeerName, TransferId, TransferView};
 use tokio::time::{Instant, sleep_until};
 
 use self::lookup::{LookupProgress, Resolution, resolve};
@@ -28,6 +28,8 @@ pub(crate) async fn send(
         announces: false,
         patient: task.wait,
     };
+    let names: Vec<_> = task.peers.0.iter().map(|spec| spec.name.clone()).collect();
+    terminal.look_up(&names)?;
     let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),
@@ -184,7 +186,15 @@ impl Sending {
             is_settled: !matches!(self.login, Some(LoginProgress::UnderWay)),
             searches_nearby: self.searches_nearby,
         };
+        let is_logged_in = matches!(self.login, Some(LoginProgress::Done));
         for recipient in &mut self.recipients {
+            let mut looked_up = snapshot.looked_up.iter();
+            let is_looked_up = looked_up
+                .any(|it| it.name == recipient.spec.name && it.state != LookUpState::Searching);
+            let progress = LookupProgress {
+                is_settled: progress.is_settled && (is_looked_up || !is_logged_in),
+                ..progress
+            };
             if let (RecipientState::Waiting, false) = (recipient.state, is_asking) {
                 match resolve(&snapshot.peers, &recipient.spec, progress) {
                     Resolution::Peer(peer) => {

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use anyhow::Context as _;
 use pinhole_client::{
-    Client, Command, Direction, Event, Events, Failure, PeerKey, Stage, TransferId, TransferView,
+    Client, Command, Direction, Event, Events, Failure, PeerKey, PeerName, Stage, TransferId,
+    TransferView,
 };
 
 use crate::arguments::Common;
@@ -90,6 +91,15 @@ impl<'a> Terminal<'a> {
             }
             _ = self.client.changed() => Ok(Wake::Changed),
         }
+    }
+
+    /// Looks people up by name. Asked for before the login, the answer comes with it.
+    pub(crate) fn look_up(&mut self, names: &[PeerName]) -> anyhow::Result<()> {
+        for name in names {
+            let name = name.clone();
+            self.client.command(Command::LookUp { name })?;
+        }
+        Ok(())
     }
 
     /// Starts to log in, if there is a server, and to look for people nearby. The inner

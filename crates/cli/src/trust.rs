@@ -20,6 +20,7 @@ pub(crate) async fn trust(
         announces: false,
         patient: task.wait,
     };
+    terminal.look_up(std::slice::from_ref(&task.peer))?;
     let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
         Err(exit) => return Ok(exit),

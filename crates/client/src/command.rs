@@ -37,6 +37,14 @@ pub enum Command {
     },
     /// End the login, nearby, and every transfer; back to the first screen.
     LogOut,
+    /// Find out whether somebody is online, now and later on:
+    /// [`crate::Snapshot::looked_up`]. Needed only where the server does not list
+    /// everybody, and known before the login ([`crate::Event::LoggedIn`]) is told when it
+    /// is asked for before it.
+    LookUp {
+        /// Whom.
+        name: PeerName,
+    },
     /// Offer files and folders to a peer. For a contact that is not online they
     /// wait until it is.
     Send {

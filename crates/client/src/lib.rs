@@ -35,13 +35,15 @@ pub use model::{Completion, Direction, Progress, Stage, TransferId};
 pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
-    Fingerprint, Multicast, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName, ProxyChoice,
-    ProxyTextError, ServerAddress, examine_multicast,
+    Directory, Fingerprint, Multicast, PathKind, PathPolicy, PeerIdentity, PeerKey, PeerName,
+    PeerNameError, ProxyChoice, ProxyTextError, ServerAddress, examine_multicast,
 };
 pub use pinhole_transfer::{
     Existing, Paused, Renamed,
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };
-pub use snapshot::{LoginState, OfferView, PeerView, Snapshot, TopView, TransferView};
+pub use snapshot::{
+    LoginState, LookUpState, LookedUp, OfferView, PeerView, Snapshot, TopView, TransferView,
+};
 pub use store::{AcceptPolicy, Attempt, HistoryEntry, Outcome, Overrides, Settings, Strangers};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pinhole_net::diagnosis::Diagnosis;
-use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress};
+use pinhole_net::{
+    Directory, Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress,
+};
 
 use crate::failure::Failure;
 use crate::model::{Direction, Progress, Stage, TransferId};
@@ -22,9 +24,14 @@ pub struct Snapshot {
     pub fingerprint: Fingerprint,
     /// Our own public key.
     pub key: PeerKey,
+    /// Whether the server lists everybody who is online; `None` until it has said so.
+    pub directory: Option<Directory>,
     /// Who is online or nearby, and which contacts are not, ordered by name.
-    /// Never ourselves. Nearby, several may claim one name.
+    /// Never ourselves. Nearby, several may claim one name. Where the server does not
+    /// list everybody, these are the contacts, and whom we have looked up or met.
     pub peers: Vec<PeerView>,
+    /// The names that were looked up, the latest last: at most 64.
+    pub looked_up: Vec<LookedUp>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
     /// Strangers that were told they need permission to connect, oldest first, until
@@ -77,6 +84,26 @@ impl Snapshot {
             .map(Duration::from_millis);
         Some(overall).filter(|overall| overall.transfers > 1)
     }
+}
+
+/// A name that was looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookedUp {
+    /// The name.
+    pub name: PeerName,
+    /// What is known of it.
+    pub state: LookUpState,
+}
+
+/// What a look-up has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookUpState {
+    /// The server has not answered yet, or we are not logged in.
+    Searching,
+    /// It is online, and among the peers.
+    Online,
+    /// Nobody of that name is online, or there is no such name.
+    NotOnline,
 }
 
 /// Several transfers together.

@@ -15,6 +15,7 @@ use crate::bridge::Bridge;
 use crate::dialogs::{DialogAnswer, Dialogs};
 use crate::hover::Hover;
 use crate::leave;
+use crate::search::SearchField;
 use crate::selection::OfferSelection;
 use crate::sheet_stack::SheetStack;
 use crate::strangers::Postponed;
@@ -33,6 +34,7 @@ pub(crate) struct App {
     bridge: Bridge,
     snapshot: Arc<Snapshot>,
     form: login::LoginForm,
+    search: SearchField,
     dialogs: Dialogs,
     hover: Hover,
     sheets: SheetStack,
@@ -81,6 +83,7 @@ impl App {
                 prefill.name.or(last_name).unwrap_or_default(),
                 prefill.server.or(last_server).unwrap_or_default(),
             ),
+            search: SearchField::default(),
             bridge,
             snapshot,
             dialogs: Dialogs::new(cc.egui_ctx.clone()),
@@ -302,7 +305,7 @@ impl App {
         login::show(ui, &mut self.form, &self.snapshot, waiting.as_deref())
     }
 
-    fn main_screen(&self, ui: &mut Ui) -> peers::PeerListOutcome {
+    fn main_screen(&mut self, ui: &mut Ui) -> peers::PeerListOutcome {
         let mut outcome = peers::PeerListOutcome::default();
         let hovering = ui.input(|input| !input.raw.hovered_files.is_empty());
         let margin = Frame::new().inner_margin(Margin::symmetric(24, 16));
@@ -322,6 +325,7 @@ impl App {
                         bottom: 24,
                     })
                     .show(ui, |ui| {
+                        outcome.actions.extend(self.search.show(ui, &self.snapshot));
                         let list = peers::show(ui, &self.snapshot, hovering);
                         outcome.under_pointer = list.under_pointer;
                         outcome.focused = list.focused;

@@ -20,6 +20,7 @@ mod message;
 mod offer;
 mod paste;
 mod peers;
+mod search;
 mod selection;
 mod send_sheet;
 mod settings;

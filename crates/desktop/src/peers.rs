@@ -1,7 +1,7 @@
 //! The list of peers. Files can be dropped on each of them.
 
 use egui::{Align, Align2, Layout, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder, Vec2};
-use pinhole_client::{LoginState, PeerKey, PeerView, Snapshot};
+use pinhole_client::{Directory, LoginState, PeerKey, PeerView, Snapshot};
 
 use crate::action::{DialogRequest, Sheet, UiAction};
 use crate::icon::Icon;
@@ -50,9 +50,13 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let (LoginState::LoggedIn { server, .. } | LoginState::Reconnecting { server, .. }) =
         &snapshot.login
     else {
-        nobody_nearby(ui);
+        nobody_card(ui, text::NOBODY_NEARBY, text::ASK_NEARBY);
         return Vec::new();
     };
+    if snapshot.directory == Some(Directory::Closed) {
+        nobody_card(ui, text::NOBODY_KNOWN, text::SEARCH_FOR_THEM);
+        return Vec::new();
+    }
     let server = server.to_string();
     let host = server.split('#').next().unwrap_or_default();
     theme::card(ui)
@@ -78,15 +82,16 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
         .inner
 }
 
-fn nobody_nearby(ui: &mut Ui) {
+/// An empty list, and what to do about it.
+fn nobody_card(ui: &mut Ui, title: &str, advice: &str) {
     theme::card(ui).show(ui, |ui| {
         ui.vertical_centered(|ui| {
             ui.add_space(theme::GAP_LARGE);
             icon::aperture(ui, 48.0);
             ui.add_space(theme::GAP_LARGE);
-            ui.label(RichText::new(text::NOBODY_NEARBY).text_style(theme::title()));
+            ui.label(RichText::new(title).text_style(theme::title()));
             ui.add_space(theme::GAP_SMALL);
-            ui.label(RichText::new(text::ASK_NEARBY).color(theme::palette(ui).muted));
+            ui.label(RichText::new(advice).color(theme::palette(ui).muted));
             ui.add_space(theme::GAP_LARGE);
         });
     });

@@ -69,6 +69,13 @@ pub(crate) const CONTACT_NEARBY: &str = "Nearby, known to you";
 pub(crate) const CLAIMED: &str = "Nearby, name not confirmed";
 pub(crate) const CLAIMED_HELP: &str =
     "No server confirms this name. Compare fingerprints if it matters who this is.";
+pub(crate) const SEARCH: &str = "Search";
+pub(crate) const SEARCH_FOR_A_NAME: &str = "Search for a name";
+pub(crate) const SEARCH_HELP: &str =
+    "This server does not list everybody. You see people you know, and those you search for.";
+pub(crate) const NOBODY_KNOWN: &str = "Nobody you know is online";
+pub(crate) const SEARCH_FOR_THEM: &str = "Search for somebody by name";
+pub(crate) const SEARCHING: &str = "Searching…";
 pub(crate) const NOBODY_NEARBY: &str = "Nobody is nearby yet";
 pub(crate) const ASK_NEARBY: &str = "Ask them to start Pinhole on this network";
 pub(crate) const NEARBY_ONLY: &str = "Nearby only, without a server";
@@ -193,6 +200,11 @@ pub(crate) fn next_attempt(wait: Duration) -> String {
         0.0 => "Reconnecting now…".to_owned(),
         seconds => format!("Reconnecting in {seconds:.0} s"),
     }
+}
+
+/// The end of a search in vain.
+pub(crate) fn not_found(name: &str) -> String {
+    format!("Nobody of the name {name} is online.")
 }
 
 /// Advice while nobody else is online.

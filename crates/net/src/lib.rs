@@ -54,8 +54,8 @@ pub use network::{NetworkWatch, is_own_address};
 pub use port_mapping::{PortMapper, PortMapping};
 pub use proxy::{Proxy, ProxyChoice, ProxyError, ProxyTextError};
 pub use rendezvous::{
-    DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Persistence, Rendezvous,
-    RendezvousEvent, ServerConnectError, WireError,
+    DisconnectReason, Invitation, LogIn, LogInError, LoggedIn, Persistence, Presence, Rendezvous,
+    RendezvousEvent, ServerConnectError, WATCHED_NAMES, WireError,
 };
 pub use report::{Answer, MappingBehaviour, PathAttempt, Report, Tried};
 pub use server_address::{ServerAddress, ServerAddressError};
@@ -68,6 +68,6 @@ pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};
 pub use pinhole_proto::rendezvous::{
-    HostSharing, IntroductionFailure, PeerIdentity, Refusal, RefuseReason,
+    Directory, HostSharing, IntroductionFailure, PeerIdentity, Refusal, RefuseReason,
 };
 pub use pinhole_proto::tls::{Expect, Identity, IdentityError};

@@ -7,23 +7,25 @@
 //! clock, and draws no random number.
 //!
 //! ```text
-//!  handle_log_in ──► ClaimName ──► handle_claim ──► LoggedIn, Presence…, Ping   (Online to all others)
+//!  handle_log_in ──► ClaimName ──► handle_claim ──► LoggedIn, Presence…, Ping   (Presence to others)
 //!                                       │                 │
 //!                                       ▼                 ▼
 //!                            Close{NameTaken, …}   handle_message, handle_timeout
 //!                                                         │
-//!                         Close{Replaced, ShuttingDown, …}, handle_disconnected (Offline to all others)
+//!                         Close{Replaced, ShuttingDown, …}, handle_disconnected (Presence to others)
 //! ```
 //!
 //! | part | holds |
 //! |---|---|
-//! | [`Registry`] | who is logged in; replaces, announces, pings |
+//! | [`Registry`] | who is logged in; replaces, pings |
+//! | `presence` | who is told who is online |
 //! | `introduction` | invitations on their way, and what each side learns of the other |
 //! | `observed` | the addresses from which the server has seen each key |
 //! | `relay` | one-use tokens and the connections that wait for their other half |
 
 mod introduction;
 mod observed;
+mod presence;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -43,10 +45,15 @@ use crate::rendezvous::{
 
 use introduction::{Introduction, RoundReachability};
 use observed::Observed;
+use presence::{PresenceFeed, Watched};
 use relay::Relay;
 
 pub use introduction::{
     ANSWER_TIMEOUT, INTRODUCTIONS_OF_KEY, INTRODUCTIONS_OF_NETWORK, MAX_ROUNDS, PENDING_INVITATIONS,
+};
+pub use presence::{
+    DIRECTORY_PEOPLE, LOOKUPS_OF_KEY, LOOKUPS_OF_NETWORK, PRESENCE_INTERVAL, PRESENCE_PAGE_PEERS,
+    WATCH_PAGE_NAMES, WATCHED_NAMES,
 };
 pub use relay::{Inviter, RelayId, TOKEN_LIFETIME};
 
@@ -54,8 +61,6 @@ pub use relay::{Inviter, RelayId, TOKEN_LIFETIME};
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// So many unanswered pings, and the session counts as dead at the next.
 pub const MAX_UNANSWERED_PINGS: u8 = 2;
-/// Most peers in one [`ServerMessage::Presence`]; about 30 KiB.
-pub const PRESENCE_PAGE_PEERS: usize = 256;
 /// Most keys and networks that a rate is remembered for.
 const RATED: usize = 65_536;
 
@@ -139,6 +144,8 @@ pub struct LogIn {
     pub version: u16,
     /// From [`ClientMessage::LogIn`].
     pub name: PeerName,
+    /// From [`ClientMessage::LogIn`].
+    pub watch: Vec<PeerName>,
 }
 
 #[derive(Debug)]
@@ -155,6 +162,9 @@ struct Session {
     rtt: Option<Duration>,
     /// Invitations this session has not answered yet, by who has sent them.
     pending_invitations: Budget<PeerKey>,
+    /// What it wants to watch from the login on.
+    watch: Vec<PeerName>,
+    watched: Watched,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,6 +172,7 @@ enum Timer {
     Ping(SessionId),
     Introduction(IntroductionId),
     Token(RelayToken),
+    LookUp(SessionId),
 }
 
 /// The server's state machine. See the [module documentation](self).
@@ -170,6 +181,7 @@ pub struct Registry {
     sessions: BTreeMap<SessionId, Session>,
     online: BTreeMap<PeerName, SessionId>,
     observed: Observed,
+    presence: PresenceFeed,
     introductions: BTreeMap<IntroductionId, Introduction>,
     introductions_of_keys: RateLimiter<PeerKey>,
     introductions_of_networks: SubnetRateLimiter,
@@ -197,6 +209,7 @@ impl Registry {
             sessions: BTreeMap::new(),
             online: BTreeMap::new(),
             observed: Observed::default(),
+            presence: PresenceFeed::new(DIRECTORY_PEOPLE),
             introductions: BTreeMap::new(),
             introductions_of_keys: RateLimiter::new(INTRODUCTIONS_OF_KEY, RATED),
             introductions_of_networks: of_networks,
@@ -218,6 +231,16 @@ impl Registry {
         }
     }
 
+    /// The same, but it tells everybody of everybody only up to this many people online,
+    /// and never with 0.
+    #[must_use]
+    pub fn with_directory(self, people: usize) -> Self {
+        Self {
+            presence: PresenceFeed::new(people),
+            ..self
+        }
+    }
+
     /// The next thing to do. Call until `None` after every `handle_*`.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -226,21 +249,25 @@ impl Registry {
     /// When [`Registry::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|&(at, _)| at)
+        let timer = self.timers.first().map(|&(at, _)| at);
+        timer.into_iter().chain(self.presence.due()).min()
     }
 
     /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(at, timer)) = self.timers.first() {
-            if at > now {
-                return;
-            }
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= now
+        {
             self.timers.pop_first();
             match timer {
                 Timer::Ping(session) => self.ping(now, session),
                 Timer::Introduction(id) => self.expire_introduction(now, id),
                 Timer::Token(token) => self.actions.extend(self.relay.expire(now, token)),
+                Timer::LookUp(session) => self.look_up_waiting(now, session),
             }
+        }
+        if self.presence.due().is_some_and(|due| due <= now) {
+            self.tell_changes(now);
         }
     }
 
@@ -253,6 +280,7 @@ impl Registry {
             ..
         } = log_in;
         let address = log_in.observed.ip();
+        let is_watching_too_many = log_in.watch.len() > WATCH_PAGE_NAMES;
         self.observed.connected(key, address);
         let identity = PeerIdentity {
             name: name.clone(),
@@ -270,10 +298,14 @@ impl Registry {
                 unanswered_pings: 0,
                 rtt: None,
                 pending_invitations: Budget::new(PENDING_INVITATIONS),
+                watch: log_in.watch,
+                watched: Watched::default(),
             },
         );
         if self.shutting_down {
             self.close(session, Some(Refusal::ShuttingDown));
+        } else if is_watching_too_many {
+            self.close(session, None);
         } else if log_in.version == PROTOCOL_VERSION {
             self.actions.push_back(Action::ClaimName {
                 session,
@@ -323,25 +355,18 @@ impl Registry {
             return;
         };
         newcomer.online = true;
-        let peer = newcomer.identity.clone();
+        let name = newcomer.identity.name.clone();
+        let watch = std::mem::take(&mut newcomer.watch);
         let logged_in = ServerMessage::LoggedIn {
             observed: newcomer.observed,
             observer_ports: newcomer.observer_ports.clone(),
             relay: !self.has_no_relay,
         };
         self.send(session, logged_in);
-        let others: Vec<_> = self.others(session).collect();
-        let peers: Vec<_> = others
-            .iter()
-            .filter_map(|other| self.sessions.get(other))
-            .map(|other| other.identity.clone())
-            .collect();
-        for page in presence_pages(&peers) {
-            self.send(session, page);
-        }
+        self.begin_presence(now, session, watch);
         self.ping(now, session);
         if announce {
-            self.broadcast(others, ServerMessage::Online { peer });
+            self.presence_changed(name);
         }
     }
 
@@ -390,6 +415,8 @@ impl Registry {
                 introduction,
                 reason,
             } => self.refuse(session, introduction, reason),
+            ClientMessage::Watch { names } => self.watch(now, session, names),
+            ClientMessage::Unwatch { names } => self.unwatch(session, &names),
             ClientMessage::Ping { nonce } => self.send(session, ServerMessage::Pong { nonce }),
             ClientMessage::Pong { nonce } => sender.pong(now, nonce),
             ClientMessage::LogIn { .. }
@@ -449,6 +476,7 @@ impl Registry {
     pub fn handle_shutdown(&mut self) {
         self.shutting_down = true;
         self.online.clear();
+        self.presence.clear();
         self.introductions.clear();
         self.timers.clear();
         let refusal = Refusal::ShuttingDown;
@@ -489,11 +517,6 @@ impl Registry {
         }
     }
 
-    fn others(&self, session: SessionId) -> impl Iterator<Item = SessionId> {
-        let online = self.online.values().copied();
-        online.filter(move |&other| other != session)
-    }
-
     fn close(&mut self, session: SessionId, refusal: Option<Refusal>) {
         self.actions.push_back(Action::Close { session, refusal });
         self.forget(session);
@@ -504,13 +527,13 @@ impl Registry {
             return;
         };
         self.observed.disconnected(session.identity.key);
+        self.presence.forget(id, &session.watched);
         self.fail_introductions_of(id);
         let name = session.identity.name;
         // A replaced session does not take its successor's name offline.
         if self.online.get(&name) == Some(&id) {
             self.online.remove(&name);
-            let others = self.others(id).collect();
-            self.broadcast(others, ServerMessage::Offline { name });
+            self.presence_changed(name);
         }
     }
 }
@@ -525,17 +548,4 @@ impl Session {
             self.unanswered_pings = 0;
         }
     }
-}
-
-/// At least one page, so that a receiver knows that it is alone.
-fn presence_pages(peers: &[PeerIdentity]) -> Vec<ServerMessage> {
-    let mut pages: Vec<_> = peers
-        .chunks(PRESENCE_PAGE_PEERS)
-        .map(<[PeerIdentity]>::to_vec)
-        .collect();
-    let last = pages.pop().unwrap_or_default();
-    let page = |peers, more| ServerMessage::Presence { peers, more };
-    let mut messages: Vec<_> = pages.into_iter().map(|peers| page(peers, true)).collect();
-    messages.push(page(last, false));
-    messages
 }

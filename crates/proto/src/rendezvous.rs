@@ -148,6 +148,16 @@ pub struct PeerIdentity {
     pub key: PeerKey,
 }
 
+/// Whether the server tells everybody of everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Directory {
+    /// Everybody who is online is listed.
+    Open,
+    /// A client is told of the names that it watches and of nobody else.
+    Closed,
+}
+
 /// To whom the server may pass on a client's host candidates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -180,6 +190,9 @@ pub enum ClientMessage {
         version: u16,
         /// The name wanted; bound to the connection's key when it is free.
         name: PeerName,
+        /// The names to watch from the beginning; as [`ClientMessage::Watch`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        watch: Vec<PeerName>,
     },
     /// First on an observation connection; answered by [`ServerMessage::Observed`].
     Observe,
@@ -195,6 +208,18 @@ pub enum ClientMessage {
     Probe {
         /// Drawn at random; each probe says it ([`ProbeOrigin::hello`]).
         token: ProbeToken,
+    },
+    /// Asks to be told whether these names are online, now and at each change: at most
+    /// [`WATCH_PAGE_NAMES`](crate::registry::WATCH_PAGE_NAMES) in one message, and
+    /// [`WATCHED_NAMES`](crate::registry::WATCHED_NAMES) in all.
+    Watch {
+        /// Whom.
+        names: Vec<PeerName>,
+    },
+    /// Takes a [`ClientMessage::Watch`] back.
+    Unwatch {
+        /// Whom.
+        names: Vec<PeerName>,
     },
     /// Asks to be introduced to a peer. The sender becomes the controlling side.
     Introduce {
@@ -287,23 +312,18 @@ pub enum ServerMessage {
         /// See [`ProbeOrigin::OtherAddress`].
         other_address: Option<bool>,
     },
-    /// Some of the peers that are online; pages until `more` is false.
-    #[serde(rename = "roster")]
+    /// Who is online: at first whom the receiver is to know of, in pages until `more` is
+    /// false, and then what has changed.
     Presence {
-        /// Not including the receiver.
-        peers: Vec<PeerIdentity>,
+        /// Whether everybody is listed. When it closes, the receiver forgets whom it
+        /// does not watch; when it opens, everybody follows.
+        directory: Directory,
+        /// Who is online, with the key.
+        online: Vec<PeerIdentity>,
+        /// Who is not. A watched name that does not exist is one of them.
+        offline: Vec<PeerName>,
         /// Whether another page follows.
         more: bool,
-    },
-    /// A peer has logged in.
-    Online {
-        /// Who.
-        peer: PeerIdentity,
-    },
-    /// A peer is gone.
-    Offline {
-        /// Who.
-        name: PeerName,
     },
     /// A peer wants to connect: prepare a port, then [`ClientMessage::Answer`].
     Invitation {

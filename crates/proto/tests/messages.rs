@@ -8,8 +8,8 @@ use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    ClientMessage, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity, ProbeToken,
-    Reachability, Refusal, RefuseReason, RelayToken, Role, ServerMessage,
+    ClientMessage, Directory, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity,
+    ProbeToken, Reachability, Refusal, RefuseReason, RelayToken, Role, ServerMessage,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -67,7 +67,15 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
     let introduce = (introduction(), any::<u8>(), name(), reachability());
     let answer = (introduction(), any::<u8>(), reachability());
     prop_oneof![
-        (any::<u16>(), name()).prop_map(|(version, name)| ClientMessage::LogIn { version, name }),
+        (any::<u16>(), name(), vec(name(), 0..20)).prop_map(|(version, name, watch)| {
+            ClientMessage::LogIn {
+                version,
+                name,
+                watch,
+            }
+        }),
+        vec(name(), 0..20).prop_map(|names| ClientMessage::Watch { names }),
+        vec(name(), 0..20).prop_map(|names| ClientMessage::Unwatch { names }),
         Just(ClientMessage::Observe),
         token().prop_map(|token| ClientMessage::Relay { token }),
         any::<[u8; 16]>().prop_map(|bytes| ClientMessage::Probe {
@@ -142,7 +150,13 @@ fn introduced() -> impl Strategy<Value = ServerMessage> {
 
 fn server_message() -> impl Strategy<Value = ServerMessage> {
     let logged_in = (address(), vec(any::<u16>(), 0..4));
-    let presence = (vec(peer(), 0..20), any::<bool>());
+    let directory = select(vec![Directory::Open, Directory::Closed]);
+    let presence = (
+        directory,
+        vec(peer(), 0..20),
+        vec(name(), 0..20),
+        any::<bool>(),
+    );
     let invitation = (introduction(), any::<u8>(), peer());
     let failed = (introduction(), introduction_failure());
     let observed = (
@@ -169,9 +183,14 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             other_port,
             other_address,
         }),
-        presence.prop_map(|(peers, more)| ServerMessage::Presence { peers, more }),
-        peer().prop_map(|peer| ServerMessage::Online { peer }),
-        name().prop_map(|name| ServerMessage::Offline { name }),
+        presence.prop_map(
+            |(directory, online, offline, more)| ServerMessage::Presence {
+                directory,
+                online,
+                offline,
+                more,
+            }
+        ),
         invitation.prop_map(|(introduction, round, from)| ServerMessage::Invitation {
             introduction,
             round,

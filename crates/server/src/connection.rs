@@ -114,7 +114,11 @@ async fn serve_speaking(
     };
     drop(handshake);
     match first {
-        ClientMessage::LogIn { version, name } => {
+        ClientMessage::LogIn {
+            version,
+            name,
+            watch,
+        } => {
             let Some(slot) = context.admission.log_in(key, observed.ip()) else {
                 let reason = "login refused: too many of it or its network";
                 note(context, &client, &reason);
@@ -127,6 +131,7 @@ async fn serve_speaking(
                 observer_ports: arrival.listener.observer_ports,
                 version,
                 name,
+                watch,
             };
             Box::pin(control(context, client, log_in, connection, slot)).await
         }
@@ -151,6 +156,8 @@ const fn type_of(message: &ClientMessage) -> &'static str {
         ClientMessage::Introduce { .. } => "introduce",
         ClientMessage::Answer { .. } => "answer",
         ClientMessage::Refuse { .. } => "refuse",
+        ClientMessage::Watch { .. } => "watch",
+        ClientMessage::Unwatch { .. } => "unwatch",
         ClientMessage::Ping { .. } => "ping",
         ClientMessage::Pong { .. } => "pong",
     }

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use pinhole_budget::{Bounds, Rate, SubnetBounds};
+use pinhole_proto::registry::DIRECTORY_PEOPLE;
 
 /// The limits for one client, for one network, and for all together.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Limits {
     pub regular_after: Duration,
     /// Control connections.
     pub sessions: Bounds,
+    /// Up to this many people online, everybody is told of everybody; with 0 never.
+    pub directory_people: usize,
     /// Observations of keys that are not logged in.
     pub strange_observations: Bounds,
     /// Bytes a second that are read from one control connection.
@@ -42,8 +45,6 @@ pub struct Limits {
     pub logins_per_key: Rate,
     /// How often newcomers of one network may log in. Everyone behind one address logs in
     /// at once when the server is back; those beyond the limit try again by themselves.
-    /// Everyone is told of each login, so the limit is far below the frames that may wait
-    /// for a client.
     pub logins_per_network: Rate,
     /// Logins that wait until their name is looked up.
     pub claims: Bounds,
@@ -108,6 +109,7 @@ impl Default for Limits {
             regulars: bounds(12_288, 0, 24, 384),
             regular_after: Duration::from_secs(24 * 60 * 60),
             sessions: bounds(2_048, 512, 32, 256),
+            directory_people: DIRECTORY_PEOPLE,
             strange_observations: bounds(2_048, 0, 32, 128),
             session_bytes_per_second: 32 * 1024,
             logins_per_key: rate(60, Duration::from_secs(1)),

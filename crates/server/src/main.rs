@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use directories::ProjectDirs;
 use pinhole_budget::amount;
 use pinhole_proto::key::Fingerprint;
@@ -66,6 +66,14 @@ struct ServeArguments {
     /// server without its names gives every name to the first who claims it
     #[arg(long)]
     start_afresh: bool,
+    /// Whether clients are told of everybody who is online. Otherwise, and whenever more
+    /// people are online than --directory-max, they are told of those whom they know or
+    /// look up by name, and nobody can list the names
+    #[arg(long, value_name = "WHICH", default_value = "open")]
+    directory: DirectoryChoice,
+    /// The most people online while the directory is open
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().directory_people)]
+    directory_max: usize,
     /// Trust the PROXY protocol (version 1 or 2) on connections from these addresses, and
     /// take the client's address from it
     #[arg(long, value_name = "ADDR", num_args = 1..)]
@@ -75,6 +83,13 @@ struct ServeArguments {
     json: bool,
     #[command(flatten)]
     relay: RelayArguments,
+}
+
+/// Whether everybody is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DirectoryChoice {
+    Open,
+    Closed,
 }
 
 /// The limits of the relay. Amounts are written as 500k, 1.5M, 2MiB or 10G.
@@ -266,6 +281,10 @@ async fn serve(arguments: ServeArguments, open_files: Option<u64>) -> anyhow::Re
     announce(&addresses, fingerprint, arguments.json).context("writing to standard output")?;
     let mut limits = Limits {
         relay: arguments.relay.into(),
+        directory_people: match arguments.directory {
+            DirectoryChoice::Open => arguments.directory_max,
+            DirectoryChoice::Closed => 0,
+        },
         ..Limits::default()
     };
     if let Some(files) = open_files {

@@ -89,9 +89,10 @@ pub async fn run_behind(
         .collect::<Result<_, _>>()?;
     let (names, _lock) = data_dir.into_names();
     let (stop, stopping) = watch::channel(false);
+    let registry = Registry::new().with_directory(limits.directory_people);
     let registry = match limits.relay.offered {
-        true => Registry::new(),
-        false => Registry::new().without_relay(),
+        true => registry,
+        false => registry.without_relay(),
     };
     let regulars: Arc<Regulars> = Arc::default();
     let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;

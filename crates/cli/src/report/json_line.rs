@@ -144,6 +144,10 @@ pub(super) enum JsonLine<'a> {
         nearby: bool,
         claimed: bool,
     },
+    Absent {
+        name: &'a PeerName,
+    },
+    DirectoryClosed,
     Contact {
         name: &'a PeerName,
         fingerprint: Fingerprint,

@@ -83,6 +83,23 @@ impl Reporter {
         ));
     }
 
+    /// Somebody who was looked up is not there.
+    pub(crate) fn absent(&self, name: &PeerName) {
+        match self.json {
+            true => self.line(&JsonLine::Absent { name }),
+            false => self.say(&format!("{name} is not online")),
+        }
+    }
+
+    /// The server does not list everybody.
+    pub(crate) fn directory_closed(&self) {
+        match self.json {
+            true => self.line(&JsonLine::DirectoryClosed),
+            false => self
+                .say("this server does not list everybody; `pinhole peers NAME` looks a person up"),
+        }
+    }
+
     pub(crate) fn peer(&self, peer: &PeerView) {
         let (name, key) = (&peer.identity.name, peer.identity.key);
         let fingerprint = key.fingerprint();

@@ -91,12 +91,13 @@ impl Engine {
                 connection,
                 name,
                 server,
+                watch,
                 effort,
             } => {
                 let attempt = self.login_attempt(connection, name, server);
                 let task = tokio::spawn(async move {
                     let pending = attempt.approach(effort).await;
-                    attempt.stay_logged_in(pending).await;
+                    attempt.stay_logged_in(pending, &watch).await;
                 });
                 self.set_connection_task(task.abort_handle());
             }
@@ -104,11 +105,23 @@ impl Engine {
                 connection,
                 name,
                 server,
+                watch,
             } => {
                 let attempt = self.login_attempt(connection, name, server);
                 let pending = self.server.aside.take().ok_or_else(silent);
-                let task = tokio::spawn(async move { attempt.stay_logged_in(pending).await });
+                let task =
+                    tokio::spawn(async move { attempt.stay_logged_in(pending, &watch).await });
                 self.set_connection_task(task.abort_handle());
+            }
+            LoginEffect::Watch(names) => {
+                if let Some(connector) = self.server.connector() {
+                    connector.rendezvous().watch(&names);
+                }
+            }
+            LoginEffect::Unwatch(names) => {
+                if let Some(connector) = self.server.connector() {
+                    connector.rendezvous().unwatch(&names);
+                }
             }
             LoginEffect::Ask(connection) => self.ask_server(connection),
             LoginEffect::ConnectAside {
@@ -263,10 +276,14 @@ impl LoginAttempt {
     }
 
     /// Takes the name, and passes on what the server says until the connection is gone.
-    async fn stay_logged_in(&self, pending: Result<Box<PendingLogin>, Failure>) {
+    async fn stay_logged_in(
+        &self,
+        pending: Result<Box<PendingLogin>, Failure>,
+        watch: &[PeerName],
+    ) {
         let logged_in = match pending {
             Ok(pending) => {
-                let logged_in = pending.log_in().await;
+                let logged_in = pending.log_in(watch).await;
                 logged_in.map_err(|error| self.failure(&error))
             }
             Err(failure) => Err(failure),
@@ -299,9 +316,7 @@ impl LoginAttempt {
         .await;
         while let Some(event) = events.recv().await {
             let input = match event {
-                RendezvousEvent::Presence(peers) => LoginInput::AllPresent(peers),
-                RendezvousEvent::Online(peer) => LoginInput::Online(peer),
-                RendezvousEvent::Offline(name) => LoginInput::Offline(name),
+                RendezvousEvent::Presence(presence) => LoginInput::Presence(presence),
                 RendezvousEvent::RelayEnded { peer, reason } => {
                     LoginInput::RelayEnded { peer, reason }
                 }

@@ -62,6 +62,7 @@ pub(crate) enum LoginEffect {
         connection: ConnectionId,
         name: PeerName,
         server: ServerAddress,
+        watch: Vec<PeerName>,
         effort: Effort,
     },
     /// Ask for the name over the connection that was made aside.
@@ -69,7 +70,12 @@ pub(crate) enum LoginEffect {
         connection: ConnectionId,
         name: PeerName,
         server: ServerAddress,
+        watch: Vec<PeerName>,
     },
+    /// Ask the server to tell whether these are online.
+    Watch(Vec<PeerName>),
+    /// Take that back.
+    Unwatch(Vec<PeerName>),
     /// Ask the server whether it is there.
     Ask(ConnectionId),
     /// Make another connection beside the present one.

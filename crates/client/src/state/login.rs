@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pinhole_net::{PeerIdentity, PeerKey, PeerName, Refusal, ServerAddress};
+use pinhole_net::{PeerKey, PeerName, Presence, Refusal, ServerAddress};
 use tracing::debug;
 
 use super::State;
@@ -41,9 +41,7 @@ pub(crate) enum LoginInput {
     Answered(bool),
     /// Whether a connection was made aside.
     Aside(bool),
-    AllPresent(Vec<PeerIdentity>),
-    Online(PeerIdentity),
-    Offline(PeerName),
+    Presence(Presence),
     RelayEnded {
         peer: PeerKey,
         reason: Refusal,
@@ -164,6 +162,25 @@ impl Login {
         }
     }
 
+    /// Our own name, while there is a login.
+    pub(super) const fn name(&self) -> Option<&PeerName> {
+        match &self.stage {
+            LoginStage::Wanted(wanted) => Some(&wanted.name),
+            LoginStage::LoggedOut { .. } => None,
+        }
+    }
+
+    /// Whether the server has said who is online.
+    fn is_announced(&self) -> bool {
+        match &self.stage {
+            LoginStage::Wanted(Wanted {
+                phase: Phase::Online { is_announced, .. },
+                ..
+            }) => *is_announced,
+            _ => false,
+        }
+    }
+
     /// The key of the server that we are, or were last, logged in to.
     pub(super) const fn server_key(&self) -> Option<PeerKey> {
         self.server_key
@@ -267,17 +284,22 @@ impl State {
             other => other,
         };
         let (name, server) = (wanted.name.clone(), wanted.server.clone());
+        let effort = wanted.retries.effort(now);
+        let server_key = self.contacts.server_key(&server);
+        let watch = self.watch_anew(server_key.or(self.login.server_key()));
         let effect = match source {
             Source::Dialled => LoginEffect::LogIn {
                 connection,
                 name,
                 server,
-                effort: wanted.retries.effort(now),
+                watch,
+                effort,
             },
             Source::Aside => LoginEffect::LogInAside {
                 connection,
                 name,
                 server,
+                watch,
             },
         };
         self.effect(Effect::Login(effect));
@@ -304,21 +326,20 @@ impl State {
             LoginInput::Lost(failure) => self.connection_lost(failure),
             LoginInput::Answered(is_there) => self.server_answered(is_there),
             LoginInput::Aside(is_made) => self.connected_aside(is_made),
-            LoginInput::AllPresent(peers) => {
-                self.presence.set_all_on_server(peers);
-                self.send_queued();
-                self.announce_login();
-            }
-            LoginInput::Online(peer) => {
-                self.presence.add_on_server(peer);
-                self.send_queued();
-            }
-            LoginInput::Offline(name) => {
-                self.shorten_waits_for(&name);
-                self.presence.remove_from_server(&name);
-            }
+            LoginInput::Presence(presence) => self.presence_told(presence),
             LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason),
         }
+    }
+
+    fn presence_told(&mut self, presence: Presence) {
+        if !self.login.is_announced() {
+            self.presence.clear_server();
+        }
+        for name in self.presence.told(presence) {
+            self.shorten_waits_for(&name);
+        }
+        self.send_queued();
+        self.announce_login();
     }
 
     fn logged_in(&mut self, to: LoggedInTo) {
@@ -338,6 +359,7 @@ impl State {
         };
         let is_check_due = std::mem::take(&mut wanted.is_check_due);
         self.login.server_key = Some(to.server_key);
+        self.presence.set_watch_stale();
         self.probe_again();
         self.remember_login(&name, server, to.server_key);
         if self.in_force().allows_nearby() {

@@ -121,6 +121,7 @@ impl State {
 
     /// What is to be done next, until there is nothing.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        self.update_watched();
         self.effects.pop_front()
     }
 
@@ -160,6 +161,7 @@ impl State {
                 alone,
             } => self.go_nearby(name, announces, alone),
             Command::LogOut => self.log_out(),
+            Command::LookUp { name } => self.look_up(&name),
             Command::Send { peer, paths } => self.send(peer, paths),
             Command::SendText { peer, text } => self.send_text(peer, text),
             Command::Accept {
@@ -243,6 +245,7 @@ impl State {
 
     fn store_contacts(&mut self) {
         self.pinned = Arc::new(self.contacts.pinned());
+        self.presence.set_watch_stale();
         self.effect(Effect::Store(Stored::Contacts));
     }
 
@@ -254,7 +257,9 @@ impl State {
             nearby: self.presence.nearby_name().cloned(),
             fingerprint: own_key.fingerprint(),
             key: own_key,
+            directory: self.presence.directory(),
             peers: self.peer_views(),
+            looked_up: self.presence.looked_up(),
             transfers: self.transfer_views(),
             asking: self.permissions.asking(),
             contacts: self.pinned.clone(),
@@ -278,6 +283,7 @@ impl State {
             .contacts_here()
             .chain(self.presence.online())
             .map(|peer| (peer.name, peer.key))
+            .filter(|(name, _)| Some(name) != self.login.name())
             .collect();
         let known: HashSet<PeerKey> = vouched_for.values().copied().collect();
         let nearby = self.presence.nearby();

@@ -1,20 +1,37 @@
 //! Who is online, who is nearby, and what is known of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use pinhole_net::{PeerIdentity, PeerKey, PeerName};
+use pinhole_net::{Directory, PeerIdentity, PeerKey, PeerName, WATCHED_NAMES};
 
 use super::State;
-use super::effect::Effect;
+use super::effect::{Effect, LoginEffect};
 use crate::consent::Standing;
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::snapshot::{LookUpState, LookedUp};
 use crate::store::Acquaintance;
+
+/// Names that the user has looked up, and people that have invited us: one more takes
+/// the place of the first.
+const FOLLOWED_MAX: usize = 64;
 
 /// Who is there, through the server and on this network.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
+    /// Whether the server lists everybody; `None` until it has said so.
+    directory: Option<Directory>,
     on_server: BTreeMap<PeerName, PeerKey>,
+    /// The names that the server was asked to tell us about.
+    watched: BTreeSet<PeerName>,
+    /// Those of them about which it has not said anything yet.
+    unanswered: BTreeSet<PeerName>,
+    /// The watched names have to be compared with those that concern us.
+    is_watch_stale: bool,
+    /// The names that the user has looked up, the latest last.
+    looked_up: VecDeque<PeerName>,
+    /// The names of people that have invited us, the latest last.
+    met: VecDeque<PeerName>,
     /// The name that we go by nearby, while people there are looked for.
     own_nearby_name: Option<PeerName>,
     nearby: BTreeMap<PeerKey, PeerName>,
@@ -59,20 +76,137 @@ impl Presence {
         self.own_nearby_name.as_ref()
     }
 
-    pub(super) fn set_all_on_server(&mut self, peers: Vec<PeerIdentity>) {
-        self.on_server = peers.into_iter().map(|p| (p.name, p.key)).collect();
+    pub(super) const fn directory(&self) -> Option<Directory> {
+        self.directory
     }
 
-    pub(super) fn add_on_server(&mut self, peer: PeerIdentity) {
-        self.on_server.insert(peer.name, peer.key);
-    }
-
-    pub(super) fn remove_from_server(&mut self, name: &PeerName) {
-        self.on_server.remove(name);
+    /// The server tells who is online. Returns who is not any more.
+    pub(super) fn told(&mut self, presence: pinhole_net::Presence) -> Vec<PeerName> {
+        self.directory = Some(presence.directory);
+        for peer in presence.online {
+            self.unanswered.remove(&peer.name);
+            self.on_server.insert(peer.name, peer.key);
+        }
+        let mut gone = Vec::new();
+        for name in presence.offline {
+            self.unanswered.remove(&name);
+            if self.on_server.remove(&name).is_some() {
+                gone.push(name);
+            }
+        }
+        if presence.directory == Directory::Closed {
+            let watched = &self.watched;
+            self.on_server.retain(|name, _| watched.contains(name));
+        }
+        gone
     }
 
     pub(super) fn clear_server(&mut self) {
         self.on_server.clear();
+        self.directory = None;
+    }
+
+    /// The names that the user has looked up, and what came of it.
+    pub(super) fn looked_up(&self) -> Vec<LookedUp> {
+        let state = |name| match self.on_server.contains_key(name) {
+            true => LookUpState::Online,
+            false if self.directory.is_none() || self.unanswered.contains(name) => {
+                LookUpState::Searching
+            }
+            false => LookUpState::NotOnline,
+        };
+        let names = self.looked_up.iter();
+        names
+            .map(|name| LookedUp {
+                name: name.clone(),
+                state: state(name),
+            })
+            .collect()
+    }
+
+    /// The names that concern us changed.
+    pub(super) const fn set_watch_stale(&mut self) {
+        self.is_watch_stale = true;
+    }
+}
+
+/// Puts a name last in a list that has room for so many.
+fn follow(names: &mut VecDeque<PeerName>, name: &PeerName) {
+    names.retain(|known| known != name);
+    while names.len() >= FOLLOWED_MAX {
+        names.pop_front();
+    }
+    names.push_back(name.clone());
+}
+
+/// Whom the server tells us about.
+impl State {
+    /// The user looks for somebody by name.
+    pub(super) fn look_up(&mut self, name: &PeerName) {
+        follow(&mut self.presence.looked_up, name);
+        self.presence.set_watch_stale();
+    }
+
+    /// The server has introduced somebody, so it is online, whether the server lists
+    /// everybody or not.
+    pub(super) fn note_introduced(&mut self, peer: &PeerIdentity) {
+        follow(&mut self.presence.met, &peer.name);
+        self.presence.set_watch_stale();
+        self.presence.on_server.insert(peer.name.clone(), peer.key);
+    }
+
+    /// Whom to watch on the connection that is being made.
+    pub(super) fn watch_anew(&mut self, server: Option<PeerKey>) -> Vec<PeerName> {
+        let names = self.concerning_us(server);
+        self.presence.watched = names.iter().cloned().collect();
+        self.presence.unanswered = self.presence.watched.clone();
+        names
+    }
+
+    /// Has the server tell about everybody who concerns us, and about nobody else.
+    pub(super) fn update_watched(&mut self) {
+        if !self.presence.is_watch_stale || !self.login.is_online() {
+            return;
+        }
+        self.presence.is_watch_stale = false;
+        let concerning = self.concerning_us(self.login.server_key());
+        let presence = &mut self.presence;
+        let is_new = |name: &&PeerName| !presence.watched.contains(*name);
+        let new: Vec<_> = concerning.iter().filter(is_new).cloned().collect();
+        let concerning: BTreeSet<_> = concerning.into_iter().collect();
+        let old: Vec<_> = presence.watched.difference(&concerning).cloned().collect();
+        presence.watched = concerning;
+        presence.unanswered.extend(new.iter().cloned());
+        presence.unanswered.retain(|name| !old.contains(name));
+        if !old.is_empty() {
+            self.effect(Effect::Login(LoginEffect::Unwatch(old)));
+        }
+        if !new.is_empty() {
+            self.effect(Effect::Login(LoginEffect::Watch(new)));
+        }
+    }
+
+    /// The names that concern us on this server, the most urgent first, because the
+    /// server limits how many are looked up at once.
+    fn concerning_us(&self, server: Option<PeerKey>) -> Vec<PeerName> {
+        let unfinished = self.transfers.values().filter(|it| !it.is_final());
+        // A run that only looks for somebody leaves the others alone.
+        let is_errand = self.overrides.takes_nothing && !self.presence.looked_up.is_empty();
+        let server = server.filter(|_| !is_errand);
+        let contacts = server
+            .into_iter()
+            .flat_map(|server| self.contacts.of_server(server));
+        let names = unfinished
+            .map(|transfer| transfer.peer.name.clone())
+            .chain(self.presence.looked_up.iter().rev().cloned())
+            .chain(self.presence.met.iter().rev().cloned())
+            .chain(contacts.map(|contact| contact.name));
+        let own = self.login.name();
+        let mut seen = BTreeSet::new();
+        names
+            .filter(|name| Some(name) != own && seen.insert(name.clone()))
+            .take(WATCHED_NAMES)
+            .collect()
     }
 }
 

@@ -213,6 +213,7 @@ impl State {
         let Some(server) = self.login.server_key() else {
             return Told::No(RefuseReason::Unavailable);
         };
+        self.note_introduced(&peer);
         if is_new && self.overrides.takes_nothing {
             return Told::No(RefuseReason::Unavailable);
         }

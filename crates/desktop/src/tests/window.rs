@@ -310,3 +310,32 @@ fn nothing_is_drawn_while_nothing_happens() {
     harness.run();
     assert_at_rest(&mut harness, "an offer");
 }
+
+#[test]
+fn where_not_everybody_is_listed_people_are_searched_for() {
+    let (mut harness, play) = window(alone());
+    assert!(harness.query_by_label(text::SEARCH).is_none());
+    play.change(|s| s.directory = Some(Directory::Closed));
+    harness.run();
+    assert!(harness.query_by_label(text::SEARCH_HELP).is_some());
+    assert!(harness.query_by_label(text::NOBODY_KNOWN).is_some());
+    typed(&mut harness, text::SEARCH_FOR_A_NAME, "bo");
+    click(&mut harness, text::SEARCH);
+    assert!(harness.query_by_label_contains("3 to 32").is_some());
+    assert_eq!(play.commands(), []);
+    typed(&mut harness, text::SEARCH_FOR_A_NAME, "b");
+    harness.key_press(Key::Enter);
+    harness.run();
+    let name: PeerName = "bob".parse().unwrap();
+    assert_eq!(play.commands(), [Command::LookUp { name: name.clone() }]);
+    let looked_up = |state| {
+        let name = name.clone();
+        move |s: &mut Snapshot| s.looked_up = vec![LookedUp { name, state }]
+    };
+    play.change(looked_up(LookUpState::Searching));
+    harness.run();
+    assert!(harness.query_by_label(text::SEARCHING).is_some());
+    play.change(looked_up(LookUpState::NotOnline));
+    harness.run();
+    assert!(harness.query_by_label(&text::not_found("bob")).is_some());
+}

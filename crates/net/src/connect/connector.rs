@@ -55,7 +55,7 @@ impl Connector {
     ) -> Result<(Self, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
         Box::pin(Self::approach(log_in, config, Persistence::Once))
             .await?
-            .log_in()
+            .log_in(&[])
             .await
     }
 
@@ -226,14 +226,16 @@ pub struct PendingLogin {
 }
 
 impl PendingLogin {
-    /// Takes the name: as [`Connector::log_in`] from here on.
+    /// Takes the name: as [`Connector::log_in`] from here on. The server tells whether
+    /// those in `watch` are online, at most [`WATCHED_NAMES`](crate::WATCHED_NAMES).
     ///
     /// # Errors
     /// Says exactly what stood in the way.
     pub async fn log_in(
         self,
+        watch: &[PeerName],
     ) -> Result<(Connector, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
-        let (rendezvous, logged_in, events) = self.proven.log_in().await?;
+        let (rendezvous, logged_in, events) = self.proven.log_in(watch).await?;
         let server = rendezvous.server().clone();
         let mut ports = logged_in.observer_ports.iter().copied();
         let other_port = ports.find(|port| *port != server.port());

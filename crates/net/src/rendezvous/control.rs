@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_proto::frame::Decoder;
+use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    ClientMessage, IntroductionId, PeerIdentity, RefuseReason, ServerMessage,
+    ClientMessage, Directory, IntroductionId, PeerIdentity, RefuseReason, ServerMessage,
 };
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -19,14 +20,14 @@ use tracing::debug;
 use super::introduction::{IntroductionMessage, Introductions};
 use super::invitations::Invitations;
 use super::wire::{self, WireError};
-use super::{DisconnectReason, Invitation, RendezvousEvent};
+use super::{DisconnectReason, Invitation, Presence, RendezvousEvent};
 use crate::known::KnownKeys;
 
 /// The server pings every 25 s; a connection silent for longer is dead.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one message may take to be written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most peers that are online.
+/// Most people in all pages of one message.
 const MAX_PRESENT: usize = 100_000;
 /// Writes what is queued until nobody can queue anything more.
 pub(super) async fn write_all(
@@ -54,8 +55,8 @@ pub(super) struct Reader {
     pub(super) introductions: Introductions,
     /// Ends together with the reader: whoever wants to send then shall know.
     pub(super) writer: AbortHandle,
-    /// The pages of presence that have arrived so far.
-    pub(super) present: Vec<PeerIdentity>,
+    /// The pages that have arrived so far.
+    pub(super) presence: Presence,
     pub(super) invitations: Invitations,
     pub(super) known: KnownKeys,
     /// How many messages have come.
@@ -106,9 +107,15 @@ impl Reader {
                 None
             }
             ServerMessage::Refused { reason } => return Err(DisconnectReason::Refused(reason)),
-            ServerMessage::Presence { peers, more } => self.add_present(peers, more)?,
-            ServerMessage::Online { peer } => Some(RendezvousEvent::Online(peer)),
-            ServerMessage::Offline { name } => Some(RendezvousEvent::Offline(name)),
+            ServerMessage::Presence {
+                directory,
+                online,
+                offline,
+                more,
+            } => {
+                self.add_page(directory, online, offline)?;
+                (!more).then(|| RendezvousEvent::Presence(self.take_presence()))
+            }
             ServerMessage::Invitation {
                 introduction,
                 round,
@@ -180,17 +187,28 @@ impl Reader {
         None
     }
 
-    fn add_present(
+    fn add_page(
         &mut self,
-        peers: Vec<PeerIdentity>,
-        more: bool,
-    ) -> Result<Option<RendezvousEvent>, DisconnectReason> {
-        self.present.extend(peers);
-        if self.present.len() > MAX_PRESENT {
+        directory: Directory,
+        online: Vec<PeerIdentity>,
+        offline: Vec<PeerName>,
+    ) -> Result<(), DisconnectReason> {
+        let presence = &mut self.presence;
+        presence.directory = directory;
+        presence.online.extend(online);
+        presence.offline.extend(offline);
+        if presence.online.len() + presence.offline.len() > MAX_PRESENT {
             return Err(WireError::Unexpected.into());
         }
-        let whole = (!more).then(|| std::mem::take(&mut self.present));
-        Ok(whole.map(RendezvousEvent::Presence))
+        Ok(())
+    }
+
+    fn take_presence(&mut self) -> Presence {
+        Presence {
+            directory: self.presence.directory,
+            online: std::mem::take(&mut self.presence.online),
+            offline: std::mem::take(&mut self.presence.offline),
+        }
     }
 
     fn say(&self, message: ClientMessage) {

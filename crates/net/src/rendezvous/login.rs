@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::registry::WATCH_PAGE_NAMES;
 use pinhole_proto::rendezvous::{ClientMessage, PROTOCOL_VERSION, Refusal, ServerMessage};
 use pinhole_proto::tls::{Expect, Identity};
 use tokio::net::TcpStream;
@@ -127,26 +128,35 @@ impl ProvenServer {
         &self.server
     }
 
-    /// Takes the name. The events have to be received as long as the handle is used.
+    /// Takes the name, and asks to be told of those in `watch`. The events have to be
+    /// received as long as the handle is used.
     pub(crate) async fn log_in(
         mut self,
+        watch: &[PeerName],
     ) -> Result<(Rendezvous, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
         let mut decoder = wire::server_decoder();
+        let (first, later) = watch.split_at(watch.len().min(WATCH_PAGE_NAMES));
         let asked_at = Instant::now();
-        let answer = timeout(LOG_IN_TIMEOUT, self.ask_for_name(&mut decoder)).await;
+        let answer = timeout(LOG_IN_TIMEOUT, self.ask_for_name(&mut decoder, first)).await;
         let logged_in = answer.unwrap_or(Err(WireError::Silent.into()))?;
         let round_trip = asked_at.elapsed();
         let known = self.log_in.known;
         let (rendezvous, events) =
             Rendezvous::begin(self.server, self.stream, decoder, known, round_trip);
+        rendezvous.watch(later);
         Ok((rendezvous, logged_in, events))
     }
 
-    async fn ask_for_name(&mut self, decoder: &mut Decoder) -> Result<LoggedIn, LogInError> {
+    async fn ask_for_name(
+        &mut self,
+        decoder: &mut Decoder,
+        watch: &[PeerName],
+    ) -> Result<LoggedIn, LogInError> {
         let (stream, name) = (&mut self.stream, &self.log_in.name);
         let log_in = ClientMessage::LogIn {
             version: PROTOCOL_VERSION,
             name: name.clone(),
+            watch: watch.to_vec(),
         };
         wire::write_message(stream, &log_in).await?;
         loop {

@@ -16,14 +16,17 @@ use std::time::Duration;
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::registry::WATCH_PAGE_NAMES;
+pub use pinhole_proto::registry::WATCHED_NAMES;
 use pinhole_proto::rendezvous::{
-    ClientMessage, IntroductionId, PeerIdentity, Refusal, RefuseReason, Role,
+    ClientMessage, Directory, IntroductionId, PeerIdentity, Refusal, RefuseReason, Role,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_rustls::client::TlsStream;
+use tracing::debug;
 
 pub(crate) use introduction::{Introduction, IntroductionMessage};
 pub use login::{LogIn, LogInError, LoggedIn};
@@ -45,12 +48,9 @@ const EVENTS: usize = 256;
 /// What happens on the control connection.
 #[derive(Debug)]
 pub enum RendezvousEvent {
-    /// Everybody who is online but ourselves; comes once, first.
-    Presence(Vec<PeerIdentity>),
-    /// A peer has logged in, or in again with another key.
-    Online(PeerIdentity),
-    /// A peer is gone.
-    Offline(PeerName),
+    /// Who is online. The first tells of everybody whom we are to know of, the later ones
+    /// what has changed.
+    Presence(Presence),
     /// A peer wants to connect. To be accepted or refused within seconds.
     Invitation(Invitation),
     /// The server ends the relay to this peer; sessions over it break off.
@@ -62,6 +62,18 @@ pub enum RendezvousEvent {
     },
     /// The end. Sessions live on; attempts to connect may.
     Disconnected(DisconnectReason),
+}
+
+/// Who of some people is online.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// Whether the server lists everybody. Once it does not, only the names that are
+    /// watched count; once it does again, everybody follows.
+    pub directory: Directory,
+    /// Who is online. We may be one of them.
+    pub online: Vec<PeerIdentity>,
+    /// Who is not.
+    pub offline: Vec<PeerName>,
 }
 
 /// Why the control connection ended.
@@ -151,7 +163,11 @@ impl Rendezvous {
             introductions: introductions.clone(),
             writer: tokio::spawn(control::write_all(write_half, queue)).abort_handle(),
             heard: heard_by_reader,
-            present: Vec::new(),
+            presence: Presence {
+                directory: Directory::Open,
+                online: Vec::new(),
+                offline: Vec::new(),
+            },
             invitations: Invitations::new(),
             known: known.clone(),
             given_up: given_up.clone(),
@@ -208,6 +224,30 @@ impl Rendezvous {
             reason,
         };
         let _ = self.say(refuse).await;
+    }
+
+    /// Asks to be told whether these names are online, now and at each change: at most
+    /// [`WATCHED_NAMES`] with those of the login.
+    pub fn watch(&self, names: &[PeerName]) {
+        for names in names.chunks(WATCH_PAGE_NAMES) {
+            let names = names.to_vec();
+            self.say_at_once(ClientMessage::Watch { names });
+        }
+    }
+
+    /// Takes a watch back.
+    pub fn unwatch(&self, names: &[PeerName]) {
+        for names in names.chunks(WATCH_PAGE_NAMES) {
+            let names = names.to_vec();
+            self.say_at_once(ClientMessage::Unwatch { names });
+        }
+    }
+
+    fn say_at_once(&self, message: ClientMessage) {
+        // A full queue means that the connection is stuck: its end is near.
+        if self.connection.outgoing.try_send(message).is_err() {
+            debug!("too much waits to be sent to the server");
+        }
     }
 
     /// Asks the server whether it is there, and returns when it says anything:

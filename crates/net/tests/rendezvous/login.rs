@@ -1,9 +1,11 @@
 //! Logging in, presence, and the end of the control connection.
 
 use pinhole_net::{
-    ConnectError, Connector, DisconnectReason, Expect, HostSharing, LogInError, PathPolicy,
-    Refusal, RendezvousEvent, ServerConnectError,
+    ConnectError, Connector, Directory, DisconnectReason, Expect, HostSharing, LogInError,
+    PathPolicy, PeerIdentity, Persistence, Refusal, RendezvousEvent, ServerConnectError,
+    WATCHED_NAMES,
 };
+use pinhole_server::Limits;
 use tokio::time::timeout;
 
 use crate::scene::{Client, PATIENCE, Server, connect_config, identity};
@@ -14,28 +16,54 @@ async fn presence_is_told() {
     let mut alice = Client::new(&server, "alice").await;
     assert_eq!(alice.logged_in.server_key, server.key);
     assert!(alice.logged_in.observed.ip().is_loopback());
-    let RendezvousEvent::Presence(peers) = alice.event().await else {
-        panic!("no presence");
-    };
-    assert_eq!(peers, []);
+    assert_eq!(alice.presence().await.online, []);
 
     let mut bob = Client::new(&server, "bob").await;
-    let RendezvousEvent::Presence(peers) = bob.event().await else {
-        panic!("no presence");
+    let peer = |client: &Client| PeerIdentity {
+        name: client.name(),
+        key: client.key,
     };
-    assert_eq!(peers.len(), 1);
-    assert_eq!((&peers[0].name, peers[0].key), (&alice.name(), alice.key));
-    let RendezvousEvent::Online(peer) = alice.event().await else {
-        panic!("bob not announced");
-    };
-    assert_eq!((peer.name, peer.key), (bob.name(), bob.key));
+    assert_eq!(bob.presence().await.online, [peer(&alice)]);
+    while !alice.presence().await.online.contains(&peer(&bob)) {}
 
     let bob_name = bob.name();
     drop(bob);
-    let RendezvousEvent::Offline(name) = alice.event().await else {
-        panic!("bob's end not announced");
-    };
-    assert_eq!(name, bob_name);
+    while !alice.presence().await.offline.contains(&bob_name) {}
+}
+
+#[tokio::test]
+async fn in_a_closed_directory_whom_one_watches_is_told() {
+    let server = Server::with(Limits {
+        directory_people: 0,
+        ..Limits::default()
+    });
+    let mut alice = Client::new(&server, "alice").await;
+    let first = alice.presence().await;
+    assert_eq!((first.directory, first.online), (Directory::Closed, vec![]));
+    let _bob = Client::new(&server, "bob").await;
+    let _carol = Client::new(&server, "carol").await;
+    let names = ["bob", "nobody"].map(|name| name.parse().unwrap());
+    alice.connector.rendezvous().watch(&names);
+    let found = alice.presence().await;
+    let online: Vec<_> = found.online.iter().map(|peer| peer.name.as_str()).collect();
+    assert_eq!(
+        (online, found.offline),
+        (vec!["bob"], vec![names[1].clone()])
+    );
+
+    let log_in = server.log_in("dave", &identity());
+    let watch: Vec<_> = (0..WATCHED_NAMES)
+        .map(|number| format!("name-{number}").parse().unwrap())
+        .collect();
+    let config = connect_config(PathPolicy::Auto);
+    let pending = Connector::approach(log_in, config, Persistence::Once);
+    let (_connector, _, mut events) = pending.await.unwrap().log_in(&watch).await.unwrap();
+    let mut offline = 0;
+    while offline < WATCHED_NAMES {
+        if let Some(RendezvousEvent::Presence(told)) = events.recv().await {
+            offline += told.offline.len();
+        }
+    }
 }
 
 #[tokio::test]
@@ -104,16 +132,12 @@ async fn who_receives_no_events_is_not_online_whoever_else_has_the_handle() {
     let server = Server::start();
     let alice = Client::new(&server, "alice").await;
     let mut bob = Client::new(&server, "bob").await;
-    let RendezvousEvent::Presence(_) = bob.event().await else {
-        panic!("no presence");
-    };
+    bob.presence().await;
     // Nothing more comes that alice's side would have to pass on.
     let handle = alice.connector.clone();
     drop(alice);
-    let RendezvousEvent::Offline(name) = bob.event().await else {
-        panic!("alice's end not announced");
-    };
-    assert_eq!(name.as_str(), "alice");
+    let alice = "alice".parse().unwrap();
+    while !bob.presence().await.offline.contains(&alice) {}
     drop(handle);
 }
 

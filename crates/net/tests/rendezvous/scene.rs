@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     Accepted, ConnectConfig, ConnectError, Connector, Expect, HostSharing, Identity, Invitation,
-    KnownKeys, LiveSessions, LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, ProxyChoice,
+    KnownKeys, LiveSessions, LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, Presence, ProxyChoice,
     RendezvousEvent, ServerAddress, Session, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
@@ -29,6 +29,15 @@ impl Server {
     }
 
     pub(crate) fn start_at(listen: &[&str]) -> Self {
+        Self::start_with(listen, Limits::default())
+    }
+
+    /// With other limits than the usual ones.
+    pub(crate) fn with(limits: Limits) -> Self {
+        Self::start_with(&["127.0.0.1:0"], limits)
+    }
+
+    fn start_with(listen: &[&str], limits: Limits) -> Self {
         let data = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(data.path()).unwrap();
         let listen: Vec<_> = listen.iter().map(|text| text.parse().unwrap()).collect();
@@ -41,7 +50,7 @@ impl Server {
             let shutdown = async {
                 let _ = stopping.await;
             };
-            let served = pinhole_server::run(listeners, data_dir, Limits::default(), shutdown);
+            let served = pinhole_server::run(listeners, data_dir, limits, shutdown);
             served.await.unwrap();
         });
         Self {
@@ -125,6 +134,14 @@ impl Client {
     pub(crate) async fn event(&mut self) -> RendezvousEvent {
         let event = timeout(PATIENCE, self.events.recv()).await;
         event.expect("no event").expect("no more events")
+    }
+
+    /// What is told of others next, which nothing else comes before.
+    pub(crate) async fn presence(&mut self) -> Presence {
+        match self.event().await {
+            RendezvousEvent::Presence(presence) => presence,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The next invitation, whatever comes before.

@@ -44,6 +44,7 @@ impl RawClient {
         let log_in = ClientMessage::LogIn {
             version: PROTOCOL_VERSION,
             name: name.parse().unwrap(),
+            watch: Vec::new(),
         };
         client.say(&log_in).await;
         let first = client.hear().await;

@@ -2,12 +2,15 @@
 
 mod garbage;
 mod introductions;
+mod presence;
 mod relay;
 mod sessions;
 
 use super::*;
 use crate::candidate::{Candidate, CandidateKind};
-use crate::rendezvous::{HostSharing, IntroductionFailure, Reachability, RefuseReason, Role};
+use crate::rendezvous::{
+    Directory, HostSharing, IntroductionFailure, Reachability, RefuseReason, Role,
+};
 
 /// A registry with a clock, a names table and every session's mailbox.
 struct World {
@@ -78,7 +81,20 @@ impl World {
         }
     }
 
+    /// Does what is due, and everything that comes of it.
     fn drain(&mut self) {
+        self.act();
+        while self
+            .registry
+            .poll_timeout()
+            .is_some_and(|at| at <= self.now)
+        {
+            self.registry.handle_timeout(self.now);
+            self.act();
+        }
+    }
+
+    fn act(&mut self) {
         while let Some(action) = self.registry.poll_action() {
             match action {
                 Action::ClaimName {
@@ -131,6 +147,7 @@ impl World {
             observer_ports: vec![4747, 4748],
             version: PROTOCOL_VERSION,
             name: name(who),
+            watch: Vec::new(),
         };
         self.ask(log_in)
     }
@@ -174,7 +191,6 @@ impl World {
         let end = self.now + duration;
         while let Some(at) = self.registry.poll_timeout().filter(|&at| at <= end) {
             self.now = self.now.max(at);
-            self.registry.handle_timeout(self.now);
             self.drain();
         }
         self.now = end;
@@ -204,6 +220,7 @@ impl World {
     fn pair(&mut self, alice_from: &str, bob_from: &str) -> (SessionId, SessionId) {
         let alice = self.log_in("alice", key(1), alice_from);
         let bob = self.log_in("bob", key(2), bob_from);
+        self.wait(PRESENCE_INTERVAL);
         self.mail.clear();
         (alice, bob)
     }
@@ -230,6 +247,23 @@ impl World {
         self.registry.handle_relay(self.now, relay, key, token);
         self.drain();
         relay
+    }
+}
+
+fn peer(text: &str, number: u8) -> PeerIdentity {
+    PeerIdentity {
+        name: name(text),
+        key: key(number),
+    }
+}
+
+/// All of the presence that one message tells.
+fn presence(directory: Directory, online: &[PeerIdentity], offline: &[&str]) -> ServerMessage {
+    ServerMessage::Presence {
+        directory,
+        online: online.to_vec(),
+        offline: offline.iter().map(|&text| name(text)).collect(),
+        more: false,
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
 use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
     ClientMessage, HostSharing, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Reachability,
     Refusal, ServerMessage,
@@ -40,6 +41,7 @@ pub(crate) fn log_in(name: &str) -> ClientMessage {
     ClientMessage::LogIn {
         version: PROTOCOL_VERSION,
         name: name.parse().unwrap(),
+        watch: Vec::new(),
     }
 }
 
@@ -145,9 +147,9 @@ impl Client {
     pub(crate) async fn welcome(&mut self) -> Vec<PeerIdentity> {
         let mut online = Vec::new();
         loop {
-            match self.hear().await {
+            match self.next().await.expect("the connection has ended") {
                 ServerMessage::LoggedIn { observed, .. } => assert_eq!(observed, self.local),
-                ServerMessage::Presence { peers, .. } => online.extend(peers),
+                ServerMessage::Presence { online: some, .. } => online.extend(some),
                 ServerMessage::Ping { nonce } => {
                     self.say(&ClientMessage::Pong { nonce }).await;
                     return online;
@@ -163,23 +165,35 @@ impl Client {
         self.stream.flush().await.unwrap();
     }
 
-    /// The next message.
+    /// The next message, past those about who comes and goes.
     pub(crate) async fn hear(&mut self) -> ServerMessage {
         self.hear_or_end().await.expect("the connection has ended")
     }
 
-    /// The next message that is not about who comes and goes.
-    pub(crate) async fn hear_past_presence(&mut self) -> ServerMessage {
+    /// What is told of others next: who is online now, and who is not any more.
+    pub(crate) async fn hear_presence(&mut self) -> (Vec<PeerIdentity>, Vec<PeerName>) {
+        let message = self.next().await;
+        let Some(ServerMessage::Presence {
+            online, offline, ..
+        }) = message
+        else {
+            panic!("{message:?}");
+        };
+        (online, offline)
+    }
+
+    /// The next message, past those about who comes and goes, or `None` when the
+    /// connection ends instead.
+    pub(crate) async fn hear_or_end(&mut self) -> Option<ServerMessage> {
         loop {
-            match self.hear().await {
-                ServerMessage::Online { .. } | ServerMessage::Offline { .. } => {}
+            match self.next().await {
+                Some(ServerMessage::Presence { .. }) => {}
                 other => return other,
             }
         }
     }
 
-    /// The next message, or `None` when the connection ends instead.
-    pub(crate) async fn hear_or_end(&mut self) -> Option<ServerMessage> {
+    async fn next(&mut self) -> Option<ServerMessage> {
         let mut buffer = [0; 4096];
         loop {
             if let Some(message) = self.decoder.next_message().unwrap() {

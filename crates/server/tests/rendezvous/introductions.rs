@@ -27,7 +27,6 @@ async fn each_side_learns_where_the_other_is_and_who_controls() {
     let server = Server::default();
     let mut alice = Client::log_in(server.address(), &identity(), "alice").await;
     let mut bob = Client::log_in(server.address(), &identity(), "bob").await;
-    alice.hear().await; // bob is online
     let introduce = ClientMessage::Introduce {
         introduction: introduction(1),
         round: 1,
@@ -87,7 +86,6 @@ async fn an_offline_or_unwilling_peer_is_reported() {
     let offline = failed(1, IntroductionFailure::Offline);
     assert_eq!(alice.hear().await, offline);
     let mut bob = Client::log_in(server.address(), &identity(), "bob").await;
-    alice.hear().await; // bob is online
     alice.say(&introduce(2, "bob")).await;
     bob.hear().await; // the invitation
     let refuse = ClientMessage::Refuse {

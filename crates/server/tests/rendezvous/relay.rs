@@ -219,10 +219,10 @@ async fn an_exhausted_quota_is_told_on_every_connection() {
     let reason = Refusal::RelayBytes;
     let of = |identity: &Identity| identity.key();
     let peer = of(&bob);
-    let told = at_alice.hear_past_presence().await;
+    let told = at_alice.hear().await;
     assert_eq!(told, ServerMessage::RelayEnded { peer, reason });
     let peer = of(&alice);
-    let told = at_bob.hear_past_presence().await;
+    let told = at_bob.hear().await;
     assert_eq!(told, ServerMessage::RelayEnded { peer, reason });
     assert_eq!(a.hear_or_end().await, None);
     assert_eq!(b.hear_or_end().await, None);

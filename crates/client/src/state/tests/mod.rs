@@ -9,4 +9,5 @@ mod properties;
 mod random;
 mod server;
 mod traffic;
+mod watching;
 mod world;

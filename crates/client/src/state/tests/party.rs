@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use pinhole_net::{PeerIdentity, PeerKey};
+use pinhole_net::{PeerIdentity, PeerKey, PeerName};
 
 use super::link::Millis;
 use crate::event::Event;
@@ -37,6 +37,8 @@ pub(super) struct Party {
     pub(super) is_network_up: bool,
     /// The connection with which the server knows it.
     pub(super) on_server: Option<ConnectionId>,
+    /// Whom the server is to tell it about.
+    pub(super) watched: BTreeSet<PeerName>,
     pub(super) has_aside: bool,
     pub(super) settings: Settings,
     contacts: Contacts,
@@ -68,6 +70,7 @@ impl Party {
             incarnation: 0,
             is_network_up: true,
             on_server: None,
+            watched: BTreeSet::new(),
             has_aside: false,
             settings,
             contacts,

@@ -164,6 +164,9 @@ impl World {
             let name = self.parties[who].identity.name.clone();
             let server = "server.test".parse().expect("an address");
             let patient = true;
+            // Where not everybody is listed, they know each other's names.
+            let peer = self.parties[other(who)].identity.name.clone();
+            self.command(who, Command::LookUp { name: peer });
             self.command(
                 who,
                 Command::LogIn {

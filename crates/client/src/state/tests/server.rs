@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pinhole_net::{Directory, PeerName, Presence};
+
 use super::party::identity;
 use super::world::{Happening, World, other};
 use crate::failure::Failure;
@@ -19,8 +21,11 @@ impl World {
 
     pub(super) fn run_login(&mut self, who: usize, effect: &LoginEffect) {
         match effect {
-            LoginEffect::LogIn { connection, .. } => {
+            LoginEffect::LogIn {
+                connection, watch, ..
+            } => {
                 let connection = *connection;
+                self.parties[who].watched = watch.iter().cloned().collect();
                 let after = self.random.between(20, 200);
                 let happening = match self.is_reachable(who) {
                     true => Happening::LoggedIn(connection),
@@ -28,8 +33,11 @@ impl World {
                 };
                 self.plan(who, after, happening);
             }
-            LoginEffect::LogInAside { connection, .. } => {
+            LoginEffect::LogInAside {
+                connection, watch, ..
+            } => {
                 let connection = *connection;
+                self.parties[who].watched = watch.iter().cloned().collect();
                 let has_aside = std::mem::take(&mut self.parties[who].has_aside);
                 let happening = match has_aside && self.is_reachable(who) {
                     true => Happening::LoggedIn(connection),
@@ -52,6 +60,18 @@ impl World {
                 let aside = LoginInput::Aside(is_made);
                 self.plan(who, 80, Happening::Server(connection, aside));
             }
+            LoginEffect::Watch(names) => {
+                self.parties[who].watched.extend(names.iter().cloned());
+                if let Some(connection) = self.parties[who].on_server
+                    && self.is_reachable(who)
+                {
+                    let found = self.presence_of(names);
+                    self.plan(who, 20, Happening::Server(connection, found));
+                }
+            }
+            LoginEffect::Unwatch(names) => {
+                self.parties[who].watched.retain(|it| !names.contains(it));
+            }
             LoginEffect::DropAside => self.parties[who].has_aside = false,
             LoginEffect::GiveUp | LoginEffect::End => {
                 self.parties[who].has_aside = false;
@@ -73,8 +93,10 @@ impl World {
             // By design what waits for one that has left waits for a short time only.
             self.parties[other(who)].excuse_all();
             self.parties[who].excuse_all();
-            let offline = LoginInput::Offline(name);
-            self.plan(other(who), 20, Happening::Server(connection, offline));
+            if self.is_told(other(who), &name) {
+                let offline = self.presence_of(&[name]);
+                self.plan(other(who), 20, Happening::Server(connection, offline));
+            }
         }
     }
 
@@ -92,19 +114,47 @@ impl World {
         };
         self.login_input(who, connection, LoginInput::LoggedIn(to));
         let there = other(who);
-        let mut present = Vec::new();
-        if let Some(theirs) = self.parties[there].on_server {
-            present.push(self.parties[there].identity.clone());
-            let online = LoginInput::Online(self.parties[who].identity.clone());
-            self.plan(there, 20, Happening::Server(theirs, online));
+        let ours = self.parties[who].identity.name.clone();
+        let theirs = self.parties[there].identity.name.clone();
+        match self.parties[there].on_server {
+            Some(connection) if self.is_told(there, &ours) => {
+                let online = self.presence_of(&[ours]);
+                self.plan(there, 20, Happening::Server(connection, online));
+            }
+            _ => {}
         }
-        if present.is_empty() {
+        if self.parties[there].on_server.is_none() {
             // By design what waits for one that is not there waits for a short time.
             self.parties[who].excuse_all();
             self.parties[there].excuse_all();
         }
-        let all = LoginInput::AllPresent(present);
+        let concerning = match self.is_told(who, &theirs) {
+            true => vec![theirs],
+            false => Vec::new(),
+        };
+        let all = self.presence_of(&concerning);
         self.plan(who, 1, Happening::Server(connection, all));
+    }
+
+    /// Whether the server tells it of this name.
+    fn is_told(&self, who: usize, name: &PeerName) -> bool {
+        self.directory == Directory::Open || self.parties[who].watched.contains(name)
+    }
+
+    fn presence_of(&self, names: &[PeerName]) -> LoginInput {
+        let mut presence = Presence {
+            directory: self.directory,
+            online: Vec::new(),
+            offline: Vec::new(),
+        };
+        for name in names {
+            let party = self.parties.iter().find(|it| it.identity.name == *name);
+            match party.filter(|party| party.on_server.is_some()) {
+                Some(party) => presence.online.push(party.identity.clone()),
+                None => presence.offline.push(name.clone()),
+            }
+        }
+        LoginInput::Presence(presence)
     }
 
     pub(super) fn not_logged_in(&mut self, who: usize, connection: ConnectionId) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pinhole_net::PathKind;
+use pinhole_net::{Directory, PathKind};
 use pinhole_transfer::digest::Digest;
 use pinhole_transfer::manifest::ManifestBuilder;
 use pinhole_transfer::{Manifest, Side, Summary, TransferError, TransferId as WireId};
@@ -99,6 +99,7 @@ pub(super) struct World {
     pub(super) parties: [Party; 2],
     pub(super) links: Vec<Link>,
     pub(super) is_server_up: bool,
+    pub(super) directory: Directory,
     pub(super) contents: Vec<Arc<Manifest>>,
     /// Tells of everything that happens.
     pub(super) prints: bool,
@@ -143,6 +144,10 @@ impl World {
             ],
             links: Vec::new(),
             is_server_up: true,
+            directory: match seed % 2 {
+                0 => Directory::Open,
+                _ => Directory::Closed,
+            },
             contents: Vec::new(),
             prints: false,
         };

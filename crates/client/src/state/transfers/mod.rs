@@ -110,6 +110,7 @@ impl State {
         }
         let id = TransferId(self.next_id());
         self.transfers.all.insert(id, transfer);
+        self.presence.set_watch_stale();
         id
     }
 

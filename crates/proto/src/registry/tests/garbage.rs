@@ -22,6 +22,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let small = 0..4u8;
     let id = (0..3u8).prop_map(introduction);
     let who = (0..4u8).prop_map(|n| name(&format!("peer{n}")));
+    let watched = who.clone();
     let at = any::<bool>().prop_map(|relay| Reachability {
         relay,
         ..reachability(&[(HOST, "192.168.1.5:5000")])
@@ -47,6 +48,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             reason: RefuseReason::Busy,
         }),
         1 => any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
+        2 => proptest::collection::vec(watched.clone(), 0..4)
+            .prop_map(|names| ClientMessage::Watch { names }),
+        1 => proptest::collection::vec(watched, 0..4)
+            .prop_map(|names| ClientMessage::Unwatch { names }),
         1 => Just(ClientMessage::Observe),
     ];
     let step = prop_oneof![
@@ -94,31 +99,55 @@ impl World {
 
     /// Who a session must think is online, from what it was told.
     fn view(&self, session: SessionId) -> BTreeSet<PeerName> {
+        let watched = &self.registry.sessions[&session].watched;
+        let own = &self.registry.sessions[&session].identity.name;
         let mut view = BTreeSet::new();
         for message in self.mail.get(&session).map_or(&[][..], Vec::as_slice) {
-            match message {
-                ServerMessage::Presence { peers, .. } => {
-                    view.extend(peers.iter().map(|p| p.name.clone()));
+            if let ServerMessage::Presence {
+                directory,
+                online,
+                offline,
+                ..
+            } = message
+            {
+                view.extend(online.iter().map(|peer| peer.name.clone()));
+                view.retain(|name| !offline.contains(name));
+                if *directory == Directory::Closed {
+                    view.retain(|name| watched.is_watched(name));
                 }
-                ServerMessage::Online { peer } => assert!(view.insert(peer.name.clone())),
-                ServerMessage::Offline { name } => assert!(view.remove(name)),
-                _ => {}
             }
         }
+        view.remove(own);
         view
+    }
+
+    /// Who a session has to know of.
+    fn truth(&self, session: SessionId) -> BTreeSet<PeerName> {
+        let watched = &self.registry.sessions[&session].watched;
+        let own = &self.registry.sessions[&session].identity.name;
+        let is_told = |name: &&PeerName| match self.registry.presence.directory() {
+            Directory::Open => *name != own,
+            Directory::Closed => watched.is_watched(name),
+        };
+        let online = self.registry.online.keys();
+        online.filter(is_told).cloned().collect()
     }
 }
 
 proptest! {
     #[test]
-    fn any_order_of_events_keeps_everybodys_view_true_and_leaves_nothing_behind(steps in steps()) {
+    fn any_order_of_events_keeps_everybodys_view_true_and_leaves_nothing_behind(
+        steps in steps(),
+        directory_people in 0..5usize,
+    ) {
         let mut world = World::new();
+        world.registry = Registry::new().with_directory(directory_people);
         world.storage_is_slow = true;
         for step in steps {
             world.step(step);
-            for (name, session) in &world.registry.online {
-                let others = world.registry.online.keys().filter(|n| *n != name).cloned();
-                prop_assert_eq!(world.view(*session), others.collect());
+            world.wait(PRESENCE_INTERVAL);
+            for session in world.registry.online.values() {
+                prop_assert_eq!(world.view(*session), world.truth(*session));
                 prop_assert!(!world.closed.contains_key(session));
             }
             let sessions = world.registry.sessions.values();
@@ -132,5 +161,6 @@ proptest! {
         let left = &world.registry;
         prop_assert!(left.online.is_empty() && left.introductions.is_empty());
         prop_assert!(left.timers.is_empty() && left.observed.is_empty() && left.relay.is_empty());
+        prop_assert!(left.presence.is_empty());
     }
 }

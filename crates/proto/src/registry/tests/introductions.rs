@@ -411,8 +411,7 @@ fn who_has_to_make_room_is_told_and_forgotten() {
     world.registry.handle_evicted(alice);
     world.drain();
     assert_eq!(world.closed.get(&alice), Some(&Some(Refusal::Limited)));
-    let offline = ServerMessage::Offline {
-        name: name("alice"),
-    };
+    world.wait(PRESENCE_INTERVAL);
+    let offline = presence(Directory::Open, &[], &["alice"]);
     assert_eq!(world.take_mail(bob), [offline]);
 }

@@ -9,11 +9,7 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
     world.take_mail(alice);
     let bob = world.log_in("bob", key(2), "198.51.100.2:2000");
     let mail = world.take_mail(bob);
-    let peer = |text, number| PeerIdentity {
-        name: name(text),
-        key: key(number),
-    };
-    let [logged_in, presence, ping] = mail.as_slice() else {
+    let [logged_in, told, ping] = mail.as_slice() else {
         panic!("{mail:?}");
     };
     let expected = ServerMessage::LoggedIn {
@@ -22,41 +18,15 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
         relay: true,
     };
     assert_eq!(*logged_in, expected);
-    let peers = vec![peer("alice", 1)];
-    assert_eq!(*presence, ServerMessage::Presence { peers, more: false });
+    assert_eq!(*told, presence(Directory::Open, &[peer("alice", 1)], &[]));
     assert!(matches!(ping, ServerMessage::Ping { .. }));
-    let online = ServerMessage::Online {
-        peer: peer("bob", 2),
-    };
-    assert_eq!(world.take_mail(alice), vec![online]);
+    world.wait(PRESENCE_INTERVAL);
+    let online = presence(Directory::Open, &[peer("bob", 2)], &[]);
+    assert_eq!(world.take_mail(alice), [online]);
     world.disconnect(bob);
-    let offline = ServerMessage::Offline { name: name("bob") };
-    assert_eq!(world.take_mail(alice), vec![offline]);
-}
-
-#[test]
-fn long_presence_comes_in_pages_that_fit_a_frame() {
-    let mut world = World::new();
-    for number in 0..=PRESENCE_PAGE_PEERS {
-        world.log_in(&format!("{number:032}"), key(9), "198.51.100.1:1000");
-    }
-    let last = world.log_in("last", key(1), "198.51.100.1:1000");
-    let pages: Vec<_> = world
-        .take_mail(last)
-        .into_iter()
-        .filter(|m| matches!(m, ServerMessage::Presence { .. }))
-        .collect();
-    let sizes: Vec<_> = pages
-        .iter()
-        .map(|m| match m {
-            ServerMessage::Presence { peers, more } => (peers.len(), *more),
-            _ => unreachable!(),
-        })
-        .collect();
-    assert_eq!(sizes, [(PRESENCE_PAGE_PEERS, true), (1, false)]);
-    for page in pages {
-        crate::frame::encode(crate::frame::FrameKind::Server, &page).unwrap();
-    }
+    world.wait(PRESENCE_INTERVAL);
+    let offline = presence(Directory::Open, &[], &["bob"]);
+    assert_eq!(world.take_mail(alice), [offline]);
 }
 
 #[test]
@@ -123,6 +93,7 @@ fn another_version_and_a_name_that_cannot_be_had_are_told_apart() {
         observer_ports: vec![],
         version: PROTOCOL_VERSION + 1,
         name: name("alice"),
+        watch: Vec::new(),
     };
     let session = world.ask(log_in);
     assert_eq!(world.closed.get(&session), Some(&Some(Refusal::Version)));
@@ -170,6 +141,7 @@ fn messages_that_belong_to_other_connections_end_the_session() {
         ClientMessage::LogIn {
             version: PROTOCOL_VERSION,
             name: name("carol"),
+            watch: Vec::new(),
         },
     ] {
         let mut world = World::new();
