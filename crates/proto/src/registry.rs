@@ -342,6 +342,9 @@ impl Registry {
             }
             Ok(_) => {}
         }
+        if !self.online.contains_key(&name) {
+            self.make_room_in_directory(now);
+        }
         // The newest login of a key wins. To the others nothing changes.
         let older = self.online.insert(name, session);
         if let Some(older) = older {

@@ -140,6 +140,17 @@ impl Watched {
 }
 
 impl Registry {
+    /// One more is about to be online. If that is one too many for the directory, it closes
+    /// first, so that nobody is told of more people than there may be in it.
+    pub(super) fn make_room_in_directory(&mut self, now: Instant) {
+        let is_full = self.online.len() >= self.presence.directory_people;
+        if is_full && self.presence.directory == Directory::Open {
+            self.tell_changes(now);
+            self.presence.directory = Directory::Closed;
+            self.tell_everybody(Presence::default());
+        }
+    }
+
     /// Begins to tell a session who is online: everybody, or whom it watches.
     pub(super) fn begin_presence(&mut self, now: Instant, id: SessionId, watch: Vec<PeerName>) {
         self.presence.tell_at.get_or_insert(now);
@@ -241,7 +252,7 @@ impl Registry {
         }
     }
 
-    /// Tells of all changes, and opens or closes the directory.
+    /// Tells of all changes, and opens the directory when it has room again.
     pub(super) fn tell_changes(&mut self, now: Instant) {
         self.presence.is_due = false;
         self.presence.tell_at = Some(now + PRESENCE_INTERVAL);
@@ -256,29 +267,24 @@ impl Registry {
                 self.tell_of(id, changed);
             }
         }
-        self.update_directory();
+        self.reopen_directory();
     }
 
-    /// The directory opens again only when a quarter of its room is free, so that it does
-    /// not open and close all the time.
-    fn update_directory(&mut self) {
+    /// Opens a closed directory when a quarter of its room is free, so that it does not
+    /// open and close all the time.
+    fn reopen_directory(&mut self) {
         let (online, most) = (self.online.len(), self.presence.directory_people);
-        match self.presence.directory {
-            Directory::Open if online > most => {
-                self.presence.directory = Directory::Closed;
-                self.tell_everybody(Presence::default());
-            }
-            Directory::Closed if most > 0 && online <= most / 4 * 3 => {
-                self.presence.directory = Directory::Open;
-                let online = self.online.values().filter_map(|id| self.sessions.get(id));
-                let online = online.map(|session| session.identity.clone()).collect();
-                self.tell_everybody(Presence {
-                    online,
-                    offline: Vec::new(),
-                });
-            }
-            _ => {}
+        let has_room = most > 0 && online <= most.saturating_mul(3) / 4;
+        if !has_room || self.presence.directory == Directory::Open {
+            return;
         }
+        self.presence.directory = Directory::Open;
+        let sessions = self.online.values().filter_map(|id| self.sessions.get(id));
+        let online = sessions.map(|session| session.identity.clone()).collect();
+        self.tell_everybody(Presence {
+            online,
+            offline: Vec::new(),
+        });
     }
 
     fn tell_everybody(&mut self, presence: Presence) {

@@ -136,6 +136,17 @@ fn the_directory_closes_when_it_is_full_and_opens_when_it_has_room() {
 }
 
 #[test]
+fn nobody_is_told_of_more_people_than_the_directory_has_room_for() {
+    let mut world = World::with_directory(2);
+    for (who, number) in [("alice", 1), ("bob", 2)] {
+        world.log_in(who, key(number), HOME);
+    }
+    let carol = world.log_in("carol", key(3), HOME);
+    let nobody = presence(Directory::Closed, &[], &[]);
+    assert_eq!(world.take_presence(carol), [nobody]);
+}
+
+#[test]
 fn names_beyond_the_rate_are_looked_up_later() {
     let mut world = World::with_directory(0);
     let mut sessions = Vec::new();
