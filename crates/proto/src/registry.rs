@@ -319,6 +319,13 @@ impl Registry {
         }
     }
 
+    /// The operator has taken the name of this session away.
+    pub fn handle_name_lost(&mut self, session: SessionId) {
+        if self.sessions.contains_key(&session) {
+            self.close(session, Some(Refusal::NameTaken));
+        }
+    }
+
     /// The outcome of [`Action::ClaimName`]: the key the name is bound to, or
     /// why it is bound to none.
     pub fn handle_claim(

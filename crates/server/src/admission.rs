@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use pinhole_budget::{Full, Owner, RateLimiter, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 
+use crate::caps::{CONNECTIONS, PEOPLE};
 use crate::limits::Limits;
 use crate::slots::{Slot, Slots};
 
@@ -75,10 +76,10 @@ pub(crate) struct AdmissionControl {
 impl AdmissionControl {
     pub(crate) fn new(limits: &Limits, regulars: Arc<Regulars>) -> Self {
         Self {
-            connections: Slots::new(limits.connections),
+            connections: Slots::raised_by(CONNECTIONS, limits.connections),
             handshakes: Slots::new(limits.handshakes),
             reserve: Slots::new(limits.regulars),
-            sessions: Slots::new(limits.sessions),
+            sessions: Slots::raised_by(PEOPLE, limits.sessions),
             strange_observations: Slots::new(limits.strange_observations),
             regulars,
             logins: Mutex::new(LoginRates {

@@ -5,6 +5,8 @@
 //! key's fingerprint, and when one of the two is missing, the server reports it instead
 //! of starting afresh.
 
+mod inspection;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ use ring::signature::Ed25519KeyPair;
 use tracing::warn;
 
 use crate::names::{Names, NamesError};
+
+pub use inspection::{Inspection, inspect};
 
 const KEY: &str = "server.key";
 const NAMES: &str = "names.sqlite";
@@ -233,12 +237,8 @@ fn check(names: &Names, ours: Fingerprint, missing: Missing) -> Result<(), DataD
     }
 }
 
-/// Writes the key and the names to a new directory, which is then a complete data
-/// directory. A server may be using them.
-///
-/// # Errors
-/// Any [`DataDirError`].
-pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), DataDirError> {
+/// The names of a server, which may be using them, and its key.
+fn open_shared(data_dir: &Path) -> Result<(Fingerprint, Names), DataDirError> {
     let identity = load_identity(&data_dir.join(KEY))?;
     let identity = identity.ok_or_else(|| DataDirError::NothingThere {
         path: data_dir.to_owned(),
@@ -250,6 +250,25 @@ pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), Dat
     let names = Names::open(&names_path)?;
     let ours = identity.key().fingerprint();
     check(&names, ours, Missing::Refuse)?;
+    Ok((ours, names))
+}
+
+/// Opens the names for an operator, while a server uses them or not. It notices what
+/// changes within seconds.
+///
+/// # Errors
+/// Any [`DataDirError`].
+pub fn open_names(data_dir: &Path) -> Result<Names, DataDirError> {
+    open_shared(data_dir).map(|(_, names)| names)
+}
+
+/// Writes the key and the names to a new directory, which is then a complete data
+/// directory. A server may be using them.
+///
+/// # Errors
+/// Any [`DataDirError`].
+pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), DataDirError> {
+    let (ours, names) = open_shared(data_dir)?;
     if backup.exists() {
         return Err(DataDirError::BackupExists {
             path: backup.to_owned(),

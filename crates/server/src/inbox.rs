@@ -32,6 +32,12 @@ pub(crate) enum RegistrarInput {
         session: SessionId,
         message: ClientMessage,
     },
+    /// An operator changed names.
+    NamesChanged,
+    /// These sessions have lost their names.
+    NamesLost {
+        sessions: Vec<SessionId>,
+    },
     /// Its connection or slot was evicted.
     Evicted {
         session: SessionId,

@@ -19,6 +19,7 @@
 //! | [`limits`] | every timeout and budget |
 //! | `admission` | which key may have a connection, and which has the reserve |
 //! | `slots` | a budget whose slots are given back when they are dropped |
+//! | `caps` | warnings about bounds that an operator can raise |
 //! | `proxy_protocol` | the address of a client behind a proxy |
 //! | `connection` | one connection, from TLS to its end |
 //! | `context` | what all connections share, how they are written to, and how they end |
@@ -33,6 +34,7 @@
 
 mod admission;
 mod backlog;
+mod caps;
 mod connection;
 mod context;
 pub mod data_dir;

@@ -36,7 +36,7 @@ pub struct Limits {
     /// Control connections.
     pub sessions: Bounds,
     /// Up to this many people online, everybody is told of everybody; with 0 never.
-    pub directory_people: usize,
+    pub directory_people: u64,
     /// Observations of keys that are not logged in.
     pub strange_observations: Bounds,
     /// Bytes a second that are read from one control connection.
@@ -75,8 +75,8 @@ const fn widening(most: u64) -> SubnetBounds {
     SubnetBounds {
         ipv4: most,
         ipv6_64: most,
-        ipv6_56: most * 2,
-        ipv6_48: most * 4,
+        ipv6_56: most.saturating_mul(2),
+        ipv6_48: most.saturating_mul(4),
     }
 }
 
@@ -109,7 +109,7 @@ impl Default for Limits {
             regulars: bounds(12_288, 0, 24, 384),
             regular_after: Duration::from_secs(24 * 60 * 60),
             sessions: bounds(2_048, 512, 32, 256),
-            directory_people: DIRECTORY_PEOPLE,
+            directory_people: DIRECTORY_PEOPLE as u64,
             strange_observations: bounds(2_048, 0, 32, 128),
             session_bytes_per_second: 32 * 1024,
             logins_per_key: rate(60, Duration::from_secs(1)),
@@ -130,6 +130,37 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The same for at most this many people online, and this many newcomers of one
+    /// network.
+    #[must_use]
+    pub fn with_people(mut self, total: u64, per_network: u64) -> Self {
+        let reserved = self.sessions.reserved.max(total / 4).min(total / 2);
+        self.sessions = Bounds {
+            total,
+            reserved,
+            per_subnet: widening(per_network),
+            ..self.sessions
+        };
+        self
+    }
+
+    /// The same for at most this many connections, and this many of one network.
+    #[must_use]
+    pub fn with_connections(mut self, total: u64, per_network: u64) -> Self {
+        self.connections = Bounds {
+            total,
+            reserved: total / 4,
+            per_subnet: SubnetBounds {
+                ipv6_48: per_network.saturating_mul(2),
+                ..SubnetBounds::uniform(per_network)
+            },
+            ..self.connections
+        };
+        self.regulars.total = total;
+        self.regulars.per_subnet = widening(per_network / 8 * 3);
+        self
+    }
+
     /// The same for a process that may open this many files, so that connections run out
     /// before descriptors do.
     #[must_use]

@@ -90,6 +90,17 @@ impl std::fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
+    /// Looks its name up, if it has one.
+    ///
+    /// # Errors
+    /// When there is no such name.
+    pub fn resolve(&self) -> Result<(), BindError> {
+        match &self.host {
+            Some(ListenHost::Name(_)) => self.addresses().map(drop),
+            _ => Ok(()),
+        }
+    }
+
     fn addresses(&self) -> Result<Vec<SocketAddr>, BindError> {
         let port = self.port;
         match &self.host {

@@ -4,15 +4,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pinhole_budget::{Owner, SubnetRateLimiter};
+use pinhole_budget::{Full, Owner, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::SessionId;
 use pinhole_proto::rendezvous::Refusal;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tracing::error;
 
 use crate::admission::{RATED, Regulars, newcomer};
+use crate::caps::{CapWarnings, NAMES};
 use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
 use crate::names::{Names, NamesError};
@@ -21,6 +24,11 @@ use crate::slots::{Slot, Slots};
 /// The length of the queue. It is longer than the number of claims that may wait, because
 /// evicted claims stay in it until they are answered.
 const QUEUE: usize = 4_096;
+/// How many tasks may wait. Each comes once in a while.
+const TASKS: usize = 16;
+/// How often an operator's changes are looked for. SQLite tells other processes nothing
+/// by itself, and looking reads a few bytes of the file.
+const CHANGES_INTERVAL: Duration = Duration::from_secs(2);
 /// How often new regulars are looked for.
 const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -35,9 +43,32 @@ pub(crate) struct NameClaim {
     pub(crate) is_known: bool,
 }
 
+/// A name by which a session is online.
+#[derive(Debug)]
+pub(crate) struct OnlineName {
+    pub(crate) session: SessionId,
+    pub(crate) name: PeerName,
+    pub(crate) key: PeerKey,
+}
+
+/// What the thread that owns the names does beside answering claims.
+enum NameTask {
+    /// Finds those who have lost their names.
+    Review(Vec<OnlineName>),
+}
+
+/// What comes to that thread next.
+enum Work {
+    Claim(NameClaim, Slot),
+    Task(NameTask),
+    LookForChanges,
+    End,
+}
+
 /// The queue to the thread that owns the names.
 pub(crate) struct ClaimQueue {
     queue: mpsc::Sender<(NameClaim, Slot)>,
+    tasks: mpsc::Sender<NameTask>,
     waiting: Arc<Slots>,
 }
 
@@ -45,12 +76,15 @@ pub(crate) struct ClaimQueue {
 pub(crate) struct NameWorker {
     names: Names,
     queue: mpsc::Receiver<(NameClaim, Slot)>,
+    tasks: mpsc::Receiver<NameTask>,
     names_per_key: u32,
     names_max: u64,
+    warnings: CapWarnings,
     new_names: SubnetRateLimiter,
     regulars: Arc<Regulars>,
     regular_after: Duration,
     looked_at: Option<Instant>,
+    changes_looked_at: Option<Instant>,
 }
 
 pub(crate) fn claims(
@@ -59,19 +93,24 @@ pub(crate) fn claims(
     regulars: Arc<Regulars>,
 ) -> Result<(ClaimQueue, NameWorker), NamesError> {
     let (sender, queue) = mpsc::channel(QUEUE);
+    let (task_sender, tasks) = mpsc::channel(TASKS);
     let claims = ClaimQueue {
         queue: sender,
+        tasks: task_sender,
         waiting: Slots::new(limits.claims),
     };
     let mut name_worker = NameWorker {
         names,
         queue,
+        tasks,
         names_per_key: limits.names_per_key,
         names_max: limits.names,
+        warnings: CapWarnings::new(NAMES),
         new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
         regulars,
         regular_after: limits.regular_after,
         looked_at: None,
+        changes_looked_at: None,
     };
     name_worker.note_regulars(Instant::now())?;
     Ok((claims, name_worker))
@@ -90,25 +129,93 @@ impl ClaimQueue {
             Refusal::Internal
         })
     }
+
+    /// Has these names looked up again. Those who have lost theirs come back as
+    /// [`RegistrarInput::NamesLost`].
+    pub(crate) fn review(&self, online: Vec<OnlineName>) {
+        if self.tasks.try_send(NameTask::Review(online)).is_err() {
+            error!("the disk does not keep up with the names that are reviewed");
+        }
+    }
 }
 
 impl NameWorker {
     /// Answers claims in the order in which they came, until the server stops.
     pub(crate) fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
-        while let Some((claim, slot)) = self.queue.blocking_recv() {
-            let session = claim.session;
-            let owner = match slot.is_evicted() {
-                true => Err(Refusal::Limited),
-                false => self.decide(Instant::now(), &claim),
+        let runtime = Handle::current();
+        loop {
+            let answer = match runtime.block_on(self.next()) {
+                Work::Claim(claim, slot) => Some(self.answer(&claim, &slot)),
+                Work::Task(NameTask::Review(online)) => self.review(online),
+                Work::LookForChanges => None,
+                Work::End => return,
             };
-            drop(slot);
-            if answers
-                .blocking_send(RegistrarInput::Claimed { session, owner })
-                .is_err()
-            {
-                return;
+            let changed = self.look_for_changes(Instant::now());
+            for input in answer.into_iter().chain(changed) {
+                if answers.blocking_send(input).is_err() {
+                    return;
+                }
             }
         }
+    }
+
+    async fn next(&mut self) -> Work {
+        tokio::select! {
+            biased;
+            Some(task) = self.tasks.recv() => Work::Task(task),
+            claim = self.queue.recv() => match claim {
+                Some((claim, slot)) => Work::Claim(claim, slot),
+                None => Work::End,
+            },
+            () = sleep(CHANGES_INTERVAL) => Work::LookForChanges,
+        }
+    }
+
+    fn answer(&mut self, claim: &NameClaim, slot: &Slot) -> RegistrarInput {
+        let owner = match slot.is_evicted() {
+            true => Err(Refusal::Limited),
+            false => self.decide(Instant::now(), claim),
+        };
+        let session = claim.session;
+        RegistrarInput::Claimed { session, owner }
+    }
+
+    /// Says so if an operator has changed the names.
+    fn look_for_changes(&mut self, now: Instant) -> Option<RegistrarInput> {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= CHANGES_INTERVAL;
+        if !self.changes_looked_at.is_none_or(is_due) {
+            return None;
+        }
+        self.changes_looked_at = Some(now);
+        let changed = self.names.has_changed_elsewhere();
+        let changed = changed.unwrap_or_else(|error| {
+            error!("looking for changed names: {error:#}");
+            false
+        });
+        changed.then_some(RegistrarInput::NamesChanged)
+    }
+
+    /// Those of `online` whose name is banned, free or another key's.
+    fn review(&self, online: Vec<OnlineName>) -> Option<RegistrarInput> {
+        let has_lost = |it: &OnlineName| {
+            let is_theirs = || {
+                let owner = self.names.owner(&it.name)?;
+                Ok(owner == Some(it.key) && !self.names.is_banned(&it.name)?)
+            };
+            is_theirs().map(|is_theirs: bool| !is_theirs)
+        };
+        let mut sessions = Vec::new();
+        for it in online {
+            match has_lost(&it) {
+                Ok(true) => sessions.push(it.session),
+                Ok(false) => {}
+                Err::<_, NamesError>(error) => {
+                    error!("reviewing {}: {error:#}", it.name);
+                    break;
+                }
+            }
+        }
+        (!sessions.is_empty()).then_some(RegistrarInput::NamesLost { sessions })
     }
 
     /// Returns the key that the name is bound to, after binding it if it is free.
@@ -119,17 +226,21 @@ impl NameWorker {
             Refusal::Internal
         };
         self.note_regulars(now).map_err(unreadable)?;
+        if self.names.is_banned(name).map_err(unreadable)? {
+            return Err(Refusal::NameTaken);
+        }
         if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
             return Ok(owner);
         }
         if self.names.count_of(*key).map_err(unreadable)? >= self.names_per_key {
+            self.warnings.met(Full::Key);
             return Err(Refusal::TooManyNames);
         }
         if !self.new_names.take(now, claim.address) {
             return Err(Refusal::Limited);
         }
         if self.names.count() >= self.names_max {
-            error!("{name} is refused: there are as many names as there may be");
+            self.warnings.met(Full::Total);
             return Err(Refusal::NoNewNames);
         }
         self.names.claim(name, *key).map_err(|error| {

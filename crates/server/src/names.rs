@@ -1,5 +1,7 @@
 //! Names and the keys they are bound to, in SQLite.
 
+mod editing;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 use pinhole_proto::name::PeerName;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+
+pub use editing::NameEntry;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS names (
@@ -16,10 +20,17 @@ const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS names_by_key ON names (key);
     CREATE INDEX IF NOT EXISTS names_by_time ON names (registered_at_s);
+    CREATE TABLE IF NOT EXISTS banned (
+        name TEXT PRIMARY KEY NOT NULL,
+        banned_at_s INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS server (fingerprint TEXT NOT NULL) STRICT;
 ";
+/// The pause before the file is tried again while another process has locked it.
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+const LOCK_TRIES: i32 = 5_000;
 /// The version of the schema, in SQLite's own field.
-const SCHEMA_VERSION: u32 = 2;
+const SCHEMA_VERSION: u32 = 3;
 
 /// Why the names cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +94,8 @@ pub struct Names {
     count: u64,
     /// The registration time up to which [`Names::new_regulars`] has returned keys.
     told_until_s: i64,
+    /// What SQLite counted of the writes of other processes when they were last looked for.
+    seen_version: Option<i64>,
 }
 
 impl Names {
@@ -106,8 +119,8 @@ impl Names {
     fn with(path: &Path, extra: OpenFlags) -> Result<Self, NamesError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let open = || {
-            let connection = Connection::open_with_flags(path, flags | extra)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
+            let mut connection = Connection::open_with_flags(path, flags | extra)?;
+            connection.busy_handler(Some(wait_for_lock))?;
             connection.pragma_update(None, "journal_mode", "TRUNCATE")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -129,14 +142,20 @@ impl Names {
             };
             make().map_err(failed)?;
         }
-        let count = || connection.query_row("SELECT count(*) FROM names", [], |row| row.get(0));
-        let count: i64 = count().map_err(failed)?;
+        let count = Self::counted(&connection).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
-            count: u64::try_from(count).unwrap_or(0),
+            count,
             told_until_s: i64::MIN,
+            seen_version: None,
             connection,
         })
+    }
+
+    fn counted(connection: &Connection) -> rusqlite::Result<u64> {
+        let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let count = connection.query_row("SELECT count(*) FROM names", [], count)?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// The file.
@@ -286,6 +305,14 @@ impl Names {
             source,
         }
     }
+}
+
+/// Waits for another process that uses the file, for about five seconds in all. SQLite's
+/// own waiting pauses for longer and longer, and never meets the moment between two writes
+/// while names are being registered all the time.
+fn wait_for_lock(tries: i32) -> bool {
+    std::thread::sleep(LOCK_PAUSE);
+    tries < LOCK_TRIES
 }
 
 fn now_s() -> i64 {

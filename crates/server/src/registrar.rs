@@ -22,7 +22,7 @@ use crate::admission::{AdmissionControl, ConnectionSlot};
 use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame};
 use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
-use crate::name_claims::{ClaimQueue, NameClaim, NameWorker};
+use crate::name_claims::{ClaimQueue, NameClaim, NameWorker, OnlineName};
 
 /// How many inputs may wait. Connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
@@ -149,6 +149,12 @@ impl Registrar {
             RegistrarInput::Claimed { session, owner } => {
                 self.registry.handle_claim(now, session, owner);
             }
+            RegistrarInput::NamesChanged => self.review_names(),
+            RegistrarInput::NamesLost { sessions } => {
+                for session in sessions {
+                    self.registry.handle_name_lost(session);
+                }
+            }
             RegistrarInput::Message { session, message } => match self.fresh_token() {
                 Ok(token) => self.registry.handle_message(now, session, message, token),
                 Err(_) => {
@@ -214,6 +220,17 @@ impl Registrar {
                 }
             }
         }
+    }
+
+    /// Asks whether those who are online still have their names.
+    fn review_names(&self) {
+        let online = self.sessions.iter().filter(|(_, it)| it.is_online);
+        let online = online.map(|(&session, it)| OnlineName {
+            session,
+            name: it.name.clone(),
+            key: it.key,
+        });
+        self.resources.claims.review(online.collect());
     }
 
     fn claim(&mut self, claim: NameClaim) {

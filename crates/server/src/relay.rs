@@ -16,6 +16,7 @@ use tokio::time::{interval, sleep, sleep_until};
 use tracing::info;
 
 use crate::admission::newcomer;
+use crate::caps::RELAY_PAIRS;
 use crate::limits::RelayLimits;
 use crate::quota::Quota;
 use crate::slots::{Slot, Slots};
@@ -61,7 +62,7 @@ pub(crate) struct RelayPair {
 impl RelayService {
     pub(crate) fn new(limits: RelayLimits) -> Self {
         Self {
-            pairs: Slots::new(limits.pairs),
+            pairs: Slots::raised_by(RELAY_PAIRS, limits.pairs),
             quota: Quota::new(limits.bytes_per_day, limits.network_bytes_per_day),
             rate: Mutex::new(ByteRate::new(limits.total_bytes_per_second)),
             carried_bytes: AtomicU64::new(0),

@@ -89,7 +89,8 @@ pub async fn run_behind(
         .collect::<Result<_, _>>()?;
     let (names, _lock) = data_dir.into_names();
     let (stop, stopping) = watch::channel(false);
-    let registry = Registry::new().with_directory(limits.directory_people);
+    let people = usize::try_from(limits.directory_people).unwrap_or(usize::MAX);
+    let registry = Registry::new().with_directory(people);
     let registry = match limits.relay.offered {
         true => registry,
         false => registry.without_relay(),

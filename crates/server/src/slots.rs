@@ -8,9 +8,14 @@ use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
 
+use crate::caps::{CapOptions, CapWarnings};
+
 /// A [`Budget`] that notifies the holders of evicted slots.
 #[derive(Debug)]
-pub(crate) struct Slots(Mutex<SlotTable>);
+pub(crate) struct Slots {
+    table: Mutex<SlotTable>,
+    warnings: Option<CapWarnings>,
+}
 
 #[derive(Debug)]
 struct SlotTable {
@@ -28,16 +33,37 @@ pub(crate) struct Slot {
 
 impl Slots {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(SlotTable {
-            budget: Budget::new(bounds),
-            held: HashMap::new(),
-        })))
+        Arc::new(Self::with(bounds, None))
+    }
+
+    /// Slots whose bounds these options raise, which the operator is told when one is met.
+    pub(crate) fn raised_by(options: CapOptions, bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self::with(bounds, Some(CapWarnings::new(options))))
+    }
+
+    fn with(bounds: Bounds, warnings: Option<CapWarnings>) -> Self {
+        Self {
+            table: Mutex::new(SlotTable {
+                budget: Budget::new(bounds),
+                held: HashMap::new(),
+            }),
+            warnings,
+        }
     }
 
     /// Takes a slot for `owner`, which may evict others.
     pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
-        let mut state = self.0.lock();
-        let taken = state.budget.take(owner, 1)?;
+        let mut state = self.table.lock();
+        let taken = state.budget.take(owner, 1);
+        let met = match &taken {
+            Ok(taken) if taken.evicted.is_empty() => None,
+            Ok(_) => Some(Full::Total),
+            Err(full) => Some(*full),
+        };
+        if let (Some(warnings), Some(full)) = (&self.warnings, met) {
+            warnings.met(full);
+        }
+        let taken = taken?;
         for gone in taken.evicted {
             if let Some(evicted) = state.held.remove(&gone) {
                 evicted.notify_one();
@@ -53,18 +79,18 @@ impl Slots {
     }
 
     pub(crate) fn used(&self) -> u64 {
-        self.0.lock().budget.used()
+        self.table.lock().budget.used()
     }
 
     pub(crate) fn used_by(&self, key: PeerKey) -> u64 {
-        self.0.lock().budget.used_by_key(key)
+        self.table.lock().budget.used_by_key(key)
     }
 }
 
 impl Slot {
     /// Changes the owner of the slot.
     pub(crate) fn reassign(&self, owner: Owner<PeerKey>) -> Result<(), Full> {
-        self.slots.0.lock().budget.reassign(self.ticket, owner)
+        self.slots.table.lock().budget.reassign(self.ticket, owner)
     }
 
     /// Completes when the slot is evicted. Supports one waiter at a time.
@@ -75,13 +101,13 @@ impl Slot {
     }
 
     pub(crate) fn is_evicted(&self) -> bool {
-        !self.slots.0.lock().held.contains_key(&self.ticket)
+        !self.slots.table.lock().held.contains_key(&self.ticket)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut state = self.slots.0.lock();
+        let mut state = self.slots.table.lock();
         state.held.remove(&self.ticket);
         state.budget.give_back(self.ticket);
     }
@@ -116,6 +142,6 @@ mod tests {
         drop(crowd);
         assert_eq!(slots.used(), 1);
         drop(other);
-        assert_eq!((slots.used(), slots.0.lock().held.len()), (0, 0));
+        assert_eq!((slots.used(), slots.table.lock().held.len()), (0, 0));
     }
 }

@@ -5,6 +5,7 @@
     reason = "only tests are here"
 )]
 
+mod administration;
 mod binary;
 mod client;
 mod impostors;

@@ -1,0 +1,179 @@
+//! The arguments of the command line, which are the options of the configuration file too.
+
+mod limits;
+mod values;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use directories::ProjectDirs;
+use pinhole_proto::name::PeerName;
+use pinhole_server::listener::ListenAddress;
+
+pub(crate) use limits::LimitArguments;
+
+/// Pinhole's rendezvous server and relay: introduces peers to each other and
+/// never sees a byte of their files in the clear.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pinhole-server",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
+pub(crate) struct ServerArguments {
+    #[command(subcommand)]
+    pub(crate) task: Option<ServerTask>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServerTask {
+    /// Write the server's key and the names to a new folder, while it runs or not.
+    /// To restore it, stop the server and put that folder in the place of its own
+    Backup {
+        /// The folder to create. Keep it secret: anyone with the key can pose as the
+        /// server
+        #[arg(value_name = "FOLDER")]
+        folder: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List names, release, ban or transfer them, while the server runs or not. It notices
+    /// within seconds
+    Names {
+        #[command(subcommand)]
+        task: NamesTask,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Check the configuration and the data folder, and say what is wrong. Changes nothing
+    Check {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NamesTask {
+    /// Print every name with its key's fingerprint
+    List {
+        /// Print a line of JSON for each
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a name with its key
+    Show {
+        #[arg(value_name = "NAME")]
+        name: PeerName,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Free a name for whoever claims it first. Its owner may be that; ban it to prevent
+    /// this
+    Release {
+        #[arg(value_name = "NAME")]
+        name: PeerName,
+    },
+    /// Let nobody log in by this name. It stays bound to its key
+    Ban {
+        #[arg(value_name = "NAME")]
+        name: PeerName,
+    },
+    /// Lift a ban
+    Unban {
+        #[arg(value_name = "NAME")]
+        name: PeerName,
+    },
+    /// Bind a registered name to another key
+    Transfer {
+        #[arg(value_name = "NAME")]
+        name: PeerName,
+        /// The key, or the fingerprint of one that has a name on this server
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+}
+
+/// Which server a task is about.
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// Where the server keeps its data [default: as for the server]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The server's configuration file, which may say where it keeps its data
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Read options from this TOML file: those below, by the same names. The command line
+    /// wins over the file. SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Listen here; can be repeated. Without a port it is 4747, and :PORT means every
+    /// address. When all share one port, the next one is listened on too, to learn
+    /// about the clients' NATs. Two public addresses of one family tell clients more
+    /// about them [default: :4747]
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    pub(crate) listen: Vec<ListenAddress>,
+    /// Where the server's key and the names are kept [default: the system's
+    /// place for the data of programs]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Start although the names or the key are missing, and create what is missing. A
+    /// server without its names gives every name to the first who claims it
+    #[arg(long)]
+    pub(crate) start_afresh: bool,
+    /// Trust the PROXY protocol (version 1 or 2) on connections from these addresses, and
+    /// take the client's address from it
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    pub(crate) proxy_protocol: Vec<IpAddr>,
+    /// Print the first line as JSON
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set,
+        default_value_t = false, default_missing_value = "true", hide_possible_values = true,
+        hide_default_value = true, value_name = "true|false"
+    )]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) limits: LimitArguments,
+}
+
+/// The folder asked for, or the system's place for the data of programs.
+pub(crate) fn data_dir_or_default(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(path) = asked {
+        return Ok(path);
+    }
+    let dirs = ProjectDirs::from("", "", "pinhole-server");
+    let dirs = dirs.context("no home directory; say where to keep data with --data-dir")?;
+    Ok(dirs.data_dir().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        ServerArguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_switch_can_be_switched_off() {
+        let json = |arguments: &[&str]| {
+            let all = [&["pinhole-server"], arguments].concat();
+            ServerArguments::try_parse_from(all).unwrap().serve.json
+        };
+        assert!(!json(&[]));
+        assert!(json(&["--json"]));
+        assert!(!json(&["--json=false"]));
+    }
+}

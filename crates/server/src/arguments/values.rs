@@ -1,0 +1,84 @@
+//! Values of arguments: amounts and times, or no limit.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use pinhole_budget::amount;
+
+/// Bytes, or no limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ByteLimit(pub(crate) Option<u64>);
+
+impl FromStr for ByteLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self(None)),
+            text => match amount::parse(text.strip_suffix("/s").unwrap_or(text))? {
+                0 => Err("nothing would ever pass; --no-relay says so to people".to_owned()),
+                bytes => Ok(Self(Some(bytes))),
+            },
+        }
+    }
+}
+
+impl fmt::Display for ByteLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("none"),
+            Some(bytes) if bytes % 1_000_000_000 == 0 => write!(f, "{}G", bytes / 1_000_000_000),
+            Some(bytes) if bytes % 1_000_000 == 0 => write!(f, "{}M", bytes / 1_000_000),
+            Some(bytes) => write!(f, "{bytes}"),
+        }
+    }
+}
+
+/// Minutes, or no limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Minutes(pub(crate) Option<Duration>);
+
+impl FromStr for Minutes {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match (text, text.parse::<u64>()) {
+            ("none", _) => Ok(Self(None)),
+            (_, Ok(minutes @ 1..=100_000)) => Ok(Self(Some(Duration::from_secs(minutes * 60)))),
+            _ => Err("it is 1 to 100000, or \"none\""),
+        }
+    }
+}
+
+impl fmt::Display for Minutes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("none"),
+            Some(time) => write!(f, "{}", time.as_secs() / 60),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_typed_with_units_and_shown_as_they_can_be_typed() {
+        for (typed, bytes, shown) in [
+            ("none", None, "none"),
+            ("1.5M", Some(1_500_000), "1500000"),
+            ("1.5M/s", Some(1_500_000), "1500000"),
+            ("2MiB", Some(2 << 20), "2097152"),
+            ("500M", Some(500_000_000), "500M"),
+            ("10G", Some(10_000_000_000), "10G"),
+        ] {
+            let amount: ByteLimit = typed.parse().unwrap();
+            assert_eq!((amount.0, &*amount.to_string()), (bytes, shown), "{typed}");
+        }
+        for wrong in ["0", "", "-1", "some"] {
+            assert!(wrong.parse::<ByteLimit>().is_err(), "{wrong}");
+        }
+    }
+}

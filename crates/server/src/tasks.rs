@@ -1,0 +1,199 @@
+//! What an operator does with a server's data, while it runs or not.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use pinhole_proto::key::{Fingerprint, PeerKey};
+use pinhole_proto::name::PeerName;
+use pinhole_server::Limits;
+use pinhole_server::data_dir::{back_up, inspect, open_names};
+use pinhole_server::names::{NameEntry, Names};
+use serde::Serialize;
+
+use crate::arguments::{NamesTask, Place, ServeArguments, data_dir_or_default};
+use crate::config::{self, ConfigError};
+
+/// Where the server keeps its data, as the arguments say or its configuration.
+fn data_dir_of(place: &Place) -> anyhow::Result<PathBuf> {
+    let of_config = || -> Result<Option<PathBuf>, ConfigError> {
+        let Some(path) = &place.config else {
+            return Ok(None);
+        };
+        Ok(config::of_file(path)?.serve.data_dir)
+    };
+    match &place.data_dir {
+        Some(path) => Ok(path.clone()),
+        None => data_dir_or_default(of_config()?),
+    }
+}
+
+pub(crate) fn backup(folder: &Path, place: &Place) -> anyhow::Result<()> {
+    let (fingerprint, names) = back_up(&data_dir_of(place)?, folder)?;
+    let folder = folder.display();
+    writeln!(
+        io::stdout(),
+        "{folder} has the key {fingerprint} and {names} names"
+    )?;
+    Ok(())
+}
+
+/// An entry as a line of JSON.
+#[derive(Serialize)]
+struct EntryLine<'a> {
+    name: &'a str,
+    key: Option<PeerKey>,
+    fingerprint: Option<Fingerprint>,
+    registered_at: Option<String>,
+    banned_at: Option<String>,
+}
+
+impl<'a> From<&'a NameEntry> for EntryLine<'a> {
+    fn from(entry: &'a NameEntry) -> Self {
+        Self {
+            name: &entry.name,
+            key: entry.key,
+            fingerprint: entry.key.as_ref().map(PeerKey::fingerprint),
+            registered_at: entry.registered_at_s.map(date),
+            banned_at: entry.banned_at_s.map(date),
+        }
+    }
+}
+
+fn date(at_s: i64) -> String {
+    Timestamp::from_second(at_s).map_or_else(|_| at_s.to_string(), |at| at.to_string())
+}
+
+/// An entry as a line for people.
+fn line(entry: &NameEntry) -> String {
+    let name = &entry.name;
+    let mut line = match (entry.key, entry.registered_at_s) {
+        (Some(key), Some(at_s)) => format!("{name} {} since {}", key.fingerprint(), date(at_s)),
+        _ => format!("{name} is not registered"),
+    };
+    if let Some(at_s) = entry.banned_at_s {
+        line.push_str(&format!(", banned since {}", date(at_s)));
+    }
+    line
+}
+
+pub(crate) fn names(task: NamesTask, place: &Place) -> anyhow::Result<()> {
+    let mut names = open_names(&data_dir_of(place)?)?;
+    let said = match task {
+        NamesTask::List { json } => return list(&names, |entry| shown(entry, json)),
+        NamesTask::Show { name, json } => {
+            let entry = names.entry(&name)?;
+            let entry = entry.with_context(|| format!("{name} is not registered"))?;
+            match (json, entry.key) {
+                (false, Some(key)) => format!("{}\nits key is {key}", line(&entry)),
+                _ => shown(&entry, json)?,
+            }
+        }
+        NamesTask::Release { name } => match names.release(&name)? {
+            Some(_) => format!("{name} is free. Whoever claims it next has it"),
+            None => bail!("{name} is not registered"),
+        },
+        NamesTask::Ban { name } => match names.ban(&name)? {
+            true => format!("nobody can log in as {name} any more"),
+            false => format!("{name} is banned already"),
+        },
+        NamesTask::Unban { name } => match names.unban(&name)? {
+            true => format!("{name} can be used again"),
+            false => bail!("{name} is not banned"),
+        },
+        NamesTask::Transfer { name, key } => transfer(&mut names, &name, &key)?,
+    };
+    writeln!(io::stdout(), "{said}")?;
+    Ok(())
+}
+
+fn shown(entry: &NameEntry, json: bool) -> anyhow::Result<String> {
+    Ok(match json {
+        true => serde_json::to_string(&EntryLine::from(entry))?,
+        false => line(entry),
+    })
+}
+
+/// Writes a line for each entry. A reader that has read enough ends it.
+fn list(names: &Names, shown: impl Fn(&NameEntry) -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    let mut written = Ok(());
+    names.for_each(|entry| {
+        written = shown(&entry).and_then(|line| Ok(writeln!(output, "{line}")?));
+        written.is_ok()
+    })?;
+    written?;
+    Ok(output.flush()?)
+}
+
+fn transfer(names: &mut Names, name: &PeerName, key: &str) -> anyhow::Result<String> {
+    let key = match (key.parse::<PeerKey>(), key.parse::<Fingerprint>()) {
+        (Ok(key), _) => key,
+        (_, Ok(fingerprint)) => names.key_of(fingerprint)?.with_context(|| {
+            format!(
+                "no key with the fingerprint {fingerprint} has a name here; give the key itself"
+            )
+        })?,
+        _ => bail!("{key} is no key, as \"names show\" prints one, and no fingerprint"),
+    };
+    match names.transfer(name, key)? {
+        Some(_) => Ok(format!("{name} belongs to {} now", key.fingerprint())),
+        None => bail!("{name} is not registered"),
+    }
+}
+
+/// Says what would keep a server with these arguments from working.
+pub(crate) fn check(serve: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
+    let path = data_dir_or_default(serve.data_dir)?;
+    let mut problems = Vec::new();
+    match inspect(&path) {
+        Ok(found) => {
+            let (path, names) = (path.display(), found.names.unwrap_or(0));
+            let said = match found.key {
+                Some(key) => format!("{path} has the key {key} and {names} names"),
+                None => format!("{path} has no key yet; the server makes one when it starts"),
+            };
+            writeln!(io::stdout(), "{said}")?;
+            problems.extend(found.problems);
+        }
+        Err(error) => problems.push(crate::sentence(&error.into())),
+    }
+    for address in &serve.listen {
+        if let Err(error) = address.resolve() {
+            problems.push(crate::sentence(&error.into()));
+        }
+    }
+    problems.extend(too_few(&Limits::from(serve.limits), open_files));
+    for problem in &problems {
+        eprintln!("pinhole-server: {problem}");
+    }
+    match problems.len() {
+        0 => Ok(writeln!(io::stdout(), "nothing is wrong")?),
+        1 => bail!("1 thing is wrong"),
+        many => bail!("{many} things are wrong"),
+    }
+}
+
+/// Limits that cannot be reached because of another one.
+fn too_few(limits: &Limits, open_files: Option<u64>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let (people, connections) = (limits.sessions.total, limits.connections.total);
+    if people > connections {
+        problems.push(format!(
+            "--max-people is {people}, and --max-connections only {connections}. Each person \
+             needs at least one"
+        ));
+    }
+    if let Some(files) = open_files {
+        let possible = limits.clone().within_open_files(files).connections.total;
+        if possible < connections {
+            problems.push(format!(
+                "the limit of open files, {files}, is enough for {possible} connections, and \
+                 --max-connections is {connections}. Raise it (ulimit -n, or LimitNOFILE= of the \
+                 systemd unit)"
+            ));
+        }
+    }
+    problems
+}

@@ -1,0 +1,279 @@
+//! What operators do with the names and the configuration.
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use pinhole_proto::key::PeerKey;
+use pinhole_proto::rendezvous::Refusal;
+use pinhole_server::data_dir::open_names;
+use pinhole_server::names::Names;
+
+use super::binary::{ANY_PORT, Process};
+use super::client::{Client, identity};
+
+fn run(arguments: &[&str], data_dir: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinhole-server"));
+    let command = command.args(arguments).arg("--data-dir").arg(data_dir);
+    command.output().unwrap()
+}
+
+/// What a task prints, which must succeed.
+fn said(arguments: &[&str], data_dir: &Path) -> String {
+    let done = run(arguments, data_dir);
+    assert!(done.status.success(), "{arguments:?}: {done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// What a task complains of, which must fail.
+fn complaint(arguments: &[&str], data_dir: &Path) -> String {
+    let done = run(arguments, data_dir);
+    assert_eq!(done.status.code(), Some(1), "{arguments:?}: {done:?}");
+    String::from_utf8(done.stderr).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_banned_a_released_and_a_transferred_name_end_their_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, _) = server.listening();
+    let (anna, berta, carla, other) = (identity(), identity(), identity(), identity());
+    let mut kept = Client::log_in(addresses[0], &other, "dora").await;
+    for (task, name, owner) in [
+        (&["names", "ban", "anna"][..], "anna", &anna),
+        (&["names", "release", "berta"], "berta", &berta),
+        (
+            &["names", "transfer", "carla", &other.key().to_string()],
+            "carla",
+            &carla,
+        ),
+    ] {
+        let mut session = Client::log_in(addresses[0], owner, name).await;
+        said(task, dir.path());
+        let ended = session.hear().await;
+        let reason = Refusal::NameTaken;
+        assert_eq!(
+            ended,
+            pinhole_proto::rendezvous::ServerMessage::Refused { reason },
+            "{name}"
+        );
+    }
+    let mut banned = Client::asking(addresses[0], &anna, "anna").await;
+    assert_eq!(banned.refusal().await, Refusal::NameTaken);
+    let mut former = Client::asking(addresses[0], &carla, "carla").await;
+    assert_eq!(former.refusal().await, Refusal::NameTaken);
+    Client::log_in(addresses[0], &other, "berta").await;
+    Client::log_in(addresses[0], &other, "carla").await;
+    said(&["names", "unban", "anna"], dir.path());
+    Client::log_in(addresses[0], &anna, "anna").await;
+    kept.say(&pinhole_proto::rendezvous::ClientMessage::Ping { nonce: 7 })
+        .await;
+    let pong = kept.hear().await;
+    assert_eq!(
+        pong,
+        pinhole_proto::rendezvous::ServerMessage::Pong { nonce: 7 }
+    );
+}
+
+/// A folder with the names anna, berta and carla.
+fn with_names() -> (tempfile::TempDir, Names) {
+    let dir = tempfile::tempdir().unwrap();
+    drop(pinhole_server::DataDir::open(dir.path()).unwrap());
+    let mut names = Names::open(&dir.path().join("names.sqlite")).unwrap();
+    for (name, number) in [("anna", 1), ("berta", 2), ("carla", 3)] {
+        let key = PeerKey::from_bytes([number; 32]);
+        names.claim(&name.parse().unwrap(), key).unwrap();
+    }
+    (dir, names)
+}
+
+#[test]
+fn names_are_listed_and_shown() {
+    let (dir, _names) = with_names();
+    said(&["names", "ban", "berta"], dir.path());
+    let list = said(&["names", "list"], dir.path());
+    let lines: Vec<_> = list.lines().collect();
+    assert!(lines[0].starts_with("anna "), "{list}");
+    assert!(
+        lines[1].starts_with("berta ") && lines[1].contains("banned"),
+        "{list}"
+    );
+    assert_eq!(lines.len(), 3, "{list}");
+    let json = said(&["names", "list", "--json"], dir.path());
+    let first: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    let key = PeerKey::from_bytes([1; 32]);
+    assert_eq!(first["name"], "anna");
+    assert_eq!(first["key"], key.to_string());
+    assert_eq!(first["fingerprint"], key.fingerprint().to_string());
+    assert!(first["registered_at"].as_str().unwrap().ends_with('Z'));
+    assert!(first["banned_at"].is_null());
+    let shown = said(&["names", "show", "anna"], dir.path());
+    assert!(shown.contains(&key.to_string()), "{shown}");
+    let fingerprint = PeerKey::from_bytes([3; 32]).fingerprint().to_string();
+    said(&["names", "transfer", "anna", &fingerprint], dir.path());
+    let shown = said(&["names", "show", "anna", "--json"], dir.path());
+    assert!(shown.contains(&fingerprint), "{shown}");
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let (dir, _names) = with_names();
+    for (task, word) in [
+        (&["names", "show", "zoe"][..], "zoe is not registered"),
+        (&["names", "release", "zoe"], "zoe is not registered"),
+        (&["names", "unban", "anna"], "anna is not banned"),
+        (&["names", "transfer", "anna", "xyz"], "no fingerprint"),
+        (
+            &[
+                "names",
+                "transfer",
+                "zoe",
+                &PeerKey::from_bytes([1; 32]).to_string(),
+            ],
+            "zoe is not registered",
+        ),
+    ] {
+        let complaint = complaint(task, dir.path());
+        assert!(complaint.contains(word), "{complaint}");
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let complaint = complaint(&["names", "list"], elsewhere.path());
+    assert!(complaint.contains("no key of a server"), "{complaint}");
+}
+
+#[test]
+fn a_check_finds_what_is_wrong() {
+    let (dir, names) = with_names();
+    let fine = said(&["check"], dir.path());
+    assert!(
+        fine.contains("3 names") && fine.contains("nothing is wrong"),
+        "{fine}"
+    );
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let open = complaint(&["check"], dir.path());
+    assert!(open.contains("open to other users (mode 755)"), "{open}");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let file = dir.path().join("pinhole.toml");
+    let config = ["check", "--config", file.to_str().unwrap()];
+    fs::write(&file, "max-peeple = 5\n").unwrap();
+    let unknown = complaint(&config, dir.path());
+    assert!(
+        unknown.contains("pinhole.toml, line 1") && unknown.contains("\"max-people\"?"),
+        "{unknown}"
+    );
+    fs::write(
+        &file,
+        "listen = [\"no-such-host.invalid\"]\nmax-people = 99\nmax-connections = 98\n",
+    )
+    .unwrap();
+    let listen = complaint(&config, dir.path());
+    assert!(listen.contains("no-such-host.invalid"), "{listen}");
+    assert!(listen.contains("--max-connections only 98"), "{listen}");
+    assert!(listen.contains("2 things are wrong"), "{listen}");
+    drop(names);
+    let other = tempfile::tempdir().unwrap();
+    drop(pinhole_server::DataDir::open(other.path()).unwrap());
+    fs::copy(
+        other.path().join("server.key"),
+        dir.path().join("server.key"),
+    )
+    .unwrap();
+    let mixed = complaint(&["check"], dir.path());
+    assert!(mixed.contains("names of the server"), "{mixed}");
+    fs::write(dir.path().join("names.sqlite"), [7; 8192]).unwrap();
+    let broken = complaint(&["check"], dir.path());
+    assert!(broken.contains("no database"), "{broken}");
+    fs::remove_file(dir.path().join("names.sqlite")).unwrap();
+    let missing = complaint(&["check"], dir.path());
+    assert!(missing.contains("are missing"), "{missing}");
+    let nothing = said(&["check"], &dir.path().join("new"));
+    assert!(nothing.contains("no key yet"), "{nothing}");
+}
+
+#[test]
+fn a_backup_is_whole_while_names_are_registered_all_the_time() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    let (dir, mut names) = with_names();
+    let folder = tempfile::tempdir().unwrap();
+    let (is_done, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    /// Ends the writer also when the test fails.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        let _done = Done(&is_done);
+        scope.spawn(|| {
+            for number in 0_u64.. {
+                if is_done.load(Ordering::Relaxed) {
+                    break;
+                }
+                let mut key = [9; 32];
+                key[..8].copy_from_slice(&number.to_be_bytes());
+                let name = format!("name{number}").parse().unwrap();
+                names.claim(&name, PeerKey::from_bytes(key)).unwrap();
+                written.store(number + 1, Ordering::Relaxed);
+            }
+        });
+        for round in 0..5 {
+            while written.load(Ordering::Relaxed) < 10 * (round + 1) {
+                std::thread::yield_now();
+            }
+            let before = written.load(Ordering::Relaxed);
+            let backup = folder.path().join(format!("backup{round}"));
+            said(&["backup", backup.to_str().unwrap()], dir.path());
+            let after = written.load(Ordering::Relaxed) + 1;
+            let copy = open_names(&backup).unwrap();
+            // Names were registered one after the other, so a whole copy has no gaps.
+            let copied = copy.count() - 3;
+            assert!(
+                (before..=after).contains(&copied),
+                "{before} {copied} {after}"
+            );
+            for number in 0..copied {
+                let name = format!("name{number}").parse().unwrap();
+                assert!(copy.owner(&name).unwrap().is_some(), "{name} of {copied}");
+            }
+            let checked = said(&["check"], &backup);
+            assert!(checked.contains("nothing is wrong"), "{checked}");
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_file_is_read_and_the_command_line_wins() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pinhole.toml");
+    let data = dir.path().join("data");
+    let text = format!(
+        "data-dir = \"{}\"\nlisten = [\"127.0.0.1:0\"]\nmax-names = 1\n",
+        data.display()
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinhole-server"));
+    command.arg("--json").arg("--config").arg(&file);
+    let mut server = Process::start(command);
+    let (addresses, _) = server.listening();
+    Client::log_in(addresses[0], &identity(), "anna").await;
+    let mut berta = Client::asking(addresses[0], &identity(), "berta").await;
+    assert_eq!(berta.refusal().await, Refusal::NoNewNames);
+    let mut carla = Client::asking(addresses[0], &identity(), "carla").await;
+    assert_eq!(carla.refusal().await, Refusal::NoNewNames);
+    let log = server.log();
+    assert_eq!(
+        log.matches("as many names as --max-names allows").count(),
+        1,
+        "{log}"
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pinhole-server"));
+    command
+        .args(["--json", "--max-names=2", "--config"])
+        .arg(&file);
+    let mut server = Process::start(command);
+    let (addresses, _) = server.listening();
+    Client::log_in(addresses[0], &identity(), "berta").await;
+}
