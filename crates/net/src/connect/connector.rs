@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::attempt::{Accepted, LoginContext, Wanted};
 use super::driver::Driver;
 use super::error::ConnectError;
-use super::punch_port::{Observing, WarmPort};
+use super::punch_port::Observing;
+use super::warm_port::WarmPort;
 use crate::port_mapping::PortMapper;
 use crate::rendezvous::server::{Persistence, Server};
 use crate::rendezvous::{
