@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     ConnectConfig, Connector, Expect, Invitation, LogIn, LogInError, LoggedIn, PeerName,
-    PendingLogin, Persistence, RendezvousEvent, ServerAddress,
+    PendingLogin, Persistence, RendezvousEvent, ServerAddress, Warmth,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -196,6 +196,7 @@ impl Engine {
                 path: settings.path,
                 sessions: self.live_sessions.clone(),
                 port_mapper: Some(self.port_mapper.clone()),
+                warmth: Warmth::Warm,
             },
         }
     }

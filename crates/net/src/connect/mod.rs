@@ -20,3 +20,4 @@ mod warm_port;
 pub use attempt::Accepted;
 pub use connector::{ConnectConfig, Connector, PendingLogin};
 pub use error::ConnectError;
+pub use warm_port::Warmth;

@@ -6,10 +6,13 @@
 //! address it sees each of them come from; as long as they are open, the NAT
 //! keeps the port's mapping. One attempt to connect consumes the port, because
 //! a second one from it to the same peer would collide with the first.
+//!
+//! The port of the connection of the login can serve as one, too. It costs nothing, so
+//! it is the one that whoever is idle has.
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use pinhole_proto::candidate::predict;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
@@ -29,7 +32,7 @@ use crate::rendezvous::WireError;
 use crate::rendezvous::observe;
 use crate::rendezvous::server::{Server, ServerStream};
 use crate::report::MappingBehaviour;
-use crate::socket::{self, AddressReuse, LocalPort};
+use crate::socket::{self, LocalPort};
 
 /// How long an observation may take.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -50,19 +53,23 @@ pub(crate) struct PunchPort {
     observers: Vec<ServerStream>,
     /// Those from the server's other port. Each ends with its connection.
     second_observers: JoinSet<()>,
+    /// Present when the connection of the login comes from this port, too.
+    shared_with_login: Option<OwnedSemaphorePermit>,
 }
 
 /// What the login tells of observations.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Observing {
     /// From where the server sees the connection of the login itself.
     pub(crate) control: SocketAddr,
-    /// The other port on which the server observes: two observations show whether
-    /// the mapping depends on the destination.
-    pub(crate) other_port: u16,
+    /// The local port of that connection, unless it goes through a proxy.
+    pub(crate) control_port: Option<Arc<LocalPort>>,
+    /// The other port on which the server observes, if it has one: two observations
+    /// show whether the mapping depends on the destination.
+    pub(crate) other_port: Option<u16>,
 }
 
-/// `None` until the login is answered, and where the server has one port.
+/// `None` until the login is answered.
 pub(super) type WhenObserving = watch::Receiver<Option<Observing>>;
 
 /// The port of one address family.
@@ -85,8 +92,7 @@ impl PunchPort {
         observing: &WhenObserving,
         mapper: Option<&PortMapper>,
     ) -> io::Result<Self> {
-        let v4 = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
-        let v6 = LocalPort::bind((Ipv6Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
+        let (v4, v6) = (LocalPort::bind_any(false), LocalPort::bind_any(true));
         let families: Vec<Family> = match (v4, v6) {
             (Err(error), Err(_)) => return Err(error),
             (v4, v6) => [v4, v6].into_iter().flatten().map(Family::new).collect(),
@@ -100,9 +106,49 @@ impl PunchPort {
             families,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
+            shared_with_login: None,
         };
         punch_port.observe(server, observing).await;
         Ok(punch_port)
+    }
+
+    /// The port of the connection of the login, and a fresh one of the other family. The
+    /// server has seen the first already, and the connection keeps its mapping, so nobody
+    /// waits for it. `None` when there is no such port.
+    pub(super) fn of_login(
+        server: &Arc<Server>,
+        observing: &WhenObserving,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Self> {
+        let told = observing.borrow().clone()?;
+        let port = told.control_port?;
+        let is_ipv6 = port.address().is_ipv6();
+        let seen = Family {
+            port,
+            observed: Arc::new(watch::Sender::new(vec![told.control])),
+        };
+        let other = LocalPort::bind_any(!is_ipv6).ok().map(Family::new);
+        let mut punch_port = Self {
+            mapping: None,
+            families: std::iter::once(seen).chain(other).collect(),
+            observers: Vec::new(),
+            second_observers: JoinSet::new(),
+            shared_with_login: Some(permit),
+        };
+        if let (Some(ip), Some(seen)) = (server.ip(is_ipv6), punch_port.families.first()) {
+            let (server, port) = (server.clone(), seen.port.clone());
+            let (observing, observed) = (observing.clone(), seen.observed.clone());
+            punch_port.second_observers.spawn(async move {
+                observe_second(&server, &port, ip, observing, &observed).await;
+            });
+        }
+        Some(punch_port)
+    }
+
+    /// Whether the connection of the login comes from this port. No other one leads to
+    /// the server's first port then.
+    pub(crate) const fn is_shared_with_login(&self) -> bool {
+        self.shared_with_login.is_some()
     }
 
     /// As [`PunchPort::prepare`], and waits for the second observation: a NAT
@@ -133,12 +179,12 @@ impl PunchPort {
 
     /// Whether the NAT counts its ports up, as far as two observations of this one
     /// tell, or the only one beside that of the login.
-    pub(super) fn is_counted(&self, told: Option<Observing>) -> bool {
+    pub(super) fn is_counted(&self, told: Option<&Observing>) -> bool {
         let Some(v4) = self.v4() else {
             return false;
         };
         match (v4.observed.borrow().as_slice(), told) {
-            ([one], Some(told)) => {
+            ([one], Some(told)) if told.other_port.is_some() => {
                 let is_kept = one.port() == v4.port.address().port();
                 !is_kept && !predict(told.control, *one).is_empty()
             }
@@ -298,9 +344,7 @@ async fn observe_second(
     observed: &watch::Sender<Vec<SocketAddr>>,
 ) {
     let answered = observing.wait_for(Option::is_some).await;
-    let other_port = answered
-        .ok()
-        .and_then(|told| Some(told.as_ref()?.other_port));
+    let other_port = answered.ok().and_then(|told| told.as_ref()?.other_port);
     if let Some(server_port) = other_port {
         let from = SocketAddr::new(ip, server_port);
         let observing = timeout(OBSERVE_TIMEOUT, observe(server, port, from, observed));
@@ -323,7 +367,10 @@ fn until_closed(stream: &mut ServerStream) -> Pin<Box<dyn Future<Output = ()> + 
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::socket::AddressReuse;
 
     /// A port of this machine that the server saw there.
     fn seen(observed: impl Fn(u16) -> Vec<u16>) -> PunchPort {
@@ -336,6 +383,7 @@ mod tests {
             mapping: None,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
+            shared_with_login: None,
         }
     }
 
@@ -348,10 +396,13 @@ mod tests {
         let told = |control| {
             Some(Observing {
                 control: public(control),
-                other_port: 1,
+                control_port: None,
+                other_port: Some(1),
             })
         };
-        let is_counted = |observed: &[u16], told| seen(|_| observed.to_vec()).is_counted(told);
+        let is_counted = |observed: &[u16], told: Option<Observing>| {
+            seen(|_| observed.to_vec()).is_counted(told.as_ref())
+        };
         assert!(is_counted(&[1001], told(1000)));
         assert!(!is_counted(&[1001], told(30_000)), "drawn at random");
         assert!(
@@ -364,7 +415,7 @@ mod tests {
         // By chance: the local port was near.
         let kept = seen(|own| vec![own]);
         let own = kept.v4().unwrap().port.address().port();
-        assert!(!kept.is_counted(told(own - 1)));
+        assert!(!kept.is_counted(told(own - 1).as_ref()));
     }
 
     #[test]
