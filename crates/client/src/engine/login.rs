@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pinhole_net::{
     ConnectConfig, Connector, Expect, Invitation, LogIn, LogInError, LoggedIn, PeerName,
-    PendingLogin, Persistence, RendezvousEvent, ServerAddress, Warmth,
+    PendingLogin, Persistence, RendezvousEvent, ServerAddress,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -128,6 +128,11 @@ impl Engine {
                 self.server.drop_aside();
                 self.server.aside_task = Some(task.abort_handle());
             }
+            LoginEffect::SetWarmth(warmth) => {
+                if let Some(connector) = self.server.connector() {
+                    connector.set_warmth(warmth);
+                }
+            }
             LoginEffect::DropAside => self.server.drop_aside(),
             LoginEffect::GiveUp => {
                 if let Some(connector) = self.server.connector() {
@@ -196,7 +201,7 @@ impl Engine {
                 path: settings.path,
                 sessions: self.live_sessions.clone(),
                 port_mapper: Some(self.port_mapper.clone()),
-                warmth: Warmth::Warm,
+                warmth: self.state.warmth(),
             },
         }
     }
@@ -210,6 +215,8 @@ impl Engine {
                 connector,
             } => {
                 if self.state.is_connected_by(connection) {
+                    // It may have changed since the connection was begun.
+                    connector.set_warmth(self.state.warmth());
                     self.server.connector.send_replace(Some(connector));
                 }
                 let logged_in = LoginInput::LoggedIn(to);

@@ -52,6 +52,7 @@ impl World {
                 let aside = LoginInput::Aside(is_made);
                 self.plan(who, 80, Happening::Server(connection, aside));
             }
+            LoginEffect::SetWarmth(_) => {}
             LoginEffect::DropAside => self.parties[who].has_aside = false,
             LoginEffect::GiveUp | LoginEffect::End => {
                 self.parties[who].has_aside = false;
