@@ -99,6 +99,7 @@ stage patience long pinhole-tests patience an_offer_on_an_idle_session_waits_lon
 stage consent long pinhole-tests faults_consent one_yes_is_a_yes_to_one_offer_for_five_minutes
 stage friends long pinhole-tests strangers a_crowd_of_strangers_keeps_no_friend_out_for_a_minute
 stage timing long pinhole-tests timing connections_stand_and_bytes_arrive_in_so_many_round_trips
+stage idle long pinhole-tests timing two_who_are_idle_take_one_round_trip_to_the_server_more
 stage cold long pinhole-tests timing a_program_that_is_only_started_takes_few_round_trips_more
 stage build_release cargo build --locked --release -p pinhole-server -p pinhole-cli --bins
 profile=--release

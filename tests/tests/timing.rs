@@ -17,6 +17,12 @@ use pinhole_tests::scene::{SOON, Scene};
 
 const RUNS: usize = 20;
 const RTT: Duration = Duration::from_millis(100);
+/// To the server and back.
+const SERVER_RTT: Duration = Duration::from_millis(50);
+/// Fewer, because each waits until everybody is idle.
+const IDLE_RUNS: usize = 5;
+/// Nobody has a port ready any more so long after the last login and transfer.
+const IDLE_AFTER: Duration = Duration::from_secs(62);
 /// On the relay a session begins as soon as both reach that, and on a direct
 /// path as soon as both SYNs have crossed: never later, but for what a machine's
 /// clock and scheduler do.
@@ -168,14 +174,24 @@ fn print(what: &str, times: &[Duration]) -> Duration {
 
 /// Logged in, alice sends to bob, behind two such routers.
 fn logged_in(router: Router) -> Vec<Times> {
+    between_two(router, RUNS, Duration::ZERO)
+}
+
+/// The same, after both have done nothing for a while.
+fn idle(router: Router) -> Vec<Times> {
+    between_two(router, IDLE_RUNS, IDLE_AFTER)
+}
+
+fn between_two(router: Router, runs: usize, pause: Duration) -> Vec<Times> {
     let lab = Lab::build(Plan::two_sites(router, router));
     let scene = Scene::in_lab(&lab);
     let bob = scene.peer_in(&lab, Host::B, "bob");
     let mut receiving = bob.receive(&[]);
     let mut alice = Person::start(&lab, &scene, Host::A, "alice");
     let file = scene.file("file", b"content");
-    let times = (0..RUNS).map(|_| {
+    let times = (0..runs).map(|_| {
         alice.log_in(&scene);
+        thread::sleep(pause);
         let begun = alice.send_to_bob(&file);
         let (path, session) = alice.event(|e| match e {
             Event::Connected { path, .. } => Some(*path),
@@ -287,4 +303,29 @@ fn a_program_that_is_only_started_takes_few_round_trips_more() {
     }
     let cold = print("cold `pinhole send` to first byte", &cold(Router::HOME));
     assert!(cold <= 7 * RTT, "{cold:?}");
+}
+
+#[test]
+#[ignore = "its limits need a machine that has nothing else to do"]
+fn two_who_are_idle_take_one_round_trip_to_the_server_more() {
+    if lab::skipped() {
+        return;
+    }
+    let home = idle(Router::HOME);
+    let relayed = idle(Router::SYMMETRIC);
+    let sessions = |times: &[Times]| times.iter().map(|it| it.session).collect::<Vec<_>>();
+    let bytes = |times: &[Times]| times.iter().map(|it| it.first_byte).collect::<Vec<_>>();
+    let direct = home.iter().filter(|times| times.direct.is_some()).count();
+    println!("{direct} of {IDLE_RUNS} idle ones began on a direct path");
+    let session = print("idle, command to session", &sessions(&home));
+    let byte = print("idle, command to first byte", &bytes(&home));
+    let relayed_session = print("idle, command to relayed session", &sessions(&relayed));
+    let relayed_byte = print("idle, command to first relayed byte", &bytes(&relayed));
+
+    for session in [session, relayed_session] {
+        assert!(session <= RTT.mul_f64(3.5) + SERVER_RTT, "{session:?}");
+    }
+    for byte in [byte, relayed_byte] {
+        assert!(byte <= RTT.mul_f64(4.5) + SERVER_RTT, "{byte:?}");
+    }
 }

@@ -3,7 +3,9 @@
 mod lookup;
 mod recipient;
 
-use pinhole_client::{Direction, Event, Failure, LookUpState, PeerName, TransferId, TransferView};
+use pinhole_client::{
+    Command, Direction, Event, Failure, LookUpState, PeerName, TransferId, TransferView,
+};
 use tokio::time::{Instant, sleep_until};
 
 use self::lookup::{LookupProgress, Resolution, resolve};
@@ -34,6 +36,9 @@ pub(crate) async fn send(
         Ok(online) => online,
         Err(exit) => return Ok(exit),
     };
+    // Whoever waits for a peer to come online may wait for days.
+    let stays = !task.wait;
+    terminal.client.command(Command::Attend { stays })?;
     let recipients = task.peers.0.into_iter().map(Recipient::new);
     let snapshot = terminal.client.snapshot();
     let sending = Sending {

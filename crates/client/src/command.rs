@@ -45,6 +45,13 @@ pub enum Command {
         /// Whom.
         name: PeerName,
     },
+    /// The user is there. Whoever gives a sign of life is likely to connect soon, so a
+    /// port is kept ready for a minute, as after every other command.
+    Attend {
+        /// And it is kept ready until this is said again: the window is in front, or a
+        /// command runs.
+        stays: bool,
+    },
     /// Offer files and folders to a peer. For a contact that is not online they
     /// wait until it is.
     Send {

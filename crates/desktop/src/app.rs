@@ -11,6 +11,7 @@ use egui::{UserAttentionType, ViewportCommand};
 use pinhole_client::{Command, Event, LoginState, PeerKey, Snapshot, TransferId};
 
 use crate::action::{LeaveRequest, Sheet, UiAction};
+use crate::attention::Attention;
 use crate::bridge::Bridge;
 use crate::dialogs::{DialogAnswer, Dialogs};
 use crate::hover::Hover;
@@ -37,6 +38,7 @@ pub(crate) struct App {
     search: SearchField,
     dialogs: Dialogs,
     hover: Hover,
+    attention: Attention,
     sheets: SheetStack,
     asked: QuestionTimer,
     /// The user wants to quit, even if something is under way.
@@ -88,6 +90,7 @@ impl App {
             snapshot,
             dialogs: Dialogs::new(cc.egui_ctx.clone()),
             hover: Hover::new(cc),
+            attention: Attention::default(),
             sheets: SheetStack::default(),
             asked: QuestionTimer::default(),
             is_quitting: false,
@@ -403,6 +406,12 @@ impl eframe::App for App {
     }
 
     fn ui(&mut self, ui: &mut Ui, _frame: &mut eframe::Frame) {
+        // A busy engine is told in a later frame.
+        if let Some((command, told)) = self.attention.news(ui.ctx())
+            && self.bridge.command(command).is_ok()
+        {
+            self.attention = told;
+        }
         let words = self.take_files(ui.ctx());
         let mut actions = self.notice(ui);
         let mut under_pointer = None;

@@ -4,6 +4,7 @@
 
 mod action;
 mod app;
+mod attention;
 mod bridge;
 mod connection;
 mod contacts;

@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
+use crate::socket::LocalPort;
+
 /// Most addresses of one host that are tried.
 const MAX_ADDRESSES: usize = 8;
 /// How long a host's name may take to resolve.
@@ -79,13 +81,42 @@ pub(crate) async fn resolve(host: &str, ports: &[u16]) -> Result<Vec<SocketAddr>
 pub(crate) async fn tcp(
     addresses: &[SocketAddr],
 ) -> Result<(SocketAddr, TcpStream), Vec<Unreached>> {
-    let dials = addresses.iter().copied().map(|address| async move {
-        match within(TCP_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(stream) => Ok((address, stream)),
-            Err(error) => Err(Unreached {
-                address,
-                reason: error.to_string(),
-            }),
+    first_to_accept(addresses, TcpStream::connect).await
+}
+
+/// As [`tcp`], from a local port of its own that other connections can share.
+///
+/// # Errors
+/// What each of them answered, when none does.
+pub(crate) async fn tcp_from_own_port(
+    addresses: &[SocketAddr],
+) -> Result<(SocketAddr, (LocalPort, TcpStream)), Vec<Unreached>> {
+    let connect = |address: SocketAddr| async move {
+        let port = LocalPort::bind_any(address.is_ipv6())?;
+        let stream = port.connect(address).await?;
+        Ok((port, stream))
+    };
+    first_to_accept(addresses, connect).await
+}
+
+async fn first_to_accept<A, T>(
+    addresses: &[SocketAddr],
+    connect: impl Fn(SocketAddr) -> A,
+) -> Result<(SocketAddr, T), Vec<Unreached>>
+where
+    A: Future<Output = io::Result<T>> + Send + 'static,
+    T: Send + 'static,
+{
+    let dials = addresses.iter().copied().map(|address| {
+        let connecting = connect(address);
+        async move {
+            match within(TCP_TIMEOUT, connecting).await {
+                Ok(connected) => Ok((address, connected)),
+                Err(error) => Err(Unreached {
+                    address,
+                    reason: error.to_string(),
+                }),
+            }
         }
     });
     first_to_succeed(dials).await
@@ -172,6 +203,19 @@ mod tests {
         let good = listener.local_addr().unwrap();
         let (address, _stream) = tcp(&[refused, good]).await.unwrap();
         assert_eq!(address, good);
+    }
+
+    #[tokio::test]
+    async fn a_connection_can_share_its_port_with_others() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let (_, (port, stream)) = tcp_from_own_port(&[to]).await.unwrap();
+        let own = stream.local_addr().unwrap();
+        assert_eq!(own.port(), port.address().port());
+        let second = port.connect(other.local_addr().unwrap()).await.unwrap();
+        assert_eq!(second.local_addr().unwrap(), own);
+        port.listen().unwrap();
     }
 
     #[tokio::test]

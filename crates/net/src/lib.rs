@@ -44,7 +44,7 @@ mod server_address;
 mod session;
 pub mod socket;
 
-pub use connect::{Accepted, ConnectConfig, ConnectError, Connector, PendingLogin};
+pub use connect::{Accepted, ConnectConfig, ConnectError, Connector, PendingLogin, Warmth};
 pub use dial::Unreached;
 pub use doctor::{Examination, diagnosis};
 pub use identity::{GenerateIdentityError, generate_identity};

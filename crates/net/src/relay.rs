@@ -5,10 +5,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use pinhole_proto::frame::Decoder;
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::rendezvous::server::{RedialError, Server, ServerStream};
@@ -35,29 +38,84 @@ pub(crate) struct RelayStream {
     remote: SocketAddr,
 }
 
+/// A connection to the server that saves the way to the relay.
+#[derive(Debug)]
+pub(crate) enum Ahead {
+    /// It observes a port.
+    Observer(Box<ServerStream>),
+    /// It is being made.
+    Approach(Approach),
+}
+
+/// A connection to the server that is made while the two sides are introduced.
+///
+/// It begins as an observation connection, because the server waits only a moment for the
+/// first message of any other. The answer is read together with that of the relay.
+#[derive(Debug)]
+pub(crate) struct Approach(JoinSet<Result<ServerStream, RelayError>>);
+
+impl Approach {
+    /// Begins to connect. Ends with the value.
+    pub(crate) fn begin(server: Arc<Server>) -> Self {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut stream = server.redial().await?;
+            wire::write_message(&mut stream, &ClientMessage::Observe).await?;
+            Ok(stream)
+        });
+        Self(task)
+    }
+
+    async fn connected(mut self) -> Result<ServerStream, RelayError> {
+        // A task that panicked is as good as a connection that was closed.
+        let ended = self.0.join_next().await.and_then(Result::ok);
+        ended.unwrap_or(Err(WireError::Closed.into()))
+    }
+}
+
 impl RelayStream {
     /// Waits at the relay for the other side, as long as it takes or the server
-    /// allows. An `observer` is there already and saves the way.
+    /// allows. What is there `ahead` saves the way.
     pub(crate) async fn open(
         server: &Server,
-        observer: Option<ServerStream>,
+        ahead: Option<Ahead>,
         token: RelayToken,
     ) -> Result<Self, RelayError> {
-        if let Some(observer) = observer {
-            match Self::meet(observer, token).await {
-                // It has died unnoticed, and the token is as good as before.
-                Err(RelayError::Wire(error)) => debug!(%error, "an observer was gone"),
-                met => return met,
+        let met = match ahead {
+            Some(Ahead::Observer(observer)) => Self::meet(*observer, token).await,
+            Some(Ahead::Approach(approach)) => Self::meet_after(approach, token).await,
+            None => return Self::meet(server.redial().await?, token).await,
+        };
+        match met {
+            // It has died unnoticed, and the token is as good as before.
+            Err(RelayError::Wire(error)) => {
+                debug!(%error, "an observer was gone");
+                Self::meet(server.redial().await?, token).await
             }
+            met => met,
         }
-        Self::meet(server.redial().await?, token).await
     }
 
     async fn meet(mut stream: ServerStream, token: RelayToken) -> Result<Self, RelayError> {
-        let tcp = stream.get_ref().0.get_ref();
-        let addresses = (tcp.local_addr(), tcp.peer_addr());
+        wire::write_message(&mut stream, &ClientMessage::Relay { token }).await?;
+        Self::paired(stream, wire::server_decoder()).await
+    }
+
+    /// The same, on a connection that has not read yet from where it comes.
+    async fn meet_after(approach: Approach, token: RelayToken) -> Result<Self, RelayError> {
+        let mut stream = approach.connected().await?;
         wire::write_message(&mut stream, &ClientMessage::Relay { token }).await?;
         let mut decoder = wire::server_decoder();
+        match wire::read_message(&mut stream, &mut decoder).await? {
+            ServerMessage::Observed { .. } => Self::paired(stream, decoder).await,
+            ServerMessage::Refused { reason } => Err(reason.into()),
+            _ => Err(WireError::Unexpected.into()),
+        }
+    }
+
+    async fn paired(mut stream: ServerStream, mut decoder: Decoder) -> Result<Self, RelayError> {
+        let tcp = stream.get_ref().0.get_ref();
+        let addresses = (tcp.local_addr(), tcp.peer_addr());
         match wire::read_message(&mut stream, &mut decoder).await? {
             ServerMessage::RelayPaired => {}
             ServerMessage::Refused { reason } => return Err(reason.into()),
@@ -173,6 +231,25 @@ mod tests {
         let mut stream = RelayStream::open(&server, None, token).await.unwrap();
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"and the peer speaks");
+    }
+
+    #[tokio::test]
+    async fn a_connection_made_ahead_hears_both_answers_in_any_pieces() {
+        let observed = ServerMessage::Observed {
+            address: ([192, 0, 2, 1], 4747).into(),
+            other_address: None,
+            observer_ports: Vec::new(),
+        };
+        let mut bytes = encode(FrameKind::Server, &observed).unwrap();
+        bytes.extend(encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap());
+        bytes.extend(b"and the peer speaks");
+        let server = Arc::new(answering(bytes).await);
+        let approach = Approach::begin(server.clone());
+        let token = RelayToken::from_random([1; 32]);
+        let opened = RelayStream::open(&server, Some(Ahead::Approach(approach)), token).await;
+        let mut heard = Vec::new();
+        opened.unwrap().read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"and the peer speaks");
     }
 

@@ -53,7 +53,7 @@
 //! while `accept` never does: who speaks first must come from the protocol.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -110,6 +110,15 @@ impl LocalPort {
             reuse,
             reservation: Mutex::new(Some(socket)),
         })
+    }
+
+    /// Takes a free port of one family on every interface, with reuse.
+    pub(crate) fn bind_any(is_ipv6: bool) -> io::Result<Self> {
+        let any: IpAddr = match is_ipv6 {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        Self::bind(SocketAddr::new(any, 0), AddressReuse::On)
     }
 
     /// The address bound, with the real port.
@@ -248,8 +257,6 @@ fn retransmit_evenly(socket: &SockRef<'_>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::time::timeout;
 

@@ -4,7 +4,7 @@
 use pinhole_client::PeerIdentity;
 use pinhole_net::{
     ConnectConfig, Connector, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy,
-    ProxyChoice, generate_identity,
+    ProxyChoice, Warmth, generate_identity,
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Resources, Side};
@@ -37,6 +37,7 @@ impl Rogue {
             path: PathPolicy::Auto,
             sessions: LiveSessions::default(),
             port_mapper: None,
+            warmth: Warmth::Warm,
         };
         let (connector, _, mut events) = Connector::log_in(log_in, config).await.expect("a login");
         tokio::spawn(async move { while events.recv().await.is_some() {} });

@@ -141,6 +141,11 @@ impl Engine {
                 self.server.drop_aside();
                 self.server.aside_task = Some(task.abort_handle());
             }
+            LoginEffect::SetWarmth(warmth) => {
+                if let Some(connector) = self.server.connector() {
+                    connector.set_warmth(warmth);
+                }
+            }
             LoginEffect::DropAside => self.server.drop_aside(),
             LoginEffect::GiveUp => {
                 if let Some(connector) = self.server.connector() {
@@ -209,6 +214,7 @@ impl Engine {
                 path: settings.path,
                 sessions: self.live_sessions.clone(),
                 port_mapper: Some(self.port_mapper.clone()),
+                warmth: self.state.warmth(),
             },
         }
     }
@@ -222,6 +228,8 @@ impl Engine {
                 connector,
             } => {
                 if self.state.is_connected_by(connection) {
+                    // It may have changed since the connection was begun.
+                    connector.set_warmth(self.state.warmth());
                     self.server.connector.send_replace(Some(connector));
                 }
                 let logged_in = LoginInput::LoggedIn(to);

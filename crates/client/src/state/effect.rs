@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pinhole_net::{HostSharing, PathPolicy, PeerIdentity, PeerName, ServerAddress};
+use pinhole_net::{HostSharing, PathPolicy, PeerIdentity, PeerName, ServerAddress, Warmth};
 use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest};
 
 use super::ids::{Carrier, ConnectionId, Epoch, SessionId};
@@ -84,6 +84,8 @@ pub(crate) enum LoginEffect {
         name: PeerName,
         server: ServerAddress,
     },
+    /// Keep a port ready for the next connection from now on, or none.
+    SetWarmth(Warmth),
     /// The connection made aside is not needed.
     DropAside,
     /// End the connection to the server, which does not answer any more.

@@ -349,6 +349,8 @@ impl State {
         wanted.retries.succeeded();
         wanted.is_told_of_haste = false;
         wanted.keeps_trying = true;
+        // One that the user has asked for: reconnecting is no sign of life.
+        let is_first = matches!(wanted.phase, Phase::LoggingIn { after: None });
         let (name, server) = (wanted.name.clone(), wanted.server.clone());
         // Later connections must reach the same server.
         wanted.server = server.with_fingerprint(to.server_key.fingerprint());
@@ -360,6 +362,9 @@ impl State {
         let is_check_due = std::mem::take(&mut wanted.is_check_due);
         self.login.server_key = Some(to.server_key);
         self.presence.set_watch_stale();
+        if is_first {
+            self.note_activity();
+        }
         self.probe_again();
         self.remember_login(&name, server, to.server_key);
         if self.in_force().allows_nearby() {

@@ -7,6 +7,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`activity`] | whether a port is worth being kept ready |
 //! | [`login`], [`retries`] | being logged in, again and again |
 //! | [`presence`] | who is online, who is nearby, and whose key is whose |
 //! | [`permissions`] | who may connect, who is blocked |
@@ -15,6 +16,7 @@
 //! | [`transfers`] | each transfer, from the command or the offer to its end |
 //! | [`preferences`] | what the user changes in the settings |
 
+mod activity;
 mod admission;
 mod effect;
 mod ids;
@@ -37,6 +39,7 @@ use std::time::Instant;
 
 use pinhole_net::{PeerIdentity, PeerKey, PeerName};
 
+use self::activity::Activity;
 use self::admission::Admission;
 pub(crate) use self::effect::{
     Arrived, ConnectPlan, Effect, Effort, ExchangeEffect, FileEffect, LoginEffect, PartialTransfer,
@@ -70,6 +73,7 @@ pub(crate) struct State {
     /// The pinned peers, as the snapshot shows them.
     pinned: Arc<Vec<PeerIdentity>>,
     login: Login,
+    activity: Activity,
     presence: Presence,
     permissions: Permissions,
     admission: Admission,
@@ -103,6 +107,7 @@ impl State {
             pinned: Arc::new(stores.contacts.pinned()),
             contacts: stores.contacts,
             login: Login::new(stores.key),
+            activity: Activity::default(),
             presence: Presence::default(),
             permissions: Permissions::default(),
             admission: Admission::default(),
@@ -121,7 +126,10 @@ impl State {
 
     /// What is to be done next, until there is nothing.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
-        self.update_watched();
+        if self.effects.is_empty() {
+            self.update_watched();
+            self.review_activity();
+        }
         self.effects.pop_front()
     }
 
@@ -129,6 +137,7 @@ impl State {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let timers = [
             self.login.next_timeout(),
+            self.activity.next_timeout(),
             self.sessions.next_improvement(),
             self.sessions.next_idle_end(),
             self.transfers.next_reconnect(),
@@ -145,11 +154,17 @@ impl State {
         self.close_idle_sessions();
         self.drive_reconnects();
         self.queue_timeout();
+        self.review_activity();
     }
 
     pub(crate) fn handle_command(&mut self, command: Command, now: Instant) {
         self.now = now;
+        // The face says by itself that words were shown.
+        if !matches!(command, Command::TextShown { .. }) {
+            self.note_activity();
+        }
         match command {
+            Command::Attend { stays } => self.attend(stays),
             Command::LogIn {
                 name,
                 server,

@@ -143,6 +143,10 @@ impl Sessions {
         best.map(|(&id, _)| id)
     }
 
+    pub(super) fn is_connecting(&self) -> bool {
+        !self.connecting.is_empty()
+    }
+
     pub(super) fn next_improvement(&self) -> Option<Instant> {
         let due = self.up.values().filter_map(|s| s.watch.improve_at());
         due.min()

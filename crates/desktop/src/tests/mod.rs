@@ -39,6 +39,8 @@ struct Script {
     snapshot: Arc<Snapshot>,
     events: VecDeque<Event>,
     commands: Vec<Command>,
+    /// What was said of whether the user is there, apart: it comes with everything.
+    attended: Vec<bool>,
     is_busy: bool,
 }
 
@@ -48,6 +50,7 @@ impl Play {
             snapshot: Arc::new(snapshot),
             events: VecDeque::new(),
             commands: Vec::new(),
+            attended: Vec::new(),
             is_busy: false,
         })))
     }
@@ -57,7 +60,10 @@ impl Play {
         if script.is_busy {
             return Err(text::ENGINE_BUSY);
         }
-        script.commands.push(command);
+        match command {
+            Command::Attend { stays } => script.attended.push(stays),
+            command => script.commands.push(command),
+        }
         Ok(())
     }
 
@@ -80,6 +86,11 @@ impl Play {
 
     fn change(&self, change: impl FnOnce(&mut Snapshot)) {
         change(Arc::make_mut(&mut self.0.lock().unwrap().snapshot));
+    }
+
+    /// What the engine was told of the user's presence since the last call.
+    fn attended(&self) -> Vec<bool> {
+        std::mem::take(&mut self.0.lock().unwrap().attended)
     }
 
     /// What was asked of the engine since the last call.

@@ -339,3 +339,27 @@ fn where_not_everybody_is_listed_people_are_searched_for() {
     harness.run();
     assert!(harness.query_by_label(&text::not_found("bob")).is_some());
 }
+
+#[test]
+fn the_engine_is_told_when_the_window_comes_to_the_front_and_leaves_it() {
+    let (mut harness, play) = window(alone());
+    play.attended();
+    let focus = |harness: &mut Harness<'_, App>, is_in_front: bool| {
+        harness.input_mut().focused = is_in_front;
+        harness.run();
+    };
+    focus(&mut harness, false);
+    play.attended();
+    focus(&mut harness, true);
+    assert_eq!(play.attended(), [true]);
+    harness.run();
+    assert!(play.attended().is_empty(), "told once");
+    focus(&mut harness, false);
+    assert_eq!(play.attended(), [false]);
+    // An engine that was busy is told later.
+    play.be_busy(true);
+    focus(&mut harness, true);
+    play.be_busy(false);
+    harness.run();
+    assert_eq!(play.attended(), [true]);
+}

@@ -7,7 +7,7 @@ use pinhole_proto::rendezvous::HostSharing;
 use pinhole_proto::tls::Identity;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::punch_port::WarmPort;
+use super::warm_port::WarmPort;
 use crate::rendezvous::Introduction;
 use crate::rendezvous::server::Server;
 use crate::session::{LiveSession, LiveSessions, Session};

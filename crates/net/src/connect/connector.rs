@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::attempt::{Accepted, LoginContext, Wanted};
 use super::driver::Driver;
 use super::error::ConnectError;
-use super::punch_port::{Observing, WarmPort};
+use super::punch_port::Observing;
+use super::warm_port::{WarmPort, Warmth};
 use crate::port_mapping::PortMapper;
 use crate::rendezvous::server::{Persistence, Server};
 use crate::rendezvous::{
@@ -31,6 +32,8 @@ pub struct ConnectConfig {
     /// Whom to ask for port mappings; `None` for nobody. Nobody is asked with
     /// [`PathPolicy::RelayOnly`] either.
     pub port_mapper: Option<PortMapper>,
+    /// Whether a port is kept ready from the beginning; see [`Connector::set_warmth`].
+    pub warmth: Warmth,
 }
 
 /// Connects to the peers that one login is introduced to. Clones share it; the
@@ -79,7 +82,8 @@ impl Connector {
             (config.path != PathPolicy::RelayOnly).then(|| {
                 server.seek_direct_way();
                 let (server, observing) = (Arc::new(server.clone()), observing.clone());
-                WarmPort::start(server, observing, config.port_mapper.clone())
+                let mapper = config.port_mapper.clone();
+                WarmPort::start(server, observing, mapper, config.warmth)
             })
         };
         let is_pinned = reached.server().is_pinned();
@@ -99,6 +103,14 @@ impl Connector {
     #[must_use]
     pub const fn rendezvous(&self) -> &Rendezvous {
         &self.rendezvous
+    }
+
+    /// Keeps a port ready for the next attempt to connect from now on, or none. Both can
+    /// be said at any time; an attempt under way keeps its port.
+    pub fn set_warmth(&self, warmth: Warmth) {
+        if let Some(warm_port) = &self.login.warm_port {
+            warm_port.set(warmth);
+        }
     }
 
     /// Connects to a peer. `expect` is the key it must have; `share_host`
@@ -235,15 +247,15 @@ impl PendingLogin {
         self,
         watch: &[PeerName],
     ) -> Result<(Connector, LoggedIn, mpsc::Receiver<RendezvousEvent>), LogInError> {
+        let control_port = self.proven.port();
         let (rendezvous, logged_in, events) = self.proven.log_in(watch).await?;
         let server = rendezvous.server().clone();
         let mut ports = logged_in.observer_ports.iter().copied();
-        let other_port = ports.find(|port| *port != server.port());
-        self.tell_observing
-            .send_replace(other_port.map(|other_port| Observing {
-                control: logged_in.observed,
-                other_port,
-            }));
+        self.tell_observing.send_replace(Some(Observing {
+            control: logged_in.observed,
+            control_port,
+            other_port: ports.find(|port| *port != server.port()),
+        }));
         let login = LoginContext {
             server,
             identity: self.identity,

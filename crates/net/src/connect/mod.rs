@@ -6,7 +6,8 @@
 //! | `attempt` | what one attempt is given, and what comes of it |
 //! | `driver` | running the agent of one attempt |
 //! | `sockets` | its sockets |
-//! | `punch_port` | warm binding: a local port whose public address is known beforehand |
+//! | `punch_port` | a local port whose public address is known beforehand |
+//! | `warm_port` | keeping one of them ready |
 
 mod attempt;
 mod connector;
@@ -14,7 +15,9 @@ mod driver;
 mod error;
 mod punch_port;
 mod sockets;
+mod warm_port;
 
 pub use attempt::Accepted;
 pub use connector::{ConnectConfig, Connector, PendingLogin};
 pub use error::ConnectError;
+pub use warm_port::Warmth;

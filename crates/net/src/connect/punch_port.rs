@@ -6,20 +6,23 @@
 //! address it sees each of them come from; as long as they are open, the NAT
 //! keeps the port's mapping. One attempt to connect consumes the port, because
 //! a second one from it to the same peer would collide with the first.
+//!
+//! The port of the connection of the login can serve as one, too. It costs nothing, so
+//! it is the one that whoever is idle has.
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use pinhole_proto::candidate::{LoopbackAddresses, predict};
+use pinhole_proto::candidate::predict;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::debug;
 
@@ -29,7 +32,7 @@ use crate::rendezvous::WireError;
 use crate::rendezvous::observe;
 use crate::rendezvous::server::{Server, ServerStream};
 use crate::report::MappingBehaviour;
-use crate::socket::{self, AddressReuse, LocalPort};
+use crate::socket::{self, LocalPort};
 
 /// How long an observation may take.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,40 +41,44 @@ const OTHER_FAMILY_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long the server's other port has when a prediction needs it.
 const OTHER_PORT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause before a port that was lost, or could not be observed, is replaced.
-const REPLACE_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const REPLACE_PAUSE: Duration = Duration::from_secs(5);
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct PunchPort {
-    families: Vec<Family>,
+    pub(super) families: Vec<Family>,
     /// What the router is asked for; absent when it is not to be asked.
     mapping: Option<PortMapping>,
     /// The first observation of each family: the server is silent on them.
     observers: Vec<ServerStream>,
     /// Those from the server's other port. Each ends with its connection.
     second_observers: JoinSet<()>,
+    /// Present when the connection of the login comes from this port, too.
+    shared_with_login: Option<OwnedSemaphorePermit>,
 }
 
 /// What the login tells of observations.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Observing {
     /// From where the server sees the connection of the login itself.
     pub(crate) control: SocketAddr,
-    /// The other port on which the server observes: two observations show whether
-    /// the mapping depends on the destination.
-    pub(crate) other_port: u16,
+    /// The local port of that connection, unless it goes through a proxy.
+    pub(crate) control_port: Option<Arc<LocalPort>>,
+    /// The other port on which the server observes, if it has one: two observations
+    /// show whether the mapping depends on the destination.
+    pub(crate) other_port: Option<u16>,
 }
 
-/// `None` until the login is answered, and where the server has one port.
-type WhenObserving = watch::Receiver<Option<Observing>>;
+/// `None` until the login is answered.
+pub(super) type WhenObserving = watch::Receiver<Option<Observing>>;
 
 /// The port of one address family.
 #[derive(Debug)]
-struct Family {
+pub(super) struct Family {
     port: Arc<LocalPort>,
     /// What the server saw, one address for each observation. The second one
     /// may come when the port is in use already.
-    observed: Arc<watch::Sender<Vec<SocketAddr>>>,
+    pub(super) observed: Arc<watch::Sender<Vec<SocketAddr>>>,
 }
 
 impl PunchPort {
@@ -80,13 +87,12 @@ impl PunchPort {
     ///
     /// # Errors
     /// When no port of either family can be bound.
-    async fn prepare(
+    pub(super) async fn prepare(
         server: &Arc<Server>,
         observing: &WhenObserving,
         mapper: Option<&PortMapper>,
     ) -> io::Result<Self> {
-        let v4 = LocalPort::bind((Ipv4Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
-        let v6 = LocalPort::bind((Ipv6Addr::UNSPECIFIED, 0).into(), AddressReuse::On);
+        let (v4, v6) = (LocalPort::bind_any(false), LocalPort::bind_any(true));
         let families: Vec<Family> = match (v4, v6) {
             (Err(error), Err(_)) => return Err(error),
             (v4, v6) => [v4, v6].into_iter().flatten().map(Family::new).collect(),
@@ -100,14 +106,54 @@ impl PunchPort {
             families,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
+            shared_with_login: None,
         };
         punch_port.observe(server, observing).await;
         Ok(punch_port)
     }
 
+    /// The port of the connection of the login, and a fresh one of the other family. The
+    /// server has seen the first already, and the connection keeps its mapping, so nobody
+    /// waits for it. `None` when there is no such port.
+    pub(super) fn of_login(
+        server: &Arc<Server>,
+        observing: &WhenObserving,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Self> {
+        let told = observing.borrow().clone()?;
+        let port = told.control_port?;
+        let is_ipv6 = port.address().is_ipv6();
+        let seen = Family {
+            port,
+            observed: Arc::new(watch::Sender::new(vec![told.control])),
+        };
+        let other = LocalPort::bind_any(!is_ipv6).ok().map(Family::new);
+        let mut punch_port = Self {
+            mapping: None,
+            families: std::iter::once(seen).chain(other).collect(),
+            observers: Vec::new(),
+            second_observers: JoinSet::new(),
+            shared_with_login: Some(permit),
+        };
+        if let (Some(ip), Some(seen)) = (server.ip(is_ipv6), punch_port.families.first()) {
+            let (server, port) = (server.clone(), seen.port.clone());
+            let (observing, observed) = (observing.clone(), seen.observed.clone());
+            punch_port.second_observers.spawn(async move {
+                observe_second(&server, &port, ip, observing, &observed).await;
+            });
+        }
+        Some(punch_port)
+    }
+
+    /// Whether the connection of the login comes from this port. No other one leads to
+    /// the server's first port then.
+    pub(crate) const fn is_shared_with_login(&self) -> bool {
+        self.shared_with_login.is_some()
+    }
+
     /// As [`PunchPort::prepare`], and waits for the second observation: a NAT
     /// that counts its ports up is predicted from what it did just now.
-    async fn prepare_to_predict(
+    pub(super) async fn prepare_to_predict(
         server: &Arc<Server>,
         observing: &WhenObserving,
         mapper: Option<&PortMapper>,
@@ -117,7 +163,7 @@ impl PunchPort {
         Ok(port)
     }
 
-    async fn observed_twice(&self) {
+    pub(super) async fn observed_twice(&self) {
         if let Some(v4) = self.v4() {
             let mut observed = v4.observed.subscribe();
             let twice = observed.wait_for(|observed| observed.len() >= 2);
@@ -127,18 +173,18 @@ impl PunchPort {
     }
 
     /// Whether the second observation is still to come.
-    fn is_once_observed(&self) -> bool {
+    pub(super) fn is_once_observed(&self) -> bool {
         self.v4().is_some_and(|v4| v4.observed.borrow().len() == 1)
     }
 
     /// Whether the NAT counts its ports up, as far as two observations of this one
     /// tell, or the only one beside that of the login.
-    fn is_counted(&self, told: Option<Observing>) -> bool {
+    pub(super) fn is_counted(&self, told: Option<&Observing>) -> bool {
         let Some(v4) = self.v4() else {
             return false;
         };
         match (v4.observed.borrow().as_slice(), told) {
-            ([one], Some(told)) => {
+            ([one], Some(told)) if told.other_port.is_some() => {
                 let is_kept = one.port() == v4.port.address().port();
                 !is_kept && !predict(told.control, *one).is_empty()
             }
@@ -236,7 +282,7 @@ impl PunchPort {
 
     /// Returns when the port is worth replacing: one of the connections that
     /// keep its mapping is gone, or there was none.
-    async fn lost(&mut self) {
+    pub(super) async fn lost(&mut self) {
         if self.families.iter().all(|f| f.observed.borrow().is_empty()) {
             return sleep(REPLACE_PAUSE).await;
         }
@@ -298,9 +344,7 @@ async fn observe_second(
     observed: &watch::Sender<Vec<SocketAddr>>,
 ) {
     let answered = observing.wait_for(Option::is_some).await;
-    let other_port = answered
-        .ok()
-        .and_then(|told| Some(told.as_ref()?.other_port));
+    let other_port = answered.ok().and_then(|told| told.as_ref()?.other_port);
     if let Some(server_port) = other_port {
         let from = SocketAddr::new(ip, server_port);
         let observing = timeout(OBSERVE_TIMEOUT, observe(server, port, from, observed));
@@ -321,203 +365,12 @@ fn until_closed(stream: &mut ServerStream) -> Pin<Box<dyn Future<Output = ()> + 
     })
 }
 
-type Request = oneshot::Sender<io::Result<PunchPort>>;
-
-/// Keeps one punch port ready for the next attempt.
-#[derive(Debug)]
-pub(crate) struct WarmPort {
-    requests: mpsc::Sender<Request>,
-    task: AbortHandle,
-}
-
-impl Drop for WarmPort {
-    /// At once, also while a port is being prepared: its mapping is to be
-    /// released before the program ends.
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl WarmPort {
-    /// Begins to prepare a port. Ends with the value.
-    pub(crate) fn start(
-        server: Arc<Server>,
-        observing: WhenObserving,
-        mapper: Option<PortMapper>,
-    ) -> Self {
-        let (requests, receiver) = mpsc::channel(8);
-        // A client on the server's own machine is not behind a router.
-        let mapper = mapper.filter(|_| server.loopback() == LoopbackAddresses::Refused);
-        let task = tokio::spawn(async move {
-            keep_warm(&server, &observing, mapper.as_ref(), receiver).await;
-        });
-        Self {
-            requests,
-            task: task.abort_handle(),
-        }
-    }
-
-    /// Takes the port that is ready, or the next one that will be; another is
-    /// prepared in its place.
-    ///
-    /// # Errors
-    /// When no port can be bound.
-    pub(crate) async fn take(&self) -> io::Result<PunchPort> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let (request, port) = oneshot::channel();
-        self.requests.send(request).await.map_err(|_| gone())?;
-        port.await.map_err(|_| gone())?
-    }
-}
-
-async fn keep_warm(
-    server: &Arc<Server>,
-    observing: &WhenObserving,
-    mapper: Option<&PortMapper>,
-    mut requests: mpsc::Receiver<Request>,
-) {
-    let mut waiting: Option<Request> = None;
-    // Known of this network from now on.
-    let mut is_counted = false;
-    loop {
-        let is_awaited = waiting.is_some();
-        let mut prepared = PunchPort::prepare(server, observing, mapper).await;
-        let request = match (waiting.take(), &mut prepared) {
-            (Some(request), _) => Some(request),
-            (None, Ok(port)) => tokio::select! {
-                request = requests.recv() => match request {
-                    None => return,
-                    request => request,
-                },
-                () = port.lost() => None,
-            },
-            (None, Err(_)) => None,
-        };
-        if let Some(request) = request {
-            let told = *observing.borrow();
-            is_counted |= prepared.as_ref().is_ok_and(|port| port.is_counted(told));
-            // Old observations say nothing about the next ports.
-            match &prepared {
-                Ok(port) if is_counted && (is_awaited || port.is_once_observed()) => {
-                    port.observed_twice().await;
-                }
-                Ok(_) if is_counted => {
-                    prepared = PunchPort::prepare_to_predict(server, observing, mapper).await;
-                }
-                _ => {}
-            }
-            // A requester that has left meanwhile has no use for it: the port
-            // is as fresh as the next one would be, but rarely so.
-            let _ = request.send(prepared);
-            // Preparing the next one would use up the ports that are predicted.
-            if !is_counted {
-                continue;
-            }
-        }
-        // No caller waits, so there is no hurry until one does.
-        waiting = match timeout(REPLACE_PAUSE, requests.recv()).await {
-            Ok(None) => return,
-            Ok(request) => request,
-            Err(_) => None,
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use pinhole_proto::tls::Expect;
-    use pinhole_server::{DataDir, Limits, listener};
+    use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::identity::generate_identity;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    struct Observers {
-        server: Arc<Server>,
-        ports: Vec<u16>,
-        stop: oneshot::Sender<()>,
-        _data: tempfile::TempDir,
-    }
-
-    impl Observers {
-        fn warm(&self) -> WarmPort {
-            let observing = Observing {
-                control: ([127, 0, 0, 1], 1).into(),
-                other_port: self.ports[1],
-            };
-            let observing = watch::channel(Some(observing)).1;
-            WarmPort::start(self.server.clone(), observing, None)
-        }
-    }
-
-    async fn observers() -> Observers {
-        let data = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::open(data.path()).unwrap();
-        let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-        let ports: Vec<u16> = listeners.iter().map(port).collect();
-        let (stop, stopping) = oneshot::channel();
-        tokio::spawn(async move {
-            let stopping = async { drop(stopping.await) };
-            pinhole_server::run(listeners, data_dir, Limits::default(), stopping).await
-        });
-        let identity = generate_identity().unwrap().0;
-        let address = format!("127.0.0.1:{}", ports[0]).parse().unwrap();
-        let connected = Server::connect(&address, Expect::AnyKey, &identity).await;
-        Observers {
-            server: Arc::new(connected.unwrap().0),
-            ports,
-            stop,
-            _data: data,
-        }
-    }
-
-    fn v4(port: &PunchPort) -> ReachablePort {
-        let reachable = port.reachable();
-        reachable.into_iter().find(|r| !r.is_ipv6).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_port_is_seen_where_it_is_and_no_attempt_gets_another_s() {
-        let observers = observers().await;
-        assert_eq!(observers.ports.len(), 2);
-        let warm = observers.warm();
-        let mut taken = Vec::new();
-        for _ in 0..3 {
-            let port = timeout(PATIENCE, warm.take()).await.unwrap().unwrap();
-            let seen = v4(&port).observed.unwrap();
-            assert_eq!(seen, ([127, 0, 0, 1], v4(&port).port).into());
-            let mut observed = port.families[0].observed.subscribe();
-            let twice = observed.wait_for(|observed| observed.len() == 2);
-            timeout(PATIENCE, twice).await.unwrap().unwrap();
-            assert_eq!(port.mapping(), MappingBehaviour::Stable);
-            taken.push(port);
-        }
-        let distinct: std::collections::BTreeSet<u16> =
-            taken.iter().map(|port| v4(port).port).collect();
-        assert_eq!(distinct.len(), taken.len());
-    }
-
-    #[tokio::test]
-    async fn a_port_is_lost_with_its_observers_and_the_next_does_without() {
-        let observers = observers().await;
-        let warm = observers.warm();
-        let mut port = timeout(PATIENCE, warm.take()).await.unwrap().unwrap();
-        observers.stop.send(()).unwrap();
-        timeout(PATIENCE, port.lost()).await.expect("not noticed");
-        let unobserved = async {
-            loop {
-                let port = warm.take().await.unwrap();
-                if v4(&port).observed.is_none() {
-                    return port;
-                }
-            }
-        };
-        let port = timeout(PATIENCE, unobserved).await.unwrap();
-        assert_eq!(port.mapping(), MappingBehaviour::Unknown);
-        assert!(port.listen().iter().all(Result::is_ok));
-    }
+    use crate::socket::AddressReuse;
 
     /// A port of this machine that the server saw there.
     fn seen(observed: impl Fn(u16) -> Vec<u16>) -> PunchPort {
@@ -530,6 +383,7 @@ mod tests {
             mapping: None,
             observers: Vec::new(),
             second_observers: JoinSet::new(),
+            shared_with_login: None,
         }
     }
 
@@ -542,10 +396,13 @@ mod tests {
         let told = |control| {
             Some(Observing {
                 control: public(control),
-                other_port: 1,
+                control_port: None,
+                other_port: Some(1),
             })
         };
-        let is_counted = |observed: &[u16], told| seen(|_| observed.to_vec()).is_counted(told);
+        let is_counted = |observed: &[u16], told: Option<Observing>| {
+            seen(|_| observed.to_vec()).is_counted(told.as_ref())
+        };
         assert!(is_counted(&[1001], told(1000)));
         assert!(!is_counted(&[1001], told(30_000)), "drawn at random");
         assert!(
@@ -558,7 +415,7 @@ mod tests {
         // By chance: the local port was near.
         let kept = seen(|own| vec![own]);
         let own = kept.v4().unwrap().port.address().port();
-        assert!(!kept.is_counted(told(own - 1)));
+        assert!(!kept.is_counted(told(own - 1).as_ref()));
     }
 
     #[test]

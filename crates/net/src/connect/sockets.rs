@@ -19,9 +19,10 @@ use tracing::{debug, warn};
 
 use super::attempt::{LoginContext, Wanted};
 use super::punch_port::PunchPort;
+use super::warm_port::PortUse;
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
-use crate::relay::{RelayError, RelayStream};
+use crate::relay::{Ahead, Approach, RelayError, RelayStream};
 use crate::report::{Answer, MappingBehaviour, PathAttempt, Report};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport, authenticate};
 
@@ -62,6 +63,8 @@ pub(super) struct Prepared {
 struct Round {
     prepared: Prepared,
     relay: Option<RelayToken>,
+    /// A connection for the relay, where no observation connection can become it.
+    approach: Option<Approach>,
     listeners: Vec<AbortHandle>,
     dials: HashMap<CheckId, AbortHandle>,
     relay_dial: Option<AbortHandle>,
@@ -86,6 +89,8 @@ pub(super) struct Sockets {
     role: Role,
     peer: PeerKey,
     policy: PathPolicy,
+    /// Another attempt has not found a better path, so no round is the first.
+    is_improving: bool,
     rounds: HashMap<u8, Round>,
     connections: HashMap<ConnectionId, Connection>,
     outcomes: JoinSet<Outcome>,
@@ -100,6 +105,7 @@ impl Sockets {
             role: introduction.role(),
             peer: introduction.peer().key,
             policy: wanted.policy,
+            is_improving: wanted.improve.is_some(),
             rounds: HashMap::new(),
             connections: HashMap::new(),
             outcomes: JoinSet::new(),
@@ -120,8 +126,12 @@ impl Sockets {
     /// Begins to prepare a fresh port: [`Outcome::Prepared`].
     pub(super) fn prepare(&mut self, round: u8) {
         let (login, policy) = (self.login.clone(), self.policy);
+        let port_use = match round == 1 && !self.is_improving {
+            true => PortUse::FirstRound,
+            false => PortUse::LaterRound,
+        };
         self.outcomes.spawn(async move {
-            let prepared = prepare(&login, policy).await;
+            let prepared = prepare(&login, policy, port_use).await;
             Outcome::Prepared(round, prepared)
         });
     }
@@ -133,12 +143,25 @@ impl Sockets {
         let round = Round {
             prepared,
             relay: None,
+            approach: None,
             listeners: Vec::new(),
             dials: HashMap::new(),
             relay_dial: None,
         };
         self.rounds.insert(number, round);
         candidates
+    }
+
+    /// Begins to connect to the relay's server, so that nobody waits for that once there
+    /// is a token. A port with connections to it needs no more.
+    pub(super) fn approach_relay(&mut self, round: u8) {
+        let Some(round) = self.rounds.get_mut(&round) else {
+            return;
+        };
+        let port = round.prepared.port.as_ref();
+        if port.is_some_and(PunchPort::is_shared_with_login) {
+            round.approach = Some(Approach::begin(self.login.server.clone()));
+        }
     }
 
     /// Keeps a round's relay token. Returns the round's own candidates, or
@@ -242,9 +265,13 @@ impl Sockets {
         };
         let observer = round.prepared.port.as_mut();
         let observer = observer.and_then(PunchPort::take_observer);
+        let approach = round.approach.take().map(Ahead::Approach);
+        let ahead = observer
+            .map(|it| Ahead::Observer(Box::new(it)))
+            .or(approach);
         let server = self.login.server.clone();
         let task = self.outcomes.spawn(async move {
-            let opened = RelayStream::open(&server, observer, token).await;
+            let opened = RelayStream::open(&server, ahead, token).await;
             Outcome::Relay(number, opened.map(Box::new))
         });
         round.relay_dial = Some(task);
@@ -374,7 +401,11 @@ impl Round {
     }
 }
 
-async fn prepare(login: &LoginContext, policy: PathPolicy) -> io::Result<Prepared> {
+async fn prepare(
+    login: &LoginContext,
+    policy: PathPolicy,
+    port_use: PortUse,
+) -> io::Result<Prepared> {
     let may_be_direct = policy != PathPolicy::RelayOnly;
     let Some(warm_port) = login.warm_port.as_ref().filter(|_| may_be_direct) else {
         return Ok(Prepared {
@@ -382,7 +413,7 @@ async fn prepare(login: &LoginContext, policy: PathPolicy) -> io::Result<Prepare
             candidates: Vec::new(),
         });
     };
-    let port = warm_port.take().await?;
+    let port = warm_port.take(port_use).await?;
     let interfaces = interface_addresses().unwrap_or_else(|error| {
         warn!(%error, "the system does not tell its addresses");
         Vec::new()

@@ -15,12 +15,13 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::server::{Persistence, Server, ServerConnectError};
+use super::server::{Persistence, Reached, Server, ServerConnectError};
 use super::wire::{self, WireError};
 use super::{Rendezvous, RendezvousEvent};
 use crate::known::KnownKeys;
 use crate::proxy::ProxyChoice;
 use crate::server_address::ServerAddress;
+use crate::socket::LocalPort;
 
 /// How long the server may take to answer the login.
 const LOG_IN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,8 +78,7 @@ pub enum LogInError {
 /// A server that has accepted a connection, and has not proven its key yet.
 pub(crate) struct ReachedServer {
     log_in: LogIn,
-    server: Server,
-    tcp: TcpStream,
+    reached: Reached,
 }
 
 impl ReachedServer {
@@ -86,30 +86,26 @@ impl ReachedServer {
         let proxy = log_in.proxy.proxy_for(log_in.server.host());
         let (address, identity) = (&log_in.server, &log_in.identity);
         let reached = Server::reach(address, proxy, log_in.expect, identity, persistence);
-        let (server, tcp) = Box::pin(reached).await?;
-        Ok(Self {
-            log_in,
-            server,
-            tcp,
-        })
+        let reached = Box::pin(reached).await?;
+        Ok(Self { log_in, reached })
     }
 
     /// The server. Unless its key is pinned, anybody could be it.
     pub(crate) const fn server(&self) -> &Server {
-        &self.server
+        &self.reached.server
     }
 
     /// Has the server prove its key.
     pub(crate) async fn prove(self) -> Result<ProvenServer, LogInError> {
-        let proven = self
-            .server
-            .prove(&self.log_in.server, &self.log_in.identity, self.tcp);
+        let Reached { server, tcp, port } = self.reached;
+        let proven = server.prove(&self.log_in.server, &self.log_in.identity, tcp);
         let (server, key, stream) = Box::pin(proven).await?;
         Ok(ProvenServer {
             log_in: self.log_in,
             server: Arc::new(server),
             key,
             stream: Box::new(stream),
+            port,
         })
     }
 }
@@ -121,11 +117,17 @@ pub(crate) struct ProvenServer {
     server: Arc<Server>,
     key: PeerKey,
     stream: Box<TlsStream<TcpStream>>,
+    port: Option<Arc<LocalPort>>,
 }
 
 impl ProvenServer {
     pub(crate) const fn server(&self) -> &Arc<Server> {
         &self.server
+    }
+
+    /// The local port of the connection, which others can share.
+    pub(crate) fn port(&self) -> Option<Arc<LocalPort>> {
+        self.port.clone()
     }
 
     /// Takes the name, and asks to be told of those in `watch`. The events have to be

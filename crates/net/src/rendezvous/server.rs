@@ -18,7 +18,7 @@ use tracing::debug;
 use crate::dial::{self, Unreached, first_to_succeed, list, within};
 use crate::proxy::{Proxy, ProxyError};
 use crate::server_address::ServerAddress;
-use crate::socket;
+use crate::socket::{self, LocalPort};
 
 /// How long the server has for its TLS handshake.
 const TLS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -113,6 +113,23 @@ pub(crate) struct Server {
     connector: TlsConnector,
 }
 
+/// A connection to a server that is reached.
+pub(crate) struct Reached {
+    pub(crate) server: Server,
+    pub(crate) tcp: TcpStream,
+    /// The local port of the connection, which others can share. A connection through a
+    /// proxy has none: the server sees the proxy's.
+    pub(crate) port: Option<Arc<LocalPort>>,
+}
+
+/// The way on which a server was reached, and the connection.
+struct Found {
+    route: Route,
+    ips: OnceLock<Vec<IpAddr>>,
+    tcp: TcpStream,
+    port: Option<LocalPort>,
+}
+
 /// How control and relay connections get there.
 #[derive(Debug, Clone)]
 enum Route {
@@ -134,8 +151,8 @@ impl Server {
         expect: Expect,
         identity: &Identity,
         persistence: Persistence,
-    ) -> Result<(Self, TcpStream), ServerConnectError> {
-        let (route, ips, tcp) = match proxy {
+    ) -> Result<Reached, ServerConnectError> {
+        let found = match proxy {
             None if persistence == Persistence::Persistent => {
                 let reach = || {
                     let server = server.clone();
@@ -150,6 +167,12 @@ impl Server {
             server: server.clone(),
             reason,
         };
+        let Found {
+            route,
+            ips,
+            tcp,
+            port,
+        } = found;
         socket::tune(&tcp).map_err(|e| broken(e.to_string()))?;
         let expect = match (expect, server.fingerprint()) {
             (Expect::AnyKey, Some(fingerprint)) => Expect::Fingerprint(fingerprint),
@@ -161,7 +184,11 @@ impl Server {
             expect,
             connector: connector(identity, expect).map_err(|e| broken(e.to_string()))?,
         };
-        Ok((reached, tcp))
+        Ok(Reached {
+            server: reached,
+            tcp,
+            port: port.map(Arc::new),
+        })
     }
 
     /// Behind a proxy: finds out, beside everything else, whether the server
@@ -238,7 +265,11 @@ impl Server {
         expect: Expect,
         identity: &Identity,
     ) -> Result<(Self, TlsStream<TcpStream>), ServerConnectError> {
-        let (reached, tcp) = Self::reach(server, None, expect, identity, Persistence::Once).await?;
+        let Reached {
+            server: reached,
+            tcp,
+            ..
+        } = Self::reach(server, None, expect, identity, Persistence::Once).await?;
         let (proven, _, stream) = reached.prove(server, identity, tcp).await?;
         Ok((proven, stream))
     }
@@ -332,27 +363,27 @@ where
     Ok(stream)
 }
 
-async fn reach_directly(
-    server: &ServerAddress,
-) -> Result<(Route, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
+async fn reach_directly(server: &ServerAddress) -> Result<Found, ServerConnectError> {
     let addresses = dial::resolve(server.host(), &server.ports()).await;
     let addresses = addresses.map_err(|reason| ServerConnectError::Unresolved {
         server: server.clone(),
         reason,
     })?;
-    let reached = dial::tcp(&addresses).await;
-    let (address, tcp) = reached.map_err(|tried| ServerConnectError::Unreachable {
+    let reached = dial::tcp_from_own_port(&addresses).await;
+    let (address, (port, tcp)) = reached.map_err(|tried| ServerConnectError::Unreachable {
         server: server.clone(),
         tried,
     })?;
     let ips = one_of_each_family(address.ip(), &addresses);
-    Ok((Route::Direct(address), ips.into(), tcp))
+    Ok(Found {
+        route: Route::Direct(address),
+        ips: ips.into(),
+        tcp,
+        port: Some(port),
+    })
 }
 
-async fn reach_through(
-    server: &ServerAddress,
-    proxy: Proxy,
-) -> Result<(Route, OnceLock<Vec<IpAddr>>, TcpStream), ServerConnectError> {
+async fn reach_through(server: &ServerAddress, proxy: Proxy) -> Result<Found, ServerConnectError> {
     let attempts = server.ports().into_iter().map(|port| {
         let (proxy, host) = (proxy.clone(), server.host().to_owned());
         async move { proxy.connect(&host, port).await.map(|tcp| (port, tcp)) }
@@ -368,7 +399,12 @@ async fn reach_through(
             .unwrap_or(ProxyError::NotHttp),
     })?;
     let host = server.host().to_owned();
-    Ok((Route::Proxied { proxy, host, port }, OnceLock::new(), tcp))
+    Ok(Found {
+        route: Route::Proxied { proxy, host, port },
+        ips: OnceLock::new(),
+        tcp,
+        port: None,
+    })
 }
 
 fn one_of_each_family(first: IpAddr, addresses: &[SocketAddr]) -> Vec<IpAddr> {

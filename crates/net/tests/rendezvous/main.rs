@@ -7,6 +7,7 @@
 )]
 
 mod hostile;
+mod idle;
 mod login;
 mod measure;
 mod private;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pinhole_net::{
     Accepted, ConnectConfig, ConnectError, Connector, Expect, HostSharing, Identity, Invitation,
     KnownKeys, LiveSessions, LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, Presence, ProxyChoice,
-    RendezvousEvent, ServerAddress, Session, generate_identity,
+    RendezvousEvent, ServerAddress, Session, Warmth, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -89,6 +89,7 @@ pub(crate) fn connect_config(path: PathPolicy) -> ConnectConfig {
         path,
         sessions: LiveSessions::default(),
         port_mapper: None,
+        warmth: Warmth::Warm,
     }
 }
 
@@ -112,12 +113,23 @@ impl Client {
     }
 
     pub(crate) async fn with_path(server: &Server, name: &str, path: PathPolicy) -> Self {
+        Self::with(server, name, connect_config(path)).await
+    }
+
+    /// One for whom no port is kept ready.
+    pub(crate) async fn idle(server: &Server, name: &str) -> Self {
+        let config = ConnectConfig {
+            warmth: Warmth::Cold,
+            ..connect_config(PathPolicy::Auto)
+        };
+        Self::with(server, name, config).await
+    }
+
+    async fn with(server: &Server, name: &str, config: ConnectConfig) -> Self {
         let identity = identity();
         let log_in = server.log_in(name, &identity);
         let known = log_in.known.clone();
-        let (connector, logged_in, events) = Connector::log_in(log_in, connect_config(path))
-            .await
-            .unwrap();
+        let (connector, logged_in, events) = Connector::log_in(log_in, config).await.unwrap();
         Self {
             connector,
             logged_in,

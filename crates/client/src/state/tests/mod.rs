@@ -2,6 +2,7 @@
 //! break and disks that take their time, on a virtual clock: properties over thousands
 //! of seeds. A failure prints its seed, which reproduces the run exactly.
 
+mod activity;
 mod link;
 mod party;
 mod people;

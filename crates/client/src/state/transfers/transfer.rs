@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, Summary};
+use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, Paused, Summary};
 
 use crate::consent::Yes;
 use crate::failure::Failure;
@@ -281,6 +281,26 @@ impl Transfer {
                 receiving.stage,
                 ReceiveStage::Showing(_) | ReceiveStage::Accepted(_, Step::Running(_))
             ),
+        }
+    }
+
+    /// Whether it moves or is about to, so that it may need a connection at any moment.
+    /// What waits for a person, or was paused by one, does not.
+    pub(in crate::state) fn needs_connection(&self) -> bool {
+        let is_paused = self.progress.paused != Paused::default();
+        match &self.role {
+            Role::Sending(sending) => match sending.stage {
+                SendStage::Listing { .. }
+                | SendStage::Connecting { .. }
+                | SendStage::Reconnecting(_) => true,
+                SendStage::Running(_) => !is_paused,
+                SendStage::Queued { .. } | SendStage::Offered(_) | SendStage::Over(_) => false,
+            },
+            Role::Receiving(receiving) => match receiving.stage {
+                ReceiveStage::Showing(_) => true,
+                ReceiveStage::Accepted(..) => !is_paused,
+                ReceiveStage::Asking { .. } | ReceiveStage::Over(_) => false,
+            },
         }
     }
 

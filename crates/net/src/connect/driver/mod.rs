@@ -76,6 +76,7 @@ impl Driver {
         result: oneshot::Sender<Result<Accepted, ConnectError>>,
     ) -> Self {
         let timing = Timing::default();
+        let sockets = Sockets::new(login.clone(), &wanted);
         let (live, attempt) = wanted.improve.take().unzip();
         let agent = match &live {
             Some(live) => Agent::improving(live.kind(), timing),
@@ -83,7 +84,7 @@ impl Driver {
         };
         Self {
             agent,
-            sockets: Sockets::new(login.clone(), &wanted),
+            sockets,
             login,
             live,
             stalled_proxy: None,
@@ -333,12 +334,17 @@ impl Driver {
 
     /// Tells the server where this side may be reached in this round.
     async fn ask(&mut self, round: u8, prepared: Prepared) -> Result<(), ConnectError> {
+        let candidates = self.sockets.add_round(round, prepared);
+        let relay = self.wanted.policy != PathPolicy::DirectOnly
+            && self.live.is_none()
+            && self.stalled_proxy.is_none();
+        if relay {
+            self.sockets.approach_relay(round);
+        }
         let reachability = Reachability {
-            candidates: self.sockets.add_round(round, prepared),
+            candidates,
             share_host: self.wanted.share_host,
-            relay: self.wanted.policy != PathPolicy::DirectOnly
-                && self.live.is_none()
-                && self.stalled_proxy.is_none(),
+            relay,
         };
         Ok(self.wanted.introduction.ask(round, reachability).await?)
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::ProxyChoice;
-use crate::connect::{ConnectConfig, Connector};
+use crate::connect::{ConnectConfig, Connector, Warmth};
 use crate::identity::generate_identity;
 use crate::known::KnownKeys;
 use crate::rendezvous::{LogIn, RendezvousEvent};
@@ -68,6 +68,7 @@ impl Scene {
             path: PathPolicy::RelayOnly,
             sessions: LiveSessions::default(),
             port_mapper: None,
+            warmth: Warmth::Warm,
         };
         let (connector, _, events) = Connector::log_in(log_in, config).await.unwrap();
         // Nobody knows him at the server: that is the answer to every round.
