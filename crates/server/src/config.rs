@@ -200,6 +200,7 @@ mod tests {
             "json" | "no-relay" => "true",
             "relay-bytes" | "relay-network-bytes" => "\"3G\"",
             "relay-rate" | "relay-total-rate" => "\"2MiB\"",
+            "drain" => "\"2m\"",
             "relay-time" => "\"none\"",
             count if count.starts_with("max-") || count.starts_with("relay-pairs") => "1_234",
             other => panic!("give an example of {other}"),

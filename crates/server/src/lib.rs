@@ -56,4 +56,4 @@ mod slots;
 
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};
-pub use server::{ServeError, run, run_behind};
+pub use server::{Control, ServeError, ServerConfig, run, serve};
