@@ -2,7 +2,7 @@
 
 mod arguments;
 mod config;
-mod line;
+mod log_output;
 mod open_files;
 mod reload;
 mod signals;
@@ -15,14 +15,14 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::ArgMatches;
 use pinhole_proto::key::Fingerprint;
-use pinhole_server::{Control, DataDir, Limits, Missing, ServerConfig, listener};
+use pinhole_server::{Control, DataDir, Limits, LoggedAddresses, Missing, ServerConfig, listener};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{LimitArguments, Place, ServeArguments, ServerTask, data_dir_or_default};
+use crate::arguments::{
+    LimitArguments, LogArguments, Place, ServeArguments, ServerTask, data_dir_or_default,
+};
 use crate::config::ConfigError;
 use crate::reload::Reloader;
 use crate::signals::{Asked, Signals};
@@ -44,17 +44,19 @@ fn main() -> ExitCode {
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error) => return failed(&error.into()),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(|| line::OneLine)
-        .init();
+    let LogArguments {
+        log_format,
+        log_level,
+        ..
+    } = &arguments.serve.log;
+    let level = log_output::start(*log_format, log_level.as_deref());
     let done = match arguments.task {
         Some(ServerTask::Backup { folder, place }) => tasks::backup(&folder, &place),
         Some(ServerTask::Names { task, place }) => tasks::names(task, &place),
         Some(ServerTask::Check { place }) => check(place),
-        None => start(arguments.serve, matches),
+        None => start(arguments.serve, |open_files| {
+            Reloader::new(matches, level, open_files)
+        }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -95,15 +97,18 @@ fn check(place: Place) -> anyhow::Result<()> {
     tasks::check(serve, open_files::raise_limit())
 }
 
-fn start(arguments: ServeArguments, matches: ArgMatches) -> anyhow::Result<()> {
+fn start(
+    arguments: ServeArguments,
+    reloader: impl FnOnce(Option<u64>) -> Reloader,
+) -> anyhow::Result<()> {
     let open_files = open_files::raise_limit();
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    runtime.block_on(serve(arguments, matches, open_files))
+    runtime.block_on(serve(arguments, reloader(open_files), open_files))
 }
 
 async fn serve(
     arguments: ServeArguments,
-    matches: ArgMatches,
+    reloader: Reloader,
     open_files: Option<u64>,
 ) -> anyhow::Result<()> {
     // Before the first line is printed, because its reader may stop the server at once.
@@ -121,8 +126,12 @@ async fn serve(
     let config = ServerConfig {
         limits: limits(arguments.limits, open_files),
         proxies: arguments.proxy_protocol,
+        addresses: match arguments.log.log_addresses {
+            true => LoggedAddresses::Shown,
+            false => LoggedAddresses::Omitted,
+        },
     };
-    let reloader = arguments.config.map(|_| Reloader::new(matches, open_files));
+    let reloader = arguments.config.map(|_| reloader);
     let (control, controls) = mpsc::channel(CONTROLS);
     tokio::select! {
         ended = pinhole_server::serve(listeners, data_dir, config, controls) => Ok(ended?),

@@ -286,7 +286,8 @@ impl Registrar {
             session.is_online = true;
             if self.resources.log.admits(session.observed.ip()) {
                 let (name, key) = (&session.name, session.key.fingerprint());
-                info!(%name, %key, observed = %session.observed, "logged in");
+                let observed = self.resources.log.shown(session.observed);
+                info!(%name, %key, observed, "logged in");
             }
             let (key, address) = (session.key, session.observed.ip());
             self.look_for_a_proxy(key, address);
@@ -332,12 +333,12 @@ impl Registrar {
             return;
         }
         let (name, key) = (&session.name, session.key.fingerprint());
-        let observed = session.observed;
+        let observed = self.resources.log.shown(session.observed);
         match (session.is_online, refusal) {
-            (false, Some(reason)) => info!(%name, %key, %observed, "login refused: {reason}"),
-            (false, None) => info!(%name, %key, %observed, "gone before it was logged in"),
-            (true, Some(reason)) => info!(%name, %key, %observed, "logged out: {reason}"),
-            (true, None) => info!(%name, %key, %observed, "gone"),
+            (false, Some(reason)) => info!(%name, %key, observed, "login refused: {reason}"),
+            (false, None) => info!(%name, %key, observed, "gone before it was logged in"),
+            (true, Some(reason)) => info!(%name, %key, observed, "logged out: {reason}"),
+            (true, None) => info!(%name, %key, observed, "gone"),
         }
     }
 

@@ -90,7 +90,8 @@ async fn meet(
         Err(reason) => {
             if context.log.admits(inviter.address) {
                 let key = inviter.key.fingerprint();
-                info!(inviter = %key, from = %inviter.address, "relay refused: {reason}");
+                let from = context.log.shown(inviter.address);
+                info!(inviter = %key, from, "relay refused: {reason}");
             }
             let refused = tokio::join!(
                 refuse(context, a.stream, reason),
@@ -116,7 +117,8 @@ async fn meet(
         Err(CarryError::Limit(reason)) => {
             if context.log.admits(inviter.address) {
                 let key = inviter.key.fingerprint();
-                info!(inviter = %key, from = %inviter.address, "relay ended: {reason}");
+                let from = context.log.shown(inviter.address);
+                info!(inviter = %key, from, "relay ended: {reason}");
             }
             let keys = pair.keys;
             tell(context, RegistrarInput::RelayEnded { keys, reason }).await?;

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::arguments::ServerArguments;
 use crate::config;
+use crate::log_output::LogLevel;
 
 /// The options as they were read.
 pub(crate) struct Reloader {
@@ -15,14 +16,16 @@ pub(crate) struct Reloader {
     started: ArgMatches,
     /// The last time.
     current: ArgMatches,
+    level: LogLevel,
     open_files: Option<u64>,
 }
 
 impl Reloader {
-    pub(crate) fn new(started: ArgMatches, open_files: Option<u64>) -> Self {
+    pub(crate) fn new(started: ArgMatches, level: LogLevel, open_files: Option<u64>) -> Self {
         Self {
             current: started.clone(),
             started,
+            level,
             open_files,
         }
     }
@@ -54,6 +57,7 @@ impl Reloader {
                 fixed.join(", ")
             ),
         }
+        self.level.set(arguments.serve.log.log_level.as_deref());
         self.current = matches;
         Some(crate::limits(arguments.serve.limits, self.open_files))
     }
@@ -63,7 +67,7 @@ impl Reloader {
 fn is_live(option: &str) -> bool {
     // Clients are told when they log in whether there is a relay.
     let is_limit = option.starts_with("max-") || option.starts_with("relay-");
-    is_limit || option == "drain"
+    is_limit || matches!(option, "drain" | "log-level")
 }
 
 /// The options whose values differ.

@@ -29,7 +29,7 @@ use crate::context::{Context, Phase, tell};
 use crate::data_dir::DataDir;
 use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
-use crate::log::ClientLog;
+use crate::log::{ClientLog, LoggedAddresses};
 use crate::memory::ConnectionPeak;
 use crate::name_claims::claims;
 use crate::names::NamesError;
@@ -68,6 +68,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// The proxies that name their clients by the PROXY protocol.
     pub proxies: Vec<IpAddr>,
+    /// Whether the log says where people are.
+    pub addresses: LoggedAddresses,
 }
 
 /// What a running server is told.
@@ -154,7 +156,11 @@ fn set_up(
     config: ServerConfig,
     phase: watch::Receiver<Phase>,
 ) -> Result<(Arc<Context>, impl Future<Output = ()>, File), ServeError> {
-    let ServerConfig { limits, proxies } = config;
+    let ServerConfig {
+        limits,
+        proxies,
+        addresses,
+    } = config;
     let tls = server_config(data_dir.identity(), Expect::AnyKey, ALPN_RENDEZVOUS)?;
     let (names, lock) = data_dir.into_names();
     let registry = match limits.relay.offered {
@@ -164,7 +170,7 @@ fn set_up(
     let regulars: Arc<Regulars> = Arc::default();
     let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
     let admission = Arc::new(AdmissionControl::new(&limits, regulars));
-    let log = Arc::new(ClientLog::new(&limits));
+    let log = Arc::new(ClientLog::new(&limits, addresses));
     let backlogs = Backlogs::default();
     let resources = registrar::RegistrarResources {
         claims,
@@ -308,7 +314,8 @@ fn begin(
 ) {
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     if let Err(error) = prepare(&tcp) {
-        debug!(%observed, "gone at once: {error}");
+        let observed = context.log.shown(observed);
+        debug!(observed, "gone at once: {error}");
         return;
     }
     let arrival = Arrival {
@@ -347,7 +354,11 @@ fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
         Ok(handshake) => Some(handshake),
         Err(full) => {
             if context.log.admits(observed.ip()) {
-                info!(%observed, "connection refused before its handshake: {full}");
+                let (reason, observed) = (context.log.reason(full), context.log.shown(observed));
+                info!(
+                    observed,
+                    "connection refused before its handshake: {reason}"
+                );
             }
             None
         }

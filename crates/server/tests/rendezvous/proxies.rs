@@ -26,6 +26,7 @@ fn behind(proxies: &[IpAddr], limits: Limits) -> Server {
     let config = ServerConfig {
         limits,
         proxies: proxies.to_vec(),
+        ..ServerConfig::default()
     };
     let running = tokio::spawn(serve(listeners, data_dir, config, controls));
     Server {
