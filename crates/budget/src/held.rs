@@ -175,6 +175,11 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         }
     }
 
+    /// Changes the bounds. What is held beyond them stays until it is given back.
+    pub const fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// How much is held in all.
     #[must_use]
     pub const fn used(&self) -> u64 {

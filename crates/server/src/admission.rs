@@ -89,6 +89,14 @@ impl AdmissionControl {
         }
     }
 
+    /// Changes the bounds of people and connections.
+    pub(crate) fn set_limits(&self, limits: &Limits) {
+        self.connections.set_bounds(limits.connections);
+        self.handshakes.set_bounds(limits.handshakes);
+        self.reserve.set_bounds(limits.regulars);
+        self.sessions.set_bounds(limits.sessions);
+    }
+
     /// Takes a slot for the handshake of a connection from `address`. Its key is known
     /// only afterwards.
     pub(crate) fn arrive(&self, address: IpAddr) -> Result<Slot, Full> {

@@ -14,6 +14,8 @@ use pinhole_server::listener::ListenAddress;
 
 pub(crate) use limits::LimitArguments;
 
+use crate::log_output::{LogFormat, parse_level};
+
 /// Pinhole's rendezvous server and relay: introduces peers to each other and
 /// never sees a byte of their files in the clear.
 #[derive(Debug, Parser)]
@@ -142,7 +144,28 @@ pub(crate) struct ServeArguments {
     )]
     pub(crate) json: bool,
     #[command(flatten)]
+    pub(crate) log: LogArguments,
+    #[command(flatten)]
     pub(crate) limits: LimitArguments,
+}
+
+/// What is logged, on standard error.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The log")]
+pub(crate) struct LogArguments {
+    /// Write each line as text or as JSON
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// How much is logged: error, warn, info or debug [default: RUST_LOG, or info]
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
+    pub(crate) log_level: Option<String>,
+    /// Log the addresses of people too
+    #[arg(
+        long, num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set,
+        default_value_t = false, default_missing_value = "true", hide_possible_values = true,
+        hide_default_value = true, value_name = "true|false"
+    )]
+    pub(crate) log_addresses: bool,
 }
 
 /// The folder asked for, or the system's place for the data of programs.

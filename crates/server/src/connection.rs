@@ -88,7 +88,8 @@ pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, h
         Err(_) => Err(ConnectionError::Slow),
     };
     if let Err(error) = ended {
-        debug!(%observed, "connection ended: {error}");
+        let observed = context.log.shown(observed);
+        debug!(observed, "connection ended: {error}");
     }
 }
 
@@ -171,7 +172,7 @@ async fn turn_away(
     note(
         context,
         &client,
-        &format_args!("connection refused: {full}"),
+        &format_args!("connection refused: {}", context.log.reason(full)),
     );
     refuse(context, client.stream, Refusal::Limited).await
 }
@@ -180,7 +181,8 @@ async fn turn_away(
 fn note(context: &Context, client: &AuthenticatedClient, what: &impl std::fmt::Display) {
     let observed = client.observed;
     if context.log.admits(observed.ip()) {
-        info!(key = %client.key.fingerprint(), %observed, "{what}");
+        let observed = context.log.shown(observed);
+        info!(key = %client.key.fingerprint(), observed, "{what}");
     }
 }
 

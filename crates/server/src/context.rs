@@ -25,9 +25,20 @@ use crate::relay::RelayService;
 /// Longer than most messages. An idle connection holds this buffer.
 pub(crate) const READ_BYTES: usize = 512;
 
+/// How far a server has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Serving,
+    /// Only relayed pairs go on.
+    Draining,
+    /// Everything ends.
+    Ending,
+}
+
 /// What all connections share.
 pub(crate) struct Context {
     pub(crate) tls: TlsAcceptor,
+    /// As they were at the start.
     pub(crate) limits: Limits,
     pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) prober: Prober,
@@ -36,8 +47,7 @@ pub(crate) struct Context {
     pub(crate) log: Arc<ClientLog>,
     pub(crate) proxies: TrustedProxies,
     pub(crate) backlogs: Backlogs,
-    /// Becomes true when the server goes down.
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) phase: watch::Receiver<Phase>,
     /// The number of the next connection that needs one.
     pub(crate) next_id: AtomicU64,
 }
@@ -49,9 +59,14 @@ impl Context {
 
     /// Completes when the server goes down.
     pub(crate) async fn stopped(&self) {
-        let mut stopping = self.stopping.clone();
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Completes at the given phase, or a later one.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        let mut current = self.phase.clone();
         // An error says that the sender is gone: the server is, too.
-        drop(stopping.wait_for(|&stopping| stopping).await);
+        drop(current.wait_for(|&current| current >= phase).await);
     }
 
     /// Completes when a connection has to end through no fault of its client. Returns the

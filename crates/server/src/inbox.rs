@@ -32,6 +32,11 @@ pub(crate) enum RegistrarInput {
         session: SessionId,
         message: ClientMessage,
     },
+    /// An operator changed how many names there may be.
+    NameLimits {
+        names: u64,
+        names_per_key: u32,
+    },
     /// An operator changed names.
     NamesChanged,
     /// These sessions have lost their names.

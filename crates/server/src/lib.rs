@@ -56,4 +56,5 @@ mod slots;
 
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};
-pub use server::{ServeError, run, run_behind};
+pub use log::LoggedAddresses;
+pub use server::{Control, ServeError, ServerConfig, run, serve};

@@ -21,6 +21,9 @@ pub struct Limits {
     /// How long a client may take to hang up after it was told why its connection ends,
     /// so that the reason is not lost.
     pub linger_timeout: Duration,
+    /// How long relayed pairs may go on after the server was told to stop. Programs give
+    /// them time; whoever runs a server within a test does not wait.
+    pub drain: Duration,
     /// What the relay carries.
     pub relay: RelayLimits,
     /// Connections. A key has a control connection, two observations for each
@@ -93,6 +96,7 @@ impl Default for Limits {
             authenticate_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(10),
             linger_timeout: Duration::from_secs(1),
+            drain: Duration::ZERO,
             relay: RelayLimits::default(),
             // A carrier's NAT puts many users behind one IPv4 address. One home has a
             // /56, and can divide it into many networks.

@@ -1,24 +1,34 @@
-//! `pinhole-server`: arguments, log and signals around [`pinhole_server::run_behind`].
+//! `pinhole-server`: arguments, log and signals around [`pinhole_server::serve`].
 
 mod arguments;
 mod config;
-mod line;
+mod log_output;
 mod open_files;
+mod reload;
 mod signals;
 mod tasks;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pinhole_proto::key::Fingerprint;
-use pinhole_server::{DataDir, Limits, Missing, listener};
+use pinhole_server::{Control, DataDir, Limits, LoggedAddresses, Missing, ServerConfig, listener};
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use tokio::sync::mpsc;
 
-use crate::arguments::{Place, ServeArguments, ServerTask, data_dir_or_default};
+use crate::arguments::{
+    LimitArguments, LogArguments, Place, ServeArguments, ServerTask, data_dir_or_default,
+};
 use crate::config::ConfigError;
+use crate::reload::Reloader;
+use crate::signals::{Asked, Signals};
+
+/// Signals that may wait for the server to obey.
+const CONTROLS: usize = 4;
 
 /// The first line, for programs.
 #[derive(Serialize)]
@@ -29,22 +39,24 @@ struct Listening<'a> {
 }
 
 fn main() -> ExitCode {
-    let arguments = match config::arguments() {
-        Ok((arguments, _)) => arguments,
+    let (arguments, matches) = match config::arguments() {
+        Ok(read) => read,
         Err(ConfigError::Arguments(error)) => error.exit(),
         Err(error) => return failed(&error.into()),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(false)
-        .with_writer(|| line::OneLine)
-        .init();
+    let LogArguments {
+        log_format,
+        log_level,
+        ..
+    } = &arguments.serve.log;
+    let level = log_output::start(*log_format, log_level.as_deref());
     let done = match arguments.task {
         Some(ServerTask::Backup { folder, place }) => tasks::backup(&folder, &place),
         Some(ServerTask::Names { task, place }) => tasks::names(task, &place),
         Some(ServerTask::Check { place }) => check(place),
-        None => start(arguments.serve),
+        None => start(arguments.serve, |open_files| {
+            Reloader::new(matches, level, open_files)
+        }),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,15 +97,22 @@ fn check(place: Place) -> anyhow::Result<()> {
     tasks::check(serve, open_files::raise_limit())
 }
 
-fn start(arguments: ServeArguments) -> anyhow::Result<()> {
+fn start(
+    arguments: ServeArguments,
+    reloader: impl FnOnce(Option<u64>) -> Reloader,
+) -> anyhow::Result<()> {
     let open_files = open_files::raise_limit();
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    runtime.block_on(serve(arguments, open_files))
+    runtime.block_on(serve(arguments, reloader(open_files), open_files))
 }
 
-async fn serve(arguments: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
+async fn serve(
+    arguments: ServeArguments,
+    reloader: Reloader,
+    open_files: Option<u64>,
+) -> anyhow::Result<()> {
     // Before the first line is printed, because its reader may stop the server at once.
-    let shutdown = signals::shutdown_signal().context("listening for signals")?;
+    let signals = Signals::listen(arguments.config.as_deref()).context("listening for signals")?;
     let path = data_dir_or_default(arguments.data_dir)?;
     let missing = match arguments.start_afresh {
         true => Missing::StartAfresh,
@@ -104,13 +123,49 @@ async fn serve(arguments: ServeArguments, open_files: Option<u64>) -> anyhow::Re
     let addresses = listener::dialable_addresses(&listeners)?;
     let fingerprint = data_dir.identity().key().fingerprint();
     announce(&addresses, fingerprint, arguments.json).context("writing to standard output")?;
-    let mut limits = Limits::from(arguments.limits);
-    if let Some(files) = open_files {
-        limits = limits.within_open_files(files);
+    let config = ServerConfig {
+        limits: limits(arguments.limits, open_files),
+        proxies: arguments.proxy_protocol,
+        addresses: match arguments.log.log_addresses {
+            true => LoggedAddresses::Shown,
+            false => LoggedAddresses::Omitted,
+        },
+    };
+    let reloader = arguments.config.map(|_| reloader);
+    let (control, controls) = mpsc::channel(CONTROLS);
+    tokio::select! {
+        ended = pinhole_server::serve(listeners, data_dir, config, controls) => Ok(ended?),
+        never = obey(signals, reloader, control) => match never {},
     }
-    let proxies = &arguments.proxy_protocol;
-    pinhole_server::run_behind(proxies, listeners, data_dir, limits, shutdown).await?;
-    Ok(())
+}
+
+/// The limits that the arguments ask for, as far as there are files for them.
+fn limits(arguments: LimitArguments, open_files: Option<u64>) -> Limits {
+    let limits = Limits::from(arguments);
+    match open_files {
+        Some(files) => limits.within_open_files(files),
+        None => limits,
+    }
+}
+
+/// Passes signals on to the server as long as it runs.
+async fn obey(
+    mut signals: Signals,
+    mut reloader: Option<Reloader>,
+    control: mpsc::Sender<Control>,
+) -> Infallible {
+    loop {
+        let asked = match (signals.next().await, &mut reloader) {
+            (Asked::HangUp, Some(reloader)) => reloader.reload().map(Box::new).map(Control::Reload),
+            _ => Some(Control::Stop),
+        };
+        if let Some(asked) = asked
+            && control.send(asked).await.is_err()
+        {
+            // The server has ended and this process is about to.
+            pending::<()>().await;
+        }
+    }
 }
 
 fn announce(addresses: &[SocketAddr], fingerprint: Fingerprint, json: bool) -> io::Result<()> {

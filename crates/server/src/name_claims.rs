@@ -55,6 +55,8 @@ pub(crate) struct OnlineName {
 enum NameTask {
     /// Finds those who have lost their names.
     Review(Vec<OnlineName>),
+    /// Changes how many names there may be.
+    Limit { names: u64, names_per_key: u32 },
 }
 
 /// What comes to that thread next.
@@ -133,8 +135,20 @@ impl ClaimQueue {
     /// Has these names looked up again. Those who have lost theirs come back as
     /// [`RegistrarInput::NamesLost`].
     pub(crate) fn review(&self, online: Vec<OnlineName>) {
-        if self.tasks.try_send(NameTask::Review(online)).is_err() {
-            error!("the disk does not keep up with the names that are reviewed");
+        self.perform(NameTask::Review(online));
+    }
+
+    /// Changes how many names there may be.
+    pub(crate) fn limit(&self, names: u64, names_per_key: u32) {
+        self.perform(NameTask::Limit {
+            names,
+            names_per_key,
+        });
+    }
+
+    fn perform(&self, task: NameTask) {
+        if self.tasks.try_send(task).is_err() {
+            error!("the disk does not keep up with what an operator asks of the names");
         }
     }
 }
@@ -146,7 +160,7 @@ impl NameWorker {
         loop {
             let answer = match runtime.block_on(self.next()) {
                 Work::Claim(claim, slot) => Some(self.answer(&claim, &slot)),
-                Work::Task(NameTask::Review(online)) => self.review(online),
+                Work::Task(task) => self.perform(task),
                 Work::LookForChanges => None,
                 Work::End => return,
             };
@@ -155,6 +169,19 @@ impl NameWorker {
                 if answers.blocking_send(input).is_err() {
                     return;
                 }
+            }
+        }
+    }
+
+    fn perform(&mut self, task: NameTask) -> Option<RegistrarInput> {
+        match task {
+            NameTask::Review(online) => self.review(online),
+            NameTask::Limit {
+                names,
+                names_per_key,
+            } => {
+                (self.names_max, self.names_per_key) = (names, names_per_key);
+                None
             }
         }
     }

@@ -73,7 +73,7 @@ impl Prober {
             other_address: None,
         };
         let Some(slot) = self.admit(Instant::now(), request) else {
-            debug!(observed = %request.observed, "no probe: too many, or not there");
+            debug!("no probe: too many, or not there");
             return none;
         };
         let from = async |ip: IpAddr, origin: ProbeOrigin| {

@@ -29,22 +29,37 @@ struct DayUsage {
     since: Instant,
 }
 
-/// Daily quotas.
-#[derive(Debug)]
-pub(crate) struct Quota {
+#[derive(Debug, Clone, Copy)]
+struct DayLimits {
     per_pair: Option<u64>,
     /// For one inviter, and for all of a network.
     per_network: Option<u64>,
+}
+
+/// Daily quotas.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    most: Mutex<DayLimits>,
     used: Mutex<HashMap<Account, DayUsage>>,
 }
 
 impl Quota {
     pub(crate) fn new(per_pair: Option<u64>, per_network: Option<u64>) -> Self {
         Self {
-            per_pair,
-            per_network,
+            most: Mutex::new(DayLimits {
+                per_pair,
+                per_network,
+            }),
             used: Mutex::default(),
         }
+    }
+
+    /// Changes the quotas. What was used today still counts.
+    pub(crate) fn set(&self, per_pair: Option<u64>, per_network: Option<u64>) {
+        *self.most.lock() = DayLimits {
+            per_pair,
+            per_network,
+        };
     }
 
     /// Counts `bytes` for these two. Returns whether every quota concerned has room for
@@ -77,9 +92,10 @@ impl Quota {
 
     fn accounts(&self, mut keys: [PeerKey; 2], inviter: Inviter) -> Vec<(Account, u64)> {
         keys.sort_unstable();
-        let of_pair = self.per_pair.map(|most| (Account::Pair(keys), most));
+        let limits = *self.most.lock();
+        let of_pair = limits.per_pair.map(|most| (Account::Pair(keys), most));
         let mut accounts = Vec::from_iter(of_pair);
-        if let Some(most) = self.per_network {
+        if let Some(most) = limits.per_network {
             accounts.push((Account::Inviter(inviter.key), most));
             let networks = subnets(inviter.address).into_iter();
             // The customers of a provider share it.

@@ -20,6 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::admission::{AdmissionControl, ConnectionSlot};
 use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame};
+use crate::context::Phase;
 use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
 use crate::name_claims::{ClaimQueue, NameClaim, NameWorker, OnlineName};
@@ -38,12 +39,12 @@ pub(crate) struct RegistrarResources {
 }
 
 /// Starts the registrar and the thread that owns the names. Both end when
-/// `stopping` becomes true.
+/// the server stops serving.
 pub(crate) fn start(
     registry: Registry,
     resources: RegistrarResources,
     name_worker: NameWorker,
-    stopping: watch::Receiver<bool>,
+    phase: watch::Receiver<Phase>,
 ) -> (mpsc::Sender<RegistrarInput>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let answers = inbox.clone();
@@ -56,7 +57,7 @@ pub(crate) fn start(
         has_warned: false,
         random: SystemRandom::new(),
     };
-    let registrar = tokio::spawn(registrar.run(inputs, stopping));
+    let registrar = tokio::spawn(registrar.run(inputs, phase));
     let ended = async {
         for ended in [registrar.await, storage.await] {
             if let Err(error) = ended {
@@ -105,7 +106,7 @@ impl Registrar {
     async fn run(
         mut self,
         mut inputs: mpsc::Receiver<RegistrarInput>,
-        mut stopping: watch::Receiver<bool>,
+        mut phase: watch::Receiver<Phase>,
     ) {
         loop {
             let due = self.registry.poll_timeout();
@@ -118,7 +119,7 @@ impl Registrar {
             tokio::select! {
                 Some(input) = inputs.recv() => self.handle(input),
                 () = timeout => self.registry.handle_timeout(Instant::now()),
-                _ = stopping.changed() => break,
+                _ = phase.changed() => break,
             }
             self.act();
         }
@@ -149,6 +150,10 @@ impl Registrar {
             RegistrarInput::Claimed { session, owner } => {
                 self.registry.handle_claim(now, session, owner);
             }
+            RegistrarInput::NameLimits {
+                names,
+                names_per_key,
+            } => self.resources.claims.limit(names, names_per_key),
             RegistrarInput::NamesChanged => self.review_names(),
             RegistrarInput::NamesLost { sessions } => {
                 for session in sessions {
@@ -281,7 +286,8 @@ impl Registrar {
             session.is_online = true;
             if self.resources.log.admits(session.observed.ip()) {
                 let (name, key) = (&session.name, session.key.fingerprint());
-                info!(%name, %key, observed = %session.observed, "logged in");
+                let observed = self.resources.log.shown(session.observed);
+                info!(%name, %key, observed, "logged in");
             }
             let (key, address) = (session.key, session.observed.ip());
             self.look_for_a_proxy(key, address);
@@ -327,12 +333,12 @@ impl Registrar {
             return;
         }
         let (name, key) = (&session.name, session.key.fingerprint());
-        let observed = session.observed;
+        let observed = self.resources.log.shown(session.observed);
         match (session.is_online, refusal) {
-            (false, Some(reason)) => info!(%name, %key, %observed, "login refused: {reason}"),
-            (false, None) => info!(%name, %key, %observed, "gone before it was logged in"),
-            (true, Some(reason)) => info!(%name, %key, %observed, "logged out: {reason}"),
-            (true, None) => info!(%name, %key, %observed, "gone"),
+            (false, Some(reason)) => info!(%name, %key, observed, "login refused: {reason}"),
+            (false, None) => info!(%name, %key, observed, "gone before it was logged in"),
+            (true, Some(reason)) => info!(%name, %key, observed, "logged out: {reason}"),
+            (true, None) => info!(%name, %key, observed, "gone"),
         }
     }
 

@@ -11,7 +11,7 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{interval, sleep, sleep_until};
 use tracing::info;
 
@@ -41,11 +41,30 @@ pub(crate) enum CarryError {
 /// The pairs of one server, and their limits.
 #[derive(Debug)]
 pub(crate) struct RelayService {
-    limits: RelayLimits,
+    limits: Mutex<RelayLimits>,
     pairs: Arc<Slots>,
     quota: Quota,
     rate: Mutex<ByteRate>,
     carried_bytes: AtomicU64,
+    /// How many pairs there are.
+    open: watch::Sender<u64>,
+}
+
+/// Counts a pair as long as it lives.
+#[derive(Debug)]
+struct OpenPair(watch::Sender<u64>);
+
+impl OpenPair {
+    fn count(open: &watch::Sender<u64>) -> Self {
+        open.send_modify(|pairs| *pairs += 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenPair {
+    fn drop(&mut self) {
+        self.0.send_modify(|pairs| *pairs -= 1);
+    }
 }
 
 /// An admitted pair. Its slot is given back when it is dropped.
@@ -57,6 +76,7 @@ pub(crate) struct RelayPair {
     /// Both directions take turns, so that a pair has one place in every queue.
     turn: AsyncMutex<()>,
     slot: Slot,
+    _open: OpenPair,
 }
 
 impl RelayService {
@@ -66,8 +86,18 @@ impl RelayService {
             quota: Quota::new(limits.bytes_per_day, limits.network_bytes_per_day),
             rate: Mutex::new(ByteRate::new(limits.total_bytes_per_second)),
             carried_bytes: AtomicU64::new(0),
-            limits,
+            open: watch::Sender::new(0),
+            limits: Mutex::new(limits),
         }
+    }
+
+    /// Changes the limits. Pairs that are there keep their own rate and time.
+    pub(crate) fn set_limits(&self, limits: &RelayLimits) {
+        self.pairs.set_bounds(limits.pairs);
+        self.quota
+            .set(limits.bytes_per_day, limits.network_bytes_per_day);
+        *self.rate.lock() = ByteRate::new(limits.total_bytes_per_second);
+        self.limits.lock().clone_from(limits);
     }
 
     /// Admits a pair, or says why not. It counts against the inviter, so that being
@@ -89,10 +119,23 @@ impl RelayService {
         Ok(RelayPair {
             keys,
             inviter,
-            rate: Mutex::new(ByteRate::new(self.limits.bytes_per_second)),
+            rate: Mutex::new(ByteRate::new(self.limits.lock().bytes_per_second)),
             turn: AsyncMutex::default(),
             slot,
+            _open: OpenPair::count(&self.open),
         })
+    }
+
+    /// How many pairs there are.
+    pub(crate) fn open_pairs(&self) -> u64 {
+        *self.open.borrow()
+    }
+
+    /// Completes when there is no pair.
+    pub(crate) async fn drained(&self) {
+        let mut open = self.open.subscribe();
+        // The sender lives as long as this service.
+        drop(open.wait_for(|&pairs| pairs == 0).await);
     }
 
     /// Carries bytes both ways until both sides have ended theirs. A side that
@@ -109,6 +152,10 @@ impl RelayService {
         let (a_reader, a_writer) = split(a);
         let (b_reader, b_writer) = split(b);
         let carried_bytes = AtomicU64::new(0);
+        let (idle_timeout, time) = {
+            let limits = self.limits.lock();
+            (limits.idle_timeout, limits.time)
+        };
         let both = async {
             tokio::try_join!(
                 self.copy(pair, a_reader, b_writer, &carried_bytes),
@@ -117,10 +164,10 @@ impl RelayService {
         };
         tokio::select! {
             ended = both => ended.map(|((), ())| ()),
-            () = idle(&carried_bytes, self.limits.idle_timeout) => {
+            () = idle(&carried_bytes, idle_timeout) => {
                 Err(CarryError::Io(io::ErrorKind::TimedOut.into()))
             }
-            () = over(self.limits.time) => Err(CarryError::Limit(Refusal::RelayTime)),
+            () = over(time) => Err(CarryError::Limit(Refusal::RelayTime)),
             () = pair.slot.evicted() => Err(CarryError::Limit(Refusal::Limited)),
         }
     }

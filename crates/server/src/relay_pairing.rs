@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use tracing::info;
 
-use crate::context::{ConnectionError, Context, refuse, tell, write_message};
+use crate::context::{ConnectionError, Context, Phase, refuse, tell, write_message};
 use crate::inbox::{RegistrarInput, RelayDecision, RelayLeg};
 use crate::relay::CarryError;
 
@@ -90,7 +90,8 @@ async fn meet(
         Err(reason) => {
             if context.log.admits(inviter.address) {
                 let key = inviter.key.fingerprint();
-                info!(inviter = %key, from = %inviter.address, "relay refused: {reason}");
+                let from = context.log.shown(inviter.address);
+                info!(inviter = %key, from, "relay refused: {reason}");
             }
             let refused = tokio::join!(
                 refuse(context, a.stream, reason),
@@ -104,8 +105,11 @@ async fn meet(
     }
     let carried = tokio::select! {
         carried = context.relay.carry(&pair, &mut a.stream, &mut b.stream) => carried,
-        reason = context.cut_off(&a.connection) => return Err(ConnectionError::CutOff(reason)),
-        reason = context.cut_off(&b.connection) => return Err(ConnectionError::CutOff(reason)),
+        () = context.reached(Phase::Ending) => {
+            return Err(ConnectionError::CutOff(Refusal::ShuttingDown));
+        }
+        () = a.connection.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
+        () = b.connection.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
     match carried {
         Ok(()) => Ok(()),
@@ -113,7 +117,8 @@ async fn meet(
         Err(CarryError::Limit(reason)) => {
             if context.log.admits(inviter.address) {
                 let key = inviter.key.fingerprint();
-                info!(inviter = %key, from = %inviter.address, "relay ended: {reason}");
+                let from = context.log.shown(inviter.address);
+                info!(inviter = %key, from, "relay ended: {reason}");
             }
             let keys = pair.keys;
             tell(context, RegistrarInput::RelayEnded { keys, reason }).await?;

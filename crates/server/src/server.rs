@@ -1,5 +1,8 @@
 //! The whole server, on listeners that are bound already.
 
+use std::convert::Infallible;
+use std::fs::File;
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,19 +16,20 @@ use pinhole_proto::rendezvous::Refusal;
 use pinhole_proto::tls::{ALPN_RENDEZVOUS, Expect, server_config};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{interval, sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::admission::{AdmissionControl, Regulars};
 use crate::backlog::Backlogs;
-use crate::connection::{Arrival, ListenerInfo, serve};
-use crate::context::Context;
+use crate::connection::{self, Arrival, ListenerInfo};
+use crate::context::{Context, Phase, tell};
 use crate::data_dir::DataDir;
+use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
-use crate::log::ClientLog;
+use crate::log::{ClientLog, LoggedAddresses};
 use crate::memory::ConnectionPeak;
 use crate::name_claims::claims;
 use crate::names::NamesError;
@@ -57,8 +61,29 @@ pub enum ServeError {
     Listener(#[from] io::Error),
 }
 
+/// How a server is run.
+#[derive(Debug, Default)]
+pub struct ServerConfig {
+    /// Every timeout and budget.
+    pub limits: Limits,
+    /// The proxies that name their clients by the PROXY protocol.
+    pub proxies: Vec<IpAddr>,
+    /// Whether the log says where people are.
+    pub addresses: LoggedAddresses,
+}
+
+/// What a running server is told.
+#[derive(Debug)]
+pub enum Control {
+    /// To keep other limits from now on. Those of time that are not the relay's, and
+    /// whether there is a relay, stay as they were.
+    Reload(Box<Limits>),
+    /// To stop. Relayed pairs may go on for [`Limits::drain`], until they are told again.
+    Stop,
+}
+
 /// Serves on `listeners` until `shutdown` completes; then every client is told
-/// ([`Refusal::ShuttingDown`]), and within two seconds nothing is left.
+/// ([`Refusal::ShuttingDown`]), and within two seconds nothing but relayed pairs is left.
 ///
 /// # Errors
 /// When the server cannot start.
@@ -68,27 +93,76 @@ pub async fn run(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    run_behind(&[], listeners, data_dir, limits, shutdown).await
+    let config = ServerConfig {
+        limits,
+        ..ServerConfig::default()
+    };
+    let (control, controls) = mpsc::channel(1);
+    let stop = async {
+        shutdown.await;
+        // The server may have failed already.
+        drop(control.send(Control::Stop).await);
+        pending::<Infallible>().await
+    };
+    tokio::select! {
+        ended = serve(listeners, data_dir, config, controls) => ended,
+        never = stop => match never {},
+    }
 }
 
-/// The same, behind proxies that name their clients by the PROXY protocol.
+/// The same, controlled while it runs. It stops when `controls` has no sender any more.
 ///
 /// # Errors
 /// When the server cannot start.
-pub async fn run_behind(
-    proxies: &[IpAddr],
+pub async fn serve(
     listeners: Vec<TcpListener>,
     data_dir: DataDir,
-    limits: Limits,
-    shutdown: impl Future<Output = ()>,
+    config: ServerConfig,
+    mut controls: mpsc::Receiver<Control>,
 ) -> Result<(), ServeError> {
-    let tls = server_config(data_dir.identity(), Expect::AnyKey, ALPN_RENDEZVOUS)?;
     let addresses: Vec<SocketAddr> = listeners
         .iter()
         .map(TcpListener::local_addr)
         .collect::<Result<_, _>>()?;
-    let (names, _lock) = data_dir.into_names();
-    let (stop, stopping) = watch::channel(false);
+    let (progress, phase) = watch::channel(Phase::Serving);
+    let (context, ended, _lock) = set_up(data_dir, config, phase)?;
+    let mut accepting = JoinSet::new();
+    for (listener, &address) in listeners.into_iter().zip(&addresses) {
+        let info = ListenerInfo {
+            observer_ports: observer_ports(address, &addresses),
+            other_address: other_address(address.ip(), &addresses),
+        };
+        accepting.spawn(accept(listener, info, Arc::clone(&context)));
+    }
+    let mut drain_time = context.limits.drain;
+    tokio::select! {
+        () = obey(&context, &mut controls, &mut drain_time) => {}
+        () = context.relay.report() => {}
+        () = report_left_out(&context.log) => {}
+    }
+    info!(reason = %Refusal::ShuttingDown, "stopping");
+    progress.send_replace(Phase::Draining);
+    ended.await;
+    drain(&context.relay, drain_time, &mut controls).await;
+    progress.send_replace(Phase::Ending);
+    while accepting.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Makes what connections share and starts the registrar. Returns what completes when that
+/// has ended, and the lock to keep.
+fn set_up(
+    data_dir: DataDir,
+    config: ServerConfig,
+    phase: watch::Receiver<Phase>,
+) -> Result<(Arc<Context>, impl Future<Output = ()>, File), ServeError> {
+    let ServerConfig {
+        limits,
+        proxies,
+        addresses,
+    } = config;
+    let tls = server_config(data_dir.identity(), Expect::AnyKey, ALPN_RENDEZVOUS)?;
+    let (names, lock) = data_dir.into_names();
     let people = usize::try_from(limits.directory_people).unwrap_or(usize::MAX);
     let registry = Registry::new().with_directory(people);
     let registry = match limits.relay.offered {
@@ -98,7 +172,7 @@ pub async fn run_behind(
     let regulars: Arc<Regulars> = Arc::default();
     let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
     let admission = Arc::new(AdmissionControl::new(&limits, regulars));
-    let log = Arc::new(ClientLog::new(&limits));
+    let log = Arc::new(ClientLog::new(&limits, addresses));
     let backlogs = Backlogs::default();
     let resources = registrar::RegistrarResources {
         claims,
@@ -106,39 +180,69 @@ pub async fn run_behind(
         log: Arc::clone(&log),
         backlogs: backlogs.clone(),
     };
-    let (registrar, ended) = registrar::start(registry, resources, name_worker, stopping.clone());
-    let relay = Arc::new(RelayService::new(limits.relay.clone()));
+    let (registrar, ended) = registrar::start(registry, resources, name_worker, phase.clone());
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
         admission,
         prober: Prober::new(&limits),
-        relay: Arc::clone(&relay),
-        log: Arc::clone(&log),
-        proxies: TrustedProxies::new(proxies),
+        relay: Arc::new(RelayService::new(limits.relay.clone())),
+        log,
+        proxies: TrustedProxies::new(&proxies),
         backlogs,
         limits,
         registrar,
-        stopping,
+        phase,
         next_id: AtomicU64::new(0),
     });
-    let mut accepting = JoinSet::new();
-    for (listener, &address) in listeners.into_iter().zip(&addresses) {
-        let info = ListenerInfo {
-            observer_ports: observer_ports(address, &addresses),
-            other_address: other_address(address.ip(), &addresses),
+    Ok((context, ended, lock))
+}
+
+/// Does what the server is told until that is to stop.
+async fn obey(
+    context: &Context,
+    controls: &mut mpsc::Receiver<Control>,
+    drain_time: &mut Duration,
+) {
+    while let Some(Control::Reload(limits)) = controls.recv().await {
+        context.admission.set_limits(&limits);
+        context.relay.set_limits(&limits.relay);
+        *drain_time = limits.drain;
+        let input = RegistrarInput::NameLimits {
+            names: limits.names,
+            names_per_key: limits.names_per_key,
         };
-        accepting.spawn(accept(listener, info, Arc::clone(&context)));
+        if tell(context, input).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Completes when the server is told to stop.
+async fn stop_asked(controls: &mut mpsc::Receiver<Control>) {
+    while let Some(Control::Reload(_)) = controls.recv().await {}
+}
+
+/// Waits until no pair is relayed, the time for that is up, or the server is told once
+/// more to stop.
+async fn drain(relay: &RelayService, time: Duration, controls: &mut mpsc::Receiver<Control>) {
+    let pairs = relay.open_pairs();
+    if pairs > 0 && !time.is_zero() {
+        let seconds = time.as_secs();
+        info!(
+            pairs,
+            "relayed pairs may go on until they end, for {seconds} s at most; a second signal \
+             ends them"
+        );
     }
     tokio::select! {
-        () = shutdown => {}
-        () = relay.report() => {}
-        () = report_left_out(&log) => {}
+        () = relay.drained() => {}
+        () = sleep(time) => {}
+        () = stop_asked(controls) => {}
     }
-    info!(reason = %Refusal::ShuttingDown, "stopping");
-    stop.send_replace(true);
-    ended.await;
-    while accepting.join_next().await.is_some() {}
-    Ok(())
+    let pairs = relay.open_pairs();
+    if pairs > 0 {
+        warn!(pairs, "relayed pairs are cut off");
+    }
 }
 
 async fn report_left_out(log: &ClientLog) {
@@ -190,7 +294,15 @@ async fn accept(listener: TcpListener, info: ListenerInfo, context: Arc<Context>
             report(ended);
         }
     };
-    if timeout(SHUTDOWN_TIMEOUT, finish).await.is_err() {
+    let too_late = async {
+        context.reached(Phase::Ending).await;
+        sleep(SHUTDOWN_TIMEOUT).await;
+    };
+    let is_finished = tokio::select! {
+        () = finish => true,
+        () = too_late => false,
+    };
+    if !is_finished {
         debug!(left = connections.len(), "connections cut off");
     }
 }
@@ -204,7 +316,8 @@ fn begin(
 ) {
     let observed = SocketAddr::new(remote.ip().to_canonical(), remote.port());
     if let Err(error) = prepare(&tcp) {
-        debug!(%observed, "gone at once: {error}");
+        let observed = context.log.shown(observed);
+        debug!(observed, "gone at once: {error}");
         return;
     }
     let arrival = Arrival {
@@ -223,7 +336,7 @@ fn begin(
                         ..arrival
                     };
                     if let Some(handshake) = admit(&context, client) {
-                        serve(&context, tcp, arrival, handshake).await;
+                        connection::serve(&context, tcp, arrival, handshake).await;
                     }
                 }
                 Err(error) if context.log.admits(observed.ip()) => {
@@ -233,7 +346,8 @@ fn begin(
             }
         });
     } else if let Some(handshake) = admit(&context, observed) {
-        connections.spawn(async move { serve(&context, tcp, arrival, handshake).await });
+        connections
+            .spawn(async move { connection::serve(&context, tcp, arrival, handshake).await });
     }
 }
 
@@ -242,7 +356,11 @@ fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
         Ok(handshake) => Some(handshake),
         Err(full) => {
             if context.log.admits(observed.ip()) {
-                info!(%observed, "connection refused before its handshake: {full}");
+                let (reason, observed) = (context.log.reason(full), context.log.shown(observed));
+                info!(
+                    observed,
+                    "connection refused before its handshake: {reason}"
+                );
             }
             None
         }

@@ -78,6 +78,11 @@ impl Slots {
         })
     }
 
+    /// Changes the bounds for what is taken from now on.
+    pub(crate) fn set_bounds(&self, bounds: Bounds) {
+        self.table.lock().budget.set_bounds(bounds);
+    }
+
     pub(crate) fn used(&self) -> u64 {
         self.table.lock().budget.used()
     }

@@ -1,10 +1,12 @@
 //! The limits that an operator can set.
 
+use std::time::Duration;
+
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use pinhole_server::{Limits, RelayLimits};
 
-use super::values::{ByteLimit, Minutes};
+use super::values::{ByteLimit, Minutes, Span};
 
 /// More than a machine has memory for.
 const MOST: u64 = 10_000_000;
@@ -13,9 +15,16 @@ fn count() -> RangedU64ValueParser {
     RangedU64ValueParser::new().range(1..=MOST)
 }
 
+/// Enough for many transfers to end, and shorter than service managers wait.
+const DRAIN: Duration = Duration::from_secs(30);
+
 /// Every limit that an operator can set.
 #[derive(Debug, Args)]
 pub(crate) struct LimitArguments {
+    /// How long relayed pairs may go on after SIGTERM: 30s, 2m, or 0 to cut them off. A
+    /// second SIGTERM cuts them off as well
+    #[arg(long, value_name = "TIME", default_value_t = Span(DRAIN))]
+    drain: Span,
     #[command(flatten)]
     caps: CapArguments,
     #[command(flatten)]
@@ -106,8 +115,9 @@ struct RelayArguments {
 
 impl From<LimitArguments> for Limits {
     fn from(arguments: LimitArguments) -> Self {
-        let LimitArguments { caps, relay } = arguments;
+        let LimitArguments { drain, caps, relay } = arguments;
         let limits = Self {
+            drain: drain.0,
             relay: relay.into(),
             directory_people: match caps.directory {
                 DirectoryChoice::Open => caps.directory_max,
@@ -162,7 +172,11 @@ mod tests {
 
     #[test]
     fn without_options_the_limits_are_the_default_ones() {
-        let (ours, default) = (limits(&[]), Limits::default());
+        let default = Limits {
+            drain: DRAIN,
+            ..Limits::default()
+        };
+        let ours = limits(&[]);
         assert_eq!(format!("{ours:?}"), format!("{default:?}"));
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use pinhole_budget::amount;
 
 /// Bytes, or no limit.
@@ -60,9 +61,53 @@ impl fmt::Display for Minutes {
     }
 }
 
+/// A time as people write it: 30s, 2m, or 0 for none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "write it like 30s, 2m or 0, up to 1h";
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let span: SignedDuration = text.parse().map_err(|_| WRONG)?;
+        let span = Duration::try_from(span).map_err(|_| WRONG)?;
+        match span <= Duration::from_secs(60 * 60) {
+            true => Ok(Self(span)),
+            false => Err(WRONG),
+        }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}s", self.0.as_secs())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let seconds = |text: &str| text.parse().map(|Span(span)| span.as_secs()).ok();
+        for (text, expected) in [
+            ("0", 0),
+            ("30s", 30),
+            ("2m", 120),
+            ("1m 30s", 90),
+            ("1h", 3600),
+        ] {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for wrong in ["", "30", "-1s", "2h", "soon"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn amounts_are_typed_with_units_and_shown_as_they_can_be_typed() {

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::Refusal;
+use pinhole_proto::rendezvous::{ClientMessage, Refusal, ServerMessage};
 use pinhole_server::data_dir::open_names;
 use pinhole_server::names::Names;
+use rustix::process::Signal;
 
 use super::binary::{ANY_PORT, Process};
 use super::client::{Client, identity};
@@ -54,11 +55,7 @@ async fn a_banned_a_released_and_a_transferred_name_end_their_sessions() {
         said(task, dir.path());
         let ended = session.hear().await;
         let reason = Refusal::NameTaken;
-        assert_eq!(
-            ended,
-            pinhole_proto::rendezvous::ServerMessage::Refused { reason },
-            "{name}"
-        );
+        assert_eq!(ended, ServerMessage::Refused { reason }, "{name}");
     }
     let mut banned = Client::asking(addresses[0], &anna, "anna").await;
     assert_eq!(banned.refusal().await, Refusal::NameTaken);
@@ -68,13 +65,9 @@ async fn a_banned_a_released_and_a_transferred_name_end_their_sessions() {
     Client::log_in(addresses[0], &other, "carla").await;
     said(&["names", "unban", "anna"], dir.path());
     Client::log_in(addresses[0], &anna, "anna").await;
-    kept.say(&pinhole_proto::rendezvous::ClientMessage::Ping { nonce: 7 })
-        .await;
+    kept.say(&ClientMessage::Ping { nonce: 7 }).await;
     let pong = kept.hear().await;
-    assert_eq!(
-        pong,
-        pinhole_proto::rendezvous::ServerMessage::Pong { nonce: 7 }
-    );
+    assert_eq!(pong, ServerMessage::Pong { nonce: 7 });
 }
 
 /// A folder with the names anna, berta and carla.
@@ -276,4 +269,43 @@ async fn a_configuration_file_is_read_and_the_command_line_wins() {
     let mut server = Process::start(command);
     let (addresses, _) = server.listening();
     Client::log_in(addresses[0], &identity(), "berta").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hang_up_reads_the_configuration_again_and_a_wrong_one_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pinhole.toml");
+    let write =
+        |rest: &str| fs::write(&file, format!("listen = [\"127.0.0.1:0\"]\n{rest}")).unwrap();
+    write("max-names = 1\n");
+    let config = ["--json", "--config", file.to_str().unwrap()];
+    let mut server = Process::spawn(&dir.path().join("data"), &config);
+    let (addresses, _) = server.listening();
+    Client::log_in(addresses[0], &identity(), "anna").await;
+    let try_new = async |name: &str| {
+        let mut client = Client::asking(addresses[0], &identity(), name).await;
+        match client.hear().await {
+            ServerMessage::Refused { reason } => Some(reason),
+            _ => None,
+        }
+    };
+    assert_eq!(try_new("berta").await, Some(Refusal::NoNewNames));
+    fs::write(
+        &file,
+        "listen = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nmax-names = 2\n",
+    )
+    .unwrap();
+    server.signal(Signal::HUP);
+    // Until the signal has arrived the name is refused.
+    while try_new("berta").await.is_some() {}
+    assert_eq!(try_new("carla").await, Some(Refusal::NoNewNames));
+    write("max-names = 3\nmax-nams = 4\n");
+    server.signal(Signal::HUP);
+    let log = server.log();
+    assert!(
+        log.contains("read again; changed: max-names; only a restart changes: listen"),
+        "{log}"
+    );
+    assert!(log.contains("nothing has changed"), "{log}");
+    assert!(log.contains("line 3") && log.contains("max-nams"), "{log}");
 }

@@ -313,3 +313,60 @@ async fn an_exceeded_limit_is_a_log_line_too() {
         "{log}"
     );
 }
+
+/// What a server with these options logs of a login, a refusal and the end.
+async fn log_of_a_day(options: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &[&ANY_PORT[..], options].concat());
+    let (addresses, _) = server.listening();
+    let alice = Client::log_in(addresses[0], &identity(), "alice").await;
+    let mut thief = Client::asking(addresses[0], &identity(), "alice").await;
+    assert_eq!(thief.refusal().await, Refusal::NameTaken);
+    let log = server.log();
+    drop(alice);
+    log
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_people_are_logged_only_if_asked() {
+    for options in [&["--log-level=debug"][..], &["--log-format=json"]] {
+        let log = log_of_a_day(options).await;
+        assert!(log.contains("logged in"), "{log}");
+        // The server's own address is no secret.
+        let mut of_people = log.lines().filter(|line| !line.contains("observing on"));
+        assert!(of_people.all(|line| !line.contains("127.0.0.1")), "{log}");
+    }
+    let log = log_of_a_day(&["--log-addresses"]).await;
+    let line = log.lines().find(|it| it.contains("logged in")).unwrap();
+    assert!(
+        line.contains("name=alice") && line.contains("observed=127.0.0.1:"),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_json_have_the_same_fields() {
+    let log = log_of_a_day(&["--log-format=json", "--log-addresses"]).await;
+    let lines = log.lines().map(serde_json::from_str::<serde_json::Value>);
+    let lines: Vec<_> = lines.collect::<Result<_, _>>().expect(&log);
+    let line = |message: &str| {
+        let found = lines
+            .iter()
+            .find(|it| it["message"].as_str().unwrap().starts_with(message));
+        found.expect(&log)
+    };
+    let login = line("logged in");
+    assert_eq!(
+        (&login["level"], &login["name"]),
+        (&"INFO".into(), &"alice".into())
+    );
+    assert!(
+        login["observed"]
+            .as_str()
+            .unwrap()
+            .starts_with("127.0.0.1:")
+    );
+    assert_eq!(line("login refused")["name"], "alice");
+    let quiet = log_of_a_day(&["--log-level=warn"]).await;
+    assert!(!quiet.contains("logged in"), "{quiet}");
+}

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use pinhole_proto::rendezvous::{ClientMessage, ServerMessage};
-use pinhole_server::{DataDir, Limits, listener, run_behind};
+use pinhole_server::{Control, DataDir, Limits, ServerConfig, listener, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -18,14 +18,17 @@ fn behind(proxies: &[IpAddr], limits: Limits) -> Server {
     let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
     let addresses = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
     let (stop, stopped) = oneshot::channel();
-    let shutdown = async {
+    let (control, controls) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
         stopped.await.unwrap();
+        control.send(Control::Stop).await.unwrap();
+    });
+    let config = ServerConfig {
+        limits,
+        proxies: proxies.to_vec(),
+        ..ServerConfig::default()
     };
-    let proxies = proxies.to_vec();
-    let running =
-        tokio::spawn(
-            async move { run_behind(&proxies, listeners, data_dir, limits, shutdown).await },
-        );
+    let running = tokio::spawn(serve(listeners, data_dir, config, controls));
     Server {
         addresses,
         stop,

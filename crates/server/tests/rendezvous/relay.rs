@@ -1,21 +1,25 @@
 //! Two sides meet at the relay.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
 use pinhole_proto::tls::Identity;
 use pinhole_server::{Limits, RelayLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout};
 
-use super::Server;
 use super::client::{Client, identity, introduction, relay_only};
+use super::{PATIENCE, Server};
 
 /// The token of a fresh introduction of two new peers, and their sessions.
 async fn introduced(
-    server: &Server,
+    server: SocketAddr,
     alice: &Identity,
     bob: &Identity,
 ) -> (RelayToken, [Client; 2]) {
-    let mut a = Client::log_in(server.address(), alice, "alice").await;
-    let mut b = Client::log_in(server.address(), bob, "bob").await;
+    let mut a = Client::log_in(server, alice, "alice").await;
+    let mut b = Client::log_in(server, bob, "bob").await;
     let introduce = ClientMessage::Introduce {
         introduction: introduction(1),
         round: 1,
@@ -39,23 +43,27 @@ async fn introduced(
 }
 
 /// The token of an introduction of two peers who are gone.
-async fn token(server: &Server, alice: &Identity, bob: &Identity) -> RelayToken {
+async fn token(server: SocketAddr, alice: &Identity, bob: &Identity) -> RelayToken {
     introduced(server, alice, bob).await.0
 }
 
 /// Two sides that have shown a fresh token.
-async fn arrive(server: &Server, alice: &Identity, bob: &Identity) -> [Client; 2] {
+async fn arrive(server: SocketAddr, alice: &Identity, bob: &Identity) -> [Client; 2] {
     let token = token(server, alice, bob).await;
     let relay = ClientMessage::Relay { token };
-    let a = Client::begin(server.address(), alice, &relay).await;
-    [a, Client::begin(server.address(), bob, &relay).await]
+    let a = Client::begin(server, alice, &relay).await;
+    [a, Client::begin(server, bob, &relay).await]
 }
 
-async fn pair(server: &Server, alice: &Identity, bob: &Identity) -> (RelayToken, Client, Client) {
+async fn pair(
+    server: SocketAddr,
+    alice: &Identity,
+    bob: &Identity,
+) -> (RelayToken, Client, Client) {
     let token = token(server, alice, bob).await;
     let relay = ClientMessage::Relay { token };
-    let mut a = Client::begin(server.address(), alice, &relay).await;
-    let mut b = Client::begin(server.address(), bob, &relay).await;
+    let mut a = Client::begin(server, alice, &relay).await;
+    let mut b = Client::begin(server, bob, &relay).await;
     assert_eq!(a.hear().await, ServerMessage::RelayPaired);
     assert_eq!(b.hear().await, ServerMessage::RelayPaired);
     (token, a, b)
@@ -65,7 +73,7 @@ async fn pair(server: &Server, alice: &Identity, bob: &Identity) -> (RelayToken,
 async fn ten_mebibytes_pass_each_way_at_once() {
     const SIZE_BYTES: usize = 10 * 1024 * 1024;
     let server = Server::default();
-    let (_, a, b) = pair(&server, &identity(), &identity()).await;
+    let (_, a, b) = pair(server.address(), &identity(), &identity()).await;
     let exchange = |client: Client, ours: u8, theirs: u8| async move {
         let (mut reader, mut writer) = tokio::io::split(client.stream);
         let write = async {
@@ -89,7 +97,7 @@ async fn ten_mebibytes_pass_each_way_at_once() {
 async fn a_token_serves_once_and_only_its_two_keys() {
     let server = Server::default();
     let (alice, bob) = (identity(), identity());
-    let token = token(&server, &alice, &bob).await;
+    let token = token(server.address(), &alice, &bob).await;
     let relay = ClientMessage::Relay { token };
     let mut stranger = Client::begin(server.address(), &identity(), &relay).await;
     assert_eq!(stranger.refusal().await, Refusal::Token);
@@ -112,7 +120,7 @@ async fn a_token_serves_once_and_only_its_two_keys() {
 #[tokio::test]
 async fn a_side_that_vanishes_ends_the_other() {
     let server = Server::default();
-    let (_, a, mut b) = pair(&server, &identity(), &identity()).await;
+    let (_, a, mut b) = pair(server.address(), &identity(), &identity()).await;
     drop(a);
     assert_eq!(b.hear_or_end().await, None);
     server.stop().await;
@@ -122,8 +130,8 @@ async fn a_side_that_vanishes_ends_the_other() {
 async fn going_down_ends_relays_waiting_and_paired() {
     let server = Server::default();
     let (alice, bob) = (identity(), identity());
-    let (_, mut a, mut b) = pair(&server, &alice, &bob).await;
-    let token = token(&server, &alice, &bob).await;
+    let (_, mut a, mut b) = pair(server.address(), &alice, &bob).await;
+    let token = token(server.address(), &alice, &bob).await;
     let relay = ClientMessage::Relay { token };
     let mut waiting = Client::begin(server.address(), &alice, &relay).await;
     // An answer on another connection proves that the token has arrived.
@@ -146,7 +154,7 @@ async fn an_observation_turns_into_a_relay_connection() {
         observer.hear().await;
         observers.push(observer);
     }
-    let token = token(&server, &alice, &bob).await;
+    let token = token(server.address(), &alice, &bob).await;
     for observer in &mut observers {
         observer.say(&ClientMessage::Relay { token }).await;
     }
@@ -169,7 +177,7 @@ async fn a_pair_counts_among_the_connections_of_the_inviter_alone() {
     limits.connections.per_key = 4;
     let server = Server::start(limits);
     let (alice, bob) = (identity(), identity());
-    let (token, _sessions) = introduced(&server, &alice, &bob).await;
+    let (token, _sessions) = introduced(server.address(), &alice, &bob).await;
     let relay = ClientMessage::Relay { token };
     // Also while it waits.
     let mut second = Client::begin(server.address(), &bob, &relay).await;
@@ -210,7 +218,7 @@ async fn an_exhausted_quota_is_told_on_every_connection() {
         ..RelayLimits::default()
     });
     let (alice, bob) = (identity(), identity());
-    let (_, mut a, mut b) = pair(&server, &alice, &bob).await;
+    let (_, mut a, mut b) = pair(server.address(), &alice, &bob).await;
     let mut at_alice = Client::log_in(server.address(), &alice, "alice").await;
     let mut at_bob = Client::log_in(server.address(), &bob, "bob").await;
     a.stream.write_all(&[0; 1_000]).await.unwrap();
@@ -226,7 +234,7 @@ async fn an_exhausted_quota_is_told_on_every_connection() {
     assert_eq!(told, ServerMessage::RelayEnded { peer, reason });
     assert_eq!(a.hear_or_end().await, None);
     assert_eq!(b.hear_or_end().await, None);
-    for mut side in arrive(&server, &alice, &bob).await {
+    for mut side in arrive(server.address(), &alice, &bob).await {
         assert_eq!(side.refusal().await, Refusal::RelayBytes);
     }
     server.stop().await;
@@ -238,8 +246,8 @@ async fn beyond_the_pairs_of_an_inviter_both_sides_are_refused() {
     relay.pairs.per_key = 1;
     let server = limited(relay);
     let (alice, bob) = (identity(), identity());
-    let (_, first, mut second) = pair(&server, &alice, &bob).await;
-    for mut side in arrive(&server, &alice, &bob).await {
+    let (_, first, mut second) = pair(server.address(), &alice, &bob).await;
+    for mut side in arrive(server.address(), &alice, &bob).await {
         assert_eq!(side.refusal().await, Refusal::Limited);
     }
     drop(first);
@@ -247,7 +255,7 @@ async fn beyond_the_pairs_of_an_inviter_both_sides_are_refused() {
     assert_eq!(second.hear_or_end().await, None);
     drop(second);
     loop {
-        let [mut a, mut b] = arrive(&server, &alice, &bob).await;
+        let [mut a, mut b] = arrive(server.address(), &alice, &bob).await;
         match (a.hear().await, b.hear().await) {
             (ServerMessage::RelayPaired, ServerMessage::RelayPaired) => break,
             (ServerMessage::Refused { .. }, ServerMessage::Refused { .. }) => {}
@@ -255,4 +263,82 @@ async fn beyond_the_pairs_of_an_inviter_both_sides_are_refused() {
         }
     }
     server.stop().await;
+}
+
+/// Sends a few bytes from one side to the other.
+async fn pass(from: &mut Client, to: &mut Client) {
+    from.stream.write_all(b"through").await.unwrap();
+    from.stream.flush().await.unwrap();
+    let mut heard = [0; 7];
+    timeout(PATIENCE, to.stream.read_exact(&mut heard))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(&heard, b"through");
+}
+
+fn draining(drain: Duration) -> Server {
+    Server::start(Limits {
+        drain,
+        ..Limits::default()
+    })
+}
+
+#[tokio::test]
+async fn a_relayed_pair_outlives_the_sessions_of_a_server_that_stops() {
+    let server = draining(PATIENCE * 2);
+    let address = server.address();
+    let (_, mut a, mut b) = pair(address, &identity(), &identity()).await;
+    let mut carla = Client::log_in(address, &identity(), "carla").await;
+    let Server { stop, running, .. } = server;
+    stop.send(()).unwrap();
+    assert_eq!(carla.refusal().await, Refusal::ShuttingDown);
+    while tokio::net::TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    pass(&mut a, &mut b).await;
+    pass(&mut b, &mut a).await;
+    assert!(!running.is_finished());
+    drop((a, b));
+    let ended = timeout(PATIENCE, running).await;
+    ended
+        .expect("nothing is left to wait for")
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_relayed_pair_is_cut_off_when_the_time_is_up() {
+    let drain = Duration::from_millis(500);
+    let server = draining(drain);
+    let (_, mut a, mut b) = pair(server.address(), &identity(), &identity()).await;
+    let begin = Instant::now();
+    let Server { stop, running, .. } = server;
+    stop.send(()).unwrap();
+    pass(&mut a, &mut b).await;
+    assert_eq!(a.hear_or_end().await, None);
+    assert_eq!(b.hear_or_end().await, None);
+    assert!(begin.elapsed() >= drain);
+    timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_what_is_relayed() {
+    use rustix::process::Signal;
+
+    use super::binary::{ANY_PORT, Process};
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &[&ANY_PORT[..], &["--drain=1h"]].concat());
+    let (addresses, _) = server.listening();
+    let (_, mut a, mut b) = pair(addresses[0], &identity(), &identity()).await;
+    let mut carla = Client::log_in(addresses[0], &identity(), "carla").await;
+    server.signal(Signal::TERM);
+    assert_eq!(carla.refusal().await, Refusal::ShuttingDown);
+    pass(&mut a, &mut b).await;
+    // The second of two signals.
+    let log = server.log();
+    assert!(log.contains("relayed pairs may go on"), "{log}");
+    assert!(log.contains("relayed pairs are cut off pairs=1"), "{log}");
+    assert_eq!(a.hear_or_end().await, None);
 }
