@@ -12,6 +12,7 @@ use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::task::yield_now;
 use tokio::time::{interval, sleep, sleep_until};
 use tracing::info;
 
@@ -198,6 +199,9 @@ impl RelayService {
             to.flush().await?;
             carried_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.carried_bytes.fetch_add(bytes, Ordering::Relaxed);
+            // A fast pair would otherwise go on for a long time before others have their
+            // turn.
+            yield_now().await;
         }
     }
 
