@@ -111,7 +111,7 @@ pub(crate) async fn come_back(
     let _: Result<(), _> = timeout(at_most, all).await;
     let mut result = result
         .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     std::mem::take(&mut *result)
 }
 

@@ -32,19 +32,20 @@ impl Times {
         self.0.len()
     }
 
-    /// The quantile in milliseconds. NaN without any time.
-    pub(crate) fn quantile_ms(&self, part: f64) -> f64 {
+    /// So many percent of the times are no longer than this, in milliseconds. NaN without
+    /// any time.
+    pub(crate) fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();
         let last = sorted.len().saturating_sub(1);
-        let index = (last as f64 * part).round() as usize;
+        let index = (last * percent + 50) / 100;
         let time = sorted.get(index);
         time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 
     /// p50, p99 and the longest, for a table.
     pub(crate) fn summary(&self) -> String {
-        let [p50, p99, most] = [0.5, 0.99, 1.0].map(|part| self.quantile_ms(part));
+        let [p50, p99, most] = [50, 99, 100].map(|percent| self.percentile_ms(percent));
         format!("p50 {p50:7.2}  p99 {p99:7.2}  max {most:8.2} ms")
     }
 }

@@ -113,7 +113,7 @@ pub(crate) async fn restart(folder: &Path, count: usize, is_office: bool) -> Res
     let mut crowd = Crowd::default();
     let returned = come_back(server.address, people, RETURN_AT_MOST, &mut crowd).await;
     let back = returned.back.count();
-    let [half, all] = [0.5, 1.0].map(|part| returned.back.quantile_ms(part) / 1e3);
+    let [half, all] = [50, 100].map(|percent| returned.back.percentile_ms(percent) / 1e3);
     println!(
         "{back} of {count} back{}; half of them after {half:.1} s, the last after {all:.1} s; \
          {:.1} s of server CPU, at most {:.0} MB",
