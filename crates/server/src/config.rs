@@ -200,6 +200,7 @@ mod tests {
             "json" | "no-relay" | "log-addresses" => "true",
             "relay-bytes" | "relay-network-bytes" => "\"3G\"",
             "relay-rate" | "relay-total-rate" => "\"2MiB\"",
+            "admin" => "\"127.0.0.1:9747\"",
             "log-format" => "\"json\"",
             "log-level" => "\"debug\"",
             "drain" => "\"2m\"",
