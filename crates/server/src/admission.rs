@@ -11,6 +11,7 @@ use pinhole_proto::key::PeerKey;
 
 use crate::caps::{CONNECTIONS, PEOPLE};
 use crate::limits::Limits;
+use crate::metrics::Held;
 use crate::slots::{Slot, Slots};
 
 /// The most keys and networks that a rate is remembered for: more than can be in use
@@ -95,6 +96,17 @@ impl AdmissionControl {
         self.handshakes.set_bounds(limits.handshakes);
         self.reserve.set_bounds(limits.regulars);
         self.sessions.set_bounds(limits.sessions);
+    }
+
+    /// What is held at the moment.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            people: self.sessions.used(),
+            connections: self.connections.used(),
+            strange_observations: self.strange_observations.used(),
+            handshakes: self.handshakes.used(),
+            ..Held::default()
+        }
     }
 
     /// Takes a slot for the handshake of a connection from `address`. Its key is known

@@ -3,7 +3,7 @@
 mod limits;
 mod values;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -143,6 +143,10 @@ pub(crate) struct ServeArguments {
         hide_default_value = true, value_name = "true|false"
     )]
     pub(crate) json: bool,
+    /// Answer GET /metrics (Prometheus) and /healthz over plain HTTP at this address, such
+    /// as 127.0.0.1:9747
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) admin: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) log: LogArguments,
     #[command(flatten)]

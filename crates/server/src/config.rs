@@ -202,6 +202,7 @@ mod tests {
             "directory-max" => "50",
             "relay-bytes" | "relay-network-bytes" => "\"3G\"",
             "relay-rate" | "relay-total-rate" => "\"2MiB\"",
+            "admin" => "\"127.0.0.1:9747\"",
             "log-format" => "\"json\"",
             "log-level" => "\"debug\"",
             "drain" => "\"2m\"",

@@ -17,6 +17,7 @@ use crate::backlog::Backlogs;
 use crate::inbox::{RegistrarInput, TlsStream};
 use crate::limits::Limits;
 use crate::log::ClientLog;
+use crate::metrics::Metrics;
 use crate::probe::Prober;
 use crate::proxy_protocol::TrustedProxies;
 use crate::registrar::encoded;
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) relay: Arc<RelayService>,
     pub(crate) registrar: mpsc::Sender<RegistrarInput>,
     pub(crate) log: Arc<ClientLog>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) proxies: TrustedProxies,
     pub(crate) backlogs: Backlogs,
     pub(crate) phase: watch::Receiver<Phase>,
@@ -131,6 +133,7 @@ pub(crate) async fn refuse(
     mut stream: TlsStream,
     reason: Refusal,
 ) -> Result<(), ConnectionError> {
+    context.metrics.refused(reason);
     write_message(context, &mut stream, &ServerMessage::Refused { reason }).await?;
     stream.shutdown().await?;
     linger(context, &mut stream).await;

@@ -32,6 +32,10 @@ pub(crate) enum RegistrarInput {
         session: SessionId,
         message: ClientMessage,
     },
+    /// Asks whether the names can be read.
+    Health {
+        reply: oneshot::Sender<bool>,
+    },
     /// An operator changed how many names there may be.
     NameLimits {
         names: u64,

@@ -30,8 +30,10 @@
 //! | `name_claims` | which claims of names wait, and which are granted |
 //! | `probe` | connects back to clients that ask for it |
 //! | `relay`, `quota` | passes bytes between two peers; limits them for each day |
+//! | `metrics`, `admin` | what is counted; metrics and health over HTTP |
 //! | `log` | limits the log lines that clients cause |
 
+mod admin;
 mod admission;
 mod backlog;
 mod caps;
@@ -43,6 +45,7 @@ pub mod limits;
 pub mod listener;
 mod log;
 mod memory;
+mod metrics;
 mod name_claims;
 pub mod names;
 mod probe;

@@ -18,6 +18,7 @@ use anyhow::Context as _;
 use pinhole_proto::key::Fingerprint;
 use pinhole_server::{Control, DataDir, Limits, LoggedAddresses, Missing, ServerConfig, listener};
 use serde::Serialize;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::arguments::{
@@ -120,6 +121,13 @@ async fn serve(
     };
     let data_dir = DataDir::open_with(&path, missing)?;
     let listeners = listener::bind_all(&arguments.listen)?;
+    let admin = match arguments.admin {
+        Some(address) => {
+            let admin = TcpListener::bind(address).await;
+            Some(admin.with_context(|| format!("cannot listen on {address} (--admin)"))?)
+        }
+        None => None,
+    };
     let addresses = listener::dialable_addresses(&listeners)?;
     let fingerprint = data_dir.identity().key().fingerprint();
     announce(&addresses, fingerprint, arguments.json).context("writing to standard output")?;
@@ -130,6 +138,7 @@ async fn serve(
             true => LoggedAddresses::Shown,
             false => LoggedAddresses::Omitted,
         },
+        admin,
     };
     let reloader = arguments.config.map(|_| reloader);
     let (control, controls) = mpsc::channel(CONTROLS);

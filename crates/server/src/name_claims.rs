@@ -9,8 +9,10 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::SessionId;
 use pinhole_proto::rendezvous::Refusal;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::error;
 
@@ -29,6 +31,9 @@ const TASKS: usize = 16;
 /// How often an operator's changes are looked for. SQLite tells other processes nothing
 /// by itself, and looking reads a few bytes of the file.
 const CHANGES_INTERVAL: Duration = Duration::from_secs(2);
+/// The buckets for what a lookup takes: from 50 us to 13 s, by fours.
+const LOOKUP_SECONDS_MIN: f64 = 0.000_05;
+const LOOKUP_BUCKETS: u16 = 10;
 /// How often new regulars are looked for.
 const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -55,6 +60,8 @@ pub(crate) struct OnlineName {
 enum NameTask {
     /// Finds those who have lost their names.
     Review(Vec<OnlineName>),
+    /// Says whether the names can be read.
+    Check(oneshot::Sender<bool>),
     /// Changes how many names there may be.
     Limit { names: u64, names_per_key: u32 },
 }
@@ -72,11 +79,17 @@ pub(crate) struct ClaimQueue {
     queue: mpsc::Sender<(NameClaim, Slot)>,
     tasks: mpsc::Sender<NameTask>,
     waiting: Arc<Slots>,
+    /// How many names there are.
+    pub(crate) count: Gauge,
+    /// The seconds that lookups take.
+    pub(crate) lookups: Histogram,
 }
 
 /// Decides on claims, in a thread of its own.
 pub(crate) struct NameWorker {
     names: Names,
+    count: Gauge,
+    lookups: Histogram,
     queue: mpsc::Receiver<(NameClaim, Slot)>,
     tasks: mpsc::Receiver<NameTask>,
     names_per_key: u32,
@@ -100,8 +113,12 @@ pub(crate) fn claims(
         queue: sender,
         tasks: task_sender,
         waiting: Slots::new(limits.claims),
+        count: Gauge::default(),
+        lookups: Histogram::new(exponential_buckets(LOOKUP_SECONDS_MIN, 4.0, LOOKUP_BUCKETS)),
     };
     let mut name_worker = NameWorker {
+        count: claims.count.clone(),
+        lookups: claims.lookups.clone(),
         names,
         queue,
         tasks,
@@ -115,6 +132,7 @@ pub(crate) fn claims(
         changes_looked_at: None,
     };
     name_worker.note_regulars(Instant::now())?;
+    name_worker.note_count();
     Ok((claims, name_worker))
 }
 
@@ -136,6 +154,11 @@ impl ClaimQueue {
     /// [`RegistrarInput::NamesLost`].
     pub(crate) fn review(&self, online: Vec<OnlineName>) {
         self.perform(NameTask::Review(online));
+    }
+
+    /// Answers whether the names can be read.
+    pub(crate) fn check(&self, reply: oneshot::Sender<bool>) {
+        self.perform(NameTask::Check(reply));
     }
 
     /// Changes how many names there may be.
@@ -176,6 +199,15 @@ impl NameWorker {
     fn perform(&mut self, task: NameTask) -> Option<RegistrarInput> {
         match task {
             NameTask::Review(online) => self.review(online),
+            NameTask::Check(reply) => {
+                let readable = self.names.check_readable();
+                if let Err(error) = &readable {
+                    error!("checking the names: {error:#}");
+                }
+                // Whoever asked may have given up.
+                let _: Result<(), _> = reply.send(readable.is_ok());
+                None
+            }
             NameTask::Limit {
                 names,
                 names_per_key,
@@ -199,12 +231,20 @@ impl NameWorker {
     }
 
     fn answer(&mut self, claim: &NameClaim, slot: &Slot) -> RegistrarInput {
+        let begin = Instant::now();
         let owner = match slot.is_evicted() {
             true => Err(Refusal::Limited),
-            false => self.decide(Instant::now(), claim),
+            false => self.decide(begin, claim),
         };
+        self.lookups.observe(begin.elapsed().as_secs_f64());
+        self.note_count();
         let session = claim.session;
         RegistrarInput::Claimed { session, owner }
+    }
+
+    fn note_count(&self) {
+        self.count
+            .set(i64::try_from(self.names.count()).unwrap_or(i64::MAX));
     }
 
     /// Says so if an operator has changed the names.
@@ -219,6 +259,7 @@ impl NameWorker {
             error!("looking for changed names: {error:#}");
             false
         });
+        self.note_count();
         changed.then_some(RegistrarInput::NamesChanged)
     }
 

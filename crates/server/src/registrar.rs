@@ -23,6 +23,7 @@ use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame};
 use crate::context::Phase;
 use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
+use crate::metrics::Metrics;
 use crate::name_claims::{ClaimQueue, NameClaim, NameWorker, OnlineName};
 
 /// How many inputs may wait. Connections that bring more wait themselves.
@@ -36,6 +37,7 @@ pub(crate) struct RegistrarResources {
     pub(crate) admission: Arc<AdmissionControl>,
     pub(crate) log: Arc<ClientLog>,
     pub(crate) backlogs: Backlogs,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Starts the registrar and the thread that owns the names. Both end when
@@ -150,6 +152,7 @@ impl Registrar {
             RegistrarInput::Claimed { session, owner } => {
                 self.registry.handle_claim(now, session, owner);
             }
+            RegistrarInput::Health { reply } => self.resources.claims.check(reply),
             RegistrarInput::NameLimits {
                 names,
                 names_per_key,
@@ -250,6 +253,7 @@ impl Registrar {
         let Some(frame) = encoded(message) else {
             return;
         };
+        self.resources.metrics.sent(message, to.len() as u64);
         if matches!(message, ServerMessage::LoggedIn { .. }) {
             self.note_logins(to);
         }
@@ -320,6 +324,12 @@ impl Registrar {
             return;
         };
         self.note_end(&session, refusal);
+        if let Some(reason) = refusal {
+            self.resources.metrics.refused(reason);
+            if !session.is_online {
+                self.resources.metrics.login_refused(reason);
+            }
+        }
         let frame = refusal.and_then(|reason| encoded(&ServerMessage::Refused { reason }));
         if let Some(frame) = frame
             && !session.send(&frame, false)

@@ -46,7 +46,7 @@ pub(crate) struct RelayService {
     pairs: Arc<Slots>,
     quota: Quota,
     rate: Mutex<ByteRate>,
-    carried_bytes: AtomicU64,
+    pub(crate) carried_bytes: AtomicU64,
     /// How many pairs there are.
     open: watch::Sender<u64>,
 }

@@ -22,6 +22,7 @@ use tokio::time::{interval, sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
+use crate::admin;
 use crate::admission::{AdmissionControl, Regulars};
 use crate::backlog::Backlogs;
 use crate::connection::{self, Arrival, ListenerInfo};
@@ -31,6 +32,7 @@ use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
 use crate::log::{ClientLog, LoggedAddresses};
 use crate::memory::ConnectionPeak;
+use crate::metrics::Metrics;
 use crate::name_claims::claims;
 use crate::names::NamesError;
 use crate::probe::Prober;
@@ -70,6 +72,8 @@ pub struct ServerConfig {
     pub proxies: Vec<IpAddr>,
     /// Whether the log says where people are.
     pub addresses: LoggedAddresses,
+    /// Where metrics and health are asked for over HTTP, if anywhere.
+    pub admin: Option<TcpListener>,
 }
 
 /// What a running server is told.
@@ -117,7 +121,7 @@ pub async fn run(
 pub async fn serve(
     listeners: Vec<TcpListener>,
     data_dir: DataDir,
-    config: ServerConfig,
+    mut config: ServerConfig,
     mut controls: mpsc::Receiver<Control>,
 ) -> Result<(), ServeError> {
     let addresses: Vec<SocketAddr> = listeners
@@ -125,6 +129,7 @@ pub async fn serve(
         .map(TcpListener::local_addr)
         .collect::<Result<_, _>>()?;
     let (progress, phase) = watch::channel(Phase::Serving);
+    let admin = config.admin.take();
     let (context, ended, _lock) = set_up(data_dir, config, phase)?;
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
@@ -133,6 +138,11 @@ pub async fn serve(
             other_address: other_address(address.ip(), &addresses),
         };
         accepting.spawn(accept(listener, info, Arc::clone(&context)));
+    }
+    // Aborted when this function returns.
+    let mut answering = JoinSet::new();
+    if let Some(listener) = admin {
+        answering.spawn(admin::answer(listener, Arc::clone(&context)));
     }
     let mut drain_time = context.limits.drain;
     tokio::select! {
@@ -160,6 +170,7 @@ fn set_up(
         limits,
         proxies,
         addresses,
+        ..
     } = config;
     let tls = server_config(data_dir.identity(), Expect::AnyKey, ALPN_RENDEZVOUS)?;
     let (names, lock) = data_dir.into_names();
@@ -171,6 +182,7 @@ fn set_up(
     };
     let regulars: Arc<Regulars> = Arc::default();
     let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
+    let metrics = Arc::new(Metrics::new(claims.count.clone(), claims.lookups.clone()));
     let admission = Arc::new(AdmissionControl::new(&limits, regulars));
     let log = Arc::new(ClientLog::new(&limits, addresses));
     let backlogs = Backlogs::default();
@@ -179,6 +191,7 @@ fn set_up(
         admission: Arc::clone(&admission),
         log: Arc::clone(&log),
         backlogs: backlogs.clone(),
+        metrics: Arc::clone(&metrics),
     };
     let (registrar, ended) = registrar::start(registry, resources, name_worker, phase.clone());
     let context = Arc::new(Context {
@@ -187,6 +200,7 @@ fn set_up(
         prober: Prober::new(&limits),
         relay: Arc::new(RelayService::new(limits.relay.clone())),
         log,
+        metrics,
         proxies: TrustedProxies::new(&proxies),
         backlogs,
         limits,

@@ -130,6 +130,18 @@ impl Names {
         banned().map_err(|error| self.failed(error))
     }
 
+    /// Reads a little of the table.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn check_readable(&self) -> Result<(), NamesError> {
+        let read = self
+            .connection
+            .prepare_cached("SELECT 1 FROM names LIMIT 1");
+        let read = read.and_then(|mut statement| statement.exists([]));
+        read.map(drop).map_err(|error| self.failed(error))
+    }
+
     /// The key of this fingerprint that has a name here.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -10,7 +11,10 @@ use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, ServerMessage};
 use pinhole_server::data_dir::open_names;
 use pinhole_server::names::Names;
+use pinhole_server::{Control, ServerConfig, listener, serve};
 use rustix::process::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::binary::{ANY_PORT, Process};
 use super::client::{Client, identity};
@@ -308,4 +312,60 @@ async fn a_hang_up_reads_the_configuration_again_and_a_wrong_one_changes_nothing
     );
     assert!(log.contains("nothing has changed"), "{log}");
     assert!(log.contains("line 3") && log.contains("max-nams"), "{log}");
+}
+
+/// The status and the body that a path of the admin address has.
+async fn get(address: SocketAddr, path: &str) -> (String, String) {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n");
+    tcp.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tcp.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect(&answer);
+    let status = head.lines().next().unwrap().to_owned();
+    (status, body.to_owned())
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_told_also_beside_silent_visitors() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = pinhole_server::DataDir::open(dir.path()).unwrap();
+    let listeners = listener::bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+    let server = listeners[0].local_addr().unwrap();
+    let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = admin.local_addr().unwrap();
+    let config = ServerConfig {
+        admin: Some(admin),
+        ..ServerConfig::default()
+    };
+    let (control, controls) = tokio::sync::mpsc::channel(1);
+    let running = tokio::spawn(serve(listeners, data_dir, config, controls));
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let alice = Client::log_in(server, &identity(), "alice").await;
+    let mut thief = Client::asking(server, &identity(), "alice").await;
+    assert_eq!(thief.refusal().await, Refusal::NameTaken);
+    let (status, body) = get(address, "/healthz").await;
+    assert_eq!((&*status, &*body), ("HTTP/1.1 200 OK", "ok\n"));
+    let (status, body) = get(address, "/metrics").await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    for line in [
+        "pinhole_handshakes 0",
+        "pinhole_names 1",
+        "pinhole_logins_total{outcome=\"ok\"} 1",
+        "pinhole_logins_total{outcome=\"name_taken\"} 1",
+        "pinhole_refused_total{reason=\"name_taken\"} 1",
+        "pinhole_relayed_bytes_total 0",
+        "pinhole_name_lookup_seconds_count 2",
+    ] {
+        assert!(body.lines().any(|it| it == line), "{line}: {body}");
+    }
+    assert!(!body.contains("alice"), "{body}");
+    let (status, _) = get(address, "/etc/passwd").await;
+    assert_eq!(status, "HTTP/1.1 404 Not Found");
+    control.send(Control::Stop).await.unwrap();
+    running.await.unwrap().unwrap();
+    drop((alice, silent));
 }
