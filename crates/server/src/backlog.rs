@@ -1,9 +1,12 @@
-//! The memory that frames take while they wait for clients.
+//! Encoded frames, and the memory that they take while they wait for clients.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pinhole_proto::frame::{self, FrameKind};
+use pinhole_proto::rendezvous::ServerMessage;
 use tokio::sync::Notify;
+use tracing::error;
 
 /// An encoded frame, shared by all who receive it.
 pub(crate) type SharedFrame = Arc<[u8]>;
@@ -83,6 +86,16 @@ impl Drop for QueuedFrame {
         self.backlog.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.backlog.all.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Encodes a message; `None`, with an error in the log, if it does not fit into a frame.
+/// The registry keeps messages within the limits, so that is a defect.
+pub(crate) fn encoded(message: &ServerMessage) -> Option<SharedFrame> {
+    let frame = frame::encode(FrameKind::Server, message);
+    frame
+        .inspect_err(|error| error!("a message to a client cannot be sent: {error}"))
+        .ok()
+        .map(SharedFrame::from)
 }
 
 #[cfg(test)]

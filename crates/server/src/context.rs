@@ -13,14 +13,13 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admission::{AdmissionControl, ConnectionSlot};
-use crate::backlog::Backlogs;
+use crate::backlog::{Backlogs, encoded};
 use crate::inbox::{RegistrarInput, TlsStream};
 use crate::limits::Limits;
 use crate::log::ClientLog;
 use crate::metrics::Metrics;
 use crate::probe::Prober;
 use crate::proxy_protocol::TrustedProxies;
-use crate::registrar::encoded;
 use crate::relay::RelayService;
 
 /// Longer than most messages. An idle connection holds this buffer.

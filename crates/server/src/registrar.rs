@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pinhole_proto::candidate::is_global;
-use pinhole_proto::frame::{self, FrameKind};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::{Action, Inviter, Registry, RelayId, SessionId};
@@ -19,7 +18,7 @@ use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
 use crate::admission::{AdmissionControl, ConnectionSlot};
-use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame};
+use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame, encoded};
 use crate::context::Phase;
 use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
@@ -406,14 +405,4 @@ impl Registrar {
         self.random.fill(&mut bytes)?;
         Ok(RelayToken::from_random(bytes))
     }
-}
-
-/// Encodes a message; `None`, with an error in the log, if it does not fit into a frame.
-/// The registry keeps messages within the limits, so that is a defect.
-pub(crate) fn encoded(message: &ServerMessage) -> Option<SharedFrame> {
-    let frame = frame::encode(FrameKind::Server, message);
-    frame
-        .inspect_err(|error| error!("a message to a client cannot be sent: {error}"))
-        .ok()
-        .map(SharedFrame::from)
 }

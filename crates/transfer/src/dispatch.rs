@@ -16,7 +16,7 @@ use crate::protocol::frame::{self, BATCH_ITEM_BYTES, ChunkHeader};
 use crate::protocol::index::{ChunkIndex, EntryIndex};
 use crate::protocol::message::{CancelReason, DeclineReason, Message, TEXT_BYTES_MAX, TransferId};
 use crate::protocol::violation::Violation;
-use crate::receive::Work;
+use crate::receive::{Batch, Chunk, Work};
 use crate::send::Answer;
 use crate::transfer_table::TransferTable;
 
@@ -90,12 +90,12 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
         let (Some(inlet), Some(due)) = (inlet, due) else {
             return Ok(());
         };
-        let chunk = Work::Chunk {
+        let chunk = Work::Chunk(Chunk {
             entry: header.entry,
             place: due.place,
             digest: header.digest,
             buffer,
-        };
+        });
         Ok(inlet.take(chunk).await?)
     }
 
@@ -107,7 +107,7 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
         };
         let buffer = self.reader.data(buffer, items_bytes, |_| {}).await?;
         let items = frame::batch_items(buffer.data().get(..items_bytes).unwrap_or_default())?;
-        let batch = Work::Batch { items, buffer };
+        let batch = Work::Batch(Batch { items, buffer });
         Ok(self.take(transfer, batch, "batch").await?)
     }
 

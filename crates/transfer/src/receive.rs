@@ -37,18 +37,24 @@ const HASHED: usize = 2;
 /// Written files that wait to be made durable. They are open files.
 const WRITTEN: usize = if cfg!(target_os = "linux") { 64 } else { 16 };
 
+/// One chunk of a large file.
+pub(crate) struct Chunk {
+    pub(crate) entry: EntryIndex,
+    pub(crate) place: ChunkPlace,
+    pub(crate) digest: Digest,
+    pub(crate) buffer: Buffer,
+}
+
+/// Small files that came in one frame.
+pub(crate) struct Batch {
+    pub(crate) items: Vec<BatchItem>,
+    pub(crate) buffer: Buffer,
+}
+
 /// What the connection brings, its place checked but not its content.
 pub(crate) enum Work {
-    Chunk {
-        entry: EntryIndex,
-        place: ChunkPlace,
-        digest: Digest,
-        buffer: Buffer,
-    },
-    Batch {
-        items: Vec<BatchItem>,
-        buffer: Buffer,
-    },
+    Chunk(Chunk),
+    Batch(Batch),
     End {
         entry: EntryIndex,
         root: Digest,
@@ -63,16 +69,8 @@ pub(crate) enum Work {
 type Hashed = (Work, bool);
 
 enum Verified {
-    Chunk {
-        entry: EntryIndex,
-        place: ChunkPlace,
-        digest: Digest,
-        buffer: Buffer,
-    },
-    Batch {
-        items: Vec<BatchItem>,
-        buffer: Buffer,
-    },
+    Chunk(Chunk),
+    Batch(Batch),
     End {
         entry: EntryIndex,
     },
@@ -217,9 +215,9 @@ impl Receiving {
     fn wanted(&self, mut work: Work) -> Option<Work> {
         let skipped = self.selection.skipped();
         match &mut work {
-            Work::Batch { items, .. } => items.retain(|item| !skipped.contains(&item.entry)),
+            Work::Batch(batch) => batch.items.retain(|item| !skipped.contains(&item.entry)),
             Work::Failed { entry, .. } if skipped.contains(entry) => return None,
-            Work::Chunk { .. } | Work::End { .. } | Work::Failed { .. } => {}
+            Work::Chunk(_) | Work::End { .. } | Work::Failed { .. } => {}
         }
         Some(work)
     }
@@ -249,31 +247,22 @@ impl Receiving {
             return Err(self.not_genuine());
         }
         Ok(match work {
-            Work::Chunk {
-                entry,
-                place,
-                digest,
-                buffer,
-            } => {
-                match comparisons.expected(entry, place.index()) {
-                    Some(expected) if expected == digest => {}
+            Work::Chunk(chunk) => {
+                let index = chunk.place.index();
+                match comparisons.expected(chunk.entry, index) {
+                    Some(expected) if expected == chunk.digest => {}
                     Some(_) => return Err(self.not_genuine()),
                     None => tree
-                        .get_or_insert_with(|| Tree::starting_at(place.index()))
-                        .push(digest),
+                        .get_or_insert_with(|| Tree::starting_at(index))
+                        .push(chunk.digest),
                 }
-                Verified::Chunk {
-                    entry,
-                    place,
-                    digest,
-                    buffer,
-                }
+                Verified::Chunk(chunk)
             }
-            Work::Batch { items, buffer } => {
-                for item in &items {
+            Work::Batch(batch) => {
+                for item in &batch.items {
                     self.transfer.digests.add_root(item.entry, item.digest);
                 }
-                Verified::Batch { items, buffer }
+                Verified::Batch(batch)
             }
             Work::End { entry, root } => {
                 let mut whole = comparisons.take(entry);
@@ -374,16 +363,16 @@ impl Receiving {
 
 fn hash(work: Work) -> Hashed {
     let is_genuine = match &work {
-        Work::Chunk {
+        Work::Chunk(Chunk {
             place,
             digest,
             buffer,
             ..
-        } => {
+        }) => {
             let data = buffer.data().get(..place.length_bytes());
             data.is_some_and(|data| Digest::of_chunk(*place, data) == *digest)
         }
-        Work::Batch { items, buffer } => items.iter().all(|item| {
+        Work::Batch(Batch { items, buffer }) => items.iter().all(|item| {
             let data = buffer.data().get(item.data.clone());
             data.is_some_and(|data| Digest::of_file(data) == item.digest)
         }),

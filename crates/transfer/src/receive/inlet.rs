@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::{Feeds, Work};
+use super::{Chunk, Feeds, Work};
 use crate::event::TransferError;
 use crate::protocol::chunking::ChunkPlace;
 use crate::protocol::early::EarlyData;
@@ -221,23 +221,22 @@ impl Work {
     /// The file that it belongs to, where it is one.
     const fn entry(&self) -> Option<EntryIndex> {
         match self {
-            Self::Chunk { entry, .. } | Self::End { entry, .. } | Self::Failed { entry, .. } => {
-                Some(*entry)
-            }
-            Self::Batch { .. } => None,
+            Self::Chunk(chunk) => Some(chunk.entry),
+            Self::End { entry, .. } | Self::Failed { entry, .. } => Some(*entry),
+            Self::Batch(_) => None,
         }
     }
 
     /// Whether it is wanted, if it is due.
     fn is_taken(&self, machine: &mut Receiver) -> Result<bool, Violation> {
         match self {
-            Self::Chunk { entry, place, .. } => {
+            Self::Chunk(Chunk { entry, place, .. }) => {
                 // Once more, since the answer to the offer may have come meanwhile.
                 let taken = machine.chunk(*entry, place.index(), place.length_bytes())?;
                 Ok(taken.is_some())
             }
-            Self::Batch { items, .. } => {
-                let mut items = items.iter();
+            Self::Batch(batch) => {
+                let mut items = batch.items.iter();
                 items.try_for_each(|item| machine.small_file(item.entry, item.data.len()))?;
                 Ok(true)
             }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::{Receiving, Stopped, Verified, Written};
+use super::{Batch, Chunk, Receiving, Stopped, Verified, Written};
 use crate::disk::direct::Pace;
 use crate::disk::partial_file::PartialFile;
 use crate::disk::store::{Folders, Store};
@@ -72,17 +72,17 @@ impl<'a> WriteStage<'a> {
         for piece in verified {
             self.receiving.check_stopped()?;
             match piece {
-                Verified::Chunk {
+                Verified::Chunk(Chunk {
                     entry,
                     place,
                     digest,
                     buffer,
-                } => {
+                }) => {
                     let data = buffer.data().get(..place.length_bytes());
                     self.chunk(entry, data.unwrap_or_default(), place.index(), digest)?;
                     self.sync_some(entry, data.map_or(0, <[u8]>::len));
                 }
-                Verified::Batch { items, buffer } => {
+                Verified::Batch(Batch { items, buffer }) => {
                     for item in items {
                         if self.store.is_settled(item.entry) {
                             self.settled_again(&item)?;
