@@ -113,16 +113,8 @@ impl Engine {
                     tokio::spawn(async move { attempt.stay_logged_in(pending, &watch).await });
                 self.set_connection_task(task.abort_handle());
             }
-            LoginEffect::Watch(names) => {
-                if let Some(connector) = self.server.connector() {
-                    connector.rendezvous().watch(&names);
-                }
-            }
-            LoginEffect::Unwatch(names) => {
-                if let Some(connector) = self.server.connector() {
-                    connector.rendezvous().unwatch(&names);
-                }
-            }
+            LoginEffect::Watch(names) => self.connected(|it| it.rendezvous().watch(&names)),
+            LoginEffect::Unwatch(names) => self.connected(|it| it.rendezvous().unwatch(&names)),
             LoginEffect::Ask(connection) => self.ask_server(connection),
             LoginEffect::ConnectAside {
                 connection,
@@ -141,20 +133,21 @@ impl Engine {
                 self.server.drop_aside();
                 self.server.aside_task = Some(task.abort_handle());
             }
-            LoginEffect::SetWarmth(warmth) => {
-                if let Some(connector) = self.server.connector() {
-                    connector.set_warmth(warmth);
-                }
-            }
+            LoginEffect::SetWarmth(warmth) => self.connected(|it| it.set_warmth(warmth)),
             LoginEffect::DropAside => self.server.drop_aside(),
             LoginEffect::GiveUp => {
-                if let Some(connector) = self.server.connector() {
-                    connector.rendezvous().give_up();
-                }
+                self.connected(|it| it.rendezvous().give_up());
                 self.server.end_connection();
             }
             // Tasks that wait for a connector learn that there will be none.
             LoginEffect::End => self.server = ServerConnection::default(),
+        }
+    }
+
+    /// Uses the connector, if there is one: a new login brings what is missed meanwhile.
+    fn connected(&self, act: impl FnOnce(&Connector)) {
+        if let Some(connector) = self.server.connector() {
+            act(&connector);
         }
     }
 
