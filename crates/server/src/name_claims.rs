@@ -12,7 +12,7 @@ use pinhole_proto::rendezvous::Refusal;
 use tokio::sync::mpsc;
 use tracing::error;
 
-use crate::admission::{RATED, Regulars, newcomer};
+use crate::admission::{NamedKeys, RATED, newcomer};
 use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
 use crate::names::{Names, NamesError};
@@ -20,7 +20,9 @@ use crate::slots::{Slot, Slots};
 
 /// The length of the queue. It is longer than the number of claims that may wait, because
 /// evicted claims stay in it until they are answered.
-const QUEUE: usize = 4_096;
+const QUEUE: usize = 32_768;
+/// The most claims that are answered together. New names among them share one write.
+const BATCH: usize = 256;
 /// How often new regulars are looked for.
 const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -48,7 +50,7 @@ pub(crate) struct NameWorker {
     names_per_key: u32,
     names_max: u64,
     new_names: SubnetRateLimiter,
-    regulars: Arc<Regulars>,
+    named_keys: Arc<NamedKeys>,
     regular_after: Duration,
     looked_at: Option<Instant>,
 }
@@ -56,7 +58,7 @@ pub(crate) struct NameWorker {
 pub(crate) fn claims(
     names: Names,
     limits: &Limits,
-    regulars: Arc<Regulars>,
+    named_keys: Arc<NamedKeys>,
 ) -> Result<(ClaimQueue, NameWorker), NamesError> {
     let (sender, queue) = mpsc::channel(QUEUE);
     let claims = ClaimQueue {
@@ -69,10 +71,11 @@ pub(crate) fn claims(
         names_per_key: limits.names_per_key,
         names_max: limits.names,
         new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
-        regulars,
+        named_keys,
         regular_after: limits.regular_after,
         looked_at: None,
     };
+    name_worker.named_keys.insert(name_worker.names.keys()?);
     name_worker.note_regulars(Instant::now())?;
     Ok((claims, name_worker))
 }
@@ -93,22 +96,78 @@ impl ClaimQueue {
 }
 
 impl NameWorker {
-    /// Answers claims in the order in which they came, until the server stops.
+    /// Answers claims until the server stops: of all that wait those of known names first,
+    /// then the others after a write that they share.
     pub(crate) fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
-        while let Some((claim, slot)) = self.queue.blocking_recv() {
-            let session = claim.session;
-            let owner = match slot.is_evicted() {
-                true => Err(Refusal::Limited),
-                false => self.decide(Instant::now(), &claim),
-            };
-            drop(slot);
-            if answers
-                .blocking_send(RegistrarInput::Claimed { session, owner })
-                .is_err()
-            {
-                return;
+        let mut waiting = Vec::new();
+        while self.queue.blocking_recv_many(&mut waiting, BATCH) > 0 {
+            if let Err(error) = self.note_regulars(Instant::now()) {
+                error!("looking for regulars: {error:#}");
+            }
+            let mut new = Vec::new();
+            for (claim, slot) in waiting.drain(..) {
+                let owner = match slot.is_evicted() {
+                    true => Err(Refusal::Limited),
+                    false => match self.look_up(&claim) {
+                        Ok(Some(owner)) => Ok(owner),
+                        Ok(None) => {
+                            new.push((claim, slot));
+                            continue;
+                        }
+                        Err(refusal) => Err(refusal),
+                    },
+                };
+                if !self.answer(answers, &claim, owner) {
+                    return;
+                }
+            }
+            let claims: Vec<_> = new.iter().map(|(claim, _)| claim).collect();
+            let owners = self.bind(Instant::now(), &claims);
+            for (claim, owner) in claims.into_iter().zip(owners) {
+                if !self.answer(answers, claim, owner) {
+                    return;
+                }
             }
         }
+    }
+
+    /// Returns whether somebody takes answers still.
+    fn answer(
+        &self,
+        answers: &mpsc::Sender<RegistrarInput>,
+        claim: &NameClaim,
+        owner: Result<PeerKey, Refusal>,
+    ) -> bool {
+        if owner == Ok(claim.key) {
+            self.named_keys.insert([claim.key]);
+        }
+        let session = claim.session;
+        let answer = RegistrarInput::Claimed { session, owner };
+        answers.blocking_send(answer).is_ok()
+    }
+
+    fn look_up(&self, claim: &NameClaim) -> Result<Option<PeerKey>, Refusal> {
+        self.names.owner(&claim.name).map_err(|error| {
+            error!("looking {} up: {error:#}", claim.name);
+            Refusal::Internal
+        })
+    }
+
+    /// Decides on claims of names that were free, in one write.
+    fn bind(&mut self, now: Instant, claims: &[&NameClaim]) -> Vec<Result<PeerKey, Refusal>> {
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        let begun = self.names.begin();
+        let decided = begun.and_then(|()| {
+            let owners = claims.iter().map(|claim| self.decide(now, claim)).collect();
+            self.names.commit()?;
+            Ok(owners)
+        });
+        decided.unwrap_or_else(|error| {
+            error!("{} names cannot be registered: {error:#}", claims.len());
+            vec![Err(Refusal::NoNewNames); claims.len()]
+        })
     }
 
     /// Returns the key that the name is bound to, after binding it if it is free.
@@ -118,7 +177,6 @@ impl NameWorker {
             error!("looking {name} up: {error:#}");
             Refusal::Internal
         };
-        self.note_regulars(now).map_err(unreadable)?;
         if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
             return Ok(owner);
         }
@@ -144,7 +202,7 @@ impl NameWorker {
         if self.looked_at.is_none_or(is_due) {
             self.looked_at = Some(now);
             let keys = self.names.new_regulars(self.regular_after)?;
-            self.regulars.insert(keys);
+            self.named_keys.insert_regulars(keys);
         }
         Ok(())
     }
@@ -155,6 +213,7 @@ mod tests {
     use pinhole_budget::{Bounds, Rate, SubnetBounds};
 
     use super::*;
+    use crate::admission::Tenure;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -197,6 +256,64 @@ mod tests {
         assert_eq!(ask("2001:db8::3"), Ok(()));
     }
 
+    type Answers = Vec<(u64, Result<PeerKey, Refusal>)>;
+
+    /// What comes of claims that wait at once, in the order of the answers.
+    fn answered(limits: &Limits, all: Vec<NameClaim>) -> (Answers, Arc<NamedKeys>) {
+        let (claims, name_worker, _dir) = with(limits);
+        let named_keys = Arc::clone(&name_worker.named_keys);
+        for claim in all {
+            assert_eq!(claims.ask(claim), Ok(()));
+        }
+        drop(claims);
+        let (answers, mut answered) = mpsc::channel(QUEUE);
+        name_worker.run(&answers);
+        drop(answers);
+        let mut owners = Vec::new();
+        while let Some(answer) = answered.blocking_recv() {
+            let RegistrarInput::Claimed { session, owner } = answer else {
+                panic!("{answer:?}");
+            };
+            owners.push((session.0, owner));
+        }
+        (owners, named_keys)
+    }
+
+    #[test]
+    fn a_storm_of_logins_from_one_address_waits_and_nobody_is_refused() {
+        let people = 0..5_000;
+        let limits = Limits {
+            new_names_per_network: Rate {
+                burst: 5_000,
+                interval: HOUR,
+            },
+            names_per_key: u32::MAX,
+            claims: Bounds {
+                per_key: u64::MAX,
+                ..Limits::default().claims
+            },
+            ..Limits::default()
+        };
+        let all = people.clone().map(|number| NameClaim {
+            session: SessionId(number),
+            ..claim(&format!("person-{number}"), 1, "198.51.100.1")
+        });
+        let (owners, named_keys) = answered(&limits, all.collect());
+        let own = PeerKey::from_bytes([1; 32]);
+        let expected: Vec<_> = people.map(|number| (number, Ok(own))).collect();
+        assert_eq!(owners, expected);
+        assert_eq!(named_keys.tenure(own), Some(Tenure::Named));
+    }
+
+    #[test]
+    fn one_name_that_two_keys_claim_at_once_is_the_first_s() {
+        let all = [1, 2].map(|key| claim("alice", key, "198.51.100.1"));
+        let (owners, named_keys) = answered(&Limits::default(), all.into());
+        let first = PeerKey::from_bytes([1; 32]);
+        assert_eq!(owners, [(0, Ok(first)), (0, Ok(first))]);
+        assert_eq!(named_keys.tenure(PeerKey::from_bytes([2; 32])), None);
+    }
+
     #[test]
     fn a_key_is_a_regular_s_once_its_name_is_old_enough() {
         let (_claims, mut name_worker, _dir) = with(&Limits::default());
@@ -205,11 +322,17 @@ mod tests {
             .decide(now, &claim("alice", 1, "198.51.100.1"))
             .unwrap();
         name_worker.note_regulars(now + HOUR).unwrap();
-        let regulars = Arc::clone(&name_worker.regulars);
-        assert!(!regulars.contains(PeerKey::from_bytes([1; 32])));
+        let keys = Arc::clone(&name_worker.named_keys);
+        assert_ne!(
+            keys.tenure(PeerKey::from_bytes([1; 32])),
+            Some(Tenure::Regular)
+        );
         name_worker.regular_after = Duration::ZERO;
         name_worker.note_regulars(now + 2 * HOUR).unwrap();
-        assert!(regulars.contains(PeerKey::from_bytes([1; 32])));
+        assert_eq!(
+            keys.tenure(PeerKey::from_bytes([1; 32])),
+            Some(Tenure::Regular)
+        );
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
-use crate::admission::{AdmissionControl, Regulars};
+use crate::admission::{AdmissionControl, NamedKeys};
 use crate::backlog::Backlogs;
 use crate::connection::{Arrival, ListenerInfo, serve};
 use crate::context::Context;
@@ -34,6 +34,7 @@ use crate::proxy_protocol::TrustedProxies;
 use crate::registrar;
 use crate::relay::RelayService;
 use crate::slots::Slot;
+use crate::turns::Turns;
 
 /// How long clients may take to read why they are disconnected.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,9 +94,9 @@ pub async fn run_behind(
         true => Registry::new(),
         false => Registry::new().without_relay(),
     };
-    let regulars: Arc<Regulars> = Arc::default();
-    let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
-    let admission = Arc::new(AdmissionControl::new(&limits, regulars));
+    let named_keys: Arc<NamedKeys> = Arc::default();
+    let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys))?;
+    let admission = Arc::new(AdmissionControl::new(&limits, named_keys));
     let log = Arc::new(ClientLog::new(&limits));
     let backlogs = Backlogs::default();
     let resources = registrar::RegistrarResources {
@@ -108,6 +109,7 @@ pub async fn run_behind(
     let relay = Arc::new(RelayService::new(limits.relay.clone()));
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
+        turns: Turns::for_half_the_processors(),
         admission,
         prober: Prober::new(&limits),
         relay: Arc::clone(&relay),
@@ -220,8 +222,8 @@ fn begin(
                         is_proxied: true,
                         ..arrival
                     };
-                    if let Some(handshake) = admit(&context, client) {
-                        serve(&context, tcp, arrival, handshake).await;
+                    if let Some(silent) = admit(&context, client) {
+                        serve(&context, tcp, arrival, silent).await;
                     }
                 }
                 Err(error) if context.log.admits(observed.ip()) => {
@@ -230,21 +232,16 @@ fn begin(
                 Err(_) => {}
             }
         });
-    } else if let Some(handshake) = admit(&context, observed) {
-        connections.spawn(async move { serve(&context, tcp, arrival, handshake).await });
+    } else if let Some(silent) = admit(&context, observed) {
+        connections.spawn(async move { serve(&context, tcp, arrival, silent).await });
     }
 }
 
 fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
-    match context.admission.arrive(observed.ip()) {
-        Ok(handshake) => Some(handshake),
-        Err(full) => {
-            if context.log.admits(observed.ip()) {
-                info!(%observed, "connection refused before its handshake: {full}");
-            }
-            None
-        }
-    }
+    let admitted = context.admission.arrive(observed.ip());
+    admitted
+        .map_err(|full| context.note_refused(observed, full))
+        .ok()
 }
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
+use pinhole_budget::{Bounds, Budget, Full, Owner, Taken, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
 
@@ -38,6 +38,17 @@ impl Slots {
     pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
         let mut state = self.0.lock();
         let taken = state.budget.take(owner, 1)?;
+        Ok(self.hold(&mut state, taken))
+    }
+
+    /// The same, evicting the oldest where there is no room.
+    pub(crate) fn take_from_oldest(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
+        let mut state = self.0.lock();
+        let taken = state.budget.take_from_oldest(owner, 1)?;
+        Ok(self.hold(&mut state, taken))
+    }
+
+    fn hold(self: &Arc<Self>, state: &mut SlotTable, taken: Taken) -> Slot {
         for gone in taken.evicted {
             if let Some(evicted) = state.held.remove(&gone) {
                 evicted.notify_one();
@@ -45,11 +56,11 @@ impl Slots {
         }
         let evicted = Arc::new(Notify::new());
         state.held.insert(taken.ticket, Arc::clone(&evicted));
-        Ok(Slot {
+        Slot {
             slots: Arc::clone(self),
             ticket: taken.ticket,
             evicted,
-        })
+        }
     }
 
     pub(crate) fn used(&self) -> u64 {
