@@ -1,5 +1,6 @@
 //! Things that are held for others.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -120,6 +121,14 @@ enum Group<K> {
     Nobody,
 }
 
+/// A group by its weight and its oldest ticket.
+type Weighed<K> = (u64, Reverse<Ticket>, Group<K>);
+
+fn weighed<K>(weight: u64, tickets: &BTreeSet<Ticket>, group: Group<K>) -> Option<Weighed<K>> {
+    let oldest = tickets.first()?;
+    Some((weight, Reverse(*oldest), group))
+}
+
 #[derive(Debug)]
 struct HeldItem<K> {
     owner: Owner<K>,
@@ -156,7 +165,8 @@ pub struct Budget<K> {
     by_key: HashMap<K, u64>,
     by_subnet: HashMap<Subnet, u64>,
     groups: BTreeMap<Group<K>, (u64, BTreeSet<Ticket>)>,
-    by_weight: BTreeSet<(u64, Group<K>)>,
+    /// The lightest first, and of the same weight those whose oldest is the latest.
+    by_weight: BTreeSet<Weighed<K>>,
 }
 
 impl<K: Copy + Ord + Hash> Budget<K> {
@@ -209,6 +219,49 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         Ok(Taken { ticket, evicted })
     }
 
+    /// Like [`take`](Self::take), but where that would refuse for the sake of a network or
+    /// of the total, the oldest newcomer of the network, or of those networks that hold
+    /// most, is evicted instead. Right for things that honest owners give back soon: what
+    /// is old is most likely held for nothing.
+    ///
+    /// # Errors
+    /// Says which bound was met, if nobody can be evicted for it.
+    pub fn take_from_oldest(&mut self, owner: Owner<K>, cost: u64) -> Result<Taken, Full> {
+        let mut evicted = Vec::new();
+        loop {
+            let full = match self.take(owner, cost) {
+                Ok(taken) => {
+                    evicted.extend(taken.evicted);
+                    let ticket = taken.ticket;
+                    return Ok(Taken { ticket, evicted });
+                }
+                Err(full) => full,
+            };
+            let oldest = self.oldest(&owner, full).ok_or(full)?;
+            self.give_back(oldest);
+            evicted.push(oldest);
+        }
+    }
+
+    /// The newcomer that is evicted for `owner` where this is full.
+    fn oldest(&self, owner: &Owner<K>, full: Full) -> Option<Ticket> {
+        match full {
+            Full::Key => None,
+            Full::Total => {
+                let (_, Reverse(oldest), _) = self.by_weight.last()?;
+                Some(*oldest)
+            }
+            Full::Subnet(subnet) => {
+                let (_, tickets) = self.groups.get(&group(owner))?;
+                let is_inside = |ticket: &&Ticket| {
+                    let address = self.held.get(ticket).and_then(|held| held.owner.address);
+                    address.is_some_and(|it| subnets(it).contains(&subnet))
+                };
+                tickets.iter().find(is_inside).copied()
+            }
+        }
+    }
+
     /// Gives a ticket back. A ticket that was evicted is ignored.
     pub fn give_back(&mut self, ticket: Ticket) {
         let Some(HeldItem { owner, cost }) = self.held.remove(&ticket) else {
@@ -226,12 +279,14 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         }
         let group = group(&owner);
         let (mut weight, mut tickets) = self.groups.remove(&group).unwrap_or_default();
-        self.by_weight.remove(&(weight, group));
+        if let Some(before) = weighed(weight, &tickets, group) {
+            self.by_weight.remove(&before);
+        }
         weight -= cost;
         tickets.remove(&ticket);
-        if !tickets.is_empty() {
+        if let Some(after) = weighed(weight, &tickets, group) {
+            self.by_weight.insert(after);
             self.groups.insert(group, (weight, tickets));
-            self.by_weight.insert((weight, group));
         }
     }
 
@@ -298,7 +353,7 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         let own_group = (!owner.is_known).then(|| group(owner));
         let own_weight = own_group.and_then(|it| Some(self.groups.get(&it)?.0));
         let own_weight = own_weight.unwrap_or(0).saturating_add(cost);
-        for (weight, group) in self.by_weight.iter().rev() {
+        for (weight, _, group) in self.by_weight.iter().rev() {
             if excess == 0 {
                 break;
             }
@@ -377,10 +432,12 @@ impl<K: Copy + Ord + Hash> Budget<K> {
         }
         let group = group(&owner);
         let (weight, tickets) = self.groups.entry(group).or_default();
-        self.by_weight.remove(&(*weight, group));
+        if let Some(before) = weighed(*weight, tickets, group) {
+            self.by_weight.remove(&before);
+        }
         *weight += cost;
         tickets.insert(ticket);
-        self.by_weight.insert((*weight, group));
+        self.by_weight.extend(weighed(*weight, tickets, group));
     }
 }
 

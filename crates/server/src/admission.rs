@@ -1,6 +1,6 @@
-//! Budgets of keys and networks: connections, logins, and the reserve of regulars.
+//! Budgets of keys and networks: connections, logins, and what keys with a name have apart.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,12 +27,25 @@ pub(crate) const fn newcomer(key: Option<PeerKey>, address: IpAddr) -> Owner<Pee
     }
 }
 
+/// The owner of something that this key has by its tenure.
+const fn owner(key: PeerKey, address: IpAddr, tenure: Option<Tenure>) -> Owner<PeerKey> {
+    match tenure {
+        Some(Tenure::Regular) => Owner {
+            is_known: true,
+            ..newcomer(Some(key), address)
+        },
+        // It counts for itself, not for its network.
+        Some(Tenure::Named) => Owner::stranger(key),
+        None => newcomer(Some(key), address),
+    }
+}
+
 /// The slot of a connection with a proven key.
 #[derive(Debug)]
 pub(crate) struct ConnectionSlot {
     slot: Slot,
-    /// Its part of the reserve, if it is a regular's.
-    reserve: Mutex<Option<Slot>>,
+    /// Its part of what regulars or other keys with a name have apart.
+    apart: Mutex<Option<Slot>>,
 }
 
 impl ConnectionSlot {
@@ -42,17 +55,36 @@ impl ConnectionSlot {
     }
 }
 
-/// Keys that have had a name for long. New keys cannot push them out of a full server.
-#[derive(Debug, Default)]
-pub(crate) struct Regulars(Mutex<HashSet<PeerKey>>);
+/// For how long a key has had a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tenure {
+    /// It has one. Networks share what newcomers may have, but this key has logged in
+    /// before, so it is no newcomer.
+    Named,
+    /// For long. New keys cannot push it out of a full server.
+    Regular,
+}
 
-impl Regulars {
+/// The keys that have names. There are at most as many as there may be names.
+#[derive(Debug, Default)]
+pub(crate) struct NamedKeys(Mutex<HashMap<PeerKey, Tenure>>);
+
+impl NamedKeys {
     pub(crate) fn insert(&self, keys: impl IntoIterator<Item = PeerKey>) {
-        self.0.lock().extend(keys);
+        let mut all = self.0.lock();
+        for key in keys {
+            all.entry(key).or_insert(Tenure::Named);
+        }
     }
 
-    pub(crate) fn contains(&self, key: PeerKey) -> bool {
-        self.0.lock().contains(&key)
+    pub(crate) fn insert_regulars(&self, keys: impl IntoIterator<Item = PeerKey>) {
+        let regulars = keys.into_iter().map(|key| (key, Tenure::Regular));
+        self.0.lock().extend(regulars);
+    }
+
+    /// `None` for a key without a name.
+    pub(crate) fn tenure(&self, key: PeerKey) -> Option<Tenure> {
+        self.0.lock().get(&key).copied()
     }
 }
 
@@ -66,23 +98,27 @@ struct LoginRates {
 #[derive(Debug)]
 pub(crate) struct AdmissionControl {
     connections: Arc<Slots>,
+    silent: Arc<Slots>,
     handshakes: Arc<Slots>,
-    reserve: Arc<Slots>,
+    regulars: Arc<Slots>,
+    named: Arc<Slots>,
     sessions: Arc<Slots>,
     strange_observations: Arc<Slots>,
-    regulars: Arc<Regulars>,
+    named_keys: Arc<NamedKeys>,
     logins: Mutex<LoginRates>,
 }
 
 impl AdmissionControl {
-    pub(crate) fn new(limits: &Limits, regulars: Arc<Regulars>) -> Self {
+    pub(crate) fn new(limits: &Limits, named_keys: Arc<NamedKeys>) -> Self {
         Self {
             connections: Slots::raised_by(CONNECTIONS, limits.connections),
+            silent: Slots::new(limits.silent),
             handshakes: Slots::new(limits.handshakes),
-            reserve: Slots::new(limits.regulars),
+            regulars: Slots::new(limits.regulars),
+            named: Slots::new(limits.named),
             sessions: Slots::raised_by(PEOPLE, limits.sessions),
             strange_observations: Slots::new(limits.strange_observations),
-            regulars,
+            named_keys,
             logins: Mutex::new(LoginRates {
                 of_keys: RateLimiter::new(limits.logins_per_key, RATED),
                 of_networks: SubnetRateLimiter::new(limits.logins_per_network, RATED),
@@ -93,8 +129,10 @@ impl AdmissionControl {
     /// Changes the bounds of people and connections.
     pub(crate) fn set_limits(&self, limits: &Limits) {
         self.connections.set_bounds(limits.connections);
+        self.silent.set_bounds(limits.silent);
         self.handshakes.set_bounds(limits.handshakes);
-        self.reserve.set_bounds(limits.regulars);
+        self.regulars.set_bounds(limits.regulars);
+        self.named.set_bounds(limits.named);
         self.sessions.set_bounds(limits.sessions);
     }
 
@@ -109,18 +147,24 @@ impl AdmissionControl {
         }
     }
 
-    /// Takes a slot for the handshake of a connection from `address`. Its key is known
-    /// only afterwards.
+    /// Takes a slot for a connection from `address` until it says something. A client
+    /// speaks within one round trip, so a crowd that does not only pushes itself out.
     pub(crate) fn arrive(&self, address: IpAddr) -> Result<Slot, Full> {
-        self.handshakes.take(newcomer(None, address))
+        self.silent.take_from_oldest(newcomer(None, address))
+    }
+
+    /// Takes a slot for the handshake of a connection that has spoken. Its key is known
+    /// only afterwards.
+    pub(crate) fn shake_hands(&self, address: IpAddr) -> Result<Slot, Full> {
+        self.handshakes.take_from_oldest(newcomer(None, address))
     }
 
     /// Takes a slot for a connection of this key.
     pub(crate) fn connect(&self, key: PeerKey, address: IpAddr) -> Result<ConnectionSlot, Full> {
-        let (owner, reserve) = self.owner(key, address);
+        let (owner, apart) = self.owner(key, address);
         Ok(ConnectionSlot {
             slot: self.connections.take(owner)?,
-            reserve: Mutex::new(reserve),
+            apart: Mutex::new(apart),
         })
     }
 
@@ -131,38 +175,43 @@ impl AdmissionControl {
         key: PeerKey,
         address: IpAddr,
     ) -> Result<(), Full> {
-        let (owner, reserve) = self.owner(key, address);
+        let (owner, apart) = self.owner(key, address);
         connection.slot.reassign(owner)?;
-        *connection.reserve.lock() = reserve;
+        *connection.apart.lock() = apart;
         Ok(())
     }
 
-    /// The owner of a connection, with its part of the reserve.
+    /// The owner of a connection, with its part of what is apart from newcomers.
     fn owner(&self, key: PeerKey, address: IpAddr) -> (Owner<PeerKey>, Option<Slot>) {
-        let owner = newcomer(Some(key), address);
-        let reserve = match self.is_regular(key) {
-            true => self.reserve.take(owner).ok(),
-            false => None,
-        };
-        let is_known = reserve.is_some();
-        (Owner { is_known, ..owner }, reserve)
+        let tenure = self.named_keys.tenure(key);
+        let newcomer = newcomer(Some(key), address);
+        if tenure == Some(Tenure::Regular)
+            && let Ok(slot) = self.regulars.take(newcomer)
+        {
+            return (owner(key, address, tenure), Some(slot));
+        }
+        if tenure.is_some()
+            && let Ok(slot) = self.named.take(newcomer)
+        {
+            return (owner(key, address, Some(Tenure::Named)), Some(slot));
+        }
+        (newcomer, None)
     }
 
     /// Whether the key has had a name for long.
     pub(crate) fn is_regular(&self, key: PeerKey) -> bool {
-        self.regulars.contains(key)
+        self.named_keys.tenure(key) == Some(Tenure::Regular)
     }
 
     /// Takes a slot for another session, unless there have been too many logins.
     pub(crate) fn log_in(&self, key: PeerKey, address: IpAddr) -> Option<Slot> {
         let now = Instant::now();
-        let is_known = self.is_regular(key);
+        let tenure = self.named_keys.tenure(key);
         let mut logins = self.logins.lock();
-        let is_granted =
-            logins.of_keys.take(now, key) && (is_known || logins.of_networks.take(now, address));
+        let is_granted = logins.of_keys.take(now, key)
+            && (tenure.is_some() || logins.of_networks.take(now, address));
         drop(logins);
-        let owner = newcomer(Some(key), address);
-        let slot = || self.sessions.take(Owner { is_known, ..owner }).ok();
+        let slot = || self.sessions.take(owner(key, address, tenure)).ok();
         is_granted.then(slot).flatten()
     }
 
@@ -237,36 +286,110 @@ mod tests {
 
     #[test]
     fn a_crowd_of_sixteen_networks_is_evicted_for_newcomers() {
-        let admission = admission(&Limits::default());
+        const ALL_BUT_THE_RESERVE: usize = 9_216;
+        let mut limits = Limits::default();
+        limits.connections.total = 12_288;
+        limits.connections.reserved = 3_072;
+        let admission = admission(&limits);
         let crowd: Vec<_> = (0..16)
             .map(|network| address(&format!("198.51.{network}.1")))
             .collect();
         let held = fill(&admission, &crowd);
-        assert_eq!(held.len(), 9_216, "all but the reserve");
+        assert_eq!(held.len(), ALL_BUT_THE_RESERVE);
         let honest: Vec<_> = (0..250)
             .map(|number| {
                 let from = address(&format!("203.0.113.{number}"));
                 admission.connect(key(number), from).unwrap()
             })
             .collect();
-        assert_eq!(are_held(&held), 9_216 - honest.len());
+        assert_eq!(are_held(&held), ALL_BUT_THE_RESERVE - honest.len());
         let again = fill(&admission, &crowd);
         assert_eq!(again.len(), 0, "and not to the crowd");
         assert_eq!(are_held(&honest), 250);
     }
 
+    fn evicted(slots: &[Slot]) -> usize {
+        slots.iter().filter(|it| it.is_evicted()).count()
+    }
+
     #[test]
-    fn silent_connections_of_a_crowd_hold_no_handshake_against_others() {
+    fn silent_connections_of_a_crowd_push_themselves_out() {
         let admission = admission(&Limits::default());
         let mut held = Vec::new();
         for network in 0..16 {
             let from = address(&format!("198.51.{network}.1"));
-            held.extend((0..128).map(|_| admission.arrive(from).unwrap()));
+            held.extend((0..256).map(|_| admission.arrive(from).unwrap()));
         }
-        let handshake = admission.arrive(address("203.0.113.1")).unwrap();
+        let newcomer = admission.arrive(address("203.0.113.1")).unwrap();
+        assert_eq!((newcomer.is_evicted(), evicted(&held)), (false, 1));
+    }
+
+    #[test]
+    fn a_silent_crowd_of_a_network_each_cuts_no_newcomer_off() {
+        let admission = admission(&Limits::default());
+        let stranger = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            IpAddr::from([10, high, low, 1])
+        };
+        let mut held: Vec<_> = (0..6_000)
+            .map(|number| admission.arrive(stranger(number)).unwrap())
+            .collect();
+        assert_eq!(evicted(&held), 6_000 - 4_096);
+        let newcomer = admission.arrive(address("203.0.113.1")).unwrap();
+        // Two seconds of strangers, two thousand a second.
+        held.extend((6_000..10_000).map(|it| admission.arrive(stranger(it)).unwrap()));
+        assert!(!newcomer.is_evicted());
+        let handshake = admission.shake_hands(address("203.0.113.1")).unwrap();
+        drop((newcomer, held));
         assert!(!handshake.is_evicted());
-        let evicted = held.iter().filter(|it| it.is_evicted()).count();
-        assert_eq!(evicted, 1);
+    }
+
+    #[test]
+    fn an_office_of_two_thousand_comes_back_through_one_address() {
+        let admission = admission(&Limits::default());
+        let office = address("198.51.100.1");
+        let people: Vec<_> = (0..2_000_u16)
+            .map(|number| {
+                let mut bytes = [7; 32];
+                bytes[..2].copy_from_slice(&number.to_be_bytes());
+                PeerKey::from_bytes(bytes)
+            })
+            .collect();
+        admission.named_keys.insert(people.iter().copied());
+        let silent: Vec<_> = (0..2_000).map(|_| admission.arrive(office)).collect();
+        let shaking: Vec<_> = (0..2_000).map(|_| admission.shake_hands(office)).collect();
+        for slots in [silent, shaking] {
+            let slots: Vec<_> = slots.into_iter().map(Result::unwrap).collect();
+            assert_eq!(evicted(&slots), 0);
+        }
+        let connect = |key: &PeerKey| admission.connect(*key, office).unwrap();
+        let connections: Vec<_> = people
+            .iter()
+            .flat_map(|key| [connect(key), connect(key), connect(key)])
+            .collect();
+        let log_in = |key: &PeerKey| admission.log_in(*key, office).unwrap();
+        let sessions: Vec<_> = people.iter().map(log_in).collect();
+        assert_eq!((are_held(&connections), evicted(&sessions)), (6_000, 0));
+        let newcomer = key(1);
+        assert!(admission.connect(newcomer, office).is_ok());
+        assert!(admission.log_in(newcomer, office).is_some(), "beside them");
+    }
+
+    #[test]
+    fn keys_with_a_name_cannot_take_the_reserve() {
+        let mut limits = Limits::default();
+        limits.connections.total = 10;
+        limits.connections.reserved = 4;
+        limits.named.per_key = 9;
+        let admission = admission(&limits);
+        admission.named_keys.insert([key(1)]);
+        admission.named_keys.insert_regulars([key(2)]);
+        let home = address("198.51.100.1");
+        let connect = |number| admission.connect(key(number), home);
+        let named: Vec<_> = (0..9).map_while(|_| connect(1).ok()).collect();
+        assert_eq!(named.len(), 6);
+        let regular: Vec<_> = (0..9).map_while(|_| connect(2).ok()).collect();
+        assert!(regular.len() >= 4);
     }
 
     #[test]
@@ -276,8 +399,9 @@ mod tests {
         limits.connections.reserved = 10;
         limits.connections.per_subnet = SubnetBounds::uniform(20);
         limits.regulars.per_key = 4;
+        limits.named.per_key = 0;
         let admission = admission(&limits);
-        admission.regulars.insert([key(1)]);
+        admission.named_keys.insert_regulars([key(1)]);
         let home = address("198.51.100.1");
         let crowd = fill(&admission, &[home]);
         assert_eq!(crowd.len(), 20);
@@ -337,7 +461,7 @@ mod tests {
             ..Limits::default()
         };
         let admission = admission(&limits);
-        admission.regulars.insert([key(9)]);
+        admission.named_keys.insert_regulars([key(9)]);
         let home = address("2001:db8::1");
         let neighbour = address("2001:db8::2");
         let held = [1, 2].map(|number| admission.log_in(key(number), home));

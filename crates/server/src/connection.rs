@@ -70,7 +70,7 @@ impl AuthenticatedClient {
 }
 
 /// Serves `tcp` until either side ends it.
-pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, handshake: Slot) {
+pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, silent: Slot) {
     let observed = arrival.observed;
     let deadline = Instant::now() + context.limits.authenticate_timeout;
     // A silent connection costs next to nothing: what TLS needs is allocated after the
@@ -79,11 +79,17 @@ pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, h
     let spoken = tokio::select! {
         spoken = timeout_at(deadline, tcp.peek(&mut byte)) => spoken,
         () = context.stopped() => return,
-        () = handshake.evicted() => return,
+        () = silent.evicted() => return,
     };
     let ended = match spoken {
         Ok(Ok(0)) => Err(ConnectionError::Empty),
-        Ok(Ok(_)) => Box::pin(serve_speaking(context, tcp, arrival, handshake, deadline)).await,
+        Ok(Ok(_)) => match context.admission.shake_hands(observed.ip()) {
+            Ok(handshake) => {
+                drop(silent);
+                Box::pin(serve_speaking(context, tcp, arrival, handshake, deadline)).await
+            }
+            Err(full) => return context.note_refused(observed, full),
+        },
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(ConnectionError::Slow),
     };
@@ -101,8 +107,9 @@ async fn serve_speaking(
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
     let observed = arrival.observed;
+    let open = Box::pin(context.turns.run(open(&context.tls, tcp, observed)));
     let opened = tokio::select! {
-        opened = timeout_at(deadline, Box::pin(open(&context.tls, tcp, observed))) => opened,
+        opened = timeout_at(deadline, open) => opened,
         () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
         () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };

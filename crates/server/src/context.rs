@@ -1,9 +1,11 @@
 //! What all connections share: their resources, and how they are written to and ended.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pinhole_budget::Full;
 use pinhole_proto::frame::FrameError;
 use pinhole_proto::rendezvous::{Refusal, ServerMessage};
 use pinhole_proto::tls::Unproven;
@@ -11,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tracing::info;
 
 use crate::admission::{AdmissionControl, ConnectionSlot};
 use crate::backlog::{Backlogs, encoded};
@@ -21,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::probe::Prober;
 use crate::proxy_protocol::TrustedProxies;
 use crate::relay::RelayService;
+use crate::turns::Turns;
 
 /// Longer than most messages. An idle connection holds this buffer.
 pub(crate) const READ_BYTES: usize = 512;
@@ -38,6 +42,8 @@ pub(crate) enum Phase {
 /// What all connections share.
 pub(crate) struct Context {
     pub(crate) tls: TlsAcceptor,
+    /// What handshakes compute is done in turns.
+    pub(crate) turns: Turns,
     /// As they were at the start.
     pub(crate) limits: Limits,
     pub(crate) admission: Arc<AdmissionControl>,
@@ -56,6 +62,18 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn fresh_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Logs that a connection had no place before its handshake, unless there have been
+    /// too many such lines.
+    pub(crate) fn note_refused(&self, observed: SocketAddr, full: Full) {
+        if self.log.admits(observed.ip()) {
+            let (reason, observed) = (self.log.reason(full), self.log.shown(observed));
+            info!(
+                observed,
+                "connection refused before its handshake: {reason}"
+            );
+        }
     }
 
     /// Completes when the server goes down.

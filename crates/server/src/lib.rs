@@ -17,9 +17,10 @@
 //! | [`data_dir`] | the server's key, its names, the lock on both, and their backup |
 //! | [`names`] | names and the keys they are bound to, in SQLite |
 //! | [`limits`] | every timeout and budget |
-//! | `admission` | which key may have a connection, and which has the reserve |
+//! | `admission` | which key may have a connection, and which counts apart from newcomers |
 //! | `slots` | a budget whose slots are given back when they are dropped |
 //! | `caps` | warnings about bounds that an operator can raise |
+//! | `turns` | the share of the processors that handshakes take |
 //! | `proxy_protocol` | the address of a client behind a proxy |
 //! | `connection` | one connection, from TLS to its end |
 //! | `context` | what all connections share, how they are written to, and how they end |
@@ -56,6 +57,7 @@ mod relay;
 mod relay_pairing;
 mod server;
 mod slots;
+mod turns;
 
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};

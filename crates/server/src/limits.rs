@@ -29,11 +29,19 @@ pub struct Limits {
     /// Connections. A key has a control connection, two observations for each
     /// prepared port, and a relay for each session to which it has invited.
     pub connections: Bounds,
-    /// Connections that have not authenticated yet, so none of them is known.
+    /// Connections that have said nothing yet. When there is no room, the oldest is
+    /// evicted, because clients speak first.
+    pub silent: Bounds,
+    /// Connections that have spoken and not authenticated yet, so none of them is known.
+    /// The oldest is evicted here as well.
     pub handshakes: Bounds,
     /// Connections of regulars that use the reserve, for one key and one network. Further
     /// ones count as those of newcomers.
     pub regulars: Bounds,
+    /// Connections of keys that have a name and do not use the reserve. They count against
+    /// these bounds instead of those that the newcomers of their network share. An office
+    /// behind one address has three connections for each of its people.
+    pub named: Bounds,
     /// How long a name must be registered before its key is a regular.
     pub regular_after: Duration,
     /// Control connections.
@@ -49,7 +57,8 @@ pub struct Limits {
     /// How often newcomers of one network may log in. Everyone behind one address logs in
     /// at once when the server is back; those beyond the limit try again by themselves.
     pub logins_per_network: Rate,
-    /// Logins that wait until their name is looked up.
+    /// Logins that wait until their name is looked up. Each has a session already, which
+    /// is what bounds their number for a network.
     pub claims: Bounds,
     /// How often a name may be bound from one network. A binding is permanent and costs a
     /// write to the disk.
@@ -107,18 +116,23 @@ impl Default for Limits {
                     ipv6_56: 1_024,
                     ipv6_48: 2_048,
                 },
-                ..bounds(12_288, 3_072, 128, 0)
+                ..bounds(32_768, 8_192, 128, 0)
             },
-            handshakes: bounds(2_048, 0, u64::MAX, 256),
-            regulars: bounds(12_288, 0, 24, 384),
+            silent: bounds(4_096, 0, u64::MAX, 2_048),
+            handshakes: bounds(4_096, 0, u64::MAX, 2_048),
+            regulars: bounds(32_768, 0, 24, 384),
+            named: bounds(32_768, 0, 24, 8_192),
             regular_after: Duration::from_secs(24 * 60 * 60),
-            sessions: bounds(2_048, 512, 32, 256),
+            sessions: bounds(16_384, 4_096, 32, 256),
             directory_people: DIRECTORY_PEOPLE as u64,
             strange_observations: bounds(2_048, 0, 32, 128),
             session_bytes_per_second: 32 * 1024,
             logins_per_key: rate(60, Duration::from_secs(1)),
             logins_per_network: rate(256, Duration::from_millis(250)),
-            claims: bounds(1_024, 256, 32, 128),
+            claims: Bounds {
+                per_subnet: SubnetBounds::UNBOUNDED,
+                ..bounds(16_384, 4_096, 32, 0)
+            },
             new_names_per_network: rate(256, Duration::from_secs(60)),
             names_per_key: 32,
             names: 1_000_000,
@@ -162,6 +176,8 @@ impl Limits {
         };
         self.regulars.total = total;
         self.regulars.per_subnet = widening(per_network / 8 * 3);
+        self.named.total = total;
+        self.named.per_subnet = widening(per_network.saturating_mul(8));
         self
     }
 
@@ -174,7 +190,9 @@ impl Limits {
             connections.total = files / 4 * 3;
             connections.reserved = connections.total / 4;
         }
-        self.handshakes.total = self.handshakes.total.min(files / 8);
+        // Evicted connections have their descriptor still for a moment: an eighth remains.
+        self.handshakes.total = self.handshakes.total.min(files / 16);
+        self.silent.total = self.silent.total.min(files / 16);
         self
     }
 }
@@ -232,14 +250,15 @@ mod tests {
         let Bounds {
             total, reserved, ..
         } = few.connections;
-        assert_eq!((total, reserved, few.handshakes.total), (768, 192, 128));
+        assert_eq!((total, reserved, few.handshakes.total), (768, 192, 64));
+        assert_eq!(few.silent.total, 64);
         let many = Limits::default().within_open_files(1_000_000);
         let Bounds {
             total, reserved, ..
         } = many.connections;
         assert_eq!(
             (total, reserved, many.handshakes.total),
-            (12_288, 3_072, 2_048)
+            (32_768, 8_192, 4_096)
         );
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::error;
 
-use crate::admission::{RATED, Regulars, newcomer};
+use crate::admission::{NamedKeys, RATED, newcomer};
 use crate::caps::{CapWarnings, NAMES};
 use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
@@ -25,7 +25,9 @@ use crate::slots::{Slot, Slots};
 
 /// The length of the queue. It is longer than the number of claims that may wait, because
 /// evicted claims stay in it until they are answered.
-const QUEUE: usize = 4_096;
+const QUEUE: usize = 32_768;
+/// The most claims that are answered together. New names among them share one write.
+const BATCH: usize = 256;
 /// How many tasks may wait. Each comes once in a while.
 const TASKS: usize = 16;
 /// How often an operator's changes are looked for. SQLite tells other processes nothing
@@ -68,7 +70,7 @@ enum NameTask {
 
 /// What comes to that thread next.
 enum Work {
-    Claim(NameClaim, Slot),
+    Claims,
     Task(NameTask),
     LookForChanges,
     End,
@@ -96,7 +98,7 @@ pub(crate) struct NameWorker {
     names_max: u64,
     warnings: CapWarnings,
     new_names: SubnetRateLimiter,
-    regulars: Arc<Regulars>,
+    named_keys: Arc<NamedKeys>,
     regular_after: Duration,
     looked_at: Option<Instant>,
     changes_looked_at: Option<Instant>,
@@ -105,7 +107,7 @@ pub(crate) struct NameWorker {
 pub(crate) fn claims(
     names: Names,
     limits: &Limits,
-    regulars: Arc<Regulars>,
+    named_keys: Arc<NamedKeys>,
 ) -> Result<(ClaimQueue, NameWorker), NamesError> {
     let (sender, queue) = mpsc::channel(QUEUE);
     let (task_sender, tasks) = mpsc::channel(TASKS);
@@ -126,11 +128,12 @@ pub(crate) fn claims(
         names_max: limits.names,
         warnings: CapWarnings::new(NAMES),
         new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
-        regulars,
+        named_keys,
         regular_after: limits.regular_after,
         looked_at: None,
         changes_looked_at: None,
     };
+    name_worker.named_keys.insert(name_worker.names.keys()?);
     name_worker.note_regulars(Instant::now())?;
     name_worker.note_count();
     Ok((claims, name_worker))
@@ -176,23 +179,47 @@ impl ClaimQueue {
     }
 }
 
+/// Nobody takes answers any more.
+struct ServerEnded;
+
+fn send(
+    answers: &mpsc::Sender<RegistrarInput>,
+    inputs: impl IntoIterator<Item = RegistrarInput>,
+) -> Result<(), ServerEnded> {
+    for input in inputs {
+        answers.blocking_send(input).map_err(|_| ServerEnded)?;
+    }
+    Ok(())
+}
+
 impl NameWorker {
-    /// Answers claims in the order in which they came, until the server stops.
+    /// Answers claims until the server stops.
     pub(crate) fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
         let runtime = Handle::current();
+        let mut waiting = Vec::new();
         loop {
-            let answer = match runtime.block_on(self.next()) {
-                Work::Claim(claim, slot) => Some(self.answer(&claim, &slot)),
-                Work::Task(task) => self.perform(task),
-                Work::LookForChanges => None,
+            let answered = match runtime.block_on(self.next(&mut waiting)) {
+                Work::Claims => self.answer(answers, waiting.drain(..)),
+                Work::Task(task) => send(answers, self.perform(task)),
+                Work::LookForChanges => Ok(()),
                 Work::End => return,
             };
             let changed = self.look_for_changes(Instant::now());
-            for input in answer.into_iter().chain(changed) {
-                if answers.blocking_send(input).is_err() {
-                    return;
-                }
+            if answered.and_then(|()| send(answers, changed)).is_err() {
+                return;
             }
+        }
+    }
+
+    async fn next(&mut self, waiting: &mut Vec<(NameClaim, Slot)>) -> Work {
+        tokio::select! {
+            biased;
+            Some(task) = self.tasks.recv() => Work::Task(task),
+            claims = self.queue.recv_many(waiting, BATCH) => match claims {
+                0 => Work::End,
+                _ => Work::Claims,
+            },
+            () = sleep(CHANGES_INTERVAL) => Work::LookForChanges,
         }
     }
 
@@ -218,28 +245,80 @@ impl NameWorker {
         }
     }
 
-    async fn next(&mut self) -> Work {
-        tokio::select! {
-            biased;
-            Some(task) = self.tasks.recv() => Work::Task(task),
-            claim = self.queue.recv() => match claim {
-                Some((claim, slot)) => Work::Claim(claim, slot),
-                None => Work::End,
-            },
-            () = sleep(CHANGES_INTERVAL) => Work::LookForChanges,
+    /// Answers the claims of known names first, then the others after a write that they
+    /// share.
+    fn answer(
+        &mut self,
+        answers: &mpsc::Sender<RegistrarInput>,
+        claims: impl Iterator<Item = (NameClaim, Slot)>,
+    ) -> Result<(), ServerEnded> {
+        let begin = Instant::now();
+        if let Err(error) = self.note_regulars(begin) {
+            error!("looking for regulars: {error:#}");
         }
+        let mut new = Vec::new();
+        for (claim, slot) in claims {
+            let owner = match slot.is_evicted() {
+                true => Err(Refusal::Limited),
+                false => self.look_up(&claim),
+            };
+            match owner {
+                Ok(None) => new.push((claim, slot)),
+                Ok(Some(owner)) => send(answers, [self.decided(begin, &claim, Ok(owner))])?,
+                Err(refusal) => send(answers, [self.decided(begin, &claim, Err(refusal))])?,
+            }
+        }
+        let claims: Vec<_> = new.iter().map(|(claim, _)| claim).collect();
+        let owners = self.bind(begin, &claims);
+        for (claim, owner) in claims.into_iter().zip(owners) {
+            send(answers, [self.decided(begin, claim, owner)])?;
+        }
+        self.note_count();
+        Ok(())
     }
 
-    fn answer(&mut self, claim: &NameClaim, slot: &Slot) -> RegistrarInput {
-        let begin = Instant::now();
-        let owner = match slot.is_evicted() {
-            true => Err(Refusal::Limited),
-            false => self.decide(begin, claim),
-        };
+    /// The answer to a claim, which is counted.
+    fn decided(
+        &self,
+        begin: Instant,
+        claim: &NameClaim,
+        owner: Result<PeerKey, Refusal>,
+    ) -> RegistrarInput {
+        if owner == Ok(claim.key) {
+            self.named_keys.insert([claim.key]);
+        }
         self.lookups.observe(begin.elapsed().as_secs_f64());
-        self.note_count();
         let session = claim.session;
         RegistrarInput::Claimed { session, owner }
+    }
+
+    /// The key that the name is bound to, or `None` if it is free.
+    fn look_up(&self, claim: &NameClaim) -> Result<Option<PeerKey>, Refusal> {
+        let look_up = || match self.names.is_banned(&claim.name)? {
+            true => Ok(Err(Refusal::NameTaken)),
+            false => self.names.owner(&claim.name).map(Ok),
+        };
+        look_up().unwrap_or_else(|error: NamesError| {
+            error!("looking {} up: {error:#}", claim.name);
+            Err(Refusal::Internal)
+        })
+    }
+
+    /// Decides on claims of names that were free, in one write.
+    fn bind(&mut self, now: Instant, claims: &[&NameClaim]) -> Vec<Result<PeerKey, Refusal>> {
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        let begun = self.names.begin();
+        let decided = begun.and_then(|()| {
+            let owners = claims.iter().map(|claim| self.decide(now, claim)).collect();
+            self.names.commit()?;
+            Ok(owners)
+        });
+        decided.unwrap_or_else(|error| {
+            error!("{} names cannot be registered: {error:#}", claims.len());
+            vec![Err(Refusal::NoNewNames); claims.len()]
+        })
     }
 
     fn note_count(&self) {
@@ -293,10 +372,6 @@ impl NameWorker {
             error!("looking {name} up: {error:#}");
             Refusal::Internal
         };
-        self.note_regulars(now).map_err(unreadable)?;
-        if self.names.is_banned(name).map_err(unreadable)? {
-            return Err(Refusal::NameTaken);
-        }
         if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
             return Ok(owner);
         }
@@ -323,7 +398,7 @@ impl NameWorker {
         if self.looked_at.is_none_or(is_due) {
             self.looked_at = Some(now);
             let keys = self.names.new_regulars(self.regular_after)?;
-            self.regulars.insert(keys);
+            self.named_keys.insert_regulars(keys);
         }
         Ok(())
     }
@@ -334,6 +409,7 @@ mod tests {
     use pinhole_budget::{Bounds, Rate, SubnetBounds};
 
     use super::*;
+    use crate::admission::Tenure;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -376,6 +452,64 @@ mod tests {
         assert_eq!(ask("2001:db8::3"), Ok(()));
     }
 
+    type Answers = Vec<(u64, Result<PeerKey, Refusal>)>;
+
+    /// What comes of claims that wait at once, in the order of the answers.
+    fn answered(limits: &Limits, all: Vec<NameClaim>) -> (Answers, Arc<NamedKeys>) {
+        let (claims, name_worker, _dir) = with(limits);
+        let named_keys = Arc::clone(&name_worker.named_keys);
+        for claim in all {
+            assert_eq!(claims.ask(claim), Ok(()));
+        }
+        drop(claims);
+        let (answers, mut answered) = mpsc::channel(QUEUE);
+        name_worker.run(&answers);
+        drop(answers);
+        let mut owners = Vec::new();
+        while let Some(answer) = answered.blocking_recv() {
+            let RegistrarInput::Claimed { session, owner } = answer else {
+                panic!("{answer:?}");
+            };
+            owners.push((session.0, owner));
+        }
+        (owners, named_keys)
+    }
+
+    #[test]
+    fn a_storm_of_logins_from_one_address_waits_and_nobody_is_refused() {
+        let people = 0..5_000;
+        let limits = Limits {
+            new_names_per_network: Rate {
+                burst: 5_000,
+                interval: HOUR,
+            },
+            names_per_key: u32::MAX,
+            claims: Bounds {
+                per_key: u64::MAX,
+                ..Limits::default().claims
+            },
+            ..Limits::default()
+        };
+        let all = people.clone().map(|number| NameClaim {
+            session: SessionId(number),
+            ..claim(&format!("person-{number}"), 1, "198.51.100.1")
+        });
+        let (owners, named_keys) = answered(&limits, all.collect());
+        let own = PeerKey::from_bytes([1; 32]);
+        let expected: Vec<_> = people.map(|number| (number, Ok(own))).collect();
+        assert_eq!(owners, expected);
+        assert_eq!(named_keys.tenure(own), Some(Tenure::Named));
+    }
+
+    #[test]
+    fn one_name_that_two_keys_claim_at_once_is_the_first_s() {
+        let all = [1, 2].map(|key| claim("alice", key, "198.51.100.1"));
+        let (owners, named_keys) = answered(&Limits::default(), all.into());
+        let first = PeerKey::from_bytes([1; 32]);
+        assert_eq!(owners, [(0, Ok(first)), (0, Ok(first))]);
+        assert_eq!(named_keys.tenure(PeerKey::from_bytes([2; 32])), None);
+    }
+
     #[test]
     fn a_key_is_a_regular_s_once_its_name_is_old_enough() {
         let (_claims, mut name_worker, _dir) = with(&Limits::default());
@@ -384,11 +518,17 @@ mod tests {
             .decide(now, &claim("alice", 1, "198.51.100.1"))
             .unwrap();
         name_worker.note_regulars(now + HOUR).unwrap();
-        let regulars = Arc::clone(&name_worker.regulars);
-        assert!(!regulars.contains(PeerKey::from_bytes([1; 32])));
+        let keys = Arc::clone(&name_worker.named_keys);
+        assert_ne!(
+            keys.tenure(PeerKey::from_bytes([1; 32])),
+            Some(Tenure::Regular)
+        );
         name_worker.regular_after = Duration::ZERO;
         name_worker.note_regulars(now + 2 * HOUR).unwrap();
-        assert!(regulars.contains(PeerKey::from_bytes([1; 32])));
+        assert_eq!(
+            keys.tenure(PeerKey::from_bytes([1; 32])),
+            Some(Tenure::Regular)
+        );
     }
 
     #[test]

@@ -83,7 +83,8 @@ fn what(error: &rusqlite::Error) -> String {
 }
 
 /// The table of names. A name is bound permanently to the first key that claims it. The
-/// binding is on disk before [`Names::claim`] returns.
+/// binding is on disk before [`Names::claim`] returns, or between [`Names::begin`] and
+/// [`Names::commit`] before the latter does.
 ///
 /// Everything is in one file while nothing is being written, so a copy of that file is
 /// complete. With a write-ahead log, most of it would be in another file.
@@ -142,10 +143,9 @@ impl Names {
             };
             make().map_err(failed)?;
         }
-        let count = Self::counted(&connection).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
-            count,
+            count: count(&connection).map_err(failed)?,
             told_until_s: i64::MIN,
             seen_version: None,
             connection,
@@ -188,6 +188,32 @@ impl Names {
         Ok(self.owner(name)?.unwrap_or(key))
     }
 
+    /// Begins a write of several names, which then cost the disk no more than one.
+    ///
+    /// # Errors
+    /// When another process does not stop writing.
+    pub fn begin(&mut self) -> Result<(), NamesError> {
+        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
+        begun.map_err(|error| self.failed(error))
+    }
+
+    /// Ends what [`Names::begin`] began.
+    ///
+    /// # Errors
+    /// When the names cannot be written. Then none of them is bound.
+    pub fn commit(&mut self) -> Result<(), NamesError> {
+        let Err(error) = self.connection.execute_batch("COMMIT") else {
+            return Ok(());
+        };
+        // SQLite may have rolled back by itself.
+        if !self.connection.is_autocommit() {
+            let undone = self.connection.execute_batch("ROLLBACK");
+            undone.map_err(|error| self.failed(error))?;
+        }
+        self.count = count(&self.connection).map_err(|error| self.failed(error))?;
+        Err(self.failed(error))
+    }
+
     /// How many names are bound to `key`.
     ///
     /// # Errors
@@ -216,6 +242,20 @@ impl Names {
         };
         let key: Option<String> = key().map_err(|error| self.failed(error))?;
         key.map(|text| self.parsed(&text)).transpose()
+    }
+
+    /// All keys that have a name.
+    ///
+    /// # Errors
+    /// When the table cannot be read, or holds a damaged key.
+    pub fn keys(&self) -> Result<Vec<PeerKey>, NamesError> {
+        let keys = || {
+            let mut statement = self.connection.prepare("SELECT DISTINCT key FROM names")?;
+            let rows = statement.query_map([], |row| row.get(0))?;
+            rows.collect::<Result<Vec<String>, _>>()
+        };
+        let texts = keys().map_err(|error| self.failed(error))?;
+        texts.iter().map(|text| self.parsed(text)).collect()
     }
 
     /// The keys whose names have been registered for this long, without those returned
@@ -313,6 +353,11 @@ impl Names {
 fn wait_for_lock(tries: i32) -> bool {
     std::thread::sleep(LOCK_PAUSE);
     tries < LOCK_TRIES
+}
+
+fn count(connection: &Connection) -> rusqlite::Result<u64> {
+    let count = connection.query_row("SELECT count(*) FROM names", [], |row| row.get(0));
+    count.map(|count: i64| u64::try_from(count).unwrap_or(0))
 }
 
 fn now_s() -> i64 {
@@ -420,6 +465,30 @@ mod tests {
             "{words}"
         );
         assert_eq!(names.claim(&alice, key(3)).unwrap(), key(1));
+    }
+
+    #[test]
+    fn names_of_one_write_are_all_bound_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("names.sqlite");
+        let mut names = Names::create(&path).unwrap();
+        let [alice, bob]: [PeerName; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
+        names.begin().unwrap();
+        assert_eq!(names.claim(&alice, key(1)).unwrap(), key(1));
+        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
+        names.commit().unwrap();
+        assert_eq!(
+            Names::open(&path).unwrap().owner(&alice).unwrap(),
+            Some(key(1))
+        );
+
+        names.begin().unwrap();
+        names.claim(&bob, key(2)).unwrap();
+        // What SQLite does by itself where the disk is full.
+        names.connection.execute_batch("ROLLBACK").unwrap();
+        names.commit().unwrap_err();
+        assert_eq!((names.owner(&bob).unwrap(), names.count()), (None, 1));
+        assert_eq!(names.keys().unwrap(), [key(1)]);
     }
 
     #[test]

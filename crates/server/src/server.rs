@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 
 use crate::admin;
-use crate::admission::{AdmissionControl, Regulars};
+use crate::admission::{AdmissionControl, NamedKeys};
 use crate::backlog::Backlogs;
 use crate::connection::{self, Arrival, ListenerInfo};
 use crate::context::{Context, Phase, tell};
@@ -40,6 +40,7 @@ use crate::proxy_protocol::TrustedProxies;
 use crate::registrar;
 use crate::relay::RelayService;
 use crate::slots::Slot;
+use crate::turns::Turns;
 
 /// How long clients may take to read why they are disconnected.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -180,10 +181,10 @@ fn set_up(
         true => registry,
         false => registry.without_relay(),
     };
-    let regulars: Arc<Regulars> = Arc::default();
-    let (claims, name_worker) = claims(names, &limits, Arc::clone(&regulars))?;
+    let named_keys: Arc<NamedKeys> = Arc::default();
+    let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys))?;
     let metrics = Arc::new(Metrics::new(claims.count.clone(), claims.lookups.clone()));
-    let admission = Arc::new(AdmissionControl::new(&limits, regulars));
+    let admission = Arc::new(AdmissionControl::new(&limits, named_keys));
     let log = Arc::new(ClientLog::new(&limits, addresses));
     let backlogs = Backlogs::default();
     let resources = registrar::RegistrarResources {
@@ -196,6 +197,7 @@ fn set_up(
     let (registrar, ended) = registrar::start(registry, resources, name_worker, phase.clone());
     let context = Arc::new(Context {
         tls: TlsAcceptor::from(tls),
+        turns: Turns::for_half_the_processors(),
         admission,
         prober: Prober::new(&limits),
         relay: Arc::new(RelayService::new(limits.relay.clone())),
@@ -349,8 +351,8 @@ fn begin(
                         is_proxied: true,
                         ..arrival
                     };
-                    if let Some(handshake) = admit(&context, client) {
-                        connection::serve(&context, tcp, arrival, handshake).await;
+                    if let Some(silent) = admit(&context, client) {
+                        connection::serve(&context, tcp, arrival, silent).await;
                     }
                 }
                 Err(error) if context.log.admits(observed.ip()) => {
@@ -359,26 +361,16 @@ fn begin(
                 Err(_) => {}
             }
         });
-    } else if let Some(handshake) = admit(&context, observed) {
-        connections
-            .spawn(async move { connection::serve(&context, tcp, arrival, handshake).await });
+    } else if let Some(silent) = admit(&context, observed) {
+        connections.spawn(async move { connection::serve(&context, tcp, arrival, silent).await });
     }
 }
 
 fn admit(context: &Context, observed: SocketAddr) -> Option<Slot> {
-    match context.admission.arrive(observed.ip()) {
-        Ok(handshake) => Some(handshake),
-        Err(full) => {
-            if context.log.admits(observed.ip()) {
-                let (reason, observed) = (context.log.reason(full), context.log.shown(observed));
-                info!(
-                    observed,
-                    "connection refused before its handshake: {reason}"
-                );
-            }
-            None
-        }
-    }
+    let admitted = context.admission.arrive(observed.ip());
+    admitted
+        .map_err(|full| context.note_refused(observed, full))
+        .ok()
 }
 
 fn prepare(tcp: &TcpStream) -> io::Result<()> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use pinhole_budget::{Bounds, Budget, Full, Owner, Ticket};
+use pinhole_budget::{Bounds, Budget, Full, Owner, Taken, Ticket};
 use pinhole_proto::key::PeerKey;
 use tokio::sync::Notify;
 
@@ -55,7 +55,20 @@ impl Slots {
     pub(crate) fn take(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
         let mut state = self.table.lock();
         let taken = state.budget.take(owner, 1);
-        let met = match &taken {
+        self.warn(&taken);
+        Ok(self.hold(&mut state, taken?))
+    }
+
+    /// The same, evicting the oldest where there is no room.
+    pub(crate) fn take_from_oldest(self: &Arc<Self>, owner: Owner<PeerKey>) -> Result<Slot, Full> {
+        let mut state = self.table.lock();
+        let taken = state.budget.take_from_oldest(owner, 1);
+        self.warn(&taken);
+        Ok(self.hold(&mut state, taken?))
+    }
+
+    fn warn(&self, taken: &Result<Taken, Full>) {
+        let met = match taken {
             Ok(taken) if taken.evicted.is_empty() => None,
             Ok(_) => Some(Full::Total),
             Err(full) => Some(*full),
@@ -63,7 +76,9 @@ impl Slots {
         if let (Some(warnings), Some(full)) = (&self.warnings, met) {
             warnings.met(full);
         }
-        let taken = taken?;
+    }
+
+    fn hold(self: &Arc<Self>, state: &mut SlotTable, taken: Taken) -> Slot {
         for gone in taken.evicted {
             if let Some(evicted) = state.held.remove(&gone) {
                 evicted.notify_one();
@@ -71,11 +86,11 @@ impl Slots {
         }
         let evicted = Arc::new(Notify::new());
         state.held.insert(taken.ticket, Arc::clone(&evicted));
-        Ok(Slot {
+        Slot {
             slots: Arc::clone(self),
             ticket: taken.ticket,
             evicted,
-        })
+        }
     }
 
     /// Changes the bounds for what is taken from now on.

@@ -99,6 +99,25 @@ fn neighbours_of_a_crowd_are_not_evicted() {
 }
 
 #[test]
+fn what_is_held_too_long_is_evicted_for_an_equal_if_asked_for() {
+    let mut budget = Budget::new(Bounds {
+        total: 4,
+        reserved: 0,
+        per_key: 9,
+        per_subnet: SubnetBounds::uniform(2),
+    });
+    let mut take = |address| budget.take_from_oldest(from(address), 1).unwrap();
+    let first = take("198.51.100.1");
+    let second = take("198.51.100.1");
+    let third = take("198.51.100.1");
+    assert_eq!(third.evicted, [first.ticket], "the oldest of the network");
+    let others = [take("203.0.113.1"), take("192.0.2.1")];
+    assert_eq!(take("198.18.0.1").evicted, [third.ticket], "the heaviest");
+    assert_eq!(take("198.18.1.1").evicted, [second.ticket], "of all");
+    assert_eq!(take("198.18.2.1").evicted, [others[0].ticket]);
+}
+
+#[test]
 fn nobody_is_evicted_for_an_equal() {
     let mut budget = Budget::new(BOUNDS);
     for number in 1..=8 {
