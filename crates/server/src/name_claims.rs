@@ -463,14 +463,21 @@ mod tests {
         }
         drop(claims);
         let (answers, mut answered) = mpsc::channel(QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let _inside = runtime.enter();
         name_worker.run(&answers);
         drop(answers);
         let mut owners = Vec::new();
         while let Some(answer) = answered.blocking_recv() {
-            let RegistrarInput::Claimed { session, owner } = answer else {
-                panic!("{answer:?}");
-            };
-            owners.push((session.0, owner));
+            match answer {
+                RegistrarInput::Claimed { session, owner } => owners.push((session.0, owner)),
+                // Nothing has been reviewed before.
+                RegistrarInput::NamesChanged => {}
+                other => panic!("{other:?}"),
+            }
         }
         (owners, named_keys)
     }

@@ -152,12 +152,6 @@ impl Names {
         })
     }
 
-    fn counted(connection: &Connection) -> rusqlite::Result<u64> {
-        let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-        let count = connection.query_row("SELECT count(*) FROM names", [], count)?;
-        Ok(u64::try_from(count).unwrap_or(0))
-    }
-
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {

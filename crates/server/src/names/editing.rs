@@ -4,7 +4,7 @@ use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::name::PeerName;
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::{Names, NamesError, now_s};
+use super::{Names, NamesError, count, now_s};
 
 const ENTRIES: &str = "
     SELECT name, key, registered_at_s, banned_at_s FROM names LEFT JOIN banned USING (name)
@@ -168,7 +168,7 @@ impl Names {
         if self.seen_version.replace(version) == Some(version) {
             return Ok(false);
         }
-        self.count = Self::counted(&self.connection).map_err(|error| self.failed(error))?;
+        self.count = count(&self.connection).map_err(|error| self.failed(error))?;
         Ok(true)
     }
 
