@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pinhole_budget::{ByteRate, Full};
 
@@ -114,6 +115,7 @@ async fn serve_speaking(
         () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
     let (client, first) = opened.map_err(|_| ConnectionError::Slow)??;
+    let came_to = client.stream.get_ref().0.local_addr()?;
     let key = client.key;
     let connection = match context.admission.connect(key, observed.ip()) {
         Ok(connection) => connection,
@@ -136,6 +138,8 @@ async fn serve_speaking(
                 key,
                 is_known: context.admission.is_regular(key),
                 observed,
+                came_to: SocketAddr::new(came_to.ip().to_canonical(), came_to.port()),
+                at_ms: unix_ms(),
                 observer_ports: arrival.listener.observer_ports,
                 version,
                 name,
@@ -153,6 +157,13 @@ async fn serve_speaking(
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 const fn type_of(message: &ClientMessage) -> &'static str {

@@ -28,7 +28,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-pub(crate) use introduction::{Introduction, IntroductionMessage};
+pub(crate) use introduction::{Introduction, IntroductionMessage, RelayOffer};
 pub use login::{LogIn, LogInError, LoggedIn};
 pub(crate) use login::{ProvenServer, ReachedServer};
 pub use server::{Persistence, ServerConnectError};

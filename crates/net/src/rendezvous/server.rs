@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pinhole_proto::candidate::LoopbackAddresses;
 use pinhole_proto::key::{Fingerprint, PeerKey};
+use pinhole_proto::registry::RELAY_ADDRESSES;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
@@ -310,6 +311,34 @@ impl Server {
                 secured.map_err(|error| stalled(ProxyError::Tunnel(error.to_string())))
             }
         }
+    }
+
+    /// The same server at another of its nodes, at one of these addresses; `None` if there
+    /// is none that may be dialled. It has to have the same key.
+    pub(crate) fn at_other_node(&self, addresses: &[SocketAddr]) -> Option<Self> {
+        let is_admitted = |it: &&SocketAddr| {
+            !it.ip().is_loopback() || self.loopback() == LoopbackAddresses::Admitted
+        };
+        let mut admitted = addresses.iter().take(RELAY_ADDRESSES).filter(is_admitted);
+        let route = match &self.route {
+            Route::Direct(own) => {
+                let is_alike = |it: &&SocketAddr| it.is_ipv6() == own.is_ipv6();
+                let alike = admitted.clone().find(is_alike);
+                Route::Direct(*alike.or_else(|| admitted.next())?)
+            }
+            Route::Proxied { proxy, .. } => {
+                let address = admitted.next()?;
+                Route::Proxied {
+                    proxy: proxy.clone(),
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                }
+            }
+        };
+        Some(Self {
+            route,
+            ..self.clone()
+        })
     }
 
     /// Makes a TCP connection to the server a secure one.
