@@ -22,7 +22,7 @@ use super::punch_port::PunchPort;
 use super::warm_port::PortUse;
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
-use crate::relay::{Ahead, Approach, RelayError, RelayStream};
+use crate::relay::{self, Ahead, Approach, RelayError};
 use crate::rendezvous::RelayOffer;
 use crate::report::{Answer, MappingBehaviour, PathAttempt, Report};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport, authenticate};
@@ -45,7 +45,7 @@ pub(super) enum Outcome {
         stream: TcpStream,
         remote: SocketAddr,
     },
-    Relay(u8, Result<Box<RelayStream>, RelayError>),
+    Relay(u8, Result<TcpStream, RelayError>),
     /// On the controlled side with what the other one has said then.
     Handshake(ConnectionId, io::Result<(Authenticated, Option<Hello>)>),
     /// The session was to be moved there; with the mapping of the port that it
@@ -275,10 +275,9 @@ impl Sockets {
             Some(node) => (Arc::new(node), None),
             None => (self.login.server.clone(), ahead),
         };
-        let task = self.outcomes.spawn(async move {
-            let opened = RelayStream::open(&server, ahead, token).await;
-            Outcome::Relay(number, opened.map(Box::new))
-        });
+        let task = self
+            .outcomes
+            .spawn(async move { Outcome::Relay(number, relay::meet(&server, ahead, token).await) });
         round.relay_dial = Some(task);
     }
 

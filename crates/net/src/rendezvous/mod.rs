@@ -7,6 +7,7 @@ mod introduction;
 mod invitations;
 mod login;
 pub(crate) mod observe;
+pub(crate) mod record_stream;
 pub(crate) mod server;
 pub(crate) mod wire;
 

@@ -183,13 +183,12 @@ async fn people_of_two_nodes_are_introduced_and_relayed_by_the_inviter_s() {
     assert_eq!(relay_addresses, [nodes[0].address]);
 
     let relay = ClientMessage::Relay { token: a_token };
-    let mut a = Client::begin(nodes[0].address, &alice, &relay).await;
-    let mut b = Client::begin(relay_addresses[0], &bob, &relay).await;
-    assert_eq!(a.hear().await, ServerMessage::RelayPaired);
-    assert_eq!(b.hear().await, ServerMessage::RelayPaired);
-    a.stream.write_all(b"across").await.unwrap();
+    let a = Client::begin(nodes[0].address, &alice, &relay).await;
+    let b = Client::begin(relay_addresses[0], &bob, &relay).await;
+    let (mut a, mut b) = (a.meet().await, b.meet().await);
+    a.write_all(b"across").await.unwrap();
     let mut heard = [0; 6];
-    b.stream.read_exact(&mut heard).await.unwrap();
+    b.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"across");
 }
 
