@@ -10,19 +10,29 @@ use serde::{Deserialize, Serialize};
 /// The port that networks close last.
 const HTTPS_PORT: u16 = 443;
 
-/// `HOST[:PORT][#FINGERPRINT]`: the address that people pass on to each other.
-/// An IPv6 address as host stands in brackets. Without a port it stands for
+/// `HOST[:PORT][,HOST[:PORT]…][#FINGERPRINT]`: the address that people pass on to each
+/// other. An IPv6 address as host stands in brackets. Without a port it stands for
 /// the usual one and, where that does not answer, the one of HTTPS, which most
 /// networks let through.
+///
+/// A server that is several nodes can be at several places, of which the first that
+/// answers is taken. All have the same key.
 ///
 /// With the fingerprint, nobody on the way can pose as the server; without,
 /// the first key seen has to be trusted and pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerAddress {
+    place: Place,
+    other_places: Vec<Place>,
+    fingerprint: Option<Fingerprint>,
+}
+
+/// A host, and a port if it is not the usual one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
     host: String,
     port: Option<u16>,
-    fingerprint: Option<Fingerprint>,
 }
 
 /// Why a text is not a [`ServerAddress`].
@@ -34,25 +44,34 @@ pub enum ServerAddressError {
     /// After the colon no number from 1 to 65535.
     #[error("the port in a server address is a number from 1 to 65535")]
     Port,
+    /// More than [`ServerAddress::MAX_PLACES`].
+    #[error("a server address has at most {} places", ServerAddress::MAX_PLACES)]
+    Places,
     /// Something after `#` that is not a fingerprint.
     #[error(transparent)]
     Fingerprint(#[from] KeyTextError),
 }
 
 impl ServerAddress {
-    /// The host's name or IP address, without brackets.
+    /// Most places of one server.
+    pub const MAX_PLACES: usize = 8;
+
+    /// The host's name or IP address, without brackets, at the first place.
     #[must_use]
     pub fn host(&self) -> &str {
-        &self.host
+        &self.place.host
     }
 
-    /// The TCP ports at which it may be, in the order of preference.
+    /// The TCP ports at which it may be at the first place, in the order of preference.
     #[must_use]
     pub fn ports(&self) -> Vec<u16> {
-        match self.port {
-            Some(port) => vec![port],
-            None => vec![DEFAULT_PORT, HTTPS_PORT],
-        }
+        self.place.ports()
+    }
+
+    /// Every host with its ports, in the order of preference.
+    pub fn places(&self) -> impl Iterator<Item = (&str, Vec<u16>)> {
+        let places = std::iter::once(&self.place).chain(&self.other_places);
+        places.map(|place| (&*place.host, place.ports()))
     }
 
     /// The fingerprint that the server's key must have, when it is known.
@@ -70,7 +89,7 @@ impl ServerAddress {
         }
     }
 
-    /// The place alone, `HOST[:PORT]`.
+    /// The places alone, `HOST[:PORT]` parted by commas.
     #[must_use]
     pub fn host_port(&self) -> String {
         let place = Self {
@@ -99,18 +118,44 @@ impl FromStr for ServerAddress {
     type Err = ServerAddressError;
 
     fn from_str(text: &str) -> Result<Self, ServerAddressError> {
-        let (place, fingerprint) = match text.trim().split_once('#') {
-            Some((place, fingerprint)) => (place, Some(fingerprint.parse()?)),
+        let (places, fingerprint) = match text.trim().split_once('#') {
+            Some((places, fingerprint)) => (places, Some(fingerprint.parse()?)),
             None => (text.trim(), None),
         };
-        let (host, port) = split_port(place);
+        let mut places = places.split(',');
+        let place = places.next().unwrap_or_default().parse()?;
+        let other_places: Vec<_> = places.map(str::parse).collect::<Result<_, _>>()?;
+        match other_places.len() < Self::MAX_PLACES {
+            true => Ok(Self {
+                place,
+                other_places,
+                fingerprint,
+            }),
+            false => Err(ServerAddressError::Places),
+        }
+    }
+}
+
+impl Place {
+    fn ports(&self) -> Vec<u16> {
+        match self.port {
+            Some(port) => vec![port],
+            None => vec![DEFAULT_PORT, HTTPS_PORT],
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = ServerAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ServerAddressError> {
+        let (host, port) = split_port(text);
         let port = port.map(|port| parse_port(port).ok_or(ServerAddressError::Port));
         let port = port.transpose()?;
         let host = bare_host(host).ok_or(ServerAddressError::Host)?;
         Ok(Self {
             host: host.to_owned(),
             port,
-            fingerprint,
         })
     }
 }
@@ -146,16 +191,26 @@ fn is_host(text: &str) -> bool {
 
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.fmt(f)?;
+        for place in &self.other_places {
+            write!(f, ",{place}")?;
+        }
+        match self.fingerprint {
+            Some(fingerprint) => write!(f, "#{fingerprint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]", self.host)?;
         } else {
             f.write_str(&self.host)?;
         }
-        if let Some(port) = self.port {
-            write!(f, ":{port}")?;
-        }
-        match self.fingerprint {
-            Some(fingerprint) => write!(f, "#{fingerprint}"),
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
             None => Ok(()),
         }
     }
@@ -187,6 +242,29 @@ mod tests {
             assert_eq!(pinned.fingerprint(), Some(PRINT.parse().unwrap()));
             assert_eq!(pinned.to_string(), format!("{text}#{PRINT}"));
         }
+    }
+
+    #[test]
+    fn a_server_can_be_at_several_places() {
+        let text = format!("a.example.org,[2001:db8::1]:4748,203.0.113.1:443#{PRINT}");
+        let server: ServerAddress = text.parse().unwrap();
+        assert_eq!(server.to_string(), text);
+        let places: Vec<_> = server.places().collect();
+        let expected = [
+            ("a.example.org", vec![4747, 443]),
+            ("2001:db8::1", vec![4748]),
+            ("203.0.113.1", vec![443]),
+        ];
+        assert_eq!(places, expected);
+        assert_eq!(
+            "a,,b".parse::<ServerAddress>(),
+            Err(ServerAddressError::Host)
+        );
+        let many = ["a"; ServerAddress::MAX_PLACES + 1].join(",");
+        assert_eq!(
+            many.parse::<ServerAddress>(),
+            Err(ServerAddressError::Places)
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ use pinhole_proto::registry::RELAY_ADDRESSES;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -390,11 +391,7 @@ where
 }
 
 async fn reach_directly(server: &ServerAddress) -> Result<Found, ServerConnectError> {
-    let addresses = dial::resolve(server.host(), &server.ports()).await;
-    let addresses = addresses.map_err(|reason| ServerConnectError::Unresolved {
-        server: server.clone(),
-        reason,
-    })?;
+    let addresses = resolve_all(server).await?;
     let reached = dial::tcp_from_own_port(&addresses).await;
     let (address, (port, tcp)) = reached.map_err(|tried| ServerConnectError::Unreachable {
         server: server.clone(),
@@ -409,13 +406,43 @@ async fn reach_directly(server: &ServerAddress) -> Result<Found, ServerConnectEr
     })
 }
 
+/// The addresses of all places that have one, in the order of the places.
+async fn resolve_all(server: &ServerAddress) -> Result<Vec<SocketAddr>, ServerConnectError> {
+    let mut found = JoinSet::new();
+    for (place, (host, ports)) in server.places().enumerate() {
+        let host = host.to_owned();
+        found.spawn(async move { (place, dial::resolve(&host, &ports).await) });
+    }
+    let mut found = found.join_all().await;
+    found.sort_by_key(|(place, _)| *place);
+    let (mut addresses, mut reasons) = (Vec::new(), Vec::new());
+    for (_, resolved) in found {
+        match resolved {
+            Ok(some) => addresses.extend(some),
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    match addresses.is_empty() {
+        false => Ok(addresses),
+        true => Err(ServerConnectError::Unresolved {
+            server: server.clone(),
+            reason: reasons.join("; "),
+        }),
+    }
+}
+
 async fn reach_through(server: &ServerAddress, proxy: Proxy) -> Result<Found, ServerConnectError> {
-    let attempts = server.ports().into_iter().map(|port| {
-        let (proxy, host) = (proxy.clone(), server.host().to_owned());
-        async move { proxy.connect(&host, port).await.map(|tcp| (port, tcp)) }
+    let places = server.places();
+    let places = places.flat_map(|(host, ports)| ports.into_iter().map(move |port| (host, port)));
+    let attempts = places.map(|(host, port)| {
+        let (proxy, host) = (proxy.clone(), host.to_owned());
+        async move {
+            let tcp = proxy.connect(&host, port).await?;
+            Ok((host, port, tcp))
+        }
     });
     let reached = first_to_succeed(attempts.collect::<Vec<_>>()).await;
-    let (port, tcp) = reached.map_err(|errors| ServerConnectError::Proxy {
+    let (host, port, tcp) = reached.map_err(|errors: Vec<_>| ServerConnectError::Proxy {
         server: server.clone(),
         proxy: proxy.clone(),
         // The last is of the port that proxies allow, if any.
@@ -424,7 +451,6 @@ async fn reach_through(server: &ServerAddress, proxy: Proxy) -> Result<Found, Se
             .next_back()
             .unwrap_or(ProxyError::NotHttp),
     })?;
-    let host = server.host().to_owned();
     Ok(Found {
         route: Route::Proxied { proxy, host, port },
         ips: OnceLock::new(),
