@@ -131,7 +131,7 @@ pub async fn serve(
         .collect::<Result<_, _>>()?;
     let (progress, phase) = watch::channel(Phase::Serving);
     let admin = config.admin.take();
-    let (context, ended, _lock) = set_up(data_dir, config, phase)?;
+    let (context, ended, _lock) = Box::pin(set_up(data_dir, config, phase)).await?;
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
         let info = ListenerInfo {
@@ -162,7 +162,7 @@ pub async fn serve(
 
 /// Makes what connections share and starts the registrar. Returns what completes when that
 /// has ended, and the lock to keep.
-fn set_up(
+async fn set_up(
     data_dir: DataDir,
     config: ServerConfig,
     phase: watch::Receiver<Phase>,
@@ -182,7 +182,7 @@ fn set_up(
         false => registry.without_relay(),
     };
     let named_keys: Arc<NamedKeys> = Arc::default();
-    let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys))?;
+    let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys)).await?;
     let metrics = Arc::new(Metrics::new(claims.count.clone(), claims.lookups.clone()));
     let admission = Arc::new(AdmissionControl::new(&limits, named_keys));
     let log = Arc::new(ClientLog::new(&limits, addresses));

@@ -1,16 +1,17 @@
-//! Names and the keys they are bound to, in SQLite.
+//! Names in a file of SQLite.
 
 mod editing;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 use pinhole_proto::name::PeerName;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, params};
 
-pub use editing::NameEntry;
+use super::{NameState, NamesError, RESTORE, now_s, parsed};
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS names (
@@ -32,43 +33,8 @@ const LOCK_TRIES: i32 = 5_000;
 /// The version of the schema, in SQLite's own field.
 const SCHEMA_VERSION: u32 = 3;
 
-/// Why the names cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum NamesError {
-    /// SQLite cannot read or write the file.
-    #[error("{}: {}", path.display(), what(source))]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// SQLite's word.
-        source: rusqlite::Error,
-    },
-    /// A stored key is damaged.
-    #[error("{}: a stored key is damaged. {RESTORE}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with the key.
-        source: KeyTextError,
-    },
-    /// The file was written by a later Pinhole.
-    #[error(
-        "{}: the names are in format {found}, and this server reads {SCHEMA_VERSION}. Use the newer \
-         pinhole-server, or name another folder with --data-dir",
-        path.display()
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u32,
-    },
-}
-
-const RESTORE: &str = "Put a backup in its place (pinhole-server backup makes them), or name \
-                       another folder with --data-dir";
-
-fn what(error: &rusqlite::Error) -> String {
+/// SQLite's word for people.
+pub(super) fn what(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
             format!("it is no database of names, or a damaged one. {RESTORE}")
@@ -82,24 +48,20 @@ fn what(error: &rusqlite::Error) -> String {
     }
 }
 
-/// The table of names. A name is bound permanently to the first key that claims it. The
-/// binding is on disk before [`Names::claim`] returns, or between [`Names::begin`] and
-/// [`Names::commit`] before the latter does.
+/// The names of a file. A binding is on disk before [`SqliteNames::bind`] returns.
 ///
 /// Everything is in one file while nothing is being written, so a copy of that file is
 /// complete. With a write-ahead log, most of it would be in another file.
 #[derive(Debug)]
-pub struct Names {
+pub struct SqliteNames {
     connection: Connection,
     path: PathBuf,
     count: u64,
-    /// The registration time up to which [`Names::new_regulars`] has returned keys.
-    told_until_s: i64,
     /// What SQLite counted of the writes of other processes when they were last looked for.
     seen_version: Option<i64>,
 }
 
-impl Names {
+impl SqliteNames {
     /// Creates an empty table if there is no file or an empty one.
     ///
     /// # Errors
@@ -133,8 +95,11 @@ impl Names {
         };
         let (connection, found): (_, u32) = open().map_err(failed)?;
         if found > SCHEMA_VERSION {
-            let path = path.to_owned();
-            return Err(NamesError::Version { path, found });
+            return Err(NamesError::Version {
+                place: path.display().to_string(),
+                found,
+                known: SCHEMA_VERSION,
+            });
         }
         if found < SCHEMA_VERSION {
             let make = || {
@@ -146,16 +111,9 @@ impl Names {
         Ok(Self {
             path: path.to_owned(),
             count: count(&connection).map_err(failed)?,
-            told_until_s: i64::MIN,
             seen_version: None,
             connection,
         })
-    }
-
-    fn counted(connection: &Connection) -> rusqlite::Result<u64> {
-        let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-        let count = connection.query_row("SELECT count(*) FROM names", [], count)?;
-        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// The file.
@@ -170,114 +128,105 @@ impl Names {
         self.count
     }
 
-    /// Binds `name` to `key` unless it is bound already; returns the key it is
-    /// bound to.
+    /// What each of these names is.
     ///
     /// # Errors
-    /// When the table cannot be read or written, or holds a damaged key.
-    pub fn claim(&mut self, name: &PeerName, key: PeerKey) -> Result<PeerKey, NamesError> {
-        if let Some(owner) = self.owner(name)? {
-            return Ok(owner);
-        }
-        let inserted = self.connection.execute(
-            "INSERT INTO names (name, key, registered_at_s) VALUES (?1, ?2, ?3)
-             ON CONFLICT (name) DO NOTHING",
-            params![name.as_str(), key.to_string(), now_s()],
-        );
-        self.count += inserted.map_err(|error| self.failed(error))? as u64;
-        Ok(self.owner(name)?.unwrap_or(key))
+    /// When the table cannot be read, or holds a damaged key.
+    pub fn look_up(&self, names: &[PeerName]) -> Result<Vec<NameState>, NamesError> {
+        names.iter().map(|name| self.state(name)).collect()
     }
 
-    /// Begins a write of several names, which then cost the disk no more than one.
-    ///
-    /// # Errors
-    /// When another process does not stop writing.
-    pub fn begin(&mut self) -> Result<(), NamesError> {
-        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
-        begun.map_err(|error| self.failed(error))
-    }
-
-    /// Ends what [`Names::begin`] began.
-    ///
-    /// # Errors
-    /// When the names cannot be written. Then none of them is bound.
-    pub fn commit(&mut self) -> Result<(), NamesError> {
-        let Err(error) = self.connection.execute_batch("COMMIT") else {
-            return Ok(());
+    fn state(&self, name: &PeerName) -> Result<NameState, NamesError> {
+        let row = || {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT (SELECT key FROM names WHERE name = ?1),
+                    EXISTS (SELECT 1 FROM banned WHERE name = ?1)",
+            )?;
+            statement.query_row([name.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
         };
-        // SQLite may have rolled back by itself.
-        if !self.connection.is_autocommit() {
-            let undone = self.connection.execute_batch("ROLLBACK");
-            undone.map_err(|error| self.failed(error))?;
-        }
-        self.count = count(&self.connection).map_err(|error| self.failed(error))?;
-        Err(self.failed(error))
+        let (key, is_banned) = row().map_err(|error| self.failed(error))?;
+        Ok(NameState::of(key, is_banned))
     }
 
-    /// How many names are bound to `key`.
+    /// Binds those names that are free, all in one write. Returns what each is then.
+    ///
+    /// # Errors
+    /// When the table cannot be read or written, or holds a damaged key. Then none of them
+    /// is bound.
+    pub fn bind(&mut self, wanted: &[(PeerName, PeerKey)]) -> Result<Vec<NameState>, NamesError> {
+        let now_s = now_s();
+        let bound = self.write(|transaction| {
+            let mut statement = transaction.prepare_cached(
+                "INSERT INTO names (name, key, registered_at_s) SELECT ?1, ?2, ?3
+                 WHERE NOT EXISTS (SELECT 1 FROM banned WHERE name = ?1)
+                 ON CONFLICT (name) DO NOTHING",
+            )?;
+            let mut bound = 0;
+            for (name, key) in wanted {
+                bound += statement.execute(params![name.as_str(), key.to_string(), now_s])?;
+            }
+            Ok(bound as u64)
+        })?;
+        self.count += bound;
+        wanted.iter().map(|(name, _)| self.state(name)).collect()
+    }
+
+    /// Writes all of it or nothing.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, NamesError> {
+        let written = || {
+            // SQLite may roll back by itself. Otherwise the drop does.
+            let transaction = Transaction::new_unchecked(
+                &self.connection,
+                rusqlite::TransactionBehavior::Immediate,
+            )?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        written().map_err(|error| self.failed(error))
+    }
+
+    /// How many names are bound to each of these keys, without those that have none.
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub fn count_of(&self, key: PeerKey) -> Result<u32, NamesError> {
-        let count = || {
+    pub fn counts_of(&self, keys: &[PeerKey]) -> Result<HashMap<PeerKey, u32>, NamesError> {
+        let count = |key: &PeerKey| {
             let mut statement = self
                 .connection
                 .prepare_cached("SELECT count(*) FROM names WHERE key = ?1")?;
-            statement.query_row(params![key.to_string()], |row| row.get(0))
+            let count = statement.query_row([key.to_string()], |row| row.get(0))?;
+            Ok((*key, count))
         };
-        count().map_err(|error| self.failed(error))
+        let counts: rusqlite::Result<HashMap<_, _>> = keys.iter().map(count).collect();
+        let mut counts = counts.map_err(|error| self.failed(error))?;
+        counts.retain(|_, count| *count > 0);
+        Ok(counts)
     }
 
-    /// The key to which `name` is bound, if it is.
+    /// The keys with names that were registered after the first of these times and not
+    /// after the second, in seconds since 1970.
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
-    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, NamesError> {
-        let key = || {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT key FROM names WHERE name = ?1")?;
-            let row = statement.query_row(params![name.as_str()], |row| row.get(0));
-            row.optional()
-        };
-        let key: Option<String> = key().map_err(|error| self.failed(error))?;
-        key.map(|text| self.parsed(&text)).transpose()
-    }
-
-    /// All keys that have a name.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or holds a damaged key.
-    pub fn keys(&self) -> Result<Vec<PeerKey>, NamesError> {
-        let keys = || {
-            let mut statement = self.connection.prepare("SELECT DISTINCT key FROM names")?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            rows.collect::<Result<Vec<String>, _>>()
-        };
-        let texts = keys().map_err(|error| self.failed(error))?;
-        texts.iter().map(|text| self.parsed(text)).collect()
-    }
-
-    /// The keys whose names have been registered for this long, without those returned
-    /// before.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or holds a damaged key.
-    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, NamesError> {
-        let after_s = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-        let until_s = now_s().saturating_sub(after_s);
+    pub fn registered_within(
+        &self,
+        after_s: i64,
+        until_s: i64,
+    ) -> Result<Vec<PeerKey>, NamesError> {
         let keys = || {
             let mut statement = self.connection.prepare_cached(
                 "SELECT DISTINCT key FROM names
                  WHERE registered_at_s > ?1 AND registered_at_s <= ?2",
             )?;
-            let rows = statement.query_map([self.told_until_s, until_s], |row| row.get(0))?;
+            let rows = statement.query_map([after_s, until_s], |row| row.get(0))?;
             rows.collect::<Result<Vec<String>, _>>()
         };
         let texts = keys().map_err(|error| self.failed(error))?;
-        let keys = texts.iter().map(|text| self.parsed(text)).collect();
-        self.told_until_s = self.told_until_s.max(until_s);
-        keys
+        texts.iter().map(|text| self.parsed(text)).collect()
     }
 
     /// The key of the server that these names belong to; `None` if the file is new, or
@@ -304,16 +253,14 @@ impl Names {
         if self.server()? == Some(server) {
             return Ok(());
         }
-        let note = || {
-            let transaction = self.connection.unchecked_transaction()?;
+        self.write(|transaction| {
             transaction.execute("DELETE FROM server", [])?;
             transaction.execute(
                 "INSERT INTO server (fingerprint) VALUES (?1)",
                 [server.to_string()],
             )?;
-            transaction.commit()
-        };
-        note().map_err(|error| self.failed(error))
+            Ok(())
+        })
     }
 
     /// Writes a copy to a new file, even while a server uses the names.
@@ -333,10 +280,7 @@ impl Names {
     }
 
     fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, NamesError> {
-        text.parse().map_err(|source| NamesError::Key {
-            path: self.path.clone(),
-            source,
-        })
+        parsed(text, self.path.display())
     }
 
     fn failed(&self, source: rusqlite::Error) -> NamesError {
@@ -360,74 +304,52 @@ fn count(connection: &Connection) -> rusqlite::Result<u64> {
     count.map(|count: i64| u64::try_from(count).unwrap_or(0))
 }
 
-fn now_s() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-    use std::sync::Barrier;
-
     use super::*;
 
     fn key(number: u8) -> PeerKey {
         PeerKey::from_bytes([number; 32])
     }
 
+    /// The key that `name` is bound to after `key` has claimed it.
+    fn claim(names: &mut SqliteNames, name: &str, key: PeerKey) -> PeerKey {
+        let states = names.bind(&[(name.parse().unwrap(), key)]).unwrap();
+        match states[..] {
+            [NameState::Bound(owner)] => owner,
+            _ => panic!("{states:?}"),
+        }
+    }
+
+    fn state(names: &SqliteNames, name: &str) -> NameState {
+        names.look_up(&[name.parse().unwrap()]).unwrap()[0]
+    }
+
     #[test]
     fn the_first_key_keeps_a_name_across_restarts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
-        let alice = "alice".parse().unwrap();
-        let mut names = Names::create(&path).unwrap();
-        assert_eq!(names.claim(&alice, key(1)).unwrap(), key(1));
-        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
+        let mut names = SqliteNames::create(&path).unwrap();
+        assert_eq!(claim(&mut names, "alice", key(1)), key(1));
+        assert_eq!(claim(&mut names, "alice", key(2)), key(1));
         drop(names);
-        let mut names = Names::open(&path).unwrap();
-        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
-        let bob = "bob".parse().unwrap();
-        assert_eq!(names.claim(&bob, key(2)).unwrap(), key(2));
-    }
-
-    #[test]
-    fn simultaneous_claims_agree_on_one_owner() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        drop(Names::create(&path).unwrap());
-        let barrier = Barrier::new(8);
-        let owners: HashSet<PeerKey> = std::thread::scope(|scope| {
-            let claims: Vec<_> = (1..=8)
-                .map(|number| {
-                    let (path, barrier) = (&path, &barrier);
-                    scope.spawn(move || {
-                        let mut names = Names::open(path).unwrap();
-                        barrier.wait();
-                        let alice = "alice".parse().unwrap();
-                        names.claim(&alice, key(number)).unwrap()
-                    })
-                })
-                .collect();
-            claims.into_iter().map(|c| c.join().unwrap()).collect()
-        });
-        assert_eq!(owners.len(), 1);
+        let mut names = SqliteNames::open(&path).unwrap();
+        assert_eq!(claim(&mut names, "alice", key(2)), key(1));
+        assert_eq!(claim(&mut names, "bob", key(2)), key(2));
     }
 
     #[test]
     fn a_file_of_a_later_version_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
-        let names = Names::create(&path).unwrap();
+        let names = SqliteNames::create(&path).unwrap();
         let later = SCHEMA_VERSION + 1;
         names
             .connection
             .pragma_update(None, "user_version", later)
             .unwrap();
         drop(names);
-        let refused = Names::open(&path);
+        let refused = SqliteNames::open(&path);
         assert!(matches!(refused, Err(NamesError::Version { found, .. }) if found == later));
     }
 
@@ -435,12 +357,11 @@ mod tests {
     fn a_plain_copy_of_the_file_in_use_holds_every_name() {
         let dir = tempfile::tempdir().unwrap();
         let (path, copy) = (dir.path().join("names.sqlite"), dir.path().join("copy"));
-        let mut names = Names::create(&path).unwrap();
-        let alice = "alice".parse().unwrap();
-        names.claim(&alice, key(1)).unwrap();
+        let mut names = SqliteNames::create(&path).unwrap();
+        claim(&mut names, "alice", key(1));
         std::fs::copy(&path, &copy).unwrap();
-        let copy = Names::open(&copy).unwrap();
-        assert_eq!(copy.owner(&alice).unwrap(), Some(key(1)));
+        let copy = SqliteNames::open(&copy).unwrap();
+        assert_eq!(state(&copy, "alice"), NameState::Bound(key(1)));
         assert_eq!(copy.count(), 1);
     }
 
@@ -448,47 +369,51 @@ mod tests {
     fn registered_names_are_found_on_a_full_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
-        let mut names = Names::create(&path).unwrap();
-        let alice: PeerName = "alice".parse().unwrap();
-        names.claim(&alice, key(1)).unwrap();
+        let mut names = SqliteNames::create(&path).unwrap();
+        claim(&mut names, "alice", key(1));
         names
             .connection
             .pragma_update(None, "max_page_count", 1)
             .unwrap();
         let refused = (0..).find_map(|number| {
             let name = format!("name{number}").parse().unwrap();
-            names.claim(&name, key(2)).err()
+            names.bind(&[(name, key(2))]).err()
         });
         let words = refused.unwrap().to_string();
         assert!(
             words.contains("no room") && words.contains("names.sqlite"),
             "{words}"
         );
-        assert_eq!(names.claim(&alice, key(3)).unwrap(), key(1));
+        assert_eq!(claim(&mut names, "alice", key(3)), key(1));
     }
 
     #[test]
     fn names_of_one_write_are_all_bound_or_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("names.sqlite");
-        let mut names = Names::create(&path).unwrap();
-        let [alice, bob]: [PeerName; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
-        names.begin().unwrap();
-        assert_eq!(names.claim(&alice, key(1)).unwrap(), key(1));
-        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
-        names.commit().unwrap();
-        assert_eq!(
-            Names::open(&path).unwrap().owner(&alice).unwrap(),
-            Some(key(1))
-        );
+        let mut names = SqliteNames::create(&path).unwrap();
+        let refuse = "CREATE TRIGGER t BEFORE INSERT ON names WHEN new.name = 'carol'
+            BEGIN SELECT RAISE(FAIL, 'no'); END";
+        names.connection.execute_batch(refuse).unwrap();
+        let wanted = ["bob", "carol"].map(|name| (name.parse().unwrap(), key(2)));
+        names.bind(&wanted).unwrap_err();
+        assert_eq!((state(&names, "bob"), names.count()), (NameState::Free, 0));
+        assert_eq!(claim(&mut names, "bob", key(1)), key(1));
+        let other = SqliteNames::open(&path).unwrap();
+        assert_eq!(state(&other, "bob"), NameState::Bound(key(1)));
+    }
 
-        names.begin().unwrap();
-        names.claim(&bob, key(2)).unwrap();
-        // What SQLite does by itself where the disk is full.
-        names.connection.execute_batch("ROLLBACK").unwrap();
-        names.commit().unwrap_err();
-        assert_eq!((names.owner(&bob).unwrap(), names.count()), (None, 1));
-        assert_eq!(names.keys().unwrap(), [key(1)]);
+    #[test]
+    fn a_damaged_key_spoils_no_other_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut names = SqliteNames::create(&dir.path().join("names.sqlite")).unwrap();
+        claim(&mut names, "alice", key(1));
+        claim(&mut names, "bob", key(2));
+        let spoil = "UPDATE names SET key = 'half a k' WHERE name = 'alice'";
+        names.connection.execute_batch(spoil).unwrap();
+        let both = ["alice", "bob"].map(|name| name.parse().unwrap());
+        let states = names.look_up(&both).unwrap();
+        assert_eq!(states, [NameState::Damaged, NameState::Bound(key(2))]);
     }
 
     #[test]
@@ -505,30 +430,13 @@ mod tests {
             .execute("INSERT INTO names VALUES (?1, ?2, 7)", row)
             .unwrap();
         drop(earlier);
-        let mut names = Names::open(&path).unwrap();
-        assert_eq!(
-            names.owner(&"alice".parse().unwrap()).unwrap(),
-            Some(key(1))
-        );
+        let mut names = SqliteNames::open(&path).unwrap();
+        assert_eq!(state(&names, "alice"), NameState::Bound(key(1)));
         assert_eq!((names.count(), names.server().unwrap()), (1, None));
         names.belong_to(key(9).fingerprint()).unwrap();
         drop(names);
         assert!(!dir.path().join("names.sqlite-wal").exists());
-        let names = Names::open(&path).unwrap();
+        let names = SqliteNames::open(&path).unwrap();
         assert_eq!(names.server().unwrap(), Some(key(9).fingerprint()));
-    }
-
-    #[test]
-    fn a_regular_is_told_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut names = Names::create(&dir.path().join("names.sqlite")).unwrap();
-        for (name, number) in [("alice", 1), ("alice-phone", 1), ("bob", 2)] {
-            names.claim(&name.parse().unwrap(), key(number)).unwrap();
-        }
-        assert_eq!(names.new_regulars(Duration::from_secs(60)).unwrap(), []);
-        let mut told = names.new_regulars(Duration::ZERO).unwrap();
-        told.sort_unstable();
-        assert_eq!(told, [key(1), key(2)]);
-        assert_eq!(names.new_regulars(Duration::ZERO).unwrap(), []);
     }
 }

@@ -1,29 +1,17 @@
 //! What operators see and change of the names, also while a server uses them.
 
-use pinhole_proto::key::{Fingerprint, PeerKey};
+use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::{Names, NamesError, now_s};
+use super::{SqliteNames, count};
+use crate::names::{NameEntry, NamesError, PAGE, now_s};
 
 const ENTRIES: &str = "
     SELECT name, key, registered_at_s, banned_at_s FROM names LEFT JOIN banned USING (name)
     UNION ALL
     SELECT name, NULL, NULL, banned_at_s FROM banned
     WHERE NOT EXISTS (SELECT 1 FROM names WHERE names.name = banned.name)";
-
-/// A name that is registered, banned or both.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NameEntry {
-    /// The name.
-    pub name: String,
-    /// The key it is bound to, if it is registered.
-    pub key: Option<PeerKey>,
-    /// When it was bound, in seconds since 1970.
-    pub registered_at_s: Option<i64>,
-    /// When it was banned, in seconds since 1970.
-    pub banned_at_s: Option<i64>,
-}
 
 /// An entry as it is stored.
 type StoredEntry = (String, Option<String>, Option<i64>, Option<i64>);
@@ -32,21 +20,46 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
     Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
 }
 
-impl Names {
-    /// Hands each entry to `each`, in the order of the names, until that returns false.
+impl SqliteNames {
+    /// The entries that come after this name in their order, a bounded number of them.
+    /// Nothing comes before "".
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
-    pub fn for_each(&self, mut each: impl FnMut(NameEntry) -> bool) -> Result<(), NamesError> {
-        let failed = |error| self.failed(error);
-        let query = format!("{ENTRIES} ORDER BY name");
-        let mut statement = self.connection.prepare(&query).map_err(failed)?;
-        let rows = statement.query_map([], stored).map_err(failed)?;
-        for row in rows {
-            if !each(self.entry_of(row.map_err(failed)?)?) {
-                break;
+    pub fn entries_after(&self, name: &str) -> Result<Vec<NameEntry>, NamesError> {
+        let rows = || {
+            let query =
+                format!("SELECT * FROM ({ENTRIES}) WHERE name > ?1 ORDER BY name LIMIT {PAGE}");
+            let mut statement = self.connection.prepare_cached(&query)?;
+            let rows = statement.query_map([name], stored)?;
+            rows.collect::<Result<Vec<_>, _>>()
+        };
+        let rows = rows().map_err(|error| self.failed(error))?;
+        rows.into_iter().map(|row| self.entry_of(row)).collect()
+    }
+
+    /// Adds entries whose names are neither registered nor banned.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub(in crate::names) fn insert(&mut self, entries: &[NameEntry]) -> Result<(), NamesError> {
+        self.count += self.write(|transaction| {
+            let mut named = transaction.prepare_cached(
+                "INSERT INTO names (name, key, registered_at_s) VALUES (?1, ?2, ?3)",
+            )?;
+            let mut banned = transaction
+                .prepare_cached("INSERT INTO banned (name, banned_at_s) VALUES (?1, ?2)")?;
+            let mut inserted = 0;
+            for entry in entries {
+                if let (Some(key), Some(at_s)) = (entry.key, entry.registered_at_s) {
+                    inserted += named.execute(params![entry.name, key.to_string(), at_s])?;
+                }
+                if let Some(at_s) = entry.banned_at_s {
+                    banned.execute(params![entry.name, at_s])?;
+                }
             }
-        }
+            Ok(inserted as u64)
+        })?;
         Ok(())
     }
 
@@ -116,18 +129,10 @@ impl Names {
         Ok(owner)
     }
 
-    /// Whether nobody may log in by `name`.
-    ///
-    /// # Errors
-    /// When the table cannot be read.
-    pub fn is_banned(&self, name: &PeerName) -> Result<bool, NamesError> {
-        let banned = || {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT 1 FROM banned WHERE name = ?1")?;
-            statement.exists([name.as_str()])
-        };
-        banned().map_err(|error| self.failed(error))
+    /// The key to which `name` is bound, banned or not.
+    fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, NamesError> {
+        let entry = self.entry(name)?;
+        Ok(entry.and_then(|entry| entry.key))
     }
 
     /// Reads a little of the table.
@@ -140,19 +145,6 @@ impl Names {
             .prepare_cached("SELECT 1 FROM names LIMIT 1");
         let read = read.and_then(|mut statement| statement.exists([]));
         read.map(drop).map_err(|error| self.failed(error))
-    }
-
-    /// The key of this fingerprint that has a name here.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or holds a damaged key.
-    pub fn key_of(&self, fingerprint: Fingerprint) -> Result<Option<PeerKey>, NamesError> {
-        let mut found = None;
-        self.for_each(|entry| {
-            found = entry.key.filter(|key| key.fingerprint() == fingerprint);
-            found.is_none()
-        })?;
-        Ok(found)
     }
 
     /// Whether another process has written since the last call. Counts anew if it has.
@@ -168,7 +160,7 @@ impl Names {
         if self.seen_version.replace(version) == Some(version) {
             return Ok(false);
         }
-        self.count = Self::counted(&self.connection).map_err(|error| self.failed(error))?;
+        self.count = count(&self.connection).map_err(|error| self.failed(error))?;
         Ok(true)
     }
 
@@ -177,83 +169,5 @@ impl Names {
         changed
             .map(|rows| rows as u64)
             .map_err(|error| self.failed(error))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(number: u8) -> PeerKey {
-        PeerKey::from_bytes([number; 32])
-    }
-
-    fn name(text: &str) -> PeerName {
-        text.parse().unwrap()
-    }
-
-    /// Names of one file, as the server and an operator have them open.
-    fn both() -> (Names, Names, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        let mut server = Names::create(&path).unwrap();
-        server.claim(&name("bob"), key(2)).unwrap();
-        server.claim(&name("alice"), key(1)).unwrap();
-        (server, Names::open(&path).unwrap(), dir)
-    }
-
-    #[test]
-    fn what_an_operator_changes_is_so_for_the_server_at_once() {
-        let (mut server, mut operator, _dir) = both();
-        assert_eq!(operator.release(&name("bob")).unwrap(), Some(key(2)));
-        assert_eq!(operator.release(&name("bob")).unwrap(), None);
-        assert_eq!(server.owner(&name("bob")).unwrap(), None);
-        assert_eq!(operator.transfer(&name("bob"), key(3)).unwrap(), None);
-        assert_eq!(server.owner(&name("bob")).unwrap(), None);
-        let before = operator.transfer(&name("alice"), key(3)).unwrap();
-        assert_eq!(before, Some(key(1)));
-        assert_eq!(server.claim(&name("alice"), key(1)).unwrap(), key(3));
-        assert!(operator.ban(&name("eve")).unwrap() && !operator.ban(&name("eve")).unwrap());
-        assert!(server.is_banned(&name("eve")).unwrap());
-        assert!(operator.unban(&name("eve")).unwrap() && !operator.unban(&name("eve")).unwrap());
-        assert!(!server.is_banned(&name("eve")).unwrap());
-    }
-
-    #[test]
-    fn entries_come_in_order_with_those_that_are_only_banned() {
-        let (_server, mut operator, _dir) = both();
-        operator.ban(&name("bob")).unwrap();
-        operator.ban(&name("admin")).unwrap();
-        let mut entries = Vec::new();
-        operator
-            .for_each(|entry| {
-                entries.push((entry.name, entry.key, entry.banned_at_s.is_some()));
-                true
-            })
-            .unwrap();
-        let expected = [
-            ("admin".to_owned(), None, true),
-            ("alice".to_owned(), Some(key(1)), false),
-            ("bob".to_owned(), Some(key(2)), true),
-        ];
-        assert_eq!(entries, expected);
-        let bob = operator.entry(&name("bob")).unwrap().unwrap();
-        assert_eq!((bob.key, bob.banned_at_s.is_some()), (Some(key(2)), true));
-        assert_eq!(operator.entry(&name("nobody")).unwrap(), None);
-        let found = operator.key_of(key(2).fingerprint()).unwrap();
-        assert_eq!(found, Some(key(2)));
-        assert_eq!(operator.key_of(key(9).fingerprint()).unwrap(), None);
-    }
-
-    #[test]
-    fn only_the_changes_of_others_are_noticed() {
-        let (mut server, mut operator, _dir) = both();
-        server.has_changed_elsewhere().unwrap();
-        server.claim(&name("carol"), key(3)).unwrap();
-        assert!(!server.has_changed_elsewhere().unwrap());
-        operator.release(&name("bob")).unwrap();
-        assert!(server.has_changed_elsewhere().unwrap());
-        assert_eq!(server.count(), 2);
-        assert!(!server.has_changed_elsewhere().unwrap());
     }
 }
