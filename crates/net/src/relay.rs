@@ -1,16 +1,13 @@
 //! The relay: a connection to the server that, once both sides are there,
-//! carries the bytes of the session between them. The session's own TLS runs
-//! inside, so the relay sees only ciphertext.
+//! carries the bytes of the session between them. TLS with the server ends then, and the
+//! session's own takes its place, so the relay sees only ciphertext.
 
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use pinhole_proto::frame::Decoder;
+use pinhole_proto::frame::{Decoder, FrameKind, encode};
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessage};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tracing::debug;
 
@@ -26,16 +23,6 @@ pub(crate) enum RelayError {
     Refused(#[from] Refusal),
     #[error(transparent)]
     Redial(#[from] RedialError),
-}
-
-/// A raw byte stream to the peer, through the server.
-#[derive(Debug)]
-pub(crate) struct RelayStream {
-    /// Bytes of the peer that came together with the server's last message.
-    ahead: io::Cursor<Vec<u8>>,
-    stream: ServerStream,
-    local: SocketAddr,
-    remote: SocketAddr,
 }
 
 /// A connection to the server that saves the way to the relay.
@@ -73,116 +60,67 @@ impl Approach {
     }
 }
 
-impl RelayStream {
-    /// Waits at the relay for the other side, as long as it takes or the server
-    /// allows. What is there `ahead` saves the way.
-    pub(crate) async fn open(
-        server: &Server,
-        ahead: Option<Ahead>,
-        token: RelayToken,
-    ) -> Result<Self, RelayError> {
-        let met = match ahead {
-            Some(Ahead::Observer(observer)) => Self::meet(*observer, token).await,
-            Some(Ahead::Approach(approach)) => Self::meet_after(approach, token).await,
-            None => return Self::meet(server.redial().await?, token).await,
-        };
-        match met {
-            // It has died unnoticed, and the token is as good as before.
-            Err(RelayError::Wire(error)) => {
-                debug!(%error, "an observer was gone");
-                Self::meet(server.redial().await?, token).await
-            }
-            met => met,
+/// Waits at the relay for the other side, as long as it takes or the server allows, and
+/// returns the connection, on which the peer's bytes come from then on. What is there
+/// `ahead` saves the way.
+pub(crate) async fn meet(
+    server: &Server,
+    ahead: Option<Ahead>,
+    token: RelayToken,
+) -> Result<TcpStream, RelayError> {
+    let met = match ahead {
+        Some(Ahead::Observer(observer)) => meet_on(*observer, token).await,
+        Some(Ahead::Approach(approach)) => meet_after(approach, token).await,
+        None => return meet_on(server.redial().await?, token).await,
+    };
+    match met {
+        // It has died unnoticed, and the token is as good as before.
+        Err(RelayError::Wire(error)) => {
+            debug!(%error, "an observer was gone");
+            meet_on(server.redial().await?, token).await
         }
-    }
-
-    async fn meet(mut stream: ServerStream, token: RelayToken) -> Result<Self, RelayError> {
-        wire::write_message(&mut stream, &ClientMessage::Relay { token }).await?;
-        Self::paired(stream, wire::server_decoder()).await
-    }
-
-    /// The same, on a connection that has not read yet from where it comes.
-    async fn meet_after(approach: Approach, token: RelayToken) -> Result<Self, RelayError> {
-        let mut stream = approach.connected().await?;
-        wire::write_message(&mut stream, &ClientMessage::Relay { token }).await?;
-        let mut decoder = wire::server_decoder();
-        match wire::read_message(&mut stream, &mut decoder).await? {
-            ServerMessage::Observed { .. } => Self::paired(stream, decoder).await,
-            ServerMessage::Refused { reason } => Err(reason.into()),
-            _ => Err(WireError::Unexpected.into()),
-        }
-    }
-
-    async fn paired(mut stream: ServerStream, mut decoder: Decoder) -> Result<Self, RelayError> {
-        let tcp = stream.get_ref().0.get_ref();
-        let addresses = (tcp.local_addr(), tcp.peer_addr());
-        match wire::read_message(&mut stream, &mut decoder).await? {
-            ServerMessage::RelayPaired => {}
-            ServerMessage::Refused { reason } => return Err(reason.into()),
-            _ => return Err(WireError::Unexpected.into()),
-        }
-        Ok(Self {
-            ahead: io::Cursor::new(decoder.into_rest()),
-            local: addresses.0.map_err(WireError::from)?,
-            remote: addresses.1.map_err(WireError::from)?,
-            stream,
-        })
-    }
-
-    /// Our end of the connection to the relay.
-    pub(crate) const fn local(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// The relay's address.
-    pub(crate) const fn remote(&self) -> SocketAddr {
-        self.remote
+        met => met,
     }
 }
 
-impl AsyncRead for RelayStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let ahead = Pin::new(&mut self.ahead).poll_read(context, buffer);
-        if ahead.is_pending() || buffer.filled().len() > before {
-            return ahead;
-        }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+async fn meet_on(mut stream: ServerStream, token: RelayToken) -> Result<TcpStream, RelayError> {
+    show(&mut stream, token).await?;
+    paired(stream, wire::server_decoder()).await
+}
+
+/// The same, on a connection that has not read yet from where it comes.
+async fn meet_after(approach: Approach, token: RelayToken) -> Result<TcpStream, RelayError> {
+    let mut stream = approach.connected().await?;
+    show(&mut stream, token).await?;
+    let mut decoder = wire::server_decoder();
+    match wire::read_message(&mut stream, &mut decoder).await? {
+        ServerMessage::Observed { .. } => paired(stream, decoder).await,
+        ServerMessage::Refused { reason } => Err(reason.into()),
+        _ => Err(WireError::Unexpected.into()),
     }
 }
 
-impl AsyncWrite for RelayStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
+/// Shows the token, which is the last that is said to the server in TLS.
+async fn show(stream: &mut ServerStream, token: RelayToken) -> Result<(), WireError> {
+    let message = encode(FrameKind::Client, &ClientMessage::Relay { token })?;
+    stream.write_all(&message).await?;
+    stream.get_mut().1.send_close_notify();
+    Ok(stream.flush().await?)
+}
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+async fn paired(mut stream: ServerStream, mut decoder: Decoder) -> Result<TcpStream, RelayError> {
+    match wire::read_message(&mut stream, &mut decoder).await? {
+        ServerMessage::RelayPaired => {}
+        ServerMessage::Refused { reason } => return Err(reason.into()),
+        _ => return Err(WireError::Unexpected.into()),
     }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    // The server ends TLS as well. The peers have their own, end to end.
+    let is_over = decoder.into_rest().is_empty()
+        && stream.read(&mut [0]).await.map_err(WireError::from)? == 0;
+    if !is_over {
+        return Err(WireError::Unexpected.into());
     }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    Ok(stream.into_inner().0.into_tcp())
 }
 
 #[cfg(test)]
@@ -196,9 +134,9 @@ mod tests {
     use super::*;
     use crate::identity::generate_identity;
 
-    /// A server that answers every connection's first message with these bytes
-    /// and, once it has read that message, ends it.
-    async fn answering(bytes: Vec<u8>) -> Server {
+    /// A server that answers every connection's first message with these bytes, and ends TLS
+    /// and then the connection with those.
+    async fn answering(bytes: Vec<u8>, after_tls: &'static [u8]) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let identity = generate_identity().unwrap().0;
@@ -214,7 +152,11 @@ mod tests {
                     continue;
                 }
                 stream.write_all(&bytes).await.unwrap();
-                stream.shutdown().await.unwrap();
+                stream.get_mut().1.send_close_notify();
+                stream.flush().await.unwrap();
+                let mut tcp = stream.into_inner().0;
+                tcp.write_all(after_tls).await.unwrap();
+                tcp.shutdown().await.unwrap();
             }
         });
         let ours = generate_identity().unwrap().0;
@@ -224,11 +166,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_peer_s_first_bytes_may_come_with_the_server_s_last_message() {
-        let mut bytes = encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap();
-        bytes.extend(b"and the peer speaks");
-        let server = answering(bytes).await;
+        let bytes = encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap();
+        let server = answering(bytes, b"and the peer speaks").await;
         let token = RelayToken::from_random([1; 32]);
-        let mut stream = RelayStream::open(&server, None, token).await.unwrap();
+        let mut stream = meet(&server, None, token).await.unwrap();
         let mut heard = Vec::new();
         stream.read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"and the peer speaks");
@@ -243,11 +184,10 @@ mod tests {
         };
         let mut bytes = encode(FrameKind::Server, &observed).unwrap();
         bytes.extend(encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap());
-        bytes.extend(b"and the peer speaks");
-        let server = Arc::new(answering(bytes).await);
+        let server = Arc::new(answering(bytes, b"and the peer speaks").await);
         let approach = Approach::begin(server.clone());
         let token = RelayToken::from_random([1; 32]);
-        let opened = RelayStream::open(&server, Some(Ahead::Approach(approach)), token).await;
+        let opened = meet(&server, Some(Ahead::Approach(approach)), token).await;
         let mut heard = Vec::new();
         opened.unwrap().read_to_end(&mut heard).await.unwrap();
         assert_eq!(heard, b"and the peer speaks");
@@ -257,8 +197,8 @@ mod tests {
     async fn a_refused_token_is_told_as_such() {
         let reason = Refusal::Token;
         let bytes = encode(FrameKind::Server, &ServerMessage::Refused { reason }).unwrap();
-        let server = answering(bytes).await;
-        let opened = RelayStream::open(&server, None, RelayToken::from_random([1; 32])).await;
+        let server = answering(bytes, b"").await;
+        let opened = meet(&server, None, RelayToken::from_random([1; 32])).await;
         let refused = matches!(opened, Err(RelayError::Refused(Refusal::Token)));
         assert!(refused, "{opened:?}");
     }

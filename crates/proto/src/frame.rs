@@ -18,6 +18,8 @@ pub enum FrameKind {
     Client = 0x01,
     /// A [`crate::rendezvous::ServerMessage`] as JSON.
     Server = 0x02,
+    /// A [`crate::node::NodeMessage`] as JSON.
+    Node = 0x03,
 }
 
 impl FrameKind {
@@ -29,6 +31,7 @@ impl FrameKind {
         match id {
             0x01 => Ok(Self::Client),
             0x02 => Ok(Self::Server),
+            0x03 => Ok(Self::Node),
             other => Err(FrameError::UnknownKind(other)),
         }
     }
@@ -39,7 +42,7 @@ impl FrameKind {
         match self {
             Self::Client => 16 * 1024,
             // A page of presence is the largest.
-            Self::Server => 64 * 1024,
+            Self::Server | Self::Node => 64 * 1024,
         }
     }
 }

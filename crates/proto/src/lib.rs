@@ -11,6 +11,7 @@
 //! | [`tls`] | TLS 1.3 with raw Ed25519 public keys (RFC 7250) for both kinds of connection |
 //! | [`frame`] | length-prefixed frames and the bounded decoder |
 //! | [`rendezvous`] | the messages between a client and the rendezvous server |
+//! | [`node`] | the messages between the nodes of one server |
 //! | [`candidate`] | addresses at which a peer may be reached, and which of them are refused |
 //! | [`hello`] | what is said first on a connection between peers |
 //! | [`agent`] | the connectivity agent: which address to dial when, which connection wins |
@@ -22,6 +23,7 @@ pub mod frame;
 pub mod hello;
 pub mod key;
 pub mod name;
+pub mod node;
 pub mod registry;
 pub mod rendezvous;
 pub mod tls;

@@ -20,9 +20,11 @@
 //! | [`Registry`] | who is logged in; replaces, pings |
 //! | `presence` | who is told who is online |
 //! | `introduction` | invitations on their way, and what each side learns of the other |
+//! | `cluster` | the other nodes of the server, and who is logged in to them |
 //! | `observed` | the addresses from which the server has seen each key |
 //! | `relay` | one-use tokens and the connections that wait for their other half |
 
+mod cluster;
 mod introduction;
 mod observed;
 mod presence;
@@ -38,16 +40,21 @@ use pinhole_budget::{Budget, RateLimiter, SubnetRateLimiter};
 
 use crate::key::PeerKey;
 use crate::name::PeerName;
+use crate::node::NodeMessage;
 use crate::rendezvous::{
-    ClientMessage, IntroductionId, PROTOCOL_VERSION, PeerIdentity, Refusal, RelayToken,
+    ClientMessage, IntroductionId, NodeId, PROTOCOL_VERSION, PeerIdentity, Refusal, RelayToken,
     ServerMessage,
 };
 
-use introduction::{Introduction, RoundReachability};
+use cluster::Cluster;
+use introduction::{Introduction, Invitee, RoundReachability};
 use observed::Observed;
 use presence::{PresenceFeed, Watched};
 use relay::Relay;
 
+pub use cluster::{
+    NODE_GRACE, NODE_PAGE_PEOPLE, NODE_PING_INTERVAL, NODE_TIMEOUT, NODES, RELAY_ADDRESSES,
+};
 pub use introduction::{
     ANSWER_TIMEOUT, INTRODUCTIONS_OF_KEY, INTRODUCTIONS_OF_NETWORK, MAX_ROUNDS, PENDING_INVITATIONS,
 };
@@ -120,6 +127,19 @@ pub enum Action {
         /// Against whom it counts.
         inviter: Inviter,
     },
+    /// Send `message` to these nodes. A node whose queue is full is reported with
+    /// [`Registry::handle_node_unlinked`].
+    SendToNodes {
+        /// Receivers; never empty.
+        to: Vec<NodeId>,
+        /// The same for all of them.
+        message: NodeMessage,
+    },
+    /// End the link to a node. The registry counts it as down already.
+    CloseLink {
+        /// Which.
+        node: NodeId,
+    },
     /// End a relay connection that waits for nothing any more.
     CloseRelay {
         /// Which.
@@ -138,6 +158,11 @@ pub struct LogIn {
     pub is_known: bool,
     /// The address the connection comes from.
     pub observed: SocketAddr,
+    /// The address of this server to which it comes.
+    pub came_to: SocketAddr,
+    /// The time, in milliseconds since 1970. It only decides which of two logins to
+    /// different nodes is the newer one.
+    pub at_ms: u64,
     /// Passed on in [`ServerMessage::LoggedIn`].
     pub observer_ports: Vec<u16>,
     /// From [`ClientMessage::LogIn`].
@@ -153,6 +178,9 @@ struct Session {
     identity: PeerIdentity,
     is_known: bool,
     observed: SocketAddr,
+    came_to: SocketAddr,
+    /// When it logged in; then the number of the login among those of its name.
+    login: u64,
     observer_ports: Vec<u16>,
     /// False while the name is being claimed.
     online: bool,
@@ -173,6 +201,7 @@ enum Timer {
     Introduction(IntroductionId),
     Token(RelayToken),
     LookUp(SessionId),
+    Node(NodeId),
 }
 
 /// The server's state machine. See the [module documentation](self).
@@ -180,6 +209,7 @@ enum Timer {
 pub struct Registry {
     sessions: BTreeMap<SessionId, Session>,
     online: BTreeMap<PeerName, SessionId>,
+    cluster: Cluster,
     observed: Observed,
     presence: PresenceFeed,
     introductions: BTreeMap<IntroductionId, Introduction>,
@@ -208,6 +238,7 @@ impl Registry {
         Self {
             sessions: BTreeMap::new(),
             online: BTreeMap::new(),
+            cluster: Cluster::new(NodeId::from_random([0; NodeId::BYTES]), Vec::new()),
             observed: Observed::default(),
             presence: PresenceFeed::new(DIRECTORY_PEOPLE),
             introductions: BTreeMap::new(),
@@ -241,6 +272,17 @@ impl Registry {
         }
     }
 
+    /// The same, as one node of several. Clients of the other nodes reach its relay at
+    /// these addresses; without any, at the address to which their peer is connected.
+    #[must_use]
+    pub fn as_node(self, own: NodeId, mut relay_addresses: Vec<SocketAddr>) -> Self {
+        relay_addresses.truncate(RELAY_ADDRESSES);
+        Self {
+            cluster: Cluster::new(own, relay_addresses),
+            ..self
+        }
+    }
+
     /// The next thing to do. Call until `None` after every `handle_*`.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -264,6 +306,7 @@ impl Registry {
                 Timer::Introduction(id) => self.expire_introduction(now, id),
                 Timer::Token(token) => self.actions.extend(self.relay.expire(now, token)),
                 Timer::LookUp(session) => self.look_up_waiting(now, session),
+                Timer::Node(node) => self.node_due(now, node),
             }
         }
         if self.presence.due().is_some_and(|due| due <= now) {
@@ -292,6 +335,8 @@ impl Registry {
                 identity,
                 is_known,
                 observed: log_in.observed,
+                came_to: log_in.came_to,
+                login: log_in.at_ms,
                 observer_ports: log_in.observer_ports,
                 online: false,
                 ping: None,
@@ -349,23 +394,27 @@ impl Registry {
             }
             Ok(_) => {}
         }
-        if !self.online.contains_key(&name) {
-            self.make_room_in_directory(now);
+        let before = self.identity_of(&name);
+        if before.is_none() {
+            self.make_room_in_directory(now, 1);
         }
-        // The newest login of a key wins. To the others nothing changes.
+        // The newest login of a key wins, on all nodes. To the others nothing changes.
         let older = self.online.insert(name, session);
         if let Some(older) = older {
             self.close(older, Some(Refusal::Replaced));
         }
-        self.welcome(now, session, older.is_none());
+        self.welcome(now, session, before.as_ref());
     }
 
-    fn welcome(&mut self, now: Instant, session: SessionId, announce: bool) {
+    /// Makes a session one that is online. Before, its name belonged to somebody who was,
+    /// or to nobody.
+    fn welcome(&mut self, now: Instant, session: SessionId, before: Option<&PeerIdentity>) {
         let Some(newcomer) = self.sessions.get_mut(&session) else {
             return;
         };
         newcomer.online = true;
         let name = newcomer.identity.name.clone();
+        newcomer.login = self.cluster.next_login(&name, newcomer.login);
         let watch = std::mem::take(&mut newcomer.watch);
         let logged_in = ServerMessage::LoggedIn {
             observed: newcomer.observed,
@@ -375,9 +424,22 @@ impl Registry {
         self.send(session, logged_in);
         self.begin_presence(now, session, watch);
         self.ping(now, session);
-        if announce {
+        self.note_change_for_nodes(name.clone());
+        if self.identity_of(&name).as_ref() != before {
             self.presence_changed(name);
         }
+    }
+
+    /// Who is online by this name, here or elsewhere.
+    fn identity_of(&self, name: &PeerName) -> Option<PeerIdentity> {
+        let here = self.online.get(name).and_then(|id| self.sessions.get(id));
+        here.map(|session| session.identity.clone()).or_else(|| {
+            let (_, login) = self.cluster.find(name)?;
+            Some(PeerIdentity {
+                name: name.clone(),
+                key: login.key,
+            })
+        })
     }
 
     /// A message after the first on a control connection.
@@ -408,7 +470,11 @@ impl Registry {
                     round,
                     reachability,
                 };
-                self.introduce(now, session, introduction, &peer, wanted);
+                let invitee = Invitee {
+                    name: &peer,
+                    fresh_token,
+                };
+                self.introduce(now, session, introduction, invitee, wanted);
             }
             ClientMessage::Answer {
                 introduction,
@@ -473,6 +539,12 @@ impl Registry {
     /// A relay has been ended between these two keys, because of `reason`: both
     /// sides are told, wherever they are logged in.
     pub fn handle_relay_ended(&mut self, keys: [PeerKey; 2], reason: Refusal) {
+        self.tell_relay_ended(keys, reason);
+        let to = self.cluster.linked();
+        self.send_to_nodes(to, NodeMessage::RelayEnded { keys, reason });
+    }
+
+    fn tell_relay_ended(&mut self, keys: [PeerKey; 2], reason: Refusal) {
         let [a, b] = keys;
         for (key, peer) in [(a, b), (b, a)] {
             let sessions = self.sessions.iter();
@@ -486,6 +558,7 @@ impl Registry {
     pub fn handle_shutdown(&mut self) {
         self.shutting_down = true;
         self.online.clear();
+        self.cluster.clear();
         self.presence.clear();
         self.introductions.clear();
         self.timers.clear();
@@ -543,6 +616,7 @@ impl Registry {
         // A replaced session does not take its successor's name offline.
         if self.online.get(&name) == Some(&id) {
             self.online.remove(&name);
+            self.note_change_for_nodes(name.clone());
             self.presence_changed(name);
         }
     }

@@ -86,6 +86,17 @@ random_id!(
     ProbeToken, 16
 );
 
+random_id!(
+    /// One process of a server that is several. Drawn at its start.
+    NodeId, 16
+);
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from(*self))
+    }
+}
+
 impl fmt::Debug for IntroductionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from(*self))
@@ -348,6 +359,11 @@ pub enum ServerMessage {
         candidates: Vec<Candidate>,
         /// Present when both sides are willing to use the relay.
         relay: Option<RelayToken>,
+        /// Where the relay is, if it is another node of the server than the one to which
+        /// the receiver is connected: at most
+        /// [`RELAY_ADDRESSES`](crate::registry::RELAY_ADDRESSES). It has the same key.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        relay_addresses: Vec<SocketAddr>,
         /// How long to wait before the first dial, so that both sides begin
         /// at the same moment although their distances to the server differ.
         start_in_ms: u32,

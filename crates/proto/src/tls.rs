@@ -28,6 +28,8 @@ use crate::key::{Fingerprint, PeerKey};
 
 /// ALPN (RFC 7301) of every connection to a rendezvous server.
 pub const ALPN_RENDEZVOUS: &[u8] = b"pinhole-rendezvous/1";
+/// ALPN of the link between two nodes of one server.
+pub const ALPN_NODE: &[u8] = b"pinhole-node/1";
 /// ALPN of the session between two peers.
 pub const ALPN_PEER: &[u8] = b"pinhole-peer/1";
 

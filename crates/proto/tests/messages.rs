@@ -133,10 +133,11 @@ fn introduction_failure() -> impl Strategy<Value = IntroductionFailure> {
 fn introduced() -> impl Strategy<Value = ServerMessage> {
     let role = select(vec![Role::Controlling, Role::Controlled]);
     let whom = (introduction(), any::<u8>(), peer(), role);
-    let how = (candidates(), option::of(token()), any::<u32>());
+    let relay = (option::of(token()), vec(address(), 0..3));
+    let how = (candidates(), relay, any::<u32>());
     (whom, how).prop_map(|(whom, how)| {
         let (introduction, round, peer, role) = whom;
-        let (candidates, relay, start_in_ms) = how;
+        let (candidates, (relay, relay_addresses), start_in_ms) = how;
         ServerMessage::Introduced {
             introduction,
             round,
@@ -144,6 +145,7 @@ fn introduced() -> impl Strategy<Value = ServerMessage> {
             role,
             candidates,
             relay,
+            relay_addresses,
             start_in_ms,
         }
     })

@@ -99,6 +99,7 @@ struct LoginRates {
 pub(crate) struct AdmissionControl {
     connections: Arc<Slots>,
     silent: Arc<Slots>,
+    waiting: Arc<Slots>,
     handshakes: Arc<Slots>,
     regulars: Arc<Slots>,
     named: Arc<Slots>,
@@ -113,6 +114,7 @@ impl AdmissionControl {
         Self {
             connections: Slots::raised_by(CONNECTIONS, limits.connections),
             silent: Slots::new(limits.silent),
+            waiting: Slots::new(limits.waiting),
             handshakes: Slots::new(limits.handshakes),
             regulars: Slots::new(limits.regulars),
             named: Slots::new(limits.named),
@@ -130,6 +132,7 @@ impl AdmissionControl {
     pub(crate) fn set_limits(&self, limits: &Limits) {
         self.connections.set_bounds(limits.connections);
         self.silent.set_bounds(limits.silent);
+        self.waiting.set_bounds(limits.waiting);
         self.handshakes.set_bounds(limits.handshakes);
         self.regulars.set_bounds(limits.regulars);
         self.named.set_bounds(limits.named);
@@ -153,8 +156,13 @@ impl AdmissionControl {
         self.silent.take_from_oldest(newcomer(None, address))
     }
 
-    /// Takes a slot for the handshake of a connection that has spoken. Its key is known
-    /// only afterwards.
+    /// Takes a slot for a connection that has spoken until its handshake has a turn.
+    pub(crate) fn wait(&self, address: IpAddr) -> Result<Slot, Full> {
+        self.waiting.take(newcomer(None, address))
+    }
+
+    /// Takes a slot for a handshake that has had its first turn. Its key is known only
+    /// afterwards.
     pub(crate) fn shake_hands(&self, address: IpAddr) -> Result<Slot, Full> {
         self.handshakes.take_from_oldest(newcomer(None, address))
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pinhole_budget::{ByteRate, Full};
 
@@ -27,6 +28,7 @@ use crate::probe::ProbeRequest;
 use crate::registrar::OUTGOING_FRAMES;
 use crate::relay_pairing;
 use crate::slots::Slot;
+use crate::turns::Turn;
 
 /// Waiting frames are written together, up to this size: many are short, and each write
 /// costs far more than its bytes.
@@ -77,16 +79,18 @@ pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, s
     // first byte.
     let mut byte = [0];
     let spoken = tokio::select! {
+        biased;
+        // Whoever has spoken already gives way to nobody who has not.
         spoken = timeout_at(deadline, tcp.peek(&mut byte)) => spoken,
         () = context.stopped() => return,
         () = silent.evicted() => return,
     };
     let ended = match spoken {
         Ok(Ok(0)) => Err(ConnectionError::Empty),
-        Ok(Ok(_)) => match context.admission.shake_hands(observed.ip()) {
-            Ok(handshake) => {
+        Ok(Ok(_)) => match context.admission.wait(observed.ip()) {
+            Ok(waiting) => {
                 drop(silent);
-                Box::pin(serve_speaking(context, tcp, arrival, handshake, deadline)).await
+                Box::pin(serve_speaking(context, tcp, arrival, waiting, deadline)).await
             }
             Err(full) => return context.note_refused(observed, full),
         },
@@ -99,26 +103,55 @@ pub(crate) async fn serve(context: &Context, tcp: TcpStream, arrival: Arrival, s
     }
 }
 
+/// Waits for its turn to shake hands, and has the slot of the handshake with it.
+async fn first_turn<'a>(
+    context: &'a Context,
+    observed: SocketAddr,
+    waiting: Slot,
+    deadline: Instant,
+) -> Result<(Turn<'a>, Slot), ConnectionError> {
+    let turn = tokio::select! {
+        turn = timeout_at(deadline, context.turns.begin()) => turn,
+        () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
+        () = waiting.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
+    };
+    let turn = turn.map_err(|_| ConnectionError::Slow)?;
+    match context.admission.shake_hands(observed.ip()) {
+        Ok(handshake) => Ok((turn, handshake)),
+        Err(full) => {
+            context.note_refused(observed, full);
+            Err(ConnectionError::CutOff(Refusal::Limited))
+        }
+    }
+}
+
 async fn serve_speaking(
     context: &Context,
     tcp: TcpStream,
     arrival: Arrival,
-    handshake: Slot,
+    waiting: Slot,
     deadline: Instant,
 ) -> Result<(), ConnectionError> {
     let observed = arrival.observed;
-    let open = Box::pin(context.turns.run(open(&context.tls, tcp, observed)));
+    let (turn, handshake) = first_turn(context, observed, waiting, deadline).await?;
+    let open = Box::pin(turn.run(open(&context.tls, tcp, observed)));
     let opened = tokio::select! {
         opened = timeout_at(deadline, open) => opened,
         () = context.stopped() => return Err(ConnectionError::CutOff(Refusal::ShuttingDown)),
         () = handshake.evicted() => return Err(ConnectionError::CutOff(Refusal::Limited)),
     };
     let (client, first) = opened.map_err(|_| ConnectionError::Slow)??;
+    let came_to = client.stream.get_ref().0.local_addr()?;
     let key = client.key;
     let connection = match context.admission.connect(key, observed.ip()) {
         Ok(connection) => connection,
-        // The handshake keeps its place until the client has been told.
-        Err(full) => return turn_away(context, client, full).await,
+        // The handshake keeps its place until the client has been told, or others need it.
+        Err(full) => {
+            return tokio::select! {
+                ended = turn_away(context, client, full) => ended,
+                () = handshake.evicted() => Err(ConnectionError::CutOff(Refusal::Limited)),
+            };
+        }
     };
     drop(handshake);
     match first {
@@ -136,6 +169,8 @@ async fn serve_speaking(
                 key,
                 is_known: context.admission.is_regular(key),
                 observed,
+                came_to: SocketAddr::new(came_to.ip().to_canonical(), came_to.port()),
+                at_ms: unix_ms(),
                 observer_ports: arrival.listener.observer_ports,
                 version,
                 name,
@@ -153,6 +188,13 @@ async fn serve_speaking(
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 const fn type_of(message: &ClientMessage) -> &'static str {

@@ -4,18 +4,34 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pinhole_proto::key::PeerKey;
+use pinhole_proto::node::NodeMessage;
 use pinhole_proto::registry::{Inviter, LogIn, RelayId, SessionId};
-use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken};
+use pinhole_proto::rendezvous::{ClientMessage, NodeId, Refusal, RelayToken};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::ConnectionSlot;
-use crate::backlog::{Backlog, QueuedFrame};
+use crate::backlog::{Backlog, QueuedFrame, SharedFrame};
 
 /// Boxed, because every step of a connection would otherwise reserve space for it.
 pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
 
-/// An input of the registrar, from a connection or the name worker.
+/// One link to another node, told from earlier ones of that node by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeLink {
+    pub(crate) node: NodeId,
+    pub(crate) number: u64,
+}
+
+/// What happens on a link.
+#[derive(Debug)]
+pub(crate) enum NodeEvent {
+    Linked { outgoing: mpsc::Sender<SharedFrame> },
+    Message(Box<NodeMessage>),
+    Unlinked,
+}
+
+/// An input of the registrar, from a connection, another node or the name worker.
 #[derive(Debug)]
 pub(crate) enum RegistrarInput {
     LogIn {
@@ -74,6 +90,10 @@ pub(crate) enum RegistrarInput {
     RelayEnded {
         keys: [PeerKey; 2],
         reason: Refusal,
+    },
+    Node {
+        link: NodeLink,
+        event: NodeEvent,
     },
 }
 

@@ -29,6 +29,7 @@
 //! | `inbox` | the registrar's inputs and answers |
 //! | `backlog` | the memory that waiting frames take |
 //! | `name_claims` | which claims of names wait, and which are granted |
+//! | `nodes` | the links to the other nodes of the server |
 //! | `probe` | connects back to clients that ask for it |
 //! | `relay`, `quota` | passes bytes between two peers; limits them for each day |
 //! | `metrics`, `admin` | what is counted; metrics and health over HTTP |
@@ -49,6 +50,7 @@ mod memory;
 mod metrics;
 mod name_claims;
 pub mod names;
+mod nodes;
 mod probe;
 mod proxy_protocol;
 mod quota;
@@ -62,4 +64,5 @@ mod turns;
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};
 pub use log::LoggedAddresses;
+pub use nodes::{KnownNode, NodeConfig};
 pub use server::{Control, ServeError, ServerConfig, run, serve};

@@ -32,8 +32,11 @@ pub struct Limits {
     /// Connections that have said nothing yet. When there is no room, the oldest is
     /// evicted, because clients speak first.
     pub silent: Bounds,
-    /// Connections that have spoken and not authenticated yet, so none of them is known.
-    /// The oldest is evicted here as well.
+    /// Connections that have spoken and wait for their turn at the processor. When there
+    /// is no room for a network, the newest is refused: the oldest is served next.
+    pub waiting: Bounds,
+    /// Connections that have had a turn and not authenticated yet, so none of them is
+    /// known. When there is no room, the oldest is evicted, because clients answer at once.
     pub handshakes: Bounds,
     /// Connections of regulars that use the reserve, for one key and one network. Further
     /// ones count as those of newcomers.
@@ -119,6 +122,8 @@ impl Default for Limits {
                 ..bounds(32_768, 8_192, 128, 0)
             },
             silent: bounds(4_096, 0, u64::MAX, 2_048),
+            // What waits longer is not waited for by its client any more.
+            waiting: bounds(6_144, 0, u64::MAX, 6_144),
             handshakes: bounds(4_096, 0, u64::MAX, 2_048),
             regulars: bounds(32_768, 0, 24, 384),
             named: bounds(32_768, 0, 24, 8_192),
@@ -186,13 +191,14 @@ impl Limits {
     #[must_use]
     pub fn within_open_files(mut self, files: u64) -> Self {
         let connections = &mut self.connections;
-        if connections.total > files / 4 * 3 {
-            connections.total = files / 4 * 3;
+        if connections.total > files / 8 * 5 {
+            connections.total = files / 8 * 5;
             connections.reserved = connections.total / 4;
         }
         // Evicted connections have their descriptor still for a moment: an eighth remains.
         self.handshakes.total = self.handshakes.total.min(files / 16);
         self.silent.total = self.silent.total.min(files / 16);
+        self.waiting.total = self.waiting.total.min(files / 8);
         self
     }
 }
@@ -250,8 +256,8 @@ mod tests {
         let Bounds {
             total, reserved, ..
         } = few.connections;
-        assert_eq!((total, reserved, few.handshakes.total), (768, 192, 64));
-        assert_eq!(few.silent.total, 64);
+        assert_eq!((total, reserved, few.handshakes.total), (640, 160, 64));
+        assert_eq!((few.silent.total, few.waiting.total), (64, 128));
         let many = Limits::default().within_open_files(1_000_000);
         let Bounds {
             total, reserved, ..

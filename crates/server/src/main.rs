@@ -156,6 +156,7 @@ async fn serve(
             false => LoggedAddresses::Omitted,
         },
         admin,
+        node: None,
     };
     let reloader = arguments.config.map(|_| reloader);
     let (control, controls) = mpsc::channel(CONTROLS);

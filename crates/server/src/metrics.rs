@@ -32,6 +32,8 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
+    /// Other nodes to which there is a link.
+    pub(crate) nodes: Gauge,
     started: Instant,
     uptime: Gauge,
     people: Gauge,
@@ -76,6 +78,10 @@ impl Metrics {
         let handshakes = gauge("handshakes", "Connections that have not authenticated yet");
         let relay_pairs = gauge("relay_pairs", "Pairs that are relayed");
         let waiting_inputs = gauge("registrar_inbox", "Inputs that wait for the registrar");
+        let nodes = gauge(
+            "nodes",
+            "Other nodes of this server to which there is a link",
+        );
         let relayed_bytes = Counter::default();
         registry.register("relayed_bytes", "Bytes relayed", relayed_bytes.clone());
         let mut counted = |name: &str, help: &str| {
@@ -91,6 +97,7 @@ impl Metrics {
                 "Connections and sessions refused or ended, by reason",
             ),
             registry,
+            nodes,
             started: Instant::now(),
             uptime,
             people,

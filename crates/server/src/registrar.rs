@@ -25,6 +25,7 @@ use crate::inbox::{RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
 use crate::metrics::Metrics;
 use crate::name_claims::{ClaimQueue, NameClaim, NameWorker, OnlineName};
+use crate::nodes::OpenLinks;
 
 /// How many inputs may wait. Connections that bring more wait themselves.
 const INBOX_INPUTS: usize = 1024;
@@ -56,6 +57,7 @@ pub(crate) fn start(
     let storage = tokio::task::spawn_blocking(storage);
     let registrar = Registrar {
         registry,
+        links: OpenLinks::new(resources.metrics.nodes.clone()),
         resources,
         sessions: BTreeMap::new(),
         relays: BTreeMap::new(),
@@ -102,6 +104,7 @@ struct Registrar {
     resources: RegistrarResources,
     sessions: BTreeMap<SessionId, ControlSession>,
     relays: BTreeMap<RelayId, WaitingRelay>,
+    links: OpenLinks,
     /// The operator was warned about a proxy.
     has_warned: bool,
     random: SystemRandom,
@@ -197,6 +200,9 @@ impl Registrar {
             RegistrarInput::RelayEnded { keys, reason } => {
                 self.registry.handle_relay_ended(keys, reason);
             }
+            RegistrarInput::Node { link, event } => {
+                self.links.handle(&mut self.registry, link, event);
+            }
         }
     }
 
@@ -226,6 +232,10 @@ impl Registrar {
                     second,
                     inviter,
                 } => self.pair(first, second, inviter),
+                Action::SendToNodes { to, message } => {
+                    self.links.send(&mut self.registry, &to, &message);
+                }
+                Action::CloseLink { node } => self.links.close(node),
                 Action::CloseRelay { relay, refusal } => {
                     self.tell(relay, RelayDecision::Refused(refusal));
                 }

@@ -10,7 +10,9 @@ use pinhole_budget::{ByteRate, Full, Owner};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::yield_now;
 use tokio::time::{interval, sleep, sleep_until};
@@ -145,13 +147,13 @@ impl RelayService {
     /// # Errors
     /// When a side breaks off, nothing was carried for long, or a limit is
     /// reached.
-    pub(crate) async fn carry<A, B>(&self, pair: &RelayPair, a: A, b: B) -> Result<(), CarryError>
-    where
-        A: AsyncRead + AsyncWrite,
-        B: AsyncRead + AsyncWrite,
-    {
-        let (a_reader, a_writer) = split(a);
-        let (b_reader, b_writer) = split(b);
+    pub(crate) async fn carry(
+        &self,
+        pair: &RelayPair,
+        [a, b]: [TcpStream; 2],
+    ) -> Result<(), CarryError> {
+        let (a_reader, a_writer) = a.into_split();
+        let (b_reader, b_writer) = b.into_split();
         let carried_bytes = AtomicU64::new(0);
         let (idle_timeout, time) = {
             let limits = self.limits.lock();
@@ -176,8 +178,8 @@ impl RelayService {
     async fn copy(
         &self,
         pair: &RelayPair,
-        mut from: impl AsyncRead + Unpin,
-        mut to: impl AsyncWrite + Unpin,
+        mut from: OwnedReadHalf,
+        mut to: OwnedWriteHalf,
         carried_bytes: &AtomicU64,
     ) -> Result<(), CarryError> {
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -196,7 +198,6 @@ impl RelayService {
             pass(&self.rate, bytes).await;
             drop(turn);
             to.write_all(buffer.get(..read).unwrap_or_default()).await?;
-            to.flush().await?;
             carried_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.carried_bytes.fetch_add(bytes, Ordering::Relaxed);
             // A fast pair would otherwise go on for a long time before others have their
@@ -255,7 +256,7 @@ async fn idle(carried_bytes: &AtomicU64, limit: Duration) {
 #[cfg(test)]
 mod tests {
     use pinhole_budget::{Bounds, SubnetBounds};
-    use tokio::io::{DuplexStream, duplex};
+    use tokio::net::TcpListener;
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -284,19 +285,25 @@ mod tests {
 
     type Carried = JoinHandle<Result<(), CarryError>>;
 
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
     /// The ends of two peers that meet.
-    fn meet(relay: &Arc<RelayService>, sides: [u8; 2]) -> (DuplexStream, DuplexStream, Carried) {
-        let (alice, a) = duplex(BUFFER_BYTES);
-        let (bob, b) = duplex(BUFFER_BYTES);
+    async fn meet(relay: &Arc<RelayService>, sides: [u8; 2]) -> (TcpStream, TcpStream, Carried) {
+        let ((alice, a), (bob, b)) = (connected().await, connected().await);
         let pair = admit(relay, sides).unwrap();
         let relay = relay.clone();
-        let carried = tokio::spawn(async move { relay.carry(&pair, a, b).await });
+        let carried = tokio::spawn(async move { relay.carry(&pair, [a, b]).await });
         (alice, bob, carried)
     }
 
     #[tokio::test]
     async fn one_direction_can_end_before_the_other() {
-        let (mut alice, mut bob, carried) = meet(&relay(|_| ()), [1, 2]);
+        let (mut alice, mut bob, carried) = meet(&relay(|_| ()), [1, 2]).await;
         alice.write_all(b"question").await.unwrap();
         alice.shutdown().await.unwrap();
         let mut question = Vec::new();
@@ -314,7 +321,7 @@ mod tests {
     async fn silence_ends_a_relay_and_traffic_does_not() {
         let limit = Duration::from_secs(1);
         let relay = relay(|limits| limits.idle_timeout = limit);
-        let (mut alice, mut bob, carried) = meet(&relay, [1, 2]);
+        let (mut alice, mut bob, carried) = meet(&relay, [1, 2]).await;
         let begin = Instant::now();
         let mut byte = [0];
         while begin.elapsed() < limit * 5 / 2 {
@@ -328,7 +335,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_side_that_breaks_off_ends_both() {
-        let (alice, mut bob, carried) = meet(&relay(|_| ()), [1, 2]);
+        let (alice, mut bob, carried) = meet(&relay(|_| ()), [1, 2]).await;
         drop(alice);
         let mut nothing = Vec::new();
         bob.read_to_end(&mut nothing).await.unwrap();
@@ -342,7 +349,7 @@ mod tests {
         let limit = Duration::from_millis(200);
         let begin = Instant::now();
         let relay = relay(|limits| limits.time = Some(limit));
-        let (_alice, _bob, carried) = meet(&relay, [1, 2]);
+        let (_alice, _bob, carried) = meet(&relay, [1, 2]).await;
         let ended = carried.await.unwrap().unwrap_err();
         let is_time = matches!(ended, CarryError::Limit(Refusal::RelayTime));
         assert!(is_time && begin.elapsed() >= limit, "{ended}");
@@ -352,7 +359,7 @@ mod tests {
     async fn a_day_s_bytes_are_counted_both_ways_and_over_every_meeting() {
         let relay = relay(|limits| limits.bytes_per_day = Some(1_000));
         for _ in 0..2 {
-            let (mut alice, mut bob, carried) = meet(&relay, [1, 2]);
+            let (mut alice, mut bob, carried) = meet(&relay, [1, 2]).await;
             let mut bytes = [0; 250];
             alice.write_all(&bytes).await.unwrap();
             bob.read_exact(&mut bytes).await.unwrap();
@@ -362,7 +369,7 @@ mod tests {
         }
         let refused = admit(&relay, [2, 1]).unwrap_err();
         assert_eq!(refused, Refusal::RelayBytes);
-        let (mut alice, mut bob, carried) = meet(&relay, [1, 3]);
+        let (mut alice, mut bob, carried) = meet(&relay, [1, 3]).await;
         alice.write_all(&[0; 1_001]).await.unwrap();
         let mut nothing = Vec::new();
         bob.read_to_end(&mut nothing).await.unwrap();
@@ -436,10 +443,10 @@ mod tests {
     async fn shares(relay: &Arc<RelayService>, pairs: u8) -> Vec<u64> {
         let mut counts = Vec::new();
         for number in 0..pairs {
-            let (alice, bob, _) = meet(relay, [number * 2, number * 2 + 1]);
+            let (alice, bob, _) = meet(relay, [number * 2, number * 2 + 1]).await;
             let count = Arc::new(AtomicU64::new(0));
-            let (alice_reader, alice_writer) = split(alice);
-            let (bob_reader, bob_writer) = split(bob);
+            let (alice_reader, alice_writer) = alice.into_split();
+            let (bob_reader, bob_writer) = bob.into_split();
             tokio::spawn(pour(alice_writer));
             tokio::spawn(drain(bob_reader, count.clone()));
             if number == 0 {
@@ -452,11 +459,11 @@ mod tests {
         counts.iter().map(|c| c.load(Ordering::Relaxed)).collect()
     }
 
-    async fn pour(mut to: impl AsyncWrite + Unpin) {
+    async fn pour(mut to: OwnedWriteHalf) {
         while to.write_all(&[0; BUFFER_BYTES]).await.is_ok() {}
     }
 
-    async fn drain(mut from: impl AsyncRead + Unpin, count: Arc<AtomicU64>) {
+    async fn drain(mut from: OwnedReadHalf, count: Arc<AtomicU64>) {
         let mut buffer = vec![0; BUFFER_BYTES];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
             count.fetch_add(read as u64, Ordering::Relaxed);

@@ -6,16 +6,17 @@ use pinhole_proto::frame::Decoder;
 use pinhole_proto::registry::{Inviter, RelayId};
 use pinhole_proto::rendezvous::{Refusal, RelayToken, ServerMessage};
 use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::info;
 
-use crate::context::{ConnectionError, Context, Phase, refuse, tell, write_message};
-use crate::inbox::{RegistrarInput, RelayDecision, RelayLeg};
+use crate::context::{ConnectionError, Context, Phase, refuse, tell, write_frame, write_message};
+use crate::inbox::{RegistrarInput, RelayDecision, RelayLeg, TlsStream};
 use crate::relay::CarryError;
 
-/// Waits until the client hangs up. Fails when it sends anything.
-async fn wait_for_end(
+/// Reads the end of what the client says in TLS: the token was the last of it.
+async fn end_of_tls(
     context: &Context,
     half: &mut RelayLeg,
     decoder: Decoder,
@@ -24,13 +25,38 @@ async fn wait_for_end(
         return Err(ConnectionError::Unexpected);
     }
     let mut byte = [0];
+    let read = timeout(
+        context.limits.authenticate_timeout,
+        half.stream.read(&mut byte),
+    );
+    match read.await.map_err(|_| ConnectionError::Slow)?? {
+        0 => Ok(()),
+        _ => Err(ConnectionError::Unexpected),
+    }
+}
+
+/// Waits until the client hangs up. Fails when it sends anything.
+async fn wait_for_end(context: &Context, half: &RelayLeg) -> Result<(), ConnectionError> {
+    let mut byte = [0];
+    let (tcp, _) = half.stream.get_ref();
     tokio::select! {
-        read = half.stream.read(&mut byte) => match read? {
+        read = tcp.peek(&mut byte) => match read? {
             0 => Ok(()),
             _ => Err(ConnectionError::Unexpected),
         },
         reason = context.cut_off(&half.connection) => Err(ConnectionError::CutOff(reason)),
     }
+}
+
+/// Tells the client that its peer is here, as the last in TLS. Returns the connection below.
+async fn say_paired(
+    context: &Context,
+    mut stream: TlsStream,
+) -> Result<TcpStream, ConnectionError> {
+    write_message(context, &mut stream, &ServerMessage::RelayPaired).await?;
+    stream.get_mut().1.send_close_notify();
+    write_frame(context, &mut stream, &[]).await?;
+    Ok(stream.into_inner().0)
 }
 
 /// Serves a connection that has shown a token.
@@ -40,6 +66,7 @@ pub(crate) async fn relay(
     decoder: Decoder,
     token: RelayToken,
 ) -> Result<(), ConnectionError> {
+    end_of_tls(context, &mut half, decoder).await?;
     let relay = RelayId(context.fresh_id());
     let (verdict, decided) = oneshot::channel();
     let input = RegistrarInput::Relay {
@@ -54,7 +81,7 @@ pub(crate) async fn relay(
         verdict = decided => {
             verdict.map_err(|_| ConnectionError::CutOff(Refusal::ShuttingDown))?
         }
-        ended = wait_for_end(context, &mut half, decoder) => {
+        ended = wait_for_end(context, &half) => {
             // The registrar is gone only when it has forgotten all relays.
             let _: Result<(), _> = tell(context, RegistrarInput::RelayDisconnected { relay }).await;
             return match ended {
@@ -79,8 +106,8 @@ pub(crate) async fn relay(
 /// Carries bytes once both sides are connected.
 async fn meet(
     context: &Context,
-    mut a: RelayLeg,
-    mut b: RelayLeg,
+    a: RelayLeg,
+    b: RelayLeg,
     inviter: Inviter,
 ) -> Result<(), ConnectionError> {
     let is_known = context.admission.is_regular(inviter.key);
@@ -100,11 +127,12 @@ async fn meet(
             return refused.0.and(refused.1);
         }
     };
-    for half in [&mut a, &mut b] {
-        write_message(context, &mut half.stream, &ServerMessage::RelayPaired).await?;
-    }
+    let streams = [
+        say_paired(context, a.stream).await?,
+        say_paired(context, b.stream).await?,
+    ];
     let carried = tokio::select! {
-        carried = context.relay.carry(&pair, &mut a.stream, &mut b.stream) => carried,
+        carried = context.relay.carry(&pair, streams) => carried,
         () = context.reached(Phase::Ending) => {
             return Err(ConnectionError::CutOff(Refusal::ShuttingDown));
         }

@@ -35,6 +35,7 @@ use crate::memory::ConnectionPeak;
 use crate::metrics::Metrics;
 use crate::name_claims::claims;
 use crate::names::NamesError;
+use crate::nodes::{Mesh, NodeConfig};
 use crate::probe::Prober;
 use crate::proxy_protocol::TrustedProxies;
 use crate::registrar;
@@ -75,6 +76,8 @@ pub struct ServerConfig {
     pub addresses: LoggedAddresses,
     /// Where metrics and health are asked for over HTTP, if anywhere.
     pub admin: Option<TcpListener>,
+    /// What it needs to be one node of several.
+    pub node: Option<NodeConfig>,
 }
 
 /// What a running server is told.
@@ -130,8 +133,10 @@ pub async fn serve(
         .map(TcpListener::local_addr)
         .collect::<Result<_, _>>()?;
     let (progress, phase) = watch::channel(Phase::Serving);
-    let admin = config.admin.take();
-    let (context, ended, _lock) = Box::pin(set_up(data_dir, config, phase)).await?;
+    let (admin, node) = (config.admin.take(), config.node.take());
+    let identity = data_dir.identity().clone();
+    let set_up = Box::pin(set_up(data_dir, config, node.as_ref(), phase));
+    let (context, ended, _lock) = set_up.await?;
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
         let info = ListenerInfo {
@@ -144,6 +149,10 @@ pub async fn serve(
     let mut answering = JoinSet::new();
     if let Some(listener) = admin {
         answering.spawn(admin::answer(listener, Arc::clone(&context)));
+    }
+    if let Some(node) = node {
+        let mesh = Mesh::new(node.id, &identity, context.registrar.clone())?;
+        answering.spawn(Arc::new(mesh).run(node.listener, node.known));
     }
     let mut drain_time = context.limits.drain;
     tokio::select! {
@@ -165,8 +174,9 @@ pub async fn serve(
 async fn set_up(
     data_dir: DataDir,
     config: ServerConfig,
+    node: Option<&NodeConfig>,
     phase: watch::Receiver<Phase>,
-) -> Result<(Arc<Context>, impl Future<Output = ()>, File), ServeError> {
+) -> Result<(Arc<Context>, impl Future<Output = ()> + use<>, File), ServeError> {
     let ServerConfig {
         limits,
         proxies,
@@ -180,6 +190,10 @@ async fn set_up(
     let registry = match limits.relay.offered {
         true => registry,
         false => registry.without_relay(),
+    };
+    let registry = match node {
+        Some(node) => registry.as_node(node.id, node.relay_addresses.clone()),
+        None => registry,
     };
     let named_keys: Arc<NamedKeys> = Arc::default();
     let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys)).await?;

@@ -5,13 +5,20 @@ use std::pin::pin;
 use std::task::Poll;
 use std::thread::available_parallelism;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Lets a bounded number of tasks compute at once. The others wait in the order in which
-/// they became ready, and everything else goes on beside them. A task that waits for its
-/// client holds no turn.
+/// Lets a bounded number of tasks compute at once, and everything else goes on beside them.
+/// A task that waits for its client holds no turn.
+///
+/// The others wait in the order in which they became ready. Only so many that have not
+/// begun wait among those that have: the rest of them wait outside, however many they are.
+/// Otherwise a crowd that comes at once would be begun as a whole before the first of it
+/// goes on.
 #[derive(Debug)]
-pub(crate) struct Turns(Semaphore);
+pub(crate) struct Turns {
+    turns: Semaphore,
+    beginnings: Semaphore,
+}
 
 impl Turns {
     /// As many as half the processors, so that the other half is left to those who are
@@ -22,21 +29,44 @@ impl Turns {
     }
 
     fn new(at_once: usize) -> Self {
-        Self(Semaphore::new(at_once))
+        Self {
+            turns: Semaphore::new(at_once),
+            beginnings: Semaphore::new(at_once),
+        }
     }
 
-    /// Runs `work` in turns. Each step of it, up to where it waits, takes one.
-    pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+    /// A turn for the first step of something.
+    pub(crate) async fn begin(&self) -> Turn<'_> {
+        // An error says that a semaphore is closed, which never happens.
+        let beginning = self.beginnings.acquire().await.ok();
+        Turn {
+            turns: &self.turns,
+            held: [beginning, self.turns.acquire().await.ok()],
+        }
+    }
+}
+
+/// A turn that is held.
+pub(crate) struct Turn<'a> {
+    turns: &'a Semaphore,
+    held: [Option<SemaphorePermit<'a>>; 2],
+}
+
+impl Turn<'_> {
+    /// Runs `work`, its first step in this turn. Each further step, up to where it waits,
+    /// takes another.
+    pub(crate) async fn run<T>(self, work: impl Future<Output = T>) -> T {
+        let turns = self.turns;
+        let mut held = Some(self.held);
         let mut work = pin!(work);
         loop {
-            // An error says that the semaphore is closed, which never happens.
-            let turn = self.0.acquire().await;
             let step = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
-            drop(turn);
+            drop(held.take());
             if let Poll::Ready(done) = step {
                 return done;
             }
             woken().await;
+            held = Some([turns.acquire().await.ok(), None]);
         }
     }
 }
@@ -56,6 +86,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use parking_lot::Mutex;
     use tokio::sync::oneshot;
     use tokio::task::yield_now;
     use tokio::time::timeout;
@@ -69,9 +100,10 @@ mod tests {
         let turns = Arc::new(Turns::new(1));
         let (say, heard) = oneshot::channel::<u8>();
         let waiting = Arc::clone(&turns);
-        let waiting = tokio::spawn(async move { waiting.run(heard).await });
+        let waiting = tokio::spawn(async move { waiting.begin().await.run(heard).await });
         yield_now().await;
-        let other = timeout(PATIENCE, turns.run(async { 1 })).await;
+        let other = timeout(PATIENCE, turns.begin()).await.unwrap();
+        let other = timeout(PATIENCE, other.run(async { 1 })).await;
         assert_eq!(other, Ok(1));
         say.send(2).unwrap();
         let heard = timeout(PATIENCE, waiting).await.unwrap().unwrap();
@@ -81,13 +113,43 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_no_turn_does_nothing() {
         let turns = Turns::new(1);
-        let taken = turns.0.acquire().await.unwrap();
-        let mut has_begun = false;
-        let work = turns.run(async { has_begun = true });
-        let refused = timeout(Duration::from_millis(20), work).await;
-        assert!(refused.is_err() && !has_begun);
+        let taken = turns.turns.acquire().await.unwrap();
+        let refused = timeout(Duration::from_millis(20), turns.begin()).await;
+        assert!(refused.is_err());
         drop(taken);
-        turns.run(async { has_begun = true }).await;
-        assert!(has_begun);
+        turns.begin().await.run(async {}).await;
+    }
+
+    #[tokio::test]
+    async fn what_has_begun_waits_for_one_beginning_at_most() {
+        let turns = Arc::new(Turns::new(1));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let (say, heard) = oneshot::channel::<()>();
+        let (begun, noted) = (Arc::clone(&turns), Arc::clone(&order));
+        let begun = tokio::spawn(async move {
+            let turn = begun.begin().await;
+            turn.run(heard).await.unwrap();
+            noted.lock().push("begun");
+        });
+        yield_now().await;
+        let held = turns.begin().await;
+        let crowd: Vec<_> = (0..3)
+            .map(|_| {
+                let (turns, order) = (Arc::clone(&turns), Arc::clone(&order));
+                tokio::spawn(async move {
+                    let turn = turns.begin().await;
+                    turn.run(async { order.lock().push("crowd") }).await;
+                })
+            })
+            .collect();
+        yield_now().await;
+        say.send(()).unwrap();
+        yield_now().await;
+        drop(held);
+        for task in crowd.into_iter().chain([begun]) {
+            timeout(PATIENCE, task).await.unwrap().unwrap();
+        }
+        let place = order.lock().iter().position(|it| *it == "begun");
+        assert!(place.is_some_and(|place| place <= 1), "{place:?}");
     }
 }

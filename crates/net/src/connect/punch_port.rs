@@ -327,7 +327,7 @@ async fn observe(
 ) -> Result<ServerStream, WireError> {
     let tcp = port.connect(from).await?;
     socket::tune(&tcp)?;
-    let mut stream = server.secure_for_bulk(tcp).await?;
+    let mut stream = server.secure_for_relay(tcp).await?;
     let seen = observe::observe(&mut stream).await?;
     observed.send_modify(|observed| observed.push(seen.address));
     Ok(stream)

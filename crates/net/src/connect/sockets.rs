@@ -11,7 +11,7 @@ use pinhole_proto::agent::{Action, CheckId, ConnectionId, PathPolicy};
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::hello::Hello;
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::{RelayToken, Role};
+use pinhole_proto::rendezvous::Role;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
@@ -22,7 +22,8 @@ use super::punch_port::PunchPort;
 use super::warm_port::PortUse;
 use crate::candidates::{gather, interface_addresses};
 use crate::port_mapping::PortMapping;
-use crate::relay::{Ahead, Approach, RelayError, RelayStream};
+use crate::relay::{self, Ahead, Approach, RelayError};
+use crate::rendezvous::RelayOffer;
 use crate::report::{Answer, MappingBehaviour, PathAttempt, Report};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport, authenticate};
 
@@ -44,7 +45,7 @@ pub(super) enum Outcome {
         stream: TcpStream,
         remote: SocketAddr,
     },
-    Relay(u8, Result<Box<RelayStream>, RelayError>),
+    Relay(u8, Result<TcpStream, RelayError>),
     /// On the controlled side with what the other one has said then.
     Handshake(ConnectionId, io::Result<(Authenticated, Option<Hello>)>),
     /// The session was to be moved there; with the mapping of the port that it
@@ -62,7 +63,7 @@ pub(super) struct Prepared {
 /// What belongs to one round.
 struct Round {
     prepared: Prepared,
-    relay: Option<RelayToken>,
+    relay: Option<RelayOffer>,
     /// A connection for the relay, where no observation connection can become it.
     approach: Option<Approach>,
     listeners: Vec<AbortHandle>,
@@ -164,12 +165,12 @@ impl Sockets {
         }
     }
 
-    /// Keeps a round's relay token. Returns the round's own candidates, or
+    /// Keeps a round's relay. Returns the round's own candidates, or
     /// `None` when there is no such round.
     pub(super) fn set_relay(
         &mut self,
         round: u8,
-        relay: Option<RelayToken>,
+        relay: Option<RelayOffer>,
     ) -> Option<&[Candidate]> {
         let round = self.rounds.get_mut(&round)?;
         round.relay = relay;
@@ -260,7 +261,7 @@ impl Sockets {
         let Some(round) = self.rounds.get_mut(&number) else {
             return;
         };
-        let Some(token) = round.relay.take() else {
+        let Some(RelayOffer { token, addresses }) = round.relay.take() else {
             return;
         };
         let observer = round.prepared.port.as_mut();
@@ -269,11 +270,14 @@ impl Sockets {
         let ahead = observer
             .map(|it| Ahead::Observer(Box::new(it)))
             .or(approach);
-        let server = self.login.server.clone();
-        let task = self.outcomes.spawn(async move {
-            let opened = RelayStream::open(&server, ahead, token).await;
-            Outcome::Relay(number, opened.map(Box::new))
-        });
+        // What is connected ahead leads to the node that we are logged in to.
+        let (server, ahead) = match self.login.server.at_other_node(&addresses) {
+            Some(node) => (Arc::new(node), None),
+            None => (self.login.server.clone(), ahead),
+        };
+        let task = self
+            .outcomes
+            .spawn(async move { Outcome::Relay(number, relay::meet(&server, ahead, token).await) });
         round.relay_dial = Some(task);
     }
 

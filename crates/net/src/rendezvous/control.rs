@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-use super::introduction::{IntroductionMessage, Introductions};
+use super::introduction::{IntroductionMessage, Introductions, RelayOffer};
 use super::invitations::Invitations;
 use super::wire::{self, WireError};
 use super::{DisconnectReason, Invitation, Presence, RendezvousEvent};
@@ -127,6 +127,7 @@ impl Reader {
                 peer,
                 candidates,
                 relay,
+                relay_addresses,
                 start_in_ms,
                 ..
             } => {
@@ -134,7 +135,10 @@ impl Reader {
                     round,
                     peer,
                     candidates,
-                    relay,
+                    relay: relay.map(|token| RelayOffer {
+                        token,
+                        addresses: relay_addresses,
+                    }),
                     start_in: Duration::from_millis(start_in_ms.into()),
                 };
                 self.introductions.pass_on(introduction, message);

@@ -1,6 +1,7 @@
 //! The introductions under way, each of which gets what the server says of it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,14 @@ const INTRODUCTIONS: Bounds = Bounds {
 /// Messages that may wait for one introduction.
 const MESSAGES: usize = 8;
 
+/// A relay at which both sides of one introduction can meet.
+#[derive(Debug)]
+pub(crate) struct RelayOffer {
+    pub(crate) token: RelayToken,
+    /// Where, if it is another node of the server than the one that we are logged in to.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
 /// What the server says of one introduction.
 #[derive(Debug)]
 pub(crate) enum IntroductionMessage {
@@ -38,7 +47,7 @@ pub(crate) enum IntroductionMessage {
         round: u8,
         peer: PeerIdentity,
         candidates: Vec<Candidate>,
-        relay: Option<RelayToken>,
+        relay: Option<RelayOffer>,
         start_in: Duration,
     },
     /// The introduction will not happen.

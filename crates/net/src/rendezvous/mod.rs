@@ -7,6 +7,7 @@ mod introduction;
 mod invitations;
 mod login;
 pub(crate) mod observe;
+pub(crate) mod record_stream;
 pub(crate) mod server;
 pub(crate) mod wire;
 
@@ -28,7 +29,7 @@ use tokio::task::AbortHandle;
 use tokio_rustls::client::TlsStream;
 use tracing::debug;
 
-pub(crate) use introduction::{Introduction, IntroductionMessage};
+pub(crate) use introduction::{Introduction, IntroductionMessage, RelayOffer};
 pub use login::{LogIn, LogInError, LoggedIn};
 pub(crate) use login::{ProvenServer, ReachedServer};
 pub use server::{Persistence, ServerConnectError};

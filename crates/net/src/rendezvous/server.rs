@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use pinhole_proto::candidate::LoopbackAddresses;
 use pinhole_proto::key::{Fingerprint, PeerKey};
+use pinhole_proto::registry::RELAY_ADDRESSES;
 use pinhole_proto::tls::{self, ALPN_RENDEZVOUS, Expect, Identity};
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -17,6 +18,7 @@ use tracing::debug;
 
 use crate::dial::{self, Unreached, first_to_succeed, list, within};
 use crate::proxy::{Proxy, ProxyError};
+use crate::rendezvous::record_stream::RecordStream;
 use crate::server_address::ServerAddress;
 use crate::socket::{self, LocalPort};
 
@@ -25,9 +27,6 @@ const TLS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a proxy has for another tunnel, having made one.
 const TUNNEL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Bytes asked of the kernel in one read of a connection that carries much.
-const BULK_READ_BYTES: usize = 64 * 1024;
 
 /// Why there is no further connection to the server.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +98,7 @@ pub enum Persistence {
 }
 
 /// A connection to the server beside the control connection.
-pub(crate) type ServerStream = TlsStream<BufReader<TcpStream>>;
+pub(crate) type ServerStream = TlsStream<RecordStream>;
 
 /// A server that is reached. Whatever is connected to it has to prove the key
 /// expected.
@@ -287,15 +286,15 @@ impl Server {
         }
     }
 
-    /// Another connection on the way that answered, from any local port, that may have
-    /// to carry much.
+    /// Another connection on the way that answered, from any local port, which may become
+    /// one to the relay.
     pub(crate) async fn redial(&self) -> Result<ServerStream, RedialError> {
         match &self.route {
             Route::Direct(address) => {
                 let dialled = dial::tcp(&[*address]).await;
                 let tcp = dialled.map_err(|tried| io::Error::other(list(&tried)))?.1;
                 socket::tune(&tcp)?;
-                Ok(self.secure_for_bulk(tcp).await?)
+                Ok(self.secure_for_relay(tcp).await?)
             }
             Route::Proxied { proxy, host, port } => {
                 let stalled = |error| RedialError::Proxy {
@@ -306,10 +305,38 @@ impl Server {
                 let silent = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer").into());
                 let tcp = tunnel.unwrap_or_else(silent).map_err(stalled)?;
                 socket::tune(&tcp)?;
-                let secured = self.secure_for_bulk(tcp).await;
+                let secured = self.secure_for_relay(tcp).await;
                 secured.map_err(|error| stalled(ProxyError::Tunnel(error.to_string())))
             }
         }
+    }
+
+    /// The same server at another of its nodes, at one of these addresses; `None` if there
+    /// is none that may be dialled. It has to have the same key.
+    pub(crate) fn at_other_node(&self, addresses: &[SocketAddr]) -> Option<Self> {
+        let is_admitted = |it: &&SocketAddr| {
+            !it.ip().is_loopback() || self.loopback() == LoopbackAddresses::Admitted
+        };
+        let mut admitted = addresses.iter().take(RELAY_ADDRESSES).filter(is_admitted);
+        let route = match &self.route {
+            Route::Direct(own) => {
+                let is_alike = |it: &&SocketAddr| it.is_ipv6() == own.is_ipv6();
+                let alike = admitted.clone().find(is_alike);
+                Route::Direct(*alike.or_else(|| admitted.next())?)
+            }
+            Route::Proxied { proxy, .. } => {
+                let address = admitted.next()?;
+                Route::Proxied {
+                    proxy: proxy.clone(),
+                    host: address.ip().to_string(),
+                    port: address.port(),
+                }
+            }
+        };
+        Some(Self {
+            route,
+            ..self.clone()
+        })
     }
 
     /// Makes a TCP connection to the server a secure one.
@@ -320,10 +347,9 @@ impl Server {
         handshake(&self.connector, tcp).await
     }
 
-    /// As [`Server::secure`], for a connection that may have to carry much.
-    pub(crate) async fn secure_for_bulk(&self, tcp: TcpStream) -> io::Result<ServerStream> {
-        let tcp = BufReader::with_capacity(BULK_READ_BYTES, tcp);
-        self.secure(tcp).await
+    /// As [`Server::secure`], for a connection that may go on without TLS.
+    pub(crate) async fn secure_for_relay(&self, tcp: TcpStream) -> io::Result<ServerStream> {
+        self.secure(RecordStream::new(tcp)).await
     }
 
     /// The server's IP address of one family, if it can be reached there

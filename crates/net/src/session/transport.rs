@@ -7,32 +7,31 @@ use std::task::{Context, Poll, ready};
 
 #[cfg(target_os = "linux")]
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::relay::RelayStream;
 use crate::socket;
 
 /// A connection that may lead to the peer, not yet authenticated.
 #[derive(Debug)]
 pub(crate) enum Transport {
     Direct(TcpStream),
-    Relayed(Box<RelayStream>),
+    Relayed(TcpStream),
 }
 
 /// What arrives over a [`Transport`].
 #[derive(Debug)]
 pub(super) enum TransportReader {
     Direct(OwnedReadHalf),
-    Relayed(ReadHalf<Box<RelayStream>>),
+    Relayed(OwnedReadHalf),
 }
 
 /// What leaves over a [`Transport`].
 #[derive(Debug)]
 pub(super) enum TransportWriter {
     Direct(OwnedWriteHalf),
-    Relayed(WriteHalf<Box<RelayStream>>),
+    Relayed(OwnedWriteHalf),
 }
 
 impl Transport {
@@ -46,8 +45,9 @@ impl Transport {
     /// This end's address and the other's.
     pub(super) fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
         match self {
-            Self::Direct(stream) => Ok((stream.local_addr()?, stream.peer_addr()?)),
-            Self::Relayed(stream) => Ok((stream.local(), stream.remote())),
+            Self::Direct(stream) | Self::Relayed(stream) => {
+                Ok((stream.local_addr()?, stream.peer_addr()?))
+            }
         }
     }
 
@@ -59,7 +59,7 @@ impl Transport {
                 (reader, TransportWriter::Direct(writer))
             }
             Self::Relayed(stream) => {
-                let (reader, writer) = tokio::io::split(stream);
+                let (reader, writer) = stream.into_split();
                 let reader = TransportReader::Relayed(reader);
                 (reader, TransportWriter::Relayed(writer))
             }
@@ -104,9 +104,8 @@ impl TransportReader {
     }
 
     /// Waits for the relay to end its direction too, once the peer has ended
-    /// the session inside. A socket that is closed with unread bytes (here, the
-    /// relay's own goodbye) is reset by the kernel, and what we have sent last
-    /// would be lost on its way to the relay.
+    /// the session inside. A socket that is closed while bytes arrive is reset by the
+    /// kernel, and what we have sent last would be lost on its way to the relay.
     pub(super) fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut ignored = [0; 64];
         let mut ignored = ReadBuf::new(&mut ignored);
@@ -127,8 +126,9 @@ impl AsyncRead for TransportReader {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Relayed(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Direct(stream) | Self::Relayed(stream) => {
+                Pin::new(stream).poll_read(context, buffer)
+            }
         }
     }
 }
@@ -140,22 +140,21 @@ impl AsyncWrite for TransportWriter {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Relayed(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Direct(stream) | Self::Relayed(stream) => {
+                Pin::new(stream).poll_write(context, bytes)
+            }
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_flush(context),
-            Self::Relayed(stream) => Pin::new(stream).poll_flush(context),
+            Self::Direct(stream) | Self::Relayed(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Direct(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Relayed(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Direct(stream) | Self::Relayed(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

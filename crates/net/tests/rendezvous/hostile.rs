@@ -173,6 +173,7 @@ async fn dialled(named: &[String]) -> Vec<SocketAddr> {
             role: Role::Controlled,
             candidates: candidates.collect(),
             relay: None,
+            relay_addresses: Vec::new(),
             start_in_ms: 0,
         };
         // Said three times, it is done once.
@@ -298,6 +299,7 @@ async fn nobody_who_is_answered_over_the_relay_only_learns_an_address_or_is_dial
             role: Role::Controlled,
             candidates: candidates.to_vec(),
             relay: None,
+            relay_addresses: Vec::new(),
             start_in_ms: 0,
         };
         control.say(&introduced).await;

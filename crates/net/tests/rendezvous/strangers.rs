@@ -134,8 +134,8 @@ async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
     connector.connect(tls::server_name(), tcp).await
 }
 
-/// What the peer's own TLS runs over at the relay.
-type Relayed = TlsStream<TlsStream<TcpStream>>;
+/// The peer's own TLS at the relay.
+type Relayed = TlsStream<TcpStream>;
 
 /// Meets the peer at the relay, and proves its key there.
 async fn meet_at_relay(server: &Server, identity: &Identity, token: RelayToken) -> Relayed {
@@ -145,12 +145,17 @@ async fn meet_at_relay(server: &Server, identity: &Identity, token: RelayToken) 
     let message = ClientMessage::Relay { token };
     let frame = encode(FrameKind::Client, &message).unwrap();
     relay.write_all(&frame).await.unwrap();
+    relay.get_mut().1.send_close_notify();
     relay.flush().await.unwrap();
     let paired = encode(FrameKind::Server, &ServerMessage::RelayPaired).unwrap();
     let mut heard = vec![0; paired.len()];
     relay.read_exact(&mut heard).await.unwrap();
     assert_eq!(heard, paired);
-    secure(relay, identity, ALPN_PEER).await.unwrap()
+    // The peer waits for this side to speak first.
+    assert_eq!(relay.read(&mut [0]).await.unwrap(), 0, "TLS is over");
+    secure(relay.into_inner().0, identity, ALPN_PEER)
+        .await
+        .unwrap()
 }
 
 async fn say_hello(

@@ -1,5 +1,7 @@
 //! Introductions: an invitation, its answer, and what each side then learns.
 
+mod elsewhere;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,13 +11,16 @@ use pinhole_budget::{Bounds, Owner, Rate, SubnetBounds, Ticket};
 use crate::candidate::{Candidate, CandidateKind, LoopbackAddresses, is_global, same_network};
 use crate::key::PeerKey;
 use crate::name::PeerName;
+use crate::node::NodeRelay;
 use crate::rendezvous::{
-    HostSharing, IntroductionFailure, IntroductionId, Reachability, RefuseReason, RelayToken, Role,
-    ServerMessage,
+    HostSharing, IntroductionFailure, IntroductionId, NodeId, PeerIdentity, Reachability,
+    RefuseReason, RelayToken, Role, ServerMessage,
 };
 
 use super::observed::Observed;
 use super::{Inviter, Registry, Session, SessionId, Timer};
+
+pub(super) use elsewhere::Answered;
 
 /// How long an invited peer may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,17 +54,57 @@ const MAX_UNSEEN: usize = 2;
 /// no more than half of this.
 const MAX_RTT: Duration = Duration::from_secs(2);
 
-/// An invitation that has not been answered yet.
+/// An introduction whose invited side has not answered yet.
 #[derive(Debug)]
 pub(super) struct Introduction {
     round: u8,
-    inviter: SessionId,
-    invited: SessionId,
-    /// The inviter's.
-    reachability: Reachability,
+    inviter: Inviting,
+    invited: Invited,
     expires_at: Instant,
-    /// Among those that the invited has not answered.
-    ticket: Ticket,
+}
+
+/// The inviting side.
+#[derive(Debug)]
+enum Inviting {
+    Here(SessionId),
+    /// Logged in to another node.
+    Elsewhere(Box<InviterElsewhere>),
+}
+
+#[derive(Debug)]
+struct InviterElsewhere {
+    node: NodeId,
+    party: Party,
+    is_known: bool,
+    /// The other node, if it can be used as a relay.
+    relay: Option<NodeRelay>,
+}
+
+/// The invited side.
+#[derive(Debug)]
+enum Invited {
+    Here {
+        session: SessionId,
+        /// Among those that it has not answered.
+        ticket: Ticket,
+        /// The inviter's.
+        reachability: Reachability,
+    },
+    /// Logged in to another node.
+    Elsewhere {
+        node: NodeId,
+        identity: PeerIdentity,
+        /// Good for both sides at this node's relay, if they are willing.
+        token: Option<RelayToken>,
+    },
+}
+
+/// What is known of one side beside where it may be reached.
+#[derive(Debug, Clone)]
+struct Party {
+    identity: PeerIdentity,
+    observed: SocketAddr,
+    rtt: Option<Duration>,
 }
 
 /// Where one side may be reached in one round.
@@ -69,74 +114,147 @@ pub(super) struct RoundReachability {
     pub(super) reachability: Reachability,
 }
 
+/// Who is invited, and a token that was drawn for it.
+#[derive(Clone, Copy)]
+pub(super) struct Invitee<'a> {
+    pub(super) name: &'a PeerName,
+    pub(super) fresh_token: RelayToken,
+}
+
+impl Session {
+    fn party(&self) -> Party {
+        Party {
+            identity: self.identity.clone(),
+            observed: self.observed,
+            rtt: self.rtt,
+        }
+    }
+}
+
 impl Registry {
     pub(super) fn introduce(
         &mut self,
         now: Instant,
         inviter: SessionId,
         id: IntroductionId,
-        peer: &PeerName,
-        RoundReachability {
-            round,
-            reachability,
-        }: RoundReachability,
+        invitee: Invitee<'_>,
+        wanted: RoundReachability,
     ) {
         let Some(session) = self.sessions.get(&inviter) else {
             return;
         };
+        let RoundReachability {
+            round,
+            reachability,
+        } = wanted;
         if !(1..=MAX_ROUNDS).contains(&round) {
             return self.close(inviter, None);
         }
-        let from = session.identity.clone();
-        let owner = Owner {
-            key: Some(from.key),
-            address: Some(session.observed.ip()),
-            is_known: session.is_known,
-        };
+        let owner = owner(&session.identity, session.observed, session.is_known);
         let reachability = own(reachability, session, &self.observed);
         if !self.may_introduce(now, &owner) {
             return self.fail(inviter, id, IntroductionFailure::Limited);
         }
-        let invited = self.online.get(peer).copied();
-        let Some(invited) = invited.filter(|&invited| invited != inviter) else {
-            return self.fail(inviter, id, IntroductionFailure::Offline);
+        let wanted = RoundReachability {
+            round,
+            reachability,
         };
-        // A new round takes the place of one still unanswered; ids are not
-        // shared otherwise.
-        if let Some(earlier) = self.introductions.get(&id) {
-            if (earlier.inviter, earlier.invited) != (inviter, invited) {
-                return self.close(inviter, None);
+        match self.online.get(invitee.name).copied() {
+            Some(invited) if invited == inviter => {
+                self.fail(inviter, id, IntroductionFailure::Offline);
             }
-            self.take_introduction(id);
+            Some(invited) => {
+                if self.is_in_use(id, inviter, Some(invited)) {
+                    return self.close(inviter, None);
+                }
+                self.invite(now, id, Inviting::Here(inviter), invited, wanted);
+            }
+            None => {
+                if self.is_in_use(id, inviter, None) {
+                    return self.close(inviter, None);
+                }
+                self.invite_elsewhere(now, inviter, id, invitee, wanted);
+            }
         }
-        let Some(session) = self.sessions.get_mut(&invited) else {
+    }
+
+    /// Whether the id names an introduction of others. A new round takes the place of one
+    /// still unanswered; ids are not shared otherwise.
+    fn is_in_use(
+        &self,
+        id: IntroductionId,
+        inviter: SessionId,
+        invited_here: Option<SessionId>,
+    ) -> bool {
+        let Some(earlier) = self.introductions.get(&id) else {
+            return false;
+        };
+        let is_inviter = matches!(earlier.inviter, Inviting::Here(it) if it == inviter);
+        let is_invited = match earlier.invited {
+            Invited::Here { session, .. } => invited_here == Some(session),
+            Invited::Elsewhere { .. } => invited_here.is_none(),
+        };
+        !(is_inviter && is_invited)
+    }
+
+    /// Invites somebody who is logged in here.
+    fn invite(
+        &mut self,
+        now: Instant,
+        id: IntroductionId,
+        inviter: Inviting,
+        invited: SessionId,
+        wanted: RoundReachability,
+    ) {
+        self.take_introduction(id);
+        let from = match &inviter {
+            Inviting::Here(session) => self.sessions.get(session).map(|it| {
+                let owner = owner(&it.identity, it.observed, it.is_known);
+                (it.identity.clone(), owner)
+            }),
+            Inviting::Elsewhere(it) => {
+                let Party {
+                    identity, observed, ..
+                } = &it.party;
+                Some((identity.clone(), owner(identity, *observed, it.is_known)))
+            }
+        };
+        let (Some((from, owner)), Some(session)) = (from, self.sessions.get_mut(&invited)) else {
             return;
         };
         let Ok(taken) = session.pending_invitations.take(owner, 1) else {
-            return self.fail(inviter, id, IntroductionFailure::Limited);
+            return self.fail_inviter(&inviter, id, IntroductionFailure::Limited);
         };
         for ticket in taken.evicted {
             self.give_way(invited, ticket);
         }
-        let expires_at = now + ANSWER_TIMEOUT;
-        self.timers.insert((expires_at, Timer::Introduction(id)));
-        self.introductions.insert(
-            id,
-            Introduction {
-                round,
-                inviter,
-                invited,
-                reachability,
-                expires_at,
+        let RoundReachability {
+            round,
+            reachability,
+        } = wanted;
+        let introduction = Introduction {
+            round,
+            inviter,
+            invited: Invited::Here {
+                session: invited,
                 ticket: taken.ticket,
+                reachability,
             },
-        );
+            expires_at: now + ANSWER_TIMEOUT,
+        };
+        self.await_answer(id, introduction);
         let invitation = ServerMessage::Invitation {
             introduction: id,
             round,
             from,
         };
         self.send(invited, invitation);
+    }
+
+    fn await_answer(&mut self, id: IntroductionId, introduction: Introduction) {
+        let timer = Timer::Introduction(id);
+        self.timers.insert((introduction.expires_at, timer));
+        self.introductions.insert(id, introduction);
     }
 
     fn may_introduce(&mut self, now: Instant, owner: &Owner<PeerKey>) -> bool {
@@ -148,84 +266,137 @@ impl Registry {
     }
 
     /// An invitation that has lost its place; the invited may still answer it, in vain.
-    fn give_way(&mut self, invited: SessionId, ticket: Ticket) {
-        let mut all = self.introductions.iter();
-        let lost = all.find(|(_, it)| it.invited == invited && it.ticket == ticket);
+    fn give_way(&mut self, invited: SessionId, lost_ticket: Ticket) {
+        let is_lost = |it: &Introduction| {
+            matches!(it.invited, Invited::Here { session, ticket, .. }
+                if session == invited && ticket == lost_ticket)
+        };
+        let lost = self.introductions.iter().find(|(_, it)| is_lost(it));
         if let Some((&id, _)) = lost
             && let Some(introduction) = self.take_introduction(id)
         {
-            self.fail(introduction.inviter, id, IntroductionFailure::Limited);
+            self.fail_inviter(&introduction.inviter, id, IntroductionFailure::Limited);
         }
     }
 
     pub(super) fn answer(
         &mut self,
         now: Instant,
-        invited: SessionId,
+        answering: SessionId,
         id: IntroductionId,
-        RoundReachability {
-            round,
-            reachability,
-        }: RoundReachability,
+        answer: RoundReachability,
         fresh_token: RelayToken,
     ) {
         let Some(introduction) = self.introductions.get(&id) else {
             // Too late: the sender shall not wait for an introduction.
-            return self.fail(invited, id, IntroductionFailure::TimedOut);
+            return self.fail(answering, id, IntroductionFailure::TimedOut);
         };
-        if (introduction.invited, introduction.round) != (invited, round) {
+        let is_invited =
+            matches!(introduction.invited, Invited::Here { session, .. } if session == answering);
+        if !is_invited || introduction.round != answer.round {
             return;
         }
-        let Some(introduction) = self.take_introduction(id) else {
+        let Some(Introduction {
+            round,
+            inviter,
+            invited:
+                Invited::Here {
+                    reachability: theirs,
+                    ..
+                },
+            ..
+        }) = self.take_introduction(id)
+        else {
             return;
         };
-        let inviter = introduction.inviter;
-        let (Some(a), Some(b)) = (self.sessions.get(&inviter), self.sessions.get(&invited)) else {
+        let Some(session) = self.sessions.get(&answering) else {
             return;
         };
-        let (theirs, ours) = (
-            introduction.reachability,
-            own(reachability, b, &self.observed),
-        );
-        let relays = theirs.relay && ours.relay && !self.has_no_relay;
-        let relay = relays.then_some(fresh_token);
+        let ours = own(answer.reachability, session, &self.observed);
+        let b = session.party();
+        let a = match &inviter {
+            Inviting::Here(session) => self.sessions.get(session).map(Session::party),
+            Inviting::Elsewhere(it) => Some(it.party.clone()),
+        };
+        let Some(a) = a else {
+            return;
+        };
         let near = near(a.observed, &theirs, b.observed, &ours);
-        let introduced =
-            |session: &Session, other: &Session, role, candidates| ServerMessage::Introduced {
-                introduction: id,
-                round,
-                peer: other.identity.clone(),
-                role,
-                candidates,
-                relay,
-                start_in_ms: start_in_ms(session.rtt, other.rtt),
-            };
         let shares = |side: &Reachability| side.share_host == HostSharing::Always;
         let to_inviter = passed_on(&ours, near || shares(&ours));
         // Who was invited has not asked to be told addresses of its own network:
         // a stranger's word is not enough to aim it there.
         let to_invited = passed_on(&theirs, near || shares(&theirs) && shares(&ours));
-        let to_inviter = introduced(a, b, Role::Controlling, to_inviter);
-        let to_invited = introduced(b, a, Role::Controlled, to_invited);
-        let inviting = Inviter {
-            key: a.identity.key,
-            address: a.observed.ip(),
+        let wants_relay = theirs.relay && ours.relay;
+        let (relay, relay_addresses) = match &inviter {
+            Inviting::Here(_) => {
+                let token = (wants_relay && !self.has_no_relay).then_some(fresh_token);
+                self.issue(now, token, &a, b.identity.key);
+                (token, Vec::new())
+            }
+            Inviting::Elsewhere(it) => match it.relay.clone().filter(|_| wants_relay) {
+                Some(relay) => (Some(relay.token), relay.addresses),
+                None => (None, Vec::new()),
+            },
         };
-        let invited_key = b.identity.key;
-        if let Some(token) = relay {
-            let expires_at = self.relay.issue(now, token, inviting, invited_key);
+        let for_inviter = Answered {
+            round,
+            invited: b.identity.clone(),
+            candidates: to_inviter,
+            relay: relay.is_some(),
+            start_in_ms: start_in_ms(a.rtt, b.rtt),
+        };
+        self.tell_inviter(&inviter, id, for_inviter, relay);
+        let to_invited = ServerMessage::Introduced {
+            introduction: id,
+            round,
+            peer: a.identity,
+            role: Role::Controlled,
+            candidates: to_invited,
+            relay,
+            relay_addresses,
+            start_in_ms: start_in_ms(b.rtt, a.rtt),
+        };
+        self.send(answering, to_invited);
+    }
+
+    fn issue(
+        &mut self,
+        now: Instant,
+        token: Option<RelayToken>,
+        inviter: &Party,
+        invited: PeerKey,
+    ) {
+        if let Some(token) = token {
+            let inviter = Inviter {
+                key: inviter.identity.key,
+                address: inviter.observed.ip(),
+            };
+            let expires_at = self.relay.issue(now, token, inviter, invited);
             self.timers.insert((expires_at, Timer::Token(token)));
         }
-        self.send(inviter, to_inviter);
-        self.send(invited, to_invited);
+    }
+
+    fn tell_inviter(
+        &mut self,
+        inviter: &Inviting,
+        id: IntroductionId,
+        answered: Answered,
+        token: Option<RelayToken>,
+    ) {
+        match inviter {
+            Inviting::Here(session) => self.send(*session, answered.for_inviter(id, token)),
+            Inviting::Elsewhere(it) => self.send_to_node(it.node, answered.for_node(id)),
+        }
     }
 
     pub(super) fn refuse(&mut self, invited: SessionId, id: IntroductionId, reason: RefuseReason) {
         let introduction = self.introductions.get(&id);
-        if introduction.is_some_and(|it| it.invited == invited)
+        let is_invited = |it: &Introduction| matches!(it.invited, Invited::Here { session, .. } if session == invited);
+        if introduction.is_some_and(is_invited)
             && let Some(introduction) = self.take_introduction(id)
         {
-            self.fail(introduction.inviter, id, reason.into());
+            self.fail_inviter(&introduction.inviter, id, reason.into());
         }
     }
 
@@ -235,36 +406,39 @@ impl Registry {
         if introduction.is_some_and(|it| it.expires_at <= now)
             && let Some(introduction) = self.take_introduction(id)
         {
-            for session in [introduction.inviter, introduction.invited] {
-                self.fail(session, id, IntroductionFailure::TimedOut);
-            }
+            self.fail_inviter(&introduction.inviter, id, IntroductionFailure::TimedOut);
+            self.fail_invited(&introduction.invited, id, IntroductionFailure::TimedOut);
         }
     }
 
     /// One side is gone; the other shall not wait for it.
     pub(super) fn fail_introductions_of(&mut self, gone: SessionId) {
+        let is_inviter = |it: &Introduction| matches!(it.inviter, Inviting::Here(s) if s == gone);
+        let is_invited = |it: &Introduction| matches!(it.invited, Invited::Here { session, .. } if session == gone);
         let concerned: Vec<_> = self
             .introductions
             .iter()
-            .filter(|(_, it)| it.inviter == gone || it.invited == gone)
-            .map(|(&id, _)| id)
+            .filter(|(_, it)| is_inviter(it) || is_invited(it))
+            .map(|(&id, it)| (id, is_inviter(it)))
             .collect();
-        for id in concerned {
+        for (id, is_inviter) in concerned {
             if let Some(it) = self.take_introduction(id) {
-                let left = if it.inviter == gone {
-                    it.invited
-                } else {
-                    it.inviter
-                };
-                self.fail(left, id, IntroductionFailure::Offline);
+                match is_inviter {
+                    true => self.fail_invited(&it.invited, id, IntroductionFailure::Offline),
+                    false => self.fail_inviter(&it.inviter, id, IntroductionFailure::Offline),
+                }
             }
         }
     }
 
     fn take_introduction(&mut self, id: IntroductionId) -> Option<Introduction> {
         let introduction = self.introductions.remove(&id)?;
-        if let Some(invited) = self.sessions.get_mut(&introduction.invited) {
-            invited.pending_invitations.give_back(introduction.ticket);
+        if let Invited::Here {
+            session, ticket, ..
+        } = introduction.invited
+            && let Some(invited) = self.sessions.get_mut(&session)
+        {
+            invited.pending_invitations.give_back(ticket);
         }
         Some(introduction)
     }
@@ -275,6 +449,29 @@ impl Registry {
             reason,
         };
         self.send(session, failed);
+    }
+
+    fn fail_inviter(&mut self, it: &Inviting, id: IntroductionId, reason: IntroductionFailure) {
+        match it {
+            Inviting::Here(session) => self.fail(*session, id, reason),
+            Inviting::Elsewhere(it) => self.fail_at_node(it.node, id, reason),
+        }
+    }
+
+    fn fail_invited(&mut self, it: &Invited, id: IntroductionId, reason: IntroductionFailure) {
+        match it {
+            Invited::Here { session, .. } => self.fail(*session, id, reason),
+            Invited::Elsewhere { node, .. } => self.fail_at_node(*node, id, reason),
+        }
+    }
+}
+
+/// Against whom an invitation counts.
+fn owner(identity: &PeerIdentity, observed: SocketAddr, is_known: bool) -> Owner<PeerKey> {
+    Owner {
+        key: Some(identity.key),
+        address: Some(observed.ip()),
+        is_known,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::rendezvous::{Directory, PeerIdentity, ServerMessage};
 
-use super::{RATED, Registry, Session, SessionId, Timer};
+use super::{RATED, Registry, SessionId, Timer};
 
 /// Most people in one [`ServerMessage::Presence`]; about 30 KiB.
 pub const PRESENCE_PAGE_PEERS: usize = 256;
@@ -140,10 +140,11 @@ impl Watched {
 }
 
 impl Registry {
-    /// One more is about to be online. If that is one too many for the directory, it closes
-    /// first, so that nobody is told of more people than there may be in it.
-    pub(super) fn make_room_in_directory(&mut self, now: Instant) {
-        let is_full = self.online.len() >= self.presence.directory_people;
+    /// So many more are about to be online. If they are too many for the directory, it
+    /// closes first, so that nobody is told of more people than there may be in it.
+    pub(super) fn make_room_in_directory(&mut self, now: Instant, newcomers: usize) {
+        let people = self.people_online().saturating_add(newcomers);
+        let is_full = people > self.presence.directory_people;
         if is_full && self.presence.directory == Directory::Open {
             self.tell_changes(now);
             self.presence.directory = Directory::Closed;
@@ -157,7 +158,7 @@ impl Registry {
         let watched = self.add_watched(now, id, watch);
         let mut presence = self.presence_of(watched);
         if self.presence.directory == Directory::Open {
-            presence.online = self.everybody_but(id);
+            presence.online = self.everybody_but(Some(id));
         }
         for page in presence.pages(self.presence.directory) {
             self.send(id, page);
@@ -237,6 +238,13 @@ impl Registry {
         added
     }
 
+    /// Somebody who is logged in here has come or gone. The other nodes are told with the
+    /// next changes.
+    pub(super) fn note_change_for_nodes(&mut self, name: PeerName) {
+        self.presence.is_due = true;
+        self.cluster.note_change(name);
+    }
+
     /// Somebody has come or gone.
     pub(super) fn presence_changed(&mut self, name: PeerName) {
         self.presence.is_due = true;
@@ -267,22 +275,26 @@ impl Registry {
                 self.tell_of(id, changed);
             }
         }
+        self.tell_nodes();
         self.reopen_directory();
+    }
+
+    /// Here and elsewhere.
+    fn people_online(&self) -> usize {
+        self.online.len() + self.cluster.online()
     }
 
     /// Opens a closed directory when a quarter of its room is free, so that it does not
     /// open and close all the time.
     fn reopen_directory(&mut self) {
-        let (online, most) = (self.online.len(), self.presence.directory_people);
+        let (online, most) = (self.people_online(), self.presence.directory_people);
         let has_room = most > 0 && online <= most.saturating_mul(3) / 4;
         if !has_room || self.presence.directory == Directory::Open {
             return;
         }
         self.presence.directory = Directory::Open;
-        let sessions = self.online.values().filter_map(|id| self.sessions.get(id));
-        let online = sessions.map(|session| session.identity.clone()).collect();
         self.tell_everybody(Presence {
-            online,
+            online: self.everybody_but(None),
             offline: Vec::new(),
         });
     }
@@ -306,19 +318,27 @@ impl Registry {
     fn presence_of(&self, names: impl IntoIterator<Item = PeerName>) -> Presence {
         let mut presence = Presence::default();
         for name in names {
-            let session = self.online.get(&name).and_then(|id| self.sessions.get(id));
-            match session {
-                Some(Session { identity, .. }) => presence.online.push(identity.clone()),
+            match self.identity_of(&name) {
+                Some(identity) => presence.online.push(identity),
                 None => presence.offline.push(name),
             }
         }
         presence
     }
 
-    fn everybody_but(&self, id: SessionId) -> Vec<PeerIdentity> {
-        let others = self.online.values().filter(|&&other| other != id);
-        let sessions = others.filter_map(|other| self.sessions.get(other));
-        sessions.map(|session| session.identity.clone()).collect()
+    /// Everybody here and elsewhere. Somebody whose login is moving from one node to
+    /// another is listed once.
+    fn everybody_but(&self, id: Option<SessionId>) -> Vec<PeerIdentity> {
+        let but = id.and_then(|id| self.sessions.get(&id));
+        let sessions = self.online.values().filter_map(|id| self.sessions.get(id));
+        let here = sessions.map(|session| session.identity.clone());
+        let all = self.cluster.everybody().chain(here);
+        let mut all: BTreeMap<_, _> = all.map(|it| (it.name, it.key)).collect();
+        if let Some(but) = but {
+            all.remove(&but.identity.name);
+        }
+        let all = all.into_iter();
+        all.map(|(name, key)| PeerIdentity { name, key }).collect()
     }
 }
 

@@ -122,6 +122,9 @@ impl World {
                     self.charged.insert(second, inviter.key);
                     self.paired.push((first, second));
                 }
+                Action::SendToNodes { .. } | Action::CloseLink { .. } => {
+                    panic!("there are no other nodes")
+                }
                 Action::CloseRelay { relay, refusal } => {
                     self.relay_closed.insert(relay, refusal);
                 }
@@ -144,6 +147,8 @@ impl World {
             key,
             is_known: false,
             observed: address(from),
+            came_to: address("203.0.113.1:4747"),
+            at_ms: 0,
             observer_ports: vec![4747, 4748],
             version: PROTOCOL_VERSION,
             name: name(who),

@@ -128,6 +128,10 @@ impl Client {
     pub(crate) async fn try_say(&mut self, message: &ClientMessage) -> bool {
         let frame = encode(FrameKind::Client, message).unwrap();
         let said = self.stream.write_all(&frame).await;
+        // A token is the last that is said in TLS.
+        if matches!(message, ClientMessage::Relay { .. }) {
+            self.stream.get_mut().1.send_close_notify();
+        }
         said.is_ok() && self.stream.flush().await.is_ok()
     }
 
@@ -160,9 +164,15 @@ impl Client {
     }
 
     pub(crate) async fn say(&mut self, message: &ClientMessage) {
-        let frame = encode(FrameKind::Client, message).unwrap();
-        self.stream.write_all(&frame).await.unwrap();
-        self.stream.flush().await.unwrap();
+        assert!(self.try_say(message).await);
+    }
+
+    /// The connection to the peer that is met at the relay. What the peer sends before
+    /// this returns may be lost, so both sides meet before either sends.
+    pub(crate) async fn meet(mut self) -> TcpStream {
+        assert_eq!(self.hear().await, ServerMessage::RelayPaired);
+        assert_eq!(self.next().await, None, "TLS is over");
+        self.stream.into_inner().0
     }
 
     /// The next message, past those about who comes and goes.

@@ -11,6 +11,7 @@ mod client;
 mod impostors;
 mod introductions;
 mod limits;
+mod nodes;
 mod operation;
 mod probes;
 mod proxies;

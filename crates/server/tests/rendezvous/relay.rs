@@ -7,6 +7,7 @@ use pinhole_proto::rendezvous::{ClientMessage, Refusal, RelayToken, ServerMessag
 use pinhole_proto::tls::Identity;
 use pinhole_server::{Limits, RelayLimits};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::client::{Client, identity, introduction, relay_only};
@@ -55,27 +56,24 @@ async fn arrive(server: SocketAddr, alice: &Identity, bob: &Identity) -> [Client
     [a, Client::begin(server, bob, &relay).await]
 }
 
-async fn pair(
-    server: SocketAddr,
-    alice: &Identity,
-    bob: &Identity,
-) -> (RelayToken, Client, Client) {
-    let token = token(server, alice, bob).await;
-    let relay = ClientMessage::Relay { token };
-    let mut a = Client::begin(server, alice, &relay).await;
-    let mut b = Client::begin(server, bob, &relay).await;
-    assert_eq!(a.hear().await, ServerMessage::RelayPaired);
-    assert_eq!(b.hear().await, ServerMessage::RelayPaired);
-    (token, a, b)
+async fn pair(server: SocketAddr, alice: &Identity, bob: &Identity) -> (TcpStream, TcpStream) {
+    let [a, b] = arrive(server, alice, bob).await;
+    (a.meet().await, b.meet().await)
+}
+
+/// Waits until the server ends the connection.
+async fn ended(mut relayed: TcpStream) {
+    let read = timeout(PATIENCE, relayed.read(&mut [0])).await;
+    assert!(matches!(read.unwrap(), Ok(0) | Err(_)));
 }
 
 #[tokio::test]
 async fn ten_mebibytes_pass_each_way_at_once() {
     const SIZE_BYTES: usize = 10 * 1024 * 1024;
     let server = Server::default();
-    let (_, a, b) = pair(server.address(), &identity(), &identity()).await;
-    let exchange = |client: Client, ours: u8, theirs: u8| async move {
-        let (mut reader, mut writer) = tokio::io::split(client.stream);
+    let (a, b) = pair(server.address(), &identity(), &identity()).await;
+    let exchange = |relayed: TcpStream, ours: u8, theirs: u8| async move {
+        let (mut reader, mut writer) = relayed.into_split();
         let write = async {
             for chunk in vec![ours; SIZE_BYTES].chunks(100_000) {
                 writer.write_all(chunk).await.unwrap();
@@ -120,9 +118,9 @@ async fn a_token_serves_once_and_only_its_two_keys() {
 #[tokio::test]
 async fn a_side_that_vanishes_ends_the_other() {
     let server = Server::default();
-    let (_, a, mut b) = pair(server.address(), &identity(), &identity()).await;
+    let (a, b) = pair(server.address(), &identity(), &identity()).await;
     drop(a);
-    assert_eq!(b.hear_or_end().await, None);
+    ended(b).await;
     server.stop().await;
 }
 
@@ -130,7 +128,7 @@ async fn a_side_that_vanishes_ends_the_other() {
 async fn going_down_ends_relays_waiting_and_paired() {
     let server = Server::default();
     let (alice, bob) = (identity(), identity());
-    let (_, mut a, mut b) = pair(server.address(), &alice, &bob).await;
+    let (a, b) = pair(server.address(), &alice, &bob).await;
     let token = token(server.address(), &alice, &bob).await;
     let relay = ClientMessage::Relay { token };
     let mut waiting = Client::begin(server.address(), &alice, &relay).await;
@@ -140,8 +138,8 @@ async fn going_down_ends_relays_waiting_and_paired() {
     let told = tokio::spawn(async move { waiting.refusal().await });
     server.stop().await;
     assert_eq!(told.await.unwrap(), Refusal::ShuttingDown);
-    assert_eq!(a.hear_or_end().await, None);
-    assert_eq!(b.hear_or_end().await, None);
+    ended(a).await;
+    ended(b).await;
 }
 
 #[tokio::test]
@@ -158,17 +156,14 @@ async fn an_observation_turns_into_a_relay_connection() {
     for observer in &mut observers {
         observer.say(&ClientMessage::Relay { token }).await;
     }
-    for observer in &mut observers {
-        assert_eq!(observer.hear().await, ServerMessage::RelayPaired);
+    let mut met = Vec::new();
+    for observer in observers {
+        met.push(observer.meet().await);
     }
-    let [a, b] = &mut observers[..] else {
+    let [a, b] = &mut met[..] else {
         panic!("two observers")
     };
-    a.stream.write_all(b"through").await.unwrap();
-    a.stream.flush().await.unwrap();
-    let mut heard = [0; 7];
-    b.stream.read_exact(&mut heard).await.unwrap();
-    assert_eq!(&heard, b"through");
+    pass(a, b).await;
 }
 
 #[tokio::test]
@@ -218,12 +213,12 @@ async fn an_exhausted_quota_is_told_on_every_connection() {
         ..RelayLimits::default()
     });
     let (alice, bob) = (identity(), identity());
-    let (_, mut a, mut b) = pair(server.address(), &alice, &bob).await;
+    let (mut a, mut b) = pair(server.address(), &alice, &bob).await;
     let mut at_alice = Client::log_in(server.address(), &alice, "alice").await;
     let mut at_bob = Client::log_in(server.address(), &bob, "bob").await;
-    a.stream.write_all(&[0; 1_000]).await.unwrap();
-    b.stream.read_exact(&mut [0; 1_000]).await.unwrap();
-    a.stream.write_all(b"x").await.unwrap();
+    a.write_all(&[0; 1_000]).await.unwrap();
+    b.read_exact(&mut [0; 1_000]).await.unwrap();
+    a.write_all(b"x").await.unwrap();
     let reason = Refusal::RelayBytes;
     let of = |identity: &Identity| identity.key();
     let peer = of(&bob);
@@ -232,8 +227,8 @@ async fn an_exhausted_quota_is_told_on_every_connection() {
     let peer = of(&alice);
     let told = at_bob.hear().await;
     assert_eq!(told, ServerMessage::RelayEnded { peer, reason });
-    assert_eq!(a.hear_or_end().await, None);
-    assert_eq!(b.hear_or_end().await, None);
+    ended(a).await;
+    ended(b).await;
     for mut side in arrive(server.address(), &alice, &bob).await {
         assert_eq!(side.refusal().await, Refusal::RelayBytes);
     }
@@ -246,14 +241,13 @@ async fn beyond_the_pairs_of_an_inviter_both_sides_are_refused() {
     relay.pairs.per_key = 1;
     let server = limited(relay);
     let (alice, bob) = (identity(), identity());
-    let (_, first, mut second) = pair(server.address(), &alice, &bob).await;
+    let (first, second) = pair(server.address(), &alice, &bob).await;
     for mut side in arrive(server.address(), &alice, &bob).await {
         assert_eq!(side.refusal().await, Refusal::Limited);
     }
     drop(first);
     // The place is free when the other side has been ended, too.
-    assert_eq!(second.hear_or_end().await, None);
-    drop(second);
+    ended(second).await;
     loop {
         let [mut a, mut b] = arrive(server.address(), &alice, &bob).await;
         match (a.hear().await, b.hear().await) {
@@ -266,11 +260,10 @@ async fn beyond_the_pairs_of_an_inviter_both_sides_are_refused() {
 }
 
 /// Sends a few bytes from one side to the other.
-async fn pass(from: &mut Client, to: &mut Client) {
-    from.stream.write_all(b"through").await.unwrap();
-    from.stream.flush().await.unwrap();
+async fn pass(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"through").await.unwrap();
     let mut heard = [0; 7];
-    timeout(PATIENCE, to.stream.read_exact(&mut heard))
+    timeout(PATIENCE, to.read_exact(&mut heard))
         .await
         .unwrap()
         .unwrap();
@@ -288,12 +281,12 @@ fn draining(drain: Duration) -> Server {
 async fn a_relayed_pair_outlives_the_sessions_of_a_server_that_stops() {
     let server = draining(PATIENCE * 2);
     let address = server.address();
-    let (_, mut a, mut b) = pair(address, &identity(), &identity()).await;
+    let (mut a, mut b) = pair(address, &identity(), &identity()).await;
     let mut carla = Client::log_in(address, &identity(), "carla").await;
     let Server { stop, running, .. } = server;
     stop.send(()).unwrap();
     assert_eq!(carla.refusal().await, Refusal::ShuttingDown);
-    while tokio::net::TcpStream::connect(address).await.is_ok() {
+    while TcpStream::connect(address).await.is_ok() {
         tokio::task::yield_now().await;
     }
     pass(&mut a, &mut b).await;
@@ -311,13 +304,13 @@ async fn a_relayed_pair_outlives_the_sessions_of_a_server_that_stops() {
 async fn a_relayed_pair_is_cut_off_when_the_time_is_up() {
     let drain = Duration::from_millis(500);
     let server = draining(drain);
-    let (_, mut a, mut b) = pair(server.address(), &identity(), &identity()).await;
+    let (mut a, mut b) = pair(server.address(), &identity(), &identity()).await;
     let begin = Instant::now();
     let Server { stop, running, .. } = server;
     stop.send(()).unwrap();
     pass(&mut a, &mut b).await;
-    assert_eq!(a.hear_or_end().await, None);
-    assert_eq!(b.hear_or_end().await, None);
+    ended(a).await;
+    ended(b).await;
     assert!(begin.elapsed() >= drain);
     timeout(PATIENCE, running).await.unwrap().unwrap().unwrap();
 }
@@ -331,7 +324,7 @@ async fn a_second_signal_ends_what_is_relayed() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Process::spawn(dir.path(), &[&ANY_PORT[..], &["--drain=1h"]].concat());
     let (addresses, _) = server.listening();
-    let (_, mut a, mut b) = pair(addresses[0], &identity(), &identity()).await;
+    let (mut a, mut b) = pair(addresses[0], &identity(), &identity()).await;
     let mut carla = Client::log_in(addresses[0], &identity(), "carla").await;
     server.signal(Signal::TERM);
     assert_eq!(carla.refusal().await, Refusal::ShuttingDown);
@@ -340,5 +333,5 @@ async fn a_second_signal_ends_what_is_relayed() {
     let log = server.log();
     assert!(log.contains("relayed pairs may go on"), "{log}");
     assert!(log.contains("relayed pairs are cut off pairs=1"), "{log}");
-    assert_eq!(a.hear_or_end().await, None);
+    ended(a).await;
 }

@@ -107,18 +107,15 @@ async fn honest_pair(server: SocketAddr, pair: u8, keys: &[Identity; 2]) -> Dura
     let relay = ClientMessage::Relay {
         token: hear_of(alice, &names[1], token).await,
     };
-    let mut from = Client::begin_from(own, server, &keys[0], &relay).await;
-    let mut to = Client::begin_from(own, server, &keys[1], &relay).await;
-    for side in [&mut from, &mut to] {
-        assert_eq!(side.hear().await, ServerMessage::RelayPaired);
-    }
+    let from = Client::begin_from(own, server, &keys[0], &relay).await;
+    let to = Client::begin_from(own, server, &keys[1], &relay).await;
+    let (mut from, mut to) = (from.meet().await, to.meet().await);
     let sent = vec![pair; SENT_BYTES];
     let mut received = vec![0; SENT_BYTES];
     let send = async {
-        from.stream.write_all(&sent).await.unwrap();
-        from.stream.flush().await.unwrap();
+        from.write_all(&sent).await.unwrap();
     };
-    let (_, read) = tokio::join!(send, to.stream.read_exact(&mut received));
+    let (_, read) = tokio::join!(send, to.read_exact(&mut received));
     read.unwrap();
     assert!(received == sent, "other bytes have arrived");
     begin.elapsed()

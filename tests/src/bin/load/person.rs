@@ -159,7 +159,20 @@ impl Connection {
     pub(crate) async fn say(&mut self, message: &ClientMessage) -> Result<()> {
         let frame = encode(FrameKind::Client, message)?;
         self.stream.write_all(&frame).await?;
+        // A token is the last that is said in TLS.
+        if matches!(message, ClientMessage::Relay { .. }) {
+            self.stream.get_mut().1.send_close_notify();
+        }
         Ok(self.stream.flush().await?)
+    }
+
+    /// The connection to the peer that is met at the relay. What the peer sends before
+    /// this returns may be lost, so both sides meet before either sends.
+    pub(crate) async fn meet(mut self) -> Result<TcpStream> {
+        let paired = self.hear().await?;
+        anyhow::ensure!(paired == ServerMessage::RelayPaired, "{paired:?}");
+        anyhow::ensure!(self.stream.read(&mut [0]).await? == 0, "TLS is not over");
+        Ok(self.stream.into_inner().0)
     }
 
     /// The next message. The server's pings are answered by the way.

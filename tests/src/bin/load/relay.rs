@@ -10,6 +10,7 @@ use pinhole_proto::rendezvous::{
     ClientMessage, HostSharing, IntroductionId, Reachability, RelayToken, ServerMessage,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -93,19 +94,16 @@ impl Pair {
     }
 
     /// The two ends of the pair's relay.
-    async fn meet(&mut self, server: SocketAddr) -> Result<[Connection; 2]> {
+    async fn meet(&mut self, server: SocketAddr) -> Result<[TcpStream; 2]> {
         let token = self.introduce().await?;
         let relay = ClientMessage::Relay { token };
         let [alice, bob] = &self.people;
-        let mut ends = [
+        let ends = [
             alice.connect(server, &relay).await?,
             bob.connect(server, &relay).await?,
         ];
-        for end in &mut ends {
-            let paired = end.hear().await?;
-            anyhow::ensure!(paired == ServerMessage::RelayPaired, "{paired:?}");
-        }
-        Ok(ends)
+        let [a, b] = ends;
+        Ok([a.meet().await?, b.meet().await?])
     }
 }
 
@@ -129,7 +127,7 @@ impl Poured {
 
 /// Pairs at the relay. They stay logged in.
 pub(crate) struct Relayed {
-    ends: Vec<[Connection; 2]>,
+    ends: Vec<[TcpStream; 2]>,
     logged_in: JoinSet<()>,
 }
 
@@ -156,11 +154,11 @@ impl Relayed {
             counts.push(Arc::clone(&count));
             tasks.spawn(async move {
                 let bytes = vec![0x5a; BUFFER_BYTES];
-                while from.stream.write_all(&bytes).await.is_ok() {}
+                while from.write_all(&bytes).await.is_ok() {}
             });
             tasks.spawn(async move {
                 let mut buffer = vec![0; BUFFER_BYTES];
-                while let Ok(read @ 1..) = to.stream.read(&mut buffer).await {
+                while let Ok(read @ 1..) = to.read(&mut buffer).await {
                     count.fetch_add(read as u64, Ordering::Relaxed);
                 }
             });

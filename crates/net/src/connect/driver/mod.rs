@@ -19,7 +19,7 @@ use pinhole_proto::agent::{
 use pinhole_proto::candidate::Candidate;
 use pinhole_proto::hello::{Hello, Purpose};
 use pinhole_proto::key::PeerKey;
-use pinhole_proto::rendezvous::{PeerIdentity, Reachability, RelayToken, Role};
+use pinhole_proto::rendezvous::{PeerIdentity, Reachability, Role};
 use pinhole_proto::tls::wrong_key;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::debug;
@@ -30,8 +30,8 @@ use super::sockets::{Outcome, Prepared, Sockets};
 use crate::port_mapping::PortMapping;
 use crate::proxy::{Proxy, ProxyError};
 use crate::relay::RelayError;
-use crate::rendezvous::IntroductionMessage;
 use crate::rendezvous::server::RedialError;
+use crate::rendezvous::{IntroductionMessage, RelayOffer};
 use crate::report::{Answer, PathAttempt};
 use crate::session::{Authenticated, LiveSession, SessionPath, Transport};
 use crate::socket::is_pair_in_use;
@@ -354,29 +354,24 @@ impl Driver {
         round: u8,
         peer: &PeerIdentity,
         remote: Vec<Candidate>,
-        relay: Option<RelayToken>,
+        relay: Option<RelayOffer>,
         start_in: Duration,
     ) -> Result<(), ConnectError> {
         if peer.key != self.wanted.introduction.peer().key {
             return Err(self.wrong_peer_key(Some(peer.key)));
         }
+        let is_relayed = relay.is_some();
         let Some(local) = self.sockets.set_relay(round, relay) else {
             debug!(round, "introduced for a round that was not asked for");
             return Ok(());
         };
-        debug!(
-            round,
-            ?local,
-            ?remote,
-            relay = relay.is_some(),
-            "introduced"
-        );
+        debug!(round, ?local, ?remote, relay = is_relayed, "introduced");
         let now = Instant::now();
         let round = Round {
             number: round,
             local: local.to_vec(),
             remote,
-            relay: relay.is_some(),
+            relay: is_relayed,
             start_at: now + start_in.min(MAX_START_IN),
             loopback: self.login.server.loopback(),
         };

@@ -29,6 +29,7 @@ fn an_introduction_tells_each_side_who_the_other_is_and_who_controls() {
         role,
         candidates: at.candidates,
         relay: Some(RelayToken::from_random([2; 32])),
+        relay_addresses: Vec::new(),
         start_in_ms: 0,
     };
     let peer = PeerIdentity {

@@ -18,6 +18,8 @@ impl World {
             key: key(number),
             is_known: false,
             observed: address(HOME),
+            came_to: address("203.0.113.1:4747"),
+            at_ms: 0,
             observer_ports: vec![4747, 4748],
             version: PROTOCOL_VERSION,
             name: name(who),

@@ -90,6 +90,8 @@ fn another_version_and_a_name_that_cannot_be_had_are_told_apart() {
         is_known: false,
         key: key(1),
         observed: address("198.51.100.1:1000"),
+        came_to: address("203.0.113.1:4747"),
+        at_ms: 0,
         observer_ports: vec![],
         version: PROTOCOL_VERSION + 1,
         name: name("alice"),
