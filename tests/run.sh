@@ -12,7 +12,8 @@ if [ "$(uname)" = Linux ]; then
         fonts-noto-cjk:/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc \
         xvfb:Xvfb xdotool:xdotool openbox:openbox imagemagick:import python3:python3 \
         python3-gi:/usr/lib/python3/dist-packages/gi gir1.2-gtk-3.0:'/usr/lib/*/girepository-1.0/Gtk-3.0.typelib' \
-        iproute2:ip nftables:nft conntrack:conntrack miniupnpd-nftables:miniupnpd miniupnpc:upnpc
+        iproute2:ip nftables:nft conntrack:conntrack miniupnpd-nftables:miniupnpd miniupnpc:upnpc \
+        postgresql:'/usr/lib/postgresql/*/bin/postgres'
 fi
 cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 ||
     rustup component add rustfmt clippy

@@ -427,6 +427,9 @@ pub enum Refusal {
          Names that are registered already work"
     )]
     NoNewNames,
+    /// The server cannot reach its database of names. People who are logged in stay so.
+    #[error("the server cannot reach its database of names at the moment; Pinhole tries again")]
+    Unavailable,
     /// The relay token is unknown, used, expired, or another key's.
     #[error("the relay does not know this token")]
     Token,

@@ -112,6 +112,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         Refusal::Version,
         Refusal::Limited,
         Refusal::TooManyNames,
+        Refusal::Unavailable,
         Refusal::Token,
         Refusal::RelayBytes,
         Refusal::RelayTime,

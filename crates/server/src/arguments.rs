@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use directories::ProjectDirs;
 use pinhole_proto::name::PeerName;
 use pinhole_server::listener::ListenAddress;
+use pinhole_server::names::Database;
 
 pub(crate) use limits::LimitArguments;
 
@@ -49,6 +50,12 @@ pub(crate) enum ServerTask {
     Names {
         #[command(subcommand)]
         task: NamesTask,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Carry the names of the data folder over to the empty database that --database names.
+    /// Stop the server first
+    Migrate {
         #[command(flatten)]
         place: Place,
     },
@@ -101,12 +108,18 @@ pub(crate) enum NamesTask {
     },
 }
 
+/// Where the environment has the URL of the database.
+const DATABASE: &str = "PINHOLE_DATABASE";
+
 /// Which server a task is about.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// Where the server keeps its data [default: as for the server]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The database with the server's names, if they are in one
+    #[arg(long, value_name = "URL", global = true, env = DATABASE, hide_env_values = true)]
+    pub(crate) database: Option<String>,
     /// The server's configuration file, which may say where it keeps its data
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
@@ -128,6 +141,12 @@ pub(crate) struct ServeArguments {
     /// place for the data of programs]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
+    /// Keep the names in this PostgreSQL database (15 or newer), which several servers with
+    /// the same key can share: postgres://USER@HOST/NAME?sslmode=verify-full. Others can
+    /// read arguments, so give a URL with a password in the environment or in the
+    /// configuration file [default: a file in the data folder]
+    #[arg(long, value_name = "URL", env = DATABASE, hide_env_values = true)]
+    pub(crate) database: Option<String>,
     /// Start although the names or the key are missing, and create what is missing. A
     /// server without its names gives every name to the first who claims it
     #[arg(long)]
@@ -172,6 +191,11 @@ pub(crate) struct LogArguments {
     pub(crate) log_addresses: bool,
 }
 
+/// The database asked for. It is parsed only here, so that no message repeats a password.
+pub(crate) fn database(asked: Option<&str>) -> anyhow::Result<Option<Database>> {
+    Ok(asked.map(str::parse).transpose()?)
+}
+
 /// The folder asked for, or the system's place for the data of programs.
 pub(crate) fn data_dir_or_default(asked: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(path) = asked {
@@ -191,6 +215,25 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         ServerArguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_task_takes_its_database_beside_its_own_arguments() {
+        let url = "postgres://anna@db/people";
+        for task in [
+            &["names", "list"][..],
+            &["backup", "folder"],
+            &["migrate"],
+            &["check"],
+        ] {
+            let all = [&["pinhole-server"], task, &["--database", url]].concat();
+            let task = ServerArguments::try_parse_from(all).unwrap().task.unwrap();
+            let (ServerTask::Backup { place, .. }
+            | ServerTask::Names { place, .. }
+            | ServerTask::Migrate { place }
+            | ServerTask::Check { place }) = task;
+            assert_eq!(place.database.as_deref(), Some(url));
+        }
     }
 
     #[test]

@@ -196,6 +196,7 @@ mod tests {
         match option {
             "listen" => "[\"127.0.0.1:7001\", \":7002\"]",
             "data-dir" => "\"/srv/pinhole\"",
+            "database" => "\"postgres://pinhole@db.example.org/pinhole\"",
             "proxy-protocol" => "[\"10.0.0.2\", \"10.0.0.3\"]",
             "json" | "no-relay" | "log-addresses" => "true",
             "directory" => "\"closed\"",

@@ -4,8 +4,12 @@
 //! again, and without its key it is another server to all clients. So the names note the
 //! key's fingerprint, and when one of the two is missing, the server reports it instead
 //! of starting afresh.
+//!
+//! Several servers with one key can share names in a PostgreSQL database. Then the
+//! directory of each holds the key and the lock.
 
 mod inspection;
+mod migration;
 
 use std::fs::{self, File};
 use std::io;
@@ -21,9 +25,10 @@ use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use tracing::warn;
 
-use crate::names::{Names, NamesError};
+use crate::names::{Database, Names, NamesError, PostgresNames, SqliteNames};
 
 pub use inspection::{Inspection, inspect};
+pub use migration::migrate;
 
 const KEY: &str = "server.key";
 const NAMES: &str = "names.sqlite";
@@ -94,16 +99,38 @@ pub enum DataDirError {
         /// How many.
         names: u64,
     },
+    /// There is a key, but the database has no names that belong to it.
+    #[error(
+        "{database} has no names of this server, though its key is here. To carry the names of a \
+         folder over, run pinhole-server migrate. To begin without any names, start once with \
+         --start-afresh"
+    )]
+    NoNamesInDatabase {
+        /// The database.
+        database: Database,
+    },
+    /// The database has the names of a server, but its key is not here.
+    #[error(
+        "{}: the key of this server is missing. The names in the database belong to the server \
+         {theirs}. Copy server.key from the data folder of another of its nodes, or from a backup. \
+         To keep the names under a new key, start once with --start-afresh",
+        path.display()
+    )]
+    KeyElsewhere {
+        /// Where the key should be.
+        path: PathBuf,
+        /// Whose the names are.
+        theirs: Fingerprint,
+    },
     /// The names are those of another server.
     #[error(
-        "{}: these are the names of the server {theirs}, and the key beside them is that of {ours}. \
-         Put the two that belong together into one folder, or name another with --data-dir. To \
-         take these names over, start once with --start-afresh",
-        path.display()
+        "{place}: these are the names of the server {theirs}, and the key is that of {ours}. Use \
+         the two that belong together: name another folder with --data-dir, or another database \
+         with --database. To take these names over, start once with --start-afresh"
     )]
     OtherServer {
         /// The names.
-        path: PathBuf,
+        place: String,
         /// Whose they are.
         theirs: Fingerprint,
         /// Whose the key is.
@@ -173,9 +200,9 @@ impl DataDir {
             true => {
                 let file = private_file().create(true).open(&names_path);
                 file.map_err(io_error(&names_path))?;
-                Names::create(&names_path)?
+                SqliteNames::create(&names_path)?
             }
-            false => Names::open(&names_path)?,
+            false => SqliteNames::open(&names_path)?,
         };
         let identity = match key {
             Some(identity) => {
@@ -195,7 +222,12 @@ impl DataDir {
                         names,
                     });
                 }
-                make_identity(&key_path, &mut names)?
+                let key = new_key(&key_path, names.server()?)?;
+                // The names note it first, so a crash in between leaves names without a
+                // key, of which there are none yet.
+                names.belong_to(key.identity.key().fingerprint())?;
+                write_key(&key_path, &key.document)?;
+                key.identity
             }
         };
         for file in [&key_path, &names_path] {
@@ -203,7 +235,61 @@ impl DataDir {
         }
         Ok(Self {
             identity,
-            names,
+            names: Names::Sqlite(names),
+            lock,
+        })
+    }
+
+    /// Opens and locks the directory of a server whose names are in a database. Creates
+    /// it, with a key and empty tables, at the first use of both.
+    ///
+    /// # Errors
+    /// Any [`DataDirError`].
+    pub async fn open_with_database(
+        path: &Path,
+        database: Database,
+        missing: Missing,
+    ) -> Result<Self, DataDirError> {
+        open_private_dir(path).map_err(io_error(path))?;
+        let lock = lock(path)?;
+        let key_path = path.join(KEY);
+        let key = load_identity(&key_path)?;
+        let mut names = PostgresNames::create(database).await?;
+        let identity = match (key, names.server().await?) {
+            (Some(identity), server) => {
+                let ours = identity.key().fingerprint();
+                if missing == Missing::StartAfresh {
+                    names.be_taken_over(ours).await?;
+                } else {
+                    check_server(&names, server, ours)?;
+                }
+                identity
+            }
+            (None, Some(theirs)) if missing == Missing::Refuse => {
+                return Err(DataDirError::KeyElsewhere {
+                    path: key_path,
+                    theirs,
+                });
+            }
+            (None, server) => {
+                let key = new_key(&key_path, server)?;
+                let ours = key.identity.key().fingerprint();
+                match missing {
+                    Missing::StartAfresh => names.be_taken_over(ours).await?,
+                    // Another node may have been the first meanwhile.
+                    Missing::Refuse => {
+                        let server = names.belong_to(ours).await?;
+                        check_server(&names, server, ours)?;
+                    }
+                }
+                write_key(&key_path, &key.document)?;
+                key.identity
+            }
+        };
+        restrict_file(&key_path).map_err(io_error(&key_path))?;
+        Ok(Self {
+            identity,
+            names: Names::Postgres(names),
             lock,
         })
     }
@@ -221,54 +307,104 @@ impl DataDir {
 }
 
 /// Checks that the names belong to the key `ours`.
-fn check(names: &Names, ours: Fingerprint, missing: Missing) -> Result<(), DataDirError> {
-    let path = || names.path().to_owned();
+fn check(names: &SqliteNames, ours: Fingerprint, missing: Missing) -> Result<(), DataDirError> {
     match names.server()? {
         _ if missing == Missing::StartAfresh => Ok(()),
         Some(theirs) if theirs != ours => Err(DataDirError::OtherServer {
-            path: path(),
+            place: names.path().display().to_string(),
             theirs,
             ours,
         }),
         // Earlier versions noted nothing. What they left may also be a copy that was
         // made without its write-ahead log, in which nothing is left.
-        None if names.count() == 0 => Err(DataDirError::NoNames { path: path() }),
+        None if names.count() == 0 => Err(DataDirError::NoNames {
+            path: names.path().to_owned(),
+        }),
         _ => Ok(()),
     }
 }
 
-/// The names of a server, which may be using them, and its key.
-fn open_shared(data_dir: &Path) -> Result<(Fingerprint, Names), DataDirError> {
+/// Checks that the names in a database belong to the key `ours`.
+fn check_server(
+    names: &PostgresNames,
+    server: Option<Fingerprint>,
+    ours: Fingerprint,
+) -> Result<(), DataDirError> {
+    match server {
+        Some(theirs) if theirs == ours => Ok(()),
+        Some(theirs) => Err(DataDirError::OtherServer {
+            place: names.database().to_string(),
+            theirs,
+            ours,
+        }),
+        None => Err(DataDirError::NoNamesInDatabase {
+            database: names.database().clone(),
+        }),
+    }
+}
+
+/// The key in the directory of a server.
+fn existing_key(data_dir: &Path) -> Result<Fingerprint, DataDirError> {
     let identity = load_identity(&data_dir.join(KEY))?;
     let identity = identity.ok_or_else(|| DataDirError::NothingThere {
         path: data_dir.to_owned(),
     })?;
+    Ok(identity.key().fingerprint())
+}
+
+/// The names in the directory of a server, which may be using them, and its key.
+fn open_file(data_dir: &Path) -> Result<(Fingerprint, SqliteNames), DataDirError> {
+    let ours = existing_key(data_dir)?;
     let names_path = data_dir.join(NAMES);
     if !names_path.exists() {
         return Err(DataDirError::NoNames { path: names_path });
     }
-    let names = Names::open(&names_path)?;
-    let ours = identity.key().fingerprint();
+    let names = SqliteNames::open(&names_path)?;
     check(&names, ours, Missing::Refuse)?;
     Ok((ours, names))
 }
 
-/// Opens the names for an operator, while a server uses them or not. It notices what
-/// changes within seconds.
+/// Opens the names for an operator, while servers use them or not. They notice what
+/// changes within seconds. With a database, the directory need not be there.
 ///
 /// # Errors
 /// Any [`DataDirError`].
-pub fn open_names(data_dir: &Path) -> Result<Names, DataDirError> {
-    open_shared(data_dir).map(|(_, names)| names)
+pub async fn open_names(
+    data_dir: &Path,
+    database: Option<Database>,
+) -> Result<Names, DataDirError> {
+    match database {
+        Some(database) => Ok(Names::Postgres(PostgresNames::open(database).await?)),
+        None => open_file(data_dir).map(|(_, names)| Names::Sqlite(names)),
+    }
+}
+
+/// The names of the server whose directory this is, which may be using them, and its key.
+async fn open_shared(
+    data_dir: &Path,
+    database: Option<Database>,
+) -> Result<(Fingerprint, Names), DataDirError> {
+    let Some(database) = database else {
+        return open_file(data_dir).map(|(ours, names)| (ours, Names::Sqlite(names)));
+    };
+    let ours = existing_key(data_dir)?;
+    let mut names = PostgresNames::open(database).await?;
+    let server = names.server().await?;
+    check_server(&names, server, ours)?;
+    Ok((ours, Names::Postgres(names)))
 }
 
 /// Writes the key and the names to a new directory, which is then a complete data
-/// directory. A server may be using them.
+/// directory with the names in a file. Servers may be using them.
 ///
 /// # Errors
 /// Any [`DataDirError`].
-pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), DataDirError> {
-    let (ours, names) = open_shared(data_dir)?;
+pub async fn back_up(
+    data_dir: &Path,
+    database: Option<Database>,
+    backup: &Path,
+) -> Result<(Fingerprint, u64), DataDirError> {
+    let (ours, mut names) = open_shared(data_dir, database).await?;
     if backup.exists() {
         return Err(DataDirError::BackupExists {
             path: backup.to_owned(),
@@ -281,7 +417,7 @@ pub fn back_up(data_dir: &Path, backup: &Path) -> Result<(Fingerprint, u64), Dat
     }
     create_private_dir(&in_writing).map_err(io_error(&in_writing))?;
     let copy = in_writing.join(NAMES);
-    names.copy_to(&copy)?;
+    names.copy_to(&copy).await?;
     restrict_file(&copy).map_err(io_error(&copy))?;
     let synced = File::open(&copy).and_then(|file| file.sync_all());
     synced.map_err(io_error(&copy))?;
@@ -339,9 +475,14 @@ fn load_identity(path: &Path) -> Result<Option<Identity>, DataDirError> {
         .map_err(|source| DataDirError::Identity { path, source })
 }
 
-/// Makes a key. The names note it first, so a crash in between leaves names without a
-/// key, of which there are none yet.
-fn make_identity(path: &Path, names: &mut Names) -> Result<Identity, DataDirError> {
+/// A key that is not written yet.
+struct NewKey {
+    identity: Identity,
+    document: Vec<u8>,
+}
+
+/// Makes a key for names that belong to the server `old`, if to any.
+fn new_key(path: &Path, old: Option<Fingerprint>) -> Result<NewKey, DataDirError> {
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
     let document = document.map_err(|_| DataDirError::Random)?;
     let identity = Identity::from_pkcs8(document.as_ref()).map_err(|source| {
@@ -349,16 +490,15 @@ fn make_identity(path: &Path, names: &mut Names) -> Result<Identity, DataDirErro
         DataDirError::Identity { path, source }
     })?;
     let new = identity.key().fingerprint();
-    match names.server()? {
+    match old {
         None => tracing::info!("a new key was made: {new}"),
         Some(old) => warn!(
             "the key {old} is missing; a new one was made: {new}. To everybody who knows the old \
              one, this is another server"
         ),
     }
-    names.belong_to(new)?;
-    write_key(path, document.as_ref())?;
-    Ok(identity)
+    let document = document.as_ref().to_owned();
+    Ok(NewKey { identity, document })
 }
 
 /// Half a key would lock out every client that has pinned it, so a crash leaves either no
@@ -414,17 +554,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let opened = DataDir::open(dir.path()).unwrap();
         let fingerprint = opened.identity().key().fingerprint();
-        let (mut names, _lock) = opened.into_names();
-        for (name, number) in [("alice", 1), ("bob", 2)] {
+        drop(opened);
+        let mut names = SqliteNames::open(&dir.path().join(NAMES)).unwrap();
+        let wanted = [("alice", 1), ("bob", 2)].map(|(name, number)| {
             let key = PeerKey::from_bytes([number; 32]);
-            names.claim(&name.parse().unwrap(), key).unwrap();
-        }
+            (name.parse().unwrap(), key)
+        });
+        names.bind(&wanted).unwrap();
         (dir, fingerprint)
     }
 
     fn owner(dir: &Path, name: &str) -> Option<PeerKey> {
-        let names = Names::open(&dir.join(NAMES)).unwrap();
-        names.owner(&name.parse().unwrap()).unwrap()
+        let names = SqliteNames::open(&dir.join(NAMES)).unwrap();
+        let entry = names.entry(&name.parse().unwrap()).unwrap();
+        entry.and_then(|entry| entry.key)
     }
 
     #[test]
@@ -493,21 +636,25 @@ mod tests {
         DataDir::open(dir.path()).unwrap();
     }
 
-    #[test]
-    fn a_backup_is_whole_while_the_names_are_in_use() {
+    #[tokio::test]
+    async fn a_backup_is_whole_while_the_names_are_in_use() {
         let (dir, fingerprint) = used();
         let running = DataDir::open(dir.path()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let backup = folder.path().join("backup");
-        assert_eq!(back_up(dir.path(), &backup).unwrap(), (fingerprint, 2));
-        let again = back_up(dir.path(), &backup).unwrap_err();
+        assert_eq!(
+            back_up(dir.path(), None, &backup).await.unwrap(),
+            (fingerprint, 2)
+        );
+        let again = back_up(dir.path(), None, &backup).await.unwrap_err();
         assert!(matches!(again, DataDirError::BackupExists { .. }));
         drop(running);
         let restored = DataDir::open(&backup).unwrap();
         assert_eq!(restored.identity().key().fingerprint(), fingerprint);
         drop(restored);
         assert_eq!(owner(&backup, "bob"), owner(dir.path(), "bob"));
-        let nothing = back_up(folder.path(), &folder.path().join("other")).unwrap_err();
+        let nothing = back_up(folder.path(), None, &backup.join("other")).await;
+        let nothing = nothing.unwrap_err();
         assert!(matches!(nothing, DataDirError::NothingThere { .. }));
     }
 

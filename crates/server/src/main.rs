@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::arguments::{
-    LimitArguments, LogArguments, Place, ServeArguments, ServerTask, data_dir_or_default,
+    LimitArguments, LogArguments, Place, ServeArguments, ServerTask, data_dir_or_default, database,
 };
 use crate::config::ConfigError;
 use crate::reload::Reloader;
@@ -52,9 +52,7 @@ fn main() -> ExitCode {
     } = &arguments.serve.log;
     let level = log_output::start(*log_format, log_level.as_deref());
     let done = match arguments.task {
-        Some(ServerTask::Backup { folder, place }) => tasks::backup(&folder, &place),
-        Some(ServerTask::Names { task, place }) => tasks::names(task, &place),
-        Some(ServerTask::Check { place }) => check(place),
+        Some(task) => carry_out(task),
         None => start(arguments.serve, |open_files| {
             Reloader::new(matches, level, open_files)
         }),
@@ -88,14 +86,30 @@ fn sentence(error: &anyhow::Error) -> String {
     said
 }
 
+fn carry_out(task: ServerTask) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(async {
+        match task {
+            ServerTask::Backup { folder, place } => tasks::backup(&folder, &place).await,
+            ServerTask::Names { task, place } => tasks::names(task, &place).await,
+            ServerTask::Migrate { place } => tasks::migrate(&place).await,
+            ServerTask::Check { place } => check(place).await,
+        }
+    })
+}
+
 /// Checks what a server with this folder and configuration would find.
-fn check(place: Place) -> anyhow::Result<()> {
+async fn check(place: Place) -> anyhow::Result<()> {
     let mut serve = match &place.config {
         Some(path) => config::of_file(path)?.serve,
         None => config::plain()?.serve,
     };
     serve.data_dir = place.data_dir.or(serve.data_dir);
-    tasks::check(serve, open_files::raise_limit())
+    serve.database = place.database.or(serve.database);
+    tasks::check(serve, open_files::raise_limit()).await
 }
 
 fn start(
@@ -119,7 +133,10 @@ async fn serve(
         true => Missing::StartAfresh,
         false => Missing::Refuse,
     };
-    let data_dir = DataDir::open_with(&path, missing)?;
+    let data_dir = match database(arguments.database.as_deref())? {
+        Some(database) => DataDir::open_with_database(&path, database, missing).await?,
+        None => DataDir::open_with(&path, missing)?,
+    };
     let listeners = listener::bind_all(&arguments.listen)?;
     let admin = match arguments.admin {
         Some(address) => {

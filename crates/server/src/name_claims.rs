@@ -1,5 +1,7 @@
-//! Claims of names: which of them wait for the disk, and which are granted.
+//! Claims of names: which of them wait for the disk or the database, and which are granted.
 
+use std::collections::HashMap;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +13,15 @@ use pinhole_proto::registry::SessionId;
 use pinhole_proto::rendezvous::Refusal;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
-use tracing::error;
+use tracing::{error, info};
 
 use crate::admission::{NamedKeys, RATED, newcomer};
 use crate::caps::{CapWarnings, NAMES};
 use crate::inbox::RegistrarInput;
 use crate::limits::Limits;
-use crate::names::{Names, NamesError};
+use crate::names::{NameState, Names, NamesError, now_s};
 use crate::slots::{Slot, Slots};
 
 /// The length of the queue. It is longer than the number of claims that may wait, because
@@ -30,14 +31,25 @@ const QUEUE: usize = 32_768;
 const BATCH: usize = 256;
 /// How many tasks may wait. Each comes once in a while.
 const TASKS: usize = 16;
-/// How often an operator's changes are looked for. SQLite tells other processes nothing
-/// by itself, and looking reads a few bytes of the file.
+/// The most people whose names are looked up again together.
+const REVIEW: usize = 1_024;
+/// How often an operator's changes are looked for, and whether the database answers.
+/// SQLite tells other processes nothing by itself, PostgreSQL's messages may get lost, and
+/// looking reads a few bytes.
 const CHANGES_INTERVAL: Duration = Duration::from_secs(2);
 /// The buckets for what a lookup takes: from 50 us to 13 s, by fours.
 const LOOKUP_SECONDS_MIN: f64 = 0.000_05;
 const LOOKUP_BUCKETS: u16 = 10;
-/// How often new regulars are looked for.
-const REGULARS_INTERVAL: Duration = Duration::from_secs(60);
+/// How often keys with new names and new regulars are looked for.
+const KEYS_INTERVAL: Duration = Duration::from_secs(60);
+/// How much earlier than the last look a new name may have been registered: another
+/// server's clock may be behind, and its write may have been under way.
+const KEYS_OVERLAP_S: i64 = 60;
+/// How long a claim waits for a database that is away. With the last attempt, which takes
+/// four seconds at most, this is within the ten seconds that clients wait.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The pause before a database that is away is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// A session's claim of a name.
 #[derive(Debug)]
@@ -56,6 +68,13 @@ pub(crate) struct OnlineName {
     pub(crate) session: SessionId,
     pub(crate) name: PeerName,
     pub(crate) key: PeerKey,
+}
+
+/// A claim that is not answered yet.
+struct WaitingClaim {
+    claim: NameClaim,
+    slot: Slot,
+    since: Instant,
 }
 
 /// What the thread that owns the names does beside answering claims.
@@ -78,7 +97,7 @@ enum Work {
 
 /// The queue to the thread that owns the names.
 pub(crate) struct ClaimQueue {
-    queue: mpsc::Sender<(NameClaim, Slot)>,
+    queue: mpsc::Sender<WaitingClaim>,
     tasks: mpsc::Sender<NameTask>,
     waiting: Arc<Slots>,
     /// How many names there are.
@@ -92,7 +111,7 @@ pub(crate) struct NameWorker {
     names: Names,
     count: Gauge,
     lookups: Histogram,
-    queue: mpsc::Receiver<(NameClaim, Slot)>,
+    queue: mpsc::Receiver<WaitingClaim>,
     tasks: mpsc::Receiver<NameTask>,
     names_per_key: u32,
     names_max: u64,
@@ -100,11 +119,18 @@ pub(crate) struct NameWorker {
     new_names: SubnetRateLimiter,
     named_keys: Arc<NamedKeys>,
     regular_after: Duration,
-    looked_at: Option<Instant>,
+    keys_looked_at: Option<Instant>,
+    /// Until when the keys of names and the regulars are known, in seconds since 1970.
+    named_until_s: i64,
+    regular_until_s: i64,
     changes_looked_at: Option<Instant>,
+    /// A review could not be completed.
+    is_review_due: bool,
+    /// The database did not answer the last time.
+    is_out: bool,
 }
 
-pub(crate) fn claims(
+pub(crate) async fn claims(
     names: Names,
     limits: &Limits,
     named_keys: Arc<NamedKeys>,
@@ -130,11 +156,14 @@ pub(crate) fn claims(
         new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
         named_keys,
         regular_after: limits.regular_after,
-        looked_at: None,
+        keys_looked_at: None,
+        named_until_s: i64::MIN,
+        regular_until_s: i64::MIN,
         changes_looked_at: None,
+        is_review_due: false,
+        is_out: false,
     };
-    name_worker.named_keys.insert(name_worker.names.keys()?);
-    name_worker.note_regulars(Instant::now())?;
+    name_worker.note_keys(Instant::now()).await?;
     name_worker.note_count();
     Ok((claims, name_worker))
 }
@@ -147,8 +176,10 @@ impl ClaimQueue {
             ..newcomer(Some(claim.key), claim.address)
         };
         let slot = self.waiting.take(owner).map_err(|_| Refusal::Limited)?;
-        self.queue.try_send((claim, slot)).map_err(|_| {
-            error!("the disk does not keep up with the logins");
+        let since = Instant::now();
+        let waiting = WaitingClaim { claim, slot, since };
+        self.queue.try_send(waiting).map_err(|_| {
+            error!("the names do not keep up with the logins");
             Refusal::Internal
         })
     }
@@ -174,7 +205,7 @@ impl ClaimQueue {
 
     fn perform(&self, task: NameTask) {
         if self.tasks.try_send(task).is_err() {
-            error!("the disk does not keep up with what an operator asks of the names");
+            error!("the names do not keep up with what an operator asks of them");
         }
     }
 }
@@ -182,36 +213,56 @@ impl ClaimQueue {
 /// Nobody takes answers any more.
 struct ServerEnded;
 
-fn send(
+async fn send(
     answers: &mpsc::Sender<RegistrarInput>,
     inputs: impl IntoIterator<Item = RegistrarInput>,
 ) -> Result<(), ServerEnded> {
     for input in inputs {
-        answers.blocking_send(input).map_err(|_| ServerEnded)?;
+        answers.send(input).await.map_err(|_| ServerEnded)?;
     }
     Ok(())
 }
 
+/// The answer to a claim of a name that is not free.
+fn owner(claim: &NameClaim, state: NameState) -> Option<Result<PeerKey, Refusal>> {
+    match state {
+        NameState::Free => None,
+        NameState::Bound(key) => Some(Ok(key)),
+        NameState::Banned => Some(Err(Refusal::NameTaken)),
+        NameState::Damaged => {
+            error!("the stored key of {} is damaged", claim.name);
+            Some(Err(Refusal::Internal))
+        }
+    }
+}
+
 impl NameWorker {
-    /// Answers claims until the server stops.
-    pub(crate) fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
-        let runtime = Handle::current();
+    /// Answers claims until the server stops. SQLite blocks the thread in which this runs.
+    pub(crate) async fn run(mut self, answers: &mpsc::Sender<RegistrarInput>) {
+        tokio::select! {
+            // A server that stops does not wait for a database.
+            () = answers.closed() => {}
+            () = self.work(answers) => {}
+        }
+    }
+
+    async fn work(&mut self, answers: &mpsc::Sender<RegistrarInput>) {
         let mut waiting = Vec::new();
         loop {
-            let answered = match runtime.block_on(self.next(&mut waiting)) {
-                Work::Claims => self.answer(answers, waiting.drain(..)),
-                Work::Task(task) => send(answers, self.perform(task)),
+            let answered = match self.next(&mut waiting).await {
+                Work::Claims => self.answer(answers, mem::take(&mut waiting)).await,
+                Work::Task(task) => send(answers, self.perform(task).await).await,
                 Work::LookForChanges => Ok(()),
                 Work::End => return,
             };
-            let changed = self.look_for_changes(Instant::now());
-            if answered.and_then(|()| send(answers, changed)).is_err() {
+            let changed = self.look_for_changes(Instant::now()).await;
+            if answered.is_err() || send(answers, changed).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn next(&mut self, waiting: &mut Vec<(NameClaim, Slot)>) -> Work {
+    async fn next(&mut self, waiting: &mut Vec<WaitingClaim>) -> Work {
         tokio::select! {
             biased;
             Some(task) = self.tasks.recv() => Work::Task(task),
@@ -223,16 +274,15 @@ impl NameWorker {
         }
     }
 
-    fn perform(&mut self, task: NameTask) -> Option<RegistrarInput> {
+    async fn perform(&mut self, task: NameTask) -> Option<RegistrarInput> {
         match task {
-            NameTask::Review(online) => self.review(online),
+            NameTask::Review(online) => self.review(&online).await,
             NameTask::Check(reply) => {
-                let readable = self.names.check_readable();
-                if let Err(error) = &readable {
-                    error!("checking the names: {error:#}");
-                }
+                let readable = self.names.check_readable().await;
+                let is_readable = readable.is_ok();
+                self.note(readable, "checking the names");
                 // Whoever asked may have given up.
-                let _: Result<(), _> = reply.send(readable.is_ok());
+                let _: Result<(), _> = reply.send(is_readable);
                 None
             }
             NameTask::Limit {
@@ -245,36 +295,94 @@ impl NameWorker {
         }
     }
 
-    /// Answers the claims of known names first, then the others after a write that they
-    /// share.
-    fn answer(
-        &mut self,
-        answers: &mpsc::Sender<RegistrarInput>,
-        claims: impl Iterator<Item = (NameClaim, Slot)>,
-    ) -> Result<(), ServerEnded> {
-        let begin = Instant::now();
-        if let Err(error) = self.note_regulars(begin) {
-            error!("looking for regulars: {error:#}");
-        }
-        let mut new = Vec::new();
-        for (claim, slot) in claims {
-            let owner = match slot.is_evicted() {
-                true => Err(Refusal::Limited),
-                false => self.look_up(&claim),
-            };
-            match owner {
-                Ok(None) => new.push((claim, slot)),
-                Ok(Some(owner)) => send(answers, [self.decided(begin, &claim, Ok(owner))])?,
-                Err(refusal) => send(answers, [self.decided(begin, &claim, Err(refusal))])?,
+    /// Notes whether the database answers, and logs an error. An outage is logged once.
+    fn note<T>(&mut self, done: Result<T, NamesError>, doing: &str) -> Option<T> {
+        match done {
+            Ok(done) => {
+                if mem::take(&mut self.is_out) {
+                    info!("the database of the names can be reached again");
+                }
+                Some(done)
+            }
+            Err(error) if error.is_outage() => {
+                if !mem::replace(&mut self.is_out, true) {
+                    error!("{doing}: {error}. Until then logins are refused");
+                }
+                None
+            }
+            Err(error) => {
+                error!("{doing}: {error}");
+                None
             }
         }
-        let claims: Vec<_> = new.iter().map(|(claim, _)| claim).collect();
-        let owners = self.bind(begin, &claims);
+    }
+
+    /// Answers the claims of known names first, then the others after a write that they
+    /// share.
+    async fn answer(
+        &mut self,
+        answers: &mpsc::Sender<RegistrarInput>,
+        mut waiting: Vec<WaitingClaim>,
+    ) -> Result<(), ServerEnded> {
+        let begin = Instant::now();
+        self.note_keys_if_due(begin).await;
+        let states = loop {
+            waiting = self.turn_away(answers, waiting).await?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let names: Vec<_> = waiting.iter().map(|it| it.claim.name.clone()).collect();
+            let states = self.names.look_up(&names).await;
+            match self.note(states, "looking names up") {
+                Some(states) => break states,
+                None if self.is_out => sleep(RETRY_PAUSE).await,
+                None => {
+                    let refused = waiting.iter().map(|it| {
+                        let owner = Err(Refusal::Internal);
+                        self.decided(begin, &it.claim, owner)
+                    });
+                    return send(answers, refused).await;
+                }
+            }
+        };
+        let mut new = Vec::new();
+        for (it, state) in waiting.into_iter().zip(states) {
+            match owner(&it.claim, state) {
+                None => new.push(it),
+                Some(owner) => send(answers, [self.decided(begin, &it.claim, owner)]).await?,
+            }
+        }
+        let claims: Vec<_> = new.iter().map(|it| &it.claim).collect();
+        let owners = self.bind(begin, &claims).await;
         for (claim, owner) in claims.into_iter().zip(owners) {
-            send(answers, [self.decided(begin, claim, owner)])?;
+            send(answers, [self.decided(begin, claim, owner)]).await?;
         }
         self.note_count();
         Ok(())
+    }
+
+    /// Refuses claims that are evicted, and those that have waited for long enough for a
+    /// database that is away. Returns the others.
+    async fn turn_away(
+        &mut self,
+        answers: &mpsc::Sender<RegistrarInput>,
+        waiting: Vec<WaitingClaim>,
+    ) -> Result<Vec<WaitingClaim>, ServerEnded> {
+        let mut left = Vec::new();
+        for it in waiting {
+            let is_over = self.is_out && it.since.elapsed() >= PATIENCE;
+            let refusal = match (it.slot.is_evicted(), is_over) {
+                (true, _) => Refusal::Limited,
+                (false, true) => Refusal::Unavailable,
+                (false, false) => {
+                    left.push(it);
+                    continue;
+                }
+            };
+            let answer = self.decided(it.since, &it.claim, Err(refusal));
+            send(answers, [answer]).await?;
+        }
+        Ok(left)
     }
 
     /// The answer to a claim, which is counted.
@@ -292,33 +400,77 @@ impl NameWorker {
         RegistrarInput::Claimed { session, owner }
     }
 
-    /// The key that the name is bound to, or `None` if it is free.
-    fn look_up(&self, claim: &NameClaim) -> Result<Option<PeerKey>, Refusal> {
-        let look_up = || match self.names.is_banned(&claim.name)? {
-            true => Ok(Err(Refusal::NameTaken)),
-            false => self.names.owner(&claim.name).map(Ok),
-        };
-        look_up().unwrap_or_else(|error: NamesError| {
-            error!("looking {} up: {error:#}", claim.name);
-            Err(Refusal::Internal)
-        })
-    }
-
     /// Decides on claims of names that were free, in one write.
-    fn bind(&mut self, now: Instant, claims: &[&NameClaim]) -> Vec<Result<PeerKey, Refusal>> {
+    async fn bind(&mut self, now: Instant, claims: &[&NameClaim]) -> Vec<Result<PeerKey, Refusal>> {
         if claims.is_empty() {
             return Vec::new();
         }
-        let begun = self.names.begin();
-        let decided = begun.and_then(|()| {
-            let owners = claims.iter().map(|claim| self.decide(now, claim)).collect();
-            self.names.commit()?;
-            Ok(owners)
+        let keys: Vec<_> = claims.iter().map(|claim| claim.key).collect();
+        let counts = self.names.counts_of(&keys).await;
+        let Some(mut counts) = self.note(counts, "counting names") else {
+            return vec![Err(self.refusal(Refusal::Internal)); claims.len()];
+        };
+        let mut wanted = Vec::new();
+        // A name that is claimed twice is decided once.
+        let mut places = HashMap::new();
+        let admitted: Vec<Result<usize, Refusal>> = claims
+            .iter()
+            .map(|claim| {
+                if let Some(&place) = places.get(&claim.name) {
+                    return Ok(place);
+                }
+                let held = counts.entry(claim.key).or_default();
+                self.admit(now, claim, *held, wanted.len() as u64)?;
+                *held += 1;
+                places.insert(&claim.name, wanted.len());
+                wanted.push((claim.name.clone(), claim.key));
+                Ok(wanted.len() - 1)
+            })
+            .collect();
+        let bound = match wanted.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.names.bind(&wanted).await,
+        };
+        let bound = self.note(bound, "registering names").unwrap_or_default();
+        let refusal = self.refusal(Refusal::NoNewNames);
+        let decided = admitted.into_iter().zip(claims).map(|(place, claim)| {
+            let state = bound.get(place?).ok_or(refusal)?;
+            // Nobody has a name that was released while it was registered.
+            owner(claim, *state).unwrap_or(Err(Refusal::Internal))
         });
-        decided.unwrap_or_else(|error| {
-            error!("{} names cannot be registered: {error:#}", claims.len());
-            vec![Err(Refusal::NoNewNames); claims.len()]
-        })
+        decided.collect()
+    }
+
+    /// Why a claim is refused after a failure: for this reason, unless the database is
+    /// away.
+    const fn refusal(&self, otherwise: Refusal) -> Refusal {
+        match self.is_out {
+            true => Refusal::Unavailable,
+            false => otherwise,
+        }
+    }
+
+    /// Whether a key that has `held` names may have another, when `new` others are about
+    /// to be registered.
+    fn admit(
+        &mut self,
+        now: Instant,
+        claim: &NameClaim,
+        held: u32,
+        new: u64,
+    ) -> Result<(), Refusal> {
+        if held >= self.names_per_key {
+            self.warnings.met(Full::Key);
+            return Err(Refusal::TooManyNames);
+        }
+        if !self.new_names.take(now, claim.address) {
+            return Err(Refusal::Limited);
+        }
+        if self.names.count() + new >= self.names_max {
+            self.warnings.met(Full::Total);
+            return Err(Refusal::NoNewNames);
+        }
+        Ok(())
     }
 
     fn note_count(&self) {
@@ -327,79 +479,59 @@ impl NameWorker {
     }
 
     /// Says so if an operator has changed the names.
-    fn look_for_changes(&mut self, now: Instant) -> Option<RegistrarInput> {
+    async fn look_for_changes(&mut self, now: Instant) -> Option<RegistrarInput> {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= CHANGES_INTERVAL;
         if !self.changes_looked_at.is_none_or(is_due) {
             return None;
         }
         self.changes_looked_at = Some(now);
-        let changed = self.names.has_changed_elsewhere();
-        let changed = changed.unwrap_or_else(|error| {
-            error!("looking for changed names: {error:#}");
-            false
-        });
+        let changed = self.names.has_changed_elsewhere().await;
+        let changed = self.note(changed, "looking for changed names")?;
         self.note_count();
-        changed.then_some(RegistrarInput::NamesChanged)
+        let is_review_due = mem::take(&mut self.is_review_due);
+        (changed || is_review_due).then_some(RegistrarInput::NamesChanged)
     }
 
     /// Those of `online` whose name is banned, free or another key's.
-    fn review(&self, online: Vec<OnlineName>) -> Option<RegistrarInput> {
-        let has_lost = |it: &OnlineName| {
-            let is_theirs = || {
-                let owner = self.names.owner(&it.name)?;
-                Ok(owner == Some(it.key) && !self.names.is_banned(&it.name)?)
-            };
-            is_theirs().map(|is_theirs: bool| !is_theirs)
-        };
+    async fn review(&mut self, online: &[OnlineName]) -> Option<RegistrarInput> {
         let mut sessions = Vec::new();
-        for it in online {
-            match has_lost(&it) {
-                Ok(true) => sessions.push(it.session),
-                Ok(false) => {}
-                Err::<_, NamesError>(error) => {
-                    error!("reviewing {}: {error:#}", it.name);
-                    break;
-                }
-            }
+        for page in online.chunks(REVIEW) {
+            let names: Vec<_> = page.iter().map(|it| it.name.clone()).collect();
+            let states = self.names.look_up(&names).await;
+            let Some(states) = self.note(states, "reviewing names") else {
+                self.is_review_due = true;
+                break;
+            };
+            let lost = page.iter().zip(states).filter(|(it, state)| {
+                !matches!(state, NameState::Bound(key) if *key == it.key)
+                    && *state != NameState::Damaged
+            });
+            sessions.extend(lost.map(|(it, _)| it.session));
         }
         (!sessions.is_empty()).then_some(RegistrarInput::NamesLost { sessions })
     }
 
-    /// Returns the key that the name is bound to, after binding it if it is free.
-    fn decide(&mut self, now: Instant, claim: &NameClaim) -> Result<PeerKey, Refusal> {
-        let NameClaim { name, key, .. } = claim;
-        let unreadable = |error: NamesError| {
-            error!("looking {name} up: {error:#}");
-            Refusal::Internal
-        };
-        if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
-            return Ok(owner);
+    async fn note_keys_if_due(&mut self, now: Instant) {
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= KEYS_INTERVAL;
+        if !self.is_out && self.keys_looked_at.is_none_or(is_due) {
+            let noted = self.note_keys(now).await;
+            self.note(noted, "looking for regulars");
         }
-        if self.names.count_of(*key).map_err(unreadable)? >= self.names_per_key {
-            self.warnings.met(Full::Key);
-            return Err(Refusal::TooManyNames);
-        }
-        if !self.new_names.take(now, claim.address) {
-            return Err(Refusal::Limited);
-        }
-        if self.names.count() >= self.names_max {
-            self.warnings.met(Full::Total);
-            return Err(Refusal::NoNewNames);
-        }
-        self.names.claim(name, *key).map_err(|error| {
-            error!("{name} cannot be registered: {error:#}");
-            Refusal::NoNewNames
-        })
     }
 
-    /// Notes keys whose names have become old enough as regulars.
-    fn note_regulars(&mut self, now: Instant) -> Result<(), NamesError> {
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= REGULARS_INTERVAL;
-        if self.looked_at.is_none_or(is_due) {
-            self.looked_at = Some(now);
-            let keys = self.names.new_regulars(self.regular_after)?;
-            self.named_keys.insert_regulars(keys);
-        }
+    /// Notes the keys that have names, and as regulars those whose names have become old
+    /// enough.
+    async fn note_keys(&mut self, now: Instant) -> Result<(), NamesError> {
+        self.keys_looked_at = Some(now);
+        let now_s = now_s();
+        let keys = self.names.registered_within(self.named_until_s, i64::MAX);
+        self.named_keys.insert(keys.await?);
+        self.named_until_s = now_s.saturating_sub(KEYS_OVERLAP_S);
+        let after_s = i64::try_from(self.regular_after.as_secs()).unwrap_or(i64::MAX);
+        let until_s = now_s.saturating_sub(after_s);
+        let keys = self.names.registered_within(self.regular_until_s, until_s);
+        self.named_keys.insert_regulars(keys.await?);
+        self.regular_until_s = self.regular_until_s.max(until_s);
         Ok(())
     }
 }
@@ -410,6 +542,7 @@ mod tests {
 
     use super::*;
     use crate::admission::Tenure;
+    use crate::names::SqliteNames;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -423,15 +556,29 @@ mod tests {
         }
     }
 
-    fn with(limits: &Limits) -> (ClaimQueue, NameWorker, tempfile::TempDir) {
+    async fn with(limits: &Limits) -> (ClaimQueue, NameWorker, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let names = Names::create(&dir.path().join("names.sqlite")).unwrap();
-        let (claims, name_worker) = claims(names, limits, Arc::default()).unwrap();
+        let names = SqliteNames::create(&dir.path().join("names.sqlite")).unwrap();
+        let claims = claims(Names::Sqlite(names), limits, Arc::default());
+        let (claims, name_worker) = claims.await.unwrap();
         (claims, name_worker, dir)
     }
 
-    #[test]
-    fn claims_of_one_network_leave_room_for_others() {
+    async fn decide(
+        name_worker: &mut NameWorker,
+        now: Instant,
+        claim: NameClaim,
+    ) -> Result<PeerKey, Refusal> {
+        let names = [claim.name.clone()];
+        let states = name_worker.names.look_up(&names).await.unwrap();
+        match owner(&claim, states[0]) {
+            Some(owner) => owner,
+            None => name_worker.bind(now, &[&claim]).await[0],
+        }
+    }
+
+    #[tokio::test]
+    async fn claims_of_one_network_leave_room_for_others() {
         let (claims, mut name_worker, _dir) = with(&Limits {
             claims: Bounds {
                 total: 3,
@@ -440,14 +587,15 @@ mod tests {
                 per_subnet: SubnetBounds::uniform(2),
             },
             ..Limits::default()
-        });
+        })
+        .await;
         let ask = |address| claims.ask(claim("alice", 1, address));
         assert_eq!(ask("2001:db8::1"), Ok(()));
         assert_eq!(ask("2001:db8::2"), Ok(()));
         assert_eq!(ask("2001:db8::3"), Err(Refusal::Limited));
         assert_eq!(ask("198.51.100.1"), Ok(()));
         assert_eq!(ask("203.0.113.1"), Ok(()), "instead of the second");
-        let mut next = || name_worker.queue.try_recv().unwrap().1.is_evicted();
+        let mut next = || name_worker.queue.try_recv().unwrap().slot.is_evicted();
         assert_eq!([next(), next(), next()], [false, true, false]);
         assert_eq!(ask("2001:db8::3"), Ok(()));
     }
@@ -455,23 +603,18 @@ mod tests {
     type Answers = Vec<(u64, Result<PeerKey, Refusal>)>;
 
     /// What comes of claims that wait at once, in the order of the answers.
-    fn answered(limits: &Limits, all: Vec<NameClaim>) -> (Answers, Arc<NamedKeys>) {
-        let (claims, name_worker, _dir) = with(limits);
+    async fn answered(limits: &Limits, all: Vec<NameClaim>) -> (Answers, Arc<NamedKeys>) {
+        let (claims, name_worker, _dir) = with(limits).await;
         let named_keys = Arc::clone(&name_worker.named_keys);
         for claim in all {
             assert_eq!(claims.ask(claim), Ok(()));
         }
         drop(claims);
         let (answers, mut answered) = mpsc::channel(QUEUE);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let _inside = runtime.enter();
-        name_worker.run(&answers);
+        name_worker.run(&answers).await;
         drop(answers);
         let mut owners = Vec::new();
-        while let Some(answer) = answered.blocking_recv() {
+        while let Some(answer) = answered.recv().await {
             match answer {
                 RegistrarInput::Claimed { session, owner } => owners.push((session.0, owner)),
                 // Nothing has been reviewed before.
@@ -482,8 +625,8 @@ mod tests {
         (owners, named_keys)
     }
 
-    #[test]
-    fn a_storm_of_logins_from_one_address_waits_and_nobody_is_refused() {
+    #[tokio::test]
+    async fn a_storm_of_logins_from_one_address_waits_and_nobody_is_refused() {
         let people = 0..5_000;
         let limits = Limits {
             new_names_per_network: Rate {
@@ -501,98 +644,101 @@ mod tests {
             session: SessionId(number),
             ..claim(&format!("person-{number}"), 1, "198.51.100.1")
         });
-        let (owners, named_keys) = answered(&limits, all.collect());
+        let (owners, named_keys) = answered(&limits, all.collect()).await;
         let own = PeerKey::from_bytes([1; 32]);
         let expected: Vec<_> = people.map(|number| (number, Ok(own))).collect();
         assert_eq!(owners, expected);
         assert_eq!(named_keys.tenure(own), Some(Tenure::Named));
     }
 
-    #[test]
-    fn one_name_that_two_keys_claim_at_once_is_the_first_s() {
+    #[tokio::test]
+    async fn one_name_that_two_keys_claim_at_once_is_the_first_s() {
         let all = [1, 2].map(|key| claim("alice", key, "198.51.100.1"));
-        let (owners, named_keys) = answered(&Limits::default(), all.into());
+        let (owners, named_keys) = answered(&Limits::default(), all.into()).await;
         let first = PeerKey::from_bytes([1; 32]);
         assert_eq!(owners, [(0, Ok(first)), (0, Ok(first))]);
         assert_eq!(named_keys.tenure(PeerKey::from_bytes([2; 32])), None);
     }
 
-    #[test]
-    fn a_key_is_a_regular_s_once_its_name_is_old_enough() {
-        let (_claims, mut name_worker, _dir) = with(&Limits::default());
+    #[tokio::test]
+    async fn a_key_is_a_regular_s_once_its_name_is_old_enough() {
+        let (_claims, mut name_worker, _dir) = with(&Limits::default()).await;
         let now = Instant::now();
-        name_worker
-            .decide(now, &claim("alice", 1, "198.51.100.1"))
-            .unwrap();
-        name_worker.note_regulars(now + HOUR).unwrap();
+        let alice = claim("alice", 1, "198.51.100.1");
+        decide(&mut name_worker, now, alice).await.unwrap();
+        name_worker.note_keys(now + HOUR).await.unwrap();
         let keys = Arc::clone(&name_worker.named_keys);
         assert_ne!(
             keys.tenure(PeerKey::from_bytes([1; 32])),
             Some(Tenure::Regular)
         );
         name_worker.regular_after = Duration::ZERO;
-        name_worker.note_regulars(now + 2 * HOUR).unwrap();
+        name_worker.note_keys(now + 2 * HOUR).await.unwrap();
         assert_eq!(
             keys.tenure(PeerKey::from_bytes([1; 32])),
             Some(Tenure::Regular)
         );
     }
 
-    #[test]
-    fn a_full_server_keeps_its_names_and_takes_no_new_ones() {
+    #[tokio::test]
+    async fn a_full_server_keeps_its_names_and_takes_no_new_ones() {
         let (_claims, mut name_worker, _dir) = with(&Limits {
             names: 1,
             ..Limits::default()
-        });
-        let mut decide = |name, key| {
+        })
+        .await;
+        let mut decide = async |name, key| {
             let claim = claim(name, key, "198.51.100.1");
-            name_worker.decide(Instant::now(), &claim)
+            decide(&mut name_worker, Instant::now(), claim).await
         };
         let own = PeerKey::from_bytes([1; 32]);
-        assert_eq!(decide("alice", 1), Ok(own));
-        assert_eq!(decide("bob", 2), Err(Refusal::NoNewNames));
-        assert_eq!(decide("alice", 1), Ok(own));
+        assert_eq!(decide("alice", 1).await, Ok(own));
+        assert_eq!(decide("bob", 2).await, Err(Refusal::NoNewNames));
+        assert_eq!(decide("alice", 1).await, Ok(own));
     }
 
-    #[test]
-    fn new_names_of_an_address_are_limited_and_old_ones_are_kept() {
+    #[tokio::test]
+    async fn new_names_of_an_address_are_limited_and_old_ones_are_kept() {
         let (_claims, mut name_worker, _dir) = with(&Limits {
             new_names_per_network: Rate {
                 burst: 2,
                 interval: HOUR,
             },
             ..Limits::default()
-        });
+        })
+        .await;
         let now = Instant::now();
-        let mut decide = |now, name, key, address| {
-            let owner = name_worker.decide(now, &claim(name, key, address));
+        let mut decide = async |now, name, key, address| {
+            let claim = claim(name, key, address);
+            let owner = decide(&mut name_worker, now, claim).await;
             owner.map(|owner| owner == PeerKey::from_bytes([key; 32]))
         };
         let (home, elsewhere) = ("198.51.100.1", "198.51.100.2");
-        assert_eq!(decide(now, "alice", 1, home), Ok(true));
-        assert_eq!(decide(now, "bob", 2, home), Ok(true));
-        assert_eq!(decide(now, "carol", 3, home), Err(Refusal::Limited));
-        assert_eq!(decide(now, "alice", 1, home), Ok(true));
-        assert_eq!(decide(now, "bob", 3, home), Ok(false));
-        assert_eq!(decide(now, "carol", 3, elsewhere), Ok(true));
-        assert_eq!(decide(now + HOUR, "dave", 4, home), Ok(true));
+        assert_eq!(decide(now, "alice", 1, home).await, Ok(true));
+        assert_eq!(decide(now, "bob", 2, home).await, Ok(true));
+        assert_eq!(decide(now, "carol", 3, home).await, Err(Refusal::Limited));
+        assert_eq!(decide(now, "alice", 1, home).await, Ok(true));
+        assert_eq!(decide(now, "bob", 3, home).await, Ok(false));
+        assert_eq!(decide(now, "carol", 3, elsewhere).await, Ok(true));
+        assert_eq!(decide(now + HOUR, "dave", 4, home).await, Ok(true));
     }
 
-    #[test]
-    fn a_key_has_a_limit_of_names() {
+    #[tokio::test]
+    async fn a_key_has_a_limit_of_names() {
         let (_claims, mut name_worker, _dir) = with(&Limits {
             names_per_key: 2,
             ..Limits::default()
-        });
-        let mut decide = |name, key| {
+        })
+        .await;
+        let mut decide = async |name, key| {
             let claim = claim(name, key, "198.51.100.1");
-            name_worker.decide(Instant::now(), &claim)
+            decide(&mut name_worker, Instant::now(), claim).await
         };
         let own = PeerKey::from_bytes([1; 32]);
-        assert_eq!(decide("alice", 1), Ok(own));
-        assert_eq!(decide("alice-phone", 1), Ok(own));
-        assert_eq!(decide("alice-work", 1), Err(Refusal::TooManyNames));
-        assert_eq!(decide("alice", 1), Ok(own));
-        assert!(decide("alice-work", 2).is_ok());
+        assert_eq!(decide("alice", 1).await, Ok(own));
+        assert_eq!(decide("alice-phone", 1).await, Ok(own));
+        assert_eq!(decide("alice-work", 1).await, Err(Refusal::TooManyNames));
+        assert_eq!(decide("alice", 1).await, Ok(own));
+        assert!(decide("alice-work", 2).await.is_ok());
     }
 }

@@ -1,528 +1,375 @@
-//! Names and the keys they are bound to, in SQLite.
+//! Names and the keys they are bound to: in a file of SQLite, or in a PostgreSQL database
+//! that several servers share.
 
-mod editing;
+mod postgres;
+mod sqlite;
 
+use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 use pinhole_proto::name::PeerName;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
-pub use editing::NameEntry;
+pub use postgres::{Database, DatabaseError, PostgresNames};
+pub use sqlite::SqliteNames;
 
-const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS names (
-        name TEXT PRIMARY KEY NOT NULL,
-        key TEXT NOT NULL,
-        registered_at_s INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS names_by_key ON names (key);
-    CREATE INDEX IF NOT EXISTS names_by_time ON names (registered_at_s);
-    CREATE TABLE IF NOT EXISTS banned (
-        name TEXT PRIMARY KEY NOT NULL,
-        banned_at_s INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS server (fingerprint TEXT NOT NULL) STRICT;
-";
-/// The pause before the file is tried again while another process has locked it.
-const LOCK_PAUSE: Duration = Duration::from_millis(1);
-const LOCK_TRIES: i32 = 5_000;
-/// The version of the schema, in SQLite's own field.
-const SCHEMA_VERSION: u32 = 3;
+/// The most entries that are read or written together.
+const PAGE: usize = 1_024;
+const RESTORE: &str = "Put a backup in its place (pinhole-server backup makes them), or name \
+                       another folder with --data-dir";
 
 /// Why the names cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum NamesError {
     /// SQLite cannot read or write the file.
-    #[error("{}: {}", path.display(), what(source))]
+    #[error("{}: {}", path.display(), sqlite::what(source))]
     Sqlite {
         /// The file.
         path: PathBuf,
         /// SQLite's word.
         source: rusqlite::Error,
     },
+    /// PostgreSQL does not answer, or takes nothing at the moment. It may later.
+    #[error(
+        "{database} cannot be reached ({reason}). Check that PostgreSQL runs, that it lets this \
+         server in, and that --database is right"
+    )]
+    Unreachable {
+        /// The database.
+        database: Database,
+        /// What happened.
+        reason: sqlx::Error,
+    },
+    /// PostgreSQL refuses what is asked of it.
+    #[error(
+        "{database} cannot be used ({reason}). Check what its user may do there, and whether its \
+         disk has room"
+    )]
+    Refused {
+        /// The database.
+        database: Database,
+        /// PostgreSQL's word.
+        reason: sqlx::Error,
+    },
+    /// The database has no tables of Pinhole.
+    #[error(
+        "{database} has no names of a Pinhole server yet. The server makes the tables when it \
+         starts, and so does pinhole-server migrate"
+    )]
+    NoTables {
+        /// The database.
+        database: Database,
+    },
+    /// The database has names already, which are kept.
+    #[error("{database} has names already. Name an empty database with --database")]
+    NotEmpty {
+        /// The database.
+        database: Database,
+    },
     /// A stored key is damaged.
-    #[error("{}: a stored key is damaged. {RESTORE}", path.display())]
+    #[error("{place}: a stored key is damaged. {RESTORE}")]
     Key {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        place: String,
         /// What is wrong with the key.
         source: KeyTextError,
     },
-    /// The file was written by a later Pinhole.
+    /// The names were written by a later Pinhole.
     #[error(
-        "{}: the names are in format {found}, and this server reads {SCHEMA_VERSION}. Use the newer \
-         pinhole-server, or name another folder with --data-dir",
-        path.display()
+        "{place}: the names are in format {found}, and this server reads {known}. Use the newer \
+         pinhole-server, or name another place with --data-dir or --database"
     )]
     Version {
-        /// The file.
-        path: PathBuf,
+        /// The file or the database.
+        place: String,
         /// Its format.
         found: u32,
+        /// The latest one that this server reads.
+        known: u32,
     },
 }
 
-const RESTORE: &str = "Put a backup in its place (pinhole-server backup makes them), or name \
-                       another folder with --data-dir";
-
-fn what(error: &rusqlite::Error) -> String {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
-            format!("it is no database of names, or a damaged one. {RESTORE}")
-        }
-        Some(ErrorCode::DiskFull) => "there is no room on its disk. Names that are registered \
-             already work, new ones do not"
-            .to_owned(),
-        _ => "the names cannot be read or written. Check who owns the folder and whether its disk \
-             works, or name another folder with --data-dir"
-            .to_owned(),
+impl NamesError {
+    /// Whether the same may work soon.
+    pub(crate) const fn is_outage(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 }
 
-/// The table of names. A name is bound permanently to the first key that claims it. The
-/// binding is on disk before [`Names::claim`] returns, or between [`Names::begin`] and
-/// [`Names::commit`] before the latter does.
+/// What a name is to somebody who wants to log in by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameState {
+    /// Whoever claims it first has it.
+    Free,
+    /// It belongs to this key.
+    Bound(PeerKey),
+    /// Nobody may log in by it, whoever it belongs to.
+    Banned,
+    /// Its stored key cannot be read.
+    Damaged,
+}
+
+impl NameState {
+    /// What a name is by its stored key, if it has one.
+    fn of(key: Option<String>, is_banned: bool) -> Self {
+        match (is_banned, key) {
+            (true, _) => Self::Banned,
+            (false, Some(key)) => key.parse().map_or(Self::Damaged, Self::Bound),
+            (false, None) => Self::Free,
+        }
+    }
+}
+
+/// A name that is registered, banned or both.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameEntry {
+    /// The name.
+    pub name: String,
+    /// The key it is bound to, if it is registered.
+    pub key: Option<PeerKey>,
+    /// When it was bound, in seconds since 1970.
+    pub registered_at_s: Option<i64>,
+    /// When it was banned, in seconds since 1970.
+    pub banned_at_s: Option<i64>,
+}
+
+/// The names of a server. A name is bound permanently to the first key that claims it, and
+/// is stored before anybody is told.
 ///
-/// Everything is in one file while nothing is being written, so a copy of that file is
-/// complete. With a write-ahead log, most of it would be in another file.
+/// Functions fail with any [`NamesError`] when the names cannot be read or written.
 #[derive(Debug)]
-pub struct Names {
-    connection: Connection,
-    path: PathBuf,
-    count: u64,
-    /// The registration time up to which [`Names::new_regulars`] has returned keys.
-    told_until_s: i64,
-    /// What SQLite counted of the writes of other processes when they were last looked for.
-    seen_version: Option<i64>,
+pub enum Names {
+    /// In a file.
+    Sqlite(SqliteNames),
+    /// In a database that several servers share.
+    Postgres(PostgresNames),
 }
 
 impl Names {
-    /// Creates an empty table if there is no file or an empty one.
-    ///
-    /// # Errors
-    /// When the file cannot be written, or is no database.
-    pub fn create(path: &Path) -> Result<Self, NamesError> {
-        Self::with(path, OpenFlags::SQLITE_OPEN_CREATE)
-    }
-
-    /// Opens the table. Nothing is written if it is in the present format, so a full disk
-    /// locks out nobody who has a name.
-    ///
-    /// # Errors
-    /// When the file is not there, cannot be read, or is no database.
-    pub fn open(path: &Path) -> Result<Self, NamesError> {
-        Self::with(path, OpenFlags::empty())
-    }
-
-    fn with(path: &Path, extra: OpenFlags) -> Result<Self, NamesError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let mut connection = Connection::open_with_flags(path, flags | extra)?;
-            connection.busy_handler(Some(wait_for_lock))?;
-            connection.pragma_update(None, "journal_mode", "TRUNCATE")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-            let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            Ok((connection, version))
-        };
-        let failed = |source| NamesError::Sqlite {
-            path: path.to_owned(),
-            source,
-        };
-        let (connection, found): (_, u32) = open().map_err(failed)?;
-        if found > SCHEMA_VERSION {
-            let path = path.to_owned();
-            return Err(NamesError::Version { path, found });
-        }
-        if found < SCHEMA_VERSION {
-            let make = || {
-                connection.execute_batch(SCHEMA)?;
-                connection.pragma_update(None, "user_version", SCHEMA_VERSION)
-            };
-            make().map_err(failed)?;
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            count: count(&connection).map_err(failed)?,
-            told_until_s: i64::MIN,
-            seen_version: None,
-            connection,
-        })
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// How many names there are.
+    /// How many names there are. Where several servers share them, it is a few seconds old.
     #[must_use]
     pub const fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Binds `name` to `key` unless it is bound already; returns the key it is
-    /// bound to.
-    ///
-    /// # Errors
-    /// When the table cannot be read or written, or holds a damaged key.
-    pub fn claim(&mut self, name: &PeerName, key: PeerKey) -> Result<PeerKey, NamesError> {
-        if let Some(owner) = self.owner(name)? {
-            return Ok(owner);
+        match self {
+            Self::Sqlite(names) => names.count(),
+            Self::Postgres(names) => names.count(),
         }
-        let inserted = self.connection.execute(
-            "INSERT INTO names (name, key, registered_at_s) VALUES (?1, ?2, ?3)
-             ON CONFLICT (name) DO NOTHING",
-            params![name.as_str(), key.to_string(), now_s()],
-        );
-        self.count += inserted.map_err(|error| self.failed(error))? as u64;
-        Ok(self.owner(name)?.unwrap_or(key))
     }
 
-    /// Begins a write of several names, which then cost the disk no more than one.
+    /// What each of these names is.
     ///
     /// # Errors
-    /// When another process does not stop writing.
-    pub fn begin(&mut self) -> Result<(), NamesError> {
-        let begun = self.connection.execute_batch("BEGIN IMMEDIATE");
-        begun.map_err(|error| self.failed(error))
-    }
-
-    /// Ends what [`Names::begin`] began.
-    ///
-    /// # Errors
-    /// When the names cannot be written. Then none of them is bound.
-    pub fn commit(&mut self) -> Result<(), NamesError> {
-        let Err(error) = self.connection.execute_batch("COMMIT") else {
-            return Ok(());
-        };
-        // SQLite may have rolled back by itself.
-        if !self.connection.is_autocommit() {
-            let undone = self.connection.execute_batch("ROLLBACK");
-            undone.map_err(|error| self.failed(error))?;
+    /// See the type.
+    pub async fn look_up(&mut self, names: &[PeerName]) -> Result<Vec<NameState>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.look_up(names),
+            Self::Postgres(it) => it.look_up(names).await,
         }
-        self.count = count(&self.connection).map_err(|error| self.failed(error))?;
-        Err(self.failed(error))
     }
 
-    /// How many names are bound to `key`.
+    /// Binds those names that are free, all in one write. Returns what each is then.
     ///
     /// # Errors
-    /// When the table cannot be read.
-    pub fn count_of(&self, key: PeerKey) -> Result<u32, NamesError> {
-        let count = || {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT count(*) FROM names WHERE key = ?1")?;
-            statement.query_row(params![key.to_string()], |row| row.get(0))
-        };
-        count().map_err(|error| self.failed(error))
-    }
-
-    /// The key to which `name` is bound, if it is.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or holds a damaged key.
-    pub fn owner(&self, name: &PeerName) -> Result<Option<PeerKey>, NamesError> {
-        let key = || {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT key FROM names WHERE name = ?1")?;
-            let row = statement.query_row(params![name.as_str()], |row| row.get(0));
-            row.optional()
-        };
-        let key: Option<String> = key().map_err(|error| self.failed(error))?;
-        key.map(|text| self.parsed(&text)).transpose()
-    }
-
-    /// All keys that have a name.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or holds a damaged key.
-    pub fn keys(&self) -> Result<Vec<PeerKey>, NamesError> {
-        let keys = || {
-            let mut statement = self.connection.prepare("SELECT DISTINCT key FROM names")?;
-            let rows = statement.query_map([], |row| row.get(0))?;
-            rows.collect::<Result<Vec<String>, _>>()
-        };
-        let texts = keys().map_err(|error| self.failed(error))?;
-        texts.iter().map(|text| self.parsed(text)).collect()
-    }
-
-    /// The keys whose names have been registered for this long, without those returned
-    /// before.
-    ///
-    /// # Errors
-    /// When the table cannot be read, or holds a damaged key.
-    pub fn new_regulars(&mut self, after: Duration) -> Result<Vec<PeerKey>, NamesError> {
-        let after_s = i64::try_from(after.as_secs()).unwrap_or(i64::MAX);
-        let until_s = now_s().saturating_sub(after_s);
-        let keys = || {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT DISTINCT key FROM names
-                 WHERE registered_at_s > ?1 AND registered_at_s <= ?2",
-            )?;
-            let rows = statement.query_map([self.told_until_s, until_s], |row| row.get(0))?;
-            rows.collect::<Result<Vec<String>, _>>()
-        };
-        let texts = keys().map_err(|error| self.failed(error))?;
-        let keys = texts.iter().map(|text| self.parsed(text)).collect();
-        self.told_until_s = self.told_until_s.max(until_s);
-        keys
-    }
-
-    /// The key of the server that these names belong to; `None` if the file is new, or
-    /// was used by earlier versions only.
-    ///
-    /// # Errors
-    /// When the file cannot be read, or the note is damaged.
-    pub fn server(&self) -> Result<Option<Fingerprint>, NamesError> {
-        let row = || {
-            let row = self
-                .connection
-                .query_row("SELECT fingerprint FROM server", [], |row| row.get(0));
-            row.optional()
-        };
-        let text: Option<String> = row().map_err(|error| self.failed(error))?;
-        text.map(|text| self.parsed(&text)).transpose()
-    }
-
-    /// Notes which server these names belong to, unless that is noted already.
-    ///
-    /// # Errors
-    /// When the file cannot be read or written.
-    pub fn belong_to(&mut self, server: Fingerprint) -> Result<(), NamesError> {
-        if self.server()? == Some(server) {
-            return Ok(());
+    /// See the type. Then none of them is bound, unless it was PostgreSQL's answer that
+    /// got lost.
+    pub async fn bind(
+        &mut self,
+        wanted: &[(PeerName, PeerKey)],
+    ) -> Result<Vec<NameState>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.bind(wanted),
+            Self::Postgres(it) => it.bind(wanted).await,
         }
-        let note = || {
-            let transaction = self.connection.unchecked_transaction()?;
-            transaction.execute("DELETE FROM server", [])?;
-            transaction.execute(
-                "INSERT INTO server (fingerprint) VALUES (?1)",
-                [server.to_string()],
-            )?;
-            transaction.commit()
-        };
-        note().map_err(|error| self.failed(error))
     }
 
-    /// Writes a copy to a new file, even while a server uses the names.
+    /// How many names are bound to each of these keys, without those that have none.
     ///
     /// # Errors
-    /// When the names cannot be read or the copy cannot be written.
-    pub fn copy_to(&self, copy: &Path) -> Result<(), NamesError> {
-        let written = || {
-            let invalid = || rusqlite::Error::InvalidPath(copy.to_owned());
-            let text = copy.to_str().ok_or_else(invalid)?;
-            self.connection.execute("VACUUM INTO ?1", [text])
-        };
-        written().map(|_| ()).map_err(|source| NamesError::Sqlite {
-            path: copy.to_owned(),
-            source,
-        })
+    /// See the type.
+    pub async fn counts_of(
+        &mut self,
+        keys: &[PeerKey],
+    ) -> Result<HashMap<PeerKey, u32>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.counts_of(keys),
+            Self::Postgres(it) => it.counts_of(keys).await,
+        }
     }
 
-    fn parsed<K: FromStr<Err = KeyTextError>>(&self, text: &str) -> Result<K, NamesError> {
-        text.parse().map_err(|source| NamesError::Key {
-            path: self.path.clone(),
-            source,
-        })
+    /// The keys with names that were registered after the first of these times and not
+    /// after the second, in seconds since 1970.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn registered_within(
+        &mut self,
+        after_s: i64,
+        until_s: i64,
+    ) -> Result<Vec<PeerKey>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.registered_within(after_s, until_s),
+            Self::Postgres(it) => it.registered_within(after_s, until_s).await,
+        }
     }
 
-    fn failed(&self, source: rusqlite::Error) -> NamesError {
-        NamesError::Sqlite {
-            path: self.path.clone(),
-            source,
+    /// The key of the server that these names belong to; `None` if they are new, or were
+    /// used by earlier versions only.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn server(&mut self) -> Result<Option<Fingerprint>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.server(),
+            Self::Postgres(it) => it.server().await,
+        }
+    }
+
+    /// The entries that come after this name in their order, a bounded number of them.
+    /// Nothing comes before "".
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn entries_after(&mut self, name: &str) -> Result<Vec<NameEntry>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.entries_after(name),
+            Self::Postgres(it) => it.entries_after(name).await,
+        }
+    }
+
+    /// What is known about `name`; `None` if it is neither registered nor banned.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn entry(&mut self, name: &PeerName) -> Result<Option<NameEntry>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.entry(name),
+            Self::Postgres(it) => it.entry(name).await,
+        }
+    }
+
+    /// The key of this fingerprint that has a name here.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn key_of(
+        &mut self,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<PeerKey>, NamesError> {
+        let mut after = String::new();
+        loop {
+            let entries = self.entries_after(&after).await?;
+            let mut keys = entries.iter().filter_map(|entry| entry.key);
+            if let Some(key) = keys.find(|key| key.fingerprint() == fingerprint) {
+                return Ok(Some(key));
+            }
+            match entries.into_iter().last() {
+                Some(last) => after = last.name,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Frees `name` for whoever claims it first. Returns the key that it was bound to.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn release(&mut self, name: &PeerName) -> Result<Option<PeerKey>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.release(name),
+            Self::Postgres(it) => it.release(name).await,
+        }
+    }
+
+    /// Lets nobody log in by `name`. Returns false if that is so already.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn ban(&mut self, name: &PeerName) -> Result<bool, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.ban(name),
+            Self::Postgres(it) => it.ban(name).await,
+        }
+    }
+
+    /// Lifts a ban. Returns false if there is none.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn unban(&mut self, name: &PeerName) -> Result<bool, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.unban(name),
+            Self::Postgres(it) => it.unban(name).await,
+        }
+    }
+
+    /// Binds a registered name to another key, as of now. Returns the key that it was
+    /// bound to; `None` if it is not registered, and then stays so.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn transfer(
+        &mut self,
+        name: &PeerName,
+        key: PeerKey,
+    ) -> Result<Option<PeerKey>, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.transfer(name, key),
+            Self::Postgres(it) => it.transfer(name, key).await,
+        }
+    }
+
+    /// Writes a copy to a new file of SQLite, even while servers use the names.
+    ///
+    /// # Errors
+    /// See the type, or when the copy cannot be written.
+    pub(crate) async fn copy_to(&mut self, copy: &Path) -> Result<(), NamesError> {
+        match self {
+            Self::Sqlite(it) => it.copy_to(copy),
+            Self::Postgres(it) => it.copy_to(copy).await,
+        }
+    }
+
+    /// Reads a little of them.
+    ///
+    /// # Errors
+    /// See the type.
+    pub(crate) async fn check_readable(&mut self) -> Result<(), NamesError> {
+        match self {
+            Self::Sqlite(it) => it.check_readable(),
+            Self::Postgres(it) => it.check_readable().await,
+        }
+    }
+
+    /// Whether an operator has changed names since the last call. Counts anew, too, if
+    /// that is due.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn has_changed_elsewhere(&mut self) -> Result<bool, NamesError> {
+        match self {
+            Self::Sqlite(it) => it.has_changed_elsewhere(),
+            Self::Postgres(it) => it.has_changed_elsewhere().await,
         }
     }
 }
 
-/// Waits for another process that uses the file, for about five seconds in all. SQLite's
-/// own waiting pauses for longer and longer, and never meets the moment between two writes
-/// while names are being registered all the time.
-fn wait_for_lock(tries: i32) -> bool {
-    std::thread::sleep(LOCK_PAUSE);
-    tries < LOCK_TRIES
+/// A key as it is stored.
+fn parsed<K: FromStr<Err = KeyTextError>>(
+    text: &str,
+    place: impl Display,
+) -> Result<K, NamesError> {
+    text.parse().map_err(|source| NamesError::Key {
+        place: place.to_string(),
+        source,
+    })
 }
 
-fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    let count = connection.query_row("SELECT count(*) FROM names", [], |row| row.get(0));
-    count.map(|count: i64| u64::try_from(count).unwrap_or(0))
-}
-
-fn now_s() -> i64 {
+/// Now, in seconds since 1970.
+pub(crate) fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-    use std::sync::Barrier;
-
-    use super::*;
-
-    fn key(number: u8) -> PeerKey {
-        PeerKey::from_bytes([number; 32])
-    }
-
-    #[test]
-    fn the_first_key_keeps_a_name_across_restarts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        let alice = "alice".parse().unwrap();
-        let mut names = Names::create(&path).unwrap();
-        assert_eq!(names.claim(&alice, key(1)).unwrap(), key(1));
-        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
-        drop(names);
-        let mut names = Names::open(&path).unwrap();
-        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
-        let bob = "bob".parse().unwrap();
-        assert_eq!(names.claim(&bob, key(2)).unwrap(), key(2));
-    }
-
-    #[test]
-    fn simultaneous_claims_agree_on_one_owner() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        drop(Names::create(&path).unwrap());
-        let barrier = Barrier::new(8);
-        let owners: HashSet<PeerKey> = std::thread::scope(|scope| {
-            let claims: Vec<_> = (1..=8)
-                .map(|number| {
-                    let (path, barrier) = (&path, &barrier);
-                    scope.spawn(move || {
-                        let mut names = Names::open(path).unwrap();
-                        barrier.wait();
-                        let alice = "alice".parse().unwrap();
-                        names.claim(&alice, key(number)).unwrap()
-                    })
-                })
-                .collect();
-            claims.into_iter().map(|c| c.join().unwrap()).collect()
-        });
-        assert_eq!(owners.len(), 1);
-    }
-
-    #[test]
-    fn a_file_of_a_later_version_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        let names = Names::create(&path).unwrap();
-        let later = SCHEMA_VERSION + 1;
-        names
-            .connection
-            .pragma_update(None, "user_version", later)
-            .unwrap();
-        drop(names);
-        let refused = Names::open(&path);
-        assert!(matches!(refused, Err(NamesError::Version { found, .. }) if found == later));
-    }
-
-    #[test]
-    fn a_plain_copy_of_the_file_in_use_holds_every_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, copy) = (dir.path().join("names.sqlite"), dir.path().join("copy"));
-        let mut names = Names::create(&path).unwrap();
-        let alice = "alice".parse().unwrap();
-        names.claim(&alice, key(1)).unwrap();
-        std::fs::copy(&path, &copy).unwrap();
-        let copy = Names::open(&copy).unwrap();
-        assert_eq!(copy.owner(&alice).unwrap(), Some(key(1)));
-        assert_eq!(copy.count(), 1);
-    }
-
-    #[test]
-    fn registered_names_are_found_on_a_full_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        let mut names = Names::create(&path).unwrap();
-        let alice: PeerName = "alice".parse().unwrap();
-        names.claim(&alice, key(1)).unwrap();
-        names
-            .connection
-            .pragma_update(None, "max_page_count", 1)
-            .unwrap();
-        let refused = (0..).find_map(|number| {
-            let name = format!("name{number}").parse().unwrap();
-            names.claim(&name, key(2)).err()
-        });
-        let words = refused.unwrap().to_string();
-        assert!(
-            words.contains("no room") && words.contains("names.sqlite"),
-            "{words}"
-        );
-        assert_eq!(names.claim(&alice, key(3)).unwrap(), key(1));
-    }
-
-    #[test]
-    fn names_of_one_write_are_all_bound_or_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        let mut names = Names::create(&path).unwrap();
-        let [alice, bob]: [PeerName; 2] = ["alice", "bob"].map(|name| name.parse().unwrap());
-        names.begin().unwrap();
-        assert_eq!(names.claim(&alice, key(1)).unwrap(), key(1));
-        assert_eq!(names.claim(&alice, key(2)).unwrap(), key(1));
-        names.commit().unwrap();
-        assert_eq!(
-            Names::open(&path).unwrap().owner(&alice).unwrap(),
-            Some(key(1))
-        );
-
-        names.begin().unwrap();
-        names.claim(&bob, key(2)).unwrap();
-        // What SQLite does by itself where the disk is full.
-        names.connection.execute_batch("ROLLBACK").unwrap();
-        names.commit().unwrap_err();
-        assert_eq!((names.owner(&bob).unwrap(), names.count()), (None, 1));
-        assert_eq!(names.keys().unwrap(), [key(1)]);
-    }
-
-    #[test]
-    fn a_file_of_an_earlier_version_is_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("names.sqlite");
-        let earlier = Connection::open(&path).unwrap();
-        earlier.pragma_update(None, "journal_mode", "WAL").unwrap();
-        let table = "CREATE TABLE names (name TEXT PRIMARY KEY NOT NULL, key TEXT NOT NULL,
-            registered_at_s INTEGER NOT NULL) STRICT, WITHOUT ROWID; PRAGMA user_version = 1;";
-        earlier.execute_batch(table).unwrap();
-        let row = params!["alice", key(1).to_string()];
-        earlier
-            .execute("INSERT INTO names VALUES (?1, ?2, 7)", row)
-            .unwrap();
-        drop(earlier);
-        let mut names = Names::open(&path).unwrap();
-        assert_eq!(
-            names.owner(&"alice".parse().unwrap()).unwrap(),
-            Some(key(1))
-        );
-        assert_eq!((names.count(), names.server().unwrap()), (1, None));
-        names.belong_to(key(9).fingerprint()).unwrap();
-        drop(names);
-        assert!(!dir.path().join("names.sqlite-wal").exists());
-        let names = Names::open(&path).unwrap();
-        assert_eq!(names.server().unwrap(), Some(key(9).fingerprint()));
-    }
-
-    #[test]
-    fn a_regular_is_told_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut names = Names::create(&dir.path().join("names.sqlite")).unwrap();
-        for (name, number) in [("alice", 1), ("alice-phone", 1), ("bob", 2)] {
-            names.claim(&name.parse().unwrap(), key(number)).unwrap();
-        }
-        assert_eq!(names.new_regulars(Duration::from_secs(60)).unwrap(), []);
-        let mut told = names.new_regulars(Duration::ZERO).unwrap();
-        told.sort_unstable();
-        assert_eq!(told, [key(1), key(2)]);
-        assert_eq!(names.new_regulars(Duration::ZERO).unwrap(), []);
-    }
 }

@@ -13,6 +13,7 @@ use pinhole_proto::name::PeerName;
 use pinhole_proto::registry::{Action, Inviter, Registry, RelayId, SessionId};
 use pinhole_proto::rendezvous::{Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
@@ -50,7 +51,10 @@ pub(crate) fn start(
 ) -> (mpsc::Sender<RegistrarInput>, impl Future<Output = ()>) {
     let (inbox, inputs) = mpsc::channel(INBOX_INPUTS);
     let answers = inbox.clone();
-    let storage = tokio::task::spawn_blocking(move || name_worker.run(&answers));
+    let runtime = Handle::current();
+    // SQLite blocks its thread.
+    let storage = move || runtime.block_on(name_worker.run(&answers));
+    let storage = tokio::task::spawn_blocking(storage);
     let registrar = Registrar {
         registry,
         links: OpenLinks::new(resources.metrics.nodes.clone()),

@@ -135,7 +135,8 @@ pub async fn serve(
     let (progress, phase) = watch::channel(Phase::Serving);
     let (admin, node) = (config.admin.take(), config.node.take());
     let identity = data_dir.identity().clone();
-    let (context, ended, _lock) = set_up(data_dir, config, node.as_ref(), phase)?;
+    let set_up = Box::pin(set_up(data_dir, config, node.as_ref(), phase));
+    let (context, ended, _lock) = set_up.await?;
     let mut accepting = JoinSet::new();
     for (listener, &address) in listeners.into_iter().zip(&addresses) {
         let info = ListenerInfo {
@@ -170,7 +171,7 @@ pub async fn serve(
 
 /// Makes what connections share and starts the registrar. Returns what completes when that
 /// has ended, and the lock to keep.
-fn set_up(
+async fn set_up(
     data_dir: DataDir,
     config: ServerConfig,
     node: Option<&NodeConfig>,
@@ -195,7 +196,7 @@ fn set_up(
         None => registry,
     };
     let named_keys: Arc<NamedKeys> = Arc::default();
-    let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys))?;
+    let (claims, name_worker) = claims(names, &limits, Arc::clone(&named_keys)).await?;
     let metrics = Arc::new(Metrics::new(claims.count.clone(), claims.lookups.clone()));
     let admission = Arc::new(AdmissionControl::new(&limits, named_keys));
     let log = Arc::new(ClientLog::new(&limits, addresses));

@@ -8,33 +8,53 @@ use jiff::Timestamp;
 use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::name::PeerName;
 use pinhole_server::Limits;
-use pinhole_server::data_dir::{back_up, inspect, open_names};
-use pinhole_server::names::{NameEntry, Names};
+use pinhole_server::data_dir::{self, back_up, inspect, open_names};
+use pinhole_server::names::{Database, NameEntry, Names};
 use serde::Serialize;
 
-use crate::arguments::{NamesTask, Place, ServeArguments, data_dir_or_default};
+use crate::arguments::{NamesTask, Place, ServeArguments, data_dir_or_default, database};
 use crate::config::{self, ConfigError};
 
 /// Where the server keeps its data, as the arguments say or its configuration.
-fn data_dir_of(place: &Place) -> anyhow::Result<PathBuf> {
-    let of_config = || -> Result<Option<PathBuf>, ConfigError> {
+fn place_of(place: &Place) -> anyhow::Result<(PathBuf, Option<Database>)> {
+    let of_config = || -> Result<Option<ServeArguments>, ConfigError> {
         let Some(path) = &place.config else {
             return Ok(None);
         };
-        Ok(config::of_file(path)?.serve.data_dir)
+        Ok(Some(config::of_file(path)?.serve))
     };
-    match &place.data_dir {
-        Some(path) => Ok(path.clone()),
-        None => data_dir_or_default(of_config()?),
-    }
+    let (data_dir, url) = match of_config()? {
+        Some(serve) => (serve.data_dir, serve.database),
+        None => (None, None),
+    };
+    let data_dir = data_dir_or_default(place.data_dir.clone().or(data_dir))?;
+    let url = place.database.as_deref().or(url.as_deref());
+    Ok((data_dir, database(url)?))
 }
 
-pub(crate) fn backup(folder: &Path, place: &Place) -> anyhow::Result<()> {
-    let (fingerprint, names) = back_up(&data_dir_of(place)?, folder)?;
+pub(crate) async fn backup(folder: &Path, place: &Place) -> anyhow::Result<()> {
+    let (data_dir, database) = place_of(place)?;
+    let (fingerprint, names) = back_up(&data_dir, database, folder).await?;
     let folder = folder.display();
     writeln!(
         io::stdout(),
         "{folder} has the key {fingerprint} and {names} names"
+    )?;
+    Ok(())
+}
+
+/// Carries the names over to a database, and says what comes next.
+pub(crate) async fn migrate(place: &Place) -> anyhow::Result<()> {
+    let (data_dir, database) = place_of(place)?;
+    let database = database.context("say where the names shall go with --database")?;
+    let shown = database.to_string();
+    let (fingerprint, names) = data_dir::migrate(&data_dir, database).await?;
+    let folder = data_dir.display();
+    writeln!(
+        io::stdout(),
+        "{shown} has the {names} names of the server {fingerprint} now. Start the server with \
+         --database from now on; {folder} keeps its key and, as names.sqlite.migrated, the names \
+         as they were. For another node, copy server.key from there into its data folder"
     )?;
     Ok(())
 }
@@ -78,31 +98,32 @@ fn line(entry: &NameEntry) -> String {
     line
 }
 
-pub(crate) fn names(task: NamesTask, place: &Place) -> anyhow::Result<()> {
-    let mut names = open_names(&data_dir_of(place)?)?;
+pub(crate) async fn names(task: NamesTask, place: &Place) -> anyhow::Result<()> {
+    let (data_dir, database) = place_of(place)?;
+    let mut names = open_names(&data_dir, database).await?;
     let said = match task {
-        NamesTask::List { json } => return list(&names, |entry| shown(entry, json)),
+        NamesTask::List { json } => return list(&mut names, |entry| shown(entry, json)).await,
         NamesTask::Show { name, json } => {
-            let entry = names.entry(&name)?;
+            let entry = names.entry(&name).await?;
             let entry = entry.with_context(|| format!("{name} is not registered"))?;
             match (json, entry.key) {
                 (false, Some(key)) => format!("{}\nits key is {key}", line(&entry)),
                 _ => shown(&entry, json)?,
             }
         }
-        NamesTask::Release { name } => match names.release(&name)? {
+        NamesTask::Release { name } => match names.release(&name).await? {
             Some(_) => format!("{name} is free. Whoever claims it next has it"),
             None => bail!("{name} is not registered"),
         },
-        NamesTask::Ban { name } => match names.ban(&name)? {
+        NamesTask::Ban { name } => match names.ban(&name).await? {
             true => format!("nobody can log in as {name} any more"),
             false => format!("{name} is banned already"),
         },
-        NamesTask::Unban { name } => match names.unban(&name)? {
+        NamesTask::Unban { name } => match names.unban(&name).await? {
             true => format!("{name} can be used again"),
             false => bail!("{name} is not banned"),
         },
-        NamesTask::Transfer { name, key } => transfer(&mut names, &name, &key)?,
+        NamesTask::Transfer { name, key } => transfer(&mut names, &name, &key).await?,
     };
     writeln!(io::stdout(), "{said}")?;
     Ok(())
@@ -116,38 +137,46 @@ fn shown(entry: &NameEntry, json: bool) -> anyhow::Result<String> {
 }
 
 /// Writes a line for each entry. A reader that has read enough ends it.
-fn list(names: &Names, shown: impl Fn(&NameEntry) -> anyhow::Result<String>) -> anyhow::Result<()> {
+async fn list(
+    names: &mut Names,
+    shown: impl Fn(&NameEntry) -> anyhow::Result<String>,
+) -> anyhow::Result<()> {
     let mut output = BufWriter::new(io::stdout().lock());
-    let mut written = Ok(());
-    names.for_each(|entry| {
-        written = shown(&entry).and_then(|line| Ok(writeln!(output, "{line}")?));
-        written.is_ok()
-    })?;
-    written?;
-    Ok(output.flush()?)
+    let mut after = String::new();
+    loop {
+        let entries = names.entries_after(&after).await?;
+        for entry in &entries {
+            writeln!(output, "{}", shown(entry)?)?;
+        }
+        match entries.into_iter().last() {
+            Some(last) => after = last.name,
+            None => return Ok(output.flush()?),
+        }
+    }
 }
 
-fn transfer(names: &mut Names, name: &PeerName, key: &str) -> anyhow::Result<String> {
+async fn transfer(names: &mut Names, name: &PeerName, key: &str) -> anyhow::Result<String> {
     let key = match (key.parse::<PeerKey>(), key.parse::<Fingerprint>()) {
         (Ok(key), _) => key,
-        (_, Ok(fingerprint)) => names.key_of(fingerprint)?.with_context(|| {
+        (_, Ok(fingerprint)) => names.key_of(fingerprint).await?.with_context(|| {
             format!(
                 "no key with the fingerprint {fingerprint} has a name here; give the key itself"
             )
         })?,
         _ => bail!("{key} is no key, as \"names show\" prints one, and no fingerprint"),
     };
-    match names.transfer(name, key)? {
+    match names.transfer(name, key).await? {
         Some(_) => Ok(format!("{name} belongs to {} now", key.fingerprint())),
         None => bail!("{name} is not registered"),
     }
 }
 
 /// Says what would keep a server with these arguments from working.
-pub(crate) fn check(serve: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
+pub(crate) async fn check(serve: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
     let path = data_dir_or_default(serve.data_dir)?;
+    let database = database(serve.database.as_deref())?;
     let mut problems = Vec::new();
-    match inspect(&path) {
+    match inspect(&path, database).await {
         Ok(found) => {
             let (path, names) = (path.display(), found.names.unwrap_or(0));
             let said = match found.key {

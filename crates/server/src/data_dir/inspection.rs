@@ -6,8 +6,8 @@ use std::path::Path;
 use pinhole_proto::key::Fingerprint;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::{DataDirError, KEY, NAMES, load_identity};
-use crate::names::NamesError;
+use super::{DataDirError, KEY, NAMES, check_server, load_identity};
+use crate::names::{Database, NamesError, PostgresNames};
 
 /// What is in a data directory.
 #[derive(Debug, Default)]
@@ -20,12 +20,50 @@ pub struct Inspection {
     pub problems: Vec<String>,
 }
 
-/// Looks at key and names, also while a server uses them. A directory that is not there
-/// has nothing wrong with it: the server makes it.
+/// Looks at key and names, also while servers use them. A directory that is not there has
+/// nothing wrong with it: the server makes it.
 ///
 /// # Errors
 /// When the key or the names cannot be read.
-pub fn inspect(data_dir: &Path) -> Result<Inspection, DataDirError> {
+pub async fn inspect(
+    data_dir: &Path,
+    database: Option<Database>,
+) -> Result<Inspection, DataDirError> {
+    match database {
+        Some(database) => inspect_database(data_dir, database).await,
+        None => inspect_file(data_dir),
+    }
+}
+
+async fn inspect_database(data_dir: &Path, database: Database) -> Result<Inspection, DataDirError> {
+    let key_path = data_dir.join(KEY);
+    let identity = load_identity(&key_path)?;
+    let mut found = Inspection {
+        key: identity.map(|identity| identity.key().fingerprint()),
+        ..Inspection::default()
+    };
+    let mut names = match PostgresNames::open(database).await {
+        Err(NamesError::NoTables { .. }) if found.key.is_none() => return Ok(found),
+        opened => opened?,
+    };
+    found.names = Some(names.count());
+    match (found.key, names.server().await?) {
+        (Some(ours), server) => check_server(&names, server, ours)?,
+        (None, Some(theirs)) => {
+            return Err(DataDirError::KeyElsewhere {
+                path: key_path,
+                theirs,
+            });
+        }
+        (None, None) => {}
+    }
+    for path in [data_dir, &key_path] {
+        found.problems.extend(too_open(path));
+    }
+    Ok(found)
+}
+
+fn inspect_file(data_dir: &Path) -> Result<Inspection, DataDirError> {
     let mut found = Inspection::default();
     if !data_dir.exists() {
         return Ok(found);
@@ -48,8 +86,8 @@ pub fn inspect(data_dir: &Path) -> Result<Inspection, DataDirError> {
     let theirs: Option<Fingerprint> = match theirs.map(|text| text.parse()).transpose() {
         Ok(theirs) => theirs,
         Err(source) => {
-            let path = names_path;
-            return Err(NamesError::Key { path, source }.into());
+            let place = names_path.display().to_string();
+            return Err(NamesError::Key { place, source }.into());
         }
     };
     match (found.key, theirs) {
@@ -60,8 +98,12 @@ pub fn inspect(data_dir: &Path) -> Result<Inspection, DataDirError> {
             });
         }
         (Some(ours), Some(theirs)) if ours != theirs => {
-            let path = names_path;
-            return Err(DataDirError::OtherServer { path, theirs, ours });
+            let place = names_path.display().to_string();
+            return Err(DataDirError::OtherServer {
+                place,
+                theirs,
+                ours,
+            });
         }
         _ => {}
     }

@@ -9,8 +9,7 @@ use std::process::{Command, Output};
 
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, ServerMessage};
-use pinhole_server::data_dir::open_names;
-use pinhole_server::names::Names;
+use pinhole_server::names::SqliteNames;
 use pinhole_server::{Control, ServerConfig, listener, serve};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -75,13 +74,13 @@ async fn a_banned_a_released_and_a_transferred_name_end_their_sessions() {
 }
 
 /// A folder with the names anna, berta and carla.
-fn with_names() -> (tempfile::TempDir, Names) {
+fn with_names() -> (tempfile::TempDir, SqliteNames) {
     let dir = tempfile::tempdir().unwrap();
     drop(pinhole_server::DataDir::open(dir.path()).unwrap());
-    let mut names = Names::open(&dir.path().join("names.sqlite")).unwrap();
+    let mut names = SqliteNames::open(&dir.path().join("names.sqlite")).unwrap();
     for (name, number) in [("anna", 1), ("berta", 2), ("carla", 3)] {
         let key = PeerKey::from_bytes([number; 32]);
-        names.claim(&name.parse().unwrap(), key).unwrap();
+        names.bind(&[(name.parse().unwrap(), key)]).unwrap();
     }
     (dir, names)
 }
@@ -212,7 +211,7 @@ fn a_backup_is_whole_while_names_are_registered_all_the_time() {
                 let mut key = [9; 32];
                 key[..8].copy_from_slice(&number.to_be_bytes());
                 let name = format!("name{number}").parse().unwrap();
-                names.claim(&name, PeerKey::from_bytes(key)).unwrap();
+                names.bind(&[(name, PeerKey::from_bytes(key))]).unwrap();
                 written.store(number + 1, Ordering::Relaxed);
             }
         });
@@ -224,7 +223,7 @@ fn a_backup_is_whole_while_names_are_registered_all_the_time() {
             let backup = folder.path().join(format!("backup{round}"));
             said(&["backup", backup.to_str().unwrap()], dir.path());
             let after = written.load(Ordering::Relaxed) + 1;
-            let copy = open_names(&backup).unwrap();
+            let copy = SqliteNames::open(&backup.join("names.sqlite")).unwrap();
             // Names were registered one after the other, so a whole copy has no gaps.
             let copied = copy.count() - 3;
             assert!(
@@ -233,7 +232,7 @@ fn a_backup_is_whole_while_names_are_registered_all_the_time() {
             );
             for number in 0..copied {
                 let name = format!("name{number}").parse().unwrap();
-                assert!(copy.owner(&name).unwrap().is_some(), "{name} of {copied}");
+                assert!(copy.entry(&name).unwrap().is_some(), "{name} of {copied}");
             }
             let checked = said(&["check"], &backup);
             assert!(checked.contains("nothing is wrong"), "{checked}");
