@@ -64,5 +64,5 @@ mod turns;
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};
 pub use log::LoggedAddresses;
-pub use nodes::{KnownNode, NodeConfig};
+pub use nodes::{JoinError, KnownNode, NodeConfig, Roster};
 pub use server::{Control, ServeError, ServerConfig, run, serve};

@@ -5,6 +5,7 @@
 
 mod link;
 mod open_links;
+mod roster;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::inbox::RegistrarInput;
 use link::{Link, LinkError};
 
 pub(crate) use open_links::OpenLinks;
+pub use roster::{JoinError, Roster};
 
 /// How often nodes without a link are tried.
 const DIAL_INTERVAL: Duration = Duration::from_millis(500);

@@ -78,7 +78,7 @@ impl fmt::Debug for Database {
 
 impl Database {
     /// A connection to the primary, with limits of time on PostgreSQL's side.
-    pub(super) async fn connect(&self) -> Result<PgConnection, NamesError> {
+    pub(crate) async fn connect(&self) -> Result<PgConnection, NamesError> {
         let connect = async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             sqlx::raw_sql(SESSION).execute(&mut connection).await?;
@@ -96,7 +96,7 @@ impl Database {
     }
 
     /// Waits for an answer of the database for this long.
-    pub(super) async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = sqlx::Result<T>>,
