@@ -56,10 +56,9 @@ fn another(scene: &Scene, url: &str, more: &[&str]) -> Node {
 
 /// Somebody who uses this node.
 fn peer_at(scene: &Scene, node: &str, name: &str) -> Peer<'static> {
-    Peer {
-        server_address: node.to_owned(),
-        ..scene.peer(name)
-    }
+    let mut peer = scene.peer(name);
+    node.clone_into(&mut peer.server_address);
+    peer
 }
 
 /// Both places in one address.
@@ -186,12 +185,8 @@ fn a_node_cut_off_from_the_database_gives_no_name_to_another_key() {
     let mut attempts = 0;
     while begin.elapsed() < CUT {
         // The same name under another key, at the node that does not know of it.
-        let second = Scene::peer(&scene, "second");
-        let second = Peer {
-            name: "erin".to_owned(),
-            server_address: node.address.clone(),
-            ..second
-        };
+        let mut second = peer_at(&scene, &node.address, "second");
+        second.name = "erin".to_owned();
         let refused = second.start(&["peers"]).end(SOON);
         assert_ne!(refused.code, Some(0), "{refused:#?}");
         attempts += 1;
@@ -207,11 +202,8 @@ fn a_node_cut_off_from_the_database_gives_no_name_to_another_key() {
     while late.start(&["peers"]).end(SOON).code != Some(0) {
         assert!(begin.elapsed() < SOON, "no new names");
     }
-    let second = Peer {
-        name: "erin".to_owned(),
-        server_address: node.address.clone(),
-        ..scene.peer("second")
-    };
+    let mut second = peer_at(&scene, &node.address, "second");
+    second.name = "erin".to_owned();
     let taken = second.start(&["peers"]).end(SOON);
     assert_ne!(taken.code, Some(0), "{taken:#?}");
     drop(node.process);
