@@ -137,7 +137,9 @@ impl Mesh {
                 self.busy.lock().insert(link.node());
                 self.carry(link, from).await;
             }
-            Err(error) => warn!(%from, "not a node of this server: {error}"),
+            Err(error @ LinkError::Version(_)) => warn!(%from, "no link to a node: {error}"),
+            // Anybody who finds the address may try.
+            Err(error) => debug!(%from, "not a node of this server: {error}"),
         }
     }
 
