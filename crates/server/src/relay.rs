@@ -12,7 +12,7 @@ use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::yield_now;
 use tokio::time::{interval, sleep, sleep_until};
@@ -150,10 +150,10 @@ impl RelayService {
     pub(crate) async fn carry(
         &self,
         pair: &RelayPair,
-        [a, b]: [TcpStream; 2],
+        [a, b]: &mut [TcpStream; 2],
     ) -> Result<(), CarryError> {
-        let (a_reader, a_writer) = a.into_split();
-        let (b_reader, b_writer) = b.into_split();
+        let (a_reader, a_writer) = a.split();
+        let (b_reader, b_writer) = b.split();
         let carried_bytes = AtomicU64::new(0);
         let (idle_timeout, time) = {
             let limits = self.limits.lock();
@@ -178,8 +178,8 @@ impl RelayService {
     async fn copy(
         &self,
         pair: &RelayPair,
-        mut from: OwnedReadHalf,
-        mut to: OwnedWriteHalf,
+        mut from: ReadHalf<'_>,
+        mut to: WriteHalf<'_>,
         carried_bytes: &AtomicU64,
     ) -> Result<(), CarryError> {
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -257,6 +257,7 @@ async fn idle(carried_bytes: &AtomicU64, limit: Duration) {
 mod tests {
     use pinhole_budget::{Bounds, SubnetBounds};
     use tokio::net::TcpListener;
+    use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
     use tokio::task::JoinHandle;
 
     use super::*;
@@ -297,7 +298,7 @@ mod tests {
         let ((alice, a), (bob, b)) = (connected().await, connected().await);
         let pair = admit(relay, sides).unwrap();
         let relay = relay.clone();
-        let carried = tokio::spawn(async move { relay.carry(&pair, [a, b]).await });
+        let carried = tokio::spawn(async move { relay.carry(&pair, &mut [a, b]).await });
         (alice, bob, carried)
     }
 

@@ -127,12 +127,13 @@ async fn meet(
             return refused.0.and(refused.1);
         }
     };
-    let streams = [
+    // They stay open until whoever is at their other ends has heard why they end.
+    let mut streams = [
         say_paired(context, a.stream).await?,
         say_paired(context, b.stream).await?,
     ];
     let carried = tokio::select! {
-        carried = context.relay.carry(&pair, streams) => carried,
+        carried = context.relay.carry(&pair, &mut streams) => carried,
         () = context.reached(Phase::Ending) => {
             return Err(ConnectionError::CutOff(Refusal::ShuttingDown));
         }
