@@ -1,5 +1,7 @@
 //! Claims of names: which of them wait for the disk, and which are granted.
 
+mod recovery;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,11 +9,13 @@ use std::time::{Duration, Instant};
 use pinhole_budget::{Full, Owner, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::recovery::{LoginRecovery, RecoveryRequest};
 use pinhole_proto::registry::SessionId;
 use pinhole_proto::rendezvous::Refusal;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::error;
@@ -19,13 +23,17 @@ use tracing::error;
 use crate::admission::{RATED, Regulars, newcomer};
 use crate::caps::{CapWarnings, NAMES};
 use crate::inbox::RegistrarInput;
-use crate::limits::Limits;
+use crate::limits::{Limits, NameLimits};
 use crate::names::{Names, NamesError};
 use crate::slots::{Slot, Slots};
+use recovery::NameUses;
 
 /// The length of the queue. It is longer than the number of claims that may wait, because
 /// evicted claims stay in it until they are answered.
 const QUEUE: usize = 4_096;
+/// How many questions about former keys may wait. Many are asked when somebody whom many
+/// know comes back with another key.
+const QUESTIONS: usize = 1_024;
 /// How many tasks may wait. Each comes once in a while.
 const TASKS: usize = 16;
 /// How often an operator's changes are looked for. SQLite tells other processes nothing
@@ -46,6 +54,27 @@ pub(crate) struct NameClaim {
     /// The client's address.
     pub(crate) address: IpAddr,
     pub(crate) is_known: bool,
+    pub(crate) recovery: Option<Box<LoginRecovery>>,
+}
+
+impl NameClaim {
+    /// Whether it wants something of a name that has an owner, and not the name if it is
+    /// free.
+    fn asks_about_a_name(&self) -> bool {
+        let request = self.recovery.as_ref().and_then(|it| it.request);
+        matches!(
+            request,
+            Some(RecoveryRequest::Find { .. } | RecoveryRequest::Revoke(_))
+        )
+    }
+}
+
+/// A key that a session knows under a name, and asks about.
+#[derive(Debug)]
+pub(crate) struct KnownKey {
+    pub(crate) session: SessionId,
+    pub(crate) name: PeerName,
+    pub(crate) key: PeerKey,
 }
 
 /// A name by which a session is online.
@@ -62,13 +91,13 @@ enum NameTask {
     Review(Vec<OnlineName>),
     /// Says whether the names can be read.
     Check(oneshot::Sender<bool>),
-    /// Changes how many names there may be.
-    Limit { names: u64, names_per_key: u32 },
+    Limit(NameLimits),
 }
 
 /// What comes to that thread next.
 enum Work {
     Claim(NameClaim, Slot),
+    Question(KnownKey),
     Task(NameTask),
     LookForChanges,
     End,
@@ -77,6 +106,7 @@ enum Work {
 /// The queue to the thread that owns the names.
 pub(crate) struct ClaimQueue {
     queue: mpsc::Sender<(NameClaim, Slot)>,
+    questions: mpsc::Sender<KnownKey>,
     tasks: mpsc::Sender<NameTask>,
     waiting: Arc<Slots>,
     /// How many names there are.
@@ -91,15 +121,20 @@ pub(crate) struct NameWorker {
     count: Gauge,
     lookups: Histogram,
     queue: mpsc::Receiver<(NameClaim, Slot)>,
+    questions: mpsc::Receiver<KnownKey>,
     tasks: mpsc::Receiver<NameTask>,
-    names_per_key: u32,
-    names_max: u64,
+    limits: NameLimits,
     warnings: CapWarnings,
     new_names: SubnetRateLimiter,
     regulars: Arc<Regulars>,
     regular_after: Duration,
     looked_at: Option<Instant>,
     changes_looked_at: Option<Instant>,
+    uses: NameUses,
+    /// Until when revoked keys were told, in seconds since 1970.
+    revocations_told_s: i64,
+    /// What the registrar has to hear before the answer to the present claim.
+    before_answer: Vec<RegistrarInput>,
 }
 
 pub(crate) fn claims(
@@ -108,9 +143,11 @@ pub(crate) fn claims(
     regulars: Arc<Regulars>,
 ) -> Result<(ClaimQueue, NameWorker), NamesError> {
     let (sender, queue) = mpsc::channel(QUEUE);
+    let (question_sender, questions) = mpsc::channel(QUESTIONS);
     let (task_sender, tasks) = mpsc::channel(TASKS);
     let claims = ClaimQueue {
         queue: sender,
+        questions: question_sender,
         tasks: task_sender,
         waiting: Slots::new(limits.claims),
         count: Gauge::default(),
@@ -121,15 +158,18 @@ pub(crate) fn claims(
         lookups: claims.lookups.clone(),
         names,
         queue,
+        questions,
         tasks,
-        names_per_key: limits.names_per_key,
-        names_max: limits.names,
+        limits: NameLimits::from(limits),
         warnings: CapWarnings::new(NAMES),
         new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
         regulars,
         regular_after: limits.regular_after,
         looked_at: None,
         changes_looked_at: None,
+        uses: NameUses::default(),
+        revocations_told_s: i64::MIN,
+        before_answer: Vec::new(),
     };
     name_worker.note_regulars(Instant::now())?;
     name_worker.note_count();
@@ -161,12 +201,15 @@ impl ClaimQueue {
         self.perform(NameTask::Check(reply));
     }
 
-    /// Changes how many names there may be.
-    pub(crate) fn limit(&self, names: u64, names_per_key: u32) {
-        self.perform(NameTask::Limit {
-            names,
-            names_per_key,
-        });
+    /// Has a question about a former key answered. Fails when too many wait.
+    pub(crate) fn ask_history(&self, known: KnownKey) -> Result<(), KnownKey> {
+        let asked = self.questions.try_send(known);
+        asked.map_err(TrySendError::into_inner)
+    }
+
+    /// Changes how many names there may be, and for how long.
+    pub(crate) fn limit(&self, limits: NameLimits) {
+        self.perform(NameTask::Limit(limits));
     }
 
     fn perform(&self, task: NameTask) {
@@ -183,12 +226,17 @@ impl NameWorker {
         loop {
             let answer = match runtime.block_on(self.next()) {
                 Work::Claim(claim, slot) => Some(self.answer(&claim, &slot)),
+                Work::Question(known) => Some(self.history(known)),
                 Work::Task(task) => self.perform(task),
                 Work::LookForChanges => None,
-                Work::End => return,
+                Work::End => return self.flush_uses(Instant::now()),
             };
-            let changed = self.look_for_changes(Instant::now());
-            for input in answer.into_iter().chain(changed) {
+            let before = std::mem::take(&mut self.before_answer);
+            let now = Instant::now();
+            self.write_uses(now);
+            let changed = self.look_for_changes(now);
+            let inputs = before.into_iter().chain(answer).chain(changed);
+            for input in inputs.chain(self.begin_day()) {
                 if answers.blocking_send(input).is_err() {
                     return;
                 }
@@ -208,11 +256,8 @@ impl NameWorker {
                 let _: Result<(), _> = reply.send(readable.is_ok());
                 None
             }
-            NameTask::Limit {
-                names,
-                names_per_key,
-            } => {
-                (self.names_max, self.names_per_key) = (names, names_per_key);
+            NameTask::Limit(limits) => {
+                self.limits = limits;
                 None
             }
         }
@@ -222,6 +267,7 @@ impl NameWorker {
         tokio::select! {
             biased;
             Some(task) = self.tasks.recv() => Work::Task(task),
+            Some(known) = self.questions.recv() => Work::Question(known),
             claim = self.queue.recv() => match claim {
                 Some((claim, slot)) => Work::Claim(claim, slot),
                 None => Work::End,
@@ -247,11 +293,11 @@ impl NameWorker {
             .set(i64::try_from(self.names.count()).unwrap_or(i64::MAX));
     }
 
-    /// Says so if an operator has changed the names.
-    fn look_for_changes(&mut self, now: Instant) -> Option<RegistrarInput> {
+    /// Says so if an operator has changed the names, and which keys were revoked.
+    fn look_for_changes(&mut self, now: Instant) -> Vec<RegistrarInput> {
         let is_due = |at: Instant| now.saturating_duration_since(at) >= CHANGES_INTERVAL;
         if !self.changes_looked_at.is_none_or(is_due) {
-            return None;
+            return Vec::new();
         }
         self.changes_looked_at = Some(now);
         let changed = self.names.has_changed_elsewhere();
@@ -260,11 +306,19 @@ impl NameWorker {
             false
         });
         self.note_count();
-        changed.then_some(RegistrarInput::NamesChanged)
+        if !changed {
+            return Vec::new();
+        }
+        let revoked = self.revoked_elsewhere();
+        revoked
+            .into_iter()
+            .chain([RegistrarInput::NamesChanged])
+            .collect()
     }
 
     /// Those of `online` whose name is banned, free or another key's.
-    fn review(&self, online: Vec<OnlineName>) -> Option<RegistrarInput> {
+    fn review(&mut self, online: Vec<OnlineName>) -> Option<RegistrarInput> {
+        self.end_day(online.iter().map(|it| &it.name));
         let has_lost = |it: &OnlineName| {
             let is_theirs = || {
                 let owner = self.names.owner(&it.name)?;
@@ -288,6 +342,16 @@ impl NameWorker {
 
     /// Returns the key that the name is bound to, after binding it if it is free.
     fn decide(&mut self, now: Instant, claim: &NameClaim) -> Result<PeerKey, Refusal> {
+        let owner = self.owner_for(now, claim)?;
+        if owner == claim.key
+            && let Err(error) = self.note_login(claim)
+        {
+            error!("noting the login of {}: {error:#}", claim.name);
+        }
+        Ok(owner)
+    }
+
+    fn owner_for(&mut self, now: Instant, claim: &NameClaim) -> Result<PeerKey, Refusal> {
         let NameClaim { name, key, .. } = claim;
         let unreadable = |error: NamesError| {
             error!("looking {name} up: {error:#}");
@@ -297,17 +361,28 @@ impl NameWorker {
         if self.names.is_banned(name).map_err(unreadable)? {
             return Err(Refusal::NameTaken);
         }
-        if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
-            return Ok(owner);
+        if !claim.asks_about_a_name() && self.names.has_ended(*key).map_err(unreadable)? {
+            return Err(Refusal::KeyRevoked);
         }
-        if self.names.count_of(*key).map_err(unreadable)? >= self.names_per_key {
+        if let Some(owner) = self.names.owner(name).map_err(unreadable)? {
+            self.see_to_recovery(now, claim, owner)?;
+            return self
+                .names
+                .owner(name)
+                .map_err(unreadable)?
+                .ok_or(Refusal::Internal);
+        }
+        if claim.asks_about_a_name() {
+            return Err(Refusal::NameTaken);
+        }
+        if self.names.count_of(*key).map_err(unreadable)? >= self.limits.names_per_key {
             self.warnings.met(Full::Key);
             return Err(Refusal::TooManyNames);
         }
         if !self.new_names.take(now, claim.address) {
             return Err(Refusal::Limited);
         }
-        if self.names.count() >= self.names_max {
+        if self.names.count() >= self.limits.names {
             self.warnings.met(Full::Total);
             return Err(Refusal::NoNewNames);
         }
@@ -344,6 +419,7 @@ mod tests {
             key: PeerKey::from_bytes([key; 32]),
             address: address.parse().unwrap(),
             is_known: false,
+            recovery: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Names and the keys they are bound to, in SQLite.
 
 mod editing;
+mod expiry;
+mod recovery;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +13,8 @@ use pinhole_proto::name::PeerName;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
 
 pub use editing::NameEntry;
+pub use expiry::{TOMBSTONE_LIFETIME, day_of, start_of};
+pub use recovery::RECOVERY_DELAY;
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS names (
@@ -30,7 +34,7 @@ const SCHEMA: &str = "
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 const LOCK_TRIES: i32 = 5_000;
 /// The version of the schema, in SQLite's own field.
-const SCHEMA_VERSION: u32 = 3;
+const SCHEMA_VERSION: u32 = 4;
 
 /// Why the names cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +141,9 @@ impl Names {
         }
         if found < SCHEMA_VERSION {
             let make = || {
-                connection.execute_batch(SCHEMA)?;
+                for tables in [SCHEMA, recovery::TABLES, expiry::TABLES] {
+                    connection.execute_batch(tables)?;
+                }
                 connection.pragma_update(None, "user_version", SCHEMA_VERSION)
             };
             make().map_err(failed)?;
@@ -315,7 +321,7 @@ fn wait_for_lock(tries: i32) -> bool {
     tries < LOCK_TRIES
 }
 
-fn now_s() -> i64 {
+pub(crate) fn now_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_secs()).unwrap_or(i64::MAX)

@@ -7,12 +7,17 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use super::{Names, NamesError, now_s};
 
 const ENTRIES: &str = "
-    SELECT name, key, registered_at_s, banned_at_s FROM names LEFT JOIN banned USING (name)
-    UNION ALL
-    SELECT name, NULL, NULL, banned_at_s FROM banned
-    WHERE NOT EXISTS (SELECT 1 FROM names WHERE names.name = banned.name)";
+    SELECT known.name AS name, names.key, registered_at_s, banned_at_s, revoked_at_s,
+        coalesce(name_uses.used_on, tombstones.used_on), released_at_s
+    FROM (SELECT name FROM names UNION SELECT name FROM banned
+        UNION SELECT name FROM tombstones) AS known
+    LEFT JOIN names ON names.name = known.name
+    LEFT JOIN banned ON banned.name = known.name
+    LEFT JOIN name_uses ON name_uses.name = known.name
+    LEFT JOIN tombstones ON tombstones.name = known.name
+    LEFT JOIN revocations ON revocations.key = names.key";
 
-/// A name that is registered, banned or both.
+/// A name that is registered or banned, or was released because nobody used it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameEntry {
     /// The name.
@@ -23,13 +28,28 @@ pub struct NameEntry {
     pub registered_at_s: Option<i64>,
     /// When it was banned, in seconds since 1970.
     pub banned_at_s: Option<i64>,
+    /// When its key was revoked, in seconds since 1970.
+    pub revoked_at_s: Option<i64>,
+    /// The day on which it was last used, counted from 1970-01-01.
+    pub used_on: Option<i64>,
+    /// When it was released from a former key, in seconds since 1970.
+    pub released_at_s: Option<i64>,
 }
 
-/// An entry as it is stored.
-type StoredEntry = (String, Option<String>, Option<i64>, Option<i64>);
+/// An entry as it is stored, and its key.
+type StoredEntry = (NameEntry, Option<String>);
 
 fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    let entry = NameEntry {
+        name: row.get(0)?,
+        key: None,
+        registered_at_s: row.get(2)?,
+        banned_at_s: row.get(3)?,
+        revoked_at_s: row.get(4)?,
+        used_on: row.get(5)?,
+        released_at_s: row.get(6)?,
+    };
+    Ok((entry, row.get(1)?))
 }
 
 impl Names {
@@ -50,7 +70,7 @@ impl Names {
         Ok(())
     }
 
-    /// What is known about `name`; `None` if it is neither registered nor banned.
+    /// What is known about `name`, if anything is.
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
@@ -61,14 +81,9 @@ impl Names {
         row.map(|row| self.entry_of(row)).transpose()
     }
 
-    fn entry_of(&self, stored: StoredEntry) -> Result<NameEntry, NamesError> {
-        let (name, key, registered_at_s, banned_at_s) = stored;
-        Ok(NameEntry {
-            name,
-            key: key.map(|text| self.parsed(&text)).transpose()?,
-            registered_at_s,
-            banned_at_s,
-        })
+    fn entry_of(&self, (entry, key): StoredEntry) -> Result<NameEntry, NamesError> {
+        let key = key.map(|text| self.parsed(&text)).transpose()?;
+        Ok(NameEntry { key, ..entry })
     }
 
     /// Frees `name` for whoever claims it first. Returns the key that it was bound to.
@@ -172,7 +187,11 @@ impl Names {
         Ok(true)
     }
 
-    fn change(&self, sql: &str, values: impl rusqlite::Params) -> Result<u64, NamesError> {
+    pub(super) fn change(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<u64, NamesError> {
         let changed = self.connection.execute(sql, values);
         changed
             .map(|rows| rows as u64)
