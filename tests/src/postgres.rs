@@ -116,6 +116,34 @@ impl Postgres {
         format!("postgres://{ROLE}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Has it speak TLS as well, as `localhost`. Returns the file with its certificate.
+    ///
+    /// # Panics
+    /// When there is no `openssl` to make one.
+    #[must_use]
+    pub fn speak_tls(&mut self) -> PathBuf {
+        let path = |name: &str| self.folder.path().join(name);
+        let (config, key, certificate) = (path("tls.conf"), path("tls.key"), path("tls.crt"));
+        let text = "[req]\nprompt = no\ndistinguished_name = dn\nx509_extensions = ext\n\
+                    [dn]\nCN = localhost\n\
+                    [ext]\nbasicConstraints = critical, CA:FALSE\nsubjectAltName = DNS:localhost\n";
+        fs::write(&config, text).expect("a file");
+        let mut openssl = as_system_user("openssl");
+        openssl.args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+        ]);
+        openssl.arg("-config").arg(&config).arg("-keyout").arg(&key);
+        openssl.arg("-out").arg(&certificate);
+        run(openssl);
+        for (option, file) in [("ssl_key_file", &key), ("ssl_cert_file", &certificate)] {
+            let file = file.display();
+            self.sql("postgres", &format!("ALTER SYSTEM SET {option} = '{file}'"));
+        }
+        self.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        self.restart();
+        certificate
+    }
+
     /// Carries out SQL in a database, and returns what it prints: a line a row, its
     /// columns parted by `|`.
     ///
@@ -261,7 +289,7 @@ fn pid(server: &Child) -> Pid {
     Pid::from_child(server)
 }
 
-/// A program of PostgreSQL as a user that may run it, which ends with this thread.
+/// A program as a user that may run PostgreSQL, which ends with this thread.
 fn as_system_user(name: &str) -> Command {
     let mut command = Command::new("setpriv");
     if geteuid().is_root() {

@@ -502,7 +502,11 @@ fn what_does_not_belong_together_is_refused() {
         let arguments = check(folder);
         run(&arguments.each_ref().map(String::as_str))
     };
-    assert!(check(first.path()).status.success(), "there is nothing yet");
+    let checked = check(first.path());
+    assert!(
+        checked.status.success(),
+        "there is nothing yet: {checked:?}"
+    );
     drop(node(first.path(), &url));
     let checked = check(first.path());
     assert!(checked.status.success(), "{checked:?}");
@@ -555,4 +559,54 @@ fn of_two_first_starts_at_once_one_is_the_server() {
         }
     }
     assert_eq!(started, 1);
+}
+
+#[test]
+fn tls_to_the_database_is_what_sslmode_says() {
+    let mut postgres = Postgres::start();
+    drop(postgres.database("pinhole"));
+    let certificate = postgres.speak_tls();
+    let (port, trusted) = (
+        postgres.port(),
+        format!("sslrootcert={}", text(&certificate)),
+    );
+    let url =
+        |host, query: &str| format!("postgres://pinhole@{host}:{port}/pinhole?sslmode={query}");
+    let folder = tempfile::tempdir().unwrap();
+    let checked = |url: &str| {
+        let done = run(&[
+            "check",
+            "--database",
+            url,
+            "--data-dir",
+            text(folder.path()),
+        ]);
+        match done.status.code() {
+            Some(0) => Ok(()),
+            Some(1) => Err(String::from_utf8(done.stderr).unwrap()),
+            _ => panic!("{done:?}"),
+        }
+    };
+    for (host, query) in [
+        ("localhost", "disable"),
+        ("localhost", "require"),
+        ("127.0.0.1", &format!("verify-ca&{trusted}")),
+        ("localhost", &format!("verify-full&{trusted}")),
+    ] {
+        assert_eq!(checked(&url(host, query)), Ok(()), "{host} {query}");
+    }
+    for (host, query) in [
+        ("localhost", "verify-ca"),
+        ("127.0.0.1", &format!("verify-full&{trusted}")),
+    ] {
+        let words = checked(&url(host, query)).unwrap_err();
+        assert!(words.contains("certificate"), "{words}");
+    }
+    let insecure = "SELECT count(*) FROM pg_stat_ssl WHERE NOT ssl AND pid <> pg_backend_pid()";
+    let node = node(
+        folder.path(),
+        &url("localhost", &format!("verify-full&{trusted}")),
+    );
+    assert_eq!(postgres.query("pinhole", insecure), "0");
+    drop(node);
 }

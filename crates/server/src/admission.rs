@@ -146,6 +146,7 @@ impl AdmissionControl {
             connections: self.connections.used(),
             strange_observations: self.strange_observations.used(),
             handshakes: self.handshakes.used(),
+            waiting_handshakes: self.waiting.used(),
             ..Held::default()
         }
     }

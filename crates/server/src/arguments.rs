@@ -147,6 +147,8 @@ pub(crate) struct ServeArguments {
     /// configuration file [default: a file in the data folder]
     #[arg(long, value_name = "URL", env = DATABASE, hide_env_values = true)]
     pub(crate) database: Option<String>,
+    #[command(flatten)]
+    pub(crate) node: NodeArguments,
     /// Start although the names or the key are missing, and create what is missing. A
     /// server without its names gives every name to the first who claims it
     #[arg(long)]
@@ -170,6 +172,34 @@ pub(crate) struct ServeArguments {
     pub(crate) log: LogArguments,
     #[command(flatten)]
     pub(crate) limits: LimitArguments,
+}
+
+/// How a server with a database is one node of several.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Several nodes with one database")]
+pub(crate) struct NodeArguments {
+    /// Listen here for the other nodes, which connect to just this address. Only they need
+    /// to reach it
+    #[arg(
+        long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0",
+        value_parser = parse_node_address
+    )]
+    pub(crate) node: SocketAddr,
+    /// Where clients of the other nodes reach this one, to be relayed; can be repeated
+    /// [default: the address to which its own clients are connected]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) relay_address: Vec<SocketAddr>,
+}
+
+/// An address that others can connect to.
+fn parse_node_address(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "it is an IP address and a port".to_owned())?;
+    match address.ip().is_unspecified() {
+        true => Err("other nodes connect to this address, so it cannot be every one".to_owned()),
+        false => Ok(address),
+    }
 }
 
 /// What is logged, on standard error.

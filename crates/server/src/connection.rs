@@ -164,6 +164,7 @@ async fn serve_speaking(
             let Some(slot) = context.admission.log_in(key, observed.ip()) else {
                 let reason = "login refused: too many of it or its network";
                 note(context, &client, &reason);
+                context.metrics.login_refused(Refusal::Limited);
                 return refuse(context, client.stream, Refusal::Limited).await;
             };
             let log_in = LogIn {

@@ -8,14 +8,14 @@
 //! ```text
 //!   listener ──► connection ──┬── control ───────┐
 //!   (budgets)    (TLS, first  ├── observation ───┼──► registrar ◄──► name worker
-//!                 message)    └── relay ─────────┘    (the Registry)  (SQLite)
+//!                 message)    └── relay ─────────┘    (the Registry)  (SQLite or PostgreSQL)
 //! ```
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`listener`] | which addresses and ports are listened on |
-//! | [`data_dir`] | the server's key, its names, the lock on both, and their backup |
-//! | [`names`] | names and the keys they are bound to, in SQLite |
+//! | [`data_dir`] | the server's key, its names, the lock on both, their backup, and the way into a database |
+//! | [`names`] | names and the keys they are bound to, in SQLite or PostgreSQL |
 //! | [`limits`] | every timeout and budget |
 //! | `admission` | which key may have a connection, and which counts apart from newcomers |
 //! | `slots` | a budget whose slots are given back when they are dropped |
@@ -64,5 +64,5 @@ mod turns;
 pub use data_dir::{DataDir, Missing};
 pub use limits::{Limits, RelayLimits};
 pub use log::LoggedAddresses;
-pub use nodes::{KnownNode, NodeConfig};
+pub use nodes::{JoinError, KnownNode, NodeConfig, Roster};
 pub use server::{Control, ServeError, ServerConfig, run, serve};

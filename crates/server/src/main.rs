@@ -16,13 +16,16 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pinhole_proto::key::Fingerprint;
-use pinhole_server::{Control, DataDir, Limits, LoggedAddresses, Missing, ServerConfig, listener};
+use pinhole_server::{
+    Control, DataDir, Limits, LoggedAddresses, Missing, Roster, ServerConfig, listener,
+};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::arguments::{
-    LimitArguments, LogArguments, Place, ServeArguments, ServerTask, data_dir_or_default, database,
+    LimitArguments, LogArguments, NodeArguments, Place, ServeArguments, ServerTask,
+    data_dir_or_default, database,
 };
 use crate::config::ConfigError;
 use crate::reload::Reloader;
@@ -133,9 +136,21 @@ async fn serve(
         true => Missing::StartAfresh,
         false => Missing::Refuse,
     };
-    let data_dir = match database(arguments.database.as_deref())? {
+    let database = database(arguments.database.as_deref())?;
+    let data_dir = match database.clone() {
         Some(database) => DataDir::open_with_database(&path, database, missing).await?,
         None => DataDir::open_with(&path, missing)?,
+    };
+    let (node, roster) = match database {
+        Some(database) => {
+            let NodeArguments {
+                node,
+                relay_address,
+            } = arguments.node;
+            let (node, roster) = Roster::join(database, node, relay_address).await?;
+            (Some(node), Some(roster))
+        }
+        None => (None, None),
     };
     let listeners = listener::bind_all(&arguments.listen)?;
     let admin = match arguments.admin {
@@ -156,11 +171,18 @@ async fn serve(
             false => LoggedAddresses::Omitted,
         },
         admin,
-        node: None,
+        node,
     };
     let reloader = arguments.config.map(|_| reloader);
     let (control, controls) = mpsc::channel(CONTROLS);
+    let roster = async {
+        match roster {
+            Some(roster) => roster.keep().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
+        never = roster => match never {},
         ended = pinhole_server::serve(listeners, data_dir, config, controls) => Ok(ended?),
         never = obey(signals, reloader, control) => match never {},
     }

@@ -23,6 +23,7 @@ pub(crate) struct Held {
     pub(crate) connections: u64,
     pub(crate) strange_observations: u64,
     pub(crate) handshakes: u64,
+    pub(crate) waiting_handshakes: u64,
     pub(crate) relay_pairs: u64,
     pub(crate) relayed_bytes: u64,
     pub(crate) waiting_inputs: u64,
@@ -40,6 +41,7 @@ pub(crate) struct Metrics {
     connections: Gauge,
     strange_observations: Gauge,
     handshakes: Gauge,
+    waiting_handshakes: Gauge,
     relay_pairs: Gauge,
     waiting_inputs: Gauge,
     relayed_bytes: Counter,
@@ -75,7 +77,11 @@ impl Metrics {
             "strange_observations",
             "Observation connections of keys that are not logged in",
         );
-        let handshakes = gauge("handshakes", "Connections that have not authenticated yet");
+        let handshakes = gauge("handshakes", "Connections whose handshake is under way");
+        let waiting_handshakes = gauge(
+            "waiting_handshakes",
+            "Connections that wait for the turn of their handshake",
+        );
         let relay_pairs = gauge("relay_pairs", "Pairs that are relayed");
         let waiting_inputs = gauge("registrar_inbox", "Inputs that wait for the registrar");
         let nodes = gauge(
@@ -104,6 +110,7 @@ impl Metrics {
             connections,
             strange_observations,
             handshakes,
+            waiting_handshakes,
             relay_pairs,
             waiting_inputs,
             relayed_bytes,
@@ -152,6 +159,7 @@ impl Metrics {
         set(&self.connections, held.connections);
         set(&self.strange_observations, held.strange_observations);
         set(&self.handshakes, held.handshakes);
+        set(&self.waiting_handshakes, held.waiting_handshakes);
         set(&self.relay_pairs, held.relay_pairs);
         set(&self.waiting_inputs, held.waiting_inputs);
         let before = self.relayed_bytes.get();

@@ -1,6 +1,7 @@
 //! Claims of names: which of them wait for the disk or the database, and which are granted.
 
 mod recovery;
+mod review;
 
 use std::collections::HashMap;
 use std::mem;
@@ -25,7 +26,7 @@ use crate::admission::{NamedKeys, RATED, newcomer};
 use crate::caps::{CapWarnings, NAMES};
 use crate::inbox::RegistrarInput;
 use crate::limits::{Limits, NameLimits};
-use crate::names::{ClaimedName, NameState, Names, NamesError, now_s};
+use crate::names::{ClaimedName, NameState, Names, NamesError};
 use crate::slots::{Slot, Slots};
 use recovery::{NameUses, NewRecoveries};
 
@@ -39,8 +40,6 @@ const BATCH: usize = 256;
 const QUESTIONS: usize = 1_024;
 /// How many tasks may wait. Each comes once in a while.
 const TASKS: usize = 16;
-/// The most people whose names are looked up again together.
-const REVIEW: usize = 1_024;
 /// How often an operator's changes are looked for, and whether the database answers.
 /// SQLite tells other processes nothing by itself, PostgreSQL's messages may get lost, and
 /// looking reads a few bytes.
@@ -48,11 +47,6 @@ const CHANGES_INTERVAL: Duration = Duration::from_secs(2);
 /// The buckets for what a lookup takes: from 50 us to 13 s, by fours.
 const LOOKUP_SECONDS_MIN: f64 = 0.000_05;
 const LOOKUP_BUCKETS: u16 = 10;
-/// How often keys with new names and new regulars are looked for.
-const KEYS_INTERVAL: Duration = Duration::from_secs(60);
-/// How much earlier than the last look a new name may have been registered: another
-/// server's clock may be behind, and its write may have been under way.
-const KEYS_OVERLAP_S: i64 = 60;
 /// How long a claim waits for a database that is away. With the last attempt, which takes
 /// four seconds at most, this is within the ten seconds that clients wait.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -552,74 +546,6 @@ impl NameWorker {
     fn note_count(&self) {
         self.count
             .set(i64::try_from(self.names.count()).unwrap_or(i64::MAX));
-    }
-
-    /// Says so if an operator has changed the names, or another server has, and which keys
-    /// were revoked.
-    async fn look_for_changes(&mut self, now: Instant) -> Vec<RegistrarInput> {
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= CHANGES_INTERVAL;
-        if !self.changes_looked_at.is_none_or(is_due) {
-            return Vec::new();
-        }
-        self.changes_looked_at = Some(now);
-        let changed = self.names.has_changed_elsewhere().await;
-        let Some(changed) = self.note(changed, "looking for changed names") else {
-            return Vec::new();
-        };
-        self.note_count();
-        let is_review_due = mem::take(&mut self.is_review_due);
-        if !changed && !is_review_due {
-            return Vec::new();
-        }
-        let revoked = self.revoked_elsewhere().await;
-        let inputs = revoked.into_iter().chain([RegistrarInput::NamesChanged]);
-        inputs.collect()
-    }
-
-    /// Those of `online` whose name is banned, free or another key's.
-    async fn review(&mut self, online: &[OnlineName]) -> Option<RegistrarInput> {
-        let mut sessions = Vec::new();
-        for page in online.chunks(REVIEW) {
-            let names: Vec<_> = page.iter().map(|it| it.name.clone()).collect();
-            let states = self.names.look_up(&names).await;
-            let Some(states) = self.note(states, "reviewing names") else {
-                self.is_review_due = true;
-                break;
-            };
-            let lost = page.iter().zip(states).filter(|(it, state)| {
-                !matches!(state, NameState::Bound(key) if *key == it.key)
-                    && *state != NameState::Damaged
-            });
-            sessions.extend(lost.map(|(it, _)| it.session));
-        }
-        if !self.is_review_due {
-            self.end_day(online).await;
-        }
-        (!sessions.is_empty()).then_some(RegistrarInput::NamesLost { sessions })
-    }
-
-    async fn note_keys_if_due(&mut self, now: Instant) {
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= KEYS_INTERVAL;
-        if !self.is_out && self.keys_looked_at.is_none_or(is_due) {
-            let noted = self.note_keys(now).await;
-            self.note(noted, "looking for regulars");
-        }
-    }
-
-    /// Notes the keys that have names, and as regulars those whose names have become old
-    /// enough.
-    async fn note_keys(&mut self, now: Instant) -> Result<(), NamesError> {
-        self.keys_looked_at = Some(now);
-        let now_s = now_s();
-        let keys = self.names.registered_within(self.named_until_s, i64::MAX);
-        self.named_keys.insert(keys.await?);
-        self.named_until_s = now_s.saturating_sub(KEYS_OVERLAP_S);
-        let after_s = i64::try_from(self.regular_after.as_secs()).unwrap_or(i64::MAX);
-        let until_s = now_s.saturating_sub(after_s);
-        let keys = self.names.registered_within(self.regular_until_s, until_s);
-        self.named_keys.insert_regulars(keys.await?);
-        self.regular_until_s = self.regular_until_s.max(until_s);
-        Ok(())
     }
 }
 

@@ -39,8 +39,9 @@ pub enum NamesError {
     },
     /// PostgreSQL does not answer, or takes nothing at the moment. It may later.
     #[error(
-        "{database} cannot be reached ({reason}). Check that PostgreSQL runs, that it lets this \
-         server in, and that --database is right"
+        "{database} cannot be reached ({}). Check that PostgreSQL runs, that it lets this server \
+         in, and that --database is right",
+        postgres::what(reason)
     )]
     Unreachable {
         /// The database.
@@ -50,8 +51,9 @@ pub enum NamesError {
     },
     /// PostgreSQL refuses what is asked of it.
     #[error(
-        "{database} cannot be used ({reason}). Check what its user may do there, and whether its \
-         disk has room"
+        "{database} cannot be used ({}). Check what its user may do there, and whether its disk \
+         has room",
+        postgres::what(reason)
     )]
     Refused {
         /// The database.

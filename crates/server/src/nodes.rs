@@ -5,6 +5,7 @@
 
 mod link;
 mod open_links;
+mod roster;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ use crate::inbox::RegistrarInput;
 use link::{Link, LinkError};
 
 pub(crate) use open_links::OpenLinks;
+pub use roster::{JoinError, Roster};
 
 /// How often nodes without a link are tried.
 const DIAL_INTERVAL: Duration = Duration::from_millis(500);
@@ -135,7 +137,9 @@ impl Mesh {
                 self.busy.lock().insert(link.node());
                 self.carry(link, from).await;
             }
-            Err(error) => warn!(%from, "not a node of this server: {error}"),
+            Err(error @ LinkError::Version(_)) => warn!(%from, "no link to a node: {error}"),
+            // Anybody who finds the address may try.
+            Err(error) => debug!(%from, "not a node of this server: {error}"),
         }
     }
 

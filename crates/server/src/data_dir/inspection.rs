@@ -55,7 +55,7 @@ async fn inspect_database(data_dir: &Path, database: Database) -> Result<Inspect
                 theirs,
             });
         }
-        (None, None) => {}
+        (None, None) => return Ok(found),
     }
     for path in [data_dir, &key_path] {
         found.problems.extend(too_open(path));

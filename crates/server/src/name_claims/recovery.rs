@@ -12,7 +12,8 @@ use pinhole_proto::recovery::{
 use pinhole_proto::rendezvous::Refusal;
 use tracing::{error, info};
 
-use super::{KEYS_OVERLAP_S, KnownKey, NameClaim, NameWorker, OnlineName, REVIEW, owner};
+use super::review::{KEYS_OVERLAP_S, REVIEW};
+use super::{KnownKey, NameClaim, NameWorker, OnlineName, owner};
 use crate::inbox::{KeyNews, RegistrarInput};
 use crate::names::{ClaimedName, NotedRecovery, day_of, now_s};
 

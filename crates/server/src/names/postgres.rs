@@ -20,6 +20,7 @@ use sqlx::PgConnection;
 
 use super::{NameState, NamesError, now_s, parsed};
 
+pub(super) use database::what;
 pub use database::{Database, DatabaseError};
 
 /// How long a statement of a login may take. A client waits ten seconds for its login,

@@ -12,11 +12,13 @@ use pinhole_proto::key::{PeerKey, Signature};
 use pinhole_proto::recovery::Revocation;
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, ServerMessage};
 use pinhole_server::names::{Names, SqliteNames};
-use pinhole_server::{Control, ServerConfig, listener, serve};
+use pinhole_server::{Control, Limits, ServerConfig, listener, serve};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 
+use super::PATIENCE;
 use super::binary::{ANY_PORT, Process};
 use super::client::{Client, identity};
 
@@ -368,7 +370,10 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
     let server = listeners[0].local_addr().unwrap();
     let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = admin.local_addr().unwrap();
+    let mut limits = Limits::default();
+    limits.logins_per_key.burst = 1;
     let config = ServerConfig {
+        limits,
         admin: Some(admin),
         ..ServerConfig::default()
     };
@@ -378,7 +383,10 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
     for _ in 0..10 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    let alice = Client::log_in(server, &identity(), "alice").await;
+    let key = identity();
+    let alice = Client::log_in(server, &key, "alice").await;
+    let mut twice = Client::asking(server, &key, "alice").await;
+    assert_eq!(twice.refusal().await, Refusal::Limited);
     let mut thief = Client::asking(server, &identity(), "alice").await;
     assert_eq!(thief.refusal().await, Refusal::NameTaken);
     let (status, body) = get(address, "/healthz").await;
@@ -390,6 +398,9 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
         "pinhole_names 1",
         "pinhole_logins_total{outcome=\"ok\"} 1",
         "pinhole_logins_total{outcome=\"name_taken\"} 1",
+        "pinhole_logins_total{outcome=\"limited\"} 1",
+        "pinhole_nodes 0",
+        "pinhole_waiting_handshakes 0",
         "pinhole_refused_total{reason=\"name_taken\"} 1",
         "pinhole_relayed_bytes_total 0",
         "pinhole_name_lookup_seconds_count 2",
@@ -397,6 +408,14 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
         assert!(body.lines().any(|it| it == line), "{line}: {body}");
     }
     assert!(!body.contains("alice"), "{body}");
+    // The thief's place is given back when its connection has ended.
+    let alone = async {
+        let one = |body: &str| body.lines().any(|it| it == "pinhole_people 1");
+        while !one(&get(address, "/metrics").await.1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, alone).await.expect("one person");
     let (status, _) = get(address, "/etc/passwd").await;
     assert_eq!(status, "HTTP/1.1 404 Not Found");
     control.send(Control::Stop).await.unwrap();

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::crypto::{CryptoProvider, ring};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio::time::timeout;
@@ -78,7 +79,12 @@ impl fmt::Debug for Database {
 
 impl Database {
     /// A connection to the primary, with limits of time on PostgreSQL's side.
-    pub(super) async fn connect(&self) -> Result<PgConnection, NamesError> {
+    pub(crate) async fn connect(&self) -> Result<PgConnection, NamesError> {
+        // For `verify-ca`, sqlx takes the provider of the process, and two are built in.
+        if CryptoProvider::get_default().is_none() {
+            // Another thread may have been faster, with the same one.
+            drop(ring::default_provider().install_default());
+        }
         let connect = async {
             let mut connection = PgConnection::connect_with(&self.options).await?;
             sqlx::raw_sql(SESSION).execute(&mut connection).await?;
@@ -96,7 +102,7 @@ impl Database {
     }
 
     /// Waits for an answer of the database for this long.
-    pub(super) async fn bounded<T>(
+    pub(crate) async fn bounded<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = sqlx::Result<T>>,
@@ -126,6 +132,14 @@ impl Database {
             true => NamesError::Unreachable { database, reason },
             false => NamesError::Refused { database, reason },
         }
+    }
+}
+
+/// PostgreSQL's word, without the line of its source.
+pub(in crate::names) fn what(reason: &sqlx::Error) -> String {
+    match reason.as_database_error() {
+        Some(error) => error.message().to_owned(),
+        None => reason.to_string(),
     }
 }
 

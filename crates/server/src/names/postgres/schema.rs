@@ -25,6 +25,11 @@ const SCHEMA: &str = "
         name text COLLATE \"C\" PRIMARY KEY,
         banned_at_s bigint NOT NULL
     );
+    CREATE TABLE pinhole.nodes (
+        id text COLLATE \"C\" PRIMARY KEY,
+        address text NOT NULL,
+        seen_at timestamptz NOT NULL
+    );
     CREATE TABLE pinhole.server (
         only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
         version integer NOT NULL,
