@@ -21,6 +21,9 @@ use pinhole_net::{
     LogInError, PathPolicy, PeerKey, ProxyChoice, Refusal, RendezvousEvent, Warmth,
     generate_identity,
 };
+use pinhole_proto::recovery::{
+    LoginRecovery, RecoveryCertificate, RecoveryKey, RecoveryRequest, Revocation, Succession,
+};
 use pinhole_server::DataDir;
 use pinhole_server::names::SqliteNames;
 use pinhole_tests::postgres::Postgres;
@@ -128,6 +131,15 @@ impl Person {
 }
 
 async fn log_in(address: &str, identity: &Identity, name: &str) -> Result<Person, LogInError> {
+    log_in_with(address, identity, name, LoginRecovery::default()).await
+}
+
+async fn log_in_with(
+    address: &str,
+    identity: &Identity,
+    name: &str,
+    recovery: LoginRecovery,
+) -> Result<Person, LogInError> {
     let log_in = LogIn {
         server: address.parse().unwrap(),
         expect: Expect::AnyKey,
@@ -135,6 +147,7 @@ async fn log_in(address: &str, identity: &Identity, name: &str) -> Result<Person
         name: name.parse().unwrap(),
         known: KnownKeys::default(),
         proxy: ProxyChoice::Never,
+        recovery,
     };
     let config = ConnectConfig {
         path: PathPolicy::RelayOnly,
@@ -203,7 +216,7 @@ async fn two_nodes_are_one_server_and_give_a_name_to_one_key_only() {
                 let name = format!("name{number}");
                 match log_in(&address, &person(), &name).await {
                     Ok(_) => Some((name, side)),
-                    Err(LogInError::NameTaken(_)) => None,
+                    Err(LogInError::NameTaken { .. }) => None,
                     Err(error) => panic!("{name}: {error}"),
                 }
             });
@@ -242,6 +255,42 @@ async fn what_an_operator_changes_reaches_every_node() {
     assert!(!list.contains("bob"), "{list}");
     let shown = said(&["names", "show", "carol", "--database", &url]);
     assert!(shown.contains(&key), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_one_node_hears_to_have_ended_has_ended_for_every_node() {
+    let postgres = Postgres::start();
+    let url = postgres.database("pinhole");
+    let first = tempfile::tempdir().unwrap();
+    let one = node(first.path(), &url);
+    let second = another(first.path());
+    let other = node(second.path(), &url);
+    let words = RecoveryKey::from_entropy(&[7; RecoveryKey::ENTROPY_BYTES]).unwrap();
+    let (bob, next) = (person(), person());
+    let [by_bob, by_next] = [&bob, &next].map(|it| RecoveryCertificate::sign(it, words.key()));
+    let with = |certificate, request| LoginRecovery {
+        certificate: Some(certificate),
+        request,
+    };
+    let bob_there = log_in_with(&other.address, &bob, "bob", with(by_bob, None));
+    let mut bob_there = bob_there.await.unwrap();
+    let succession = Succession::sign(&words, by_bob, next.key());
+    let request = Some(RecoveryRequest::Succeed(succession));
+    let here = log_in_with(&one.address, &next, "bob", with(by_next, request));
+    drop(here.await.unwrap());
+    assert_eq!(bob_there.end().await, Refusal::NameTaken);
+    let refused = log_in(&other.address, &bob, "bob").await.err().unwrap();
+    assert!(matches!(refused, LogInError::Refused(Refusal::KeyRevoked)));
+
+    let mut next_there = log_in(&other.address, &next, "bob").await.unwrap();
+    let revoke = RecoveryRequest::Revoke(Revocation::sign_with(&words, by_next));
+    let stranger = person();
+    let told = log_in_with(&one.address, &stranger, "bob", with(by_next, Some(revoke)));
+    let refused = told.await.err().unwrap();
+    assert!(matches!(refused, LogInError::Refused(Refusal::KeyRevoked)));
+    assert_eq!(next_there.end().await, Refusal::KeyRevoked);
+    let shown = said(&["names", "show", "bob", "--database", &url]);
+    assert!(shown.contains("its key revoked"), "{shown}");
 }
 
 /// Nobody who is logged in feels that the database is away, logins are refused with the
@@ -283,7 +332,14 @@ async fn sit_out(postgres: &mut Postgres, begin: fn(&mut Postgres), end: fn(&mut
     let ended = node.process.end(SOON);
     assert_eq!(ended.code, Some(0));
     let log = &ended.errors;
-    assert_eq!(log.matches("cannot be reached").count(), 1, "{log}");
+    // Once about logins, and once about the other nodes, if they were looked for meanwhile.
+    assert_eq!(
+        log.matches("Until then logins are refused").count(),
+        1,
+        "{log}"
+    );
+    assert!(log.matches("new nodes are not found").count() <= 1, "{log}");
+    assert!(log.matches("cannot be reached").count() <= 2, "{log}");
     assert!(log.contains("can be reached again"), "{log}");
 }
 

@@ -88,7 +88,7 @@ async fn a_changed_key_blocks_both_directions_until_the_user_decides() {
         "{refused:?}"
     );
     let told = alice.event(|e| match e {
-        Event::KeyRefused { peer, known } => Some((peer.key.fingerprint(), *known)),
+        Event::KeyRefused { peer, known, .. } => Some((peer.key.fingerprint(), *known)),
         _ => None,
     });
     assert_eq!(told.await, (now, known));

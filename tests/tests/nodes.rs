@@ -2,6 +2,7 @@
 //! nodes that are killed, and a database that is away.
 
 #![cfg(target_os = "linux")]
+#![allow(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::fs;
 use std::process::Command;

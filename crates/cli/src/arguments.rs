@@ -234,6 +234,27 @@ pub(crate) enum CliTask {
         #[arg(value_name = "PEER[#FINGERPRINT]")]
         spec: PeerSpec,
     },
+    /// Make recovery words for your key.
+    Recovery {
+        #[command(subcommand)]
+        task: RecoveryTask,
+    },
+    /// Take your name back with its recovery words, after this computer or its profile
+    /// was lost.
+    ///
+    /// Asks for the words on the terminal, or reads them from standard input. The name
+    /// then belongs to this profile's key, and people who know you are told that you have
+    /// signed that.
+    Recover {
+        /// The name.
+        #[arg(value_name = "NAME")]
+        name: PeerName,
+    },
+    /// Have nobody believe your key any more, because somebody else may have it.
+    ///
+    /// The server refuses it from then on, and people who know you are told. `recover`
+    /// brings the name back with a new key.
+    Revoke(Revoke),
     /// Show your own name, key and fingerprint.
     ///
     /// The fingerprint is what others compare to be sure that you are you.
@@ -258,6 +279,38 @@ pub(crate) enum CliTask {
         #[arg(long)]
         clear: bool,
     },
+}
+
+impl CliTask {
+    /// Whether a new user of it may come to have a name.
+    pub(crate) const fn uses_the_name(&self) -> bool {
+        !matches!(
+            self,
+            Self::Recovery { .. } | Self::Recover { .. } | Self::Revoke(_) | Self::Doctor { .. }
+        )
+    }
+}
+
+/// What `recovery` does.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum RecoveryTask {
+    /// Print new recovery words, once. They take the place of those before, if any.
+    ///
+    /// Write them down: nothing keeps them. Your server hears of them when you log in.
+    /// Words that replace others count there after 30 days, so that a thief with your
+    /// computer cannot make yours worthless.
+    New,
+}
+
+/// What `revoke` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    /// Ask for the recovery words instead of signing with this profile's key.
+    #[arg(long)]
+    pub(crate) words: bool,
+    /// The name whose key is revoked.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: PeerName,
 }
 
 const SEND_EXAMPLES: &str = "\

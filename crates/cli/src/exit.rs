@@ -44,6 +44,10 @@ impl From<&Failure> for Exit {
             | Failure::ConnectionLost { .. } => Self::NoPath,
             Failure::ServerKeyChanged { .. }
             | Failure::PeerKeyChanged { .. }
+            | Failure::PeerKeyRevoked { .. }
+            | Failure::NameReleased { .. }
+            | Failure::KeyRevoked
+            | Failure::NotRecoverable { .. }
             | Failure::PeerNotAuthentic { .. }
             | Failure::RefusedByPeer { .. }
             | Failure::Verification { .. } => Self::Verification,

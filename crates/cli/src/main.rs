@@ -11,6 +11,7 @@ mod payload;
 mod peers;
 mod prompt;
 mod receive;
+mod recovery;
 mod report;
 mod send;
 mod stdout_watch;
@@ -25,7 +26,7 @@ use anyhow::Context as _;
 use pinhole_client::{Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
-use crate::arguments::{CliArguments, CliTask};
+use crate::arguments::{CliArguments, CliTask, RecoveryTask};
 use crate::contacts::ContactChange;
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
@@ -115,7 +116,15 @@ fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
 
 async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Result<Exit> {
     let common = &arguments.common;
+    if arguments.task.uses_the_name() {
+        recovery::introduce(&mut face, common).await?;
+    }
     match arguments.task {
+        CliTask::Recovery {
+            task: RecoveryTask::New,
+        } => recovery::new(&mut face).await,
+        CliTask::Recover { name } => recovery::recover(&mut face, common, name).await,
+        CliTask::Revoke(task) => recovery::revoke(&mut face, common, task).await,
         CliTask::Id => Ok(peers::id(&face, arguments.common.name)),
         CliTask::Doctor { last } => doctor::doctor(&mut face, common, last).await,
         CliTask::History { clear } => history::history(&mut face, clear).await,

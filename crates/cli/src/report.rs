@@ -5,6 +5,7 @@ mod json_line;
 mod network;
 mod output;
 mod people;
+mod recovery;
 mod words;
 
 use std::collections::HashMap;
@@ -30,6 +31,14 @@ use crate::{display, tty};
 
 /// The gutter before each line of a peer's text.
 const GUTTER: &str = "│ ";
+
+/// What is known about the change of a peer's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyChange {
+    Unexplained,
+    /// The name was released, because nobody used it.
+    Released,
+}
 
 /// What the user knows while the server cannot be reached.
 #[derive(Debug, Clone, Copy)]

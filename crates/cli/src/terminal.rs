@@ -11,7 +11,7 @@ use pinhole_client::{
 use crate::arguments::Common;
 use crate::exit::Exit;
 use crate::interrupts::{Interrupt, Interrupts};
-use crate::report::{Outage, Reporter};
+use crate::report::{KeyChange, Outage, Reporter};
 
 /// Engine and output together.
 pub(crate) struct Terminal<'a> {
@@ -291,10 +291,8 @@ impl<'a> Terminal<'a> {
                 local,
                 remote,
             } => self.report.moved(peer, *path, *local, *remote),
-            Event::KeyRefused { peer, known } => {
-                if self.refused_keys.insert(peer.key) {
-                    self.report.key_refused(peer, *known);
-                }
+            Event::KeyRefused { .. } | Event::KeySucceeded { .. } | Event::KeyRevoked { .. } => {
+                self.tell_of_key(event);
             }
             Event::Started { transfer } => {
                 if let Some(transfer) = self.transfer(*transfer) {
@@ -322,7 +320,31 @@ impl<'a> Terminal<'a> {
             | Event::Asked { .. }
             | Event::LogInFailed { .. }
             | Event::Finished { .. }
+            | Event::RecoveryWords { .. }
+            | Event::Revoked { .. }
             | Event::Diagnosed { .. } => {}
+        }
+    }
+
+    /// Reports a peer whose key is another one, or is not to be believed.
+    fn tell_of_key(&mut self, event: &Event) {
+        match event {
+            Event::KeyRefused {
+                peer,
+                known,
+                released,
+            } => {
+                let change = match released {
+                    true => KeyChange::Released,
+                    false => KeyChange::Unexplained,
+                };
+                if self.refused_keys.insert(peer.key) {
+                    self.report.key_refused(peer, *known, change);
+                }
+            }
+            Event::KeySucceeded { peer, was } => self.report.key_succeeded(peer, *was),
+            Event::KeyRevoked { peer } => self.report.key_revoked(peer),
+            _ => {}
         }
     }
 }

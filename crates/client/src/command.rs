@@ -8,6 +8,7 @@ use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 use pinhole_transfer::Existing;
 
 use crate::model::TransferId;
+use crate::recovery_words::RecoveryWords;
 use crate::store::{AcceptPolicy, Strangers};
 
 /// What a face asks of the engine. None of them answers directly: what comes
@@ -34,6 +35,29 @@ pub enum Command {
         /// There is no server, so the name is stored at once. A login stores it once the
         /// server has granted it.
         alone: bool,
+    },
+    /// Make recovery words for our key, instead of others if there are some:
+    /// [`crate::Event::RecoveryWords`]. The server hears of them at the next login.
+    NewRecoveryKey,
+    /// Take a name back whose key is lost, and log in: with a new key if this profile's is
+    /// the lost one. What stands in the way is told by [`crate::Event::CommandFailed`],
+    /// before the login.
+    Recover {
+        /// The name.
+        name: PeerName,
+        /// Where it was registered.
+        server: ServerAddress,
+        /// Its recovery words.
+        words: RecoveryWords,
+    },
+    /// Have nobody believe the key of a name any more: [`crate::Event::Revoked`].
+    Revoke {
+        /// The name.
+        name: PeerName,
+        /// Where it was registered.
+        server: ServerAddress,
+        /// Its recovery words; `None` for a name of this profile.
+        words: Option<RecoveryWords>,
     },
     /// End the login, nearby, and every transfer; back to the first screen.
     LogOut,

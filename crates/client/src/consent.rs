@@ -29,6 +29,8 @@ const DELIVERIES_OF_ONE_MAX: usize = 32;
 pub(crate) enum Standing {
     /// The user has blocked it.
     Blocked,
+    /// It is pinned, and was revoked.
+    Revoked,
     /// Another key is pinned under its name.
     Changed,
     /// The user does not know it.
@@ -43,6 +45,7 @@ impl Standing {
     pub(crate) const fn of(acquaintance: Acquaintance, is_blocked: bool) -> Self {
         match acquaintance {
             _ if is_blocked => Self::Blocked,
+            Acquaintance::Revoked => Self::Revoked,
             Acquaintance::KeyChanged { .. } => Self::Changed,
             Acquaintance::New => Self::Stranger,
             Acquaintance::Known { contact: false } => Self::Chosen,
@@ -114,7 +117,7 @@ impl Policy {
     /// Files of so many bytes are offered.
     pub(crate) fn offer(&self, standing: Standing, bytes: u64) -> Answer {
         let is_trusted = match (standing, self.accept) {
-            (Standing::Blocked, _) => return Answer::Refuse,
+            (Standing::Blocked | Standing::Revoked, _) => return Answer::Refuse,
             (Standing::Changed, _) | (_, AcceptPolicy::Ask) => false,
             (_, AcceptPolicy::All) => true,
             (standing, AcceptPolicy::Contacts) => standing == Standing::Contact,
@@ -128,7 +131,7 @@ impl Policy {
     /// Words come. Those of a stranger are an offer.
     pub(crate) fn words(&self, standing: Standing) -> Answer {
         match standing {
-            Standing::Blocked => Answer::Refuse,
+            Standing::Blocked | Standing::Revoked => Answer::Refuse,
             Standing::Chosen | Standing::Contact => Answer::Take,
             Standing::Stranger if self.accept == AcceptPolicy::All => Answer::Take,
             Standing::Stranger | Standing::Changed => Answer::Ask,
@@ -145,7 +148,9 @@ impl Policy {
     ) -> Invited {
         match standing {
             Standing::Blocked => return Invited::Refuse(RefuseReason::Unavailable),
-            Standing::Changed => return Invited::Refuse(RefuseReason::KeyMismatch),
+            Standing::Revoked | Standing::Changed => {
+                return Invited::Refuse(RefuseReason::KeyMismatch);
+            }
             Standing::Chosen | Standing::Contact => return Invited::Answer(self.path),
             Standing::Stranger if is_allowed => return Invited::Answer(self.path),
             Standing::Stranger => {}

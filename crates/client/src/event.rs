@@ -9,6 +9,7 @@ use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
 
 use crate::failure::Failure;
 use crate::model::TransferId;
+use crate::recovery_words::RecoveryWords;
 
 /// Something that has happened. The [`crate::Snapshot`] holds the present state.
 #[derive(Debug, Clone)]
@@ -74,6 +75,32 @@ pub enum Event {
         peer: PeerIdentity,
         /// The fingerprint of the pinned key.
         known: Fingerprint,
+        /// See [`crate::PeerView::released`].
+        released: bool,
+    },
+    /// A person we know has a new key, and has signed that with the recovery key. It is
+    /// pinned instead of the former one.
+    KeySucceeded {
+        /// Who, with the new key.
+        peer: PeerIdentity,
+        /// The fingerprint of the former one.
+        was: Fingerprint,
+    },
+    /// A person we know has revoked a key.
+    KeyRevoked {
+        /// Who, with that key.
+        peer: PeerIdentity,
+    },
+    /// What [`crate::Command::NewRecoveryKey`] has made. Nobody has them but who takes
+    /// this event.
+    RecoveryWords {
+        /// To be shown once.
+        words: RecoveryWords,
+    },
+    /// The server has noted what [`crate::Command::Revoke`] has signed.
+    Revoked {
+        /// The name whose key was revoked.
+        name: PeerName,
     },
     /// A stranger wants to connect, and was told that it needs permission: it is in
     /// [`crate::Snapshot::asking`]. [`crate::Command::Allow`] lets it in when it tries

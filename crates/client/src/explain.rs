@@ -36,7 +36,7 @@ pub(crate) fn log_in(name: &PeerName, server: &ServerAddress, error: &LogInError
         LogInError::Connect(ServerConnectError::Handshake { reason, .. }) => {
             unreachable(format!("it does not answer as a Pinhole server ({reason})"))
         }
-        LogInError::NameTaken(_) => Failure::NameTaken { name: name.clone() },
+        LogInError::NameTaken { .. } => Failure::NameTaken { name: name.clone() },
         LogInError::Refused(refusal) => refused(*refusal),
         LogInError::Wire(e) => unreachable(e.to_string()),
     }
@@ -55,6 +55,7 @@ pub(crate) fn disconnect(reason: &DisconnectReason) -> Failure {
 fn refused(refusal: Refusal) -> Failure {
     match refusal {
         Refusal::Replaced => Failure::Replaced,
+        Refusal::KeyRevoked => Failure::KeyRevoked,
         Refusal::ShuttingDown => Failure::ServerLost {
             reason: refusal.to_string(),
         },

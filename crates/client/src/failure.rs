@@ -1,6 +1,6 @@
 //! Why something did not happen, in words that say what to do.
 
-use pinhole_net::{Fingerprint, PeerIdentity, PeerKey, PeerName, ServerAddress};
+use pinhole_net::{Fingerprint, PeerName, ServerAddress};
 
 /// Why something did not happen. `Display` is a sentence for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,39 @@ pub enum Failure {
     PeerOffline {
         /// The name as the user gave it.
         peer: String,
+    },
+    /// Our own key is not believed any more.
+    #[error(
+        "Your key was revoked, or a newer one has taken its place. With your recovery words you get your name back."
+    )]
+    KeyRevoked,
+    /// The server knows no name with these recovery words.
+    #[error(
+        "The server does not know {name} with these words. Check the name, the words and the server. New words count 30 days after the server first heard of them; until then, use the words before."
+    )]
+    NotRecoverable {
+        /// The name wanted.
+        name: PeerName,
+    },
+    /// A peer's key was revoked.
+    #[error(
+        "{peer} has revoked this key, because it may be in the wrong hands. Nothing is sent to it. Wait until {peer} is back with a new one."
+    )]
+    PeerKeyRevoked {
+        /// Who.
+        peer: PeerName,
+    },
+    /// Somebody else has a peer's name.
+    #[error(
+        "{peer}'s name was not used for so long that the server released it. Whoever has it now is somebody else, unless they can show you their fingerprint."
+    )]
+    NameReleased {
+        /// The name.
+        peer: PeerName,
+        /// The fingerprint of the pinned key.
+        known: Fingerprint,
+        /// The fingerprint of the new key.
+        now: Fingerprint,
     },
     /// A peer's key differs from the one pinned.
     #[error(
@@ -220,6 +253,10 @@ impl Failure {
             Self::ServerLost { .. } => "server_lost",
             Self::ServerRefused { .. } => "server_refused",
             Self::Replaced => "replaced",
+            Self::KeyRevoked => "key_revoked",
+            Self::NotRecoverable { .. } => "not_recoverable",
+            Self::PeerKeyRevoked { .. } => "peer_key_revoked",
+            Self::NameReleased { .. } => "name_released",
             Self::PeerOffline { .. } => "peer_offline",
             Self::PeerKeyChanged { .. } => "peer_key_changed",
             Self::RefusedByPeer { .. } => "refused_by_peer",
@@ -241,19 +278,12 @@ impl Failure {
             Self::NotPossible { .. } => "not_possible",
         }
     }
-
-    /// This peer's key is not the one pinned.
-    pub(crate) fn key_changed(peer: &PeerIdentity, pinned: PeerKey) -> Self {
-        Self::PeerKeyChanged {
-            peer: peer.name.clone(),
-            known: pinned.fingerprint(),
-            now: peer.key.fingerprint(),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use pinhole_net::PeerKey;
+
     use super::*;
 
     #[test]

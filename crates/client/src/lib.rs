@@ -9,6 +9,7 @@
 //! | [`command`], [`event`], [`snapshot`], [`failure`], [`model`] | the vocabulary between face and engine |
 //! | `state` | what the application knows and wants, without I/O |
 //! | `engine` | the one task that does what the state asks for |
+//! | `recovery_words` | the words that bring a name back |
 //! | `consent` | what may happen without asking, and what only after a yes |
 //! | [`store`] | what survives a restart |
 
@@ -22,6 +23,7 @@ pub mod failure;
 mod limits;
 pub mod model;
 mod offer;
+mod recovery_words;
 pub mod snapshot;
 mod state;
 pub mod store;
@@ -43,6 +45,7 @@ pub use pinhole_transfer::{
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };
+pub use recovery_words::{RecoveryWords, WordsError};
 pub use snapshot::{
     LoginState, LookUpState, LookedUp, OfferView, PeerView, Snapshot, TopView, TransferView,
 };

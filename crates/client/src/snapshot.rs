@@ -45,6 +45,10 @@ pub struct Snapshot {
     pub history: Arc<Vec<HistoryEntry>>,
     /// The last attempts to connect, oldest first, also of earlier runs.
     pub attempts: Arc<Vec<Attempt>>,
+    /// The profile was made by this start.
+    pub is_first_run: bool,
+    /// There are recovery words for our key ([`crate::Command::NewRecoveryKey`]).
+    pub has_recovery_key: bool,
     /// A diagnosis is being made.
     pub is_diagnosing: bool,
     /// The last diagnosis of this run.
@@ -167,6 +171,11 @@ pub struct PeerView {
     /// The fingerprint of the key pinned for this name, when it is another one;
     /// nothing is sent until the user decides ([`crate::Command::TrustNewKey`]).
     pub changed_from: Option<Fingerprint>,
+    /// With `changed_from`: the server says that the name was not used for long and was
+    /// released, so that this is somebody else.
+    pub released: bool,
+    /// The key was revoked: nothing is sent to it, and it is not let in.
+    pub revoked: bool,
     /// The path of the session that is up, if one is.
     pub path: Option<PathKind>,
 }

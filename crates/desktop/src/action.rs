@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use egui::ThemePreference;
-use pinhole_client::{Command, Existing, PeerKey, ServerAddress, TransferId};
+use pinhole_client::{Command, Existing, PeerKey, RecoveryWords, ServerAddress, TransferId};
 
 use crate::message::Draft;
+use crate::recovery::RecoverForm;
 use crate::settings::SettingsForm;
 
 /// What a view asks for.
@@ -127,6 +128,10 @@ pub(crate) enum Sheet {
         /// What to send once the key is trusted.
         paths: Vec<PathBuf>,
     },
+    /// New recovery words, to be written down.
+    Words(RecoveryWords),
+    /// Taking a name back, as typed.
+    Recover(RecoverForm),
     /// The settings, as typed.
     Settings(SettingsForm),
     /// Contacts and blocked people.

@@ -43,6 +43,7 @@ pub(crate) struct App {
     asked: QuestionTimer,
     /// The user wants to quit, even if something is under way.
     is_quitting: bool,
+    has_asked_for_words: bool,
     put_off: Postponed,
     /// The stranger's offer that the user wants to see alone.
     looked_at: Option<TransferId>,
@@ -94,6 +95,7 @@ impl App {
             sheets: SheetStack::default(),
             asked: QuestionTimer::default(),
             is_quitting: false,
+            has_asked_for_words: false,
             put_off: Postponed::default(),
             looked_at: None,
             rows: Vec::new(),
@@ -122,8 +124,15 @@ impl App {
         app
     }
 
-    /// Returns whether the engine has taken the command. If not, a notice says so.
+    /// Returns whether the engine has taken the command. If not, a notice says so. A new
+    /// user's first login, or first step without a server, comes with recovery words.
     fn send(&mut self, command: Command) -> bool {
+        let begins = matches!(command, Command::LogIn { .. } | Command::GoNearby { .. });
+        let is_new = self.snapshot.is_first_run && !self.snapshot.has_recovery_key;
+        if begins && is_new && !self.has_asked_for_words {
+            let asked = self.bridge.command(Command::NewRecoveryKey);
+            self.has_asked_for_words = asked.is_ok();
+        }
         let taken = self.bridge.command(command);
         if let Err(busy) = taken {
             self.notice = Some(busy.to_owned());
@@ -233,6 +242,14 @@ impl App {
                     lines.push(format!("{path}: {failure}"));
                 }
             }
+            Event::RecoveryWords { words } => self.sheets.open(Sheet::Words(words)),
+            Event::KeySucceeded { peer, .. } => {
+                self.notice = Some(text::key_succeeded(peer.name.as_str()));
+            }
+            Event::KeyRevoked { peer } => {
+                self.notice = Some(text::key_revoked(peer.name.as_str()));
+            }
+            Event::Revoked { name } => self.notice = Some(text::revoked(name.as_str())),
             Event::CommandFailed { failure } => self.notice = Some(failure.to_string()),
             // The snapshot shows the rest.
             Event::LoggedIn { .. }
@@ -428,7 +445,10 @@ impl eframe::App for App {
                 actions.extend(self.first_screen(ui));
             });
             // The other sheets need people.
-            if let Some(Sheet::Settings(_) | Sheet::Leave(_)) = self.sheets.top() {
+            if let Some(
+                Sheet::Settings(_) | Sheet::Leave(_) | Sheet::Words(_) | Sheet::Recover(_),
+            ) = self.sheets.top()
+            {
                 actions.extend(self.sheet(ui));
             }
         }

@@ -7,6 +7,7 @@ use pinhole_client::{
 
 use crate::action::{LeaveRequest, Sheet, UiAction};
 use crate::icon::aperture;
+use crate::recovery::RecoverForm;
 use crate::{header, settings, sheet, text, theme};
 
 const COLUMN_WIDTH: f32 = 340.0;
@@ -154,6 +155,7 @@ fn column(
             LoginState::LoggedOut { .. } => {
                 let mut actions = fields(ui, form, snapshot, waiting);
                 actions.extend(settings_button(ui, snapshot));
+                actions.extend(recover_button(ui, form));
                 if snapshot.settings.path != PathPolicy::RelayOnly {
                     actions.extend(without_server(ui, form, snapshot.settings.nearby));
                 }
@@ -234,6 +236,13 @@ fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     let form = || settings::SettingsForm::of(&snapshot.settings);
     let settings = settings.then(|| UiAction::Open(Sheet::Settings(form())));
     settings.into_iter().collect()
+}
+
+fn recover_button(ui: &mut Ui, form: &LoginForm) -> Option<UiAction> {
+    let recover = ui.vertical_centered(|ui| theme::quiet_button(ui, text::RECOVER).clicked());
+    let typed = || RecoverForm::new(form.name.clone(), form.server.clone());
+    let recover = recover.inner;
+    recover.then(|| UiAction::Open(Sheet::Recover(typed())))
 }
 
 fn fields(

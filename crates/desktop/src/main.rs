@@ -21,6 +21,7 @@ mod message;
 mod offer;
 mod paste;
 mod peers;
+mod recovery;
 mod search;
 mod selection;
 mod send_sheet;

@@ -135,6 +135,9 @@ fn row(ui: &mut Ui, peer: &PeerView, hovering: bool, outcome: &mut PeerListOutco
 }
 
 fn buttons(ui: &mut Ui, peer: &PeerView, outcome: &mut PeerListOutcome) {
+    if peer.revoked {
+        return;
+    }
     let (name, key) = (peer.identity.name.as_str(), peer.identity.key);
     if peer.changed_from.is_some() {
         let review = theme::button(ui, text::REVIEW).accessible_name(text::review_key_of(name));
@@ -182,7 +185,11 @@ fn describe(ui: &mut Ui, peer: &PeerView, lit: bool) {
     let palette = theme::palette(ui);
     let name = peer.identity.name.as_str();
     ui.add(egui::Label::new(RichText::new(name).text_style(theme::title())).truncate());
-    let (words, color) = if peer.changed_from.is_some() {
+    let (words, color) = if peer.revoked {
+        (text::KEY_REVOKED.to_owned(), palette.warning)
+    } else if peer.released {
+        (text::NAME_RELEASED.to_owned(), palette.warning)
+    } else if peer.changed_from.is_some() {
         (text::KEY_CHANGED.to_owned(), palette.warning)
     } else if lit {
         (text::drop_to_send(name), palette.accent)

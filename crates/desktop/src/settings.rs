@@ -32,6 +32,8 @@ pub(crate) fn show(ui: &Ui, snapshot: &Snapshot, form: &mut SettingsForm) -> Vec
                 ui.set_width(ui.available_width() - theme::GAP_LARGE);
                 fingerprint(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
+                recovery_words(ui, snapshot, &mut actions);
+                ui.add_space(theme::GAP_LARGE);
                 downloads(ui, snapshot, &mut actions);
                 ui.add_space(theme::GAP_LARGE);
                 accept(ui, snapshot, form, &mut actions);
@@ -81,6 +83,17 @@ fn fingerprint(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
     let grouped = RichText::new(text::grouped(&fingerprint)).monospace();
     ui.add(egui::Label::new(grouped).selectable(true).wrap());
     ui.add(egui::Label::new(theme::muted(ui, text::FINGERPRINT_HELP)).wrap());
+}
+
+fn recovery_words(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {
+    if heading_with_button(ui, text::RECOVERY, text::NEW_WORDS) {
+        actions.push(UiAction::Command(Command::NewRecoveryKey));
+    }
+    let words = match snapshot.has_recovery_key {
+        true => text::HAS_WORDS,
+        false => text::HAS_NO_WORDS,
+    };
+    ui.add(egui::Label::new(theme::muted(ui, words)).wrap());
 }
 
 fn downloads(ui: &mut Ui, snapshot: &Snapshot, actions: &mut Vec<UiAction>) {

@@ -3,6 +3,7 @@
 mod drops;
 mod keys;
 mod leave;
+mod recovery;
 mod strangers;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use pinhole_client::{
 pub(crate) use drops::*;
 pub(crate) use keys::*;
 pub(crate) use leave::*;
+pub(crate) use recovery::*;
 pub(crate) use strangers::*;
 
 use crate::selection::SelectedAmount;

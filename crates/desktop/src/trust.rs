@@ -20,7 +20,10 @@ pub(crate) fn show(ui: &Ui, peer: &PeerView, paths: &[PathBuf], is_ready: bool) 
                 .size(19.0),
         );
         ui.add_space(theme::GAP);
-        ui.label(text::key_changed(name));
+        ui.label(match peer.released {
+            true => text::name_released(name),
+            false => text::key_changed(name),
+        });
         ui.add_space(theme::GAP_LARGE);
         let now = (text::NEW_FINGERPRINT, Some(key.fingerprint()));
         let before = (text::OLD_FINGERPRINT, peer.changed_from);

@@ -1,7 +1,8 @@
 //! Making a new identity. Storing it is the caller's business.
 
+use pinhole_proto::recovery::RecoveryKey;
 use pinhole_proto::tls::{Identity, IdentityError};
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::Ed25519KeyPair;
 
 /// Why no new identity could be made.
@@ -25,6 +26,17 @@ pub fn generate_identity() -> Result<(Identity, Vec<u8>), GenerateIdentityError>
         .map_err(|_| GenerateIdentityError::Random)?;
     let document = document.as_ref().to_vec();
     Ok((Identity::from_pkcs8(&document)?, document))
+}
+
+/// What a new [`RecoveryKey`] is made of. It is as secret as the key.
+///
+/// # Errors
+/// When the system's random number generator fails.
+pub fn random_entropy() -> Result<[u8; RecoveryKey::ENTROPY_BYTES], GenerateIdentityError> {
+    let mut entropy = [0; RecoveryKey::ENTROPY_BYTES];
+    let filled = SystemRandom::new().fill(&mut entropy);
+    filled.map_err(|_| GenerateIdentityError::Random)?;
+    Ok(entropy)
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ pub mod socket;
 pub use connect::{Accepted, ConnectConfig, ConnectError, Connector, PendingLogin, Warmth};
 pub use dial::Unreached;
 pub use doctor::{Examination, diagnosis};
-pub use identity::{GenerateIdentityError, generate_identity};
+pub use identity::{GenerateIdentityError, generate_identity, random_entropy};
 pub use known::KnownKeys;
 pub use nearby::{Multicast, Nearby, NearbyConfig, NearbyEvent, Visitor, examine_multicast};
 pub use network::{NetworkWatch, is_own_address};
@@ -67,6 +67,10 @@ pub use pinhole_proto::agent::{PathKind, PathPolicy};
 pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};
+pub use pinhole_proto::recovery::{
+    InvalidStatement, KeyHistory, LoginRecovery, RecoveryCertificate, RecoveryKey, RecoveryRequest,
+    Revocation, Succession,
+};
 pub use pinhole_proto::rendezvous::{
     Directory, HostSharing, IntroductionFailure, PeerIdentity, Refusal, RefuseReason,
 };

@@ -1,4 +1,4 @@
-//! Keys: who a peer or a server really is.
+//! Keys: who a peer or a server really is, and what they sign.
 
 use std::fmt;
 
@@ -19,7 +19,13 @@ pub struct PeerKey([u8; 32]);
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint([u8; 20]);
 
-/// Why a text is not a key or a fingerprint.
+/// An Ed25519 signature (RFC 8032), 64 bytes; 103 characters of lower-case base32
+/// as text and on the wire. It proves nothing until it is checked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Signature([u8; 64]);
+
+/// Why a text is not a key, a fingerprint or a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyTextError {
     /// Not base32, or not of the right length.
@@ -31,6 +37,9 @@ pub enum KeyTextError {
     /// Not base32, or not of the right length.
     #[error("a fingerprint has 32 characters of a-z and 2-7")]
     Fingerprint,
+    /// Not base32, or not of the right length.
+    #[error("a signature has 103 characters of a-z and 2-7")]
+    Signature,
 }
 
 /// The points of small order as RFC 8032 encodes them, without the sign of x:
@@ -94,6 +103,20 @@ impl PeerKey {
     }
 }
 
+impl Signature {
+    /// The signature with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, as RFC 8032 encodes them.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+}
+
 fn encode(bytes: &[u8]) -> String {
     BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
 }
@@ -152,6 +175,7 @@ text_form!(PeerKey, KeyTextError::Key, |bytes| {
 text_form!(Fingerprint, KeyTextError::Fingerprint, |bytes| Ok(Self(
     bytes
 )));
+text_form!(Signature, KeyTextError::Signature, |bytes| Ok(Self(bytes)));
 
 #[cfg(test)]
 mod tests {

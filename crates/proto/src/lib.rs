@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`name`], [`key`] | who a peer is: `PeerName`, `PeerKey`, `Fingerprint` |
+//! | [`recovery`] | how a name outlives its key: certificates, successions, revocations |
 //! | [`tls`] | TLS 1.3 with raw Ed25519 public keys (RFC 7250) for both kinds of connection |
 //! | [`frame`] | length-prefixed frames and the bounded decoder |
 //! | [`rendezvous`] | the messages between a client and the rendezvous server |
@@ -24,6 +25,7 @@ pub mod hello;
 pub mod key;
 pub mod name;
 pub mod node;
+pub mod recovery;
 pub mod registry;
 pub mod rendezvous;
 pub mod tls;

@@ -22,12 +22,14 @@
 //! | `introduction` | invitations on their way, and what each side learns of the other |
 //! | `cluster` | the other nodes of the server, and who is logged in to them |
 //! | `observed` | the addresses from which the server has seen each key |
+//! | `recovery` | what has become of keys, and who is told |
 //! | `relay` | one-use tokens and the connections that wait for their other half |
 
 mod cluster;
 mod introduction;
 mod observed;
 mod presence;
+mod recovery;
 mod relay;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,7 @@ use pinhole_budget::{Budget, RateLimiter, SubnetRateLimiter};
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::node::NodeMessage;
+use crate::recovery::{LoginRecovery, Revocation};
 use crate::rendezvous::{
     ClientMessage, IntroductionId, NodeId, PROTOCOL_VERSION, PeerIdentity, Refusal, RelayToken,
     ServerMessage,
@@ -62,6 +65,7 @@ pub use presence::{
     DIRECTORY_PEOPLE, LOOKUPS_OF_KEY, LOOKUPS_OF_NETWORK, PRESENCE_INTERVAL, PRESENCE_PAGE_PEERS,
     WATCH_PAGE_NAMES, WATCHED_NAMES,
 };
+pub use recovery::REVOKED_NAMES;
 pub use relay::{Inviter, RelayId, TOKEN_LIFETIME};
 
 /// Time between two pings of one session.
@@ -93,6 +97,17 @@ pub enum Action {
         address: IpAddr,
         /// From [`LogIn`].
         is_known: bool,
+        /// From [`LogIn`]: to be seen to before the key is reported.
+        recovery: Option<Box<LoginRecovery>>,
+    },
+    /// Report with [`Registry::handle_key_history`] what has become of this key.
+    FindKeyHistory {
+        /// Who asks.
+        session: SessionId,
+        /// Under which name it was known.
+        name: PeerName,
+        /// The key.
+        key: PeerKey,
     },
     /// Queue `message` for each of these sessions. A session whose queue is
     /// full is reported with [`Registry::handle_disconnected`].
@@ -171,6 +186,8 @@ pub struct LogIn {
     pub name: PeerName,
     /// From [`ClientMessage::LogIn`].
     pub watch: Vec<PeerName>,
+    /// From [`ClientMessage::LogIn`].
+    pub recovery: Option<Box<LoginRecovery>>,
 }
 
 #[derive(Debug)]
@@ -216,6 +233,8 @@ pub struct Registry {
     introductions_of_keys: RateLimiter<PeerKey>,
     introductions_of_networks: SubnetRateLimiter,
     relay: Relay,
+    /// The names of revoked keys.
+    revoked: BTreeMap<PeerName, Revocation>,
     /// Never removed early: a timer whose subject is gone does nothing.
     timers: BTreeSet<(Instant, Timer)>,
     actions: VecDeque<Action>,
@@ -245,6 +264,7 @@ impl Registry {
             introductions_of_keys: RateLimiter::new(INTRODUCTIONS_OF_KEY, RATED),
             introductions_of_networks: of_networks,
             relay: Relay::default(),
+            revoked: BTreeMap::new(),
             timers: BTreeSet::new(),
             actions: VecDeque::new(),
             last_nonce: 0,
@@ -358,6 +378,7 @@ impl Registry {
                 key,
                 address,
                 is_known,
+                recovery: log_in.recovery,
             });
         } else {
             self.close(session, Some(Refusal::Version));
@@ -398,6 +419,7 @@ impl Registry {
         if before.is_none() {
             self.make_room_in_directory(now, 1);
         }
+        self.forget_revocation(&name, key);
         // The newest login of a key wins, on all nodes. To the others nothing changes.
         let older = self.online.insert(name, session);
         if let Some(older) = older {
@@ -493,6 +515,9 @@ impl Registry {
             } => self.refuse(session, introduction, reason),
             ClientMessage::Watch { names } => self.watch(now, session, names),
             ClientMessage::Unwatch { names } => self.unwatch(session, &names),
+            ClientMessage::KeyHistory { name, key } => {
+                self.find_key_history(now, session, name, key);
+            }
             ClientMessage::Ping { nonce } => self.send(session, ServerMessage::Pong { nonce }),
             ClientMessage::Pong { nonce } => sender.pong(now, nonce),
             ClientMessage::LogIn { .. }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::candidate::Candidate;
 use crate::key::PeerKey;
 use crate::name::PeerName;
+use crate::recovery::{KeyHistory, LoginRecovery, RecoveryCertificate};
 
 /// The version a client names when it logs in.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -204,6 +205,9 @@ pub enum ClientMessage {
         /// The names to watch from the beginning; as [`ClientMessage::Watch`].
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         watch: Vec<PeerName>,
+        /// How the name outlives its key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recovery: Option<Box<LoginRecovery>>,
     },
     /// First on an observation connection; answered by [`ServerMessage::Observed`].
     Observe,
@@ -231,6 +235,14 @@ pub enum ClientMessage {
     Unwatch {
         /// Whom.
         names: Vec<PeerName>,
+    },
+    /// Asks what has become of a key that the sender knows under a name; answered by
+    /// [`ServerMessage::KeyHistory`].
+    KeyHistory {
+        /// The name.
+        name: PeerName,
+        /// The key.
+        key: PeerKey,
     },
     /// Asks to be introduced to a peer. The sender becomes the controlling side.
     Introduce {
@@ -295,6 +307,11 @@ pub enum ServerMessage {
         /// Whether the server offers a relay.
         relay: bool,
     },
+    /// Answers a login that looks for it, before [`Refusal::NameTaken`].
+    RecoveryCertificate(RecoveryCertificate),
+    /// Answers [`ClientMessage::KeyHistory`]. Unasked, to whoever watches the name, when
+    /// its key was revoked.
+    KeyHistory(Box<KeyHistory>),
     /// The connection ends because of this.
     Refused {
         /// Why.
@@ -409,6 +426,12 @@ pub enum Refusal {
     /// The same key has logged in from elsewhere; the newest login wins.
     #[error("this identity has logged in from another place")]
     Replaced,
+    /// The key was revoked, or another one has taken its place.
+    #[error(
+        "this key was revoked, or a newer one has taken its place; with the recovery words and a \
+         new profile the name can be had back"
+    )]
+    KeyRevoked,
     /// The client speaks another version.
     #[error("the server speaks another version of the protocol; update Pinhole")]
     Version,

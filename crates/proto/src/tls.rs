@@ -24,7 +24,7 @@ use rustls::{
     OtherError, ServerConfig, SignatureScheme,
 };
 
-use crate::key::{Fingerprint, PeerKey};
+use crate::key::{Fingerprint, PeerKey, Signature};
 
 /// ALPN (RFC 7301) of every connection to a rendezvous server.
 pub const ALPN_RENDEZVOUS: &[u8] = b"pinhole-rendezvous/1";
@@ -42,6 +42,7 @@ const SPKI_PREFIX: [u8; 12] = [
 #[derive(Clone)]
 pub struct Identity {
     key: PeerKey,
+    pair: Arc<Ed25519KeyPair>,
     certified: Arc<CertifiedKey>,
 }
 
@@ -71,6 +72,7 @@ impl Identity {
         let spki = CertificateDer::from(spki(&key));
         Ok(Self {
             key,
+            pair: Arc::new(pair),
             certified: Arc::new(CertifiedKey::new(vec![spki], signer)),
         })
     }
@@ -80,6 +82,19 @@ impl Identity {
     pub const fn key(&self) -> PeerKey {
         self.key
     }
+
+    /// Signs a statement. Statements begin otherwise than what TLS 1.3 has signed, which
+    /// begins with 64 spaces, so that neither can pass for the other.
+    pub(crate) fn sign(&self, statement: &[u8]) -> Signature {
+        signed_by(&self.pair, statement)
+    }
+}
+
+/// A key pair's signature.
+pub(crate) fn signed_by(pair: &Ed25519KeyPair, statement: &[u8]) -> Signature {
+    let mut bytes = [0; 64];
+    bytes.copy_from_slice(pair.sign(statement).as_ref());
+    Signature::from_bytes(bytes)
 }
 
 impl std::fmt::Debug for Identity {
@@ -580,8 +595,11 @@ mod tests {
             let key = PeerKey::from_bytes(Self::KEY);
             let spki = CertificateDer::from(spki(&key));
             let certified = CertifiedKey::new(vec![spki], Arc::new(Self));
+            // Any will do: TLS signs with `certified`.
+            let pair = Ed25519KeyPair::from_seed_unchecked(&[0; 32]).unwrap();
             Identity {
                 key,
+                pair: Arc::new(pair),
                 certified: Arc::new(certified),
             }
         }

@@ -5,8 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
-use pinhole_proto::key::PeerKey;
+use pinhole_proto::key::{PeerKey, Signature};
 use pinhole_proto::name::PeerName;
+use pinhole_proto::recovery::{
+    KeyHistory, LoginRecovery, RecoveryCertificate, RecoveryRequest, Revocation, SUCCESSIONS_MAX,
+    Succession,
+};
 use pinhole_proto::rendezvous::{
     ClientMessage, Directory, HostSharing, IntroductionFailure, IntroductionId, PeerIdentity,
     ProbeToken, Reachability, Refusal, RefuseReason, RelayToken, Role, ServerMessage,
@@ -63,6 +67,81 @@ fn reachability() -> impl Strategy<Value = Reachability> {
     })
 }
 
+fn key() -> impl Strategy<Value = PeerKey> {
+    peer().prop_map(|peer| peer.key)
+}
+
+fn signature() -> impl Strategy<Value = Signature> {
+    any::<[[u8; 32]; 2]>().prop_map(|halves| {
+        let mut bytes = [0; 64];
+        bytes.copy_from_slice(halves.as_flattened());
+        Signature::from_bytes(bytes)
+    })
+}
+
+fn certificate() -> impl Strategy<Value = RecoveryCertificate> {
+    let all = (key(), key(), signature());
+    all.prop_map(|(key, recovery_key, signature)| RecoveryCertificate {
+        key,
+        recovery_key,
+        signature,
+    })
+}
+
+fn succession() -> impl Strategy<Value = Succession> {
+    let all = (certificate(), key(), signature());
+    all.prop_map(|(certificate, successor, signature)| Succession {
+        certificate,
+        successor,
+        signature,
+    })
+}
+
+fn revocation() -> impl Strategy<Value = Revocation> {
+    let all = (key(), option::of(certificate()), signature());
+    all.prop_map(|(key, certificate, signature)| Revocation {
+        key,
+        certificate,
+        signature,
+    })
+}
+
+fn key_history() -> impl Strategy<Value = KeyHistory> {
+    let successions = vec(succession(), 0..=SUCCESSIONS_MAX);
+    let all = (
+        peer(),
+        successions,
+        option::of(revocation()),
+        option::of(any::<i64>()),
+    );
+    all.prop_map(
+        |(peer, successions, revocation, released_at_s)| KeyHistory {
+            successions,
+            revocation,
+            released_at_s,
+            ..KeyHistory::unknown(peer.name, peer.key)
+        },
+    )
+}
+
+fn login_with_recovery() -> impl Strategy<Value = ClientMessage> {
+    let request = prop_oneof![
+        key().prop_map(|recovery_key| RecoveryRequest::Find { recovery_key }),
+        succession().prop_map(RecoveryRequest::Succeed),
+        revocation().prop_map(RecoveryRequest::Revoke),
+    ];
+    let recovery = (option::of(certificate()), option::of(request));
+    (name(), recovery).prop_map(|(name, (certificate, request))| ClientMessage::LogIn {
+        version: 1,
+        name,
+        watch: Vec::new(),
+        recovery: Some(Box::new(LoginRecovery {
+            certificate,
+            request,
+        })),
+    })
+}
+
 fn client_message() -> impl Strategy<Value = ClientMessage> {
     let introduce = (introduction(), any::<u8>(), name(), reachability());
     let answer = (introduction(), any::<u8>(), reachability());
@@ -72,8 +151,11 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
                 version,
                 name,
                 watch,
+                recovery: None,
             }
         }),
+        login_with_recovery(),
+        peer().prop_map(|PeerIdentity { name, key }| ClientMessage::KeyHistory { name, key }),
         vec(name(), 0..20).prop_map(|names| ClientMessage::Watch { names }),
         vec(name(), 0..20).prop_map(|names| ClientMessage::Unwatch { names }),
         Just(ClientMessage::Observe),
@@ -109,6 +191,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
     select(vec![
         Refusal::NameTaken,
         Refusal::Replaced,
+        Refusal::KeyRevoked,
         Refusal::Version,
         Refusal::Limited,
         Refusal::TooManyNames,
@@ -175,6 +258,8 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             relay: true,
         }),
         refusal().prop_map(|reason| ServerMessage::Refused { reason }),
+        certificate().prop_map(ServerMessage::RecoveryCertificate),
+        key_history().prop_map(|history| ServerMessage::KeyHistory(Box::new(history))),
         observed.prop_map(
             |(address, other_address, observer_ports)| ServerMessage::Observed {
                 address,

@@ -208,6 +208,7 @@ mod tests {
             "log-level" => "\"debug\"",
             "drain" => "\"2m\"",
             "relay-time" => "\"none\"",
+            "names-expire" => "\"90d\"",
             count if count.starts_with("max-") || count.starts_with("relay-pairs") => "1_234",
             other => panic!("give an example of {other}"),
         }

@@ -159,6 +159,7 @@ async fn serve_speaking(
             version,
             name,
             watch,
+            recovery,
         } => {
             let Some(slot) = context.admission.log_in(key, observed.ip()) else {
                 let reason = "login refused: too many of it or its network";
@@ -176,6 +177,7 @@ async fn serve_speaking(
                 version,
                 name,
                 watch,
+                recovery,
             };
             Box::pin(control(context, client, log_in, connection, slot)).await
         }
@@ -209,6 +211,7 @@ const fn type_of(message: &ClientMessage) -> &'static str {
         ClientMessage::Refuse { .. } => "refuse",
         ClientMessage::Watch { .. } => "watch",
         ClientMessage::Unwatch { .. } => "unwatch",
+        ClientMessage::KeyHistory { .. } => "key_history",
         ClientMessage::Ping { .. } => "ping",
         ClientMessage::Pong { .. } => "pong",
     }

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pinhole_proto::key::PeerKey;
+use pinhole_proto::name::PeerName;
 use pinhole_proto::node::NodeMessage;
+use pinhole_proto::recovery::{KeyHistory, RecoveryCertificate, Revocation};
 use pinhole_proto::registry::{Inviter, LogIn, RelayId, SessionId};
 use pinhole_proto::rendezvous::{ClientMessage, NodeId, Refusal, RelayToken};
 use tokio::net::TcpStream;
@@ -12,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::ConnectionSlot;
 use crate::backlog::{Backlog, QueuedFrame, SharedFrame};
+use crate::limits::NameLimits;
 
 /// Boxed, because every step of a connection would otherwise reserve space for it.
 pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
@@ -52,11 +55,9 @@ pub(crate) enum RegistrarInput {
     Health {
         reply: oneshot::Sender<bool>,
     },
-    /// An operator changed how many names there may be.
-    NameLimits {
-        names: u64,
-        names_per_key: u32,
-    },
+    /// An operator changed how many names there may be, or for how long.
+    NameLimits(NameLimits),
+    Key(KeyNews),
     /// An operator changed names.
     NamesChanged,
     /// These sessions have lost their names.
@@ -94,6 +95,25 @@ pub(crate) enum RegistrarInput {
     Node {
         link: NodeLink,
         event: NodeEvent,
+    },
+}
+
+/// What the name worker has found out about keys, or done to them.
+#[derive(Debug)]
+pub(crate) enum KeyNews {
+    /// A login has looked for the certificate of a name's key.
+    Certificate {
+        session: SessionId,
+        certificate: Box<RecoveryCertificate>,
+    },
+    /// Another key has taken this one's place.
+    Succeeded { key: PeerKey },
+    /// The keys of these names were revoked.
+    Revoked(Vec<(PeerName, Revocation)>),
+    /// A session has asked about this key.
+    History {
+        session: SessionId,
+        history: Box<KeyHistory>,
     },
 }
 

@@ -70,6 +70,8 @@ pub struct Limits {
     pub names_per_key: u32,
     /// Names in all.
     pub names: u64,
+    /// A name that nobody has used for this long is released; `None` for never.
+    pub names_expire: Option<Duration>,
     /// How long the server tries to connect back to a client that asks for it.
     pub probe_timeout: Duration,
     /// Clients that are probed at once.
@@ -141,6 +143,7 @@ impl Default for Limits {
             new_names_per_network: rate(256, Duration::from_secs(60)),
             names_per_key: 32,
             names: 1_000_000,
+            names_expire: Some(Duration::from_secs(365 * 24 * 60 * 60)),
             // A lost segment is sent again after one second.
             probe_timeout: Duration::from_millis(2_500),
             probes: bounds(256, 0, 1, 16),
@@ -200,6 +203,24 @@ impl Limits {
         self.silent.total = self.silent.total.min(files / 16);
         self.waiting.total = self.waiting.total.min(files / 8);
         self
+    }
+}
+
+/// How many names there may be, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NameLimits {
+    pub(crate) names: u64,
+    pub(crate) names_per_key: u32,
+    pub(crate) expire: Option<Duration>,
+}
+
+impl From<&Limits> for NameLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            names: limits.names,
+            names_per_key: limits.names_per_key,
+            expire: limits.names_expire,
+        }
     }
 }
 

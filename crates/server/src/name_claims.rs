@@ -1,5 +1,8 @@
 //! Claims of names: which of them wait for the disk or the database, and which are granted.
 
+mod recovery;
+mod review;
+
 use std::collections::HashMap;
 use std::mem;
 use std::net::IpAddr;
@@ -9,10 +12,12 @@ use std::time::{Duration, Instant};
 use pinhole_budget::{Full, Owner, SubnetRateLimiter};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::recovery::{LoginRecovery, RecoveryRequest};
 use pinhole_proto::registry::SessionId;
 use pinhole_proto::rendezvous::Refusal;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use tracing::{error, info};
@@ -20,19 +25,21 @@ use tracing::{error, info};
 use crate::admission::{NamedKeys, RATED, newcomer};
 use crate::caps::{CapWarnings, NAMES};
 use crate::inbox::RegistrarInput;
-use crate::limits::Limits;
-use crate::names::{NameState, Names, NamesError, now_s};
+use crate::limits::{Limits, NameLimits};
+use crate::names::{ClaimedName, NameState, Names, NamesError};
 use crate::slots::{Slot, Slots};
+use recovery::{NameUses, NewRecoveries};
 
 /// The length of the queue. It is longer than the number of claims that may wait, because
 /// evicted claims stay in it until they are answered.
 const QUEUE: usize = 32_768;
 /// The most claims that are answered together. New names among them share one write.
 const BATCH: usize = 256;
+/// How many questions about former keys may wait. Many are asked when somebody whom many
+/// know comes back with another key.
+const QUESTIONS: usize = 1_024;
 /// How many tasks may wait. Each comes once in a while.
 const TASKS: usize = 16;
-/// The most people whose names are looked up again together.
-const REVIEW: usize = 1_024;
 /// How often an operator's changes are looked for, and whether the database answers.
 /// SQLite tells other processes nothing by itself, PostgreSQL's messages may get lost, and
 /// looking reads a few bytes.
@@ -40,11 +47,6 @@ const CHANGES_INTERVAL: Duration = Duration::from_secs(2);
 /// The buckets for what a lookup takes: from 50 us to 13 s, by fours.
 const LOOKUP_SECONDS_MIN: f64 = 0.000_05;
 const LOOKUP_BUCKETS: u16 = 10;
-/// How often keys with new names and new regulars are looked for.
-const KEYS_INTERVAL: Duration = Duration::from_secs(60);
-/// How much earlier than the last look a new name may have been registered: another
-/// server's clock may be behind, and its write may have been under way.
-const KEYS_OVERLAP_S: i64 = 60;
 /// How long a claim waits for a database that is away. With the last attempt, which takes
 /// four seconds at most, this is within the ten seconds that clients wait.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -60,6 +62,30 @@ pub(crate) struct NameClaim {
     /// The client's address.
     pub(crate) address: IpAddr,
     pub(crate) is_known: bool,
+    pub(crate) recovery: Option<Box<LoginRecovery>>,
+}
+
+impl NameClaim {
+    fn request(&self) -> Option<RecoveryRequest> {
+        self.recovery.as_ref().and_then(|it| it.request)
+    }
+
+    /// Whether it wants something of a name that has an owner, and not the name if it is
+    /// free.
+    fn asks_about_a_name(&self) -> bool {
+        matches!(
+            self.request(),
+            Some(RecoveryRequest::Find { .. } | RecoveryRequest::Revoke(_))
+        )
+    }
+}
+
+/// A key that a session knows under a name, and asks about.
+#[derive(Debug)]
+pub(crate) struct KnownKey {
+    pub(crate) session: SessionId,
+    pub(crate) name: PeerName,
+    pub(crate) key: PeerKey,
 }
 
 /// A name by which a session is online.
@@ -83,13 +109,13 @@ enum NameTask {
     Review(Vec<OnlineName>),
     /// Says whether the names can be read.
     Check(oneshot::Sender<bool>),
-    /// Changes how many names there may be.
-    Limit { names: u64, names_per_key: u32 },
+    Limit(NameLimits),
 }
 
 /// What comes to that thread next.
 enum Work {
     Claims,
+    Question(KnownKey),
     Task(NameTask),
     LookForChanges,
     End,
@@ -98,6 +124,7 @@ enum Work {
 /// The queue to the thread that owns the names.
 pub(crate) struct ClaimQueue {
     queue: mpsc::Sender<WaitingClaim>,
+    questions: mpsc::Sender<KnownKey>,
     tasks: mpsc::Sender<NameTask>,
     waiting: Arc<Slots>,
     /// How many names there are.
@@ -112,9 +139,9 @@ pub(crate) struct NameWorker {
     count: Gauge,
     lookups: Histogram,
     queue: mpsc::Receiver<WaitingClaim>,
+    questions: mpsc::Receiver<KnownKey>,
     tasks: mpsc::Receiver<NameTask>,
-    names_per_key: u32,
-    names_max: u64,
+    limits: NameLimits,
     warnings: CapWarnings,
     new_names: SubnetRateLimiter,
     named_keys: Arc<NamedKeys>,
@@ -128,6 +155,12 @@ pub(crate) struct NameWorker {
     is_review_due: bool,
     /// The database did not answer the last time.
     is_out: bool,
+    uses: NameUses,
+    new_recoveries: NewRecoveries,
+    /// Until when revoked keys were told, in seconds since 1970.
+    revocations_told_s: i64,
+    /// What the registrar has to hear before the answer to the present claim.
+    before_answer: Vec<RegistrarInput>,
 }
 
 pub(crate) async fn claims(
@@ -136,9 +169,11 @@ pub(crate) async fn claims(
     named_keys: Arc<NamedKeys>,
 ) -> Result<(ClaimQueue, NameWorker), NamesError> {
     let (sender, queue) = mpsc::channel(QUEUE);
+    let (question_sender, questions) = mpsc::channel(QUESTIONS);
     let (task_sender, tasks) = mpsc::channel(TASKS);
     let claims = ClaimQueue {
         queue: sender,
+        questions: question_sender,
         tasks: task_sender,
         waiting: Slots::new(limits.claims),
         count: Gauge::default(),
@@ -149,9 +184,9 @@ pub(crate) async fn claims(
         lookups: claims.lookups.clone(),
         names,
         queue,
+        questions,
         tasks,
-        names_per_key: limits.names_per_key,
-        names_max: limits.names,
+        limits: NameLimits::from(limits),
         warnings: CapWarnings::new(NAMES),
         new_names: SubnetRateLimiter::new(limits.new_names_per_network, RATED),
         named_keys,
@@ -162,6 +197,10 @@ pub(crate) async fn claims(
         changes_looked_at: None,
         is_review_due: false,
         is_out: false,
+        uses: NameUses::default(),
+        new_recoveries: NewRecoveries::default(),
+        revocations_told_s: i64::MIN,
+        before_answer: Vec::new(),
     };
     name_worker.note_keys(Instant::now()).await?;
     name_worker.note_count();
@@ -195,12 +234,15 @@ impl ClaimQueue {
         self.perform(NameTask::Check(reply));
     }
 
-    /// Changes how many names there may be.
-    pub(crate) fn limit(&self, names: u64, names_per_key: u32) {
-        self.perform(NameTask::Limit {
-            names,
-            names_per_key,
-        });
+    /// Has a question about a former key answered. Fails when too many wait.
+    pub(crate) fn ask_history(&self, known: KnownKey) -> Result<(), KnownKey> {
+        let asked = self.questions.try_send(known);
+        asked.map_err(TrySendError::into_inner)
+    }
+
+    /// Changes how many names there may be, and for how long.
+    pub(crate) fn limit(&self, limits: NameLimits) {
+        self.perform(NameTask::Limit(limits));
     }
 
     fn perform(&self, task: NameTask) {
@@ -251,11 +293,15 @@ impl NameWorker {
         loop {
             let answered = match self.next(&mut waiting).await {
                 Work::Claims => self.answer(answers, mem::take(&mut waiting)).await,
+                Work::Question(known) => send(answers, [self.history(known).await]).await,
                 Work::Task(task) => send(answers, self.perform(task).await).await,
                 Work::LookForChanges => Ok(()),
-                Work::End => return,
+                Work::End => return self.flush_uses(Instant::now()).await,
             };
-            let changed = self.look_for_changes(Instant::now()).await;
+            let now = Instant::now();
+            self.write_uses(now).await;
+            let changed = self.look_for_changes(now).await;
+            let changed = changed.into_iter().chain(self.begin_day());
             if answered.is_err() || send(answers, changed).await.is_err() {
                 return;
             }
@@ -266,6 +312,7 @@ impl NameWorker {
         tokio::select! {
             biased;
             Some(task) = self.tasks.recv() => Work::Task(task),
+            Some(known) = self.questions.recv() => Work::Question(known),
             claims = self.queue.recv_many(waiting, BATCH) => match claims {
                 0 => Work::End,
                 _ => Work::Claims,
@@ -285,11 +332,8 @@ impl NameWorker {
                 let _: Result<(), _> = reply.send(is_readable);
                 None
             }
-            NameTask::Limit {
-                names,
-                names_per_key,
-            } => {
-                (self.names_max, self.names_per_key) = (names, names_per_key);
+            NameTask::Limit(limits) => {
+                self.limits = limits;
                 None
             }
         }
@@ -326,15 +370,16 @@ impl NameWorker {
     ) -> Result<(), ServerEnded> {
         let begin = Instant::now();
         self.note_keys_if_due(begin).await;
-        let states = loop {
+        let known = loop {
             waiting = self.turn_away(answers, waiting).await?;
             if waiting.is_empty() {
                 return Ok(());
             }
-            let names: Vec<_> = waiting.iter().map(|it| it.claim.name.clone()).collect();
-            let states = self.names.look_up(&names).await;
-            match self.note(states, "looking names up") {
-                Some(states) => break states,
+            let claims = waiting.iter().map(|it| &it.claim);
+            let claims: Vec<_> = claims.map(|it| (it.name.clone(), it.key)).collect();
+            let known = self.names.look_up_claimed(&claims).await;
+            match self.note(known, "looking names up") {
+                Some(known) => break known,
                 None if self.is_out => sleep(RETRY_PAUSE).await,
                 None => {
                     let refused = waiting.iter().map(|it| {
@@ -346,19 +391,44 @@ impl NameWorker {
             }
         };
         let mut new = Vec::new();
-        for (it, state) in waiting.into_iter().zip(states) {
-            match owner(&it.claim, state) {
-                None => new.push(it),
-                Some(owner) => send(answers, [self.decided(begin, &it.claim, owner)]).await?,
+        for (it, mut known) in waiting.into_iter().zip(known) {
+            match self.decide(begin, &it.claim, &mut known).await {
+                None => new.push((it, known)),
+                Some(owner) => {
+                    self.note_login(&it.claim, owner, &known);
+                    let answer = self.decided(begin, &it.claim, owner);
+                    let before = mem::take(&mut self.before_answer);
+                    send(answers, before.into_iter().chain([answer])).await?;
+                }
             }
         }
-        let claims: Vec<_> = new.iter().map(|it| &it.claim).collect();
+        let claims: Vec<_> = new.iter().map(|(it, _)| &it.claim).collect();
         let owners = self.bind(begin, &claims).await;
-        for (claim, owner) in claims.into_iter().zip(owners) {
-            send(answers, [self.decided(begin, claim, owner)]).await?;
+        for ((it, known), owner) in new.iter().zip(owners) {
+            self.note_login(&it.claim, owner, known);
+            send(answers, [self.decided(begin, &it.claim, owner)]).await?;
         }
+        self.write_recoveries().await;
         self.note_count();
         Ok(())
+    }
+
+    /// The answer to a claim of a name that is not free, or that wants no free one.
+    async fn decide(
+        &mut self,
+        now: Instant,
+        claim: &NameClaim,
+        known: &mut ClaimedName,
+    ) -> Option<Result<PeerKey, Refusal>> {
+        let asks = claim.asks_about_a_name();
+        if known.has_ended && !asks && known.state != NameState::Banned {
+            return Some(Err(Refusal::KeyRevoked));
+        }
+        match owner(claim, known.state) {
+            Some(Ok(owner)) => Some(self.see_to_recovery(now, claim, owner, known).await),
+            None if asks => Some(Err(Refusal::NameTaken)),
+            decided => decided,
+        }
     }
 
     /// Refuses claims that are evicted, and those that have waited for long enough for a
@@ -459,14 +529,14 @@ impl NameWorker {
         held: u32,
         new: u64,
     ) -> Result<(), Refusal> {
-        if held >= self.names_per_key {
+        if held >= self.limits.names_per_key {
             self.warnings.met(Full::Key);
             return Err(Refusal::TooManyNames);
         }
         if !self.new_names.take(now, claim.address) {
             return Err(Refusal::Limited);
         }
-        if self.names.count() + new >= self.names_max {
+        if self.names.count() + new >= self.limits.names {
             self.warnings.met(Full::Total);
             return Err(Refusal::NoNewNames);
         }
@@ -476,63 +546,6 @@ impl NameWorker {
     fn note_count(&self) {
         self.count
             .set(i64::try_from(self.names.count()).unwrap_or(i64::MAX));
-    }
-
-    /// Says so if an operator has changed the names.
-    async fn look_for_changes(&mut self, now: Instant) -> Option<RegistrarInput> {
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= CHANGES_INTERVAL;
-        if !self.changes_looked_at.is_none_or(is_due) {
-            return None;
-        }
-        self.changes_looked_at = Some(now);
-        let changed = self.names.has_changed_elsewhere().await;
-        let changed = self.note(changed, "looking for changed names")?;
-        self.note_count();
-        let is_review_due = mem::take(&mut self.is_review_due);
-        (changed || is_review_due).then_some(RegistrarInput::NamesChanged)
-    }
-
-    /// Those of `online` whose name is banned, free or another key's.
-    async fn review(&mut self, online: &[OnlineName]) -> Option<RegistrarInput> {
-        let mut sessions = Vec::new();
-        for page in online.chunks(REVIEW) {
-            let names: Vec<_> = page.iter().map(|it| it.name.clone()).collect();
-            let states = self.names.look_up(&names).await;
-            let Some(states) = self.note(states, "reviewing names") else {
-                self.is_review_due = true;
-                break;
-            };
-            let lost = page.iter().zip(states).filter(|(it, state)| {
-                !matches!(state, NameState::Bound(key) if *key == it.key)
-                    && *state != NameState::Damaged
-            });
-            sessions.extend(lost.map(|(it, _)| it.session));
-        }
-        (!sessions.is_empty()).then_some(RegistrarInput::NamesLost { sessions })
-    }
-
-    async fn note_keys_if_due(&mut self, now: Instant) {
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= KEYS_INTERVAL;
-        if !self.is_out && self.keys_looked_at.is_none_or(is_due) {
-            let noted = self.note_keys(now).await;
-            self.note(noted, "looking for regulars");
-        }
-    }
-
-    /// Notes the keys that have names, and as regulars those whose names have become old
-    /// enough.
-    async fn note_keys(&mut self, now: Instant) -> Result<(), NamesError> {
-        self.keys_looked_at = Some(now);
-        let now_s = now_s();
-        let keys = self.names.registered_within(self.named_until_s, i64::MAX);
-        self.named_keys.insert(keys.await?);
-        self.named_until_s = now_s.saturating_sub(KEYS_OVERLAP_S);
-        let after_s = i64::try_from(self.regular_after.as_secs()).unwrap_or(i64::MAX);
-        let until_s = now_s.saturating_sub(after_s);
-        let keys = self.names.registered_within(self.regular_until_s, until_s);
-        self.named_keys.insert_regulars(keys.await?);
-        self.regular_until_s = self.regular_until_s.max(until_s);
-        Ok(())
     }
 }
 
@@ -553,6 +566,7 @@ mod tests {
             key: PeerKey::from_bytes([key; 32]),
             address: address.parse().unwrap(),
             is_known: false,
+            recovery: None,
         }
     }
 
@@ -569,9 +583,9 @@ mod tests {
         now: Instant,
         claim: NameClaim,
     ) -> Result<PeerKey, Refusal> {
-        let names = [claim.name.clone()];
-        let states = name_worker.names.look_up(&names).await.unwrap();
-        match owner(&claim, states[0]) {
+        let claimed = [(claim.name.clone(), claim.key)];
+        let mut known = name_worker.names.look_up_claimed(&claimed).await.unwrap();
+        match name_worker.decide(now, &claim, &mut known[0]).await {
             Some(owner) => owner,
             None => name_worker.bind(now, &[&claim]).await[0],
         }

@@ -1,7 +1,10 @@
 //! Names and the keys they are bound to: in a file of SQLite, or in a PostgreSQL database
 //! that several servers share.
 
+mod carry;
+mod expiry;
 mod postgres;
+mod recovery;
 mod sqlite;
 
 use std::collections::HashMap;
@@ -13,7 +16,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 use pinhole_proto::name::PeerName;
 
+pub use expiry::{TOMBSTONE_LIFETIME, day_of, start_of};
 pub use postgres::{Database, DatabaseError, PostgresNames};
+pub use recovery::{ClaimedName, NotedRecovery, RECOVERY_DELAY};
 pub use sqlite::SqliteNames;
 
 /// The most entries that are read or written together.
@@ -125,7 +130,7 @@ impl NameState {
     }
 }
 
-/// A name that is registered, banned or both.
+/// A name that is registered or banned, or was released because nobody used it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameEntry {
     /// The name.
@@ -136,6 +141,39 @@ pub struct NameEntry {
     pub registered_at_s: Option<i64>,
     /// When it was banned, in seconds since 1970.
     pub banned_at_s: Option<i64>,
+    /// When its key was revoked, in seconds since 1970.
+    pub revoked_at_s: Option<i64>,
+    /// The day on which it was last used, counted from 1970-01-01.
+    pub used_on: Option<i64>,
+    /// When it was released from a former key, in seconds since 1970.
+    pub released_at_s: Option<i64>,
+}
+
+/// An entry as it is stored: the name, its key and the fields of [`NameEntry`].
+type StoredEntry = (
+    String,
+    Option<String>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+);
+
+impl NameEntry {
+    fn of(stored: StoredEntry, place: impl Display) -> Result<Self, NamesError> {
+        let (name, key, registered_at_s, banned_at_s, revoked_at_s, used_on, released_at_s) =
+            stored;
+        Ok(Self {
+            name,
+            key: key.map(|text| parsed(&text, place)).transpose()?,
+            registered_at_s,
+            banned_at_s,
+            revoked_at_s,
+            used_on,
+            released_at_s,
+        })
+    }
 }
 
 /// The names of a server. A name is bound permanently to the first key that claims it, and
@@ -240,7 +278,7 @@ impl Names {
         }
     }
 
-    /// What is known about `name`; `None` if it is neither registered nor banned.
+    /// What is known about `name`, if anything is.
     ///
     /// # Errors
     /// See the type.
@@ -344,8 +382,8 @@ impl Names {
         }
     }
 
-    /// Whether an operator has changed names since the last call. Counts anew, too, if
-    /// that is due.
+    /// Whether an operator has changed names since the last call, or another server has
+    /// ended keys or released names. Counts anew, too, if that is due.
     ///
     /// # Errors
     /// See the type.

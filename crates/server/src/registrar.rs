@@ -10,6 +10,7 @@ use std::time::Instant;
 use pinhole_proto::candidate::is_global;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::recovery::KeyHistory;
 use pinhole_proto::registry::{Action, Inviter, Registry, RelayId, SessionId};
 use pinhole_proto::rendezvous::{Refusal, RelayToken, ServerMessage};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -21,10 +22,10 @@ use tracing::{debug, error, info, warn};
 use crate::admission::{AdmissionControl, ConnectionSlot};
 use crate::backlog::{Backlog, Backlogs, QueuedFrame, SharedFrame, encoded};
 use crate::context::Phase;
-use crate::inbox::{RegistrarInput, RelayDecision};
+use crate::inbox::{KeyNews, RegistrarInput, RelayDecision};
 use crate::log::ClientLog;
 use crate::metrics::Metrics;
-use crate::name_claims::{ClaimQueue, NameClaim, NameWorker, OnlineName};
+use crate::name_claims::{ClaimQueue, KnownKey, NameClaim, NameWorker, OnlineName};
 use crate::nodes::OpenLinks;
 
 /// How many inputs may wait. Connections that bring more wait themselves.
@@ -159,10 +160,8 @@ impl Registrar {
                 self.registry.handle_claim(now, session, owner);
             }
             RegistrarInput::Health { reply } => self.resources.claims.check(reply),
-            RegistrarInput::NameLimits {
-                names,
-                names_per_key,
-            } => self.resources.claims.limit(names, names_per_key),
+            RegistrarInput::NameLimits(limits) => self.resources.claims.limit(limits),
+            RegistrarInput::Key(news) => self.handle_key(news),
             RegistrarInput::NamesChanged => self.review_names(),
             RegistrarInput::NamesLost { sessions } => {
                 for session in sessions {
@@ -206,6 +205,20 @@ impl Registrar {
         }
     }
 
+    fn handle_key(&mut self, news: KeyNews) {
+        match news {
+            KeyNews::Certificate {
+                session,
+                certificate,
+            } => self.registry.handle_certificate(session, *certificate),
+            KeyNews::Succeeded { key } => self.registry.handle_key_ended(key),
+            KeyNews::Revoked(names) => self.registry.handle_revocations(names),
+            KeyNews::History { session, history } => {
+                self.registry.handle_key_history(session, *history);
+            }
+        }
+    }
+
     fn act(&mut self) {
         while let Some(action) = self.registry.poll_action() {
             match action {
@@ -215,13 +228,18 @@ impl Registrar {
                     key,
                     address,
                     is_known,
+                    recovery,
                 } => self.claim(NameClaim {
                     session,
                     name,
                     key,
                     address,
                     is_known,
+                    recovery,
                 }),
+                Action::FindKeyHistory { session, name, key } => {
+                    self.find_history(KnownKey { session, name, key });
+                }
                 Action::Send { to, message } => self.send(&to, &message),
                 Action::Close { session, refusal } => self.close(session, refusal),
                 Action::HoldRelay { relay, inviter } => {
@@ -259,6 +277,14 @@ impl Registrar {
         if let Err(refusal) = self.resources.claims.ask(claim) {
             let now = Instant::now();
             self.registry.handle_claim(now, session, Err(refusal));
+        }
+    }
+
+    /// Nothing is known while too many ask.
+    fn find_history(&mut self, known: KnownKey) {
+        if let Err(KnownKey { session, name, key }) = self.resources.claims.ask_history(known) {
+            let unknown = KeyHistory::unknown(name, key);
+            self.registry.handle_key_history(session, unknown);
         }
     }
 

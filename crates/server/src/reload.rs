@@ -67,7 +67,7 @@ impl Reloader {
 fn is_live(option: &str) -> bool {
     // Clients are told when they log in whether there is a relay.
     let is_limit = option.starts_with("max-") || option.starts_with("relay-");
-    is_limit || matches!(option, "drain" | "log-level")
+    is_limit || matches!(option, "drain" | "log-level" | "names-expire")
 }
 
 /// The options whose values differ.

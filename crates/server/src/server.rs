@@ -29,7 +29,7 @@ use crate::connection::{self, Arrival, ListenerInfo};
 use crate::context::{Context, Phase, tell};
 use crate::data_dir::DataDir;
 use crate::inbox::RegistrarInput;
-use crate::limits::Limits;
+use crate::limits::{Limits, NameLimits};
 use crate::log::{ClientLog, LoggedAddresses};
 use crate::memory::ConnectionPeak;
 use crate::metrics::Metrics;
@@ -237,10 +237,7 @@ async fn obey(
         context.admission.set_limits(&limits);
         context.relay.set_limits(&limits.relay);
         *drain_time = limits.drain;
-        let input = RegistrarInput::NameLimits {
-            names: limits.names,
-            names_per_key: limits.names_per_key,
-        };
+        let input = RegistrarInput::NameLimits(NameLimits::from(&*limits));
         if tell(context, input).await.is_err() {
             return;
         }

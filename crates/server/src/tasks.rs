@@ -9,7 +9,7 @@ use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::name::PeerName;
 use pinhole_server::Limits;
 use pinhole_server::data_dir::{self, back_up, inspect, open_names};
-use pinhole_server::names::{Database, NameEntry, Names};
+use pinhole_server::names::{Database, NameEntry, Names, start_of};
 use serde::Serialize;
 
 use crate::arguments::{NamesTask, Place, ServeArguments, data_dir_or_default, database};
@@ -67,6 +67,9 @@ struct EntryLine<'a> {
     fingerprint: Option<Fingerprint>,
     registered_at: Option<String>,
     banned_at: Option<String>,
+    revoked_at: Option<String>,
+    used_on: Option<String>,
+    released_at: Option<String>,
 }
 
 impl<'a> From<&'a NameEntry> for EntryLine<'a> {
@@ -77,12 +80,21 @@ impl<'a> From<&'a NameEntry> for EntryLine<'a> {
             fingerprint: entry.key.as_ref().map(PeerKey::fingerprint),
             registered_at: entry.registered_at_s.map(date),
             banned_at: entry.banned_at_s.map(date),
+            revoked_at: entry.revoked_at_s.map(date),
+            used_on: entry.used_on.map(day),
+            released_at: entry.released_at_s.map(date),
         }
     }
 }
 
 fn date(at_s: i64) -> String {
     Timestamp::from_second(at_s).map_or_else(|_| at_s.to_string(), |at| at.to_string())
+}
+
+fn day(number: i64) -> String {
+    let mut date = date(start_of(number));
+    date.truncate("2026-01-01".len());
+    date
 }
 
 /// An entry as a line for people.
@@ -92,8 +104,17 @@ fn line(entry: &NameEntry) -> String {
         (Some(key), Some(at_s)) => format!("{name} {} since {}", key.fingerprint(), date(at_s)),
         _ => format!("{name} is not registered"),
     };
-    if let Some(at_s) = entry.banned_at_s {
-        line.push_str(&format!(", banned since {}", date(at_s)));
+    if let Some(number) = entry.used_on {
+        line.push_str(&format!(", last used on {}", day(number)));
+    }
+    for (what, at_s) in [
+        ("banned since", entry.banned_at_s),
+        ("its key revoked since", entry.revoked_at_s),
+        ("released from another key at", entry.released_at_s),
+    ] {
+        if let Some(at_s) = at_s {
+            line.push_str(&format!(", {what} {}", date(at_s)));
+        }
     }
     line
 }

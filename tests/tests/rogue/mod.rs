@@ -3,8 +3,8 @@
 
 use pinhole_client::PeerIdentity;
 use pinhole_net::{
-    ConnectConfig, Connector, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, PathPolicy,
-    ProxyChoice, Warmth, generate_identity,
+    ConnectConfig, Connector, Expect, HostSharing, KnownKeys, LiveSessions, LogIn, LoginRecovery,
+    PathPolicy, ProxyChoice, Warmth, generate_identity,
 };
 use pinhole_tests::scene::{SOON, Scene};
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Resources, Side};
@@ -32,6 +32,7 @@ impl Rogue {
             name: name.parse().expect("a name"),
             known: KnownKeys::default(),
             proxy: ProxyChoice::default(),
+            recovery: LoginRecovery::default(),
         };
         let config = ConnectConfig {
             path: PathPolicy::Auto,

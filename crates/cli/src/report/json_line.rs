@@ -43,6 +43,26 @@ pub(super) enum JsonLine<'a> {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
         known: Fingerprint,
+        released: bool,
+    },
+    KeySucceeded {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+        was: Fingerprint,
+    },
+    KeyRevoked {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
+    RecoveryWords {
+        words: &'a str,
+    },
+    Recovered {
+        name: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
+    Revoked {
+        name: &'a PeerName,
     },
     Trusted {
         name: &'a PeerName,
@@ -143,6 +163,8 @@ pub(super) enum JsonLine<'a> {
         key_changed: bool,
         nearby: bool,
         claimed: bool,
+        released: bool,
+        revoked: bool,
     },
     Absent {
         name: &'a PeerName,

@@ -3,23 +3,29 @@
 use pinhole_client::{Fingerprint, PeerIdentity, PeerKey, PeerName, PeerView};
 
 use super::json_line::JsonLine;
-use super::{Reporter, words};
+use super::{KeyChange, Reporter, words};
 
 impl Reporter {
     /// A peer under a known name has another key and was refused.
-    pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint) {
+    pub(crate) fn key_refused(&self, peer: &PeerIdentity, known: Fingerprint, change: KeyChange) {
         let (name, fingerprint) = (&peer.name, peer.key.fingerprint());
         if self.json {
             return self.line(&JsonLine::KeyRefused {
                 peer: name,
                 fingerprint,
                 known,
+                released: change == KeyChange::Released,
             });
         }
         let trust = words::trust(name.as_str(), known, fingerprint);
-        self.say(&format!(
-            "refused {name}, whose key has changed. It may be a new device, or somebody else. {trust}"
-        ));
+        self.say(&match change {
+            KeyChange::Unexplained => format!(
+                "refused {name}, whose key has changed. It may be a new device, or somebody else. {trust}"
+            ),
+            KeyChange::Released => format!(
+                "refused {name}: the name was not used for so long that the server released it, and whoever has it now is somebody else. {trust}"
+            ),
+        });
     }
 
     /// A key was pinned.
@@ -105,6 +111,7 @@ impl Reporter {
         let fingerprint = key.fingerprint();
         let (contact, key_changed) = (peer.contact, peer.changed_from.is_some());
         let (nearby, claimed) = (peer.nearby, peer.claimed);
+        let (released, revoked) = (peer.released, peer.revoked);
         if self.json {
             return self.line(&JsonLine::Peer {
                 name,
@@ -114,9 +121,13 @@ impl Reporter {
                 key_changed,
                 nearby,
                 claimed,
+                released,
+                revoked,
             });
         }
         let note = match (key_changed, contact) {
+            _ if revoked => "  KEY REVOKED",
+            _ if released => "  SOMEBODY ELSE, THE NAME WAS RELEASED",
             (true, _) => "  KEY HAS CHANGED",
             (false, true) => "  contact",
             (false, false) => "",

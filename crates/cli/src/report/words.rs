@@ -17,10 +17,12 @@ const NAMES_SAID: usize = 3;
 /// A failure, with the command that helps.
 pub(super) fn failure(failure: &Failure) -> String {
     match failure {
-        Failure::PeerKeyChanged { peer, known, now } => {
+        Failure::PeerKeyChanged { peer, known, now }
+        | Failure::NameReleased { peer, known, now } => {
             let trust = trust(peer.as_str(), *known, *now);
             format!("{failure} {trust}")
         }
+        Failure::KeyRevoked => format!("{failure} Run: pinhole recover NAME"),
         other => plain(&other.to_string()),
     }
 }

@@ -89,6 +89,8 @@ mod tests {
             claimed: false,
             contact: false,
             changed_from: None,
+            released: false,
+            revoked: false,
             path: None,
         }
     }

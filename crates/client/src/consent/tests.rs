@@ -2,8 +2,9 @@ use pinhole_transfer::manifest::ManifestBuilder;
 
 use super::*;
 
-const STANDINGS: [Standing; 5] = [
+const STANDINGS: [Standing; 6] = [
     Standing::Blocked,
+    Standing::Revoked,
     Standing::Changed,
     Standing::Stranger,
     Standing::Chosen,
@@ -28,12 +29,28 @@ fn accepting(accept: AcceptPolicy) -> Policy {
 fn files_are_taken_unasked_only_with_a_standing_yes() {
     use Answer::{Ask, Refuse, Take};
     let table = [
-        (AcceptPolicy::Ask, 1, [Refuse, Ask, Ask, Ask, Ask]),
-        (AcceptPolicy::Contacts, 1, [Refuse, Ask, Ask, Ask, Take]),
-        (AcceptPolicy::All, 1, [Refuse, Ask, Take, Take, Take]),
-        (AcceptPolicy::All, 100, [Refuse, Ask, Take, Take, Take]),
-        (AcceptPolicy::All, 101, [Refuse, Ask, Ask, Ask, Ask]),
-        (AcceptPolicy::Contacts, 101, [Refuse, Ask, Ask, Ask, Ask]),
+        (AcceptPolicy::Ask, 1, [Refuse, Refuse, Ask, Ask, Ask, Ask]),
+        (
+            AcceptPolicy::Contacts,
+            1,
+            [Refuse, Refuse, Ask, Ask, Ask, Take],
+        ),
+        (
+            AcceptPolicy::All,
+            1,
+            [Refuse, Refuse, Ask, Take, Take, Take],
+        ),
+        (
+            AcceptPolicy::All,
+            100,
+            [Refuse, Refuse, Ask, Take, Take, Take],
+        ),
+        (AcceptPolicy::All, 101, [Refuse, Refuse, Ask, Ask, Ask, Ask]),
+        (
+            AcceptPolicy::Contacts,
+            101,
+            [Refuse, Refuse, Ask, Ask, Ask, Ask],
+        ),
     ];
     for (accept, bytes, expected) in table {
         let answers = STANDINGS.map(|standing| accepting(accept).offer(standing, bytes));
@@ -45,9 +62,12 @@ fn files_are_taken_unasked_only_with_a_standing_yes() {
 fn words_of_strangers_are_a_question() {
     use Answer::{Ask, Refuse, Take};
     let table = [
-        (AcceptPolicy::Ask, [Refuse, Ask, Ask, Take, Take]),
-        (AcceptPolicy::Contacts, [Refuse, Ask, Ask, Take, Take]),
-        (AcceptPolicy::All, [Refuse, Ask, Take, Take, Take]),
+        (AcceptPolicy::Ask, [Refuse, Refuse, Ask, Ask, Take, Take]),
+        (
+            AcceptPolicy::Contacts,
+            [Refuse, Refuse, Ask, Ask, Take, Take],
+        ),
+        (AcceptPolicy::All, [Refuse, Refuse, Ask, Take, Take, Take]),
     ];
     for (accept, expected) in table {
         let answers = STANDINGS.map(|standing| accepting(accept).words(standing));
@@ -89,9 +109,10 @@ fn a_stranger_learns_no_address() {
                 assert_eq!(invited(standing, false), over(path), "{said}");
             }
             for is_allowed in [true, false] {
-                let refused =
-                    [Standing::Blocked, Standing::Changed].map(|it| invited(it, is_allowed));
-                let reasons = [RefuseReason::Unavailable, RefuseReason::KeyMismatch];
+                let refused = [Standing::Blocked, Standing::Revoked, Standing::Changed];
+                let refused = refused.map(|it| invited(it, is_allowed));
+                let mismatch = RefuseReason::KeyMismatch;
+                let reasons = [RefuseReason::Unavailable, mismatch, mismatch];
                 assert_eq!(refused, reasons.map(Invited::Refuse), "{said}");
             }
         }
@@ -115,6 +136,7 @@ fn only_a_user_who_has_looked_pins_a_key() {
             true,
         ),
         (changed, Standing::Changed, false),
+        (Acquaintance::Revoked, Standing::Revoked, false),
     ];
     for (acquaintance, standing, is_chosen) in table {
         assert_eq!(Standing::of(acquaintance, false), standing);

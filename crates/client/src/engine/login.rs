@@ -18,6 +18,9 @@ use crate::state::{ConnectionId, Effort, LoggedInTo, LoginEffect, LoginInput};
 /// An attempt that is made in haste lasts no longer than this.
 const HASTY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Invitations that may wait until the server has said what became of a key.
+const HELD_INVITATIONS: usize = 16;
+
 /// What the tasks around the connection to the server report.
 #[derive(Debug)]
 pub(crate) enum ServerInput {
@@ -47,6 +50,8 @@ pub(super) struct ServerConnection {
     /// Empty while not logged in.
     connector: watch::Sender<Option<Connector>>,
     aside: Option<Box<PendingLogin>>,
+    /// Invitations that wait for the history of a key.
+    held: Vec<Invitation>,
     task: Option<AbortHandle>,
     aside_task: Option<AbortHandle>,
 }
@@ -62,6 +67,16 @@ impl ServerConnection {
         self.connector.subscribe()
     }
 
+    /// Keeps an invitation until a key's history has come. Gives it back if too many
+    /// wait.
+    pub(super) fn hold(&mut self, invitation: Invitation) -> Option<Invitation> {
+        if self.held.len() >= HELD_INVITATIONS {
+            return Some(invitation);
+        }
+        self.held.push(invitation);
+        None
+    }
+
     fn drop_aside(&mut self) {
         self.aside = None;
         if let Some(task) = self.aside_task.take() {
@@ -73,6 +88,7 @@ impl ServerConnection {
         if let Some(task) = self.task.take() {
             task.abort();
         }
+        self.held.clear();
         self.connector.send_replace(None);
     }
 }
@@ -115,6 +131,9 @@ impl Engine {
             }
             LoginEffect::Watch(names) => self.connected(|it| it.rendezvous().watch(&names)),
             LoginEffect::Unwatch(names) => self.connected(|it| it.rendezvous().unwatch(&names)),
+            LoginEffect::AskHistory(known) => {
+                self.connected(|it| it.rendezvous().ask_history(known));
+            }
             LoginEffect::Ask(connection) => self.ask_server(connection),
             LoginEffect::ConnectAside {
                 connection,
@@ -191,25 +210,38 @@ impl Engine {
         name: PeerName,
         server: ServerAddress,
     ) -> LoginAttempt {
-        let settings = self.state.in_force();
+        let (log_in, config) = self.login_request(name, server);
         LoginAttempt {
             connection,
             inputs: self.inputs.clone(),
-            log_in: LogIn {
-                expect: self.expected_key(&server),
-                server,
-                identity: self.profile.identity().clone(),
-                name,
-                proxy: settings.proxy,
-                known: self.known.clone(),
-            },
-            config: ConnectConfig {
-                path: settings.path,
-                sessions: self.live_sessions.clone(),
-                port_mapper: Some(self.port_mapper.clone()),
-                warmth: self.state.warmth(),
-            },
+            log_in,
+            config,
         }
+    }
+
+    /// What a login as this profile needs.
+    pub(super) fn login_request(
+        &self,
+        name: PeerName,
+        server: ServerAddress,
+    ) -> (LogIn, ConnectConfig) {
+        let settings = self.state.in_force();
+        let log_in = LogIn {
+            expect: self.expected_key(&server),
+            server,
+            identity: self.profile.identity().clone(),
+            name,
+            proxy: settings.proxy,
+            known: self.known.clone(),
+            recovery: self.recovery.at_login(),
+        };
+        let config = ConnectConfig {
+            path: settings.path,
+            sessions: self.live_sessions.clone(),
+            port_mapper: Some(self.port_mapper.clone()),
+            warmth: self.state.warmth(),
+        };
+        (log_in, config)
     }
 
     pub(super) async fn handle_server(&mut self, input: ServerInput) {
@@ -248,7 +280,13 @@ impl Engine {
                 }
             }
             ServerInput::Said { connection, input } => {
+                let brings_history = matches!(input, LoginInput::KeyHistory(_));
                 self.state.handle_login(connection, input, now);
+                if brings_history {
+                    for invitation in std::mem::take(&mut self.server.held) {
+                        self.take_invitation(invitation).await;
+                    }
+                }
             }
         }
     }
@@ -318,6 +356,7 @@ impl LoginAttempt {
         while let Some(event) = events.recv().await {
             let input = match event {
                 RendezvousEvent::Presence(presence) => LoginInput::Presence(presence),
+                RendezvousEvent::KeyHistory(history) => LoginInput::KeyHistory(history),
                 RendezvousEvent::RelayEnded { peer, reason } => {
                     LoginInput::RelayEnded { peer, reason }
                 }

@@ -11,6 +11,7 @@ mod disk;
 mod freed;
 mod login;
 mod nearby;
+mod recovery;
 mod sessions;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ pub(crate) use self::disk::{make_and_open, not_opened};
 use self::freed::Freed;
 use self::login::{ServerConnection, ServerInput};
 use self::nearby::{NearbyId, Neighbourhood};
+use self::recovery::RecoveryInput;
 use self::sessions::{LiveSession, SessionInput};
 use crate::command::Command;
 use crate::event::Event;
@@ -40,7 +42,9 @@ use crate::snapshot::{Snapshot, TransferView};
 use crate::state::{
     Carrier, Effect, ExchangeEffect, SessionId, SessionSample, State, Stored, Stores,
 };
-use crate::store::{Attempt, Attempts, History, Overrides, Profile, ProfileError, ProfileWriter};
+use crate::store::{
+    Attempt, Attempts, History, Overrides, Profile, ProfileError, ProfileWriter, Recovery,
+};
 
 /// How often progress is sampled while bytes move.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -59,6 +63,7 @@ pub(crate) enum Input {
     },
     Session(SessionInput),
     Disk(DiskInput),
+    Recovery(Box<RecoveryInput>),
     Diagnosed(Arc<Diagnosis>),
     /// Something of the profile could not be stored.
     NotStored(ProfileError),
@@ -71,6 +76,7 @@ pub(crate) struct Engine {
     state: State,
     profile: Profile,
     writer: ProfileWriter,
+    recovery: Recovery,
     history: History,
     attempts: Attempts,
     diagnosing: Diagnosing,
@@ -115,6 +121,7 @@ impl Engine {
             default_folder: profile.default_download_folder().to_owned(),
             key: profile.identity().key(),
         };
+        let recovery = profile.load_recovery()?;
         let history = History::parse(&profile.load_history()?);
         // They are not stored durably, so that a file that a power cut has spoilt is no
         // reason to stop.
@@ -136,6 +143,7 @@ impl Engine {
             state,
             profile,
             writer,
+            recovery,
             history,
             attempts: Attempts::new(attempts),
             diagnosing: Diagnosing::default(),
@@ -206,6 +214,7 @@ impl Engine {
             Input::Session(input) => self.handle_session(input),
             Input::Disk(input) => self.handle_disk(input),
             Input::NotStored(error) => self.report_profile(Err(error)).await,
+            Input::Recovery(input) => self.handle_recovery(*input).await,
             Input::Network => self.state.handle_network_changed(Instant::now()),
             Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
@@ -216,6 +225,17 @@ impl Engine {
         let now = Instant::now();
         match command {
             Command::Diagnose { server } => self.diagnose(server).await,
+            Command::NewRecoveryKey => self.make_recovery_key().await,
+            Command::Recover {
+                name,
+                server,
+                words,
+            } => self.recover(name, server, &words).await,
+            Command::Revoke {
+                name,
+                server,
+                words,
+            } => self.revoke(name, server, words.as_ref()).await,
             Command::ClearHistory => {
                 let change = self.history.clear();
                 self.writer.change_history(change);
@@ -363,6 +383,8 @@ impl Engine {
         let next = Snapshot {
             history: self.history.entries(),
             attempts: self.attempts.entries(),
+            is_first_run: self.profile.is_new(),
+            has_recovery_key: self.recovery.certificate.is_some(),
             is_diagnosing: self.diagnosing.is_running,
             diagnosis: self.diagnosing.last.clone(),
             ..self.state.snapshot(self.key())

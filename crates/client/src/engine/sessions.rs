@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_net::{
     Accepted, ConnectError, Connector, Invitation, Nearby, NetworkWatch, PathPolicy, PeerIdentity,
-    Report, Session, SessionHandle, SessionPath, is_own_address,
+    RefuseReason, Report, Session, SessionHandle, SessionPath, is_own_address,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Selection, Side};
 use tokio::sync::{mpsc, watch};
@@ -191,6 +191,13 @@ impl Engine {
         };
         let is_new = !connector.may_migrate_a_session(&invitation);
         let from = invitation.from().clone();
+        if self.state.handle_doubtful(&from, Instant::now()) {
+            if let Some(refused) = self.server.hold(invitation) {
+                let reason = RefuseReason::Busy;
+                connector.rendezvous().refuse(refused, reason).await;
+            }
+            return;
+        }
         let told = self.state.handle_invitation(from, is_new, Instant::now());
         let (peer, epoch, sharing, policy) = match told {
             Told::Yes {

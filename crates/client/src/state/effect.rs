@@ -76,6 +76,8 @@ pub(crate) enum LoginEffect {
     Watch(Vec<PeerName>),
     /// Take that back.
     Unwatch(Vec<PeerName>),
+    /// Ask the server what has become of a pinned key.
+    AskHistory(PeerIdentity),
     /// Ask the server whether it is there.
     Ask(ConnectionId),
     /// Make another connection beside the present one.

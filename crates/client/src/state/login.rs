@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pinhole_net::{PeerKey, PeerName, Presence, Refusal, ServerAddress};
+use pinhole_net::{KeyHistory, PeerKey, PeerName, Presence, Refusal, ServerAddress};
 use tracing::debug;
 
 use super::State;
@@ -42,6 +42,7 @@ pub(crate) enum LoginInput {
     /// Whether a connection was made aside.
     Aside(bool),
     Presence(Presence),
+    KeyHistory(Box<KeyHistory>),
     RelayEnded {
         peer: PeerKey,
         reason: Refusal,
@@ -75,7 +76,7 @@ enum LoginStage {
         failure: Option<Failure>,
     },
     /// Logged in, or on the way there.
-    Wanted(Wanted),
+    Wanted(Box<Wanted>),
 }
 
 /// A login that is kept up.
@@ -104,6 +105,8 @@ enum Phase {
     Online {
         to: LoggedInTo,
         /// It has said who is online.
+        is_told: bool,
+        /// And what became of those who come with other keys.
         is_announced: bool,
         doubt: Option<Doubt>,
     },
@@ -170,13 +173,10 @@ impl Login {
         }
     }
 
-    /// Whether the server has said who is online.
-    fn is_announced(&self) -> bool {
-        match &self.stage {
-            LoginStage::Wanted(Wanted {
-                phase: Phase::Online { is_announced, .. },
-                ..
-            }) => *is_announced,
+    /// The server says who is online. Returns whether it has said so before.
+    fn is_told_again(&mut self) -> bool {
+        match self.wanted().map(|wanted| &mut wanted.phase) {
+            Some(Phase::Online { is_told, .. }) => std::mem::replace(is_told, true),
             _ => false,
         }
     }
@@ -202,11 +202,11 @@ impl Login {
     }
 
     fn online_to(&self) -> Option<&LoggedInTo> {
-        match &self.stage {
-            LoginStage::Wanted(Wanted {
-                phase: Phase::Online { to, .. },
-                ..
-            }) => Some(to),
+        let LoginStage::Wanted(wanted) = &self.stage else {
+            return None;
+        };
+        match &wanted.phase {
+            Phase::Online { to, .. } => Some(to),
             _ => None,
         }
     }
@@ -242,7 +242,7 @@ impl State {
             true => LAST_RETRY_OF_SENDER,
             false => LAST_RETRY,
         };
-        self.login.stage = LoginStage::Wanted(Wanted {
+        self.login.stage = LoginStage::Wanted(Box::new(Wanted {
             name,
             server,
             connection: ConnectionId(0),
@@ -251,7 +251,7 @@ impl State {
             keeps_trying: patient,
             is_told_of_haste: false,
             is_check_due: false,
-        });
+        }));
         self.connect_to_server(Source::Dialled);
     }
 
@@ -262,7 +262,7 @@ impl State {
     }
 
     fn end_login(&mut self, failure: Option<Failure>) {
-        self.presence.clear_server();
+        self.forget_what_was_told();
         self.login = Login::new(self.login.own_key);
         self.login.stage = LoginStage::LoggedOut { failure };
         self.effect(Effect::Login(LoginEffect::End));
@@ -327,14 +327,16 @@ impl State {
             LoginInput::Answered(is_there) => self.server_answered(is_there),
             LoginInput::Aside(is_made) => self.connected_aside(is_made),
             LoginInput::Presence(presence) => self.presence_told(presence),
+            LoginInput::KeyHistory(history) => self.history_told(&history),
             LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason),
         }
     }
 
-    fn presence_told(&mut self, presence: Presence) {
-        if !self.login.is_announced() {
-            self.presence.clear_server();
+    fn presence_told(&mut self, mut presence: Presence) {
+        if !self.login.is_told_again() {
+            self.forget_what_was_told();
         }
+        self.hold_doubtful(&mut presence);
         for name in self.presence.told(presence) {
             self.shorten_waits_for(&name);
         }
@@ -356,6 +358,7 @@ impl State {
         wanted.server = server.with_fingerprint(to.server_key.fingerprint());
         wanted.phase = Phase::Online {
             to,
+            is_told: false,
             is_announced: false,
             doubt: None,
         };
@@ -388,19 +391,24 @@ impl State {
         }
     }
 
-    /// Logged in counts once the server has said who is online, so that a face which
-    /// is told can look for its peer at once.
-    fn announce_login(&mut self) {
+    /// Logged in counts once the server has said who is online, and what became of the
+    /// keys of those who come with others, so that a face which is told can look for its
+    /// peer at once.
+    pub(super) fn announce_login(&mut self) {
+        let are_in_doubt = self.doubts.are_any();
         let Some(wanted) = self.login.wanted() else {
             return;
         };
         let Phase::Online {
-            to, is_announced, ..
+            to,
+            is_told: true,
+            is_announced,
+            ..
         } = &mut wanted.phase
         else {
             return;
         };
-        if std::mem::replace(is_announced, true) {
+        if are_in_doubt || std::mem::replace(is_announced, true) {
             return;
         }
         let event = Event::LoggedIn {

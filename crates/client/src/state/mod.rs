@@ -10,6 +10,7 @@
 //! | [`activity`] | whether a port is worth being kept ready |
 //! | [`login`], [`retries`] | being logged in, again and again |
 //! | [`presence`] | who is online, who is nearby, and whose key is whose |
+//! | [`key_history`] | keys that have changed or were revoked |
 //! | [`permissions`] | who may connect, who is blocked |
 //! | [`admission`] | how much others may make this side hold |
 //! | [`sessions`], [`path_monitor`] | connections to peers, and when one is left for another |
@@ -20,6 +21,7 @@ mod activity;
 mod admission;
 mod effect;
 mod ids;
+mod key_history;
 mod login;
 mod path_monitor;
 mod permissions;
@@ -46,6 +48,7 @@ pub(crate) use self::effect::{
     SessionEffect, Stored,
 };
 pub(crate) use self::ids::{Carrier, ConnectionId, Epoch, SessionId};
+use self::key_history::KeyDoubts;
 use self::login::Login;
 pub(crate) use self::login::{LoggedInTo, LoginInput};
 pub(crate) use self::path_monitor::SessionSample;
@@ -75,6 +78,7 @@ pub(crate) struct State {
     login: Login,
     activity: Activity,
     presence: Presence,
+    doubts: KeyDoubts,
     permissions: Permissions,
     admission: Admission,
     sessions: Sessions,
@@ -109,6 +113,7 @@ impl State {
             login: Login::new(stores.key),
             activity: Activity::default(),
             presence: Presence::default(),
+            doubts: KeyDoubts::default(),
             permissions: Permissions::default(),
             admission: Admission::default(),
             sessions: Sessions::default(),
@@ -199,7 +204,11 @@ impl State {
             Command::Dismiss { transfer } => self.dismiss(transfer),
             Command::TrustNewKey { peer } => self.trust_new_key(peer),
             // They concern no state.
-            Command::Diagnose { .. } | Command::ClearHistory => {}
+            Command::Diagnose { .. }
+            | Command::ClearHistory
+            | Command::NewRecoveryKey
+            | Command::Recover { .. }
+            | Command::Revoke { .. } => {}
             setting => self.change_setting(setting),
         }
     }
@@ -274,13 +283,15 @@ impl State {
             key: own_key,
             directory: self.presence.directory(),
             peers: self.peer_views(),
-            looked_up: self.presence.looked_up(),
+            looked_up: self.presence.looked_up(&self.doubts),
             transfers: self.transfer_views(),
             asking: self.permissions.asking(),
             contacts: self.pinned.clone(),
             blocked: self.contacts.blocked(),
             history: Arc::default(),
             attempts: Arc::default(),
+            is_first_run: false,
+            has_recovery_key: false,
             is_diagnosing: false,
             diagnosis: None,
             download_folder: self.download_folder(),
@@ -317,9 +328,13 @@ impl State {
         let acquaintance = self.acquaintance(&identity);
         let changed_from = match acquaintance {
             Acquaintance::KeyChanged { pinned } => Some(pinned.fingerprint()),
-            Acquaintance::New | Acquaintance::Known { .. } => None,
+            _ => None,
         };
+        let released = matches!(acquaintance, Acquaintance::KeyChanged { pinned }
+            if self.is_released_from(&identity.name, pinned));
         PeerView {
+            released,
+            revoked: acquaintance == Acquaintance::Revoked,
             contact: acquaintance == Acquaintance::Known { contact: true },
             changed_from,
             path: self.sessions.path_to(&identity),

@@ -118,7 +118,7 @@ impl State {
         let Some(identity) = self.identity_of(peer) else {
             return;
         };
-        if let Acquaintance::Known { .. } = self.acquaintance(&identity) {
+        if let Acquaintance::Known { .. } | Acquaintance::Revoked = self.acquaintance(&identity) {
             return;
         }
         match self.server_of(&identity) {
@@ -145,17 +145,22 @@ impl State {
                 detail: detail.to_owned(),
             });
         }
+        self.cut_off(key, "it was blocked");
+        for id in self.transfers.ids(|t| t.peer.key == key) {
+            self.interrupt(id);
+        }
+        self.store_contacts();
+    }
+
+    /// Ends everything that is under way with a key, and takes its permissions.
+    pub(super) fn cut_off(&mut self, key: PeerKey, why: &str) {
         self.permissions.take_off(key);
         self.permissions.allowed.remove(&key);
         self.decline_where(|of, _| of.key == key);
         let sessions: Vec<_> = self.sessions.with(key).collect();
         for session in sessions {
-            self.drop_session(session, "it was blocked");
+            self.drop_session(session, why);
         }
-        for id in self.transfers.ids(|t| t.peer.key == key) {
-            self.interrupt(id);
-        }
-        self.store_contacts();
     }
 
     /// Anybody with this key who is there, has asked or offered something, or is pinned.

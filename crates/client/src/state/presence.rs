@@ -6,6 +6,7 @@ use pinhole_net::{Directory, PeerIdentity, PeerKey, PeerName, WATCHED_NAMES};
 
 use super::State;
 use super::effect::{Effect, LoginEffect};
+use super::key_history::KeyDoubts;
 use crate::consent::Standing;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -84,8 +85,7 @@ impl Presence {
     pub(super) fn told(&mut self, presence: pinhole_net::Presence) -> Vec<PeerName> {
         self.directory = Some(presence.directory);
         for peer in presence.online {
-            self.unanswered.remove(&peer.name);
-            self.on_server.insert(peer.name, peer.key);
+            self.came(peer);
         }
         let mut gone = Vec::new();
         for name in presence.offline {
@@ -106,13 +106,25 @@ impl Presence {
         self.directory = None;
     }
 
+    /// Whether the server says that somebody of this name is online.
+    pub(super) fn has(&self, name: &PeerName) -> bool {
+        self.on_server.contains_key(name)
+    }
+
+    /// Somebody is online who was kept back.
+    pub(super) fn came(&mut self, peer: PeerIdentity) {
+        self.unanswered.remove(&peer.name);
+        self.on_server.insert(peer.name, peer.key);
+    }
+
     /// The names that the user has looked up, and what came of it.
-    pub(super) fn looked_up(&self) -> Vec<LookedUp> {
+    pub(super) fn looked_up(&self, doubts: &KeyDoubts) -> Vec<LookedUp> {
+        let is_open = |name| {
+            self.directory.is_none() || self.unanswered.contains(name) || doubts.is_asked(name)
+        };
         let state = |name| match self.on_server.contains_key(name) {
             true => LookUpState::Online,
-            false if self.directory.is_none() || self.unanswered.contains(name) => {
-                LookUpState::Searching
-            }
+            false if is_open(name) => LookUpState::Searching,
             false => LookUpState::NotOnline,
         };
         let names = self.looked_up.iter();
@@ -228,7 +240,10 @@ impl State {
         let server = self.login.server_key()?;
         let is_known = || {
             let acquaintance = self.contacts.acquaintance(server, peer);
-            matches!(acquaintance, Acquaintance::Known { .. })
+            matches!(
+                acquaintance,
+                Acquaintance::Known { .. } | Acquaintance::Revoked
+            )
         };
         (self.presence.is_on_server(peer) || is_known()).then_some(server)
     }

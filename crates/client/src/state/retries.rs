@@ -74,7 +74,10 @@ impl Retries {
 pub(super) const fn is_final(failure: &Failure) -> bool {
     matches!(
         failure,
-        Failure::NameTaken { .. } | Failure::ServerKeyChanged { .. } | Failure::Replaced
+        Failure::NameTaken { .. }
+            | Failure::KeyRevoked
+            | Failure::ServerKeyChanged { .. }
+            | Failure::Replaced
     )
 }
 

@@ -255,8 +255,7 @@ impl State {
     ) {
         match (reason, acquaintance) {
             (RefuseReason::KeyMismatch, Acquaintance::KeyChanged { pinned }) => {
-                let known = pinned.fingerprint();
-                self.emit(Event::KeyRefused { peer, known });
+                self.tell_key_refused(peer, pinned);
             }
             (RefuseReason::NeedsPermission, _) => self.ask_for_permission(peer),
             _ => {}
@@ -271,17 +270,18 @@ impl State {
         let peer = named_by_server.unwrap_or_else(|| said.clone());
         let standing = self.standing(&peer);
         let owner = owner(peer.key, None, standing.is_chosen());
-        if standing == Standing::Blocked || !self.has_room_for_session(owner) {
+        let is_shut_out = matches!(standing, Standing::Blocked | Standing::Revoked);
+        if is_shut_out || !self.has_room_for_session(owner) {
             info!(peer = %peer.name, ?standing, "refused somebody nearby");
             return Told::No(match standing {
                 Standing::Blocked => RefuseReason::Unavailable,
+                Standing::Revoked => RefuseReason::KeyMismatch,
                 _ => RefuseReason::Busy,
             });
         }
         if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
             info!(peer = %peer.name, "refused somebody nearby: the key has changed");
-            let known = pinned.fingerprint();
-            self.emit(Event::KeyRefused { peer, known });
+            self.tell_key_refused(peer, pinned);
             return Told::No(RefuseReason::KeyMismatch);
         }
         Told::Yes {

@@ -9,7 +9,7 @@
 //! counts: whoever is known from anywhere is known, and whoever takes the name
 //! of somebody known from anywhere is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pinhole_net::{PeerIdentity, PeerKey, PeerName, ServerAddress};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct Contacts {
     nearby: BTreeMap<PeerName, Pin>,
     /// Blocked keys, with the names they had.
     blocked: BTreeMap<PeerKey, PeerName>,
+    /// Pinned keys that were revoked.
+    revoked: BTreeSet<PeerKey>,
 }
 
 /// The file.
@@ -46,6 +48,8 @@ struct Stored {
     nearby: BTreeMap<PeerName, Pin>,
     #[serde(default)]
     blocked: BTreeMap<PeerKey, PeerName>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    revoked: BTreeSet<PeerKey>,
 }
 
 impl From<Stored> for Contacts {
@@ -55,6 +59,7 @@ impl From<Stored> for Contacts {
             peers: stored.peers,
             nearby: stored.nearby,
             blocked: stored.blocked,
+            revoked: stored.revoked,
         };
         // That format pinned every peer that connected.
         if stored.format < FORMAT {
@@ -72,6 +77,7 @@ impl From<Contacts> for Stored {
             peers: contacts.peers,
             nearby: contacts.nearby,
             blocked: contacts.blocked,
+            revoked: contacts.revoked,
         }
     }
 }
@@ -98,6 +104,8 @@ pub enum Acquaintance {
         /// That one.
         pinned: PeerKey,
     },
+    /// This very key is, and it was revoked.
+    Revoked,
 }
 
 impl Contacts {
@@ -121,9 +129,7 @@ impl Contacts {
             .and_then(|names| names.get(&peer.name))
         {
             None => Acquaintance::New,
-            Some(pin) if pin.key == peer.key => Acquaintance::Known {
-                contact: pin.contact,
-            },
+            Some(pin) if pin.key == peer.key => self.with_key(pin.key, pin.contact),
             Some(pin) => Acquaintance::KeyChanged { pinned: pin.key },
         }
     }
@@ -193,12 +199,50 @@ impl Contacts {
         };
         let same = |pin: &&Pin| pin.key == peer.key;
         match (pins().find(same), pins().next()) {
-            (Some(_), _) => Acquaintance::Known {
-                contact: pins().filter(same).any(|pin| pin.contact),
-            },
+            (Some(pin), _) => {
+                let is_contact = pins().filter(same).any(|pin| pin.contact);
+                self.with_key(pin.key, is_contact)
+            }
             (None, Some(other)) => Acquaintance::KeyChanged { pinned: other.key },
             (None, None) => Acquaintance::New,
         }
+    }
+
+    fn with_key(&self, key: PeerKey, contact: bool) -> Acquaintance {
+        match self.revoked.contains(&key) {
+            true => Acquaintance::Revoked,
+            false => Acquaintance::Known { contact },
+        }
+    }
+
+    /// Whether this key is pinned anywhere.
+    #[must_use]
+    pub fn has(&self, key: PeerKey) -> bool {
+        self.keys().any(|pinned| pinned == key)
+    }
+
+    /// Notes that a pinned key was revoked. Returns whether anything changed.
+    pub fn revoke(&mut self, key: PeerKey) -> bool {
+        self.has(key) && self.revoked.insert(key)
+    }
+
+    /// Another key has taken the place of this one, wherever it is pinned or blocked, as
+    /// both have signed. Returns the names under which it was pinned.
+    pub fn succeed(&mut self, former: PeerKey, successor: PeerKey) -> BTreeSet<PeerName> {
+        let everywhere = self.peers.values_mut();
+        let everywhere = everywhere.chain(std::iter::once(&mut self.nearby));
+        let mut names = BTreeSet::new();
+        for (name, pin) in everywhere.flatten() {
+            if pin.key == former {
+                pin.key = successor;
+                names.insert(name.clone());
+            }
+        }
+        if let Some(name) = self.blocked.get(&former).cloned() {
+            self.blocked.insert(successor, name);
+        }
+        self.revoked.remove(&former);
+        names
     }
 
     /// Whether any server has ever said that this key has this name.
@@ -315,6 +359,8 @@ impl Contacts {
         }
         self.peers.retain(|_, names| !names.is_empty());
         self.nearby.retain(|name, pin| keep(name, pin));
+        let pinned: BTreeSet<_> = self.keys().collect();
+        self.revoked.retain(|key| pinned.contains(key));
     }
 }
 
@@ -420,6 +466,30 @@ mod tests {
         assert!(chosen.meet(server, &carol) && chosen.block(&visitor));
         let stored = serde_json::to_value(&chosen).unwrap();
         assert_eq!(serde_json::from_value::<Contacts>(stored).unwrap(), chosen);
+    }
+
+    #[test]
+    fn a_successor_takes_every_place_of_the_former_key() {
+        let (here, there) = (PeerKey::from_bytes([8; 32]), PeerKey::from_bytes([9; 32]));
+        let (bob, next) = (peer("bob", 1), peer("bob", 2));
+        let mut contacts = Contacts::default();
+        assert!(contacts.meet(here, &bob) && contacts.mark_contact(here, &bob));
+        assert!(contacts.meet(there, &peer("robert", 1)));
+        assert!(contacts.revoke(bob.key) && !contacts.revoke(bob.key));
+        assert!(!contacts.revoke(next.key), "it is not pinned");
+        assert_eq!(contacts.acquaintance(here, &bob), Acquaintance::Revoked);
+        assert_eq!(contacts.acquaintance_nearby(&bob), Acquaintance::Revoked);
+        let stored = serde_json::to_value(&contacts).unwrap();
+        let again = serde_json::from_value::<Contacts>(stored).unwrap();
+        assert_eq!(again, contacts);
+        assert!(contacts.block(&bob));
+        let names = contacts.succeed(bob.key, next.key);
+        let names: Vec<_> = names.iter().map(PeerName::as_str).collect();
+        assert_eq!(names, ["bob", "robert"]);
+        let known = Acquaintance::Known { contact: true };
+        assert_eq!(contacts.acquaintance(here, &next), known);
+        assert!(contacts.is_blocked(next.key), "a new key lifts no block");
+        assert!(!contacts.has(bob.key) && contacts.succeed(bob.key, here).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod contacts;
 mod history;
 mod profile;
 mod queue;
+mod recovery;
 mod settings;
 mod writer;
 
@@ -13,7 +14,9 @@ pub(crate) use attempts::{Attempts, Won};
 pub use contacts::{Acquaintance, Contacts};
 pub(crate) use history::History;
 pub use history::{HistoryEntry, Outcome};
+pub(crate) use profile::create_identity;
 pub use profile::{Profile, ProfileError};
 pub(crate) use queue::Queued;
+pub(crate) use recovery::Recovery;
 pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};
 pub(crate) use writer::ProfileWriter;

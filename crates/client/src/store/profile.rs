@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::attempts::Attempt;
 use super::contacts::Contacts;
 use super::queue::Queued;
+use super::recovery::Recovery;
 use super::settings::Settings;
 
 const LOCK_FILE: &str = "lock";
@@ -24,6 +25,7 @@ pub(super) const SETTINGS_FILE: &str = "settings.json";
 pub(super) const CONTACTS_FILE: &str = "contacts.json";
 pub(super) const QUEUE_FILE: &str = "queue.json";
 pub(super) const ATTEMPTS_FILE: &str = "attempts.json";
+pub(super) const RECOVERY_FILE: &str = "recovery.json";
 pub(super) const HISTORY_FILE: &str = "history.jsonl";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -34,6 +36,7 @@ pub struct Profile {
     folder: PathBuf,
     default_download_folder: PathBuf,
     identity: Identity,
+    is_new: bool,
     lock: Arc<File>,
 }
 
@@ -83,11 +86,18 @@ impl Profile {
         create_private_dir(&folder).map_err(at(&folder))?;
         let lock = lock(&folder)?;
         tighten(&folder);
-        let identity = load_or_create_identity(&folder.join(IDENTITY_FILE))?;
+        let path = folder.join(IDENTITY_FILE);
+        let stored = load_identity(&path)?;
+        let is_new = stored.is_none();
+        let identity = match stored {
+            Some(identity) => identity,
+            None => create_identity(&path)?,
+        };
         Ok(Self {
             folder,
             default_download_folder,
             identity,
+            is_new,
             lock: Arc::new(lock),
         })
     }
@@ -96,6 +106,21 @@ impl Profile {
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether the key pair was made when the profile was opened.
+    pub(crate) const fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Has this key pair from now on, which is stored already.
+    pub(crate) fn set_identity(&mut self, identity: Identity) {
+        self.identity = identity;
+    }
+
+    /// Where the key pair is stored.
+    pub(crate) fn identity_file(&self) -> PathBuf {
+        self.folder.join(IDENTITY_FILE)
     }
 
     /// Where accepted files go unless the settings say otherwise.
@@ -123,6 +148,12 @@ impl Profile {
     /// What waited for its peer when the last run ended.
     pub(crate) fn load_queue(&self) -> Result<Vec<Queued>, ProfileError> {
         load_json(&self.folder.join(QUEUE_FILE))
+    }
+
+    /// What is known in public of the recovery key.
+    pub(crate) fn load_recovery(&self) -> Result<Recovery, ProfileError> {
+        let stored: Recovery = load_json(&self.folder.join(RECOVERY_FILE))?;
+        Ok(stored.of(self.identity.key()))
     }
 
     /// The last attempts to connect.
@@ -168,6 +199,7 @@ fn tighten(folder: &Path) {
         CONTACTS_FILE,
         QUEUE_FILE,
         ATTEMPTS_FILE,
+        RECOVERY_FILE,
         HISTORY_FILE,
     ];
     let warn = |path: &Path, error: io::Error| {
@@ -233,17 +265,22 @@ fn lock(folder: &Path) -> Result<File, ProfileError> {
     Ok(file)
 }
 
-fn load_or_create_identity(path: &Path) -> Result<Identity, ProfileError> {
+fn load_identity(path: &Path) -> Result<Option<Identity>, ProfileError> {
     let Some(document) = read_bounded(path).map_err(at(path))? else {
-        let (identity, document) =
-            generate_identity().map_err(|e| at(path)(io::Error::other(e)))?;
-        replace(path, &document, Durability::Durable).map_err(at(path))?;
-        return Ok(identity);
+        return Ok(None);
     };
-    Identity::from_pkcs8(&document).map_err(|e| ProfileError::Damaged {
+    let identity = Identity::from_pkcs8(&document).map_err(|e| ProfileError::Damaged {
         path: path.to_owned(),
         detail: e.to_string(),
-    })
+    });
+    identity.map(Some)
+}
+
+/// Makes a new key pair and stores it, in the place of another one if there is one.
+pub(crate) fn create_identity(path: &Path) -> Result<Identity, ProfileError> {
+    let (identity, document) = generate_identity().map_err(|e| at(path)(io::Error::other(e)))?;
+    replace(path, &document, Durability::Durable).map_err(at(path))?;
+    Ok(identity)
 }
 
 fn load_json<T: DeserializeOwned + Default>(path: &Path) -> Result<T, ProfileError> {

@@ -20,10 +20,11 @@ use tracing::warn;
 use super::attempts::Attempt;
 use super::contacts::Contacts;
 use super::profile::{
-    ATTEMPTS_FILE, CONTACTS_FILE, HISTORY_FILE, Profile, ProfileError, QUEUE_FILE, SETTINGS_FILE,
-    append_lines, at,
+    ATTEMPTS_FILE, CONTACTS_FILE, HISTORY_FILE, Profile, ProfileError, QUEUE_FILE, RECOVERY_FILE,
+    SETTINGS_FILE, append_lines, at,
 };
 use super::queue::Queued;
+use super::recovery::Recovery;
 use super::settings::Settings;
 
 /// Most bytes of history that wait. More than a disk that works falls behind.
@@ -160,6 +161,11 @@ impl ProfileWriter {
     /// Has stored what waits for its peer.
     pub(crate) fn store_queue(&self, queue: &[Queued]) -> Result<(), ProfileError> {
         self.store(QUEUE_FILE, queue, Durability::Durable)
+    }
+
+    /// Has stored what is known in public of the recovery key.
+    pub(crate) fn store_recovery(&self, recovery: &Recovery) -> Result<(), ProfileError> {
+        self.store(RECOVERY_FILE, recovery, Durability::Durable)
     }
 
     /// Has the last attempts to connect stored. Not durably: what a power cut takes of

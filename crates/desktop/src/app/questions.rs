@@ -11,7 +11,9 @@ use crate::action::{Sheet, UiAction};
 use crate::offer::AskedOffer;
 use crate::selection::OfferSelection;
 use crate::strangers::{self, Ready, Stranger};
-use crate::{contacts, history, leave, login, message, offer, send_sheet, settings, trust};
+use crate::{
+    contacts, history, leave, login, message, offer, recovery, send_sheet, settings, trust,
+};
 
 /// How long a question is visible before it can be answered: longer than a double click
 /// takes.
@@ -155,6 +157,8 @@ impl App {
             Some(Sheet::Send { paths, chosen }) => {
                 send_sheet::show(ui, &self.snapshot, paths, chosen)
             }
+            Some(Sheet::Words(words)) => recovery::show_words(ui, words),
+            Some(Sheet::Recover(form)) => recovery::show_form(ui, form),
             Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
             Some(Sheet::History { clearing }) => {
                 history::show(ui, &self.snapshot, clearing, is_ready)

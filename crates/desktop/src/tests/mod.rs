@@ -7,6 +7,7 @@ mod login;
 mod moving;
 mod nearby;
 mod receiving;
+mod recovery;
 mod sending;
 mod strangers;
 mod window;
@@ -118,6 +119,8 @@ fn peer(name: &str, n: u8) -> PeerView {
         identity: identity(name, n),
         contact: false,
         changed_from: None,
+        released: false,
+        revoked: false,
         path: None,
     }
 }
@@ -141,6 +144,8 @@ fn logged_out() -> Snapshot {
         blocked: Vec::new(),
         history: Arc::default(),
         attempts: Arc::default(),
+        is_first_run: false,
+        has_recovery_key: false,
         is_diagnosing: false,
         diagnosis: None,
         download_folder: "/home/alice/Downloads".into(),

@@ -155,7 +155,9 @@ impl Reader {
             ServerMessage::RelayEnded { peer, reason } => {
                 Some(RendezvousEvent::RelayEnded { peer, reason })
             }
+            ServerMessage::KeyHistory(history) => Some(RendezvousEvent::KeyHistory(history)),
             ServerMessage::LoggedIn { .. }
+            | ServerMessage::RecoveryCertificate(_)
             | ServerMessage::Observed { .. }
             | ServerMessage::Probed { .. }
             | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::recovery::{LoginRecovery, RecoveryCertificate};
 use pinhole_proto::registry::WATCH_PAGE_NAMES;
 use pinhole_proto::rendezvous::{ClientMessage, PROTOCOL_VERSION, Refusal, ServerMessage};
 use pinhole_proto::tls::{Expect, Identity};
@@ -41,6 +42,8 @@ pub struct LogIn {
     pub known: KnownKeys,
     /// Whether the server is reached through a proxy.
     pub proxy: ProxyChoice,
+    /// How the name outlives our key.
+    pub recovery: LoginRecovery,
 }
 
 /// What a login brings.
@@ -65,8 +68,13 @@ pub enum LogInError {
     #[error(transparent)]
     Connect(#[from] ServerConnectError),
     /// The name is bound to another key.
-    #[error("the name {0} belongs to somebody else; choose another")]
-    NameTaken(PeerName),
+    #[error("the name {name} belongs to somebody else; choose another")]
+    NameTaken {
+        /// The name wanted.
+        name: PeerName,
+        /// The certificate that was looked for, if it was found. It is not checked.
+        certificate: Option<Box<RecoveryCertificate>>,
+    },
     /// The server turned the login down for another reason.
     #[error("{0}")]
     Refused(Refusal),
@@ -155,10 +163,13 @@ impl ProvenServer {
         watch: &[PeerName],
     ) -> Result<LoggedIn, LogInError> {
         let (stream, name) = (&mut self.stream, &self.log_in.name);
+        let recovery = &self.log_in.recovery;
+        let mut found = None;
         let log_in = ClientMessage::LogIn {
             version: PROTOCOL_VERSION,
             name: name.clone(),
             watch: watch.to_vec(),
+            recovery: (*recovery != LoginRecovery::default()).then(|| Box::new(recovery.clone())),
         };
         wire::write_message(stream, &log_in).await?;
         loop {
@@ -178,7 +189,15 @@ impl ProvenServer {
                 }
                 ServerMessage::Refused {
                     reason: Refusal::NameTaken,
-                } => return Err(LogInError::NameTaken(name.clone())),
+                } => {
+                    return Err(LogInError::NameTaken {
+                        name: name.clone(),
+                        certificate: found,
+                    });
+                }
+                ServerMessage::RecoveryCertificate(certificate) => {
+                    found = Some(Box::new(certificate));
+                }
                 ServerMessage::Refused { reason } => return Err(LogInError::Refused(reason)),
                 ServerMessage::Ping { nonce } => {
                     wire::write_message(stream, &ClientMessage::Pong { nonce }).await?;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
+use pinhole_proto::recovery::KeyHistory;
 use pinhole_proto::registry::WATCH_PAGE_NAMES;
 pub use pinhole_proto::registry::WATCHED_NAMES;
 use pinhole_proto::rendezvous::{
@@ -54,6 +55,9 @@ pub enum RendezvousEvent {
     Presence(Presence),
     /// A peer wants to connect. To be accepted or refused within seconds.
     Invitation(Invitation),
+    /// What has become of a key that we know: an answer to [`Rendezvous::ask_history`], or
+    /// unasked, of a name that we watch. Its statements are not checked.
+    KeyHistory(Box<KeyHistory>),
     /// The server ends the relay to this peer; sessions over it break off.
     RelayEnded {
         /// The other side.
@@ -242,6 +246,12 @@ impl Rendezvous {
             let names = names.to_vec();
             self.say_at_once(ClientMessage::Unwatch { names });
         }
+    }
+
+    /// Asks what has become of a key that we know under a name.
+    pub fn ask_history(&self, peer: PeerIdentity) {
+        let PeerIdentity { name, key } = peer;
+        self.say_at_once(ClientMessage::KeyHistory { name, key });
     }
 
     fn say_at_once(&self, message: ClientMessage) {

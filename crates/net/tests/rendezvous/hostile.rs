@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::{
-    ConnectError, Connector, Expect, HostSharing, KnownKeys, LogIn, PathAttempt, PathPolicy,
-    PeerIdentity, PeerKey, RefuseReason, RendezvousEvent,
+    ConnectError, Connector, Expect, HostSharing, KnownKeys, LogIn, LoginRecovery, PathAttempt,
+    PathPolicy, PeerIdentity, PeerKey, RefuseReason, RendezvousEvent,
 };
 use pinhole_proto::candidate::{Candidate, CandidateKind};
 use pinhole_proto::frame::{Decoder, FrameKind, encode};
@@ -77,6 +77,7 @@ async fn victim(
         proxy: format!("http://{}", proxy.local_addr().unwrap())
             .parse()
             .unwrap(),
+        recovery: LoginRecovery::default(),
     };
     tokio::spawn(async move {
         let (mut client, _) = proxy.accept().await.unwrap();

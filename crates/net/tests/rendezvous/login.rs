@@ -79,7 +79,7 @@ async fn a_name_belongs_to_one_key_and_its_newest_login() {
     let error = Connector::log_in(stranger, connect_config(PathPolicy::Auto))
         .await
         .unwrap_err();
-    assert!(matches!(error, LogInError::NameTaken(_)), "{error}");
+    assert!(matches!(error, LogInError::NameTaken { .. }), "{error}");
 
     let _second = Connector::log_in(log_in, connect_config(PathPolicy::Auto))
         .await

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pinhole_net::{
     Accepted, ConnectConfig, ConnectError, Connector, Expect, HostSharing, Identity, Invitation,
-    KnownKeys, LiveSessions, LogIn, LoggedIn, PathPolicy, PeerKey, PeerName, Presence, ProxyChoice,
-    RendezvousEvent, ServerAddress, Session, Warmth, generate_identity,
+    KnownKeys, LiveSessions, LogIn, LoggedIn, LoginRecovery, PathPolicy, PeerKey, PeerName,
+    Presence, ProxyChoice, RendezvousEvent, ServerAddress, Session, Warmth, generate_identity,
 };
 use pinhole_server::{DataDir, Limits, listener};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -80,6 +80,7 @@ impl Server {
             name: name.parse().unwrap(),
             known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
+            recovery: LoginRecovery::default(),
         }
     }
 }

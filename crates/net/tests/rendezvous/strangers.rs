@@ -45,6 +45,7 @@ impl RawClient {
             version: PROTOCOL_VERSION,
             name: name.parse().unwrap(),
             watch: Vec::new(),
+            recovery: None,
         };
         client.say(&log_in).await;
         let first = client.hear().await;

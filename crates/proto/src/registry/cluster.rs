@@ -450,6 +450,9 @@ impl Registry {
         let going = going.iter().filter(|(_, it)| it.is_some()).count();
         let coming = coming.iter().filter(|(_, it)| it.is_none()).count();
         self.make_room_in_directory(now, coming.saturating_sub(going));
+        for it in &online {
+            self.forget_revocation(&it.name, it.key);
+        }
         let Some(node) = self.cluster.nodes.get_mut(&id) else {
             return;
         };

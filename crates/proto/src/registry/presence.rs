@@ -93,7 +93,22 @@ impl PresenceFeed {
         self.tell_at.filter(|_| self.is_due)
     }
 
-    fn may_look_up(&mut self, now: Instant, key: PeerKey, newcomer_at: Option<IpAddr>) -> bool {
+    /// Who is told of this name because it asked for that.
+    pub(super) fn watchers_of(&self, name: &PeerName) -> Vec<SessionId> {
+        self.watchers
+            .get(name)
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    pub(super) fn may_look_up(
+        &mut self,
+        now: Instant,
+        key: PeerKey,
+        newcomer_at: Option<IpAddr>,
+    ) -> bool {
         self.lookups_of_keys.take(now, key)
             && newcomer_at.is_none_or(|address| self.lookups_of_networks.take(now, address))
     }
@@ -235,6 +250,7 @@ impl Registry {
             let at = now + LOOKUP_INTERVAL;
             self.timers.insert((at, Timer::LookUp(id)));
         }
+        self.tell_revocations(id, &added);
         added
     }
 

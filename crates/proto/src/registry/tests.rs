@@ -3,11 +3,13 @@
 mod garbage;
 mod introductions;
 mod presence;
+mod recovery;
 mod relay;
 mod sessions;
 
 use super::*;
 use crate::candidate::{Candidate, CandidateKind};
+use crate::recovery::KeyHistory;
 use crate::rendezvous::{
     Directory, HostSharing, IntroductionFailure, Reachability, RefuseReason, Role,
 };
@@ -26,6 +28,8 @@ struct World {
     /// Claims wait here while `storage_is_slow`.
     claims: Vec<(SessionId, PeerName, PeerKey)>,
     storage_is_slow: bool,
+    /// What is known of former keys.
+    histories: BTreeMap<PeerKey, KeyHistory>,
     tokens: u8,
     last_id: u64,
 }
@@ -76,6 +80,7 @@ impl World {
             charged: BTreeMap::new(),
             claims: Vec::new(),
             storage_is_slow: false,
+            histories: BTreeMap::new(),
             tokens: 0,
             last_id: 0,
         }
@@ -100,6 +105,11 @@ impl World {
                 Action::ClaimName {
                     session, name, key, ..
                 } => self.claims.push((session, name, key)),
+                Action::FindKeyHistory { session, name, key } => {
+                    let history = self.histories.get(&key).cloned();
+                    let history = history.unwrap_or(KeyHistory::unknown(name, key));
+                    self.registry.handle_key_history(session, history);
+                }
                 Action::Send { to, message } => {
                     assert!(!to.is_empty());
                     for session in to {
@@ -153,6 +163,7 @@ impl World {
             version: PROTOCOL_VERSION,
             name: name(who),
             watch: Vec::new(),
+            recovery: None,
         };
         self.ask(log_in)
     }

@@ -181,6 +181,7 @@ impl World {
             version: PROTOCOL_VERSION,
             name,
             watch: watch.collect(),
+            recovery: None,
         };
         self.clients.insert(
             session,
@@ -396,7 +397,9 @@ impl World {
                 self.unlink(number, other);
             }
             Action::PairRelay { .. } => self.relayed_pairs += 1,
-            Action::HoldRelay { .. } | Action::CloseRelay { .. } => {}
+            Action::FindKeyHistory { .. }
+            | Action::HoldRelay { .. }
+            | Action::CloseRelay { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use pinhole_server::{Limits, RelayLimits};
 
-use super::values::{ByteLimit, Minutes, Span};
+use super::values::{ByteLimit, Days, Minutes, Span};
 
 /// More than a machine has memory for.
 const MOST: u64 = 10_000_000;
@@ -67,6 +67,10 @@ struct CapArguments {
     /// The most names of one key
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().names_per_key)]
     max_names_per_key: u32,
+    /// Release a name that nobody has used for this long, such as 365d; 0 for never. Those
+    /// who know its former owner are told
+    #[arg(long, value_name = "TIME", default_value_t = Days(Limits::default().names_expire))]
+    names_expire: Days,
 }
 
 /// Whether everybody is listed.
@@ -125,6 +129,7 @@ impl From<LimitArguments> for Limits {
             },
             names: caps.max_names,
             names_per_key: caps.max_names_per_key,
+            names_expire: caps.names_expire.0,
             ..Self::default()
         };
         limits
@@ -189,6 +194,7 @@ mod tests {
             "--max-connections-per-address=6000",
             "--max-names=7",
             "--max-names-per-key=3",
+            "--names-expire=0",
         ]);
         assert_eq!(limits.sessions.total, 40_000);
         assert_eq!(limits.sessions.per_subnet.ipv4, 5_000);
@@ -196,5 +202,6 @@ mod tests {
         assert_eq!(limits.regulars.total, 90_000);
         assert_eq!(limits.connections.per_subnet.ipv6_48, 12_000);
         assert_eq!((limits.names, limits.names_per_key), (7, 3));
+        assert_eq!(limits.names_expire, None);
     }
 }

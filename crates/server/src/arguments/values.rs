@@ -88,6 +88,36 @@ impl fmt::Display for Span {
     }
 }
 
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// Days as people write them: 365d, or 0 for never.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Days(pub(crate) Option<Duration>);
+
+impl FromStr for Days {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "0" {
+            return Ok(Self(None));
+        }
+        let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
+        match days {
+            Some(days @ 1..=100_000) => Ok(Self(Some(Duration::from_secs(days * DAY_S)))),
+            _ => Err("write it like 365d, or 0 for never"),
+        }
+    }
+}
+
+impl fmt::Display for Days {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("0"),
+            Some(time) => write!(f, "{}d", time.as_secs() / DAY_S),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,6 +136,18 @@ mod tests {
         }
         for wrong in ["", "30", "-1s", "2h", "soon"] {
             assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn days_are_shown_as_they_are_typed() {
+        for (typed, days) in [("365d", Some(365)), ("1d", Some(1)), ("0", None)] {
+            let parsed: Days = typed.parse().unwrap();
+            assert_eq!(parsed.0.map(|it| it.as_secs() / DAY_S), days);
+            assert_eq!(parsed.to_string(), typed);
+        }
+        for wrong in ["", "365", "0d", "-1d", "1y", "d"] {
+            assert!(wrong.parse::<Days>().is_err(), "{wrong}");
         }
     }
 

@@ -4,8 +4,11 @@
 //! fixed number of round trips. Every connection and statement has a time limit, and a
 //! connection that has failed is replaced at the next use.
 
+mod carry;
 mod database;
 mod editing;
+mod expiry;
+mod recovery;
 mod schema;
 
 use std::collections::HashMap;
@@ -59,7 +62,8 @@ pub struct PostgresNames {
     connection: Option<PgConnection>,
     count: u64,
     counted_at: Option<Instant>,
-    /// The number of changes by operators when it was last looked at.
+    /// The number of changes by operators, and of keys that have ended, when it was last
+    /// looked at.
     seen_changes: Option<i64>,
 }
 

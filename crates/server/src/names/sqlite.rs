@@ -1,6 +1,9 @@
 //! Names in a file of SQLite.
 
+mod carry;
 mod editing;
+mod expiry;
+mod recovery;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +34,7 @@ const SCHEMA: &str = "
 const LOCK_PAUSE: Duration = Duration::from_millis(1);
 const LOCK_TRIES: i32 = 5_000;
 /// The version of the schema, in SQLite's own field.
-const SCHEMA_VERSION: u32 = 3;
+const SCHEMA_VERSION: u32 = 4;
 
 /// SQLite's word for people.
 pub(super) fn what(error: &rusqlite::Error) -> String {
@@ -103,7 +106,9 @@ impl SqliteNames {
         }
         if found < SCHEMA_VERSION {
             let make = || {
-                connection.execute_batch(SCHEMA)?;
+                for tables in [SCHEMA, recovery::TABLES, expiry::TABLES] {
+                    connection.execute_batch(tables)?;
+                }
                 connection.pragma_update(None, "user_version", SCHEMA_VERSION)
             };
             make().map_err(failed)?;

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use pinhole_proto::key::PeerKey;
+use pinhole_proto::key::{PeerKey, Signature};
+use pinhole_proto::recovery::Revocation;
 use pinhole_proto::rendezvous::{ClientMessage, Refusal, ServerMessage};
-use pinhole_server::names::SqliteNames;
+use pinhole_server::names::{Names, SqliteNames};
 use pinhole_server::{Control, Limits, ServerConfig, listener, serve};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -113,6 +115,39 @@ fn names_are_listed_and_shown() {
     said(&["names", "transfer", "anna", &fingerprint], dir.path());
     let shown = said(&["names", "show", "anna", "--json"], dir.path());
     assert!(shown.contains(&fingerprint), "{shown}");
+}
+
+#[tokio::test]
+async fn what_has_become_of_a_name_is_shown() {
+    let (dir, names) = with_names();
+    let mut names = Names::Sqlite(names);
+    let name = |text: &str| text.parse().unwrap();
+    let day_s = 24 * 60 * 60;
+    let now_s = 20_000 * day_s;
+    names.note_uses(&[name("anna")], 19_999).await.unwrap();
+    names.note_uses(&[name("berta")], 19_000).await.unwrap();
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    assert_eq!(names.sweep(now_s, Some(year)).await.unwrap(), 1);
+    let revocation = Revocation {
+        key: PeerKey::from_bytes([1; 32]),
+        certificate: None,
+        signature: Signature::from_bytes([7; 64]),
+    };
+    names.revoke(&revocation, now_s).await.unwrap();
+    let list = said(&["names", "list"], dir.path());
+    let lines: Vec<_> = list.lines().collect();
+    let anna = "last used on 2024-10-03, its key revoked since 2024-10-04T00:00:00Z";
+    assert!(lines[0].ends_with(anna), "{list}");
+    assert_eq!(
+        lines[1],
+        "berta is not registered, last used on 2022-01-08, released from another key at \
+         2024-10-04T00:00:00Z"
+    );
+    let shown = said(&["names", "show", "berta", "--json"], dir.path());
+    let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert!(shown["key"].is_null() && shown["revoked_at"].is_null());
+    assert_eq!(shown["used_on"], "2022-01-08");
+    assert_eq!(shown["released_at"], "2024-10-04T00:00:00Z");
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(crate) fn log_in(name: &str) -> ClientMessage {
         version: PROTOCOL_VERSION,
         name: name.parse().unwrap(),
         watch: Vec::new(),
+        recovery: None,
     }
 }
 

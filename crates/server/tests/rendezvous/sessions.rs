@@ -130,6 +130,7 @@ async fn a_client_of_another_version_is_told() {
         version: PROTOCOL_VERSION + 1,
         name: "alice".parse().unwrap(),
         watch: Vec::new(),
+        recovery: None,
     };
     let mut client = Client::begin(server.address(), &identity(), &log_in).await;
     assert_eq!(client.refusal().await, Refusal::Version);

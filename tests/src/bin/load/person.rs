@@ -114,6 +114,7 @@ impl Person {
             version: PROTOCOL_VERSION,
             name: self.name.clone(),
             watch: Vec::new(),
+            recovery: None,
         };
         let attempt = async {
             let connected = self.connect(server, &first).await;

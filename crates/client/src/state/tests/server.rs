@@ -72,7 +72,7 @@ impl World {
             LoginEffect::Unwatch(names) => {
                 self.parties[who].watched.retain(|it| !names.contains(it));
             }
-            LoginEffect::SetWarmth(_) => {}
+            LoginEffect::SetWarmth(_) | LoginEffect::AskHistory(_) => {}
             LoginEffect::DropAside => self.parties[who].has_aside = false,
             LoginEffect::GiveUp | LoginEffect::End => {
                 self.parties[who].has_aside = false;

@@ -15,7 +15,6 @@ use crate::snapshot::OfferView;
 use crate::state::State;
 use crate::state::effect::{Effect, ExchangeEffect, FileEffect, Stored};
 use crate::state::ids::{Carrier, SessionId};
-use crate::store::Acquaintance;
 use crate::store::Queued;
 
 impl Transfer {
@@ -90,8 +89,7 @@ impl State {
         let mut transfer = Transfer::sending(peer.clone(), Content::Text(text.into()), stage);
         transfer.offer = offer;
         let id = self.add_transfer(transfer);
-        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
-            let failure = Failure::key_changed(&peer, pinned);
+        if let Some(failure) = self.key_failure(&peer) {
             return self.finish(id, Err(failure));
         }
         self.offer_or_connect(id, &peer);
@@ -120,8 +118,7 @@ impl State {
             paths: paths.clone(),
         };
         *stage = SendStage::Listing { again };
-        if let Acquaintance::KeyChanged { pinned } = self.acquaintance(&peer) {
-            let failure = Failure::key_changed(&peer, pinned);
+        if let Some(failure) = self.key_failure(&peer) {
             return self.finish(id, Err(failure));
         }
         self.effect(Effect::File(list));
@@ -300,6 +297,20 @@ impl State {
     }
 
     /// Sends whatever waits for peers that are online now.
+    /// Another key has taken the place of this one: what waits for it, or could not be
+    /// sent to it, goes to that one.
+    pub(in crate::state) fn move_queued(&mut self, former: PeerKey, present: PeerKey) {
+        for transfer in self.transfers.values_mut() {
+            let is_idle = transfer.as_sending().is_some_and(|it| {
+                matches!(it.stage, SendStage::Queued { .. } | SendStage::Over(_))
+            });
+            if transfer.peer.key == former && is_idle {
+                transfer.peer.key = present;
+            }
+        }
+        self.store_queue();
+    }
+
     pub(in crate::state) fn send_queued(&mut self) {
         let due = self.transfers.ids(|transfer| self.is_due(transfer));
         self.send_again(due);

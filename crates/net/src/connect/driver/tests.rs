@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
 use pinhole_proto::candidate::{CandidateKind, LoopbackAddresses};
+use pinhole_proto::recovery::LoginRecovery;
 use pinhole_proto::rendezvous::{HostSharing, IntroductionFailure, IntroductionId};
 use pinhole_proto::tls::{Expect, Identity};
 use pinhole_server::{DataDir, Limits, listener};
@@ -63,6 +64,7 @@ impl Scene {
             name: "alice".parse().unwrap(),
             known: KnownKeys::default(),
             proxy: ProxyChoice::Never,
+            recovery: LoginRecovery::default(),
         };
         let config = ConnectConfig {
             path: PathPolicy::RelayOnly,

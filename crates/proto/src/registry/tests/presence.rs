@@ -24,6 +24,7 @@ impl World {
             version: PROTOCOL_VERSION,
             name: name(who),
             watch: watch.iter().map(|&text| name(text)).collect(),
+            recovery: None,
         })
     }
 

@@ -96,6 +96,7 @@ fn another_version_and_a_name_that_cannot_be_had_are_told_apart() {
         version: PROTOCOL_VERSION + 1,
         name: name("alice"),
         watch: Vec::new(),
+        recovery: None,
     };
     let session = world.ask(log_in);
     assert_eq!(world.closed.get(&session), Some(&Some(Refusal::Version)));
@@ -144,6 +145,7 @@ fn messages_that_belong_to_other_connections_end_the_session() {
             version: PROTOCOL_VERSION,
             name: name("carol"),
             watch: Vec::new(),
+            recovery: None,
         },
     ] {
         let mut world = World::new();

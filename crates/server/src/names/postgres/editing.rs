@@ -12,22 +12,34 @@ use sqlx::{Connection as _, PgConnection, Postgres, Transaction};
 
 use super::{BULK_TIMEOUT, PostgresNames, STATEMENT_TIMEOUT};
 use crate::names::sqlite::SqliteNames;
-use crate::names::{NameEntry, NamesError, PAGE, now_s, parsed};
+use crate::names::{NameEntry, NamesError, PAGE, StoredEntry, now_s, parsed};
 
 const ENTRIES_AFTER: &str = "
-    (SELECT name, key, registered_at_s, banned_at_s
-        FROM pinhole.names LEFT JOIN pinhole.banned USING (name)
-        WHERE name > $1 ORDER BY name LIMIT $2)
-    UNION ALL
-    (SELECT name, NULL, NULL, banned_at_s FROM pinhole.banned
-        WHERE name > $1 AND NOT EXISTS (SELECT FROM pinhole.names
-            WHERE names.name = banned.name)
-        ORDER BY name LIMIT $2)
-    ORDER BY name LIMIT $2";
+    SELECT known.name, names.key, registered_at_s, banned_at_s, revoked_at_s,
+        coalesce(name_uses.used_on, tombstones.used_on), released_at_s
+    FROM (
+        (SELECT name FROM pinhole.names WHERE name > $1 ORDER BY name LIMIT $2)
+        UNION
+        (SELECT name FROM pinhole.banned WHERE name > $1 ORDER BY name LIMIT $2)
+        UNION
+        (SELECT name FROM pinhole.tombstones WHERE name > $1 ORDER BY name LIMIT $2)
+        ORDER BY name LIMIT $2) AS known
+    LEFT JOIN pinhole.names ON names.name = known.name
+    LEFT JOIN pinhole.banned ON banned.name = known.name
+    LEFT JOIN pinhole.name_uses ON name_uses.name = known.name
+    LEFT JOIN pinhole.tombstones ON tombstones.name = known.name
+    LEFT JOIN pinhole.revocations ON revocations.key = names.key
+    ORDER BY known.name";
 const ENTRY: &str = "
-    SELECT $1 AS name, key, registered_at_s, banned_at_s
-    FROM (SELECT * FROM pinhole.names WHERE name = $1) AS named
-    FULL JOIN (SELECT * FROM pinhole.banned WHERE name = $1) AS banned USING (name)";
+    SELECT known.name, names.key, registered_at_s, banned_at_s, revoked_at_s,
+        coalesce(name_uses.used_on, tombstones.used_on), released_at_s
+    FROM (SELECT $1 AS name) AS known
+    LEFT JOIN pinhole.names ON names.name = known.name
+    LEFT JOIN pinhole.banned ON banned.name = known.name
+    LEFT JOIN pinhole.name_uses ON name_uses.name = known.name
+    LEFT JOIN pinhole.tombstones ON tombstones.name = known.name
+    LEFT JOIN pinhole.revocations ON revocations.key = names.key
+    WHERE names.name IS NOT NULL OR banned.name IS NOT NULL OR tombstones.name IS NOT NULL";
 const RELEASE: &str = "
     WITH released AS (DELETE FROM pinhole.names WHERE name = $1 RETURNING key),
         noted AS (UPDATE pinhole.server SET changes = changes + 1)
@@ -53,10 +65,8 @@ const INSERT_BANS: &str = "
 /// Nobody binds a name while names are carried over.
 const LOCK_NAMES: &str = "LOCK TABLE pinhole.names, pinhole.server IN SHARE ROW EXCLUSIVE MODE";
 const HAS_ENTRIES: &str = "
-    SELECT EXISTS (SELECT FROM pinhole.names) OR EXISTS (SELECT FROM pinhole.banned)";
-
-/// An entry as it is stored.
-type StoredEntry = (String, Option<String>, Option<i64>, Option<i64>);
+    SELECT EXISTS (SELECT FROM pinhole.names) OR EXISTS (SELECT FROM pinhole.banned)
+        OR EXISTS (SELECT FROM pinhole.successions) OR EXISTS (SELECT FROM pinhole.tombstones)";
 
 impl PostgresNames {
     pub(in crate::names) async fn entries_after(
@@ -94,14 +104,7 @@ impl PostgresNames {
     }
 
     fn entry_of(&self, stored: StoredEntry) -> Result<NameEntry, NamesError> {
-        let (name, key, registered_at_s, banned_at_s) = stored;
-        let key = key.map(|text| parsed(&text, self.database()));
-        Ok(NameEntry {
-            name,
-            key: key.transpose()?,
-            registered_at_s,
-            banned_at_s,
-        })
+        NameEntry::of(stored, self.database())
     }
 
     pub(in crate::names) async fn release(
@@ -150,7 +153,7 @@ impl PostgresNames {
             .transpose()
     }
 
-    /// Writes all entries, as they are at one moment, to a new file of SQLite.
+    /// Writes everything, as it is at one moment, to a new file of SQLite.
     pub(in crate::names) async fn copy_to(&mut self, copy: &Path) -> Result<(), NamesError> {
         let mut names = SqliteNames::create(copy)?;
         if let Some(server) = self.server().await? {
@@ -168,6 +171,7 @@ impl PostgresNames {
                 None => break,
             }
         }
+        self.copy_rows(&mut transaction, &names).await?;
         self.bounded(STATEMENT_TIMEOUT, transaction.commit())
             .await?;
         self.count = names.count();
@@ -175,7 +179,7 @@ impl PostgresNames {
         Ok(())
     }
 
-    /// Takes all names, bans and the server from a file of SQLite, or nothing.
+    /// Takes everything from a file of SQLite, and the server's key, or nothing.
     ///
     /// # Errors
     /// When the database cannot be written, or is not empty.
@@ -203,6 +207,7 @@ impl PostgresNames {
                 None => break,
             }
         }
+        self.take_rows(&mut transaction, source).await?;
         let noted = sqlx::query("UPDATE pinhole.server SET fingerprint = $1");
         let noted = noted.bind(server.to_string()).execute(&mut *transaction);
         self.bounded(STATEMENT_TIMEOUT, noted).await?;

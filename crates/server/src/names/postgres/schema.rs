@@ -2,13 +2,16 @@
 
 use sqlx::{Connection as _, PgConnection};
 
+use super::{expiry, recovery};
+
 /// The version of the tables.
 pub(super) const VERSION: i32 = 1;
 /// What servers that make the tables at the same time wait for: "pinhole" in ASCII.
 const LOCK: i64 = 0x0070_696e_686f_6c65;
 
 /// Names and keys compare byte by byte, as in SQLite. The one row of `server` has the
-/// version, the server's key, and how often operators have changed names.
+/// version, the server's key, and how often operators have changed names or keys have
+/// ended.
 const SCHEMA: &str = "
     CREATE SCHEMA pinhole;
     CREATE TABLE pinhole.names (
@@ -58,7 +61,9 @@ pub(super) async fn create(connection: &mut PgConnection) -> sqlx::Result<i32> {
     let version = match version(&mut transaction).await? {
         Some(version) => version,
         None => {
-            sqlx::raw_sql(SCHEMA).execute(&mut *transaction).await?;
+            for tables in [SCHEMA, recovery::TABLES, expiry::TABLES] {
+                sqlx::raw_sql(tables).execute(&mut *transaction).await?;
+            }
             VERSION
         }
     };

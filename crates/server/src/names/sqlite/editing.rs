@@ -2,23 +2,20 @@
 
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, params};
 
 use super::{SqliteNames, count};
 use crate::names::{NameEntry, NamesError, PAGE, now_s};
 
-const ENTRIES: &str = "
-    SELECT name, key, registered_at_s, banned_at_s FROM names LEFT JOIN banned USING (name)
-    UNION ALL
-    SELECT name, NULL, NULL, banned_at_s FROM banned
-    WHERE NOT EXISTS (SELECT 1 FROM names WHERE names.name = banned.name)";
-
-/// An entry as it is stored.
-type StoredEntry = (String, Option<String>, Option<i64>, Option<i64>);
-
-fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
-    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-}
+const FIELDS: &str = "
+    SELECT known.name, names.key, registered_at_s, banned_at_s, revoked_at_s,
+        coalesce(name_uses.used_on, tombstones.used_on), released_at_s";
+const JOINED: &str = "
+    LEFT JOIN names ON names.name = known.name
+    LEFT JOIN banned ON banned.name = known.name
+    LEFT JOIN name_uses ON name_uses.name = known.name
+    LEFT JOIN tombstones ON tombstones.name = known.name
+    LEFT JOIN revocations ON revocations.key = names.key";
 
 impl SqliteNames {
     /// The entries that come after this name in their order, a bounded number of them.
@@ -28,14 +25,24 @@ impl SqliteNames {
     /// When the table cannot be read, or holds a damaged key.
     pub fn entries_after(&self, name: &str) -> Result<Vec<NameEntry>, NamesError> {
         let rows = || {
-            let query =
-                format!("SELECT * FROM ({ENTRIES}) WHERE name > ?1 ORDER BY name LIMIT {PAGE}");
+            let page = |table| {
+                format!(
+                    "SELECT * FROM
+                     (SELECT name FROM {table} WHERE name > ?1 ORDER BY name LIMIT {PAGE})"
+                )
+            };
+            let pages = ["names", "banned", "tombstones"].map(page).join(" UNION ");
+            let known = format!("SELECT name FROM ({pages}) ORDER BY name LIMIT {PAGE}");
+            let query = format!("{FIELDS} FROM ({known}) AS known {JOINED} ORDER BY known.name");
             let mut statement = self.connection.prepare_cached(&query)?;
-            let rows = statement.query_map([name], stored)?;
+            let rows = statement.query_map([name], |row| row.try_into())?;
             rows.collect::<Result<Vec<_>, _>>()
         };
         let rows = rows().map_err(|error| self.failed(error))?;
-        rows.into_iter().map(|row| self.entry_of(row)).collect()
+        let place = self.path.display();
+        rows.into_iter()
+            .map(|row| NameEntry::of(row, &place))
+            .collect()
     }
 
     /// Adds entries whose names are neither registered nor banned.
@@ -63,25 +70,20 @@ impl SqliteNames {
         Ok(())
     }
 
-    /// What is known about `name`; `None` if it is neither registered nor banned.
+    /// What is known about `name`, if anything is.
     ///
     /// # Errors
     /// When the table cannot be read, or holds a damaged key.
     pub fn entry(&self, name: &PeerName) -> Result<Option<NameEntry>, NamesError> {
-        let query = format!("SELECT * FROM ({ENTRIES}) WHERE name = ?1");
-        let row = self.connection.query_row(&query, [name.as_str()], stored);
+        let is_known = "names.name IS NOT NULL OR banned.name IS NOT NULL
+            OR tombstones.name IS NOT NULL";
+        let query = format!("{FIELDS} FROM (SELECT ?1 AS name) AS known {JOINED} WHERE {is_known}");
+        let row = self
+            .connection
+            .query_row(&query, [name.as_str()], |row| row.try_into());
         let row = row.optional().map_err(|error| self.failed(error))?;
-        row.map(|row| self.entry_of(row)).transpose()
-    }
-
-    fn entry_of(&self, stored: StoredEntry) -> Result<NameEntry, NamesError> {
-        let (name, key, registered_at_s, banned_at_s) = stored;
-        Ok(NameEntry {
-            name,
-            key: key.map(|text| self.parsed(&text)).transpose()?,
-            registered_at_s,
-            banned_at_s,
-        })
+        row.map(|row| NameEntry::of(row, self.path.display()))
+            .transpose()
     }
 
     /// Frees `name` for whoever claims it first. Returns the key that it was bound to.
@@ -164,7 +166,11 @@ impl SqliteNames {
         Ok(true)
     }
 
-    fn change(&self, sql: &str, values: impl rusqlite::Params) -> Result<u64, NamesError> {
+    pub(super) fn change(
+        &self,
+        sql: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<u64, NamesError> {
         let changed = self.connection.execute(sql, values);
         changed
             .map(|rows| rows as u64)
