@@ -124,15 +124,19 @@ impl App {
         app
     }
 
-    /// Returns whether the engine has taken the command. If not, a notice says so. A new
-    /// user's first login, or first step without a server, comes with recovery words.
-    fn send(&mut self, command: Command) -> bool {
+    /// Asks for recovery words before the first step of a new user who stands at the first
+    /// screen. Whoever starts the window with a name and a server has a script or a demo.
+    fn introduce_words(&mut self, command: &Command) {
         let begins = matches!(command, Command::LogIn { .. } | Command::GoNearby { .. });
         let is_new = self.snapshot.is_first_run && !self.snapshot.has_recovery_key;
         if begins && is_new && !self.has_asked_for_words {
             let asked = self.bridge.command(Command::NewRecoveryKey);
             self.has_asked_for_words = asked.is_ok();
         }
+    }
+
+    /// Returns whether the engine has taken the command. If not, a notice says so.
+    fn send(&mut self, command: Command) -> bool {
         let taken = self.bridge.command(command);
         if let Err(busy) = taken {
             self.notice = Some(busy.to_owned());
@@ -143,6 +147,7 @@ impl App {
     fn apply(&mut self, ctx: &egui::Context, action: UiAction) {
         match action {
             UiAction::Command(command) => {
+                self.introduce_words(&command);
                 self.send(command);
             }
             UiAction::Say { peer, text } => {

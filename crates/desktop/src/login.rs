@@ -117,7 +117,7 @@ pub(crate) fn show(
     egui::ScrollArea::vertical()
         .auto_shrink(false)
         .show(ui, |ui| {
-            let spare = (ui.available_height() - 630.0).max(0.0) / 2.0;
+            let spare = (ui.available_height() - 670.0).max(0.0) / 2.0;
             ui.add_space(spare + theme::GAP_LARGE);
             ui.vertical_centered(|ui| {
                 let width = COLUMN_WIDTH.min(ui.available_width());

@@ -239,6 +239,9 @@ impl Contacts {
             }
         }
         if let Some(name) = self.blocked.get(&former).cloned() {
+            if self.blocked.len() >= PEERS_MAX {
+                self.blocked.remove(&former);
+            }
             self.blocked.insert(successor, name);
         }
         self.revoked.remove(&former);

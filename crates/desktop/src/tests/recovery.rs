@@ -47,6 +47,21 @@ fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down()
 }
 
 #[test]
+fn a_window_that_logs_in_by_itself_is_not_covered_by_words() {
+    let new = Snapshot {
+        is_first_run: true,
+        ..logged_out()
+    };
+    let given = LoginPrefill {
+        name: Some("alice".to_owned()),
+        server: Some("meet.example.org:7878".to_owned()),
+        log_in: true,
+    };
+    let (_harness, play) = window_sized(new, SIZE, given);
+    assert!(matches!(&*play.commands(), [Command::LogIn { .. }]));
+}
+
+#[test]
 fn whoever_is_not_new_makes_words_in_the_settings() {
     let (mut harness, play) = window(logged_out());
     click(&mut harness, text::SETTINGS);
