@@ -60,6 +60,8 @@ fn a_revoked_key_s_sessions_end_and_watchers_are_told_now_and_later() {
     }
     assert_eq!(world.take_mail(carol), [told("bob", revocation(2))]);
     assert_eq!(world.take_mail(alice), [], "she does not watch");
+    world.revoke("bob", revocation(2));
+    assert_eq!(world.take_mail(carol), [], "she is told once");
     let dave = watching(&mut world, "dave", 4);
     assert!(world.take_mail(dave).contains(&told("bob", revocation(2))));
     let bobs = vec![name("bob")];
