@@ -204,6 +204,8 @@ mod tests {
             "relay-bytes" | "relay-network-bytes" => "\"3G\"",
             "relay-rate" | "relay-total-rate" => "\"2MiB\"",
             "admin" => "\"127.0.0.1:9747\"",
+            "node" => "\"10.0.0.2:4749\"",
+            "relay-address" => "[\"203.0.113.7:4747\"]",
             "log-format" => "\"json\"",
             "log-level" => "\"debug\"",
             "drain" => "\"2m\"",
