@@ -124,11 +124,11 @@ impl App {
         app
     }
 
-    /// Asks for recovery words before the first step of a new user who stands at the first
-    /// screen. Whoever starts the window with a name and a server has a script or a demo.
+    /// Asks for recovery words before the first login of a user who stands at the first
+    /// screen, at whichever start that is. Whoever starts the window with a name and a server has a script or a demo.
     fn introduce_words(&mut self, command: &Command) {
         let begins = matches!(command, Command::LogIn { .. } | Command::GoNearby { .. });
-        let is_new = self.snapshot.is_first_run && !self.snapshot.has_recovery_key;
+        let is_new = self.snapshot.settings.name.is_none() && !self.snapshot.has_recovery_key;
         if begins && is_new && !self.has_asked_for_words {
             let asked = self.bridge.command(Command::NewRecoveryKey);
             self.has_asked_for_words = asked.is_ok();

@@ -53,7 +53,11 @@ use crate::bridge::Bridge;
 #[command(name = "pinhole-desktop", version)]
 struct DesktopArguments {
     /// The rendezvous server; with #FINGERPRINT nobody can pose as it.
-    #[arg(long, value_name = "HOST[:PORT][#FINGERPRINT]", env = "PINHOLE_SERVER")]
+    #[arg(
+        long,
+        value_name = "HOST[:PORT][,…][#FINGERPRINT]",
+        env = "PINHOLE_SERVER"
+    )]
     server: Option<String>,
     /// Your name there. With --server on the command line too, log in at once.
     #[arg(long, env = "PINHOLE_NAME")]

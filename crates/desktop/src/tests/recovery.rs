@@ -14,10 +14,8 @@ fn words() -> RecoveryWords {
 
 #[test]
 fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down() {
-    let new = Snapshot {
-        is_first_run: true,
-        ..logged_out()
-    };
+    let mut new = logged_out();
+    new.settings.name = None;
     let given = LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
@@ -48,10 +46,8 @@ fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down()
 
 #[test]
 fn a_window_that_logs_in_by_itself_is_not_covered_by_words() {
-    let new = Snapshot {
-        is_first_run: true,
-        ..logged_out()
-    };
+    let mut new = logged_out();
+    new.settings.name = None;
     let given = LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
@@ -125,4 +121,13 @@ fn signed_changes_and_revocations_are_told() {
     });
     harness.run();
     assert!(shows(&harness, text::NAME_RELEASED));
+}
+
+#[test]
+fn what_is_missing_for_a_recovery_is_said() {
+    let (mut harness, play) = window(logged_out());
+    click(&mut harness, text::RECOVER);
+    click(&mut harness, text::TAKE_NAME_BACK);
+    assert!(shows_part(&harness, "a name has"));
+    assert!(play.commands().is_empty());
 }
