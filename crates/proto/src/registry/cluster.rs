@@ -382,38 +382,22 @@ impl Registry {
             return;
         };
         let awaited = feed.fetch.take_if(|fetch| fetch.after == page.after);
-        let Some(awaited) = awaited else {
+        if awaited.is_none() {
             return;
-        };
+        }
         if *feed.number.get_or_insert(number) != number {
             // It was overtaken, or changes before it are lost.
             feed.number = feed.number.max(Some(number));
             return self.fetch(now, id, None);
         }
-        let last = page.people.last().map(|it| it.name.clone());
-        let end = match (&last, page.more) {
-            (Some(last), true) => Bound::Included(last),
-            _ => Bound::Unbounded,
+        let Some(node) = self.cluster.nodes.get(&id) else {
+            return;
         };
-        let begin = awaited
-            .after
-            .as_ref()
-            .map_or(Bound::Unbounded, Bound::Excluded);
-        let gone: Vec<_> = match self.cluster.nodes.get(&id) {
-            Some(_) if page.more && last <= awaited.after => return,
-            Some(node) => {
-                let range = node.people.range((begin, end)).map(|it| it.0);
-                let is_gone = |name: &&PeerName| {
-                    let same = page.people.binary_search_by(|it| it.name.cmp(name));
-                    same.is_err()
-                };
-                range.filter(is_gone).cloned().collect()
-            }
-            None => return,
-        };
+        let gone = page.missing_of(&node.people);
+        let next = page.last().filter(|_| page.more).cloned();
         self.apply(now, id, page.people, &gone);
-        if page.more {
-            self.fetch(now, id, last);
+        if next.is_some() {
+            self.fetch(now, id, next);
         }
     }
 
@@ -512,4 +496,24 @@ struct Page {
     after: Option<PeerName>,
     people: Vec<NodePerson>,
     more: bool,
+}
+
+impl Page {
+    fn last(&self) -> Option<&PeerName> {
+        self.people.last().map(|person| &person.name)
+    }
+
+    /// Those who were known and belong on this page, but are not on it.
+    fn missing_of(&self, known: &BTreeMap<PeerName, NodeLogin>) -> Vec<PeerName> {
+        let begin = self.after.as_ref();
+        let begin = begin.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = known.range((begin, Bound::Unbounded)).map(|it| it.0);
+        let belongs = |name: &&PeerName| !self.more || Some(*name) <= self.last();
+        let is_missing = |name: &&PeerName| {
+            let found = self.people.binary_search_by(|it| it.name.cmp(name));
+            found.is_err()
+        };
+        let names = names.take_while(belongs).filter(is_missing);
+        names.cloned().collect()
+    }
 }

@@ -296,48 +296,56 @@ impl Registry {
         if !is_invited || introduction.round != answer.round {
             return;
         }
-        let Some(Introduction {
+        if let Some(introduction) = self.take_introduction(id) {
+            self.complete(now, id, introduction, answer.reachability, fresh_token);
+        }
+    }
+
+    /// Tells both sides of each other, as far as each may know.
+    fn complete(
+        &mut self,
+        now: Instant,
+        id: IntroductionId,
+        introduction: Introduction,
+        answered: Reachability,
+        fresh_token: RelayToken,
+    ) {
+        let Introduction {
             round,
             inviter,
-            invited:
-                Invited::Here {
-                    reachability: theirs,
-                    ..
-                },
+            invited,
             ..
-        }) = self.take_introduction(id)
+        } = introduction;
+        let Invited::Here {
+            session: answering,
+            reachability: theirs,
+            ..
+        } = invited
         else {
             return;
         };
-        let Some(session) = self.sessions.get(&answering) else {
+        let (Some(a), Some(session)) = (self.party_of(&inviter), self.sessions.get(&answering))
+        else {
             return;
         };
-        let ours = own(answer.reachability, session, &self.observed);
+        let ours = own(answered, session, &self.observed);
         let b = session.party();
-        let a = match &inviter {
-            Inviting::Here(session) => self.sessions.get(session).map(Session::party),
-            Inviting::Elsewhere(it) => Some(it.party.clone()),
-        };
-        let Some(a) = a else {
-            return;
-        };
         let near = near(a.observed, &theirs, b.observed, &ours);
         let shares = |side: &Reachability| side.share_host == HostSharing::Always;
         let to_inviter = passed_on(&ours, near || shares(&ours));
         // Who was invited has not asked to be told addresses of its own network:
         // a stranger's word is not enough to aim it there.
         let to_invited = passed_on(&theirs, near || shares(&theirs) && shares(&ours));
-        let wants_relay = theirs.relay && ours.relay;
         let (relay, relay_addresses) = match &inviter {
+            _ if !(theirs.relay && ours.relay) => (None, Vec::new()),
             Inviting::Here(_) => {
-                let token = (wants_relay && !self.has_no_relay).then_some(fresh_token);
+                let token = (!self.has_no_relay).then_some(fresh_token);
                 self.issue(now, token, &a, b.identity.key);
                 (token, Vec::new())
             }
-            Inviting::Elsewhere(it) => match it.relay.clone().filter(|_| wants_relay) {
-                Some(relay) => (Some(relay.token), relay.addresses),
-                None => (None, Vec::new()),
-            },
+            Inviting::Elsewhere(it) => it.relay.clone().map_or_else(Default::default, |relay| {
+                (Some(relay.token), relay.addresses)
+            }),
         };
         let for_inviter = Answered {
             round,
@@ -358,6 +366,13 @@ impl Registry {
             start_in_ms: start_in_ms(b.rtt, a.rtt),
         };
         self.send(answering, to_invited);
+    }
+
+    fn party_of(&self, inviter: &Inviting) -> Option<Party> {
+        match inviter {
+            Inviting::Here(session) => self.sessions.get(session).map(Session::party),
+            Inviting::Elsewhere(it) => Some(it.party.clone()),
+        }
     }
 
     fn issue(
