@@ -1,6 +1,7 @@
 //! How names get into a database and out of it, and what a server says that does not start.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use pinhole_server::DataDir;
@@ -9,9 +10,7 @@ use pinhole_tests::postgres::Postgres;
 use pinhole_tests::process::{Process, binary};
 use pinhole_tests::scene::SOON;
 
-use super::{
-    another, complaint, folder_with_names, log_in, node, person, refused, run, said, spawn, text,
-};
+use super::{complaint, folder_with_names, log_in, node, person, refused, run, said, spawn, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_carried_over_to_a_database_and_back() {

@@ -145,7 +145,7 @@ fn logged_out() -> Snapshot {
         history: Arc::default(),
         attempts: Arc::default(),
         is_first_run: false,
-        has_recovery_key: false,
+        has_recovery_key: true,
         is_diagnosing: false,
         diagnosis: None,
         download_folder: "/home/alice/Downloads".into(),

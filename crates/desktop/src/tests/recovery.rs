@@ -15,7 +15,7 @@ fn words() -> RecoveryWords {
 #[test]
 fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down() {
     let mut new = logged_out();
-    new.settings.name = None;
+    (new.settings.name, new.has_recovery_key) = (None, false);
     let given = LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
@@ -47,7 +47,7 @@ fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down()
 #[test]
 fn a_window_that_logs_in_by_itself_is_not_covered_by_words() {
     let mut new = logged_out();
-    new.settings.name = None;
+    (new.settings.name, new.has_recovery_key) = (None, false);
     let given = LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
@@ -59,7 +59,10 @@ fn a_window_that_logs_in_by_itself_is_not_covered_by_words() {
 
 #[test]
 fn whoever_is_not_new_makes_words_in_the_settings() {
-    let (mut harness, play) = window(logged_out());
+    let (mut harness, play) = window(Snapshot {
+        has_recovery_key: false,
+        ..logged_out()
+    });
     click(&mut harness, text::SETTINGS);
     assert!(shows(&harness, text::HAS_NO_WORDS));
     click(&mut harness, text::NEW_WORDS);
