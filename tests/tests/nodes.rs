@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How long a node is cut off from the database.
 const CUT: Duration = Duration::from_secs(20);
 
-/// Further nodes of the server of a scene, each with a folder of its own.
+/// A further node of the server of a scene, with a folder of its own.
 struct Node {
     address: String,
     process: Process,
@@ -34,12 +34,8 @@ fn scene(url: &str, more: &[&str]) -> Scene {
 
 /// Starts another node of the scene's server.
 fn another(scene: &Scene, url: &str, more: &[&str]) -> Node {
-    let folder = scene
-        .folder
-        .path()
-        .join(format!("node-{}", url.len() + more.len()));
-    let folder = (0..)
-        .map(|number| folder.with_extension(number.to_string()))
+    let folder = (2..)
+        .map(|number| scene.folder.path().join(format!("node-{number}")))
         .find(|folder| !folder.exists())
         .expect("a free name");
     fs::create_dir(&folder).expect("a folder");
