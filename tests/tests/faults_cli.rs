@@ -310,7 +310,14 @@ fn a_locale_of_ascii_is_shown_ascii() {
     for (arguments, locale) in [
         (&["history"][..], "C"),
         (&["--help"], "POSIX"),
-        (&["send", "--help"], "C"),
+        (&["help", "send"], "C"),
+        (&["help", "receive"], "C"),
+        (&["help", "peers"], "C"),
+        (&["help", "trust"], "C"),
+        (&["help", "contacts"], "C"),
+        (&["help", "recovery"], "C"),
+        (&["help", "recover"], "C"),
+        (&["help", "doctor"], "C"),
     ] {
         let mut command = for_people(&alice, arguments);
         command.env("LC_ALL", locale);

@@ -147,7 +147,7 @@ pub(crate) struct Common {
         long,
         global = true,
         env = "PINHOLE_SERVER",
-        value_name = "HOST[:PORT][,…][#FINGERPRINT]"
+        value_name = "HOST[:PORT][,...][#FINGERPRINT]"
     )]
     pub(crate) server: Option<ServerAddress>,
     /// The unique name to log in with: 3 to 32 of a-z 0-9 . _ -

@@ -55,7 +55,7 @@ struct DesktopArguments {
     /// The rendezvous server; with #FINGERPRINT nobody can pose as it.
     #[arg(
         long,
-        value_name = "HOST[:PORT][,…][#FINGERPRINT]",
+        value_name = "HOST[:PORT][,...][#FINGERPRINT]",
         env = "PINHOLE_SERVER"
     )]
     server: Option<String>,
