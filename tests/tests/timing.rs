@@ -19,8 +19,6 @@ const RUNS: usize = 20;
 const RTT: Duration = Duration::from_millis(100);
 /// To the server and back.
 const SERVER_RTT: Duration = Duration::from_millis(50);
-/// Fewer, because each waits until everybody is idle.
-const IDLE_RUNS: usize = 5;
 /// Nobody has a port ready any more so long after the last login and transfer.
 const IDLE_AFTER: Duration = Duration::from_secs(62);
 /// On the relay a session begins as soon as both reach that, and on a direct
@@ -33,14 +31,14 @@ const LARGE_BYTES: usize = 4 << 20;
 
 /// Somebody's engine, on a host of the laboratory.
 struct Person {
-    name: &'static str,
+    name: String,
     client: Client,
     events: Events,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Person {
-    fn start(lab: &Lab, scene: &Scene, host: Host, name: &'static str) -> Self {
+    fn start(lab: &Lab, scene: &Scene, host: Host, name: &str) -> Self {
         let options = Options {
             data_dir: Some(scene.folder.path().join(name)),
             overrides: Overrides {
@@ -56,7 +54,7 @@ impl Person {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         runtime.enable_all();
         Self {
-            name,
+            name: name.to_owned(),
             client,
             events,
             runtime: runtime.build().expect("a runtime"),
@@ -97,16 +95,24 @@ impl Person {
         thread::sleep(10 * RTT);
     }
 
-    /// Has it send a file to bob, and says when.
-    fn send_to_bob(&self, file: &Path) -> Instant {
+    /// Has it send a file to somebody, and says when.
+    fn send(&self, to: &str, file: &Path) -> Instant {
         let peers = self.client.snapshot().peers.clone();
-        let bob = peers.iter().find(|p| p.identity.name.as_str() == "bob");
+        let peer = peers.iter().find(|p| p.identity.name.as_str() == to);
         let begun = Instant::now();
         self.command(Command::Send {
-            peer: bob.expect("bob").identity.key,
+            peer: peer.expect("the receiver").identity.key,
             paths: vec![file.to_owned()],
         });
         begun
+    }
+
+    /// The path of the session that comes up next, and when it did.
+    fn connected(&mut self) -> (PathKind, Instant) {
+        self.event(|e| match e {
+            Event::Connected { path, .. } => Some(*path),
+            _ => None,
+        })
     }
 
     /// When the first bytes of a transfer that has begun are counted. By itself the
@@ -129,12 +135,15 @@ impl Person {
         }
     }
 
-    fn finished(&mut self) {
+    /// When the next transfer has ended, without a failure.
+    fn finished(&mut self) -> Instant {
         let finished = |event: &Event| match event {
             Event::Finished { failure, .. } => Some(failure.clone()),
             _ => None,
         };
-        assert_eq!(self.event(finished).0, None);
+        let (failure, at) = self.event(finished);
+        assert_eq!(failure, None);
+        at
     }
 }
 
@@ -144,6 +153,17 @@ struct Times {
     session: Duration,
     direct: Option<Duration>,
     first_byte: Duration,
+}
+
+impl Times {
+    fn since(begun: Instant, path: PathKind, connected: Instant, first_byte: Instant) -> Self {
+        let session = connected - begun;
+        Self {
+            session,
+            direct: (path != PathKind::Relay).then_some(session),
+            first_byte: first_byte - begun,
+        }
+    }
 }
 
 /// When the file of a few bytes had arrived, and was on the disk: not sooner
@@ -174,40 +194,54 @@ fn print(what: &str, times: &[Duration]) -> Duration {
 
 /// Logged in, alice sends to bob, behind two such routers.
 fn logged_in(router: Router) -> Vec<Times> {
-    between_two(router, RUNS, Duration::ZERO)
-}
-
-/// The same, after both have done nothing for a while.
-fn idle(router: Router) -> Vec<Times> {
-    between_two(router, IDLE_RUNS, IDLE_AFTER)
-}
-
-fn between_two(router: Router, runs: usize, pause: Duration) -> Vec<Times> {
     let lab = Lab::build(Plan::two_sites(router, router));
     let scene = Scene::in_lab(&lab);
     let bob = scene.peer_in(&lab, Host::B, "bob");
     let mut receiving = bob.receive(&[]);
     let mut alice = Person::start(&lab, &scene, Host::A, "alice");
     let file = scene.file("file", b"content");
-    let times = (0..runs).map(|_| {
+    let times = (0..RUNS).map(|_| {
         alice.log_in(&scene);
-        thread::sleep(pause);
-        let begun = alice.send_to_bob(&file);
-        let (path, session) = alice.event(|e| match e {
-            Event::Connected { path, .. } => Some(*path),
-            _ => None,
-        });
+        let begun = alice.send("bob", &file);
+        let (path, connected) = alice.connected();
         let first_byte = first_byte(&mut receiving);
         alice.finished();
-        let session = session - begun;
-        Times {
-            session,
-            direct: (path != PathKind::Relay).then_some(session),
-            first_byte: first_byte - begun,
-        }
+        Times::since(begun, path, connected, first_byte)
     });
     let times = times.collect();
     alice.client.shut_down(alice.events);
+    times
+}
+
+/// The same, by pairs of whom nobody has done anything for a while. They wait together
+/// and send one after the other.
+fn idle(router: Router) -> Vec<Times> {
+    let lab = Lab::build(Plan::two_sites(router, router));
+    let scene = Scene::in_lab(&lab);
+    let file = scene.file("file", b"content");
+    let start = |host, name: String| {
+        let mut person = Person::start(&lab, &scene, host, &name);
+        person.log_in(&scene);
+        person
+    };
+    let mut pairs: Vec<_> = (0..RUNS)
+        .map(|pair| {
+            let sender = start(Host::A, format!("alice{pair}"));
+            (sender, start(Host::B, format!("bob{pair}")))
+        })
+        .collect();
+    thread::sleep(IDLE_AFTER);
+    let times = pairs.iter_mut().map(|(sender, receiver)| {
+        let begun = sender.send(&receiver.name, &file);
+        let (path, connected) = sender.connected();
+        let first_byte = receiver.finished();
+        sender.finished();
+        Times::since(begun, path, connected, first_byte)
+    });
+    let times = times.collect();
+    for person in pairs.into_iter().flat_map(|(a, b)| [a, b]) {
+        person.client.shut_down(person.events);
+    }
     times
 }
 
@@ -222,7 +256,7 @@ fn large(router: Router) -> Vec<Duration> {
     let file = scene.file("large", &vec![7; LARGE_BYTES]);
     let times = (0..RUNS).map(|_| {
         alice.log_in(&scene);
-        let begun = alice.send_to_bob(&file);
+        let begun = alice.send("bob", &file);
         let (transfer, _) = bob.event(|e| match e {
             Event::Started { transfer } => Some(*transfer),
             _ => None,
@@ -316,7 +350,7 @@ fn two_who_are_idle_take_one_round_trip_to_the_server_more() {
     let sessions = |times: &[Times]| times.iter().map(|it| it.session).collect::<Vec<_>>();
     let bytes = |times: &[Times]| times.iter().map(|it| it.first_byte).collect::<Vec<_>>();
     let direct = home.iter().filter(|times| times.direct.is_some()).count();
-    println!("{direct} of {IDLE_RUNS} idle ones began on a direct path");
+    println!("{direct} of {RUNS} idle ones began on a direct path");
     let session = print("idle, command to session", &sessions(&home));
     let byte = print("idle, command to first byte", &bytes(&home));
     let relayed_session = print("idle, command to relayed session", &sessions(&relayed));
