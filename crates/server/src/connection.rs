@@ -21,7 +21,7 @@ use tracing::{debug, info};
 use crate::admission::ConnectionSlot;
 use crate::backlog::QueuedFrame;
 use crate::context::{
-    ConnectionError, Context, READ_BYTES, linger, refuse, tell, write_frame, write_message,
+    ConnectionError, Context, linger, read_message, refuse, tell, write_frame, write_message,
 };
 use crate::inbox::{RegistrarInput, RelayLeg, TlsStream};
 use crate::probe::ProbeRequest;
@@ -258,27 +258,6 @@ async fn open(
         observed,
     };
     Ok((client, first))
-}
-
-/// The next message, with the number of bytes that were read for it. `None` when the
-/// client hung up between two.
-async fn read_message(
-    stream: &mut (impl AsyncRead + Unpin),
-    decoder: &mut Decoder,
-) -> Result<Option<(ClientMessage, u64)>, ConnectionError> {
-    let mut buffer = [0; READ_BYTES];
-    let mut bytes = 0;
-    loop {
-        if let Some(message) = decoder.next_message()? {
-            return Ok(Some((message, bytes)));
-        }
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 {
-            return Ok(None);
-        }
-        bytes += read as u64;
-        decoder.feed(buffer.get(..read).unwrap_or_default());
-    }
 }
 
 async fn control(

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pinhole_budget::Full;
-use pinhole_proto::frame::FrameError;
+use pinhole_proto::frame::{Decoder, FrameError};
 use pinhole_proto::rendezvous::{Refusal, ServerMessage};
 use pinhole_proto::tls::Unproven;
+use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -27,7 +28,7 @@ use crate::relay::RelayService;
 use crate::turns::Turns;
 
 /// Longer than most messages. An idle connection holds this buffer.
-pub(crate) const READ_BYTES: usize = 512;
+const READ_BYTES: usize = 512;
 
 /// How far a server has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +120,27 @@ pub(crate) enum ConnectionError {
     Unexpected,
     #[error("cut off: {0}")]
     CutOff(Refusal),
+}
+
+/// The next message, with the number of bytes that were read for it. `None` when the
+/// other end hung up between two.
+pub(crate) async fn read_message<M: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+    decoder: &mut Decoder,
+) -> Result<Option<(M, u64)>, ConnectionError> {
+    let mut buffer = [0; READ_BYTES];
+    let mut bytes = 0;
+    loop {
+        if let Some(message) = decoder.next_message()? {
+            return Ok(Some((message, bytes)));
+        }
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(None);
+        }
+        bytes += read as u64;
+        decoder.feed(buffer.get(..read).unwrap_or_default());
+    }
 }
 
 pub(crate) async fn write_frame(

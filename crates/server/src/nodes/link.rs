@@ -6,13 +6,14 @@ use std::time::Duration;
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
 use pinhole_proto::node::{NODE_VERSION, NodeMessage};
 use pinhole_proto::rendezvous::NodeId;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_rustls::TlsStream;
 
 use crate::backlog::SharedFrame;
+use crate::context::{ConnectionError, read_message};
 use crate::inbox::{NodeEvent, NodeLink, RegistrarInput};
 
 /// How many frames may wait for a node. A node further behind loses its link, and fetches
@@ -20,7 +21,6 @@ use crate::inbox::{NodeEvent, NodeLink, RegistrarInput};
 const OUTGOING_FRAMES: usize = 4_096;
 /// Frames that wait are written together up to this many bytes.
 const WRITE_BYTES: usize = 64 * 1024;
-const READ_BYTES: usize = 16 * 1024;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Why there is no link to a node any more.
@@ -30,6 +30,8 @@ pub(super) enum LinkError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Frame(#[from] FrameError),
+    #[error("{0}")]
+    Read(#[from] ConnectionError),
     #[error("it did not answer in time")]
     Slow,
     #[error("it was closed")]
@@ -60,17 +62,8 @@ impl Link {
         stream.write_all(&encode(FrameKind::Node, &hello)?).await?;
         stream.flush().await?;
         let mut decoder = Decoder::new(FrameKind::Node);
-        let mut buffer = [0; 512];
-        let first = loop {
-            if let Some(first) = decoder.next_message()? {
-                break first;
-            }
-            let read = stream.read(&mut buffer).await?;
-            if read == 0 {
-                return Err(LinkError::Closed);
-            }
-            decoder.feed(buffer.get(..read).unwrap_or_default());
-        };
+        let first = read_message(&mut stream, &mut decoder).await?;
+        let (first, _) = first.ok_or(LinkError::Closed)?;
         match first {
             NodeMessage::Hello { version, .. } if version != NODE_VERSION => {
                 Err(LinkError::Version(version))
@@ -127,20 +120,14 @@ async fn read(
     link: NodeLink,
     registrar: &mpsc::Sender<RegistrarInput>,
 ) -> Result<(), LinkError> {
-    let mut buffer = vec![0; READ_BYTES];
-    loop {
-        while let Some(message) = decoder.next_message()? {
-            let event = NodeEvent::Message(Box::new(message));
-            let input = RegistrarInput::Node { link, event };
-            if registrar.send(input).await.is_err() {
-                return Ok(());
-            }
-        }
-        match reader.read(&mut buffer).await? {
-            0 => return Err(LinkError::Closed),
-            read => decoder.feed(buffer.get(..read).unwrap_or_default()),
+    while let Some((message, _)) = read_message(reader, decoder).await? {
+        let event = NodeEvent::Message(Box::new(message));
+        let input = RegistrarInput::Node { link, event };
+        if registrar.send(input).await.is_err() {
+            return Ok(());
         }
     }
+    Err(LinkError::Closed)
 }
 
 /// Ends when the registrar gives the link up.
