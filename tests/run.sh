@@ -23,10 +23,12 @@ cargo deny --version >/dev/null 2>&1 || cargo install --locked --debug --quiet c
 
 cargo fmt --all --check
 cargo deny --locked check --hide-inclusion-graph bans licenses sources
+# Examples and tests among the targets turn on the features of the development
+# dependencies. All steps name some, or they would compile the other dependencies anew.
 cargo clippy --workspace --all-targets --locked -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
-# The end-to-end tests run these binaries.
-cargo build --workspace --bins --locked
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --bins --examples --locked
+# The end-to-end tests run the binaries among them.
+cargo build --workspace --all-targets --locked
 cargo test --workspace --doc --locked
 if [ "$(uname)" != Linux ] || [ "$(id -u)" != 0 ]; then
     echo "SKIPPED, for they need root on Linux: the NAT laboratory, a full and a read-only disk" >&2
