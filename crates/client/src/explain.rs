@@ -72,27 +72,8 @@ pub(crate) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Disconnected | ConnectError::ServerSilent => Failure::ServerLost {
             reason: error.to_string(),
         },
-        ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
-            peer: peer.to_string(),
-        },
-        ConnectError::Refused { reason, .. } => {
-            let refused = ConnectError::Introduction((*reason).into());
-            connect(identity, path, &refused)
-        }
-        ConnectError::Introduction(IntroductionFailure::KeyMismatch) => {
-            Failure::RefusedByPeer { peer }
-        }
-        ConnectError::Introduction(IntroductionFailure::NeedsPermission) => {
-            Failure::NeedsPermission { peer }
-        }
-        ConnectError::Introduction(IntroductionFailure::Busy) => Failure::PeerBusy { peer },
-        ConnectError::Introduction(IntroductionFailure::TimedOut) => Failure::NoPath {
-            peer,
-            detail: "it did not answer. It may have just gone offline; try again.".to_owned(),
-        },
-        ConnectError::Introduction(IntroductionFailure::Limited) => Failure::ServerRefused {
-            reason: error.to_string(),
-        },
+        ConnectError::Introduction { reason, .. } => not_introduced(peer, *reason),
+        ConnectError::Refused { reason, .. } => not_introduced(peer, (*reason).into()),
         ConnectError::WrongPeerKey {
             found: Some(found), ..
         } => Failure::PeerKeyChanged {
@@ -114,6 +95,28 @@ pub(crate) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::LocalPort(_) | ConnectError::Busy | ConnectError::Random => Failure::NoPath {
             peer,
             detail: format!("{error}."),
+        },
+    }
+}
+
+/// Why the server, or the peer itself, has not let the two meet.
+fn not_introduced(peer: PeerName, reason: IntroductionFailure) -> Failure {
+    match reason {
+        IntroductionFailure::Offline => Failure::PeerOffline {
+            peer: peer.to_string(),
+        },
+        IntroductionFailure::KeyMismatch => Failure::RefusedByPeer { peer },
+        // Whoever shows a credential looks at these two before.
+        IntroductionFailure::NeedsPermission
+        | IntroductionFailure::Credential
+        | IntroductionFailure::InvitationOver => Failure::NeedsPermission { peer },
+        IntroductionFailure::Busy => Failure::PeerBusy { peer },
+        IntroductionFailure::TimedOut => Failure::NoPath {
+            peer,
+            detail: "it did not answer. It may have just gone offline; try again.".to_owned(),
+        },
+        IntroductionFailure::Limited => Failure::ServerRefused {
+            reason: reason.to_string(),
         },
     }
 }

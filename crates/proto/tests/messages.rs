@@ -169,6 +169,7 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
                 round,
                 peer,
                 reachability,
+                credential: None,
             }
         }),
         answer.prop_map(
@@ -181,6 +182,7 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
         introduction().prop_map(|introduction| ClientMessage::Refuse {
             introduction,
             reason: RefuseReason::Busy,
+            credential: None,
         }),
         any::<u64>().prop_map(|nonce| ClientMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
@@ -256,6 +258,7 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             observed,
             observer_ports,
             relay: true,
+            codes: true,
         }),
         refusal().prop_map(|reason| ServerMessage::Refused { reason }),
         certificate().prop_map(ServerMessage::RecoveryCertificate),
@@ -283,11 +286,13 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             introduction,
             round,
             from,
+            credential: None,
         }),
         introduced(),
         failed.prop_map(|(introduction, reason)| ServerMessage::IntroductionFailed {
             introduction,
             reason,
+            credential: None,
         }),
         any::<u64>().prop_map(|nonce| ServerMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| ServerMessage::Pong { nonce }),

@@ -212,6 +212,9 @@ const fn type_of(message: &ClientMessage) -> &'static str {
         ClientMessage::Watch { .. } => "watch",
         ClientMessage::Unwatch { .. } => "unwatch",
         ClientMessage::KeyHistory { .. } => "key_history",
+        ClientMessage::OpenCode => "open_code",
+        ClientMessage::CloseCode => "close_code",
+        ClientMessage::FindCode { .. } => "find_code",
         ClientMessage::Ping { .. } => "ping",
         ClientMessage::Pong { .. } => "pong",
     }

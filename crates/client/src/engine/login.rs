@@ -368,6 +368,10 @@ impl LoginAttempt {
                     .await;
                     continue;
                 }
+                // Nothing here opens or looks for codes yet.
+                RendezvousEvent::Code { .. }
+                | RendezvousEvent::CodeEnded { .. }
+                | RendezvousEvent::CodeFound { .. } => continue,
                 RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
             };
             self.say(input).await;

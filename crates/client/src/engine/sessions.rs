@@ -451,7 +451,7 @@ impl Ways {
         };
         let name = self.plan.name_to_prove.clone();
         let mut near = Box::pin(async move {
-            let connected = nearby.connect(peer.clone(), name).await;
+            let connected = nearby.connect(peer.clone(), name, None).await;
             connected.map_err(|error| {
                 info!(peer = %peer.name, "not reached nearby: {error}");
                 explain::nearby(peer, &error).into()
@@ -499,7 +499,7 @@ impl Ways {
         let connector = come.ok().and_then(|come| come.ok()?.clone());
         let connector = connector.ok_or_else(offline)?;
         let (name, plan) = (peer.name.clone(), self.plan);
-        let connected = connector.connect(name, peer.key, plan.sharing).await;
+        let connected = connector.connect(name, peer.key, plan.sharing, None).await;
         connected.map_err(|error| NotConnected::new(peer, plan.policy, error))
     }
 }

@@ -190,6 +190,7 @@ impl World {
             round,
             peer: name(to),
             reachability: r,
+            credential: None,
         };
         self.say(from, message);
     }
@@ -287,6 +288,7 @@ fn failed(id: u8, reason: IntroductionFailure) -> ServerMessage {
     ServerMessage::IntroductionFailed {
         introduction: introduction(id),
         reason,
+        credential: None,
     }
 }
 

@@ -217,6 +217,7 @@ impl World {
             round: 1,
             peer: self.people[peer].name.clone(),
             reachability: reachability(),
+            credential: None,
         };
         self.told.insert(introduction, Told::default());
         self.say(session, message);

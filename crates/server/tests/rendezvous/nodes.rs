@@ -139,6 +139,7 @@ fn introduce(number: u8) -> ClientMessage {
         round: 1,
         peer: name("bob"),
         reachability: relay_only(),
+        credential: None,
     }
 }
 
@@ -222,6 +223,7 @@ async fn the_people_of_a_node_that_dies_are_gone_within_seconds() {
     let failed = ServerMessage::IntroductionFailed {
         introduction: introduction(1),
         reason: IntroductionFailure::Offline,
+        credential: None,
     };
     assert_eq!(a.hear().await, failed);
 }

@@ -70,6 +70,7 @@ impl Pair {
             round: 1,
             peer: self.people[1].name.clone(),
             reachability: relay_only(),
+            credential: None,
         };
         alice.say(&introduce).await?;
         let is_invited = |message: &ServerMessage| {

@@ -34,6 +34,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 round,
                 peer,
                 reachability,
+                credential: None,
             }
         ),
         4 => (id.clone(), 0..6u8, at).prop_map(|(introduction, round, reachability)| {
@@ -46,6 +47,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => id.prop_map(|introduction| ClientMessage::Refuse {
             introduction,
             reason: RefuseReason::Busy,
+            credential: None,
         }),
         1 => any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
         2 => proptest::collection::vec(watched.clone(), 0..4)
@@ -161,6 +163,6 @@ proptest! {
         let left = &world.registry;
         prop_assert!(left.online.is_empty() && left.introductions.is_empty());
         prop_assert!(left.timers.is_empty() && left.observed.is_empty() && left.relay.is_empty());
-        prop_assert!(left.presence.is_empty());
+        prop_assert!(left.presence.is_empty() && left.codes.is_empty());
     }
 }
