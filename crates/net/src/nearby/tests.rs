@@ -109,6 +109,43 @@ async fn peers_find_each_other_connect_and_say_goodbye() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_can_show_a_credential_before_it_is_let_in() {
+    let scope = scope();
+    let mut bob = party("bob", true, scope);
+    let mut alice = party("alice", false, scope);
+    alice.sees(&[&bob.identity]).await;
+    let longest: Credential = "x".repeat(Credential::MAX_CHARS).parse().unwrap();
+    for (shown, is_let_in) in [
+        (Some(longest), true),
+        (None, true),
+        ("over".parse().ok(), false),
+    ] {
+        let connecting = alice
+            .nearby
+            .connect(bob.identity.clone(), None, shown.clone());
+        let (session, ()) = tokio::join!(connecting, async {
+            let visitor = bob.visitor().await;
+            assert_eq!(*visitor.peer(), alice.identity);
+            assert_eq!(visitor.credential(), shown.as_ref());
+            match is_let_in {
+                true => {
+                    let admitted = visitor.admit(&bob.identity.name, alice.identity.clone());
+                    admitted.await.unwrap();
+                }
+                false => visitor.refuse(RefuseReason::InvitationOver).await,
+            }
+        });
+        match session {
+            Ok(_) => assert!(is_let_in),
+            Err(ConnectError::Refused { reason, .. }) if !is_let_in => {
+                assert_eq!(reason, RefuseReason::InvitationOver);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_refused_or_named_wrongly_has_no_session() {
     let scope = scope();
     let mut bob = party("bob", true, scope);

@@ -35,8 +35,9 @@ pub const OPEN_CODES: Bounds = Bounds {
     per_key: 4,
     per_subnet: SubnetBounds::uniform(64),
 };
-/// How often a question that was over the rate is tried again.
-const FIND_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a question that was over the rate is tried again. More often would use up what
+/// the key may ask where only its network has asked too much.
+const FIND_INTERVAL: Duration = CODES_OF_KEY.interval;
 
 /// The codes that are open at this node.
 #[derive(Debug)]
@@ -91,6 +92,12 @@ impl Codes {
         let ended = self.open.remove(&number)?;
         self.held.give_back(ended.ticket);
         Some(ended.ends_at)
+    }
+
+    #[cfg(test)]
+    pub(super) fn owners(&self) -> Vec<(CodeNumber, SessionId)> {
+        let open = self.open.iter();
+        open.map(|(&number, it)| (number, it.session)).collect()
     }
 
     #[cfg(test)]
@@ -210,14 +217,15 @@ impl Registry {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
+        let Some(number) = session.code.sought else {
+            return;
+        };
         if !self.codes.may_use(now, &session.owner()) {
             self.timers
                 .insert((now + FIND_INTERVAL, Timer::FindCode(id)));
             return;
         }
-        let Some(number) = session.code.sought.take() else {
-            return;
-        };
+        session.code.sought = None;
         let own = session.identity.clone();
         let peer = self.owner_of_code(number).filter(|peer| *peer != own);
         self.send(id, ServerMessage::CodeFound { number, peer });
