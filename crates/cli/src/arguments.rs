@@ -38,6 +38,8 @@ pub(crate) struct UsageError {
     pub(crate) text: String,
     /// Whether JSON was asked for.
     pub(crate) json: bool,
+    /// Whether standard output is for what is received.
+    pub(crate) stdout: bool,
 }
 
 impl CliArguments {
@@ -57,6 +59,7 @@ impl CliArguments {
             UsageError {
                 text: with_variable(&error),
                 json: is_given(&words, "json"),
+                stdout: is_given(&words, "stdout"),
             }
         })
     }
@@ -135,7 +138,7 @@ Exit codes:
   5    declined or cancelled by the other side
   6    no path, to the server or to the peer
   7    verification failed: a key or the data is not what it should be
-  8    trouble with a file or folder
+  8    trouble with a file, a folder or a pipe
   130  interrupted; `receive` ends with 0 when the system ends it (SIGTERM, SIGHUP)
 
 The last server and name are remembered in the profile.";

@@ -29,6 +29,7 @@ impl From<Exit> for ExitCode {
 impl From<&Failure> for Exit {
     fn from(failure: &Failure) -> Self {
         match failure {
+            Failure::Broken { cause, .. } => Self::from(&**cause),
             Failure::NameTaken { .. } => Self::NameTaken,
             Failure::PeerOffline { .. } => Self::PeerOffline,
             Failure::Declined { .. }

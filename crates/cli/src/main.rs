@@ -9,6 +9,7 @@ mod history;
 mod interrupts;
 mod payload;
 mod peers;
+mod pipes;
 mod prompt;
 mod receive;
 mod recovery;
@@ -30,20 +31,23 @@ use crate::arguments::{CliArguments, CliTask, RecoveryTask};
 use crate::contacts::ContactChange;
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
-use crate::report::Reporter;
+use crate::report::{Reporter, Results};
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
     let arguments = match CliArguments::of_process() {
         Ok(arguments) => arguments,
         Err(unusable) => {
-            let mut report = Reporter::new(unusable.json);
+            let results = Results::beside_data(unusable.stdout);
+            let mut report = Reporter::new(unusable.json, results);
             report.unusable(&unusable.text);
             return told(Exit::Usage, &mut report).into();
         }
     };
     init_logging();
-    let mut report = Reporter::new(arguments.common.json);
+    let writes_data = matches!(&arguments.task, CliTask::Receive(task) if task.stdout);
+    let results = Results::beside_data(writes_data);
+    let mut report = Reporter::new(arguments.common.json, results);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
         let (kind, exit) = match error.is::<StartError>() {
             true => ("profile", Exit::LocalFiles),
@@ -78,7 +82,16 @@ fn init_logging() {
 }
 
 fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
-    let mut overrides = overrides(&arguments);
+    let refusal = match &arguments.task {
+        CliTask::Send(send) => send.refusal(),
+        CliTask::Receive(receive) => receive.refusal(),
+        _ => None,
+    };
+    if let Some(reason) = refusal {
+        report.error("usage", reason);
+        return Ok(Exit::Usage);
+    }
+    let mut overrides = overrides(&arguments)?;
     if let Some(proxy) = &arguments.common.proxy {
         match proxy.parse() {
             Ok(proxy) => overrides.proxy = Some(proxy),
@@ -137,12 +150,12 @@ async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Res
         CliTask::Forget { spec } => contacts::change(&mut face, ContactChange::Forget, &spec).await,
         CliTask::Trust(task) => trust::trust(&mut face, common, task).await,
         CliTask::Send(task) => send::send(&mut face, common, task).await,
-        CliTask::Receive(task) => receive::receive(&mut face, common, task.once).await,
+        CliTask::Receive(task) => receive::receive(&mut face, common, &task).await,
     }
 }
 
 /// Settings that differ in this run.
-fn overrides(arguments: &CliArguments) -> Overrides {
+fn overrides(arguments: &CliArguments) -> anyhow::Result<Overrides> {
     let common = Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
@@ -150,7 +163,7 @@ fn overrides(arguments: &CliArguments) -> Overrides {
         takes_nothing: !matches!(arguments.task, CliTask::Receive(_)),
         ..Overrides::default()
     };
-    match &arguments.task {
+    Ok(match &arguments.task {
         CliTask::Send(send) => Overrides {
             send_limit: send.limit,
             ..common
@@ -163,8 +176,12 @@ fn overrides(arguments: &CliArguments) -> Overrides {
             keeps_executable: receive.executable.then_some(true),
             receive_limit: receive.limit,
             strangers: receive.strangers,
+            output: match receive.stdout {
+                true => Some(pipes::output().context("cannot use standard output")?),
+                false => None,
+            },
             ..common
         },
         _ => common,
-    }
+    })
 }

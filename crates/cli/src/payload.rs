@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use pinhole_client::{Command, PeerKey, TEXT_BYTES_MAX, display_text};
+use pinhole_client::{Command, PeerKey, PipeInput, SafePath, TEXT_BYTES_MAX, display_text};
 
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
@@ -14,6 +14,8 @@ use crate::terminal::{Terminal, Wake};
 pub(crate) enum Payload {
     Files(Vec<PathBuf>),
     Text(String),
+    /// Standard input, under this name.
+    Stream(SafePath, PipeInput),
 }
 
 /// Why there is nothing to send, and the exit code for it.
@@ -60,6 +62,11 @@ impl Payload {
             Self::Text(text) => Command::SendText {
                 peer,
                 text: text.clone(),
+            },
+            Self::Stream(name, input) => Command::SendStream {
+                peer,
+                name: name.clone(),
+                input: input.clone(),
             },
         }
     }

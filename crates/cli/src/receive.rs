@@ -8,7 +8,8 @@ use pinhole_client::{
 };
 
 use self::questions::{QuestionQueue, ReceiveQuestion};
-use crate::arguments::Common;
+use crate::arguments::{Common, Receive};
+use crate::display;
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
 use crate::prompt::Prompt;
@@ -27,6 +28,10 @@ struct Receiving {
     questions: QuestionQueue,
     /// Nothing is accepted once nobody reads standard output.
     stdout_watch: StdoutWatch,
+    /// Standard output gets what is received. Once that has begun, its end shows when
+    /// something is written to it.
+    writes_file: bool,
+    has_begun: bool,
     once: bool,
     /// The first offer, which counts with `once`.
     first: Option<TransferId>,
@@ -36,10 +41,12 @@ struct Receiving {
 pub(crate) async fn receive(
     terminal: &mut Terminal<'_>,
     common: &Common,
-    once: bool,
+    task: &Receive,
 ) -> anyhow::Result<Exit> {
     // Fails now rather than at the first offer.
-    if let Err(failure) = terminal.client.check_download_folder() {
+    if !task.stdout
+        && let Err(failure) = terminal.client.check_download_folder()
+    {
         return Ok(terminal.fail(&failure));
     }
     let online = match terminal.go_online(common, ONLINE_OPTIONS)? {
@@ -47,14 +54,17 @@ pub(crate) async fn receive(
         Err(exit) => return Ok(exit),
     };
     let folder = terminal.client.snapshot().download_folder.clone();
-    terminal
-        .report
-        .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
+    terminal.report.note(&match task.stdout {
+        true => "receiving one file to standard output; Ctrl-C ends".to_owned(),
+        false => format!("receiving into {}; Ctrl-C ends", folder.display()),
+    });
     let receiving = Receiving {
         online,
         questions: QuestionQueue::new(),
         stdout_watch: StdoutWatch::start(),
-        once,
+        writes_file: task.stdout,
+        has_begun: false,
+        once: task.once,
         first: None,
     };
     receiving.run(terminal).await
@@ -69,7 +79,7 @@ impl Receiving {
             }
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
-                () = self.stdout_watch.gone() => {
+                () = self.stdout_watch.gone(), if !(self.writes_file && self.has_begun) => {
                     return self.unheard(terminal, "nobody reads it any more").await;
                 }
                 typed = self.questions.typed() => {
@@ -161,6 +171,7 @@ impl Receiving {
                     && terminal.is_receiving(transfer)
                 {
                     self.first.get_or_insert(transfer);
+                    self.has_begun = true;
                 }
                 let exit = terminal.is_cut_off(self.online, event);
                 if exit.is_none() {
@@ -225,20 +236,27 @@ fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<
         return Ok(());
     };
     let (peer, bytes) = (&transfer.peer.name, transfer.offer.bytes);
-    let size = amount::display(bytes);
+    let size = display::size(&transfer.offer);
     let snapshot = terminal.client.snapshot();
     let max = snapshot.settings.unasked_bytes_max;
-    let why = match max.filter(|&max| bytes > max && !transfer.is_text) {
+    let is_stream = transfer.offer.stream;
+    let why = match max.filter(|&max| (bytes > max || is_stream) && !transfer.is_text) {
+        Some(max) if is_stream => {
+            format!(
+                "it may be more than the {} of --max-size",
+                amount::display(max)
+            )
+        }
         Some(max) if amount::display(max) == size => {
             format!("its {bytes} bytes are more than the {max} of --max-size")
         }
         Some(max) => format!("it is more than {}", amount::display(max)),
         None => "use --accept contacts or --accept all".to_owned(),
     };
-    let what = if transfer.is_text {
-        "words".to_owned()
-    } else {
-        size
+    let what = match (transfer.is_text, is_stream) {
+        (true, _) => "words".to_owned(),
+        (_, true) => "a file whose size is not known".to_owned(),
+        _ => size,
     };
     let reason = format!("Declined {what} from {peer}, because there is nobody to ask: {why}.");
     turn_down(terminal, &transfer, &reason)

@@ -25,6 +25,7 @@ use self::bar::{Bar, BarContent};
 pub(crate) use self::json_line::AwaitedState;
 use self::json_line::{JsonEntry, JsonLine};
 use self::output::Output;
+pub(crate) use self::output::Results;
 pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::{display, tty};
@@ -64,11 +65,11 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool, results: Results) -> Self {
         let is_seen = io::stderr().is_terminal() || !io::stdin().is_terminal();
         Self {
             json,
-            output: Output::of_process(),
+            output: Output::of_process(results),
             tty: if is_seen { None } else { tty::open() },
             bar: None,
             told: HashMap::new(),
@@ -127,7 +128,7 @@ impl Reporter {
     /// Writes to standard output, and shows the question again behind it.
     fn beside_question(&self, write: impl FnOnce()) {
         let question = self.question.as_ref();
-        let question = question.filter(|_| io::stdout().is_terminal());
+        let question = question.filter(|_| self.output.results_are_seen());
         if question.is_some() {
             self.put("\n");
         }
@@ -279,7 +280,7 @@ impl Reporter {
                 text: transfer.is_text,
                 files: offer.files,
                 folders: offer.folders,
-                bytes: offer.bytes,
+                bytes: display::known_bytes(offer),
                 existing: offer.existing,
                 unread: offer.unread,
                 existing_names: &offer.existing_names,
@@ -338,7 +339,7 @@ impl Reporter {
                 peer: &transfer.peer.name,
                 files: offer.files,
                 folders: offer.folders,
-                bytes: offer.bytes,
+                bytes: display::known_bytes(offer),
             });
         } else if !io::stderr().is_terminal() {
             self.say(&format!("{}: {}", bar::title(transfer), summary(offer)));
@@ -457,7 +458,11 @@ impl Reporter {
 
     /// The failure that ends a command, or a transfer with `peer`.
     pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
-        self.ended(peer, failure.kind(), &words::failure(failure));
+        let bytes = match failure {
+            Failure::Broken { arrived_bytes, .. } => Some(*arrived_bytes),
+            _ => None,
+        };
+        self.end(peer, failure.kind(), &words::failure(failure), bytes);
     }
 
     pub(crate) fn error(&mut self, kind: &str, reason: &str) {
@@ -465,10 +470,20 @@ impl Reporter {
     }
 
     pub(crate) fn ended(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str) {
+        self.end(peer, kind, reason, None);
+    }
+
+    /// `bytes` of what was broken off had arrived.
+    fn end(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str, bytes: Option<u64>) {
         self.clear_bar();
         let reason = &plain(reason);
         if self.json {
-            self.line(&JsonLine::Failed { peer, kind, reason });
+            self.line(&JsonLine::Failed {
+                peer,
+                kind,
+                reason,
+                bytes,
+            });
         }
         // The user has to hear of it in any case.
         if !self.json || self.lost().is_some() {

@@ -14,6 +14,7 @@ use crate::arguments::{Common, Send};
 use crate::exit::Exit;
 use crate::payload::{Payload, payload_of};
 use crate::peers::NEARBY_PATIENCE;
+use crate::pipes;
 use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
 /// Sends the payload and waits until it is durable at every recipient.
@@ -22,9 +23,12 @@ pub(crate) async fn send(
     common: &Common,
     task: Send,
 ) -> anyhow::Result<Exit> {
-    let payload = match payload_of(terminal, task.text, task.paths).await? {
-        Ok(payload) => payload,
-        Err(exit) => return Ok(exit),
+    let payload = match task.as_name {
+        Some(name) => Payload::Stream(name, pipes::input()),
+        None => match payload_of(terminal, task.text, task.paths).await? {
+            Ok(payload) => payload,
+            Err(exit) => return Ok(exit),
+        },
     };
     let presence = OnlineOptions {
         announces: false,

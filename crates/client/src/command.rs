@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
-use pinhole_transfer::Existing;
+use pinhole_transfer::{Existing, PipeInput, SafePath};
 
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
@@ -83,6 +83,16 @@ pub enum Command {
         peer: PeerKey,
         /// Files and folders. Each is offered under its own last component.
         paths: Vec<PathBuf>,
+    },
+    /// Send what comes out of a pipe, however long it is, to a peer that is online. It is
+    /// read once, so what breaks off does not go on.
+    SendStream {
+        /// To whom.
+        peer: PeerKey,
+        /// What it is offered as.
+        name: SafePath,
+        /// Where it comes from. Nothing is read before the peer accepts.
+        input: PipeInput,
     },
     /// Send a short text to a peer that is online.
     SendText {

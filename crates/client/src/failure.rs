@@ -195,6 +195,16 @@ pub enum Failure {
         /// What the system said.
         reason: String,
     },
+    /// A stream, or what was passed on into a pipe, ended before its end.
+    #[error("{detail}")]
+    Broken {
+        /// What ended it.
+        cause: Box<Failure>,
+        /// How many bytes of it had arrived.
+        arrived_bytes: u64,
+        /// What happened, how much had arrived, and what has become of that.
+        detail: String,
+    },
     /// The server stopped relaying.
     #[error(
         "The relay between you and {peer} has ended: {reason}. Sent again tomorrow, or from a network that lets you connect directly, it goes on where it stopped."
@@ -242,10 +252,12 @@ fn server_key_changed(
 }
 
 impl Failure {
-    /// A stable identifier for programs. It stays the same when the sentence changes.
+    /// A stable identifier for programs. It stays the same when the sentence changes. Of
+    /// what was broken off it is that of the cause.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
+            Self::Broken { cause, .. } => cause.kind(),
             Self::NameTaken { .. } => "name_taken",
             Self::ServerUnreachable { .. } => "server_unreachable",
             Self::Proxy { .. } => "proxy",

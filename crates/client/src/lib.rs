@@ -41,7 +41,7 @@ pub use pinhole_net::{
     PeerNameError, ProxyChoice, ProxyTextError, ServerAddress, examine_multicast,
 };
 pub use pinhole_transfer::{
-    Existing, Paused, Renamed,
+    Existing, Paused, PipeInput, PipeOutput, Renamed, SafePath,
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };

@@ -110,8 +110,8 @@ pub struct Progress {
     pub bytes_done: u64,
     /// The part of them that the receiver already had. It does not count as speed.
     pub here_bytes: u64,
-    /// The total.
-    pub bytes_total: u64,
+    /// The total; `None` for a stream, of which nobody knows.
+    pub bytes_total: Option<u64>,
     /// Whole files so far.
     pub files_done: u64,
     /// The total.
@@ -130,6 +130,8 @@ impl Progress {
     pub fn is_stalled(&self) -> bool {
         self.bytes_per_second == Some(0)
             && self.paused == Paused::default()
-            && self.bytes_done < self.bytes_total
+            && self
+                .bytes_total
+                .is_some_and(|total| self.bytes_done < total)
     }
 }

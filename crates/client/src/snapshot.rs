@@ -65,12 +65,13 @@ impl Snapshot {
     pub fn overall(&self) -> Option<Overall> {
         let is_moving = |transfer: &&TransferView| matches!(transfer.stage, Stage::Transferring);
         let mut overall = Overall::default();
+        overall.progress.bytes_total = Some(0);
         for transfer in self.transfers.iter().filter(is_moving) {
             overall.transfers += 1;
             let sum = &mut overall.progress;
             let one = &transfer.progress;
             sum.bytes_done += one.bytes_done;
-            sum.bytes_total += one.bytes_total;
+            sum.bytes_total = sum.bytes_total.zip(one.bytes_total).map(|(a, b)| a + b);
             sum.files_done += one.files_done;
             sum.files_total += one.files_total;
             if let Some(speed) = one.bytes_per_second {
@@ -80,8 +81,7 @@ impl Snapshot {
         let sum = &mut overall.progress;
         let left_ms = sum
             .bytes_total
-            .saturating_sub(sum.bytes_done)
-            .checked_mul(1000);
+            .and_then(|total| total.saturating_sub(sum.bytes_done).checked_mul(1000));
         sum.time_left = sum
             .bytes_per_second
             .and_then(|speed| left_ms?.checked_div(speed))
@@ -224,8 +224,10 @@ pub struct OfferView {
     pub files: u64,
     /// How many of them are folders.
     pub folders: u64,
-    /// Bytes in all.
+    /// Bytes in all; none of a stream.
     pub bytes: u64,
+    /// It is one file whose size nobody knows before its end.
+    pub stream: bool,
     /// Receiving: how many names at the top level are taken in the download
     /// folder. Known from [`crate::Event::Offered`] on.
     pub existing: u32,
@@ -272,8 +274,10 @@ pub struct TopView {
 pub struct EntryView {
     /// Relative path with `/`, control and bidirectional characters escaped.
     pub path: String,
-    /// `None` for a folder.
+    /// `None` for a folder, and for a stream.
     pub size_bytes: Option<u64>,
+    /// A file whose size nobody knows before its end.
+    pub stream: bool,
     /// The place of the folder that it is in, always before its own; `None` at
     /// the top level.
     pub folder: Option<u32>,

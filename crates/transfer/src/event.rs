@@ -179,9 +179,32 @@ pub enum TransferError {
     /// The connection broke.
     #[error("the connection was lost")]
     ConnectionLost,
+    /// A stream, or a file that was written into a pipe, ended before its end. It cannot
+    /// go on from there.
+    #[error("after {arrived_bytes} bytes: {reason}")]
+    Broken {
+        /// How much was verified and written on the receiving side, as far as this side
+        /// knows.
+        arrived_bytes: u64,
+        /// What has become of that.
+        streamed: Streamed,
+        /// Why it ended.
+        reason: Box<TransferError>,
+    },
     /// The connection ended because this party broke the protocol.
     #[error("{} broke the protocol", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
     Violation(Party),
+}
+
+/// What has become of what had arrived of a stream that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streamed {
+    /// It was sent to the other side.
+    Sent,
+    /// It was passed on into a pipe.
+    PassedOn,
+    /// It was removed.
+    Removed,
 }
 
 /// Why an exchange does not go on, or does not do what was asked.

@@ -1,11 +1,12 @@
 //! What `send` and `receive` take.
 
+use std::io::{IsTerminal as _, stdin, stdout};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
-use pinhole_client::{AcceptPolicy, Existing, Strangers, amount};
+use pinhole_client::{AcceptPolicy, Existing, SafePath, Strangers, amount};
 
 use super::{PeerSpec, expanded, one_of};
 
@@ -15,6 +16,9 @@ Examples:
   pinhole send bob,carol report.pdf          to two people; the exit code is the worst
   pinhole send bob --text 'https://...'      a few words
   date | pinhole send bob --text -           what another program says
+  tar c photos | pinhole send bob --as photos.tar -
+                                             all that another program writes, without a
+                                             temporary file
   pinhole send --wait --limit 2M bob disk.img
                                              tonight, and easy on the line";
 
@@ -25,7 +29,8 @@ Examples:
                                              take what is not too large from people you have
                                              accepted before
   pinhole receive --accept all --existing skip --once
-                                             one offer, in a script: only what is new";
+                                             one offer, in a script: only what is new
+  pinhole receive --once --stdout | tar x    a single file, straight into another program";
 
 /// What `send` takes.
 #[derive(Debug, Args)]
@@ -40,13 +45,44 @@ pub(crate) struct Send {
     /// Send these words instead of files; `-` for what standard input says.
     #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
     pub(crate) text: Option<String>,
+    /// What standard input is called on the other side, where it is a single file: give -
+    /// as the only PATH. Its size need not be known. It goes to one recipient, and what
+    /// breaks off cannot go on: it starts again.
+    #[arg(long = "as", value_name = "NAME", value_parser = file_name, conflicts_with = "text")]
+    pub(crate) as_name: Option<SafePath>,
     /// The recipient, or several with commas between their names. With #FINGERPRINT only
     /// the person with that key, whether a server confirms the name or not.
     #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
     pub(crate) peers: PeerSpecs,
-    /// What to send. Folders are sent whole.
+    /// What to send. Folders are sent whole; - is standard input, with --as.
     #[arg(required_unless_present = "text", value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Send {
+    /// Why these arguments cannot be used together, or here.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        let reads_input = self.paths.iter().any(|path| path.as_os_str() == "-");
+        match (reads_input, &self.as_name) {
+            (false, None) => None,
+            (false, Some(_)) => Some(
+                "--as names what standard input brings: give - as the only path. Files keep their names.",
+            ),
+            (true, None) => Some(
+                "what standard input brings needs a name: --as NAME. A file that is called - is ./-",
+            ),
+            (true, Some(_)) if self.paths.len() > 1 => {
+                Some("standard input cannot be sent together with files: give - as the only path")
+            }
+            (true, Some(_)) if self.peers.0.len() > 1 => {
+                Some("standard input is read once and goes to one person only")
+            }
+            (true, Some(_)) if stdin().is_terminal() => Some(
+                "standard input is a terminal. Pipe something into it, as in: tar c photos | pinhole send bob --as photos.tar -",
+            ),
+            (true, Some(_)) => None,
+        }
+    }
 }
 
 /// Recipients with commas between them. No name contains a comma.
@@ -98,6 +134,29 @@ pub(crate) struct Receive {
     /// Exit after the first offer, with its outcome.
     #[arg(long)]
     pub(crate) once: bool,
+    /// Write the one file that is offered to standard output as it arrives, without a
+    /// temporary file; an offer of several files or of folders is declined. Everything
+    /// else goes to standard error then, also with --json.
+    #[arg(long, requires = "once")]
+    pub(crate) stdout: bool,
+}
+
+impl Receive {
+    /// Why these arguments cannot be used here.
+    pub(crate) fn refusal(&self) -> Option<&'static str> {
+        (self.stdout && stdout().is_terminal()).then_some(
+            "standard output is a terminal. Pipe it into a program or a file, as in: pinhole receive --once --stdout | tar x",
+        )
+    }
+}
+
+/// A name that a file may have on every system.
+fn file_name(name: &str) -> Result<SafePath, String> {
+    match SafePath::parse(name) {
+        Ok(path) if path.parent().is_none() => Ok(path),
+        Ok(_) => Err("it is the name of a file, without folders".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {

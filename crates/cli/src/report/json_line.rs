@@ -84,7 +84,7 @@ pub(super) enum JsonLine<'a> {
         text: bool,
         files: u64,
         folders: u64,
-        bytes: u64,
+        bytes: Option<u64>,
         existing: u32,
         unread: u64,
         existing_names: &'a [String],
@@ -114,7 +114,7 @@ pub(super) enum JsonLine<'a> {
         peer: &'a PeerName,
         files: u64,
         folders: u64,
-        bytes: u64,
+        bytes: Option<u64>,
     },
     Paused {
         peer: &'a PeerName,
@@ -123,7 +123,7 @@ pub(super) enum JsonLine<'a> {
     Progress {
         peer: &'a PeerName,
         bytes: u64,
-        total: u64,
+        total: Option<u64>,
         files: u64,
         files_total: u64,
     },
@@ -154,6 +154,8 @@ pub(super) enum JsonLine<'a> {
         peer: Option<&'a PeerName>,
         kind: &'a str,
         reason: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
     },
     Peer {
         name: &'a PeerName,

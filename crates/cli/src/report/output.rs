@@ -2,7 +2,7 @@
 //! still read.
 
 use std::cell::OnceCell;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use console::{Term, measure_text_width};
 use pinhole_client::{display_lines, is_hidden};
@@ -13,16 +13,53 @@ const INDENT: &str = "    ";
 /// A terminal with fewer columns breaks lines itself.
 const COLUMNS_MIN: usize = 20;
 
-/// Writes results to standard output and everything else to standard error.
+/// Where results go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Results {
+    ToStdout,
+    /// Standard output gets what is received.
+    ToStderr,
+}
+
+impl Results {
+    /// Where they go if standard output is for data, or is not.
+    pub(crate) const fn beside_data(is_for_data: bool) -> Self {
+        match is_for_data {
+            true => Self::ToStderr,
+            false => Self::ToStdout,
+        }
+    }
+
+    fn are_seen(self) -> bool {
+        match self {
+            Self::ToStdout => io::stdout().is_terminal(),
+            Self::ToStderr => io::stderr().is_terminal(),
+        }
+    }
+
+    /// The width of the terminal that they go to.
+    fn columns(self) -> Option<usize> {
+        let term = match self {
+            Self::ToStdout => Term::stdout(),
+            Self::ToStderr => Term::stderr(),
+        };
+        self.are_seen().then(|| usize::from(term.size().1))
+    }
+}
+
+/// Writes results to standard output, unless that gets something else, and everything
+/// else to standard error.
 pub(super) struct Output {
+    results: Results,
     /// The error of the first result that could not be written.
     lost: OnceCell<io::Error>,
     is_ascii: bool,
 }
 
 impl Output {
-    pub(super) fn of_process() -> Self {
+    pub(super) fn of_process(results: Results) -> Self {
         Self {
+            results,
             lost: OnceCell::new(),
             is_ascii: is_ascii(|name| std::env::var(name).ok()),
         }
@@ -38,15 +75,20 @@ impl Output {
         self.lost.get()
     }
 
+    /// Whether a person sees the results at once.
+    pub(super) fn results_are_seen(&self) -> bool {
+        self.results.are_seen()
+    }
+
     /// Writes a result of one line.
     pub(super) fn result(&self, text: &str) {
-        let text = self.shown(text, columns_of_results(), INDENT);
+        let text = self.shown(text, self.results.columns(), INDENT);
         self.write(&text);
     }
 
     /// Writes a result of several lines, with a gutter before each row.
     pub(super) fn lines(&self, text: &str, gutter: &str) {
-        let columns = columns_of_results();
+        let columns = self.results.columns();
         let lines = display_lines(text);
         let lines = lines.split('\n').map(|line| {
             let line = format!("{gutter}{line}");
@@ -64,8 +106,11 @@ impl Output {
         if self.lost.get().is_some() {
             return;
         }
-        let mut out = io::stdout().lock();
-        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        let written = match self.results {
+            Results::ToStdout => write_line(io::stdout().lock(), text),
+            Results::ToStderr => write_line(io::stderr().lock(), text),
+        };
+        if let Err(error) = written {
             let _ = self.lost.set(error);
         }
     }
@@ -101,10 +146,9 @@ fn columns() -> usize {
     usize::from(Term::stderr().size().1)
 }
 
-fn columns_of_results() -> Option<usize> {
-    let out = io::stdout();
-    out.is_terminal()
-        .then(|| usize::from(Term::stdout().size().1))
+fn write_line(mut out: impl io::Write, text: &str) -> io::Result<()> {
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 /// Whether the user's locale has only ASCII. Where none is set, as in many containers,
@@ -184,6 +228,7 @@ mod tests {
 
     fn output(is_ascii: bool) -> Output {
         Output {
+            results: Results::ToStdout,
             lost: OnceCell::new(),
             is_ascii,
         }

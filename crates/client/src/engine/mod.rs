@@ -113,6 +113,7 @@ impl Engine {
         inputs: mpsc::Sender<Input>,
         outputs: impl FnOnce(Arc<Snapshot>) -> Outputs,
     ) -> Result<Self, ProfileError> {
+        let output = overrides.output.clone();
         let stores = Stores {
             settings: profile.load_settings()?,
             overrides,
@@ -156,7 +157,7 @@ impl Engine {
             live_sessions: LiveSessions::default(),
             closing: Vec::new(),
             known: KnownKeys::default(),
-            files: Files::default(),
+            files: Files::new(output),
             freed: Freed::default(),
             inputs,
         };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pinhole_net::{HostSharing, PathPolicy, PeerIdentity, PeerName, ServerAddress, Warmth};
-use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest};
+use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, PipeInput, SafePath};
 
 use super::ids::{Carrier, ConnectionId, Epoch, SessionId};
 use crate::event::Event;
@@ -150,6 +150,12 @@ pub(crate) enum FileEffect {
     List {
         transfer: TransferId,
         paths: Vec<PathBuf>,
+    },
+    /// Make ready what comes out of a pipe: `handle_listed` follows.
+    Stream {
+        transfer: TransferId,
+        name: SafePath,
+        input: PipeInput,
     },
     /// Find out which names of an offer are taken: `handle_taken_names` follows.
     FindTakenNames {

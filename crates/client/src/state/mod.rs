@@ -183,6 +183,7 @@ impl State {
             Command::LogOut => self.log_out(),
             Command::LookUp { name } => self.look_up(&name),
             Command::Send { peer, paths } => self.send(peer, paths),
+            Command::SendStream { peer, name, input } => self.send_stream(peer, name, input),
             Command::SendText { peer, text } => self.send_text(peer, text),
             Command::Accept {
                 transfer,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pinhole_net::{PathPolicy, PeerName, ProxyChoice, ServerAddress};
-use pinhole_transfer::Existing;
+use pinhole_transfer::{Existing, PipeOutput};
 use serde::{Deserialize, Serialize};
 
 /// What the user has chosen. A missing field means the default, so that older
@@ -98,6 +98,8 @@ pub struct Overrides {
     pub port_mapping: Option<bool>,
     /// This run only sends, or asks: whoever wants to send to it finds nobody there.
     pub takes_nothing: bool,
+    /// What is accepted goes into this pipe: a single file, once.
+    pub output: Option<PipeOutput>,
 }
 
 impl Settings {

@@ -177,6 +177,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
         .map(|&(path, size)| EntryView {
             path: path.to_owned(),
             size_bytes: Some(size),
+            stream: false,
             folder: None,
         })
         .collect();

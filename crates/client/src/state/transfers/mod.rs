@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_transfer::{Paused, Summary};
+use pinhole_transfer::{Party, Paused, Summary, TransferError};
 
 use self::cleanup::Leftovers;
 pub(crate) use self::receiving::NotPrepared;
@@ -134,12 +134,14 @@ impl State {
             self.remove_transfer(id);
             return self.store_queue();
         }
+        let reason = TransferError::Cancelled(Party::Us);
+        let failure = transfer.broken(Failure::Cancelled, &reason);
         if let Some(carrier) = transfer.carrier() {
             let end = transfer.end_as(ExchangeEffect::Cancel);
             self.effect(Effect::Exchange(carrier, end));
         }
         self.abandon(id);
-        self.finish(id, Err(Failure::Cancelled));
+        self.finish(id, Err(failure));
     }
 
     /// Ends a transfer and keeps what has arrived.
@@ -147,6 +149,10 @@ impl State {
         let Some(transfer) = self.unfinished(id) else {
             return;
         };
+        if transfer.is_streamed() {
+            // Nothing of it is worth keeping.
+            return self.cancel(id);
+        }
         let failure = match transfer.is_begun() {
             true => Failure::Interrupted,
             false => Failure::Cancelled,
@@ -339,10 +345,13 @@ impl State {
 
     fn lost_connection_of(&self, id: TransferId, reason: &str) -> Failure {
         match self.transfers.get(id) {
-            Some(transfer) => Failure::ConnectionLost {
-                peer: transfer.peer.name.clone(),
-                reason: reason.to_owned(),
-            },
+            Some(transfer) => {
+                let lost = Failure::ConnectionLost {
+                    peer: transfer.peer.name.clone(),
+                    reason: reason.to_owned(),
+                };
+                transfer.broken(lost, &TransferError::ConnectionLost)
+            }
             None => Failure::NotPossible {
                 detail: reason.to_owned(),
             },

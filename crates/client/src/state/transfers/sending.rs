@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pinhole_net::{PeerIdentity, PeerKey};
+use pinhole_transfer::{PipeInput, SafePath};
 
 use super::{Content, SendStage, Sending, Transfer};
 use crate::consent::Yes;
@@ -74,15 +75,42 @@ impl State {
         self.prepare(id);
     }
 
-    pub(in crate::state) fn send_text(&mut self, peer: PeerKey, text: String) {
+    pub(in crate::state) fn send_stream(
+        &mut self,
+        peer: PeerKey,
+        name: SafePath,
+        input: PipeInput,
+    ) {
+        if input.is_taken() {
+            let detail = format!("{} was read already.", input.name());
+            return self.fail_command(Failure::NotPossible { detail });
+        }
+        let Some(peer) = self.in_reach(peer) else {
+            return;
+        };
+        let stage = SendStage::Listing { again: None };
+        let transfer = Transfer::sending(peer, Content::Stream(name, input), stage);
+        let id = self.add_transfer(transfer);
+        self.prepare(id);
+    }
+
+    /// A peer to whom something can be sent now; else the command fails.
+    fn in_reach(&mut self, peer: PeerKey) -> Option<PeerIdentity> {
         let known = self.identity_of(peer);
         let in_reach = known
             .clone()
             .filter(|peer| self.presence.is_online(peer) || self.sessions.to(peer.key).is_some());
-        let Some(peer) = in_reach else {
+        if in_reach.is_none() {
             let name = known.map(|known| known.name.to_string());
             let peer = name.unwrap_or_else(|| peer.fingerprint().to_string());
-            return self.fail_command(Failure::PeerOffline { peer });
+            self.fail_command(Failure::PeerOffline { peer });
+        }
+        in_reach
+    }
+
+    pub(in crate::state) fn send_text(&mut self, peer: PeerKey, text: String) {
+        let Some(peer) = self.in_reach(peer) else {
+            return;
         };
         let offer = Arc::new(offer::of_text(&text));
         let stage = SendStage::Connecting { again: None };
@@ -104,18 +132,23 @@ impl State {
         let Some(Sending { content, stage, .. }) = transfer.as_sending_mut() else {
             return;
         };
-        let Content::Files(paths) = content else {
-            return;
+        let list = match content {
+            Content::Files(paths) => FileEffect::List {
+                transfer: id,
+                paths: paths.clone(),
+            },
+            Content::Stream(name, input) => FileEffect::Stream {
+                transfer: id,
+                name: name.clone(),
+                input: input.clone(),
+            },
+            Content::Text(_) => return,
         };
         let queued = SendStage::Queued { again_at: None };
         let again = match std::mem::replace(stage, queued) {
             SendStage::Reconnecting(again) => Some(again),
             SendStage::Listing { again } | SendStage::Connecting { again } => again,
             _ => None,
-        };
-        let list = FileEffect::List {
-            transfer: id,
-            paths: paths.clone(),
         };
         *stage = SendStage::Listing { again };
         if let Some(failure) = self.key_failure(&peer) {
@@ -157,6 +190,7 @@ impl State {
         match content {
             Content::Text(text) => self.send_text(peer.key, text.as_ref().to_owned()),
             Content::Files(paths) => self.send(peer.key, paths),
+            Content::Stream(name, input) => self.send_stream(peer.key, name, input),
         }
     }
 

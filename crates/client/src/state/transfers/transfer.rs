@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, Paused, Summary};
+use pinhole_transfer::{
+    AcceptOptions, DeclineReason, Manifest, Paused, PipeInput, SafePath, Streamed, Summary,
+    TransferError,
+};
 
 use crate::consent::Yes;
+use crate::explain;
 use crate::failure::Failure;
 use crate::model::{Completion, Direction, Progress, Stage, TransferId};
 use crate::snapshot::{OfferView, TransferView};
@@ -58,6 +62,8 @@ pub(super) struct Sending {
 pub(super) enum Content {
     Files(Vec<PathBuf>),
     Text(Arc<str>),
+    /// What comes out of a pipe, and what it is called.
+    Stream(SafePath, PipeInput),
 }
 
 #[derive(Debug)]
@@ -115,6 +121,8 @@ pub(super) struct Accepted {
     pub(super) manifest: Arc<Manifest>,
     pub(super) folder: PathBuf,
     pub(super) options: AcceptOptions,
+    /// It goes into a pipe, not into the folder.
+    pub(super) is_piped: bool,
 }
 
 /// How far an accepted offer is.
@@ -176,7 +184,10 @@ impl Transfer {
             peer,
             offer: Arc::default(),
             path: None,
-            progress: Progress::default(),
+            progress: Progress {
+                bytes_total: Some(0),
+                ..Progress::default()
+            },
             role,
             begun: None,
         }
@@ -218,7 +229,7 @@ impl Transfer {
         match &self.role {
             Role::Sending(sending) => match &sending.content {
                 Content::Text(text) => Some(text),
-                Content::Files(_) => None,
+                Content::Files(_) | Content::Stream(..) => None,
             },
             Role::Receiving(receiving) => receiving.text.as_ref(),
         }
@@ -226,6 +237,32 @@ impl Transfer {
 
     pub(in crate::state) fn is_text(&self) -> bool {
         self.text().is_some()
+    }
+
+    /// Whether it is read from a pipe or written into one. Then it cannot go on from where
+    /// it broke off.
+    pub(in crate::state) fn is_streamed(&self) -> bool {
+        self.offer.stream || self.is_piped()
+    }
+
+    /// Whether it goes into a pipe.
+    fn is_piped(&self) -> bool {
+        let stage = self.as_receiving().map(|it| &it.stage);
+        matches!(stage, Some(ReceiveStage::Accepted(accepted, _)) if accepted.is_piped)
+    }
+
+    /// What it ends with when it has begun, and breaks off.
+    pub(super) fn broken(&self, failure: Failure, reason: &TransferError) -> Failure {
+        if !self.is_streamed() || !self.is_under_way() {
+            return failure;
+        }
+        let streamed = match (self.is_sending(), self.offer.stream) {
+            (true, _) => Streamed::Sent,
+            // The disk has a stream only where it does not go into a pipe.
+            (false, true) if !self.is_piped() => Streamed::Removed,
+            (false, _) => Streamed::PassedOn,
+        };
+        explain::broken(&self.peer, self.progress.bytes_done, streamed, reason)
     }
 
     /// Whether it came of a stranger.
@@ -405,7 +442,7 @@ impl Transfer {
             Role::Receiving(Receiving {
                 stage: ReceiveStage::Accepted(accepted, _),
                 ..
-            }) => Some(accepted.folder.clone()),
+            }) if !accepted.is_piped => Some(accepted.folder.clone()),
             _ => None,
         };
         Completion {
