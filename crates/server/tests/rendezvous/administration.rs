@@ -450,10 +450,20 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
         assert!(body.lines().any(|it| it == line), "{line}: {body}");
     }
     assert!(!body.contains("alice"), "{body}");
+    let mut observer = Client::begin(server, &key, &ClientMessage::Observe).await;
+    assert!(matches!(
+        observer.hear().await,
+        ServerMessage::Observed { .. }
+    ));
     // The thief's place is given back when its connection has ended.
     let alone = async {
-        let one = |body: &str| body.lines().any(|it| it == "pinhole_people 1");
-        while !one(&get(address, "/metrics").await.1) {
+        let wanted = [
+            "pinhole_people 1",
+            "pinhole_connections{kind=\"control\"} 1",
+            "pinhole_connections{kind=\"observation\"} 1",
+        ];
+        let has_all = |body: &str| wanted.iter().all(|line| body.lines().any(|it| it == *line));
+        while !has_all(&get(address, "/metrics").await.1) {
             tokio::task::yield_now().await;
         }
     };
@@ -462,5 +472,5 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
     assert_eq!(status, "HTTP/1.1 404 Not Found");
     control.send(Control::Stop).await.unwrap();
     running.await.unwrap().unwrap();
-    drop((alice, silent));
+    drop((alice, observer, silent));
 }
