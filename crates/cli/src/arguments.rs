@@ -1,5 +1,7 @@
 //! The command line.
 
+mod transfer;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,10 +11,10 @@ use clap::builder::{
 };
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use pinhole_client::{
-    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers, amount,
-    display_text,
-};
+use pinhole_client::{Fingerprint, PathPolicy, PeerName, ServerAddress, display_text};
+
+use self::transfer::{RECEIVE_EXAMPLES, SEND_EXAMPLES};
+pub(crate) use self::transfer::{Receive, Send};
 
 /// Hand files straight to another person's computer.
 ///
@@ -313,46 +315,6 @@ pub(crate) struct Revoke {
     pub(crate) name: PeerName,
 }
 
-const SEND_EXAMPLES: &str = "\
-Examples:
-  pinhole send bob holiday.mp4 photos/       a file and a whole folder
-  pinhole send bob,carol report.pdf          to two people; the exit code is the worst
-  pinhole send bob --text 'https://...'      a few words
-  date | pinhole send bob --text -           what another program says
-  pinhole send --wait --limit 2M bob disk.img
-                                             tonight, and easy on the line";
-
-const RECEIVE_EXAMPLES: &str = "\
-Examples:
-  pinhole receive --into ~/Videos            ask for each offer
-  pinhole receive --accept contacts --max-size 5G
-                                             take what is not too large from people you have
-                                             accepted before
-  pinhole receive --accept all --existing skip --once
-                                             one offer, in a script: only what is new";
-
-/// What `send` takes.
-#[derive(Debug, Args)]
-pub(crate) struct Send {
-    /// Wait until the peer receives, again whenever it goes away before everything has
-    /// arrived.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
-    pub(crate) limit: Option<u64>,
-    /// Send these words instead of files; `-` for what standard input says.
-    #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
-    pub(crate) text: Option<String>,
-    /// The recipient, or several with commas between their names. With #FINGERPRINT only
-    /// the person with that key, whether a server confirms the name or not.
-    #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
-    pub(crate) peers: PeerSpecs,
-    /// What to send. Folders are sent whole.
-    #[arg(required_unless_present = "text", value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-}
-
 /// What `trust` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Trust {
@@ -367,31 +329,11 @@ pub(crate) struct Trust {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Recipients with commas between them. No name contains a comma.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerSpecs(pub(crate) Vec<PeerSpec>);
-
 /// A name, and the fingerprint of its key if one was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerSpec {
     pub(crate) name: PeerName,
     pub(crate) fingerprint: Option<Fingerprint>,
-}
-
-impl FromStr for PeerSpecs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut all = Vec::new();
-        for one in text.split(',') {
-            let spec = one.parse()?;
-            // A recipient given twice gets everything once.
-            if !all.contains(&spec) {
-                all.push(spec);
-            }
-        }
-        Ok(Self(all))
-    }
 }
 
 impl FromStr for PeerSpec {
@@ -408,37 +350,6 @@ impl FromStr for PeerSpec {
             fingerprint: fingerprint.map_err(|error| format!("{error}"))?,
         })
     }
-}
-
-/// What `receive` takes.
-#[derive(Debug, Args)]
-pub(crate) struct Receive {
-    /// The folder to put files in.
-    #[arg(long, env = "PINHOLE_INTO", value_name = "DIR", value_parser = PathBufValueParser::new().map(expanded))]
-    pub(crate) into: Option<PathBuf>,
-    /// Whose offers to take without asking: nobody's, those of people accepted before, everybody's.
-    #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
-    pub(crate) accept: Option<AcceptPolicy>,
-    /// The largest offer to take without asking, as 500M or 2GiB. A larger one needs an
-    /// answer.
-    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::parse)]
-    pub(crate) max_size: Option<u64>,
-    /// How to answer people you have not chosen yet: over the relay, which hides your address
-    /// until you accept something (the default); directly; or only once you let them connect.
-    #[arg(long, env = "PINHOLE_STRANGERS", value_name = "relay|direct|ask", value_parser = strangers)]
-    pub(crate) strangers: Option<Strangers>,
-    /// Where a name is taken: give the new file a number (the default), skip it, or replace the old one.
-    #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
-    pub(crate) existing: Option<Existing>,
-    /// Let programs stay programs: what could be executed there can be executed here.
-    #[arg(long)]
-    pub(crate) executable: bool,
-    /// Receive at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
-    pub(crate) limit: Option<u64>,
-    /// Exit after the first offer, with its outcome.
-    #[arg(long)]
-    pub(crate) once: bool,
 }
 
 /// Parses one of the words of an option, in upper or lower case.
@@ -471,35 +382,9 @@ fn path_policy(word: &str) -> Result<PathPolicy, String> {
     one_of(word, &meanings)
 }
 
-fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
-    let meanings = [
-        ("ask", AcceptPolicy::Ask),
-        ("contacts", AcceptPolicy::Contacts),
-        ("all", AcceptPolicy::All),
-    ];
-    one_of(word, &meanings)
-}
-
-fn strangers(word: &str) -> Result<Strangers, String> {
-    let meanings = [
-        ("relay", Strangers::Relay),
-        ("direct", Strangers::Direct),
-        ("ask", Strangers::Ask),
-    ];
-    one_of(word, &meanings)
-}
-
-fn existing(word: &str) -> Result<Existing, String> {
-    let meanings = [
-        ("rename", Existing::Rename),
-        ("skip", Existing::Skip),
-        ("replace", Existing::Replace),
-    ];
-    one_of(word, &meanings)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::transfer::PeerSpecs;
     use super::*;
 
     #[test]
