@@ -1,5 +1,6 @@
 //! The command line.
 
+mod invitations;
 mod transfer;
 
 use std::ffi::OsString;
@@ -13,8 +14,10 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use pinhole_client::{Fingerprint, PathPolicy, PeerName, ServerAddress, display_text};
 
+use self::invitations::INVITE_EXAMPLES;
+pub(crate) use self::invitations::Invite;
+pub(crate) use self::transfer::{PeerSpecs, Receive, Send};
 use self::transfer::{RECEIVE_EXAMPLES, SEND_EXAMPLES};
-pub(crate) use self::transfer::{Receive, Send};
 
 /// Hand files straight to another person's computer.
 ///
@@ -131,7 +134,7 @@ Exit codes:
   2    usage
   3    the name belongs to somebody else
   4    the peer is unknown or offline, or only claims its name while there is a
-       server that could confirm it
+       server that could confirm it; an invitation or a code is used up, over or wrong
   5    declined or cancelled by the other side
   6    no path, to the server or to the peer
   7    verification failed: a key or the data is not what it should be
@@ -201,6 +204,23 @@ pub(crate) enum CliTask {
     /// names when they are whole, and nothing is overwritten unless you say so.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
+    /// Print a link that lets somebody else in, and its QR code.
+    ///
+    /// Whoever runs `pinhole join` with it, or opens it in the window, meets your server
+    /// and you with both keys checked, and you are contacts from then on, without a
+    /// question on either side. Give it only to whom you mean. If you use no server, it
+    /// holds your name and key, for people on your own network.
+    #[command(after_help = INVITE_EXAMPLES)]
+    Invite(Invite),
+    /// Join somebody by the link that they have given to you.
+    ///
+    /// Logs in at the server that it names, and makes its author a contact. Without
+    /// --name, and if you have no name yet, you get one like guest-abcdefgh.
+    Join {
+        /// What `pinhole invite` has printed
+        #[arg(value_name = "LINK")]
+        link: String,
+    },
     /// List who is online or nearby, with the fingerprints of their keys.
     ///
     /// A person whose key has changed since you met is marked. Compare fingerprints over
@@ -286,10 +306,16 @@ pub(crate) enum CliTask {
 impl CliTask {
     /// Whether a new user of it may come to have a name.
     pub(crate) const fn uses_the_name(&self) -> bool {
-        !matches!(
-            self,
-            Self::Recovery { .. } | Self::Recover { .. } | Self::Revoke(_) | Self::Doctor { .. }
-        )
+        match self {
+            Self::Recovery { .. }
+            | Self::Recover { .. }
+            | Self::Revoke(_)
+            | Self::Doctor { .. } => false,
+            // The name may be one that nobody has chosen.
+            Self::Send(send) => send.code.is_none(),
+            Self::Receive(receive) => receive.code.is_empty(),
+            _ => true,
+        }
     }
 }
 
@@ -398,9 +424,10 @@ mod tests {
         let CliTask::Send(send) = CliArguments::try_parse_from(line).unwrap().task else {
             panic!("something else");
         };
-        assert_eq!(send.peers, "bob,carol".parse().unwrap());
-        assert!(send.peers.0.iter().all(|spec| spec.fingerprint.is_none()));
-        assert_eq!(send.peers.0.len(), 2);
+        let peers = send.peers.unwrap();
+        assert_eq!(peers, "bob,carol".parse().unwrap());
+        assert!(peers.0.iter().all(|spec| spec.fingerprint.is_none()));
+        assert_eq!(peers.0.len(), 2);
         assert_eq!(send.paths.len(), 2);
     }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod history;
 mod interrupts;
+mod invitations;
 mod payload;
 mod peers;
 mod prompt;
@@ -135,9 +136,14 @@ async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Res
             contacts::change(&mut face, ContactChange::Unblock, &spec).await
         }
         CliTask::Forget { spec } => contacts::change(&mut face, ContactChange::Forget, &spec).await,
+        CliTask::Invite(task) => invitations::invite(&mut face, common, task).await,
+        CliTask::Join { link } => invitations::join(&mut face, common, &link).await,
         CliTask::Trust(task) => trust::trust(&mut face, common, task).await,
         CliTask::Send(task) => send::send(&mut face, common, task).await,
-        CliTask::Receive(task) => receive::receive(&mut face, common, task.once).await,
+        CliTask::Receive(task) => match task.code.is_empty() {
+            true => receive::receive(&mut face, common, task.once).await,
+            false => receive::by_code::receive(&mut face, common, &task.code.join(" ")).await,
+        },
     }
 }
 
@@ -147,7 +153,8 @@ fn overrides(arguments: &CliArguments) -> Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
         port_mapping: arguments.common.no_port_mapping.then_some(false),
-        takes_nothing: !matches!(arguments.task, CliTask::Receive(_)),
+        // By a code something is taken of one peer alone, and the engine knows whom.
+        takes_nothing: !matches!(&arguments.task, CliTask::Receive(task) if task.code.is_empty()),
         ..Overrides::default()
     };
     match &arguments.task {

@@ -28,6 +28,13 @@ impl Payload {
     /// Blocks.
     fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, PayloadError> {
         let Some(text) = text else {
+            if paths.is_empty() {
+                return Err(PayloadError {
+                    reason: "there is nothing to send: name files or folders, or use --text"
+                        .to_owned(),
+                    exit: Exit::Usage,
+                });
+            }
             let mut troubles = paths.iter().filter_map(|path| trouble(path));
             return match troubles.next() {
                 Some(reason) => Err(PayloadError {

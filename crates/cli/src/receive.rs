@@ -1,5 +1,6 @@
 //! `pinhole receive`.
 
+pub(crate) mod by_code;
 mod questions;
 mod sentences;
 

@@ -2,6 +2,7 @@
 
 mod bar;
 mod json_line;
+mod meeting;
 mod network;
 mod output;
 mod people;

@@ -1,5 +1,6 @@
 //! `pinhole send`: sends the same payload to one or several peers.
 
+mod by_code;
 mod lookup;
 mod recipient;
 
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::lookup::{LookupProgress, Resolution, resolve};
 use self::recipient::{Recipient, RecipientState};
-use crate::arguments::{Common, Send};
+use crate::arguments::{Common, PeerSpecs, Send};
 use crate::exit::Exit;
 use crate::payload::{Payload, payload_of};
 use crate::peers::NEARBY_PATIENCE;
@@ -22,15 +23,19 @@ pub(crate) async fn send(
     common: &Common,
     task: Send,
 ) -> anyhow::Result<Exit> {
-    let payload = match payload_of(terminal, task.text, task.paths).await? {
+    let paths = task.code.clone().unwrap_or(task.paths);
+    let payload = match payload_of(terminal, task.text, paths).await? {
         Ok(payload) => payload,
         Err(exit) => return Ok(exit),
+    };
+    let Some(PeerSpecs(peers)) = task.peers else {
+        return by_code::send(terminal, common, payload).await;
     };
     let presence = OnlineOptions {
         announces: false,
         patient: task.wait,
     };
-    let names: Vec<_> = task.peers.0.iter().map(|spec| spec.name.clone()).collect();
+    let names: Vec<_> = peers.iter().map(|spec| spec.name.clone()).collect();
     terminal.look_up(&names)?;
     let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
@@ -39,7 +44,7 @@ pub(crate) async fn send(
     // Whoever waits for a peer to come online may wait for days.
     let stays = !task.wait;
     terminal.client.command(Command::Attend { stays })?;
-    let recipients = task.peers.0.into_iter().map(Recipient::new);
+    let recipients = peers.into_iter().map(Recipient::new);
     let snapshot = terminal.client.snapshot();
     let sending = Sending {
         payload,

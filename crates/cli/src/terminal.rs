@@ -291,32 +291,21 @@ impl<'a> Terminal<'a> {
                 local,
                 remote,
             } => self.report.moved(peer, *path, *local, *remote),
-            Event::KeyRefused { .. } | Event::KeySucceeded { .. } | Event::KeyRevoked { .. } => {
-                self.tell_of_key(event);
-            }
-            Event::Started { transfer } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.started(&transfer);
-                }
-            }
+            Event::KeyRefused { .. }
+            | Event::KeySucceeded { .. }
+            | Event::KeyRevoked { .. }
+            | Event::Welcomed { .. } => self.tell_of_person(event),
             Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
             Event::CommandFailed { failure } => self.report.warning(failure),
-            Event::TextReceived { transfer } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.text(&transfer);
-                }
-            }
-            Event::PausedByPeer { transfer, paused } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.paused(&transfer.peer.name, *paused);
-                }
-            }
-            Event::Reconnecting { transfer } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.reconnecting(&transfer.peer.name);
-                }
-            }
+            Event::Started { transfer }
+            | Event::TextReceived { transfer }
+            | Event::PausedByPeer { transfer, .. }
+            | Event::Reconnecting { transfer } => self.tell_of_transfer(event, *transfer),
             Event::Offered { .. }
+            | Event::Invitation { .. }
+            | Event::Joined { .. }
+            | Event::Code { .. }
+            | Event::CodeClosed { .. }
             | Event::Asked { .. }
             | Event::LogInFailed { .. }
             | Event::Finished { .. }
@@ -326,8 +315,24 @@ impl<'a> Terminal<'a> {
         }
     }
 
-    /// Reports a peer whose key is another one, or is not to be believed.
-    fn tell_of_key(&mut self, event: &Event) {
+    /// Reports what happens to a transfer.
+    fn tell_of_transfer(&mut self, event: &Event, id: TransferId) {
+        let Some(transfer) = self.transfer(id) else {
+            return;
+        };
+        match event {
+            Event::Started { .. } => self.report.started(&transfer),
+            Event::TextReceived { .. } => self.report.text(&transfer),
+            Event::PausedByPeer { paused, .. } => {
+                self.report.paused(&transfer.peer.name, *paused);
+            }
+            Event::Reconnecting { .. } => self.report.reconnecting(&transfer.peer.name),
+            _ => {}
+        }
+    }
+
+    /// Reports a peer that is new, whose key is another one, or is not to be believed.
+    fn tell_of_person(&mut self, event: &Event) {
         match event {
             Event::KeyRefused {
                 peer,
@@ -344,6 +349,7 @@ impl<'a> Terminal<'a> {
             }
             Event::KeySucceeded { peer, was } => self.report.key_succeeded(peer, *was),
             Event::KeyRevoked { peer } => self.report.key_revoked(peer),
+            Event::Welcomed { peer, .. } => self.report.welcomed(peer),
             _ => {}
         }
     }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
 use pinhole_transfer::Existing;
 
+use crate::invitation::code::Code;
+use crate::invitation::link::InvitationLink;
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
-use crate::store::{AcceptPolicy, Strangers};
+use crate::store::{AcceptPolicy, Strangers, Uses};
 
 /// What a face asks of the engine. None of them answers directly: what comes
 /// of it shows in the events and the snapshot.
@@ -35,6 +38,37 @@ pub enum Command {
         /// There is no server, so the name is stored at once. A login stores it once the
         /// server has granted it.
         alone: bool,
+    },
+    /// Make a link that invites somebody: [`crate::Event::Invitation`]. Needs no login. Name
+    /// and server are remembered if there were none.
+    Invite {
+        /// Our name, if it is another one than that of the login or the profile.
+        name: Option<PeerName>,
+        /// The server, likewise.
+        server: Option<ServerAddress>,
+        /// How often the link can be used.
+        uses: Uses,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// Join by a link: [`crate::Event::Joined`]. What stands in the way is told by
+    /// [`crate::Event::CommandFailed`]. If the link names a server, a [`Command::LogIn`]
+    /// with exactly that address comes before.
+    Join {
+        /// The link.
+        link: InvitationLink,
+    },
+    /// Open a code that somebody else can join by, instead of another one if there is one:
+    /// [`crate::Event::Code`], then [`crate::Event::Welcomed`] or
+    /// [`crate::Event::CodeClosed`]. A [`Command::LogIn`] comes before.
+    OpenCode,
+    /// Have nobody join by the code any more.
+    CloseCode,
+    /// Join whoever has opened a code: [`crate::Event::Joined`]. What stands in the way is
+    /// told by [`crate::Event::CommandFailed`]. A [`Command::LogIn`] comes before.
+    JoinCode {
+        /// The code.
+        code: Code,
     },
     /// Make recovery words for our key, instead of others if there are some:
     /// [`crate::Event::RecoveryWords`]. The server hears of them at the next login.

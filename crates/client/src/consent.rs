@@ -53,6 +53,11 @@ impl Standing {
         }
     }
 
+    /// Whether it is kept out whatever it shows.
+    pub(crate) const fn is_barred(self) -> bool {
+        matches!(self, Self::Blocked | Self::Revoked | Self::Changed)
+    }
+
     /// Whether the user has chosen this key once.
     pub(crate) const fn is_chosen(self) -> bool {
         matches!(self, Self::Chosen | Self::Contact)

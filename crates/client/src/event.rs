@@ -8,6 +8,8 @@ use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
 
 use crate::failure::Failure;
+use crate::invitation::code::Code;
+use crate::invitation::link::InvitationLink;
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
 
@@ -90,6 +92,36 @@ pub enum Event {
     KeyRevoked {
         /// Who, with that key.
         peer: PeerIdentity,
+    },
+    /// What [`crate::Command::Invite`] has made.
+    Invitation {
+        /// To be passed on.
+        link: InvitationLink,
+    },
+    /// We have joined somebody by a link or a code, and they are a contact.
+    Joined {
+        /// Whom.
+        peer: PeerIdentity,
+        /// They know of it. Otherwise they hear of it once both are online, if it was a
+        /// link that says so, and ask their user as they do about any stranger if not.
+        is_told: bool,
+    },
+    /// Somebody has joined us by a link or a code of ours, and is a contact.
+    Welcomed {
+        /// Who.
+        peer: PeerIdentity,
+        /// By the code that was open.
+        is_by_code: bool,
+    },
+    /// A code of ours is open.
+    Code {
+        /// To be said to one person.
+        code: Code,
+    },
+    /// Nobody can join by our code any more, and nobody has.
+    CodeClosed {
+        /// Why.
+        failure: Failure,
     },
     /// What [`crate::Command::NewRecoveryKey`] has made. Nobody has them but who takes
     /// this event.

@@ -106,10 +106,11 @@ fn not_introduced(peer: PeerName, reason: IntroductionFailure) -> Failure {
             peer: peer.to_string(),
         },
         IntroductionFailure::KeyMismatch => Failure::RefusedByPeer { peer },
-        // Whoever shows a credential looks at these two before.
-        IntroductionFailure::NeedsPermission
-        | IntroductionFailure::Credential
-        | IntroductionFailure::InvitationOver => Failure::NeedsPermission { peer },
+        IntroductionFailure::NeedsPermission => Failure::NeedsPermission { peer },
+        // Its answer is looked at before this; without one, it has lost its words.
+        IntroductionFailure::Credential | IntroductionFailure::InvitationOver => {
+            Failure::InvitationOver { peer }
+        }
         IntroductionFailure::Busy => Failure::PeerBusy { peer },
         IntroductionFailure::TimedOut => Failure::NoPath {
             peer,

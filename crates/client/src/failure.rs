@@ -58,6 +58,44 @@ pub enum Failure {
         /// The name as the user gave it.
         peer: String,
     },
+    /// An invitation cannot be used any more.
+    #[error(
+        "This invitation of {peer} is used up or over. Ask {peer} for another one; if it was good once and you have not used it, somebody else has."
+    )]
+    InvitationOver {
+        /// Who has made it.
+        peer: PeerName,
+    },
+    /// The server knows another key under the name of whoever has made an invitation.
+    #[error(
+        "The server says that {peer} has another key than the one that invites you. It may be a new device, or somebody else: ask {peer} for a new invitation. Nobody was joined."
+    )]
+    InviterKeyDiffers {
+        /// Who has made it.
+        peer: PeerName,
+        /// The fingerprint of the key in it.
+        invited: Fingerprint,
+        /// The fingerprint of the key that the server names.
+        found: Fingerprint,
+    },
+    /// Nobody waits with a code.
+    #[error(
+        "Nobody waits with this code. It may be mistyped, used already or over: a code is good once, for ten minutes and three tries, and only while whoever has made it waits."
+    )]
+    CodeUnknown,
+    /// The other side does not know the words of a code.
+    #[error(
+        "The words of the code are not the right ones, or somebody stands between the two of you. Nothing was sent. Check the code, and ask for a new one."
+    )]
+    CodeWrong,
+    /// Our code was tried too often.
+    #[error(
+        "The code was tried three times with other words, so it is closed. Make a new one, and say it to one person only."
+    )]
+    CodeExhausted,
+    /// Nobody has used our code in time.
+    #[error("Nobody has used the code within ten minutes, so it is closed. Make a new one.")]
+    CodeUnused,
     /// Our own key is not believed any more.
     #[error(
         "Your key was revoked, or a newer one has taken its place. With your recovery words you get your name back."
@@ -255,6 +293,12 @@ impl Failure {
             Self::Replaced => "replaced",
             Self::KeyRevoked => "key_revoked",
             Self::NotRecoverable { .. } => "not_recoverable",
+            Self::InvitationOver { .. } => "invitation_over",
+            Self::InviterKeyDiffers { .. } => "inviter_key_differs",
+            Self::CodeUnknown => "code_unknown",
+            Self::CodeWrong => "code_wrong",
+            Self::CodeExhausted => "code_exhausted",
+            Self::CodeUnused => "code_unused",
             Self::PeerKeyRevoked { .. } => "peer_key_revoked",
             Self::NameReleased { .. } => "name_released",
             Self::PeerOffline { .. } => "peer_offline",

@@ -10,6 +10,7 @@
 //! | `state` | what the application knows and wants, without I/O |
 //! | `engine` | the one task that does what the state asks for |
 //! | `recovery_words` | the words that bring a name back |
+//! | `invitation` | links and codes, by which two meet for the first time |
 //! | `consent` | what may happen without asking, and what only after a yes |
 //! | [`store`] | what survives a restart |
 
@@ -20,6 +21,7 @@ mod engine;
 pub mod event;
 mod explain;
 pub mod failure;
+mod invitation;
 mod limits;
 pub mod model;
 mod offer;
@@ -33,6 +35,8 @@ pub use client::{Client, CommandError, Events, Options, StartError, start};
 pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
+pub use invitation::code::{Code, CodeError};
+pub use invitation::link::{InvitationLink, LinkError};
 pub use model::{Completion, Direction, Progress, Stage, TransferId};
 pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
@@ -49,4 +53,6 @@ pub use recovery_words::{RecoveryWords, WordsError};
 pub use snapshot::{
     LoginState, LookUpState, LookedUp, OfferView, PeerView, Snapshot, TopView, TransferView,
 };
-pub use store::{AcceptPolicy, Attempt, HistoryEntry, Outcome, Overrides, Settings, Strangers};
+pub use store::{
+    AcceptPolicy, Attempt, HistoryEntry, Outcome, Overrides, Settings, Strangers, Uses,
+};

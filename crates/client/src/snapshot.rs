@@ -10,6 +10,7 @@ use pinhole_net::{
 };
 
 use crate::failure::Failure;
+use crate::invitation::code::Code;
 use crate::model::{Direction, Progress, Stage, TransferId};
 use crate::store::{Attempt, HistoryEntry, Outcome, Settings};
 
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub peers: Vec<PeerView>,
     /// The names that were looked up, the latest last: at most 64.
     pub looked_up: Vec<LookedUp>,
+    /// The code of ours that is open.
+    pub code: Option<Code>,
     /// Running and finished transfers, oldest first, until dismissed.
     pub transfers: Vec<TransferView>,
     /// Strangers that were told they need permission to connect, oldest first, until

@@ -1,6 +1,7 @@
 //! The application: draws the latest snapshot and applies what the views ask for.
 
 mod drops;
+mod meeting;
 mod questions;
 
 use std::collections::{HashMap, HashSet};
@@ -66,6 +67,8 @@ pub(crate) struct LoginPrefill {
     pub(crate) name: Option<String>,
     /// The server, instead of the one used last.
     pub(crate) server: Option<String>,
+    /// An invitation that was opened.
+    pub(crate) link: Option<String>,
     /// Both were given expressly, so log in without a click.
     pub(crate) log_in: bool,
 }
@@ -108,6 +111,9 @@ impl App {
             title: text::window_title(None),
             font_asked_for: false,
         };
+        if let Some(link) = prefill.link {
+            app.sheets.open(Sheet::Join(app.form.join(link)));
+        }
         let settings = &app.snapshot.settings;
         let again = settings.auto_log_in && app.form.is_as_remembered(settings);
         let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
@@ -256,8 +262,13 @@ impl App {
             }
             Event::Revoked { name } => self.notice = Some(text::revoked(name.as_str())),
             Event::CommandFailed { failure } => self.notice = Some(failure.to_string()),
+            event @ (Event::Invitation { .. }
+            | Event::Joined { .. }
+            | Event::Welcomed { .. }
+            | Event::CodeClosed { .. }) => self.meet(ctx, &event),
             // The snapshot shows the rest.
             Event::LoggedIn { .. }
+            | Event::Code { .. }
             | Event::LogInFailed { .. }
             | Event::Nearby { .. }
             | Event::Disconnected { .. }
@@ -451,7 +462,11 @@ impl eframe::App for App {
             });
             // The other sheets need people.
             if let Some(
-                Sheet::Settings(_) | Sheet::Leave(_) | Sheet::Words(_) | Sheet::Recover(_),
+                Sheet::Settings(_)
+                | Sheet::Leave(_)
+                | Sheet::Words(_)
+                | Sheet::Recover(_)
+                | Sheet::Join(_),
             ) = self.sheets.top()
             {
                 actions.extend(self.sheet(ui));

@@ -15,6 +15,7 @@ mod header;
 mod history;
 mod hover;
 mod icon;
+mod invite;
 mod leave;
 mod login;
 mod message;
@@ -74,6 +75,9 @@ struct DesktopArguments {
     /// Where on the screen the window opens, in points.
     #[arg(long, value_name = "X,Y", value_parser = position)]
     position: Option<egui::Pos2>,
+    /// An invitation to join by, as `pinhole invite` prints it.
+    #[arg(value_name = "LINK")]
+    link: Option<String>,
     /// Light or dark.
     #[arg(long, value_enum, default_value_t = Appearance::System)]
     theme: Appearance,
@@ -146,6 +150,7 @@ fn run(arguments: DesktopArguments, log_in: bool) -> eframe::Result {
     let prefill = LoginPrefill {
         name: arguments.name,
         server: arguments.server,
+        link: arguments.link,
         log_in,
     };
     let theme = match arguments.theme {

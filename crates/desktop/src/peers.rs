@@ -5,6 +5,7 @@ use pinhole_client::{Directory, LoginState, PeerKey, PeerView, Snapshot};
 
 use crate::action::{DialogRequest, Sheet, UiAction};
 use crate::icon::Icon;
+use crate::invite::{InviteForm, JoinForm};
 use crate::message::Draft;
 use crate::{icon, text, theme};
 
@@ -28,6 +29,16 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerList
         ui.set_min_height(theme::BUTTON_HEIGHT);
         theme::section_heading(ui, text::PEOPLE);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            if theme::quiet_button(ui, text::INVITE).clicked() {
+                outcome
+                    .actions
+                    .push(UiAction::Open(Sheet::Invite(InviteForm::default())));
+            }
+            if theme::quiet_button(ui, text::JOIN).clicked() {
+                outcome
+                    .actions
+                    .push(UiAction::Open(Sheet::Join(JoinForm::empty())));
+            }
             if snapshot.peers.len() > 1 && theme::quiet_button(ui, text::SEND_TO_SEVERAL).clicked()
             {
                 outcome.actions.push(UiAction::Ask(DialogRequest::Files));
@@ -69,13 +80,13 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
                 ui.add_space(theme::GAP_SMALL);
                 ui.label(RichText::new(text::ask_them(host)).color(theme::palette(ui).muted));
                 ui.add_space(theme::GAP_LARGE);
-                let clicked = theme::button(ui, text::COPY_SERVER).clicked();
+                let invite = theme::primary_button(ui, text::INVITE_TITLE).clicked();
+                let copy = theme::button(ui, text::COPY_SERVER).clicked();
                 ui.add_space(theme::GAP_LARGE);
-                if clicked {
-                    vec![UiAction::Copy(server.clone())]
-                } else {
-                    Vec::new()
-                }
+                let sheet = || Sheet::Invite(InviteForm::default());
+                let invite = invite.then(|| UiAction::Open(sheet()));
+                let copy = copy.then(|| UiAction::Copy(server.clone()));
+                invite.into_iter().chain(copy).collect()
             })
             .inner
         })

@@ -1,6 +1,7 @@
 //! Every word that the application shows, and how numbers are formatted.
 
 mod drops;
+mod invite;
 mod keys;
 mod leave;
 mod recovery;
@@ -16,6 +17,7 @@ use pinhole_client::{
 };
 
 pub(crate) use drops::*;
+pub(crate) use invite::*;
 pub(crate) use keys::*;
 pub(crate) use leave::*;
 pub(crate) use recovery::*;

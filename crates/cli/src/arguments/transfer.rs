@@ -15,12 +15,14 @@ Examples:
   pinhole send bob,carol report.pdf          to two people; the exit code is the worst
   pinhole send bob --text 'https://...'      a few words
   date | pinhole send bob --text -           what another program says
+  pinhole send --code holiday.mp4            to whoever you say the code to
   pinhole send --wait --limit 2M bob disk.img
                                              tonight, and easy on the line";
 
 pub(super) const RECEIVE_EXAMPLES: &str = "\
 Examples:
   pinhole receive --into ~/Videos            ask for each offer
+  pinhole receive 7-acid-zoo                 what `pinhole send --code` offers there
   pinhole receive --accept contacts --max-size 5G
                                              take what is not too large from people you have
                                              accepted before
@@ -40,12 +42,19 @@ pub(crate) struct Send {
     /// Send these words instead of files; `-` for what standard input says.
     #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
     pub(crate) text: Option<String>,
+    /// Send to whoever joins by a code: a number and two words that you say to them. Needs
+    /// no name on either side. `pinhole receive CODE` is the other side of it.
+    #[arg(long, num_args = 0.., conflicts_with_all = ["peers", "wait"], value_name = "PATH")]
+    pub(crate) code: Option<Vec<PathBuf>>,
     /// The recipient, or several with commas between their names. With #FINGERPRINT only
     /// the person with that key, whether a server confirms the name or not.
-    #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
-    pub(crate) peers: PeerSpecs,
+    #[arg(
+        required_unless_present = "code",
+        value_name = "PEER[#FINGERPRINT][,PEER...]"
+    )]
+    pub(crate) peers: Option<PeerSpecs>,
     /// What to send. Folders are sent whole.
-    #[arg(required_unless_present = "text", value_name = "PATH")]
+    #[arg(required_unless_present_any = ["text", "code"], value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 }
 
@@ -98,6 +107,10 @@ pub(crate) struct Receive {
     /// Exit after the first offer, with its outcome.
     #[arg(long)]
     pub(crate) once: bool,
+    /// The code that whoever sends with --code has said to you: what they offer is taken
+    /// without asking, and nothing else.
+    #[arg(num_args = 0..=3, conflicts_with_all = ["accept", "max_size", "strangers", "once"], value_name = "CODE")]
+    pub(crate) code: Vec<String>,
 }
 
 fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {

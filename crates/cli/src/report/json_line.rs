@@ -54,6 +54,22 @@ pub(super) enum JsonLine<'a> {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
     },
+    Invitation {
+        link: &'a str,
+    },
+    Joined {
+        name: &'a PeerName,
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+        told: bool,
+    },
+    Welcomed {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
+    Code {
+        code: &'a str,
+    },
     RecoveryWords {
         words: &'a str,
     },

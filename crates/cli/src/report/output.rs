@@ -44,6 +44,17 @@ impl Output {
         self.write(&text);
     }
 
+    /// Writes a result that is copied or scanned as a whole: the terminal breaks its lines
+    /// if it has to. Nothing in it is of anybody else.
+    pub(super) fn whole(&self, text: &str) {
+        self.write(text);
+    }
+
+    /// Whether a line of results may have so many columns.
+    pub(super) fn has_columns(&self, columns: usize) -> bool {
+        columns_of_results().is_none_or(|there| there >= columns)
+    }
+
     /// Writes a result of several lines, with a gutter before each row.
     pub(super) fn lines(&self, text: &str, gutter: &str) {
         let columns = columns_of_results();

@@ -9,6 +9,7 @@
 mod diagnose;
 mod disk;
 mod freed;
+mod invite;
 mod login;
 mod nearby;
 mod recovery;
@@ -118,6 +119,7 @@ impl Engine {
             overrides,
             contacts: profile.load_contacts()?,
             queue: profile.load_queue()?,
+            invitations: profile.load_invitations()?,
             default_folder: profile.default_download_folder().to_owned(),
             key: profile.identity().key(),
         };
@@ -226,6 +228,9 @@ impl Engine {
         match command {
             Command::Diagnose { server } => self.diagnose(server).await,
             Command::NewRecoveryKey => self.make_recovery_key().await,
+            command @ (Command::Invite { .. } | Command::Join { .. } | Command::OpenCode) => {
+                self.meet(command).await;
+            }
             Command::Recover {
                 name,
                 server,
@@ -290,6 +295,7 @@ impl Engine {
                 self.known.set(self.state.contacts().keys());
                 self.writer.store_contacts(self.state.contacts())
             }
+            Stored::Invitations => self.writer.store_invitations(self.state.invitations()),
             Stored::Queue(queue) => self.writer.store_queue(&queue),
         };
         self.report_profile(written).await;

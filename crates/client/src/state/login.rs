@@ -11,7 +11,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pinhole_net::{KeyHistory, PeerKey, PeerName, Presence, Refusal, ServerAddress};
+use pinhole_net::{
+    CodeNumber, KeyHistory, PeerIdentity, PeerKey, PeerName, Presence, Refusal, ServerAddress,
+};
 use tracing::debug;
 
 use super::State;
@@ -43,6 +45,15 @@ pub(crate) enum LoginInput {
     Aside(bool),
     Presence(Presence),
     KeyHistory(Box<KeyHistory>),
+    /// The number of our code; `None` if there is none for it.
+    CodeOpened(Option<CodeNumber>),
+    /// The server has ended our code with this number.
+    CodeEnded(CodeNumber),
+    /// Who has opened the code with this number, if anybody has.
+    CodeFound {
+        number: CodeNumber,
+        peer: Option<PeerIdentity>,
+    },
     RelayEnded {
         peer: PeerKey,
         reason: Refusal,
@@ -57,6 +68,8 @@ pub(crate) struct LoggedInTo {
     pub(crate) observed: SocketAddr,
     /// The server offers a relay.
     pub(crate) has_relay: bool,
+    /// The server knows codes.
+    pub(crate) has_codes: bool,
     /// How long it took to answer.
     pub(crate) round_trip: Duration,
 }
@@ -186,6 +199,33 @@ impl Login {
         self.server_key
     }
 
+    pub(super) const fn own_key(&self) -> PeerKey {
+        self.own_key
+    }
+
+    /// The server of the login, with the fingerprint of its key once that is known.
+    pub(super) const fn server(&self) -> Option<&ServerAddress> {
+        match &self.stage {
+            LoginStage::Wanted(wanted) => Some(&wanted.server),
+            LoginStage::LoggedOut { .. } => None,
+        }
+    }
+
+    /// Whether the user was told that we are logged in: the server has said all that is
+    /// needed.
+    pub(super) const fn is_announced(&self) -> bool {
+        match &self.stage {
+            LoginStage::Wanted(wanted) => matches!(
+                wanted.phase,
+                Phase::Online {
+                    is_announced: true,
+                    ..
+                }
+            ),
+            LoginStage::LoggedOut { .. } => false,
+        }
+    }
+
     /// Whether there is a login, be it interrupted.
     pub(super) const fn is_wanted(&self) -> bool {
         matches!(self.stage, LoginStage::Wanted(_))
@@ -199,6 +239,11 @@ impl Login {
     /// Whether the server offers a relay.
     pub(super) fn has_relay(&self) -> bool {
         self.online_to().is_some_and(|to| to.has_relay)
+    }
+
+    /// Whether the server knows codes.
+    pub(super) fn has_codes(&self) -> bool {
+        self.online_to().is_some_and(|to| to.has_codes)
     }
 
     fn online_to(&self) -> Option<&LoggedInTo> {
@@ -263,6 +308,8 @@ impl State {
 
     fn end_login(&mut self, failure: Option<Failure>) {
         self.forget_what_was_told();
+        self.end_codes();
+        self.links.stop_joining();
         self.login = Login::new(self.login.own_key);
         self.login.stage = LoginStage::LoggedOut { failure };
         self.effect(Effect::Login(LoginEffect::End));
@@ -328,6 +375,9 @@ impl State {
             LoginInput::Aside(is_made) => self.connected_aside(is_made),
             LoginInput::Presence(presence) => self.presence_told(presence),
             LoginInput::KeyHistory(history) => self.history_told(&history),
+            LoginInput::CodeOpened(number) => self.code_opened(number),
+            LoginInput::CodeEnded(number) => self.code_ended(number),
+            LoginInput::CodeFound { number, peer } => self.code_found(number, peer),
             LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason),
         }
     }
@@ -342,6 +392,8 @@ impl State {
         }
         self.send_queued();
         self.announce_login();
+        self.drive_join();
+        self.present_proofs();
     }
 
     fn logged_in(&mut self, to: LoggedInTo) {
@@ -370,6 +422,8 @@ impl State {
         }
         self.probe_again();
         self.remember_login(&name, server, to.server_key);
+        self.links.try_again();
+        self.pin_inviter();
         if self.in_force().allows_nearby() {
             self.be_nearby(name, true);
         }
@@ -417,6 +471,8 @@ impl State {
             observed: to.observed,
         };
         self.emit(event);
+        self.drive_join();
+        self.drive_codes();
     }
 
     /// Finds out whether the server is still there, and connects again if it is not.
@@ -534,6 +590,7 @@ impl State {
             until: now + retry_in,
         };
         let is_check_due = std::mem::take(&mut wanted.is_check_due);
+        self.lose_codes(&failure);
         // The user hears of many short attempts only once.
         if !is_told {
             self.emit(Event::Disconnected { failure, retry_in });

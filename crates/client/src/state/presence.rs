@@ -106,6 +106,12 @@ impl Presence {
         self.directory = None;
     }
 
+    /// Whether the server has said, since it was asked, whether this name is online.
+    pub(super) fn knows_of(&self, name: &PeerName) -> bool {
+        let is_answered = || self.watched.contains(name) && !self.unanswered.contains(name);
+        self.directory == Some(Directory::Open) || self.has(name) || is_answered()
+    }
+
     /// Whether the server says that somebody of this name is online.
     pub(super) fn has(&self, name: &PeerName) -> bool {
         self.on_server.contains_key(name)
@@ -210,6 +216,7 @@ impl State {
             .flat_map(|server| self.contacts.of_server(server));
         let names = unfinished
             .map(|transfer| transfer.peer.name.clone())
+            .chain(self.inviters(server))
             .chain(self.presence.looked_up.iter().rev().cloned())
             .chain(self.presence.met.iter().rev().cloned())
             .chain(contacts.map(|contact| contact.name));

@@ -3,6 +3,7 @@
 mod attempts;
 mod contacts;
 mod history;
+mod invitations;
 mod profile;
 mod queue;
 mod recovery;
@@ -14,6 +15,8 @@ pub(crate) use attempts::{Attempts, Won};
 pub use contacts::{Acquaintance, Contacts};
 pub(crate) use history::History;
 pub use history::{HistoryEntry, Outcome};
+pub use invitations::Uses;
+pub(crate) use invitations::{Invitations, UsedInvitation};
 pub(crate) use profile::create_identity;
 pub use profile::{Profile, ProfileError};
 pub(crate) use queue::Queued;

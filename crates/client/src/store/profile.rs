@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::attempts::Attempt;
 use super::contacts::Contacts;
+use super::invitations::Invitations;
 use super::queue::Queued;
 use super::recovery::Recovery;
 use super::settings::Settings;
@@ -26,6 +27,7 @@ pub(super) const CONTACTS_FILE: &str = "contacts.json";
 pub(super) const QUEUE_FILE: &str = "queue.json";
 pub(super) const ATTEMPTS_FILE: &str = "attempts.json";
 pub(super) const RECOVERY_FILE: &str = "recovery.json";
+pub(super) const INVITATIONS_FILE: &str = "invitations.json";
 pub(super) const HISTORY_FILE: &str = "history.jsonl";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
@@ -156,6 +158,11 @@ impl Profile {
         Ok(stored.of(self.identity.key()))
     }
 
+    /// The open invitations, and those that we have used.
+    pub(crate) fn load_invitations(&self) -> Result<Invitations, ProfileError> {
+        load_json(&self.folder.join(INVITATIONS_FILE))
+    }
+
     /// The last attempts to connect.
     pub(crate) fn load_attempts(&self) -> Result<Vec<Attempt>, ProfileError> {
         load_json(&self.folder.join(ATTEMPTS_FILE))
@@ -183,6 +190,9 @@ fn remedy(path: &Path) -> &'static str {
         Some(CONTACTS_FILE) => {
             "It holds the keys of the people and servers you know: put back a copy of it from a backup. Only if there is none, move it away; Pinhole then takes everybody for a stranger, so compare fingerprints again"
         }
+        Some(INVITATIONS_FILE) => {
+            "It holds the invitations that others may still use: put back a copy of it, or move it away and invite them again"
+        }
         Some(QUEUE_FILE) => {
             "It holds what waits for people who are offline: put back a copy of it, or move it away and send that again"
         }
@@ -200,6 +210,7 @@ fn tighten(folder: &Path) {
         QUEUE_FILE,
         ATTEMPTS_FILE,
         RECOVERY_FILE,
+        INVITATIONS_FILE,
         HISTORY_FILE,
     ];
     let warn = |path: &Path, error: io::Error| {

@@ -2,6 +2,7 @@
 //! keyboard and drops, found by the names that a screen reader reads.
 
 mod faults;
+mod invite;
 mod leaving;
 mod login;
 mod moving;
@@ -138,6 +139,7 @@ fn logged_out() -> Snapshot {
         directory: None,
         peers: Vec::new(),
         looked_up: Vec::new(),
+        code: None,
         contacts: Arc::default(),
         transfers: Vec::new(),
         asking: Vec::new(),

@@ -3,8 +3,10 @@
 //! of seeds. A failure prints its seed, which reproduces the run exactly.
 
 mod activity;
+mod codes;
 mod keys;
 mod link;
+mod meeting;
 mod party;
 mod people;
 mod properties;

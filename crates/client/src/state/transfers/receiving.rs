@@ -44,13 +44,13 @@ impl State {
     /// The peer offers files.
     pub(crate) fn handle_offer(&mut self, carrier: Carrier, manifest: Arc<Manifest>, now: Instant) {
         self.now = now;
-        if self.overrides.takes_nothing {
-            return self.take_nothing(carrier);
-        }
         let session = carrier.session;
         let Some(up) = self.sessions.get(session) else {
             return;
         };
+        if !self.takes_from(up.peer.key) {
+            return self.take_nothing(carrier);
+        }
         let (peer, path) = (up.peer.key, up.path);
         let standing = self.standing_on(up);
         if let Some(id) = self.continued_by(peer, session, &manifest) {
@@ -141,12 +141,12 @@ impl State {
     /// shown, those of a stranger are an offer.
     pub(crate) fn handle_text(&mut self, carrier: Carrier, text: String, now: Instant) {
         self.now = now;
-        if self.overrides.takes_nothing {
-            return self.take_nothing(carrier);
-        }
         let Some(up) = self.sessions.get(carrier.session) else {
             return;
         };
+        if !self.takes_from(up.peer.key) {
+            return self.take_nothing(carrier);
+        }
         let (peer, path) = (up.peer.key, up.path);
         let standing = self.standing_on(up);
         let answer = self.consent().words(standing);

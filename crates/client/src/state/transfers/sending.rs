@@ -29,6 +29,20 @@ impl Transfer {
         sending.is_some_and(|it| matches!(it.stage, SendStage::Offered(_)))
     }
 
+    /// Whether it waits for a session with this peer.
+    pub(in crate::state) fn waits_for(&self, peer: PeerKey) -> bool {
+        let stage = self.as_sending().map(|it| &it.stage);
+        self.peer.key == peer
+            && matches!(
+                stage,
+                Some(
+                    SendStage::Listing { .. }
+                        | SendStage::Connecting { .. }
+                        | SendStage::Reconnecting(_)
+                )
+            )
+    }
+
     fn is_connecting(&self) -> bool {
         let sending = self.as_sending();
         sending.is_some_and(|it| matches!(it.stage, SendStage::Connecting { .. }))
@@ -256,19 +270,7 @@ impl State {
 
     /// No session came up: what waited for it has failed.
     pub(in crate::state) fn fail_waiting(&mut self, peer: PeerKey, failure: &Failure) {
-        let waits = |t: &Transfer| {
-            let stage = t.as_sending().map(|it| &it.stage);
-            t.peer.key == peer
-                && matches!(
-                    stage,
-                    Some(
-                        SendStage::Listing { .. }
-                            | SendStage::Connecting { .. }
-                            | SendStage::Reconnecting(_)
-                    )
-                )
-        };
-        for id in self.transfers.ids(waits) {
+        for id in self.transfers.ids(|transfer| transfer.waits_for(peer)) {
             if !self.tries_again(id) {
                 self.finish(id, Err(failure.clone()));
             }
