@@ -10,7 +10,7 @@ command -v cargo >/dev/null || { echo "missing: Rust (https://rustup.rs)" >&2; e
 if [ "$(uname)" = Linux ]; then
     need gcc:cc libc6-dev:/usr/include/stdio.h $WINDOW_LIBRARIES \
         fonts-noto-cjk:/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc \
-        xvfb:Xvfb xdotool:xdotool openbox:openbox imagemagick:import python3:python3 \
+        xvfb:Xvfb zbar-tools:zbarimg xdotool:xdotool openbox:openbox imagemagick:import python3:python3 \
         python3-gi:/usr/lib/python3/dist-packages/gi gir1.2-gtk-3.0:'/usr/lib/*/girepository-1.0/Gtk-3.0.typelib' \
         iproute2:ip nftables:nft conntrack:conntrack miniupnpd-nftables:miniupnpd miniupnpc:upnpc \
         postgresql:'/usr/lib/postgresql/*/bin/postgres'
