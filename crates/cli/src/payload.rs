@@ -27,13 +27,14 @@ impl Payload {
     /// Collects the payload that the arguments name. Reads standard input if they say so.
     /// Blocks.
     fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, PayloadError> {
+        let usage = |reason: String| PayloadError {
+            reason,
+            exit: Exit::Usage,
+        };
         let Some(text) = text else {
             if paths.is_empty() {
-                return Err(PayloadError {
-                    reason: "there is nothing to send: name files or folders, or use --text"
-                        .to_owned(),
-                    exit: Exit::Usage,
-                });
+                let reason = "there is nothing to send: name files or folders, or use --text";
+                return Err(usage(reason.to_owned()));
             }
             let mut troubles = paths.iter().filter_map(|path| trouble(path));
             return match troubles.next() {
@@ -44,11 +45,11 @@ impl Payload {
                 None => Ok(Self::Files(each_once(paths))),
             };
         };
+        // With a recipient, the arguments rule that out.
+        if !paths.is_empty() {
+            return Err(usage("words and files cannot be sent together".to_owned()));
+        }
         let text = if text == "-" { typed()? } else { text };
-        let usage = |reason: String| PayloadError {
-            reason,
-            exit: Exit::Usage,
-        };
         match text.len() {
             0 => Err(usage("there are no words to send".to_owned())),
             1..=TEXT_BYTES_MAX => Ok(Self::Text(text)),

@@ -27,7 +27,8 @@ pub(crate) fn show_invite(ui: &Ui, form: &mut InviteForm) -> Vec<UiAction> {
 
 fn choose(ui: &mut Ui, form: &mut InviteForm) -> Vec<UiAction> {
     ui.add(egui::Label::new(text::INVITE_HELP).wrap());
-    ui.add_space(theme::GAP_LARGE);
+    ui.add_space(theme::GAP);
+    theme::section_heading(ui, text::GOOD);
     for uses in [Uses::Once, Uses::Many] {
         if theme::radio(ui, form.uses == uses, text::lets_in(uses)).clicked() {
             form.uses = uses;

@@ -131,7 +131,7 @@ pub(crate) fn show(
     egui::ScrollArea::vertical()
         .auto_shrink(false)
         .show(ui, |ui| {
-            let spare = (ui.available_height() - 670.0).max(0.0) / 2.0;
+            let spare = (ui.available_height() - 684.0).max(0.0) / 2.0;
             ui.add_space(spare + theme::GAP_LARGE);
             ui.vertical_centered(|ui| {
                 let width = COLUMN_WIDTH.min(ui.available_width());
@@ -156,7 +156,7 @@ fn column(
     // The decision about the server's key is visible without scrolling.
     let mut actions = key_changed(ui, snapshot);
     if actions.is_none() {
-        aperture(ui, 72.0);
+        aperture(ui, 48.0);
         ui.add_space(theme::GAP_LARGE);
         ui.heading(text::APP);
         ui.add_space(theme::GAP_SMALL);
