@@ -8,6 +8,8 @@
 //! A server that is in doubt is asked whether it is there. If it does not answer soon,
 //! a connection is made aside, and whichever answers first stays.
 
+mod doubt;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -24,12 +26,6 @@ use crate::event::Event;
 use crate::failure::Failure;
 use crate::snapshot::LoginState;
 
-/// How long a server that is asked whether it is there has to answer before a
-/// fresh connection is made beside the old one: two round trips within these
-/// limits. The server has to answer twice on the fresh one, so an old one that
-/// works has two more.
-const HEAD_START_MIN: Duration = Duration::from_millis(50);
-const HEAD_START_MAX: Duration = Duration::from_millis(500);
 /// How long the server has to answer in all, when no fresh connection can be made.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// What the connection to the server reports.
@@ -473,86 +469,6 @@ impl State {
         self.emit(event);
         self.drive_join();
         self.drive_codes();
-    }
-
-    /// Finds out whether the server is still there, and connects again if it is not.
-    pub(super) fn check_server(&mut self) {
-        let now = self.now;
-        let Some(wanted) = self.login.wanted() else {
-            return;
-        };
-        match &mut wanted.phase {
-            Phase::LoggingIn { .. } => wanted.is_check_due = true,
-            Phase::Online { doubt: Some(_), .. } => {}
-            Phase::Online { to, doubt, .. } => {
-                let head_start = (2 * to.round_trip).clamp(HEAD_START_MIN, HEAD_START_MAX);
-                let until = now + head_start;
-                *doubt = Some(Doubt::Asked { until });
-                let ask = LoginEffect::Ask(wanted.connection);
-                self.effect(Effect::Login(ask));
-            }
-            Phase::Waiting { until, .. } => {
-                wanted.retries.hurry(now);
-                *until = now;
-                self.login_timeout();
-            }
-        }
-    }
-
-    fn server_answered(&mut self, is_there: bool) {
-        let Some(doubt) = self.doubt() else {
-            return;
-        };
-        match (*doubt, is_there) {
-            (Some(Doubt::Asked { .. }), true) => *doubt = None,
-            (Some(Doubt::Racing { .. }), true) => {
-                *doubt = None;
-                self.effect(Effect::Login(LoginEffect::DropAside));
-            }
-            (Some(Doubt::Asked { .. }), false) => {
-                *doubt = Some(Doubt::Gone);
-                self.connect_aside();
-            }
-            _ => {}
-        }
-    }
-
-    fn doubt(&mut self) -> Option<&mut Option<Doubt>> {
-        match &mut self.login.wanted()?.phase {
-            Phase::Online { doubt, .. } => Some(doubt),
-            _ => None,
-        }
-    }
-
-    fn connect_aside(&mut self) {
-        let Some(wanted) = self.login.wanted() else {
-            return;
-        };
-        let aside = LoginEffect::ConnectAside {
-            connection: wanted.connection,
-            name: wanted.name.clone(),
-            server: wanted.server.clone(),
-        };
-        self.effect(Effect::Login(aside));
-    }
-
-    fn connected_aside(&mut self, is_made: bool) {
-        let doubt = self.doubt().and_then(|doubt| *doubt);
-        match (doubt, is_made) {
-            (Some(Doubt::Racing { .. } | Doubt::Gone), true) => self.server_silent(Source::Aside),
-            (Some(Doubt::Gone), false) => self.server_silent(Source::Dialled),
-            _ => {}
-        }
-    }
-
-    /// The server does not answer on this connection any more.
-    fn server_silent(&mut self, next: Source) {
-        let now = self.now;
-        if let Some(wanted) = self.login.wanted() {
-            wanted.retries.hurry(now);
-        }
-        self.effect(Effect::Login(LoginEffect::GiveUp));
-        self.wait_after(silent(), next);
     }
 
     fn connection_lost(&mut self, failure: Failure) {
