@@ -29,20 +29,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerList
         ui.set_min_height(theme::BUTTON_HEIGHT);
         theme::section_heading(ui, text::PEOPLE);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-            if theme::quiet_button(ui, text::INVITE).clicked() {
-                outcome
-                    .actions
-                    .push(UiAction::Open(Sheet::Invite(InviteForm::default())));
-            }
-            if theme::quiet_button(ui, text::JOIN).clicked() {
-                outcome
-                    .actions
-                    .push(UiAction::Open(Sheet::Join(JoinForm::empty())));
-            }
-            if snapshot.peers.len() > 1 && theme::quiet_button(ui, text::SEND_TO_SEVERAL).clicked()
-            {
-                outcome.actions.push(UiAction::Ask(DialogRequest::Files));
-            }
+            outcome.actions.extend(heading_buttons(ui, snapshot));
         });
     });
     if snapshot.peers.is_empty() {
@@ -55,6 +42,33 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerList
         ui.add_space(theme::GAP_SMALL);
     }
     outcome
+}
+
+/// The buttons beside the heading. Tab follows the order in which they are drawn, so they
+/// are drawn from left to right.
+fn heading_buttons(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
+    let several = (snapshot.peers.len() > 1).then_some(text::SEND_TO_SEVERAL);
+    let all = several.into_iter().chain([text::JOIN, text::INVITE]);
+    let margin = 2.0 * ui.spacing().button_padding.x + ui.spacing().item_spacing.x;
+    let widths = all
+        .clone()
+        .map(|words| theme::width_of(ui, words, &egui::TextStyle::Button) + margin);
+    let size = Vec2::new(widths.sum(), theme::BUTTON_HEIGHT);
+    let layout = Layout::left_to_right(Align::Center);
+    let buttons = ui.allocate_ui_with_layout(size, layout, |ui| {
+        let mut clicked = None;
+        for words in all {
+            if theme::quiet_button(ui, words).clicked() {
+                clicked = Some(words);
+            }
+        }
+        clicked
+    });
+    match buttons.inner? {
+        text::JOIN => Some(UiAction::Open(Sheet::Join(JoinForm::empty()))),
+        text::INVITE => Some(UiAction::Open(Sheet::Invite(InviteForm::default()))),
+        _ => Some(UiAction::Ask(DialogRequest::Files)),
+    }
 }
 
 fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {

@@ -8,6 +8,12 @@ fn link() -> InvitationLink {
     LINK.parse().unwrap()
 }
 
+fn dropped_beside_the_people(harness: &mut Harness<'_, App>) {
+    hover_file(harness, egui::pos2(240.0, 700.0));
+    drop_file(harness);
+    harness.run();
+}
+
 fn pasted(harness: &mut Harness<'_, App>, text: &str) {
     harness.event(Input::Text(text.to_owned()));
     harness.run();
@@ -114,8 +120,7 @@ fn a_code_is_typed_in_and_what_is_none_is_explained() {
 #[test]
 fn files_go_to_whoever_says_the_code() {
     let (mut harness, play) = window(with_peers());
-    drop_file(&mut harness);
-    harness.run();
+    dropped_beside_the_people(&mut harness);
     click(&mut harness, text::BY_CODE);
     assert_eq!(play.commands(), [Command::OpenCode]);
     play.change(|s| s.code = Some("7-acid-zoo".parse().unwrap()));
@@ -144,14 +149,12 @@ fn files_go_to_whoever_says_the_code() {
 #[test]
 fn a_code_that_is_given_up_is_closed_and_one_that_is_over_gives_the_files_back() {
     let (mut harness, play) = window(with_peers());
-    drop_file(&mut harness);
-    harness.run();
+    dropped_beside_the_people(&mut harness);
     click(&mut harness, text::BY_CODE);
     harness.key_press(Key::Escape);
     harness.run();
     assert_eq!(play.commands(), [Command::OpenCode, Command::CloseCode]);
-    drop_file(&mut harness);
-    harness.run();
+    dropped_beside_the_people(&mut harness);
     click(&mut harness, text::BY_CODE);
     play.happen(Event::CodeClosed {
         failure: Failure::CodeUnused,
