@@ -23,7 +23,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pinhole_client::{Options, Overrides, ProxyTextError, StartError};
+use pinhole_client::{FaceKind, Options, Overrides, ProxyTextError, StartError};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{CliArguments, CliTask, RecoveryTask};
@@ -45,9 +45,10 @@ fn main() -> ExitCode {
     init_logging();
     let mut report = Reporter::new(arguments.common.json);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
-        let (kind, exit) = match error.is::<StartError>() {
-            true => ("profile", Exit::LocalFiles),
-            false => ("trouble", Exit::Trouble),
+        let (kind, exit) = match error.downcast_ref() {
+            Some(StartError::Differs { .. }) => ("usage", Exit::Usage),
+            Some(_) => ("profile", Exit::LocalFiles),
+            None => ("trouble", Exit::Trouble),
         };
         report.error(kind, &format!("{error:#}"));
         exit
@@ -92,6 +93,10 @@ fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
     let options = Options {
         data_dir: arguments.common.data_dir.clone(),
         overrides,
+        face: match arguments.task {
+            CliTask::Receive(_) => FaceKind::Receive,
+            _ => FaceKind::Command,
+        },
     };
     let (mut client, mut events) = pinhole_client::start(options, || {})?;
     let runtime = tokio::runtime::Builder::new_current_thread()

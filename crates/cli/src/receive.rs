@@ -97,7 +97,7 @@ impl Receiving {
                 Wake::Changed => {
                     let snapshot = terminal.client.snapshot();
                     self.questions.forget_gone(terminal, &snapshot);
-                    terminal.report.progress(&snapshot);
+                    terminal.show_progress();
                 }
             }
         }
@@ -191,7 +191,8 @@ impl Receiving {
 async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     terminal.report.withdraw_question();
     let is_moving = |stage: &Stage| matches!(stage, Stage::Transferring | Stage::Reconnecting);
-    let is_begun = |t: &TransferView| is_moving(&t.stage) && !t.is_text;
+    let own = terminal.client.face();
+    let is_begun = |t: &TransferView| t.face == own && is_moving(&t.stage) && !t.is_text;
     terminal.interrupt(is_begun).await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ mod lookup;
 mod recipient;
 
 use pinhole_client::{
-    Command, Direction, Event, Failure, LookUpState, PeerName, TransferId, TransferView,
+    Command, Direction, Event, FaceId, Failure, LookUpState, PeerName, TransferId, TransferView,
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -49,8 +49,10 @@ pub(crate) async fn send(
             .clone()
             .or_else(|| snapshot.settings.name.clone()),
         recipients: recipients.collect(),
-        // The profile may hold earlier transfers that waited for their peers.
-        others: snapshot.transfers.last().map(|t| t.id),
+        ours: Ours {
+            face: terminal.client.face(),
+            others: snapshot.transfers.last().map(|t| t.id),
+        },
         login: online.server.then_some(LoginProgress::UnderWay),
         searches_nearby: online.nearby,
         online,
@@ -58,8 +60,21 @@ pub(crate) async fn send(
     sending.run(terminal).await
 }
 
-fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
-    Some(transfer.id) > others && transfer.direction == Direction::Sending
+/// Which transfers this command has begun.
+#[derive(Clone, Copy)]
+struct Ours {
+    face: FaceId,
+    /// The last transfer from before: the profile may hold some that waited for their
+    /// peers.
+    others: Option<TransferId>,
+}
+
+impl Ours {
+    fn has(self, transfer: &TransferView) -> bool {
+        transfer.face == self.face
+            && Some(transfer.id) > self.others
+            && transfer.direction == Direction::Sending
+    }
 }
 
 /// A payload on its way to all recipients.
@@ -69,8 +84,7 @@ struct Sending {
     waits: bool,
     own_name: Option<PeerName>,
     recipients: Vec<Recipient>,
-    /// The last transfer from before this command.
-    others: Option<TransferId>,
+    ours: Ours,
     /// The login, if there is a server.
     login: Option<LoginProgress>,
     /// Peers nearby may not have answered yet.
@@ -106,8 +120,8 @@ impl Sending {
             };
             match wake {
                 Wake::Interrupted(_) => {
-                    let others = self.others;
-                    if !terminal.interrupt(|t| is_ours(t, others)).await? {
+                    let ours = self.ours;
+                    if !terminal.interrupt(|t| ours.has(t)).await? {
                         terminal.fail(&Failure::Cancelled);
                     }
                     return Ok(Exit::Interrupted);
@@ -171,7 +185,7 @@ impl Sending {
         for recipient in &mut self.recipients {
             recipient.rest_is_over(&snapshot.peers);
             if let RecipientState::Asked(key) = recipient.state {
-                let is_theirs = |t: &&TransferView| is_ours(t, self.others) && t.peer.key == key;
+                let is_theirs = |t: &&TransferView| self.ours.has(t) && t.peer.key == key;
                 // A transfer that was given up before may still be there.
                 match snapshot.transfers.iter().rfind(is_theirs) {
                     Some(transfer) if recipient.is_new(transfer.id) => {
@@ -228,7 +242,7 @@ impl Sending {
                 }
             }
         }
-        terminal.report.progress(&snapshot);
+        terminal.show_progress();
         Ok(())
     }
 
@@ -237,10 +251,10 @@ impl Sending {
         let Some(transfer) = terminal.transfer(id) else {
             return;
         };
-        let others = self.others;
+        let ours = self.ours;
         let is_its = |recipient: &&mut Recipient| match recipient.state {
             RecipientState::Running(running) => running == id,
-            RecipientState::Asked(key) => is_ours(&transfer, others) && key == transfer.peer.key,
+            RecipientState::Asked(key) => ours.has(&transfer) && key == transfer.peer.key,
             _ => false,
         };
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {

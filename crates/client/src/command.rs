@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
 use pinhole_transfer::Existing;
+use serde::{Deserialize, Serialize};
 
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
 use crate::store::{AcceptPolicy, Strangers};
+use crate::stored_path;
 
 /// What a face asks of the engine. None of them answers directly: what comes
-/// of it shows in the events and the snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// of it shows in the events and the snapshot. A command that fails is told to the face
+/// that asked, most other events to all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Log in and stay logged in, reconnecting with backoff.
     LogIn {
@@ -82,6 +85,7 @@ pub enum Command {
         /// To whom.
         peer: PeerKey,
         /// Files and folders. Each is offered under its own last component.
+        #[serde(with = "stored_path::list")]
         paths: Vec<PathBuf>,
     },
     /// Send a short text to a peer that is online.
@@ -97,6 +101,7 @@ pub enum Command {
         /// In stage [`crate::Stage::AwaitingDecision`].
         transfer: TransferId,
         /// Where to; `None` for the download folder of the settings.
+        #[serde(with = "stored_path::optional")]
         into: Option<PathBuf>,
         /// Places in [`crate::OfferView::entries`] of what is not wanted; a
         /// folder stands for everything in it.
@@ -188,6 +193,7 @@ pub enum Command {
     /// Change and store where accepted files go.
     SetDownloadFolder {
         /// An existing folder.
+        #[serde(with = "stored_path::required")]
         folder: PathBuf,
     },
     /// Change and store whether the server is reached through a proxy; counts
@@ -248,4 +254,41 @@ pub enum Command {
         /// From all peers together.
         receive: Option<u64>,
     },
+    /// Another start of the window was asked for: the one that is there comes to the
+    /// front and asks to whom these files are to go ([`crate::Event::Raised`]).
+    Raise {
+        /// Files and folders, if any.
+        #[serde(with = "stored_path::list")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+impl Command {
+    /// The same for a face with another working directory, or for later.
+    pub(crate) fn with_absolute_paths(self) -> Self {
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let all = |paths: Vec<PathBuf>| paths.into_iter().map(absolute).collect();
+        match self {
+            Self::Send { peer, paths } => Self::Send {
+                peer,
+                paths: all(paths),
+            },
+            Self::Raise { paths } => Self::Raise { paths: all(paths) },
+            Self::Accept {
+                transfer,
+                into,
+                unwanted,
+                existing,
+            } => Self::Accept {
+                transfer,
+                into: into.map(absolute),
+                unwanted,
+                existing,
+            },
+            Self::SetDownloadFolder { folder } => Self::SetDownloadFolder {
+                folder: absolute(folder),
+            },
+            other => other,
+        }
+    }
 }

@@ -1,18 +1,21 @@
 //! What the engine tells a face, once each, as it happens.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
+use crate::stored_path;
 
 /// Something that has happened. The [`crate::Snapshot`] holds the present state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Event {
     /// Logged in, for the first time or again. The snapshot lists who is online.
     LoggedIn {
@@ -168,4 +171,21 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// What [`crate::Command::Raise`] asks for. Told only to the face in the engine's own
+    /// process.
+    Raised {
+        /// Files and folders that somebody is to be chosen for, if any.
+        #[serde(with = "stored_path::list")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+impl Event {
+    /// Whether it is an answer that concerns nobody but the face that asked.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::CommandFailed { .. } | Self::RecoveryWords { .. } | Self::Revoked { .. }
+        )
+    }
 }

@@ -1,9 +1,10 @@
 //! Why something did not happen, in words that say what to do.
 
 use pinhole_net::{Fingerprint, PeerName, ServerAddress};
+use serde::{Deserialize, Serialize};
 
 /// Why something did not happen. `Display` is a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Failure {
     /// The name is bound to another key.
     #[error("The name {name} belongs to somebody else. Choose another name.")]

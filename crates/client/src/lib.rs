@@ -12,6 +12,7 @@
 //! | `recovery_words` | the words that bring a name back |
 //! | `consent` | what may happen without asking, and what only after a yes |
 //! | [`store`] | what survives a restart |
+//! | `local` | one profile, several faces |
 
 pub mod client;
 pub mod command;
@@ -21,6 +22,7 @@ pub mod event;
 mod explain;
 pub mod failure;
 mod limits;
+mod local;
 pub mod model;
 mod offer;
 mod recovery_words;
@@ -29,11 +31,12 @@ mod state;
 pub mod store;
 mod stored_path;
 
-pub use client::{Client, CommandError, Events, Options, StartError, start};
+pub use client::{Client, CommandError, Events, Options, StartError, raise, start};
 pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
-pub use model::{Completion, Direction, Progress, Stage, TransferId};
+pub use local::AttachError;
+pub use model::{Completion, Direction, FaceId, Progress, Stage, TransferId};
 pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
@@ -49,4 +52,6 @@ pub use recovery_words::{RecoveryWords, WordsError};
 pub use snapshot::{
     LoginState, LookUpState, LookedUp, OfferView, PeerView, Snapshot, TopView, TransferView,
 };
-pub use store::{AcceptPolicy, Attempt, HistoryEntry, Outcome, Overrides, Settings, Strangers};
+pub use store::{
+    AcceptPolicy, Attempt, FaceKind, HistoryEntry, Holder, Outcome, Overrides, Settings, Strangers,
+};

@@ -268,6 +268,7 @@ impl App {
             | Event::PausedByPeer { .. }
             | Event::Reconnecting { .. }
             | Event::Diagnosed { .. }
+            | Event::Raised { .. }
             | Event::Finished { .. } => {}
         }
     }

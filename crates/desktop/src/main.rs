@@ -142,6 +142,7 @@ fn run(arguments: DesktopArguments, log_in: bool) -> eframe::Result {
             nearby: arguments.no_nearby.then_some(false),
             ..pinhole_client::Overrides::default()
         },
+        face: pinhole_client::FaceKind::Window,
     };
     let prefill = LoginPrefill {
         name: arguments.name,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::display::display_text;
 use crate::protocol::digest::Digest;
 use crate::protocol::file_error::{FileError, FileErrorKind, in_brackets};
@@ -114,7 +116,7 @@ pub struct Summary {
 
 /// Files and folders that got another name on their way, by their paths, fit to be
 /// shown. What is in a folder that got another is not among them for that.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renamed {
     /// The first of them: the path before and the one that it got.
     pub first: Vec<(String, String)>,

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::manifest::Manifest;
 use crate::protocol::selection::Selection;
@@ -33,7 +34,7 @@ pub struct Progress {
 }
 
 /// Which sides have paused the sender of a transfer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
     /// This side does.
     pub by_us: bool,

@@ -268,6 +268,7 @@ mod tests {
 
     fn received(offer: OfferView, completion: &Completion) -> String {
         let transfer = TransferView {
+            face: pinhole_client::FaceId::OWN,
             id: TransferId(1),
             peer: PeerIdentity {
                 name: "alice".parse().unwrap(),

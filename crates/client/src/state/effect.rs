@@ -15,8 +15,10 @@ use crate::store::Queued;
 /// Something that the engine has to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Tell the face.
+    /// Tell the faces.
     Emit(Event),
+    /// Tell the face whose command is being handled.
+    Answer(Event),
     /// Store what has changed of the profile.
     Store(Stored),
     /// Add a transfer that has ended to the history.

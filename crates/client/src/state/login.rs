@@ -201,6 +201,11 @@ impl Login {
         self.online_to().is_some_and(|to| to.has_relay)
     }
 
+    /// Our public address as the server sees it.
+    pub(super) fn observed(&self) -> Option<SocketAddr> {
+        self.online_to().map(|to| to.observed)
+    }
+
     fn online_to(&self) -> Option<&LoggedInTo> {
         let LoginStage::Wanted(wanted) = &self.stage else {
             return None;

@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`activity`] | whether a port is worth being kept ready |
+//! | [`faces`] | several faces at one engine |
 //! | [`login`], [`retries`] | being logged in, again and again |
 //! | [`presence`] | who is online, who is nearby, and whose key is whose |
 //! | [`key_history`] | keys that have changed or were revoked |
@@ -20,6 +21,7 @@
 mod activity;
 mod admission;
 mod effect;
+mod faces;
 mod ids;
 mod key_history;
 mod login;
@@ -62,6 +64,7 @@ use crate::command::Command;
 use crate::consent::{Deliveries, Policy, Yes};
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::model::FaceId;
 use crate::snapshot::{PeerView, Snapshot, TransferView};
 use crate::store::Queued;
 use crate::store::{Acquaintance, Contacts};
@@ -85,6 +88,8 @@ pub(crate) struct State {
     transfers: Transfers,
     delivered: Deliveries,
     next_id: u64,
+    /// Whose command is being handled; otherwise the engine's own face.
+    asking: FaceId,
     /// When the input arrived that is being handled.
     now: Instant,
     effects: VecDeque<Effect>,
@@ -120,6 +125,7 @@ impl State {
             transfers: Transfers::default(),
             delivered: Deliveries::default(),
             next_id: 1,
+            asking: FaceId::OWN,
             now,
             effects: VecDeque::new(),
         };
@@ -162,6 +168,14 @@ impl State {
         self.review_activity();
     }
 
+    /// A command of an attached face.
+    pub(crate) fn handle_command_of(&mut self, face: FaceId, command: Command, now: Instant) {
+        self.asking = face;
+        self.handle_command(command, now);
+        self.asking = FaceId::OWN;
+    }
+
+    /// A command, of the engine's own face unless another one is asking.
     pub(crate) fn handle_command(&mut self, command: Command, now: Instant) {
         self.now = now;
         // The face says by itself that words were shown.
@@ -170,11 +184,15 @@ impl State {
         }
         match command {
             Command::Attend { stays } => self.attend(stays),
+            Command::LogIn { name, server, .. } if self.joins_login() => {
+                self.join_login(&name, &server);
+            }
             Command::LogIn {
                 name,
                 server,
                 patient,
             } => self.log_in(name, server, patient),
+            Command::GoNearby { name, .. } if self.joins_nearby() => self.join_nearby(name),
             Command::GoNearby {
                 name,
                 announces,
@@ -208,7 +226,8 @@ impl State {
             | Command::ClearHistory
             | Command::NewRecoveryKey
             | Command::Recover { .. }
-            | Command::Revoke { .. } => {}
+            | Command::Revoke { .. }
+            | Command::Raise { .. } => {}
             setting => self.change_setting(setting),
         }
     }

@@ -150,7 +150,7 @@ impl State {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        (session.path, session.remote) = (path, remote);
+        (session.path, session.local, session.remote) = (path, local, remote);
         if path != PathKind::Relay {
             session.watch.improve_at = None;
         }

@@ -35,6 +35,8 @@ pub(super) struct Presence {
     met: VecDeque<PeerName>,
     /// The name that we go by nearby, while people there are looked for.
     own_nearby_name: Option<PeerName>,
+    /// The TCP port at which people nearby reach us, if they can.
+    own_nearby_port: Option<u16>,
     nearby: BTreeMap<PeerKey, PeerName>,
 }
 
@@ -75,6 +77,10 @@ impl Presence {
 
     pub(super) const fn nearby_name(&self) -> Option<&PeerName> {
         self.own_nearby_name.as_ref()
+    }
+
+    pub(super) const fn nearby_port(&self) -> Option<u16> {
+        self.own_nearby_port
     }
 
     pub(super) const fn directory(&self) -> Option<Directory> {
@@ -296,7 +302,8 @@ impl State {
             self.settings.name = Some(name.clone());
             self.store_settings();
         }
-        self.be_nearby(name, announces);
+        // Whoever is there to be sent to can be found, whichever face has begun it.
+        self.be_nearby(name, announces || !self.overrides.takes_nothing);
     }
 
     /// Looks for people nearby, unless it does already under this name.
@@ -320,6 +327,7 @@ impl State {
     /// us, if they can.
     pub(crate) fn handle_nearby_started(&mut self, name: PeerName, port: Option<u16>) {
         self.presence.own_nearby_name = Some(name.clone());
+        self.presence.own_nearby_port = port;
         self.emit(Event::Nearby { name, port });
     }
 

@@ -81,6 +81,7 @@ pub(super) struct PeerSession {
     /// Its place among all sessions.
     pub(super) ticket: Ticket,
     pub(super) path: PathKind,
+    pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) is_controlling: bool,
     pub(super) idle_since: Option<Instant>,
@@ -376,6 +377,7 @@ impl State {
             server,
             ticket,
             path: new.path,
+            local: new.local,
             remote: new.remote,
             is_controlling: new.is_controlling,
             idle_since: Some(self.now),

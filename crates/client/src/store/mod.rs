@@ -3,6 +3,7 @@
 mod attempts;
 mod contacts;
 mod history;
+mod holder;
 mod profile;
 mod queue;
 mod recovery;
@@ -14,8 +15,9 @@ pub(crate) use attempts::{Attempts, Won};
 pub use contacts::{Acquaintance, Contacts};
 pub(crate) use history::History;
 pub use history::{HistoryEntry, Outcome};
-pub(crate) use profile::create_identity;
+pub use holder::{FaceKind, Holder};
 pub use profile::{Profile, ProfileError};
+pub(crate) use profile::{SOCKET_FILE, create_identity};
 pub(crate) use queue::Queued;
 pub(crate) use recovery::Recovery;
 pub use settings::{AcceptPolicy, Overrides, Settings, Strangers};

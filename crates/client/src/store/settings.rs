@@ -100,6 +100,42 @@ pub struct Overrides {
     pub takes_nothing: bool,
 }
 
+impl Overrides {
+    /// The options of the command line for what this run would do otherwise than one that
+    /// obeys these settings.
+    pub(crate) fn differing(&self, settings: &Settings) -> Vec<&'static str> {
+        let with = settings.with(self);
+        let differs = [
+            (with.path != settings.path, "--path"),
+            (with.proxy != settings.proxy, "--proxy"),
+            (with.accept != settings.accept, "--accept"),
+            (
+                with.unasked_bytes_max != settings.unasked_bytes_max,
+                "--max-size",
+            ),
+            (with.strangers != settings.strangers, "--strangers"),
+            (with.download_folder != settings.download_folder, "--into"),
+            (with.existing != settings.existing, "--existing"),
+            (
+                with.keeps_executable != settings.keeps_executable,
+                "--executable",
+            ),
+            (
+                with.send_limit != settings.send_limit
+                    || with.receive_limit != settings.receive_limit,
+                "--limit",
+            ),
+            (with.nearby != settings.nearby, "--no-nearby"),
+            (
+                with.port_mapping != settings.port_mapping,
+                "--no-port-mapping",
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(differs, _)| *differs);
+        differs.map(|(_, option)| option).collect()
+    }
+}
+
 impl Settings {
     /// Whether people nearby may be looked for: never where our address is to
     /// be hidden.

@@ -192,6 +192,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
 
 fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
     TransferView {
+        face: FaceId::OWN,
         id: TransferId(id),
         peer: identity("bob", 2),
         claimed: false,

@@ -3,6 +3,7 @@
 //! of seeds. A failure prints its seed, which reproduces the run exactly.
 
 mod activity;
+mod faces;
 mod keys;
 mod link;
 mod party;

@@ -256,7 +256,10 @@ impl World {
             Effect::Store(Stored::Settings) => self.parties[who].store_settings(),
             Effect::Store(Stored::Contacts) => self.parties[who].store_contacts(),
             Effect::Store(Stored::Queue(queue)) => self.parties[who].store_queue(queue),
-            Effect::Record(_) | Effect::StartNearby { .. } | Effect::LeaveNearby => {}
+            Effect::Answer(_)
+            | Effect::Record(_)
+            | Effect::StartNearby { .. }
+            | Effect::LeaveNearby => {}
             Effect::Login(effect) => self.run_login(who, &effect),
             Effect::Session(effect) => self.run_session(who, effect),
             Effect::File(effect) => self.run_file(who, effect),

@@ -100,7 +100,8 @@ impl Transfers {
 
 /// What both directions share.
 impl State {
-    fn add_transfer(&mut self, transfer: Transfer) -> TransferId {
+    fn add_transfer(&mut self, mut transfer: Transfer) -> TransferId {
+        transfer.face = self.asking;
         while self.transfers.all.len() >= MAX_TRANSFERS {
             let oldest = self.transfers.iter().find(|(_, t)| t.is_final());
             let Some((oldest, _)) = oldest else {
@@ -184,11 +185,16 @@ impl State {
     /// The program ends, or the login. What has arrived is kept for another day,
     /// and what was queued waits again.
     pub(super) fn interrupt_all(&mut self) {
+        self.interrupt_those(|_| true);
+    }
+
+    /// The same with some of them.
+    pub(super) fn interrupt_those(&mut self, is_meant: impl Fn(&Transfer) -> bool) {
         let is_running = |t: &Transfer| {
             let sending = t.as_sending();
             !t.is_final() && !sending.is_some_and(|it| matches!(it.stage, SendStage::Queued { .. }))
         };
-        for id in self.transfers.ids(is_running) {
+        for id in self.transfers.ids(|t| is_running(t) && is_meant(t)) {
             match self.transfers.get(id) {
                 Some(transfer) if transfer.is_of_queue() => self.requeue(id, None),
                 // The end of its session tells the peer.

@@ -69,6 +69,7 @@ impl State {
             return self.queue(peer, paths);
         }
         let stage = SendStage::Listing { again: None };
+        self.tell_of_session(&peer);
         let transfer = Transfer::sending(peer, Content::Files(paths), stage);
         let id = self.add_transfer(transfer);
         self.prepare(id);
@@ -84,6 +85,7 @@ impl State {
             let peer = name.unwrap_or_else(|| peer.fingerprint().to_string());
             return self.fail_command(Failure::PeerOffline { peer });
         };
+        self.tell_of_session(&peer);
         let offer = Arc::new(offer::of_text(&text));
         let stage = SendStage::Connecting { again: None };
         let mut transfer = Transfer::sending(peer.clone(), Content::Text(text.into()), stage);
@@ -366,8 +368,9 @@ impl State {
         let Some(queued) = transfer.as_queued() else {
             return;
         };
-        let carrier = transfer.carrier();
+        let (carrier, face) = (transfer.carrier(), transfer.face);
         *transfer = Transfer::queued(queued);
+        transfer.face = face;
         if let Some(sending) = transfer.as_sending_mut() {
             sending.stage = SendStage::Queued { again_at };
         }

@@ -9,7 +9,7 @@ use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, Paused, Summary};
 
 use crate::consent::Yes;
 use crate::failure::Failure;
-use crate::model::{Completion, Direction, Progress, Stage, TransferId};
+use crate::model::{Completion, Direction, FaceId, Progress, Stage, TransferId};
 use crate::snapshot::{OfferView, TransferView};
 use crate::state::effect::ExchangeEffect;
 use crate::state::ids::{Carrier, SessionId};
@@ -18,6 +18,8 @@ use crate::state::ids::{Carrier, SessionId};
 #[derive(Debug)]
 pub(in crate::state) struct Transfer {
     pub(in crate::state) peer: PeerIdentity,
+    /// The face that asked for it.
+    pub(in crate::state) face: FaceId,
     pub(super) offer: Arc<OfferView>,
     pub(in crate::state) path: Option<PathKind>,
     pub(super) progress: Progress,
@@ -174,6 +176,7 @@ impl Transfer {
     pub(super) fn new(peer: PeerIdentity, role: Role) -> Self {
         Self {
             peer,
+            face: FaceId::OWN,
             offer: Arc::default(),
             path: None,
             progress: Progress::default(),
@@ -384,6 +387,7 @@ impl Transfer {
         };
         TransferView {
             id,
+            face: self.face,
             peer: self.peer.clone(),
             claimed,
             stranger,
