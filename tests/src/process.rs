@@ -238,6 +238,18 @@ impl Process {
         }
     }
 
+    /// Waits for the end of one that prints text. Returns its exit code and what it wrote
+    /// to standard error.
+    ///
+    /// # Panics
+    /// When it is still running after `timeout`.
+    #[must_use]
+    pub fn end_as_text(mut self, timeout: Duration) -> (Option<i32>, String) {
+        let code = self.wait(timeout);
+        let errors = self.errors.lock().expect("errors").clone();
+        (code, errors)
+    }
+
     /// Waits for the end and returns the exit code.
     ///
     /// # Panics

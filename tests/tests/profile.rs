@@ -5,12 +5,13 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use pinhole_client::{FaceKind, Options, Overrides, Stage};
 use pinhole_tests::process::{Process, binary};
 use pinhole_tests::scene::{Peer, SOON, Scene};
 
@@ -318,4 +319,94 @@ fn a_face_that_waits_costs_its_holder_nothing() {
     println!("woken {woken} times in {WATCHED:?} with {WAITING} faces");
     // One tick a second of each would be five times as much.
     assert!(woken < 20, "woken {woken} times");
+}
+
+/// Lines of a service's standard error, without those of the test's own wait.
+fn levels(text: &str) -> Vec<&str> {
+    text.lines().filter_map(|line| line.get(..3)).collect()
+}
+
+#[test]
+fn a_service_tells_systemd_how_it_is_and_leaves_questions_to_others() {
+    let scene = Scene::on_loopback();
+    let alice = scene.peer("alice");
+    let address = scene.folder.path().join("notify");
+    let notified = UnixDatagram::bind(&address).expect("a socket");
+    notified.set_read_timeout(Some(SOON)).expect("a timeout");
+    let mut said = String::new();
+    let mut hear = |words: &str| {
+        let mut buffer = [0; 1024];
+        while !said.contains(words) {
+            let length = notified.recv(&mut buffer).unwrap_or_else(|error| {
+                panic!("no {words} in {said:?}: {error}");
+            });
+            said.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    };
+    let inbox = alice.inbox.to_str().expect("UTF-8");
+    let mut command = Command::new(binary("pinhole"));
+    command.args(["--server", &scene.server_address, "--name", "alice"]);
+    command.arg("--data-dir").arg(profile(&scene, "alice"));
+    command.args(["receive", "--service", "--into", inbox]);
+    command
+        .env("NOTIFY_SOCKET", &address)
+        .env("PINHOLE_NO_NEARBY", "1");
+    let service = Process::start("service", command);
+    hear("READY=1");
+    hear("STATUS=Logged in as alice");
+    let bob = scene.peer("bob");
+    let file = scene.file("question", b"?");
+    let mut sending = bob.send("alice", &[&file]);
+    sending.event("waiting", SOON);
+    hear("waits for an answer");
+    answer(&profile(&scene, "alice"));
+    let ended = sending.end(SOON);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
+    assert_eq!(
+        fs::read(alice.inbox.join("question")).expect("a file"),
+        b"?"
+    );
+    service.signal("TERM");
+    hear("STOPPING=1");
+    let (code, errors) = service.end_as_text(SOON);
+    assert_eq!(code, Some(0), "{errors}");
+    let levels = levels(&errors);
+    assert!(levels.len() > 3, "{errors}");
+    let are_known = levels
+        .iter()
+        .all(|level| ["<3>", "<4>", "<6>"].contains(level));
+    assert!(are_known, "{errors}");
+}
+
+/// Says yes to the one offer that waits, at a face of its own.
+fn answer(profile: &Path) {
+    let options = Options {
+        data_dir: Some(profile.to_owned()),
+        overrides: Overrides::default(),
+        face: FaceKind::Window,
+    };
+    let (mut client, events) = pinhole_client::start(options, || {}).expect("a face");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let asked = async {
+        loop {
+            let snapshot = client.snapshot();
+            let mut transfers = snapshot.transfers.iter();
+            if let Some(it) = transfers.find(|it| matches!(it.stage, Stage::AwaitingDecision)) {
+                return it.id;
+            }
+            assert!(client.changed().await, "the service has ended");
+        }
+    };
+    let transfer = runtime.block_on(async { tokio::time::timeout(SOON, asked).await });
+    let accept = pinhole_client::Command::Accept {
+        transfer: transfer.expect("an offer"),
+        into: None,
+        unwanted: Default::default(),
+        existing: None,
+    };
+    client.command(accept).expect("room for a command");
+    client.shut_down(events);
 }

@@ -282,6 +282,11 @@ pub(crate) enum CliTask {
 }
 
 impl CliTask {
+    /// Whether a service manager runs it.
+    pub(crate) const fn is_service(&self) -> bool {
+        matches!(self, Self::Receive(receive) if receive.service)
+    }
+
     /// Whether a new user of it may come to have a name.
     pub(crate) const fn uses_the_name(&self) -> bool {
         !matches!(
@@ -439,6 +444,10 @@ pub(crate) struct Receive {
     /// Exit after the first offer, with its outcome.
     #[arg(long)]
     pub(crate) once: bool,
+    /// Run under a service manager: ask nothing, tell systemd how it is going, and begin
+    /// each line with its level. What needs an answer waits for the window.
+    #[arg(long, conflicts_with = "once")]
+    pub(crate) service: bool,
 }
 
 /// Parses one of the words of an option, in upper or lower case.

@@ -7,6 +7,7 @@ mod doctor;
 mod exit;
 mod history;
 mod interrupts;
+mod logging;
 mod payload;
 mod peers;
 mod prompt;
@@ -19,31 +20,33 @@ mod terminal;
 mod trust;
 mod tty;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pinhole_client::{FaceKind, Options, Overrides, ProxyTextError, StartError};
-use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{CliArguments, CliTask, RecoveryTask};
 use crate::contacts::ContactChange;
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
-use crate::report::Reporter;
+use crate::report::{Lines, Reporter};
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
     let arguments = match CliArguments::of_process() {
         Ok(arguments) => arguments,
         Err(unusable) => {
-            let mut report = Reporter::new(unusable.json);
+            let mut report = Reporter::new(unusable.json, Lines::Plain);
             report.unusable(&unusable.text);
             return told(Exit::Usage, &mut report).into();
         }
     };
-    init_logging();
-    let mut report = Reporter::new(arguments.common.json);
+    let lines = match arguments.task.is_service() {
+        true => Lines::WithLevels,
+        false => Lines::Plain,
+    };
+    logging::init(lines);
+    let mut report = Reporter::new(arguments.common.json, lines);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
         let (kind, exit) = match error.downcast_ref() {
             Some(StartError::Differs { .. }) => ("usage", Exit::Usage),
@@ -65,17 +68,6 @@ fn told(exit: Exit, report: &mut Reporter) -> Exit {
         report.unheard(&format!("Cannot write to standard output: {why}."));
     }
     exit.max(Exit::Trouble)
-}
-
-/// Sends logs to standard error, but only when `PINHOLE_LOG` asks for them. Everything
-/// that a user needs to know is part of the output.
-fn init_logging() {
-    let filter = EnvFilter::try_from_env("PINHOLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_writer(std::io::stderr)
-        .init();
 }
 
 fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
@@ -121,7 +113,7 @@ fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
 
 async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Result<Exit> {
     let common = &arguments.common;
-    if arguments.task.uses_the_name() {
+    if arguments.task.uses_the_name() && !arguments.task.is_service() {
         recovery::introduce(&mut face, common).await?;
     }
     match arguments.task {
@@ -142,7 +134,7 @@ async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Res
         CliTask::Forget { spec } => contacts::change(&mut face, ContactChange::Forget, &spec).await,
         CliTask::Trust(task) => trust::trust(&mut face, common, task).await,
         CliTask::Send(task) => send::send(&mut face, common, task).await,
-        CliTask::Receive(task) => receive::receive(&mut face, common, task.once).await,
+        CliTask::Receive(task) => receive::receive(&mut face, common, &task).await,
     }
 }
 

@@ -2,13 +2,15 @@
 
 mod questions;
 mod sentences;
+mod service;
 
 use pinhole_client::{
     Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView, amount,
 };
 
 use self::questions::{QuestionQueue, ReceiveQuestion};
-use crate::arguments::Common;
+use self::service::Service;
+use crate::arguments::{Common, Receive};
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
 use crate::prompt::Prompt;
@@ -21,6 +23,9 @@ const ONLINE_OPTIONS: OnlineOptions = OnlineOptions {
     patient: true,
 };
 
+/// What is said of a question that a service leaves to others.
+const WAITS: &str = "It waits for an answer: open the window of Pinhole with this profile.";
+
 /// A running `pinhole receive`.
 struct Receiving {
     online: Online,
@@ -30,13 +35,15 @@ struct Receiving {
     once: bool,
     /// The first offer, which counts with `once`.
     first: Option<TransferId>,
+    /// A service manager runs it, and what needs an answer waits for another face.
+    service: Option<Service>,
 }
 
 /// Waits for offers and takes or declines them, for ever or `once`.
 pub(crate) async fn receive(
     terminal: &mut Terminal<'_>,
     common: &Common,
-    once: bool,
+    task: &Receive,
 ) -> anyhow::Result<Exit> {
     // Fails now rather than at the first offer.
     if let Err(failure) = terminal.client.check_download_folder() {
@@ -54,8 +61,9 @@ pub(crate) async fn receive(
         online,
         questions: QuestionQueue::new(),
         stdout_watch: StdoutWatch::start(),
-        once,
+        once: task.once,
         first: None,
+        service: task.service.then(Service::default),
     };
     receiving.run(terminal).await
 }
@@ -66,6 +74,9 @@ impl Receiving {
             if let Some(error) = terminal.report.lost() {
                 let why = error.to_string();
                 return self.unheard(terminal, &why).await;
+            }
+            if let Some(service) = &mut self.service {
+                service.tell(&terminal.client.snapshot());
             }
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
@@ -82,6 +93,9 @@ impl Receiving {
             };
             match wake {
                 Wake::Interrupted(by) => {
+                    if let Some(service) = &self.service {
+                        service.stop();
+                    }
                     put_off(terminal).await?;
                     return Ok(match by {
                         // A service ends this way.
@@ -127,6 +141,10 @@ impl Receiving {
         match *event {
             Event::Offered { transfer } => {
                 self.first.get_or_insert(transfer);
+                if self.service.is_some() {
+                    leave_to_others(terminal, transfer);
+                    return Ok(None);
+                }
                 if Prompt::has_reader() {
                     self.questions
                         .add(terminal, ReceiveQuestion::Offer(transfer));
@@ -175,6 +193,10 @@ impl Receiving {
 impl Receiving {
     /// A stranger wants to connect.
     fn asked(&mut self, terminal: &mut Terminal<'_>, peer: &PeerIdentity) {
+        if self.service.is_some() {
+            terminal.report.asked(peer);
+            return terminal.report.hint(WAITS);
+        }
         if Prompt::has_reader() {
             self.questions
                 .add(terminal, ReceiveQuestion::Stranger(peer.clone()));
@@ -184,6 +206,14 @@ impl Receiving {
         terminal.report.hint(
             "It was told to wait, because there is nobody to ask: use --strangers relay or direct, or run `receive` on a terminal.",
         );
+    }
+}
+
+/// Reports an offer that a service does not take by itself.
+fn leave_to_others(terminal: &Terminal<'_>, transfer: TransferId) {
+    if let Some(transfer) = terminal.transfer(transfer) {
+        terminal.report.offered(&transfer);
+        terminal.report.hint(WAITS);
     }
 }
 

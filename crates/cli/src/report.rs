@@ -24,7 +24,8 @@ use pinhole_client::{
 use self::bar::{Bar, BarContent};
 pub(crate) use self::json_line::AwaitedState;
 use self::json_line::{JsonEntry, JsonLine};
-use self::output::Output;
+pub(crate) use self::output::Lines;
+use self::output::{Level, Output};
 pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::{display, tty};
@@ -64,12 +65,16 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool, lines: Lines) -> Self {
         let is_seen = io::stderr().is_terminal() || !io::stdin().is_terminal();
         Self {
             json,
-            output: Output::of_process(),
-            tty: if is_seen { None } else { tty::open() },
+            output: Output::of_process(lines),
+            tty: if is_seen || lines == Lines::WithLevels {
+                None
+            } else {
+                tty::open()
+            },
             bar: None,
             told: HashMap::new(),
             question: None,
@@ -84,7 +89,7 @@ impl Reporter {
     /// Reports on standard error why the program ends, even with `--json`.
     pub(crate) fn unheard(&mut self, reason: &str) {
         self.clear_bar();
-        self.say(&format!("pinhole: {}", plain(reason)));
+        self.say_at(Level::Error, &format!("pinhole: {}", plain(reason)));
     }
 
     fn line(&self, line: &JsonLine<'_>) {
@@ -94,7 +99,11 @@ impl Reporter {
     }
 
     fn say(&self, text: &str) {
-        let text = self.output.note(text);
+        self.say_at(Level::Info, text);
+    }
+
+    fn say_at(&self, level: Level, text: &str) {
+        let text = self.output.note_at(level, text);
         let mut out = io::stderr();
         let _ = match (&self.bar, &self.question) {
             (_, Some(question)) if self.tty.is_none() => write!(out, "\n{text}\n{question}"),
@@ -212,7 +221,8 @@ impl Reporter {
                 false => "",
             };
             let why = words::failure(failure);
-            self.say(&format!("{why} Trying again until it is there.{meanwhile}"));
+            let text = format!("{why} Trying again until it is there.{meanwhile}");
+            self.say_at(Level::Warning, &text);
         }
     }
 
@@ -405,7 +415,7 @@ impl Reporter {
             });
         } else {
             let why = words::failure(failure);
-            self.say(&format!("not transferred: {path}: {why}"));
+            self.say_at(Level::Warning, &format!("not transferred: {path}: {why}"));
         }
     }
 
@@ -472,7 +482,7 @@ impl Reporter {
         }
         // The user has to hear of it in any case.
         if !self.json || self.lost().is_some() {
-            self.say(&format!("pinhole: {reason}"));
+            self.say_at(Level::Error, &format!("pinhole: {reason}"));
         }
     }
 
@@ -495,7 +505,7 @@ impl Reporter {
             let kind = failure.kind();
             return self.line(&JsonLine::Warning { kind, reason });
         }
-        self.say(&reason);
+        self.say_at(Level::Warning, &reason);
     }
 
     /// The peer has to do something first.

@@ -13,16 +13,36 @@ const INDENT: &str = "    ";
 /// A terminal with fewer columns breaks lines itself.
 const COLUMNS_MIN: usize = 20;
 
+/// How lines on standard error begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// With their text.
+    Plain,
+    /// With their level, as the journal of systemd reads it: `<6>`.
+    WithLevels,
+}
+
+/// How much a line matters, with syslog's numbers.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Level {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+}
+
 /// Writes results to standard output and everything else to standard error.
 pub(super) struct Output {
     /// The error of the first result that could not be written.
     lost: OnceCell<io::Error>,
     is_ascii: bool,
+    lines: Lines,
 }
 
 impl Output {
-    pub(super) fn of_process() -> Self {
+    pub(super) fn of_process(lines: Lines) -> Self {
         Self {
+            lines,
             lost: OnceCell::new(),
             is_ascii: is_ascii(|name| std::env::var(name).ok()),
         }
@@ -72,8 +92,18 @@ impl Output {
 
     /// Formats a line for standard error.
     pub(super) fn note(&self, text: &str) -> String {
-        let columns = io::stderr().is_terminal().then(columns);
-        self.shown(text, columns, INDENT)
+        self.note_at(Level::Info, text)
+    }
+
+    /// The same for a line that matters more or less.
+    pub(super) fn note_at(&self, level: Level, text: &str) -> String {
+        match self.lines {
+            Lines::Plain => {
+                let columns = io::stderr().is_terminal().then(columns);
+                self.shown(text, columns, INDENT)
+            }
+            Lines::WithLevels => format!("<{}>{}", level as u8, self.plain(text)),
+        }
     }
 
     /// Replaces what the terminal cannot show.
@@ -186,6 +216,7 @@ mod tests {
         Output {
             lost: OnceCell::new(),
             is_ascii,
+            lines: Lines::Plain,
         }
     }
 
@@ -214,6 +245,16 @@ mod tests {
         let shown = |text| output(true).shown(text, None, "");
         assert_eq!(shown("✓ f to bob… 猫"), "ok: f to bob... \\u{732b}");
         assert_eq!(output(false).shown("✓ 猫", None, ""), "✓ 猫");
+    }
+
+    #[test]
+    fn a_journal_is_told_the_level_of_each_line() {
+        let output = Output {
+            lines: Lines::WithLevels,
+            ..output(false)
+        };
+        assert_eq!(output.note("<3>x"), "<6><3>x");
+        assert_eq!(output.note_at(Level::Error, "a\n<6>b"), "<3>a\\u{a}<6>b");
     }
 
     #[test]
