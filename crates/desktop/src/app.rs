@@ -4,6 +4,7 @@ mod drops;
 mod questions;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
@@ -68,6 +69,8 @@ pub(crate) struct LoginPrefill {
     pub(crate) server: Option<String>,
     /// Both were given expressly, so log in without a click.
     pub(crate) log_in: bool,
+    /// Files and folders that wait for somebody to be chosen.
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 impl App {
@@ -108,6 +111,9 @@ impl App {
             title: text::window_title(None),
             font_asked_for: false,
         };
+        if !prefill.paths.is_empty() {
+            app.sheets.ask_to_whom(&app.snapshot, prefill.paths);
+        }
         let settings = &app.snapshot.settings;
         let again = settings.auto_log_in && app.form.is_as_remembered(settings);
         let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
@@ -160,7 +166,11 @@ impl App {
             UiAction::CloseSheet => self.sheets.close(),
             UiAction::DiscardSheet => self.sheets.discard(),
             UiAction::Leave(leaving) => {
-                if leave::under_way(&self.snapshot).next().is_some() {
+                let face = self.bridge.face();
+                if leave::under_way(&self.snapshot, leaving, face)
+                    .next()
+                    .is_some()
+                {
                     self.sheets.open(Sheet::Leave(leaving));
                 } else {
                     self.leave(ctx, leaving);
@@ -217,7 +227,8 @@ impl App {
     fn close_or_ask(&mut self, ctx: &egui::Context) {
         let is_asked_to = ctx.input(|input| input.viewport().close_requested());
         let would_lose = || {
-            let mut running = leave::under_way(&self.snapshot);
+            let quitting = LeaveRequest::Quit;
+            let mut running = leave::under_way(&self.snapshot, quitting, self.bridge.face());
             running.next().is_some() || self.sheets.unsent().next().is_some()
         };
         if is_asked_to && !self.is_quitting && would_lose() {
@@ -256,6 +267,7 @@ impl App {
             }
             Event::Revoked { name } => self.notice = Some(text::revoked(name.as_str())),
             Event::CommandFailed { failure } => self.notice = Some(failure.to_string()),
+            Event::Raised { paths } => self.come_to_front(ctx, paths),
             // The snapshot shows the rest.
             Event::LoggedIn { .. }
             | Event::LogInFailed { .. }
@@ -268,8 +280,18 @@ impl App {
             | Event::PausedByPeer { .. }
             | Event::Reconnecting { .. }
             | Event::Diagnosed { .. }
-            | Event::Raised { .. }
             | Event::Finished { .. } => {}
+        }
+    }
+
+    /// The window was started again, perhaps with files.
+    fn come_to_front(&mut self, ctx: &egui::Context, paths: Vec<PathBuf>) {
+        ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+        ctx.send_viewport_cmd(ViewportCommand::Focus);
+        // Where a program may not take the focus by itself.
+        attract(ctx);
+        if !paths.is_empty() {
+            self.sheets.ask_to_whom(&self.snapshot, paths);
         }
     }
 
@@ -289,6 +311,9 @@ impl App {
         let is_logged_in = matches!(self.snapshot.login, LoginState::LoggedIn { .. });
         self.sheets.obey(&self.snapshot, is_logged_in);
         self.look_for_glyphs(ctx);
+    }
+
+    fn retitle(&mut self, ctx: &egui::Context) {
         let title = text::window_title(own_name(&self.snapshot).as_deref());
         if title != self.title {
             ctx.send_viewport_cmd(ViewportCommand::Title(title.clone()));
@@ -424,7 +449,11 @@ impl eframe::App for App {
                 DialogAnswer::Trouble(words) => self.notice = Some(words),
             }
         }
+        if self.bridge.has_just_ended() {
+            self.notice = Some(text::ENGINE_ENDED.to_owned());
+        }
         self.take_snapshot(ctx);
+        self.retitle(ctx);
         self.close_or_ask(ctx);
     }
 

@@ -74,6 +74,9 @@ struct DesktopArguments {
     /// Where on the screen the window opens, in points.
     #[arg(long, value_name = "X,Y", value_parser = position)]
     position: Option<egui::Pos2>,
+    /// Files and folders to send. The window asks to whom.
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
     /// Light or dark.
     #[arg(long, value_enum, default_value_t = Appearance::System)]
     theme: Appearance,
@@ -120,7 +123,16 @@ fn main() -> ExitCode {
     };
     let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
     let log_in = given("name") && given("server");
-    match run(arguments, log_in) {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let paths: Vec<_> = arguments.paths.iter().map(absolute).collect();
+    match pinhole_client::raise(arguments.data_dir.as_deref(), paths.clone()) {
+        // The window that is there has taken over.
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        // The window says why it cannot start.
+        Err(error) => tracing::warn!(%error, "no other window can be asked"),
+    }
+    match run(DesktopArguments { paths, ..arguments }, log_in) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", no_window(&error));
@@ -148,6 +160,7 @@ fn run(arguments: DesktopArguments, log_in: bool) -> eframe::Result {
         name: arguments.name,
         server: arguments.server,
         log_in,
+        paths: arguments.paths,
     };
     let theme = match arguments.theme {
         Appearance::Light => egui::ThemePreference::Light,

@@ -168,7 +168,9 @@ impl App {
             }
             Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
             Some(Sheet::Leave(leaving)) => {
-                leave::show(ui, &self.snapshot, *leaving, &unsent, is_ready)
+                let running = leave::under_way(&self.snapshot, *leaving, self.bridge.face());
+                let running: Vec<_> = running.collect();
+                leave::show(ui, &running, *leaving, &unsent, is_ready)
             }
             Some(Sheet::Trust { peer, paths }) => self
                 .snapshot

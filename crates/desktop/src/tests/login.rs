@@ -40,6 +40,7 @@ fn name_and_server_given_expressly_log_in_at_once() {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
         log_in,
+        paths: Vec::new(),
     };
     let (_harness, play) = window_sized(logged_out(), SIZE, given(true));
     assert_eq!(play.commands().len(), 1);

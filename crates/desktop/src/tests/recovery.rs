@@ -20,6 +20,7 @@ fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down()
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
         log_in: false,
+        paths: Vec::new(),
     };
     let (mut harness, play) = window_sized(new, SIZE, given);
     click(&mut harness, text::LOG_IN);
@@ -52,6 +53,7 @@ fn a_window_that_logs_in_by_itself_is_not_covered_by_words() {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
         log_in: true,
+        paths: Vec::new(),
     };
     let (_harness, play) = window_sized(new, SIZE, given);
     assert!(matches!(&*play.commands(), [Command::LogIn { .. }]));
@@ -78,6 +80,7 @@ fn a_name_is_taken_back_with_its_words() {
         name: Some("bob".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
         log_in: false,
+        paths: Vec::new(),
     };
     let (mut harness, play) = window_sized(logged_out(), SIZE, given);
     click(&mut harness, text::RECOVER);
