@@ -91,6 +91,7 @@ stage huge long pinhole-transfer engine extremes::one_chunk_of_sixty_four_gibiby
 stage matrix long pinhole-tests matrix every_pair_connects_directly_nineteen_times_of_twenty
 stage mapped long pinhole-tests mapped every_pair_with_a_router_that_opens_ports_is_direct
 stage moving long pinhole-tests moving two_gibibytes_survive_all_of_it
+stage pipes long pinhole-tests pipes two_gibibytes_go_through_pipes_about_as_fast_as_a_file
 stage bad_line long pinhole-tests topologies a_bad_line_connects_twenty_times_of_twenty
 stage crowd long pinhole-tests crowd two_hundred_people_behind_twenty_routers_connect_at_once
 stage strangers long pinhole-server rendezvous strangers::a_crowd_of_strangers_takes_nothing_in_a_minute_from_a_server_of_full_size

@@ -10,7 +10,7 @@ command -v cargo >/dev/null || { echo "missing: Rust (https://rustup.rs)" >&2; e
 if [ "$(uname)" = Linux ]; then
     need gcc:cc libc6-dev:/usr/include/stdio.h $WINDOW_LIBRARIES \
         fonts-noto-cjk:/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc \
-        xvfb:Xvfb xdotool:xdotool openbox:openbox imagemagick:import python3:python3 \
+        xvfb:Xvfb zbar-tools:zbarimg xdotool:xdotool openbox:openbox imagemagick:import python3:python3 \
         python3-gi:/usr/lib/python3/dist-packages/gi gir1.2-gtk-3.0:'/usr/lib/*/girepository-1.0/Gtk-3.0.typelib' \
         iproute2:ip nftables:nft conntrack:conntrack miniupnpd-nftables:miniupnpd miniupnpc:upnpc \
         postgresql:'/usr/lib/postgresql/*/bin/postgres'
@@ -23,11 +23,10 @@ cargo deny --version >/dev/null 2>&1 || cargo install --locked --debug --quiet c
 
 cargo fmt --all --check
 cargo deny --locked check --hide-inclusion-graph bans licenses sources
-# Examples and tests among the targets turn on the features of the development
-# dependencies. All steps name some, or they would compile the other dependencies anew.
 cargo clippy --workspace --all-targets --locked -- -D warnings
-RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --bins --examples --locked
-# The end-to-end tests run the binaries among them.
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+# The end-to-end tests run the programs among them. Without the tests, which turn on
+# features of their own, some dependencies would be compiled twice.
 cargo build --workspace --all-targets --locked
 cargo test --workspace --doc --locked
 if [ "$(uname)" != Linux ] || [ "$(id -u)" != 0 ]; then

@@ -206,6 +206,14 @@ impl Postgres {
         self.signal_all(Signal::CONT);
     }
 
+    /// The ids of its processes.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        let processes = self.server.iter().flat_map(processes_of);
+        let ids = processes.map(|process| process.as_raw_nonzero().get().unsigned_abs());
+        ids.collect()
+    }
+
     fn signal_all(&self, signal: Signal) {
         for process in self.server.iter().flat_map(processes_of) {
             // Some end by themselves.

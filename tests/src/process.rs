@@ -5,12 +5,15 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+/// How long the last words of a process that has ended are waited for.
+const ERRORS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A binary of this workspace, beside the running test's own.
 ///
@@ -47,6 +50,8 @@ pub struct Process {
     /// Everything it has printed so far and when, to explain a failure.
     printed: Vec<(Instant, String)>,
     errors: Arc<Mutex<String>>,
+    /// Closed at the end of standard error.
+    errors_end: Receiver<()>,
 }
 
 /// How a process ended.
@@ -143,7 +148,9 @@ impl Process {
         });
         let errors = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&errors);
+        let (at_end, errors_end) = channel();
         thread::spawn(move || {
+            let _at_end: Sender<()> = at_end;
             let mut buffer = [0; 4096];
             while let Ok(len @ 1..) = stderr.read(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..len]);
@@ -156,6 +163,7 @@ impl Process {
             lines,
             printed: Vec::new(),
             errors,
+            errors_end,
         }
     }
 
@@ -238,6 +246,18 @@ impl Process {
         }
     }
 
+    /// Waits for the end of one that prints text. Returns its exit code and what it wrote
+    /// to standard error.
+    ///
+    /// # Panics
+    /// When it is still running after `timeout`.
+    #[must_use]
+    pub fn end_as_text(mut self, timeout: Duration) -> (Option<i32>, String) {
+        let code = self.wait(timeout);
+        let errors = self.errors.lock().expect("errors").clone();
+        (code, errors)
+    }
+
     /// Waits for the end and returns the exit code.
     ///
     /// # Panics
@@ -252,7 +272,10 @@ impl Process {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        self.child.wait().expect("waiting for a child").code()
+        let code = self.child.wait().expect("waiting for a child").code();
+        // Read to its end, unless a process that it has started keeps it open.
+        let _: Result<(), RecvTimeoutError> = self.errors_end.recv_timeout(ERRORS_PATIENCE);
+        code
     }
 
     /// Does what Ctrl-C does.

@@ -243,15 +243,17 @@ impl Peer<'_> {
     /// `pinhole` with this peer's profile and these arguments.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
+        let named = ["--server", &self.server_address, "--name", &self.name];
+        self.nameless_command(&[&named, arguments].concat())
+    }
+
+    /// `pinhole` with this peer's profile and these arguments, told neither a name nor a
+    /// server.
+    #[must_use]
+    pub fn nameless_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.place.command("pinhole");
-        command.args([
-            "--json",
-            "--server",
-            &self.server_address,
-            "--name",
-            &self.name,
-        ]);
-        command.arg("--data-dir").arg(&self.profile).args(arguments);
+        command.arg("--json").arg("--data-dir").arg(&self.profile);
+        command.args(arguments);
         // On loopback the machine's own network is none of the test's.
         command.env("PINHOLE_NO_NEARBY", "1");
         // The developer's proxy knows no scene.
@@ -265,6 +267,12 @@ impl Peer<'_> {
     #[must_use]
     pub fn start(&self, arguments: &[&str]) -> Process {
         Process::start(&self.name, self.command(arguments))
+    }
+
+    /// Starts it, told neither a name nor a server.
+    #[must_use]
+    pub fn start_nameless(&self, arguments: &[&str]) -> Process {
+        Process::start(&self.name, self.nameless_command(arguments))
     }
 
     /// Receives everything into the inbox; ready when this returns.

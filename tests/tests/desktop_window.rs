@@ -83,12 +83,16 @@ impl Stage {
     }
 
     fn open(&self, name: &str, x: u32, arguments: &[&str]) -> Process {
+        self.open_at(&self.profile(name), x, arguments)
+    }
+
+    fn open_at(&self, profile: &Path, x: u32, arguments: &[&str]) -> Process {
         let mut command = self.screen.command(binary("pinhole-desktop"));
-        command.arg("--data-dir").arg(self.profile(name));
+        command.arg("--data-dir").arg(profile);
         command.args(["--position", &format!("{x},0"), "--theme", self.theme.name]);
         command.args(arguments);
         command.env("PINHOLE_NO_NEARBY", "1");
-        Process::start(name, command)
+        Process::start("window", command)
     }
 
     /// A window that logs in at once.
@@ -251,9 +255,9 @@ fn dragged_and_accepted_by_keyboard_in_dark() {
 /// A transfer that takes six seconds: time enough to pause it on a busy machine.
 const SLOW_BYTES: usize = 60_000_000;
 const SLOW_BYTES_PER_SECOND: usize = 10_000_000;
-/// From the first button of bob's window to that which pauses: the settings,
-/// three for alice, one that stops.
-const TABS_TO_PAUSE: usize = 6;
+/// From the first button of bob's window to that which pauses: the settings, two that
+/// bring somebody in, three for alice, one that stops.
+const TABS_TO_PAUSE: usize = 8;
 /// Longer than a box to tick is wide.
 const BAR_EDGE: usize = 30;
 
@@ -300,6 +304,58 @@ fn a_part_of_an_offer_is_taken_and_paused_by_keyboard() {
     let received = arrived(&profile, "2 wanted.bin");
     assert!(fs::read(&received).expect("received") == fs::read(&wanted).expect("sent"));
     assert_eq!(find(&profile, "1 unwanted.bin"), None);
+}
+
+/// Clicks on the button that sends what a window asks about, once its one peer is there.
+fn send_to_the_one_peer(stage: &Stage, window: &Window) {
+    let send = stage.button(window, "the question to whom");
+    stage.screen.click(window, send);
+}
+
+fn until_one_peer(stage: &Stage, window: &Window) {
+    stage.until_seen(window, "a peer", |picture| {
+        let card = stage.theme.card;
+        let rows = picture.pieces_in_column(RIGHT_OF_THE_BUTTONS_X, card, ROW_BODY);
+        (rows.len() == 1).then_some(())
+    });
+}
+
+#[test]
+fn a_second_start_hands_its_files_to_the_window_that_is_there() {
+    let Some(stage) = Stage::set(LIGHT) else {
+        return;
+    };
+    let bob = stage.scene.peer("bob");
+    let _receiving = bob.receive(&[]);
+    let (_alice, alice) = stage.log_in("alice", 0);
+    until_one_peer(&stage, &alice);
+    let file = stage.scene.file("handed over", b"by the second start");
+    let file = file.to_str().expect("UTF-8");
+    let mut second = stage.open("alice", 0, &[file]);
+    assert_eq!(second.wait(SOON), Some(0));
+    send_to_the_one_peer(&stage, &alice);
+    arrived(&bob.inbox, "handed over");
+}
+
+#[test]
+fn a_window_works_through_a_receive_that_holds_its_profile() {
+    let Some(stage) = Stage::set(LIGHT) else {
+        return;
+    };
+    let (alice, bob) = (stage.scene.peer("alice"), stage.scene.peer("bob"));
+    let _receiving = bob.receive(&[]);
+    let mut holder = alice.receive(&[]);
+    let file = stage.scene.file("from the window", b"through receive");
+    let file = file.to_str().expect("UTF-8");
+    let profile = stage.scene.folder.path().join("alice-profile");
+    let _window = stage.open_at(&profile, 0, &[file]);
+    let window = stage.screen.window("Pinhole - alice");
+    send_to_the_one_peer(&stage, &window);
+    arrived(&bob.inbox, "from the window");
+    holder.kill();
+    stage.until_seen(&window, "that the engine is gone", |picture| {
+        picture.line_of(WARNING_TINT, NOTICE_EDGE)
+    });
 }
 
 /// A list of files as a program hands it over when they are dropped, and what is

@@ -23,6 +23,7 @@ impl Person {
                 nearby: Some(false),
                 ..Overrides::default()
             },
+            ..Options::default()
         };
         let (client, events) = pinhole_client::start(options, || {}).expect("an engine");
         let mut person = Self { client, events };

@@ -47,6 +47,7 @@ impl Person {
                 download_folder: Some(scene.folder.path().join(format!("{name}-downloads"))),
                 ..Overrides::default()
             },
+            ..Options::default()
         };
         // The engine's threads stay where the first one is started.
         let engine = lab.inside(host, || pinhole_client::start(options, || {}));

@@ -1,5 +1,8 @@
 //! The command line.
 
+mod invitations;
+mod transfer;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,10 +12,12 @@ use clap::builder::{
 };
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use pinhole_client::{
-    AcceptPolicy, Existing, Fingerprint, PathPolicy, PeerName, ServerAddress, Strangers, amount,
-    display_text,
-};
+use pinhole_client::{Fingerprint, PathPolicy, PeerName, ServerAddress, display_text};
+
+use self::invitations::INVITE_EXAMPLES;
+pub(crate) use self::invitations::Invite;
+pub(crate) use self::transfer::{PeerSpecs, Receive, Send};
+use self::transfer::{RECEIVE_EXAMPLES, SEND_EXAMPLES};
 
 /// Hand files straight to another person's computer.
 ///
@@ -36,6 +41,8 @@ pub(crate) struct UsageError {
     pub(crate) text: String,
     /// Whether JSON was asked for.
     pub(crate) json: bool,
+    /// Whether standard output is for what is received.
+    pub(crate) stdout: bool,
 }
 
 impl CliArguments {
@@ -55,6 +62,7 @@ impl CliArguments {
             UsageError {
                 text: with_variable(&error),
                 json: is_given(&words, "json"),
+                stdout: is_given(&words, "stdout"),
             }
         })
     }
@@ -129,11 +137,11 @@ Exit codes:
   2    usage
   3    the name belongs to somebody else
   4    the peer is unknown or offline, or only claims its name while there is a
-       server that could confirm it
+       server that could confirm it; an invitation or a code is used up, over or wrong
   5    declined or cancelled by the other side
   6    no path, to the server or to the peer
   7    verification failed: a key or the data is not what it should be
-  8    trouble with a file or folder
+  8    trouble with a file, a folder or a pipe
   130  interrupted; `receive` ends with 0 when the system ends it (SIGTERM, SIGHUP)
 
 The last server and name are remembered in the profile.";
@@ -199,6 +207,23 @@ pub(crate) enum CliTask {
     /// names when they are whole, and nothing is overwritten unless you say so.
     #[command(after_help = RECEIVE_EXAMPLES)]
     Receive(Receive),
+    /// Print a link that lets somebody else in, and its QR code.
+    ///
+    /// Whoever runs `pinhole join` with it, or opens it in the window, meets your server
+    /// and you with both keys checked, and you are contacts from then on, without a
+    /// question on either side. Give it only to whom you mean. If you use no server, it
+    /// holds your name and key, for people on your own network.
+    #[command(after_help = INVITE_EXAMPLES)]
+    Invite(Invite),
+    /// Join somebody by the link that they have given to you.
+    ///
+    /// Logs in at the server that it names, and makes its author a contact. Without
+    /// --name, and if you have no name yet, you get one like guest-abcdefgh.
+    Join {
+        /// What `pinhole invite` has printed
+        #[arg(value_name = "LINK")]
+        link: String,
+    },
     /// List who is online or nearby, with the fingerprints of their keys.
     ///
     /// A person whose key has changed since you met is marked. Compare fingerprints over
@@ -282,12 +307,23 @@ pub(crate) enum CliTask {
 }
 
 impl CliTask {
+    /// Whether a service manager runs it.
+    pub(crate) const fn is_service(&self) -> bool {
+        matches!(self, Self::Receive(receive) if receive.service)
+    }
+
     /// Whether a new user of it may come to have a name.
     pub(crate) const fn uses_the_name(&self) -> bool {
-        !matches!(
-            self,
-            Self::Recovery { .. } | Self::Recover { .. } | Self::Revoke(_) | Self::Doctor { .. }
-        )
+        match self {
+            Self::Recovery { .. }
+            | Self::Recover { .. }
+            | Self::Revoke(_)
+            | Self::Doctor { .. } => false,
+            // The name may be one that nobody has chosen.
+            Self::Send(send) => send.code.is_none(),
+            Self::Receive(receive) => receive.code.is_empty(),
+            _ => true,
+        }
     }
 }
 
@@ -313,46 +349,6 @@ pub(crate) struct Revoke {
     pub(crate) name: PeerName,
 }
 
-const SEND_EXAMPLES: &str = "\
-Examples:
-  pinhole send bob holiday.mp4 photos/       a file and a whole folder
-  pinhole send bob,carol report.pdf          to two people; the exit code is the worst
-  pinhole send bob --text 'https://...'      a few words
-  date | pinhole send bob --text -           what another program says
-  pinhole send --wait --limit 2M bob disk.img
-                                             tonight, and easy on the line";
-
-const RECEIVE_EXAMPLES: &str = "\
-Examples:
-  pinhole receive --into ~/Videos            ask for each offer
-  pinhole receive --accept contacts --max-size 5G
-                                             take what is not too large from people you have
-                                             accepted before
-  pinhole receive --accept all --existing skip --once
-                                             one offer, in a script: only what is new";
-
-/// What `send` takes.
-#[derive(Debug, Args)]
-pub(crate) struct Send {
-    /// Wait until the peer receives, again whenever it goes away before everything has
-    /// arrived.
-    #[arg(long)]
-    pub(crate) wait: bool,
-    /// Send at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
-    pub(crate) limit: Option<u64>,
-    /// Send these words instead of files; `-` for what standard input says.
-    #[arg(long, conflicts_with = "paths", value_name = "WORDS")]
-    pub(crate) text: Option<String>,
-    /// The recipient, or several with commas between their names. With #FINGERPRINT only
-    /// the person with that key, whether a server confirms the name or not.
-    #[arg(value_name = "PEER[#FINGERPRINT][,PEER...]")]
-    pub(crate) peers: PeerSpecs,
-    /// What to send. Folders are sent whole.
-    #[arg(required_unless_present = "text", value_name = "PATH")]
-    pub(crate) paths: Vec<PathBuf>,
-}
-
 /// What `trust` takes.
 #[derive(Debug, Args)]
 pub(crate) struct Trust {
@@ -367,31 +363,11 @@ pub(crate) struct Trust {
     pub(crate) fingerprint: Fingerprint,
 }
 
-/// Recipients with commas between them. No name contains a comma.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PeerSpecs(pub(crate) Vec<PeerSpec>);
-
 /// A name, and the fingerprint of its key if one was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerSpec {
     pub(crate) name: PeerName,
     pub(crate) fingerprint: Option<Fingerprint>,
-}
-
-impl FromStr for PeerSpecs {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut all = Vec::new();
-        for one in text.split(',') {
-            let spec = one.parse()?;
-            // A recipient given twice gets everything once.
-            if !all.contains(&spec) {
-                all.push(spec);
-            }
-        }
-        Ok(Self(all))
-    }
 }
 
 impl FromStr for PeerSpec {
@@ -408,37 +384,6 @@ impl FromStr for PeerSpec {
             fingerprint: fingerprint.map_err(|error| format!("{error}"))?,
         })
     }
-}
-
-/// What `receive` takes.
-#[derive(Debug, Args)]
-pub(crate) struct Receive {
-    /// The folder to put files in.
-    #[arg(long, env = "PINHOLE_INTO", value_name = "DIR", value_parser = PathBufValueParser::new().map(expanded))]
-    pub(crate) into: Option<PathBuf>,
-    /// Whose offers to take without asking: nobody's, those of people accepted before, everybody's.
-    #[arg(long, env = "PINHOLE_ACCEPT", value_name = "ask|contacts|all", value_parser = accept_policy)]
-    pub(crate) accept: Option<AcceptPolicy>,
-    /// The largest offer to take without asking, as 500M or 2GiB. A larger one needs an
-    /// answer.
-    #[arg(long, env = "PINHOLE_MAX_SIZE", value_name = "SIZE", value_parser = amount::parse)]
-    pub(crate) max_size: Option<u64>,
-    /// How to answer people you have not chosen yet: over the relay, which hides your address
-    /// until you accept something (the default); directly; or only once you let them connect.
-    #[arg(long, env = "PINHOLE_STRANGERS", value_name = "relay|direct|ask", value_parser = strangers)]
-    pub(crate) strangers: Option<Strangers>,
-    /// Where a name is taken: give the new file a number (the default), skip it, or replace the old one.
-    #[arg(long, env = "PINHOLE_EXISTING", value_name = "rename|skip|replace", value_parser = existing)]
-    pub(crate) existing: Option<Existing>,
-    /// Let programs stay programs: what could be executed there can be executed here.
-    #[arg(long)]
-    pub(crate) executable: bool,
-    /// Receive at most so many bytes a second: 500k, 2M, 1.5MiB.
-    #[arg(long, env = "PINHOLE_LIMIT", value_name = "RATE", value_parser = amount::parse_rate)]
-    pub(crate) limit: Option<u64>,
-    /// Exit after the first offer, with its outcome.
-    #[arg(long)]
-    pub(crate) once: bool,
 }
 
 /// Parses one of the words of an option, in upper or lower case.
@@ -471,35 +416,9 @@ fn path_policy(word: &str) -> Result<PathPolicy, String> {
     one_of(word, &meanings)
 }
 
-fn accept_policy(word: &str) -> Result<AcceptPolicy, String> {
-    let meanings = [
-        ("ask", AcceptPolicy::Ask),
-        ("contacts", AcceptPolicy::Contacts),
-        ("all", AcceptPolicy::All),
-    ];
-    one_of(word, &meanings)
-}
-
-fn strangers(word: &str) -> Result<Strangers, String> {
-    let meanings = [
-        ("relay", Strangers::Relay),
-        ("direct", Strangers::Direct),
-        ("ask", Strangers::Ask),
-    ];
-    one_of(word, &meanings)
-}
-
-fn existing(word: &str) -> Result<Existing, String> {
-    let meanings = [
-        ("rename", Existing::Rename),
-        ("skip", Existing::Skip),
-        ("replace", Existing::Replace),
-    ];
-    one_of(word, &meanings)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::transfer::PeerSpecs;
     use super::*;
 
     #[test]
@@ -513,9 +432,10 @@ mod tests {
         let CliTask::Send(send) = CliArguments::try_parse_from(line).unwrap().task else {
             panic!("something else");
         };
-        assert_eq!(send.peers, "bob,carol".parse().unwrap());
-        assert!(send.peers.0.iter().all(|spec| spec.fingerprint.is_none()));
-        assert_eq!(send.peers.0.len(), 2);
+        let peers = send.peers.unwrap();
+        assert_eq!(peers, "bob,carol".parse().unwrap());
+        assert!(peers.0.iter().all(|spec| spec.fingerprint.is_none()));
+        assert_eq!(peers.0.len(), 2);
         assert_eq!(send.paths.len(), 2);
     }
 

@@ -6,6 +6,7 @@ use console::measure_text_width;
 use indicatif::HumanDuration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use pinhole_client::{OfferView, amount};
 
 /// As "0.42 s" or "3 minutes".
 pub(crate) fn time(elapsed: Duration) -> String {
@@ -28,6 +29,19 @@ pub(crate) fn date(seconds_since_1970: u64) -> String {
             .to_string(),
         _ => "unknown time".to_owned(),
     }
+}
+
+/// As "345 MB", or that nobody knows.
+pub(crate) fn size(offer: &OfferView) -> String {
+    match known_bytes(offer) {
+        Some(bytes) => amount::display(bytes),
+        None => "size not known".to_owned(),
+    }
+}
+
+/// The bytes of an offer; `None` of a stream.
+pub(crate) fn known_bytes(offer: &OfferView) -> Option<u64> {
+    (!offer.stream).then_some(offer.bytes)
 }
 
 /// As "3 files" or "1 file and 2 folders".

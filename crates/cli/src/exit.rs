@@ -29,8 +29,14 @@ impl From<Exit> for ExitCode {
 impl From<&Failure> for Exit {
     fn from(failure: &Failure) -> Self {
         match failure {
+            Failure::Broken { cause, .. } => Self::from(&**cause),
             Failure::NameTaken { .. } => Self::NameTaken,
-            Failure::PeerOffline { .. } => Self::PeerOffline,
+            Failure::PeerOffline { .. }
+            | Failure::InvitationOver { .. }
+            | Failure::CodeUnknown
+            | Failure::CodeWrong
+            | Failure::CodeExhausted
+            | Failure::CodeUnused => Self::PeerOffline,
             Failure::Declined { .. }
             | Failure::NeedsPermission { .. }
             | Failure::CancelledByPeer { .. }
@@ -49,6 +55,7 @@ impl From<&Failure> for Exit {
             | Failure::KeyRevoked
             | Failure::NotRecoverable { .. }
             | Failure::PeerNotAuthentic { .. }
+            | Failure::InviterKeyDiffers { .. }
             | Failure::RefusedByPeer { .. }
             | Failure::Verification { .. } => Self::Verification,
             Failure::LocalFiles { .. } | Failure::RemoteFiles { .. } | Failure::Profile { .. } => {

@@ -7,8 +7,11 @@ mod doctor;
 mod exit;
 mod history;
 mod interrupts;
+mod invitations;
+mod logging;
 mod payload;
 mod peers;
+mod pipes;
 mod prompt;
 mod receive;
 mod recovery;
@@ -19,35 +22,41 @@ mod terminal;
 mod trust;
 mod tty;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use pinhole_client::{Options, Overrides, ProxyTextError, StartError};
-use tracing_subscriber::EnvFilter;
+use pinhole_client::{FaceKind, Options, Overrides, ProxyTextError, StartError};
 
 use crate::arguments::{CliArguments, CliTask, RecoveryTask};
 use crate::contacts::ContactChange;
 use crate::exit::Exit;
 use crate::interrupts::Interrupts;
-use crate::report::Reporter;
+use crate::report::{Lines, Reporter, Results};
 use crate::terminal::Terminal;
 
 fn main() -> ExitCode {
     let arguments = match CliArguments::of_process() {
         Ok(arguments) => arguments,
         Err(unusable) => {
-            let mut report = Reporter::new(unusable.json);
+            let results = Results::beside_data(unusable.stdout);
+            let mut report = Reporter::new(unusable.json, results, Lines::Plain);
             report.unusable(&unusable.text);
             return told(Exit::Usage, &mut report).into();
         }
     };
-    init_logging();
-    let mut report = Reporter::new(arguments.common.json);
+    let writes_data = matches!(&arguments.task, CliTask::Receive(task) if task.stdout);
+    let results = Results::beside_data(writes_data);
+    let lines = match arguments.task.is_service() {
+        true => Lines::WithLevels,
+        false => Lines::Plain,
+    };
+    logging::init(lines);
+    let mut report = Reporter::new(arguments.common.json, results, lines);
     let exit = run(arguments, &mut report).unwrap_or_else(|error| {
-        let (kind, exit) = match error.is::<StartError>() {
-            true => ("profile", Exit::LocalFiles),
-            false => ("trouble", Exit::Trouble),
+        let (kind, exit) = match error.downcast_ref() {
+            Some(StartError::Differs { .. }) => ("usage", Exit::Usage),
+            Some(_) => ("profile", Exit::LocalFiles),
+            None => ("trouble", Exit::Trouble),
         };
         report.error(kind, &format!("{error:#}"));
         exit
@@ -66,19 +75,17 @@ fn told(exit: Exit, report: &mut Reporter) -> Exit {
     exit.max(Exit::Trouble)
 }
 
-/// Sends logs to standard error, but only when `PINHOLE_LOG` asks for them. Everything
-/// that a user needs to know is part of the output.
-fn init_logging() {
-    let filter = EnvFilter::try_from_env("PINHOLE_LOG").unwrap_or_else(|_| EnvFilter::new("off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_writer(std::io::stderr)
-        .init();
-}
-
 fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
-    let mut overrides = overrides(&arguments);
+    let refusal = match &arguments.task {
+        CliTask::Send(send) => send.refusal(),
+        CliTask::Receive(receive) => receive.refusal(),
+        _ => None,
+    };
+    if let Some(reason) = refusal {
+        report.error("usage", reason);
+        return Ok(Exit::Usage);
+    }
+    let mut overrides = overrides(&arguments)?;
     if let Some(proxy) = &arguments.common.proxy {
         match proxy.parse() {
             Ok(proxy) => overrides.proxy = Some(proxy),
@@ -92,6 +99,10 @@ fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
     let options = Options {
         data_dir: arguments.common.data_dir.clone(),
         overrides,
+        face: match arguments.task {
+            CliTask::Receive(_) => FaceKind::Receive,
+            _ => FaceKind::Command,
+        },
     };
     let (mut client, mut events) = pinhole_client::start(options, || {})?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -116,7 +127,7 @@ fn run(arguments: CliArguments, report: &mut Reporter) -> anyhow::Result<Exit> {
 
 async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Result<Exit> {
     let common = &arguments.common;
-    if arguments.task.uses_the_name() {
+    if arguments.task.uses_the_name() && !arguments.task.is_service() {
         recovery::introduce(&mut face, common).await?;
     }
     match arguments.task {
@@ -135,22 +146,28 @@ async fn perform(mut face: Terminal<'_>, arguments: CliArguments) -> anyhow::Res
             contacts::change(&mut face, ContactChange::Unblock, &spec).await
         }
         CliTask::Forget { spec } => contacts::change(&mut face, ContactChange::Forget, &spec).await,
+        CliTask::Invite(task) => invitations::invite(&mut face, common, task).await,
+        CliTask::Join { link } => invitations::join(&mut face, common, &link).await,
         CliTask::Trust(task) => trust::trust(&mut face, common, task).await,
         CliTask::Send(task) => send::send(&mut face, common, task).await,
-        CliTask::Receive(task) => receive::receive(&mut face, common, task.once).await,
+        CliTask::Receive(task) => match task.code.is_empty() {
+            true => receive::receive(&mut face, common, &task).await,
+            false => receive::by_code::receive(&mut face, common, &task.code.join(" ")).await,
+        },
     }
 }
 
 /// Settings that differ in this run.
-fn overrides(arguments: &CliArguments) -> Overrides {
+fn overrides(arguments: &CliArguments) -> anyhow::Result<Overrides> {
     let common = Overrides {
         path: arguments.common.path,
         nearby: arguments.common.no_nearby.then_some(false),
         port_mapping: arguments.common.no_port_mapping.then_some(false),
-        takes_nothing: !matches!(arguments.task, CliTask::Receive(_)),
+        // By a code something is taken of one peer alone, and the engine knows whom.
+        takes_nothing: !matches!(&arguments.task, CliTask::Receive(task) if task.code.is_empty()),
         ..Overrides::default()
     };
-    match &arguments.task {
+    Ok(match &arguments.task {
         CliTask::Send(send) => Overrides {
             send_limit: send.limit,
             ..common
@@ -163,8 +180,12 @@ fn overrides(arguments: &CliArguments) -> Overrides {
             keeps_executable: receive.executable.then_some(true),
             receive_limit: receive.limit,
             strangers: receive.strangers,
+            output: match receive.stdout {
+                true => Some(pipes::output().context("cannot use standard output")?),
+                false => None,
+            },
             ..common
         },
         _ => common,
-    }
+    })
 }

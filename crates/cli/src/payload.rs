@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use pinhole_client::{Command, PeerKey, TEXT_BYTES_MAX, display_text};
+use pinhole_client::{Command, PeerKey, PipeInput, SafePath, TEXT_BYTES_MAX, display_text};
 
 use crate::exit::Exit;
 use crate::terminal::{Terminal, Wake};
@@ -14,6 +14,8 @@ use crate::terminal::{Terminal, Wake};
 pub(crate) enum Payload {
     Files(Vec<PathBuf>),
     Text(String),
+    /// Standard input, under this name.
+    Stream(SafePath, PipeInput),
 }
 
 /// Why there is nothing to send, and the exit code for it.
@@ -27,7 +29,15 @@ impl Payload {
     /// Collects the payload that the arguments name. Reads standard input if they say so.
     /// Blocks.
     fn of(text: Option<String>, paths: Vec<PathBuf>) -> Result<Self, PayloadError> {
+        let usage = |reason: String| PayloadError {
+            reason,
+            exit: Exit::Usage,
+        };
         let Some(text) = text else {
+            if paths.is_empty() {
+                let reason = "there is nothing to send: name files or folders, or use --text";
+                return Err(usage(reason.to_owned()));
+            }
             let mut troubles = paths.iter().filter_map(|path| trouble(path));
             return match troubles.next() {
                 Some(reason) => Err(PayloadError {
@@ -37,11 +47,11 @@ impl Payload {
                 None => Ok(Self::Files(each_once(paths))),
             };
         };
+        // With a recipient, the arguments rule that out.
+        if !paths.is_empty() {
+            return Err(usage("words and files cannot be sent together".to_owned()));
+        }
         let text = if text == "-" { typed()? } else { text };
-        let usage = |reason: String| PayloadError {
-            reason,
-            exit: Exit::Usage,
-        };
         match text.len() {
             0 => Err(usage("there are no words to send".to_owned())),
             1..=TEXT_BYTES_MAX => Ok(Self::Text(text)),
@@ -60,6 +70,11 @@ impl Payload {
             Self::Text(text) => Command::SendText {
                 peer,
                 text: text.clone(),
+            },
+            Self::Stream(name, input) => Command::SendStream {
+                peer,
+                name: name.clone(),
+                input: input.clone(),
             },
         }
     }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::Common;
 use crate::exit::Exit;
-use crate::terminal::{OnlineOptions, Terminal, Wake};
+use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
 /// How long answers from peers nearby are waited for. Most come at once, but a responder
 /// that has answered another query within the last second waits until that second is over
@@ -50,6 +50,7 @@ pub(crate) async fn list(
             }
             () = sleep_until(look_up_patience), if !waits_for.server => break,
         };
+        let event = if_impatient(event, waits_for);
         if let Some(exit) = terminal.is_cut_off(online, &event) {
             return Ok(exit);
         }
@@ -91,8 +92,16 @@ pub(crate) async fn list(
     })
 }
 
+/// Whoever holds the profile may wait for the server for longer than this command.
+fn if_impatient(event: Event, waits_for: Online) -> Event {
+    match event {
+        Event::Disconnected { failure, .. } if waits_for.server => Event::LogInFailed { failure },
+        event => event,
+    }
+}
+
 /// Whether the server has not answered for every name yet.
-fn is_looking(terminal: &Terminal<'_>, is_logged_in: bool) -> bool {
+pub(crate) fn is_looking(terminal: &Terminal<'_>, is_logged_in: bool) -> bool {
     let snapshot = terminal.client.snapshot();
     let mut looked_up = snapshot.looked_up.iter();
     is_logged_in && looked_up.any(|it| it.state == LookUpState::Searching)

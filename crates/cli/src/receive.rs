@@ -1,14 +1,18 @@
 //! `pinhole receive`.
 
+pub(crate) mod by_code;
 mod questions;
 mod sentences;
+mod service;
 
 use pinhole_client::{
     Command, Direction, Event, PeerIdentity, Stage, TransferId, TransferView, amount,
 };
 
 use self::questions::{QuestionQueue, ReceiveQuestion};
-use crate::arguments::Common;
+use self::service::Service;
+use crate::arguments::{Common, Receive};
+use crate::display;
 use crate::exit::Exit;
 use crate::interrupts::Interrupt;
 use crate::prompt::Prompt;
@@ -21,25 +25,36 @@ const ONLINE_OPTIONS: OnlineOptions = OnlineOptions {
     patient: true,
 };
 
+/// What is said of a question that a service leaves to others.
+const WAITS: &str = "It waits for an answer: open the window of Pinhole with this profile.";
+
 /// A running `pinhole receive`.
 struct Receiving {
     online: Online,
     questions: QuestionQueue,
     /// Nothing is accepted once nobody reads standard output.
     stdout_watch: StdoutWatch,
+    /// Standard output gets what is received. Once that has begun, its end shows when
+    /// something is written to it.
+    writes_file: bool,
+    has_begun: bool,
     once: bool,
     /// The first offer, which counts with `once`.
     first: Option<TransferId>,
+    /// A service manager runs it, and what needs an answer waits for another face.
+    service: Option<Service>,
 }
 
 /// Waits for offers and takes or declines them, for ever or `once`.
 pub(crate) async fn receive(
     terminal: &mut Terminal<'_>,
     common: &Common,
-    once: bool,
+    task: &Receive,
 ) -> anyhow::Result<Exit> {
     // Fails now rather than at the first offer.
-    if let Err(failure) = terminal.client.check_download_folder() {
+    if !task.stdout
+        && let Err(failure) = terminal.client.check_download_folder()
+    {
         return Ok(terminal.fail(&failure));
     }
     let online = match terminal.go_online(common, ONLINE_OPTIONS)? {
@@ -47,15 +62,19 @@ pub(crate) async fn receive(
         Err(exit) => return Ok(exit),
     };
     let folder = terminal.client.snapshot().download_folder.clone();
-    terminal
-        .report
-        .note(&format!("receiving into {}; Ctrl-C ends", folder.display()));
+    terminal.report.note(&match task.stdout {
+        true => "receiving one file to standard output; Ctrl-C ends".to_owned(),
+        false => format!("receiving into {}; Ctrl-C ends", folder.display()),
+    });
     let receiving = Receiving {
         online,
         questions: QuestionQueue::new(),
         stdout_watch: StdoutWatch::start(),
-        once,
+        writes_file: task.stdout,
+        has_begun: false,
+        once: task.once,
         first: None,
+        service: task.service.then(Service::default),
     };
     receiving.run(terminal).await
 }
@@ -67,9 +86,12 @@ impl Receiving {
                 let why = error.to_string();
                 return self.unheard(terminal, &why).await;
             }
+            if let Some(service) = &mut self.service {
+                service.tell(&terminal.client.snapshot());
+            }
             let wake = tokio::select! {
                 wake = terminal.wait() => wake?,
-                () = self.stdout_watch.gone() => {
+                () = self.stdout_watch.gone(), if !(self.writes_file && self.has_begun) => {
                     return self.unheard(terminal, "nobody reads it any more").await;
                 }
                 typed = self.questions.typed() => {
@@ -82,6 +104,9 @@ impl Receiving {
             };
             match wake {
                 Wake::Interrupted(by) => {
+                    if let Some(service) = &self.service {
+                        service.stop();
+                    }
                     put_off(terminal).await?;
                     return Ok(match by {
                         // A service ends this way.
@@ -97,7 +122,7 @@ impl Receiving {
                 Wake::Changed => {
                     let snapshot = terminal.client.snapshot();
                     self.questions.forget_gone(terminal, &snapshot);
-                    terminal.report.progress(&snapshot);
+                    terminal.show_progress();
                 }
             }
         }
@@ -127,6 +152,10 @@ impl Receiving {
         match *event {
             Event::Offered { transfer } => {
                 self.first.get_or_insert(transfer);
+                if self.service.is_some() {
+                    leave_to_others(terminal, transfer);
+                    return Ok(None);
+                }
                 if Prompt::has_reader() {
                     self.questions
                         .add(terminal, ReceiveQuestion::Offer(transfer));
@@ -161,6 +190,7 @@ impl Receiving {
                     && terminal.is_receiving(transfer)
                 {
                     self.first.get_or_insert(transfer);
+                    self.has_begun = true;
                 }
                 let exit = terminal.is_cut_off(self.online, event);
                 if exit.is_none() {
@@ -175,6 +205,10 @@ impl Receiving {
 impl Receiving {
     /// A stranger wants to connect.
     fn asked(&mut self, terminal: &mut Terminal<'_>, peer: &PeerIdentity) {
+        if self.service.is_some() {
+            terminal.report.asked(peer);
+            return terminal.report.hint(WAITS);
+        }
         if Prompt::has_reader() {
             self.questions
                 .add(terminal, ReceiveQuestion::Stranger(peer.clone()));
@@ -187,11 +221,20 @@ impl Receiving {
     }
 }
 
+/// Reports an offer that a service does not take by itself.
+fn leave_to_others(terminal: &Terminal<'_>, transfer: TransferId) {
+    if let Some(transfer) = terminal.transfer(transfer) {
+        terminal.report.offered(&transfer);
+        terminal.report.hint(WAITS);
+    }
+}
+
 /// Interrupts the transfers that have begun. Unanswered offers end with the program.
 async fn put_off(terminal: &mut Terminal<'_>) -> anyhow::Result<()> {
     terminal.report.withdraw_question();
     let is_moving = |stage: &Stage| matches!(stage, Stage::Transferring | Stage::Reconnecting);
-    let is_begun = |t: &TransferView| is_moving(&t.stage) && !t.is_text;
+    let own = terminal.client.face();
+    let is_begun = |t: &TransferView| t.face == own && is_moving(&t.stage) && !t.is_text;
     terminal.interrupt(is_begun).await?;
     Ok(())
 }
@@ -225,20 +268,27 @@ fn decline(terminal: &mut Terminal<'_>, transfer: TransferId) -> anyhow::Result<
         return Ok(());
     };
     let (peer, bytes) = (&transfer.peer.name, transfer.offer.bytes);
-    let size = amount::display(bytes);
+    let size = display::size(&transfer.offer);
     let snapshot = terminal.client.snapshot();
     let max = snapshot.settings.unasked_bytes_max;
-    let why = match max.filter(|&max| bytes > max && !transfer.is_text) {
+    let is_stream = transfer.offer.stream;
+    let why = match max.filter(|&max| (bytes > max || is_stream) && !transfer.is_text) {
+        Some(max) if is_stream => {
+            format!(
+                "it may be more than the {} of --max-size",
+                amount::display(max)
+            )
+        }
         Some(max) if amount::display(max) == size => {
             format!("its {bytes} bytes are more than the {max} of --max-size")
         }
         Some(max) => format!("it is more than {}", amount::display(max)),
         None => "use --accept contacts or --accept all".to_owned(),
     };
-    let what = if transfer.is_text {
-        "words".to_owned()
-    } else {
-        size
+    let what = match (transfer.is_text, is_stream) {
+        (true, _) => "words".to_owned(),
+        (_, true) => "a file whose size is not known".to_owned(),
+        _ => size,
     };
     let reason = format!("Declined {what} from {peer}, because there is nobody to ask: {why}.");
     turn_down(terminal, &transfer, &reason)

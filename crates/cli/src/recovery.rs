@@ -17,7 +17,8 @@ const INPUT_BYTES_MAX: u64 = 4 * 1024;
 pub(crate) async fn introduce(terminal: &mut Terminal<'_>, common: &Common) -> anyhow::Result<()> {
     let snapshot = terminal.client.snapshot();
     let is_new = snapshot.is_first_run && !snapshot.has_recovery_key;
-    if !is_new || common.json || !io::stderr().is_terminal() {
+    let is_elsewhere = terminal.client.holder().is_some();
+    if !is_new || is_elsewhere || common.json || !io::stderr().is_terminal() {
         return Ok(());
     }
     terminal.client.command(Command::NewRecoveryKey)?;

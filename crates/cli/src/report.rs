@@ -2,9 +2,11 @@
 
 mod bar;
 mod json_line;
+mod meeting;
 mod network;
 mod output;
 mod people;
+mod presence;
 mod recovery;
 mod words;
 
@@ -18,13 +20,15 @@ use pinhole_client::Completion;
 use pinhole_client::snapshot::LeftOut;
 use pinhole_client::{
     Attempt, Diagnosis, Direction, Failure, HistoryEntry, PathKind, PeerIdentity, PeerName,
-    ServerAddress, Snapshot, Stage, TransferId, TransferView, amount,
+    Snapshot, Stage, TransferId, TransferView, amount,
 };
 
 use self::bar::{Bar, BarContent};
 pub(crate) use self::json_line::AwaitedState;
 use self::json_line::{JsonEntry, JsonLine};
-use self::output::Output;
+use self::output::{Level, Output};
+pub(crate) use self::output::{Lines, Results};
+pub(crate) use self::presence::Outage;
 pub(crate) use self::words::plain;
 use self::words::{LISTED_MAX, listing, outcome, path_in_words, summary};
 use crate::{display, tty};
@@ -38,15 +42,6 @@ pub(crate) enum KeyChange {
     Unexplained,
     /// The name was released, because nobody used it.
     Released,
-}
-
-/// What the user knows while the server cannot be reached.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outage {
-    /// The user has not been told yet.
-    pub(crate) is_news: bool,
-    /// People nearby can be reached.
-    pub(crate) is_nearby: bool,
 }
 
 /// Prints events to standard error and results to standard output. With `--json`
@@ -64,12 +59,16 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool, results: Results, lines: Lines) -> Self {
         let is_seen = io::stderr().is_terminal() || !io::stdin().is_terminal();
         Self {
             json,
-            output: Output::of_process(),
-            tty: if is_seen { None } else { tty::open() },
+            output: Output::of_process(results, lines),
+            tty: if is_seen || lines == Lines::WithLevels {
+                None
+            } else {
+                tty::open()
+            },
             bar: None,
             told: HashMap::new(),
             question: None,
@@ -84,7 +83,7 @@ impl Reporter {
     /// Reports on standard error why the program ends, even with `--json`.
     pub(crate) fn unheard(&mut self, reason: &str) {
         self.clear_bar();
-        self.say(&format!("pinhole: {}", plain(reason)));
+        self.say_at(Level::Error, &format!("pinhole: {}", plain(reason)));
     }
 
     fn line(&self, line: &JsonLine<'_>) {
@@ -94,7 +93,11 @@ impl Reporter {
     }
 
     fn say(&self, text: &str) {
-        let text = self.output.note(text);
+        self.say_at(Level::Info, text);
+    }
+
+    fn say_at(&self, level: Level, text: &str) {
+        let text = self.output.note_at(level, text);
         let mut out = io::stderr();
         let _ = match (&self.bar, &self.question) {
             (_, Some(question)) if self.tty.is_none() => write!(out, "\n{text}\n{question}"),
@@ -127,7 +130,7 @@ impl Reporter {
     /// Writes to standard output, and shows the question again behind it.
     fn beside_question(&self, write: impl FnOnce()) {
         let question = self.question.as_ref();
-        let question = question.filter(|_| io::stdout().is_terminal());
+        let question = question.filter(|_| self.output.results_are_seen());
         if question.is_some() {
             self.put("\n");
         }
@@ -164,56 +167,6 @@ impl Reporter {
     /// Shows text that belongs to a question.
     pub(crate) fn hint(&self, text: &str) {
         self.show(text);
-    }
-
-    pub(crate) fn logged_in(&self, name: &PeerName, server: &ServerAddress, observed: SocketAddr) {
-        if self.json {
-            self.line(&JsonLine::LoggedIn {
-                name,
-                observed,
-                server: server.to_string(),
-            });
-        } else {
-            self.say(&format!("logged in as {name} at {server}"));
-        }
-    }
-
-    pub(crate) fn nearby(&self, name: &PeerName, port: Option<u16>) {
-        if self.json {
-            self.line(&JsonLine::Nearby { name, port });
-        } else if let Some(port) = port {
-            self.say(&format!(
-                "people on your network can find you as {name} (TCP port {port})"
-            ));
-        }
-    }
-
-    /// There is no server, or it cannot be reached.
-    pub(crate) fn nearby_only(&self, failure: Option<&Failure>) {
-        if self.json {
-            let reason = failure.map(words::failure);
-            return self.line(&JsonLine::NearbyOnly { reason });
-        }
-        let why = failure.map_or_else(|| "No server is set.".to_owned(), words::failure);
-        self.say(&format!("{why} Only people nearby can be reached."));
-    }
-
-    /// The server cannot be reached, and there will be another attempt.
-    pub(crate) fn disconnected(&self, failure: &Failure, retry_in: Duration, outage: Outage) {
-        if self.json {
-            let retry_in_ms = millis(retry_in);
-            self.line(&JsonLine::Disconnected {
-                reason: words::failure(failure),
-                retry_in_ms,
-            });
-        } else if outage.is_news {
-            let meanwhile = match outage.is_nearby {
-                true => " Meanwhile only people nearby can be reached.",
-                false => "",
-            };
-            let why = words::failure(failure);
-            self.say(&format!("{why} Trying again until it is there.{meanwhile}"));
-        }
     }
 
     pub(crate) fn connected(
@@ -279,7 +232,7 @@ impl Reporter {
                 text: transfer.is_text,
                 files: offer.files,
                 folders: offer.folders,
-                bytes: offer.bytes,
+                bytes: display::known_bytes(offer),
                 existing: offer.existing,
                 unread: offer.unread,
                 existing_names: &offer.existing_names,
@@ -338,7 +291,7 @@ impl Reporter {
                 peer: &transfer.peer.name,
                 files: offer.files,
                 folders: offer.folders,
-                bytes: offer.bytes,
+                bytes: display::known_bytes(offer),
             });
         } else if !io::stderr().is_terminal() {
             self.say(&format!("{}: {}", bar::title(transfer), summary(offer)));
@@ -405,7 +358,7 @@ impl Reporter {
             });
         } else {
             let why = words::failure(failure);
-            self.say(&format!("not transferred: {path}: {why}"));
+            self.say_at(Level::Warning, &format!("not transferred: {path}: {why}"));
         }
     }
 
@@ -457,7 +410,11 @@ impl Reporter {
 
     /// The failure that ends a command, or a transfer with `peer`.
     pub(crate) fn failed(&mut self, peer: Option<&PeerName>, failure: &Failure) {
-        self.ended(peer, failure.kind(), &words::failure(failure));
+        let bytes = match failure {
+            Failure::Broken { arrived_bytes, .. } => Some(*arrived_bytes),
+            _ => None,
+        };
+        self.end(peer, failure.kind(), &words::failure(failure), bytes);
     }
 
     pub(crate) fn error(&mut self, kind: &str, reason: &str) {
@@ -465,14 +422,24 @@ impl Reporter {
     }
 
     pub(crate) fn ended(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str) {
+        self.end(peer, kind, reason, None);
+    }
+
+    /// `bytes` of what was broken off had arrived.
+    fn end(&mut self, peer: Option<&PeerName>, kind: &str, reason: &str, bytes: Option<u64>) {
         self.clear_bar();
         let reason = &plain(reason);
         if self.json {
-            self.line(&JsonLine::Failed { peer, kind, reason });
+            self.line(&JsonLine::Failed {
+                peer,
+                kind,
+                reason,
+                bytes,
+            });
         }
         // The user has to hear of it in any case.
         if !self.json || self.lost().is_some() {
-            self.say(&format!("pinhole: {reason}"));
+            self.say_at(Level::Error, &format!("pinhole: {reason}"));
         }
     }
 
@@ -495,7 +462,7 @@ impl Reporter {
             let kind = failure.kind();
             return self.line(&JsonLine::Warning { kind, reason });
         }
-        self.say(&reason);
+        self.say_at(Level::Warning, &reason);
     }
 
     /// The peer has to do something first.

@@ -1,19 +1,21 @@
 //! `pinhole send`: sends the same payload to one or several peers.
 
+mod by_code;
 mod lookup;
 mod recipient;
 
 use pinhole_client::{
-    Command, Direction, Event, Failure, LookUpState, PeerName, TransferId, TransferView,
+    Command, Direction, Event, FaceId, Failure, LookUpState, PeerName, TransferId, TransferView,
 };
 use tokio::time::{Instant, sleep_until};
 
 use self::lookup::{LookupProgress, Resolution, resolve};
 use self::recipient::{Recipient, RecipientState};
-use crate::arguments::{Common, Send};
+use crate::arguments::{Common, PeerSpecs, Send};
 use crate::exit::Exit;
 use crate::payload::{Payload, payload_of};
 use crate::peers::NEARBY_PATIENCE;
+use crate::pipes;
 use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
 /// Sends the payload and waits until it is durable at every recipient.
@@ -22,15 +24,29 @@ pub(crate) async fn send(
     common: &Common,
     task: Send,
 ) -> anyhow::Result<Exit> {
-    let payload = match payload_of(terminal, task.text, task.paths).await? {
-        Ok(payload) => payload,
-        Err(exit) => return Ok(exit),
+    let paths = task.code.clone().unwrap_or(task.paths);
+    if let (Some(_), Some(holder)) = (&task.as_name, terminal.client.holder()) {
+        let reason = format!(
+            "{holder} holds the profile, and cannot read this program's standard input. Close it, or use another --data-dir"
+        );
+        terminal.report.error("usage", &reason);
+        return Ok(Exit::Usage);
+    }
+    let payload = match task.as_name {
+        Some(name) => Payload::Stream(name, pipes::input()),
+        None => match payload_of(terminal, task.text, paths).await? {
+            Ok(payload) => payload,
+            Err(exit) => return Ok(exit),
+        },
+    };
+    let Some(PeerSpecs(peers)) = task.peers else {
+        return by_code::send(terminal, common, payload).await;
     };
     let presence = OnlineOptions {
         announces: false,
         patient: task.wait,
     };
-    let names: Vec<_> = task.peers.0.iter().map(|spec| spec.name.clone()).collect();
+    let names: Vec<_> = peers.iter().map(|spec| spec.name.clone()).collect();
     terminal.look_up(&names)?;
     let online = match terminal.go_online(common, presence)? {
         Ok(online) => online,
@@ -39,7 +55,7 @@ pub(crate) async fn send(
     // Whoever waits for a peer to come online may wait for days.
     let stays = !task.wait;
     terminal.client.command(Command::Attend { stays })?;
-    let recipients = task.peers.0.into_iter().map(Recipient::new);
+    let recipients = peers.into_iter().map(Recipient::new);
     let snapshot = terminal.client.snapshot();
     let sending = Sending {
         payload,
@@ -49,8 +65,10 @@ pub(crate) async fn send(
             .clone()
             .or_else(|| snapshot.settings.name.clone()),
         recipients: recipients.collect(),
-        // The profile may hold earlier transfers that waited for their peers.
-        others: snapshot.transfers.last().map(|t| t.id),
+        ours: Ours {
+            face: terminal.client.face(),
+            others: snapshot.transfers.last().map(|t| t.id),
+        },
         login: online.server.then_some(LoginProgress::UnderWay),
         searches_nearby: online.nearby,
         online,
@@ -58,8 +76,21 @@ pub(crate) async fn send(
     sending.run(terminal).await
 }
 
-fn is_ours(transfer: &TransferView, others: Option<TransferId>) -> bool {
-    Some(transfer.id) > others && transfer.direction == Direction::Sending
+/// Which transfers this command has begun.
+#[derive(Clone, Copy)]
+struct Ours {
+    face: FaceId,
+    /// The last transfer from before: the profile may hold some that waited for their
+    /// peers.
+    others: Option<TransferId>,
+}
+
+impl Ours {
+    fn has(self, transfer: &TransferView) -> bool {
+        transfer.face == self.face
+            && Some(transfer.id) > self.others
+            && transfer.direction == Direction::Sending
+    }
 }
 
 /// A payload on its way to all recipients.
@@ -69,8 +100,7 @@ struct Sending {
     waits: bool,
     own_name: Option<PeerName>,
     recipients: Vec<Recipient>,
-    /// The last transfer from before this command.
-    others: Option<TransferId>,
+    ours: Ours,
     /// The login, if there is a server.
     login: Option<LoginProgress>,
     /// Peers nearby may not have answered yet.
@@ -106,8 +136,8 @@ impl Sending {
             };
             match wake {
                 Wake::Interrupted(_) => {
-                    let others = self.others;
-                    if !terminal.interrupt(|t| is_ours(t, others)).await? {
+                    let ours = self.ours;
+                    if !terminal.interrupt(|t| ours.has(t)).await? {
                         terminal.fail(&Failure::Cancelled);
                     }
                     return Ok(Exit::Interrupted);
@@ -171,7 +201,7 @@ impl Sending {
         for recipient in &mut self.recipients {
             recipient.rest_is_over(&snapshot.peers);
             if let RecipientState::Asked(key) = recipient.state {
-                let is_theirs = |t: &&TransferView| is_ours(t, self.others) && t.peer.key == key;
+                let is_theirs = |t: &&TransferView| self.ours.has(t) && t.peer.key == key;
                 // A transfer that was given up before may still be there.
                 match snapshot.transfers.iter().rfind(is_theirs) {
                     Some(transfer) if recipient.is_new(transfer.id) => {
@@ -228,7 +258,7 @@ impl Sending {
                 }
             }
         }
-        terminal.report.progress(&snapshot);
+        terminal.show_progress();
         Ok(())
     }
 
@@ -237,10 +267,10 @@ impl Sending {
         let Some(transfer) = terminal.transfer(id) else {
             return;
         };
-        let others = self.others;
+        let ours = self.ours;
         let is_its = |recipient: &&mut Recipient| match recipient.state {
             RecipientState::Running(running) => running == id,
-            RecipientState::Asked(key) => is_ours(&transfer, others) && key == transfer.peer.key,
+            RecipientState::Asked(key) => ours.has(&transfer) && key == transfer.peer.key,
             _ => false,
         };
         if let Some(recipient) = self.recipients.iter_mut().find(is_its) {

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use anyhow::Context as _;
 use pinhole_client::{
-    Client, Command, Direction, Event, Events, Failure, PeerKey, PeerName, Stage, TransferId,
-    TransferView,
+    Client, Command, Direction, Event, Events, Failure, PeerKey, PeerName, Snapshot, Stage,
+    TransferId, TransferView,
 };
 
 use crate::arguments::Common;
@@ -83,14 +83,71 @@ impl<'a> Terminal<'a> {
     /// Waits for the next thing to happen. Events come before snapshots, so that a start
     /// is reported before its progress.
     pub(crate) async fn wait(&mut self) -> anyhow::Result<Wake> {
-        tokio::select! {
-            biased;
-            by = self.interrupts.next() => Ok(Wake::Interrupted(by)),
-            event = self.events.next() => {
-                event.map(Wake::Event).context("the engine ended unexpectedly; run with PINHOLE_LOG=debug")
+        loop {
+            tokio::select! {
+                biased;
+                by = self.interrupts.next() => return Ok(Wake::Interrupted(by)),
+                event = self.events.next() => {
+                    let event = event.with_context(|| self.why_ended())?;
+                    if self.concerns_us(&event) {
+                        return Ok(Wake::Event(event));
+                    }
+                }
+                _ = self.client.changed() => return Ok(Wake::Changed),
             }
-            _ = self.client.changed() => Ok(Wake::Changed),
         }
+    }
+
+    fn why_ended(&self) -> String {
+        match self.client.holder() {
+            Some(holder) => format!(
+                "{holder} has ended, and this command worked through it. Run it again; a transfer goes on where it stopped"
+            ),
+            None => "the engine ended unexpectedly; run with PINHOLE_LOG=debug".to_owned(),
+        }
+    }
+
+    /// Whether a transfer belongs to this command, and not to another one at the same
+    /// engine.
+    pub(crate) fn is_ours(&self, transfer: &TransferView) -> bool {
+        transfer.face == self.client.face()
+    }
+
+    /// Whether an event belongs to this command, and not to another one at the same engine.
+    fn concerns_us(&self, event: &Event) -> bool {
+        match event {
+            Event::Offered { transfer }
+            | Event::Started { transfer }
+            | Event::TextReceived { transfer }
+            | Event::PausedByPeer { transfer, .. }
+            | Event::Reconnecting { transfer }
+            | Event::FileFailed { transfer, .. }
+            | Event::Finished { transfer, .. } => {
+                let transfer = self.transfer(*transfer);
+                transfer.is_some_and(|transfer| self.is_ours(&transfer))
+            }
+            Event::Connected { peer, .. } | Event::Moved { peer, .. } => {
+                let snapshot = self.client.snapshot();
+                let all = snapshot.transfers.iter();
+                let mut all = all.filter(|it| it.peer.key == peer.key).peekable();
+                // Whoever connects without a transfer wants something of the holder.
+                let is_for_nobody = all.peek().is_none() && self.client.holder().is_none();
+                is_for_nobody || all.any(|it| self.is_ours(it))
+            }
+            Event::Asked { .. } | Event::KeyRefused { .. } => self.client.holder().is_none(),
+            _ => true,
+        }
+    }
+
+    /// Shows how far the transfers of this command are.
+    pub(crate) fn show_progress(&mut self) {
+        let snapshot = self.client.snapshot();
+        if snapshot.transfers.iter().all(|it| self.is_ours(it)) {
+            return self.report.progress(&snapshot);
+        }
+        let mut ours = Snapshot::clone(&snapshot);
+        ours.transfers.retain(|it| self.is_ours(it));
+        self.report.progress(&ours);
     }
 
     /// Looks people up by name. Asked for before the login, the answer comes with it.
@@ -110,8 +167,11 @@ impl<'a> Terminal<'a> {
         OnlineOptions { announces, patient }: OnlineOptions,
     ) -> anyhow::Result<Result<Online, Exit>> {
         let snapshot = self.client.snapshot();
-        let server = common.server.clone();
-        let server = server.or_else(|| snapshot.settings.server.clone());
+        // The engine may have been logged in for another face.
+        let (name, server) = snapshot.login.wanted().unzip();
+        let server = common.server.as_ref().or(server);
+        let server = server.or(snapshot.settings.server.as_ref()).cloned();
+        let name = common.name.as_ref().or(name).or(snapshot.nearby.as_ref());
         let nearby = snapshot.settings.allows_nearby();
         if server.is_none() && !nearby {
             self.report.error(
@@ -120,15 +180,20 @@ impl<'a> Terminal<'a> {
             );
             return Ok(Err(Exit::Usage));
         }
-        let Some(name) = common
-            .name
-            .clone()
-            .or_else(|| snapshot.settings.name.clone())
-        else {
+        let Some(name) = name.or(snapshot.settings.name.as_ref()).cloned() else {
             self.report
                 .error("usage", "no name: pass --name NAME or set PINHOLE_NAME");
             return Ok(Err(Exit::Usage));
         };
+        if let (Some(holder), Some(own)) = (self.client.holder(), &snapshot.nearby)
+            && *own != name
+        {
+            let reason = format!(
+                "{holder} holds the profile and goes by the name {own}. Leave out --name, or use another --data-dir"
+            );
+            self.report.error("usage", &reason);
+            return Ok(Err(Exit::Usage));
+        }
         let online = Online {
             server: server.is_some(),
             nearby,
@@ -291,43 +356,49 @@ impl<'a> Terminal<'a> {
                 local,
                 remote,
             } => self.report.moved(peer, *path, *local, *remote),
-            Event::KeyRefused { .. } | Event::KeySucceeded { .. } | Event::KeyRevoked { .. } => {
-                self.tell_of_key(event);
-            }
-            Event::Started { transfer } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.started(&transfer);
-                }
-            }
+            Event::KeyRefused { .. }
+            | Event::KeySucceeded { .. }
+            | Event::KeyRevoked { .. }
+            | Event::Welcomed { .. } => self.tell_of_person(event),
             Event::FileFailed { path, failure, .. } => self.report.file_failed(path, failure),
             Event::CommandFailed { failure } => self.report.warning(failure),
-            Event::TextReceived { transfer } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.text(&transfer);
-                }
-            }
-            Event::PausedByPeer { transfer, paused } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.paused(&transfer.peer.name, *paused);
-                }
-            }
-            Event::Reconnecting { transfer } => {
-                if let Some(transfer) = self.transfer(*transfer) {
-                    self.report.reconnecting(&transfer.peer.name);
-                }
-            }
+            Event::Started { transfer }
+            | Event::TextReceived { transfer }
+            | Event::PausedByPeer { transfer, .. }
+            | Event::Reconnecting { transfer } => self.tell_of_transfer(event, *transfer),
             Event::Offered { .. }
+            | Event::Invitation { .. }
+            | Event::Joined { .. }
+            | Event::Code { .. }
+            | Event::CodeClosed { .. }
             | Event::Asked { .. }
             | Event::LogInFailed { .. }
             | Event::Finished { .. }
             | Event::RecoveryWords { .. }
             | Event::Revoked { .. }
+            | Event::Raised { .. }
             | Event::Diagnosed { .. } => {}
         }
     }
 
-    /// Reports a peer whose key is another one, or is not to be believed.
-    fn tell_of_key(&mut self, event: &Event) {
+    /// Reports what happens to a transfer.
+    fn tell_of_transfer(&mut self, event: &Event, id: TransferId) {
+        let Some(transfer) = self.transfer(id) else {
+            return;
+        };
+        match event {
+            Event::Started { .. } => self.report.started(&transfer),
+            Event::TextReceived { .. } => self.report.text(&transfer),
+            Event::PausedByPeer { paused, .. } => {
+                self.report.paused(&transfer.peer.name, *paused);
+            }
+            Event::Reconnecting { .. } => self.report.reconnecting(&transfer.peer.name),
+            _ => {}
+        }
+    }
+
+    /// Reports a peer that is new, whose key is another one, or is not to be believed.
+    fn tell_of_person(&mut self, event: &Event) {
         match event {
             Event::KeyRefused {
                 peer,
@@ -344,6 +415,7 @@ impl<'a> Terminal<'a> {
             }
             Event::KeySucceeded { peer, was } => self.report.key_succeeded(peer, *was),
             Event::KeyRevoked { peer } => self.report.key_revoked(peer),
+            Event::Welcomed { peer, .. } => self.report.welcomed(peer),
             _ => {}
         }
     }

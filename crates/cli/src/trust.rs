@@ -1,11 +1,11 @@
 //! `pinhole trust`.
 
-use pinhole_client::{Command, Event, Failure, Fingerprint, PeerName, PeerView};
+use pinhole_client::{Command, Event, Failure, Fingerprint, LoginState, PeerName, PeerView};
 use tokio::time::{Instant, sleep_until};
 
 use crate::arguments::{Common, Trust};
 use crate::exit::Exit;
-use crate::peers::NEARBY_PATIENCE;
+use crate::peers::{NEARBY_PATIENCE, is_looking};
 use crate::report::AwaitedState;
 use crate::terminal::{Online, OnlineOptions, Terminal, Wake};
 
@@ -29,7 +29,8 @@ pub(crate) async fn trust(
     let (mut pinned, mut is_waiting) = (None, false);
     loop {
         let snapshot = terminal.client.snapshot();
-        let may_show = waits_for.server || waits_for.nearby;
+        let is_logged_in = matches!(snapshot.login, LoginState::LoggedIn { .. });
+        let may_show = waits_for.server || waits_for.nearby || is_looking(terminal, is_logged_in);
         match find(&snapshot.peers, &task.peer, task.fingerprint) {
             KeyMatch::Same(peer)
                 if peer.changed_from.is_none() && pinned == Some(peer.identity.key) =>

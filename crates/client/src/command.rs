@@ -2,18 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pinhole_net::{PeerKey, PeerName, ProxyChoice, ServerAddress};
 
-use pinhole_transfer::Existing;
+use pinhole_transfer::{Existing, PipeInput, SafePath};
+use serde::{Deserialize, Serialize};
 
+use crate::invitation::code::Code;
+use crate::invitation::link::InvitationLink;
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
-use crate::store::{AcceptPolicy, Strangers};
+use crate::store::{AcceptPolicy, Strangers, Uses};
+use crate::stored_path;
 
 /// What a face asks of the engine. None of them answers directly: what comes
-/// of it shows in the events and the snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// of it shows in the events and the snapshot. A command that fails is told to the face
+/// that asked, most other events to all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Log in and stay logged in, reconnecting with backoff.
     LogIn {
@@ -35,6 +41,37 @@ pub enum Command {
         /// There is no server, so the name is stored at once. A login stores it once the
         /// server has granted it.
         alone: bool,
+    },
+    /// Make a link that invites somebody: [`crate::Event::Invitation`]. Needs no login. Name
+    /// and server are remembered if there were none.
+    Invite {
+        /// Our name, if it is another one than that of the login or the profile.
+        name: Option<PeerName>,
+        /// The server, likewise.
+        server: Option<ServerAddress>,
+        /// How often the link can be used.
+        uses: Uses,
+        /// For how long.
+        lasts: Duration,
+    },
+    /// Join by a link: [`crate::Event::Joined`]. What stands in the way is told by
+    /// [`crate::Event::CommandFailed`]. If the link names a server, a [`Command::LogIn`]
+    /// with exactly that address comes before.
+    Join {
+        /// The link.
+        link: InvitationLink,
+    },
+    /// Open a code that somebody else can join by, instead of another one if there is one:
+    /// [`crate::Event::Code`], then [`crate::Event::Welcomed`] or
+    /// [`crate::Event::CodeClosed`]. A [`Command::LogIn`] comes before.
+    OpenCode,
+    /// Have nobody join by the code any more.
+    CloseCode,
+    /// Join whoever has opened a code: [`crate::Event::Joined`]. What stands in the way is
+    /// told by [`crate::Event::CommandFailed`]. A [`Command::LogIn`] comes before.
+    JoinCode {
+        /// The code.
+        code: Code,
     },
     /// Make recovery words for our key, instead of others if there are some:
     /// [`crate::Event::RecoveryWords`]. The server hears of them at the next login.
@@ -82,7 +119,20 @@ pub enum Command {
         /// To whom.
         peer: PeerKey,
         /// Files and folders. Each is offered under its own last component.
+        #[serde(with = "stored_path::list")]
         paths: Vec<PathBuf>,
+    },
+    /// Send what comes out of a pipe, however long it is, to a peer that is online. It is
+    /// read once, so what breaks off does not go on. A pipe belongs to one process, so this
+    /// is for the engine of the same process alone.
+    #[serde(skip)]
+    SendStream {
+        /// To whom.
+        peer: PeerKey,
+        /// What it is offered as.
+        name: SafePath,
+        /// Where it comes from. Nothing is read before the peer accepts.
+        input: PipeInput,
     },
     /// Send a short text to a peer that is online.
     SendText {
@@ -97,6 +147,7 @@ pub enum Command {
         /// In stage [`crate::Stage::AwaitingDecision`].
         transfer: TransferId,
         /// Where to; `None` for the download folder of the settings.
+        #[serde(with = "stored_path::optional")]
         into: Option<PathBuf>,
         /// Places in [`crate::OfferView::entries`] of what is not wanted; a
         /// folder stands for everything in it.
@@ -188,6 +239,7 @@ pub enum Command {
     /// Change and store where accepted files go.
     SetDownloadFolder {
         /// An existing folder.
+        #[serde(with = "stored_path::required")]
         folder: PathBuf,
     },
     /// Change and store whether the server is reached through a proxy; counts
@@ -248,4 +300,47 @@ pub enum Command {
         /// From all peers together.
         receive: Option<u64>,
     },
+    /// Another start of the window was asked for: the one that is there comes to the
+    /// front, and asks to whom these files are to go or whether to join by the link
+    /// ([`crate::Event::Raised`]).
+    Raise {
+        /// Files and folders, if any.
+        #[serde(with = "stored_path::list")]
+        paths: Vec<PathBuf>,
+        /// An invitation that was opened, as it was given.
+        link: Option<String>,
+    },
+}
+
+impl Command {
+    /// The same for a face with another working directory, or for later.
+    pub(crate) fn with_absolute_paths(self) -> Self {
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        let all = |paths: Vec<PathBuf>| paths.into_iter().map(absolute).collect();
+        match self {
+            Self::Send { peer, paths } => Self::Send {
+                peer,
+                paths: all(paths),
+            },
+            Self::Raise { paths, link } => Self::Raise {
+                paths: all(paths),
+                link,
+            },
+            Self::Accept {
+                transfer,
+                into,
+                unwanted,
+                existing,
+            } => Self::Accept {
+                transfer,
+                into: into.map(absolute),
+                unwanted,
+                existing,
+            },
+            Self::SetDownloadFolder { folder } => Self::SetDownloadFolder {
+                folder: absolute(folder),
+            },
+            other => other,
+        }
+    }
 }

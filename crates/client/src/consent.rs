@@ -53,6 +53,11 @@ impl Standing {
         }
     }
 
+    /// Whether it is kept out whatever it shows.
+    pub(crate) const fn is_barred(self) -> bool {
+        matches!(self, Self::Blocked | Self::Revoked | Self::Changed)
+    }
+
     /// Whether the user has chosen this key once.
     pub(crate) const fn is_chosen(self) -> bool {
         matches!(self, Self::Chosen | Self::Contact)
@@ -114,15 +119,17 @@ impl Policy {
         }
     }
 
-    /// Files of so many bytes are offered.
-    pub(crate) fn offer(&self, standing: Standing, bytes: u64) -> Answer {
+    /// Files of so many bytes are offered, or a stream, of which nobody knows how many it
+    /// has.
+    pub(crate) fn offer(&self, standing: Standing, bytes: Option<u64>) -> Answer {
         let is_trusted = match (standing, self.accept) {
             (Standing::Blocked | Standing::Revoked, _) => return Answer::Refuse,
             (Standing::Changed, _) | (_, AcceptPolicy::Ask) => false,
             (_, AcceptPolicy::All) => true,
             (standing, AcceptPolicy::Contacts) => standing == Standing::Contact,
         };
-        match is_trusted && self.unasked_bytes_max.is_none_or(|max| bytes <= max) {
+        let is_within = |max| bytes.is_some_and(|bytes| bytes <= max);
+        match is_trusted && self.unasked_bytes_max.is_none_or(is_within) {
             true => Answer::Take,
             false => Answer::Ask,
         }

@@ -1,18 +1,23 @@
 //! What the engine tells a face, once each, as it happens.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{Fingerprint, PathKind, PeerIdentity, PeerName, ServerAddress};
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::invitation::code::Code;
+use crate::invitation::link::InvitationLink;
 use crate::model::TransferId;
 use crate::recovery_words::RecoveryWords;
+use crate::stored_path;
 
 /// Something that has happened. The [`crate::Snapshot`] holds the present state.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Event {
     /// Logged in, for the first time or again. The snapshot lists who is online.
     LoggedIn {
@@ -91,6 +96,36 @@ pub enum Event {
         /// Who, with that key.
         peer: PeerIdentity,
     },
+    /// What [`crate::Command::Invite`] has made.
+    Invitation {
+        /// To be passed on.
+        link: InvitationLink,
+    },
+    /// We have joined somebody by a link or a code, and they are a contact.
+    Joined {
+        /// Whom.
+        peer: PeerIdentity,
+        /// They know of it. Otherwise they hear of it once both are online, if it was a
+        /// link that says so, and ask their user as they do about any stranger if not.
+        is_told: bool,
+    },
+    /// Somebody has joined us by a link or a code of ours, and is a contact.
+    Welcomed {
+        /// Who.
+        peer: PeerIdentity,
+        /// By the code that was open.
+        is_by_code: bool,
+    },
+    /// A code of ours is open.
+    Code {
+        /// To be said to one person.
+        code: Code,
+    },
+    /// Nobody can join by our code any more, and nobody has.
+    CodeClosed {
+        /// Why.
+        failure: Failure,
+    },
     /// What [`crate::Command::NewRecoveryKey`] has made. Nobody has them but who takes
     /// this event.
     RecoveryWords {
@@ -168,4 +203,26 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// What [`crate::Command::Raise`] asks for. Told only to the face in the engine's own
+    /// process.
+    Raised {
+        /// Files and folders that somebody is to be chosen for, if any.
+        #[serde(with = "stored_path::list")]
+        paths: Vec<PathBuf>,
+        /// An invitation that was opened.
+        link: Option<String>,
+    },
+}
+
+impl Event {
+    /// Whether it is an answer that concerns nobody but the face that asked.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::CommandFailed { .. }
+                | Self::RecoveryWords { .. }
+                | Self::Revoked { .. }
+                | Self::Invitation { .. }
+        )
+    }
 }

@@ -4,7 +4,7 @@ use pinhole_net::{
     ConnectError, DisconnectReason, IntroductionFailure, LogInError, PathAttempt, PathPolicy,
     PeerIdentity, PeerName, Refusal, Report, ServerAddress, ServerConnectError,
 };
-use pinhole_transfer::{DeclineReason, FileError, FileErrorKind, Party, TransferError};
+use pinhole_transfer::{DeclineReason, FileError, FileErrorKind, Party, Streamed, TransferError};
 
 use crate::failure::Failure;
 
@@ -72,27 +72,8 @@ pub(crate) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::Disconnected | ConnectError::ServerSilent => Failure::ServerLost {
             reason: error.to_string(),
         },
-        ConnectError::Introduction(IntroductionFailure::Offline) => Failure::PeerOffline {
-            peer: peer.to_string(),
-        },
-        ConnectError::Refused { reason, .. } => {
-            let refused = ConnectError::Introduction((*reason).into());
-            connect(identity, path, &refused)
-        }
-        ConnectError::Introduction(IntroductionFailure::KeyMismatch) => {
-            Failure::RefusedByPeer { peer }
-        }
-        ConnectError::Introduction(IntroductionFailure::NeedsPermission) => {
-            Failure::NeedsPermission { peer }
-        }
-        ConnectError::Introduction(IntroductionFailure::Busy) => Failure::PeerBusy { peer },
-        ConnectError::Introduction(IntroductionFailure::TimedOut) => Failure::NoPath {
-            peer,
-            detail: "it did not answer. It may have just gone offline; try again.".to_owned(),
-        },
-        ConnectError::Introduction(IntroductionFailure::Limited) => Failure::ServerRefused {
-            reason: error.to_string(),
-        },
+        ConnectError::Introduction { reason, .. } => not_introduced(peer, *reason),
+        ConnectError::Refused { reason, .. } => not_introduced(peer, (*reason).into()),
         ConnectError::WrongPeerKey {
             found: Some(found), ..
         } => Failure::PeerKeyChanged {
@@ -114,6 +95,29 @@ pub(crate) fn connect(peer: &PeerIdentity, path: PathPolicy, error: &ConnectErro
         ConnectError::LocalPort(_) | ConnectError::Busy | ConnectError::Random => Failure::NoPath {
             peer,
             detail: format!("{error}."),
+        },
+    }
+}
+
+/// Why the server, or the peer itself, has not let the two meet.
+fn not_introduced(peer: PeerName, reason: IntroductionFailure) -> Failure {
+    match reason {
+        IntroductionFailure::Offline => Failure::PeerOffline {
+            peer: peer.to_string(),
+        },
+        IntroductionFailure::KeyMismatch => Failure::RefusedByPeer { peer },
+        IntroductionFailure::NeedsPermission => Failure::NeedsPermission { peer },
+        // Its answer is looked at before this; without one, it has lost its words.
+        IntroductionFailure::Credential | IntroductionFailure::InvitationOver => {
+            Failure::InvitationOver { peer }
+        }
+        IntroductionFailure::Busy => Failure::PeerBusy { peer },
+        IntroductionFailure::TimedOut => Failure::NoPath {
+            peer,
+            detail: "it did not answer. It may have just gone offline; try again.".to_owned(),
+        },
+        IntroductionFailure::Limited => Failure::ServerRefused {
+            reason: reason.to_string(),
         },
     }
 }
@@ -166,7 +170,7 @@ fn no_path(path: PathPolicy, report: &Report) -> String {
 
 /// Why a transfer ended early. `location` is where it writes to or reads from.
 pub(crate) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
-    let peer = peer.name.clone();
+    let (identity, peer) = (peer, peer.name.clone());
     match error {
         TransferError::Declined(reason) => match reason {
             DeclineReason::Declined => Failure::Declined { peer },
@@ -204,6 +208,50 @@ pub(crate) fn transfer(peer: &PeerIdentity, error: &TransferError) -> Failure {
             peer,
             reason: error.to_string(),
         },
+        TransferError::Broken {
+            arrived_bytes,
+            streamed,
+            reason,
+        } => broken(identity, *arrived_bytes, *streamed, reason),
+    }
+}
+
+/// Why a stream, or what was passed on into a pipe, ended before its end.
+pub(crate) fn broken(
+    peer: &PeerIdentity,
+    arrived_bytes: u64,
+    streamed: Streamed,
+    reason: &TransferError,
+) -> Failure {
+    let name = &peer.name;
+    let why = match reason {
+        TransferError::Cancelled(Party::Us) | TransferError::Interrupted(Party::Us) => {
+            "Cancelled.".to_owned()
+        }
+        TransferError::Cancelled(Party::Peer) | TransferError::Interrupted(Party::Peer) => {
+            format!("{name} stopped.")
+        }
+        TransferError::ConnectionLost => format!("The connection to {name} was lost."),
+        TransferError::Violation(_) => format!("The connection to {name} was lost: {reason}."),
+        TransferError::Verification(_) => "What arrived does not match what was sent.".to_owned(),
+        TransferError::PeerFile(trouble) => format!("{name} reports: {trouble}."),
+        other => format!("{other}."),
+    };
+    let rest = match streamed {
+        Streamed::Sent => format!(
+            "{arrived_bytes} bytes had arrived at {name}. A stream does not go on from there: it has to be sent again from its beginning."
+        ),
+        Streamed::PassedOn => {
+            format!("{arrived_bytes} bytes were passed on. They are not all of it.")
+        }
+        Streamed::Removed => format!(
+            "{arrived_bytes} bytes had arrived and were removed, because a stream does not go on from there."
+        ),
+    };
+    Failure::Broken {
+        cause: Box::new(transfer(peer, reason)),
+        arrived_bytes,
+        detail: format!("{why} {rest}"),
     }
 }
 
@@ -223,6 +271,9 @@ const fn not_taken(reason: DeclineReason) -> &'static str {
         DeclineReason::NoSpace => "has not enough free space",
         DeclineReason::NotWritable => "cannot write to the folder it receives into",
         DeclineReason::Busy => "has too many transfers open",
+        DeclineReason::OnlyOneFile => {
+            "takes only a single file, because it hands it to another program"
+        }
     }
 }
 
@@ -236,5 +287,61 @@ pub(crate) fn file(peer: &PeerIdentity, error: &FileError) -> Failure {
             peer: peer.name.clone(),
             detail: format!("reports: {trouble}"),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pinhole_net::PeerKey;
+
+    use super::*;
+
+    #[test]
+    fn what_broke_off_says_how_much_had_arrived_and_promises_nothing() {
+        let peer = PeerIdentity {
+            name: "bob".parse().unwrap(),
+            key: PeerKey::from_bytes([1; 32]),
+        };
+        let full = TransferError::LocalFile {
+            path: "standard output".to_owned(),
+            trouble: FileErrorKind::DiskFull,
+            detail: String::new(),
+        };
+        for (reason, kind, words) in [
+            (
+                TransferError::Cancelled(Party::Us),
+                "cancelled",
+                "Cancelled.",
+            ),
+            (
+                TransferError::Interrupted(Party::Peer),
+                "interrupted_by_peer",
+                "bob stopped.",
+            ),
+            (
+                TransferError::ConnectionLost,
+                "connection_lost",
+                "The connection to bob was lost.",
+            ),
+            (
+                TransferError::PeerFile(FileErrorKind::DiskFull),
+                "remote_files",
+                "bob reports: the disk is full.",
+            ),
+            (full, "local_files", "standard output: the disk is full."),
+            (
+                TransferError::Verification(Party::Us),
+                "verification",
+                "What arrived does not match what was sent.",
+            ),
+        ] {
+            for streamed in [Streamed::Sent, Streamed::PassedOn, Streamed::Removed] {
+                let failure = broken(&peer, 1234, streamed, &reason);
+                assert_eq!(failure.kind(), kind);
+                let said = failure.to_string();
+                assert!(said.starts_with(&format!("{words} 1234 bytes ")), "{said}");
+                assert!(!said.contains("it goes on"), "{said}");
+            }
+        }
     }
 }

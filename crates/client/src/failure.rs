@@ -1,9 +1,10 @@
 //! Why something did not happen, in words that say what to do.
 
 use pinhole_net::{Fingerprint, PeerName, ServerAddress};
+use serde::{Deserialize, Serialize};
 
 /// Why something did not happen. `Display` is a sentence for people.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Failure {
     /// The name is bound to another key.
     #[error("The name {name} belongs to somebody else. Choose another name.")]
@@ -58,6 +59,44 @@ pub enum Failure {
         /// The name as the user gave it.
         peer: String,
     },
+    /// An invitation cannot be used any more.
+    #[error(
+        "This invitation of {peer} is used up or over. Ask {peer} for another one; if it was good once and you have not used it, somebody else has."
+    )]
+    InvitationOver {
+        /// Who has made it.
+        peer: PeerName,
+    },
+    /// The server knows another key under the name of whoever has made an invitation.
+    #[error(
+        "The server says that {peer} has another key than the one that invites you. It may be a new device, or somebody else: ask {peer} for a new invitation. Nobody was joined."
+    )]
+    InviterKeyDiffers {
+        /// Who has made it.
+        peer: PeerName,
+        /// The fingerprint of the key in it.
+        invited: Fingerprint,
+        /// The fingerprint of the key that the server names.
+        found: Fingerprint,
+    },
+    /// Nobody waits with a code.
+    #[error(
+        "Nobody waits with this code. It may be mistyped, used already or over: a code is good once, for ten minutes and three tries, and only while whoever has made it waits."
+    )]
+    CodeUnknown,
+    /// The other side does not know the words of a code.
+    #[error(
+        "The words of the code are not the right ones, or somebody stands between the two of you. Nothing was sent. Check the code, and ask for a new one."
+    )]
+    CodeWrong,
+    /// Our code was tried too often.
+    #[error(
+        "The code was tried three times with other words, so it is closed. Make a new one, and say it to one person only."
+    )]
+    CodeExhausted,
+    /// Nobody has used our code in time.
+    #[error("Nobody has used the code within ten minutes, so it is closed. Make a new one.")]
+    CodeUnused,
     /// Our own key is not believed any more.
     #[error(
         "Your key was revoked, or a newer one has taken its place. With your recovery words you get your name back."
@@ -195,6 +234,16 @@ pub enum Failure {
         /// What the system said.
         reason: String,
     },
+    /// A stream, or what was passed on into a pipe, ended before its end.
+    #[error("{detail}")]
+    Broken {
+        /// What ended it.
+        cause: Box<Failure>,
+        /// How many bytes of it had arrived.
+        arrived_bytes: u64,
+        /// What happened, how much had arrived, and what has become of that.
+        detail: String,
+    },
     /// The server stopped relaying.
     #[error(
         "The relay between you and {peer} has ended: {reason}. Sent again tomorrow, or from a network that lets you connect directly, it goes on where it stopped."
@@ -242,10 +291,12 @@ fn server_key_changed(
 }
 
 impl Failure {
-    /// A stable identifier for programs. It stays the same when the sentence changes.
+    /// A stable identifier for programs. It stays the same when the sentence changes. Of
+    /// what was broken off it is that of the cause.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
+            Self::Broken { cause, .. } => cause.kind(),
             Self::NameTaken { .. } => "name_taken",
             Self::ServerUnreachable { .. } => "server_unreachable",
             Self::Proxy { .. } => "proxy",
@@ -255,6 +306,12 @@ impl Failure {
             Self::Replaced => "replaced",
             Self::KeyRevoked => "key_revoked",
             Self::NotRecoverable { .. } => "not_recoverable",
+            Self::InvitationOver { .. } => "invitation_over",
+            Self::InviterKeyDiffers { .. } => "inviter_key_differs",
+            Self::CodeUnknown => "code_unknown",
+            Self::CodeWrong => "code_wrong",
+            Self::CodeExhausted => "code_exhausted",
+            Self::CodeUnused => "code_unused",
             Self::PeerKeyRevoked { .. } => "peer_key_revoked",
             Self::NameReleased { .. } => "name_released",
             Self::PeerOffline { .. } => "peer_offline",

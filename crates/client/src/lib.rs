@@ -10,8 +10,10 @@
 //! | `state` | what the application knows and wants, without I/O |
 //! | `engine` | the one task that does what the state asks for |
 //! | `recovery_words` | the words that bring a name back |
+//! | `invitation` | links and codes, by which two meet for the first time |
 //! | `consent` | what may happen without asking, and what only after a yes |
 //! | [`store`] | what survives a restart |
+//! | `local` | one profile, several faces |
 
 pub mod client;
 pub mod command;
@@ -20,7 +22,9 @@ mod engine;
 pub mod event;
 mod explain;
 pub mod failure;
+mod invitation;
 mod limits;
+mod local;
 pub mod model;
 mod offer;
 mod recovery_words;
@@ -29,11 +33,14 @@ mod state;
 pub mod store;
 mod stored_path;
 
-pub use client::{Client, CommandError, Events, Options, StartError, start};
+pub use client::{Client, CommandError, Events, Options, StartError, raise, start};
 pub use command::Command;
 pub use event::Event;
 pub use failure::Failure;
-pub use model::{Completion, Direction, Progress, Stage, TransferId};
+pub use invitation::code::{Code, CodeError};
+pub use invitation::link::{InvitationLink, LinkError};
+pub use local::AttachError;
+pub use model::{Completion, Direction, FaceId, Progress, Stage, TransferId};
 pub use pinhole_budget::amount;
 pub use pinhole_net::diagnosis::{self, Diagnosis, Finding, Tone};
 pub use pinhole_net::{
@@ -41,7 +48,7 @@ pub use pinhole_net::{
     PeerNameError, ProxyChoice, ProxyTextError, ServerAddress, examine_multicast,
 };
 pub use pinhole_transfer::{
-    Existing, Paused, Renamed,
+    Existing, Paused, PipeInput, PipeOutput, Renamed, SafePath,
     display::{display_lines, display_text, is_hidden},
     message::TEXT_BYTES_MAX,
 };
@@ -49,4 +56,7 @@ pub use recovery_words::{RecoveryWords, WordsError};
 pub use snapshot::{
     LoginState, LookUpState, LookedUp, OfferView, PeerView, Snapshot, TopView, TransferView,
 };
-pub use store::{AcceptPolicy, Attempt, HistoryEntry, Outcome, Overrides, Settings, Strangers};
+pub use store::{
+    AcceptPolicy, Attempt, FaceKind, HistoryEntry, Holder, Outcome, Overrides, Settings, Strangers,
+    Uses,
+};

@@ -8,10 +8,22 @@ use pinhole_transfer::{Paused, Renamed};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::stored_path;
 
 /// Names a transfer while the engine runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransferId(pub u64);
+
+/// Names a face while the engine runs.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct FaceId(pub(crate) u64);
+
+impl FaceId {
+    /// The face in the engine's own process.
+    pub const OWN: Self = Self(0);
+}
 
 /// Which way the files go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +36,7 @@ pub enum Direction {
 }
 
 /// How far a transfer is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Stage {
     /// Ours, waiting until the peer is online; kept across restarts.
     Queued,
@@ -56,7 +68,7 @@ impl Stage {
 }
 
 /// What a completed transfer amounted to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
     /// Files transferred.
     pub files: u64,
@@ -80,8 +92,10 @@ pub struct Completion {
     /// From acceptance to the durable acknowledgement.
     pub elapsed: Duration,
     /// Received: what to open: the folder that holds what arrived.
+    #[serde(with = "stored_path::optional")]
     pub folder: Option<PathBuf>,
     /// Received: the top level as it is named on disk.
+    #[serde(with = "stored_path::list")]
     pub paths: Vec<PathBuf>,
     /// Files and folders that got another name on their way, safe to show: of what
     /// was sent, the name here and the one offered; of what was received, the one
@@ -104,14 +118,14 @@ impl Completion {
 }
 
 /// How far the bytes are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Sent and acknowledged, or received and verified.
     pub bytes_done: u64,
     /// The part of them that the receiver already had. It does not count as speed.
     pub here_bytes: u64,
-    /// The total.
-    pub bytes_total: u64,
+    /// The total; `None` for a stream, of which nobody knows.
+    pub bytes_total: Option<u64>,
     /// Whole files so far.
     pub files_done: u64,
     /// The total.
@@ -130,6 +144,8 @@ impl Progress {
     pub fn is_stalled(&self) -> bool {
         self.bytes_per_second == Some(0)
             && self.paused == Paused::default()
-            && self.bytes_done < self.bytes_total
+            && self
+                .bytes_total
+                .is_some_and(|total| self.bytes_done < total)
     }
 }

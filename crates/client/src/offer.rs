@@ -29,13 +29,13 @@ pub(crate) fn of_manifest(manifest: &Manifest) -> OfferView {
     let mut entries = Vec::with_capacity(manifest.entries().len());
     for (entry, place) in manifest.entries().iter().zip(0..) {
         let path = entry.path();
-        let size_bytes = entry.file_size_bytes();
-        if size_bytes.is_none() {
+        if !entry.is_file() {
             folders.insert(path.as_str(), place);
         }
         entries.push(EntryView {
             path: path.display_text(),
-            size_bytes,
+            size_bytes: entry.file_size_bytes(),
+            stream: manifest.is_stream(),
             folder: path.parent().and_then(|it| folders.get(it)).copied(),
         });
     }
@@ -77,6 +77,7 @@ fn summary(manifest: &Manifest) -> OfferView {
         files: u64::from(manifest.files()),
         folders: u64::from(manifest.folders()),
         bytes: manifest.total_bytes(),
+        stream: manifest.is_stream(),
         unread: u64::from(manifest.unread()),
         ..OfferView::default()
     }
@@ -97,9 +98,9 @@ fn top_level(manifest: &Manifest) -> Vec<TopView> {
                 bytes: 0,
             });
         }
-        if let (Some(top), Some(size_bytes)) = (all.get_mut(place), entry.file_size_bytes()) {
+        if let Some(top) = all.get_mut(place).filter(|_| entry.is_file()) {
             top.files += 1;
-            top.bytes += size_bytes;
+            top.bytes += entry.file_size_bytes().unwrap_or_default();
         }
     }
     all
@@ -112,9 +113,8 @@ pub(crate) fn title_of_wanted(selection: &Selection) -> Option<String> {
         return None;
     }
     let entries = selection.manifest().indexed();
-    let wanted = entries.filter(|(index, entry)| {
-        entry.file_size_bytes().is_some() && !selection.skipped().contains(index)
-    });
+    let wanted =
+        entries.filter(|(index, entry)| entry.is_file() && !selection.skipped().contains(index));
     let paths = wanted.map(|(_, entry)| entry.path().as_str());
     Some(title(paths.filter_map(|path| path.split('/').next())))
 }
@@ -154,7 +154,7 @@ pub(crate) fn of_unread_text(text: &str) -> OfferView {
 /// Nothing yet, of everything offered.
 pub(crate) fn no_progress(offer: &OfferView) -> Progress {
     Progress {
-        bytes_total: offer.bytes,
+        bytes_total: (!offer.stream).then_some(offer.bytes),
         files_total: offer.files,
         ..Progress::default()
     }

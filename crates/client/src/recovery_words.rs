@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use bip39::{Language, Mnemonic};
 use pinhole_net::{GenerateIdentityError, RecoveryKey, random_entropy};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 /// How many words there are: 128 bits and a checksum of four.
@@ -89,6 +90,21 @@ impl FromStr for RecoveryWords {
             _ => WordsError::Checksum,
         })?;
         Ok(Self::of(&parsed))
+    }
+}
+
+/// For a face that is attached to the engine of another process, over a socket that only
+/// their user can reach.
+impl Serialize for RecoveryWords {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for RecoveryWords {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

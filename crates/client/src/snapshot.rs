@@ -8,13 +8,18 @@ use pinhole_net::diagnosis::Diagnosis;
 use pinhole_net::{
     Directory, Fingerprint, PathKind, PeerIdentity, PeerKey, PeerName, ServerAddress,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::model::{Direction, Progress, Stage, TransferId};
+use crate::invitation::code::Code;
+use crate::model::{Direction, FaceId, Progress, Stage, TransferId};
 use crate::store::{Attempt, HistoryEntry, Outcome, Settings};
+use crate::stored_path;
 
 /// Everything that a face shows, at one moment. Each change replaces all of it.
-#[derive(Debug, Clone)]
+///
+/// What serde skips can be large; an attached face is told what has changed of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Snapshot {
     /// Whether we are logged in.
     pub login: LoginState,
@@ -29,21 +34,28 @@ pub struct Snapshot {
     /// Who is online or nearby, and which contacts are not, ordered by name.
     /// Never ourselves. Nearby, several may claim one name. Where the server does not
     /// list everybody, these are the contacts, and whom we have looked up or met.
+    #[serde(skip)]
     pub peers: Vec<PeerView>,
     /// The names that were looked up, the latest last: at most 64.
     pub looked_up: Vec<LookedUp>,
+    /// The code of ours that is open.
+    pub code: Option<Code>,
     /// Running and finished transfers, oldest first, until dismissed.
+    #[serde(skip)]
     pub transfers: Vec<TransferView>,
     /// Strangers that were told they need permission to connect, oldest first, until
     /// they are allowed or declined: at most 64.
     pub asking: Vec<PeerIdentity>,
     /// The peers whose keys are pinned, on every server and nearby, ordered by name.
+    #[serde(skip)]
     pub contacts: Arc<Vec<PeerIdentity>>,
     /// Keys that were blocked, ordered by the names they had then.
     pub blocked: Vec<PeerIdentity>,
     /// Every transfer that has ended, oldest first, also of earlier runs.
+    #[serde(skip)]
     pub history: Arc<Vec<HistoryEntry>>,
     /// The last attempts to connect, oldest first, also of earlier runs.
+    #[serde(skip)]
     pub attempts: Arc<Vec<Attempt>>,
     /// The profile was made by this start.
     pub is_first_run: bool,
@@ -54,6 +66,7 @@ pub struct Snapshot {
     /// The last diagnosis of this run.
     pub diagnosis: Option<Arc<Diagnosis>>,
     /// Where accepted files go.
+    #[serde(with = "stored_path::required")]
     pub download_folder: PathBuf,
     /// What the user has chosen, as this run obeys it.
     pub settings: Settings,
@@ -65,12 +78,13 @@ impl Snapshot {
     pub fn overall(&self) -> Option<Overall> {
         let is_moving = |transfer: &&TransferView| matches!(transfer.stage, Stage::Transferring);
         let mut overall = Overall::default();
+        overall.progress.bytes_total = Some(0);
         for transfer in self.transfers.iter().filter(is_moving) {
             overall.transfers += 1;
             let sum = &mut overall.progress;
             let one = &transfer.progress;
             sum.bytes_done += one.bytes_done;
-            sum.bytes_total += one.bytes_total;
+            sum.bytes_total = sum.bytes_total.zip(one.bytes_total).map(|(a, b)| a + b);
             sum.files_done += one.files_done;
             sum.files_total += one.files_total;
             if let Some(speed) = one.bytes_per_second {
@@ -80,8 +94,7 @@ impl Snapshot {
         let sum = &mut overall.progress;
         let left_ms = sum
             .bytes_total
-            .saturating_sub(sum.bytes_done)
-            .checked_mul(1000);
+            .and_then(|total| total.saturating_sub(sum.bytes_done).checked_mul(1000));
         sum.time_left = sum
             .bytes_per_second
             .and_then(|speed| left_ms?.checked_div(speed))
@@ -91,7 +104,7 @@ impl Snapshot {
 }
 
 /// A name that was looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LookedUp {
     /// The name.
     pub name: PeerName,
@@ -100,7 +113,7 @@ pub struct LookedUp {
 }
 
 /// What a look-up has brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LookUpState {
     /// The server has not answered yet, or we are not logged in.
     Searching,
@@ -120,7 +133,7 @@ pub struct Overall {
 }
 
 /// Whether we are logged in.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum LoginState {
     /// Not logged in, and not trying to.
     LoggedOut {
@@ -150,12 +163,46 @@ pub enum LoginState {
         /// Why it was lost, or why the last attempt failed.
         failure: Failure,
         /// When the next attempt begins.
+        #[serde(with = "from_now")]
         next_attempt: Instant,
     },
 }
 
+impl LoginState {
+    /// The name and the server of the login, while there is one, be it interrupted.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<(&PeerName, &ServerAddress)> {
+        match self {
+            Self::LoggedOut { .. } => None,
+            Self::LoggingIn { name, server }
+            | Self::LoggedIn { name, server }
+            | Self::Reconnecting { name, server, .. } => Some((name, server)),
+        }
+    }
+}
+
+/// For `#[serde(with)]` on a moment: another process has another clock.
+mod from_now {
+    use std::time::{Duration, Instant};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(at: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
+        at.saturating_duration_since(Instant::now())
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Instant, D::Error> {
+        let now = Instant::now();
+        let left = Duration::deserialize(deserializer)?;
+        Ok(now.checked_add(left).unwrap_or(now))
+    }
+}
+
 /// A peer that is online, or a contact that is not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerView {
     /// Name and key.
     pub identity: PeerIdentity,
@@ -181,10 +228,13 @@ pub struct PeerView {
 }
 
 /// One transfer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TransferView {
     /// Names it.
     pub id: TransferId,
+    /// The face that asked for it, and with which it ends. What comes in, and what waits
+    /// for its peer in the profile, is the engine's own.
+    pub face: FaceId,
     /// The other side.
     pub peer: PeerIdentity,
     /// See [`PeerView::claimed`]; as it was when the offer came.
@@ -196,6 +246,7 @@ pub struct TransferView {
     pub direction: Direction,
     /// What is offered: in full until it has ended, then without its entries.
     /// Sending, empty while [`Stage::Preparing`].
+    #[serde(skip)]
     pub offer: Arc<OfferView>,
     /// How far it is.
     pub stage: Stage,
@@ -212,7 +263,7 @@ pub struct TransferView {
 }
 
 /// An offer as people see it: every text is safe to show.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OfferView {
     /// A short title: the one file's name, or "3 files", "photos and 2 more".
     pub title: String,
@@ -224,8 +275,10 @@ pub struct OfferView {
     pub files: u64,
     /// How many of them are folders.
     pub folders: u64,
-    /// Bytes in all.
+    /// Bytes in all; none of a stream.
     pub bytes: u64,
+    /// It is one file whose size nobody knows before its end.
+    pub stream: bool,
     /// Receiving: how many names at the top level are taken in the download
     /// folder. Known from [`crate::Event::Offered`] on.
     pub existing: u32,
@@ -239,7 +292,7 @@ pub struct OfferView {
 }
 
 /// Something that was found where files were to be sent, and is not sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// Where, safe to show.
     pub path: String,
@@ -257,7 +310,7 @@ impl std::fmt::Display for LeftOut {
 }
 
 /// A file or folder at the top level of an offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TopView {
     /// Its place in [`OfferView::entries`].
     pub entry: u32,
@@ -268,12 +321,14 @@ pub struct TopView {
 }
 
 /// One line of an offer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryView {
     /// Relative path with `/`, control and bidirectional characters escaped.
     pub path: String,
-    /// `None` for a folder.
+    /// `None` for a folder, and for a stream.
     pub size_bytes: Option<u64>,
+    /// A file whose size nobody knows before its end.
+    pub stream: bool,
     /// The place of the folder that it is in, always before its own; `None` at
     /// the top level.
     pub folder: Option<u32>,

@@ -71,6 +71,21 @@ fn decoded<E: serde::de::Error>(stored: StoredPath) -> Result<PathBuf, E> {
         .ok_or_else(|| E::custom("a path that this system cannot have"))
 }
 
+/// For `#[serde(with)]` on a path.
+pub(crate) mod required {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        StoredPath::from(path).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<PathBuf, D::Error> {
+        decoded(StoredPath::deserialize(deserializer)?)
+    }
+}
+
 /// For `#[serde(with)]` on an optional path.
 pub(crate) mod optional {
     use super::*;

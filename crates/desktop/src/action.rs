@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use egui::ThemePreference;
 use pinhole_client::{Command, Existing, PeerKey, RecoveryWords, ServerAddress, TransferId};
 
+use crate::invite::{InviteForm, JoinForm};
 use crate::message::Draft;
 use crate::recovery::RecoverForm;
 use crate::settings::SettingsForm;
@@ -130,6 +131,12 @@ pub(crate) enum Sheet {
     },
     /// New recovery words, to be written down.
     Words(RecoveryWords),
+    /// Making a link that invites somebody.
+    Invite(InviteForm),
+    /// Joining somebody by what is pasted.
+    Join(JoinForm),
+    /// A code for whoever shall get these files.
+    Code(Vec<PathBuf>),
     /// Taking a name back, as typed.
     Recover(RecoverForm),
     /// The settings, as typed.

@@ -1,9 +1,11 @@
 //! The application: draws the latest snapshot and applies what the views ask for.
 
 mod drops;
+mod meeting;
 mod questions;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use egui::{Align, CentralPanel, Frame, Layout, Margin, Panel, ScrollArea, Ui};
@@ -66,8 +68,12 @@ pub(crate) struct LoginPrefill {
     pub(crate) name: Option<String>,
     /// The server, instead of the one used last.
     pub(crate) server: Option<String>,
+    /// An invitation that was opened.
+    pub(crate) link: Option<String>,
     /// Both were given expressly, so log in without a click.
     pub(crate) log_in: bool,
+    /// Files and folders that wait for somebody to be chosen.
+    pub(crate) paths: Vec<PathBuf>,
 }
 
 impl App {
@@ -108,6 +114,7 @@ impl App {
             title: text::window_title(None),
             font_asked_for: false,
         };
+        app.take_given(prefill.paths, prefill.link);
         let settings = &app.snapshot.settings;
         let again = settings.auto_log_in && app.form.is_as_remembered(settings);
         let is_out = matches!(app.snapshot.login, LoginState::LoggedOut { .. });
@@ -160,7 +167,11 @@ impl App {
             UiAction::CloseSheet => self.sheets.close(),
             UiAction::DiscardSheet => self.sheets.discard(),
             UiAction::Leave(leaving) => {
-                if leave::under_way(&self.snapshot).next().is_some() {
+                let face = self.bridge.face();
+                if leave::under_way(&self.snapshot, leaving, face)
+                    .next()
+                    .is_some()
+                {
                     self.sheets.open(Sheet::Leave(leaving));
                 } else {
                     self.leave(ctx, leaving);
@@ -217,7 +228,8 @@ impl App {
     fn close_or_ask(&mut self, ctx: &egui::Context) {
         let is_asked_to = ctx.input(|input| input.viewport().close_requested());
         let would_lose = || {
-            let mut running = leave::under_way(&self.snapshot);
+            let quitting = LeaveRequest::Quit;
+            let mut running = leave::under_way(&self.snapshot, quitting, self.bridge.face());
             running.next().is_some() || self.sheets.unsent().next().is_some()
         };
         if is_asked_to && !self.is_quitting && would_lose() {
@@ -256,8 +268,17 @@ impl App {
             }
             Event::Revoked { name } => self.notice = Some(text::revoked(name.as_str())),
             Event::CommandFailed { failure } => self.notice = Some(failure.to_string()),
+            event @ (Event::Invitation { .. }
+            | Event::Joined { .. }
+            | Event::Welcomed { .. }
+            | Event::CodeClosed { .. }) => self.meet(ctx, &event),
+            Event::Raised { paths, link } => {
+                self.come_to_front(ctx);
+                self.take_given(paths, link);
+            }
             // The snapshot shows the rest.
             Event::LoggedIn { .. }
+            | Event::Code { .. }
             | Event::LogInFailed { .. }
             | Event::Nearby { .. }
             | Event::Disconnected { .. }
@@ -269,6 +290,23 @@ impl App {
             | Event::Reconnecting { .. }
             | Event::Diagnosed { .. }
             | Event::Finished { .. } => {}
+        }
+    }
+
+    /// The window was started again, perhaps with files.
+    fn come_to_front(&mut self, ctx: &egui::Context) {
+        ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+        ctx.send_viewport_cmd(ViewportCommand::Focus);
+        // Where a program may not take the focus by itself.
+        attract(ctx);
+    }
+
+    /// Asks what is to become of what the program was started with.
+    fn take_given(&mut self, paths: Vec<PathBuf>, link: Option<String>) {
+        if let Some(link) = link {
+            self.sheets.open(Sheet::Join(self.form.join(link)));
+        } else if !paths.is_empty() {
+            self.sheets.ask_to_whom(&self.snapshot, paths);
         }
     }
 
@@ -288,6 +326,9 @@ impl App {
         let is_logged_in = matches!(self.snapshot.login, LoginState::LoggedIn { .. });
         self.sheets.obey(&self.snapshot, is_logged_in);
         self.look_for_glyphs(ctx);
+    }
+
+    fn retitle(&mut self, ctx: &egui::Context) {
         let title = text::window_title(own_name(&self.snapshot).as_deref());
         if title != self.title {
             ctx.send_viewport_cmd(ViewportCommand::Title(title.clone()));
@@ -423,7 +464,11 @@ impl eframe::App for App {
                 DialogAnswer::Trouble(words) => self.notice = Some(words),
             }
         }
+        if self.bridge.has_just_ended() {
+            self.notice = Some(text::ENGINE_ENDED.to_owned());
+        }
         self.take_snapshot(ctx);
+        self.retitle(ctx);
         self.close_or_ask(ctx);
     }
 
@@ -451,7 +496,11 @@ impl eframe::App for App {
             });
             // The other sheets need people.
             if let Some(
-                Sheet::Settings(_) | Sheet::Leave(_) | Sheet::Words(_) | Sheet::Recover(_),
+                Sheet::Settings(_)
+                | Sheet::Leave(_)
+                | Sheet::Words(_)
+                | Sheet::Recover(_)
+                | Sheet::Join(_),
             ) = self.sheets.top()
             {
                 actions.extend(self.sheet(ui));

@@ -1,31 +1,37 @@
 //! Leaving while something is under way.
 
 use egui::{RichText, Ui};
-use pinhole_client::{PeerName, Snapshot, Stage, TransferView};
+use pinhole_client::{FaceId, PeerName, Snapshot, Stage, TransferView};
 
 use crate::action::{LeaveRequest, UiAction};
 use crate::{sheet, text, theme};
 
-/// The transfers that leaving would stop.
-pub(crate) fn under_way(snapshot: &Snapshot) -> impl Iterator<Item = &TransferView> {
+/// The transfers that leaving would stop. `face` is this window at its engine: one that is
+/// attached to another process stops only its own by quitting.
+pub(crate) fn under_way(
+    snapshot: &Snapshot,
+    leaving: LeaveRequest,
+    face: FaceId,
+) -> impl Iterator<Item = &TransferView> {
+    let ends_engine = face == FaceId::OWN || leaving != LeaveRequest::Quit;
     // Queued transfers resume after a restart, and an unanswered offer is the sender's.
     let stays = |stage: &Stage| matches!(stage, Stage::Queued | Stage::AwaitingDecision);
     let transfers = snapshot.transfers.iter();
-    transfers.filter(move |t| !t.stage.is_final() && !stays(&t.stage))
+    let is_meant = move |t: &&TransferView| ends_engine || t.face == face;
+    transfers.filter(move |t| is_meant(t) && !t.stage.is_final() && !stays(&t.stage))
 }
 
-/// Draws the question over the window. `unsent` are the recipients of unsent messages. A
+/// Draws the question over the window. `running` is what would stop, and `unsent` are the recipients of unsent messages. A
 /// click before the question `is_ready` was meant for something else.
 pub(crate) fn show(
     ui: &Ui,
-    snapshot: &Snapshot,
+    running: &[&TransferView],
     leaving: LeaveRequest,
     unsent: &[PeerName],
     is_ready: bool,
 ) -> Vec<UiAction> {
     const NAMED: usize = 3;
     sheet::show(ui, "leave", |ui| {
-        let running: Vec<&TransferView> = under_way(snapshot).collect();
         let heading = RichText::new(text::would_stop(running.len())).heading();
         ui.add(egui::Label::new(heading.size(19.0)).wrap());
         ui.add_space(theme::GAP);

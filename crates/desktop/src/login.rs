@@ -7,6 +7,7 @@ use pinhole_client::{
 
 use crate::action::{LeaveRequest, Sheet, UiAction};
 use crate::icon::aperture;
+use crate::invite::JoinForm;
 use crate::recovery::RecoverForm;
 use crate::{header, settings, sheet, text, theme};
 
@@ -53,6 +54,19 @@ impl LoginForm {
         let name = self.name.trim().parse::<PeerName>().ok();
         let server = self.server.trim().parse::<ServerAddress>().ok();
         name.is_some() && name == settings.name && server.is_some() && server == settings.server
+    }
+
+    /// A form that joins by this text, with what is typed here.
+    pub(crate) fn join(&self, text: String) -> JoinForm {
+        JoinForm::new(text, self.name.clone(), self.server.clone())
+    }
+
+    /// Takes a link out of a field that it was pasted into.
+    fn take_link(&mut self) -> Option<JoinForm> {
+        let field = [&mut self.server, &mut self.name];
+        let field = field.into_iter().find(|it| it.contains("://"))?;
+        let link = std::mem::take(field);
+        Some(self.join(link))
     }
 
     /// Replaces the server, after its key was checked.
@@ -117,7 +131,7 @@ pub(crate) fn show(
     egui::ScrollArea::vertical()
         .auto_shrink(false)
         .show(ui, |ui| {
-            let spare = (ui.available_height() - 670.0).max(0.0) / 2.0;
+            let spare = (ui.available_height() - 684.0).max(0.0) / 2.0;
             ui.add_space(spare + theme::GAP_LARGE);
             ui.vertical_centered(|ui| {
                 let width = COLUMN_WIDTH.min(ui.available_width());
@@ -142,7 +156,7 @@ fn column(
     // The decision about the server's key is visible without scrolling.
     let mut actions = key_changed(ui, snapshot);
     if actions.is_none() {
-        aperture(ui, 72.0);
+        aperture(ui, 48.0);
         ui.add_space(theme::GAP_LARGE);
         ui.heading(text::APP);
         ui.add_space(theme::GAP_SMALL);
@@ -155,6 +169,7 @@ fn column(
             LoginState::LoggedOut { .. } => {
                 let mut actions = fields(ui, form, snapshot, waiting);
                 actions.extend(settings_button(ui, snapshot));
+                actions.extend(join_button(ui, form));
                 actions.extend(recover_button(ui, form));
                 if snapshot.settings.path != PathPolicy::RelayOnly {
                     actions.extend(without_server(ui, form, snapshot.settings.nearby));
@@ -238,6 +253,12 @@ fn settings_button(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
     settings.into_iter().collect()
 }
 
+fn join_button(ui: &mut Ui, form: &LoginForm) -> Option<UiAction> {
+    let join = ui.vertical_centered(|ui| theme::button(ui, text::JOIN_BY).clicked());
+    let join = join.inner;
+    join.then(|| UiAction::Open(Sheet::Join(form.join(String::new()))))
+}
+
 fn recover_button(ui: &mut Ui, form: &LoginForm) -> Option<UiAction> {
     let recover = ui.vertical_centered(|ui| theme::quiet_button(ui, text::RECOVER).clicked());
     let typed = || RecoverForm::new(form.name.clone(), form.server.clone());
@@ -264,6 +285,9 @@ fn fields(
         &text::SERVER_FIELD,
         bad_server.as_deref(),
     );
+    if let Some(join) = form.take_link() {
+        return vec![UiAction::Open(Sheet::Join(join))];
+    }
     ui.add_space(theme::GAP_LARGE);
     let wide = Vec2::new(ui.available_width(), 40.0);
     let button = ui

@@ -15,6 +15,7 @@ mod header;
 mod history;
 mod hover;
 mod icon;
+mod invite;
 mod leave;
 mod login;
 mod message;
@@ -74,10 +75,17 @@ struct DesktopArguments {
     /// Where on the screen the window opens, in points.
     #[arg(long, value_name = "X,Y", value_parser = position)]
     position: Option<egui::Pos2>,
+    /// Files and folders to send, of which the window asks to whom; or an invitation to
+    /// join by, as `pinhole invite` prints it.
+    #[arg(value_name = "PATH|LINK")]
+    given: Vec<PathBuf>,
     /// Light or dark.
     #[arg(long, value_enum, default_value_t = Appearance::System)]
     theme: Appearance,
 }
+
+/// How an invitation begins, and no path of a file manager does.
+const LINK_SCHEME: &str = "pinhole:";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum PathArgument {
@@ -119,8 +127,27 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let given = |id| matches.value_source(id) == Some(ValueSource::CommandLine);
-    let log_in = given("name") && given("server");
-    match run(arguments, log_in) {
+    let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let is_link = |given: &&PathBuf| given.to_str().is_some_and(|it| it.starts_with(LINK_SCHEME));
+    let link = arguments.given.iter().find(is_link);
+    let link = link.map(|link| link.to_string_lossy().into_owned());
+    let paths = arguments.given.iter().filter(|given| !is_link(given));
+    let paths: Vec<_> = paths.map(absolute).collect();
+    match pinhole_client::raise(arguments.data_dir.as_deref(), paths.clone(), link.clone()) {
+        // The window that is there has taken over.
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => {}
+        // The window says why it cannot start.
+        Err(error) => tracing::warn!(%error, "no other window can be asked"),
+    }
+    let prefill = LoginPrefill {
+        name: arguments.name.clone(),
+        server: arguments.server.clone(),
+        link,
+        log_in: given("name") && given("server"),
+        paths,
+    };
+    match run(arguments, prefill) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{}", no_window(&error));
@@ -129,7 +156,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: DesktopArguments, log_in: bool) -> eframe::Result {
+fn run(arguments: DesktopArguments, prefill: LoginPrefill) -> eframe::Result {
     let options = window(&arguments);
     let start = pinhole_client::Options {
         data_dir: arguments.data_dir,
@@ -142,11 +169,7 @@ fn run(arguments: DesktopArguments, log_in: bool) -> eframe::Result {
             nearby: arguments.no_nearby.then_some(false),
             ..pinhole_client::Overrides::default()
         },
-    };
-    let prefill = LoginPrefill {
-        name: arguments.name,
-        server: arguments.server,
-        log_in,
+        face: pinhole_client::FaceKind::Window,
     };
     let theme = match arguments.theme {
         Appearance::Light => egui::ThemePreference::Light,

@@ -5,7 +5,7 @@ use egui::{
 };
 
 use pinhole_client::snapshot::EntryView;
-use pinhole_client::{Command, Existing, Snapshot, TransferView, amount};
+use pinhole_client::{Command, Existing, Snapshot, TransferView};
 
 use crate::action::{DialogRequest, UiAction};
 use crate::selection::{OfferSelection, Tick};
@@ -184,9 +184,10 @@ fn entries(ui: &mut Ui, entries: &[EntryView], choice: &mut OfferSelection, heig
 /// One file or folder, with a box to tick if there are several. Returns the new state of
 /// the box if it was clicked.
 fn line(ui: &mut Ui, entry: &EntryView, before: Option<Tick>) -> Option<bool> {
-    let size = entry
-        .size_bytes
-        .map_or_else(|| text::FOLDER.to_owned(), amount::display);
+    let size = match (entry.size_bytes, entry.stream) {
+        (None, false) => text::FOLDER.to_owned(),
+        (bytes, _) => text::size(bytes),
+    };
     let row = Vec2::new(ui.available_width(), LINE_HEIGHT);
     ui.allocate_ui_with_layout(row, Layout::right_to_left(Align::Center), |ui| {
         ui.label(theme::muted(ui, size));

@@ -5,6 +5,7 @@ use pinhole_client::{Directory, LoginState, PeerKey, PeerView, Snapshot};
 
 use crate::action::{DialogRequest, Sheet, UiAction};
 use crate::icon::Icon;
+use crate::invite::{InviteForm, JoinForm};
 use crate::message::Draft;
 use crate::{icon, text, theme};
 
@@ -28,10 +29,7 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerList
         ui.set_min_height(theme::BUTTON_HEIGHT);
         theme::section_heading(ui, text::PEOPLE);
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-            if snapshot.peers.len() > 1 && theme::quiet_button(ui, text::SEND_TO_SEVERAL).clicked()
-            {
-                outcome.actions.push(UiAction::Ask(DialogRequest::Files));
-            }
+            outcome.actions.extend(heading_buttons(ui, snapshot));
         });
     });
     if snapshot.peers.is_empty() {
@@ -44,6 +42,33 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerList
         ui.add_space(theme::GAP_SMALL);
     }
     outcome
+}
+
+/// The buttons beside the heading. Tab follows the order in which they are drawn, so they
+/// are drawn from left to right.
+fn heading_buttons(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
+    let several = (snapshot.peers.len() > 1).then_some(text::SEND_TO_SEVERAL);
+    let all = several.into_iter().chain([text::JOIN, text::INVITE]);
+    let margin = 2.0 * ui.spacing().button_padding.x + ui.spacing().item_spacing.x;
+    let widths = all
+        .clone()
+        .map(|words| theme::width_of(ui, words, &egui::TextStyle::Button) + margin);
+    let size = Vec2::new(widths.sum(), theme::BUTTON_HEIGHT);
+    let layout = Layout::left_to_right(Align::Center);
+    let buttons = ui.allocate_ui_with_layout(size, layout, |ui| {
+        let mut clicked = None;
+        for words in all {
+            if theme::quiet_button(ui, words).clicked() {
+                clicked = Some(words);
+            }
+        }
+        clicked
+    });
+    match buttons.inner? {
+        text::JOIN => Some(UiAction::Open(Sheet::Join(JoinForm::empty()))),
+        text::INVITE => Some(UiAction::Open(Sheet::Invite(InviteForm::default()))),
+        _ => Some(UiAction::Ask(DialogRequest::Files)),
+    }
 }
 
 fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
@@ -69,13 +94,13 @@ fn nobody(ui: &mut Ui, snapshot: &Snapshot) -> Vec<UiAction> {
                 ui.add_space(theme::GAP_SMALL);
                 ui.label(RichText::new(text::ask_them(host)).color(theme::palette(ui).muted));
                 ui.add_space(theme::GAP_LARGE);
-                let clicked = theme::button(ui, text::COPY_SERVER).clicked();
+                let invite = theme::primary_button(ui, text::INVITE_TITLE).clicked();
+                let copy = theme::button(ui, text::COPY_SERVER).clicked();
                 ui.add_space(theme::GAP_LARGE);
-                if clicked {
-                    vec![UiAction::Copy(server.clone())]
-                } else {
-                    Vec::new()
-                }
+                let sheet = || Sheet::Invite(InviteForm::default());
+                let invite = invite.then(|| UiAction::Open(sheet()));
+                let copy = copy.then(|| UiAction::Copy(server.clone()));
+                invite.into_iter().chain(copy).collect()
             })
             .inner
         })

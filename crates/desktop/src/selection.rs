@@ -37,6 +37,8 @@ pub(crate) struct SelectedAmount {
     pub(crate) files: u64,
     pub(crate) folders: u64,
     pub(crate) bytes: u64,
+    /// The size of the one file is not known.
+    pub(crate) stream: bool,
 }
 
 impl OfferSelection {
@@ -48,6 +50,7 @@ impl OfferSelection {
                 files: offer.files,
                 folders: offer.folders,
                 bytes: offer.bytes,
+                stream: offer.stream,
             },
             existing: None,
         }
@@ -122,6 +125,10 @@ impl OfferSelection {
         for (entry, tick) in entries.iter().zip(&self.ticks) {
             match (tick, entry.size_bytes) {
                 (Tick::None, _) => {}
+                (_, None) if entry.stream => {
+                    self.wanted.files += 1;
+                    self.wanted.stream = true;
+                }
                 (_, None) => self.wanted.folders += 1,
                 (_, Some(bytes)) => {
                     self.wanted.files += 1;
@@ -163,6 +170,7 @@ mod tests {
         .map(|(path, size_bytes, folder)| EntryView {
             path: path.to_owned(),
             size_bytes,
+            stream: false,
             folder,
         })
         .into()
@@ -196,6 +204,7 @@ mod tests {
         assert_eq!(left_out(&choice), [1]);
         assert_eq!([0, 2].map(|at| choice.tick(at)), [Tick::Part, Tick::Whole]);
         let left = SelectedAmount {
+            stream: false,
             files: 2,
             folders: 3,
             bytes: 6,

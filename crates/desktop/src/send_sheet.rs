@@ -8,7 +8,7 @@ use pinhole_client::{Command, PeerKey, PeerView, Snapshot};
 
 use crate::action::{Sheet, UiAction};
 use crate::icon::Icon;
-use crate::{icon, sheet, text, theme};
+use crate::{icon, invite, sheet, text, theme};
 
 const ROW_HEIGHT: f32 = 56.0;
 
@@ -39,6 +39,11 @@ pub(crate) fn show(
                     actions.extend(choice(ui, peer, paths, chosen));
                 }
             });
+        if invite::can_open_code(snapshot) && theme::quiet_button(ui, text::BY_CODE).clicked() {
+            actions.push(UiAction::Command(Command::OpenCode));
+            actions.push(UiAction::CloseSheet);
+            actions.push(UiAction::Open(Sheet::Code(paths.to_vec())));
+        }
         ui.add_space(theme::GAP_LARGE);
         let chosen: Vec<PeerKey> = can_be_chosen(snapshot)
             .filter(|key| chosen.contains(key))

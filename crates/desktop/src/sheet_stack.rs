@@ -62,6 +62,16 @@ impl SheetStack {
         self.open.push(sheet);
     }
 
+    /// The files for whoever joins by the code that is shown; its sheet is closed.
+    pub(crate) fn take_code(&mut self) -> Option<Vec<PathBuf>> {
+        let is_code = |sheet: &Sheet| matches!(sheet, Sheet::Code(_));
+        let place = self.open.iter().position(is_code)?;
+        match self.open.remove(place) {
+            Sheet::Code(paths) => Some(paths),
+            _ => None,
+        }
+    }
+
     /// The files that wait for recipients.
     pub(crate) fn waiting(&self) -> Option<&[PathBuf]> {
         self.open.iter().find_map(|sheet| match sheet {

@@ -23,7 +23,7 @@ impl Stranger<'_> {
         match self.offers.as_slice() {
             [] => text::WANTS_TO_CONNECT.to_owned(),
             [one] if one.is_text => text::A_MESSAGE.to_owned(),
-            [one] => text::offered(one.offer.files, one.offer.folders, one.offer.bytes),
+            [one] => text::offered(&one.offer),
             several => text::several_offers(several.len()),
         }
     }

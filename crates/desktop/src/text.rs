@@ -1,6 +1,7 @@
 //! Every word that the application shows, and how numbers are formatted.
 
 mod drops;
+mod invite;
 mod keys;
 mod leave;
 mod recovery;
@@ -16,6 +17,7 @@ use pinhole_client::{
 };
 
 pub(crate) use drops::*;
+pub(crate) use invite::*;
 pub(crate) use keys::*;
 pub(crate) use leave::*;
 pub(crate) use recovery::*;
@@ -408,10 +410,18 @@ pub(crate) fn wants_to_send(peer: &str) -> String {
     format!("{peer} wants to send you files")
 }
 
+/// The size of something; `None` if nobody knows it before its end.
+pub(crate) fn size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "size not known".to_owned(), amount::display)
+}
+
 /// How much of an offer is wanted.
 pub(crate) fn amount(wanted: SelectedAmount) -> String {
     let count = count(wanted.files, wanted.folders);
-    format!("{count}, {}", amount::display(wanted.bytes))
+    format!(
+        "{count}, {}",
+        size((!wanted.stream).then_some(wanted.bytes))
+    )
 }
 
 /// How many names of an offer are taken.
@@ -503,7 +513,10 @@ pub(crate) fn progress(progress: &Progress) -> String {
         let (done, total) = (progress.files_done, progress.files_total);
         parts.push(format!("{done} of {total} files"));
     }
-    parts.push(done_of(progress.bytes_done, progress.bytes_total));
+    parts.push(match progress.bytes_total {
+        Some(total) => done_of(progress.bytes_done, total),
+        None => amount::display(progress.bytes_done),
+    });
     let rate = progress.bytes_per_second.filter(|&rate| rate > 0);
     if progress.paused == Paused::default()
         && let Some(rate) = rate

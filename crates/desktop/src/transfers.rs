@@ -264,8 +264,9 @@ fn running(ui: &mut Ui, transfer: &TransferView) {
     let progress = &transfer.progress;
     ui.add_space(theme::GAP);
     let share = match progress.bytes_total {
-        0 => 0.0,
-        total => progress.bytes_done as f32 / total as f32,
+        // Nobody knows how much of a stream is to come.
+        None | Some(0) => 0.0,
+        Some(total) => progress.bytes_done as f32 / total as f32,
     };
     theme::progress_bar(ui, share).accessible_name(text::stage(transfer));
     ui.add_space(theme::GAP_SMALL);

@@ -64,6 +64,7 @@ pub use session::{
 };
 
 pub use pinhole_proto::agent::{PathKind, PathPolicy};
+pub use pinhole_proto::credential::{CodeNumber, CodeNumberError, Credential, CredentialError};
 pub use pinhole_proto::frame::FrameError;
 pub use pinhole_proto::key::{Fingerprint, KeyTextError, PeerKey};
 pub use pinhole_proto::name::{PeerName, PeerNameError};

@@ -8,6 +8,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`name`], [`key`] | who a peer is: `PeerName`, `PeerKey`, `Fingerprint` |
+//! | [`credential`] | what people show each other who have not met: credentials, numbers of codes |
 //! | [`recovery`] | how a name outlives its key: certificates, successions, revocations |
 //! | [`tls`] | TLS 1.3 with raw Ed25519 public keys (RFC 7250) for both kinds of connection |
 //! | [`frame`] | length-prefixed frames and the bounded decoder |
@@ -20,6 +21,7 @@
 
 pub mod agent;
 pub mod candidate;
+pub mod credential;
 pub mod frame;
 pub mod hello;
 pub mod key;

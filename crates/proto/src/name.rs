@@ -4,6 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::key::PeerKey;
+
+/// How much of the fingerprint is in the name of a guest: 40 bits, so that two guests of
+/// one server hardly ever get the same name.
+const GUEST_KEY_CHARS: usize = 8;
+
 /// A rendezvous name: 3 to 32 characters of `[a-z0-9._-]`.
 ///
 /// Only a valid name can be constructed, so a `PeerName` may be shown, logged
@@ -28,6 +34,15 @@ impl PeerName {
     pub const MIN_CHARS: usize = 3;
     /// Longest name, in characters.
     pub const MAX_CHARS: usize = 32;
+
+    /// A name for somebody who has not chosen one, made from the key: whoever has the key
+    /// always gets the same.
+    #[must_use]
+    pub fn guest(key: PeerKey) -> Self {
+        let fingerprint = key.fingerprint().to_string();
+        let chars = fingerprint.chars().take(GUEST_KEY_CHARS);
+        Self("guest-".chars().chain(chars).collect())
+    }
 
     /// The name as text.
     #[must_use]
@@ -104,6 +119,16 @@ mod tests {
                 Err(PeerNameError::Character(stranger))
             );
         }
+    }
+
+    #[test]
+    fn a_guest_keeps_its_name() {
+        let name = |n| PeerName::guest(PeerKey::from_bytes([n; 32]));
+        assert_eq!(name(1), name(1));
+        assert_ne!(name(1), name(2));
+        let fingerprint = PeerKey::from_bytes([1; 32]).fingerprint().to_string();
+        assert_eq!(name(1).as_str(), format!("guest-{}", &fingerprint[..8]));
+        assert_eq!(name(1).as_str().parse(), Ok(name(1)));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //!   │ ◄────────────────────────────── Hello │
 //!   │ Fetch{after} ───────────────────────► │
 //!   │ ◄────────── People{number, …, more}   │   until more is false
-//!   │ ◄────────── Changes{number + 1, …}    │   whenever somebody comes or goes
+//!   │ ◄────────── Changes{number + 1, …}    │   whenever somebody comes, goes, or opens or closes a code
 //!   │ Ping{nonce, number} ────────────────► │
 //!   │ ◄──────────────────────── Pong{nonce} │
 //! ```
@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Candidate;
+use crate::credential::{CodeNumber, Credential};
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::rendezvous::{
@@ -41,6 +42,9 @@ pub struct NodePerson {
     pub key: PeerKey,
     /// Grows with each login of the name, so that the newest login wins on all nodes.
     pub login: u64,
+    /// The number of the code that the person has opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<CodeNumber>,
 }
 
 /// The inviter of an introduction, as the node of the invited has to know it.
@@ -81,6 +85,9 @@ pub struct NodeInvitation {
     pub invited: PeerIdentity,
     /// Present when the inviter is willing to use the sender as a relay.
     pub relay: Option<NodeRelay>,
+    /// What the inviter shows the invited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
 }
 
 /// What one node says to another.
@@ -111,11 +118,11 @@ pub enum NodeMessage {
         /// Whether others follow.
         more: bool,
     },
-    /// Who has come and who has gone.
+    /// Who has come, who has gone, and whose code has changed.
     Changes {
         /// One more than that of the change before.
         number: u64,
-        /// Who has logged in.
+        /// Who has logged in, or has opened or closed a code.
         online: Vec<NodePerson>,
         /// Who is gone.
         offline: Vec<PeerName>,
@@ -156,6 +163,9 @@ pub enum NodeMessage {
         introduction: IntroductionId,
         /// Why.
         reason: IntroductionFailure,
+        /// What the invited has answered to the inviter's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<Credential>,
     },
     /// The sender has ended a relay between these two keys.
     RelayEnded {

@@ -20,12 +20,14 @@
 //! | [`Registry`] | who is logged in; replaces, pings |
 //! | `presence` | who is told who is online |
 //! | `introduction` | invitations on their way, and what each side learns of the other |
+//! | `code` | the numbers under which people can be found without a name |
 //! | `cluster` | the other nodes of the server, and who is logged in to them |
 //! | `observed` | the addresses from which the server has seen each key |
 //! | `recovery` | what has become of keys, and who is told |
 //! | `relay` | one-use tokens and the connections that wait for their other half |
 
 mod cluster;
+mod code;
 mod introduction;
 mod observed;
 mod presence;
@@ -50,7 +52,8 @@ use crate::rendezvous::{
 };
 
 use cluster::Cluster;
-use introduction::{Introduction, Invitee, RoundReachability};
+use code::{CodeUse, Codes};
+use introduction::{Introduction, InviteRequest, Invitee, RoundReachability};
 use observed::Observed;
 use presence::{PresenceFeed, Watched};
 use relay::Relay;
@@ -58,6 +61,7 @@ use relay::Relay;
 pub use cluster::{
     NODE_GRACE, NODE_PAGE_PEOPLE, NODE_PING_INTERVAL, NODE_TIMEOUT, NODES, RELAY_ADDRESSES,
 };
+pub use code::{CODE_LIFETIME, CODES_OF_KEY, CODES_OF_NETWORK, OPEN_CODES};
 pub use introduction::{
     ANSWER_TIMEOUT, INTRODUCTIONS_OF_KEY, INTRODUCTIONS_OF_NETWORK, MAX_ROUNDS, PENDING_INVITATIONS,
 };
@@ -210,6 +214,7 @@ struct Session {
     /// What it wants to watch from the login on.
     watch: Vec<PeerName>,
     watched: Watched,
+    code: CodeUse,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -218,6 +223,8 @@ enum Timer {
     Introduction(IntroductionId),
     Token(RelayToken),
     LookUp(SessionId),
+    Code(SessionId),
+    FindCode(SessionId),
     Node(NodeId),
 }
 
@@ -233,9 +240,10 @@ pub struct Registry {
     introductions_of_keys: RateLimiter<PeerKey>,
     introductions_of_networks: SubnetRateLimiter,
     relay: Relay,
+    codes: Codes,
     /// The names of revoked keys.
     revoked: BTreeMap<PeerName, Revocation>,
-    /// Never removed early: a timer whose subject is gone does nothing.
+    /// Most are not removed early: a timer whose subject is gone does nothing.
     timers: BTreeSet<(Instant, Timer)>,
     actions: VecDeque<Action>,
     last_nonce: u64,
@@ -264,6 +272,7 @@ impl Registry {
             introductions_of_keys: RateLimiter::new(INTRODUCTIONS_OF_KEY, RATED),
             introductions_of_networks: of_networks,
             relay: Relay::default(),
+            codes: Codes::new(),
             revoked: BTreeMap::new(),
             timers: BTreeSet::new(),
             actions: VecDeque::new(),
@@ -326,6 +335,8 @@ impl Registry {
                 Timer::Introduction(id) => self.expire_introduction(now, id),
                 Timer::Token(token) => self.actions.extend(self.relay.expire(now, token)),
                 Timer::LookUp(session) => self.look_up_waiting(now, session),
+                Timer::Code(session) => self.expire_code(now, session),
+                Timer::FindCode(session) => self.find_sought(now, session),
                 Timer::Node(node) => self.node_due(now, node),
             }
         }
@@ -365,6 +376,7 @@ impl Registry {
                 pending_invitations: Budget::new(PENDING_INVITATIONS),
                 watch: log_in.watch,
                 watched: Watched::default(),
+                code: CodeUse::default(),
             },
         );
         if self.shutting_down {
@@ -442,6 +454,7 @@ impl Registry {
             observed: newcomer.observed,
             observer_ports: newcomer.observer_ports.clone(),
             relay: !self.has_no_relay,
+            codes: true,
         };
         self.send(session, logged_in);
         self.begin_presence(now, session, watch);
@@ -466,8 +479,9 @@ impl Registry {
 
     /// A message after the first on a control connection.
     ///
-    /// `fresh_token` is a token drawn at random for this call; it is used when
-    /// the message completes an introduction and dropped otherwise.
+    /// `fresh_token` is a token drawn at random for this call. It is used when the
+    /// message completes an introduction, decides which number a code has, and is
+    /// dropped otherwise.
     pub fn handle_message(
         &mut self,
         now: Instant,
@@ -487,10 +501,12 @@ impl Registry {
                 round,
                 peer,
                 reachability,
+                credential,
             } => {
-                let wanted = RoundReachability {
+                let wanted = InviteRequest {
                     round,
                     reachability,
+                    credential,
                 };
                 let invitee = Invitee {
                     name: &peer,
@@ -512,7 +528,11 @@ impl Registry {
             ClientMessage::Refuse {
                 introduction,
                 reason,
-            } => self.refuse(session, introduction, reason),
+                credential,
+            } => self.refuse(session, introduction, reason, credential),
+            ClientMessage::OpenCode => self.open_code(now, session, fresh_token),
+            ClientMessage::CloseCode => self.close_code(session),
+            ClientMessage::FindCode { number } => self.find_code(now, session, number),
             ClientMessage::Watch { names } => self.watch(now, session, names),
             ClientMessage::Unwatch { names } => self.unwatch(session, &names),
             ClientMessage::KeyHistory { name, key } => {
@@ -586,6 +606,7 @@ impl Registry {
         self.cluster.clear();
         self.presence.clear();
         self.introductions.clear();
+        self.codes = Codes::new();
         self.timers.clear();
         let refusal = Refusal::ShuttingDown;
         for session in std::mem::take(&mut self.sessions).into_keys() {
@@ -636,6 +657,9 @@ impl Registry {
         };
         self.observed.disconnected(session.identity.key);
         self.presence.forget(id, &session.watched);
+        if let Some(number) = session.code.open {
+            self.forget_code(id, number);
+        }
         self.fail_introductions_of(id);
         let name = session.identity.name;
         // A replaced session does not take its successor's name offline.

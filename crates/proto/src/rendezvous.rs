@@ -14,6 +14,7 @@ use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use crate::candidate::Candidate;
+use crate::credential::{CodeNumber, Credential};
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::recovery::{KeyHistory, LoginRecovery, RecoveryCertificate};
@@ -254,6 +255,9 @@ pub enum ClientMessage {
         peer: PeerName,
         /// The inviter's side.
         reachability: Reachability,
+        /// Passed on to the peer. One round's is enough.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<Credential>,
     },
     /// Takes up an [`ServerMessage::Invitation`].
     Answer {
@@ -270,6 +274,20 @@ pub enum ClientMessage {
         introduction: IntroductionId,
         /// Passed on to the inviter.
         reason: RefuseReason,
+        /// Passed on to the inviter. It answers that of the invitation.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<Credential>,
+    },
+    /// Asks for a number under which everybody can find the sender with
+    /// [`ClientMessage::FindCode`]; answered by [`ServerMessage::Code`]. One at a time.
+    OpenCode,
+    /// Nobody is to find the sender under its number any more.
+    CloseCode,
+    /// Asks who has opened a code; answered by [`ServerMessage::CodeFound`], if need be
+    /// later. One at a time.
+    FindCode {
+        /// Its number.
+        number: CodeNumber,
     },
     /// To be answered at once by [`ServerMessage::Pong`]: shows whether the
     /// connection still leads to the server.
@@ -306,6 +324,10 @@ pub enum ServerMessage {
         observer_ports: Vec<u16>,
         /// Whether the server offers a relay.
         relay: bool,
+        /// Whether the server knows [`ClientMessage::OpenCode`] and
+        /// [`ClientMessage::FindCode`]. Older servers do not say.
+        #[serde(default)]
+        codes: bool,
     },
     /// Answers a login that looks for it, before [`Refusal::NameTaken`].
     RecoveryCertificate(RecoveryCertificate),
@@ -361,6 +383,9 @@ pub enum ServerMessage {
         round: u8,
         /// Who asks.
         from: PeerIdentity,
+        /// What the inviter shows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<Credential>,
     },
     /// Both sides are known to each other: begin.
     Introduced {
@@ -391,6 +416,27 @@ pub enum ServerMessage {
         introduction: IntroductionId,
         /// Why.
         reason: IntroductionFailure,
+        /// What the peer has answered to the inviter's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credential: Option<Credential>,
+    },
+    /// Answers [`ClientMessage::OpenCode`].
+    Code {
+        /// The receiver's, until [`ServerMessage::CodeEnded`] or
+        /// [`ClientMessage::CloseCode`]; `None` when there is none to be had now.
+        number: Option<CodeNumber>,
+    },
+    /// The receiver's code is over: its time is up, or it has to make room.
+    CodeEnded {
+        /// Its number.
+        number: CodeNumber,
+    },
+    /// Answers [`ClientMessage::FindCode`].
+    CodeFound {
+        /// From the question.
+        number: CodeNumber,
+        /// Who has opened it, if anybody.
+        peer: Option<PeerIdentity>,
     },
     /// Answers a [`ClientMessage::Ping`].
     Pong {
@@ -486,6 +532,10 @@ pub enum RefuseReason {
     Busy,
     /// Nobody is here for this inviter, who is told that the peer is offline.
     Unavailable,
+    /// The credential is answered by another one; then the inviter may ask again.
+    Credential,
+    /// The credential belongs to no invitation that still holds.
+    InvitationOver,
 }
 
 impl From<RefuseReason> for IntroductionFailure {
@@ -495,6 +545,8 @@ impl From<RefuseReason> for IntroductionFailure {
             RefuseReason::NeedsPermission => Self::NeedsPermission,
             RefuseReason::Busy => Self::Busy,
             RefuseReason::Unavailable => Self::Offline,
+            RefuseReason::Credential => Self::Credential,
+            RefuseReason::InvitationOver => Self::InvitationOver,
         }
     }
 }
@@ -522,4 +574,10 @@ pub enum IntroductionFailure {
     /// Too many introductions in a short time.
     #[error("too many connection attempts; try again in a minute")]
     Limited,
+    /// The other side has answered the credential with one of its own.
+    #[error("the other side has checked the code and waits for the next step")]
+    Credential,
+    /// The other side knows no such invitation, or it is used or over.
+    #[error("the invitation is used up, over, or unknown to the other side")]
+    InvitationOver,
 }

@@ -4,9 +4,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use pinhole_proto::candidate::{Candidate, CandidateKind};
+use pinhole_proto::credential::{CodeNumber, Credential};
 use pinhole_proto::frame::{Decoder, FrameError, FrameKind, encode};
 use pinhole_proto::key::{PeerKey, Signature};
 use pinhole_proto::name::PeerName;
+use pinhole_proto::node::NodePerson;
 use pinhole_proto::recovery::{
     KeyHistory, LoginRecovery, RecoveryCertificate, RecoveryRequest, Revocation, SUCCESSIONS_MAX,
     Succession,
@@ -65,6 +67,16 @@ fn reachability() -> impl Strategy<Value = Reachability> {
             relay,
         }
     })
+}
+
+fn credential() -> impl Strategy<Value = Option<Credential>> {
+    let text = "[A-Za-z0-9_-]{1,256}";
+    option::of(text.prop_filter_map("not a credential", |text| text.parse().ok()))
+}
+
+fn code_number() -> impl Strategy<Value = CodeNumber> {
+    let number = 1..=CodeNumber::MAX;
+    number.prop_filter_map("not a number of a code", |number| number.try_into().ok())
 }
 
 fn key() -> impl Strategy<Value = PeerKey> {
@@ -143,7 +155,13 @@ fn login_with_recovery() -> impl Strategy<Value = ClientMessage> {
 }
 
 fn client_message() -> impl Strategy<Value = ClientMessage> {
-    let introduce = (introduction(), any::<u8>(), name(), reachability());
+    let introduce = (
+        introduction(),
+        any::<u8>(),
+        name(),
+        reachability(),
+        credential(),
+    );
     let answer = (introduction(), any::<u8>(), reachability());
     prop_oneof![
         (any::<u16>(), name(), vec(name(), 0..20)).prop_map(|(version, name, watch)| {
@@ -163,12 +181,13 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
         any::<[u8; 16]>().prop_map(|bytes| ClientMessage::Probe {
             token: ProbeToken::from_random(bytes),
         }),
-        introduce.prop_map(|(introduction, round, peer, reachability)| {
+        introduce.prop_map(|(introduction, round, peer, reachability, credential)| {
             ClientMessage::Introduce {
                 introduction,
                 round,
                 peer,
                 reachability,
+                credential,
             }
         }),
         answer.prop_map(
@@ -178,10 +197,16 @@ fn client_message() -> impl Strategy<Value = ClientMessage> {
                 reachability,
             }
         ),
-        introduction().prop_map(|introduction| ClientMessage::Refuse {
-            introduction,
-            reason: RefuseReason::Busy,
+        (introduction(), credential()).prop_map(|(introduction, credential)| {
+            ClientMessage::Refuse {
+                introduction,
+                reason: RefuseReason::Credential,
+                credential,
+            }
         }),
+        Just(ClientMessage::OpenCode),
+        Just(ClientMessage::CloseCode),
+        code_number().prop_map(|number| ClientMessage::FindCode { number }),
         any::<u64>().prop_map(|nonce| ClientMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
     ]
@@ -210,6 +235,8 @@ fn introduction_failure() -> impl Strategy<Value = IntroductionFailure> {
         IntroductionFailure::KeyMismatch,
         IntroductionFailure::TimedOut,
         IntroductionFailure::Limited,
+        IntroductionFailure::Credential,
+        IntroductionFailure::InvitationOver,
     ])
 }
 
@@ -234,6 +261,15 @@ fn introduced() -> impl Strategy<Value = ServerMessage> {
     })
 }
 
+fn code_message() -> impl Strategy<Value = ServerMessage> {
+    let found = (code_number(), option::of(peer()));
+    prop_oneof![
+        option::of(code_number()).prop_map(|number| ServerMessage::Code { number }),
+        code_number().prop_map(|number| ServerMessage::CodeEnded { number }),
+        found.prop_map(|(number, peer)| ServerMessage::CodeFound { number, peer }),
+    ]
+}
+
 fn server_message() -> impl Strategy<Value = ServerMessage> {
     let logged_in = (address(), vec(any::<u16>(), 0..4));
     let directory = select(vec![Directory::Open, Directory::Closed]);
@@ -243,8 +279,8 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
         vec(name(), 0..20),
         any::<bool>(),
     );
-    let invitation = (introduction(), any::<u8>(), peer());
-    let failed = (introduction(), introduction_failure());
+    let invitation = (introduction(), any::<u8>(), peer(), credential());
+    let failed = (introduction(), introduction_failure(), credential());
     let observed = (
         address(),
         option::of(any::<IpAddr>()),
@@ -256,6 +292,7 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
             observed,
             observer_ports,
             relay: true,
+            codes: true,
         }),
         refusal().prop_map(|reason| ServerMessage::Refused { reason }),
         certificate().prop_map(ServerMessage::RecoveryCertificate),
@@ -279,16 +316,23 @@ fn server_message() -> impl Strategy<Value = ServerMessage> {
                 more,
             }
         ),
-        invitation.prop_map(|(introduction, round, from)| ServerMessage::Invitation {
-            introduction,
-            round,
-            from,
+        invitation.prop_map(|(introduction, round, from, credential)| {
+            ServerMessage::Invitation {
+                introduction,
+                round,
+                from,
+                credential,
+            }
         }),
         introduced(),
-        failed.prop_map(|(introduction, reason)| ServerMessage::IntroductionFailed {
-            introduction,
-            reason,
+        failed.prop_map(|(introduction, reason, credential)| {
+            ServerMessage::IntroductionFailed {
+                introduction,
+                reason,
+                credential,
+            }
         }),
+        code_message(),
         any::<u64>().prop_map(|nonce| ServerMessage::Ping { nonce }),
         any::<u64>().prop_map(|nonce| ServerMessage::Pong { nonce }),
         Just(ServerMessage::RelayPaired),
@@ -456,4 +500,126 @@ fn names_on_the_wire_are_checked() {
         let decoded = decoder.next_message::<ClientMessage>();
         assert!(matches!(decoded, Err(FrameError::Json(_))), "{name}");
     }
+}
+
+/// What a server reads of this JSON.
+fn read_by_server(json: &serde_json::Value) -> Option<ClientMessage> {
+    let mut decoder = Decoder::new(FrameKind::Client);
+    decoder.feed(&encode(FrameKind::Client, json).ok()?);
+    decoder.next_message().ok()?
+}
+
+#[test]
+fn credentials_and_numbers_on_the_wire_are_checked() {
+    let introduction = "a".repeat(26);
+    let refuse = |credential: serde_json::Value| {
+        serde_json::json!({
+            "type": "refuse",
+            "introduction": introduction,
+            "reason": "credential",
+            "credential": credential,
+        })
+    };
+    for (credential, is_right) in [
+        ("a".into(), true),
+        ("x".repeat(256).into(), true),
+        (serde_json::Value::Null, true),
+        ("x".repeat(257).into(), false),
+        ("".into(), false),
+        ("YQ==".into(), false),
+        ("a+b".into(), false),
+        ("a b".into(), false),
+        ("\u{202e}".into(), false),
+        (7.into(), false),
+        (vec!["a"].into(), false),
+    ] {
+        let read = read_by_server(&refuse(credential.clone()));
+        assert_eq!(read.is_some(), is_right, "{credential}");
+    }
+    for (number, is_right) in [
+        (serde_json::json!(1), true),
+        (999.into(), true),
+        (0.into(), false),
+        (1_000.into(), false),
+        ((-1).into(), false),
+        (7.5.into(), false),
+        ("7".into(), false),
+        (serde_json::Value::Null, false),
+    ] {
+        let find = serde_json::json!({"type": "find_code", "number": number});
+        let read = read_by_server(&find);
+        assert_eq!(read.is_some(), is_right, "{number}");
+    }
+    // A message that has none is read without it, however it looks.
+    let answered = serde_json::json!({
+        "type": "pong",
+        "nonce": 7,
+        "credential": "x".repeat(1000),
+    });
+    assert_eq!(
+        read_by_server(&answered),
+        Some(ClientMessage::Pong { nonce: 7 })
+    );
+}
+
+/// Versions without credentials and codes read what is said without them, and are read.
+#[test]
+fn without_credentials_and_codes_messages_are_as_they_were() {
+    let key = PeerKey::from_bytes([7; 32]);
+    let from = serde_json::json!({"name": "bob", "key": key});
+    let introduction = "a".repeat(26);
+    let reachability = serde_json::json!({
+        "candidates": [],
+        "share_host": "always",
+        "relay": true,
+    });
+    let client = [
+        serde_json::json!({
+            "type": "introduce",
+            "introduction": introduction,
+            "round": 1,
+            "peer": "bob",
+            "reachability": reachability,
+        }),
+        serde_json::json!({
+            "type": "refuse",
+            "introduction": introduction,
+            "reason": "busy",
+        }),
+    ];
+    for json in client {
+        let read: ClientMessage = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), json);
+    }
+    let server = [
+        serde_json::json!({
+            "type": "invitation",
+            "introduction": introduction,
+            "round": 1,
+            "from": from,
+        }),
+        serde_json::json!({
+            "type": "introduction_failed",
+            "introduction": introduction,
+            "reason": "offline",
+        }),
+    ];
+    for json in server {
+        let read: ServerMessage = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(read).unwrap(), json);
+    }
+    let person = serde_json::json!({"name": "bob", "key": key, "login": 7});
+    let read: NodePerson = serde_json::from_value(person.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), person);
+    let logged_in = serde_json::json!({
+        "type": "logged_in",
+        "observed": "198.51.100.1:5000",
+        "observer_ports": [4747],
+        "relay": true,
+    });
+    let read: ServerMessage = serde_json::from_value(logged_in).unwrap();
+    let ServerMessage::LoggedIn { codes, .. } = read else {
+        panic!("{read:?}");
+    };
+    assert!(!codes, "an older server knows no codes");
 }

@@ -143,7 +143,6 @@ impl AdmissionControl {
     pub(crate) fn held(&self) -> Held {
         Held {
             people: self.sessions.used(),
-            connections: self.connections.used(),
             strange_observations: self.strange_observations.used(),
             handshakes: self.handshakes.used(),
             waiting_handshakes: self.waiting.used(),

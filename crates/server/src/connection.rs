@@ -24,6 +24,7 @@ use crate::context::{
     ConnectionError, Context, linger, read_message, refuse, tell, write_frame, write_message,
 };
 use crate::inbox::{RegistrarInput, RelayLeg, TlsStream};
+use crate::metrics::ConnectionKind;
 use crate::probe::ProbeRequest;
 use crate::registrar::OUTGOING_FRAMES;
 use crate::relay_pairing;
@@ -61,11 +62,12 @@ struct AuthenticatedClient {
 
 impl AuthenticatedClient {
     /// Turns the connection into one that waits at the relay.
-    fn into_relay_leg(self, connection: ConnectionSlot) -> (RelayLeg, Decoder) {
+    fn into_relay_leg(self, context: &Context, connection: ConnectionSlot) -> (RelayLeg, Decoder) {
         let leg = RelayLeg {
             stream: self.stream,
             key: self.key,
             connection: Arc::new(connection),
+            _counted: context.metrics.connection(ConnectionKind::Relay),
         };
         (leg, self.decoder)
     }
@@ -186,7 +188,7 @@ async fn serve_speaking(
             Err(full) => turn_away(context, client, full).await,
         },
         ClientMessage::Relay { token } => {
-            let (leg, decoder) = client.into_relay_leg(connection);
+            let (leg, decoder) = client.into_relay_leg(context, connection);
             Box::pin(relay_pairing::relay(context, leg, decoder, token)).await
         }
         other => Err(ConnectionError::FirstMessage(type_of(&other))),
@@ -212,6 +214,9 @@ const fn type_of(message: &ClientMessage) -> &'static str {
         ClientMessage::Watch { .. } => "watch",
         ClientMessage::Unwatch { .. } => "unwatch",
         ClientMessage::KeyHistory { .. } => "key_history",
+        ClientMessage::OpenCode => "open_code",
+        ClientMessage::CloseCode => "close_code",
+        ClientMessage::FindCode { .. } => "find_code",
         ClientMessage::Ping { .. } => "ping",
         ClientMessage::Pong { .. } => "pong",
     }
@@ -267,6 +272,7 @@ async fn control(
     connection: ConnectionSlot,
     slot: Slot,
 ) -> Result<(), ConnectionError> {
+    let _counted = context.metrics.connection(ConnectionKind::Control);
     let (outgoing, mut frames) = mpsc::channel(OUTGOING_FRAMES);
     let session = SessionId(context.fresh_id());
     let backlog = context.backlogs.of_one();
@@ -357,6 +363,7 @@ async fn observe(
     connection: ConnectionSlot,
     slot: Option<Slot>,
 ) -> Result<(), ConnectionError> {
+    let _counted = context.metrics.connection(ConnectionKind::Observation);
     let (key, observed) = (client.key, client.observed);
     let other_address = arrival.listener.other_address;
     let request = ProbeRequest {
@@ -387,7 +394,7 @@ async fn observe(
     match ended {
         Ok(Some(token)) => {
             drop(slot);
-            let (leg, decoder) = client.into_relay_leg(connection);
+            let (leg, decoder) = client.into_relay_leg(context, connection);
             Box::pin(relay_pairing::relay(context, leg, decoder, token)).await
         }
         Ok(None) => Ok(()),

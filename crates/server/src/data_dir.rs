@@ -27,7 +27,7 @@ use tracing::warn;
 
 use crate::names::{Database, Names, NamesError, PostgresNames, SqliteNames};
 
-pub use inspection::{Inspection, inspect};
+pub use inspection::{Inspection, inspect, is_in_use};
 pub use migration::migrate;
 
 const KEY: &str = "server.key";

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admission::ConnectionSlot;
 use crate::backlog::{Backlog, QueuedFrame, SharedFrame};
 use crate::limits::NameLimits;
+use crate::metrics::CountedConnection;
 
 /// Boxed, because every step of a connection would otherwise reserve space for it.
 pub(crate) type TlsStream = Box<tokio_rustls::server::TlsStream<TcpStream>>;
@@ -134,4 +135,5 @@ pub(crate) struct RelayLeg {
     pub(crate) key: PeerKey,
     /// Counts against the inviter once it is known.
     pub(crate) connection: Arc<ConnectionSlot>,
+    pub(crate) _counted: CountedConnection,
 }

@@ -198,7 +198,11 @@ impl Limits {
             connections.total = files / 8 * 5;
             connections.reserved = connections.total / 4;
         }
-        // Evicted connections have their descriptor still for a moment: an eighth remains.
+        // A pipe takes two, so this is a sixty-fourth.
+        let pipes = usize::try_from(files / 128).unwrap_or(usize::MAX);
+        self.relay.pipes = self.relay.pipes.min(pipes);
+        // Evicted connections have their descriptor still for a moment: nearly an eighth
+        // remains.
         self.handshakes.total = self.handshakes.total.min(files / 16);
         self.silent.total = self.silent.total.min(files / 16);
         self.waiting.total = self.waiting.total.min(files / 8);
@@ -245,6 +249,8 @@ pub struct RelayLimits {
     pub total_bytes_per_second: Option<u64>,
     /// Pairs at once.
     pub pairs: Bounds,
+    /// Pipes for fast directions of pairs. Others are copied.
+    pub pipes: usize,
 }
 
 impl Default for RelayLimits {
@@ -263,6 +269,8 @@ impl Default for RelayLimits {
                 per_key: 64,
                 per_subnet: widening(256),
             },
+            // Linux lets a user have 64 MiB in pipes: so many of 64 KiB.
+            pipes: 1_024,
         }
     }
 }
@@ -279,6 +287,7 @@ mod tests {
         } = few.connections;
         assert_eq!((total, reserved, few.handshakes.total), (640, 160, 64));
         assert_eq!((few.silent.total, few.waiting.total), (64, 128));
+        assert_eq!(few.relay.pipes, 8);
         let many = Limits::default().within_open_files(1_000_000);
         let Bounds {
             total, reserved, ..

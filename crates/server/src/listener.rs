@@ -3,6 +3,7 @@
 //! Two ports of every address: a client that is seen on both learns whether its NAT maps
 //! one local port to the same public port for every destination.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -50,10 +51,7 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, ListenAddressError> {
         if let Ok(address) = text.parse::<SocketAddr>() {
-            return Ok(Self {
-                host: Some(ListenHost::Ip(address.ip())),
-                port: address.port(),
-            });
+            return Ok(address.into());
         }
         let in_brackets = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
         if let Ok(ip) = in_brackets.unwrap_or(text).parse() {
@@ -79,6 +77,25 @@ impl FromStr for ListenAddress {
     }
 }
 
+/// Every address, and the default port.
+impl Default for ListenAddress {
+    fn default() -> Self {
+        Self {
+            host: None,
+            port: DEFAULT_PORT,
+        }
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            host: Some(ListenHost::Ip(address.ip())),
+            port: address.port(),
+        }
+    }
+}
+
 impl std::fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.host {
@@ -90,15 +107,17 @@ impl std::fmt::Display for ListenAddress {
 }
 
 impl ListenAddress {
-    /// Looks its name up, if it has one.
+    /// Listens there for a moment, to see whether it is possible.
+    ///
+    /// Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When there is no such name.
-    pub fn resolve(&self) -> Result<(), BindError> {
-        match &self.host {
-            Some(ListenHost::Name(_)) => self.addresses().map(drop),
-            _ => Ok(()),
-        }
+    /// When it is not.
+    pub fn try_listen(&self) -> Result<(), BindError> {
+        let addresses = self.addresses()?;
+        addresses
+            .into_iter()
+            .try_for_each(|it| listen(it).map(drop))
     }
 
     fn addresses(&self) -> Result<Vec<SocketAddr>, BindError> {
@@ -139,6 +158,15 @@ fn everywhere(port: u16) -> Result<Vec<SocketAddr>, BindError> {
     }
 }
 
+/// These addresses, or every address and the default port if there are none.
+#[must_use]
+pub fn or_everywhere(asked: &[ListenAddress]) -> Cow<'_, [ListenAddress]> {
+    match asked {
+        [] => vec![ListenAddress::default()].into(),
+        asked => asked.into(),
+    }
+}
+
 /// Listens on all of these, or on every address and the default port if there are
 /// none; on two ports of each, see [`bind`].
 ///
@@ -147,11 +175,8 @@ fn everywhere(port: u16) -> Result<Vec<SocketAddr>, BindError> {
 /// # Errors
 /// When one of them cannot be listened on.
 pub fn bind_all(asked: &[ListenAddress]) -> Result<Vec<TcpListener>, BindError> {
-    if asked.is_empty() {
-        return bind(&everywhere(DEFAULT_PORT)?);
-    }
     let mut addresses = Vec::new();
-    for address in asked {
+    for address in or_everywhere(asked).iter() {
         addresses.extend(address.addresses()?);
     }
     bind(&addresses)

@@ -16,11 +16,38 @@ use serde::Serialize;
 /// A counter for each value of one label.
 type Counted = Family<[(&'static str, String); 1], Counter>;
 
+/// What a connection with a proven key is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ConnectionKind {
+    Control,
+    Observation,
+    Relay,
+}
+
+impl ConnectionKind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Observation => "observation",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// Counts a connection as long as it lives.
+#[derive(Debug)]
+pub(crate) struct CountedConnection(Gauge);
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// What is held at the moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Held {
     pub(crate) people: u64,
-    pub(crate) connections: u64,
     pub(crate) strange_observations: u64,
     pub(crate) handshakes: u64,
     pub(crate) waiting_handshakes: u64,
@@ -38,7 +65,7 @@ pub(crate) struct Metrics {
     started: Instant,
     uptime: Gauge,
     people: Gauge,
-    connections: Gauge,
+    connections: Family<[(&'static str, &'static str); 1], Gauge>,
     strange_observations: Gauge,
     handshakes: Gauge,
     waiting_handshakes: Gauge,
@@ -69,10 +96,6 @@ impl Metrics {
         };
         let uptime = gauge("uptime_seconds", "Time since the start");
         let people = gauge("people", "Control connections: people online or logging in");
-        let connections = gauge(
-            "connections",
-            "Connections with a proven key, of every kind",
-        );
         let strange_observations = gauge(
             "strange_observations",
             "Observation connections of keys that are not logged in",
@@ -87,6 +110,12 @@ impl Metrics {
         let nodes = gauge(
             "nodes",
             "Other nodes of this server to which there is a link",
+        );
+        let connections = Family::default();
+        registry.register(
+            "connections",
+            "Connections with a proven key, by kind",
+            connections.clone(),
         );
         let relayed_bytes = Counter::default();
         registry.register("relayed_bytes", "Bytes relayed", relayed_bytes.clone());
@@ -115,6 +144,12 @@ impl Metrics {
             waiting_inputs,
             relayed_bytes,
         }
+    }
+
+    pub(crate) fn connection(&self, kind: ConnectionKind) -> CountedConnection {
+        let gauge = self.connections.get_or_create(&[("kind", kind.word())]);
+        gauge.inc();
+        CountedConnection(gauge.clone())
     }
 
     /// Counts what a message to `receivers` sessions tells of.
@@ -156,7 +191,6 @@ impl Metrics {
         let set = |gauge: &Gauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.uptime, self.started.elapsed().as_secs());
         set(&self.people, held.people);
-        set(&self.connections, held.connections);
         set(&self.strange_observations, held.strange_observations);
         set(&self.handshakes, held.handshakes);
         set(&self.waiting_handshakes, held.waiting_handshakes);
@@ -177,4 +211,35 @@ fn word<T: Serialize>(reason: &T) -> String {
     let word = serde_json::to_value(reason).ok();
     let word = word.and_then(|it| it.as_str().map(ToOwned::to_owned));
     word.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_by_kind_while_they_live() {
+        let metrics = Metrics::new(Gauge::default(), Histogram::new([1.0]));
+        let counts = || {
+            let text = metrics.text(Held::default());
+            let lines = text
+                .lines()
+                .filter_map(|it| it.strip_prefix("pinhole_connections{kind="));
+            let mut counts: Vec<String> = lines.map(str::to_owned).collect();
+            counts.sort_unstable();
+            counts
+        };
+        let control = metrics.connection(ConnectionKind::Control);
+        let relay = [(); 2].map(|()| metrics.connection(ConnectionKind::Relay));
+        drop(metrics.connection(ConnectionKind::Observation));
+        assert_eq!(
+            counts(),
+            ["\"control\"} 1", "\"observation\"} 0", "\"relay\"} 2"]
+        );
+        drop((control, relay));
+        assert_eq!(
+            counts(),
+            ["\"control\"} 0", "\"observation\"} 0", "\"relay\"} 0"]
+        );
+    }
 }

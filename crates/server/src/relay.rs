@@ -1,5 +1,9 @@
 //! The relay: passes bytes between two peers within the operator's limits.
 
+mod direction;
+#[cfg_attr(not(target_os = "linux"), path = "relay/no_pipe.rs")]
+mod pipe;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +14,7 @@ use pinhole_budget::{ByteRate, Full, Owner};
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::registry::Inviter;
 use pinhole_proto::rendezvous::Refusal;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::yield_now;
 use tokio::time::{interval, sleep, sleep_until};
@@ -23,10 +25,9 @@ use crate::caps::RELAY_PAIRS;
 use crate::limits::RelayLimits;
 use crate::quota::Quota;
 use crate::slots::{Slot, Slots};
+use direction::Direction;
+use pipe::Pipes;
 
-/// The size of a read. It is also the most that waits for the slower side, and one turn
-/// at a limited rate.
-const BUFFER_BYTES: usize = 64 * 1024;
 /// How often the log reports what was relayed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -48,6 +49,7 @@ pub(crate) struct RelayService {
     pairs: Arc<Slots>,
     quota: Quota,
     rate: Mutex<ByteRate>,
+    pipes: Pipes,
     pub(crate) carried_bytes: AtomicU64,
     /// How many pairs there are.
     open: watch::Sender<u64>,
@@ -88,6 +90,7 @@ impl RelayService {
             pairs: Slots::raised_by(RELAY_PAIRS, limits.pairs),
             quota: Quota::new(limits.bytes_per_day, limits.network_bytes_per_day),
             rate: Mutex::new(ByteRate::new(limits.total_bytes_per_second)),
+            pipes: Pipes::new(limits.pipes),
             carried_bytes: AtomicU64::new(0),
             open: watch::Sender::new(0),
             limits: Mutex::new(limits),
@@ -161,8 +164,16 @@ impl RelayService {
         };
         let both = async {
             tokio::try_join!(
-                self.copy(pair, a_reader, b_writer, &carried_bytes),
-                self.copy(pair, b_reader, a_writer, &carried_bytes),
+                self.carry_one_way(
+                    pair,
+                    Direction::new(a_reader, b_writer, &self.pipes),
+                    &carried_bytes
+                ),
+                self.carry_one_way(
+                    pair,
+                    Direction::new(b_reader, a_writer, &self.pipes),
+                    &carried_bytes
+                ),
             )
         };
         tokio::select! {
@@ -175,20 +186,18 @@ impl RelayService {
         }
     }
 
-    async fn copy(
+    async fn carry_one_way(
         &self,
         pair: &RelayPair,
-        mut from: ReadHalf<'_>,
-        mut to: WriteHalf<'_>,
+        mut direction: Direction<'_>,
         carried_bytes: &AtomicU64,
     ) -> Result<(), CarryError> {
-        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let read = from.read(&mut buffer).await?;
-            if read == 0 {
-                return Ok(to.shutdown().await?);
+            let taken = direction.take_in().await?;
+            if taken == 0 {
+                return Ok(direction.end().await?);
             }
-            let bytes = read as u64;
+            let bytes = taken as u64;
             let now = Instant::now();
             if !self.quota.take(now, pair.keys, pair.inviter, bytes) {
                 return Err(CarryError::Limit(Refusal::RelayBytes));
@@ -197,7 +206,7 @@ impl RelayService {
             pass(&pair.rate, bytes).await;
             pass(&self.rate, bytes).await;
             drop(turn);
-            to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+            direction.pass_on().await?;
             carried_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.carried_bytes.fetch_add(bytes, Ordering::Relaxed);
             // A fast pair would otherwise go on for a long time before others have their
@@ -256,10 +265,12 @@ async fn idle(carried_bytes: &AtomicU64, limit: Duration) {
 #[cfg(test)]
 mod tests {
     use pinhole_budget::{Bounds, SubnetBounds};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
     use tokio::task::JoinHandle;
 
+    use super::direction::STEP_BYTES;
     use super::*;
 
     fn inviter(number: u8) -> Inviter {
@@ -316,6 +327,58 @@ mod tests {
         alice.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, b"answer");
         carried.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn floods_both_ways_arrive_whole_and_are_counted() {
+        const BYTES: usize = 10_000_001;
+        let relay = relay(|limits| {
+            limits.bytes_per_second = None;
+            limits.total_bytes_per_second = None;
+        });
+        let (alice, bob, carried) = meet(&relay, [1, 2]).await;
+        let sent: Arc<Vec<u8>> = Arc::new((0..=250).cycle().take(BYTES).collect());
+        let mut receiving = Vec::new();
+        for side in [alice, bob] {
+            let (mut from, mut to) = side.into_split();
+            let sent = Arc::clone(&sent);
+            tokio::spawn(async move {
+                to.write_all(&sent).await.unwrap();
+                to.shutdown().await.unwrap();
+            });
+            receiving.push(tokio::spawn(async move {
+                let mut received = Vec::new();
+                from.read_to_end(&mut received).await.unwrap();
+                received
+            }));
+        }
+        for received in receiving {
+            assert!(received.await.unwrap() == *sent, "other bytes have arrived");
+        }
+        carried.await.unwrap().unwrap();
+        assert_eq!(
+            relay.carried_bytes.load(Ordering::Relaxed),
+            BYTES as u64 * 2
+        );
+    }
+
+    #[tokio::test]
+    async fn a_flood_ends_at_the_day_s_bytes() {
+        const MOST: u64 = 1_000_000;
+        let relay = relay(|limits| limits.bytes_per_day = Some(MOST));
+        let (alice, mut bob, carried) = meet(&relay, [1, 2]).await;
+        let (_kept, writer) = alice.into_split();
+        tokio::spawn(pour(writer));
+        let mut received = Vec::new();
+        bob.read_to_end(&mut received).await.unwrap();
+        let ended = carried.await.unwrap().unwrap_err();
+        assert!(matches!(ended, CarryError::Limit(Refusal::RelayBytes)));
+        let last = MOST - 2 * STEP_BYTES as u64..=MOST;
+        assert!(
+            last.contains(&(received.len() as u64)),
+            "{}",
+            received.len()
+        );
     }
 
     #[tokio::test]
@@ -461,11 +524,11 @@ mod tests {
     }
 
     async fn pour(mut to: OwnedWriteHalf) {
-        while to.write_all(&[0; BUFFER_BYTES]).await.is_ok() {}
+        while to.write_all(&[0; STEP_BYTES]).await.is_ok() {}
     }
 
     async fn drain(mut from: OwnedReadHalf, count: Arc<AtomicU64>) {
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut buffer = vec![0; STEP_BYTES];
         while let Ok(read @ 1..) = from.read(&mut buffer).await {
             count.fetch_add(read as u64, Ordering::Relaxed);
         }
@@ -478,7 +541,7 @@ mod tests {
         let shares = shares(&relay, 4).await;
         let total: u64 = shares.iter().sum();
         // What may be caught up after a pause, and what waits at the other end.
-        let most = limit * 11 / 10 + 4 * 3 * BUFFER_BYTES as u64;
+        let most = limit * 11 / 10 + 4 * 3 * STEP_BYTES as u64;
         assert!((limit / 2..most).contains(&total), "{shares:?}");
         let fair = total / 4;
         assert!(
@@ -492,7 +555,7 @@ mod tests {
         let limit = 1_000_000;
         let relay = relay(|limits| limits.bytes_per_second = Some(limit));
         let shares = shares(&relay, 2).await;
-        let most = limit * 11 / 10 + 3 * BUFFER_BYTES as u64;
+        let most = limit * 11 / 10 + 3 * STEP_BYTES as u64;
         let fits = |share: &u64| (limit / 2..most).contains(share);
         assert!(shares.iter().all(fits), "{shares:?}");
     }

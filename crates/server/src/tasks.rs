@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use pinhole_proto::key::{Fingerprint, PeerKey};
 use pinhole_proto::name::PeerName;
 use pinhole_server::Limits;
-use pinhole_server::data_dir::{self, back_up, inspect, open_names};
+use pinhole_server::data_dir::{self, back_up, inspect, is_in_use, open_names};
+use pinhole_server::listener::{ListenAddress, or_everywhere};
 use pinhole_server::names::{Database, NameEntry, Names, start_of};
 use serde::Serialize;
 
@@ -194,7 +195,7 @@ async fn transfer(names: &mut Names, name: &PeerName, key: &str) -> anyhow::Resu
 
 /// Says what would keep a server with these arguments from working.
 pub(crate) async fn check(serve: ServeArguments, open_files: Option<u64>) -> anyhow::Result<()> {
-    let path = data_dir_or_default(serve.data_dir)?;
+    let path = data_dir_or_default(serve.data_dir.clone())?;
     let database = database(serve.database.as_deref())?;
     let mut problems = Vec::new();
     match inspect(&path, database).await {
@@ -209,11 +210,7 @@ pub(crate) async fn check(serve: ServeArguments, open_files: Option<u64>) -> any
         }
         Err(error) => problems.push(crate::sentence(&error.into())),
     }
-    for address in &serve.listen {
-        if let Err(error) = address.resolve() {
-            problems.push(crate::sentence(&error.into()));
-        }
-    }
+    problems.extend(unusable(&serve, is_in_use(&path)));
     problems.extend(too_few(&Limits::from(serve.limits), open_files));
     for problem in &problems {
         eprintln!("pinhole-server: {problem}");
@@ -223,6 +220,20 @@ pub(crate) async fn check(serve: ServeArguments, open_files: Option<u64>) -> any
         1 => bail!("1 thing is wrong"),
         many => bail!("{many} things are wrong"),
     }
+}
+
+/// Addresses that a server with these arguments cannot listen on. One that runs already has
+/// them itself.
+fn unusable(serve: &ServeArguments, is_running: bool) -> Vec<String> {
+    let node = serve.database.as_ref().map(|_| serve.node.node);
+    let others = serve.admin.into_iter().chain(node);
+    let mut addresses = or_everywhere(&serve.listen).into_owned();
+    addresses.extend(others.map(ListenAddress::from));
+    let errors = addresses.iter().filter_map(|it| it.try_listen().err());
+    errors
+        .filter(|error| !(is_running && error.source.kind() == io::ErrorKind::AddrInUse))
+        .map(|error| crate::sentence(&error.into()))
+        .collect()
 }
 
 /// Limits that cannot be reached because of another one.

@@ -10,6 +10,7 @@ use crate::connection::buffer::Buffer;
 use crate::connection::reader::{FrameReader, Received};
 use crate::display::display_text;
 use crate::event::{ExchangeEvent, Party, Summary, TransferError};
+use crate::protocol::digest::Digest;
 use crate::protocol::early::{EARLY_BYTES_MAX, EARLY_FILES_MAX};
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame::{self, BATCH_ITEM_BYTES, ChunkHeader};
@@ -154,10 +155,16 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
                 transfer,
                 entry,
                 root,
-            } => {
-                let end = Work::End { entry, root };
-                self.take(transfer, end, "file_end").await?;
-            }
+            } => self.file_end(transfer, entry, root).await?,
+            Message::StreamEnd {
+                transfer,
+                size_bytes,
+                root,
+            } => self.stream_end(transfer, size_bytes, root).await?,
+            Message::Arrived {
+                transfer,
+                size_bytes,
+            } => self.arrived(transfer, size_bytes)?,
             Message::FileFailed {
                 transfer,
                 entry,
@@ -176,6 +183,44 @@ impl<R: AsyncRead + Unpin> Dispatch<R> {
                 return Err(Ended::Reported(display_text(&words)));
             }
         }
+        Ok(())
+    }
+
+    async fn file_end(
+        &mut self,
+        id: TransferId,
+        entry: EntryIndex,
+        root: Digest,
+    ) -> Result<(), Violation> {
+        let end = Work::End {
+            entry,
+            root,
+            streamed_bytes: None,
+        };
+        self.take(id, end, "file_end").await
+    }
+
+    async fn stream_end(
+        &mut self,
+        id: TransferId,
+        size_bytes: u64,
+        root: Digest,
+    ) -> Result<(), Violation> {
+        let end = Work::End {
+            entry: EntryIndex::FIRST,
+            root,
+            streamed_bytes: Some(size_bytes),
+        };
+        self.take(id, end, "stream_end").await
+    }
+
+    /// The receiver has written so much of a stream.
+    fn arrived(&self, id: TransferId, size_bytes: u64) -> Result<(), Violation> {
+        self.table.with_outgoing(id, |open| {
+            let news_bytes = open.machine.arrived(size_bytes)?;
+            open.transfer.progress.add_bytes(news_bytes);
+            Ok(())
+        })?;
         Ok(())
     }
 

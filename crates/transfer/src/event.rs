@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::display::display_text;
 use crate::protocol::digest::Digest;
 use crate::protocol::file_error::{FileError, FileErrorKind, in_brackets};
@@ -114,7 +116,7 @@ pub struct Summary {
 
 /// Files and folders that got another name on their way, by their paths, fit to be
 /// shown. What is in a folder that got another is not among them for that.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Renamed {
     /// The first of them: the path before and the one that it got.
     pub first: Vec<(String, String)>,
@@ -179,9 +181,32 @@ pub enum TransferError {
     /// The connection broke.
     #[error("the connection was lost")]
     ConnectionLost,
+    /// A stream, or a file that was written into a pipe, ended before its end. It cannot
+    /// go on from there.
+    #[error("after {arrived_bytes} bytes: {reason}")]
+    Broken {
+        /// How much was verified and written on the receiving side, as far as this side
+        /// knows.
+        arrived_bytes: u64,
+        /// What has become of that.
+        streamed: Streamed,
+        /// Why it ended.
+        reason: Box<TransferError>,
+    },
     /// The connection ended because this party broke the protocol.
     #[error("{} broke the protocol", match .0 { Party::Us => "this side", Party::Peer => "the other side" })]
     Violation(Party),
+}
+
+/// What has become of what had arrived of a stream that broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streamed {
+    /// It was sent to the other side.
+    Sent,
+    /// It was passed on into a pipe.
+    PassedOn,
+    /// It was removed.
+    Removed,
 }
 
 /// Why an exchange does not go on, or does not do what was asked.

@@ -5,6 +5,7 @@
 //! writes (`connection::writer`), and a handle with which to offer, answer and cancel.
 //! Which transfers are open stands in `transfer_table`.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +22,14 @@ use crate::disk::store::Store;
 use crate::dispatch::Dispatch;
 use crate::event::{ExchangeError, ExchangeEvent, Party, TransferError};
 use crate::offers::PeerOwner;
+use crate::pipe::PipeOutput;
 use crate::prepared::Prepared;
 use crate::progress::Progress;
+use crate::protocol::manifest::Manifest;
 use crate::protocol::message::{CancelReason, DeclineReason, Message, Side, TransferId};
 use crate::protocol::selection::Selection;
+use crate::receive::Place;
+use crate::receive::pipe::Output;
 use crate::resume::ResumeState;
 use crate::send::source::Source;
 use crate::transfer_table::TransferTable;
@@ -87,6 +92,12 @@ pub enum AcceptError {
     /// The folder does not serve.
     #[error(transparent)]
     Destination(#[from] DestinationError),
+    /// Something else than a single file was to go into a pipe.
+    #[error("only a single file can be passed on")]
+    NotOneFile,
+    /// The pipe serves another transfer.
+    #[error("something else is passed on already")]
+    PipeInUse,
     /// The exchange or the offer is over.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
@@ -193,6 +204,10 @@ async fn converse<R: AsyncRead + Unpin>(
     ended
 }
 
+fn all_of(manifest: &Arc<Manifest>) -> Arc<Selection> {
+    Arc::new(Selection::without(Arc::clone(manifest), BTreeSet::new()))
+}
+
 impl Exchange {
     /// Offers files. Returns at once; what becomes of it is told by events.
     ///
@@ -279,16 +294,46 @@ impl Exchange {
     ) -> Result<Prepared, AcceptError> {
         let table = &self.table;
         let (manifest, transfer) = table.begin_preparing(id, resume)?;
+        let all = all_of(&manifest);
         let (attempt, resume) = (table.connection.attempt(&transfer.control), resume.clone());
         let prepare = move || Store::prepare(destination, manifest, &choices, attempt, resume);
         let prepared = tokio::task::spawn_blocking(prepare).await;
         match prepared.map_err(|_| ExchangeError::Closed)? {
-            Ok(store) => Ok(Prepared::new(Arc::clone(table), transfer, store)),
+            Ok(store) => {
+                let place = Place::Folder(Box::new(store));
+                Ok(Prepared::new(Arc::clone(table), transfer, all, place))
+            }
             Err(error) => {
                 table.back_to_offered(id);
                 Err(error.into())
             }
         }
+    }
+
+    /// As [`Exchange::prepare`], for an offer of a single file that is written into a
+    /// pipe as it comes. A pipe serves one offer, be it that it is never begun.
+    ///
+    /// # Errors
+    /// The offer is of something else, or over, or the pipe is in use. Except for the
+    /// second it stays open.
+    pub fn prepare_pipe(
+        &self,
+        id: TransferId,
+        output: &PipeOutput,
+    ) -> Result<Prepared, AcceptError> {
+        let table = &self.table;
+        let offer = table.offer(id)?;
+        if (offer.files(), offer.folders()) != (1, 0) {
+            return Err(AcceptError::NotOneFile);
+        }
+        let end = output.take().ok_or(AcceptError::PipeInUse)?;
+        let (manifest, transfer) = table.begin_preparing(id, &ResumeState::default())?;
+        let place = Place::Pipe(Output {
+            name: output.name().to_owned(),
+            end,
+        });
+        let all = all_of(&manifest);
+        Ok(Prepared::new(Arc::clone(table), transfer, all, place))
     }
 
     /// Does not take an offer, or words. No event follows.

@@ -1,19 +1,23 @@
 //! An offer about to be taken.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::disk::store::Store;
 use crate::event::{Party, TransferError};
+use crate::protocol::selection::Selection;
+use crate::receive::Place;
 use crate::transfer::Transfer;
 use crate::transfer_table::TransferTable;
 
-/// An offer whose place on the disk is ready. What an attempt before has left is
+/// An offer whose place is ready. What an attempt before has left is
 /// kept when this is dropped; that blocks.
 pub struct Prepared {
     table: Arc<TransferTable>,
     transfer: Arc<Transfer>,
-    store: Store,
+    /// All of it goes into a pipe; a folder knows what is wanted.
+    all: Arc<Selection>,
+    place: Place,
 }
 
 impl fmt::Debug for Prepared {
@@ -28,12 +32,14 @@ impl Prepared {
     pub(crate) const fn new(
         table: Arc<TransferTable>,
         transfer: Arc<Transfer>,
-        store: Store,
+        all: Arc<Selection>,
+        place: Place,
     ) -> Self {
         Self {
             table,
             transfer,
-            store,
+            all,
+            place,
         }
     }
 
@@ -46,11 +52,15 @@ impl Prepared {
     pub fn begin(self) -> Result<(), Box<Self>> {
         self.table.connection.silence.restart();
         let transfer = Arc::clone(&self.transfer);
-        let (selection, have) = (self.store.selection(), self.store.have());
+        let nothing = BTreeMap::new();
+        let (selection, have) = match &self.place {
+            Place::Folder(store) => (store.selection(), store.have()),
+            Place::Pipe(_) => (&self.all, &nothing),
+        };
         match self.table.begin_receiving(transfer, selection, have) {
             Ok((receiving, feeds)) => {
-                let Self { table, store, .. } = self;
-                tokio::spawn(table.receive(receiving, store, feeds));
+                let Self { table, place, .. } = self;
+                tokio::spawn(table.receive(receiving, place, feeds));
                 Ok(())
             }
             Err(_) => Err(Box::new(self)),

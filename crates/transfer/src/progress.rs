@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::manifest::Manifest;
 use crate::protocol::selection::Selection;
@@ -13,12 +14,13 @@ use crate::protocol::selection::Selection;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes handed to the connection, or arrived from it; those that the receiver
-    /// had already count once they are compared.
+    /// had already count once they are compared, and those of a stream that is sent once
+    /// the receiver has said that they have arrived.
     pub bytes_done: u64,
     /// Those of them that the receiver had already. They have no speed.
     pub here_bytes: u64,
-    /// Bytes of all files that travel.
-    pub bytes_total: u64,
+    /// Bytes of all files that travel; `None` for a stream, of which nobody knows.
+    pub bytes_total: Option<u64>,
     /// Files durable on the receiving side, failed ones included.
     pub files_done: u32,
     /// Files that travel.
@@ -33,7 +35,7 @@ pub struct Progress {
 }
 
 /// Which sides have paused the sender of a transfer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paused {
     /// This side does.
     pub by_us: bool,
@@ -52,6 +54,7 @@ pub(crate) struct ProgressCounter {
     here_bytes: AtomicU64,
     resent_bytes: AtomicU64,
     bytes_total: AtomicU64,
+    is_stream: bool,
     files_done: AtomicU32,
     files_total: AtomicU32,
     speed: Mutex<Speed>,
@@ -67,6 +70,7 @@ impl ProgressCounter {
             here_bytes: AtomicU64::new(0),
             resent_bytes: AtomicU64::new(0),
             bytes_total: AtomicU64::new(manifest.total_bytes()),
+            is_stream: manifest.is_stream(),
             files_done: AtomicU32::new(0),
             files_total: AtomicU32::new(manifest.files()),
             speed: Mutex::default(),
@@ -131,7 +135,8 @@ impl ProgressCounter {
         let travelled_bytes = bytes_done.saturating_sub(here_bytes);
         let bytes_per_second = self.speed.lock().sample(now, travelled_bytes);
         let bytes_total = self.bytes_total.load(Ordering::Relaxed);
-        let bytes_left = bytes_total.saturating_sub(bytes_done);
+        let bytes_total = (!self.is_stream).then_some(bytes_total);
+        let bytes_left = bytes_total.map(|total| total.saturating_sub(bytes_done));
         Progress {
             bytes_done,
             here_bytes,
@@ -139,7 +144,7 @@ impl ProgressCounter {
             files_done: self.files_done.load(Ordering::Relaxed),
             files_total: self.files_total.load(Ordering::Relaxed),
             bytes_per_second,
-            time_left: bytes_per_second.and_then(|speed| time_left(bytes_left, speed)),
+            time_left: bytes_per_second.and_then(|speed| time_left(bytes_left?, speed)),
             paused,
         }
     }

@@ -2,9 +2,11 @@
 //! that writes, a thread that makes durable. None waits for another but through a full
 //! queue, and nothing is written before it is verified. Beside them a thread compares what an earlier attempt has left.
 
+mod arrival;
 mod commit;
 mod compare;
 pub(crate) mod inlet;
+pub(crate) mod pipe;
 mod write;
 
 use std::io;
@@ -15,12 +17,13 @@ use tokio::sync::mpsc;
 
 use self::compare::Comparisons;
 use self::inlet::Inlet;
+use self::pipe::Output;
 use self::write::WriteStage;
 use crate::connection::Connection;
 use crate::connection::buffer::Buffer;
 use crate::disk::partial_file::{Content, PartialFile};
 use crate::disk::store::Store;
-use crate::event::{ExchangeEvent, Party, Summary, TransferError};
+use crate::event::{ExchangeEvent, Party, Streamed, Summary, TransferError};
 use crate::protocol::chunking::ChunkPlace;
 use crate::protocol::digest::{Digest, Tree};
 use crate::protocol::file_error::{FileError, FileErrorKind};
@@ -58,6 +61,8 @@ pub(crate) enum Work {
     End {
         entry: EntryIndex,
         root: Digest,
+        /// How long a stream was.
+        streamed_bytes: Option<u64>,
     },
     Failed {
         entry: EntryIndex,
@@ -109,6 +114,13 @@ pub(crate) struct Feeds {
     pub(crate) digests: mpsc::Receiver<Vec<DigestItem>>,
 }
 
+/// Where an offer goes.
+pub(crate) enum Place {
+    Folder(Box<Store>),
+    /// A single file goes into a pipe.
+    Pipe(Output),
+}
+
 /// What all threads know.
 pub(crate) struct Receiving {
     pub(crate) transfer: Arc<Transfer>,
@@ -122,11 +134,35 @@ pub(crate) struct Receiving {
 struct Stopped;
 
 impl Receiving {
-    /// Receives everything into `store` and returns when all is durable, or
-    /// when the transfer was stopped and has left nothing behind but what a later
-    /// attempt can use.
+    /// Receives everything and returns when all is durable, or passed on, or when the
+    /// transfer was stopped and has left nothing behind but what a later attempt can use.
     /// Blocks.
-    pub(crate) fn run(&self, mut store: Store, feeds: Feeds) -> Result<Summary, TransferError> {
+    pub(crate) fn run(&self, place: Place, feeds: Feeds) -> Result<Summary, TransferError> {
+        match place {
+            Place::Folder(store) => {
+                let outcome = self.run_in(*store, feeds);
+                outcome.map_err(|error| match self.manifest().is_stream() {
+                    true => self.broken(Streamed::Removed, error),
+                    false => error,
+                })
+            }
+            Place::Pipe(output) => {
+                let outcome = self.run_into(output, feeds);
+                outcome.map_err(|error| self.broken(Streamed::PassedOn, error))
+            }
+        }
+    }
+
+    /// What a transfer ends with that cannot go on from where it was.
+    fn broken(&self, streamed: Streamed, reason: TransferError) -> TransferError {
+        TransferError::Broken {
+            arrived_bytes: self.transfer.arrived_bytes(),
+            streamed,
+            reason: Box::new(reason),
+        }
+    }
+
+    fn run_in(&self, mut store: Store, feeds: Feeds) -> Result<Summary, TransferError> {
         let received = self.receive(&store, feeds);
         if let Some(reason) = self.transfer.control.stopped() {
             return Err(reason.clone());
@@ -252,9 +288,14 @@ impl Receiving {
                 match comparisons.expected(chunk.entry, index) {
                     Some(expected) if expected == chunk.digest => {}
                     Some(_) => return Err(self.not_genuine()),
-                    None => tree
-                        .get_or_insert_with(|| Tree::starting_at(index))
-                        .push(chunk.digest),
+                    None => {
+                        let tree = tree.get_or_insert_with(|| Tree::starting_at(index));
+                        tree.push(chunk.digest);
+                        if chunk.place.begins_stream() {
+                            let data = chunk.buffer.data().get(..chunk.place.length_bytes());
+                            tree.set_only(Digest::of_file(data.unwrap_or_default()));
+                        }
+                    }
                 }
                 Verified::Chunk(chunk)
             }
@@ -264,7 +305,7 @@ impl Receiving {
                 }
                 Verified::Batch(batch)
             }
-            Work::End { entry, root } => {
+            Work::End { entry, root, .. } => {
                 let mut whole = comparisons.take(entry);
                 whole.append(tree.take().unwrap_or_default());
                 if whole.root() != root {
@@ -307,7 +348,7 @@ impl Receiving {
         error: io::Error,
     ) -> Result<(), Stopped> {
         store.note_failed_file();
-        if store.trouble(&error).is_of_the_disk() {
+        if store.trouble(&error).is_of_the_disk() || self.manifest().is_stream() {
             self.disk_failed(store, &error);
             return Err(Stopped);
         }
@@ -345,9 +386,27 @@ impl Receiving {
             trouble,
             detail: FileErrorKind::detail_of(error),
         };
-        self.inlet.stop(reason.clone());
-        self.cancel(CancelReason::Disk(trouble));
+        self.place_failed(reason.clone());
         reason
+    }
+
+    /// What comes cannot be put where it should go.
+    fn place_failed(&self, reason: TransferError) {
+        if let TransferError::LocalFile { trouble, .. } = reason {
+            self.inlet.stop(reason);
+            self.say_arrived();
+            self.cancel(CancelReason::Disk(trouble));
+        }
+    }
+
+    /// Tells the sender of a stream how much of it has arrived.
+    fn say_arrived(&self) {
+        if self.manifest().is_stream() {
+            self.connection.say(Message::Arrived {
+                transfer: self.transfer.id,
+                size_bytes: self.transfer.arrived_bytes(),
+            });
+        }
     }
 
     fn cancel(&self, reason: CancelReason) {

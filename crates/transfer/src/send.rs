@@ -7,6 +7,7 @@ mod queue;
 mod read;
 mod resume;
 pub(crate) mod source;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -44,6 +45,10 @@ pub(crate) enum Sent {
     Failed(EntryIndex, FileError),
     /// As `Failed`, of what travels before the answer.
     FailedEarly(EntryIndex, FileError),
+    /// So much more of a stream is about to be queued.
+    Streamed(u64),
+    /// The stream could not be read to its end.
+    Broken(FileError),
 }
 
 /// Nothing more is sent: the transfer was stopped, or the connection takes no more.
@@ -164,6 +169,9 @@ impl Reading<'_> {
     /// Reads every wanted file but for the early data.
     fn read(&mut self, begun: Begun, mut waiting: Waiting) -> Result<(), Stopped> {
         let manifest = self.outgoing.source.manifest();
+        if manifest.is_stream() {
+            return self.read_stream();
+        }
         let mut entry = self.read_behind(begun)?;
         while let Some(lengths) = manifest.lengths(entry) {
             self.check_pause()?;

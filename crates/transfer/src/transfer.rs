@@ -1,5 +1,6 @@
 //! One transfer under way, as its threads, the connection and whoever watches share it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ pub(crate) struct Transfer {
     pub(crate) resume: ResumeState,
     /// What of the offer is wanted, once it was accepted.
     selection: OnceLock<Arc<Selection>>,
+    /// Receiving: how much was verified and written.
+    arrived_bytes: AtomicU64,
 }
 
 impl Transfer {
@@ -35,7 +38,18 @@ impl Transfer {
             digests: FileDigests::default(),
             resume,
             selection: OnceLock::new(),
+            arrived_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// So much more was verified and written.
+    pub(crate) fn add_arrived(&self, bytes: u64) {
+        self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// How much was verified and written.
+    pub(crate) fn arrived_bytes(&self) -> u64 {
+        self.arrived_bytes.load(Ordering::Relaxed)
     }
 
     /// The offer is taken, as far as this goes.

@@ -7,6 +7,7 @@ pub mod manifest;
 pub mod receiver;
 pub mod rendezvous;
 pub mod sender;
+mod streams;
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ use pinhole_transfer::{
 /// One path a line; the first byte says what it is.
 pub fn hold(bytes: &[u8]) {
     let mut builder = ManifestBuilder::default();
+    let mut has_stream = false;
     let mut taken: BTreeMap<String, (SafePath, bool)> = BTreeMap::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         let (kind, path) = line.split_first().unwrap_or((&0, &[]));
@@ -25,6 +26,7 @@ pub fn hold(bytes: &[u8]) {
         let (of, modified_ns) = (path.clone(), None);
         let entry = match is_folder {
             true => Entry::Folder { path, modified_ns },
+            false if *kind == b'~' => Entry::Stream { path },
             false => Entry::File {
                 path,
                 size_bytes: u64::from(*kind) << 40,
@@ -32,7 +34,11 @@ pub fn hold(bytes: &[u8]) {
                 executable: false,
             },
         };
+        let is_stream = matches!(entry, Entry::Stream { .. });
         if builder.push(entry).is_ok() {
+            assert!(!has_stream, "something stands beside a stream");
+            assert!(!is_stream || builder.count() == 1);
+            has_stream = is_stream;
             if let Some(parent) = of.parent() {
                 let same =
                     |(path, is_folder): &(SafePath, bool)| path.as_str() == parent && *is_folder;

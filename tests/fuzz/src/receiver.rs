@@ -13,7 +13,7 @@ use pinhole_transfer::{
     receiver::Receiver,
 };
 
-use super::{Choices, files, size_bytes};
+use super::{Choices, files, size_bytes, streams};
 
 /// What was let through of one file.
 #[derive(Default)]
@@ -189,6 +189,7 @@ fn hold_early(bytes: &[u8]) {
 /// then.
 pub fn hold(bytes: &[u8]) {
     hold_early(bytes);
+    streams::receive(bytes);
     let mut choices = Choices(bytes);
     let manifest = choices.manifest();
     let mut record = Record::of(&manifest);

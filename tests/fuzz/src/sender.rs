@@ -9,7 +9,7 @@ use pinhole_transfer::{
     sender::{Delivered, Sender},
 };
 
-use super::{Choices, files, size_bytes};
+use super::{Choices, files, size_bytes, streams};
 
 struct Record<'a> {
     manifest: &'a Manifest,
@@ -30,6 +30,7 @@ struct Record<'a> {
 /// A manifest, and what the receiver says then, while this side sends: from the
 /// answer on, and with early data; and of what was sent before.
 pub fn hold(bytes: &[u8]) {
+    streams::send(bytes);
     for is_early in [false, true] {
         hold_with(bytes, is_early, false);
         hold_with(bytes, is_early, true);

@@ -8,6 +8,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod growing;
 mod starting;
 
 use std::collections::BTreeSet;

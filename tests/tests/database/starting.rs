@@ -40,7 +40,10 @@ async fn names_are_carried_over_to_a_database_and_back() {
     let arguments = ["backup", text(&backup), "--database", &url];
     let told = said(&[&arguments, &place[..]].concat());
     assert!(told.contains("2 names"), "{told}");
-    let checked = said(&["check", "--data-dir", text(&backup)]);
+    let config = backups.path().join("pinhole.toml");
+    fs::write(&config, "listen = [\"127.0.0.1:0\"]\n").unwrap();
+    let config = ["--config", text(&config)];
+    let checked = said(&[&["check", "--data-dir", text(&backup)], &config[..]].concat());
     assert!(checked.contains("nothing is wrong"), "{checked}");
     let names = SqliteNames::open(&backup.join("names.sqlite")).unwrap();
     let entry = names.entry(&"alice".parse().unwrap()).unwrap().unwrap();

@@ -61,6 +61,7 @@ impl Person {
                 nearby: Some(false),
                 ..overrides
             },
+            ..Options::default()
         };
         let (client, events) = pinhole_client::start(options, || {}).expect("an engine");
         Self {

@@ -53,7 +53,7 @@ impl Rogue {
         let name = target.name.clone();
         let connected = self
             .connector
-            .connect(name, target.key, HostSharing::Always);
+            .connect(name, target.key, HostSharing::Always, None);
         let stream = connected.await.ok()?.stream.into_inner();
         let nobody = Owner {
             key: None,

@@ -1,6 +1,6 @@
 //! The words of questions about offers.
 
-use pinhole_client::{Existing, OfferView, TransferView, amount};
+use pinhole_client::{Existing, OfferView, TransferView};
 
 use crate::display;
 
@@ -11,7 +11,7 @@ pub(super) fn question(transfer: &TransferView) -> String {
         return format!("Show what {peer} says? [y/N/b]");
     }
     let block = if transfer.stranger { "/b" } else { "" };
-    let size = amount::display(offer.bytes);
+    let size = display::size(offer);
     let what = display::count(offer.files, offer.folders);
     let numbers = match offer.top_level.len() {
         0 | 1 => "",

@@ -72,10 +72,13 @@ impl BarContent {
 
     /// As "34% of film.mp4 to bob, 98.2 MB/s, 3m left".
     fn line(&self) -> String {
-        let (done, total) = (self.progress.bytes_done, self.progress.bytes_total);
-        let share = (u128::from(done) * 100).checked_div(u128::from(total));
+        let done = self.progress.bytes_done;
+        let share = |total| (u128::from(done) * 100).checked_div(u128::from(total));
         let parts = [
-            format!("{}% of {}", share.unwrap_or(100), self.title),
+            match self.progress.bytes_total {
+                Some(total) => format!("{}% of {}", share(total).unwrap_or(100), self.title),
+                None => format!("{} of {}", amount::display(done), self.title),
+            },
             self.files.clone(),
             self.pace.clone(),
         ];
@@ -87,8 +90,7 @@ impl BarContent {
     /// room for the bar. The count of files is shown only if it fits as well.
     fn fitting(&self, columns: usize) -> (String, String) {
         let progress = &self.progress;
-        let (done, total) = (progress.bytes_done, progress.bytes_total);
-        let amounts = amounts(done, total);
+        let amounts = amounts(progress.bytes_done, progress.bytes_total);
         let taken = OTHER_CHARS + BAR_CHARS + amounts.len();
         let room = columns.saturating_sub(taken);
         let all = [&*self.files, &*self.pace]
@@ -109,6 +111,7 @@ impl BarContent {
 impl Bar {
     pub(super) fn new(shown: &BarContent, is_ascii: bool) -> Self {
         let kind = match has_room_for_bar() {
+            true if shown.progress.bytes_total.is_none() => BarKind::Drawn(drawn_without_end()),
             true => BarKind::Drawn(drawn(is_ascii)),
             false => BarKind::Lines(None),
         };
@@ -131,7 +134,10 @@ impl Bar {
     ) -> Option<String> {
         match &mut self.kind {
             BarKind::Drawn(bar) => {
-                bar.set_length(shown.progress.bytes_total);
+                match shown.progress.bytes_total {
+                    Some(total) => bar.set_length(total),
+                    None => bar.unset_length(),
+                }
                 bar.set_position(shown.progress.bytes_done);
                 let (title, message) = shown.fitting(columns());
                 bar.set_prefix(plain(&title));
@@ -172,14 +178,26 @@ fn has_room_for_bar() -> bool {
     !is_dumb && columns() >= BAR_COLUMNS_MIN
 }
 
+/// For a stream, of which nobody knows how much is to come.
+fn drawn_without_end() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
+    let amount = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        let _ = out.write_str(&amounts(state.pos(), None));
+    };
+    // The template is constant. If it were wrong, the default would do.
+    if let Ok(style) = ProgressStyle::with_template("{prefix}  {amount} in {elapsed}  {msg}") {
+        bar.set_style(style.with_key("amount", amount));
+    }
+    bar
+}
+
 fn drawn(is_ascii: bool) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
     let percent = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{:>3.0}%", state.fraction() * 100.0);
     };
     let amounts = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-        let total = state.len().unwrap_or_else(|| state.pos());
-        let _ = out.write_str(&amounts(state.pos(), total));
+        let _ = out.write_str(&amounts(state.pos(), state.len()));
     };
     let template = "{prefix}  {wide_bar} {share}  {amounts}  {msg}";
     let characters = if is_ascii { "==-" } else { "━━╌" };
@@ -193,9 +211,12 @@ fn drawn(is_ascii: bool) -> ProgressBar {
     bar
 }
 
-/// As "345 MB/1.23 GB".
-fn amounts(done: u64, total: u64) -> String {
-    format!("{}/{}", amount::display(done), amount::display(total))
+/// As "345 MB/1.23 GB", or "345 MB" of what has no known end.
+fn amounts(done: u64, total: Option<u64>) -> String {
+    match total {
+        Some(total) => format!("{}/{}", amount::display(done), amount::display(total)),
+        None => amount::display(done),
+    }
 }
 
 /// As "film.mp4 to bob".
@@ -241,10 +262,11 @@ fn files(progress: &Progress) -> String {
 }
 
 fn pace(progress: &Progress) -> String {
-    if progress.bytes_done == progress.bytes_total {
+    if progress.bytes_total == Some(progress.bytes_done) {
         return "making it safe on disk".to_owned();
     }
     match (progress.bytes_per_second, progress.time_left) {
+        (Some(0), _) if progress.bytes_total.is_none() => "nothing comes".to_owned(),
         (Some(0), _) => "stalled".to_owned(),
         (Some(rate), Some(left)) => {
             let rate = amount::display_rate(rate);
@@ -264,7 +286,7 @@ mod tests {
             title: title.to_owned(),
             progress: Progress {
                 bytes_done: 345_000_000,
-                bytes_total: 1_230_000_000,
+                bytes_total: Some(1_230_000_000),
                 ..Progress::default()
             },
             files: "12 of 130 files".to_owned(),
@@ -289,6 +311,20 @@ mod tests {
         assert_eq!(shown("film.mp4 to bob").fitting(76).0, "film.mp4 to bob");
         let (title, message) = shown("film.mp4 to bob").fitting(10);
         assert_eq!((title.chars().count(), &*message), (TITLE_CHARS_MIN, ""));
+    }
+
+    #[test]
+    fn of_a_stream_there_is_neither_a_share_nor_an_end() {
+        let mut stream = shown("photos.tar to bob");
+        stream.progress.bytes_total = None;
+        (stream.files, stream.pace) = (String::new(), "98.2 MB/s".to_owned());
+        assert_eq!(stream.line(), "345 MB of photos.tar to bob, 98.2 MB/s");
+        let progress = |rate| Progress {
+            bytes_per_second: Some(rate),
+            ..stream.progress
+        };
+        assert_eq!(pace(&progress(98_200_000)), "98.2 MB/s");
+        assert_eq!(pace(&progress(0)), "nothing comes");
     }
 
     #[test]

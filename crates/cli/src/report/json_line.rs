@@ -54,6 +54,22 @@ pub(super) enum JsonLine<'a> {
         peer: &'a PeerName,
         fingerprint: Fingerprint,
     },
+    Invitation {
+        link: &'a str,
+    },
+    Joined {
+        name: &'a PeerName,
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+        told: bool,
+    },
+    Welcomed {
+        peer: &'a PeerName,
+        fingerprint: Fingerprint,
+    },
+    Code {
+        code: &'a str,
+    },
     RecoveryWords {
         words: &'a str,
     },
@@ -84,7 +100,7 @@ pub(super) enum JsonLine<'a> {
         text: bool,
         files: u64,
         folders: u64,
-        bytes: u64,
+        bytes: Option<u64>,
         existing: u32,
         unread: u64,
         existing_names: &'a [String],
@@ -114,7 +130,7 @@ pub(super) enum JsonLine<'a> {
         peer: &'a PeerName,
         files: u64,
         folders: u64,
-        bytes: u64,
+        bytes: Option<u64>,
     },
     Paused {
         peer: &'a PeerName,
@@ -123,7 +139,7 @@ pub(super) enum JsonLine<'a> {
     Progress {
         peer: &'a PeerName,
         bytes: u64,
-        total: u64,
+        total: Option<u64>,
         files: u64,
         files_total: u64,
     },
@@ -154,6 +170,8 @@ pub(super) enum JsonLine<'a> {
         peer: Option<&'a PeerName>,
         kind: &'a str,
         reason: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
     },
     Peer {
         name: &'a PeerName,

@@ -2,7 +2,7 @@
 //! still read.
 
 use std::cell::OnceCell;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use console::{Term, measure_text_width};
 use pinhole_client::{display_lines, is_hidden};
@@ -13,16 +13,73 @@ const INDENT: &str = "    ";
 /// A terminal with fewer columns breaks lines itself.
 const COLUMNS_MIN: usize = 20;
 
-/// Writes results to standard output and everything else to standard error.
+/// Where results go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Results {
+    ToStdout,
+    /// Standard output gets what is received.
+    ToStderr,
+}
+
+impl Results {
+    /// Where they go if standard output is for data, or is not.
+    pub(crate) const fn beside_data(is_for_data: bool) -> Self {
+        match is_for_data {
+            true => Self::ToStderr,
+            false => Self::ToStdout,
+        }
+    }
+
+    fn are_seen(self) -> bool {
+        match self {
+            Self::ToStdout => io::stdout().is_terminal(),
+            Self::ToStderr => io::stderr().is_terminal(),
+        }
+    }
+
+    /// The width of the terminal that they go to.
+    fn columns(self) -> Option<usize> {
+        let term = match self {
+            Self::ToStdout => Term::stdout(),
+            Self::ToStderr => Term::stderr(),
+        };
+        self.are_seen().then(|| usize::from(term.size().1))
+    }
+}
+
+/// How lines on standard error begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// With their text.
+    Plain,
+    /// With their level, as the journal of systemd reads it: `<6>`.
+    WithLevels,
+}
+
+/// How much a line matters, with syslog's numbers.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Level {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+}
+
+/// Writes results to standard output, unless that gets something else, and everything
+/// else to standard error.
 pub(super) struct Output {
+    results: Results,
     /// The error of the first result that could not be written.
     lost: OnceCell<io::Error>,
     is_ascii: bool,
+    lines: Lines,
 }
 
 impl Output {
-    pub(super) fn of_process() -> Self {
+    pub(super) fn of_process(results: Results, lines: Lines) -> Self {
         Self {
+            results,
+            lines,
             lost: OnceCell::new(),
             is_ascii: is_ascii(|name| std::env::var(name).ok()),
         }
@@ -38,15 +95,31 @@ impl Output {
         self.lost.get()
     }
 
+    /// Whether a person sees the results at once.
+    pub(super) fn results_are_seen(&self) -> bool {
+        self.results.are_seen()
+    }
+
     /// Writes a result of one line.
     pub(super) fn result(&self, text: &str) {
-        let text = self.shown(text, columns_of_results(), INDENT);
+        let text = self.shown(text, self.results.columns(), INDENT);
         self.write(&text);
+    }
+
+    /// Writes a result that is copied or scanned as a whole: the terminal breaks its lines
+    /// if it has to. Nothing in it is of anybody else.
+    pub(super) fn whole(&self, text: &str) {
+        self.write(text);
+    }
+
+    /// Whether a line of results may have so many columns.
+    pub(super) fn has_columns(&self, columns: usize) -> bool {
+        self.results.columns().is_none_or(|there| there >= columns)
     }
 
     /// Writes a result of several lines, with a gutter before each row.
     pub(super) fn lines(&self, text: &str, gutter: &str) {
-        let columns = columns_of_results();
+        let columns = self.results.columns();
         let lines = display_lines(text);
         let lines = lines.split('\n').map(|line| {
             let line = format!("{gutter}{line}");
@@ -64,16 +137,29 @@ impl Output {
         if self.lost.get().is_some() {
             return;
         }
-        let mut out = io::stdout().lock();
-        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        let written = match self.results {
+            Results::ToStdout => write_line(io::stdout().lock(), text),
+            Results::ToStderr => write_line(io::stderr().lock(), text),
+        };
+        if let Err(error) = written {
             let _ = self.lost.set(error);
         }
     }
 
     /// Formats a line for standard error.
     pub(super) fn note(&self, text: &str) -> String {
-        let columns = io::stderr().is_terminal().then(columns);
-        self.shown(text, columns, INDENT)
+        self.note_at(Level::Info, text)
+    }
+
+    /// The same for a line that matters more or less.
+    pub(super) fn note_at(&self, level: Level, text: &str) -> String {
+        match self.lines {
+            Lines::Plain => {
+                let columns = io::stderr().is_terminal().then(columns);
+                self.shown(text, columns, INDENT)
+            }
+            Lines::WithLevels => format!("<{}>{}", level as u8, self.plain(text)),
+        }
     }
 
     /// Replaces what the terminal cannot show.
@@ -101,10 +187,9 @@ fn columns() -> usize {
     usize::from(Term::stderr().size().1)
 }
 
-fn columns_of_results() -> Option<usize> {
-    let out = io::stdout();
-    out.is_terminal()
-        .then(|| usize::from(Term::stdout().size().1))
+fn write_line(mut out: impl io::Write, text: &str) -> io::Result<()> {
+    writeln!(out, "{text}")?;
+    out.flush()
 }
 
 /// Whether the user's locale has only ASCII. Where none is set, as in many containers,
@@ -184,8 +269,10 @@ mod tests {
 
     fn output(is_ascii: bool) -> Output {
         Output {
+            results: Results::ToStdout,
             lost: OnceCell::new(),
             is_ascii,
+            lines: Lines::Plain,
         }
     }
 
@@ -214,6 +301,16 @@ mod tests {
         let shown = |text| output(true).shown(text, None, "");
         assert_eq!(shown("✓ f to bob… 猫"), "ok: f to bob... \\u{732b}");
         assert_eq!(output(false).shown("✓ 猫", None, ""), "✓ 猫");
+    }
+
+    #[test]
+    fn a_journal_is_told_the_level_of_each_line() {
+        let output = Output {
+            lines: Lines::WithLevels,
+            ..output(false)
+        };
+        assert_eq!(output.note("<3>x"), "<6><3>x");
+        assert_eq!(output.note_at(Level::Error, "a\n<6>b"), "<3>a\\u{a}<6>b");
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) fn summary(offer: &OfferView) -> String {
     format!(
         "{}, {}",
         display::count(offer.files, offer.folders),
-        amount::display(offer.bytes)
+        display::size(offer)
     )
 }
 
@@ -103,6 +103,7 @@ pub(super) fn listing(offer: &OfferView) -> Vec<String> {
             _ => String::new(),
         };
         let line = match (entry.size_bytes, top) {
+            (None, _) if entry.stream => format!("{:>12}  {}", "not known", entry.path),
             (Some(size), _) => format!("{:>12}  {}", amount::display(size), entry.path),
             (None, Some((top, _))) => {
                 let (size, files) = (amount::display(top.bytes), display::count(top.files, 0));
@@ -225,6 +226,7 @@ mod tests {
         let entries = entries.iter().map(|&(path, size_bytes)| EntryView {
             path: path.to_owned(),
             size_bytes,
+            stream: false,
             folder: None,
         });
         OfferView {
@@ -268,6 +270,7 @@ mod tests {
 
     fn received(offer: OfferView, completion: &Completion) -> String {
         let transfer = TransferView {
+            face: pinhole_client::FaceId::OWN,
             id: TransferId(1),
             peer: PeerIdentity {
                 name: "alice".parse().unwrap(),

@@ -53,9 +53,25 @@ fn files_are_taken_unasked_only_with_a_standing_yes() {
         ),
     ];
     for (accept, bytes, expected) in table {
-        let answers = STANDINGS.map(|standing| accepting(accept).offer(standing, bytes));
+        let answers = STANDINGS.map(|standing| accepting(accept).offer(standing, Some(bytes)));
         assert_eq!(answers, expected, "{accept:?} {bytes}");
     }
+}
+
+#[test]
+fn what_nobody_knows_the_size_of_is_not_within_a_limit() {
+    use Answer::{Ask, Refuse, Take};
+    let of_stream = |policy: Policy| STANDINGS.map(|standing| policy.offer(standing, None));
+    let limited = accepting(AcceptPolicy::All);
+    assert_eq!(of_stream(limited), [Refuse, Refuse, Ask, Ask, Ask, Ask]);
+    let unlimited = Policy {
+        unasked_bytes_max: None,
+        ..limited
+    };
+    assert_eq!(
+        of_stream(unlimited),
+        [Refuse, Refuse, Ask, Take, Take, Take]
+    );
 }
 
 #[test]

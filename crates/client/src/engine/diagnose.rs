@@ -12,23 +12,31 @@ use crate::failure::Failure;
 /// What is known of the network, as the engine holds it.
 #[derive(Debug, Default)]
 pub(super) struct Diagnosing {
-    pub(super) is_running: bool,
+    /// The server that is measured with, while that is under way.
+    pub(super) running: Option<ServerAddress>,
     pub(super) last: Option<Arc<Diagnosis>>,
 }
 
 impl Engine {
     /// Begins to measure, unless that is under way.
     pub(super) async fn diagnose(&mut self, server: Option<ServerAddress>) {
-        if self.diagnosing.is_running {
-            return;
-        }
         let settings = self.state.in_force();
         let Some(server) = server.or(settings.server) else {
             let detail = "No server is known yet. Log in once, or name one.".to_owned();
             let failure = Failure::NotPossible { detail };
             return self.emit(Event::CommandFailed { failure }).await;
         };
-        self.diagnosing.is_running = true;
+        match &self.diagnosing.running {
+            // Its outcome is told to all faces.
+            Some(running) if *running == server => return,
+            Some(running) => {
+                let detail =
+                    format!("A diagnosis with {running} is being made. Try again in a moment.");
+                let failure = Failure::NotPossible { detail };
+                return self.emit(Event::CommandFailed { failure }).await;
+            }
+            None => self.diagnosing.running = Some(server.clone()),
+        }
         let proxy = settings.proxy.proxy_for(server.host());
         let examination = Examination {
             expect: self.expected_key(&server),
@@ -46,7 +54,7 @@ impl Engine {
     }
 
     pub(super) async fn take_diagnosis(&mut self, diagnosis: Arc<Diagnosis>) {
-        self.diagnosing.is_running = false;
+        self.diagnosing.running = None;
         self.diagnosing.last = Some(diagnosis.clone());
         self.emit(Event::Diagnosed { diagnosis }).await;
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use pinhole_transfer::{
     AcceptError, AcceptOptions, DeclineReason, Destination, DestinationError, Exchange,
-    ExchangeError, FileErrorKind, Manifest, Prepared, ResumeState, Source, SourceError,
+    ExchangeError, FileErrorKind, Manifest, PipeOutput, Prepared, ResumeState, Source, SourceError,
 };
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -56,9 +56,18 @@ pub(super) struct Files {
     resumes: HashMap<TransferId, ResumeState>,
     /// What is ready and is to begin, or to be put away.
     prepared: HashMap<TransferId, (Carrier, Box<Prepared>)>,
+    /// What is accepted goes here instead of onto the disk.
+    output: Option<PipeOutput>,
 }
 
 impl Files {
+    pub(super) fn new(output: Option<PipeOutput>) -> Self {
+        Self {
+            output,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn take_source(&mut self, transfer: TransferId) -> Option<(Source, ResumeState)> {
         let source = self.sources.remove(&transfer)?;
         Some((source, self.resume(transfer)))
@@ -75,6 +84,14 @@ impl Engine {
             FileEffect::List { transfer, paths } => self.on_disk(move || DiskInput::Listed {
                 transfer,
                 outcome: Source::scan(&paths),
+            }),
+            FileEffect::Stream {
+                transfer,
+                name,
+                input,
+            } => self.handle_disk(DiskInput::Listed {
+                transfer,
+                outcome: Source::stream(name, input).map_err(SourceError::from),
             }),
             FileEffect::FindTakenNames { transfer, offer } => {
                 self.find_taken_names(transfer, offer);
@@ -166,15 +183,18 @@ impl Engine {
     ) {
         let live = self.sessions.get(&carrier.session);
         let exchange = live.map(|live| live.exchange.clone());
-        let resume = self.files.resume(transfer);
+        let (resume, output) = (self.files.resume(transfer), self.files.output.clone());
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
-            let outcome = match exchange {
-                Some(exchange) => {
+            let outcome = match (exchange, output) {
+                (Some(exchange), Some(output)) => {
+                    exchange.prepare_pipe(carrier.id, &output).map(Box::new)
+                }
+                (Some(exchange), None) => {
                     let destination = open(folder.clone()).await;
                     prepare(&exchange, carrier, destination, (options, &resume)).await
                 }
-                None => Err(ExchangeError::Closed.into()),
+                (None, _) => Err(ExchangeError::Closed.into()),
             };
             let prepared = DiskInput::Prepared {
                 transfer,
@@ -260,6 +280,8 @@ fn not_prepared(folder: &Path, error: &AcceptError) -> NotPrepared {
     let error = match error {
         AcceptError::Destination(error) => error,
         AcceptError::Exchange(error) => return NotPrepared::Over(error.to_string()),
+        AcceptError::NotOneFile => return not_passed_on(DeclineReason::OnlyOneFile, error),
+        AcceptError::PipeInUse => return not_passed_on(DeclineReason::Busy, error),
     };
     let reason = match error.trouble() {
         FileErrorKind::DiskFull | FileErrorKind::Quota | FileErrorKind::TooManyFiles => {
@@ -268,7 +290,15 @@ fn not_prepared(folder: &Path, error: &AcceptError) -> NotPrepared {
         _ => DeclineReason::NotWritable,
     };
     let failure = not_opened(folder, error);
-    NotPrepared::Folder { reason, failure }
+    NotPrepared::Place { reason, failure }
+}
+
+fn not_passed_on(reason: DeclineReason, error: &AcceptError) -> NotPrepared {
+    let detail = format!("It was declined: {error}.");
+    NotPrepared::Place {
+        reason,
+        failure: Failure::NotPossible { detail },
+    }
 }
 
 /// The folder to receive into, made if need be. Blocks.

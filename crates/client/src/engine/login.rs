@@ -134,6 +134,11 @@ impl Engine {
             LoginEffect::AskHistory(known) => {
                 self.connected(|it| it.rendezvous().ask_history(known));
             }
+            LoginEffect::OpenCode => self.connected(|it| it.rendezvous().open_code()),
+            LoginEffect::CloseCode => self.connected(|it| it.rendezvous().close_code()),
+            LoginEffect::FindCode(number) => {
+                self.connected(|it| it.rendezvous().find_code(number));
+            }
             LoginEffect::Ask(connection) => self.ask_server(connection),
             LoginEffect::ConnectAside {
                 connection,
@@ -344,6 +349,7 @@ impl LoginAttempt {
             server_key: to.server_key,
             observed: to.observed,
             has_relay: to.relay,
+            has_codes: to.codes,
             round_trip: connector.rendezvous().round_trip(),
         };
         let connection = self.connection;
@@ -367,6 +373,11 @@ impl LoginAttempt {
                     })
                     .await;
                     continue;
+                }
+                RendezvousEvent::Code { number } => LoginInput::CodeOpened(number),
+                RendezvousEvent::CodeEnded { number } => LoginInput::CodeEnded(number),
+                RendezvousEvent::CodeFound { number, peer } => {
+                    LoginInput::CodeFound { number, peer }
                 }
                 RendezvousEvent::Disconnected(reason) => return explain::disconnect(&reason),
             };

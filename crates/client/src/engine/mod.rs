@@ -8,7 +8,9 @@
 
 mod diagnose;
 mod disk;
+mod faces;
 mod freed;
+mod invite;
 mod login;
 mod nearby;
 mod recovery;
@@ -29,6 +31,7 @@ use tracing::warn;
 use self::diagnose::Diagnosing;
 use self::disk::{DiskInput, Files};
 pub(crate) use self::disk::{make_and_open, not_opened};
+pub(crate) use self::faces::{FaceInput, Faces};
 use self::freed::Freed;
 use self::login::{ServerConnection, ServerInput};
 use self::nearby::{NearbyId, Neighbourhood};
@@ -37,7 +40,7 @@ use self::sessions::{LiveSession, SessionInput};
 use crate::command::Command;
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::model::{Progress, TransferId};
+use crate::model::{FaceId, Progress, TransferId};
 use crate::snapshot::{Snapshot, TransferView};
 use crate::state::{
     Carrier, Effect, ExchangeEffect, SessionId, SessionSample, State, Stored, Stores,
@@ -64,6 +67,8 @@ pub(crate) enum Input {
     Session(SessionInput),
     Disk(DiskInput),
     Recovery(Box<RecoveryInput>),
+    /// Something of a face that is attached.
+    Face(FaceInput),
     Diagnosed(Arc<Diagnosis>),
     /// Something of the profile could not be stored.
     NotStored(ProfileError),
@@ -95,14 +100,7 @@ pub(crate) struct Engine {
     files: Files,
     freed: Freed,
     inputs: mpsc::Sender<Input>,
-    outputs: Outputs,
-}
-
-/// The ways out to the face.
-pub(crate) struct Outputs {
-    pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) snapshot: watch::Sender<Arc<Snapshot>>,
-    pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
+    faces: Faces,
 }
 
 impl Engine {
@@ -111,13 +109,15 @@ impl Engine {
         profile: Profile,
         overrides: Overrides,
         inputs: mpsc::Sender<Input>,
-        outputs: impl FnOnce(Arc<Snapshot>) -> Outputs,
+        faces: impl FnOnce(Arc<Snapshot>) -> Faces,
     ) -> Result<Self, ProfileError> {
+        let output = overrides.output.clone();
         let stores = Stores {
             settings: profile.load_settings()?,
             overrides,
             contacts: profile.load_contacts()?,
             queue: profile.load_queue()?,
+            invitations: profile.load_invitations()?,
             default_folder: profile.default_download_folder().to_owned(),
             key: profile.identity().key(),
         };
@@ -139,7 +139,7 @@ impl Engine {
         let state = State::new(stores, Instant::now());
         let first = state.snapshot(profile.identity().key());
         let engine = Self {
-            outputs: outputs(Arc::new(first)),
+            faces: faces(Arc::new(first)),
             state,
             profile,
             writer,
@@ -156,7 +156,7 @@ impl Engine {
             live_sessions: LiveSessions::default(),
             closing: Vec::new(),
             known: KnownKeys::default(),
-            files: Files::default(),
+            files: Files::new(output),
             freed: Freed::default(),
             inputs,
         };
@@ -168,10 +168,10 @@ impl Engine {
 
     /// The state from now on.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.outputs.snapshot.subscribe()
+        self.faces.subscribe()
     }
 
-    /// Runs until every sender of `commands` is gone, then ends all sessions.
+    /// Runs until its own face, the sender of `commands`, is gone, then ends all sessions.
     pub(crate) async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
@@ -183,7 +183,7 @@ impl Engine {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.handle_command(command).await,
+                    Some(command) => self.handle_command(FaceId::OWN, command).await,
                     None => break,
                 },
                 Some(input) = inputs.recv() => self.handle(input).await,
@@ -194,10 +194,13 @@ impl Engine {
                 () = sleep_until(self.freed.due()) => self.freed.give_back(&self.resources),
             }
             self.run_effects().await;
+            self.faces.end_command();
             self.publish();
         }
         self.state.shut_down(Instant::now());
         self.run_effects().await;
+        self.faces.let_go();
+        inputs.close();
         self.port_mapper.all_released(PORTS_RELEASED_TIMEOUT).await;
         let writer = self.writer;
         let finished = spawn_blocking(move || writer.finish(PROFILE_STORED_TIMEOUT));
@@ -215,17 +218,33 @@ impl Engine {
             Input::Disk(input) => self.handle_disk(input),
             Input::NotStored(error) => self.report_profile(Err(error)).await,
             Input::Recovery(input) => self.handle_recovery(*input).await,
+            Input::Face(input) => self.handle_face(input).await,
             Input::Network => self.state.handle_network_changed(Instant::now()),
             Input::Diagnosed(diagnosis) => self.take_diagnosis(diagnosis).await,
         }
     }
 
-    async fn handle_command(&mut self, command: Command) {
+    async fn handle_face(&mut self, input: FaceInput) {
+        match input {
+            FaceInput::Came { face, events } => self.faces.add(face, events),
+            FaceInput::Command { face, command } => self.handle_command(face, command).await,
+            FaceInput::Gone { face } => {
+                self.faces.remove(face);
+                self.state.handle_face_gone(face, Instant::now());
+            }
+        }
+    }
+
+    async fn handle_command(&mut self, face: FaceId, command: Command) {
         self.sample_progress();
+        self.faces.begin_command(face);
         let now = Instant::now();
         match command {
             Command::Diagnose { server } => self.diagnose(server).await,
             Command::NewRecoveryKey => self.make_recovery_key().await,
+            command @ (Command::Invite { .. } | Command::Join { .. } | Command::OpenCode) => {
+                self.meet(command).await;
+            }
             Command::Recover {
                 name,
                 server,
@@ -244,14 +263,10 @@ impl Engine {
                 let met = self.history.find(peer);
                 self.state.handle_block(peer, met, now);
             }
-            Command::Send { peer, paths } => {
-                // They may be sent much later, and from another working directory.
-                let absolute = |path| std::path::absolute(&path).unwrap_or(path);
-                let paths = paths.into_iter().map(absolute).collect();
-                self.state
-                    .handle_command(Command::Send { peer, paths }, now);
+            Command::Raise { paths, link } => {
+                self.faces.tell_own(Event::Raised { paths, link }).await;
             }
-            command => self.state.handle_command(command, now),
+            command => self.state.handle_command_of(face, command, now),
         }
     }
 
@@ -260,6 +275,10 @@ impl Engine {
         while let Some(effect) = self.state.poll_effect() {
             match effect {
                 Effect::Emit(event) => self.emit(event).await,
+                Effect::Answer(event) => {
+                    self.publish();
+                    self.faces.answer(event).await;
+                }
                 Effect::Store(stored) => self.store(stored).await,
                 Effect::Record(transfer) => self.record(&transfer),
                 Effect::Login(effect) => self.run_login(effect),
@@ -290,6 +309,7 @@ impl Engine {
                 self.known.set(self.state.contacts().keys());
                 self.writer.store_contacts(self.state.contacts())
             }
+            Stored::Invitations => self.writer.store_invitations(self.state.invitations()),
             Stored::Queue(queue) => self.writer.store_queue(&queue),
         };
         self.report_profile(written).await;
@@ -305,7 +325,7 @@ impl Engine {
         }
     }
 
-    async fn report_profile(&self, stored: Result<(), ProfileError>) {
+    async fn report_profile(&mut self, stored: Result<(), ProfileError>) {
         if let Err(e) = stored {
             let failure = Failure::Profile {
                 detail: e.to_string(),
@@ -371,12 +391,9 @@ impl Engine {
         }
     }
 
-    /// Waits for room: a face that stops taking events stops its engine
-    /// rather than losing the news that a transfer has finished.
-    async fn emit(&self, event: Event) {
+    async fn emit(&mut self, event: Event) {
         self.publish();
-        // A face that is gone needs no events.
-        let _ = self.outputs.events.send(event).await;
+        self.faces.tell(event).await;
     }
 
     fn publish(&self) {
@@ -385,12 +402,11 @@ impl Engine {
             attempts: self.attempts.entries(),
             is_first_run: self.profile.is_new(),
             has_recovery_key: self.recovery.certificate.is_some(),
-            is_diagnosing: self.diagnosing.is_running,
+            is_diagnosing: self.diagnosing.running.is_some(),
             diagnosis: self.diagnosing.last.clone(),
             ..self.state.snapshot(self.key())
         };
-        self.outputs.snapshot.send_replace(Arc::new(next));
-        (self.outputs.wake)();
+        self.faces.publish(next);
     }
 
     fn key(&self) -> PeerKey {

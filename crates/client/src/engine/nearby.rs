@@ -104,6 +104,8 @@ impl Engine {
                 tokio::spawn(visitor.refuse(reason));
                 return;
             }
+            // Nothing is shown here that could be answered.
+            Told::Answer(_) => return,
         };
         let inputs = self.inputs.clone();
         tokio::spawn(async move {

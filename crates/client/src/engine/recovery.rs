@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::event::Event;
 use crate::explain;
 use crate::failure::Failure;
+use crate::model::FaceId;
 use crate::recovery_words::RecoveryWords;
 use crate::store::{Recovery, create_identity};
 
@@ -27,8 +28,10 @@ pub(crate) enum RecoveryInput {
         server: ServerAddress,
         recovery: Box<RecoveryKey>,
         found: Result<Box<Found>, Failure>,
+        asking: FaceId,
     },
     Revoked {
+        asking: FaceId,
         name: PeerName,
         outcome: Result<(), Failure>,
     },
@@ -59,6 +62,11 @@ impl Engine {
         self.emit(Event::RecoveryWords { words }).await;
     }
 
+    /// Whose command is being carried out.
+    fn asking(&self) -> FaceId {
+        self.faces.asking().unwrap_or(FaceId::OWN)
+    }
+
     async fn store_recovery(&mut self) {
         let stored = self.writer.store_recovery(&self.recovery);
         self.report_profile(stored).await;
@@ -86,7 +94,7 @@ impl Engine {
         self.state.handle_command(Command::LogOut, Instant::now());
         let (log_in, config) = self.login_request(name.clone(), server.clone());
         let (own, identity_file) = (log_in.identity.key(), self.profile.identity_file());
-        let inputs = self.inputs.clone();
+        let (inputs, asking) = (self.inputs.clone(), self.asking());
         tokio::spawn(async move {
             let found = match find(log_in, config, recovery.key()).await {
                 Ok(certificate) => {
@@ -104,6 +112,7 @@ impl Engine {
                 server,
                 recovery,
                 found: found.map(Box::new),
+                asking,
             };
             // The queue closes when the engine ends; then nobody needs this.
             let _ = inputs.send(Input::Recovery(Box::new(input))).await;
@@ -125,21 +134,28 @@ impl Engine {
             }
         };
         let (log_in, config) = self.login_request(name.clone(), server);
-        let inputs = self.inputs.clone();
+        let (inputs, asking) = (self.inputs.clone(), self.asking());
         tokio::spawn(async move {
             let outcome = revoke(log_in, config, recovery).await;
-            let input = RecoveryInput::Revoked { name, outcome };
+            let input = RecoveryInput::Revoked {
+                asking,
+                name,
+                outcome,
+            };
             let _ = inputs.send(Input::Recovery(Box::new(input))).await;
         });
     }
 
     pub(super) async fn handle_recovery(&mut self, input: RecoveryInput) {
+        let (RecoveryInput::Found { asking, .. } | RecoveryInput::Revoked { asking, .. }) = input;
+        self.faces.begin_command(asking);
         match input {
             RecoveryInput::Found {
                 name,
                 server,
                 recovery,
                 found,
+                ..
             } => match found {
                 Ok(found) => {
                     self.take_name_back(&recovery, *found).await;
@@ -152,7 +168,7 @@ impl Engine {
                 }
                 Err(failure) => self.fail(failure).await,
             },
-            RecoveryInput::Revoked { name, outcome } => match outcome {
+            RecoveryInput::Revoked { name, outcome, .. } => match outcome {
                 Ok(()) => self.emit(Event::Revoked { name }).await,
                 Err(failure) => self.fail(failure).await,
             },

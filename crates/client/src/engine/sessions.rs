@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_net::{
-    Accepted, ConnectError, Connector, Invitation, Nearby, NetworkWatch, PathPolicy, PeerIdentity,
-    RefuseReason, Report, Session, SessionHandle, SessionPath, is_own_address,
+    Accepted, ConnectError, Connector, Credential, Invitation, Nearby, NetworkWatch, PathPolicy,
+    PeerIdentity, RefuseReason, Report, Session, SessionHandle, SessionPath, is_own_address,
 };
 use pinhole_transfer::{Exchange, ExchangeEvent, Owner, Selection, Side};
 use tokio::sync::{mpsc, watch};
@@ -16,10 +16,12 @@ use tracing::{debug, info, warn};
 use super::{Engine, Input};
 use crate::explain;
 use crate::failure::Failure;
+use crate::invitation::evidence::Evidence;
 use crate::model::TransferId;
 use crate::offer;
 use crate::state::{
-    Admitted, Carrier, ConnectPlan, Connected, Epoch, NewSession, SessionEffect, SessionId, Told,
+    Admitted, Carrier, ConnectPlan, Connected, Epoch, Introduced, NewSession, NoSession,
+    SessionEffect, SessionId, Told,
 };
 use crate::store::{Attempt, Won};
 
@@ -63,6 +65,8 @@ pub(crate) struct NotConnected {
     failure: Failure,
     /// What was tried, if anything was.
     report: Option<Report>,
+    /// What the peer has answered to what it was shown.
+    answer: Option<Evidence>,
 }
 
 impl From<Failure> for NotConnected {
@@ -70,6 +74,7 @@ impl From<Failure> for NotConnected {
         Self {
             failure,
             report: None,
+            answer: None,
         }
     }
 }
@@ -77,12 +82,23 @@ impl From<Failure> for NotConnected {
 impl NotConnected {
     fn new(peer: &PeerIdentity, policy: PathPolicy, error: ConnectError) -> Self {
         let failure = explain::connect(peer, policy, &error);
-        let report = match error {
-            ConnectError::NoPath { report, .. } => Some(report),
-            _ => None,
+        let (report, credential) = match error {
+            ConnectError::NoPath { report, .. } => (Some(report), None),
+            ConnectError::Introduction { credential, .. } => (None, credential),
+            _ => (None, None),
         };
-        Self { failure, report }
+        Self {
+            failure,
+            report,
+            answer: evidence(credential.as_ref()),
+        }
     }
+}
+
+/// What somebody shows, if this version knows it.
+fn evidence(credential: Option<&Credential>) -> Option<Evidence> {
+    let parsed = credential.map(Evidence::parse);
+    parsed?.inspect_err(|error| debug!("{error}")).ok()
 }
 
 /// One session that is up.
@@ -198,7 +214,13 @@ impl Engine {
             }
             return;
         }
-        let told = self.state.handle_invitation(from, is_new, Instant::now());
+        let introduced = Introduced {
+            peer: from,
+            is_new,
+            evidence: evidence(invitation.credential()),
+            at_s: unix_time_s(),
+        };
+        let told = self.state.handle_invitation(introduced, Instant::now());
         let (peer, epoch, sharing, policy) = match told {
             Told::Yes {
                 peer,
@@ -208,6 +230,7 @@ impl Engine {
                 ..
             } => (peer, epoch, sharing, policy),
             Told::No(reason) => return connector.rendezvous().refuse(invitation, reason).await,
+            Told::Answer(answer) => return answer_with(&connector, invitation, answer).await,
         };
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
@@ -260,8 +283,11 @@ impl Engine {
                             self.start_exchange(peer.clone(), side, admitted, session);
                         }
                     }
-                    Err(NotConnected { failure, .. }) => {
-                        self.state.handle_connected(connected(Err(failure)), now);
+                    Err(NotConnected {
+                        failure, answer, ..
+                    }) => {
+                        let none = NoSession { failure, answer };
+                        self.state.handle_connected(connected(Err(none)), now);
                     }
                 }
             }
@@ -451,7 +477,7 @@ impl Ways {
         };
         let name = self.plan.name_to_prove.clone();
         let mut near = Box::pin(async move {
-            let connected = nearby.connect(peer.clone(), name).await;
+            let connected = nearby.connect(peer.clone(), name, None).await;
             connected.map_err(|error| {
                 info!(peer = %peer.name, "not reached nearby: {error}");
                 explain::nearby(peer, &error).into()
@@ -499,8 +525,24 @@ impl Ways {
         let connector = come.ok().and_then(|come| come.ok()?.clone());
         let connector = connector.ok_or_else(offline)?;
         let (name, plan) = (peer.name.clone(), self.plan);
-        let connected = connector.connect(name, peer.key, plan.sharing).await;
+        let shown = plan.evidence.map(Evidence::to_credential).transpose();
+        let shown = shown.unwrap_or_else(|error| {
+            warn!("{error}");
+            None
+        });
+        let connected = connector.connect(name, peer.key, plan.sharing, shown).await;
         connected.map_err(|error| NotConnected::new(peer, plan.policy, error))
+    }
+}
+
+/// Answers what an inviter has shown.
+async fn answer_with(connector: &Connector, invitation: Invitation, answer: Evidence) {
+    match answer.to_credential() {
+        Ok(credential) => {
+            let rendezvous = connector.rendezvous();
+            rendezvous.answer_credential(invitation, credential).await;
+        }
+        Err(error) => warn!("{error}"),
     }
 }
 
@@ -514,7 +556,7 @@ fn session_ended() -> String {
     "the connection is closed".to_owned()
 }
 
-fn unix_time_s() -> u64 {
+pub(super) fn unix_time_s() -> u64 {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since_1970.unwrap_or(Duration::ZERO).as_secs()
 }

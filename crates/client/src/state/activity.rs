@@ -1,5 +1,6 @@
 //! Activity: whether the next connection is likely enough to keep a port ready for it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use pinhole_net::Warmth;
@@ -7,6 +8,7 @@ use pinhole_net::Warmth;
 use super::State;
 use super::effect::{Effect, LoginEffect};
 use super::transfers::Transfer;
+use crate::model::FaceId;
 
 /// How long after the last login, transfer or sign of life a port is kept ready.
 const IDLE_AFTER: Duration = Duration::from_secs(60);
@@ -14,8 +16,8 @@ const IDLE_AFTER: Duration = Duration::from_secs(60);
 /// When something was last done here, and what the login was told of it.
 #[derive(Debug)]
 pub(super) struct Activity {
-    /// The user stays: the window is in front, or a command runs.
-    is_attended: bool,
+    /// The faces at which the user stays: the window is in front, or a command runs.
+    attended: BTreeSet<FaceId>,
     /// Something went on when this was last reviewed.
     was_busy: bool,
     last: Option<Instant>,
@@ -25,7 +27,7 @@ pub(super) struct Activity {
 impl Default for Activity {
     fn default() -> Self {
         Self {
-            is_attended: false,
+            attended: BTreeSet::new(),
             was_busy: false,
             last: None,
             warmth: Warmth::Cold,
@@ -34,6 +36,11 @@ impl Default for Activity {
 }
 
 impl Activity {
+    /// The face is gone.
+    pub(super) fn forget(&mut self, face: FaceId) {
+        self.attended.remove(&face);
+    }
+
     /// When nothing more may be worth a port. What goes on has no such time: its end is
     /// an input.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -55,13 +62,16 @@ impl State {
 
     /// The user has been there, and perhaps stays.
     pub(super) fn attend(&mut self, stays: bool) {
-        self.activity.is_attended = stays;
+        match stays {
+            true => self.activity.attended.insert(self.asking),
+            false => self.activity.attended.remove(&self.asking),
+        };
         self.note_activity();
     }
 
     /// After each input and each timer, once everything else is done for it.
     pub(super) fn review_activity(&mut self) {
-        let is_busy = self.activity.is_attended
+        let is_busy = !self.activity.attended.is_empty()
             || self.sessions.is_connecting()
             || self.transfers.values().any(Transfer::needs_connection);
         if is_busy || std::mem::replace(&mut self.activity.was_busy, is_busy) {

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pinhole_net::{HostSharing, PathPolicy, PeerIdentity, PeerName, ServerAddress, Warmth};
-use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest};
+use pinhole_net::{
+    CodeNumber, HostSharing, PathPolicy, PeerIdentity, PeerName, ServerAddress, Warmth,
+};
+use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, PipeInput, SafePath};
 
 use super::ids::{Carrier, ConnectionId, Epoch, SessionId};
 use crate::event::Event;
+use crate::invitation::evidence::Evidence;
 use crate::model::TransferId;
 use crate::snapshot::TransferView;
 use crate::store::Queued;
@@ -15,8 +18,10 @@ use crate::store::Queued;
 /// Something that the engine has to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Tell the face.
+    /// Tell the faces.
     Emit(Event),
+    /// Tell the face whose command is being handled.
+    Answer(Event),
     /// Store what has changed of the profile.
     Store(Stored),
     /// Add a transfer that has ended to the history.
@@ -51,6 +56,7 @@ pub(crate) enum Effect {
 pub(crate) enum Stored {
     Settings,
     Contacts,
+    Invitations,
     Queue(Vec<Queued>),
 }
 
@@ -76,6 +82,12 @@ pub(crate) enum LoginEffect {
     Watch(Vec<PeerName>),
     /// Take that back.
     Unwatch(Vec<PeerName>),
+    /// Ask the server for the number of a code.
+    OpenCode,
+    /// Have it forget that number.
+    CloseCode,
+    /// Ask it who has opened the code with this number.
+    FindCode(CodeNumber),
     /// Ask the server what has become of a pinned key.
     AskHistory(PeerIdentity),
     /// Ask the server whether it is there.
@@ -141,6 +153,8 @@ pub(crate) struct ConnectPlan {
     pub(crate) is_vouched: bool,
     pub(crate) sharing: HostSharing,
     pub(crate) policy: PathPolicy,
+    /// What is shown to the peer, through the server alone.
+    pub(crate) evidence: Option<Evidence>,
 }
 
 /// What transfers ask of the disk.
@@ -150,6 +164,12 @@ pub(crate) enum FileEffect {
     List {
         transfer: TransferId,
         paths: Vec<PathBuf>,
+    },
+    /// Make ready what comes out of a pipe: `handle_listed` follows.
+    Stream {
+        transfer: TransferId,
+        name: SafePath,
+        input: PipeInput,
     },
     /// Find out which names of an offer are taken: `handle_taken_names` follows.
     FindTakenNames {

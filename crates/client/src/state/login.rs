@@ -8,10 +8,14 @@
 //! A server that is in doubt is asked whether it is there. If it does not answer soon,
 //! a connection is made aside, and whichever answers first stays.
 
+mod doubt;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use pinhole_net::{KeyHistory, PeerKey, PeerName, Presence, Refusal, ServerAddress};
+use pinhole_net::{
+    CodeNumber, KeyHistory, PeerIdentity, PeerKey, PeerName, Presence, Refusal, ServerAddress,
+};
 use tracing::debug;
 
 use super::State;
@@ -22,12 +26,6 @@ use crate::event::Event;
 use crate::failure::Failure;
 use crate::snapshot::LoginState;
 
-/// How long a server that is asked whether it is there has to answer before a
-/// fresh connection is made beside the old one: two round trips within these
-/// limits. The server has to answer twice on the fresh one, so an old one that
-/// works has two more.
-const HEAD_START_MIN: Duration = Duration::from_millis(50);
-const HEAD_START_MAX: Duration = Duration::from_millis(500);
 /// How long the server has to answer in all, when no fresh connection can be made.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 /// What the connection to the server reports.
@@ -43,6 +41,15 @@ pub(crate) enum LoginInput {
     Aside(bool),
     Presence(Presence),
     KeyHistory(Box<KeyHistory>),
+    /// The number of our code; `None` if there is none for it.
+    CodeOpened(Option<CodeNumber>),
+    /// The server has ended our code with this number.
+    CodeEnded(CodeNumber),
+    /// Who has opened the code with this number, if anybody has.
+    CodeFound {
+        number: CodeNumber,
+        peer: Option<PeerIdentity>,
+    },
     RelayEnded {
         peer: PeerKey,
         reason: Refusal,
@@ -57,6 +64,8 @@ pub(crate) struct LoggedInTo {
     pub(crate) observed: SocketAddr,
     /// The server offers a relay.
     pub(crate) has_relay: bool,
+    /// The server knows codes.
+    pub(crate) has_codes: bool,
     /// How long it took to answer.
     pub(crate) round_trip: Duration,
 }
@@ -186,6 +195,33 @@ impl Login {
         self.server_key
     }
 
+    pub(super) const fn own_key(&self) -> PeerKey {
+        self.own_key
+    }
+
+    /// The server of the login, with the fingerprint of its key once that is known.
+    pub(super) const fn server(&self) -> Option<&ServerAddress> {
+        match &self.stage {
+            LoginStage::Wanted(wanted) => Some(&wanted.server),
+            LoginStage::LoggedOut { .. } => None,
+        }
+    }
+
+    /// Whether the user was told that we are logged in: the server has said all that is
+    /// needed.
+    pub(super) const fn is_announced(&self) -> bool {
+        match &self.stage {
+            LoginStage::Wanted(wanted) => matches!(
+                wanted.phase,
+                Phase::Online {
+                    is_announced: true,
+                    ..
+                }
+            ),
+            LoginStage::LoggedOut { .. } => false,
+        }
+    }
+
     /// Whether there is a login, be it interrupted.
     pub(super) const fn is_wanted(&self) -> bool {
         matches!(self.stage, LoginStage::Wanted(_))
@@ -199,6 +235,16 @@ impl Login {
     /// Whether the server offers a relay.
     pub(super) fn has_relay(&self) -> bool {
         self.online_to().is_some_and(|to| to.has_relay)
+    }
+
+    /// Whether the server knows codes.
+    pub(super) fn has_codes(&self) -> bool {
+        self.online_to().is_some_and(|to| to.has_codes)
+    }
+
+    /// Our public address as the server sees it.
+    pub(super) fn observed(&self) -> Option<SocketAddr> {
+        self.online_to().map(|to| to.observed)
     }
 
     fn online_to(&self) -> Option<&LoggedInTo> {
@@ -263,6 +309,8 @@ impl State {
 
     fn end_login(&mut self, failure: Option<Failure>) {
         self.forget_what_was_told();
+        self.end_codes();
+        self.links.stop_joining();
         self.login = Login::new(self.login.own_key);
         self.login.stage = LoginStage::LoggedOut { failure };
         self.effect(Effect::Login(LoginEffect::End));
@@ -328,6 +376,9 @@ impl State {
             LoginInput::Aside(is_made) => self.connected_aside(is_made),
             LoginInput::Presence(presence) => self.presence_told(presence),
             LoginInput::KeyHistory(history) => self.history_told(&history),
+            LoginInput::CodeOpened(number) => self.code_opened(number),
+            LoginInput::CodeEnded(number) => self.code_ended(number),
+            LoginInput::CodeFound { number, peer } => self.code_found(number, peer),
             LoginInput::RelayEnded { peer, reason } => self.end_relay(peer, reason),
         }
     }
@@ -342,6 +393,8 @@ impl State {
         }
         self.send_queued();
         self.announce_login();
+        self.drive_join();
+        self.present_proofs();
     }
 
     fn logged_in(&mut self, to: LoggedInTo) {
@@ -370,6 +423,8 @@ impl State {
         }
         self.probe_again();
         self.remember_login(&name, server, to.server_key);
+        self.links.try_again();
+        self.pin_inviter();
         if self.in_force().allows_nearby() {
             self.be_nearby(name, true);
         }
@@ -417,86 +472,8 @@ impl State {
             observed: to.observed,
         };
         self.emit(event);
-    }
-
-    /// Finds out whether the server is still there, and connects again if it is not.
-    pub(super) fn check_server(&mut self) {
-        let now = self.now;
-        let Some(wanted) = self.login.wanted() else {
-            return;
-        };
-        match &mut wanted.phase {
-            Phase::LoggingIn { .. } => wanted.is_check_due = true,
-            Phase::Online { doubt: Some(_), .. } => {}
-            Phase::Online { to, doubt, .. } => {
-                let head_start = (2 * to.round_trip).clamp(HEAD_START_MIN, HEAD_START_MAX);
-                let until = now + head_start;
-                *doubt = Some(Doubt::Asked { until });
-                let ask = LoginEffect::Ask(wanted.connection);
-                self.effect(Effect::Login(ask));
-            }
-            Phase::Waiting { until, .. } => {
-                wanted.retries.hurry(now);
-                *until = now;
-                self.login_timeout();
-            }
-        }
-    }
-
-    fn server_answered(&mut self, is_there: bool) {
-        let Some(doubt) = self.doubt() else {
-            return;
-        };
-        match (*doubt, is_there) {
-            (Some(Doubt::Asked { .. }), true) => *doubt = None,
-            (Some(Doubt::Racing { .. }), true) => {
-                *doubt = None;
-                self.effect(Effect::Login(LoginEffect::DropAside));
-            }
-            (Some(Doubt::Asked { .. }), false) => {
-                *doubt = Some(Doubt::Gone);
-                self.connect_aside();
-            }
-            _ => {}
-        }
-    }
-
-    fn doubt(&mut self) -> Option<&mut Option<Doubt>> {
-        match &mut self.login.wanted()?.phase {
-            Phase::Online { doubt, .. } => Some(doubt),
-            _ => None,
-        }
-    }
-
-    fn connect_aside(&mut self) {
-        let Some(wanted) = self.login.wanted() else {
-            return;
-        };
-        let aside = LoginEffect::ConnectAside {
-            connection: wanted.connection,
-            name: wanted.name.clone(),
-            server: wanted.server.clone(),
-        };
-        self.effect(Effect::Login(aside));
-    }
-
-    fn connected_aside(&mut self, is_made: bool) {
-        let doubt = self.doubt().and_then(|doubt| *doubt);
-        match (doubt, is_made) {
-            (Some(Doubt::Racing { .. } | Doubt::Gone), true) => self.server_silent(Source::Aside),
-            (Some(Doubt::Gone), false) => self.server_silent(Source::Dialled),
-            _ => {}
-        }
-    }
-
-    /// The server does not answer on this connection any more.
-    fn server_silent(&mut self, next: Source) {
-        let now = self.now;
-        if let Some(wanted) = self.login.wanted() {
-            wanted.retries.hurry(now);
-        }
-        self.effect(Effect::Login(LoginEffect::GiveUp));
-        self.wait_after(silent(), next);
+        self.drive_join();
+        self.drive_codes();
     }
 
     fn connection_lost(&mut self, failure: Failure) {
@@ -534,6 +511,7 @@ impl State {
             until: now + retry_in,
         };
         let is_check_due = std::mem::take(&mut wanted.is_check_due);
+        self.lose_codes(&failure);
         // The user hears of many short attempts only once.
         if !is_told {
             self.emit(Event::Disconnected { failure, retry_in });

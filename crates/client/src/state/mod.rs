@@ -8,7 +8,9 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`activity`] | whether a port is worth being kept ready |
+//! | [`faces`] | several faces at one engine |
 //! | [`login`], [`retries`] | being logged in, again and again |
+//! | [`links`], [`codes`] | meeting somebody for the first time |
 //! | [`presence`] | who is online, who is nearby, and whose key is whose |
 //! | [`key_history`] | keys that have changed or were revoked |
 //! | [`permissions`] | who may connect, who is blocked |
@@ -19,9 +21,12 @@
 
 mod activity;
 mod admission;
+mod codes;
 mod effect;
+mod faces;
 mod ids;
 mod key_history;
+mod links;
 mod login;
 mod path_monitor;
 mod permissions;
@@ -43,28 +48,32 @@ use pinhole_net::{PeerIdentity, PeerKey, PeerName};
 
 use self::activity::Activity;
 use self::admission::Admission;
+use self::codes::Codes;
 pub(crate) use self::effect::{
     Arrived, ConnectPlan, Effect, Effort, ExchangeEffect, FileEffect, LoginEffect, PartialTransfer,
     SessionEffect, Stored,
 };
 pub(crate) use self::ids::{Carrier, ConnectionId, Epoch, SessionId};
 use self::key_history::KeyDoubts;
+use self::links::Links;
+pub(crate) use self::links::NewInvitation;
 use self::login::Login;
 pub(crate) use self::login::{LoggedInTo, LoginInput};
 pub(crate) use self::path_monitor::SessionSample;
 use self::permissions::Permissions;
 use self::presence::Presence;
 use self::sessions::Sessions;
-pub(crate) use self::sessions::{Admitted, Connected, NewSession, Told};
+pub(crate) use self::sessions::{Admitted, Connected, Introduced, NewSession, NoSession, Told};
 pub(crate) use self::transfers::NotPrepared;
 use self::transfers::Transfers;
 use crate::command::Command;
 use crate::consent::{Deliveries, Policy, Yes};
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::model::FaceId;
 use crate::snapshot::{PeerView, Snapshot, TransferView};
 use crate::store::Queued;
-use crate::store::{Acquaintance, Contacts};
+use crate::store::{Acquaintance, Contacts, Invitations};
 use crate::store::{Overrides, Settings};
 
 /// Everything that the application knows and wants.
@@ -80,11 +89,15 @@ pub(crate) struct State {
     presence: Presence,
     doubts: KeyDoubts,
     permissions: Permissions,
+    links: Links,
+    codes: Codes,
     admission: Admission,
     sessions: Sessions,
     transfers: Transfers,
     delivered: Deliveries,
     next_id: u64,
+    /// Whose command is being handled; otherwise the engine's own face.
+    asking: FaceId,
     /// When the input arrived that is being handled.
     now: Instant,
     effects: VecDeque<Effect>,
@@ -96,6 +109,7 @@ pub(crate) struct Stores {
     pub(crate) overrides: Overrides,
     pub(crate) contacts: Contacts,
     pub(crate) queue: Vec<Queued>,
+    pub(crate) invitations: Invitations,
     /// Where accepted files go unless the settings say otherwise.
     pub(crate) default_folder: PathBuf,
     /// Our own key.
@@ -115,11 +129,14 @@ impl State {
             presence: Presence::default(),
             doubts: KeyDoubts::default(),
             permissions: Permissions::default(),
+            links: Links::new(stores.invitations),
+            codes: Codes::default(),
             admission: Admission::default(),
             sessions: Sessions::default(),
             transfers: Transfers::default(),
             delivered: Deliveries::default(),
             next_id: 1,
+            asking: FaceId::OWN,
             now,
             effects: VecDeque::new(),
         };
@@ -142,6 +159,7 @@ impl State {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let timers = [
             self.login.next_timeout(),
+            self.codes.next_timeout(),
             self.activity.next_timeout(),
             self.sessions.next_improvement(),
             self.sessions.next_idle_end(),
@@ -155,6 +173,7 @@ impl State {
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.login_timeout();
+        self.codes_timeout();
         self.improve_paths();
         self.close_idle_sessions();
         self.drive_reconnects();
@@ -162,6 +181,14 @@ impl State {
         self.review_activity();
     }
 
+    /// A command of an attached face.
+    pub(crate) fn handle_command_of(&mut self, face: FaceId, command: Command, now: Instant) {
+        self.asking = face;
+        self.handle_command(command, now);
+        self.asking = FaceId::OWN;
+    }
+
+    /// A command, of the engine's own face unless another one is asking.
     pub(crate) fn handle_command(&mut self, command: Command, now: Instant) {
         self.now = now;
         // The face says by itself that words were shown.
@@ -170,11 +197,15 @@ impl State {
         }
         match command {
             Command::Attend { stays } => self.attend(stays),
+            Command::LogIn { name, server, .. } if self.joins_login() => {
+                self.join_login(&name, &server);
+            }
             Command::LogIn {
                 name,
                 server,
                 patient,
             } => self.log_in(name, server, patient),
+            Command::GoNearby { name, .. } if self.joins_nearby() => self.share_nearby(name),
             Command::GoNearby {
                 name,
                 announces,
@@ -182,7 +213,10 @@ impl State {
             } => self.go_nearby(name, announces, alone),
             Command::LogOut => self.log_out(),
             Command::LookUp { name } => self.look_up(&name),
+            Command::CloseCode => self.close_code(),
+            Command::JoinCode { code } => self.join_code(code),
             Command::Send { peer, paths } => self.send(peer, paths),
+            Command::SendStream { peer, name, input } => self.send_stream(peer, name, input),
             Command::SendText { peer, text } => self.send_text(peer, text),
             Command::Accept {
                 transfer,
@@ -203,12 +237,16 @@ impl State {
             Command::Retry { transfer } => self.retry(transfer),
             Command::Dismiss { transfer } => self.dismiss(transfer),
             Command::TrustNewKey { peer } => self.trust_new_key(peer),
-            // They concern no state.
+            // They concern no state, or reach it with more than they say.
             Command::Diagnose { .. }
+            | Command::Invite { .. }
+            | Command::Join { .. }
+            | Command::OpenCode
             | Command::ClearHistory
             | Command::NewRecoveryKey
             | Command::Recover { .. }
-            | Command::Revoke { .. } => {}
+            | Command::Revoke { .. }
+            | Command::Raise { .. } => {}
             setting => self.change_setting(setting),
         }
     }
@@ -284,6 +322,7 @@ impl State {
             directory: self.presence.directory(),
             peers: self.peer_views(),
             looked_up: self.presence.looked_up(&self.doubts),
+            code: self.codes.open(),
             transfers: self.transfer_views(),
             asking: self.permissions.asking(),
             contacts: self.pinned.clone(),

@@ -150,7 +150,7 @@ impl State {
         let Some(session) = self.sessions.get_mut(id) else {
             return;
         };
-        (session.path, session.remote) = (path, remote);
+        (session.path, session.local, session.remote) = (path, local, remote);
         if path != PathKind::Relay {
             session.watch.improve_at = None;
         }
@@ -332,9 +332,10 @@ impl State {
         }
     }
 
+    /// What is sent on a session and can go on elsewhere.
     fn sent_on(&self, session: SessionId) -> Vec<TransferId> {
         self.transfers
-            .ids(|t| t.uses(session) && t.is_sending() && t.is_under_way())
+            .ids(|t| t.uses(session) && t.is_sending() && t.is_under_way() && !t.is_streamed())
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct Presence {
     met: VecDeque<PeerName>,
     /// The name that we go by nearby, while people there are looked for.
     own_nearby_name: Option<PeerName>,
+    /// The TCP port at which people nearby reach us, if they can.
+    own_nearby_port: Option<u16>,
     nearby: BTreeMap<PeerKey, PeerName>,
 }
 
@@ -77,6 +79,10 @@ impl Presence {
         self.own_nearby_name.as_ref()
     }
 
+    pub(super) const fn nearby_port(&self) -> Option<u16> {
+        self.own_nearby_port
+    }
+
     pub(super) const fn directory(&self) -> Option<Directory> {
         self.directory
     }
@@ -104,6 +110,12 @@ impl Presence {
     pub(super) fn clear_server(&mut self) {
         self.on_server.clear();
         self.directory = None;
+    }
+
+    /// Whether the server has said, since it was asked, whether this name is online.
+    pub(super) fn knows_of(&self, name: &PeerName) -> bool {
+        let is_answered = || self.watched.contains(name) && !self.unanswered.contains(name);
+        self.directory == Some(Directory::Open) || self.has(name) || is_answered()
     }
 
     /// Whether the server says that somebody of this name is online.
@@ -210,6 +222,7 @@ impl State {
             .flat_map(|server| self.contacts.of_server(server));
         let names = unfinished
             .map(|transfer| transfer.peer.name.clone())
+            .chain(self.inviters(server))
             .chain(self.presence.looked_up.iter().rev().cloned())
             .chain(self.presence.met.iter().rev().cloned())
             .chain(contacts.map(|contact| contact.name));
@@ -296,7 +309,8 @@ impl State {
             self.settings.name = Some(name.clone());
             self.store_settings();
         }
-        self.be_nearby(name, announces);
+        // Whoever is there to be sent to can be found, whichever face has begun it.
+        self.be_nearby(name, announces || !self.overrides.takes_nothing);
     }
 
     /// Looks for people nearby, unless it does already under this name.
@@ -320,6 +334,7 @@ impl State {
     /// us, if they can.
     pub(crate) fn handle_nearby_started(&mut self, name: PeerName, port: Option<u16>) {
         self.presence.own_nearby_name = Some(name.clone());
+        self.presence.own_nearby_port = port;
         self.emit(Event::Nearby { name, port });
     }
 

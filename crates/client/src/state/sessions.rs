@@ -16,11 +16,13 @@ use super::State;
 use super::admission::owner;
 use super::effect::{ConnectPlan, Effect, SessionEffect};
 use super::ids::{Epoch, SessionId};
+use super::links::Shown;
 use super::path_monitor::{StallDetector, Watch};
 use super::transfers::Transfer;
 use crate::consent::{Invited, Standing};
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::invitation::evidence::Evidence;
 use crate::store::Acquaintance;
 
 /// A session that carries nothing is kept this long: the next file to the same
@@ -35,7 +37,33 @@ pub(crate) struct Connected {
     /// Whether the server says that the key has this name.
     pub(crate) is_vouched: bool,
     pub(crate) side: Side,
-    pub(crate) outcome: Result<NewSession, Failure>,
+    pub(crate) outcome: Result<NewSession, NoSession>,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(crate) struct NoSession {
+    pub(crate) failure: Failure,
+    /// What the peer has answered to what it was shown.
+    pub(crate) answer: Option<Evidence>,
+}
+
+impl From<Failure> for NoSession {
+    fn from(failure: Failure) -> Self {
+        let answer = None;
+        Self { failure, answer }
+    }
+}
+
+/// Somebody who wants to connect through the server.
+#[derive(Debug)]
+pub(crate) struct Introduced {
+    pub(crate) peer: PeerIdentity,
+    /// It is not the peer of a session that looks for a better path.
+    pub(crate) is_new: bool,
+    pub(crate) evidence: Option<Evidence>,
+    /// The time, in seconds since 1970.
+    pub(crate) at_s: u64,
 }
 
 /// A session that has come up.
@@ -69,6 +97,8 @@ pub(crate) enum Told {
         sharing: HostSharing,
         policy: PathPolicy,
     },
+    /// It may try again with what follows from this answer.
+    Answer(Evidence),
     No(RefuseReason),
 }
 
@@ -81,6 +111,7 @@ pub(super) struct PeerSession {
     /// Its place among all sessions.
     pub(super) ticket: Ticket,
     pub(super) path: PathKind,
+    pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     pub(super) is_controlling: bool,
     pub(super) idle_since: Option<Instant>,
@@ -177,13 +208,16 @@ impl State {
             return Err(self.nowhere(peer));
         }
         self.sessions.connecting.insert(peer.key);
+        let evidence = self.evidence_for(peer);
         let plan = ConnectPlan {
-            is_nearby,
+            // Nobody is shown anything there.
+            is_nearby: is_nearby && evidence.is_none(),
             name_to_prove: self.name_to_prove(peer),
             through_server: self.login.is_wanted(),
             is_vouched: self.presence.is_on_server(peer),
             sharing: self.host_sharing(peer),
             policy: self.in_force().path,
+            evidence,
         };
         self.effect(Effect::Session(SessionEffect::Connect {
             peer: peer.clone(),
@@ -191,6 +225,21 @@ impl State {
             plan,
         }));
         Ok(())
+    }
+
+    /// What is shown to a peer with the attempt to connect that begins now.
+    fn evidence_for(&mut self, peer: &PeerIdentity) -> Option<Evidence> {
+        if !self.login.is_online() {
+            return None;
+        }
+        let words = self.words_for(peer.key);
+        let is_on_server = self.presence.is_on_server(peer);
+        let proof = || self.proof_for(peer.key).filter(|_| is_on_server);
+        let evidence = words.or_else(proof)?;
+        if let Evidence::Proof(_) = evidence {
+            self.note_presented(peer.key);
+        }
+        Some(evidence)
     }
 
     /// Why nobody can be reached.
@@ -205,25 +254,27 @@ impl State {
         }
     }
 
-    /// Somebody wants to connect through the server. `is_new` says that it is not the
-    /// peer of a session that looks for a better path.
-    pub(crate) fn handle_invitation(
-        &mut self,
-        peer: PeerIdentity,
-        is_new: bool,
-        now: Instant,
-    ) -> Told {
+    /// Somebody wants to connect through the server.
+    pub(crate) fn handle_invitation(&mut self, introduced: Introduced, now: Instant) -> Told {
         self.now = now;
         let Some(server) = self.login.server_key() else {
             return Told::No(RefuseReason::Unavailable);
         };
-        self.note_introduced(&peer);
-        if is_new && self.overrides.takes_nothing {
+        let is_new = introduced.is_new;
+        self.note_introduced(&introduced.peer);
+        let is_let_in = match self.evidence_shown(server, &introduced) {
+            Shown::Answer(answer) => return Told::Answer(answer),
+            Shown::Refuse(reason) => return Told::No(reason),
+            Shown::LetIn => true,
+            Shown::Nothing => false,
+        };
+        let peer = introduced.peer;
+        if is_new && !self.takes_from(peer.key) {
             return Told::No(RefuseReason::Unavailable);
         }
         let acquaintance = self.contacts.acquaintance(server, &peer);
         let standing = Standing::of(acquaintance, self.contacts.is_blocked(peer.key));
-        let is_allowed = self.permissions.is_allowed(peer.key, now);
+        let is_allowed = is_let_in || self.permissions.is_allowed(peer.key, now);
         let has_relay = self.login.has_relay();
         let policy = match self.consent().invitation(standing, has_relay, is_allowed) {
             Invited::Answer(policy) => policy,
@@ -233,8 +284,9 @@ impl State {
                 return Told::No(reason);
             }
         };
-        let owner = owner(peer.key, None, standing.is_chosen());
+        let owner = owner(peer.key, None, is_let_in || standing.is_chosen());
         if is_new && !self.has_room_for_session(owner) {
+            self.forget_arriving(peer.key);
             return Told::No(RefuseReason::Busy);
         }
         Told::Yes {
@@ -244,6 +296,35 @@ impl State {
             policy,
             peer,
         }
+    }
+
+    /// What follows from what somebody shows who wants to connect. Whoever is kept out is
+    /// kept out with it, too.
+    fn evidence_shown(&mut self, server: PeerKey, introduced: &Introduced) -> Shown {
+        let Introduced {
+            peer,
+            is_new: true,
+            evidence: Some(evidence),
+            at_s,
+        } = introduced
+        else {
+            return Shown::Nothing;
+        };
+        let acquaintance = self.contacts.acquaintance(server, peer);
+        let standing = Standing::of(acquaintance, self.contacts.is_blocked(peer.key));
+        match evidence {
+            _ if standing.is_barred() => Shown::Nothing,
+            // Whoever only sends lets nobody in; the inviter may be there another time.
+            Evidence::Proof(_) if self.overrides.takes_nothing => Shown::Nothing,
+            Evidence::Proof(_) => self.proof_shown(peer, *evidence, *at_s),
+            _ => self.code_shown(peer, *evidence),
+        }
+    }
+
+    /// Whether this run takes anything of this peer: one that only sends or asks takes
+    /// something only of whom a code has brought.
+    pub(super) fn takes_from(&self, peer: PeerKey) -> bool {
+        !self.overrides.takes_nothing || self.codes.has_brought(peer)
     }
 
     /// What the user should know of an invitation that was refused.
@@ -326,18 +407,58 @@ impl State {
         match outcome {
             Ok(session) => {
                 let server = self.login.server_key().filter(|_| is_vouched);
-                self.add_session(peer, server, side, session)
+                let news = match side {
+                    Side::Initiator => self.evidence_taken(&peer)?,
+                    Side::Responder => self.let_in(&peer, server),
+                };
+                let key = peer.key;
+                let admitted = self.add_session(peer, server, side, session);
+                self.effects.extend(news.map(Effect::Emit));
+                if side == Side::Initiator {
+                    self.show_after_all(key);
+                }
+                admitted
             }
-            Err(failure) if side == Side::Initiator => {
-                self.fail_waiting(peer.key, &failure);
+            Err(NoSession { failure, answer }) if side == Side::Initiator => {
+                let is_settled = self.code_not_taken(&peer, &failure, answer)
+                    || self.proof_not_taken(&peer, &failure);
+                if !is_settled {
+                    self.fail_waiting(peer.key, &failure);
+                    self.show_after_all(peer.key);
+                }
                 None
             }
             // The inviter tells its user; ours has asked for nothing.
-            Err(failure) => {
+            Err(NoSession { failure, .. }) => {
                 info!(peer = %peer.name, "invited, but not connected: {failure}");
+                let news = self.not_let_in(&peer);
+                self.effects.extend(news.map(Effect::Emit));
                 None
             }
         }
+    }
+
+    /// We are connected to somebody who may have been shown something. Returns what is
+    /// to be told of it; `None` if the session is not to be used.
+    fn evidence_taken(&mut self, peer: &PeerIdentity) -> Option<Option<Event>> {
+        let by_code = self.code_taken(peer).ok()?;
+        let by_link = self.proof_taken(peer);
+        Some(by_code.or(by_link))
+    }
+
+    /// Somebody who may have shown something is connected, under a name that this server
+    /// gives them. Returns what is to be told of it.
+    fn let_in(&mut self, peer: &PeerIdentity, server: Option<PeerKey>) -> Option<Event> {
+        let server = server?;
+        let by_code = self.arrived_by_code(peer);
+        let by_link = self.arrived_by_link(server, peer);
+        by_code.or(by_link)
+    }
+
+    /// Somebody who may have shown something could not connect.
+    fn not_let_in(&mut self, peer: &PeerIdentity) -> Option<Event> {
+        self.forget_arriving(peer.key);
+        self.arrived_by_code(peer)
     }
 
     fn add_session(
@@ -376,6 +497,7 @@ impl State {
             server,
             ticket,
             path: new.path,
+            local: new.local,
             remote: new.remote,
             is_controlling: new.is_controlling,
             idle_since: Some(self.now),
@@ -471,6 +593,7 @@ impl State {
         }
         self.effect(Effect::Session(SessionEffect::AwaitClosed));
         self.sessions.connecting.clear();
+        self.links.forget_attempts();
         self.sessions.epoch.0 += 1;
     }
 }

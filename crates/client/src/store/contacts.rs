@@ -299,6 +299,17 @@ impl Contacts {
         self.pins() < before
     }
 
+    /// Removes the pin of this key under this name on one server. Returns whether there
+    /// was one.
+    pub fn forget_at(&mut self, server: PeerKey, peer: &PeerIdentity) -> bool {
+        let before = self.pins();
+        if let Some(names) = self.peers.get_mut(&server) {
+            names.retain(|name, pin| (name, pin.key) != (&peer.name, peer.key));
+        }
+        self.retain(|_, _| true);
+        self.pins() < before
+    }
+
     /// Blocks this key. Returns whether anything
     /// changed: not where 10,000 are blocked.
     pub fn block(&mut self, peer: &PeerIdentity) -> bool {

@@ -1,7 +1,7 @@
 //! The profile directory: identity, settings, contacts. One process at a time.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use serde::de::DeserializeOwned;
 
 use super::attempts::Attempt;
 use super::contacts::Contacts;
+use super::holder::{FaceKind, Holder};
+use super::invitations::Invitations;
 use super::queue::Queued;
 use super::recovery::Recovery;
 use super::settings::Settings;
@@ -26,7 +28,10 @@ pub(super) const CONTACTS_FILE: &str = "contacts.json";
 pub(super) const QUEUE_FILE: &str = "queue.json";
 pub(super) const ATTEMPTS_FILE: &str = "attempts.json";
 pub(super) const RECOVERY_FILE: &str = "recovery.json";
+pub(super) const INVITATIONS_FILE: &str = "invitations.json";
 pub(super) const HISTORY_FILE: &str = "history.jsonl";
+/// Where other faces reach the process that holds the profile.
+pub(crate) const SOCKET_FILE: &str = "socket";
 /// No file of a profile is larger; contacts of a lifetime fit.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -44,12 +49,12 @@ pub struct Profile {
 #[derive(Debug, thiserror::Error)]
 pub enum ProfileError {
     /// Another process holds it.
-    #[error("the profile {} is open in another Pinhole (process {holder}). Close that one, or use another --data-dir", folder.display())]
+    #[error("the profile {} is open in {holder}. Close that one, or use another --data-dir", folder.display())]
     InUse {
         /// The profile's folder.
         folder: PathBuf,
-        /// The other process's id, as it wrote it down.
-        holder: String,
+        /// The other process, as it wrote itself down.
+        holder: Holder,
     },
     /// A file of it could not be read or written.
     #[error("{}: {error}", path.display())]
@@ -79,12 +84,17 @@ impl Profile {
     /// # Errors
     /// When it is open in another process, or cannot be read or made.
     pub fn open(data_dir: Option<&Path>) -> Result<Self, ProfileError> {
+        Self::open_for(FaceKind::Command, data_dir)
+    }
+
+    /// The same, and says in its lock what holds it.
+    pub(crate) fn open_for(face: FaceKind, data_dir: Option<&Path>) -> Result<Self, ProfileError> {
         let (folder, default_download_folder) = match data_dir {
             Some(folder) => (folder.to_owned(), folder.join("received")),
             None => user_folders()?,
         };
         create_private_dir(&folder).map_err(at(&folder))?;
-        let lock = lock(&folder)?;
+        let lock = lock(&folder, face)?;
         tighten(&folder);
         let path = folder.join(IDENTITY_FILE);
         let stored = load_identity(&path)?;
@@ -100,6 +110,29 @@ impl Profile {
             is_new,
             lock: Arc::new(lock),
         })
+    }
+
+    /// The profile's folder, and the process that holds it, if one does. Makes nothing.
+    ///
+    /// # Errors
+    /// When its lock cannot be examined.
+    pub(crate) fn holder(
+        data_dir: Option<&Path>,
+    ) -> Result<Option<(PathBuf, Holder)>, ProfileError> {
+        let folder = match data_dir {
+            Some(folder) => folder.to_owned(),
+            None => user_folders()?.0,
+        };
+        let path = folder.join(LOCK_FILE);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(at(&path))?,
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => Ok(Some((folder, holder_of(file)))),
+            Err(TryLockError::Error(error)) => Err(at(&path)(error)),
+        }
     }
 
     /// The profile's key pair.
@@ -156,6 +189,11 @@ impl Profile {
         Ok(stored.of(self.identity.key()))
     }
 
+    /// The open invitations, and those that we have used.
+    pub(crate) fn load_invitations(&self) -> Result<Invitations, ProfileError> {
+        load_json(&self.folder.join(INVITATIONS_FILE))
+    }
+
     /// The last attempts to connect.
     pub(crate) fn load_attempts(&self) -> Result<Vec<Attempt>, ProfileError> {
         load_json(&self.folder.join(ATTEMPTS_FILE))
@@ -169,7 +207,7 @@ impl Profile {
     }
 
     /// The folder, and what keeps it ours.
-    pub(super) fn held(&self) -> (PathBuf, Arc<File>) {
+    pub(crate) fn held(&self) -> (PathBuf, Arc<File>) {
         (self.folder.clone(), self.lock.clone())
     }
 }
@@ -182,6 +220,9 @@ fn remedy(path: &Path) -> &'static str {
         }
         Some(CONTACTS_FILE) => {
             "It holds the keys of the people and servers you know: put back a copy of it from a backup. Only if there is none, move it away; Pinhole then takes everybody for a stranger, so compare fingerprints again"
+        }
+        Some(INVITATIONS_FILE) => {
+            "It holds the invitations that others may still use: put back a copy of it, or move it away and invite them again"
         }
         Some(QUEUE_FILE) => {
             "It holds what waits for people who are offline: put back a copy of it, or move it away and send that again"
@@ -200,7 +241,9 @@ fn tighten(folder: &Path) {
         QUEUE_FILE,
         ATTEMPTS_FILE,
         RECOVERY_FILE,
+        INVITATIONS_FILE,
         HISTORY_FILE,
+        SOCKET_FILE,
     ];
     let warn = |path: &Path, error: io::Error| {
         if error.kind() != io::ErrorKind::NotFound {
@@ -240,29 +283,32 @@ fn user_folders() -> Result<(PathBuf, PathBuf), ProfileError> {
     Ok((project.data_dir().to_owned(), downloads.join("Pinhole")))
 }
 
-fn lock(folder: &Path) -> Result<File, ProfileError> {
+fn lock(folder: &Path, face: FaceKind) -> Result<File, ProfileError> {
     let path = folder.join(LOCK_FILE);
     let mut file = match pinhole_storage::lock(&path) {
         Ok(file) => file,
         Err(LockError::InUse(file)) => {
-            let mut holder = String::new();
-            // The process that holds the lock may not have written its id yet.
-            let _ = file.take(32).read_to_string(&mut holder);
-            if holder.is_empty() {
-                holder.push_str("unknown");
-            }
-            let folder = folder.to_owned();
-            return Err(ProfileError::InUse { folder, holder });
+            return Err(ProfileError::InUse {
+                folder: folder.to_owned(),
+                holder: holder_of(file),
+            });
         }
         Err(LockError::Io(error)) => return Err(at(&path)(error)),
     };
     let write_id = |file: &mut File| {
         file.set_len(0)?;
         file.rewind()?;
-        write!(file, "{}", std::process::id())
+        write!(file, "{}", Holder::here(face).line())
     };
     write_id(&mut file).map_err(at(&path))?;
     Ok(file)
+}
+
+/// What a lock that is held says. Its holder may not have written into it yet.
+fn holder_of(lock: File) -> Holder {
+    let mut content = String::new();
+    let _ = lock.take(32).read_to_string(&mut content);
+    Holder::parse(&content)
 }
 
 fn load_identity(path: &Path) -> Result<Option<Identity>, ProfileError> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use pinhole_net::{PathPolicy, PeerName, ProxyChoice, ServerAddress};
-use pinhole_transfer::Existing;
+use pinhole_transfer::{Existing, PipeOutput};
 use serde::{Deserialize, Serialize};
 
 /// What the user has chosen. A missing field means the default, so that older
@@ -98,6 +98,44 @@ pub struct Overrides {
     pub port_mapping: Option<bool>,
     /// This run only sends, or asks: whoever wants to send to it finds nobody there.
     pub takes_nothing: bool,
+    /// What is accepted goes into this pipe: a single file, once.
+    pub output: Option<PipeOutput>,
+}
+
+impl Overrides {
+    /// The options of the command line for what this run would do otherwise than one that
+    /// obeys these settings.
+    pub(crate) fn differing(&self, settings: &Settings) -> Vec<&'static str> {
+        let with = settings.with(self);
+        let differs = [
+            (with.path != settings.path, "--path"),
+            (with.proxy != settings.proxy, "--proxy"),
+            (with.accept != settings.accept, "--accept"),
+            (
+                with.unasked_bytes_max != settings.unasked_bytes_max,
+                "--max-size",
+            ),
+            (with.strangers != settings.strangers, "--strangers"),
+            (with.download_folder != settings.download_folder, "--into"),
+            (with.existing != settings.existing, "--existing"),
+            (
+                with.keeps_executable != settings.keeps_executable,
+                "--executable",
+            ),
+            (
+                with.send_limit != settings.send_limit
+                    || with.receive_limit != settings.receive_limit,
+                "--limit",
+            ),
+            (with.nearby != settings.nearby, "--no-nearby"),
+            (
+                with.port_mapping != settings.port_mapping,
+                "--no-port-mapping",
+            ),
+        ];
+        let differs = differs.into_iter().filter(|(differs, _)| *differs);
+        differs.map(|(_, option)| option).collect()
+    }
 }
 
 impl Settings {

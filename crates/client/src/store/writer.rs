@@ -19,9 +19,10 @@ use tracing::warn;
 
 use super::attempts::Attempt;
 use super::contacts::Contacts;
+use super::invitations::Invitations;
 use super::profile::{
-    ATTEMPTS_FILE, CONTACTS_FILE, HISTORY_FILE, Profile, ProfileError, QUEUE_FILE, RECOVERY_FILE,
-    SETTINGS_FILE, append_lines, at,
+    ATTEMPTS_FILE, CONTACTS_FILE, HISTORY_FILE, INVITATIONS_FILE, Profile, ProfileError,
+    QUEUE_FILE, RECOVERY_FILE, SETTINGS_FILE, append_lines, at,
 };
 use super::queue::Queued;
 use super::recovery::Recovery;
@@ -166,6 +167,11 @@ impl ProfileWriter {
     /// Has stored what is known in public of the recovery key.
     pub(crate) fn store_recovery(&self, recovery: &Recovery) -> Result<(), ProfileError> {
         self.store(RECOVERY_FILE, recovery, Durability::Durable)
+    }
+
+    /// Has stored which invitations are open, and which we have used.
+    pub(crate) fn store_invitations(&self, all: &Invitations) -> Result<(), ProfileError> {
+        self.store(INVITATIONS_FILE, all, Durability::Durable)
     }
 
     /// Has the last attempts to connect stored. Not durably: what a power cut takes of

@@ -12,7 +12,7 @@ use crate::offer::AskedOffer;
 use crate::selection::OfferSelection;
 use crate::strangers::{self, Ready, Stranger};
 use crate::{
-    contacts, history, leave, login, message, offer, recovery, send_sheet, settings, trust,
+    contacts, history, invite, leave, login, message, offer, recovery, send_sheet, settings, trust,
 };
 
 /// How long a question is visible before it can be answered: longer than a double click
@@ -157,6 +157,9 @@ impl App {
             Some(Sheet::Send { paths, chosen }) => {
                 send_sheet::show(ui, &self.snapshot, paths, chosen)
             }
+            Some(Sheet::Invite(form)) => invite::show_invite(ui, form),
+            Some(Sheet::Join(form)) => invite::show_join(ui, &self.snapshot, form),
+            Some(Sheet::Code(paths)) => invite::show_code(ui, &self.snapshot, paths),
             Some(Sheet::Words(words)) => recovery::show_words(ui, words),
             Some(Sheet::Recover(form)) => recovery::show_form(ui, form),
             Some(Sheet::Settings(form)) => settings::show(ui, &self.snapshot, form),
@@ -168,7 +171,9 @@ impl App {
             }
             Some(Sheet::LogIn) => login::show_sheet(ui, &mut self.form, &self.snapshot),
             Some(Sheet::Leave(leaving)) => {
-                leave::show(ui, &self.snapshot, *leaving, &unsent, is_ready)
+                let running = leave::under_way(&self.snapshot, *leaving, self.bridge.face());
+                let running: Vec<_> = running.collect();
+                leave::show(ui, &running, *leaving, &unsent, is_ready)
             }
             Some(Sheet::Trust { peer, paths }) => self
                 .snapshot

@@ -39,6 +39,8 @@ fn name_and_server_given_expressly_log_in_at_once() {
     let given = |log_in| LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
+        link: None,
+        paths: Vec::new(),
         log_in,
     };
     let (_harness, play) = window_sized(logged_out(), SIZE, given(true));

@@ -2,6 +2,7 @@
 //! keyboard and drops, found by the names that a screen reader reads.
 
 mod faults;
+mod invite;
 mod leaving;
 mod login;
 mod moving;
@@ -138,6 +139,7 @@ fn logged_out() -> Snapshot {
         directory: None,
         peers: Vec::new(),
         looked_up: Vec::new(),
+        code: None,
         contacts: Arc::default(),
         transfers: Vec::new(),
         asking: Vec::new(),
@@ -177,6 +179,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
         .map(|&(path, size)| EntryView {
             path: path.to_owned(),
             size_bytes: Some(size),
+            stream: false,
             folder: None,
         })
         .collect();
@@ -192,6 +195,7 @@ fn offer(entries: &[(&str, u64)]) -> Arc<OfferView> {
 
 fn transfer(id: u64, direction: Direction, stage: Stage) -> TransferView {
     TransferView {
+        face: FaceId::OWN,
         id: TransferId(id),
         peer: identity("bob", 2),
         claimed: false,

@@ -10,7 +10,7 @@ fn halfway(direction: Direction) -> TransferView {
     running.progress = Progress {
         bytes_done: HALF,
         here_bytes: 0,
-        bytes_total: 2 * HALF,
+        bytes_total: Some(2 * HALF),
         files_done: 0,
         files_total: 1,
         bytes_per_second: Some(20_000_000),

@@ -19,6 +19,8 @@ fn a_new_user_s_first_login_comes_with_words_that_are_shown_until_written_down()
     let given = LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
+        link: None,
+        paths: Vec::new(),
         log_in: false,
     };
     let (mut harness, play) = window_sized(new, SIZE, given);
@@ -51,6 +53,8 @@ fn a_window_that_logs_in_by_itself_is_not_covered_by_words() {
     let given = LoginPrefill {
         name: Some("alice".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
+        link: None,
+        paths: Vec::new(),
         log_in: true,
     };
     let (_harness, play) = window_sized(new, SIZE, given);
@@ -77,6 +81,8 @@ fn a_name_is_taken_back_with_its_words() {
     let given = LoginPrefill {
         name: Some("bob".to_owned()),
         server: Some("meet.example.org:7878".to_owned()),
+        link: None,
+        paths: Vec::new(),
         log_in: false,
     };
     let (mut harness, play) = window_sized(logged_out(), SIZE, given);

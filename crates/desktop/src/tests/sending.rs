@@ -103,6 +103,34 @@ fn files_dropped_before_the_login_wait_for_it() {
 }
 
 #[test]
+fn files_of_another_start_wait_for_somebody_to_be_chosen() {
+    let (mut harness, play) = window(with_peers());
+    play.happen(Event::Raised {
+        paths: Vec::new(),
+        link: None,
+    });
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_none());
+    play.happen(Event::Raised {
+        paths: report(),
+        link: None,
+    });
+    harness.run();
+    assert!(harness.query_by_label(text::SEND_TO_WHOM).is_some());
+    harness.get_by_role_and_label(Role::Button, "dave").click();
+    harness.run();
+    click(&mut harness, text::SEND);
+    let paths = report();
+    assert_eq!(
+        play.commands(),
+        [Command::Send {
+            peer: key(4),
+            paths
+        }]
+    );
+}
+
+#[test]
 fn pasted_files_ask_for_recipients_and_pasted_prose_does_nothing() {
     let (mut harness, _) = window(with_peers());
     harness.event(Input::Paste("hello".to_owned()));

@@ -8,6 +8,8 @@ fn tab_reaches_every_button_from_above() {
     for expected in [
         text::SETTINGS,
         text::SEND_TO_SEVERAL,
+        text::JOIN,
+        text::INVITE,
         "Send files to bob",
         "Send a folder to bob",
         "Message to bob",

@@ -1,8 +1,8 @@
 //! Words about strangers and contacts.
 
-use pinhole_client::amount;
+use pinhole_client::OfferView;
 
-use super::count;
+use super::{count, size};
 
 pub(crate) const STRANGERS_HELP: &str = "Nothing from them is saved or shown before you allow it.";
 pub(crate) const WANTS_TO_CONNECT: &str = "Wants to connect. Once allowed, they have to try again.";
@@ -38,12 +38,10 @@ pub(crate) fn strangers(people: usize) -> String {
 }
 
 /// What a stranger offers.
-pub(crate) fn offered(files: u64, folders: u64, bytes: u64) -> String {
-    format!(
-        "Wants to send {}, {}",
-        count(files, folders),
-        amount::display(bytes)
-    )
+pub(crate) fn offered(offer: &OfferView) -> String {
+    let count = count(offer.files, offer.folders);
+    let size = size((!offer.stream).then_some(offer.bytes));
+    format!("Wants to send {count}, {size}")
 }
 
 /// How much a stranger offers.

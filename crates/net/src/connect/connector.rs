@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use pinhole_proto::agent::PathPolicy;
+use pinhole_proto::credential::Credential;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
-use pinhole_proto::rendezvous::{HostSharing, PeerIdentity, RefuseReason};
+use pinhole_proto::rendezvous::{HostSharing, IntroductionFailure, PeerIdentity, RefuseReason};
 use pinhole_proto::tls::Identity;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -114,24 +115,27 @@ impl Connector {
     }
 
     /// Connects to a peer. `expect` is the key it must have; `share_host`
-    /// tells whether it may learn our addresses in the local network. The
-    /// session may move to a better path later, by itself.
+    /// tells whether it may learn our addresses in the local network. It is shown
+    /// `credential` before it decides whether to let us in. The session may move to a
+    /// better path later, by itself.
     ///
     /// # Errors
     /// Says exactly what stood in the way; in [`ConnectError::NoPath`], all
-    /// that was tried.
+    /// that was tried; in [`ConnectError::Introduction`], the peer's answer to the
+    /// credential.
     pub async fn connect(
         &self,
         peer: PeerName,
         expect: PeerKey,
         share_host: HostSharing,
+        credential: Option<Credential>,
     ) -> Result<Session, ConnectError> {
         let peer = PeerIdentity {
             name: peer,
             key: expect,
         };
         let wanted = Wanted {
-            introduction: self.rendezvous.introduce(peer)?,
+            introduction: self.rendezvous.introduce(peer, credential)?,
             share_host,
             policy: self.path,
             improve: None,
@@ -159,7 +163,7 @@ impl Connector {
             return Ok(false);
         };
         let wanted = Wanted {
-            introduction: self.rendezvous.introduce(live.peer.clone())?,
+            introduction: self.rendezvous.introduce(live.peer.clone(), None)?,
             share_host,
             policy: PathPolicy::DirectOnly,
             improve: Some((live, attempt)),
@@ -194,7 +198,7 @@ impl Connector {
         let Some(policy) = policy.and(self.path) else {
             let reason = RefuseReason::NeedsPermission;
             self.rendezvous.refuse(invitation, reason).await;
-            return Err(ConnectError::Introduction(reason.into()));
+            return Err(IntroductionFailure::from(reason).into());
         };
         let accepted = match self.rendezvous.take_up(&invitation) {
             Ok(introduction) => {

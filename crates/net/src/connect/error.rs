@@ -2,6 +2,7 @@
 
 use std::io;
 
+use pinhole_proto::credential::Credential;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{IntroductionFailure, RefuseReason};
@@ -17,8 +18,14 @@ pub enum ConnectError {
     #[error("the connection to the server is gone")]
     Disconnected,
     /// The server could not introduce the two sides.
-    #[error("{0}")]
-    Introduction(IntroductionFailure),
+    #[error("{reason}")]
+    Introduction {
+        /// Why.
+        reason: IntroductionFailure,
+        /// What the peer has answered to the credential that it was shown, with
+        /// [`IntroductionFailure::Credential`].
+        credential: Option<Credential>,
+    },
     /// The server did not answer in time.
     #[error("the server did not answer")]
     ServerSilent,
@@ -76,6 +83,15 @@ pub enum ConnectError {
     /// The system gave no random bytes.
     #[error("the system's random number generator failed")]
     Random,
+}
+
+impl From<IntroductionFailure> for ConnectError {
+    fn from(reason: IntroductionFailure) -> Self {
+        Self::Introduction {
+            reason,
+            credential: None,
+        }
+    }
 }
 
 impl From<SignalError> for ConnectError {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use pinhole_proto::agent::PathKind;
+use pinhole_proto::credential::Credential;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, RefuseReason, Role};
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::discovery::{LATE_ADDRESSES, Table};
-use super::hello;
+use super::hello::{self, Introduction};
 use super::networks::{Networks, Scope};
 use crate::connect::ConnectError;
 use crate::report::{Answer, PathAttempt, Report};
@@ -35,6 +36,8 @@ const DIALS_MAX: usize = 32;
 pub(super) struct Dial<'a> {
     pub(super) identity: &'a Identity,
     pub(super) name: &'a PeerName,
+    /// What the peer is shown.
+    pub(super) credential: Option<&'a Credential>,
     pub(super) scope: Scope,
 }
 
@@ -125,9 +128,13 @@ impl Dial<'_> {
         address: SocketAddr,
         key: PeerKey,
     ) -> impl Future<Output = (SocketAddr, Dialled)> + Send + 'static {
-        let (identity, own_name) = (self.identity.clone(), self.name.clone());
+        let identity = self.identity.clone();
+        let us = Introduction {
+            name: self.name.clone(),
+            credential: self.credential.cloned(),
+        };
         async move {
-            let outcome = dial(address, &identity, &own_name, Expect::Key(key)).await;
+            let outcome = dial(address, &identity, &us, Expect::Key(key)).await;
             (address, outcome)
         }
     }
@@ -160,14 +167,14 @@ pub(super) fn session(
 async fn dial(
     address: SocketAddr,
     identity: &Identity,
-    name: &PeerName,
+    us: &Introduction,
     expect: Expect,
 ) -> Dialled {
     let connected = timeout(TCP_TIMEOUT, TcpStream::connect(address)).await;
     let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let transport = stream.and_then(Transport::direct);
     let transport = transport.map_err(Failed::Unreached)?;
-    let greeting = greet(transport, identity, name, expect);
+    let greeting = greet(transport, identity, us, expect);
     let greeted = timeout(HELLO_TIMEOUT, greeting).await;
     greeted.unwrap_or_else(|_| Err(Failed::Lost(io::ErrorKind::TimedOut.into())))
 }
@@ -175,7 +182,7 @@ async fn dial(
 async fn greet(
     transport: Transport,
     identity: &Identity,
-    name: &PeerName,
+    us: &Introduction,
     expect: Expect,
 ) -> Dialled {
     let proven = authenticate_expecting(transport, Role::Controlling, identity, expect).await;
@@ -186,9 +193,7 @@ async fn greet(
             Failed::Lost(error)
         }
     })?;
-    hello::say(&mut up.stream, name)
-        .await
-        .map_err(Failed::Lost)?;
+    us.say(&mut up.stream).await.map_err(Failed::Lost)?;
     match hello::hear_answer(&mut up.stream).await {
         Ok(Ok(said)) => Ok((said, up)),
         Ok(Err(reason)) => Err(Failed::Refused(reason)),

@@ -3,15 +3,59 @@
 //! it admits the visitor, with a reason if it does not and the visitor is to know it.
 //!
 //! ```text
-//! | length: u8 | name: 3 to 32 bytes of [a-z0-9._-] |
-//! | 0          | reason: u8 |
+//! | length: u8       | name: 3 to 32 bytes of [a-z0-9._-] |
+//! | length + 128: u8 | name | length: u16, big endian | credential: 1 to 256 bytes |
+//! | 0                | reason: u8 |
 //! ```
+//!
+//! A visitor that shows a credential speaks the second form. Versions that do not know it
+//! hang up; none of them has given anybody an invitation.
 
 use std::io;
 
+use pinhole_proto::credential::Credential;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::RefuseReason;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+
+/// Added to the length of the name when a credential follows.
+const WITH_CREDENTIAL: u8 = 0x80;
+
+/// What a visitor says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Introduction {
+    pub(super) name: PeerName,
+    pub(super) credential: Option<Credential>,
+}
+
+impl Introduction {
+    pub(super) async fn say(&self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let Some(credential) = &self.credential else {
+            return say(stream, &self.name).await;
+        };
+        let (name, credential) = (self.name.as_str(), credential.as_str());
+        let name_length = u8::try_from(name.len()).map_err(io::Error::other)?;
+        let length = u16::try_from(credential.len()).map_err(io::Error::other)?;
+        let said = [
+            &[WITH_CREDENTIAL | name_length],
+            name.as_bytes(),
+            &length.to_be_bytes(),
+            credential.as_bytes(),
+        ];
+        stream.write_all(&said.concat()).await?;
+        stream.flush().await
+    }
+
+    pub(super) async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
+        let length = stream.read_u8().await?;
+        let name = hear_name(stream, length & !WITH_CREDENTIAL).await?;
+        let credential = match length & WITH_CREDENTIAL {
+            0 => None,
+            _ => Some(hear_credential(stream).await?),
+        };
+        Ok(Self { name, credential })
+    }
+}
 
 pub(super) async fn say(stream: &mut (impl AsyncWrite + Unpin), name: &PeerName) -> io::Result<()> {
     let name = name.as_str().as_bytes();
@@ -53,7 +97,9 @@ const fn code(reason: RefuseReason) -> Option<u8> {
         RefuseReason::KeyMismatch => Some(1),
         RefuseReason::NeedsPermission => Some(2),
         RefuseReason::Busy => Some(3),
-        RefuseReason::Unavailable => None,
+        RefuseReason::InvitationOver => Some(4),
+        // Codes are looked at through a server only.
+        RefuseReason::Unavailable | RefuseReason::Credential => None,
     }
 }
 
@@ -62,25 +108,37 @@ const fn reason(code: u8) -> RefuseReason {
         1 => RefuseReason::KeyMismatch,
         2 => RefuseReason::NeedsPermission,
         3 => RefuseReason::Busy,
+        4 => RefuseReason::InvitationOver,
         _ => RefuseReason::Unavailable,
     }
 }
 
-pub(super) async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<PeerName> {
-    let length = stream.read_u8().await?;
-    hear_name(stream, length).await
+async fn hear_name(stream: &mut (impl AsyncRead + Unpin), length: u8) -> io::Result<PeerName> {
+    let name = hear_text(stream, length.into(), PeerName::MAX_CHARS).await?;
+    PeerName::try_from(name).map_err(invalid)
 }
 
-async fn hear_name(stream: &mut (impl AsyncRead + Unpin), length: u8) -> io::Result<PeerName> {
-    let length = usize::from(length);
-    if length > PeerName::MAX_CHARS {
+async fn hear_credential(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Credential> {
+    let length = stream.read_u16().await?;
+    let text = hear_text(stream, length.into(), Credential::MAX_CHARS).await?;
+    Credential::try_from(text).map_err(invalid)
+}
+
+async fn hear_text(
+    stream: &mut (impl AsyncRead + Unpin),
+    length: usize,
+    length_max: usize,
+) -> io::Result<String> {
+    if length > length_max {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut name = vec![0; length];
-    stream.read_exact(&mut name).await?;
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
-    let name = String::from_utf8(name).map_err(invalid)?;
-    PeerName::try_from(name).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    let mut text = vec![0; length];
+    stream.read_exact(&mut text).await?;
+    String::from_utf8(text).map_err(invalid)
+}
+
+fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]
@@ -88,15 +146,34 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_is_heard_as_it_was_said_and_nothing_else() {
-        let mut said = Vec::new();
-        say(&mut said, &"alice".parse().unwrap()).await.unwrap();
-        assert_eq!(said, b"\x05alice");
-        assert_eq!(
-            hear(&mut said.as_slice()).await.unwrap(),
-            "alice".parse().unwrap()
-        );
+    async fn a_visitor_is_heard_as_it_has_spoken_and_nothing_else_is() {
+        let longest = "x".repeat(256);
+        for credential in [None, Some("abc"), Some(&longest)] {
+            let introduction = Introduction {
+                name: "alice".parse().unwrap(),
+                credential: credential.map(|it| it.parse().unwrap()),
+            };
+            let mut said = Vec::new();
+            introduction.say(&mut said).await.unwrap();
+            let begin: &[u8] = match credential {
+                None => b"\x05alice",
+                Some("abc") => b"\x85alice\x00\x03abc",
+                Some(_) => b"\x85alice\x01\x00xxx",
+            };
+            assert!(said.starts_with(begin), "{said:?}");
+            let mut said = said.as_slice();
+            let heard = Introduction::hear(&mut said).await.unwrap();
+            assert_eq!(heard, introduction);
+            assert!(said.is_empty(), "{said:?}");
+        }
+        let too_long = [b"\x85alice\x01\x01".as_slice(), &[b'x'; 257]].concat();
         for bad in [
+            too_long.as_slice(),
+            b"\x85alice",
+            b"\x85alice\x00\x00",
+            b"\x85alice\x00\x04abc",
+            b"\x85alice\x00\x03a=c",
+            b"\x80\x00\x03abc",
             b"".as_slice(),
             b"\x00",
             b"\x02ab",
@@ -106,7 +183,7 @@ mod tests {
             b"\x2100000000000000000000000000000000000",
         ] {
             let mut bad = bad;
-            assert!(hear(&mut bad).await.is_err(), "{bad:?}");
+            assert!(Introduction::hear(&mut bad).await.is_err(), "{bad:?}");
         }
     }
 
@@ -116,6 +193,7 @@ mod tests {
             RefuseReason::KeyMismatch,
             RefuseReason::NeedsPermission,
             RefuseReason::Busy,
+            RefuseReason::InvitationOver,
             RefuseReason::Unavailable,
         ] {
             let mut said = Vec::new();

@@ -28,6 +28,7 @@ mod visitors;
 use std::io;
 use std::sync::Arc;
 
+use pinhole_proto::credential::Credential;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::PeerIdentity;
 use pinhole_proto::tls::Identity;
@@ -162,7 +163,7 @@ impl Nearby {
 
     /// Connects to a peer that is there. With `name`, the peer has to give
     /// itself this name; whoever knows from elsewhere whose key it is asks for
-    /// none.
+    /// none. The peer is shown `credential` before it decides whether to let us in.
     ///
     /// # Errors
     /// Says exactly what stood in the way; `peer` is whom to name there.
@@ -170,6 +171,7 @@ impl Nearby {
         &self,
         peer: PeerIdentity,
         name: Option<PeerName>,
+        credential: Option<Credential>,
     ) -> Result<Session, ConnectError> {
         let own = &*self.state;
         // An announcement tells the addresses of one interface and family. Held until
@@ -178,6 +180,7 @@ impl Nearby {
         let dial = dial::Dial {
             identity: &own.identity,
             name: &own.name,
+            credential: credential.as_ref(),
             scope: own.scope,
         };
         let outcome = Box::pin(dial.any_of(own.discovery.table(), &peer, name.as_ref())).await;

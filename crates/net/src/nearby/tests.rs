@@ -88,13 +88,15 @@ async fn peers_find_each_other_connect_and_say_goodbye() {
     let mut alice = party("alice", false, scope);
     alice.sees(&[&bob.identity]).await;
     let name = Some(bob.identity.name.clone());
-    let (session, visitor) =
-        tokio::join!(alice.nearby.connect(bob.identity.clone(), name), async {
+    let (session, visitor) = tokio::join!(
+        alice.nearby.connect(bob.identity.clone(), name, None),
+        async {
             let visitor = bob.visitor().await;
             assert_eq!(*visitor.peer(), alice.identity);
             let peer = visitor.peer().clone();
             visitor.admit(&bob.identity.name, peer).await
-        });
+        }
+    );
     let (session, theirs) = (session.unwrap(), visitor.unwrap());
     assert_eq!(session.peer, bob.identity);
     assert_eq!(session.path, pinhole_proto::agent::PathKind::Lan);
@@ -104,6 +106,43 @@ async fn peers_find_each_other_connect_and_say_goodbye() {
     alice.sees(&[]).await;
     let left = alice.nearby.state.discovery.table();
     assert_eq!(left.borrow().addresses(bob.identity.key), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_can_show_a_credential_before_it_is_let_in() {
+    let scope = scope();
+    let mut bob = party("bob", true, scope);
+    let mut alice = party("alice", false, scope);
+    alice.sees(&[&bob.identity]).await;
+    let longest: Credential = "x".repeat(Credential::MAX_CHARS).parse().unwrap();
+    for (shown, is_let_in) in [
+        (Some(longest), true),
+        (None, true),
+        ("over".parse().ok(), false),
+    ] {
+        let connecting = alice
+            .nearby
+            .connect(bob.identity.clone(), None, shown.clone());
+        let (session, ()) = tokio::join!(connecting, async {
+            let visitor = bob.visitor().await;
+            assert_eq!(*visitor.peer(), alice.identity);
+            assert_eq!(visitor.credential(), shown.as_ref());
+            match is_let_in {
+                true => {
+                    let admitted = visitor.admit(&bob.identity.name, alice.identity.clone());
+                    admitted.await.unwrap();
+                }
+                false => visitor.refuse(RefuseReason::InvitationOver).await,
+            }
+        });
+        match session {
+            Ok(_) => assert!(is_let_in),
+            Err(ConnectError::Refused { reason, .. }) if !is_let_in => {
+                assert_eq!(reason, RefuseReason::InvitationOver);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,19 +156,25 @@ async fn whoever_is_refused_or_named_wrongly_has_no_session() {
         RefuseReason::Busy,
         RefuseReason::Unavailable,
     ] {
-        let (refused, ()) = tokio::join!(alice.nearby.connect(bob.identity.clone(), None), async {
-            bob.visitor().await.refuse(why).await;
-        });
+        let (refused, ()) = tokio::join!(
+            alice.nearby.connect(bob.identity.clone(), None, None),
+            async {
+                bob.visitor().await.refuse(why).await;
+            }
+        );
         let refused = refused.unwrap_err();
         let is_told = matches!(refused, ConnectError::Refused { reason, .. } if reason == why);
         assert!(is_told, "{refused}");
     }
     let carol = Some("carol".parse().unwrap());
-    let (other, _) = tokio::join!(alice.nearby.connect(bob.identity.clone(), carol), async {
-        let visitor = bob.visitor().await;
-        let peer = visitor.peer().clone();
-        visitor.admit(&bob.identity.name, peer).await
-    });
+    let (other, _) = tokio::join!(
+        alice.nearby.connect(bob.identity.clone(), carol, None),
+        async {
+            let visitor = bob.visitor().await;
+            let peer = visitor.peer().clone();
+            visitor.admit(&bob.identity.name, peer).await
+        }
+    );
     let other = other.unwrap_err();
     assert!(matches!(other, ConnectError::OtherName { .. }), "{other}");
 }
@@ -150,6 +195,7 @@ async fn an_address_without_the_key_is_a_stranger() {
     let dial = dial::Dial {
         identity: &own.identity,
         name: &own.name,
+        credential: None,
         scope,
     };
     let table = watch::Sender::new(Table::of(bob.clone(), addresses));
@@ -218,12 +264,14 @@ async fn a_crowd_at_the_door_does_not_keep_anybody_out() {
         })
         .collect();
     for _ in 0..5 {
-        let (session, admitted) =
-            tokio::join!(alice.nearby.connect(bob.identity.clone(), None), async {
+        let (session, admitted) = tokio::join!(
+            alice.nearby.connect(bob.identity.clone(), None, None),
+            async {
                 let visitor = bob.visitor().await;
                 let peer = visitor.peer().clone();
                 visitor.admit(&bob.identity.name, peer).await
-            });
+            }
+        );
         session.unwrap();
         admitted.unwrap();
     }
@@ -246,6 +294,7 @@ async fn a_place_is_kept_for_whoever_is_known_and_others_are_told() {
             let dial = dial::Dial {
                 identity: &identity,
                 name: &name,
+                credential: None,
                 scope,
             };
             dial.any_of(table.subscribe(), &to, None).await
@@ -297,6 +346,7 @@ async fn an_address_that_becomes_known_while_others_fail_is_dialled() {
     let dial = dial::Dial {
         identity: &own.identity,
         name: &own.name,
+        credential: None,
         scope,
     };
     let to = bob.identity.clone();

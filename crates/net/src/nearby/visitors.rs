@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Full, Owner, SubnetBounds, Taken, Ticket};
+use pinhole_proto::credential::Credential;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{PeerIdentity, RefuseReason, Role};
@@ -22,7 +23,7 @@ use tracing::debug;
 
 use super::NearbyEvent;
 use super::dial::session;
-use super::hello;
+use super::hello::{self, Introduction};
 use super::networks::{Networks, Scope};
 use crate::known::KnownKeys;
 use crate::report::{Answer, PathAttempt, Report};
@@ -57,6 +58,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Visitor {
     peer: PeerIdentity,
+    credential: Option<Credential>,
     up: Authenticated,
     since: Instant,
     _place: Place,
@@ -67,6 +69,12 @@ impl Visitor {
     #[must_use]
     pub const fn peer(&self) -> &PeerIdentity {
         &self.peer
+    }
+
+    /// What it shows, to be let in.
+    #[must_use]
+    pub const fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
     }
 
     /// Lets it in, under `peer`'s name for it, and tells it ours.
@@ -267,12 +275,14 @@ impl VisitorListener {
         let (identity, known) = (self.identity.clone(), self.known.clone());
         let events = self.events.clone();
         async move {
+            let since = Instant::now();
             let greeted = match timeout(HANDSHAKE_TIMEOUT, greet(stream, &identity)).await {
                 Ok(Ok(greeted)) => greeted,
                 Ok(Err(error)) => return debug!(%ip, %error, "no visitor"),
                 Err(_) => return debug!(%ip, "too slow for a visitor"),
             };
-            let (peer, mut up, since) = greeted;
+            let (key, Introduction { name, credential }, mut up) = greeted;
+            let peer = PeerIdentity { name, key };
             let place = match places.take(ip, peer.key, known.contains(peer.key)) {
                 Ok(place) => place,
                 Err(full) => {
@@ -282,6 +292,7 @@ impl VisitorListener {
             };
             let visitor = Visitor {
                 peer,
+                credential,
                 up,
                 since,
                 _place: place,
@@ -298,11 +309,10 @@ impl VisitorListener {
 async fn greet(
     stream: TcpStream,
     identity: &Identity,
-) -> io::Result<(PeerIdentity, Authenticated, Instant)> {
-    let since = Instant::now();
+) -> io::Result<(PeerKey, Introduction, Authenticated)> {
     let transport = Transport::direct(stream)?;
     let proven = authenticate_expecting(transport, Role::Controlled, identity, Expect::AnyKey);
     let (key, mut up) = proven.await?;
-    let name = hello::hear(&mut up.stream).await?;
-    Ok((PeerIdentity { name, key }, up, since))
+    let introduction = Introduction::hear(&mut up.stream).await?;
+    Ok((key, introduction, up))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::rendezvous::{
-    ClientMessage, Directory, IntroductionId, PeerIdentity, RefuseReason, ServerMessage,
+    ClientMessage, Directory, PeerIdentity, RefuseReason, ServerMessage,
 };
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -100,6 +100,13 @@ impl Reader {
         let (stream, decoder) = (&mut self.stream, &mut self.decoder);
         let message = wire::read_message_within(SILENCE_TIMEOUT, stream, decoder).await?;
         self.heard.send_modify(|count| *count += 1);
+        self.handle(message)
+    }
+
+    fn handle(
+        &mut self,
+        message: ServerMessage,
+    ) -> Result<Option<RendezvousEvent>, DisconnectReason> {
         Ok(match message {
             ServerMessage::Pong { .. } => None,
             ServerMessage::Ping { nonce } => {
@@ -120,7 +127,40 @@ impl Reader {
                 introduction,
                 round,
                 from,
-            } => self.invited(introduction, round, from),
+                credential,
+            } => {
+                let invitation = Invitation {
+                    introduction,
+                    from,
+                    credential,
+                };
+                self.invited(round, invitation)
+            }
+            message @ (ServerMessage::Introduced { .. }
+            | ServerMessage::IntroductionFailed { .. }) => {
+                self.pass_on(message);
+                None
+            }
+            ServerMessage::RelayEnded { peer, reason } => {
+                Some(RendezvousEvent::RelayEnded { peer, reason })
+            }
+            ServerMessage::KeyHistory(history) => Some(RendezvousEvent::KeyHistory(history)),
+            ServerMessage::Code { number } => Some(RendezvousEvent::Code { number }),
+            ServerMessage::CodeEnded { number } => Some(RendezvousEvent::CodeEnded { number }),
+            ServerMessage::CodeFound { number, peer } => {
+                Some(RendezvousEvent::CodeFound { number, peer })
+            }
+            ServerMessage::LoggedIn { .. }
+            | ServerMessage::RecoveryCertificate(_)
+            | ServerMessage::Observed { .. }
+            | ServerMessage::Probed { .. }
+            | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),
+        })
+    }
+
+    /// What is said of an introduction goes to whoever waits for it.
+    fn pass_on(&self, message: ServerMessage) {
+        let (introduction, message) = match message {
             ServerMessage::Introduced {
                 introduction,
                 round,
@@ -141,55 +181,37 @@ impl Reader {
                     }),
                     start_in: Duration::from_millis(start_in_ms.into()),
                 };
-                self.introductions.pass_on(introduction, message);
-                None
+                (introduction, message)
             }
             ServerMessage::IntroductionFailed {
                 introduction,
                 reason,
-            } => {
-                let message = IntroductionMessage::Failed(reason);
-                self.introductions.pass_on(introduction, message);
-                None
-            }
-            ServerMessage::RelayEnded { peer, reason } => {
-                Some(RendezvousEvent::RelayEnded { peer, reason })
-            }
-            ServerMessage::KeyHistory(history) => Some(RendezvousEvent::KeyHistory(history)),
-            ServerMessage::LoggedIn { .. }
-            | ServerMessage::RecoveryCertificate(_)
-            | ServerMessage::Observed { .. }
-            | ServerMessage::Probed { .. }
-            | ServerMessage::RelayPaired => return Err(WireError::Unexpected.into()),
-        })
+                credential,
+            } => (
+                introduction,
+                IntroductionMessage::Failed { reason, credential },
+            ),
+            _ => return,
+        };
+        self.introductions.pass_on(introduction, message);
     }
 
-    fn invited(
-        &mut self,
-        introduction: IntroductionId,
-        round: u8,
-        from: PeerIdentity,
-    ) -> Option<RendezvousEvent> {
+    fn invited(&mut self, round: u8, invitation: Invitation) -> Option<RendezvousEvent> {
+        let introduction = invitation.introduction;
+        let key = invitation.from.key;
         let invited = IntroductionMessage::Invited { round };
-        if self.introductions.is_with(introduction, from.key)
+        if self.introductions.is_with(introduction, key)
             && self.introductions.pass_on(introduction, invited)
         {
             return None;
         }
-        let is_known = self.known.contains(from.key);
-        if round == 1 && self.invitations.take(Instant::now(), from.key, is_known) {
-            return Some(RendezvousEvent::Invitation(Invitation {
-                introduction,
-                from,
-            }));
+        let is_known = self.known.contains(key);
+        if round == 1 && self.invitations.take(Instant::now(), key, is_known) {
+            return Some(RendezvousEvent::Invitation(invitation));
         }
         // Too many, or our side of this introduction is over: no need to let the other
         // one wait.
-        let reason = RefuseReason::Busy;
-        self.say(ClientMessage::Refuse {
-            introduction,
-            reason,
-        });
+        self.say(invitation.refusal(RefuseReason::Busy, None));
         None
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use pinhole_budget::{Bounds, Budget, Owner, SubnetBounds, Taken, Ticket};
 use pinhole_proto::candidate::Candidate;
+use pinhole_proto::credential::Credential;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::rendezvous::{
     ClientMessage, IntroductionFailure, IntroductionId, PeerIdentity, Reachability, RelayToken,
@@ -51,7 +52,11 @@ pub(crate) enum IntroductionMessage {
         start_in: Duration,
     },
     /// The introduction will not happen.
-    Failed(IntroductionFailure),
+    Failed {
+        reason: IntroductionFailure,
+        /// What the peer has answered to ours.
+        credential: Option<Credential>,
+    },
 }
 
 /// The introductions under way on one control connection.
@@ -101,7 +106,10 @@ impl Introductions {
         for (id, ended) in table.entries.extract_if(gives_way) {
             debug!(?id, "gives way to another introduction");
             // Should it not hear this, it hears that there is nothing more to come.
-            let busy = IntroductionMessage::Failed(IntroductionFailure::Busy);
+            let busy = IntroductionMessage::Failed {
+                reason: IntroductionFailure::Busy,
+                credential: None,
+            };
             let _ = ended.messages.try_send(busy);
         }
         let (messages, receiver) = mpsc::channel(MESSAGES);
@@ -179,6 +187,8 @@ pub(crate) struct Introduction {
     pub(super) rendezvous: Rendezvous,
     pub(super) role: Role,
     pub(super) peer: PeerIdentity,
+    /// What the peer is shown with the invitation.
+    pub(super) credential: Option<Credential>,
     pub(super) inbox: Inbox,
 }
 
@@ -213,6 +223,8 @@ impl Introduction {
                 round,
                 peer: self.peer.name.clone(),
                 reachability,
+                // Later rounds belong to an attempt that the peer has agreed to.
+                credential: self.credential.clone().filter(|_| round == 1),
             },
             Role::Controlled => ClientMessage::Answer {
                 introduction,

@@ -59,6 +59,8 @@ pub struct LoggedIn {
     pub observer_ports: Vec<u16>,
     /// Whether the server offers a relay.
     pub relay: bool,
+    /// Whether the server knows codes ([`Rendezvous::open_code`]). Older ones do not.
+    pub codes: bool,
 }
 
 /// Why a login failed.
@@ -178,6 +180,7 @@ impl ProvenServer {
                     observed,
                     observer_ports,
                     relay,
+                    codes,
                 } => {
                     return Ok(LoggedIn {
                         name: name.clone(),
@@ -185,6 +188,7 @@ impl ProvenServer {
                         server_key: self.key,
                         observer_ports,
                         relay,
+                        codes,
                     });
                 }
                 ServerMessage::Refused {

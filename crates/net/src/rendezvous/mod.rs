@@ -14,6 +14,7 @@ pub(crate) mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pinhole_proto::credential::{CodeNumber, Credential};
 use pinhole_proto::frame::Decoder;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
@@ -65,6 +66,25 @@ pub enum RendezvousEvent {
         /// The limit that was reached.
         reason: Refusal,
     },
+    /// Answers [`Rendezvous::open_code`].
+    Code {
+        /// The number under which we can be found, until [`RendezvousEvent::CodeEnded`],
+        /// [`Rendezvous::close_code`] or the end of the connection; `None` when there is
+        /// none to be had now.
+        number: Option<CodeNumber>,
+    },
+    /// The server has ended our code: its time is up, or it has to make room.
+    CodeEnded {
+        /// Its number.
+        number: CodeNumber,
+    },
+    /// Answers [`Rendezvous::find_code`].
+    CodeFound {
+        /// The number asked for.
+        number: CodeNumber,
+        /// Who has opened it, as the server says; `None` when nobody has.
+        peer: Option<PeerIdentity>,
+    },
     /// The end. Sessions live on; attempts to connect may.
     Disconnected(DisconnectReason),
 }
@@ -97,6 +117,7 @@ pub enum DisconnectReason {
 pub struct Invitation {
     introduction: IntroductionId,
     from: PeerIdentity,
+    credential: Option<Credential>,
 }
 
 impl Invitation {
@@ -104,6 +125,20 @@ impl Invitation {
     #[must_use]
     pub const fn from(&self) -> &PeerIdentity {
         &self.from
+    }
+
+    /// What the inviter shows, to be let in. The server has not looked at it.
+    #[must_use]
+    pub const fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
+    const fn refusal(&self, reason: RefuseReason, credential: Option<Credential>) -> ClientMessage {
+        ClientMessage::Refuse {
+            introduction: self.introduction,
+            reason,
+            credential,
+        }
     }
 }
 
@@ -191,9 +226,17 @@ impl Rendezvous {
     }
 
     /// Begins an introduction to a peer. It is invited with the first
-    /// [`Introduction::ask`].
-    pub(crate) fn introduce(&self, peer: PeerIdentity) -> Result<Introduction, SignalError> {
-        self.register(introduction_id()?, Role::Controlling, peer)
+    /// [`Introduction::ask`], and is shown the credential.
+    pub(crate) fn introduce(
+        &self,
+        peer: PeerIdentity,
+        credential: Option<Credential>,
+    ) -> Result<Introduction, SignalError> {
+        let introduction = self.register(introduction_id()?, Role::Controlling, peer)?;
+        Ok(Introduction {
+            credential,
+            ..introduction
+        })
     }
 
     /// Takes up an invitation. The peer is answered with the first
@@ -216,6 +259,7 @@ impl Rendezvous {
             rendezvous: self.clone(),
             role,
             peer,
+            credential: None,
             inbox: inbox.ok_or(SignalError::Busy)?,
         })
     }
@@ -223,12 +267,14 @@ impl Rendezvous {
     /// Turns an invitation down. Nothing happens when the connection to the
     /// server is gone: then the invitation is, too.
     pub async fn refuse(&self, invitation: Invitation, reason: RefuseReason) {
-        let introduction = invitation.introduction;
-        let refuse = ClientMessage::Refuse {
-            introduction,
-            reason,
-        };
-        let _ = self.say(refuse).await;
+        let _ = self.say(invitation.refusal(reason, None)).await;
+    }
+
+    /// Answers the credential of an invitation with one of our own. The invitation itself
+    /// is turned down with [`RefuseReason::Credential`]: the inviter may ask again.
+    pub async fn answer_credential(&self, invitation: Invitation, credential: Credential) {
+        let refusal = invitation.refusal(RefuseReason::Credential, Some(credential));
+        let _ = self.say(refusal).await;
     }
 
     /// Asks to be told whether these names are online, now and at each change: at most
@@ -252,6 +298,25 @@ impl Rendezvous {
     pub fn ask_history(&self, peer: PeerIdentity) {
         let PeerIdentity { name, key } = peer;
         self.say_at_once(ClientMessage::KeyHistory { name, key });
+    }
+
+    /// Asks for a number under which everybody at the server can find us for ten minutes:
+    /// [`RendezvousEvent::Code`]. Only for a server that says
+    /// [`LoggedIn::codes`], and only without a code that is open, or it ends the connection.
+    pub fn open_code(&self) {
+        self.say_at_once(ClientMessage::OpenCode);
+    }
+
+    /// Nobody is to find us under our number any more. Does no harm without one.
+    pub fn close_code(&self) {
+        self.say_at_once(ClientMessage::CloseCode);
+    }
+
+    /// Asks who has opened the code with this number: [`RendezvousEvent::CodeFound`], within
+    /// seconds when we have asked often. Only for a server that says [`LoggedIn::codes`],
+    /// and only once the last question is answered, or it ends the connection.
+    pub fn find_code(&self, number: CodeNumber) {
+        self.say_at_once(ClientMessage::FindCode { number });
     }
 
     fn say_at_once(&self, message: ClientMessage) {

@@ -52,6 +52,7 @@ impl Control {
             introduction: IntroductionId::from_random([number; 16]),
             round: 1,
             from: peer.clone(),
+            credential: None,
         };
         self.say(&invitation).await;
     }
@@ -100,6 +101,7 @@ async fn victim(
             observed,
             observer_ports: vec![4747],
             relay: true,
+            codes: true,
         };
         control.say(&logged_in).await;
         control

@@ -155,7 +155,9 @@ async fn the_end_of_the_server_is_told_with_its_reason() {
     assert!(told, "{reason}");
     server.stopped.await.unwrap();
     let bob = "bob".parse().unwrap();
-    let connected = alice.connector.connect(bob, alice.key, HostSharing::Always);
+    let connected = alice
+        .connector
+        .connect(bob, alice.key, HostSharing::Always, None);
     let error = timeout(PATIENCE, connected).await.unwrap().unwrap_err();
     assert!(matches!(error, ConnectError::Disconnected), "{error}");
 }

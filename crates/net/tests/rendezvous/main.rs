@@ -6,6 +6,7 @@
     reason = "what is here fails by panicking, as tests do"
 )]
 
+mod credentials;
 mod hostile;
 mod idle;
 mod login;

@@ -14,7 +14,9 @@ use crate::scene::{Client, PATIENCE, Server, begun, exchange};
 /// A session of two, the invitation to which was taken up over the relay only.
 async fn begin_over_the_relay(alice: &Client, bob: &mut Client) -> (Session, Session) {
     let (name, key) = (bob.name(), bob.key);
-    let inviting = alice.connector.connect(name, key, HostSharing::Always);
+    let inviting = alice
+        .connector
+        .connect(name, key, HostSharing::Always, None);
     let accepting = async {
         let invitation = bob.invitation().await;
         assert!(!bob.connector.may_migrate_a_session(&invitation));
@@ -97,7 +99,9 @@ async fn the_relay_for_strangers_is_none_where_the_relay_is_forbidden() {
     let alice = Client::new(&server, "alice").await;
     let mut bob = Client::with_path(&server, "bob", PathPolicy::DirectOnly).await;
     let (name, key) = (bob.name(), bob.key);
-    let inviting = alice.connector.connect(name, key, HostSharing::Always);
+    let inviting = alice
+        .connector
+        .connect(name, key, HostSharing::Always, None);
     let accepting = async {
         let invitation = bob.invitation().await;
         let policy = PathPolicy::RelayOnly;
@@ -113,7 +117,7 @@ async fn the_relay_for_strangers_is_none_where_the_relay_is_forbidden() {
         at_bob.map(drop).unwrap_err(),
     ] {
         let expected = IntroductionFailure::NeedsPermission;
-        assert!(matches!(refused, ConnectError::Introduction(why) if why == expected));
+        assert!(matches!(refused, ConnectError::Introduction { reason, .. } if reason == expected));
     }
 }
 
@@ -130,7 +134,7 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
     let error = loop {
         let one_more = mallory
             .connector
-            .connect(bob.name(), bob.key, HostSharing::Always);
+            .connect(bob.name(), bob.key, HostSharing::Always, None);
         let one_more = timeout(PATIENCE, one_more);
         tokio::pin!(one_more);
         let outcome = loop {
@@ -148,7 +152,7 @@ async fn whoever_invites_too_often_is_refused_at_once_and_nobody_else() {
         }
     };
     let busy = IntroductionFailure::Busy;
-    assert!(matches!(error, ConnectError::Introduction(why) if why == busy));
+    assert!(matches!(error, ConnectError::Introduction { reason, .. } if reason == busy));
     begin_over_the_relay(&carol, &mut bob).await;
 }
 
@@ -169,7 +173,11 @@ async fn sixteen_at_once(mallory: &Client, bob: &mut Client) {
     let mut inviting = tokio::task::JoinSet::new();
     for _ in 0..MOST_OF_ONE {
         let (connector, name, key) = (mallory.connector.clone(), bob.name(), bob.key);
-        inviting.spawn(async move { connector.connect(name, key, HostSharing::Always).await });
+        inviting.spawn(async move {
+            connector
+                .connect(name, key, HostSharing::Always, None)
+                .await
+        });
     }
     let mut accepting = tokio::task::JoinSet::new();
     for _ in 0..MOST_OF_ONE {

@@ -171,7 +171,9 @@ async fn a_proxy_that_makes_no_second_tunnel_is_told_by_its_name_and_soon() {
         proxy.seen.lock().unwrap().stalls = Some(stall);
         let began = Instant::now();
         let (name, key) = (bob.name(), bob.key);
-        let connecting = alice.connector.connect(name, key, HostSharing::Always);
+        let connecting = alice
+            .connector
+            .connect(name, key, HostSharing::Always, None);
         let connector = bob.connector.clone();
         let accepting = async {
             let invitation = bob.invitation().await;

@@ -173,7 +173,9 @@ pub(crate) async fn connect(
     to: &mut Client,
 ) -> (Result<Session, ConnectError>, Result<Session, ConnectError>) {
     let (name, key, other) = (to.name(), to.key, to.connector.clone());
-    let inviting = from.connector.connect(name, key, HostSharing::SameNetwork);
+    let inviting = from
+        .connector
+        .connect(name, key, HostSharing::SameNetwork, None);
     let accepting = async {
         let invitation = to.invitation().await;
         assert_eq!(invitation.from().key, from.key);

@@ -78,7 +78,11 @@ async fn many_sessions_between_the_same_two_at_once() {
     let mut accepting = tokio::task::JoinSet::new();
     for _ in 0..SESSIONS {
         let (connector, name, key) = (alice.connector.clone(), bob.name(), bob.key);
-        inviting.spawn(async move { connector.connect(name, key, HostSharing::SameNetwork).await });
+        inviting.spawn(async move {
+            connector
+                .connect(name, key, HostSharing::SameNetwork, None)
+                .await
+        });
     }
     for _ in 0..SESSIONS {
         let (connector, invitation) = (bob.connector.clone(), bob.invitation().await);
@@ -112,11 +116,14 @@ async fn who_is_not_there_is_told_as_such() {
     let nobody = "nobody".parse().unwrap();
     let connected = alice
         .connector
-        .connect(nobody, alice.key, HostSharing::Always);
+        .connect(nobody, alice.key, HostSharing::Always, None);
     let error = timeout(PATIENCE, connected).await.unwrap().unwrap_err();
     let offline = matches!(
         error,
-        ConnectError::Introduction(IntroductionFailure::Offline)
+        ConnectError::Introduction {
+            reason: IntroductionFailure::Offline,
+            ..
+        }
     );
     assert!(offline, "{error}");
 }
@@ -128,7 +135,7 @@ async fn a_refusal_is_told_as_such() {
     let mut bob = Client::new(&server, "bob").await;
     let inviting = alice
         .connector
-        .connect(bob.name(), bob.key, HostSharing::SameNetwork);
+        .connect(bob.name(), bob.key, HostSharing::SameNetwork, None);
     let refusing = bob.connector.clone();
     let refusing = async {
         let invitation = bob.invitation().await;
@@ -141,7 +148,10 @@ async fn a_refusal_is_told_as_such() {
     let error = timeout(PATIENCE, both).await.unwrap().0.unwrap_err();
     let refused = matches!(
         error,
-        ConnectError::Introduction(IntroductionFailure::KeyMismatch)
+        ConnectError::Introduction {
+            reason: IntroductionFailure::KeyMismatch,
+            ..
+        }
     );
     assert!(refused, "{error}");
 }
@@ -155,7 +165,7 @@ async fn a_peer_with_another_key_is_not_connected_to() {
     let (expected, name) = (bob.key, bob.name());
     let inviting = alice
         .connector
-        .connect(name, expected, HostSharing::SameNetwork);
+        .connect(name, expected, HostSharing::SameNetwork, None);
     let accepting = async {
         let (connector, invitation) = (bob.connector.clone(), bob.invitation().await);
         // Alice leaves at once; bob would go on trying for a while.

@@ -99,6 +99,7 @@ impl RawClient {
             round: 1,
             peer,
             reachability,
+            credential: None,
         };
         self.say(&introduce).await;
         loop {
@@ -325,6 +326,7 @@ async fn who_allows_only_the_relay_is_not_given_away_by_the_server_either() {
         bob.key(),
         // The most that she could allow.
         HostSharing::Always,
+        None,
     );
     let listening = async {
         let mut heard = Vec::new();

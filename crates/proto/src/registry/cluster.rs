@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
+use crate::credential::CodeNumber;
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::node::{NodeMessage, NodePerson};
@@ -39,6 +40,8 @@ pub(super) struct Cluster {
     /// Where clients of other nodes reach this one.
     pub(super) relay_addresses: Vec<SocketAddr>,
     nodes: BTreeMap<NodeId, Node>,
+    /// Who at the nodes has opened a code.
+    codes: BTreeMap<CodeNumber, BTreeSet<(NodeId, PeerName)>>,
     /// The number of the last change of those who are logged in here.
     number: u64,
     /// Names of which the others have to be told.
@@ -86,6 +89,7 @@ struct Fetch {
 pub(super) struct NodeLogin {
     pub(super) key: PeerKey,
     login: u64,
+    code: Option<CodeNumber>,
 }
 
 impl Cluster {
@@ -94,6 +98,7 @@ impl Cluster {
             own,
             relay_addresses,
             nodes: BTreeMap::new(),
+            codes: BTreeMap::new(),
             number: 0,
             changed: BTreeSet::new(),
         }
@@ -106,6 +111,23 @@ impl Cluster {
             Some((node, *login))
         });
         logins.max_by_key(|&(node, it)| (it.login, node))
+    }
+
+    /// Whether somebody elsewhere has opened a code with this number.
+    pub(super) fn has_code(&self, number: CodeNumber) -> bool {
+        self.codes.contains_key(&number)
+    }
+
+    /// Those elsewhere who have, as far as nobody has logged in again by their name.
+    pub(super) fn owners_of_code(&self, number: CodeNumber) -> impl Iterator<Item = PeerIdentity> {
+        let owners = self.codes.get(&number).into_iter().flatten();
+        owners.filter_map(|(at, name)| {
+            let (node, login) = self.find(name)?;
+            (node == *at).then(|| PeerIdentity {
+                name: name.clone(),
+                key: login.key,
+            })
+        })
     }
 
     /// How many people are logged in elsewhere.
@@ -149,7 +171,38 @@ impl Cluster {
 
     pub(super) fn clear(&mut self) {
         self.nodes.clear();
+        self.codes.clear();
         self.changed.clear();
+    }
+
+    fn insert(&mut self, at: NodeId, person: NodePerson) {
+        let NodePerson {
+            name,
+            key,
+            login,
+            code,
+        } = person;
+        self.remove(at, &name);
+        let Some(node) = self.nodes.get_mut(&at) else {
+            return;
+        };
+        if let Some(code) = code {
+            let owners = self.codes.entry(code).or_default();
+            owners.insert((at, name.clone()));
+        }
+        node.people.insert(name, NodeLogin { key, login, code });
+    }
+
+    fn remove(&mut self, at: NodeId, name: &PeerName) {
+        let node = self.nodes.get_mut(&at);
+        if let Some(code) = node.and_then(|it| it.people.remove(name)?.code)
+            && let Some(owners) = self.codes.get_mut(&code)
+        {
+            owners.remove(&(at, name.clone()));
+            if owners.is_empty() {
+                self.codes.remove(&code);
+            }
+        }
     }
 
     fn feed_mut(&mut self, node: NodeId) -> Option<&mut Feed> {
@@ -265,7 +318,11 @@ impl Registry {
             NodeMessage::IntroductionFailed {
                 introduction,
                 reason,
-            } => self.failed_elsewhere(id, introduction, reason),
+                credential,
+            } => {
+                let failed = super::introduction::Failed { reason, credential };
+                self.failed_elsewhere(id, introduction, failed);
+            }
             NodeMessage::RelayEnded { keys, reason } => self.tell_relay_ended(keys, reason),
         }
     }
@@ -374,6 +431,7 @@ impl Registry {
             name: name.clone(),
             key: session.identity.key,
             login: session.login,
+            code: session.code.open,
         })
     }
 
@@ -437,17 +495,13 @@ impl Registry {
         for it in &online {
             self.forget_revocation(&it.name, it.key);
         }
-        let Some(node) = self.cluster.nodes.get_mut(&id) else {
-            return;
-        };
         for name in offline {
-            node.people.remove(name);
+            self.cluster.remove(id, name);
         }
         let names: Vec<_> = online.iter().map(|it| it.name.clone()).collect();
-        node.people.extend(online.into_iter().map(|it| {
-            let NodePerson { name, key, login } = it;
-            (name, NodeLogin { key, login })
-        }));
+        for person in online {
+            self.cluster.insert(id, person);
+        }
         for name in names {
             self.yield_to_newer(&name);
         }

@@ -1,6 +1,7 @@
 //! Introductions: an invitation, its answer, and what each side then learns.
 
 mod elsewhere;
+mod failed;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use pinhole_budget::{Bounds, Owner, Rate, SubnetBounds, Ticket};
 
 use crate::candidate::{Candidate, CandidateKind, LoopbackAddresses, is_global, same_network};
+use crate::credential::Credential;
 use crate::key::PeerKey;
 use crate::name::PeerName;
 use crate::node::NodeRelay;
@@ -21,6 +23,7 @@ use super::observed::Observed;
 use super::{Inviter, Registry, Session, SessionId, Timer};
 
 pub(super) use elsewhere::Answered;
+pub(super) use failed::Failed;
 
 /// How long an invited peer may take to answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -114,6 +117,14 @@ pub(super) struct RoundReachability {
     pub(super) reachability: Reachability,
 }
 
+/// What an inviter asks for.
+#[derive(Debug)]
+pub(super) struct InviteRequest {
+    pub(super) round: u8,
+    pub(super) reachability: Reachability,
+    pub(super) credential: Option<Credential>,
+}
+
 /// Who is invited, and a token that was drawn for it.
 #[derive(Clone, Copy)]
 pub(super) struct Invitee<'a> {
@@ -122,11 +133,30 @@ pub(super) struct Invitee<'a> {
 }
 
 impl Session {
+    /// Against whom what it asks for counts.
+    pub(super) const fn owner(&self) -> Owner<PeerKey> {
+        Owner {
+            key: Some(self.identity.key),
+            address: Some(self.observed.ip()),
+            is_known: self.is_known,
+        }
+    }
+
     fn party(&self) -> Party {
         Party {
             identity: self.identity.clone(),
             observed: self.observed,
             rtt: self.rtt,
+        }
+    }
+}
+
+impl InviterElsewhere {
+    const fn owner(&self) -> Owner<PeerKey> {
+        Owner {
+            key: Some(self.party.identity.key),
+            address: Some(self.party.observed.ip()),
+            is_known: self.is_known,
         }
     }
 }
@@ -138,27 +168,22 @@ impl Registry {
         inviter: SessionId,
         id: IntroductionId,
         invitee: Invitee<'_>,
-        wanted: RoundReachability,
+        wanted: InviteRequest,
     ) {
         let Some(session) = self.sessions.get(&inviter) else {
             return;
         };
-        let RoundReachability {
-            round,
-            reachability,
-        } = wanted;
-        if !(1..=MAX_ROUNDS).contains(&round) {
+        if !(1..=MAX_ROUNDS).contains(&wanted.round) {
             return self.close(inviter, None);
         }
-        let owner = owner(&session.identity, session.observed, session.is_known);
-        let reachability = own(reachability, session, &self.observed);
+        let owner = session.owner();
+        let wanted = InviteRequest {
+            reachability: own(wanted.reachability, session, &self.observed),
+            ..wanted
+        };
         if !self.may_introduce(now, &owner) {
             return self.fail(inviter, id, IntroductionFailure::Limited);
         }
-        let wanted = RoundReachability {
-            round,
-            reachability,
-        };
         match self.online.get(invitee.name).copied() {
             Some(invited) if invited == inviter => {
                 self.fail(inviter, id, IntroductionFailure::Offline);
@@ -204,20 +229,15 @@ impl Registry {
         id: IntroductionId,
         inviter: Inviting,
         invited: SessionId,
-        wanted: RoundReachability,
+        wanted: InviteRequest,
     ) {
         self.take_introduction(id);
         let from = match &inviter {
-            Inviting::Here(session) => self.sessions.get(session).map(|it| {
-                let owner = owner(&it.identity, it.observed, it.is_known);
-                (it.identity.clone(), owner)
-            }),
-            Inviting::Elsewhere(it) => {
-                let Party {
-                    identity, observed, ..
-                } = &it.party;
-                Some((identity.clone(), owner(identity, *observed, it.is_known)))
+            Inviting::Here(session) => {
+                let session = self.sessions.get(session);
+                session.map(|it| (it.identity.clone(), it.owner()))
             }
+            Inviting::Elsewhere(it) => Some((it.party.identity.clone(), it.owner())),
         };
         let (Some((from, owner)), Some(session)) = (from, self.sessions.get_mut(&invited)) else {
             return;
@@ -228,9 +248,10 @@ impl Registry {
         for ticket in taken.evicted {
             self.give_way(invited, ticket);
         }
-        let RoundReachability {
+        let InviteRequest {
             round,
             reachability,
+            credential,
         } = wanted;
         let introduction = Introduction {
             round,
@@ -247,6 +268,7 @@ impl Registry {
             introduction: id,
             round,
             from,
+            credential,
         };
         self.send(invited, invitation);
     }
@@ -405,13 +427,23 @@ impl Registry {
         }
     }
 
-    pub(super) fn refuse(&mut self, invited: SessionId, id: IntroductionId, reason: RefuseReason) {
+    pub(super) fn refuse(
+        &mut self,
+        invited: SessionId,
+        id: IntroductionId,
+        reason: RefuseReason,
+        credential: Option<Credential>,
+    ) {
         let introduction = self.introductions.get(&id);
         let is_invited = |it: &Introduction| matches!(it.invited, Invited::Here { session, .. } if session == invited);
         if introduction.is_some_and(is_invited)
             && let Some(introduction) = self.take_introduction(id)
         {
-            self.fail_inviter(&introduction.inviter, id, reason.into());
+            let failed = Failed {
+                reason: reason.into(),
+                credential,
+            };
+            self.fail_inviter(&introduction.inviter, id, failed);
         }
     }
 
@@ -456,37 +488,6 @@ impl Registry {
             invited.pending_invitations.give_back(ticket);
         }
         Some(introduction)
-    }
-
-    fn fail(&mut self, session: SessionId, id: IntroductionId, reason: IntroductionFailure) {
-        let failed = ServerMessage::IntroductionFailed {
-            introduction: id,
-            reason,
-        };
-        self.send(session, failed);
-    }
-
-    fn fail_inviter(&mut self, it: &Inviting, id: IntroductionId, reason: IntroductionFailure) {
-        match it {
-            Inviting::Here(session) => self.fail(*session, id, reason),
-            Inviting::Elsewhere(it) => self.fail_at_node(it.node, id, reason),
-        }
-    }
-
-    fn fail_invited(&mut self, it: &Invited, id: IntroductionId, reason: IntroductionFailure) {
-        match it {
-            Invited::Here { session, .. } => self.fail(*session, id, reason),
-            Invited::Elsewhere { node, .. } => self.fail_at_node(*node, id, reason),
-        }
-    }
-}
-
-/// Against whom an invitation counts.
-fn owner(identity: &PeerIdentity, observed: SocketAddr, is_known: bool) -> Owner<PeerKey> {
-    Owner {
-        key: Some(identity.key),
-        address: Some(observed.ip()),
-        is_known,
     }
 }
 

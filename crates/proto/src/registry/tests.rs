@@ -1,5 +1,6 @@
 //! In the order of a session's life; then anything in any order.
 
+mod codes;
 mod garbage;
 mod introductions;
 mod presence;
@@ -9,6 +10,7 @@ mod sessions;
 
 use super::*;
 use crate::candidate::{Candidate, CandidateKind};
+use crate::credential::Credential;
 use crate::recovery::KeyHistory;
 use crate::rendezvous::{
     Directory, HostSharing, IntroductionFailure, Reachability, RefuseReason, Role,
@@ -153,7 +155,12 @@ impl World {
     }
 
     fn log_in(&mut self, who: &str, key: PeerKey, from: &str) -> SessionId {
-        let log_in = LogIn {
+        let log_in = self.log_in_of(who, key, from);
+        self.ask(log_in)
+    }
+
+    fn log_in_of(&self, who: &str, key: PeerKey, from: &str) -> LogIn {
+        LogIn {
             key,
             is_known: false,
             observed: address(from),
@@ -164,8 +171,7 @@ impl World {
             name: name(who),
             watch: Vec::new(),
             recovery: None,
-        };
-        self.ask(log_in)
+        }
     }
 
     fn ask(&mut self, log_in: LogIn) -> SessionId {
@@ -190,6 +196,7 @@ impl World {
             round,
             peer: name(to),
             reachability: r,
+            credential: None,
         };
         self.say(from, message);
     }
@@ -287,6 +294,7 @@ fn failed(id: u8, reason: IntroductionFailure) -> ServerMessage {
     ServerMessage::IntroductionFailed {
         introduction: introduction(id),
         reason,
+        credential: None,
     }
 }
 

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use pinhole_proto::credential::CodeNumber;
 use pinhole_proto::name::PeerName;
-use pinhole_proto::registry::{ANSWER_TIMEOUT, NODE_GRACE, NODE_TIMEOUT, SessionId};
-use pinhole_proto::rendezvous::{IntroductionId, Refusal};
+use pinhole_proto::registry::{
+    ANSWER_TIMEOUT, CODE_LIFETIME, NODE_GRACE, NODE_TIMEOUT, PRESENCE_INTERVAL, SessionId,
+};
+use pinhole_proto::rendezvous::{IntroductionId, PeerIdentity, Refusal};
 
 use super::world::World;
 
@@ -32,11 +35,23 @@ fn happen(world: &mut World, asked: &mut Asked) {
             let (_, session) = world.random.pick(&online);
             world.disconnect(session);
         }
-        45..75 if !online.is_empty() => {
+        45..62 if !online.is_empty() => {
             let (_, session) = world.random.pick(&online);
             let peer = world.random.between(0, world.people.len() as u64 - 1);
             let peer = usize::try_from(peer).unwrap();
             asked.push((world.introduce(session, peer), session, peer));
+        }
+        62..72 if !online.is_empty() => {
+            let (_, session) = world.random.pick(&online);
+            world.toggle_code(session);
+        }
+        72..75 if !online.is_empty() => {
+            let (_, session) = world.random.pick(&online);
+            let numbers: Vec<_> = world.opened.iter().map(|it| it.0).collect();
+            if !numbers.is_empty() {
+                let number = world.random.pick(&numbers);
+                world.find_code(session, number);
+            }
         }
         75..80 if !others.is_empty() => {
             let other = world.random.pick(&others);
@@ -62,6 +77,14 @@ fn nobody_has_met_a_wrong_key(world: &World, context: &str) {
     for client in world.clients.values() {
         for (name, key) in &client.view {
             assert_eq!(keys[name], *key, "{context}: {name}");
+        }
+        for (number, peer) in &client.found {
+            let Some(PeerIdentity { name, key }) = peer else {
+                continue;
+            };
+            assert_eq!(keys[name], *key, "{context}: {name}");
+            let has_had_it = world.opened.contains(&(*number, name.clone()));
+            assert!(has_had_it, "{context}: {name} has never had {number}");
         }
     }
     for told in world.told.values() {
@@ -132,9 +155,41 @@ fn everybody_can_meet_everybody(world: &mut World, context: &str) {
     }
 }
 
+/// Asks everywhere for every number, and returns how many it leads to. A number that two
+/// people have got at nodes which did not hear each other leads to nobody.
+fn everybody_finds_all_codes(world: &mut World, context: &str) -> usize {
+    let online = world.online();
+    let mut owners: BTreeMap<CodeNumber, Vec<usize>> = BTreeMap::new();
+    for &(person, session) in &online {
+        if let Some(number) = world.clients[&session].code {
+            owners.entry(number).or_default().push(person);
+        }
+    }
+    let asked: BTreeSet<_> = world.opened.iter().map(|it| it.0).collect();
+    for number in asked {
+        let owner = match owners.get(&number).map(Vec::as_slice) {
+            Some(&[owner]) => Some(owner),
+            _ => None,
+        };
+        for &(_, session) in &online {
+            world.find_code(session, number);
+        }
+        for &(person, session) in &online {
+            while world.clients[&session].sought.is_some() {
+                world.wait(PRESENCE_INTERVAL);
+            }
+            let found = world.clients[&session].found.last();
+            let owner = owner.filter(|&it| it != person);
+            let owner = owner.map(|it| world.people[it].clone());
+            assert_eq!(found, Some(&(number, owner)), "{context}: {person}");
+        }
+    }
+    owners.len()
+}
+
 #[test]
 fn whatever_happens_between_nodes_names_keys_and_presence_are_right() {
-    let mut introductions = 0;
+    let (mut introductions, mut codes) = (0, 0);
     for seed in 0..RUNS {
         let context = format!("seed {seed}");
         let nodes = usize::try_from(seed % 3).unwrap() + 1;
@@ -150,10 +205,12 @@ fn whatever_happens_between_nodes_names_keys_and_presence_are_right() {
         every_introduction_has_ended(&world, &asked, &context);
         everybody_sees_everybody(&world, &context);
         everybody_can_meet_everybody(&mut world, &context);
+        codes += everybody_finds_all_codes(&mut world, &context);
         nobody_has_met_a_wrong_key(&world, &context);
         introductions += asked.len();
     }
     assert!(introductions > 10_000, "{introductions}");
+    assert!(codes > 500, "{codes}");
 }
 
 #[test]
@@ -223,4 +280,103 @@ fn the_two_meet_at_the_relay_of_the_inviter_s_node() {
         world.relay(0, world.clients[&session].person, token);
     }
     assert_eq!(world.relayed_pairs, 1);
+}
+
+/// A change is told within this time where nothing is lost.
+const TOLD: Duration = Duration::from_millis(300);
+
+/// What somebody finds under a number.
+fn found(world: &mut World, session: SessionId, number: CodeNumber) -> Option<PeerIdentity> {
+    world.find_code(session, number);
+    let (of, peer) = world.clients[&session].found.last().cloned().unwrap();
+    assert_eq!(of, number);
+    peer
+}
+
+/// Alice at one node with a code, and bob at the other.
+fn with_a_code() -> (World, SessionId, SessionId, CodeNumber) {
+    let mut world = World::new(1, 2, 256);
+    let (alice, bob) = (world.log_in(0, 0), world.log_in(1, 1));
+    world.wait(Duration::from_secs(1));
+    world.toggle_code(alice);
+    let number = world.clients[&alice].code.unwrap();
+    world.wait(TOLD);
+    (world, alice, bob, number)
+}
+
+#[test]
+fn a_code_is_found_at_another_node_and_ends_there_with_all_that_ends_it() {
+    type End = fn(&mut World, SessionId);
+    let ends: [(&str, End, Duration); 4] = [
+        ("closed", World::toggle_code, TOLD),
+        ("its session over", World::disconnect, TOLD),
+        (
+            "its owner elsewhere",
+            |world, _| {
+                world.log_in(0, 1);
+            },
+            TOLD,
+        ),
+        ("its node gone", |world, _| world.kill(0), NODE_GRACE + TOLD),
+    ];
+    for (what, end, time) in ends {
+        let (mut world, alice, bob, number) = with_a_code();
+        let owner = Some(world.people[0].clone());
+        assert_eq!(found(&mut world, bob, number), owner, "{what}");
+        end(&mut world, alice);
+        world.wait(time);
+        assert_eq!(found(&mut world, bob, number), None, "{what}");
+    }
+    let (mut world, _, bob, number) = with_a_code();
+    world.wait(CODE_LIFETIME - TOLD - Duration::from_secs(1));
+    assert!(found(&mut world, bob, number).is_some(), "not over yet");
+    world.wait(TOLD + Duration::from_secs(1));
+    assert_eq!(found(&mut world, bob, number), None, "its time over");
+}
+
+#[test]
+fn no_node_gives_out_a_number_of_another() {
+    let (mut world, alice, bob, number) = with_a_code();
+    for _ in 0..8 {
+        world.toggle_code(bob);
+        assert_ne!(world.clients[&bob].code.unwrap(), number);
+        world.toggle_code(bob);
+        world.wait(Duration::from_secs(6));
+    }
+    world.toggle_code(alice);
+    world.wait(TOLD);
+    let mut got = BTreeSet::new();
+    for _ in 0..20 {
+        world.toggle_code(bob);
+        got.insert(world.clients[&bob].code.unwrap());
+        world.toggle_code(bob);
+        world.wait(Duration::from_secs(6));
+    }
+    assert!(got.contains(&number), "free again: {got:?}");
+}
+
+#[test]
+fn a_number_that_two_nodes_have_given_out_leads_to_nobody() {
+    for seed in 0..100 {
+        let mut world = World::new(seed, 2, 256);
+        let sessions = [world.log_in(0, 0), world.log_in(1, 1), world.log_in(2, 1)];
+        world.wait(Duration::from_secs(1));
+        world.cut(0, 1, true);
+        let [alice, bob, carol] = sessions;
+        world.toggle_code(alice);
+        world.toggle_code(bob);
+        let [a, b] = [alice, bob].map(|it| world.clients[&it].code.unwrap());
+        if a != b {
+            continue;
+        }
+        world.heal();
+        world.wait(Duration::from_secs(2));
+        assert_eq!(found(&mut world, carol, a), None);
+        world.toggle_code(alice);
+        world.wait(TOLD);
+        let bob = Some(world.people[1].clone());
+        assert_eq!(found(&mut world, carol, a), bob, "unique again");
+        return;
+    }
+    panic!("no two were the same");
 }

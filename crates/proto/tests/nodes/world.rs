@@ -1,9 +1,10 @@
 //! Several nodes of one server, the links between them, and people who come and go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use pinhole_proto::credential::CodeNumber;
 use pinhole_proto::key::PeerKey;
 use pinhole_proto::name::PeerName;
 use pinhole_proto::node::NodeMessage;
@@ -18,6 +19,9 @@ use super::random::Random;
 /// How long after the end of a link a new one is made.
 const RELINK_PAUSE: Duration = Duration::from_millis(500);
 const STEP: Duration = Duration::from_millis(10);
+/// Numbers are drawn among so many, so that nodes that do not hear each other often give
+/// out the same.
+const DRAWN: u64 = 4;
 
 /// One connection of a person to a node.
 pub(crate) struct Client {
@@ -27,6 +31,10 @@ pub(crate) struct Client {
     /// Whom it believes to be online.
     pub(crate) view: BTreeMap<PeerName, PeerKey>,
     pub(crate) ended: Option<Option<Refusal>>,
+    pub(crate) code: Option<CodeNumber>,
+    /// The code that it looks for.
+    pub(crate) sought: Option<CodeNumber>,
+    pub(crate) found: Vec<(CodeNumber, Option<PeerIdentity>)>,
 }
 
 struct Node {
@@ -78,6 +86,8 @@ pub(crate) struct World {
     pub(crate) people: Vec<PeerIdentity>,
     pub(crate) clients: BTreeMap<SessionId, Client>,
     pub(crate) told: BTreeMap<IntroductionId, Told>,
+    /// Who has ever had which number.
+    pub(crate) opened: BTreeSet<(CodeNumber, PeerName)>,
     /// Percent of the messages between nodes.
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
@@ -120,6 +130,7 @@ impl World {
             people: people.collect(),
             clients: BTreeMap::new(),
             told: BTreeMap::new(),
+            opened: BTreeSet::new(),
             lost: 0,
             doubled: 0,
             relayed_pairs: 0,
@@ -191,6 +202,9 @@ impl World {
                 is_online: false,
                 view: BTreeMap::new(),
                 ended: None,
+                code: None,
+                sought: None,
+                found: Vec::new(),
             },
         );
         node.registry.handle_log_in(session, log_in);
@@ -217,10 +231,29 @@ impl World {
             round: 1,
             peer: self.people[peer].name.clone(),
             reachability: reachability(),
+            credential: None,
         };
         self.told.insert(introduction, Told::default());
         self.say(session, message);
         introduction
+    }
+
+    /// Opens a code, or closes the one that is open.
+    pub(crate) fn toggle_code(&mut self, session: SessionId) {
+        let client = self.clients.get_mut(&session).unwrap();
+        let message = match client.code.take() {
+            Some(_) => ClientMessage::CloseCode,
+            None => ClientMessage::OpenCode,
+        };
+        self.say(session, message);
+    }
+
+    pub(crate) fn find_code(&mut self, session: SessionId, number: CodeNumber) {
+        let client = self.clients.get_mut(&session).unwrap();
+        if client.sought.is_none() {
+            client.sought = Some(number);
+            self.say(session, ClientMessage::FindCode { number });
+        }
     }
 
     fn say(&mut self, session: SessionId, message: ClientMessage) {
@@ -233,7 +266,9 @@ impl World {
         let number = client.node;
         self.last_id += 1;
         let mut token = [0; 32];
-        token[..8].copy_from_slice(&self.last_id.to_be_bytes());
+        let drawn = self.random.between(0, DRAWN - 1);
+        token[..8].copy_from_slice(&drawn.to_be_bytes());
+        token[8..16].copy_from_slice(&self.last_id.to_be_bytes());
         let token = RelayToken::from_random(token);
         let registry = &mut self.nodes[number].registry;
         registry.handle_message(self.now, session, message, token);
@@ -470,6 +505,16 @@ impl World {
                 let relay_addresses = relay_addresses.clone();
                 told.introduced
                     .push((session, peer.clone(), *relay, relay_addresses));
+            }
+            ServerMessage::Code { number } => {
+                client.code = *number;
+                let name = &self.people[client.person].name;
+                self.opened.extend(number.map(|it| (it, name.clone())));
+            }
+            ServerMessage::CodeEnded { .. } => client.code = None,
+            ServerMessage::CodeFound { number, peer } => {
+                assert_eq!(client.sought.take(), Some(*number));
+                client.found.push((*number, peer.clone()));
             }
             ServerMessage::IntroductionFailed { introduction, .. } => {
                 self.told

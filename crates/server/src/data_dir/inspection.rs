@@ -1,12 +1,12 @@
 //! Looks at a data directory without changing it.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use pinhole_proto::key::Fingerprint;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 
-use super::{DataDirError, KEY, NAMES, check_server, load_identity};
+use super::{DataDirError, KEY, LOCK, NAMES, check_server, load_identity};
 use crate::names::{Database, NamesError, PostgresNames};
 
 /// What is in a data directory.
@@ -33,6 +33,13 @@ pub async fn inspect(
         Some(database) => inspect_database(data_dir, database).await,
         None => inspect_file(data_dir),
     }
+}
+
+/// Whether a server uses this directory at the moment.
+#[must_use]
+pub fn is_in_use(data_dir: &Path) -> bool {
+    let lock = File::open(data_dir.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 async fn inspect_database(data_dir: &Path, database: Database) -> Result<Inspection, DataDirError> {

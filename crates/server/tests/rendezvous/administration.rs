@@ -176,16 +176,26 @@ fn what_cannot_be_done_is_said() {
     assert!(complaint.contains("no key of a server"), "{complaint}");
 }
 
+/// The arguments of a check that looks at no port that others may use.
+fn check(dir: &Path) -> [String; 3] {
+    let file = dir.join("any-port.toml");
+    fs::write(&file, "listen = [\"127.0.0.1:0\"]\n").unwrap();
+    ["check", "--config", file.to_str().unwrap()].map(str::to_owned)
+}
+
 #[test]
 fn a_check_finds_what_is_wrong() {
     let (dir, names) = with_names();
-    let fine = said(&["check"], dir.path());
+    let folder = tempfile::tempdir().unwrap();
+    let check = check(folder.path());
+    let check = check.each_ref().map(String::as_str);
+    let fine = said(&check, dir.path());
     assert!(
         fine.contains("3 names") && fine.contains("nothing is wrong"),
         "{fine}"
     );
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let open = complaint(&["check"], dir.path());
+    let open = complaint(&check, dir.path());
     assert!(open.contains("open to other users (mode 755)"), "{open}");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let file = dir.path().join("pinhole.toml");
@@ -213,16 +223,47 @@ fn a_check_finds_what_is_wrong() {
         dir.path().join("server.key"),
     )
     .unwrap();
-    let mixed = complaint(&["check"], dir.path());
+    let mixed = complaint(&check, dir.path());
     assert!(mixed.contains("names of the server"), "{mixed}");
     fs::write(dir.path().join("names.sqlite"), [7; 8192]).unwrap();
-    let broken = complaint(&["check"], dir.path());
+    let broken = complaint(&check, dir.path());
     assert!(broken.contains("no database"), "{broken}");
     fs::remove_file(dir.path().join("names.sqlite")).unwrap();
-    let missing = complaint(&["check"], dir.path());
+    let missing = complaint(&check, dir.path());
     assert!(missing.contains("are missing"), "{missing}");
-    let nothing = said(&["check"], &dir.path().join("new"));
+    let nothing = said(&check, &dir.path().join("new"));
     assert!(nothing.contains("no key yet"), "{nothing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_tries_the_ports_that_nobody_but_the_server_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Process::spawn(dir.path(), &ANY_PORT);
+    let (addresses, _) = server.listening();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("pinhole.toml");
+    let check = ["check", "--config", file.to_str().unwrap()];
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    for (config, is_fine_here) in [
+        (format!("listen = [\"{}\"]\n", addresses[0]), true),
+        ("listen = [\"192.0.2.1:0\"]\n".to_owned(), false),
+        (
+            format!("listen = [\"127.0.0.1:0\"]\nadmin = \"{taken}\"\n"),
+            true,
+        ),
+    ] {
+        fs::write(&file, &config).unwrap();
+        let words = complaint(&check, &elsewhere.path().join("data"));
+        assert!(words.contains("cannot listen on"), "{config}: {words}");
+        assert!(words.contains("1 thing is wrong"), "{config}: {words}");
+        if is_fine_here {
+            let fine = said(&check, dir.path());
+            assert!(fine.contains("nothing is wrong"), "{config}: {fine}");
+        } else {
+            complaint(&check, dir.path());
+        }
+    }
 }
 
 #[test]
@@ -271,7 +312,8 @@ fn a_backup_is_whole_while_names_are_registered_all_the_time() {
                 let name = format!("name{number}").parse().unwrap();
                 assert!(copy.entry(&name).unwrap().is_some(), "{name} of {copied}");
             }
-            let checked = said(&["check"], &backup);
+            let check = check(folder.path());
+            let checked = said(&check.each_ref().map(String::as_str), &backup);
             assert!(checked.contains("nothing is wrong"), "{checked}");
         }
     });
@@ -408,10 +450,20 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
         assert!(body.lines().any(|it| it == line), "{line}: {body}");
     }
     assert!(!body.contains("alice"), "{body}");
+    let mut observer = Client::begin(server, &key, &ClientMessage::Observe).await;
+    assert!(matches!(
+        observer.hear().await,
+        ServerMessage::Observed { .. }
+    ));
     // The thief's place is given back when its connection has ended.
     let alone = async {
-        let one = |body: &str| body.lines().any(|it| it == "pinhole_people 1");
-        while !one(&get(address, "/metrics").await.1) {
+        let wanted = [
+            "pinhole_people 1",
+            "pinhole_connections{kind=\"control\"} 1",
+            "pinhole_connections{kind=\"observation\"} 1",
+        ];
+        let has_all = |body: &str| wanted.iter().all(|line| body.lines().any(|it| it == *line));
+        while !has_all(&get(address, "/metrics").await.1) {
             tokio::task::yield_now().await;
         }
     };
@@ -420,5 +472,5 @@ async fn metrics_and_health_are_told_also_beside_silent_visitors() {
     assert_eq!(status, "HTTP/1.1 404 Not Found");
     control.send(Control::Stop).await.unwrap();
     running.await.unwrap().unwrap();
-    drop((alice, silent));
+    drop((alice, observer, silent));
 }

@@ -32,6 +32,7 @@ async fn each_side_learns_where_the_other_is_and_who_controls() {
         round: 1,
         peer: "bob".parse().unwrap(),
         reachability: at(alice.local),
+        credential: None,
     };
     alice.say(&introduce).await;
     let invitation = bob.hear().await;
@@ -77,10 +78,12 @@ async fn an_offline_or_unwilling_peer_is_reported() {
         round: 1,
         peer: peer.parse().unwrap(),
         reachability: relay_only(),
+        credential: None,
     };
     let failed = |number, reason| ServerMessage::IntroductionFailed {
         introduction: introduction(number),
         reason,
+        credential: None,
     };
     alice.say(&introduce(1, "bob")).await;
     let offline = failed(1, IntroductionFailure::Offline);
@@ -91,6 +94,7 @@ async fn an_offline_or_unwilling_peer_is_reported() {
     let refuse = ClientMessage::Refuse {
         introduction: introduction(2),
         reason: RefuseReason::KeyMismatch,
+        credential: None,
     };
     bob.say(&refuse).await;
     let refused = failed(2, IntroductionFailure::KeyMismatch);

@@ -48,6 +48,7 @@ async fn a_session_outlives_the_time_to_authenticate() {
         round: 1,
         peer: "bob".parse().unwrap(),
         reachability: relay_only(),
+        credential: None,
     };
     alice.say(&introduce).await;
     let answer = alice.hear().await;
@@ -89,6 +90,7 @@ async fn a_connection_may_not_begin_in_the_middle() {
         ClientMessage::Refuse {
             introduction: introduction(1),
             reason: RefuseReason::Busy,
+            credential: None,
         },
     ] {
         let mut client = Client::begin(server.address(), &identity(), &message).await;

@@ -8,6 +8,7 @@
 mod administration;
 mod binary;
 mod client;
+mod codes;
 mod impostors;
 mod introductions;
 mod limits;

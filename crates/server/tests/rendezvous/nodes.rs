@@ -25,6 +25,7 @@ use tokio::time::{Instant, timeout};
 
 use super::PATIENCE;
 use super::client::{Client, identity, introduction, relay_only};
+use super::codes::{found, opened, show_each_other_credentials};
 
 struct Node {
     address: SocketAddr,
@@ -139,6 +140,7 @@ fn introduce(number: u8) -> ClientMessage {
         round: 1,
         peer: name("bob"),
         reachability: relay_only(),
+        credential: None,
     }
 }
 
@@ -193,6 +195,30 @@ async fn people_of_two_nodes_are_introduced_and_relayed_by_the_inviter_s() {
 }
 
 #[tokio::test]
+async fn a_code_leads_to_another_node_until_its_owner_has_gone() {
+    let (nodes, _tell) = nodes(2).await;
+    let (alice, bob) = (identity(), identity());
+    let [mut a, mut b] = alice_and_bob(&nodes, &alice, &bob).await;
+    let number = opened(&mut b).await;
+    // Nodes tell each other of changes in their order.
+    let carol = identity();
+    let at_the_second = Client::log_in(nodes[1].address, &carol, "carol").await;
+    loop {
+        let (online, _) = a.hear_presence().await;
+        if online.iter().any(|it| it.key == carol.key()) {
+            break;
+        }
+    }
+    assert_eq!(found(&mut a, number).await, Some(self::bob(bob.key())));
+    assert_eq!(found(&mut b, number).await, None, "nobody finds himself");
+    show_each_other_credentials(&mut a, &mut b).await;
+    drop(b);
+    sees_bob(&mut a, None).await;
+    assert_eq!(found(&mut a, number).await, None);
+    drop(at_the_second);
+}
+
+#[tokio::test]
 async fn the_newest_login_of_a_key_ends_the_one_at_another_node() {
     let (nodes, _tell) = nodes(2).await;
     let (alice, bob) = (identity(), identity());
@@ -222,6 +248,7 @@ async fn the_people_of_a_node_that_dies_are_gone_within_seconds() {
     let failed = ServerMessage::IntroductionFailed {
         introduction: introduction(1),
         reason: IntroductionFailure::Offline,
+        credential: None,
     };
     assert_eq!(a.hear().await, failed);
 }

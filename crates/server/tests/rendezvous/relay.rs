@@ -26,6 +26,7 @@ async fn introduced(
         round: 1,
         peer: "bob".parse().unwrap(),
         reachability: relay_only(),
+        credential: None,
     };
     a.say(&introduce).await;
     b.hear().await; // the invitation

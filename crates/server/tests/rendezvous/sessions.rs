@@ -30,6 +30,7 @@ async fn a_login_is_told_its_address_and_both_ports() {
             observed: alice.local,
             observer_ports: vec![own.port(), other.port()],
             relay: true,
+            codes: true,
         };
         assert_eq!(alice.hear().await, expected);
     }

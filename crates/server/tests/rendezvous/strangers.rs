@@ -49,6 +49,7 @@ async fn hear_of<T>(
                     .say(&ClientMessage::Refuse {
                         introduction,
                         reason,
+                        credential: None,
                     })
                     .await;
             }
@@ -91,6 +92,7 @@ async fn honest_pair(server: SocketAddr, pair: u8, keys: &[Identity; 2]) -> Dura
         round: 1,
         peer: names[1].clone(),
         reachability: relay_only(),
+        credential: None,
     };
     alice.say(&introduce).await;
     let invited = |m: &ServerMessage| match m {
@@ -170,6 +172,7 @@ async fn greedy(server: SocketAddr, network: u8, own: [u8; 4]) {
                 round: 1,
                 peer: honest("bob", (network + count) % PAIRS),
                 reachability: relay_only(),
+                credential: None,
             };
             if !session.try_say(&introduce).await {
                 break;

@@ -32,14 +32,11 @@ struct Waiting {
 impl Outbox {
     pub(crate) fn push(&self, message: Message) {
         let mut waiting = self.waiting.lock();
-        if let Message::Durable { transfer, .. } = message {
-            // It goes to the end: whoever hears it must have heard before of
-            // every failure that it covers.
-            waiting.messages.retain(|(other, is_answer)| {
-                *is_answer
-                    || !matches!(other, Message::Durable { transfer: of, .. } if *of == transfer)
-            });
-        }
+        // It goes to the end: whoever hears it must have heard before of every failure
+        // that it covers.
+        waiting
+            .messages
+            .retain(|(other, is_answer)| *is_answer || !replaces(&message, other));
         waiting.messages.push_back((message, false));
         drop(waiting);
         self.filled.notify_one();
@@ -66,6 +63,17 @@ impl Outbox {
         let (message, is_answer) = waiting.messages.pop_front()?;
         waiting.answers -= usize::from(is_answer);
         Some(message)
+    }
+}
+
+/// Whether a message says all that an earlier one says.
+fn replaces(message: &Message, other: &Message) -> bool {
+    match (message, other) {
+        (Message::Durable { transfer, .. }, Message::Durable { transfer: of, .. })
+        | (Message::Arrived { transfer, .. }, Message::Arrived { transfer: of, .. }) => {
+            transfer == of
+        }
+        _ => false,
     }
 }
 

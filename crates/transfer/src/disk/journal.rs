@@ -117,7 +117,12 @@ impl Journal {
         let listing = listing_of(manifest);
         let mut own = None;
         let mut others = Vec::new();
-        for name in (0..JOURNALS_MAX).map(name_of) {
+        let most = match manifest.is_stream() {
+            // Nothing goes on from it.
+            true => 0,
+            false => JOURNALS_MAX,
+        };
+        for name in (0..most).map(name_of) {
             match listing_in(dir, &name)? {
                 Some(found) if found != listing => others.push(name),
                 Some(_) if own.is_none() => own = open_left(dir, &name)?.map(|file| (name, file)),
@@ -132,7 +137,7 @@ impl Journal {
                 (Some(name), file, contents)
             }
             None => {
-                let (name, file) = create_one(dir, name_of)?;
+                let (name, file) = create_one(dir, name_of, most)?;
                 (name, file, Contents::default())
             }
         };
@@ -166,7 +171,9 @@ impl Journal {
                 path: path.clone(),
                 size_bytes: *size_bytes,
             },
-            Entry::Folder { path, .. } => Line::Folder { path: path.clone() },
+            Entry::Folder { path, .. } | Entry::Stream { path } => {
+                Line::Folder { path: path.clone() }
+            }
         });
         let mut text = Vec::new();
         for line in std::iter::once(Line::Listing(listing))
@@ -387,10 +394,14 @@ fn open_left(dir: &Dir, name: &str) -> io::Result<Option<File>> {
 /// A new one, under the first name that is free. When none of those is that are
 /// looked up, it has none: this attempt can use it, and no later one could find
 /// it.
-fn create_one(dir: &Dir, name_of: impl Fn(u32) -> String) -> io::Result<(Option<String>, File)> {
+fn create_one(
+    dir: &Dir,
+    name_of: impl Fn(u32) -> String,
+    most: u32,
+) -> io::Result<(Option<String>, File)> {
     let (number, file) = first_of(|number| Ok((number, create(dir, &name_of(number))?)))?;
     let name = name_of(number);
-    if number < JOURNALS_MAX {
+    if number < most {
         return Ok((Some(name), file));
     }
     dir.remove_file(&name)?;

@@ -60,6 +60,8 @@ pub(crate) struct PartialFile {
     /// Why what is in it cannot be relied on.
     spoilt: Arc<OnceLock<io::Error>>,
     size_bytes: u64,
+    /// Nobody knows how long it gets: so far it is as long as what was written.
+    is_stream: bool,
     attempt: Arc<Attempt>,
     is_unwanted: bool,
     /// It is finished, and under this name in another folder.
@@ -111,6 +113,22 @@ impl PartialFile {
             part.file.set_len(0)?;
         }
         Ok(part)
+    }
+
+    /// A new one for a stream, which is of no use to a later attempt.
+    pub(crate) fn of_stream(
+        dir: &Arc<Dir>,
+        name: &str,
+        attempt: &Arc<Attempt>,
+    ) -> io::Result<Self> {
+        let mut part = Self::create(dir, name, 0, attempt)?;
+        (part.is_stream, part.is_unwanted) = (true, true);
+        Ok(part)
+    }
+
+    /// How long its file is.
+    pub(crate) const fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     /// What an earlier attempt at the file `name` has left.
@@ -191,6 +209,7 @@ impl PartialFile {
             direct: None,
             spoilt: Arc::default(),
             size_bytes,
+            is_stream: false,
             attempt: Arc::clone(attempt),
             is_unwanted: false,
             elsewhere: None,
@@ -297,6 +316,9 @@ impl PartialFile {
         pace: &mut Pace,
     ) -> io::Result<()> {
         use io::ErrorKind::{InvalidInput, Unsupported};
+        if self.is_stream {
+            self.size_bytes = self.size_bytes.max(offset_bytes + data.len() as u64);
+        }
         let direct = self.direct.as_ref();
         match direct.map(|direct| direct.write_at(data, offset_bytes, pace)) {
             Some(Ok(true)) => return Ok(()),
@@ -311,7 +333,7 @@ impl PartialFile {
 
     /// Whether it has more than one chunk, so that others find the time to touch it.
     const fn takes_long(&self) -> bool {
-        self.size_bytes > CHUNK_BYTES as u64
+        self.is_stream || self.size_bytes > CHUNK_BYTES as u64
     }
 
     /// Takes away what others have put behind the end of the file.

@@ -141,8 +141,7 @@ impl Store {
         };
         let made = store.make_folders().and_then(|()| store.find_all());
         made.map_err(|error| store.destination.error(error))?;
-        let is_file =
-            |index: &EntryIndex| matches!(store.manifest.entry(*index), Some(Entry::File { .. }));
+        let is_file = |index: &EntryIndex| store.manifest.entry(*index).is_some_and(Entry::is_file);
         let skipped = store.unwanted.iter().copied().filter(is_file).collect();
         store.selection = Arc::new(Selection::without(Arc::clone(&store.manifest), skipped));
         store
@@ -154,6 +153,10 @@ impl Store {
     /// Looks for what an earlier attempt has left, where it can be any.
     fn find_all(&mut self) -> io::Result<()> {
         let manifest = Arc::clone(&self.manifest);
+        if let [Entry::Stream { path }] = manifest.entries() {
+            self.skip_existing(EntryIndex::FIRST, path);
+            return Ok(());
+        }
         let files: Vec<_> = manifest
             .indexed()
             .filter_map(|(index, entry)| match entry {
@@ -201,6 +204,15 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Skips a file whose name is taken at the top level, if the user wants that.
+    fn skip_existing(&mut self, entry: EntryIndex, path: &SafePath) {
+        let is_taken = self.destination.dir.symlink_metadata(path.name()).is_ok();
+        if is_taken && self.existing == Existing::Skip {
+            self.unwanted.insert(entry);
+            self.skipped.push(display_text(path.as_str()));
+        }
     }
 
     /// Whether a file is settled; then it counts as it was received.
@@ -421,8 +433,10 @@ impl Store {
         let offered = self.manifest.entry(entry);
         let size_bytes = offered.and_then(Entry::file_size_bytes);
         let dir = folders.enter(self, path.parent())?;
-        let size_bytes = size_bytes.unwrap_or_default();
-        let part = PartialFile::create(dir, path.name(), size_bytes, &self.attempt)?;
+        let part = match size_bytes {
+            Some(size_bytes) => PartialFile::create(dir, path.name(), size_bytes, &self.attempt)?,
+            None => PartialFile::of_stream(dir, path.name(), &self.attempt)?,
+        };
         self.ready(part)
     }
 

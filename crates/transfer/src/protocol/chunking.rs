@@ -21,7 +21,18 @@ pub struct ChunkPlace {
     index: ChunkIndex,
     offset_bytes: u64,
     length_bytes: u32,
-    is_whole_file: bool,
+    kind: ChunkKind,
+}
+
+/// What a chunk is known to be of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ChunkKind {
+    /// All of it.
+    Whole,
+    /// One of several.
+    Part,
+    /// One of a stream, of which nobody knows yet whether it is the last.
+    OfStream,
 }
 
 impl Chunking {
@@ -59,7 +70,10 @@ impl Chunking {
             index,
             offset_bytes,
             length_bytes: left_bytes.min(CHUNK_BYTES),
-            is_whole_file: self.chunks == 1,
+            kind: match self.chunks {
+                1 => ChunkKind::Whole,
+                _ => ChunkKind::Part,
+            },
         })
     }
 
@@ -88,6 +102,20 @@ impl Chunking {
 }
 
 impl ChunkPlace {
+    /// Where the chunk `index` of a stream lies, which has so many bytes; `None` when
+    /// no stream has it.
+    #[must_use]
+    pub fn of_stream(index: ChunkIndex, length_bytes: usize) -> Option<Self> {
+        let length_bytes = u32::try_from(length_bytes).ok()?;
+        let is_one = (1..=CHUNK_BYTES).contains(&length_bytes) && index.get() < u32::MAX;
+        is_one.then(|| Self {
+            index,
+            offset_bytes: u64::from(index.get()) * u64::from(CHUNK_BYTES),
+            length_bytes,
+            kind: ChunkKind::OfStream,
+        })
+    }
+
     /// The chunk's place in its file.
     #[must_use]
     pub const fn index(self) -> ChunkIndex {
@@ -109,7 +137,13 @@ impl ChunkPlace {
     /// Whether the file has no other.
     #[must_use]
     pub const fn is_whole_file(self) -> bool {
-        self.is_whole_file
+        matches!(self.kind, ChunkKind::Whole)
+    }
+
+    /// Whether it is the first of a stream, which may turn out to have no other.
+    #[must_use]
+    pub const fn begins_stream(self) -> bool {
+        matches!(self.kind, ChunkKind::OfStream) && self.offset_bytes == 0
     }
 }
 

@@ -109,6 +109,8 @@ pub struct Tree {
     /// Subtrees with their heights. Two siblings are merged when something follows
     /// them: only then is it known that they are not the root's.
     subtrees: Vec<(u32, ChainingValue)>,
+    /// The root if the first chunk stays the only one.
+    only: Option<Digest>,
 }
 
 impl Tree {
@@ -118,7 +120,13 @@ impl Tree {
         Self {
             next: u64::from(chunk.get()),
             subtrees: Vec::new(),
+            only: None,
         }
+    }
+
+    /// The first chunk, which may be the only one, has this hash as a whole file.
+    pub const fn set_only(&mut self, hash: Digest) {
+        self.only = Some(hash);
     }
 
     /// Adds the next chunk's digest.
@@ -128,6 +136,7 @@ impl Tree {
 
     /// Adds a part that starts at this tree's next chunk.
     pub fn append(&mut self, part: Self) {
+        self.only = self.only.or(part.only);
         for (height, subtree) in part.subtrees {
             self.push_subtree(height, subtree);
         }
@@ -161,6 +170,9 @@ impl Tree {
         let Some(((_, right), rest)) = self.subtrees.split_last() else {
             return Digest::of_file(&[]);
         };
+        if let Some(only) = self.only.filter(|_| self.next == 1) {
+            return only;
+        }
         let Some(((_, first), between)) = rest.split_first() else {
             return Digest(*right);
         };

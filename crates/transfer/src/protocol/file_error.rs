@@ -49,6 +49,9 @@ pub enum FileErrorKind {
     /// The file system cannot hold a name this long.
     #[error("the name is too long for the file system")]
     NameTooLong,
+    /// The program that read what is written has ended, or reads no more.
+    #[error("the program that read it takes no more")]
+    ReaderGone,
     /// Anything else the system reported.
     #[error("could not be read or written")]
     Io,
@@ -73,6 +76,7 @@ impl FileErrorKind {
             ErrorKind::InvalidFilename => Self::NameTooLong,
             ErrorKind::IsADirectory => Self::NotAFile,
             ErrorKind::NotADirectory => Self::NotAFolder,
+            ErrorKind::BrokenPipe => Self::ReaderGone,
             #[cfg(unix)]
             _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
                 Self::NotAFile

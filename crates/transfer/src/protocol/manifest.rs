@@ -42,6 +42,12 @@ pub enum Entry {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         modified_ns: Option<i64>,
     },
+    /// A file whose size nobody knows before its end. It is the only entry of its
+    /// offer.
+    Stream {
+        /// What it is called at the top level of the destination.
+        path: SafePath,
+    },
 }
 
 impl Entry {
@@ -49,7 +55,7 @@ impl Entry {
     #[must_use]
     pub const fn path(&self) -> &SafePath {
         match self {
-            Self::File { path, .. } | Self::Folder { path, .. } => path,
+            Self::File { path, .. } | Self::Folder { path, .. } | Self::Stream { path } => path,
         }
     }
 
@@ -58,6 +64,7 @@ impl Entry {
     pub const fn modified_ns(&self) -> Option<i64> {
         match self {
             Self::File { modified_ns, .. } | Self::Folder { modified_ns, .. } => *modified_ns,
+            Self::Stream { .. } => None,
         }
     }
 
@@ -73,13 +80,19 @@ impl Entry {
         )
     }
 
-    /// How long the file is; `None` for a folder.
+    /// How long the file is; `None` for a folder and for a stream.
     #[must_use]
     pub const fn file_size_bytes(&self) -> Option<u64> {
         match self {
             Self::File { size_bytes, .. } => Some(*size_bytes),
-            Self::Folder { .. } => None,
+            Self::Folder { .. } | Self::Stream { .. } => None,
         }
+    }
+
+    /// Whether it becomes a file, be its size known or not.
+    #[must_use]
+    pub const fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Stream { .. })
     }
 }
 
@@ -101,6 +114,10 @@ pub enum ManifestError {
     /// The early data that is announced is not allowed.
     #[error("the offer sends ahead of the answer what may not travel before it")]
     Early,
+    /// A stream that is not the only entry, is in a folder, or is said to be of a known
+    /// size, to travel ahead of the answer or to have been sent before.
+    #[error("the offer of a stream offers something else as well")]
+    Stream,
     /// The entries are not as many, or not as large, as was announced.
     #[error("the offer does not add up")]
     Sum,
@@ -134,7 +151,13 @@ impl Manifest {
         self.entries.get(usize::try_from(index.get()).ok()?)
     }
 
-    /// The chunks of the file at this place; `None` for a folder.
+    /// Whether this is the offer of a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(*self.entries, [Entry::Stream { .. }])
+    }
+
+    /// The chunks of the file at this place; `None` for a folder and for a stream.
     #[must_use]
     pub fn lengths(&self, index: EntryIndex) -> Option<Chunking> {
         Chunking::new(self.entry(index)?.file_size_bytes()?)
@@ -193,6 +216,7 @@ impl Manifest {
             // No path holds these bytes.
             match entry.file_size_bytes() {
                 Some(size_bytes) => listing.update(format!("\0{size_bytes}\n").as_bytes()),
+                None if entry.is_file() => listing.update(b"\0\n"),
                 None => listing.update(b"\n"),
             };
         }
@@ -204,7 +228,7 @@ impl Manifest {
     pub fn next_file(&self, index: EntryIndex) -> EntryIndex {
         index
             .until(self.end())
-            .find(|&other| matches!(self.entry(other), Some(Entry::File { .. })))
+            .find(|&other| self.entry(other).is_some_and(Entry::is_file))
             .unwrap_or_else(|| self.end())
     }
 }
@@ -236,13 +260,14 @@ impl ManifestBuilder {
             return Err(ManifestError::TooMany);
         }
         self.check_folder(entry.path())?;
+        self.check_alone(&entry)?;
+        self.files += u32::from(entry.is_file());
         if let Some(size_bytes) = entry.file_size_bytes() {
             let total_bytes = self.total_bytes.checked_add(size_bytes);
             let (Some(_), Some(total_bytes)) = (Chunking::new(size_bytes), total_bytes) else {
                 return Err(ManifestError::TooLarge(entry.path().clone()));
             };
             self.total_bytes = total_bytes;
-            self.files += 1;
         }
         let place = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         match self.seen.entry(self.hasher.hash_one(entry.path().folded())) {
@@ -251,6 +276,15 @@ impl ManifestBuilder {
         };
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// A stream stands beside nothing.
+    fn check_alone(&self, entry: &Entry) -> Result<(), ManifestError> {
+        let is_stream = |entry: &Entry| matches!(entry, Entry::Stream { .. });
+        match self.entries.first() {
+            Some(first) if is_stream(first) || is_stream(entry) => Err(ManifestError::Stream),
+            _ => Ok(()),
+        }
     }
 
     /// The folder must be there in the same spelling: a disk that tells `A`
@@ -382,6 +416,28 @@ mod tests {
         ] {
             assert_eq!(build(&entries), Err(error));
         }
+    }
+
+    #[test]
+    fn a_stream_stands_alone() {
+        let stream = |text| Entry::Stream { path: path(text) };
+        let manifest = build(&[stream("a")]).unwrap();
+        assert!(manifest.is_stream() && manifest.files() == 1);
+        assert_eq!((manifest.folders(), manifest.total_bytes()), (0, 0));
+        assert_eq!(manifest.next_file(entry(0)), entry(0));
+        assert_eq!(manifest.lengths(entry(0)), None);
+        let empty = build(&[file("a", 0)]).unwrap();
+        assert_ne!(manifest.listing(), empty.listing());
+        for entries in [
+            vec![stream("a"), file("b", 1)],
+            vec![file("b", 1), stream("a")],
+            vec![stream("a"), stream("b")],
+            vec![folder("d"), stream("d/a")],
+        ] {
+            assert_eq!(build(&entries), Err(ManifestError::Stream));
+        }
+        let orphan = ManifestError::NoFolder(path("d/a"));
+        assert_eq!(build(&[stream("d/a")]), Err(orphan));
     }
 
     #[test]

@@ -145,6 +145,22 @@ pub enum Message {
         /// The file's BLAKE3 hash.
         root: Digest,
     },
+    /// All of a stream was sent.
+    StreamEnd {
+        /// The transfer.
+        transfer: TransferId,
+        /// How long it is.
+        size_bytes: u64,
+        /// Its BLAKE3 hash.
+        root: Digest,
+    },
+    /// So much of a stream was verified and written. Cumulative.
+    Arrived {
+        /// The transfer.
+        transfer: TransferId,
+        /// How many bytes, from the first.
+        size_bytes: u64,
+    },
     /// Either side could not do its part for one file; the rest goes on.
     FileFailed {
         /// The transfer.
@@ -233,6 +249,9 @@ pub enum DeclineReason {
     /// The receiver has too many transfers open.
     #[error("the other side has too many transfers open")]
     Busy,
+    /// The receiver hands what comes to another program.
+    #[error("the other side takes only a single file, for a program that reads it")]
+    OnlyOneFile,
 }
 
 /// Why a transfer was ended early.
@@ -364,6 +383,45 @@ mod tests {
     }
 
     #[test]
+    fn the_wire_form_of_streams_stays() {
+        let transfer = TransferId::from_wire(4);
+        for (message, json) in [
+            (
+                Message::StreamEnd {
+                    transfer,
+                    size_bytes: 7,
+                    root: Digest::from_bytes([0x5a; 32]),
+                },
+                concat!(
+                    r#"{"type":"stream_end","transfer":4,"size_bytes":7,"root":""#,
+                    "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+                    r#""}"#
+                ),
+            ),
+            (
+                Message::Arrived {
+                    transfer,
+                    size_bytes: 7,
+                },
+                r#"{"type":"arrived","transfer":4,"size_bytes":7}"#,
+            ),
+            (
+                Message::Decline {
+                    transfer,
+                    reason: DeclineReason::OnlyOneFile,
+                },
+                r#"{"type":"decline","transfer":4,"reason":"only_one_file"}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&message).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Message>(json).unwrap(), message);
+        }
+        let entry = r#"{"stream":{"path":"x"}}"#;
+        let stream: Entry = serde_json::from_str(entry).unwrap();
+        assert_eq!(serde_json::to_string(&stream).unwrap(), entry);
+    }
+
+    #[test]
     fn an_offer_says_what_comes_before_the_answer() {
         for (early, word) in [
             (None, ""),
@@ -395,6 +453,10 @@ mod tests {
             r#"{"type":"entries","transfer":1,"entries":[{"file":{"path":"../x","size_bytes":1}}]}"#,
             r#"{"type":"entries","transfer":1,"entries":[{"link":{"path":"x"}}]}"#,
             r#"{"type":"file_end","transfer":1,"entry":0,"root":"00"}"#,
+            r#"{"type":"stream_end","transfer":1,"size_bytes":-1,"root":"00"}"#,
+            r#"{"type":"stream_end","transfer":1,"size_bytes":1}"#,
+            r#"{"type":"arrived","transfer":1,"size_bytes":1e30}"#,
+            r#"{"type":"entries","transfer":1,"entries":[{"stream":{"path":"x","size_bytes":1}}]}"#,
             r#"{"type":"nonsense"}"#,
         ] {
             assert!(serde_json::from_str::<Message>(json).is_err(), "{json}");

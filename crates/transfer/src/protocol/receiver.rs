@@ -36,6 +36,8 @@ pub struct Receiver {
     had: BTreeMap<EntryIndex, Had>,
     /// The file and the chunk whose digest is due.
     digest: (EntryIndex, ChunkIndex),
+    /// How much of a stream has come.
+    streamed_bytes: u64,
 }
 
 /// A file of which the first chunks are here.
@@ -60,6 +62,7 @@ impl Receiver {
             chunk: ChunkIndex::FIRST,
             had: BTreeMap::new(),
             digest: (EntryIndex::FIRST, ChunkIndex::FIRST),
+            streamed_bytes: 0,
         }
     }
 
@@ -134,6 +137,13 @@ impl Receiver {
     ) -> Result<ChunkPlace, Violation> {
         self.check_due(entry)?;
         let not_due = Violation::Chunk { entry, index };
+        if self.is_stream() {
+            // Only the last is shorter.
+            let may_follow = self.streamed_bytes.is_multiple_of(u64::from(CHUNK_BYTES));
+            let place = ChunkPlace::of_stream(index, data_bytes);
+            let place = place.filter(|_| index == self.chunk && may_follow);
+            return place.ok_or(not_due);
+        }
         let lengths = self.selection.manifest().lengths(entry);
         let lengths = lengths.ok_or(not_due.clone())?;
         let due = match self.had.get(&entry) {
@@ -159,6 +169,9 @@ impl Receiver {
         data_bytes: usize,
     ) -> Result<Option<ChunkPlace>, Violation> {
         let place = self.check_chunk(entry, index, data_bytes)?;
+        if self.is_stream() {
+            self.streamed_bytes += place.length_bytes() as u64;
+        }
         let (was_early, is_dropped) = (self.is_early(), self.drops_next());
         if index == self.chunk {
             self.chunk = index.next();
@@ -240,6 +253,23 @@ impl Receiver {
         }
         self.end(entry);
         Ok(())
+    }
+
+    /// The sender says that all of a stream was sent.
+    ///
+    /// # Errors
+    /// It is none or not due, or it has another length than what has come.
+    pub fn stream_end(&mut self, entry: EntryIndex, size_bytes: u64) -> Result<(), Violation> {
+        self.check_due(entry)?;
+        if !self.is_stream() || size_bytes != self.streamed_bytes {
+            return Err(Violation::StreamSize(size_bytes));
+        }
+        self.end(entry);
+        Ok(())
+    }
+
+    fn is_stream(&self) -> bool {
+        self.selection.manifest().is_stream()
     }
 
     /// The sender gives up a file, begun or not. Returns whether that matters.
@@ -664,6 +694,95 @@ mod tests {
         assert!(receiver.small_file(entry(0), 100_000).is_err());
         receiver.file_end(entry(0)).unwrap();
         assert!(receiver.is_complete());
+    }
+
+    fn stream() -> Receiver {
+        let mut builder = ManifestBuilder::default();
+        let entry = serde_json::from_str(r#"{"stream":{"path":"s"}}"#);
+        builder.push(entry.unwrap()).unwrap();
+        let manifest = Arc::new(builder.build());
+        let mut receiver = Receiver::new(Arc::clone(&manifest), EarlyData::default());
+        let not_yet = Err(Violation::Entry(entry_0()));
+        assert_eq!(receiver.chunk(entry_0(), chunk(0), 1), not_yet);
+        assert_eq!(
+            receiver.stream_end(entry_0(), 0),
+            Err(Violation::Entry(entry_0()))
+        );
+        let all = Selection::without(manifest, BTreeSet::new());
+        receiver.accept(Arc::new(all), &BTreeMap::new());
+        receiver
+    }
+
+    const fn entry_0() -> EntryIndex {
+        entry(0)
+    }
+
+    #[test]
+    fn a_stream_comes_chunk_by_chunk_and_says_how_long_it_was() {
+        for sizes in [&[][..], &[1], &[MIB], &[MIB, 1], &[MIB, MIB, MIB - 1]] {
+            let mut receiver = stream();
+            for (index, &size) in sizes.iter().enumerate() {
+                let index = u32::try_from(index).unwrap();
+                let place = receiver.chunk(entry(0), chunk(index), size).unwrap();
+                let offset_bytes = u64::from(index) * u64::from(CHUNK_BYTES);
+                assert_eq!(place.map(ChunkPlace::offset_bytes), Some(offset_bytes));
+            }
+            assert!(!receiver.is_complete());
+            let size_bytes = sizes.iter().sum::<usize>() as u64;
+            receiver.stream_end(entry(0), size_bytes).unwrap();
+            assert!(receiver.is_complete());
+            let behind = Err(Violation::Entry(entry(0)));
+            assert_eq!(receiver.stream_end(entry(0), size_bytes), behind);
+            let next = u32::try_from(sizes.len()).unwrap();
+            let behind = Err(Violation::Entry(entry(0)));
+            assert_eq!(receiver.chunk(entry(0), chunk(next), 1), behind);
+        }
+    }
+
+    /// Does something that is to be refused.
+    type Wrong = fn(&mut Receiver) -> bool;
+
+    #[test]
+    fn what_no_stream_does_is_refused() {
+        let wrong: [(&str, Wrong); 13] = [
+            ("a gap", |it| it.chunk(entry(0), chunk(2), 1).is_err()),
+            ("a chunk again", |it| {
+                it.chunk(entry(0), chunk(0), MIB).is_err()
+            }),
+            ("an empty chunk", |it| {
+                it.chunk(entry(0), chunk(1), 0).is_err()
+            }),
+            ("a long chunk", |it| {
+                it.chunk(entry(0), chunk(1), MIB + 1).is_err()
+            }),
+            ("the last place", |it| {
+                it.chunk(entry(0), chunk(u32::MAX), 1).is_err()
+            }),
+            ("another entry", |it| {
+                it.chunk(entry(1), chunk(1), 1).is_err()
+            }),
+            ("too short an end", |it| it.stream_end(entry(0), 0).is_err()),
+            ("too long an end", |it| {
+                it.stream_end(entry(0), MIB as u64 + 1).is_err()
+            }),
+            ("an end of another entry", |it| {
+                it.stream_end(entry(1), MIB as u64).is_err()
+            }),
+            ("the end of a file", |it| it.file_end(entry(0)).is_err()),
+            ("a batch", |it| it.small_file(entry(0), 0).is_err()),
+            ("a digest", |it| it.digest(entry(0), chunk(0)).is_err()),
+            ("more behind the last", |it| {
+                it.chunk(entry(0), chunk(1), 1).unwrap();
+                it.chunk(entry(0), chunk(2), 1).is_err()
+            }),
+        ];
+        for (what, is_refused) in wrong {
+            let mut receiver = stream();
+            receiver.chunk(entry(0), chunk(0), MIB).unwrap();
+            assert!(is_refused(&mut receiver), "{what}");
+        }
+        let mut files = receiver();
+        assert_eq!(files.stream_end(entry(1), 0), Err(Violation::StreamSize(0)));
     }
 
     #[test]

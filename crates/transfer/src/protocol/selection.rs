@@ -19,7 +19,10 @@ impl Selection {
     /// All files but those in `skipped`.
     #[must_use]
     pub fn without(manifest: Arc<Manifest>, skipped: BTreeSet<EntryIndex>) -> Self {
-        let size_of = |index: &EntryIndex| manifest.entry(*index)?.file_size_bytes();
+        let size_of = |index: &EntryIndex| {
+            let file = manifest.entry(*index).filter(|entry| entry.is_file())?;
+            Some(file.file_size_bytes().unwrap_or_default())
+        };
         let sizes = skipped.iter().filter_map(size_of);
         let (files, bytes) = sizes.fold((0, 0), |(files, bytes), size_bytes| {
             (files + 1, bytes + size_bytes)

@@ -29,13 +29,18 @@ pub struct Delivered {
 }
 
 impl Delivered {
-    /// Those of these entries that are files and wanted.
-    fn add(&mut self, selection: &Selection, entries: impl Iterator<Item = EntryIndex>) {
+    /// Those of these entries that are files and wanted. A stream had `streamed_bytes`.
+    fn add(
+        &mut self,
+        selection: &Selection,
+        streamed_bytes: u64,
+        entries: impl Iterator<Item = EntryIndex>,
+    ) {
         for index in entries.filter(|index| !selection.skipped().contains(index)) {
             let entry = selection.manifest().entry(index);
-            if let Some(size_bytes) = entry.and_then(Entry::file_size_bytes) {
+            if let Some(file) = entry.filter(|entry| entry.is_file()) {
                 self.files += 1;
-                self.bytes += size_bytes;
+                self.bytes += file.file_size_bytes().unwrap_or(streamed_bytes);
             }
         }
     }
@@ -68,6 +73,9 @@ pub struct Sender {
     have: BTreeMap<EntryIndex, (u32, u32)>,
     /// The receiver may have received all of it before.
     was_sent: bool,
+    /// How much of a stream was sent, and how much of that has arrived.
+    streamed_bytes: u64,
+    arrived_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -98,6 +106,8 @@ impl Sender {
             skipped: BTreeSet::new(),
             have: BTreeMap::new(),
             was_sent: false,
+            streamed_bytes: 0,
+            arrived_bytes: 0,
         }
     }
 
@@ -284,6 +294,32 @@ impl Sender {
         self.advance(entry.next());
     }
 
+    /// This side sends so much more of a stream.
+    pub const fn streamed(&mut self, bytes: u64) {
+        self.streamed_bytes += bytes;
+    }
+
+    /// How much of a stream the receiver has written, as far as it has said.
+    #[must_use]
+    pub const fn arrived_bytes(&self) -> u64 {
+        self.arrived_bytes
+    }
+
+    /// The receiver has written so much of a stream. Returns how much of that is news.
+    ///
+    /// # Errors
+    /// More than was sent, or less than before; nothing is sent of what is no stream.
+    pub fn arrived(&mut self, size_bytes: u64) -> Result<u64, Violation> {
+        let news_bytes = size_bytes.checked_sub(self.arrived_bytes);
+        match news_bytes.filter(|_| size_bytes <= self.streamed_bytes) {
+            Some(news_bytes) if self.manifest.is_stream() => {
+                self.arrived_bytes = size_bytes;
+                Ok(news_bytes)
+            }
+            _ => Err(Violation::Arrived(size_bytes)),
+        }
+    }
+
     /// This side could not send the file `entry` of an offer that was accepted. Returns
     /// whether that is news.
     pub fn failed(&mut self, entry: EntryIndex) -> bool {
@@ -316,7 +352,9 @@ impl Sender {
             return Err(Violation::State("file_failed"));
         };
         let (failed, due) = match self.manifest.entry(entry) {
-            Some(Entry::File { .. }) => (&mut self.failed, *durable..=self.sent),
+            Some(Entry::File { .. } | Entry::Stream { .. }) => {
+                (&mut self.failed, *durable..=self.sent)
+            }
             // Those are made before anything is sent.
             Some(Entry::Folder { .. }) => {
                 (&mut self.failed_folders, *durable..=self.manifest.end())
@@ -356,11 +394,13 @@ impl Sender {
             return Err(Violation::Durable(entries));
         }
         let newly = durable.until(end).filter(|index| !failed.contains(index));
+        let streamed_bytes = self.streamed_bytes;
         early.add(
             selection,
+            streamed_bytes,
             newly.clone().take_while(|it| self.early.holds(*it)),
         );
-        delivered.add(selection, newly);
+        delivered.add(selection, streamed_bytes, newly);
         *durable = end;
         Ok(end == self.manifest.end())
     }
@@ -378,7 +418,8 @@ impl Sender {
         let all = self.manifest.end();
         let mut delivered = self.delivered();
         let rest = durable.until(all);
-        delivered.add(selection, rest.filter(|index| !self.failed.contains(index)));
+        let rest = rest.filter(|index| !self.failed.contains(index));
+        delivered.add(selection, self.streamed_bytes, rest);
         (self.sent == all).then_some(delivered)
     }
 

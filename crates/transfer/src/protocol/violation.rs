@@ -37,6 +37,12 @@ pub enum Violation {
         /// The chunk's place in the file.
         index: ChunkIndex,
     },
+    /// A stream that ends elsewhere than where its chunks did.
+    #[error("a stream of {0} bytes has other chunks")]
+    StreamSize(u64),
+    /// Says that more of a stream has arrived than was sent, or less than before.
+    #[error("{0} bytes of a stream cannot have arrived")]
+    Arrived(u64),
     /// Claims to have, or to have compared, what cannot be.
     #[error("{chunks} chunks of entry {entry} cannot be there")]
     Have {

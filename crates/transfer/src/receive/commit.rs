@@ -113,11 +113,15 @@ impl Receiving {
                 continue;
             }
             part.chunks.settle(part.chunks.take_fresh());
+            let size_bytes = match self.manifest().is_stream() {
+                true => part.size_bytes(),
+                false => self.size_bytes(entry),
+            };
             let path = self.path(entry);
             match path.and_then(|path| store.publish(&mut part, entry, path)) {
                 Ok(()) => {
                     summary.files += 1;
-                    summary.bytes += self.size_bytes(entry);
+                    summary.bytes += size_bytes;
                     for dir in part.dirs() {
                         if !folders.iter().rev().any(|other| Arc::ptr_eq(other, dir)) {
                             folders.push(Arc::clone(dir));

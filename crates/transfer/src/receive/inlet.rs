@@ -240,7 +240,16 @@ impl Work {
                 items.try_for_each(|item| machine.small_file(item.entry, item.data.len()))?;
                 Ok(true)
             }
-            Self::End { entry, .. } => machine.file_end(*entry).map(|()| true),
+            Self::End {
+                entry,
+                streamed_bytes: None,
+                ..
+            } => machine.file_end(*entry).map(|()| true),
+            Self::End {
+                entry,
+                streamed_bytes: Some(bytes),
+                ..
+            } => machine.stream_end(*entry, *bytes).map(|()| true),
             Self::Failed { entry, .. } => machine.file_failed(*entry),
         }
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::arrival::Arrival;
 use super::{Batch, Chunk, Receiving, Stopped, Verified, Written};
 use crate::disk::direct::Pace;
 use crate::disk::partial_file::PartialFile;
@@ -36,6 +37,7 @@ pub(super) struct WriteStage<'a> {
     unchecked_bytes: u64,
     unsynced_bytes: u64,
     synced_at: Instant,
+    arrival: Arrival<'a>,
 }
 
 impl<'a> WriteStage<'a> {
@@ -55,6 +57,7 @@ impl<'a> WriteStage<'a> {
             unchecked_bytes: 0,
             unsynced_bytes: 0,
             synced_at: Instant::now(),
+            arrival: Arrival::new(receiving),
         }
     }
 
@@ -80,6 +83,7 @@ impl<'a> WriteStage<'a> {
                 }) => {
                     let data = buffer.data().get(..place.length_bytes());
                     self.chunk(entry, data.unwrap_or_default(), place.index(), digest)?;
+                    self.arrival.add(place.length_bytes());
                     self.sync_some(entry, data.map_or(0, <[u8]>::len));
                 }
                 Verified::Batch(Batch { items, buffer }) => {
@@ -215,6 +219,7 @@ impl<'a> WriteStage<'a> {
         if self.store.is_settled(entry) {
             return self.hand_on(Written::Settled { entry });
         }
+        self.arrival.say();
         match self.complete(entry) {
             Ok(part) => self.hand_on(Written::PartialFile { entry, part }),
             Err(error) => self.give_up(entry, error),

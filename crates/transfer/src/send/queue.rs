@@ -31,6 +31,19 @@ pub(super) enum Piece {
         entry: EntryIndex,
         error: FileError,
     },
+    /// A chunk of a stream.
+    Streamed {
+        digest: Digest,
+        /// The root if it stays the only one.
+        only: Option<Digest>,
+        frame: Frame,
+    },
+    StreamEnd {
+        entry: EntryIndex,
+        size_bytes: u64,
+    },
+    /// The stream could not be read to its end.
+    Broken(FileError),
 }
 
 /// The way to the connection of one transfer.
@@ -119,6 +132,44 @@ impl<'a, T: FnMut(Sent)> Queue<'a, T> {
                     trouble,
                 })
             }
+            Piece::Streamed { .. } | Piece::StreamEnd { .. } | Piece::Broken(_) => {
+                self.put_stream(piece)
+            }
+        }
+    }
+
+    fn put_stream(&mut self, piece: Piece) -> Result<(), Stopped> {
+        let transfer = &self.outgoing.transfer;
+        match piece {
+            Piece::Streamed {
+                digest,
+                only,
+                frame,
+            } => {
+                let tree = self.tree.get_or_insert_default();
+                tree.push(digest);
+                if let Some(only) = only {
+                    tree.set_only(only);
+                }
+                (self.tell)(Sent::Streamed(frame.data_bytes() as u64));
+                // Its bytes count once they have arrived.
+                self.outgoing.queue(frame, 0, false)
+            }
+            Piece::StreamEnd { entry, size_bytes } => {
+                let root = self.tree.take().unwrap_or_default().root();
+                transfer.digests.add_root(entry, root);
+                (self.tell)(Sent::File(entry));
+                self.say(&Message::StreamEnd {
+                    transfer: transfer.id,
+                    size_bytes,
+                    root,
+                })
+            }
+            Piece::Broken(error) => {
+                (self.tell)(Sent::Broken(error));
+                Err(Stopped)
+            }
+            _ => Ok(()),
         }
     }
 

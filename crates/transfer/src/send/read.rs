@@ -31,7 +31,7 @@ pub(super) struct Reading<'a> {
     pub(super) reader: SourceReader,
     batch: Option<Batch>,
     /// Takes what was read, and waits for room.
-    put: &'a mut dyn FnMut(Piece) -> Result<(), Stopped>,
+    pub(super) put: &'a mut dyn FnMut(Piece) -> Result<(), Stopped>,
 }
 
 /// A file that travels in chunks.

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::disk::system;
 use crate::disk::version;
 use crate::disk::version::FileVersion;
 use crate::event::Renamed;
+use crate::pipe::PipeInput;
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::index::EntryIndex;
 use crate::protocol::manifest::{Entry, Manifest, ManifestBuilder, ManifestError};
@@ -105,6 +107,8 @@ pub struct Source {
     places: Vec<Place>,
     roots: Vec<Dir>,
     skipped: Vec<Skipped>,
+    /// What is sent instead of something that was found.
+    input: Option<PipeInput>,
 }
 
 /// Where an entry was found: in the folder of another entry or in a root.
@@ -149,7 +153,39 @@ impl Source {
             places: scan.places,
             roots: scan.roots,
             skipped: scan.skipped,
+            input: None,
         })
+    }
+
+    /// What comes out of a pipe, as a file of this name whose size nobody knows before
+    /// its end.
+    ///
+    /// # Errors
+    /// The name is that of something in a folder.
+    pub fn stream(path: SafePath, input: PipeInput) -> Result<Self, ManifestError> {
+        let mut builder = ManifestBuilder::default();
+        builder.push(Entry::Stream { path })?;
+        Ok(Self {
+            manifest: Arc::new(builder.build()),
+            places: Vec::new(),
+            roots: Vec::new(),
+            skipped: Vec::new(),
+            input: Some(input),
+        })
+    }
+
+    /// What is to be read, once.
+    pub(crate) fn take_input(&self) -> Result<Box<dyn Read + Send>, FileError> {
+        let input = self.input.as_ref().and_then(PipeInput::take);
+        input.ok_or_else(|| FileError::Local {
+            trouble: FileErrorKind::Io,
+            detail: "it was read already".to_owned(),
+        })
+    }
+
+    /// What the input is called where it does not serve.
+    pub(crate) fn input_name(&self) -> &str {
+        self.input.as_ref().map_or("", PipeInput::name)
     }
 
     /// The offer.

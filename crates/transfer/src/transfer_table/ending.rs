@@ -44,9 +44,11 @@ impl TransferTable {
         id: TransferId,
         reason: TransferError,
     ) -> Result<(), ExchangeError> {
+        let mut error = reason.clone();
         if let Some(outgoing) = open.outgoing.remove(&id) {
             outgoing.note_sent();
-            outgoing.transfer.control.stop(reason.clone());
+            error = outgoing.broken(error);
+            outgoing.transfer.control.stop(reason);
         } else if !open.texts.remove(&id) {
             match open.incoming.get(&id) {
                 Some(OpenIncoming::Receiving { inlet, .. }) => {
@@ -61,7 +63,7 @@ impl TransferTable {
                 None => return Err(ExchangeError::UnknownTransfer),
             };
         }
-        let outcome = Err(reason);
+        let outcome = Err(error);
         self.tell(open, ExchangeEvent::Finished { id, outcome });
         Ok(())
     }

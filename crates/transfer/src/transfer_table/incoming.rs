@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{TRANSFERS_MAX, TransferTable, on_thread, thread_error};
-use crate::disk::store::Store;
 use crate::event::{ExchangeError, ExchangeEvent};
 use crate::offers::{GiveWay, OfferRoom};
 use crate::protocol::chunking::CHUNK_BYTES;
@@ -19,7 +18,7 @@ use crate::protocol::message::{CancelReason, DeclineReason, Message, Offer, Tran
 use crate::protocol::selection::Selection;
 use crate::protocol::violation::Violation;
 use crate::receive::inlet::Inlet;
-use crate::receive::{Feeds, Receiving};
+use crate::receive::{Feeds, Place, Receiving};
 use crate::resume::ResumeState;
 use crate::transfer::Transfer;
 
@@ -81,6 +80,10 @@ impl Announced {
     /// The offer, all of it, as it waits for an answer.
     fn complete(self) -> Result<(Arc<Manifest>, OpenIncoming), Violation> {
         let manifest = Arc::new(self.builder.build());
+        let is_more = self.early_bytes.is_some() || self.sent.is_some() || manifest.unread() > 0;
+        if manifest.is_stream() && is_more {
+            return Err(ManifestError::Stream.into());
+        }
         let early = match self.early_bytes {
             Some(bytes) => EarlyData::promised(&manifest, bytes)?,
             None => EarlyData::default(),
@@ -323,6 +326,18 @@ impl TransferTable {
         self.connection.say(Message::Accept { transfer });
     }
 
+    /// An offer that nobody is about to take.
+    pub(crate) fn offer(&self, id: TransferId) -> Result<Arc<Manifest>, ExchangeError> {
+        match self.open().incoming.get(&id) {
+            Some(OpenIncoming::Offered {
+                is_preparing: false,
+                manifest,
+                ..
+            }) => Ok(Arc::clone(manifest)),
+            _ => Err(ExchangeError::UnknownTransfer),
+        }
+    }
+
     /// Takes out an offer that nobody is about to take.
     pub(crate) fn remove_offer(&self, id: TransferId) -> Result<Arc<Manifest>, ExchangeError> {
         let mut open = self.open();
@@ -341,9 +356,9 @@ impl TransferTable {
     }
 
     /// Sees an accepted offer of the peer to its end.
-    pub(crate) async fn receive(self: Arc<Self>, receiving: Receiving, store: Store, feeds: Feeds) {
+    pub(crate) async fn receive(self: Arc<Self>, receiving: Receiving, place: Place, feeds: Feeds) {
         let id = receiving.transfer.id;
-        let outcome = on_thread("pinhole-receive", move || receiving.run(store, feeds)).await;
+        let outcome = on_thread("pinhole-receive", move || receiving.run(place, feeds)).await;
         let outcome = outcome.unwrap_or_else(|| {
             let reason = CancelReason::Disk(FileErrorKind::Io);
             self.connection.say(Message::Cancel {

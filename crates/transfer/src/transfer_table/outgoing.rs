@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{OpenTransfers, TransferTable, on_thread, thread_error};
 use crate::connection::{Bulk, Connection, Frame};
-use crate::event::{ExchangeError, ExchangeEvent, Party, Summary, TransferError};
+use crate::event::{ExchangeError, ExchangeEvent, Party, Streamed, Summary, TransferError};
 use crate::protocol::early::EarlyData;
 use crate::protocol::file_error::{FileError, FileErrorKind};
 use crate::protocol::frame;
@@ -115,6 +115,19 @@ impl OpenOutgoing {
         let path = self.source.manifest().entry(entry)?.path().clone();
         let id = self.transfer.id;
         is_news.then_some(ExchangeEvent::FileFailed { id, path, error })
+    }
+
+    /// What a transfer of this side ends with that ends early. A stream that has begun
+    /// does not go on from where it was.
+    pub(super) fn broken(&self, reason: TransferError) -> TransferError {
+        if !self.machine.is_accepted() || !self.source.manifest().is_stream() {
+            return reason;
+        }
+        TransferError::Broken {
+            arrived_bytes: self.machine.arrived_bytes(),
+            streamed: Streamed::Sent,
+            reason: Box::new(reason),
+        }
     }
 
     /// What it comes to once `delivered` is on the other side.
@@ -286,7 +299,10 @@ impl TransferTable {
     }
 
     /// What has become of a file that is on its way out.
-    fn sent(&self, id: TransferId, sent: Sent) {
+    fn sent(self: &Arc<Self>, id: TransferId, sent: Sent) {
+        if let Sent::Broken(error) = sent {
+            return self.input_failed(id, error);
+        }
         let mut open = self.open();
         let Some(outgoing) = open.outgoing.get_mut(&id) else {
             return;
@@ -296,6 +312,11 @@ impl TransferTable {
                 outgoing.machine.sent(entry);
                 None
             }
+            Sent::Streamed(bytes) => {
+                outgoing.machine.streamed(bytes);
+                None
+            }
+            Sent::Broken(_) => None,
             Sent::Failed(entry, error) => outgoing.failed(entry, error),
             Sent::FailedEarly(entry, error) => outgoing.failed_early(entry, error),
         };
@@ -303,6 +324,26 @@ impl TransferTable {
         if let Some(event) = event {
             self.connection.emit_blocking(event);
         }
+    }
+
+    /// A stream of this side cannot be read any further.
+    fn input_failed(self: &Arc<Self>, id: TransferId, error: FileError) {
+        let outgoing = self.open();
+        let source = outgoing.outgoing.get(&id).map(|it| Arc::clone(&it.source));
+        drop(outgoing);
+        let (Some(source), trouble) = (source, error.trouble()) else {
+            return;
+        };
+        let error = TransferError::LocalFile {
+            path: source.input_name().to_owned(),
+            trouble,
+            detail: match error {
+                FileError::Local { detail, .. } => detail,
+                FileError::Peer(_) => String::new(),
+            },
+        };
+        // It may have ended otherwise meanwhile.
+        let _ = self.cancel(id, error, CancelReason::Disk(trouble));
     }
 
     /// Takes a transfer of this side out, complete.

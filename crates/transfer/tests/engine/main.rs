@@ -37,6 +37,7 @@ mod races;
 mod resume;
 #[cfg(target_os = "linux")]
 mod room;
+mod streams;
 mod support;
 #[cfg(unix)]
 mod truth;

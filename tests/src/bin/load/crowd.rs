@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use tokio::time::{sleep, timeout};
 use crate::measure::Times;
 use crate::person::{NotIn, Person, address};
 
+/// People whose connections have ended although they stayed.
+pub(crate) static LOST: AtomicU64 = AtomicU64::new(0);
 /// The first block of addresses that a crowd lives in.
 pub(crate) const HOMES: u8 = 16;
 /// How many log in at once.
@@ -33,11 +36,12 @@ pub(crate) fn people(first: usize, count: usize) -> Result<Vec<Person>> {
 pub(crate) struct Crowd(JoinSet<()>);
 
 impl Crowd {
-    /// Logs these people in. Returns how long each login took.
-    pub(crate) async fn join(&mut self, server: SocketAddr, people: &[Person]) -> Result<Times> {
+    /// Logs these people in, at the nodes of a server in turn. Returns how long each login
+    /// took.
+    pub(crate) async fn join(&mut self, nodes: &[SocketAddr], people: &[Person]) -> Result<Times> {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
         let mut logins = JoinSet::new();
-        for person in people {
+        for (person, &server) in people.iter().zip(nodes.iter().cycle()) {
             let person = person.clone();
             let turn = Arc::clone(&turns).acquire_owned().await?;
             logins.spawn(async move {
@@ -51,7 +55,10 @@ impl Crowd {
         while let Some(joined) = logins.join_next().await {
             let (connection, time) = joined?;
             let mut connection = connection.map_err(|error| anyhow!("somebody is {error}"))?;
-            self.0.spawn(async move { connection.stay().await });
+            self.0.spawn(async move {
+                connection.stay().await;
+                LOST.fetch_add(1, Ordering::Relaxed);
+            });
             times.push(time);
         }
         Ok(times)
@@ -67,10 +74,10 @@ pub(crate) struct Return {
     pub(crate) failures: BTreeMap<NotIn, u64>,
 }
 
-/// Lets all these people come back, each dialling as clients do, for at most so long.
-/// They stay while `crowd` lives.
+/// Lets all these people come back to the nodes in turn, each dialling as clients do, for
+/// at most so long. They stay while `crowd` lives.
 pub(crate) async fn come_back(
-    server: SocketAddr,
+    nodes: &[SocketAddr],
     people: Vec<Person>,
     at_most: Duration,
     crowd: &mut Crowd,
@@ -79,7 +86,7 @@ pub(crate) async fn come_back(
     let begin = Instant::now();
     let expected = people.len();
     let (done, mut is_done) = tokio::sync::mpsc::unbounded_channel();
-    for person in people {
+    for (person, &server) in people.into_iter().zip(nodes.iter().cycle()) {
         let (result, done) = (Arc::clone(&result), done.clone());
         crowd.0.spawn(async move {
             loop {

@@ -5,6 +5,8 @@
 )]
 
 #[cfg(target_os = "linux")]
+mod bystanders;
+#[cfg(target_os = "linux")]
 mod crowd;
 #[cfg(target_os = "linux")]
 mod measure;
@@ -17,16 +19,23 @@ mod scenarios;
 #[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
+mod socat;
+#[cfg(target_os = "linux")]
 mod storms;
+#[cfg(target_os = "linux")]
+mod usage;
 
 #[cfg(target_os = "linux")]
 mod command_line {
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use anyhow::{Context, Result};
     use clap::{Parser, Subcommand};
 
+    use crate::bystanders;
     use crate::scenarios::{self, StormPlan};
+    use crate::server::Site;
     use crate::storms::Storm;
 
     /// Loads a pinhole-server over loopback and prints what that costs the server.
@@ -34,14 +43,20 @@ mod command_line {
     /// Each scenario starts the pinhole-server beside this program on a folder of its own,
     /// and ends it. People have a key each, speak TLS, and come from 127.x.y.z, so that
     /// the server counts each of them as another network. CPU and memory are those of the
-    /// server's process (/proc/PID). Server and load share this machine, so leave it alone
-    /// meanwhile, and compare ratios.
+    /// server's processes (/proc/PID), and those of its database apart. Server and load
+    /// share this machine, so leave it alone meanwhile, and compare ratios.
     ///
     ///     cargo build --release -p pinhole-server -p pinhole-tests --bins
     ///     target/release/load idle 1000 10000
+    ///     target/release/load --nodes 2 idle 1000 10000
     #[derive(Debug, Parser)]
     #[command(version, verbatim_doc_comment)]
     struct Arguments {
+        /// Several nodes that are one server, on a PostgreSQL of their own that does not
+        /// sync. People are spread over them, and pairs are at different nodes [default:
+        /// one server with its names in a file]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+        nodes: Option<u16>,
         #[command(subcommand)]
         scenario: Scenario,
     }
@@ -96,48 +111,73 @@ mod command_line {
             pairs: Vec<usize>,
             #[arg(long, default_value_t = 8)]
             seconds: u64,
+            /// Let socat carry the same as well
+            #[arg(long)]
+            socat: bool,
+        },
+        /// Idle people of a scenario, which starts this for them
+        #[command(hide = true)]
+        Play {
+            first: usize,
+            count: usize,
+            nodes: Vec<SocketAddr>,
         },
     }
 
     pub(crate) fn run() -> Result<()> {
         let arguments = Arguments::parse();
         open_more_files()?;
-        let folder = tempfile::tempdir().context("a folder for the server's data")?;
-        let path = folder.path();
         let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            match arguments.scenario {
-                Scenario::Idle { people } => scenarios::idle(path, &people).await,
-                Scenario::Logins { people } => scenarios::logins(path, people).await,
-                Scenario::Restart { people, office } => {
-                    scenarios::restart(path, people, office).await
-                }
-                Scenario::Storm {
-                    storms,
-                    people,
-                    rate,
-                    seconds,
-                } => {
-                    let storms = if storms.is_empty() {
-                        Storm::ALL.to_vec()
-                    } else {
-                        storms
-                    };
-                    let plan = StormPlan {
-                        online: people,
-                        per_second: rate,
-                        time: Duration::from_secs(seconds),
-                    };
-                    scenarios::storm(path, &storms, plan).await
-                }
-                Scenario::Introductions { people, pairs } => {
-                    scenarios::introductions(path, people, pairs).await
-                }
-                Scenario::Relay { pairs, seconds } => {
-                    scenarios::relay(path, &pairs, Duration::from_secs(seconds)).await
-                }
+        let site = Site::new(arguments.nodes)?;
+        runtime.block_on(run_scenario(&site, arguments.scenario))
+    }
+
+    async fn run_scenario(site: &Site, scenario: Scenario) -> Result<()> {
+        match scenario {
+            Scenario::Idle { people } => scenarios::idle(site, &people).await,
+            Scenario::Logins { people } => scenarios::logins(site, people).await,
+            Scenario::Restart { people, office } => scenarios::restart(site, people, office).await,
+            Scenario::Storm {
+                storms,
+                people,
+                rate,
+                seconds,
+            } => {
+                let storms = if storms.is_empty() {
+                    Storm::ALL.to_vec()
+                } else {
+                    storms
+                };
+                let plan = StormPlan {
+                    online: people,
+                    per_second: rate,
+                    time: Duration::from_secs(seconds),
+                };
+                scenarios::storm(site, &storms, plan).await
             }
-        })
+            Scenario::Introductions { people, pairs } => {
+                scenarios::introductions(site, people, pairs).await
+            }
+            Scenario::Relay {
+                pairs,
+                seconds,
+                socat,
+            } => {
+                let time = Duration::from_secs(seconds);
+                for (number, &pairs) in (0..).zip(&pairs) {
+                    scenarios::relay(site, number, pairs, time).await?;
+                    if socat {
+                        scenarios::socat(pairs, time).await?;
+                    }
+                }
+                Ok(())
+            }
+            Scenario::Play {
+                first,
+                count,
+                nodes,
+            } => bystanders::play(first, count, &nodes).await,
+        }
     }
 
     /// Every person is an open file.

@@ -70,6 +70,7 @@ impl Scene {
             server_key: identity("server", 9).key,
             observed: ([192, 0, 2, 1], 4747).into(),
             has_relay: true,
+            has_codes: true,
             round_trip: Duration::from_millis(50),
         };
         self.hear(LoginInput::LoggedIn(to), after);
@@ -190,7 +191,7 @@ fn what_goes_on_keeps_the_port_and_a_minute_more() {
         peer: bob(),
         is_vouched: true,
         side: Side::Initiator,
-        outcome: Err(Failure::Cancelled),
+        outcome: Err(Failure::Cancelled.into()),
     };
     let now = scene.at(9 * MINUTE);
     assert_eq!(scene.state.handle_connected(connected, now), None);

@@ -10,7 +10,7 @@ use pinhole_net::{
     RecoveryKey, RefuseReason, Revocation, Succession, generate_identity,
 };
 
-use super::party::{Party, identity};
+use super::party::{Party, identity, introduced};
 use crate::command::Command;
 use crate::event::Event;
 use crate::failure::Failure;
@@ -94,6 +94,7 @@ impl Alice {
             server_key: server(),
             observed: SocketAddr::from(([192, 0, 2, 1], 4000)),
             has_relay: true,
+            has_codes: true,
             round_trip: Duration::from_millis(40),
         }));
     }
@@ -273,7 +274,7 @@ fn an_invitation_waits_for_the_history() {
     });
     let state = &mut alice.party.state;
     assert!(!state.handle_doubtful(&peer, alice.now));
-    let told = state.handle_invitation(peer, true, alice.now);
+    let told = state.handle_invitation(introduced(peer), alice.now);
     // This run of hers accepts only what contacts may do.
     assert_ne!(told, Told::No(RefuseReason::KeyMismatch));
 }
@@ -326,7 +327,7 @@ fn a_revoked_contact_is_sent_nothing_until_it_has_a_successor() {
         panic!("sent to a revoked key");
     };
     let (state, now) = (&mut alice.party.state, alice.now);
-    let told = state.handle_invitation(bob(first.key()), true, now);
+    let told = state.handle_invitation(introduced(bob(first.key())), now);
     assert_eq!(told, Told::No(RefuseReason::KeyMismatch));
     let told = state.handle_visitor(&bob(first.key()), now);
     assert_eq!(told, Told::No(RefuseReason::KeyMismatch));

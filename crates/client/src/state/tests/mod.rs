@@ -3,8 +3,11 @@
 //! of seeds. A failure prints its seed, which reproduces the run exactly.
 
 mod activity;
+mod codes;
+mod faces;
 mod keys;
 mod link;
+mod meeting;
 mod party;
 mod people;
 mod properties;

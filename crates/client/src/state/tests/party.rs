@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use pinhole_net::{PeerIdentity, PeerKey, PeerName};
+use pinhole_net::{CodeNumber, PeerIdentity, PeerKey, PeerName};
 
 use super::link::Millis;
 use crate::event::Event;
 use crate::model::TransferId;
-use crate::state::{Carrier, ConnectionId, State, Stores};
-use crate::store::{AcceptPolicy, Contacts, Overrides, Queued, Settings};
+use crate::state::{Carrier, ConnectionId, Introduced, State, Stores};
+use crate::store::{AcceptPolicy, Contacts, Invitations, Overrides, Queued, Settings};
 
 /// A transfer that the person who started it may expect something of.
 #[derive(Debug, Default, Clone)]
@@ -40,8 +40,11 @@ pub(super) struct Party {
     /// Whom the server is to tell it about.
     pub(super) watched: BTreeSet<PeerName>,
     pub(super) has_aside: bool,
+    /// The number under which the server has it be found.
+    pub(super) code: Option<CodeNumber>,
     pub(super) settings: Settings,
     contacts: Contacts,
+    invitations: Invitations,
     queue: Vec<Queued>,
     pub(super) seen: BTreeMap<TransferId, Seen>,
     /// Offers that the user has said yes to, or a setting.
@@ -58,12 +61,22 @@ pub(super) struct Party {
     pub(super) accepted: BTreeSet<TransferId>,
     begun: BTreeSet<TransferId>,
     pub(super) is_sampling: bool,
+    /// What it was told of links and codes.
+    pub(super) met: Vec<Event>,
 }
 
 impl Party {
     pub(super) fn new(identity: PeerIdentity, settings: Settings, now: Instant) -> Self {
-        let (contacts, queue) = (Contacts::default(), Vec::new());
-        let state = state(&identity, (&settings, &contacts, &queue), now);
+        let stores = Stores {
+            settings: settings.clone(),
+            overrides: Overrides::default(),
+            contacts: Contacts::default(),
+            invitations: Invitations::default(),
+            queue: Vec::new(),
+            default_folder: PathBuf::from("received"),
+            key: identity.key,
+        };
+        let state = State::new(stores, now);
         Self {
             state,
             identity,
@@ -72,9 +85,11 @@ impl Party {
             on_server: None,
             watched: BTreeSet::new(),
             has_aside: false,
+            code: None,
             settings,
-            contacts,
-            queue,
+            contacts: Contacts::default(),
+            invitations: Invitations::default(),
+            queue: Vec::new(),
             seen: BTreeMap::new(),
             yeses: BTreeMap::new(),
             deliveries: BTreeMap::new(),
@@ -86,16 +101,26 @@ impl Party {
             accepted: BTreeSet::new(),
             begun: BTreeSet::new(),
             is_sampling: false,
+            met: Vec::new(),
         }
     }
 
     /// The program is killed and started again.
     pub(super) fn restart(&mut self, now: Instant) {
-        let stores = (&self.settings, &self.contacts, self.queue.as_slice());
-        self.state = state(&self.identity, stores, now);
+        let stores = Stores {
+            settings: self.settings.clone(),
+            overrides: Overrides::default(),
+            contacts: self.contacts.clone(),
+            invitations: self.invitations.clone(),
+            queue: self.queue.clone(),
+            default_folder: PathBuf::from("received"),
+            key: self.identity.key,
+        };
+        self.state = State::new(stores, now);
         self.incarnation += 1;
         self.on_server = None;
         self.has_aside = false;
+        self.code = None;
         self.is_sampling = false;
         self.holders.clear();
         self.sent.clear();
@@ -112,6 +137,10 @@ impl Party {
 
     pub(super) fn store_contacts(&mut self) {
         self.contacts = self.state.contacts().clone();
+    }
+
+    pub(super) fn store_invitations(&mut self) {
+        self.invitations = self.state.invitations().clone();
     }
 
     pub(super) fn store_queue(&mut self, queue: Vec<Queued>) {
@@ -154,32 +183,27 @@ impl Party {
                     Some(_) => |seen| seen.finished += 1,
                 },
             ),
+            Event::Joined { .. } | Event::Welcomed { .. } => return self.met.push(event.clone()),
             _ => return,
         };
         change(self.seen.entry(id).or_default());
     }
 }
 
-fn state(
-    identity: &PeerIdentity,
-    (settings, contacts, queue): (&Settings, &Contacts, &[Queued]),
-    now: Instant,
-) -> State {
-    let stores = Stores {
-        settings: settings.clone(),
-        overrides: Overrides::default(),
-        contacts: contacts.clone(),
-        queue: queue.to_vec(),
-        default_folder: PathBuf::from("received"),
-        key: identity.key,
-    };
-    State::new(stores, now)
-}
-
 pub(super) fn identity(name: &str, number: u8) -> PeerIdentity {
     PeerIdentity {
         name: name.parse().expect("a name"),
         key: PeerKey::from_bytes([number; 32]),
+    }
+}
+
+/// Somebody who wants to connect and shows nothing.
+pub(super) fn introduced(peer: PeerIdentity) -> Introduced {
+    Introduced {
+        peer,
+        is_new: true,
+        evidence: None,
+        at_s: 0,
     }
 }
 

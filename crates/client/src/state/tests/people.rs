@@ -2,11 +2,15 @@
 
 use super::link::{Condition, Millis};
 use super::party::TROUBLE_ENDS;
-use super::world::{Act, Ended, Fault, Happening, World, other};
+use super::world::{Act, Ended, Fault, Happening, Joining, World, other};
 use crate::command::Command;
+use crate::invitation::code::CodeWords;
+use crate::invitation::link::Pass;
+use crate::invitation::proof::Secret;
 use crate::model::{Direction, Stage, TransferId};
 use crate::snapshot::{LoginState, TransferView};
-use crate::state::LoginInput;
+use crate::state::{LoginInput, NewInvitation};
+use crate::store::Uses;
 
 /// The server takes so long to notice that somebody is gone.
 const SERVER_NOTICES: Millis = 15_000;
@@ -25,13 +29,18 @@ impl World {
                     false => self.login_input(who, connection, input),
                 }
             }
+            Happening::Watched(connection, names) => self.watched(who, connection, names),
             Happening::Connected(connected, link) => self.connected(who, *connected, link),
             Happening::Unanswered(connected, link) => {
                 if link.is_none_or(|link| !self.links[link].is_answered) {
                     self.connected(who, *connected, None);
                 }
             }
-            Happening::Invited { link, epoch } => self.invited(who, link, epoch),
+            Happening::Invited {
+                link,
+                evidence,
+                epoch,
+            } => self.invited(who, (link, evidence), epoch),
             Happening::Arrived(link, message) => {
                 if !self.is_broken(link) {
                     self.arrived(who, link, message);
@@ -129,7 +138,32 @@ impl World {
             }
             Act::LogIn => self.log_in(who),
             Act::Restart => self.restart(who),
+            Act::Invite => self.invite(who),
+            Act::OpenCode => {
+                let (now, words) = (self.instant(), CodeWords::generate().unwrap());
+                self.parties[who].state.handle_open_code(words, now);
+            }
+            Act::Join(Joining::Code(code)) => self.command(who, Command::JoinCode { code }),
+            Act::Join(Joining::Link(link)) => {
+                let (now, at_s) = (self.instant(), self.unix_s());
+                self.parties[who].state.handle_join(link, at_s, now);
+            }
         }
+    }
+
+    fn invite(&mut self, who: usize) {
+        let new = NewInvitation {
+            name: None,
+            server: None,
+            uses: Uses::Once,
+            pass: Pass {
+                secret: Secret::from_bytes([7; 16]),
+                ends_at_s: self.unix_s() + 3_600,
+            },
+            now_s: self.unix_s(),
+        };
+        let now = self.instant();
+        self.parties[who].state.handle_invite(&new, now);
     }
 
     fn answer(&mut self, who: usize, transfer: TransferId) {
@@ -166,7 +200,9 @@ impl World {
             let patient = true;
             // Where not everybody is listed, they know each other's names.
             let peer = self.parties[other(who)].identity.name.clone();
-            self.command(who, Command::LookUp { name: peer });
+            if !self.are_strangers {
+                self.command(who, Command::LookUp { name: peer });
+            }
             self.command(
                 who,
                 Command::LogIn {

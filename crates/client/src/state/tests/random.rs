@@ -25,9 +25,9 @@ impl Random {
         self.between(0, 99) < chance
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    pub(super) fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
         let last = from.len().checked_sub(1)? as u64;
         from.get(usize::try_from(self.between(0, last)).unwrap())
-            .copied()
+            .cloned()
     }
 }

@@ -62,17 +62,17 @@ impl World {
             }
             LoginEffect::Watch(names) => {
                 self.parties[who].watched.extend(names.iter().cloned());
-                if let Some(connection) = self.parties[who].on_server
-                    && self.is_reachable(who)
-                {
-                    let found = self.presence_of(names);
-                    self.plan(who, 20, Happening::Server(connection, found));
+                if let Some(connection) = self.parties[who].on_server {
+                    self.watched(who, connection, names.clone());
                 }
             }
             LoginEffect::Unwatch(names) => {
                 self.parties[who].watched.retain(|it| !names.contains(it));
             }
             LoginEffect::SetWarmth(_) | LoginEffect::AskHistory(_) => {}
+            LoginEffect::OpenCode | LoginEffect::CloseCode | LoginEffect::FindCode(_) => {
+                self.run_code(who, effect);
+            }
             LoginEffect::DropAside => self.parties[who].has_aside = false,
             LoginEffect::GiveUp | LoginEffect::End => {
                 self.parties[who].has_aside = false;
@@ -83,10 +83,24 @@ impl World {
         }
     }
 
+    /// The server says who of these is online, once it has heard the question: that is
+    /// sent again while the network is down.
+    pub(super) fn watched(&mut self, who: usize, connection: ConnectionId, names: Vec<PeerName>) {
+        if self.parties[who].on_server != Some(connection) {
+            return;
+        }
+        if !self.is_reachable(who) {
+            return self.plan(who, 500, Happening::Watched(connection, names));
+        }
+        let found = self.presence_of(&names);
+        self.plan(who, 20, Happening::Server(connection, found));
+    }
+
     pub(super) fn forget(&mut self, who: usize) {
         if self.parties[who].on_server.take().is_none() {
             return;
         }
+        self.parties[who].code = None;
         let name = self.parties[who].identity.name.clone();
         if let Some(connection) = self.parties[other(who)].on_server
             && self.is_reachable(other(who))
@@ -111,6 +125,7 @@ impl World {
             server_key: identity("server", 9).key,
             observed: "192.0.2.1:4000".parse().unwrap(),
             has_relay: true,
+            has_codes: true,
             round_trip: Duration::from_millis(40),
         };
         self.login_input(who, connection, LoginInput::LoggedIn(to));

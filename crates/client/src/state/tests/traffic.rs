@@ -307,6 +307,7 @@ impl World {
                 let content = content_of_paths(&paths);
                 self.plan(who, after, Happening::Listed(transfer, content));
             }
+            FileEffect::Stream { .. } => unreachable!("nobody here sends from a pipe"),
             FileEffect::FindTakenNames { transfer, .. } => {
                 self.plan(who, after, Happening::TakenNames(transfer));
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pinhole_net::{Directory, PeerIdentity, PeerName, Presence, WATCHED_NAMES};
 
-use super::party::{Party, identity};
+use super::party::{Party, identity, introduced};
 use crate::command::Command;
 use crate::snapshot::LookUpState;
 use crate::state::{ConnectionId, Effect, LoggedInTo, LoginEffect, LoginInput, Told};
@@ -72,6 +72,7 @@ impl Client {
             server_key: identity("server", 9).key,
             observed: SocketAddr::from(([192, 0, 2, 1], 4000)),
             has_relay: true,
+            has_codes: true,
             round_trip: Duration::from_millis(40),
         }));
     }
@@ -150,7 +151,7 @@ fn who_invites_us_is_online_and_watched() {
     let told = alice
         .party
         .state
-        .handle_invitation(carol.clone(), true, alice.now);
+        .handle_invitation(introduced(carol.clone()), alice.now);
     let is_vouched = |told: &Told| {
         matches!(
             told,

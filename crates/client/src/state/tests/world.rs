@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pinhole_net::{Directory, PathKind};
+use pinhole_net::{Directory, PathKind, PeerName, RefuseReason};
 use pinhole_transfer::digest::Digest;
 use pinhole_transfer::manifest::ManifestBuilder;
 use pinhole_transfer::{Manifest, Side, Summary, TransferError, TransferId as WireId};
@@ -14,10 +14,13 @@ use super::party::{END, Party, TROUBLE_ENDS, identity};
 use super::random::Random;
 use crate::event::Event;
 use crate::failure::Failure;
+use crate::invitation::code::Code;
+use crate::invitation::evidence::Evidence;
+use crate::invitation::link::InvitationLink;
 use crate::model::TransferId;
 use crate::state::{
-    Carrier, Connected, ConnectionId, Effect, LoginInput, NewSession, SessionEffect, SessionId,
-    SessionSample, Stored, Told,
+    Carrier, Connected, ConnectionId, Effect, Introduced, LoginInput, NewSession, NoSession,
+    SessionEffect, SessionId, SessionSample, Stored, Told,
 };
 use crate::store::{AcceptPolicy, Settings};
 
@@ -31,11 +34,13 @@ pub(super) enum Happening {
     LoggedIn(ConnectionId),
     NotLoggedIn(ConnectionId),
     Server(ConnectionId, LoginInput),
+    Watched(ConnectionId, Vec<PeerName>),
     Connected(Box<Connected>, Option<usize>),
     /// The other side has had time enough to answer an invitation.
     Unanswered(Box<Connected>, Option<usize>),
     Invited {
         link: Option<usize>,
+        evidence: Option<Evidence>,
         epoch: crate::state::Epoch,
     },
     Arrived(usize, Message),
@@ -62,7 +67,7 @@ pub(super) enum Ended {
 }
 
 /// What a person does.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Act {
     SendFiles,
     SendText,
@@ -76,6 +81,16 @@ pub(super) enum Act {
     LogOut,
     LogIn,
     Restart,
+    Invite,
+    OpenCode,
+    Join(Joining),
+}
+
+/// What somebody joins by.
+#[derive(Debug, Clone)]
+pub(super) enum Joining {
+    Link(InvitationLink),
+    Code(Code),
 }
 
 /// What goes wrong, or right again.
@@ -100,6 +115,8 @@ pub(super) struct World {
     pub(super) links: Vec<Link>,
     pub(super) is_server_up: bool,
     pub(super) directory: Directory,
+    /// They do not know each other's names.
+    pub(super) are_strangers: bool,
     pub(super) contents: Vec<Arc<Manifest>>,
     /// Tells of everything that happens.
     pub(super) prints: bool,
@@ -148,6 +165,7 @@ impl World {
                 0 => Directory::Open,
                 _ => Directory::Closed,
             },
+            are_strangers: false,
             contents: Vec::new(),
             prints: false,
         };
@@ -163,6 +181,11 @@ impl World {
 
     pub(super) fn instant(&self) -> Instant {
         self.at(self.now)
+    }
+
+    /// The time in seconds since 1970, by the virtual clock.
+    pub(super) fn unix_s(&self) -> u64 {
+        self.now / 1000
     }
 
     pub(super) fn plan(&mut self, who: usize, after: Millis, happening: Happening) {
@@ -255,8 +278,12 @@ impl World {
             Effect::Emit(event) => self.emitted(who, &event),
             Effect::Store(Stored::Settings) => self.parties[who].store_settings(),
             Effect::Store(Stored::Contacts) => self.parties[who].store_contacts(),
+            Effect::Store(Stored::Invitations) => self.parties[who].store_invitations(),
             Effect::Store(Stored::Queue(queue)) => self.parties[who].store_queue(queue),
-            Effect::Record(_) | Effect::StartNearby { .. } | Effect::LeaveNearby => {}
+            Effect::Answer(_)
+            | Effect::Record(_)
+            | Effect::StartNearby { .. }
+            | Effect::LeaveNearby => {}
             Effect::Login(effect) => self.run_login(who, &effect),
             Effect::Session(effect) => self.run_session(who, effect),
             Effect::File(effect) => self.run_file(who, effect),
@@ -268,6 +295,17 @@ impl World {
                 text,
             } => self.send_text(who, transfer, (session, text.to_string())),
         }
+    }
+
+    /// One person tells the other how to meet.
+    fn tell_other(&mut self, who: usize, how: Joining) {
+        let at = self.now + self.random.between(500, 20_000);
+        self.plan_act(other(who), at, Happening::User(Act::Join(how)));
+    }
+
+    /// Nobody has said a name to the other.
+    pub(super) fn do_not_know_each_other(&mut self) {
+        self.are_strangers = true;
     }
 
     fn emitted(&mut self, who: usize, event: &Event) {
@@ -282,6 +320,8 @@ impl World {
                 };
                 self.plan(who, after, Happening::User(Act::Answer(transfer)));
             }
+            Event::Invitation { link } => self.tell_other(who, Joining::Link(link.clone())),
+            Event::Code { code } => self.tell_other(who, Joining::Code(*code)),
             Event::TextReceived { transfer } => {
                 self.plan(who, 30, Happening::User(Act::Show(*transfer)));
             }
@@ -306,7 +346,16 @@ impl World {
                     let mut ends = incarnations.map(|incarnation| End::new(0, incarnation));
                     ends[there] = End::new(1, incarnations[there]);
                     self.links.push(Link::new(ends));
-                    self.plan(there, after, Happening::Invited { link, epoch });
+                    let evidence = plan.evidence;
+                    self.plan(
+                        there,
+                        after,
+                        Happening::Invited {
+                            link,
+                            evidence,
+                            epoch,
+                        },
+                    );
                 }
                 let failure = Failure::NoPath {
                     peer: peer.name.clone(),
@@ -317,7 +366,7 @@ impl World {
                     peer,
                     is_vouched: plan.is_vouched,
                     side: Side::Initiator,
-                    outcome: Err(failure),
+                    outcome: Err(failure.into()),
                 };
                 let patience = link.map_or(after * 4, |_| CONNECT_TIMEOUT);
                 let failed = Happening::Unanswered(Box::new(connected), link);
@@ -347,32 +396,38 @@ impl World {
     }
 
     /// The invited side decides, and both learn of it.
-    pub(super) fn invited(&mut self, who: usize, link: Option<usize>, epoch: crate::state::Epoch) {
+    pub(super) fn invited(
+        &mut self,
+        who: usize,
+        (link, evidence): (Option<usize>, Option<Evidence>),
+        epoch: crate::state::Epoch,
+    ) {
         let (now, there) = (self.instant(), other(who));
         if let Some(link) = link {
             self.links[link].is_answered = true;
         }
         let from = self.parties[there].identity.clone();
-        let told = self.parties[who].state.handle_invitation(from, true, now);
-        let connected = |peer, side, epoch, is_up: bool| Connected {
+        let introduced = Introduced {
+            peer: from,
+            is_new: true,
+            evidence,
+            at_s: self.unix_s(),
+        };
+        let told = self.parties[who].state.handle_invitation(introduced, now);
+        let connected = |peer, side, epoch, outcome| Connected {
             epoch,
             is_vouched: true,
             side,
-            outcome: match is_up {
-                true => Ok(new_session(side)),
-                false => Err(Failure::Declined {
-                    peer: identity("nobody", 7).name,
-                }),
-            },
+            outcome,
             peer,
         };
         let is_up = matches!(told, Told::Yes { .. });
-        let inviter = connected(
-            self.parties[who].identity.clone(),
-            Side::Initiator,
-            epoch,
-            is_up,
-        );
+        let outcome = match is_up {
+            true => Ok(new_session(Side::Initiator)),
+            false => Err(no_session(&told)),
+        };
+        let ours = self.parties[who].identity.clone();
+        let inviter = connected(ours, Side::Initiator, epoch, outcome);
         let after = self.random.between(5, 60);
         self.plan(
             there,
@@ -380,7 +435,8 @@ impl World {
             Happening::Connected(Box::new(inviter), link.filter(|_| is_up)),
         );
         if let Told::Yes { peer, epoch, .. } = told {
-            let invited = connected(peer, Side::Responder, epoch, true);
+            let outcome = Ok(new_session(Side::Responder));
+            let invited = connected(peer, Side::Responder, epoch, outcome);
             let after = self.random.between(5, 60);
             self.plan(who, after, Happening::Connected(Box::new(invited), link));
         }
@@ -510,12 +566,26 @@ impl World {
     }
 }
 
+/// What an inviter learns of an answer that brings no session.
+fn no_session(told: &Told) -> NoSession {
+    let peer = identity("nobody", 7).name;
+    let answer = match told {
+        Told::Answer(answer) => Some(*answer),
+        _ => None,
+    };
+    let failure = match told {
+        Told::No(RefuseReason::InvitationOver) => Failure::InvitationOver { peer },
+        _ => Failure::Declined { peer },
+    };
+    NoSession { failure, answer }
+}
+
 fn addresses() -> (std::net::SocketAddr, std::net::SocketAddr) {
     let address = "192.0.2.1:4000".parse().unwrap();
     (address, address)
 }
 
-fn new_session(side: Side) -> NewSession {
+pub(super) fn new_session(side: Side) -> NewSession {
     let (local, remote) = addresses();
     NewSession {
         path: PathKind::Relay,

@@ -52,6 +52,10 @@ impl State {
         else {
             return;
         };
+        if transfer.is_streamed() {
+            // Nothing was kept.
+            return;
+        }
         let partial = accepted.partial(transfer.peer.key);
         let holder = match step {
             Step::Preparing(_)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pinhole_transfer::{Paused, Summary};
+use pinhole_transfer::{Party, Paused, Summary, TransferError};
 
 use self::cleanup::Leftovers;
 pub(crate) use self::receiving::NotPrepared;
@@ -100,7 +100,8 @@ impl Transfers {
 
 /// What both directions share.
 impl State {
-    fn add_transfer(&mut self, transfer: Transfer) -> TransferId {
+    fn add_transfer(&mut self, mut transfer: Transfer) -> TransferId {
+        transfer.face = self.asking;
         while self.transfers.all.len() >= MAX_TRANSFERS {
             let oldest = self.transfers.iter().find(|(_, t)| t.is_final());
             let Some((oldest, _)) = oldest else {
@@ -134,12 +135,14 @@ impl State {
             self.remove_transfer(id);
             return self.store_queue();
         }
+        let reason = TransferError::Cancelled(Party::Us);
+        let failure = transfer.broken(Failure::Cancelled, &reason);
         if let Some(carrier) = transfer.carrier() {
             let end = transfer.end_as(ExchangeEffect::Cancel);
             self.effect(Effect::Exchange(carrier, end));
         }
         self.abandon(id);
-        self.finish(id, Err(Failure::Cancelled));
+        self.finish(id, Err(failure));
     }
 
     /// Ends a transfer and keeps what has arrived.
@@ -147,6 +150,10 @@ impl State {
         let Some(transfer) = self.unfinished(id) else {
             return;
         };
+        if transfer.is_streamed() {
+            // Nothing of it is worth keeping.
+            return self.cancel(id);
+        }
         let failure = match transfer.is_begun() {
             true => Failure::Interrupted,
             false => Failure::Cancelled,
@@ -184,11 +191,16 @@ impl State {
     /// The program ends, or the login. What has arrived is kept for another day,
     /// and what was queued waits again.
     pub(super) fn interrupt_all(&mut self) {
+        self.interrupt_those(|_| true);
+    }
+
+    /// The same with some of them.
+    pub(super) fn interrupt_those(&mut self, is_meant: impl Fn(&Transfer) -> bool) {
         let is_running = |t: &Transfer| {
             let sending = t.as_sending();
             !t.is_final() && !sending.is_some_and(|it| matches!(it.stage, SendStage::Queued { .. }))
         };
-        for id in self.transfers.ids(is_running) {
+        for id in self.transfers.ids(|t| is_running(t) && is_meant(t)) {
             match self.transfers.get(id) {
                 Some(transfer) if transfer.is_of_queue() => self.requeue(id, None),
                 // The end of its session tells the peer.
@@ -339,10 +351,13 @@ impl State {
 
     fn lost_connection_of(&self, id: TransferId, reason: &str) -> Failure {
         match self.transfers.get(id) {
-            Some(transfer) => Failure::ConnectionLost {
-                peer: transfer.peer.name.clone(),
-                reason: reason.to_owned(),
-            },
+            Some(transfer) => {
+                let lost = Failure::ConnectionLost {
+                    peer: transfer.peer.name.clone(),
+                    reason: reason.to_owned(),
+                };
+                transfer.broken(lost, &TransferError::ConnectionLost)
+            }
             None => Failure::NotPossible {
                 detail: reason.to_owned(),
             },

@@ -30,8 +30,8 @@ pub(in crate::state) type Chosen = (Option<PathBuf>, BTreeSet<u32>, Option<Exist
 /// Why the disk was not made ready for an offer.
 #[derive(Debug)]
 pub(crate) enum NotPrepared {
-    /// The folder does not serve.
-    Folder {
+    /// The folder, or the pipe, does not serve.
+    Place {
         reason: DeclineReason,
         failure: Failure,
     },
@@ -44,13 +44,13 @@ impl State {
     /// The peer offers files.
     pub(crate) fn handle_offer(&mut self, carrier: Carrier, manifest: Arc<Manifest>, now: Instant) {
         self.now = now;
-        if self.overrides.takes_nothing {
-            return self.take_nothing(carrier);
-        }
         let session = carrier.session;
         let Some(up) = self.sessions.get(session) else {
             return;
         };
+        if !self.takes_from(up.peer.key) {
+            return self.take_nothing(carrier);
+        }
         let (peer, path) = (up.peer.key, up.path);
         let standing = self.standing_on(up);
         if let Some(id) = self.continued_by(peer, session, &manifest) {
@@ -60,7 +60,8 @@ impl State {
             return;
         }
         let offer = offer::of_manifest(&manifest);
-        let answer = self.consent().offer(standing, offer.bytes);
+        let bytes = (!offer.stream).then_some(offer.bytes);
+        let answer = self.consent().offer(standing, bytes);
         if answer == Answer::Refuse {
             let declined = ExchangeEffect::Decline(DeclineReason::Declined);
             return self.effect(Effect::Exchange(carrier, declined));
@@ -72,14 +73,22 @@ impl State {
         let Some(mut transfer) = self.received(carrier, standing, stage, path) else {
             return;
         };
+        let is_one_file = (offer.files, offer.folders) == (1, 0);
         transfer.progress = offer::no_progress(&offer);
         transfer.offer = Arc::new(offer);
         let id = self.add_transfer(transfer);
         self.note_idleness(session);
+        if self.overrides.output.is_some() && !is_one_file {
+            return self.turn_down(id, DeclineReason::OnlyOneFile);
+        }
         if answer == Answer::Take {
             return self.accept(id, (None, BTreeSet::new(), None), Yes::Standing);
         }
         if self.ask(id, carrier) {
+            if self.overrides.output.is_some() {
+                // No name can be taken.
+                return self.emit(Event::Offered { transfer: id });
+            }
             // Before the user is asked.
             self.effect(Effect::File(FileEffect::FindTakenNames {
                 transfer: id,
@@ -141,12 +150,16 @@ impl State {
     /// shown, those of a stranger are an offer.
     pub(crate) fn handle_text(&mut self, carrier: Carrier, text: String, now: Instant) {
         self.now = now;
-        if self.overrides.takes_nothing {
-            return self.take_nothing(carrier);
+        if self.overrides.output.is_some() {
+            let declined = ExchangeEffect::Decline(DeclineReason::OnlyOneFile);
+            return self.effect(Effect::Exchange(carrier, declined));
         }
         let Some(up) = self.sessions.get(carrier.session) else {
             return;
         };
+        if !self.takes_from(up.peer.key) {
+            return self.take_nothing(carrier);
+        }
         let (peer, path) = (up.peer.key, up.path);
         let standing = self.standing_on(up);
         let answer = self.consent().words(standing);
@@ -281,6 +294,7 @@ impl State {
         let (into, unwanted, existing) = chosen;
         let settings = self.in_force();
         let folder = into.unwrap_or_else(|| self.download_folder());
+        let is_piped = self.overrides.output.is_some();
         let Some(receiving) = self.transfers.receiving_mut(id) else {
             return;
         };
@@ -300,6 +314,7 @@ impl State {
             manifest,
             folder,
             options,
+            is_piped,
         };
         receiving.stage = ReceiveStage::Accepted(accepted, Step::Preparing(carrier));
         // Before the peer can hear of it, and look for a direct path.
@@ -347,7 +362,7 @@ impl State {
                 self.let_go(id);
                 match error {
                     _ if !is_wanted => {}
-                    NotPrepared::Folder { reason, failure } => {
+                    NotPrepared::Place { reason, failure } => {
                         let declined = ExchangeEffect::Decline(reason);
                         self.effect(Effect::Exchange(carrier, declined));
                         self.finish(id, Err(failure));
@@ -441,7 +456,12 @@ impl State {
             self.remove_transfer(id);
             return self.note_idleness(carrier.session);
         }
-        let detail = "Too much waits for an answer, so this was turned down.";
+        let detail = match reason {
+            DeclineReason::OnlyOneFile => {
+                "Several files or folders were offered, and only a single file can be passed on. They were declined."
+            }
+            _ => "Too much waits for an answer, so this was turned down.",
+        };
         let failure = Failure::NotPossible {
             detail: detail.to_owned(),
         };

@@ -103,7 +103,7 @@ impl State {
         let Some(transfer) = self.transfers.get(id) else {
             return;
         };
-        if !transfer.is_under_way() || !can_go_on || transfer.is_text() {
+        if !transfer.is_under_way() || !can_go_on || transfer.is_text() || transfer.is_streamed() {
             return self.finish(id, Err(failure));
         }
         // The server may have said so before the connection was seen to break.
@@ -228,6 +228,7 @@ impl State {
                 _ => None,
             });
             transfer.is_under_way()
+                && !transfer.is_streamed()
                 && !transfer.uses(session)
                 && !transfer.is_reoffered_on(session)
                 && accepted.is_some_and(|it| consent::is_accepted((of, it), (peer, offer)))

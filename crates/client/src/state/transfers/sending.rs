@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pinhole_net::{PeerIdentity, PeerKey};
+use pinhole_transfer::{PipeInput, SafePath};
 
 use super::{Content, SendStage, Sending, Transfer};
 use crate::consent::Yes;
@@ -27,6 +28,20 @@ impl Transfer {
     pub(super) fn is_offered(&self) -> bool {
         let sending = self.as_sending();
         sending.is_some_and(|it| matches!(it.stage, SendStage::Offered(_)))
+    }
+
+    /// Whether it waits for a session with this peer.
+    pub(in crate::state) fn waits_for(&self, peer: PeerKey) -> bool {
+        let stage = self.as_sending().map(|it| &it.stage);
+        self.peer.key == peer
+            && matches!(
+                stage,
+                Some(
+                    SendStage::Listing { .. }
+                        | SendStage::Connecting { .. }
+                        | SendStage::Reconnecting(_)
+                )
+            )
     }
 
     fn is_connecting(&self) -> bool {
@@ -69,21 +84,50 @@ impl State {
             return self.queue(peer, paths);
         }
         let stage = SendStage::Listing { again: None };
+        self.tell_of_session(&peer);
         let transfer = Transfer::sending(peer, Content::Files(paths), stage);
         let id = self.add_transfer(transfer);
         self.prepare(id);
     }
 
-    pub(in crate::state) fn send_text(&mut self, peer: PeerKey, text: String) {
+    pub(in crate::state) fn send_stream(
+        &mut self,
+        peer: PeerKey,
+        name: SafePath,
+        input: PipeInput,
+    ) {
+        if input.is_taken() {
+            let detail = format!("{} was read already.", input.name());
+            return self.fail_command(Failure::NotPossible { detail });
+        }
+        let Some(peer) = self.in_reach(peer) else {
+            return;
+        };
+        let stage = SendStage::Listing { again: None };
+        let transfer = Transfer::sending(peer, Content::Stream(name, input), stage);
+        let id = self.add_transfer(transfer);
+        self.prepare(id);
+    }
+
+    /// A peer to whom something can be sent now; else the command fails.
+    fn in_reach(&mut self, peer: PeerKey) -> Option<PeerIdentity> {
         let known = self.identity_of(peer);
         let in_reach = known
             .clone()
             .filter(|peer| self.presence.is_online(peer) || self.sessions.to(peer.key).is_some());
-        let Some(peer) = in_reach else {
+        if in_reach.is_none() {
             let name = known.map(|known| known.name.to_string());
             let peer = name.unwrap_or_else(|| peer.fingerprint().to_string());
-            return self.fail_command(Failure::PeerOffline { peer });
+            self.fail_command(Failure::PeerOffline { peer });
+        }
+        in_reach
+    }
+
+    pub(in crate::state) fn send_text(&mut self, peer: PeerKey, text: String) {
+        let Some(peer) = self.in_reach(peer) else {
+            return;
         };
+        self.tell_of_session(&peer);
         let offer = Arc::new(offer::of_text(&text));
         let stage = SendStage::Connecting { again: None };
         let mut transfer = Transfer::sending(peer.clone(), Content::Text(text.into()), stage);
@@ -104,18 +148,23 @@ impl State {
         let Some(Sending { content, stage, .. }) = transfer.as_sending_mut() else {
             return;
         };
-        let Content::Files(paths) = content else {
-            return;
+        let list = match content {
+            Content::Files(paths) => FileEffect::List {
+                transfer: id,
+                paths: paths.clone(),
+            },
+            Content::Stream(name, input) => FileEffect::Stream {
+                transfer: id,
+                name: name.clone(),
+                input: input.clone(),
+            },
+            Content::Text(_) => return,
         };
         let queued = SendStage::Queued { again_at: None };
         let again = match std::mem::replace(stage, queued) {
             SendStage::Reconnecting(again) => Some(again),
             SendStage::Listing { again } | SendStage::Connecting { again } => again,
             _ => None,
-        };
-        let list = FileEffect::List {
-            transfer: id,
-            paths: paths.clone(),
         };
         *stage = SendStage::Listing { again };
         if let Some(failure) = self.key_failure(&peer) {
@@ -157,6 +206,7 @@ impl State {
         match content {
             Content::Text(text) => self.send_text(peer.key, text.as_ref().to_owned()),
             Content::Files(paths) => self.send(peer.key, paths),
+            Content::Stream(name, input) => self.send_stream(peer.key, name, input),
         }
     }
 
@@ -256,19 +306,7 @@ impl State {
 
     /// No session came up: what waited for it has failed.
     pub(in crate::state) fn fail_waiting(&mut self, peer: PeerKey, failure: &Failure) {
-        let waits = |t: &Transfer| {
-            let stage = t.as_sending().map(|it| &it.stage);
-            t.peer.key == peer
-                && matches!(
-                    stage,
-                    Some(
-                        SendStage::Listing { .. }
-                            | SendStage::Connecting { .. }
-                            | SendStage::Reconnecting(_)
-                    )
-                )
-        };
-        for id in self.transfers.ids(waits) {
+        for id in self.transfers.ids(|transfer| transfer.waits_for(peer)) {
             if !self.tries_again(id) {
                 self.finish(id, Err(failure.clone()));
             }
@@ -366,8 +404,9 @@ impl State {
         let Some(queued) = transfer.as_queued() else {
             return;
         };
-        let carrier = transfer.carrier();
+        let (carrier, face) = (transfer.carrier(), transfer.face);
         *transfer = Transfer::queued(queued);
+        transfer.face = face;
         if let Some(sending) = transfer.as_sending_mut() {
             sending.stage = SendStage::Queued { again_at };
         }

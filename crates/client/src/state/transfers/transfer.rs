@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pinhole_net::{PathKind, PeerIdentity, PeerKey};
-use pinhole_transfer::{AcceptOptions, DeclineReason, Manifest, Paused, Summary};
+use pinhole_transfer::{
+    AcceptOptions, DeclineReason, Manifest, Paused, PipeInput, SafePath, Streamed, Summary,
+    TransferError,
+};
 
 use crate::consent::Yes;
+use crate::explain;
 use crate::failure::Failure;
-use crate::model::{Completion, Direction, Progress, Stage, TransferId};
+use crate::model::{Completion, Direction, FaceId, Progress, Stage, TransferId};
 use crate::snapshot::{OfferView, TransferView};
 use crate::state::effect::ExchangeEffect;
 use crate::state::ids::{Carrier, SessionId};
@@ -18,6 +22,8 @@ use crate::state::ids::{Carrier, SessionId};
 #[derive(Debug)]
 pub(in crate::state) struct Transfer {
     pub(in crate::state) peer: PeerIdentity,
+    /// The face that asked for it.
+    pub(in crate::state) face: FaceId,
     pub(super) offer: Arc<OfferView>,
     pub(in crate::state) path: Option<PathKind>,
     pub(super) progress: Progress,
@@ -58,6 +64,8 @@ pub(super) struct Sending {
 pub(super) enum Content {
     Files(Vec<PathBuf>),
     Text(Arc<str>),
+    /// What comes out of a pipe, and what it is called.
+    Stream(SafePath, PipeInput),
 }
 
 #[derive(Debug)]
@@ -115,6 +123,8 @@ pub(super) struct Accepted {
     pub(super) manifest: Arc<Manifest>,
     pub(super) folder: PathBuf,
     pub(super) options: AcceptOptions,
+    /// It goes into a pipe, not into the folder.
+    pub(super) is_piped: bool,
 }
 
 /// How far an accepted offer is.
@@ -174,9 +184,13 @@ impl Transfer {
     pub(super) fn new(peer: PeerIdentity, role: Role) -> Self {
         Self {
             peer,
+            face: FaceId::OWN,
             offer: Arc::default(),
             path: None,
-            progress: Progress::default(),
+            progress: Progress {
+                bytes_total: Some(0),
+                ..Progress::default()
+            },
             role,
             begun: None,
         }
@@ -218,7 +232,7 @@ impl Transfer {
         match &self.role {
             Role::Sending(sending) => match &sending.content {
                 Content::Text(text) => Some(text),
-                Content::Files(_) => None,
+                Content::Files(_) | Content::Stream(..) => None,
             },
             Role::Receiving(receiving) => receiving.text.as_ref(),
         }
@@ -226,6 +240,32 @@ impl Transfer {
 
     pub(in crate::state) fn is_text(&self) -> bool {
         self.text().is_some()
+    }
+
+    /// Whether it is read from a pipe or written into one. Then it cannot go on from where
+    /// it broke off.
+    pub(in crate::state) fn is_streamed(&self) -> bool {
+        self.offer.stream || self.is_piped()
+    }
+
+    /// Whether it goes into a pipe.
+    fn is_piped(&self) -> bool {
+        let stage = self.as_receiving().map(|it| &it.stage);
+        matches!(stage, Some(ReceiveStage::Accepted(accepted, _)) if accepted.is_piped)
+    }
+
+    /// What it ends with when it has begun, and breaks off.
+    pub(super) fn broken(&self, failure: Failure, reason: &TransferError) -> Failure {
+        if !self.is_streamed() || !self.is_under_way() {
+            return failure;
+        }
+        let streamed = match (self.is_sending(), self.offer.stream) {
+            (true, _) => Streamed::Sent,
+            // The disk has a stream only where it does not go into a pipe.
+            (false, true) if !self.is_piped() => Streamed::Removed,
+            (false, _) => Streamed::PassedOn,
+        };
+        explain::broken(&self.peer, self.progress.bytes_done, streamed, reason)
     }
 
     /// Whether it came of a stranger.
@@ -384,6 +424,7 @@ impl Transfer {
         };
         TransferView {
             id,
+            face: self.face,
             peer: self.peer.clone(),
             claimed,
             stranger,
@@ -405,7 +446,7 @@ impl Transfer {
             Role::Receiving(Receiving {
                 stage: ReceiveStage::Accepted(accepted, _),
                 ..
-            }) => Some(accepted.folder.clone()),
+            }) if !accepted.is_piped => Some(accepted.folder.clone()),
             _ => None,
         };
         Completion {

@@ -107,7 +107,7 @@ impl Driver {
             live.tell(&self.sockets.report);
         }
         let outcome = match ended {
-            Err(ConnectError::Introduction(reason)) if self.introduced => {
+            Err(ConnectError::Introduction { reason, .. }) if self.introduced => {
                 debug!(%reason, "no further round");
                 self.no_path()
             }
@@ -323,8 +323,8 @@ impl Driver {
                 relay,
                 start_in,
             }) => return self.introduced(round, &peer, candidates, relay, start_in),
-            Some(IntroductionMessage::Failed(reason)) => {
-                return Err(ConnectError::Introduction(reason));
+            Some(IntroductionMessage::Failed { reason, credential }) => {
+                return Err(ConnectError::Introduction { reason, credential });
             }
             None if !self.introduced => return Err(ConnectError::Disconnected),
             None => self.rounds_over = true,

@@ -34,6 +34,13 @@ async fn authenticated(alice: &Identity, bob: &Identity) -> (Authenticated, Auth
     (ours.unwrap(), theirs.unwrap())
 }
 
+fn offline() -> IntroductionMessage {
+    IntroductionMessage::Failed {
+        reason: IntroductionFailure::Offline,
+        credential: None,
+    }
+}
+
 /// A session on a path that can be bettered, and who looks for that.
 struct Scene {
     driver: Driver,
@@ -88,7 +95,7 @@ impl Scene {
         live.keep(Some(kept));
         let attempt = live.begin_attempt().unwrap();
         let wanted = Wanted {
-            introduction: connector.rendezvous().introduce(peer).unwrap(),
+            introduction: connector.rendezvous().introduce(peer, None).unwrap(),
             share_host: HostSharing::Always,
             policy: PathPolicy::DirectOnly,
             improve: Some((live, attempt)),
@@ -181,7 +188,7 @@ async fn a_move_under_way_is_finished_though_there_is_no_further_round() {
     let no_port = Outcome::Prepared(2, Err(io::ErrorKind::AddrInUse.into()));
     driver.handle_outcome(no_port).await.unwrap();
     for message in [
-        Some(IntroductionMessage::Failed(IntroductionFailure::Offline)),
+        Some(offline()),
         Some(IntroductionMessage::Introduced {
             round: 2,
             peer: stranger,
@@ -203,7 +210,7 @@ async fn a_move_under_way_is_finished_though_there_is_no_further_round() {
 #[tokio::test]
 async fn who_is_not_there_to_move_is_told_as_such() {
     let mut scene = Scene::new().await;
-    let failed = IntroductionMessage::Failed(IntroductionFailure::Offline);
+    let failed = offline();
     let told = scene.driver.handle_message(Some(failed)).unwrap_err();
-    assert!(matches!(told, ConnectError::Introduction(_)), "{told}");
+    assert!(matches!(told, ConnectError::Introduction { .. }), "{told}");
 }

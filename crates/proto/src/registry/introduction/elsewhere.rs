@@ -15,8 +15,8 @@ use crate::rendezvous::{
 
 use super::super::{Registry, SessionId};
 use super::{
-    ANSWER_TIMEOUT, Introduction, Invited, Invitee, InviterElsewhere, Inviting, Party,
-    RoundReachability,
+    ANSWER_TIMEOUT, Failed, Introduction, InviteRequest, Invited, Invitee, InviterElsewhere,
+    Inviting, Party,
 };
 
 /// What the inviter is told once the invited has answered.
@@ -72,7 +72,7 @@ impl Registry {
         inviter: SessionId,
         id: IntroductionId,
         invitee: Invitee<'_>,
-        wanted: RoundReachability,
+        wanted: InviteRequest,
     ) {
         let Some(session) = self.sessions.get(&inviter) else {
             return;
@@ -81,9 +81,10 @@ impl Registry {
         let Some((node, login)) = found.filter(|&(node, _)| self.cluster.is_linked(node)) else {
             return self.fail(inviter, id, IntroductionFailure::Offline);
         };
-        let RoundReachability {
+        let InviteRequest {
             round,
             reachability,
+            credential,
         } = wanted;
         let party = session.party();
         let between = self.cluster.rtt(node).unwrap_or_default();
@@ -107,6 +108,7 @@ impl Registry {
                 key: login.key,
             },
             relay: token.map(|token| NodeRelay { token, addresses }),
+            credential,
         });
         // The invited may be at the relay before this node hears of its answer.
         self.issue(now, token, &party, login.key);
@@ -142,6 +144,7 @@ impl Registry {
             inviter,
             invited,
             relay,
+            credential,
         } = invitation;
         let session = self.online.get(&invited.name).copied();
         let is_theirs = |id: &SessionId| {
@@ -173,9 +176,10 @@ impl Registry {
             is_known: inviter.is_known,
             relay,
         };
-        let wanted = RoundReachability {
+        let wanted = InviteRequest {
             round,
             reachability: inviter.reachability,
+            credential,
         };
         let inviting = Inviting::Elsewhere(Box::new(elsewhere));
         self.invite(now, id, inviting, session, wanted);
@@ -206,14 +210,14 @@ impl Registry {
         &mut self,
         from: NodeId,
         id: IntroductionId,
-        reason: IntroductionFailure,
+        failed: Failed,
     ) {
         if self
             .introductions
             .get(&id)
             .is_some_and(|it| it.is_with(from))
         {
-            self.fail_here(id, reason);
+            self.fail_here(id, failed);
         }
     }
 
@@ -230,30 +234,17 @@ impl Registry {
     }
 
     /// Tells the side that is logged in here.
-    fn fail_here(&mut self, id: IntroductionId, reason: IntroductionFailure) {
+    fn fail_here(&mut self, id: IntroductionId, failed: impl Into<Failed>) {
         let Some(introduction) = self.take_introduction(id) else {
             return;
         };
         match (introduction.inviter, introduction.invited) {
             (Inviting::Here(session), Invited::Elsewhere { .. })
             | (Inviting::Elsewhere(_), Invited::Here { session, .. }) => {
-                self.fail(session, id, reason);
+                self.fail(session, id, failed);
             }
             _ => {}
         }
-    }
-
-    pub(super) fn fail_at_node(
-        &mut self,
-        node: NodeId,
-        id: IntroductionId,
-        reason: IntroductionFailure,
-    ) {
-        let failed = NodeMessage::IntroductionFailed {
-            introduction: id,
-            reason,
-        };
-        self.send_to_node(node, failed);
     }
 }
 

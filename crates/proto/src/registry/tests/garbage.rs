@@ -27,13 +27,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         relay,
         ..reachability(&[(HOST, "192.168.1.5:5000")])
     });
+    let credential = proptest::option::of("[a-z]{1,4}".prop_map(|it| it.parse().unwrap()));
+    let answered = credential.clone();
+    let number = (1..4u16).prop_map(|it| it.try_into().unwrap());
     let message = prop_oneof![
-        4 => (id.clone(), 0..6u8, who.clone(), at.clone()).prop_map(
-            |(introduction, round, peer, reachability)| ClientMessage::Introduce {
+        4 => (id.clone(), 0..6u8, who.clone(), at.clone(), credential).prop_map(
+            |(introduction, round, peer, reachability, credential)| ClientMessage::Introduce {
                 introduction,
                 round,
                 peer,
                 reachability,
+                credential,
             }
         ),
         4 => (id.clone(), 0..6u8, at).prop_map(|(introduction, round, reachability)| {
@@ -43,10 +47,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 reachability,
             }
         }),
-        1 => id.prop_map(|introduction| ClientMessage::Refuse {
+        1 => (id, answered).prop_map(|(introduction, credential)| ClientMessage::Refuse {
             introduction,
-            reason: RefuseReason::Busy,
+            reason: RefuseReason::Credential,
+            credential,
         }),
+        2 => Just(ClientMessage::OpenCode),
+        1 => Just(ClientMessage::CloseCode),
+        2 => number.prop_map(|number| ClientMessage::FindCode { number }),
         1 => any::<u64>().prop_map(|nonce| ClientMessage::Pong { nonce }),
         2 => proptest::collection::vec(watched.clone(), 0..4)
             .prop_map(|names| ClientMessage::Watch { names }),
@@ -153,6 +161,10 @@ proptest! {
             let sessions = world.registry.sessions.values();
             let pending: u64 = sessions.map(|s| s.pending_invitations.used()).sum();
             prop_assert_eq!(pending, world.registry.introductions.len() as u64);
+            let sessions = world.registry.sessions.iter();
+            let codes = sessions.filter_map(|(&id, it)| Some((it.code.open?, id)));
+            let codes: Vec<_> = BTreeSet::from_iter(codes).into_iter().collect();
+            prop_assert_eq!(codes, world.registry.codes.owners());
         }
         for session in world.registry.sessions.keys().copied().collect::<Vec<_>>() {
             world.disconnect(session);
@@ -161,6 +173,6 @@ proptest! {
         let left = &world.registry;
         prop_assert!(left.online.is_empty() && left.introductions.is_empty());
         prop_assert!(left.timers.is_empty() && left.observed.is_empty() && left.relay.is_empty());
-        prop_assert!(left.presence.is_empty());
+        prop_assert!(left.presence.is_empty() && left.codes.is_empty());
     }
 }

@@ -19,6 +19,7 @@ fn an_introduction_tells_each_side_who_the_other_is_and_who_controls() {
         introduction: introduction(7),
         round: 1,
         from: from.clone(),
+        credential: None,
     };
     assert_eq!(world.take_mail(bob), vec![invitation]);
     world.answer(bob, 7, 1, bob_at.clone());
@@ -249,6 +250,7 @@ fn a_refusal_reaches_the_inviter_and_only_the_invited_can_refuse() {
     let refuse = ClientMessage::Refuse {
         introduction: introduction(7),
         reason: RefuseReason::KeyMismatch,
+        credential: None,
     };
     world.say(carol, refuse.clone());
     world.say(alice, refuse.clone());

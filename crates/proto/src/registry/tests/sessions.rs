@@ -16,6 +16,7 @@ fn a_newcomer_is_told_its_address_and_who_is_there_and_all_others_of_it() {
         observed: address("198.51.100.2:2000"),
         observer_ports: vec![4747, 4748],
         relay: true,
+        codes: true,
     };
     assert_eq!(*logged_in, expected);
     assert_eq!(*told, presence(Directory::Open, &[peer("alice", 1)], &[]));

@@ -16,9 +16,12 @@ use crate::names::NamesError;
 /// How long a new connection may take until it can be used.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// What PostgreSQL itself does after the limits here are over: it stops waiting for locks
-/// and ends statements, whose askers are gone.
+/// and ends statements, whose askers are gone. It plans a statement each time, because it
+/// would keep a plan that it made for few names, and read all names by it when they are
+/// many.
 const SESSION: &str = "SET lock_timeout = '2s'; SET statement_timeout = '60s'; \
-                       SET idle_in_transaction_session_timeout = '60s'";
+                       SET idle_in_transaction_session_timeout = '60s'; \
+                       SET plan_cache_mode = force_custom_plan";
 /// The kinds of errors that pass by themselves or with a change at PostgreSQL: no
 /// connection, no login, no such database, too many clients, a standby, a deadlock, a
 /// time limit, a shutdown.
