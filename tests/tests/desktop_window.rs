@@ -282,6 +282,8 @@ fn a_part_of_an_offer_is_taken_and_paused_by_keyboard() {
         stage.screen.key(key);
     }
     stage.screenshot(&bob, "4-part");
+    // A window that has just got the focus takes no answer for half a second.
+    std::thread::sleep(Duration::from_secs(1));
     stage.screen.key("ctrl+Return");
     sending.event("started", SOON);
     stage.until_seen(&bob, "progress", |picture| {
