@@ -22,6 +22,7 @@ mod liar;
 mod lying_early;
 mod lying_receiver;
 mod lying_sender;
+mod lying_stream;
 mod moves;
 mod names;
 mod offers;

@@ -3,162 +3,27 @@
 #![cfg(unix)]
 #![allow(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
+mod piped;
+
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pinhole_tests::process::Process;
 use pinhole_tests::scene::{Peer, SOON, Scene};
 use pinhole_tests::tree;
 use serde_json::Value;
 
+use crate::piped::{Ended, Piped};
+
 const MIB: usize = 1 << 20;
 /// For a few hundred MiB on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
-
-/// A `pinhole` of which the tests hold the pipes. Killed when dropped.
-struct Piped {
-    child: Child,
-    lines: Receiver<String>,
-    told: Vec<Value>,
-    /// Whatever was not JSON.
-    words: Vec<String>,
-}
-
-struct Ended {
-    code: Option<i32>,
-    told: Vec<Value>,
-}
-
-impl Piped {
-    fn new(child: Child, told: impl Read + Send + 'static) -> Self {
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(told).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self {
-            child,
-            lines,
-            told: Vec::new(),
-            words: Vec::new(),
-        }
-    }
-
-    /// Sends standard input to bob as `s`.
-    fn sending(peer: &Peer<'_>, stdin: Stdio) -> Self {
-        let mut command = peer.command(&["send", "bob", "--as", "s", "-"]);
-        command.stdin(stdin).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("pinhole send");
-        let told = child.stdout.take().expect("piped");
-        Self::new(child, told)
-    }
-
-    /// Receives one file to standard output; ready when this returns.
-    fn receiving(peer: &Peer<'_>, more: &[&str], stdout: Stdio) -> Self {
-        let arguments = [&["receive", "--once", "--stdout"], more].concat();
-        let mut command = peer.command(&arguments);
-        command.stdin(Stdio::null()).stdout(stdout);
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("pinhole");
-        let told = child.stderr.take().expect("piped");
-        let mut receiving = Self::new(child, told);
-        receiving.event("logged_in");
-        receiving
-    }
-
-    fn stdin(&mut self) -> ChildStdin {
-        self.child.stdin.take().expect("piped")
-    }
-
-    fn stdout(&mut self) -> ChildStdout {
-        self.child.stdout.take().expect("piped")
-    }
-
-    fn note(&mut self, line: String) {
-        match serde_json::from_str(&line) {
-            Ok(event) => self.told.push(event),
-            Err(_) => self.words.push(line),
-        }
-    }
-
-    #[track_caller]
-    fn event(&mut self, name: &str) -> Value {
-        let deadline = Instant::now() + LONG;
-        while let Ok(line) = self.lines.recv_timeout(deadline - Instant::now()) {
-            self.note(line);
-            if let Some(event) = self.told.last().filter(|event| event["event"] == name) {
-                return event.clone();
-            }
-        }
-        panic!("no {name}: {:#?} {:?}", self.told, self.words);
-    }
-
-    #[track_caller]
-    fn end(mut self) -> Ended {
-        let deadline = Instant::now() + LONG;
-        loop {
-            match self.lines.recv_timeout(deadline - Instant::now()) {
-                Ok(line) => self.note(line),
-                Err(_) if Instant::now() >= deadline => panic!("it runs: {:#?}", self.told),
-                Err(_) => break,
-            }
-        }
-        Ended {
-            code: self.child.wait().expect("its end").code(),
-            told: std::mem::take(&mut self.told),
-        }
-    }
-}
-
-impl Drop for Piped {
-    fn drop(&mut self) {
-        // Fails only for a process that is gone already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Ended {
-    fn find(&self, name: &str) -> Option<&Value> {
-        self.told.iter().rfind(|event| event["event"] == name)
-    }
-
-    #[track_caller]
-    fn event(&self, name: &str) -> &Value {
-        let found = self.find(name);
-        found.unwrap_or_else(|| panic!("no {name}: {:#?}", self.told))
-    }
-
-    /// Whole, and this digest was confirmed.
-    #[track_caller]
-    fn digest(&self) -> &Value {
-        assert_eq!(self.code, Some(0), "{:#?}", self.told);
-        &self.event("completed")["digest"]
-    }
-
-    /// Broken off with this code and word. Returns how many bytes had arrived.
-    #[track_caller]
-    fn broken(&self, code: i32, word: &str) -> u64 {
-        assert_eq!(self.code, Some(code), "{:#?}", self.told);
-        let failed = self.event("failed");
-        let reason = failed["reason"].as_str().expect("a reason");
-        assert!(reason.contains(word), "{word:?} is not in {reason:?}");
-        let bytes = failed["bytes"].as_u64().expect("how many bytes");
-        assert!(reason.contains(&format!("{bytes} bytes")), "{reason}");
-        assert!(!reason.contains("goes on from"), "{reason}");
-        assert!(self.find("completed").is_none(), "{:#?}", self.told);
-        bytes
-    }
-}
 
 fn alice_and_bob(scene: &Scene) -> (Peer<'static>, Peer<'static>) {
     (scene.peer("alice"), scene.peer("bob"))
