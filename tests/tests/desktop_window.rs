@@ -17,6 +17,8 @@ use pinhole_tests::screen::{self, Colour, Picture, Screen, Window};
 const FILE_MIB: usize = 400;
 /// Long enough to move them on a busy machine.
 const LONG: Duration = Duration::from_secs(120);
+/// Between two looks at a folder, which take as long as it is full.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// No button with a word on it has a longer edge without it; no monogram has.
 const BUTTON_EDGE: usize = 50;
 /// A peer's row is 68 pixels high, with rounded corners and an outline.
@@ -173,7 +175,7 @@ fn arrived(folder: &Path, name: &str) -> PathBuf {
             "{name} did not arrive in {}",
             folder.display()
         );
-        std::thread::yield_now();
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
@@ -488,16 +490,17 @@ fn drop_list(stage: &Stage, onto: &Window, at: (i32, i32), list: &[u8]) {
     source.event("ended", SOON);
 }
 
-/// The button that puts a notice away: at its right end.
-fn dismiss(stage: &Stage, window: &Window, (_, top): (usize, usize)) {
-    let at = (400, i32::try_from(top).expect("on the screen") + 26);
+/// Clicks on the button that puts a notice away, at its right end. The notice may still
+/// grow when it is first seen, so each click looks for it anew.
+fn dismiss(stage: &Stage, window: &Window) {
     stage.until_seen(window, "no notice", |picture| {
-        let is_gone = picture.line_of(WARNING_TINT, NOTICE_EDGE).is_none();
-        if !is_gone {
-            // A click in the moment in which the drag ends may still be the drag's.
-            stage.screen.click(window, at);
-        }
-        is_gone.then_some(())
+        let Some((_, top)) = picture.line_of(WARNING_TINT, NOTICE_EDGE) else {
+            return Some(());
+        };
+        let y = i32::try_from(top).expect("on the screen") + 26;
+        // A click in the moment in which the drag ends may still be the drag's.
+        stage.screen.click(window, (400, y));
+        None
     });
 }
 
@@ -523,9 +526,9 @@ fn every_drop_ends_in_files_or_in_words() {
         }
         if handed.complains {
             let notice = |picture: &Picture| picture.line_of(WARNING_TINT, NOTICE_EDGE);
-            let card = stage.until_seen(&alice, what, notice);
+            stage.until_seen(&alice, what, notice);
             stage.screenshot(&alice, &format!("7-{}", what.replace(' ', "-")));
-            dismiss(&stage, &alice, card);
+            dismiss(&stage, &alice);
         }
     }
 }
