@@ -49,11 +49,11 @@ pub(crate) fn show(ui: &mut Ui, snapshot: &Snapshot, hovering: bool) -> PeerList
 fn heading_buttons(ui: &mut Ui, snapshot: &Snapshot) -> Option<UiAction> {
     let several = (snapshot.peers.len() > 1).then_some(text::SEND_TO_SEVERAL);
     let all = several.into_iter().chain([text::JOIN, text::INVITE]);
-    let margin = 2.0 * ui.spacing().button_padding.x + ui.spacing().item_spacing.x;
+    let gap = ui.spacing().item_spacing.x;
     let widths = all
         .clone()
-        .map(|words| theme::width_of(ui, words, &egui::TextStyle::Button) + margin);
-    let size = Vec2::new(widths.sum(), theme::BUTTON_HEIGHT);
+        .map(|words| theme::quiet_button_width(ui, words) + gap);
+    let size = Vec2::new(widths.sum::<f32>() - gap, theme::BUTTON_HEIGHT);
     let layout = Layout::left_to_right(Align::Center);
     let buttons = ui.allocate_ui_with_layout(size, layout, |ui| {
         let mut clicked = None;

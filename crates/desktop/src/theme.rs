@@ -19,6 +19,8 @@ pub(crate) const GAP_LARGE: f32 = 16.0;
 pub(crate) const GAP_SECTION: f32 = 24.0;
 /// Height of every button, in points: easy to hit.
 pub(crate) const BUTTON_HEIGHT: f32 = 34.0;
+/// Left and right of the text of a quiet button.
+const QUIET_PADDING: f32 = 10.0;
 /// Width of a button that has a picture instead of words.
 pub(crate) const ICON_BUTTON: f32 = 38.0;
 
@@ -291,10 +293,15 @@ pub(crate) fn quiet_button(ui: &mut Ui, text: &str) -> Response {
         widgets.inactive.bg_stroke = Stroke::NONE;
         widgets.inactive.fg_stroke.color = palette.muted;
         widgets.hovered.bg_stroke = Stroke::NONE;
-        ui.spacing_mut().button_padding.x = 10.0;
+        ui.spacing_mut().button_padding.x = QUIET_PADDING;
         ui.add(labelled(text).min_size(Vec2::new(0.0, BUTTON_HEIGHT)))
     })
     .inner
+}
+
+/// How wide a [`quiet_button`] is.
+pub(crate) fn quiet_button_width(ui: &Ui, text: &str) -> f32 {
+    width_of(ui, text, &TextStyle::Button) + 2.0 * QUIET_PADDING
 }
 
 /// A menu behind a quiet button. Returns the chosen entry.
